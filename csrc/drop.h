@@ -1,0 +1,28 @@
+// One dropout call on memory: a walk, a key, the values, and who runs it.
+#pragma once
+
+#include <cstdint>
+
+#include "level.h"
+#include "walk.h"
+
+namespace dropkit {
+
+// libtorch's exported `torch_parallel_for`; returns 0 on success.
+using ParallelFor = std::int32_t (*)(std::int64_t begin, std::int64_t end, std::int64_t grain,
+                                     void (*body)(std::int64_t, std::int64_t, void*), void* context);
+
+struct Call {
+  void* dst;
+  const void* src;
+  Dtype dtype;
+  std::uint64_t key;
+  std::uint64_t threshold;  // in [0, 2**32]; at 2**32 every element is dropped
+  Values values;
+};
+
+// Writes every element of `walk`. Serial where `pool` is null or the work is small; the result does not depend on it.
+// False where the pool failed.
+bool drop(const Call& call, Walk walk, const Level& level, ParallelFor pool);
+
+}  // namespace dropkit

@@ -1,0 +1,50 @@
+// Philox4x32-10, the counter-based generator behind every coin.
+//
+// Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace dropkit {
+
+inline constexpr int kRounds = 10;
+inline constexpr std::uint32_t kM0 = 0xD2511F53, kM1 = 0xCD9E8D57;
+inline constexpr std::uint32_t kW0 = 0x9E3779B9, kW1 = 0xBB67AE85;
+
+using Block = std::array<std::uint32_t, 4>;
+
+// The round keys and the threshold of one call, spread once so that no inner loop derives them again.
+// Round keys stand in 64-bit lanes, their high halves zero, as the vector kernels want them.
+struct Schedule {
+  std::uint64_t k0[kRounds], k1[kRounds];
+  std::uint32_t threshold;
+
+  Schedule(const std::uint64_t key, const std::uint32_t t) : threshold(t) {
+    auto low = static_cast<std::uint32_t>(key), high = static_cast<std::uint32_t>(key >> 32);
+    for (int round = 0; round < kRounds; ++round, low += kW0, high += kW1) {
+      k0[round] = low;
+      k1[round] = high;
+    }
+  }
+};
+
+inline Block philox(Block c, const Schedule& keys) {
+  for (int round = 0; round < kRounds; ++round) {
+    const std::uint64_t p0 = std::uint64_t{kM0} * c[0], p1 = std::uint64_t{kM1} * c[2];
+    c = {static_cast<std::uint32_t>((p1 >> 32) ^ c[1] ^ keys.k0[round]), static_cast<std::uint32_t>(p1),
+         static_cast<std::uint32_t>((p0 >> 32) ^ c[3] ^ keys.k1[round]), static_cast<std::uint32_t>(p0)};
+  }
+  return c;
+}
+
+// The four words of coins 4 * block ... 4 * block + 3 of a mask.
+inline Block mask_words(const std::uint64_t block, const Schedule& keys) {
+  return philox({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), 0, 0}, keys);
+}
+
+inline bool kept(const std::uint64_t coin, const Schedule& keys) {
+  return mask_words(coin / 4, keys)[coin % 4] >= keys.threshold;
+}
+
+}  // namespace dropkit

@@ -1,0 +1,144 @@
+// Rows along the memory, cut into cells.
+#include <algorithm>
+
+#include "run.h"
+
+namespace dropkit {
+namespace {
+
+// Calls body(row, first, n) for every stretch of elements first ... first + n of a row that lies in the given cells.
+template <class Body>
+void for_rows(const Walk& walk, const std::int64_t first_cell, const std::int64_t last_cell, const Body& body) {
+  const std::int64_t begin = first_cell * kCell, end = std::min(last_cell * kCell, walk.count());
+  const std::int64_t length = walk.inner().size;
+  Odometer outer(walk.dims.data(), walk.rank - 1, walk.base, begin / length);
+  for (std::int64_t i = begin, first = begin % length; i < end; first = 0, outer.advance()) {
+    const std::int64_t n = std::min(length - first, end - i);
+    body(outer.place(), first, n);
+    i += n;
+  }
+}
+
+// One coin at a time, 256 drawn at once where the next one asked for is likely to be the next coin.
+class OneByOne {
+ public:
+  OneByOne(const Task& task, const bool consecutive) : task_(task), consecutive_(consecutive) {}
+
+  bool kept(const std::uint64_t coin) {
+    if (task_.call.threshold >> 32 != 0) return false;
+    if (!consecutive_) return dropkit::kept(coin, task_.keys);
+    if (coin - start_ >= held_) {
+      task_.level.bits(window_, kWindow, coin, task_.keys);
+      start_ = coin;
+      held_ = kWindow;
+    }
+    const std::uint64_t i = coin - start_;
+    return window_[i / kCell] >> (i % kCell) & 1;
+  }
+
+ private:
+  static constexpr std::int64_t kWindow = 256;
+  const Task& task_;
+  const bool consecutive_;
+  std::uint64_t window_[kWindow / kCell], start_ = 0, held_ = 0;
+};
+
+// Short rows that lie side by side, gathered until a long one is together.
+class Gathered {
+ public:
+  explicit Gathered(const Task& task) : task_(task), writer_(bits_) {}
+  ~Gathered() { flush(); }
+  Gathered(const Gathered&) = delete;
+  Gathered& operator=(const Gathered&) = delete;
+
+  void add(const std::int64_t dst, const std::int64_t src, const std::int64_t n, const bool keep) {
+    const std::int64_t size = writer_.size();
+    if (size + n > kMaxRow || dst != start_.dst + size || src != start_.src + size) flush();
+    if (writer_.size() == 0) start_ = {dst, src, 0};
+    writer_.append(keep ? ~std::uint64_t{0} >> (kCell - n) : 0, n);
+  }
+
+ private:
+  void flush() {
+    if (writer_.size() > 0) task_.apply(start_.dst, start_.src, writer_.size(), bits_);
+    writer_.clear();
+  }
+
+  const Task& task_;
+  std::uint64_t bits_[kMaxRow / kCell + 1] = {};
+  BitWriter writer_;
+  Place start_;
+};
+
+}  // namespace
+
+void run_consecutive(const Task& task, const std::int64_t begin, const std::int64_t end) {
+  const Walk& walk = task.walk;
+  const Dim& inner = walk.inner();
+  const bool dense = inner.dst == 1 && inner.src == 1;
+  // Rows along a shared dimension use the same coins: draw them once.
+  const bool repeats = inner.size <= kMaxRow && std::any_of(walk.dims.begin(), walk.dims.begin() + walk.rank - 1,
+                                                            [](const Dim& d) { return d.coin == 0; });
+  std::uint64_t bits[kMaxRow / kCell], held_coin = 0;
+  std::int64_t held = 0;
+  for_rows(walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+    for (std::int64_t i = first; i < first + n;) {
+      const std::int64_t dst = row.dst + i * inner.dst, src = row.src + i * inner.src;
+      const std::uint64_t coin = row.coin + static_cast<std::uint64_t>(i);
+      if (dense && !repeats) {
+        task.rows.fused(task.to(dst), task.from(src), n, coin, task.keys, task.call.values);
+        return;
+      }
+      const std::int64_t some = std::min(first + n - i, kMaxRow);
+      if (held < some || held_coin != coin) {
+        task.level.bits(bits, some, coin, task.keys);
+        held = some;
+        held_coin = coin;
+      }
+      task.apply(dst, src, some, bits);
+      i += some;
+    }
+  });
+}
+
+void run_shared(const Task& task, const std::int64_t begin, const std::int64_t end) {
+  const Walk& walk = task.walk;
+  const Dim& inner = walk.inner();
+  const Dim* const next = walk.rank > 1 ? &walk.dims[static_cast<std::size_t>(walk.rank) - 2] : nullptr;
+  const bool side_by_side = next != nullptr && inner.size < kCell && inner.dst == 1 && inner.src == 1 &&
+                            next->dst == inner.size && next->src == inner.size;
+  std::uint64_t ones[kMaxRow / kCell];
+  std::fill(std::begin(ones), std::end(ones), ~std::uint64_t{0});
+  OneByOne coins(task, next != nullptr && next->coin == 1);
+  Gathered gathered(task);
+  for_rows(walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+    const std::int64_t dst = row.dst + first * inner.dst, src = row.src + first * inner.src;
+    const bool keep = coins.kept(row.coin);
+    if (side_by_side) {
+      gathered.add(dst, src, n, keep);
+    } else if (!keep) {
+      task.rows.fill(task.to(dst), inner.dst, n, task.call.values);
+    } else {
+      for (std::int64_t i = 0; i < n; i += kMaxRow) {
+        task.apply(dst + i * inner.dst, src + i * inner.src, std::min(kMaxRow, n - i), ones);
+      }
+    }
+  });
+}
+
+void run_scattered(const Task& task, const std::int64_t begin, const std::int64_t end) {
+  const Dim& inner = task.walk.inner();
+  for_rows(task.walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+    for (std::int64_t i = first; i < first + n; i += kCell) {
+      const std::int64_t some = std::min(kCell, first + n - i);
+      std::uint64_t bits = 0;
+      for (std::int64_t k = 0; k < some; ++k) {
+        const std::uint64_t coin = row.coin + static_cast<std::uint64_t>((i + k) * inner.coin);
+        bits |= std::uint64_t{kept(coin, task.keys)} << k;
+      }
+      task.apply(row.dst + i * inner.dst, row.src + i * inner.src, some, &bits);
+    }
+  });
+}
+
+}  // namespace dropkit

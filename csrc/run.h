@@ -1,0 +1,113 @@
+// How a walk is run: what the ways of running share. Internal to drop.cpp, rows.cpp and tiles.cpp.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "drop.h"
+
+namespace dropkit {
+
+inline constexpr std::int64_t kCell = 64;         // elements in a word of keep bits, the unit of work along rows
+inline constexpr std::int64_t kMaxRow = 1 << 13;  // most elements whose bits are held at once
+
+struct Task {
+  const Call& call;
+  const Walk& walk;
+  const Level& level;
+  const Schedule& keys;
+  const Rows& rows;
+  const int bytes;
+
+  void* to(const std::int64_t offset) const { return static_cast<char*>(call.dst) + offset * bytes; }
+  const void* from(const std::int64_t offset) const { return static_cast<const char*>(call.src) + offset * bytes; }
+
+  void apply(const std::int64_t dst, const std::int64_t src, const std::int64_t n, const std::uint64_t* const bits) const {
+    rows.masked(to(dst), walk.inner().dst, from(src), walk.inner().src, n, bits, call.values);
+  }
+};
+
+struct Place {
+  std::int64_t dst = 0, src = 0;
+  std::uint64_t coin = 0;
+};
+
+// Odometer over dimensions; the last one turns fastest.
+class Odometer {
+ public:
+  Odometer(const Dim* const dims, const int rank, const std::uint64_t base, std::int64_t index) : dims_(dims), rank_(rank) {
+    place_.coin = base;
+    for (int d = rank - 1; d >= 0; --d) {
+      at_[d] = index % dims[d].size;
+      index /= dims[d].size;
+      move(dims[d], at_[d]);
+    }
+  }
+
+  const Place& place() const { return place_; }
+  std::int64_t at(const int d) const { return at_[d]; }
+
+  void advance() {
+    for (int d = rank_ - 1; d >= 0; --d) {
+      move(dims_[d], 1);
+      if (++at_[d] < dims_[d].size) return;
+      move(dims_[d], -dims_[d].size);
+      at_[d] = 0;
+    }
+  }
+
+ private:
+  void move(const Dim& dim, const std::int64_t steps) {
+    place_.dst += steps * dim.dst;
+    place_.src += steps * dim.src;
+    place_.coin += static_cast<std::uint64_t>(steps * dim.coin);
+  }
+
+  const Dim* const dims_;
+  const int rank_;
+  std::int64_t at_[kMaxDims];
+  Place place_;
+};
+
+// Bits of any length, one behind another.
+class BitWriter {
+ public:
+  explicit BitWriter(std::uint64_t* const words) : words_(words) { clear(); }
+
+  std::int64_t size() const { return size_; }
+
+  void clear() {
+    words_[0] = 0;
+    size_ = 0;
+  }
+
+  // n in [1, 64]; bits of `value` from n on must be 0. Writes one word past the last full one.
+  void append(const std::uint64_t value, const std::int64_t n) {
+    const std::int64_t used = size_ % kCell;
+    words_[size_ / kCell] |= value << used;
+    size_ += n;
+    if (used + n >= kCell) words_[size_ / kCell] = used == 0 ? 0 : value >> (kCell - used);
+  }
+
+ private:
+  std::uint64_t* const words_;
+  std::int64_t size_ = 0;
+};
+
+// Runs units begin ... end of a plan.
+using Run = void (*)(const Task&, std::int64_t begin, std::int64_t end);
+
+// Units are cells. In turn: neighbours use neighbouring coins; neighbours share a coin; no order in the coins.
+void run_consecutive(const Task&, std::int64_t begin, std::int64_t end);
+void run_shared(const Task&, std::int64_t begin, std::int64_t end);
+void run_scattered(const Task&, std::int64_t begin, std::int64_t end);
+
+// Units are tiles over the last two dimensions: coins are consecutive along the one, memory along the other.
+struct Tiles {
+  std::int64_t coins, run;          // size of a tile along the coins and along the memory
+  std::int64_t coin_tiles, run_tiles;  // how many of them
+  explicit Tiles(const Walk&);
+};
+void run_tiles(const Task&, std::int64_t begin, std::int64_t end);
+
+}  // namespace dropkit

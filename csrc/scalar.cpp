@@ -1,0 +1,28 @@
+// Portable level: plain C++, any machine. The others must give its bits.
+#include "loops.h"
+
+namespace dropkit {
+namespace {
+
+struct Scalar {
+  static std::uint64_t keep64(const std::uint64_t block, const Schedule& keys) {
+    std::uint64_t keep = 0;
+    for (int b = 0; b < 16; ++b) {
+      const Block words = mask_words(block + b, keys);
+      for (int w = 0; w < 4; ++w) keep |= std::uint64_t{words[w] >= keys.threshold} << (4 * b + w);
+    }
+    return keep;
+  }
+
+  template <class T, bool shifted>
+  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& values) {
+    const T dropped = values.dropped();
+    for (int i = 0; i < 64; ++i) dst[i] = keep >> i & 1 ? values.kept(src[i]) : dropped;
+  }
+};
+
+}  // namespace
+
+constexpr Level scalar_level = level<Scalar>("scalar", [] { return true; });
+
+}  // namespace dropkit

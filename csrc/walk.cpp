@@ -1,0 +1,31 @@
+#include "walk.h"
+
+#include <algorithm>
+
+namespace dropkit {
+
+std::int64_t Walk::count() const {
+  std::int64_t n = 1;
+  for (int d = 0; d < rank; ++d) n *= dims[d].size;
+  return n;
+}
+
+void straighten(Walk& walk) {
+  const auto first = walk.dims.begin();
+  auto last = std::remove_if(first, first + walk.rank, [](const Dim& d) { return d.size == 1; });
+  std::stable_sort(first, last, [](const Dim& a, const Dim& b) { return a.dst > b.dst; });
+  if (first == last) *last++ = {1, 1, 1, 0};
+  auto kept = first;
+  for (auto next = first + 1; next < last; ++next) {
+    const bool runs_on = kept->dst == next->size * next->dst && kept->src == next->size * next->src &&
+                         kept->coin == next->size * next->coin;
+    if (runs_on) {
+      *kept = {kept->size * next->size, next->dst, next->src, next->coin};
+    } else {
+      *++kept = *next;
+    }
+  }
+  walk.rank = static_cast<int>(kept - first) + 1;
+}
+
+}  // namespace dropkit

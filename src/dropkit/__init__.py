@@ -1,0 +1,42 @@
+"""dropkit: dropout for PyTorch.
+
+`dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys; `install` and `convert` bring them into
+programs that were written for torch. Everything loads when it is first used: `import dropkit` imports neither torch nor
+NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dropkit import functional, nn, random
+    from dropkit.replace.modules import convert
+    from dropkit.replace.operators import install, installed, uninstall
+
+    __version__: str
+
+_SUBMODULES = ("functional", "nn", "random")
+_NAMES = {
+    "convert": "dropkit.replace.modules",
+    "install": "dropkit.replace.operators",
+    "installed": "dropkit.replace.operators",
+    "uninstall": "dropkit.replace.operators",
+}
+
+__all__ = ["__version__", "convert", "functional", "install", "installed", "nn", "random", "uninstall"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"dropkit.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("dropkit")
+    raise AttributeError(f"module 'dropkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

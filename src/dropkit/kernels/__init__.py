@@ -1,0 +1,87 @@
+"""The kernels: one list, best first; the first that serves a device is used, and falling back is never silent."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from dropkit.kernels import cpu, meta, reference
+from dropkit.kernels.values import Values
+
+FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+
+Drop = Callable[[Tensor, Tensor, "Tensor | int", Values, "Sequence[int] | None", int], None]
+
+
+class SlowKernelWarning(UserWarning):
+    """A device is served by a slower kernel than dropkit has for it, or by the reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One implementation of the mask specification.
+
+    Attributes:
+        name: what `dropkit kernels` calls it.
+        devices: the device types that it was written for; None for any.
+        missing: why it cannot run in this process; None if it can.
+        detail: what distinguishes it on this machine, such as the instruction set in use.
+        drop: `drop(output, input, key, values, steps, base)` writes every element of `output`: the element at some
+            coordinates uses coin `base + sum(coordinate * step)`, row-major steps of the input's shape if None. `output`
+            may be `input` itself. `key` is 64 bits, a 0-d int64 tensor or an int.
+    """
+
+    name: str
+    devices: frozenset[str] | None
+    missing: str | None
+    detail: Callable[[], str]
+    drop: Drop
+
+    def serves(self, device: str) -> bool:
+        return self.missing is None and (self.devices is None or device in self.devices)
+
+
+KERNELS = (
+    Kernel("cpu", frozenset({"cpu"}), cpu.missing, cpu.detail, cpu.drop),
+    Kernel("meta", frozenset({"meta"}), None, meta.detail, meta.drop),
+    Kernel("reference", None, None, reference.detail, reference.drop),
+)
+
+
+@lru_cache
+def kernel_for(device: str) -> Kernel:
+    """The best kernel for a device type; warns, once, where that is the reference."""
+    kernel = next(kernel for kernel in KERNELS if kernel.serves(device))
+    if kernel.name == "reference":
+        reason = why_slow(device)
+        warnings.warn(f"dropkit runs its slow reference kernel on {device}: {reason}", SlowKernelWarning, stacklevel=2)
+    return kernel
+
+
+def why_slow(device: str) -> str | None:
+    """Why nothing better than the reference serves a device type; None if something does."""
+    own = [kernel for kernel in KERNELS if kernel.devices is not None and device in kernel.devices]
+    if any(kernel.serves(device) for kernel in own):
+        return None
+    return "; ".join(kernel.missing for kernel in own if kernel.missing) or "no kernel was written for this device"
+
+
+def drop(
+    output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
+) -> None:
+    """Write every element of `output` by the best kernel of its device."""
+    kernel_for(input.device.type).drop(output, input, key, values, steps, base)
+
+
+if cpu.missing is None:
+    _any_device = drop
+
+    def drop(  # noqa: F811 (the same function, with a short cut: a look-up by device type costs 0.3 us)
+        output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
+    ) -> None:
+        (cpu.drop if input.is_cpu else _any_device)(output, input, key, values, steps, base)

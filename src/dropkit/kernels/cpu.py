@@ -1,0 +1,99 @@
+"""The CPU kernel: C++ with vector instructions, on torch's own thread pool."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dropkit.kernels.reference import row_major
+from dropkit.kernels.values import Values
+
+try:
+    from dropkit.kernels import _cpu
+except ImportError as error:
+    _cpu = None
+    missing: str | None = f"the compiled extension cannot be loaded ({error})"
+else:
+    missing = None
+    _codes = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
+    _drop = _cpu.drop
+
+# Forces a lower instruction set, for tests and comparisons: avx512, avx2, neon or scalar.
+LEVEL = "DROPKIT_CPU_LEVEL"
+
+
+def drop(
+    output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
+) -> None:
+    """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
+    where: tuple[object, ...]
+    if steps is None and input.is_contiguous() and output.is_contiguous():
+        where = (input.numel(),)
+    else:
+        shape = tuple(input.shape)
+        where = (shape, output.stride(), input.stride(), row_major(shape) if steps is None else tuple(steps))
+    _drop(
+        output.data_ptr(),
+        input.data_ptr(),
+        _codes[input.dtype],
+        int(key),
+        values.threshold,
+        values.scale,
+        values.shift,
+        values.fill,
+        base,
+        *where,
+    )
+
+
+def levels() -> dict[str, bool]:
+    """The instruction sets of this build, best first, and whether this machine has them."""
+    return dict(_cpu.levels()) if _cpu is not None else {}
+
+
+def level() -> str:
+    """The instruction set in use."""
+    return _cpu.level() if _cpu is not None else "none"
+
+
+def use_level(name: str) -> None:
+    """Use an instruction set from now on.
+
+    Raises:
+        ValueError: this machine or this build does not have it.
+    """
+    able = [level for level, runs_here in levels().items() if runs_here]
+    if _cpu is None or name not in able:
+        raise ValueError(f"{LEVEL} must be one of {', '.join(able)} on this machine, got {name!r}")
+    _cpu.use_level(name)
+
+
+def detail() -> str:
+    able = [name for name, runs_here in levels().items() if runs_here]
+    forced = f", held below {able[0]} by {LEVEL}" if able and level() != able[0] else ""
+    return f"{level()}{forced}; {_threads}"
+
+
+def _torch_parallel_for() -> int | None:
+    """Address of libtorch's exported thread pool entry (torch >= 2.10); None where it cannot be found."""
+    name = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
+        return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return None
+
+
+_threads = "not loaded"
+if _cpu is not None:
+    _address = _torch_parallel_for()
+    _threads = "torch's thread pool" if _address else "one thread (this torch exports no torch_parallel_for)"
+    _cpu.use_pool(_address or 0)
+    if wanted := os.environ.get(LEVEL):
+        use_level(wanted)

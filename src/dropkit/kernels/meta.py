@@ -1,0 +1,19 @@
+"""The meta kernel: tensors without memory have nothing to write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dropkit.kernels.values import Values
+
+
+def detail() -> str:
+    return "shapes alone"
+
+
+def drop(
+    output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
+) -> None:
+    """Do nothing; see `dropkit.kernels.Kernel.drop`."""

@@ -1,0 +1,64 @@
+"""What a coin does to an element, as numbers: the threshold that it is held against and what kept and dropped become."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+# SELU's negative saturation value, scale * alpha.
+# Source: Klambauer, Unterthiner, Mayr, Hochreiter, "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515.
+SATURATION = 1.7580993408473766
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """A coin whose word is at least `threshold` keeps its elements.
+
+    A kept `x` becomes `x * scale + shift`, a dropped one becomes `fill`. Each number is rounded once to the arithmetic
+    type of the call (float32 for the 16-bit types and float32, float64 for float64), and so is each operation.
+    """
+
+    threshold: int  # in [0, 2**32]; at 2**32 every coin drops
+    scale: float
+    shift: float = 0.0
+    fill: float = 0.0
+
+    @property
+    def gradient(self) -> Values:
+        """The derivative: the same coins, without the constants."""
+        return Values(self.threshold, self.scale) if self.shift or self.fill else self
+
+
+Rule = Callable[[float], Values]
+
+
+def threshold(p: float) -> int:
+    """The word below which a coin drops with probability `p`, exact to the last of 32 bits."""
+    return round(p * 2**32)
+
+
+@lru_cache
+def inverted(p: float) -> Values:
+    """Inverted dropout: kept values grow by 1 / (1 - p), so that the mean stays and nothing is left to do in eval.
+
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout: A Simple Way to Prevent Neural Networks
+    from Overfitting", JMLR 15, 2014, section 10 (the scaling in training instead of in eval).
+    """
+    return Values(threshold(p), 1 / (1 - p) if p < 1 else 0.0)
+
+
+@lru_cache
+def alpha(p: float) -> Values:
+    """Alpha dropout: dropped values become SELU's saturation, and an affine map restores mean 0 and variance 1.
+
+    At p = 1 everything becomes 0, as in torch.
+
+    Source: Klambauer, Unterthiner, Mayr, Hochreiter, "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515.
+    """
+    if p == 1:
+        return Values(threshold(p), 0.0)
+    scale = 1 / math.sqrt((SATURATION * SATURATION * p + 1) * (1 - p))
+    shift = SATURATION * scale * p
+    return Values(threshold(p), scale, shift, shift - SATURATION * scale)

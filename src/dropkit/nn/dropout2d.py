@@ -1,0 +1,93 @@
+"""Dropout2d: zero whole channels of images.
+
+Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization Using Convolutional Networks", CVPR 2015,
+arXiv:1411.4280.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Generator, Tensor
+
+from dropkit.kernels.values import inverted
+from dropkit.nn.layer import CALLER, Dropping, Layer, per_channel
+
+
+def dropout2d(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    generator: Generator | None = None,
+    key: Tensor | int | None = None,
+) -> Tensor:
+    r"""Zero whole channels of images with probability `p` and scale the others by :math:`1/(1-p)`.
+
+    .. math:: y_{nchw} = k_{nc}\, x_{nchw} / (1 - p), \qquad k_{nc} \sim \mathrm{Bernoulli}(1 - p)
+
+    Args:
+        input: values; float16, bfloat16, float32 or float64.
+        p: expected fraction of channels dropped, in [0, 1].
+        training, inplace, generator, key: as for `dropout`.
+
+    Shape:
+        input: (N, C, H, W), output: the same. One coin for each channel of each sample. As in torch, 3 dimensions are
+        read as (N, C, L) and any other number is taken, both with a warning: dimensions 0 and 1 have the coins.
+
+    Raises:
+        RuntimeError: `input` has fewer than 2 dimensions, or cannot be written in place.
+        ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
+
+    Example:
+        >>> dropout2d(torch.ones(1, 4, 2, 2), 0.5, key=1)[0, :, 0, 0]
+        tensor([2., 0., 0., 0.])
+    """
+    return LAYER(input, p, training, inplace, generator, key)
+
+
+class Dropout2d(Dropping, torch.nn.Dropout2d):
+    """`dropkit.functional.dropout2d` as a module: drops in training mode, returns its input itself in eval mode.
+
+    Args:
+        p: expected fraction of channels dropped, in [0, 1].
+        inplace: write the result over the input.
+    """
+
+    function = staticmethod(dropout2d)
+
+
+def _check(input: Tensor) -> None:
+    if input.dim() not in (3, 4):
+        warnings.warn(
+            f"dropout2d: Received a {input.dim()}-D input to dropout2d, which is deprecated "
+            "and will result in an error in a future release. To retain the behavior "
+            "and silence this warning, please use dropout instead. Note that dropout2d "
+            "exists to provide channel-wise dropout on inputs with 2 spatial dimensions, "
+            "a channel dimension, and an optional batch dimension (i.e. 3D or 4D inputs).",
+            stacklevel=CALLER,
+        )
+    if input.dim() == 3:
+        warnings.warn(
+            "dropout2d: Received a 3D input to dropout2d and assuming that channel-wise "
+            "1D dropout behavior is desired - input is interpreted as shape (N, C, L), where C "
+            "is the channel dim. This behavior will change in a future release to interpret the "
+            "input as one without a batch dimension, i.e. shape (C, H, W). To maintain the 1D "
+            "channel-wise dropout behavior, please switch to using dropout1d instead.",
+            stacklevel=CALLER,
+        )
+
+
+LAYER = Layer(
+    function=dropout2d,
+    module=Dropout2d,
+    torch_function=torch.nn.functional.dropout2d,
+    torch_module=torch.nn.Dropout2d,
+    rule=inverted,
+    unit=per_channel,
+    check=_check,
+    shape=(8, 16, 3, 3),
+    aten="feature_dropout",
+)

@@ -1,0 +1,87 @@
+"""Dropout3d: zero whole channels of volumes.
+
+Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization Using Convolutional Networks", CVPR 2015,
+arXiv:1411.4280 (there for two spatial dimensions, as "SpatialDropout").
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Generator, Tensor
+
+from dropkit.kernels.values import inverted
+from dropkit.nn.layer import CALLER, Dropping, Layer, Unit, per_channel, per_first
+
+
+def dropout3d(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    generator: Generator | None = None,
+    key: Tensor | int | None = None,
+) -> Tensor:
+    r"""Zero whole channels of volumes with probability `p` and scale the others by :math:`1/(1-p)`.
+
+    .. math:: y_{ncdhw} = k_{nc}\, x_{ncdhw} / (1 - p), \qquad k_{nc} \sim \mathrm{Bernoulli}(1 - p)
+
+    Args:
+        input: values; float16, bfloat16, float32 or float64.
+        p: expected fraction of channels dropped, in [0, 1].
+        training, inplace, generator, key: as for `dropout`.
+
+    Shape:
+        input: (N, C, D, H, W) or (C, D, H, W), output: the same. One coin for each channel of each sample. As in torch,
+        any other number of dimensions is taken, with a warning: dimension 0 has the coins.
+
+    Raises:
+        RuntimeError: `input` is 0-d, or cannot be written in place.
+        ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
+
+    Example:
+        >>> dropout3d(torch.ones(1, 4, 2, 2, 2), 0.5, key=1)[0, :, 0, 0, 0]
+        tensor([2., 0., 0., 0.])
+    """
+    return LAYER(input, p, training, inplace, generator, key)
+
+
+class Dropout3d(Dropping, torch.nn.Dropout3d):
+    """`dropkit.functional.dropout3d` as a module: drops in training mode, returns its input itself in eval mode.
+
+    Args:
+        p: expected fraction of channels dropped, in [0, 1].
+        inplace: write the result over the input.
+    """
+
+    function = staticmethod(dropout3d)
+
+
+def _check(input: Tensor) -> None:
+    if input.dim() not in (4, 5):
+        warnings.warn(
+            f"dropout3d: Received a {input.dim()}-D input to dropout3d, which is deprecated "
+            "and will result in an error in a future release. To retain the behavior "
+            "and silence this warning, please use dropout instead. Note that dropout3d "
+            "exists to provide channel-wise dropout on inputs with 3 spatial dimensions, "
+            "a channel dimension, and an optional batch dimension (i.e. 4D or 5D inputs).",
+            stacklevel=CALLER,
+        )
+
+
+def _unit(input: Tensor) -> Unit:
+    return per_channel(input) if input.dim() == 5 else per_first(input)
+
+
+LAYER = Layer(
+    function=dropout3d,
+    module=Dropout3d,
+    torch_function=torch.nn.functional.dropout3d,
+    torch_module=torch.nn.Dropout3d,
+    rule=inverted,
+    unit=_unit,
+    check=_check,
+    shape=(8, 16, 2, 2, 2),
+)

@@ -1,0 +1,171 @@
+"""What the layers have in common: the record that describes one, and the way a call takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from dropkit import random
+from dropkit.kernels import FLOATS
+from dropkit.kernels.values import Rule
+from dropkit.ops import eager, general
+
+Unit = tuple[int, ...]
+
+# stacklevel of a warning from `Layer.check`, so that it points at the caller of the function.
+CALLER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One member of the dropout family.
+
+    Attributes:
+        function: the functional form.
+        module: the module, a subclass of `torch_module`.
+        torch_function: what torch calls the functional form; it words our errors where the fault is the same.
+        torch_module: what `convert` replaces by `module`.
+        rule: from `p` to what kept and dropped elements become.
+        unit: from an input to the shape of its coins, shared dimensions 1; None for one coin an element.
+        check: raises or warns about the rank of an input, also where nothing will be dropped.
+        shape: of the smallest input that shows the layer at work.
+        aten: name of the operator that `install` takes over for this layer, if it is this layer's to name.
+    """
+
+    function: Callable[..., Tensor]
+    module: type[torch.nn.Module]
+    torch_function: Callable[..., Tensor]
+    torch_module: type[torch.nn.Module]
+    rule: Rule
+    unit: Callable[[Tensor], Unit] | None
+    check: Callable[[Tensor], None] | None
+    shape: tuple[int, ...]
+    aten: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.module.__name__
+
+    def __call__(
+        self,
+        input: Tensor,
+        p: float,
+        training: bool,
+        inplace: bool,
+        generator: Generator | None,
+        key: Tensor | int | None,
+    ) -> Tensor:
+        """The functional form, from its arguments to its result."""
+        if has_torch_function_unary(input):
+            return self._ask_subclass(input, p=p, training=training, inplace=inplace, generator=generator, key=key)
+        check_probability(p)
+        if type(p) is not float or type(training) is not bool or not isinstance(input, Tensor):
+            p, training = self._as_torch_reads(input, p, training)
+        if self.check is not None:
+            self.check(input)
+        return self.drop(input, p, training, inplace, generator, key)
+
+    def drop(
+        self,
+        input: Tensor,
+        p: float,
+        training: bool,
+        inplace: bool,
+        generator: Generator | None = None,
+        key: Tensor | int | None = None,
+    ) -> Tensor:
+        """The call below the checks of `torch.nn.functional`: what an operator of torch's own would do."""
+        if not training or p == 0 or input.numel() == 0:
+            return input
+        if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
+            return self._leave_to_torch(input, p, inplace, key)
+        steps = None
+        if p == 1:
+            key = 0
+        elif self.unit is not None:
+            steps = _steps(self.unit(input))
+        bits = random.key_for(input, generator, key)
+        way = eager if eager.serves(input) else general
+        return (way.drop_ if inplace else way.drop)(input, bits, self.rule(p), steps)
+
+    def _ask_subclass(self, input: Tensor, **arguments: Any) -> Tensor:
+        """Subclasses and modes see the call that they would see from torch."""
+        given = {name: value for name, value in arguments.items() if not (name in ("generator", "key") and value is None)}
+        return handle_torch_function(self.function, (input,), input, **given)
+
+    def _as_torch_reads(self, input: Any, p: Any, training: Any) -> tuple[float, bool]:
+        """`p` and `training` as torch converts them, or its error for an argument of the wrong type."""
+        if isinstance(input, Tensor):
+            input = torch.empty((0,) * len(self.shape))
+        self.torch_function(input, p, training)
+        return float(p), bool(training)
+
+    def _leave_to_torch(self, input: Tensor, p: float, inplace: bool, key: Tensor | int | None) -> Tensor:
+        """Integers, complex numbers, sparse, quantised and nested tensors: torch's answer, which is mostly an error."""
+        if key is not None:
+            raise NotImplementedError(f"key must be None for {input.layout} tensors of {input.dtype}, got a key")
+        if p == 1 and input.layout is torch.strided and not input.is_nested and not input.is_quantized:
+            everything = torch.ones((), dtype=torch.bool, device=input.device)
+            return input.masked_fill_(everything, 0) if inplace else input.masked_fill(everything, 0)
+        if input.is_sparse:
+            # torch returns uninitialised memory for p = 1.
+            raise NotImplementedError(f"input must be dense, got a tensor of layout {input.layout}")
+        # Out of place: torch's in-place channel variants leave their input reshaped when they fail.
+        output = self.torch_function(input, p, True)
+        return input.copy_(output) if inplace else output
+
+
+def check_probability(p: Any) -> None:
+    """Raises torch's error unless `p` is in [0, 1]; NaN is not.
+
+    Raises:
+        ValueError: `p` is out of range.
+    """
+    if p < 0.0 or p > 1.0 or p != p:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def per_channel(input: Tensor) -> Unit:
+    """One coin for each sample and channel: dimensions 0 and 1."""
+    if input.dim() < 2:
+        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
+    return tuple(input.shape[:2]) + (1,) * (input.dim() - 2)
+
+
+def per_first(input: Tensor) -> Unit:
+    """One coin for each channel of an unbatched input: dimension 0."""
+    if input.dim() < 1:
+        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
+    return (input.shape[0],) + (1,) * (input.dim() - 1)
+
+
+def _steps(unit: Unit) -> tuple[int, ...]:
+    """Row-major steps of a mask of this shape, 0 along its shared dimensions."""
+    steps, step = [0] * len(unit), 1
+    for dim in range(len(unit) - 1, -1, -1):
+        if unit[dim] != 1:
+            steps[dim] = step
+            step *= unit[dim]
+    return tuple(steps)
+
+
+class Dropping(torch.nn.Module):
+    """What dropkit's modules add to torch's: a checked `p`, and `generator=` and `key=` in `forward`."""
+
+    # pyright: torch's base class declares them.
+    p: float
+    inplace: bool
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        check_probability(p)
+        super().__init__(p, inplace)  # pyright: ignore[reportCallIssue] (the next class is one of torch's)
+
+    def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
+        """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""
+        return type(self).function(input, self.p, self.training, self.inplace, generator=generator, key=key)

@@ -1,0 +1,1 @@
+"""Dropout with a given key: differentiable, transformable, visible to whatever watches torch's operators."""

@@ -1,0 +1,156 @@
+"""Keys: 64 bits that decide a whole mask, where they come from and how more are made of one.
+
+A key is a 0-d int64 tensor, or an int. Derivation is Philox4x32-10 under counters that no mask uses: word 3 of the
+counter is 0 for masks and 1 here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+import torch
+from torch import Generator, Tensor
+
+from dropkit.kernels import reference
+from dropkit.ops import eager
+
+_LOWEST = -(2**63)
+_WORD = 0xFFFFFFFF
+_FEISTEL_ROUNDS = 4
+
+
+def key(seed: int, device: torch.device | str | None = None) -> Tensor:
+    """The key whose 64 bits are those of `seed`.
+
+    Args:
+        seed: an int in [-2**63, 2**64); negative ones in two's complement.
+        device: where the key shall live.
+
+    Returns:
+        0-d int64 tensor.
+
+    Raises:
+        ValueError: `seed` does not fit 64 bits.
+
+    Example:
+        >>> key(7)
+        tensor(7)
+    """
+    return torch.tensor(signed(seed, "seed"), dtype=torch.int64, device=device)
+
+
+def draw(generator: Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+    """A new key from torch's generator, as every dropout call without `key=` draws it.
+
+    Args:
+        generator: where the bits come from; torch's default generator of `device` if None.
+        device: where the key shall live; the generator's if None, else the CPU.
+
+    Returns:
+        0-d int64 tensor, uniform over all 64 bits.
+    """
+    if device is None:
+        device = "cpu" if generator is None else generator.device
+    return torch.empty((), dtype=torch.int64, device=device).random_(_LOWEST, None, generator=generator)
+
+
+def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
+    r"""Derive a key for rank, step or sample `n`.
+
+    Different `n` give different keys, for any `key`: the map is a Feistel network, a bijection of the 64 bits of `n`,
+    whose four round functions are the first word of Philox4x32-10.
+
+    .. math:: (L, R) \leftarrow (R,\; L \oplus \mathrm{Philox}_{key}(R, 0, r, 1)_0), \qquad r = 0, 1, 2, 3
+
+    from :math:`L, R` = high and low word of `n` to high and low word of the new key.
+
+    Args:
+        key: int64 tensor of any shape, or an int.
+        n: int64 tensor that broadcasts with `key`, or an int.
+
+    Returns:
+        int64 tensor of the broadcast shape, on the device of the tensor among the two (the CPU if there is none).
+
+    Source: Luby, Rackoff, "How to Construct Pseudorandom Permutations from Pseudorandom Functions", SIAM J. Comput. 17,
+    1988; Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+
+    Example:
+        >>> len({fold_in(7, rank).item() for rank in range(1000)})
+        1000
+    """
+    device = next((x.device for x in (key, n) if isinstance(x, Tensor)), None)
+    key, n = (x if isinstance(x, Tensor) else torch.tensor(signed(x, name), device=device) for x, name in ((key, "key"), (n, "n")))
+    for tensor, name in ((key, "key"), (n, "n")):
+        if tensor.dtype != torch.int64:
+            raise TypeError(f"{name} must be an int64 tensor or an int, got a tensor of {tensor.dtype}")
+    left, right = (n >> 32) & _WORD, n & _WORD
+    zero, one = torch.zeros_like(right), torch.ones_like(right)
+    for r in range(_FEISTEL_ROUNDS):
+        left, right = right, left ^ reference.philox((right, zero, one * r, one), key)[0]
+    return (left << 32) | right
+
+
+def split(key: Tensor | int, num: int = 2) -> Tensor:
+    """`num` keys, the i-th of them `fold_in(key, i)`.
+
+    Returns:
+        int64 tensor of shape (num, *key.shape).
+
+    Example:
+        >>> first, second = split(7)
+        >>> first.item() == fold_in(7, 0).item()
+        True
+    """
+    if num < 0:
+        raise ValueError(f"num must be at least 0, got {num}")
+    if isinstance(key, Tensor):
+        return fold_in(key, torch.arange(num, device=key.device).view((-1,) + (1,) * key.dim()))
+    return fold_in(key, torch.arange(num))
+
+
+def signed(number: int, name: str) -> int:
+    """The 64 bits of `number` as torch holds them."""
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name} must be an int or an int64 tensor, got {type(number).__name__}")
+    if not _LOWEST <= number < 2**64:
+        raise ValueError(f"{name} must fit 64 bits, in [-2**63, 2**64), got {number}")
+    return number - 2**64 if number >= 2**63 else number
+
+
+def key_for(input: Tensor, generator: Generator | None, key: Tensor | int | None) -> Tensor | int:
+    """The key of one call on `input`: the given one, checked, or a new one.
+
+    Raises:
+        ValueError: both `generator` and `key` are given, or `key` is out of range or not 0-d.
+        TypeError: `key` is neither an int nor an int64 tensor.
+    """
+    if key is None:
+        return _draw_int(generator) if input.is_cpu and eager.serves(input) else draw(generator, input.device)
+    if generator is not None:
+        raise ValueError("key must be None where generator is given, got both")
+    if not isinstance(key, Tensor):
+        return signed(key, "key")
+    if key.dtype != torch.int64:
+        raise TypeError(f"key must be an int or an int64 tensor, got a tensor of {key.dtype}")
+    if key.dim() != 0:
+        raise ValueError(f"key must be 0-d, got shape {tuple(key.shape)}")
+    return key
+
+
+class _Drawn(threading.local):
+    """Where this thread draws into: reading the bits by address is 0.5 us faster than `Tensor.item`."""
+
+    def __init__(self) -> None:
+        with torch.inference_mode(False):
+            self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        self.bits = ctypes.c_int64.from_address(self.tensor.data_ptr())
+
+
+_drawn = _Drawn()
+
+
+def _draw_int(generator: Generator | None) -> int:
+    """The same bits that `draw` takes on the CPU, as an int."""
+    _drawn.tensor.random_(_LOWEST, None, generator=generator)
+    return _drawn.bits.value
