@@ -50,30 +50,40 @@ bool read_walk(PyObject* const* const args, Walk& walk) {
   return PyErr_Occurred() == nullptr;
 }
 
+// Reads (threshold, scale, shift, fill).
+bool read_values(PyObject* const tuple, Call& call) {
+  if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != 4) return false;
+  call.threshold = PyLong_AsUnsignedLongLong(PyTuple_GetItem(tuple, 0));
+  double numbers[3];
+  for (Py_ssize_t i = 0; i < 3; ++i) numbers[i] = PyFloat_AsDouble(PyTuple_GetItem(tuple, i + 1));
+  call.values = {numbers[0], numbers[1], numbers[2]};
+  return PyErr_Occurred() == nullptr;
+}
+
 PyDoc_STRVAR(drop_doc,
-             "drop(dst, src, dtype, key, threshold, scale, shift, fill, base, n)\n"
-             "drop(dst, src, dtype, key, threshold, scale, shift, fill, base, sizes, dst_strides, src_strides, coin_steps)\n"
+             "drop(dst, src, dtype, key, values, base, n)\n"
+             "drop(dst, src, dtype, key, values, base, sizes, dst_strides, src_strides, coin_steps)\n"
              "--\n\n"
              "Write src's elements to dst, kept ones as x * scale + shift, dropped ones as fill.\n\n"
-             "dst and src are addresses, dtype an index into DTYPES, key 64 bits, threshold in [0, 2**32]. With `n`, both\n"
-             "are dense and the coins are base ... base + n - 1; with four tuples, the element at some coordinates lies at\n"
-             "sum(coordinate * stride) and uses coin base + sum(coordinate * coin_step).");
+             "dst and src are addresses, dtype an index into DTYPES, key 64 bits, values (threshold, scale, shift, fill) with\n"
+             "the threshold in [0, 2**32]. With `n`, both are dense and the coins are base ... base + n - 1; with four tuples,\n"
+             "the element at some coordinates lies at sum(coordinate * stride) and uses coin\n"
+             "base + sum(coordinate * coin_step).");
 
 PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
-  if (n != 10 && n != 13) return fail("drop() takes 10 or 13 arguments");
+  if (n != 7 && n != 10) return fail("drop() takes 7 or 10 arguments");
   Walk walk;
   Call call;
   call.dst = reinterpret_cast<void*>(address(args[0]));
   call.src = reinterpret_cast<const void*>(address(args[1]));
   const long dtype = PyLong_AsLong(args[2]);
   call.key = PyLong_AsUnsignedLongLongMask(args[3]);
-  call.threshold = PyLong_AsUnsignedLongLong(args[4]);
-  call.values = {PyFloat_AsDouble(args[5]), PyFloat_AsDouble(args[6]), PyFloat_AsDouble(args[7])};
-  walk.base = PyLong_AsUnsignedLongLongMask(args[8]);
-  if (n == 10) {
-    walk.dims[0] = Dim{PyLong_AsLongLong(args[9]), 1, 1, 1};
+  if (!read_values(args[4], call) && PyErr_Occurred() == nullptr) return fail("drop() takes four values");
+  walk.base = PyLong_AsUnsignedLongLongMask(args[5]);
+  if (n == 7) {
+    walk.dims[0] = Dim{PyLong_AsLongLong(args[6]), 1, 1, 1};
     walk.rank = 1;
-  } else if (!read_walk(args + 9, walk) && PyErr_Occurred() == nullptr) {
+  } else if (!read_walk(args + 6, walk) && PyErr_Occurred() == nullptr) {
     return fail("drop() takes four tuples of equal length, at most 64");
   }
   if (PyErr_Occurred() != nullptr) return nullptr;

@@ -32,24 +32,13 @@ def drop(
     output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
 ) -> None:
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
-    where: tuple[object, ...]
     if steps is None and input.is_contiguous() and output.is_contiguous():
-        where = (input.numel(),)
-    else:
-        shape = tuple(input.shape)
-        where = (shape, output.stride(), input.stride(), row_major(shape) if steps is None else tuple(steps))
-    _drop(
-        output.data_ptr(),
-        input.data_ptr(),
-        _codes[input.dtype],
-        int(key),
-        values.threshold,
-        values.scale,
-        values.shift,
-        values.fill,
-        base,
-        *where,
-    )
+        _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, input.numel())
+        return
+    shape = tuple(input.shape)
+    coins = row_major(shape) if steps is None else tuple(steps)
+    strides = output.stride(), input.stride()
+    _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, shape, *strides, coins)
 
 
 def levels() -> dict[str, bool]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 # SELU's negative saturation value, scale * alpha.
 # Source: Klambauer, Unterthiner, Mayr, Hochreiter, "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515.
 SATURATION = 1.7580993408473766
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(NamedTuple):
     """A coin whose word is at least `threshold` keeps its elements.
 
     A kept `x` becomes `x * scale + shift`, a dropped one becomes `fill`. Each number is rounded once to the arithmetic
-    type of the call (float32 for the 16-bit types and float32, float64 for float64), and so is each operation.
+    type of the call (float32 for the 16-bit types and float32, float64 for float64), and so is each operation. A tuple,
+    because the compiled kernel reads it as it stands.
     """
 
     threshold: int  # in [0, 2**32]; at 2**32 every coin drops
@@ -39,7 +38,6 @@ def threshold(p: float) -> int:
     return round(p * 2**32)
 
 
-@lru_cache
 def inverted(p: float) -> Values:
     """Inverted dropout: kept values grow by 1 / (1 - p), so that the mean stays and nothing is left to do in eval.
 
@@ -49,7 +47,6 @@ def inverted(p: float) -> Values:
     return Values(threshold(p), 1 / (1 - p) if p < 1 else 0.0)
 
 
-@lru_cache
 def alpha(p: float) -> Values:
     """Alpha dropout: dropped values become SELU's saturation, and an affine map restores mean 0 and variance 1.
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropkit import random
 from dropkit.kernels import FLOATS
-from dropkit.kernels.values import Rule
+from dropkit.kernels.values import Rule, Values
 from dropkit.ops import eager, general
 
 Unit = tuple[int, ...]
@@ -80,18 +82,22 @@ class Layer:
         key: Tensor | int | None = None,
     ) -> Tensor:
         """The call below the checks of `torch.nn.functional`: what an operator of torch's own would do."""
+        if key is not None:
+            key = random.checked(key, generator)
         if not training or p == 0 or input.numel() == 0:
             return input
         if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             return self._leave_to_torch(input, p, inplace, key)
+        ordinary = eager.serves(input)
         steps = None
         if p == 1:
             key = 0
         elif self.unit is not None:
             steps = _steps(self.unit(input))
-        bits = random.key_for(input, generator, key)
-        way = eager if eager.serves(input) else general
-        return (way.drop_ if inplace else way.drop)(input, bits, self.rule(p), steps)
+        if key is None:
+            key = random.draw_int(generator) if ordinary and input.is_cpu else random.draw(generator, input.device)
+        way = eager if ordinary else general
+        return (way.drop_ if inplace else way.drop)(input, key, _values(self.rule, p), steps)
 
     def _ask_subclass(self, input: Tensor, **arguments: Any) -> Tensor:
         """Subclasses and modes see the call that they would see from torch."""
@@ -118,6 +124,15 @@ class Layer:
         # Out of place: torch's in-place channel variants leave their input reshaped when they fail.
         output = self.torch_function(input, p, True)
         return input.copy_(output) if inplace else output
+
+
+def _values(rule: Rule, p: float) -> Values:
+    return rule(p) if is_dynamo_compiling() else _cached_values(rule, p)
+
+
+@lru_cache(maxsize=1024)
+def _cached_values(rule: Rule, p: float) -> Values:
+    return rule(p)
 
 
 def check_probability(p: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from dropkit import kernels
 from dropkit.kernels.reference import row_major
@@ -32,7 +33,9 @@ def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] 
         key = torch.tensor(key, dtype=torch.int64, device=input.device)
     steps = row_major(input.shape) if steps is None else tuple(steps)
     numbers = values.threshold, values.scale, values.shift, values.fill
-    return _Drop.apply(input, key, *numbers, steps, base)  # pyright: ignore[reportUnknownMemberType]
+    if is_dynamo_compiling():
+        return torch.ops.dropkit.drop_v1(input, key, *numbers, steps, base)
+    return _Drop.apply(input, key, *numbers, steps, base)
 
 
 def drop_(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0) -> Tensor:
@@ -88,8 +91,9 @@ class _Drop(torch.autograd.Function):
         if key_dim is None:
             assert input_dim is not None  # otherwise vmap would not have asked
             return _Drop.apply(input.movedim(input_dim, 0), key, *numbers, (0, *steps), base), 0
-        inputs_ = [input] * info.batch_size if input_dim is None else input.unbind(input_dim)
-        return torch.stack([_Drop.apply(x, k, *numbers, steps, base) for x, k in zip(inputs_, key.unbind(key_dim), strict=True)]), 0
+        slices = [input] * info.batch_size if input_dim is None else input.unbind(input_dim)
+        pairs = zip(slices, key.unbind(key_dim), strict=True)
+        return torch.stack([_Drop.apply(slice, own, *numbers, steps, base) for slice, own in pairs]), 0
 
 
-torch.library.register_autograd("dropkit::drop_v1", lambda ctx, grad: (_gradient(ctx, grad),) + (None,) * 7, setup_context=_setup_context, lib=_library)
+torch.library.register_autograd("dropkit::drop_v1", _Drop.backward, setup_context=_setup_context, lib=_library)

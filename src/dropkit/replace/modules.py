@@ -1,0 +1,54 @@
+"""convert: torch's dropout modules become dropkit's, in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dropkit.nn import LAYERS
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """One module that `convert` changed: where it is in the tree, what it was and what it is."""
+
+    name: str
+    before: type[torch.nn.Module]
+    module: torch.nn.Module
+
+    def __str__(self) -> str:
+        return f"{self.name or '(the model itself)'}: torch.nn.{self.before.__name__} -> dropkit.nn.{self.module}"
+
+
+def convert(model: torch.nn.Module) -> list[Converted]:
+    """Turn every `torch.nn` dropout module of `model`, and `model` itself, into the dropkit module of the same name.
+
+    Each stays the object that it was, so hooks, the training flag, `p`, `inplace`, and every reference to it, shared or
+    not, are kept. Subclasses of torch's modules, functional calls and the dropout inside `nn.LSTM` or
+    `nn.MultiheadAttention` are not modules of these classes and stay; `install` reaches them.
+
+    Args:
+        model: any module; not compiled or scripted.
+
+    Returns:
+        What was changed, in the order of `model.named_modules()`; a shared module once, by its first name.
+
+    Raises:
+        TypeError: `model` is not a module.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.1))
+        >>> print(*dropkit.convert(model))
+        1: torch.nn.Dropout -> dropkit.nn.Dropout(p=0.1, inplace=False)
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    ours = {layer.torch_module: layer.module for layer in LAYERS}
+    changed: list[Converted] = []
+    for name, module in model.named_modules():
+        before = type(module)
+        if before in ours:
+            module.__class__ = ours[before]
+            changed.append(Converted(name, before, module))
+    return changed

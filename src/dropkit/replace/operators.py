@@ -1,0 +1,96 @@
+"""install: torch's own dropout operators run on dropkit's kernels, for a whole process.
+
+The kernels are registered at torch's dispatcher for CPU tensors, with and without autograd, so whatever calls
+`aten::dropout` and its family, from Python or from C++, arrives here. What is not an ordinary eager call (compilers,
+transforms, subclasses) gets torch's own kernel.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropkit.kernels import FLOATS
+from dropkit.nn import LAYERS
+from dropkit.nn.layer import Layer
+from dropkit.ops import eager
+
+_lock = threading.Lock()
+_library: torch.library.Library | None = None
+
+
+def install() -> None:
+    """Run every dropout on CPU tensors in this process on dropkit's kernels, until `uninstall`.
+
+    Reaches `torch.nn.Dropout*`, `torch.nn.functional.dropout*`, `torch.dropout` and its family, and the dropout inside
+    `nn.TransformerEncoderLayer`, `nn.MultiheadAttention`, `F.scaled_dot_product_attention`, `nn.LSTM`, `nn.GRU` and
+    `nn.RNN`. Arguments, errors, `train`/`eval` and seeds mean what they mean in torch; the masks for a seed are
+    dropkit's. `torch.native_dropout`, which returns its mask, stays torch's. Installing twice is installing once.
+
+    Example:
+        >>> dropkit.install()
+        >>> model = torch.nn.TransformerEncoderLayer(16, 2, batch_first=True)
+        >>> model(torch.randn(1, 4, 16)).shape
+        torch.Size([1, 4, 16])
+        >>> dropkit.uninstall()
+    """
+    global _library
+    with _lock:
+        if _library is not None:
+            return
+        _library = torch.library.Library("aten", "IMPL")
+        for layer in LAYERS:
+            if layer.aten is not None:
+                _take_over(_library, layer, layer.aten, inplace=False)
+                _take_over(_library, layer, layer.aten + "_", inplace=True)
+
+
+def uninstall() -> None:
+    """Give torch its dropout back. Does nothing where nothing is installed."""
+    global _library
+    with _lock:
+        if _library is not None:
+            _library._destroy()
+            _library = None
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """`install` for the length of a `with` block; afterwards things are as they were before it.
+
+    Example:
+        >>> with dropkit.installed():
+        ...     y = torch.nn.functional.dropout(torch.ones(4))
+    """
+    before = _library is not None
+    install()
+    try:
+        yield
+    finally:
+        if not before:
+            uninstall()
+
+
+def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace: bool) -> None:
+    original = getattr(torch.ops.aten, name).default
+
+    def kernel(input: Tensor, p: float, train: bool) -> Any:
+        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not input.is_cpu or not eager.serves(input):
+            return _torchs_own(original, input, p, train)
+        return layer.drop(input, p, train, inplace)
+
+    for key in ("CPU", "AutogradCPU"):
+        library.impl(name, kernel, key)
+
+
+def _torchs_own(operator: torch._ops.OpOverload, *arguments: Any) -> Any:
+    """What the dispatcher would have run: the C++ kernel, or its Python stand-in while a compiler traces."""
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    if torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PythonDispatcher):
+        return operator.decompose(*arguments)
+    return operator._op_dk(composite, *arguments)
