@@ -1,8 +1,8 @@
 """dropkit: dropout for PyTorch.
 
-`dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys; `install` and `convert` bring them into
-programs that were written for torch. Everything loads when it is first used: `import dropkit` imports neither torch nor
-NumPy.
+`dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys; `install` and `convert` bring them
+into programs that were written for torch. Everything loads when it is first used: `import dropkit` imports neither
+torch nor NumPy.
 """
 
 from __future__ import annotations

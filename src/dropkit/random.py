@@ -81,7 +81,10 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
         1000
     """
     device = next((x.device for x in (key, n) if isinstance(x, Tensor)), None)
-    key, n = (x if isinstance(x, Tensor) else torch.tensor(signed(x, name), device=device) for x, name in ((key, "key"), (n, "n")))
+    key, n = (
+        x if isinstance(x, Tensor) else torch.tensor(signed(x, name), device=device)
+        for x, name in ((key, "key"), (n, "n"))
+    )
     for tensor, name in ((key, "key"), (n, "n")):
         if tensor.dtype != torch.int64:
             raise TypeError(f"{name} must be an int64 tensor or an int, got a tensor of {tensor.dtype}")

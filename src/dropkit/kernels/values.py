@@ -1,4 +1,4 @@
-"""What a coin does to an element, as numbers: the threshold that it is held against and what kept and dropped become."""
+"""What a coin does to an element, in numbers: when it drops, and what kept and dropped values become."""
 
 from __future__ import annotations
 

@@ -8,8 +8,6 @@ from dropkit.nn.dropout2d import Dropout2d
 from dropkit.nn.dropout3d import Dropout3d
 from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout
 
-LAYERS = tuple(
-    file.LAYER for file in (dropout, dropout1d, dropout2d, dropout3d, alpha_dropout, feature_alpha_dropout)
-)
+LAYERS = tuple(file.LAYER for file in (dropout, dropout1d, dropout2d, dropout3d, alpha_dropout, feature_alpha_dropout))
 
 __all__ = ["LAYERS", "AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]

@@ -1,7 +1,7 @@
 """Dropout1d: zero whole channels of sequences.
 
-Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization Using Convolutional Networks", CVPR 2015,
-arXiv:1411.4280 (there for two spatial dimensions, as "SpatialDropout").
+Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization Using Convolutional Networks", CVPR
+2015, arXiv:1411.4280 (there for two spatial dimensions, as "SpatialDropout").
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def dropout1d(
 
     .. math:: y_{ncl} = k_{nc}\, x_{ncl} / (1 - p), \qquad k_{nc} \sim \mathrm{Bernoulli}(1 - p)
 
-    Dimension 1 is the channel: for a batch of shape (N, T, C), as transformers and recurrent networks use it, this would
-    drop whole time steps.
+    Dimension 1 is the channel: for a batch of shape (N, T, C), as transformers and recurrent networks use it, this
+    would drop whole time steps.
 
     Args:
         input: values; float16, bfloat16, float32 or float64.

@@ -1,7 +1,7 @@
 """Dropout2d: zero whole channels of images.
 
-Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization Using Convolutional Networks", CVPR 2015,
-arXiv:1411.4280.
+Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization Using Convolutional Networks", CVPR
+2015, arXiv:1411.4280.
 """
 
 from __future__ import annotations

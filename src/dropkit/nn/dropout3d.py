@@ -1,7 +1,7 @@
 """Dropout3d: zero whole channels of volumes.
 
-Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization Using Convolutional Networks", CVPR 2015,
-arXiv:1411.4280 (there for two spatial dimensions, as "SpatialDropout").
+Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization Using Convolutional Networks", CVPR
+2015, arXiv:1411.4280 (there for two spatial dimensions, as "SpatialDropout").
 """
 
 from __future__ import annotations

@@ -101,7 +101,9 @@ class Layer:
 
     def _ask_subclass(self, input: Tensor, **arguments: Any) -> Tensor:
         """Subclasses and modes see the call that they would see from torch."""
-        given = {name: value for name, value in arguments.items() if not (name in ("generator", "key") and value is None)}
+        given = {
+            name: value for name, value in arguments.items() if not (name in ("generator", "key") and value is None)
+        }
         return handle_torch_function(self.function, (input,), input, **given)
 
     def _as_torch_reads(self, input: Any, p: Any, training: Any) -> tuple[float, bool]:

@@ -56,7 +56,9 @@ def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] 
     return output
 
 
-def drop_(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0) -> Tensor:
+def drop_(
+    input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0
+) -> Tensor:
     """`drop` in place. Whatever is wrong is raised before anything is written."""
     _refuse_in_place(input)
     if _differentiates(input):

@@ -19,7 +19,8 @@ from dropkit.kernels.reference import row_major
 from dropkit.kernels.values import Values
 
 _SCHEMA = (
-    "(Tensor input, Tensor key, int threshold, float scale, float shift, float fill, SymInt[] steps, SymInt base) -> Tensor"
+    "(Tensor input, Tensor key, int threshold, float scale, float shift, float fill, SymInt[] steps, SymInt base)"
+    " -> Tensor"
 )
 
 # Kept alive: the operator goes when its library does.
@@ -38,7 +39,9 @@ def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] 
     return _Drop.apply(input, key, *numbers, steps, base)
 
 
-def drop_(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0) -> Tensor:
+def drop_(
+    input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0
+) -> Tensor:
     """`drop` in place."""
     return input.copy_(drop(input, key, values, steps, base))
 

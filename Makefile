@@ -1,0 +1,40 @@
+# Everything that sets itself up. PYTHON chooses the interpreter that .venv is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    train the classic digit network with and without dropout (2 minutes on 2 cores)"
+	@echo "make test    lint, types, import floors, C++ warnings, tests"
+	@echo "make bench   every benchmark: ratios against torch, taken side by side"
+	@echo "make clean   remove .venv and what was built"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Made again when what is installed changes; Python files of src are used where they are.
+$(INSTALLED): $(BIN)/python pyproject.toml constraints.txt $(wildcard csrc/*)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch,study,dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/dropkit study
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tests/cpp_warnings.py
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info src/dropkit/kernels/*.so

@@ -1,0 +1,5 @@
+"""`python -m dropkit`: the command line."""
+
+from dropkit.cli import main
+
+main()

@@ -1,0 +1,62 @@
+"""The command line: one file a command, loaded when it is called, so that `--help` needs no torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+# Name and one line each, in the order of `--help`; the file dropkit.cli.<name> holds the command as `command`.
+COMMANDS = {
+    "kernels": "Show which kernel serves which device, and why.",
+    "run": "Run a script with torch's dropout on dropkit's kernels.",
+    "study": "Train on real digits with and without dropout, and compare.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"dropkit.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # From the table, not from the commands: those import torch.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        import dropkit
+
+        click.echo(f"dropkit {dropkit.__version__}")
+        ctx.exit()
+
+
+def main() -> None:
+    """Entry point. A function that a command returns runs here, out of reach of click, which would change exceptions."""
+    try:
+        outcome = _group.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    if callable(outcome):
+        outcome()
+    elif isinstance(outcome, int):
+        sys.exit(outcome)
+
+
+@click.group("dropkit", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
+)
+def _group() -> None:
+    """Dropout for PyTorch: kernels, checks and measurements."""

@@ -1,0 +1,46 @@
+"""`dropkit kernels`: which kernel serves which device and dtype, and why a faster one does not."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dropkit.kernels import FLOATS, KERNELS, kernel_for, why_slow
+from dropkit.kernels.cpu import LEVEL, levels
+
+
+def _devices() -> list[str]:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return ["cpu", *([accelerator.type] if accelerator else []), "meta"]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> None:
+    """Show which kernel serves which device and dtype, the instruction set in use, and why a faster one is not.
+
+    Set DROPKIT_CPU_LEVEL to an instruction set of this machine to use that one.
+    """
+    dtypes = sorted(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+    rows = [(device, kernel_for(device)) for device in _devices()]
+    if as_json:
+        served = {
+            device: {"kernel": kernel.name, "dtypes": dtypes, "detail": kernel.detail(), "why_slow": why_slow(device)}
+            for device, kernel in rows
+        }
+        click.echo(json.dumps({"devices": served, "cpu_levels": levels(), "torch": torch.__version__}, indent=2))
+        return
+    table = Table("device", "kernel", "dtypes", "how", "why not a faster one")
+    for device, kernel in rows:
+        table.add_row(device, kernel.name, ", ".join(dtypes), kernel.detail(), why_slow(device) or "it is the fastest")
+    console = Console()
+    console.print(table)
+    able = ", ".join(f"{name} ({'runs here' if runs else 'not on this processor'})" for name, runs in levels().items())
+    console.print(f"CPU instruction sets of this build, best first: {able or 'none'}. {LEVEL} chooses one.")
+    absent = [kernel for kernel in KERNELS if kernel.missing]
+    for kernel in absent:
+        console.print(f"Not available: {kernel.name}, because {kernel.missing}.")
