@@ -40,7 +40,7 @@ def _show_version(ctx: click.Context, parameter: click.Parameter, value: Any) ->
 
 
 def main() -> None:
-    """Entry point. A function that a command returns runs here, out of reach of click, which would change exceptions."""
+    """Entry point. A function that a command returns runs here, where click does not touch what it raises."""
     try:
         outcome = _group.main(standalone_mode=False)
     except click.ClickException as error:

@@ -42,7 +42,7 @@ def words(coin: Tensor, key: Tensor) -> Tensor:
     """The 32-bit word of each coin index, as int64 in [0, 2**32). `coin` and `key` broadcast."""
     block, lane = coin >> 2, coin & 3
     zero = torch.zeros_like(block)
-    four = torch.stack(torch.broadcast_tensors(*philox((block & _WORD, (block >> 32) & _WORD, zero, zero), key)), -1)
+    four = torch.stack(philox((block & _WORD, (block >> 32) & _WORD, zero, zero), key), -1)
     return four.gather(-1, lane.expand(four.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
 

@@ -41,8 +41,8 @@ def alpha_dropout(
         RuntimeError: in place on a leaf that requires grad, or on memory that overlaps itself.
 
     Example:
-        >>> alpha_dropout(torch.zeros(4), 0.5, training=True, key=1)
-        tensor([ 0.8865, -0.6700, -0.6700, -0.6700])
+        >>> alpha_dropout(torch.zeros(4), 0.5, training=True, key=7)
+        tensor([ 0.7792,  0.7792, -0.7792, -0.7792])
     """
     return LAYER(input, p, training, inplace, generator, key)
 

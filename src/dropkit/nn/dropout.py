@@ -42,8 +42,8 @@ def dropout(
         RuntimeError: in place on a leaf that requires grad, or on memory that overlaps itself.
 
     Example:
-        >>> dropout(torch.ones(6), 0.5, key=1)
-        tensor([2., 0., 0., 0., 0., 2.])
+        >>> dropout(torch.ones(6), 0.5, key=7)
+        tensor([2., 2., 0., 0., 0., 2.])
         >>> x = torch.ones(3)
         >>> dropout(x, 0.5, training=False) is x
         True

@@ -42,8 +42,8 @@ def dropout3d(
         ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
 
     Example:
-        >>> dropout3d(torch.ones(1, 4, 2, 2, 2), 0.5, key=1)[0, :, 0, 0, 0]
-        tensor([2., 0., 0., 0.])
+        >>> dropout3d(torch.ones(1, 4, 2, 2, 2), 0.5, key=7)[0, :, 0, 0, 0]
+        tensor([2., 2., 0., 0.])
     """
     return LAYER(input, p, training, inplace, generator, key)
 

@@ -10,7 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 from torch.compiler import is_dynamo_compiling
-from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.overrides import (
+    handle_torch_function,
+    has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
+)
 
 from dropkit import random
 from dropkit.kernels import FLOATS
@@ -174,7 +177,7 @@ def _steps(unit: Unit) -> tuple[int, ...]:
 class Dropping(torch.nn.Module):
     """What dropkit's modules add to torch's: a checked `p`, and `generator=` and `key=` in `forward`."""
 
-    # pyright: torch's base class declares them.
+    # torch's own classes set these.
     p: float
     inplace: bool
     function: ClassVar[Callable[..., Tensor]]

@@ -6,8 +6,8 @@ more a call. Nothing is saved for backward but the key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,9 +19,12 @@ from dropkit.kernels.values import Values
 from dropkit.ops import general
 
 _modes = torch._C._len_torch_dispatch_stack
-_transform = torch._C._functorch.peek_interpreter_stack
-_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
-_tracing = torch._C._get_tracing_state
+# torch's stubs have no functorch, and a tracing state that is never None.
+_functorch = cast("Any", torch._C)._functorch
+_transform = cast("Callable[[], object]", _functorch.peek_interpreter_stack)
+_legacy_batched = cast("Callable[[Tensor], bool]", _functorch.is_legacy_batchedtensor)
+_tracing = cast("Callable[[], object]", torch._C._get_tracing_state)
+_forward_ad = cast("Any", forward_ad)
 
 Coins = tuple["Tensor | int", Values, "Sequence[int] | None", int]
 
@@ -70,7 +73,7 @@ def drop_(
 
 
 def _differentiates(input: Tensor) -> bool:
-    return (input.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
+    return (input.requires_grad and torch.is_grad_enabled()) or _forward_ad._current_level >= 0
 
 
 def _refuse_in_place(input: Tensor) -> None:
@@ -83,7 +86,7 @@ def _refuse_in_place(input: Tensor) -> None:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     if input.is_inference() and not torch.is_inference_mode_enabled():
         # torch's own words, from an operation on none of the elements.
-        input.new_empty(0).set_(input.untyped_storage(), 0, (0,)).zero_()
+        input.as_strided((0,), (1,)).zero_()
 
 
 class _Drop(torch.autograd.Function):
@@ -123,8 +126,10 @@ class _DropInPlace(torch.autograd.Function):
 
 
 # What `Function.apply` calls once it has looked for functorch's wrappers, of which `serves` finds none: 1 us less.
-_apply_drop = super(torch.autograd.Function, _Drop).apply
-_apply_drop_ = super(torch.autograd.Function, _DropInPlace).apply
+_apply_drop, _apply_drop_ = (
+    cast("Callable[[Tensor, Coins], Tensor]", cast("Any", super(torch.autograd.Function, function)).apply)
+    for function in (_Drop, _DropInPlace)
+)
 
 
 def _again(grad: Tensor, coins: Coins, strides: tuple[int, ...] | None) -> Tensor:

@@ -7,8 +7,8 @@ dimension has step 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] 
     numbers = values.threshold, values.scale, values.shift, values.fill
     if is_dynamo_compiling():
         return torch.ops.dropkit.drop_v1(input, key, *numbers, steps, base)
-    return _Drop.apply(input, key, *numbers, steps, base)
+    return _apply(input, key, *numbers, steps, base)
 
 
 def drop_(
@@ -55,7 +55,6 @@ def _run(
     return output
 
 
-@torch.library.register_fake("dropkit::drop_v1", lib=_library)
 def _fake(input: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(input)
 
@@ -93,10 +92,12 @@ class _Drop(torch.autograd.Function):
         input_dim, key_dim = in_dims[:2]
         if key_dim is None:
             assert input_dim is not None  # otherwise vmap would not have asked
-            return _Drop.apply(input.movedim(input_dim, 0), key, *numbers, (0, *steps), base), 0
+            return _apply(input.movedim(input_dim, 0), key, *numbers, (0, *steps), base), 0
         slices = [input] * info.batch_size if input_dim is None else input.unbind(input_dim)
         pairs = zip(slices, key.unbind(key_dim), strict=True)
-        return torch.stack([_Drop.apply(slice, own, *numbers, steps, base) for slice, own in pairs]), 0
+        return torch.stack([_apply(slice, own, *numbers, steps, base) for slice, own in pairs]), 0
 
 
+_apply = cast("Callable[..., Tensor]", _Drop.apply)
+torch.library.register_fake("dropkit::drop_v1", _fake, lib=_library)
 torch.library.register_autograd("dropkit::drop_v1", _Drop.backward, setup_context=_setup_context, lib=_library)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -46,7 +48,8 @@ def convert(model: torch.nn.Module) -> list[Converted]:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     ours = {layer.torch_module: layer.module for layer in LAYERS}
     changed: list[Converted] = []
-    for name, module in model.named_modules():
+    named = cast("Iterator[tuple[str, torch.nn.Module]]", model.named_modules())
+    for name, module in named:
         before = type(module)
         if before in ours:
             module.__class__ = ours[before]

@@ -8,7 +8,7 @@ transforms, subclasses) gets torch's own kernel.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,7 +60,7 @@ def uninstall() -> None:
 
 
 @contextmanager
-def installed() -> Iterator[None]:
+def installed() -> Generator[None]:
     """`install` for the length of a `with` block; afterwards things are as they were before it.
 
     Example:

@@ -1,0 +1,29 @@
+"""Types of the compiled extension; csrc/module.cpp documents it."""
+
+from typing import overload
+
+from dropkit.kernels.values import Values
+
+DTYPES: tuple[str, ...]
+
+@overload
+def drop(dst: int, src: int, dtype: int, key: int, values: Values, base: int, n: int, /) -> None: ...
+@overload
+def drop(
+    dst: int,
+    src: int,
+    dtype: int,
+    key: int,
+    values: Values,
+    base: int,
+    sizes: tuple[int, ...],
+    dst_strides: tuple[int, ...],
+    src_strides: tuple[int, ...],
+    coin_steps: tuple[int, ...],
+    /,
+) -> None: ...
+def philox(key: int, low: int, high: int, /) -> tuple[int, int, int, int]: ...
+def levels() -> tuple[tuple[str, bool], ...]: ...
+def level() -> str: ...
+def use_level(name: str, /) -> None: ...
+def use_pool(address: int, /) -> None: ...
