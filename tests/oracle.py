@@ -1,0 +1,41 @@
+"""The mask specification once more, in Python integers: slow, and written without a look at the kernels."""
+
+WORD = 2**32
+
+
+def philox4x32_10(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * c0, WORD)
+        high1, low1 = divmod(0xCD9E8D57 * c2, WORD)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) % WORD, (k1 + 0xBB67AE85) % WORD
+    return c0, c1, c2, c3
+
+
+def halves(number: int) -> tuple[int, int]:
+    """Low and high word of 64 bits."""
+    high, low = divmod(number % 2**64, WORD)
+    return low, high
+
+
+def word(coin: int, key: int) -> int:
+    return philox4x32_10((*halves(coin // 4), 0, 0), halves(key))[coin % 4]
+
+
+def keeps(coin: int, key: int, p: float) -> bool:
+    return word(coin, key) >= round(p * WORD)
+
+
+def keep_bits(first: int, n: int, key: int, p: float) -> str:
+    """Keep bits of n coins as hexadecimal digits, coin `first` in the lowest bit."""
+    return f"{sum(keeps(first + i, key, p) << i for i in range(n)):0{n // 4}x}"
+
+
+def fold_in(key: int, n: int) -> int:
+    """The derived key, as an unsigned number."""
+    right, left = halves(n)
+    for r in range(4):
+        left, right = right, left ^ philox4x32_10((right, 0, r, 1), halves(key))[0]
+    return left * WORD + right

@@ -1,0 +1,377 @@
+"""The kernels: known answers, and every kernel equal to the reference to the bit."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dropkit import kernels
+from dropkit.kernels import FLOATS, cpu, reference
+from dropkit.kernels.values import Values, alpha, inverted
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "mask-v1.json").read_text())
+LEVELS = [name for name, runs_here in cpu.levels().items() if runs_here]
+DTYPES = sorted(FLOATS, key=str)
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+# Random123's known answers for 10 rounds: counter, key, words.
+RANDOM123 = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+# What a kernel may be handed, by name. Every one has at least one element; the empty ones have a test of their own.
+LAYOUTS: dict[str, Callable[[], Tensor]] = {
+    "scalar": lambda: torch.randn(()),
+    "one": lambda: torch.randn(1),
+    "short": lambda: torch.randn(63),
+    "ragged": lambda: torch.randn(3, 5, 7),
+    "long": lambda: torch.randn(2**13 + 77),
+    "offset": lambda: torch.randn(1000)[3:],
+    "transposed": lambda: torch.randn(70, 300).t(),
+    "transposed, aligned": lambda: torch.randn(132, 268).t(),
+    "permuted": lambda: torch.randn(6, 70, 5, 4).permute(3, 1, 0, 2),
+    "channels_last": lambda: torch.randn(2, 70, 9, 11).to(memory_format=torch.channels_last),
+    "channels_last, few channels": lambda: torch.randn(3, 3, 20, 21).to(memory_format=torch.channels_last),
+    "channels_last, small maps": lambda: torch.randn(2, 270, 7, 7).to(memory_format=torch.channels_last),
+    "channels_last_3d": lambda: torch.randn(2, 5, 3, 4, 6).to(memory_format=torch.channels_last_3d),
+    "expanded": lambda: torch.randn(5, 1, 7).expand(5, 40, 7),
+    "sliced": lambda: torch.randn(40, 50)[::2, 1::3],
+    "sliced transposed": lambda: torch.randn(90, 80)[1::2, ::3].t(),
+    "overlapping": lambda: torch.randn(100).as_strided((20, 30), (2, 1)),
+}
+
+# Which coins the elements use: from an input to (unit or None, first coin).
+COINS: dict[str, Callable[[Tensor], tuple[tuple[int, ...], int]]] = {
+    "element": lambda x: (reference.row_major(x.shape), 0),
+    "channel": lambda x: (steps_of_unit((*x.shape[:2], *(1,) * (x.dim() - 2))), 0),
+    "sample": lambda x: (steps_of_unit((*x.shape[:1], *(1,) * (x.dim() - 1))), 0),
+    "last dimension": lambda x: (steps_of_unit((1,) * (x.dim() - 1) + tuple(x.shape[-1:])), 0),
+    "all but the last": lambda x: (steps_of_unit((*x.shape[:-1], 1) if x.dim() else ()), 0),
+    "one coin": lambda x: ((0,) * x.dim(), 0),
+    "part of a larger tensor": lambda x: (reference.row_major([size + 3 for size in x.shape]), 12345),
+    "strange steps": lambda x: (tuple(7 * d + 5 for d in range(x.dim())), 2**32 - 17),
+    "beyond 2**32": lambda x: (reference.row_major(x.shape), 2**32 - 100),
+    "beyond 2**34": lambda x: (reference.row_major(x.shape), 2**34 - 50),
+}
+
+
+def steps_of_unit(unit: tuple[int, ...]) -> tuple[int, ...]:
+    steps = reference.row_major(unit)
+    return tuple(0 if size == 1 else step for size, step in zip(unit, steps, strict=True))
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    as_integers = BITS[a.element_size()]
+    return a.dtype == b.dtype and torch.equal(a.contiguous().view(as_integers), b.contiguous().view(as_integers))
+
+
+def by_reference(input: Tensor, key: int, values: Values, steps: tuple[int, ...], base: int) -> Tensor:
+    output = torch.empty_like(input)
+    reference.drop(output, input, key, values, steps, base)
+    return output
+
+
+def by_cpu(input: Tensor, key: int, values: Values, steps: tuple[int, ...] | None, base: int) -> Tensor:
+    output = torch.empty_like(input)
+    cpu.drop(output, input, key, values, steps, base)
+    return output
+
+
+@contextmanager
+def at_level(name: str) -> Iterator[None]:
+    before = cpu.level()
+    cpu.use_level(name)
+    yield
+    cpu.use_level(before)
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest) -> Iterator[str]:
+    with at_level(request.param):
+        yield request.param
+
+
+@pytest.mark.parametrize(("counter", "key", "words"), RANDOM123)
+def test_philox_gives_the_known_answers(counter, key, words):
+    """The oracle, the reference and the compiled kernel give the words that Random123 publishes."""
+    tensors = tuple(torch.tensor(c) for c in counter)
+    bits = key[0] + key[1] * 2**32
+
+    from_reference = reference.philox(tensors, torch.tensor(bits - 2**64 if bits >= 2**63 else bits))
+    from_cpu = cpu._cpu.philox(bits, counter[0] + counter[1] * 2**32, counter[2] + counter[3] * 2**32)
+
+    assert oracle.philox4x32_10(counter, key) == words
+    assert tuple(int(w) for w in from_reference) == words
+    assert from_cpu == words
+
+
+def test_masks_are_the_published_ones(level):
+    """A mask is a function of key, coin and p alone: the frozen vectors of version 1."""
+    for vector in VECTORS["masks"]:
+        ones = torch.ones(vector["n"])
+
+        output = by_cpu(ones, vector["key"], inverted(vector["p"]), (1,), vector["first"])
+
+        bits = sum(1 << i for i, kept in enumerate((output != 0).tolist()) if kept)
+        assert f"{bits:0{vector['n'] // 4}x}" == vector["keep"], vector
+
+
+def test_vectors_come_from_the_oracle():
+    """The frozen file holds what the specification says, not what a kernel once gave."""
+    for vector in VECTORS["masks"]:
+        assert oracle.keep_bits(vector["first"], vector["n"], vector["key"], vector["p"]) == vector["keep"]
+
+
+# The coins do not depend on the dtype: all of them with one dtype, and those that take different loops with the others.
+GRID = [(coins, torch.float32) for coins in COINS] + [
+    (coins, dtype) for coins in ("element", "channel") for dtype in DTYPES if dtype != torch.float32
+]
+
+
+@pytest.mark.parametrize(("coins", "dtype"), GRID, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_level_gives_the_bits_of_the_reference(layout, coins, dtype):
+    """Whatever the layout, the coins, the dtype and the rule: output equals the reference to the bit."""
+    input = LAYOUTS[layout]().to(dtype)
+    steps, base = COINS[coins](input)
+    rules = [inverted(0.3), alpha(0.3)] + [inverted(1.0)] * (coins == "element")
+
+    for values in rules:
+        expected = by_reference(input, -5, values, steps, base)
+        for level in LEVELS:
+            with at_level(level):
+                assert same_bits(by_cpu(input, -5, values, steps, base), expected), (level, values)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("expanded", "overlapping")])
+def test_in_place_gives_the_bits_of_out_of_place(layout, level):
+    """Reading and writing the same memory changes nothing, and nothing outside of the tensor is written."""
+    base = LAYOUTS[layout]()
+    whole = base._base if base._base is not None else base
+    before = whole.clone()
+    expected = by_cpu(base, 3, inverted(0.4), None, 0)
+
+    cpu.drop(base, base, 3, inverted(0.4), None, 0)
+
+    assert same_bits(base, expected)
+    base.copy_(before.as_strided(base.shape, base.stride(), base.storage_offset()))
+    assert torch.equal(whole, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.3, 0.7, 0.9])
+def test_every_16_bit_number_is_scaled_and_rounded_as_by_torch(dtype, p, level):
+    """The product is a float32 product, rounded to nearest even: all 65,536 inputs, infinities and subnormals too."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    numbers = every[~every.isnan()]
+    keep_all = inverted(p)._replace(threshold=0)
+
+    output = by_cpu(numbers, 0, keep_all, None, 0)
+
+    assert same_bits(output, (numbers.float() * torch.tensor(keep_all.scale, dtype=torch.float32)).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dropped_is_exactly_zero(dtype, level):
+    """A dropped NaN, infinity or negative number is +0; a kept one is scaled."""
+    strange = torch.tensor([float("nan"), float("inf"), -float("inf"), -1.0, -0.0] * 40, dtype=dtype)
+
+    output = by_cpu(strange, 9, inverted(0.5), None, 0)
+
+    dropped = by_cpu(torch.ones_like(strange), 9, inverted(0.5), None, 0) == 0
+    assert dropped.any()
+    assert same_bits(output[dropped], torch.zeros_like(output[dropped]))
+    assert torch.equal(output[~dropped].nan_to_num(5.0), (strange * 2)[~dropped].nan_to_num(5.0))
+
+
+def test_empty_inputs_are_left_alone(level):
+    """No element, no access."""
+    for shape in [(0,), (3, 0), (0, 4, 5)]:
+        assert by_cpu(torch.empty(shape), 1, inverted(0.5), None, 0).shape == shape
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_walks_give_the_bits_of_the_reference(data):
+    """Any shape, any order of dimensions in memory, any gaps, any steps, any first coin, any level."""
+    shape = data.draw(st.lists(st.integers(1, 9) | st.sampled_from([64, 65, 130, 257]), min_size=0, max_size=4))
+    if torch.Size(shape).numel() > 20_000:
+        return
+    order = data.draw(st.permutations(range(len(shape))))
+    gaps = [data.draw(st.integers(1, 2)) for _ in shape]
+    stored = torch.randn([shape[d] * gaps[d] for d in order])[tuple(slice(None, None, gaps[d]) for d in order)]
+    input = stored.permute([order.index(d) for d in range(len(shape))])
+    row_major = reference.row_major(shape)
+    steps = tuple(
+        data.draw(st.sampled_from([step, 0, 1, 3]) if data.draw(st.booleans()) else st.just(step)) for step in row_major
+    )
+    base = data.draw(st.integers(0, 2**62))
+
+    with at_level(data.draw(st.sampled_from(LEVELS))):
+        output = by_cpu(input, 17, inverted(0.5), steps, base)
+
+    assert input.shape == tuple(shape)
+    assert same_bits(output, by_reference(input, 17, inverted(0.5), steps, base))
+
+
+LARGE = {
+    "rows": lambda: torch.randn(300, 1001),
+    "tiles": lambda: torch.randn(700, 600).t(),
+    "maps": lambda: torch.randn(4, 40, 50, 50).to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("unit", ["element", "channel"])
+@pytest.mark.parametrize("layout", LARGE)
+def test_the_number_of_threads_does_not_change_the_bits(layout, unit):
+    """Large tensors are cut up between threads; where the cuts are does not matter."""
+    input = LARGE[layout]()
+    steps, base = COINS[unit](input)
+    before = torch.get_num_threads()
+
+    outputs = []
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        outputs.append(by_cpu(input, 4, inverted(0.5), steps, base))
+    torch.set_num_threads(before)
+
+    expected = by_reference(input, 4, inverted(0.5), steps, base)
+    assert all(same_bits(output, expected) for output in outputs)
+
+
+def test_twenty_threads_at_once():
+    """Concurrent calls do not disturb one another: each thread's masks are those of its key."""
+    input = torch.ones(50_000)
+    expected = {key: by_cpu(input, key, inverted(0.5), None, 0) for key in range(20)}
+    wrong: list[int] = []
+
+    def work(key: int) -> None:
+        for _ in range(20):
+            if not torch.equal(by_cpu(input, key, inverted(0.5), None, 0), expected[key]):
+                wrong.append(key)
+
+    workers = [threading.Thread(target=work, args=(key,)) for key in range(20)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    assert wrong == []
+
+
+FORKED = """
+import os, torch
+from dropkit.functional import dropout
+input = torch.ones(1_000_000)
+torch.set_num_threads(2)
+expected = dropout(input, key=1)
+child = os.fork()
+if child == 0:
+    # torch.equal would use torch's own thread pool, which hangs in a forked child.
+    os._exit(0 if dropout(input, key=1).numpy().tobytes() == expected.numpy().tobytes() else 1)
+_, status = os.waitpid(child, 0)
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_can_go_on():
+    """A process forked after the thread pool was used neither hangs nor draws other masks."""
+    done = subprocess.run([sys.executable, "-c", FORKED], timeout=60, check=False)
+
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_environment_forces_a_level(name):
+    """DROPKIT_CPU_LEVEL chooses the instruction set of a process."""
+    code = "from dropkit.kernels import cpu; print(cpu.level())"
+    environment = os.environ | {cpu.LEVEL: name}
+
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+    assert out.stdout.strip() == name
+
+
+def test_an_unknown_level_is_refused():
+    """The error names the variable, what is possible here and what came."""
+    with pytest.raises(ValueError, match=rf"DROPKIT_CPU_LEVEL must be one of {', '.join(LEVELS)} .* got 'sse9'"):
+        cpu.use_level("sse9")
+
+
+WITHOUT_EXTENSION = """
+import sys, warnings
+sys.modules["dropkit.kernels._cpu"] = None
+import torch
+from dropkit.functional import dropout
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    first, second = dropout(torch.ones(8), key=7), dropout(torch.ones(8), key=7)
+assert first.tolist() == [2, 2, 0, 0, 0, 2, 0, 2], first
+print(*[f"{w.category.__name__}: {w.message}" for w in caught], sep="\\n")
+"""
+
+
+def test_falling_back_is_said_once_with_the_reason():
+    """Without the compiled kernel the reference serves, with the same masks and one warning."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTENSION], capture_output=True, text=True, check=True)
+
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "SlowKernelWarning: dropkit runs its slow reference kernel on cpu: the compiled extension"
+    )
+
+
+def test_every_device_has_a_kernel():
+    """The first kernel that serves a device is used, and the last serves all."""
+    assert kernels.kernel_for("cpu").name == "cpu"
+    assert kernels.kernel_for("meta").name == "meta"
+    assert kernels.KERNELS[-1].devices is None
+    assert kernels.why_slow("cpu") is None
+    assert kernels.why_slow("abacus") == "no kernel was written for this device"
+
+
+def test_the_extension_refuses_what_it_cannot_run():
+    """Wrong numbers and kinds of arguments are errors, not crashes."""
+    good = [0, 0, 0, 0, inverted(0.5), 0, 0]
+    for position, wrong in [(2, 4), (2, -1), (4, (1, 2)), (4, inverted(0.5)._replace(threshold=2**32 + 1))]:
+        arguments = good.copy()
+        arguments[position] = wrong
+        with pytest.raises(ValueError, match=r"dtype|values|threshold"):
+            cpu._cpu.drop(*arguments)
+    with pytest.raises(ValueError, match="7 or 10 arguments"):
+        cpu._cpu.drop(*good, 1)
+    with pytest.raises(ValueError, match="equal length"):
+        cpu._cpu.drop(*good[:6], (1,) * 65, (1,) * 65, (1,) * 65, (1,) * 65)
+    with pytest.raises(TypeError):
+        cpu._cpu.drop(*good[:6], "many")
+
+
+def test_p_is_exact_to_the_last_of_32_bits():
+    """The smallest rate drops one word in 2**32, the threshold of p is round(p * 2**32), and p = 1 drops all."""
+    assert inverted(2**-32).threshold == 1
+    assert inverted(2**-34).threshold == 0
+    assert inverted(0.1).threshold == 429496730
+    assert inverted(1.0).threshold == alpha(1.0).threshold == 2**32
+    for p, key in itertools.product([0.25, 1 - 2**-32], range(50)):
+        kept = by_cpu(torch.ones(4), key, inverted(p), None, 0) != 0
+        assert kept.tolist() == [oracle.word(coin, key) >= round(p * 2**32) for coin in range(4)]
