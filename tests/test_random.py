@@ -1,0 +1,125 @@
+"""Keys: drawn, given, derived."""
+
+import json
+from pathlib import Path
+
+import oracle
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropkit import random
+from dropkit.functional import dropout
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "mask-v1.json").read_text())
+KEYS = st.integers(-(2**63), 2**64 - 1)
+
+
+def unsigned(key: torch.Tensor) -> int:
+    return key.item() % 2**64
+
+
+@pytest.mark.parametrize("vector", VECTORS["derived keys"], ids=lambda v: f"{v['key']}-{v['n']}")
+def test_derived_keys_are_the_published_ones(vector):
+    """fold_in is frozen with version 1 of the specification."""
+    assert unsigned(random.fold_in(vector["key"], vector["n"])) == vector["fold_in"]
+    assert oracle.fold_in(vector["key"], vector["n"]) == vector["fold_in"]
+
+
+def test_fold_in_is_injective():
+    """Different n give different keys: no two of 2**17 collide, whatever the key."""
+    for key in (0, -1, 12345):
+        derived = random.fold_in(key, torch.arange(2**17))
+        assert derived.unique().numel() == 2**17
+
+
+@given(key=KEYS, n=KEYS)
+def test_fold_in_can_be_undone(key, n):
+    """It is a Feistel network: running it backwards gives n back, which proves that it is injective."""
+    left, right = divmod(unsigned(random.fold_in(key, n)), 2**32)
+
+    for r in (3, 2, 1, 0):
+        left, right = right ^ oracle.philox4x32_10((left, 0, r, 1), oracle.halves(key))[0], left
+
+    assert left * 2**32 + right == n % 2**64
+
+
+def test_fold_in_broadcasts():
+    """Keys and numbers of any shapes that broadcast, each pair for itself."""
+    keys, numbers = torch.tensor([[1], [2]]), torch.tensor([5, 6, 7])
+
+    derived = random.fold_in(keys, numbers)
+
+    assert derived.shape == (2, 3)
+    assert derived[1, 2] == random.fold_in(2, 7)
+
+
+def test_split_is_fold_in_of_the_first_numbers():
+    """split(key, n)[i] is fold_in(key, i), along a new first dimension."""
+    assert random.split(9, 3).tolist() == [random.fold_in(9, i).item() for i in range(3)]
+    assert random.split(torch.tensor([1, 2]), 4).shape == (4, 2)
+    assert random.split(9, 0).shape == (0,)
+
+
+@given(seed=KEYS)
+def test_key_holds_the_bits_of_the_seed(seed):
+    """An int and its key name the same mask."""
+    assert unsigned(random.key(seed)) == seed % 2**64
+    assert torch.equal(dropout(torch.ones(64), key=seed), dropout(torch.ones(64), key=random.key(seed)))
+
+
+def test_draw_takes_what_a_call_takes():
+    """draw() and a dropout call take the same bits from the same generator."""
+    torch.manual_seed(3)
+    by_call = dropout(torch.ones(64))
+    torch.manual_seed(3)
+
+    assert torch.equal(dropout(torch.ones(64), key=random.draw()), by_call)
+
+
+def test_drawn_keys_use_all_bits():
+    """Every one of the 64 bits is as often 1 as 0."""
+    keys = torch.stack([random.draw() for _ in range(2000)])
+    for bit in range(64):
+        ones = (keys >> bit & 1).double().mean().item()
+        assert abs(ones - 0.5) < 5 * (0.25 / 2000) ** 0.5
+
+
+def test_the_default_generator_is_left_alone():
+    """A call with generator= or key= takes nothing from torch's default generator."""
+    before = torch.get_rng_state()
+
+    dropout(torch.ones(8), generator=torch.Generator())
+    dropout(torch.ones(8), key=1)
+    random.draw(torch.Generator())
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "message"),
+    [
+        (2**64, ValueError, r"key must fit 64 bits, in \[-2\*\*63, 2\*\*64\), got 18446744073709551616"),
+        (1.0, TypeError, "key must be an int or an int64 tensor, got float"),
+        (True, TypeError, "key must be an int or an int64 tensor, got bool"),
+        (torch.tensor(1.0), TypeError, "key must be an int or an int64 tensor, got a tensor of torch.float32"),
+        (torch.tensor([1, 2]), ValueError, r"key must be 0-d, got shape \(2,\)"),
+    ],
+    ids=str,
+)
+def test_a_wrong_key_is_refused(key, error, message):
+    """The error names the argument, what is wanted and what came; also where nothing would be dropped."""
+    for training in (True, False):
+        with pytest.raises(error, match=message):
+            dropout(torch.ones(3), 0.5, training, key=key)
+
+
+def test_wrong_numbers_are_refused():
+    """So do the functions of this module."""
+    with pytest.raises(ValueError, match="seed must fit 64 bits"):
+        random.key(2**64)
+    with pytest.raises(TypeError, match=r"n must be an int64 tensor or an int, got a tensor of torch.float32"):
+        random.fold_in(1, torch.ones(2))
+    with pytest.raises(ValueError, match="num must be at least 0, got -1"):
+        random.split(1, -1)

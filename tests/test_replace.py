@@ -1,0 +1,295 @@
+"""Programs written for torch on dropkit's kernels: operators, modules, scripts."""
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import dropkit
+from dropkit import nn
+from dropkit.functional import dropout
+from dropkit.nn import LAYERS
+from dropkit.ops import eager
+
+
+class Calls:
+    """How often dropkit's kernel ran."""
+
+    count = 0
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    counted, drop = Calls(), eager.kernels.drop
+
+    def counting(*arguments: object) -> None:
+        counted.count += 1
+        drop(*arguments)
+
+    monkeypatch.setattr(eager.kernels, "drop", counting)
+    return counted
+
+
+@pytest.fixture(autouse=True)
+def _left_as_found() -> Iterator[None]:
+    yield
+    dropkit.uninstall()
+
+
+QUERY = torch.randn(2, 2, 8, 4)
+PROGRAMS: dict[str, Callable[[], Tensor]] = {
+    "nn.Dropout": lambda: torch.nn.Dropout(0.5)(torch.ones(50)),
+    "nn.Dropout2d": lambda: torch.nn.Dropout2d(0.5)(torch.ones(5, 10, 2, 2)),
+    "F.dropout in place": lambda: F.dropout(torch.ones(50), 0.5, inplace=True),
+    "F.dropout1d unbatched": lambda: F.dropout1d(torch.ones(50, 2), 0.5),
+    "F.dropout3d": lambda: F.dropout3d(torch.ones(5, 10, 1, 1, 2), 0.5),
+    "F.alpha_dropout": lambda: F.alpha_dropout(torch.ones(50), 0.5, training=True),
+    "F.feature_alpha_dropout": lambda: F.feature_alpha_dropout(torch.ones(5, 10, 2), 0.5, training=True),
+    "torch.dropout": lambda: torch.dropout(torch.ones(50), 0.5, True),
+    "torch.dropout_": lambda: torch.dropout_(torch.ones(50), 0.5, True),
+    "TransformerEncoderLayer": lambda: torch.nn.TransformerEncoderLayer(8, 2, 16, 0.5, batch_first=True)(QUERY[0]
+        .flatten(1).view(1, -1, 8)),
+    "MultiheadAttention": lambda: torch.nn.MultiheadAttention(8, 2, 0.5)(*[torch.ones(4, 1, 8)] * 3)[0],
+    "scaled_dot_product_attention": lambda: F.scaled_dot_product_attention(QUERY, QUERY, QUERY, dropout_p=0.5),
+    "LSTM": lambda: torch.nn.LSTM(4, 8, 3, dropout=0.5)(torch.ones(5, 2, 4))[0],
+    "GRU": lambda: torch.nn.GRU(4, 8, 3, dropout=0.5)(torch.ones(5, 2, 4))[0],
+    "RNN": lambda: torch.nn.RNN(4, 8, 3, dropout=0.5)(torch.ones(5, 2, 4))[0],
+}  # fmt: skip
+
+# How many dropouts each program runs, where it is not one.
+COUNTS = {"TransformerEncoderLayer": 4, "LSTM": 2, "GRU": 2, "RNN": 2}
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_install_reaches_every_dropout(program, mode, calls):
+    """Every dropout of the program runs on dropkit's kernel, under autograd and without, and none after uninstall."""
+    with mode(), dropkit.installed():
+        PROGRAMS[program]()
+    assert calls.count == COUNTS.get(program, 1)
+
+    with mode():
+        PROGRAMS[program]()
+    assert calls.count == COUNTS.get(program, 1)
+
+
+@pytest.mark.parametrize("name", [layer.name for layer in LAYERS])
+def test_an_installed_function_is_dropkits(name):
+    """From one seed, torch's function under install gives the bits of dropkit's, output and gradient."""
+    layer = next(layer for layer in LAYERS if layer.name == name)
+    outcomes = []
+    for function in (layer.torch_function, layer.function):
+        input = torch.randn(layer.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        torch.manual_seed(5)
+        with dropkit.installed():
+            output = function(input, 0.4, True)
+        outcomes.append((output.detach(), *torch.autograd.grad(output.sum(), input)))
+
+    assert torch.equal(outcomes[0][0], outcomes[1][0])
+    assert torch.equal(outcomes[0][1], outcomes[1][1])
+
+
+def test_uninstall_gives_torch_back_bitwise():
+    """The same seed gives the same numbers before install and after uninstall."""
+    torch.manual_seed(0)
+    before = F.dropout(torch.ones(100))
+
+    dropkit.install()
+    dropkit.install()
+    torch.manual_seed(0)
+    during = F.dropout(torch.ones(100))
+    dropkit.uninstall()
+    torch.manual_seed(0)
+
+    assert torch.equal(F.dropout(torch.ones(100)), before)
+    assert not torch.equal(during, before)
+    dropkit.uninstall()
+
+
+def test_installed_restores_what_was():
+    """The with block undoes its own install alone, also when it is left by an exception."""
+    dropkit.install()
+    with dropkit.installed():
+        pass
+    assert "Drop" in F.dropout(torch.ones(3, requires_grad=True)).grad_fn.name()
+    dropkit.uninstall()
+
+    with pytest.raises(ZeroDivisionError), dropkit.installed():
+        _ = 1 / 0
+    assert "Mul" in F.dropout(torch.ones(3, requires_grad=True)).grad_fn.name()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: torch.dropout(torch.ones(3), 1.5, True),
+        lambda: F.dropout(torch.arange(3), 0.5),
+        lambda: F.dropout(torch.ones(3, dtype=torch.complex64)),
+        lambda: F.dropout(torch.ones(3, requires_grad=True), inplace=True),
+        lambda: torch.feature_dropout(torch.ones(3), 0.5, True),
+        lambda: F.dropout(torch.ones(1).expand(3), inplace=True),
+        lambda: torch.func.vmap(F.dropout)(torch.ones(2, 3)),
+    ],
+)
+def test_errors_are_torchs_under_install(call):
+    """A program that fails fails in the same way."""
+    errors = []
+    for install in (False, True):
+        if install:
+            dropkit.install()
+        with pytest.raises(Exception, match=r".") as caught:
+            call()
+        errors.append((caught.type, str(caught.value).splitlines()[0]))
+    assert errors[0] == errors[1]
+
+
+def test_eval_is_left_alone_under_install(calls):
+    """What drops nothing returns its input itself and runs no kernel."""
+    input = torch.ones(4)
+    with dropkit.installed():
+        assert F.dropout(input, training=False) is input
+        assert torch.nn.Dropout(0.0)(input) is input
+        assert torch.nn.Dropout().eval()(input) is input
+    assert calls.count == 0
+
+
+def test_transforms_keep_torchs_dropout_under_install(calls):
+    """vmap and compilers see the operator that they know."""
+    with dropkit.installed():
+        out = torch.func.vmap(lambda x: F.dropout(x), randomness="different")(torch.ones(64, 8))
+    assert calls.count == 0
+    assert 0 < (out == 0).sum() < out.numel()
+
+
+def family() -> torch.nn.Module:
+    shared = torch.nn.Dropout(0.3)
+    return torch.nn.Sequential(
+        torch.nn.Linear(4, 4),
+        shared,
+        torch.nn.Sequential(torch.nn.Dropout2d(0.2, inplace=True), shared),
+        torch.nn.AlphaDropout(0.1).eval(),
+        torch.nn.TransformerEncoderLayer(4, 2, 8, 0.4),
+    )
+
+
+def test_convert_changes_every_dropout_module_once():
+    """It returns what it changed, a shared module under its first name."""
+    changed = dropkit.convert(family())
+
+    assert [str(change) for change in changed] == [
+        "1: torch.nn.Dropout -> dropkit.nn.Dropout(p=0.3, inplace=False)",
+        "2.0: torch.nn.Dropout2d -> dropkit.nn.Dropout2d(p=0.2, inplace=True)",
+        "3: torch.nn.AlphaDropout -> dropkit.nn.AlphaDropout(p=0.1, inplace=False)",
+        "4.dropout: torch.nn.Dropout -> dropkit.nn.Dropout(p=0.4, inplace=False)",
+        "4.dropout1: torch.nn.Dropout -> dropkit.nn.Dropout(p=0.4, inplace=False)",
+        "4.dropout2: torch.nn.Dropout -> dropkit.nn.Dropout(p=0.4, inplace=False)",
+    ]
+    assert dropkit.convert(changed[0].module) == []
+
+
+def test_convert_keeps_all_else():
+    """Objects, sharing, training flags, hooks, the printed model and the state dict are as before."""
+    model = family()
+    modules, flags, printed = list(model.modules()), [m.training for m in model.modules()], str(model)
+    seen: list[object] = []
+    model[1].register_forward_hook(lambda module, arguments, output: seen.append(module))
+
+    dropkit.convert(model)
+
+    assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
+    assert [m.training for m in model.modules()] == flags
+    assert str(model) == printed
+    assert model[1] is model[2][1]
+    model[1](torch.ones(3))
+    assert seen == [model[1]]
+    copy.deepcopy(model)
+
+
+def test_convert_leaves_subclasses_alone():
+    """A class of the user's own may mean something else."""
+
+    class Mine(torch.nn.Dropout):
+        pass
+
+    model = Mine(0.5)
+
+    assert dropkit.convert(model) == []
+    assert type(model) is Mine
+
+
+def test_convert_turns_the_model_itself():
+    """A model that is a dropout module is one, too."""
+    model = torch.nn.Dropout(0.5)
+
+    (change,) = dropkit.convert(model)
+
+    assert isinstance(model, nn.Dropout)
+    assert str(change).startswith("(the model itself): ")
+    assert torch.equal(model(torch.ones(9), key=1), dropout(torch.ones(9), key=1))
+
+
+def test_convert_refuses_what_is_no_module():
+    """The error names the argument."""
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got dict"):
+        dropkit.convert({})
+
+
+SCRIPT = """\
+import sys, torch
+import torch.nn.functional as F
+
+class Local:
+    pass
+
+def fail(how):
+    if how == "raise":
+        raise ValueError("from the script")
+    if how == "interrupt":
+        raise KeyboardInterrupt
+    if how == "pickle":
+        import pickle
+        print(type(pickle.loads(pickle.dumps(Local()))) is Local)
+    if how == "exit":
+        sys.exit(5)
+
+if __name__ == "__main__":
+    kind = F.dropout(torch.ones(3, requires_grad=True)).grad_fn.name()
+    print(sys.argv, __file__, sys.path[0], __spec__, file=sys.stdout)
+    print(kind, file=sys.stderr if "-v" in sys.argv else sys.stdout)
+    fail(sys.argv[-1])
+"""
+
+
+@pytest.mark.parametrize("how", ["nothing", "raise", "interrupt", "pickle", "exit"])
+def test_run_changes_the_kernels_alone(how, tmp_path: Path):
+    """`python -m dropkit run SCRIPT ARGS` and `python SCRIPT ARGS`: same argv, __main__, exit code and traceback."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "script.py").write_text(SCRIPT)
+    command = [os.path.join("folder", "script.py"), "--help", how]
+
+    plain, ours = (
+        subprocess.run([sys.executable, *start, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        for start in ([], ["-m", "dropkit", "run"])
+    )
+
+    assert ours.returncode == plain.returncode
+    assert "MulBackward0" in plain.stdout
+    assert ours.stdout == plain.stdout.replace("MulBackward0", "_DropBackward")
+    assert ours.stderr == plain.stderr
+
+
+def test_run_names_a_script_that_is_not_there():
+    """A missing script is a usage error with exit code 2."""
+    command = [sys.executable, "-m", "dropkit", "run", "nowhere.py"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert "nowhere.py" in done.stderr
