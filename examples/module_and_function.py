@@ -1,0 +1,34 @@
+"""Module and function side by side: what print shows of them, and whether they drop in train and in eval mode."""
+
+import torch
+
+from dropkit.functional import dropout
+from dropkit.nn import Dropout
+
+
+class WithModule(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(x)
+
+
+class WithFunction(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return dropout(x, 0.5)
+
+
+class WithFunctionTold(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return dropout(x, 0.5, training=self.training)
+
+
+torch.manual_seed(0)
+x = torch.ones(8)
+
+for model in (WithModule(), WithFunction(), WithFunctionTold()):
+    print(model)
+    print("  train", model.train()(x).tolist())
+    print("  eval ", model.eval()(x).tolist())

@@ -1,0 +1,124 @@
+"""Every script of examples/ prints what it says that it shows."""
+
+import ast
+import math
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def printed(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the script prints whose name parametrizes the test."""
+    runpy.run_path(str(EXAMPLES / request.param), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def example(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("printed", [name], indirect=True)
+
+
+@example("same_layer_new_mask.py")
+def test_a_layer_draws_a_new_mask_at_each_call_in_training(printed):
+    """In training no two calls agree; in eval mode all return the input."""
+    calls = {"train": [], "eval": []}
+    for mode, values in re.findall(r"(train|eval) +(\[.*\])", printed):
+        calls[mode].append(tuple(ast.literal_eval(values)))
+
+    assert len(calls["train"]) == len(set(calls["train"])) == 4
+    assert {value for call in calls["train"] for value in call} == {0.0, 2.0}
+    assert calls["eval"] == [(1.0,) * 8] * 2
+
+
+@example("active_units.py")
+def test_the_share_of_active_units_falls_in_training_alone(printed):
+    """Training leaves 1 - p of the active units, eval mode all of them."""
+    before, train, eval = (float(share) for share in re.findall(r"\d\.\d+", printed))
+    n, p, rounding = before * 100 * 1000, 0.3, 1e-4
+
+    assert 0 < before < 1
+    assert abs(train / before - (1 - p)) < 5 * math.sqrt(p * (1 - p) / n) + rounding / before
+    assert eval == before
+
+
+@example("three_layers.py")
+def test_dropout_shows_in_the_model_and_changes_no_shape(printed):
+    """Both dropouts are in print(model), and each puts out the shape that came in."""
+    shapes = re.findall(r"^(\w+) \((\d+), (\d+)\)$", printed, re.MULTILINE)
+
+    assert "(2): Dropout(p=0.5, inplace=False)" in printed
+    assert "(5): Dropout(p=0.3, inplace=False)" in printed
+    assert shapes == [
+        ("input", "32", "784"),
+        *((name, "32", "256") for name in ("Linear", "ReLU", "Dropout")),
+        *((name, "32", "64") for name in ("Linear", "ReLU", "Dropout")),
+        ("Linear", "32", "10"),
+    ]
+
+
+@example("whole_channels.py")
+def test_a_channel_is_dropped_as_a_whole(printed):
+    """Dropout2d keeps or drops each channel of a 4-d batch as a whole, Dropout single elements of it."""
+    channels, elements = (re.findall(r"[#.?]{12}", part) for part in printed.split("Dropout(p=0.5"))
+
+    assert len(channels) == len(elements) == 4
+    assert set("".join(channels)) == {"#", "."}
+    assert set("".join(elements)) == {"?"}
+    assert re.findall(r"in part: (\d+) of 48", printed) == ["0", "48"]
+
+
+@example("realised_rate.py")
+def test_the_realised_rate_is_the_expected_one(printed):
+    """A million coins drop their share to within five standard deviations."""
+    rows = [tuple(map(float, re.findall(r"\d\.\d+", line))) for line in printed.splitlines()]
+
+    assert [expected for expected, *_ in rows] == [0.1, 0.3, 0.5, 0.7]
+    for p, realised, off, bound in rows:
+        assert abs(bound - 5 * math.sqrt(p * (1 - p) / 1_000_000)) < 1e-6
+        assert abs(abs(realised - p) - off) < 2e-6
+        assert off < bound
+
+
+@example("module_and_function.py")
+def test_the_function_drops_in_eval_unless_told_and_does_not_show(printed):
+    """The module shows in print(model) and stops in eval mode; the function does not show, and stops if told to."""
+    module, function, told = re.split(r"^(?=WithFunction)", printed, flags=re.MULTILINE)
+    drops = re.compile(r"(train|eval) .*\b0\.0")
+
+    assert "(dropout): Dropout(p=0.5, inplace=False)" in module
+    assert function.startswith("WithFunction()\n")
+    assert told.startswith("WithFunctionTold()\n")
+    assert drops.findall(module) == ["train"]
+    assert drops.findall(function) == ["train", "eval"]
+    assert drops.findall(told) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("command", "backward"),
+    [(["-m", "dropkit", "run"], "_DropBackward"), ([], "MulBackward0")],
+    ids=["dropkit run", "python"],
+)
+def test_an_unchanged_script_runs_on_dropkit(command, backward):
+    """Under `dropkit run` a script that knows torch alone drops with dropkit's kernel; its exit code stays its own."""
+    script = EXAMPLES / "plain_torch.py"
+    assert "dropkit" not in script.read_text().split('"""')[2]
+
+    run = subprocess.run([sys.executable, *command, str(script), "7"], capture_output=True, text=True, check=False)
+
+    assert run.stderr == ""
+    assert f"backward runs {backward}\n" in run.stdout
+    assert "called as __main__ ['7']" in run.stdout
+    assert run.returncode == 7
+
+
+def test_every_example_is_tested():
+    """No script of examples/ is without a test here."""
+    tests = Path(__file__).read_text()
+
+    assert [script.name for script in EXAMPLES.glob("*.py") if f'"{script.name}"' not in tests] == []
