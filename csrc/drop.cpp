@@ -31,6 +31,7 @@ bool bring_coins_inward(Walk& walk) {
 
 Plan make_plan(Walk& walk) {
   const std::int64_t count = walk.count(), cells = (count + kCell - 1) / kCell;
+  if (repeats(walk)) return {run_repeating, cells, kCell};
   if (walk.inner().coin == 1) return {run_consecutive, cells, kCell};
   if (walk.inner().coin == 0) return {run_shared, cells, kCell};
   if (!bring_coins_inward(walk)) return {run_scattered, cells, kCell};

@@ -73,31 +73,57 @@ class Gathered {
 }  // namespace
 
 void run_consecutive(const Task& task, const std::int64_t begin, const std::int64_t end) {
-  const Walk& walk = task.walk;
-  const Dim& inner = walk.inner();
+  const Dim& inner = task.walk.inner();
   const bool dense = inner.dst == 1 && inner.src == 1;
-  // Rows along a shared dimension use the same coins: draw them once.
-  const bool repeats = inner.size <= kMaxRow && std::any_of(walk.dims.begin(), walk.dims.begin() + walk.rank - 1,
-                                                            [](const Dim& d) { return d.coin == 0; });
-  std::uint64_t bits[kMaxRow / kCell], held_coin = 0;
-  std::int64_t held = 0;
-  for_rows(walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
-    for (std::int64_t i = first; i < first + n;) {
-      const std::int64_t dst = row.dst + i * inner.dst, src = row.src + i * inner.src;
-      const std::uint64_t coin = row.coin + static_cast<std::uint64_t>(i);
-      if (dense && !repeats) {
-        task.rows.fused(task.to(dst), task.from(src), n, coin, task.keys, task.call.values);
-        return;
-      }
-      const std::int64_t some = std::min(first + n - i, kMaxRow);
-      if (held < some || held_coin != coin) {
-        task.level.bits(bits, some, coin, task.keys);
-        held = some;
-        held_coin = coin;
-      }
-      task.apply(dst, src, some, bits);
-      i += some;
+  std::uint64_t bits[kMaxRow / kCell];
+  for_rows(task.walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+    const std::int64_t dst = row.dst + first * inner.dst, src = row.src + first * inner.src;
+    const std::uint64_t coin = row.coin + static_cast<std::uint64_t>(first);
+    if (dense) {
+      task.rows.fused(task.to(dst), task.from(src), n, coin, task.keys, task.call.values);
+      return;
     }
+    for (std::int64_t i = 0; i < n; i += kMaxRow) {
+      const std::int64_t some = std::min(n - i, kMaxRow);
+      task.level.bits(bits, some, coin + static_cast<std::uint64_t>(i), task.keys);
+      task.apply(dst + i * inner.dst, src + i * inner.src, some, bits);
+    }
+  });
+}
+
+bool repeats(const Walk& walk) {
+  if (walk.rank < 2 || walk.inner().coin != 1 || walk.inner().size > kMaxRow / 2) return false;
+  const Dim &inner = walk.inner(), &next = walk.dims[static_cast<std::size_t>(walk.rank) - 2];
+  return next.coin == 0 && next.dst == inner.size * inner.dst && next.src == inner.size * inner.src;
+}
+
+void run_repeating(const Task& task, const std::int64_t begin, const std::int64_t end) {
+  // The two inner dimensions as one long row, whose coins repeat with this period.
+  Walk walk = task.walk;
+  const Dim inner = walk.inner();
+  const std::int64_t period = inner.size, longest = kMaxRow / period * period;
+  --walk.rank;
+  walk.dims[static_cast<std::size_t>(walk.rank) - 1] = {walk.inner().size * period, inner.dst, inner.src, 0};
+  std::uint64_t once[kMaxRow / kCell], bits[kMaxRow / kCell + 1];
+  for_rows(walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+    const auto apply = [&](const std::int64_t i, const std::int64_t some) {
+      task.apply(row.dst + i * inner.dst, row.src + i * inner.src, some, bits);
+    };
+    const std::int64_t phase = first % period, head = phase == 0 ? 0 : std::min(n, period - phase), rest = n - head;
+    if (head > 0) {
+      task.level.bits(bits, head, row.coin + static_cast<std::uint64_t>(phase), task.keys);
+      apply(first, head);
+    }
+    if (rest == 0) return;
+    task.level.bits(once, period, row.coin, task.keys);
+    BitWriter writer(bits);
+    while (writer.size() < std::min(longest, rest)) {
+      for (std::int64_t i = 0; i < period; i += kCell) {
+        const std::int64_t some = std::min(kCell, period - i);
+        writer.append(once[i / kCell] & ~std::uint64_t{0} >> (kCell - some), some);
+      }
+    }
+    for (std::int64_t i = 0; i < rest; i += longest) apply(first + head + i, std::min(longest, rest - i));
   });
 }
 

@@ -97,8 +97,11 @@ class BitWriter {
 // Runs units begin ... end of a plan.
 using Run = void (*)(const Task&, std::int64_t begin, std::int64_t end);
 
-// Units are cells. In turn: neighbours use neighbouring coins; neighbours share a coin; no order in the coins.
+// Units are cells. In turn: neighbours use neighbouring coins; so they do, and the next rows use the same ones;
+// neighbours share a coin; no order in the coins.
 void run_consecutive(const Task&, std::int64_t begin, std::int64_t end);
+void run_repeating(const Task&, std::int64_t begin, std::int64_t end);
+bool repeats(const Walk&);
 void run_shared(const Task&, std::int64_t begin, std::int64_t end);
 void run_scattered(const Task&, std::int64_t begin, std::int64_t end);
 

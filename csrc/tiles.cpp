@@ -10,22 +10,54 @@ namespace {
 constexpr std::int64_t kShort = kCell, kLong = 4 * kCell;
 constexpr std::int64_t kWords = kShort * kLong / kCell;
 
-// Bit j of word i becomes bit i of word j.
-// Source: Warren, "Hacker's Delight", 2nd edition, 2012, section 7-3.
-void transpose(std::uint64_t (&words)[kCell]) {
-  std::uint64_t mask = 0x00000000FFFFFFFF;
-  for (int width = 32; width != 0; width >>= 1, mask ^= mask << width) {
-    for (int i = 0; i < kCell; i = ((i | width) + 1) & ~width) {
-      const std::uint64_t swap = (words[i] >> width ^ words[i | width]) & mask;
+// One step of turning a square of bits: blocks of `width` by `width` bits change places across the diagonal. A template,
+// so that the compiler sees loops of known length and uses vectors.
+template <int width>
+void swap_blocks(std::uint64_t (&words)[kCell], const std::uint64_t mask) {
+  for (int block = 0; block < kCell; block += 2 * width) {
+    for (int i = block; i < block + width; ++i) {
+      const std::uint64_t swap = (words[i] >> width ^ words[i + width]) & mask;
       words[i] ^= swap << width;
-      words[i | width] ^= swap;
+      words[i + width] ^= swap;
     }
   }
 }
 
-void fetch(const void* const start, const std::int64_t bytes) {
-  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(start) + i);
+// Bit j of word i becomes bit i of word j.
+// Source: Warren, "Hacker's Delight", 2nd edition, 2012, section 7-3.
+void transpose(std::uint64_t (&words)[kCell]) {
+  swap_blocks<32>(words, 0x00000000FFFFFFFF);
+  swap_blocks<16>(words, 0x0000FFFF0000FFFF);
+  swap_blocks<8>(words, 0x00FF00FF00FF00FF);
+  swap_blocks<4>(words, 0x0F0F0F0F0F0F0F0F);
+  swap_blocks<2>(words, 0x3333333333333333);
+  swap_blocks<1>(words, 0x5555555555555555);
 }
+
+// Asks for the memory of a tile, a line at a time, in equal parts while its coins are drawn: its rows lie far apart,
+// which the processor does not guess.
+class Fetch {
+ public:
+  Fetch(const char* const start, const std::int64_t row_bytes, const std::int64_t step_bytes, const std::int64_t rows)
+      : row_(start), step_(step_bytes), lines_((row_bytes + kLine - 1) / kLine), total_(rows * lines_) {}
+
+  // Up to part `part` of `parts`.
+  void advance(const std::int64_t part, const std::int64_t parts) {
+    for (const std::int64_t end = total_ * part / parts; done_ < end; ++done_) {
+      __builtin_prefetch(row_ + line_ * kLine);
+      if (++line_ == lines_) {
+        line_ = 0;
+        row_ += step_;
+      }
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kLine = 64;
+  const char* row_;
+  const std::int64_t step_, lines_, total_;
+  std::int64_t line_ = 0, done_ = 0;
+};
 
 class Tile {
  public:
@@ -56,21 +88,27 @@ class Tile {
   }
 
  private:
-  // Fills drawn_: word `word` of column i holds coins 64 * word ... of memory position i. The tile's memory is asked for
-  // meanwhile: its rows lie far apart, which the processor does not guess.
+  // Fills drawn_: word `word` of column i holds coins 64 * word ... of memory position i.
   void draw(const Place& place, const std::int64_t coins, const std::int64_t run) {
-    const std::int64_t rows_a_draw = (coins + run - 1) / run;
-    for (std::int64_t i = 0; i < run; ++i) {
-      for (std::int64_t row = i * rows_a_draw; row < std::min(coins, (i + 1) * rows_a_draw); ++row) {
-        fetch(task_.from(place.src + row * along_.src), run * inner_.src * task_.bytes);
-      }
-      if (!one_draw_) {
-        task_.level.bits(drawn_ + i * words_, coins, place.coin + static_cast<std::uint64_t>(i * inner_.coin), task_.keys);
-      }
+    Fetch fetch(static_cast<const char*>(task_.from(place.src)), run * inner_.src * task_.bytes, along_.src * task_.bytes,
+                coins);
+    if (one_draw_) {
+      draw_at_once(place.coin, coins, run, fetch);
+      return;
     }
-    if (!one_draw_) return;
-    // The columns' coins follow one another: one run of them is drawn and cut up.
-    task_.level.bits(spread_, run * coins, place.coin, task_.keys);
+    for (std::int64_t i = 0; i < run; ++i) {
+      fetch.advance(i + 1, run);
+      task_.level.bits(drawn_ + i * words_, coins, place.coin + static_cast<std::uint64_t>(i * inner_.coin), task_.keys);
+    }
+  }
+
+  // The coins of the columns follow one another: one run of them is drawn, in pieces, and cut up.
+  void draw_at_once(const std::uint64_t coin, const std::int64_t coins, const std::int64_t run, Fetch& fetch) {
+    const std::int64_t count = run * coins, piece = 8 * kCell;
+    for (std::int64_t i = 0; i < count; i += piece) {
+      fetch.advance(i + piece, count + piece);
+      task_.level.bits(spread_ + i / kCell, std::min(piece, count - i), coin + static_cast<std::uint64_t>(i), task_.keys);
+    }
     for (std::int64_t i = 0; i < run; ++i) {
       for (std::int64_t word = 0; word < words_; ++word) {
         const std::int64_t first = i * coins + word * kCell, shift = first % kCell;

@@ -1,0 +1,41 @@
+"""How much faster does an unchanged transformer train under dropkit.install()?"""
+
+import torch
+from side_by_side import Row, faster, threads
+
+import dropkit
+
+
+def rows() -> list[Row]:
+    batch = torch.randn(8, 256, 256)
+    table = []
+    for number in (1, 2):
+        encoder, without = training(encoder_of(0.1), batch), training(encoder_of(0.0), batch)
+
+        def installed(step=encoder) -> None:
+            with dropkit.installed():
+                step()
+
+        with threads(number):
+            case = f"training step, 2 layers, d=256, 8 heads, 8 x 256 tokens, p=0.1, threads: {number}"
+            table.append(faster(case, installed, encoder, ">= 1.6" if number == 2 else "", runs=11))
+            table.append(
+                faster(f"the same without any dropout (the limit), threads: {number}", without, encoder, runs=11)
+            )
+    return table
+
+
+def encoder_of(p: float) -> torch.nn.TransformerEncoder:
+    layer = torch.nn.TransformerEncoderLayer(256, 8, dropout=p, batch_first=True)
+    return torch.nn.TransformerEncoder(layer, 2)
+
+
+def training(model: torch.nn.Module, batch: torch.Tensor):
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(batch).square().mean().backward()
+        optimizer.step()
+
+    return step
