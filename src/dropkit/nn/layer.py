@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,10 +70,10 @@ class Layer:
         if has_torch_function_unary(input):
             return self._ask_subclass(input, p=p, training=training, inplace=inplace, generator=generator, key=key)
         check_probability(p)
-        if type(p) is not float or type(training) is not bool or not isinstance(input, Tensor):
-            p, training = self._as_torch_reads(input, p, training)
         if self.check is not None:
             self.check(input)
+        if type(p) is not float or type(training) is not bool or not isinstance(input, Tensor):
+            p, training = self._as_torch_reads(input, p, training, inplace)
         return self.drop(input, p, training, inplace, generator, key)
 
     def drop(
@@ -90,7 +91,7 @@ class Layer:
         if not training or p == 0 or input.numel() == 0:
             return input
         if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
-            return self._leave_to_torch(input, p, inplace, key)
+            return self._leave_to_torch(input, p, inplace, generator, key)
         ordinary = eager.serves(input)
         steps = None
         if p == 1:
@@ -109,26 +110,36 @@ class Layer:
         }
         return handle_torch_function(self.function, (input,), input, **given)
 
-    def _as_torch_reads(self, input: Any, p: Any, training: Any) -> tuple[float, bool]:
+    def _as_torch_reads(self, input: Any, p: Any, training: Any, inplace: bool) -> tuple[float, bool]:
         """`p` and `training` as torch converts them, or its error for an argument of the wrong type."""
         if isinstance(input, Tensor):
             input = torch.empty((0,) * len(self.shape))
-        self.torch_function(input, p, training)
+        self.torch_function(input, p, training, inplace)
         return float(p), bool(training)
 
-    def _leave_to_torch(self, input: Tensor, p: float, inplace: bool, key: Tensor | int | None) -> Tensor:
+    def _leave_to_torch(
+        self, input: Tensor, p: float, inplace: bool, generator: Generator | None, key: Tensor | int | None
+    ) -> Tensor:
         """Integers, complex numbers, sparse, quantised and nested tensors: torch's answer, which is mostly an error."""
-        if key is not None:
-            raise NotImplementedError(f"key must be None for {input.layout} tensors of {input.dtype}, got a key")
-        if p == 1 and input.layout is torch.strided and not input.is_nested and not input.is_quantized:
-            everything = torch.ones((), dtype=torch.bool, device=input.device)
-            return input.masked_fill_(everything, 0) if inplace else input.masked_fill(everything, 0)
-        if input.is_sparse:
-            # torch returns uninitialised memory for p = 1.
+        kind = f"{input.layout} tensors of {input.dtype}"
+        for name, given in (("generator", generator), ("key", key)):
+            if given is not None:
+                raise NotImplementedError(f"{name} must be None for {kind}, got {given}")
+        plain = input.layout is torch.strided and not input.is_nested
+        if p == 1 and input.is_sparse:
+            # torch returns uninitialised memory.
             raise NotImplementedError(f"input must be dense, got a tensor of layout {input.layout}")
-        # Out of place: torch's in-place channel variants leave their input reshaped when they fail.
-        output = self.torch_function(input, p, True)
-        return input.copy_(output) if inplace else output
+        if p == 1 and inplace and plain and eager.serves(input):
+            eager.refuse_in_place(input)
+        if p == 1 and plain and input.is_complex():
+            # torch multiplies by 0, and NaN times 0 is NaN.
+            output = torch.where(torch.ones_like(input, dtype=torch.bool), torch.zeros_like(input), input)
+        else:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=r"dropout\dd: Received")  # `check` has said so
+                # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.
+                output = self.torch_function(input, p, True, inplace and not plain)
+        return input.copy_(output) if inplace and plain else output
 
 
 def _values(rule: Rule, p: float) -> Values:
@@ -183,8 +194,8 @@ class Dropping(torch.nn.Module):
     function: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        check_probability(p)
         super().__init__(p, inplace)  # pyright: ignore[reportCallIssue] (the next class is one of torch's)
+        check_probability(p)  # torch's class takes NaN
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""

@@ -23,6 +23,8 @@ _modes = torch._C._len_torch_dispatch_stack
 _functorch = cast("Any", torch._C)._functorch
 _transform = cast("Callable[[], object]", _functorch.peek_interpreter_stack)
 _legacy_batched = cast("Callable[[Tensor], bool]", _functorch.is_legacy_batchedtensor)
+_creation = cast("Any", torch._C)._autograd._get_creation_meta
+_views = cast("Any", torch._C)._autograd.CreationMeta
 _tracing = cast("Callable[[], object]", torch._C._get_tracing_state)
 _forward_ad = cast("Any", forward_ad)
 
@@ -63,7 +65,7 @@ def drop_(
     input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0
 ) -> Tensor:
     """`drop` in place. Whatever is wrong is raised before anything is written."""
-    _refuse_in_place(input)
+    refuse_in_place(input)
     if _differentiates(input):
         input = _apply_drop_(input, (key, values, steps, base))
     elif not input.is_inference():
@@ -76,17 +78,26 @@ def _differentiates(input: Tensor) -> bool:
     return (input.requires_grad and torch.is_grad_enabled()) or _forward_ad._current_level >= 0
 
 
-def _refuse_in_place(input: Tensor) -> None:
+def refuse_in_place(input: Tensor) -> None:
+    """Raise what torch would for a write to `input` that it forbids, before anything is written."""
+    if input.requires_grad and torch.is_grad_enabled() and _autograd_refuses(input):
+        input.mul_(1)  # torch's own words
     if any(step == 0 and size > 1 for step, size in zip(input.stride(), input.shape, strict=True)):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
         )
-    if input.requires_grad and input.is_leaf and torch.is_grad_enabled():
-        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     if input.is_inference() and not torch.is_inference_mode_enabled():
         # torch's own words, from an operation on none of the elements.
         input.as_strided((0,), (1,)).zero_()
+
+
+def _autograd_refuses(input: Tensor) -> bool:
+    """Whether `input`, which requires grad, is a leaf, a view of one, or a view that must not be written."""
+    if input.is_leaf:
+        return True
+    base = input._base
+    return base is not None and (base.is_leaf or _creation(input) != _views.DEFAULT)
 
 
 class _Drop(torch.autograd.Function):
