@@ -39,7 +39,7 @@ def main(names: tuple[str, ...], markdown: Path | None) -> None:
     """Every benchmark is a question; the answer is a ratio of two medians, taken in turn in this one run."""
     console = Console()
     console.print(machine())
-    pages = [f"Measured on {machine()}.\n"]
+    pages = [f"# Benchmarks\n\nMeasured by `make bench` on {machine()}.\n"]
     for name in names or BENCHMARKS:
         file = importlib.import_module(name)
         rows = file.rows()

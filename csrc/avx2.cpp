@@ -1,5 +1,6 @@
 // AVX2 level: 4 Philox blocks in the 64-bit lanes of a register, 8 elements at a time.
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -13,7 +14,10 @@
 
 namespace dropkit {
 namespace {
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+bool has_avx2() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
 }  // namespace
 }  // namespace dropkit
 

@@ -22,8 +22,9 @@ struct Plan {
 
 // Moves the dimension along which the coins are consecutive behind all but the inner one.
 bool bring_coins_inward(Walk& walk) {
-  const auto first = walk.dims.begin(), inner = first + walk.rank - 1;
-  const auto along = std::find_if(first, inner, [](const Dim& d) { return d.coin == 1; });
+  Dim* const first = walk.dims;
+  Dim* const inner = first + walk.rank - 1;
+  Dim* const along = std::find_if(first, inner, [](const Dim& d) { return d.coin == 1; });
   if (along == inner) return false;
   std::rotate(along, along + 1, inner);
   return true;
@@ -36,7 +37,7 @@ Plan make_plan(Walk& walk) {
   if (walk.inner().coin == 0) return {run_shared, cells, kCell};
   if (!bring_coins_inward(walk)) return {run_scattered, cells, kCell};
   const Tiles tiles(walk);
-  const std::int64_t planes = count / walk.inner().size / walk.dims[static_cast<std::size_t>(walk.rank) - 2].size;
+  const std::int64_t planes = count / walk.inner().size / walk.dims[walk.rank - 2].size;
   return {run_tiles, planes * tiles.coin_tiles * tiles.run_tiles, tiles.coins * tiles.run};
 }
 

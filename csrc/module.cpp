@@ -44,7 +44,7 @@ bool read_walk(PyObject* const* const args, Walk& walk) {
       if (item == nullptr) return false;
       column[i] = PyLong_AsLongLong(item);
     }
-    walk.dims[static_cast<std::size_t>(d)] = Dim{column[0], column[1], column[2], column[3]};
+    walk.dims[d] = Dim{column[0], column[1], column[2], column[3]};
   }
   walk.rank = static_cast<int>(rank);
   return PyErr_Occurred() == nullptr;

@@ -11,7 +11,7 @@ template <class Body>
 void for_rows(const Walk& walk, const std::int64_t first_cell, const std::int64_t last_cell, const Body& body) {
   const std::int64_t begin = first_cell * kCell, end = std::min(last_cell * kCell, walk.count());
   const std::int64_t length = walk.inner().size;
-  Odometer outer(walk.dims.data(), walk.rank - 1, walk.base, begin / length);
+  Odometer outer(walk.dims, walk.rank - 1, walk.base, begin / length);
   for (std::int64_t i = begin, first = begin % length; i < end; first = 0, outer.advance()) {
     const std::int64_t n = std::min(length - first, end - i);
     body(outer.place(), first, n);
@@ -93,7 +93,7 @@ void run_consecutive(const Task& task, const std::int64_t begin, const std::int6
 
 bool repeats(const Walk& walk) {
   if (walk.rank < 2 || walk.inner().coin != 1 || walk.inner().size > kMaxRow / 2) return false;
-  const Dim &inner = walk.inner(), &next = walk.dims[static_cast<std::size_t>(walk.rank) - 2];
+  const Dim &inner = walk.inner(), &next = walk.dims[walk.rank - 2];
   return next.coin == 0 && next.dst == inner.size * inner.dst && next.src == inner.size * inner.src;
 }
 
@@ -103,7 +103,7 @@ void run_repeating(const Task& task, const std::int64_t begin, const std::int64_
   const Dim inner = walk.inner();
   const std::int64_t period = inner.size, longest = kMaxRow / period * period;
   --walk.rank;
-  walk.dims[static_cast<std::size_t>(walk.rank) - 1] = {walk.inner().size * period, inner.dst, inner.src, 0};
+  walk.dims[walk.rank - 1] = {walk.inner().size * period, inner.dst, inner.src, 0};
   std::uint64_t once[kMaxRow / kCell], bits[kMaxRow / kCell + 1];
   for_rows(walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
     const auto apply = [&](const std::int64_t i, const std::int64_t some) {
@@ -130,7 +130,7 @@ void run_repeating(const Task& task, const std::int64_t begin, const std::int64_
 void run_shared(const Task& task, const std::int64_t begin, const std::int64_t end) {
   const Walk& walk = task.walk;
   const Dim& inner = walk.inner();
-  const Dim* const next = walk.rank > 1 ? &walk.dims[static_cast<std::size_t>(walk.rank) - 2] : nullptr;
+  const Dim* const next = walk.rank > 1 ? &walk.dims[walk.rank - 2] : nullptr;
   const bool side_by_side = next != nullptr && inner.size < kCell && inner.dst == 1 && inner.src == 1 &&
                             next->dst == inner.size && next->src == inner.size;
   std::uint64_t ones[kMaxRow / kCell];

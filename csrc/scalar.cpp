@@ -7,9 +7,9 @@ namespace {
 struct Scalar {
   static std::uint64_t keep64(const std::uint64_t block, const Schedule& keys) {
     std::uint64_t keep = 0;
-    for (int b = 0; b < 16; ++b) {
+    for (std::size_t b = 0; b < 16; ++b) {
       const Block words = mask_words(block + b, keys);
-      for (int w = 0; w < 4; ++w) keep |= std::uint64_t{words[w] >= keys.threshold} << (4 * b + w);
+      for (std::size_t w = 0; w < 4; ++w) keep |= std::uint64_t{words[w] >= keys.threshold} << (4 * b + w);
     }
     return keep;
   }

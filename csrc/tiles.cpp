@@ -63,7 +63,7 @@ class Tile {
  public:
   Tile(const Task& task, const Tiles& tiles)
       : task_(task),
-        along_(task.walk.dims[static_cast<std::size_t>(task.walk.rank) - 2]),
+        along_(task.walk.dims[task.walk.rank - 2]),
         inner_(task.walk.inner()),
         words_(tiles.coins / kCell),
         side_by_side_(inner_.size < kCell && inner_.dst == 1 && inner_.src == 1 && along_.dst == inner_.size &&
@@ -137,10 +137,10 @@ class Tile {
 }  // namespace
 
 Tiles::Tiles(const Walk& walk) {
-  const auto last = walk.dims.begin() + walk.rank - 1;
+  const Dim* const last = walk.dims + walk.rank - 1;
   const Dim &along = *(last - 1), &inner = *last;
   // A run of coins that starts inside a Philox block costs one draw more: of two for 64 coins, of five for 256.
-  const bool aligned = walk.base % 4 == 0 && std::all_of(walk.dims.begin(), last + 1, [&](const Dim& d) {
+  const bool aligned = walk.base % 4 == 0 && std::all_of(walk.dims, last + 1, [&](const Dim& d) {
                          return &d == &along || d.coin % 4 == 0;
                        });
   const bool wide = aligned || along.size <= kShort;
@@ -154,11 +154,11 @@ void run_tiles(const Task& task, const std::int64_t begin, const std::int64_t en
   const Walk& walk = task.walk;
   const Tiles tiles(walk);
   Dim dims[kMaxDims];
-  std::copy_n(walk.dims.begin(), walk.rank, dims);
+  std::copy_n(walk.dims, walk.rank, dims);
   Dim &along = dims[walk.rank - 2], &inner = dims[walk.rank - 1];
   along = {tiles.coin_tiles, along.dst * tiles.coins, along.src * tiles.coins, along.coin * tiles.coins};
   inner = {tiles.run_tiles, inner.dst * tiles.run, inner.src * tiles.run, inner.coin * tiles.run};
-  const std::int64_t all_coins = walk.dims[static_cast<std::size_t>(walk.rank) - 2].size, all_run = walk.inner().size;
+  const std::int64_t all_coins = walk.dims[walk.rank - 2].size, all_run = walk.inner().size;
   Odometer outer(dims, walk.rank, walk.base, begin);
   Tile tile(task, tiles);
   for (std::int64_t i = begin; i < end; ++i, outer.advance()) {

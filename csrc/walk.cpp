@@ -11,12 +11,12 @@ std::int64_t Walk::count() const {
 }
 
 void straighten(Walk& walk) {
-  const auto first = walk.dims.begin();
-  auto last = std::remove_if(first, first + walk.rank, [](const Dim& d) { return d.size == 1; });
+  Dim* const first = walk.dims;
+  Dim* last = std::remove_if(first, first + walk.rank, [](const Dim& d) { return d.size == 1; });
   std::stable_sort(first, last, [](const Dim& a, const Dim& b) { return a.dst > b.dst; });
   if (first == last) *last++ = {1, 1, 1, 0};
-  auto kept = first;
-  for (auto next = first + 1; next < last; ++next) {
+  Dim* kept = first;
+  for (const Dim* next = first + 1; next < last; ++next) {
     const bool runs_on = kept->dst == next->size * next->dst && kept->src == next->size * next->src &&
                          kept->coin == next->size * next->coin;
     if (runs_on) {

@@ -1,7 +1,6 @@
 // The affine coin map: where the elements of a tensor lie in memory and which coin each of them uses.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
 namespace dropkit {
@@ -14,7 +13,7 @@ struct Dim {
 };
 
 struct Walk {
-  std::array<Dim, kMaxDims> dims;
+  Dim dims[kMaxDims];
   int rank = 0;
   std::uint64_t base = 0;  // coin of the first element
 

@@ -35,7 +35,7 @@ int main(const int count, char** const arguments) {
   while (read(dtype)) {
     call.dtype = static_cast<dropkit::Dtype>(dtype);
     bool whole = read(call.key) && read(call.threshold) && read(walk.base) && read(stored) && read(call.values) && read(rank);
-    for (std::int64_t d = 0; d < rank; ++d) whole = whole && read(walk.dims[static_cast<std::size_t>(d)]);
+    for (std::int64_t d = 0; d < rank; ++d) whole = whole && read(walk.dims[d]);
     walk.rank = static_cast<int>(rank);
     const auto bytes = static_cast<std::size_t>(stored * dropkit::kBytes[dtype]);
     std::vector<char> input(bytes), output(bytes);
