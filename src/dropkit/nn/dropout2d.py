@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.kernels.values import inverted
-from dropkit.nn.layer import CALLER, Dropping, Layer, per_channel
+from dropkit.nn.layer import CALLER, Dropping, Layer, per_channel, warn_unless_channels
 
 
 def dropout2d(
@@ -60,15 +60,7 @@ class Dropout2d(Dropping, torch.nn.Dropout2d):
 
 
 def _check(input: Tensor) -> None:
-    if input.dim() not in (3, 4):
-        warnings.warn(
-            f"dropout2d: Received a {input.dim()}-D input to dropout2d, which is deprecated "
-            "and will result in an error in a future release. To retain the behavior "
-            "and silence this warning, please use dropout instead. Note that dropout2d "
-            "exists to provide channel-wise dropout on inputs with 2 spatial dimensions, "
-            "a channel dimension, and an optional batch dimension (i.e. 3D or 4D inputs).",
-            stacklevel=CALLER,
-        )
+    warn_unless_channels(input, "dropout2d", spatial=2)
     if input.dim() == 3:
         warnings.warn(
             "dropout2d: Received a 3D input to dropout2d and assuming that channel-wise "

@@ -6,13 +6,11 @@ Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization 
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Generator, Tensor
 
 from dropkit.kernels.values import inverted
-from dropkit.nn.layer import CALLER, Dropping, Layer, Unit, per_channel, per_first
+from dropkit.nn.layer import Dropping, Layer, Unit, per_channel, per_first, warn_unless_channels
 
 
 def dropout3d(
@@ -60,15 +58,7 @@ class Dropout3d(Dropping, torch.nn.Dropout3d):
 
 
 def _check(input: Tensor) -> None:
-    if input.dim() not in (4, 5):
-        warnings.warn(
-            f"dropout3d: Received a {input.dim()}-D input to dropout3d, which is deprecated "
-            "and will result in an error in a future release. To retain the behavior "
-            "and silence this warning, please use dropout instead. Note that dropout3d "
-            "exists to provide channel-wise dropout on inputs with 3 spatial dimensions, "
-            "a channel dimension, and an optional batch dimension (i.e. 4D or 5D inputs).",
-            stacklevel=CALLER,
-        )
+    warn_unless_channels(input, "dropout3d", spatial=3)
 
 
 def _unit(input: Tensor) -> Unit:

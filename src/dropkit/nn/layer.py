@@ -23,7 +23,7 @@ from dropkit.ops import eager, general
 
 Unit = tuple[int, ...]
 
-# stacklevel of a warning from `Layer.check`, so that it points at the caller of the function.
+# stacklevel of a warning in `Layer.check`, so that it points at the caller of the layer.
 CALLER = 4
 
 
@@ -159,6 +159,20 @@ def check_probability(p: Any) -> None:
     """
     if p < 0.0 or p > 1.0 or p != p:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def warn_unless_channels(input: Tensor, name: str, spatial: int) -> None:
+    """torch's warning where `input` has neither `spatial` + 1 nor `spatial` + 2 dimensions."""
+    if input.dim() in (spatial + 1, spatial + 2):
+        return
+    warnings.warn(
+        f"{name}: Received a {input.dim()}-D input to {name}, which is deprecated "
+        "and will result in an error in a future release. To retain the behavior "
+        "and silence this warning, please use dropout instead. Note that "
+        f"{name} exists to provide channel-wise dropout on inputs with {spatial} spatial dimensions, "
+        f"a channel dimension, and an optional batch dimension (i.e. {spatial + 1}D or {spatial + 2}D inputs).",
+        stacklevel=CALLER + 1,
+    )
 
 
 def per_channel(input: Tensor) -> Unit:
