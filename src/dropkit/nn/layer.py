@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
-from torch.compiler import is_dynamo_compiling
 from torch.overrides import (
     handle_torch_function,
     has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
@@ -100,8 +99,10 @@ class Layer:
             steps = _steps(self.unit(input))
         if key is None:
             key = random.draw_int(generator) if ordinary and input.is_cpu else random.draw(generator, input.device)
+        # A compiler sees through `lru_cache`, with a warning.
+        values = _cached_values(self.rule, p) if ordinary else self.rule(p)
         way = eager if ordinary else general
-        return (way.drop_ if inplace else way.drop)(input, key, _values(self.rule, p), steps)
+        return (way.drop_ if inplace else way.drop)(input, key, values, steps)
 
     def _ask_subclass(self, input: Tensor, **arguments: Any) -> Tensor:
         """Subclasses and modes see the call that they would see from torch."""
@@ -140,10 +141,6 @@ class Layer:
                 # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.
                 output = self.torch_function(input, p, True, inplace and not plain)
         return input.copy_(output) if inplace and plain else output
-
-
-def _values(rule: Rule, p: float) -> Values:
-    return rule(p) if is_dynamo_compiling() else _cached_values(rule, p)
 
 
 @lru_cache(maxsize=1024)

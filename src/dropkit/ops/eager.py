@@ -31,6 +31,9 @@ _forward_ad = cast("Any", forward_ad)
 Coins = tuple["Tensor | int", Values, "Sequence[int] | None", int]
 
 
+_TYPES = (Tensor, torch.nn.Parameter)
+
+
 def serves(input: Tensor) -> bool:
     """Whether nothing stands between `input` and its memory, and nothing wants to see the operator.
 
@@ -38,7 +41,7 @@ def serves(input: Tensor) -> bool:
     """
     return (
         not is_dynamo_compiling()
-        and type(input) in (Tensor, torch.nn.Parameter)
+        and type(input) in _TYPES
         and _transform() is None
         and not _modes()
         and not input.is_neg()
