@@ -1,0 +1,118 @@
+"""`dropkit study`: real digits, with and without dropout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dropkit.study import ARMS, KINDS, NETWORKS, SEEDS, Digits, Plan, Recipe, Row, Run, arms, load, rows
+from dropkit.study.record import record
+from dropkit.study.table import legend, table, title
+from dropkit.study.verdicts import sentences, try_next
+
+_RECIPE = Recipe()
+
+
+def _option(name: str, read: Callable[[str], Any], wanted: str, default: object, help: str, metavar: str = "N") -> Any:
+    """An option that `read` reads, or that says what it must be; ranges are the plan's to check."""
+
+    def callback(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else read(text)
+        except (ValueError, KeyError):
+            raise click.UsageError(f"{name} must be {wanted}, got {text!r}", ctx) from None
+
+    return click.option(
+        name, type=str, metavar=metavar, default=default, show_default=True, callback=callback, help=help
+    )
+
+
+def _each(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda text: tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))
+
+
+def _choice(name: str, names: Sequence[str], default: str | None, help: str) -> Any:
+    read = _each(lambda part: names[names.index(part)])
+    wanted = f"one or more of {', '.join(names)}, with commas between them"
+    return _option(name, read, wanted, default, help, metavar=",".join(names))
+
+
+def _number(name: str, default: int, help: str) -> Any:
+    return _option(name, int, "a whole number", default, help)
+
+
+@click.command()
+@_choice("--network", list(NETWORKS), ",".join(NETWORKS), "What to train.")
+@_choice("--kinds", list(KINDS), None, "Kinds of dropout to compare with none.")
+@_option("--p", _each(float), "numbers with commas between them", None, "Fractions to drop, for each kind.", "0.1,0.5")
+@_number("--seeds", SEEDS, "How often to train each; an interval needs 2.")
+@_number("--epochs", _RECIPE.epochs, "Visits of every training digit.")
+@_number("--digits", _RECIPE.digits, "Digits to train on; the others test.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every run; errors are fractions.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+def command(
+    network: tuple[str, ...],
+    kinds: tuple[str, ...] | None,
+    p: tuple[float, ...] | None,
+    seeds: int,
+    epochs: int,
+    digits: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train small networks on real digits with and without dropout, and compare their test errors in pairs."""
+    recipe = Recipe(digits=digits, epochs=epochs)
+    everything = _load()
+    try:
+        plan = Plan(everything, network, arms(kinds, p), seeds, recipe)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
+    results = rows(_train(plan, quiet))
+    if as_json:
+        click.echo(json.dumps(record(results, plan), indent=2))
+    else:
+        _print(results, plan)
+
+
+# The plan itself, so that it stays true.
+command.epilog = f"Without --kinds and --p it compares {', '.join(str(arm) for arm in ARMS)}."
+
+
+def _load() -> Digits:
+    try:
+        return load()
+    except FileNotFoundError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _train(plan: Plan, quiet: bool) -> list[Run]:
+    """All runs, with a bar on stderr while they take place, if that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    runs: list[Run] = []
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        task = progress.add_task("training", total=len(plan))
+        for run in plan.runs():
+            runs.append(run)
+            progress.update(task, advance=1, description=f"{run.network} {run.arm}")
+    return runs
+
+
+def _print(results: list[Row], plan: Plan) -> None:
+    console = Console(highlight=False)
+    said: list[str] = []
+    for name, group in groupby(results, key=lambda row: row.network):
+        shown = list(group)
+        console.print(title(name, plan), style="bold")
+        console.print(table(shown))
+        console.print()
+        said += sentences(shown)
+    console.print(legend(plan), style="dim")
+    for line in ("", *said, try_next(results, plan)):
+        console.print(line)

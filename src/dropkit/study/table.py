@@ -1,0 +1,57 @@
+"""The table of a study, for people: one network, one line for each kind of dropout at each rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from dropkit.study.estimates import CONFIDENCE, Estimate, Row
+from dropkit.study.kinds import BASELINE
+from dropkit.study.plan import Plan
+from dropkit.study.verdicts import Verdict, verdict
+
+_STYLES = {Verdict.LOWER: "green", Verdict.SAME: "dim", Verdict.HIGHER: "red"}
+
+
+def title(network: str, plan: Plan) -> str:
+    """What the table is about."""
+    recipe = plan.recipe
+    unseen = len(plan.digits) - recipe.digits
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+    return f"{network}: {recipe.digits} digits to train on, {unseen} to test on, {epochs}"
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Errors in percent of digits, changes in percentage points, times in seconds; fits 80 columns."""
+    drawn = Table("kind", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("p", "train error", "test error", f"change from {BASELINE}", "s/epoch"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*_cells(row))
+    return drawn
+
+
+def legend(plan: Plan) -> str:
+    """How to read the numbers."""
+    return (
+        f"Errors in percent, means over {plan.seeds} seeds with {CONFIDENCE:.0%} intervals. The change is that of the "
+        f"test error, paired: for one seed, every kind has the same split, initial weights and batches."
+    )
+
+
+def _cells(row: Row) -> tuple[str | Text, ...]:
+    p = "" if row.arm == BASELINE else f"{row.arm.p:g}"
+    change = Text("") if row.change is None else Text(_ends(row.change), _STYLES[verdict(row.change)])
+    errors = (_reach(row.train_error), _reach(row.test_error))
+    return row.arm.kind.name, p, *errors, change, f"{row.seconds_per_epoch:.3f}"
+
+
+def _reach(error: Estimate) -> str:
+    return f"{error.mean:.2%} +- {error.high - error.mean:.2%}".replace("%", "")
+
+
+def _ends(change: Estimate) -> str:
+    return f"{change.mean:+.2%} ({change.low:+.2%}, {change.high:+.2%})".replace("%", "")
