@@ -1,0 +1,471 @@
+"""Laws of the contract with torch that comparing calls does not reach: signatures, modules, graphs, transforms."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import pickle
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from dropkit import functional, random
+from dropkit.nn.layer import Layer
+
+# torch compiles its own forward-mode decompositions when they are first needed.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
+KEY = 7
+OURS = ("generator", "key")
+
+
+def example(layer: Layer, requires_grad: bool = False) -> Tensor:
+    return torch.rand(layer.shape, dtype=torch.float64).requires_grad_(requires_grad)
+
+
+def slope(layer: Layer, key: Tensor | int = KEY) -> Tensor:
+    """The derivative of the call: the scale where kept, 0 where dropped."""
+    one, zero = (torch.full(layer.shape, value, dtype=torch.float64) for value in (1, 0))
+    return layer.function(one, 0.5, True, key=key) - layer.function(zero, 0.5, True, key=key)
+
+
+def same(result: Tensor, expected: Tensor) -> bool:
+    """Equal but for the rounding of numbers up to 64, the greatest that these tests compare."""
+    return torch.allclose(result, expected, rtol=0, atol=64 * torch.finfo(torch.float64).eps)
+
+
+def test_function_has_torchs_signature(layer):
+    """Names, order, defaults and kinds are torch's; `generator` and `key` are added, by keyword alone, None."""
+    theirs, ours = parameters(layer.torch_function), parameters(layer.function)
+
+    assert ours == theirs + [(name, None, inspect.Parameter.KEYWORD_ONLY) for name in OURS]
+
+
+def test_module_has_torchs_signature(layer):
+    """The constructor is torch's; `forward` is, with `generator` and `key` added by keyword."""
+    theirs, ours = layer.torch_module, layer.module
+
+    assert parameters(ours) == parameters(theirs)
+    assert parameters(ours.forward) == parameters(theirs.forward) + parameters(layer.function)[-2:]
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    return [(p.name, p.default, p.kind) for p in inspect.signature(function).parameters.values()]
+
+
+def test_module_is_one_of_torchs(layer):
+    """Whatever looks for torch's class, its constants, its text or its state finds what it finds in torch's."""
+    ours, theirs = layer.module(0.25, True), layer.torch_module(0.25, True)
+
+    assert isinstance(ours, layer.torch_module)
+    assert repr(ours) == repr(theirs)
+    assert ours.__constants__ == theirs.__constants__
+    assert vars(ours).keys() == vars(theirs).keys()
+    assert not ours.state_dict()
+    ours.load_state_dict(theirs.state_dict())
+
+
+def through_torch_save(module: torch.nn.Module) -> torch.nn.Module:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), through_torch_save])
+def test_module_can_be_copied(layer, copied):
+    """deepcopy, pickle and torch.save keep the class, `p`, `inplace` and the training flag."""
+    module = layer.module(0.25, inplace=True).eval()
+
+    twin = copied(module)
+
+    assert type(twin) is layer.module
+    assert (twin.p, twin.inplace, twin.training) == (0.25, True, False)
+
+
+def test_constructor_checks_p(layer):
+    """A `p` outside [0, 1] is refused before there is a module, NaN too."""
+    for p in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"dropout probability has to be between 0 and 1, but got {p}"):
+            layer.module(p)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_p_is_read_at_each_forward(layer, training):
+    """`m.p` may change between calls, and is checked in each, also in eval."""
+    module, x = layer.module(0.5).train(training), example(layer)
+
+    module.p = 0.0
+    assert module(x) is x
+    module.p = 1.0
+    assert module(x).count_nonzero() == (0 if training else x.numel())
+    module.p = 1.5
+    with pytest.raises(ValueError, match=r"but got 1\.5"):
+        module(x)
+
+
+def test_autocast_keeps_the_dtype(layer):
+    """Dropout is on none of autocast's lists."""
+    with torch.autocast("cpu", torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16):
+            assert layer.function(example(layer).to(dtype), 0.5, True).dtype == dtype
+
+
+@pytest.mark.parametrize(("name", "shape"), [("dropout2d", (2, 3)), ("dropout2d", (2, 3, 4)), ("dropout3d", (2, 3, 4))])
+def test_warnings_point_at_the_caller(name, shape):
+    """A warning about a rank names the line of the call, as Python then shows it once for each such line."""
+    function = getattr(functional, name)
+
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.warns(UserWarning, match=name) as caught:
+        function(torch.ones(shape))
+
+    assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, line)}
+
+
+class Recorder(Tensor):
+    seen: ClassVar[list[Any]] = []
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        cls.seen.append((func, args, kwargs))
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def test_a_subclass_sees_the_call_and_is_kept(layer):
+    """`__torch_function__` gets the function, the input alone as positional, the rest by keyword; the type stays."""
+    x = example(layer).as_subclass(Recorder)
+    Recorder.seen.clear()
+
+    output = layer.function(x, 0.5, True)
+
+    func, args, kwargs = Recorder.seen[0]
+    assert (func, kwargs) == (layer.function, {"p": 0.5, "training": True, "inplace": False})
+    assert len(args) == 1
+    assert args[0] is x
+    assert type(output) is Recorder
+
+
+def test_a_function_mode_sees_the_call(layer):
+    """A TorchFunctionMode sees the call of the function, with the key only where one is given."""
+    seen = []
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append((func, (kwargs or {}).keys()))
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        layer.function(example(layer), 0.5, True)
+        layer.function(example(layer), 0.5, True, key=KEY)
+
+    mine = [keywords for func, keywords in seen if func is layer.function]
+    assert mine == [{"p", "training", "inplace"}, {"p", "training", "inplace", "key"}]
+
+
+def test_a_parameter_gives_a_tensor(layer):
+    """The output for a Parameter is a plain Tensor; in eval it is the Parameter itself."""
+    x = torch.nn.Parameter(example(layer))
+
+    assert type(layer.function(x, 0.5, True)) is Tensor
+    assert layer.function(x, 0.5, False) is x
+
+
+class Operators(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_dispatch_mode_sees_an_operator(layer):
+    """Counters, profilers and tracers see one operator, and watching changes neither the mask nor what is drawn."""
+    x, generator = example(layer), torch.Generator()
+    unwatched = layer.function(x, 0.5, True, generator=generator.manual_seed(1))
+
+    with Operators() as operators:
+        watched = layer.function(x, 0.5, True, generator=generator.manual_seed(1))
+
+    assert operators.names.count("dropkit::drop_v1") == 1
+    assert torch.equal(watched, unwatched)
+
+
+def test_in_place_after_an_operation_has_its_gradient(layer):
+    """The gradient flows through a call in place on what is not a leaf."""
+    x = example(layer, requires_grad=True)
+
+    layer.function(x * 3, 0.5, True, True, key=KEY).sum().backward()
+
+    assert same(x.grad, 3 * slope(layer))
+
+
+def test_in_place_over_a_saved_output_is_refused_at_backward(layer):
+    """Overwriting what sigmoid saved for its gradient is an error, not a wrong gradient."""
+    for p in (0.5, 1.0):
+        output = layer.function(example(layer, requires_grad=True).sigmoid(), p, True, True)
+
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            output.sum().backward()
+
+
+def test_in_place_on_a_view_changes_its_base(layer):
+    """The base shows the dropped values, and its gradient has the slope there and 1 elsewhere."""
+    x = torch.stack([example(layer)] * 2).requires_grad_()
+    base = x * 1
+    before = base.detach().clone()
+
+    layer.function(base[1], 0.5, True, True, key=KEY)
+    base.sum().backward()
+
+    assert torch.equal(base[0], before[0])
+    assert torch.equal(base[1], layer.function(before[1], 0.5, True, key=KEY))
+    assert same(x.grad[1], slope(layer))
+    assert torch.equal(x.grad[0], torch.ones(layer.shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_gradients_are_right_to_second_order(layer, inplace):
+    """Reverse, forward, batched, undefined and forward-over-reverse gradients agree with differences."""
+
+    def call(x):
+        return layer.function(x * 1, 0.5, True, inplace, key=KEY)
+
+    x = (torch.rand((2, 3, *[1] * (len(layer.shape) - 2)), dtype=torch.float64) + 0.5).requires_grad_()
+
+    batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
+    assert torch.autograd.gradcheck(call, x, check_forward_ad=True, **batched)
+    assert torch.autograd.gradgradcheck(call, x, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+def test_forward_mode_has_the_mask_of_the_output(layer):
+    """The tangent of one call is the slope of that call, also in place."""
+    x = example(layer)
+    for inplace in (False, True):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x.clone(), torch.ones_like(x))
+            tangent = forward_ad.unpack_dual(layer.function(dual, 0.5, True, inplace, key=KEY)).tangent
+
+        assert same(tangent, slope(layer))
+
+
+def test_the_tangent_passes_where_nothing_is_dropped(layer):
+    """In eval the dual number is returned as it is."""
+    x = example(layer)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+
+        assert layer.function(dual, 0.5, False) is dual
+
+
+@pytest.mark.parametrize("grad_strides", ["dense", "expanded"])
+def test_gradients_have_the_layout_of_what_they_come_from(layer, grad_strides):
+    """A dense gradient keeps its strides, as in torch; an expanded one has none, and takes the output's.
+
+    There torch does so in elementwise dropout alone, and gives the channel variants a contiguous gradient.
+    """
+    x = example(layer).transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
+    output = layer.function(x, 0.5, True)
+    upstream = torch.ones(layer.shape, dtype=torch.float64)
+
+    (grad,) = torch.autograd.grad(output, x, upstream if grad_strides == "dense" else upstream[:1, :1].expand(x.shape))
+
+    assert grad.stride() == (upstream if grad_strides == "dense" else output).stride()
+
+
+@pytest.mark.parametrize("way", [nullcontext, lambda: Operators()], ids=["eager", "general"])
+@pytest.mark.parametrize("key", [None, random.key(KEY)], ids=["drawn", "given"])
+def test_backward_needs_next_to_no_memory(layer, way, key):
+    """Between forward and backward a call keeps 16 bytes at most, whatever its size and its way."""
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), way():
+        output = layer.function(example(layer, requires_grad=True), 0.5, True, key=key)
+    kept += [value for value in flat(vars(output.grad_fn)) if isinstance(value, Tensor)]
+
+    assert sum(tensor.untyped_storage().nbytes() for tensor in kept) <= 16
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpoint_recomputes_the_same_mask(layer, use_reentrant):
+    """The gradient of a checkpointed region belongs to the output that was seen."""
+    x = example(layer, requires_grad=True)
+    torch.manual_seed(1)
+    key = random.draw()
+
+    torch.manual_seed(1)
+    output = checkpoint(lambda x: layer.function(x * 1, 0.5, True), x, use_reentrant=use_reentrant)
+    torch.rand(100)
+    output.sum().backward()
+
+    assert torch.equal(output, layer.function(x, 0.5, True, key=key))
+    assert same(x.grad, slope(layer, key))
+
+
+def test_vmap_wants_to_be_told_about_randomness(layer):
+    """In error mode what draws is refused; what draws nothing is not."""
+    x = torch.stack([example(layer)] * 3)
+
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(lambda x: layer.function(x, 0.5, True))(x)
+    for arguments in ((0.0, True), (1.0, True), (0.5, False)):
+        torch.vmap(lambda x, arguments=arguments: layer.function(x, *arguments))(x)
+    torch.vmap(lambda x: layer.function(x, 0.5, True, key=KEY))(x)
+
+
+def test_vmap_slices_have_the_masks_asked_for(layer):
+    """Under "same" all slices share a mask; under "different" each has its own, even where the input is not batched."""
+    x = example(layer)
+
+    def drop(_, x, inplace=False):
+        return layer.function(x.clone(), 0.5, True, inplace)
+
+    for inplace in (False, True):
+        batch = torch.arange(3), torch.stack([x] * 3), inplace
+        one, two, three = torch.vmap(drop, in_dims=(0, 0, None), randomness="same")(*batch)
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+        one, two, three = torch.vmap(drop, in_dims=(0, 0, None), randomness="different")(*batch)
+        assert len({tuple(slice.flatten().tolist()) for slice in (one, two, three)}) == 3
+    slices = torch.vmap(drop, in_dims=(0, None), randomness="different")(torch.arange(3), x)
+    assert len({tuple(slice.flatten().tolist()) for slice in slices}) == 3
+
+
+def test_vmap_over_keys_gives_what_each_key_gives(layer):
+    """A batch of keys makes a batch of masks, each the one of its key, with its gradient."""
+    x, keys = example(layer), random.split(KEY, 3)
+
+    def total(x, key):
+        return layer.function(x, 0.5, True, key=key).sum()
+
+    outputs = torch.vmap(lambda key: layer.function(x, 0.5, True, key=key))(keys)
+    grads = torch.vmap(torch.func.grad(total), in_dims=(None, 0))(x, keys)
+
+    for output, grad, key in zip(outputs, grads, keys, strict=True):
+        assert torch.equal(output, layer.function(x, 0.5, True, key=key))
+        assert same(grad, slope(layer, key))
+
+
+def test_function_transforms_give_the_slope(layer):
+    """torch.func's grad, vjp and jvp see the derivative of the very call that they make."""
+    x = example(layer)
+
+    def call(x):
+        return layer.function(x, 0.5, True, key=KEY)
+
+    assert same(torch.func.grad(lambda x: call(x).sum())(x), slope(layer))
+    assert same(torch.func.vjp(call, x)[1](torch.ones_like(x))[0], slope(layer))
+    assert same(torch.func.jvp(call, (x,), (torch.ones_like(x),))[1], slope(layer))
+    assert same(torch.func.jacrev(call)(x).flatten().view(x.numel(), -1).diagonal().view(x.shape), slope(layer))
+
+
+def test_function_transforms_nest(layer):
+    """The second derivative of the sum of y ** 3, where y has the slope s, is 6 y s ** 2."""
+    x = example(layer)
+
+    def cubes(x):
+        return layer.function(x, 0.5, True, key=KEY).pow(3).sum()
+
+    second = torch.func.grad(lambda x: torch.func.grad(cubes)(x).sum())(x)
+
+    assert same(second, 6 * layer.function(x, 0.5, True, key=KEY) * slope(layer) ** 2)
+
+
+def test_fake_tensors_have_the_layout_of_real_ones(layer):
+    """A fake input gives a fake output with the strides of a real one, and nothing is drawn."""
+    x = example(layer).transpose(0, 1).contiguous().transpose(0, 1)
+    before = torch.get_rng_state()
+
+    with FakeTensorMode() as mode:
+        output = layer.function(mode.from_tensor(x), 0.5, True)
+
+    assert type(output) is FakeTensor
+    assert (output.dtype, output.shape, output.stride()) == (x.dtype, x.shape, x.stride())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_generator_is_where_the_key_comes_from(layer):
+    """Equal states of `generator` give equal masks, it moves on with each call, and the default one stays."""
+    x, generator = example(layer), torch.Generator().manual_seed(1)
+    before = torch.get_rng_state()
+
+    first, second = (layer.function(x, 0.5, True, generator=generator) for _ in range(2))
+    again = layer.module(0.5)(x, generator=generator.manual_seed(1))
+
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nothing_is_drawn_where_nothing_is_left_to_chance(layer):
+    """Eval, p = 0, p = 1 and inputs without elements leave the generator as it is."""
+    generator = torch.Generator()
+    before = generator.get_state()
+
+    for p, training in ((0.5, False), (0.0, True), (1.0, True)):
+        layer.function(example(layer), p, training, generator=generator)
+    layer.function(example(layer)[:0], 0.5, True, generator=generator)
+
+    assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_generator_and_key_exclude_each_other(layer, training):
+    """Which of the two would decide is not left to guessing."""
+    with pytest.raises(ValueError, match="key must be None where generator is given, got both"):
+        layer.function(example(layer), 0.5, training, generator=torch.Generator(), key=KEY)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_what_torch_would_draw_takes_no_key(layer, dtype):
+    """Where dropkit leaves a dtype to torch, `key` and `generator` would have no effect: they are refused."""
+    for given in ({"key": KEY}, {"generator": torch.Generator()}):
+        with pytest.raises(NotImplementedError, match=f"{next(iter(given))} must be None"):
+            layer.function(example(layer).to(dtype), 0.5, True, **given)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_complex_numbers_are_0_at_p_1(layer, inplace):
+    """So are NaN and infinity, with gradient 0, and the memory layout stays."""
+    x = example(layer).to(torch.complex64).transpose(0, 1).contiguous().transpose(0, 1)
+    x[0], x[1] = float("nan"), float("inf")
+    x.requires_grad_()
+
+    output = layer.function(x * 1, 1.0, True, inplace)
+    output.abs().sum().backward()
+
+    assert not output.count_nonzero()
+    assert output.stride() == x.stride()
+    assert not x.grad.count_nonzero()
+
+
+def test_lazy_negation_is_read_and_written(layer):
+    """A tensor that torch negates lazily is dropped by its value, in place too."""
+    value = example(layer)
+    lazy = torch._neg_view(-value)
+    expected = layer.function(value, 0.5, True, key=KEY)
+
+    assert torch.equal(layer.function(lazy, 0.5, True, key=KEY), expected)
+    assert torch.equal(layer.function(lazy, 0.5, True, True, key=KEY), expected)
+    assert torch.equal(lazy, expected)
+
+
+def flat(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [leaf for part in value for leaf in flat(part)] if isinstance(value, (tuple, list)) else [value]
