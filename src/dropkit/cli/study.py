@@ -17,6 +17,7 @@ from dropkit.study.table import legend, table, title
 from dropkit.study.verdicts import sentences, try_next
 
 _RECIPE = Recipe()
+_DEFAULT = f"Without --kinds and --p it compares {', '.join(str(arm) for arm in ARMS)}."
 
 
 def _option(name: str, read: Callable[[str], Any], wanted: str, default: object, help: str, metavar: str = "N") -> Any:
@@ -47,7 +48,7 @@ def _number(name: str, default: int, help: str) -> Any:
     return _option(name, int, "a whole number", default, help)
 
 
-@click.command()
+@click.command(epilog=_DEFAULT)
 @_choice("--network", list(NETWORKS), ",".join(NETWORKS), "What to train.")
 @_choice("--kinds", list(KINDS), None, "Kinds of dropout to compare with none.")
 @_option("--p", _each(float), "numbers with commas between them", None, "Fractions to drop, for each kind.", "0.1,0.5")
@@ -78,10 +79,6 @@ def command(
         click.echo(json.dumps(record(results, plan), indent=2))
     else:
         _print(results, plan)
-
-
-# The plan itself, so that it stays true.
-command.epilog = f"Without --kinds and --p it compares {', '.join(str(arm) for arm in ARMS)}."
 
 
 def _load() -> Digits:

@@ -5,13 +5,13 @@ For one seed the split, the initial weights and the order of the batches are the
 
 from __future__ import annotations
 
-from collections.abc import Generator as Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
-from torch import Generator, nn
+from torch import nn
 from torch.nn.functional import nll_loss
 
 from dropkit.random import fold_in
@@ -19,8 +19,8 @@ from dropkit.study.digits import Digits, split
 from dropkit.study.kinds import Arm
 from dropkit.study.networks import Network
 
-# What a seed is used for; each gets bits of its own, so that more coins never mean another order.
-_SPLIT, _WEIGHTS, _COINS, _ORDER = range(4)
+# What a seed is used for; each gets bits of its own, so that tossing coins does not change the order.
+_SPLIT, _WEIGHTS_AND_COINS, _ORDER = range(3)
 
 # Digits a step of measuring, which keeps what passes between the layers in the cache.
 _CHUNK = 500
@@ -63,16 +63,15 @@ def train(name: str, network: Network, arm: Arm, seed: int, digits: Digits, reci
     """Train `network` with the dropout of `arm` and measure it; torch's generator and threads are left as they were."""
     learnt, unseen = split(digits, recipe.digits, _generator(seed, _SPLIT))
     with torch.random.fork_rng(devices=[]), _one_thread():
-        _set(torch.default_generator, seed, _WEIGHTS)
+        _set(torch.default_generator, seed, _WEIGHTS_AND_COINS)
         model = network(arm)
-        _set(torch.default_generator, seed, _COINS)
         start = perf_counter()
         _fit(model, learnt, recipe, _generator(seed, _ORDER))
         seconds = (perf_counter() - start) / recipe.epochs
         return Run(name, arm, seed, _error(model, learnt), _error(model, unseen), seconds)
 
 
-def _fit(model: nn.Module, digits: Digits, recipe: Recipe, order: Generator) -> None:
+def _fit(model: nn.Module, digits: Digits, recipe: Recipe, order: torch.Generator) -> None:
     optimizer = torch.optim.SGD(model.parameters(), recipe.rate, recipe.momentum, nesterov=True)
     steps = recipe.epochs * -(-len(digits) // recipe.batch)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
@@ -95,16 +94,16 @@ def _error(model: nn.Module, digits: Digits) -> float:
     return (guesses != digits.labels).double().mean().item()
 
 
-def _generator(seed: int, purpose: int) -> Generator:
-    return _set(Generator(), seed, purpose)
+def _generator(seed: int, purpose: int) -> torch.Generator:
+    return _set(torch.Generator(), seed, purpose)
 
 
-def _set(generator: Generator, seed: int, purpose: int) -> Generator:
+def _set(generator: torch.Generator, seed: int, purpose: int) -> torch.Generator:
     return generator.manual_seed(int(fold_in(seed, purpose).item()))
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     """One thread: layers this small gain little from a second, and lose much when another process wants the core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
