@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 .PHONY: help demo test lint bench clean
 
 help:
-	@echo "make demo    train the classic digit network with and without dropout (2 minutes on 2 cores)"
+	@echo "make demo    train the classic digit network with and without dropout (a minute on 2 cores)"
 	@echo "make test    lint, types, import floors, C++ warnings, tests"
 	@echo "make bench   every benchmark: ratios against torch, taken side by side"
 	@echo "make clean   remove .venv and what was built"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,8 +13,15 @@ from rich.table import Table
 from side_by_side import Row, machine
 
 BENCHMARKS = (
-    "forward", "forward_backward", "against_copy", "small", "layouts", "transformer", "importing",
-)  # fmt: skip
+    "forward",
+    "forward_backward",
+    "against_copy",
+    "kept_memory",
+    "small",
+    "layouts",
+    "transformer",
+    "importing",
+)
 HEAD = ("case", "ours", "theirs", "ratio", "target", "met")
 
 
@@ -35,8 +44,13 @@ def as_markdown(title: str, rows: list[Row]) -> str:
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(BENCHMARKS))
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables here, too.")
-def main(names: tuple[str, ...], markdown: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list of all rows, and nothing else.")
+def main(names: tuple[str, ...], markdown: Path | None, as_json: bool) -> None:
     """Every benchmark is a question; the answer is a ratio of two medians, taken in turn in this one run."""
+    if as_json:
+        rows = [row for name in names or BENCHMARKS for row in importlib.import_module(name).rows()]
+        click.echo(json.dumps([asdict(row) for row in rows]))
+        return
     console = Console()
     console.print(machine())
     pages = [f"# Benchmarks\n\nMeasured by `make bench` on {machine()}.\n"]

@@ -69,3 +69,13 @@ def test_an_unknown_command_is_a_usage_error():
 
     assert done.returncode == 2
     assert "kernel" in done.stderr
+
+
+def test_a_command_without_torch_says_what_to_install():
+    """One line and exit code 1, no traceback."""
+    code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['kernels']; from dropkit.cli import main; main()"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == 'Error: this command needs torch: pip install "dropkit[torch]"\n'

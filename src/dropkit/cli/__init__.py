@@ -23,7 +23,12 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"dropkit.cli.{cmd_name}").command
+        try:
+            return importlib.import_module(f"dropkit.cli.{cmd_name}").command
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise click.ClickException('this command needs torch: pip install "dropkit[torch]"') from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # From the table, not from the commands: those import torch.
