@@ -1,4 +1,4 @@
-"""The same, where the C library keeps freed memory (glibc, MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ raised)?"""
+"""The same, where the C library keeps freed memory (MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ raised)?"""
 
 import json
 import os

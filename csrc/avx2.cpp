@@ -108,11 +108,8 @@ struct Avx2 {
       const __m256i byte = _mm256_set1_epi32(static_cast<int>(keep >> i & 0xFF));
       const __m256 mask = _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(byte, bit), bit));
       __m256 y = _mm256_mul_ps(load8(src + i), scale);
-      if constexpr (shifted) {
-        y = _mm256_blendv_ps(_mm256_set1_ps(values.fill), _mm256_add_ps(y, _mm256_set1_ps(values.shift)), mask);
-      } else {
-        y = _mm256_and_ps(y, mask);
-      }
+      if constexpr (shifted) y = _mm256_add_ps(y, _mm256_set1_ps(values.shift));
+      y = _mm256_blendv_ps(_mm256_set1_ps(values.fill), y, mask);
       store8(dst + i, y);
     }
   }
@@ -125,11 +122,8 @@ struct Avx2 {
     for (int i = 0; i < 64; i += 4) {
       const __m256d mask = _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(lanes(keep >> i), bit), bit));
       __m256d y = _mm256_mul_pd(_mm256_loadu_pd(src + i), scale);
-      if constexpr (shifted) {
-        y = _mm256_blendv_pd(_mm256_set1_pd(values.fill), _mm256_add_pd(y, _mm256_set1_pd(values.shift)), mask);
-      } else {
-        y = _mm256_and_pd(y, mask);
-      }
+      if constexpr (shifted) y = _mm256_add_pd(y, _mm256_set1_pd(values.shift));
+      y = _mm256_blendv_pd(_mm256_set1_pd(values.fill), y, mask);
       _mm256_storeu_pd(dst + i, y);
     }
   }

@@ -104,7 +104,7 @@ struct Avx512 {
         const __m512 y = _mm512_add_ps(_mm512_mul_ps(x, scale), _mm512_set1_ps(values.shift));
         store16(dst + i, _mm512_mask_mov_ps(_mm512_set1_ps(values.fill), mask, y));
       } else {
-        store16(dst + i, _mm512_maskz_mul_ps(mask, x, scale));
+        store16(dst + i, _mm512_mask_mul_ps(_mm512_set1_ps(values.fill), mask, x, scale));
       }
     }
   }
@@ -120,7 +120,7 @@ struct Avx512 {
         const __m512d y = _mm512_add_pd(_mm512_mul_pd(x, scale), _mm512_set1_pd(values.shift));
         _mm512_storeu_pd(dst + i, _mm512_mask_mov_pd(_mm512_set1_pd(values.fill), mask, y));
       } else {
-        _mm512_storeu_pd(dst + i, _mm512_maskz_mul_pd(mask, x, scale));
+        _mm512_storeu_pd(dst + i, _mm512_mask_mul_pd(_mm512_set1_pd(values.fill), mask, x, scale));
       }
     }
   }

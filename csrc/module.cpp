@@ -3,9 +3,7 @@
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
-#if !defined(_WIN32)
 #include <pthread.h>
-#endif
 
 #include <cstring>
 
@@ -37,6 +35,9 @@ std::uintptr_t address(PyObject* const number) { return static_cast<std::uintptr
 bool read_walk(PyObject* const* const args, Walk& walk) {
   const Py_ssize_t rank = PyTuple_Size(args[0]);
   if (rank < 0 || rank > dropkit::kMaxDims) return false;
+  for (int i = 1; i < 4; ++i) {
+    if (PyTuple_Size(args[i]) != rank) return false;
+  }
   for (Py_ssize_t d = 0; d < rank; ++d) {
     std::int64_t column[4];
     for (int i = 0; i < 4; ++i) {
@@ -181,14 +182,12 @@ PyMethodDef methods[] = {
 };
 
 int fill_module(PyObject* const module) {
-#if !defined(_WIN32)
   // The threads of the pool do not live on in a forked child, and an OpenMP runtime that waits for them never returns.
   static const int registered = pthread_atfork(nullptr, nullptr, [] { pool = nullptr; });
   if (registered != 0) {
     PyErr_SetString(PyExc_OSError, "pthread_atfork failed");
     return -1;
   }
-#endif
   PyObject* const dtypes = Py_BuildValue("(ssss)", "float32", "float64", "bfloat16", "float16");
   if (dtypes == nullptr || PyModule_AddObject(module, "DTYPES", dtypes) < 0) {
     Py_XDECREF(dtypes);

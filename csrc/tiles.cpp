@@ -38,13 +38,18 @@ void transpose(std::uint64_t (&words)[kCell]) {
 // which the processor does not guess.
 class Fetch {
  public:
-  Fetch(const char* const start, const std::int64_t row_bytes, const std::int64_t step_bytes, const std::int64_t rows)
-      : row_(start), step_(step_bytes), lines_((row_bytes + kLine - 1) / kLine), total_(rows * lines_) {}
+  // `run` elements, `gap` bytes apart, in each of `rows` rows, `step` bytes apart.
+  Fetch(const void* const start, const std::int64_t run, const std::int64_t gap, const std::int64_t rows, const std::int64_t step)
+      : row_(static_cast<const char*>(start)),
+        next_(std::max(kLine, gap)),
+        step_(step),
+        lines_((run * gap + next_ - 1) / next_),
+        total_(rows * lines_) {}
 
   // Up to part `part` of `parts`.
   void advance(const std::int64_t part, const std::int64_t parts) {
     for (const std::int64_t end = total_ * part / parts; done_ < end; ++done_) {
-      __builtin_prefetch(row_ + line_ * kLine);
+      __builtin_prefetch(row_ + line_ * next_);
       if (++line_ == lines_) {
         line_ = 0;
         row_ += step_;
@@ -55,7 +60,7 @@ class Fetch {
  private:
   static constexpr std::int64_t kLine = 64;
   const char* row_;
-  const std::int64_t step_, lines_, total_;
+  const std::int64_t next_, step_, lines_, total_;
   std::int64_t line_ = 0, done_ = 0;
 };
 
@@ -90,8 +95,7 @@ class Tile {
  private:
   // Fills drawn_: word `word` of column i holds coins 64 * word ... of memory position i.
   void draw(const Place& place, const std::int64_t coins, const std::int64_t run) {
-    Fetch fetch(static_cast<const char*>(task_.from(place.src)), run * inner_.src * task_.bytes, along_.src * task_.bytes,
-                coins);
+    Fetch fetch(task_.from(place.src), run, inner_.src * task_.bytes, coins, along_.src * task_.bytes);
     if (one_draw_) {
       draw_at_once(place.coin, coins, run, fetch);
       return;

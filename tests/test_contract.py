@@ -469,3 +469,17 @@ def flat(value: Any) -> list[Any]:
     if isinstance(value, dict):
         value = list(value.values())
     return [leaf for part in value for leaf in flat(part)] if isinstance(value, (tuple, list)) else [value]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.ones(3), torch.tensor(7.9), 0, 1.0, 0.0, 0.0, (1,), 0), "key must be a 0-d int64 tensor, got 0-d"),
+        ((torch.arange(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1,), 0), "input must be float16, .* got torch.int64"),
+        ((torch.ones(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1, 1), 0), "steps must be 1 numbers, .* got 2"),
+    ],
+)
+def test_the_operator_refuses_what_it_cannot_run(arguments, message):
+    """dropkit::drop_v1 is public through torch.ops: wrong input is an error that names the argument."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        torch.ops.dropkit.drop_v1(*arguments)

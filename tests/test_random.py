@@ -1,6 +1,8 @@
 """Keys: drawn, given, derived."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import oracle
@@ -95,6 +97,31 @@ def test_the_default_generator_is_left_alone():
     random.draw(torch.Generator())
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_key_is_taken_as_it_is():
+    """What happens to a key tensor after the call does not reach the backward pass."""
+    for inplace in (False, True):
+        x, key = torch.ones(64, requires_grad=True), random.key(7)
+
+        y = dropout(x * 1, key=key, inplace=inplace)
+        key.add_(1)
+        y.sum().backward()
+
+        assert torch.equal(x.grad, y.detach())
+
+
+def test_dropkit_can_be_imported_under_a_mode():
+    """Importing makes no tensor, so a mode that is active then does not stay."""
+    code = """
+from torch._subclasses.fake_tensor import FakeTensorMode
+with FakeTensorMode():
+    import dropkit.functional
+import torch
+assert dropkit.functional.dropout(torch.ones(64)).sum() > 0
+"""
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,26 @@ def test_installed_restores_what_was():
     assert "Mul" in F.dropout(torch.ones(3, requires_grad=True)).grad_fn.name()
 
 
+def test_installed_blocks_may_overlap():
+    """The last block to end gives torch its dropout back, in whatever order they began."""
+    first, second = dropkit.installed(), dropkit.installed()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert "Drop" in F.dropout(torch.ones(3, requires_grad=True)).grad_fn.name()
+
+    second.__exit__(None, None, None)
+
+    assert "Mul" in F.dropout(torch.ones(3, requires_grad=True)).grad_fn.name()
+
+
+def test_below_autograd_nothing_is_recorded():
+    """A caller that differentiates by itself, as torch's own C++ does, gets no graph from the operator."""
+    x = torch.ones(3, requires_grad=True)
+    with dropkit.installed(), torch._C._AutoDispatchBelowAutograd():
+        assert not torch.dropout(x, 0.5, True).requires_grad
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -283,6 +303,20 @@ def test_run_changes_the_kernels_alone(how, tmp_path: Path):
     assert "MulBackward0" in plain.stdout
     assert ours.stdout == plain.stdout.replace("MulBackward0", "_DropBackward")
     assert ours.stderr == plain.stderr
+
+
+def test_run_follows_no_link_and_shows_no_frame_of_its_own(tmp_path: Path):
+    """__file__ of a linked script is the link; a script that does not compile shows its own error alone."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "script.py").write_text("import sys; print(__file__, sys.path[0])")
+    (tmp_path / "link.py").symlink_to(tmp_path / "real" / "script.py")
+    (tmp_path / "wrong.py").write_text("x = = 1\n")
+    for script in ("link.py", "wrong.py"):
+        plain, ours = (
+            subprocess.run([sys.executable, *start, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+            for start in ([], ["-m", "dropkit", "run"])
+        )
+        assert (ours.returncode, ours.stdout, ours.stderr) == (plain.returncode, plain.stdout, plain.stderr)
 
 
 def test_run_names_a_script_that_is_not_there():

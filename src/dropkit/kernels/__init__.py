@@ -71,17 +71,13 @@ def why_slow(device: str) -> str | None:
     return "; ".join(kernel.missing for kernel in own if kernel.missing) or "no kernel was written for this device"
 
 
+# Looking the kernel of a device up takes 0.3 us, which a CPU call need not.
+_on_cpu = cpu.drop if cpu.missing is None else None
+
+
 def drop(
     output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
 ) -> None:
     """Write every element of `output` by the best kernel of its device."""
-    kernel_for(input.device.type).drop(output, input, key, values, steps, base)
-
-
-if cpu.missing is None:
-    _any_device = drop
-
-    def drop(
-        output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
-    ) -> None:
-        (cpu.drop if input.is_cpu else _any_device)(output, input, key, values, steps, base)
+    run = _on_cpu if _on_cpu is not None and input.is_cpu else kernel_for(input.device.type).drop
+    run(output, input, key, values, steps, base)

@@ -65,13 +65,13 @@ def use_level(name: str) -> None:
 
 def detail() -> str:
     able = [name for name, runs_here in levels().items() if runs_here]
-    forced = f", held below {able[0]} by {LEVEL}" if able and level() != able[0] else ""
+    forced = f", chosen instead of {able[0]}" if able and level() != able[0] else ""
     return f"{level()}{forced}; {_threads}"
 
 
 def _torch_parallel_for() -> int | None:
     """Address of libtorch's exported thread pool entry (torch >= 2.10); None where it cannot be found."""
-    name = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
+    name = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
         return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value

@@ -57,6 +57,7 @@ def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] 
     The element at some coordinates uses coin `base + sum(coordinate * step)`; `steps` None means one coin an element in
     row-major order.
     """
+    key = _own(key)
     if (input.requires_grad and torch.is_grad_enabled()) or _forward_ad._current_level >= 0:
         return _apply_drop(input, (key, values, steps, base))
     output = torch.empty_like(input)
@@ -67,7 +68,8 @@ def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] 
 def drop_(
     input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0
 ) -> Tensor:
-    """`drop` in place. Whatever is wrong is raised before anything is written."""
+    """`drop` in place. Whatever torch forbids is raised before anything is written."""
+    key = _own(key)
     refuse_in_place(input)
     if _forward_ad._current_level >= 0:
         # A Function would have to write the tangent in place too, which torch cannot tell of a batched one.
@@ -78,6 +80,13 @@ def drop_(
         torch.autograd.graph.increment_version(input)
     kernels.drop(input, input, key, values, steps, base)
     return input
+
+
+def _own(key: Tensor | int) -> Tensor | int:
+    """The key as it is now: backward must not see what the caller does to the tensor later."""
+    if not isinstance(key, Tensor):
+        return key
+    return int(key) if key.is_cpu else key.clone()
 
 
 def refuse_in_place(input: Tensor) -> None:

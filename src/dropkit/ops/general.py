@@ -50,6 +50,12 @@ def drop_(
 def _run(
     input: Tensor, key: Tensor, threshold: int, scale: float, shift: float, fill: float, steps: Sequence[int], base: int
 ) -> Tensor:
+    if input.dtype not in kernels.FLOATS:
+        raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
+    if key.dtype != torch.int64 or key.dim() != 0:
+        raise TypeError(f"key must be a 0-d int64 tensor, got {key.dim()}-d {key.dtype}")
+    if len(steps) != input.dim():
+        raise ValueError(f"steps must be {input.dim()} numbers, one for each dimension, got {len(steps)}")
     output = torch.empty_like(input)
     kernels.drop(output, input, key, Values(threshold, scale, shift, fill), steps, base)
     return output

@@ -22,6 +22,8 @@ from dropkit.ops import eager
 
 _lock = threading.Lock()
 _library: torch.library.Library | None = None
+# Who wants it: `install` until `uninstall`, and so many `with installed()` blocks.
+_asked, _blocks = False, 0
 
 
 def install() -> None:
@@ -31,6 +33,7 @@ def install() -> None:
     `nn.TransformerEncoderLayer`, `nn.MultiheadAttention`, `F.scaled_dot_product_attention`, `nn.LSTM`, `nn.GRU` and
     `nn.RNN`. Arguments, errors, `train`/`eval` and seeds mean what they mean in torch; the masks for a seed are
     dropkit's. `torch.native_dropout`, which returns its mask, stays torch's. Installing twice is installing once.
+    Processes that are spawned, not forked, begin without it.
 
     Example:
         >>> dropkit.install()
@@ -39,41 +42,55 @@ def install() -> None:
         torch.Size([1, 4, 16])
         >>> dropkit.uninstall()
     """
-    global _library
+    global _asked
     with _lock:
-        if _library is not None:
-            return
-        _library = torch.library.Library("aten", "IMPL")
-        for layer in LAYERS:
-            if layer.aten is not None:
-                _take_over(_library, layer, layer.aten, inplace=False)
-                _take_over(_library, layer, layer.aten + "_", inplace=True)
+        _asked = True
+        _follow()
 
 
 def uninstall() -> None:
-    """Give torch its dropout back. Does nothing where nothing is installed."""
-    global _library
+    """Give torch its dropout back, once no `with installed()` block is left; where nothing is installed do nothing."""
+    global _asked
     with _lock:
-        if _library is not None:
-            _library._destroy()
-            _library = None
+        _asked = False
+        _follow()
 
 
 @contextmanager
 def installed() -> Generator[None]:
-    """`install` for the length of a `with` block; afterwards things are as they were before it.
+    """`install` for the length of a `with` block. Blocks may overlap, in one thread or in several.
 
     Example:
         >>> with dropkit.installed():
         ...     y = torch.nn.functional.dropout(torch.ones(4))
     """
-    before = _library is not None
-    install()
+    _enter(1)
     try:
         yield
     finally:
-        if not before:
-            uninstall()
+        _enter(-1)
+
+
+def _enter(blocks: int) -> None:
+    global _blocks
+    with _lock:
+        _blocks += blocks
+        _follow()
+
+
+def _follow() -> None:
+    """Bring the dispatcher to what is wanted. The caller holds the lock."""
+    global _library
+    wanted = _asked or _blocks > 0
+    if wanted and _library is None:
+        _library = torch.library.Library("aten", "IMPL")
+        for layer in LAYERS:
+            if layer.aten is not None:
+                _take_over(_library, layer, layer.aten, inplace=False)
+                _take_over(_library, layer, layer.aten + "_", inplace=True)
+    elif not wanted and _library is not None:
+        _library._destroy()
+        _library = None
 
 
 def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace: bool) -> None:
@@ -84,8 +101,12 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
             return _torchs_own(original, input, p, train)
         return layer.drop(input, p, train, inplace)
 
-    for key in ("CPU", "AutogradCPU"):
-        library.impl(name, kernel, key)
+    def below_autograd(input: Tensor, p: float, train: bool) -> Any:
+        with torch.no_grad():
+            return kernel(input, p, train)
+
+    library.impl(name, kernel, "AutogradCPU")
+    library.impl(name, below_autograd, "CPU")
 
 
 def _torchs_own(operator: torch._ops.OpOverload, *arguments: Any) -> Any:

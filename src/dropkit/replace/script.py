@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
@@ -23,18 +24,17 @@ def run_script(path: str, arguments: Sequence[str]) -> None:
     """
     source = Path(path).read_bytes()
     arguments = [path, *arguments]
-    path = str(Path(path).resolve())
-    code = compile(source, path, "exec", dont_inherit=True)
+    path = os.path.abspath(path)
     install()
     main = ModuleType("__main__")
-    vars(main).update(
-        __file__=path, __builtins__=__builtins__, __loader__=SourceFileLoader("__main__", path), __cached__=None
-    )
+    loader = SourceFileLoader("__main__", path)
+    vars(main).update(__file__=path, __builtins__=__builtins__, __loader__=loader, __cached__=None)
     sys.argv[:] = arguments
-    sys.path[0] = str(Path(path).parent)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.path.dirname(os.path.realpath(path))
     sys.modules["__main__"] = main
     try:
-        exec(code, vars(main))
+        exec(compile(source, path, "exec", dont_inherit=True), vars(main))
     except BaseException:
         _begin_tracebacks_in(path)
         raise
@@ -48,7 +48,8 @@ def _begin_tracebacks_in(path: str) -> None:
         frame = traceback
         while frame is not None and frame.tb_frame.f_code.co_filename != path:
             frame = frame.tb_next
-        error.__traceback__ = frame or traceback
-        hook(kind, error, frame or traceback)
+        # No frame of the script: it did not compile.
+        error.__traceback__ = frame
+        hook(kind, error, frame)
 
     sys.excepthook = from_the_script
