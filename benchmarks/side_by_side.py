@@ -6,15 +6,17 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dropkit.kernels import cpu
 
 Work = Callable[[], object]
+Within = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +40,36 @@ class Row:
         return "yes" if (self.ratio >= float(number) if sign == ">=" else self.ratio <= float(number)) else "NO"
 
 
-def compare(ours: Work, theirs: Work, runs: int = 9, seconds: float = 2e-3) -> tuple[float, float]:
-    """Median seconds a call of each, of `runs` samples taken in turn, each as many calls as last `seconds`."""
-    works = (ours, theirs)
-    repeats = [max(1, round(seconds / _once(work))) for work in works]
+def compare(
+    ours: Work, theirs: Work, runs: int = 9, seconds: float = 2e-3, within: Within = nullcontext
+) -> tuple[float, float]:
+    """Median seconds a call of each, of `runs` samples taken in turn, each as many calls as last `seconds`.
+
+    Ours runs `within` a context, which is entered and left outside of what is timed.
+    """
+    works: tuple[tuple[Work, Within], ...] = ((ours, within), (theirs, nullcontext))
+    repeats: list[int] = []
+    for work, context in works:
+        with context():
+            repeats.append(max(1, round(seconds / _once(work))))
     samples: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
-        for work, repeat, taken in zip(works, repeats, samples, strict=True):
-            begin = time.perf_counter()
-            for _ in range(repeat):
-                work()
-            taken.append((time.perf_counter() - begin) / repeat)
+        for (work, context), repeat, taken in zip(works, repeats, samples, strict=True):
+            with context():
+                begin = time.perf_counter()
+                for _ in range(repeat):
+                    work()
+                taken.append((time.perf_counter() - begin) / repeat)
     return statistics.median(samples[0]), statistics.median(samples[1])
 
 
-def faster(case: str, ours: Work, theirs: Work, target: str = "", **how: float) -> Row:
+def faster(case: str, ours: Work, theirs: Work, target: str = "", **how: Any) -> Row:
     """How many times faster ours is."""
     mine, other = compare(ours, theirs, **how)
     return Row(case, pretty(mine), pretty(other), other / mine, target)
 
 
-def relative(case: str, ours: Work, theirs: Work, target: str = "", **how: float) -> Row:
+def relative(case: str, ours: Work, theirs: Work, target: str = "", **how: Any) -> Row:
     """Our time as a multiple of the other's."""
     mine, other = compare(ours, theirs, **how)
     return Row(case, pretty(mine), pretty(other), mine / other, target)
