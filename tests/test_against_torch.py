@@ -228,7 +228,7 @@ DIFFERENCES = (
         Call(history="inference", dtype=torch.float8_e4m3fn, p="1", inplace="True"),
         lambda layer, call, seen: (
             call.dtype == torch.float8_e4m3fn
-            and call.history != "subclass"
+            and call.history == "inference"
             and everything_drops(call, seen)
             and expected(layer, as_float(call)).error
         ),

@@ -127,20 +127,28 @@ class Layer:
             if given is not None:
                 raise NotImplementedError(f"{name} must be None for {kind}, got {given}")
         plain = input.layout is torch.strided and not input.is_nested
+        if p == 1 and plain and not input.is_quantized:
+            return _zeroed(input, inplace)
         if p == 1 and input.is_sparse:
             # torch returns uninitialised memory.
             raise NotImplementedError(f"input must be dense, got a tensor of layout {input.layout}")
-        if p == 1 and inplace and plain and eager.serves(input):
-            eager.refuse_in_place(input)
-        if p == 1 and plain and input.is_complex():
-            # torch multiplies by 0, and NaN times 0 is NaN.
-            output = torch.where(torch.ones_like(input, dtype=torch.bool), torch.zeros_like(input), input)
-        else:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=r"dropout\dd: Received")  # `check` has said so
-                # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.
-                output = self.torch_function(input, p, True, inplace and not plain)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"dropout\dd: Received")  # `check` has said so
+            # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.
+            output = self.torch_function(input, p, True, inplace and not plain)
         return input.copy_(output) if inplace and plain else output
+
+
+def _zeroed(input: Tensor, inplace: bool) -> Tensor:
+    """Integers and complex numbers at p = 1."""
+    if inplace and eager.serves(input):
+        eager.refuse_in_place(input)
+    zero = torch.zeros((), dtype=input.dtype, device=input.device)
+    if not input.is_complex():
+        return input.mul_(zero) if inplace else input.mul(zero)
+    # torch multiplies here too, and NaN times 0 is NaN.
+    output = torch.where(torch.ones_like(input, dtype=torch.bool), zero, input)
+    return input.copy_(output) if inplace else output
 
 
 @lru_cache(maxsize=1024)
