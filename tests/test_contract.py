@@ -474,7 +474,10 @@ def flat(value: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.ones(3), torch.tensor(7.9), 0, 1.0, 0.0, 0.0, (1,), 0), "key must be a 0-d int64 tensor, got 0-d"),
+        (
+            (torch.ones(3), torch.tensor(7.9), 0, 1.0, 0.0, 0.0, (1,), 0),
+            "key must be an int64 tensor, 0-d or of the input's first sizes, got torch.float32",
+        ),
         ((torch.arange(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1,), 0), "input must be float16, .* got torch.int64"),
         ((torch.ones(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1, 1), 0), "steps must be 1 numbers, .* got 2"),
     ],

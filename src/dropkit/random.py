@@ -12,12 +12,11 @@ import threading
 import torch
 from torch import Generator, Tensor
 
-from dropkit.kernels import reference
-
-# The range of a drawn key. torch's ranges end before their upper bound, so one key in 2**64 is never drawn.
-_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
-_WORD = 0xFFFFFFFF
-_FEISTEL_ROUNDS = 4
+from dropkit.ops import eager
+from dropkit.ops.draw import HIGHEST, LOWEST
+from dropkit.ops.draw import draw as draw_seen
+from dropkit.ops.fold_in import fold_in as fold_in_here
+from dropkit.ops.fold_in import fold_in_seen
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -52,8 +51,9 @@ def draw(generator: Generator | None = None, device: torch.device | str | None =
     """
     if device is None:
         device = "cpu" if generator is None else generator.device
-    # Not `random_`: vmap gives each of its slices a key only where a new tensor is returned.
-    return torch.randint(_LOWEST, _HIGHEST, (), dtype=torch.int64, device=device, generator=generator)
+    if generator is None and eager.watched():
+        return draw_seen(torch.device(device))
+    return torch.randint(LOWEST, HIGHEST, (), dtype=torch.int64, device=device, generator=generator)
 
 
 def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
@@ -88,11 +88,7 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
     for tensor, name in ((key, "key"), (n, "n")):
         if tensor.dtype != torch.int64:
             raise TypeError(f"{name} must be an int64 tensor or an int, got a tensor of {tensor.dtype}")
-    left, right = (n >> 32) & _WORD, n & _WORD
-    zero, one = torch.zeros_like(right), torch.ones_like(right)
-    for r in range(_FEISTEL_ROUNDS):
-        left, right = right, left ^ reference.philox((right, zero, one * r, one), key)[0]
-    return (left << 32) | right
+    return (fold_in_seen if eager.watched() else fold_in_here)(key, n)
 
 
 def split(key: Tensor | int, num: int = 2) -> Tensor:
@@ -117,7 +113,7 @@ def signed(number: int, name: str) -> int:
     """The 64 bits of `number` as torch holds them."""
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f"{name} must be an int or an int64 tensor, got {type(number).__name__}")
-    if not _LOWEST <= number < 2**64:
+    if not LOWEST <= number < 2**64:
         raise ValueError(f"{name} must fit 64 bits, in [-2**63, 2**64), got {number}")
     return number - 2**64 if number >= 2**63 else number
 
@@ -164,7 +160,7 @@ def draw_int(generator: Generator | None = None) -> int:
     except AttributeError:
         tensor = _drawn.begin()
     if generator is None:
-        tensor.random_(_LOWEST, _HIGHEST)
+        tensor.random_(LOWEST, HIGHEST)
     else:
-        tensor.random_(_LOWEST, _HIGHEST, generator=generator)
+        tensor.random_(LOWEST, HIGHEST, generator=generator)
     return _drawn.bits.value

@@ -59,3 +59,7 @@ def alpha(p: float) -> Values:
     scale = 1 / math.sqrt((SATURATION * SATURATION * p + 1) * (1 - p))
     shift = SATURATION * scale * p
     return Values(threshold(p), scale, shift, shift - SATURATION * scale)
+
+
+# By the name that operators carry in their arguments.
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in (inverted, alpha)}

@@ -19,6 +19,7 @@ from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.values import Rule, Values
 from dropkit.ops import eager, general
+from dropkit.ops.draw import draw
 
 Unit = tuple[int, ...]
 
@@ -59,7 +60,7 @@ class Layer:
     def __call__(
         self,
         input: Tensor,
-        p: float,
+        p: float | Tensor,
         training: bool,
         inplace: bool,
         generator: Generator | None,
@@ -68,17 +69,18 @@ class Layer:
         """The functional form, from its arguments to its result."""
         if has_torch_function_unary(input):
             return self._ask_subclass(input, p=p, training=training, inplace=inplace, generator=generator, key=key)
-        check_probability(p)
+        scheduled = isinstance(p, Tensor) and not eager.serves(p)
+        (check_schedule if scheduled else check_probability)(p)
         if self.check is not None:
             self.check(input)
-        if type(p) is not float or type(training) is not bool or not isinstance(input, Tensor):
+        if type(training) is not bool or not isinstance(input, Tensor) or (type(p) is not float and not scheduled):
             p, training = self._as_torch_reads(input, p, training, inplace)
         return self.drop(input, p, training, inplace, generator, key)
 
     def drop(
         self,
         input: Tensor,
-        p: float,
+        p: float | Tensor,
         training: bool,
         inplace: bool,
         generator: Generator | None = None,
@@ -87,22 +89,35 @@ class Layer:
         """The call below the checks of `torch.nn.functional`: what an operator of torch's own would do."""
         if key is not None:
             key = random.checked(key, generator)
-        if not training or p == 0 or input.numel() == 0:
+        if not training or (not isinstance(p, Tensor) and p == 0) or input.numel() == 0:
             return input
         if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             return self._leave_to_torch(input, p, inplace, generator, key)
-        ordinary = eager.serves(input)
+        if isinstance(p, Tensor) or not eager.serves(input):
+            return self._drop_watched(input, p, inplace, generator, key)
         steps = None
         if p == 1:
             key = 0
         elif self.unit is not None:
             steps = _steps(self.unit(input))
         if key is None:
-            key = random.draw_int(generator) if ordinary and input.is_cpu else random.draw(generator, input.device)
-        # A compiler sees through `lru_cache`, with a warning.
-        values = _cached_values(self.rule, p) if ordinary else self.rule(p)
-        way = eager if ordinary else general
-        return (way.drop_ if inplace else way.drop)(input, key, values, steps)
+            key = random.draw_int(generator) if input.is_cpu else random.draw(generator, input.device)
+        return (eager.drop_ if inplace else eager.drop)(input, key, _cached_values(self.rule, p), steps)
+
+    def _drop_watched(
+        self, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
+    ) -> Tensor:
+        """By operators, which compilers, transforms and modes see."""
+        whole = not isinstance(p, Tensor) and p == 1
+        values = general.Scheduled(p, self.rule.__name__) if isinstance(p, Tensor) else self.rule(p)
+        steps = None if self.unit is None or whole else _steps(self.unit(input))
+        if whole:
+            key = 0
+        elif key is None and generator is None:
+            key = draw(input.device, p if isinstance(p, Tensor) else None)
+        elif key is None:
+            key = random.draw(generator, input.device)
+        return (general.drop_ if inplace else general.drop)(input, key, values, steps)
 
     def _ask_subclass(self, input: Tensor, **arguments: Any) -> Tensor:
         """Subclasses and modes see the call that they would see from torch."""
@@ -119,7 +134,7 @@ class Layer:
         return float(p), bool(training)
 
     def _leave_to_torch(
-        self, input: Tensor, p: float, inplace: bool, generator: Generator | None, key: Tensor | int | None
+        self, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
     ) -> Tensor:
         """Integers, complex numbers, sparse, quantised and nested tensors: torch's answer, which is mostly an error."""
         kind = f"{input.layout} tensors of {input.dtype}"
@@ -164,6 +179,19 @@ def check_probability(p: Any) -> None:
     """
     if p < 0.0 or p > 1.0 or p != p:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def check_schedule(p: Tensor) -> None:
+    """Raises unless `p` can be read as a rate each time a compiled graph runs; its value is checked then.
+
+    Raises:
+        TypeError: `p` is not a floating 0-d tensor, or it requires grad.
+    """
+    if p.dim() != 0 or not p.is_floating_point() or p.requires_grad:
+        raise TypeError(
+            f"p must be a number or a 0-d floating tensor that does not require grad, got {p.dtype} of "
+            f"{tuple(p.shape)}, requires_grad={p.requires_grad}"
+        )
 
 
 def warn_unless_channels(input: Tensor, name: str, spatial: int) -> None:

@@ -40,15 +40,17 @@ def serves(input: Tensor) -> bool:
     Not a subclass, mode, transform or tracer, nor a tensor that is lazily negated, zero or batched.
     """
     return (
-        not is_dynamo_compiling()
+        not watched()
         and type(input) in _TYPES
-        and _transform() is None
-        and not _modes()
         and not input.is_neg()
         and not input._is_zerotensor()
         and not _legacy_batched(input)
-        and _tracing() is None
     )
+
+
+def watched() -> bool:
+    """Whether a compiler, transform, mode or tracer wants to see the operators that run, whatever their input."""
+    return is_dynamo_compiling() or _transform() is not None or bool(_modes()) or _tracing() is not None
 
 
 def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0) -> Tensor:

@@ -1,63 +1,115 @@
-"""The long way: an operator that every mode of torch sees and can transform.
+"""The long way: operators that every mode of torch sees and can transform.
 
-`dropkit::drop_v1` carries the version of the mask specification in its name, so that what was compiled or exported for
-one version never runs under another. Its coins are an affine map of the coordinates, which is closed under vmap: a new
-dimension has step 0.
+They carry the version of the mask specification in their names, so that what was compiled or exported for one version
+never runs under another. Their coins are an affine map of the coordinates, and their key may have the input's leading
+dimensions; both are closed under vmap, which adds a dimension with step 0 and, where keys differ, a key for each slice.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 
 from dropkit import kernels
 from dropkit.kernels.reference import row_major
-from dropkit.kernels.values import Values
+from dropkit.kernels.values import RULES, Values
 
-_SCHEMA = (
-    "(Tensor input, Tensor key, int threshold, float scale, float shift, float fill, SymInt[] steps, SymInt base)"
-    " -> Tensor"
-)
+_forward_ad = cast("Any", forward_ad)
 
-# Kept alive: the operator goes when its library does.
-_library = torch.library.Library("dropkit", "DEF")
-_library.define("drop_v1" + _SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+_transformed = cast("Callable[[], bool]", cast("Any", torch._C)._are_functorch_transforms_active)
 
 
-def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0) -> Tensor:
+class Scheduled(NamedTuple):
+    """The values of a rate that is read when the operator runs: a 0-d tensor, so that a new rate is no new graph."""
+
+    p: Tensor
+    rule: str
+    constants: bool = True  # false for the gradient, which has neither shift nor fill
+
+    @property
+    def gradient(self) -> Scheduled:
+        return self._replace(constants=False)
+
+    def read(self) -> Values:
+        p = self.p.item()
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        values = RULES[self.rule](p)
+        return values if self.constants else values.gradient
+
+
+# Kept alive: the operators go when their library does.
+_library = torch.library.Library("dropkit", "FRAGMENT")
+_VALUES = {
+    Values: ("drop_v1", "int threshold, float scale, float shift, float fill"),
+    Scheduled: ("drop_at_v1", "Tensor p, str rule, bool constants"),
+}
+for _name, _values in _VALUES.values():
+    _library.define(
+        f"{_name}(Tensor input, Tensor key, {_values}, SymInt[] steps, SymInt base) -> Tensor",
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
+
+
+def drop(
+    input: Tensor,
+    key: Tensor | int,
+    values: Values | Scheduled,
+    steps: Sequence[int] | None = None,
+    base: int = 0,
+) -> Tensor:
     """Dropout by `values` with the coins of `key`; see `dropkit.ops.eager.drop`."""
     if not isinstance(key, Tensor):
         key = torch.tensor(key, dtype=torch.int64, device=input.device)
     steps = row_major(input.shape) if steps is None else tuple(steps)
-    numbers = values.threshold, values.scale, values.shift, values.fill
-    if is_dynamo_compiling():
-        return torch.ops.dropkit.drop_v1(input, key, *numbers, steps, base)
-    return _apply(input, key, *numbers, steps, base)
+    if isinstance(values, Values):
+        return torch.ops.dropkit.drop_v1(input, key, *values, steps, base)
+    return torch.ops.dropkit.drop_at_v1(input, key, *values, steps, base)
 
 
 def drop_(
-    input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0
+    input: Tensor,
+    key: Tensor | int,
+    values: Values | Scheduled,
+    steps: Sequence[int] | None = None,
+    base: int = 0,
 ) -> Tensor:
     """`drop` in place."""
     return input.copy_(drop(input, key, values, steps, base))
 
 
-@torch.library.impl(_library, "drop_v1", "CompositeExplicitAutograd")
-def _run(
-    input: Tensor, key: Tensor, threshold: int, scale: float, shift: float, fill: float, steps: Sequence[int], base: int
-) -> Tensor:
+def _kind(numbers: Sequence[Any]) -> type[Values] | type[Scheduled]:
+    return Values if len(numbers) == len(Values._fields) else Scheduled
+
+
+def _operator(inputs: Sequence[Any]) -> Callable[..., Tensor]:
+    return getattr(torch.ops.dropkit, _VALUES[_kind(inputs[2:-2])][0])
+
+
+def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
+    """Both operators, on memory. `key` has one value for each place in the leading dimensions that it has."""
+    *numbers, steps, base = arguments
+    values = _kind(numbers)(*numbers)
     if input.dtype not in kernels.FLOATS:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
-    if key.dtype != torch.int64 or key.dim() != 0:
-        raise TypeError(f"key must be a 0-d int64 tensor, got {key.dim()}-d {key.dtype}")
+    if key.dtype != torch.int64 or key.shape != input.shape[: key.dim()]:
+        raise TypeError(
+            f"key must be an int64 tensor, 0-d or of the input's first sizes, got {key.dtype} of {tuple(key.shape)}"
+        )
     if len(steps) != input.dim():
         raise ValueError(f"steps must be {input.dim()} numbers, one for each dimension, got {len(steps)}")
+    if isinstance(values, Scheduled):
+        values = values.read()
     output = torch.empty_like(input)
-    kernels.drop(output, input, key, Values(threshold, scale, shift, fill), steps, base)
+    for place in itertools.product(*map(range, key.shape)):
+        first = base + sum(coordinate * step for coordinate, step in zip(place, steps, strict=False))
+        kernels.drop(output[place], input[place], key[place], values, steps[key.dim() :], first)
     return output
 
 
@@ -67,26 +119,33 @@ def _fake(input: Tensor, *_: Any) -> Tensor:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, key, *numbers, steps, base = inputs
-    ctx.save_for_backward(key)
-    ctx.save_for_forward(key)
-    ctx.coins = Values(*numbers).gradient, steps, base
+    saved = [key, *(number for number in numbers if isinstance(number, Tensor))]
+    ctx.save_for_backward(*saved)
+    ctx.save_for_forward(*saved)
+    ctx.numbers = [None if isinstance(number, Tensor) else number for number in numbers]
+    ctx.where = steps, base
 
 
 def _gradient(ctx: Any, grad: Tensor) -> Tensor:
-    (key,) = ctx.saved_tensors
-    return drop(grad, key, *ctx.coins)
+    key, *tensors = ctx.saved_tensors
+    numbers = [tensors.pop() if number is None else number for number in ctx.numbers]
+    return drop(grad, key, _kind(numbers)(*numbers).gradient, *ctx.where)
 
 
-class _Drop(torch.autograd.Function):
+class _Drop(torch.autograd.function._SingleLevelFunction):
+    """The derivatives at one level of autograd; torch.func has a level for each of its transforms."""
+
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
-        return torch.ops.dropkit.drop_v1(*inputs)
+        # A Function runs its forward without gradients, which the next level may want.
+        with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad(), _forward_ad._set_fwd_grad_enabled(True):
+            return _operator(inputs)(*inputs)
 
     setup_context = staticmethod(_setup_context)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return (_gradient(ctx, grads[0]),) + (None,) * 7
+        return _gradient(ctx, grads[0]), *(None,) * (len(ctx.needs_input_grad) - 1)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -95,15 +154,33 @@ class _Drop(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
         input, key, *numbers, steps, base = inputs
-        input_dim, key_dim = in_dims[:2]
-        if key_dim is None:
-            assert input_dim is not None  # otherwise vmap would not have asked
-            return _apply(input.movedim(input_dim, 0), key, *numbers, (0, *steps), base), 0
-        slices = [input] * info.batch_size if input_dim is None else input.unbind(input_dim)
-        pairs = zip(slices, key.unbind(key_dim), strict=True)
-        return torch.stack([_apply(slice, own, *numbers, steps, base) for slice, own in pairs]), 0
+        input_dim, key_dim, *others = in_dims[: 2 + len(numbers)]
+        if any(dim is not None for dim in others):
+            raise NotImplementedError("p must be the same for all slices under vmap, got one for each")
+        if key_dim is not None or key.dim():
+            key = _first(key, key_dim, info.batch_size)
+        inputs = _first(input, input_dim, info.batch_size), key, *numbers, (0, *steps), base
+        return _operator(inputs)(*inputs), 0
 
 
-_apply = cast("Callable[..., Tensor]", _Drop.apply)
-torch.library.register_fake("dropkit::drop_v1", _fake, lib=_library)
-torch.library.register_autograd("dropkit::drop_v1", _Drop.backward, setup_context=_setup_context, lib=_library)
+def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """The batch dimension in front, shared where there is none."""
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _differentiable(*inputs: Any) -> Tensor:
+    """The operators above memory: torch's way of registering a gradient has neither torch.func nor forward mode."""
+    # A graph that a compiler runs enters forward mode where Python does not see it; torch.func's levels it does.
+    forward_mode = _forward_ad._current_level >= 0 or _transformed()
+    if forward_mode or (inputs[0].requires_grad and torch.is_grad_enabled()):
+        with enable_single_level_autograd_function():
+            return cast("Any", _Drop).apply(*inputs)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _operator(inputs)(*inputs)
+
+
+for _name, _ in _VALUES.values():
+    torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_run)
+    torch.library.impl(_library, _name, "Autograd")(_differentiable)
+    torch.library.register_fake(f"dropkit::{_name}", _fake, lib=_library)
+    torch.library.register_vmap(f"dropkit::{_name}", _Drop.vmap, lib=_library)
