@@ -13,10 +13,10 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.ops import eager
-from dropkit.ops.draw import HIGHEST, LOWEST
 from dropkit.ops.draw import draw as draw_seen
 from dropkit.ops.fold_in import fold_in as fold_in_here
 from dropkit.ops.fold_in import fold_in_seen
+from dropkit.ops.inductor import HIGHEST, LOWEST
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:

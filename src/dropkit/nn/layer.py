@@ -70,11 +70,15 @@ class Layer:
         if has_torch_function_unary(input):
             return self._ask_subclass(input, p=p, training=training, inplace=inplace, generator=generator, key=key)
         scheduled = isinstance(p, Tensor) and not eager.serves(p)
-        (check_schedule if scheduled else check_probability)(p)
+        if scheduled:
+            check_schedule(p)
+        else:
+            check_probability(p)
         if self.check is not None:
             self.check(input)
         if type(training) is not bool or not isinstance(input, Tensor) or (type(p) is not float and not scheduled):
-            p, training = self._as_torch_reads(input, p, training, inplace)
+            read, training = self._as_torch_reads(input, 0.5 if scheduled else p, training, inplace)
+            p = p if scheduled else read
         return self.drop(input, p, training, inplace, generator, key)
 
     def drop(
@@ -181,7 +185,7 @@ def check_probability(p: Any) -> None:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
-def check_schedule(p: Tensor) -> None:
+def check_schedule(p: Any) -> None:
     """Raises unless `p` can be read as a rate each time a compiled graph runs; its value is checked then.
 
     Raises:

@@ -19,10 +19,10 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental import proxy_tensor
 from torch.utils.checkpoint import CheckpointPolicy
 
-_SCHEMA = "(SymInt[] size, *, Device device, Tensor? p=None, Tensor? after=None) -> Tensor"
+from dropkit.ops import inductor
+from dropkit.ops.inductor import HIGHEST, LOWEST
 
-# The range of a drawn key. torch's ranges end before their upper bound, so one key in 2**64 is never drawn.
-LOWEST, HIGHEST = -(2**63), 2**63 - 1
+_SCHEMA = "(SymInt[] size, *, Device device, Tensor? p=None, Tensor? after=None) -> Tensor"
 
 # Kept alive: the operator goes when its library does.
 _library = torch.library.Library("dropkit", "FRAGMENT")
@@ -82,6 +82,7 @@ def _record(
     after: Tensor | None = None,
 ) -> Tensor:
     """Write a draw into the graph that `mode` records."""
+    inductor.prepare()
     tracer: Any = mode.tracer
     if after is None:
         after = getattr(tracer, "_dropkit_drawn", None)

@@ -32,7 +32,7 @@ def fold_in_seen(key: Tensor, n: Tensor) -> Tensor:
 
 
 def _fake(key: Tensor, n: Tensor) -> Tensor:
-    return torch.empty(torch.broadcast_shapes(key.shape, n.shape), dtype=torch.int64, device=n.device)
+    return torch.empty_like(key + n)
 
 
 def _vmap(info: Any, in_dims: tuple[int | None, int | None], key: Tensor, n: Tensor) -> tuple[Tensor, int]:

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+from torch.fx.experimental import proxy_tensor
 
 from dropkit import kernels
 from dropkit.kernels.reference import row_major
 from dropkit.kernels.values import RULES, Values
+from dropkit.ops import inductor
 
 _forward_ad = cast("Any", forward_ad)
 
@@ -184,3 +186,10 @@ for _name, _ in _VALUES.values():
     torch.library.impl(_library, _name, "Autograd")(_differentiable)
     torch.library.register_fake(f"dropkit::{_name}", _fake, lib=_library)
     torch.library.register_vmap(f"dropkit::{_name}", _Drop.vmap, lib=_library)
+
+
+@torch.ops.dropkit.drop_v1.default.py_impl(proxy_tensor.ProxyTorchDispatchMode)
+def _record(mode: proxy_tensor.ProxyTorchDispatchMode, *inputs: Any) -> Tensor:
+    """Write a call into the graph that `mode` records."""
+    inductor.prepare()
+    return cast("Any", proxy_tensor).proxy_call(mode, torch.ops.dropkit.drop_v1.default, mode.pre_dispatch, inputs, {})

@@ -1,0 +1,106 @@
+"""For inductor: on the CPU our operators are plain calls in the Python code that it writes.
+
+A call through torch's dispatcher into Python takes some 10 us, these take 2; and their outputs live in buffers that
+inductor plans and uses again, where an operator would allocate its own. Inductor is imported with the first compiled
+function, not with torch, so its table of lowerings is written to when a graph is recorded.
+
+The code that inductor writes is kept on disk and outlives this version of dropkit: what a function here does is fixed
+by its name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropkit.kernels import cpu
+from dropkit.kernels.reference import row_major
+from dropkit.kernels.values import Values
+
+# The range of a drawn key. torch's ranges end before their upper bound, so one key in 2**64 is never drawn.
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+
+
+def draw_v1(*_: Tensor, out: Tensor) -> None:
+    """A key from the default generator, after the draws before it."""
+    out.random_(LOWEST, HIGHEST)
+
+
+def drop_v1(
+    input: Tensor,
+    key: Tensor,
+    threshold: int,
+    scale: float,
+    shift: float,
+    fill: float,
+    steps: Sequence[int] | None,
+    base: int,
+    *,
+    out: Tensor,
+) -> None:
+    """The operator of this name into `out`; `steps` None for one coin an element in row-major order."""
+    cpu.drop(out, input, key, Values(threshold, scale, shift, fill), steps, base)
+
+
+def prepare() -> None:
+    """Tell inductor of these functions, if it is there; called wherever a graph is recorded."""
+    if "torch._inductor.lowering" in sys.modules and cpu.missing is None:
+        _register()
+
+
+@cache
+def _register() -> None:
+    # Private to torch, and without types.
+    ir: Any = import_module("torch._inductor.ir")
+    lowering: Any = import_module("torch._inductor.lowering")
+    V: Any = import_module("torch._inductor.virtualized").V  # noqa: N806 (its name there)
+
+    class Call(ir.ExternKernelOut):
+        """A call of one of the functions of this file."""
+
+        def __init__(self, function: Callable[..., None], layout: Any, inputs: list[Any], constants: Any = ()) -> None:
+            realized = [self.realize_input(input) for input in inputs]
+            name = f"dropkit_{function.__name__}"
+            super().__init__(layout, realized, constants, python_kernel_name=name)
+            self.line = f"from {__name__} import {function.__name__} as {name}"
+
+        def codegen(self, wrapper: Any) -> None:
+            wrapper.add_import_once(self.line)
+            super().codegen(wrapper)
+
+        def has_side_effects(self) -> bool:
+            return not self.constant_args  # a draw moves the generator
+
+    def layout() -> Any:
+        meta = V.graph.current_node.meta["val"]
+        size, stride = (ir.convert_shape_to_inductor(numbers) for numbers in (meta.size(), meta.stride()))
+        return ir.FixedLayout(meta.device, meta.dtype, size, stride)
+
+    def lower(operator: Any, call: Callable[..., Any]) -> None:
+        fallback = lowering.fallback_handler(operator)
+
+        def lowered(*arguments: Any, **named: Any) -> Any:
+            cpu_python = layout().device.type == "cpu" and not V.graph.cpp_wrapper and not V.graph.fx_wrapper
+            output = call(*arguments, **named) if cpu_python else None
+            return fallback(*arguments, **named) if output is None else ir.TensorBox.create(output)
+
+        lowering.register_lowering(operator, type_promotion_kind=None)(lowered)
+
+    def draw(size: Sequence[int], *, device: torch.device, p: Any = None, after: Any = None) -> Any:
+        return None if p is not None else Call(draw_v1, layout(), [] if after is None else [after])
+
+    def drop(input: Any, key: Any, *arguments: Any) -> Any:
+        *numbers, steps, base = arguments
+        if key.get_size():
+            return None
+        plain = V.graph.sizevars.statically_known_list_equals(steps, row_major(input.get_size()))
+        return Call(drop_v1, layout(), [input, key], (*numbers, None if plain else steps, base))
+
+    lower(torch.ops.dropkit.drop_v1.default, drop)
+    lower(torch.ops.dropkit.draw_v1.default, draw)
