@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import oracle
 import torch
+from observed import agree, compiled, graphs, observe
 from torch import Tensor
 
 from dropkit import random
@@ -306,3 +307,30 @@ def the_module_is_the_function(layer: Layer) -> None:
     assert torch.equal(module(input, key=5), run(layer, input, 0.3, key=5))
     assert isinstance(module, layer.torch_module)
     assert repr(module) == repr(layer.torch_module(0.3))
+
+
+@law
+def compiled_equals_eager(layer: Layer) -> None:
+    """Compiled or not, a call from one seed gives the same output and gradient and moves the generator as far."""
+
+    def drop(input: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        first, second = (layer.function(input, 0.5, True) for _ in range(2))
+        return first, second, run(layer, input, 0.5, key)
+
+    inputs = torch.randn(layer.shape, requires_grad=True), torch.tensor(5)
+
+    assert agree(observe(compiled(drop), *inputs), observe(drop, *inputs))
+
+
+@law
+def one_graph_serves_many_calls(layer: Layer) -> None:
+    """Neither another key nor another rate in a tensor is another graph."""
+
+    def drop(input: Tensor, p: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        return layer.function(input, p, True), layer.function(input, p, True, key=key)
+
+    input = torch.randn(layer.shape, requires_grad=True)
+
+    assert (
+        graphs(drop, [(input, torch.tensor(p), torch.tensor(key)) for key, p in enumerate((0.3, 0.0, 0.5, 1.0))]) == 1
+    )

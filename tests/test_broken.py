@@ -6,17 +6,19 @@ import laws
 import pytest
 import torch
 
-from dropkit import kernels
+from dropkit import kernels, random
 from dropkit.kernels import reference
 from dropkit.nn import LAYERS
+from dropkit.nn import layer as layer_file
 from dropkit.nn.layer import Layer
-from dropkit.ops import eager
+from dropkit.ops import eager, general
 
 Law = Callable[[Layer], None]
 Patch = Callable[[pytest.MonkeyPatch], None]
 BROKEN: dict[str, tuple[Patch, Law]] = {}
 _drop = kernels.drop
 _again = eager._again
+_gradient = general._gradient
 
 
 def broken(rejected_by: Law) -> Callable[[Patch], None]:
@@ -134,6 +136,30 @@ def drops_in_eval(patch):
         return as_it_is(self, input, p, True, *rest)
 
     patch.setattr(layer_type, "drop", drop)
+
+
+@broken(laws.compiled_equals_eager)
+def fresh_mask_in_compiled_backward(patch):
+    def gradient(ctx, grad):
+        steps, base = ctx.where
+        ctx.where = steps, base + 1
+        return _gradient(ctx, grad)
+
+    patch.setattr(general, "_gradient", gradient)
+
+
+@broken(laws.compiled_equals_eager)
+def equal_draws_are_merged(patch):
+    def draw(device, p=None):
+        return torch.ops.dropkit.draw_v1((), device=device, p=p, after=torch.zeros((), dtype=torch.int64))
+
+    patch.setattr(layer_file, "draw", draw)
+
+
+@broken(laws.one_graph_serves_many_calls)
+def key_of_the_first_call(patch):
+    as_it_is = random.checked
+    patch.setattr(random, "checked", lambda key, *rest: 0 if torch.compiler.is_compiling() else as_it_is(key, *rest))
 
 
 @pytest.mark.parametrize("fault", BROKEN)
