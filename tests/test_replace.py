@@ -180,14 +180,6 @@ def test_eval_is_left_alone_under_install(calls):
     assert calls.count == 0
 
 
-def test_transforms_keep_torchs_dropout_under_install(calls):
-    """vmap and compilers see the operator that they know."""
-    with dropkit.installed():
-        out = torch.func.vmap(lambda x: F.dropout(x), randomness="different")(torch.ones(64, 8))
-    assert calls.count == 0
-    assert 0 < (out == 0).sum() < out.numel()
-
-
 def family() -> torch.nn.Module:
     shared = torch.nn.Dropout(0.3)
     return torch.nn.Sequential(

@@ -1,24 +1,35 @@
 """install: torch's own dropout operators run on dropkit's kernels, for a whole process.
 
 The kernels are registered at torch's dispatcher for CPU tensors, with and without autograd, so whatever calls
-`aten::dropout` and its family, from Python or from C++, arrives here. What is not an ordinary eager call (compilers,
-transforms, subclasses) gets torch's own kernel.
+`aten::dropout` and its family, from Python or from C++, arrives here: in eager mode, under torch.func, and where a
+compiler traces. Subclasses that take operators apart themselves get torch's own kernel.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.compiler.config
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 from dropkit.kernels import FLOATS
 from dropkit.nn import LAYERS
 from dropkit.nn.layer import Layer
-from dropkit.ops import eager
+from dropkit.replace import recurrent
+
+# What compilers put in the place of ordinary tensors.
+_TRACED = frozenset({FakeTensor, FunctionalTensor})
+
+# In the key of torch's caches of compiled code. The 1 is the version of the mask specification.
+_TAG = "dropkit-install-1"
 
 _lock = threading.Lock()
 _library: torch.library.Library | None = None
@@ -32,8 +43,9 @@ def install() -> None:
     Reaches `torch.nn.Dropout*`, `torch.nn.functional.dropout*`, `torch.dropout` and its family, and the dropout inside
     `nn.TransformerEncoderLayer`, `nn.MultiheadAttention`, `F.scaled_dot_product_attention`, `nn.LSTM`, `nn.GRU` and
     `nn.RNN`. Arguments, errors, `train`/`eval` and seeds mean what they mean in torch; the masks for a seed are
-    dropkit's. `torch.native_dropout`, which returns its mask, stays torch's. Installing twice is installing once.
-    Processes that are spawned, not forked, begin without it.
+    dropkit's. `torch.native_dropout`, which returns its mask, stays torch's. Compiled functions too: those that are
+    compiled already are compiled again. Installing twice is installing once. Processes that are spawned, not forked,
+    begin without it.
 
     Example:
         >>> dropkit.install()
@@ -88,16 +100,20 @@ def _follow() -> None:
             if layer.aten is not None:
                 _take_over(_library, layer, layer.aten, inplace=False)
                 _take_over(_library, layer, layer.aten + "_", inplace=True)
+        recurrent.mend()
+        _forget_compiled()
     elif not wanted and _library is not None:
         _library._destroy()
         _library = None
+        recurrent.restore()
+        _forget_compiled()
 
 
 def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace: bool) -> None:
     original = getattr(torch.ops.aten, name).default
 
     def kernel(input: Tensor, p: float, train: bool) -> Any:
-        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not input.is_cpu or not eager.serves(input):
+        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not input.is_cpu or _is_wrapper(input):
             return _torchs_own(original, input, p, train)
         return layer.drop(input, p, train, inplace)
 
@@ -107,6 +123,25 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
 
     library.impl(name, kernel, "AutogradCPU")
     library.impl(name, below_autograd, "CPU")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
+        # torch.func takes composite operators apart before any other kernel sees them.
+        library.impl(name, kernel, "FuncTorchDynamicLayerFrontMode", allow_override=True)
+
+
+def _forget_compiled() -> None:
+    """What was compiled holds the dropout of its time: let it be compiled anew, and find no such code on disk."""
+    config = torch.compiler.config
+    tags = [tag for tag in config.cache_key_tag.split() if tag != _TAG]
+    config.cache_key_tag = " ".join([*tags, _TAG] if _library is not None else tags)
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+
+
+def _is_wrapper(input: Tensor) -> bool:
+    """Whether `input` is of a subclass that takes operators apart itself, and knows torch's alone."""
+    kind: Any = type(input)
+    return kind.__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl and kind not in _TRACED
 
 
 def _torchs_own(operator: torch._ops.OpOverload, *arguments: Any) -> Any:

@@ -1,0 +1,65 @@
+"""The dropout between the layers of `nn.LSTM`, `nn.GRU` and `nn.RNN` where a compiler takes them apart.
+
+torch 2.13 has Python decompositions for the recurrent operators, used under `torch._dynamo.config.allow_rnn`. They
+lose the dropout: a condition on the layer's number is never true. One function walks the layers for all of them; the
+one here calls it for a layer at a time, with the dropout between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import decompositions
+
+_torchs: Any = decompositions
+_walk: Any = getattr(_torchs, "_rnn_helper", None)
+
+
+def mend() -> None:
+    """Let torch's decompositions drop between layers; nothing where this torch walks otherwise."""
+    if _walk is not None:
+        _torchs._rnn_helper = _walk_with_dropout
+
+
+def restore() -> None:
+    """Undo `mend`."""
+    if _walk is not None:
+        _torchs._rnn_helper = _walk
+
+
+def _walk_with_dropout(
+    input: Tensor,
+    hidden: Sequence[Any],
+    params: Sequence[Sequence[Tensor]],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    layer: Callable[..., Any],
+) -> tuple[Tensor, list[Any]]:
+    if layer is _torchs.mkldnn_one_layer_lstm and _differentiated(input, params):
+        # torch looks at the input alone, and this function has no gradient.
+        layer = _torchs.one_layer_lstm
+    directions = 2 if bidirectional else 1
+    # Time first, as in eager, so that the masks are the same.
+    output = input.transpose(0, 1) if batch_first else input
+    last: list[Any] = []
+    for index in range(num_layers):
+        if index > 0 and train and dropout:
+            output = torch.dropout(output, dropout, True)
+        own = slice(index * directions, (index + 1) * directions)
+        output, hiddens = _walk(
+            output, hidden[own], params[own], has_biases, 1, 0.0, train, bidirectional, False, layer
+        )
+        last.extend(hiddens)
+    return (output.transpose(0, 1) if batch_first else output), last
+
+
+def _differentiated(input: Tensor, params: Sequence[Sequence[Tensor]]) -> bool:
+    tensors = [input, *(param for layer in params for param in layer)]
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
