@@ -20,6 +20,7 @@ BENCHMARKS = (
     "small",
     "layouts",
     "transformer",
+    "compiled",
     "importing",
 )
 HEAD = ("case", "ours", "theirs", "ratio", "target", "met")
