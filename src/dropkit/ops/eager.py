@@ -118,7 +118,7 @@ class _Drop(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, coins: Coins) -> Tensor:
         output = torch.empty_like(input)
         kernels.drop(output, input, *coins)
-        # An expanded gradient has no layout of its own: it takes the output's, as in torch.
+        # An expanded gradient has no layout of its own: it takes the output's.
         ctx.saved = coins, None if output.is_contiguous() else output.stride()
         return output
 
