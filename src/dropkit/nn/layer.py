@@ -18,6 +18,7 @@ from torch.overrides import (
 from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.values import Rule, Values
+from dropkit.nn import script
 from dropkit.ops import eager, general
 from dropkit.ops.draw import draw
 
@@ -93,11 +94,16 @@ class Layer:
         """The call below the checks of `torch.nn.functional`: what an operator of torch's own would do."""
         if key is not None:
             key = random.checked(key, generator)
-        if not training or (not isinstance(p, Tensor) and p == 0) or input.numel() == 0:
+        if not training or (not isinstance(p, Tensor) and p == 0):
+            return input
+        ordinary = eager.serves(input)
+        if not ordinary and eager._tracing() is not None:
+            return script.traced(self, input, p, inplace, generator, key)
+        if input.numel() == 0:
             return input
         if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             return self._leave_to_torch(input, p, inplace, generator, key)
-        if isinstance(p, Tensor) or not eager.serves(input):
+        if isinstance(p, Tensor) or not ordinary:
             return self._drop_watched(input, p, inplace, generator, key)
         steps = None
         if p == 1:
@@ -251,3 +257,7 @@ class Dropping(torch.nn.Module):
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""
         return type(self).function(input, self.p, self.training, self.inplace, generator=generator, key=key)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """What `torch.jit.script` takes in the place of this module."""
+        return script.module(self) if type(self).forward is Dropping.forward else self

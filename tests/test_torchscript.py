@@ -1,0 +1,225 @@
+"""torch.jit and torch.fx: a scripted or traced program holds torch's dropout, an fx graph holds dropkit's."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dropkit
+from dropkit import functional as ours
+from dropkit.nn import Dropout
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning",  # torch.jit as a whole; torch keeps it
+)
+
+SCRIPTED = "torch.jit.script (puts|compiles) torch"
+TRACED = "torch.jit.trace records torch's own dropout"
+
+
+class Calls(nn.Module):
+    """A functional dropout that follows the training flag."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.function(input, 0.5, training=self.training)
+
+
+class Keyed(nn.Module):
+    def forward(self, input: Tensor) -> Tensor:
+        return ours.dropout(input, 0.5, key=7)
+
+
+class Doubled(Dropout):
+    """A subclass with a forward of its own, which TorchScript can read."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * input
+
+
+def networks(layer):
+    """The layer's module and its function in a network each, and what torch has in their place."""
+    return [
+        (nn.Sequential(nn.Identity(), layer.module(0.5)), nn.Sequential(nn.Identity(), layer.torch_module(0.5))),
+        (Calls(layer.function), Calls(layer.torch_function)),
+    ]
+
+
+def saved_and_loaded(program):
+    file = io.BytesIO()
+    torch.jit.save(program, file)
+    file.seek(0)
+    return torch.jit.load(file)
+
+
+def from_one_seed(program, input):
+    torch.manual_seed(3)
+    return program(input)
+
+
+def test_a_scripted_network_is_torchs(layer):
+    """A scripted network drops as torch's does from the same seed, and follows train() and eval()."""
+    x = torch.ones(layer.shape)
+
+    for network, torchs in networks(layer):
+        with pytest.warns(UserWarning, match=SCRIPTED):
+            scripted = saved_and_loaded(torch.jit.script(network))
+
+        assert torch.equal(from_one_seed(scripted, x), from_one_seed(torchs, x))
+        assert torch.equal(scripted.eval()(x), x)
+
+
+def test_a_traced_network_is_torchs(layer):
+    """A trace in training mode drops as torch's, anew at each run, at sizes that it was not traced with too."""
+    x = torch.ones(layer.shape)
+    longer = torch.ones(3 * layer.shape[0], 2 * layer.shape[1], *layer.shape[2:])
+
+    for network, torchs in networks(layer):
+        with pytest.warns(UserWarning, match=TRACED):
+            traced = saved_and_loaded(torch.jit.trace(network, (x,), check_trace=False))
+
+        assert torch.equal(from_one_seed(traced, longer), from_one_seed(torchs, longer))
+        assert not torch.equal(traced(longer), traced(longer))
+
+
+def test_a_trace_in_eval_mode_drops_nothing(layer):
+    """A trace in eval mode has no dropout, nor a warning."""
+    x = torch.ones(layer.shape)
+
+    for network, _ in networks(layer):
+        traced = torch.jit.trace(network.eval(), (x,))
+
+        assert "aten::" not in str(traced.inlined_graph)
+        assert torch.equal(traced(x), x)
+
+
+def test_a_trace_in_training_mode_has_one_warning(recwarn):
+    """Nothing that the layers look at makes torch warn that a trace may not be general."""
+    torch.jit.trace(Dropout(0.5), (torch.ones(2, 3),), check_trace=False)
+
+    assert not [warning for warning in recwarn if issubclass(warning.category, torch.jit.TracerWarning)]
+
+
+@pytest.mark.parametrize("name", ["key", "generator"])
+def test_a_trace_refuses_a_key(name):
+    """A mask that torch cannot make is refused with what to do instead."""
+    given = {"key": 7, "generator": torch.Generator()}[name]
+
+    with pytest.raises(NotImplementedError, match=f"{name} must be None under torch.jit.trace, got .*torch.export"):
+        torch.jit.trace(lambda x: ours.dropout(x, 0.5, **{name: given}), (torch.ones(3),))
+
+
+@pytest.mark.filterwarnings(f"ignore:{SCRIPTED}")
+def test_a_script_refuses_a_key():
+    """The compiler names the argument that torch's function does not have."""
+    with pytest.raises(RuntimeError, match="Keyword argument key unknown"):
+        torch.jit.script(Keyed())
+
+
+@pytest.mark.filterwarnings(f"ignore:{SCRIPTED}")
+def test_a_scripted_function_is_torchs(layer):
+    """torch.jit.script of a function gives torch's function of that name."""
+    x = torch.ones(layer.shape)
+
+    scripted = torch.jit.script(layer.function)
+
+    torch.manual_seed(3)
+    output = scripted(x, 0.5, True)
+    torch.manual_seed(3)
+    assert torch.equal(output, layer.torch_function(x, 0.5, True))
+
+
+@pytest.mark.filterwarnings(f"ignore:{SCRIPTED}")
+def test_a_script_takes_the_settings_of_the_module(layer):
+    """Training flag, rate, inplace and shared modules are those of the network that was scripted."""
+    drop = layer.module(0.5, inplace=True).eval()
+    network = nn.Sequential(nn.Identity(), drop, nn.Identity(), drop)
+
+    torch.jit.script(network)
+
+    assert type(network[1]) is layer.torch_module
+    assert network[1] is network[3]
+    assert (network[1].p, network[1].inplace, network[1].training) == (0.5, True, False)
+
+
+@pytest.mark.filterwarnings(f"ignore:{SCRIPTED}")
+def test_convert_brings_dropkit_back_after_a_script(layer):
+    """torch puts what it scripts into the eager model too, as the warning says; convert undoes that."""
+    network = nn.Sequential(layer.module(0.5))
+    torch.jit.script(network)
+
+    dropkit.convert(network)
+
+    assert type(network[0]) is layer.module
+
+
+def test_a_script_of_a_copy_leaves_the_model():
+    """The other way that the warning names."""
+    network = nn.Sequential(Dropout(0.5))
+
+    with pytest.warns(UserWarning, match=r"script copy.deepcopy\(model\)"):
+        torch.jit.script(copy.deepcopy(network))
+
+    assert type(network[0]) is Dropout
+
+
+def test_a_subclass_with_its_own_forward_is_compiled_as_it_is():
+    """Only dropkit's own forward has torch's for a substitute."""
+    scripted = torch.jit.script(nn.Sequential(Doubled(0.5)))
+
+    assert torch.equal(scripted(torch.ones(3)), torch.full((3,), 2.0))
+
+
+def test_fx_records_the_function(layer):
+    """An fx trace holds dropkit's function, and drops as the network did from the same seed."""
+    x = torch.ones(layer.shape)
+
+    for network, _ in networks(layer):
+        traced = torch.fx.symbolic_trace(network)
+
+        assert layer.function in [node.target for node in traced.graph.nodes]
+        assert torch.equal(from_one_seed(traced, x), from_one_seed(network, x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_fx_keeps_the_mode_of_its_trace(layer, training):
+    """The training flag is a constant of the graph, whatever the mode of the graph module."""
+    x = torch.ones(layer.shape)
+
+    for network, _ in networks(layer):
+        traced = torch.fx.symbolic_trace(network.train(training)).train(not training)
+
+        assert torch.equal(traced(x), x) is not training
+
+
+class Leaves(torch.fx.Tracer):
+    """A tracer that leaves dropout modules whole, as `symbolic_trace` leaves those of torch.nn."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.modules.dropout._DropoutNd) or super().is_leaf_module(m, module_qualified_name)
+
+
+def test_fx_follows_the_mode_where_modules_are_leaves(layer):
+    """A graph with dropkit's modules as leaves follows train() and eval()."""
+    x = torch.ones(layer.shape)
+    network = nn.Sequential(layer.module(0.5))
+
+    traced = torch.fx.GraphModule(network, Leaves().trace(network))
+
+    assert not torch.equal(traced(x), x)
+    assert torch.equal(traced.eval()(x), x)
+
+
+def test_an_fx_graph_is_pickled():
+    """The code that fx writes finds the function again by its name."""
+    traced = torch.fx.symbolic_trace(nn.Sequential(Dropout(0.5)))
+
+    loaded = pickle.loads(pickle.dumps(traced))
+
+    assert torch.equal(from_one_seed(loaded, torch.ones(8)), from_one_seed(traced, torch.ones(8)))
