@@ -19,6 +19,7 @@ from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.values import Rule, Values
 from dropkit.nn import script
+from dropkit.nn import nested
 from dropkit.ops import eager, general
 from dropkit.ops.draw import draw
 
@@ -101,7 +102,9 @@ class Layer:
             return script.traced(self, input, p, inplace, generator, key)
         if input.numel() == 0:
             return input
-        if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
+        if input.dtype in FLOATS and input.is_nested:
+            return nested.drop(self, input, p, inplace, generator, key)
+        if input.dtype not in FLOATS or input.layout is not torch.strided:
             return self._leave_to_torch(input, p, inplace, generator, key)
         if isinstance(p, Tensor) or not ordinary:
             return self._drop_watched(input, p, inplace, generator, key)
@@ -146,7 +149,7 @@ class Layer:
     def _leave_to_torch(
         self, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
     ) -> Tensor:
-        """Integers, complex numbers, sparse, quantised and nested tensors: torch's answer, which is mostly an error."""
+        """Integers, complex numbers, sparse and quantised tensors: torch's answer, which is mostly an error."""
         kind = f"{input.layout} tensors of {input.dtype}"
         for name, given in (("generator", generator), ("key", key)):
             if given is not None:

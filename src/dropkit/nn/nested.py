@@ -1,0 +1,131 @@
+"""Dropout of nested tensors: batches of tensors whose sizes differ, of layout `torch.jagged` or `torch.strided`.
+
+Coins count on from component to component: with one coin an element, an element's coin is its position when all
+components, each flattened in row-major order, are laid end to end; with one for each channel it is `sample * C +
+channel`. So the mask follows from the key and the sizes of the components, wherever these lie.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Generator, Tensor
+
+from dropkit import random
+from dropkit.ops import eager, general
+from dropkit.ops.draw import draw
+
+if TYPE_CHECKING:
+    from dropkit.nn.layer import Layer
+
+# From a dense tensor, the steps of its coins and the first of them to the tensor after dropout.
+Run = Callable[[Tensor, "Sequence[int] | None", int], Tensor]
+
+
+def drop(
+    layer: Layer,
+    input: Tensor,
+    p: float | Tensor,
+    inplace: bool,
+    generator: Generator | None,
+    key: Tensor | int | None,
+) -> Tensor:
+    """`Layer.drop` where `input` is nested and something may drop.
+
+    Raises:
+        RuntimeError: a layer with a coin for each channel, and dimension 1 is not the channels or varies in size; or
+            in place, and torch forbids the write.
+    """
+    if layer.unit is not None:
+        _refuse_unless_channels(layer, input)
+    scheduled = isinstance(p, Tensor)
+    values = general.Scheduled(p, layer.rule.__name__) if scheduled else layer.rule(p)
+    if not scheduled and p == 1:
+        key = 0
+    elif key is None and generator is None and (scheduled or eager.watched()):
+        key = draw(input.device, p if scheduled else None)
+    elif key is None:
+        key = random.draw(generator, input.device)
+    chosen = key
+
+    def run(dense: Tensor, steps: Sequence[int] | None, base: int) -> Tensor:
+        if isinstance(values, general.Scheduled) or not eager.serves(dense):
+            return general.drop(dense, chosen, values, steps, base)
+        return eager.drop(dense, chosen, values, steps, base)
+
+    # torch keeps nested tensors for backward for their sizes, and would refuse once they are written.
+    source = input.clone() if inplace and input.requires_grad and torch.is_grad_enabled() else input
+    output = (_jagged if input.layout is torch.jagged else _strided)(source, run, layer.unit is not None)
+    return input.copy_(output) if inplace else output
+
+
+def _jagged(input: Any, run: Run, channels: bool) -> Tensor:
+    """The output has the same offsets and lengths, so the same ragged size: torch adds only what shares one.
+
+    What lies in the gaps between components, where there are `lengths`, stays.
+    """
+    values, offsets, lengths, ragged = input.values(), input.offsets(), input.lengths(), input._ragged_idx
+    if ragged == 1 and lengths is None:
+        output = run(values, None, 0)  # the components already lie end to end
+    else:
+        # `split`, as the gradient of `narrow` is as large as all components together.
+        pieces = list(values.split(_cuts(values.shape[ragged - 1], offsets, lengths), ragged - 1))
+        pieces[1::2] = _each(pieces[1::2], run, channels)
+        output = torch.cat(pieces, ragged - 1)
+        if not values.is_contiguous():
+            output = torch.empty_like(values).copy_(output)
+    return torch.nested.nested_tensor_from_jagged(
+        output, offsets, lengths, ragged, input._maybe_min_seqlen, input._maybe_max_seqlen
+    )
+
+
+def _cuts(size: int, offsets: Tensor, lengths: Tensor | None) -> list[int]:
+    """The sizes along the ragged dimension: of the gap before a component, of that component, ..., of what is left."""
+    starts = cast("list[int]", offsets.tolist())
+    ends = starts[1:] if lengths is None else cast("list[int]", (offsets[:-1] + lengths).tolist())
+    edges = [0, *itertools.chain.from_iterable(zip(starts, ends, strict=False)), size]
+    return [after - before for before, after in itertools.pairwise(edges)]
+
+
+def _strided(input: Tensor, run: Run, channels: bool) -> Tensor:
+    return torch.nested.as_nested_tensor(_each(input.unbind(), run, channels), layout=torch.strided)
+
+
+def _each(components: Iterable[Tensor], run: Run, channels: bool) -> list[Tensor]:
+    dropped: list[Tensor] = []
+    base = 0
+    for component in components:
+        steps = (1,) + (0,) * (component.dim() - 1) if channels else None
+        dropped.append(run(component, steps, base))
+        base += component.shape[0] if channels else component.numel()
+    return dropped
+
+
+def _refuse_unless_channels(layer: Layer, input: Tensor) -> None:
+    """Dimension 0 is always the batch, so a layer must read dimension 1 as the channels, of one size for all."""
+    name, wanted = layer.function.__name__, len(layer.shape)
+    unit = cast("Any", layer.unit)(torch.empty((2,) * input.dim(), device="meta"))
+    if unit[:2] != (2, 2):
+        raise RuntimeError(
+            f"{name}: input must have {wanted} dimensions where it is nested, the batch, the channels and {wanted - 2} "
+            f"more, got {input.dim()}; use dropout or alpha_dropout to drop single elements"
+        )
+    sizes = _sizes(input)
+    if sizes[1] is None:
+        shape = ", ".join("*" if size is None else str(size) for size in sizes)
+        raise RuntimeError(
+            f"{name}: input must have the same number of channels, dimension 1, in all samples, got ({shape}), where "
+            "whole positions would be dropped; use dropout or alpha_dropout to drop single elements, or move the "
+            "channels to dimension 1 with input.transpose"
+        )
+
+
+def _sizes(input: Any) -> list[int | None]:
+    """None stands for a size that differs between components; a jagged tensor says which that is."""
+    if input.layout is torch.jagged:
+        return [None if dim == input._ragged_idx else input.size(dim) for dim in range(input.dim())]
+    each = [set(sizes) for sizes in zip(*input._nested_tensor_size().tolist(), strict=True)]
+    return [input.size(0), *(sizes.pop() if len(sizes) == 1 else None for sizes in each)]
