@@ -18,8 +18,7 @@ from torch.overrides import (
 from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.values import Rule, Values
-from dropkit.nn import script
-from dropkit.nn import nested
+from dropkit.nn import nested, script
 from dropkit.ops import eager, general
 from dropkit.ops.draw import draw
 
