@@ -40,6 +40,7 @@ def draw(device: torch.device, p: Tensor | None = None) -> Tensor:
 
 @torch.library.impl(_library, "draw_v1", "CompositeExplicitAutograd")
 def _run(size: Sequence[int], *, device: torch.device, p: Tensor | None = None, after: Tensor | None = None) -> Tensor:
+    size = size or ()  # AOTInductor hands None for no dimensions
     if p is not None and p.item() in (0, 1):
         return torch.zeros(size, dtype=torch.int64, device=device)
     return torch.randint(LOWEST, HIGHEST, size, dtype=torch.int64, device=device)
