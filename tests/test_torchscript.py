@@ -176,44 +176,45 @@ def test_a_subclass_with_its_own_forward_is_compiled_as_it_is():
     assert torch.equal(scripted(torch.ones(3)), torch.full((3,), 2.0))
 
 
-def test_fx_records_the_function(layer):
-    """An fx trace holds dropkit's function, and drops as the network did from the same seed."""
-    x = torch.ones(layer.shape)
+def test_fx_keeps_modules(layer):
+    """A module is a module in an fx graph, and follows train() and eval() there, as torch's does."""
+    x, network = torch.ones(layer.shape), nn.Sequential(nn.Identity(), layer.module(0.5))
 
-    for network, _ in networks(layer):
+    traced = torch.fx.symbolic_trace(network)
+
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["0", "1"]
+    assert torch.equal(from_one_seed(traced, x), from_one_seed(network, x))
+    assert torch.equal(traced.eval()(x), x)
+    assert not torch.equal(traced.train()(x), x)
+
+
+def test_fx_passes_a_key_on():
+    """What the module was called with is in the graph."""
+
+    class Keyed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dropout = Dropout(0.5)
+
+        def forward(self, x, key):
+            return self.dropout(x, key=key)
+
+    network, x = Keyed(), torch.ones(64)
+
+    assert torch.equal(torch.fx.symbolic_trace(network)(x, 7), network(x, 7))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_fx_keeps_the_training_argument_of_a_function(layer, training):
+    """A function is a call in the graph, with the arguments of the trace; a module with hooks, which run once, too."""
+    x, hooked = torch.ones(layer.shape), nn.Sequential(layer.module(0.5)).train(training)
+    hooked[0].register_forward_hook(lambda module, inputs, output: output * 2)
+
+    for network in (lambda x: layer.function(x, 0.5, training), hooked):
         traced = torch.fx.symbolic_trace(network)
 
         assert layer.function in [node.target for node in traced.graph.nodes]
         assert torch.equal(from_one_seed(traced, x), from_one_seed(network, x))
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_fx_keeps_the_mode_of_its_trace(layer, training):
-    """The training flag is a constant of the graph, whatever the mode of the graph module."""
-    x = torch.ones(layer.shape)
-
-    for network, _ in networks(layer):
-        traced = torch.fx.symbolic_trace(network.train(training)).train(not training)
-
-        assert torch.equal(traced(x), x) is not training
-
-
-class Leaves(torch.fx.Tracer):
-    """A tracer that leaves dropout modules whole, as `symbolic_trace` leaves those of torch.nn."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.modules.dropout._DropoutNd) or super().is_leaf_module(m, module_qualified_name)
-
-
-def test_fx_follows_the_mode_where_modules_are_leaves(layer):
-    """A graph with dropkit's modules as leaves follows train() and eval()."""
-    x = torch.ones(layer.shape)
-    network = nn.Sequential(layer.module(0.5))
-
-    traced = torch.fx.GraphModule(network, Leaves().trace(network))
-
-    assert not torch.equal(traced(x), x)
-    assert torch.equal(traced.eval()(x), x)
 
 
 def test_an_fx_graph_is_pickled():

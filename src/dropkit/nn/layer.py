@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, fx
 from torch.overrides import (
     handle_torch_function,
     has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
@@ -258,7 +258,14 @@ class Dropping(torch.nn.Module):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""
+        if isinstance(input, fx.Proxy) and not self._forward_hooks and not self._forward_pre_hooks:
+            return self._stay_a_module(input, generator=generator, key=key)
         return type(self).function(input, self.p, self.training, self.inplace, generator=generator, key=key)
+
+    def _stay_a_module(self, input: Any, **arguments: Any) -> Any:
+        """In a graph of torch.fx, follow `train()` and `eval()` there: fx keeps modules whole that lie in torch.nn."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input,), given)
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What `torch.jit.script` takes in the place of this module."""
