@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -112,6 +113,7 @@ def agrees(backend: str, steps: Sequence[Step], results: Sequence[int]) -> bool:
     return agree(observe(compiled(function, backend), *inputs), observe(function, *inputs))
 
 
+@pytest.mark.slow
 @fuzz(100)
 @given(program, st.lists(number, max_size=3))
 def test_partitioned_programs_equal_eager_ones(steps, results):
@@ -119,6 +121,7 @@ def test_partitioned_programs_equal_eager_ones(steps, results):
     assert agrees("aot_eager_decomp_partition", steps, results)
 
 
+@pytest.mark.slow
 @fuzz(6)
 @given(program, st.lists(number, max_size=3))
 def test_inductors_programs_equal_eager_ones(steps, results):
