@@ -1,4 +1,4 @@
-"""Laws of the contract with torch that comparing calls does not reach: signatures, modules, graphs, transforms."""
+"""Laws of the contract with torch that comparing calls does not reach: signatures, modules, modes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import copy
 import inspect
 import io
 import pickle
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint
 
-from dropkit import functional, random
+from dropkit import functional
 from dropkit.nn.layer import Layer
-
-# torch compiles its own forward-mode decompositions when they are first needed.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 KEY = 7
 OURS = ("generator", "key")
@@ -30,17 +24,6 @@ OURS = ("generator", "key")
 
 def example(layer: Layer, requires_grad: bool = False) -> Tensor:
     return torch.rand(layer.shape, dtype=torch.float64).requires_grad_(requires_grad)
-
-
-def slope(layer: Layer, key: Tensor | int = KEY) -> Tensor:
-    """The derivative of the call: the scale where kept, 0 where dropped."""
-    one, zero = (torch.full(layer.shape, value, dtype=torch.float64) for value in (1, 0))
-    return layer.function(one, 0.5, True, key=key) - layer.function(zero, 0.5, True, key=key)
-
-
-def same(result: Tensor, expected: Tensor) -> bool:
-    """Equal but for the rounding of numbers up to 64, the greatest that these tests compare."""
-    return torch.allclose(result, expected, rtol=0, atol=64 * torch.finfo(torch.float64).eps)
 
 
 def test_function_has_torchs_signature(layer):
@@ -202,190 +185,6 @@ def test_a_dispatch_mode_sees_an_operator(layer):
     assert torch.equal(watched, unwatched)
 
 
-def test_in_place_after_an_operation_has_its_gradient(layer):
-    """The gradient flows through a call in place on what is not a leaf."""
-    x = example(layer, requires_grad=True)
-
-    layer.function(x * 3, 0.5, True, True, key=KEY).sum().backward()
-
-    assert same(x.grad, 3 * slope(layer))
-
-
-def test_in_place_over_a_saved_output_is_refused_at_backward(layer):
-    """Overwriting what sigmoid saved for its gradient is an error, not a wrong gradient."""
-    for p in (0.5, 1.0):
-        output = layer.function(example(layer, requires_grad=True).sigmoid(), p, True, True)
-
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            output.sum().backward()
-
-
-def test_in_place_on_a_view_changes_its_base(layer):
-    """The base shows the dropped values, and its gradient has the slope there and 1 elsewhere."""
-    x = torch.stack([example(layer)] * 2).requires_grad_()
-    base = x * 1
-    before = base.detach().clone()
-
-    layer.function(base[1], 0.5, True, True, key=KEY)
-    base.sum().backward()
-
-    assert torch.equal(base[0], before[0])
-    assert torch.equal(base[1], layer.function(before[1], 0.5, True, key=KEY))
-    assert same(x.grad[1], slope(layer))
-    assert torch.equal(x.grad[0], torch.ones(layer.shape, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("inplace", [False, True])
-def test_gradients_are_right_to_second_order(layer, inplace):
-    """Reverse, forward, batched, undefined and forward-over-reverse gradients agree with differences."""
-
-    def call(x):
-        return layer.function(x * 1, 0.5, True, inplace, key=KEY)
-
-    x = (torch.rand((2, 3, *[1] * (len(layer.shape) - 2)), dtype=torch.float64) + 0.5).requires_grad_()
-
-    batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
-    assert torch.autograd.gradcheck(call, x, check_forward_ad=True, **batched)
-    assert torch.autograd.gradgradcheck(call, x, check_fwd_over_rev=True, check_rev_over_rev=True)
-
-
-def test_forward_mode_has_the_mask_of_the_output(layer):
-    """The tangent of one call is the slope of that call, also in place."""
-    x = example(layer)
-    for inplace in (False, True):
-        with forward_ad.dual_level():
-            dual = forward_ad.make_dual(x.clone(), torch.ones_like(x))
-            tangent = forward_ad.unpack_dual(layer.function(dual, 0.5, True, inplace, key=KEY)).tangent
-
-        assert same(tangent, slope(layer))
-
-
-def test_the_tangent_passes_where_nothing_is_dropped(layer):
-    """In eval the dual number is returned as it is."""
-    x = example(layer)
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(x, torch.ones_like(x))
-
-        assert layer.function(dual, 0.5, False) is dual
-
-
-@pytest.mark.parametrize("grad_strides", ["dense", "expanded"])
-def test_gradients_have_the_layout_of_what_they_come_from(layer, grad_strides):
-    """A dense gradient keeps its strides, as in torch; an expanded one has none, and takes the output's.
-
-    There torch does so in elementwise dropout alone, and gives the channel variants a contiguous gradient.
-    """
-    x = example(layer).transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
-    output = layer.function(x, 0.5, True)
-    upstream = torch.ones(layer.shape, dtype=torch.float64)
-
-    (grad,) = torch.autograd.grad(output, x, upstream if grad_strides == "dense" else upstream[:1, :1].expand(x.shape))
-
-    assert grad.stride() == (upstream if grad_strides == "dense" else output).stride()
-
-
-@pytest.mark.parametrize("way", [nullcontext, lambda: Operators()], ids=["eager", "general"])
-@pytest.mark.parametrize("key", [None, random.key(KEY)], ids=["drawn", "given"])
-def test_backward_needs_next_to_no_memory(layer, way, key):
-    """Between forward and backward a call keeps 16 bytes at most, whatever its size and its way."""
-    kept = []
-
-    def pack(tensor):
-        kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), way():
-        output = layer.function(example(layer, requires_grad=True), 0.5, True, key=key)
-    kept += [value for value in flat(vars(output.grad_fn)) if isinstance(value, Tensor)]
-
-    assert sum(tensor.untyped_storage().nbytes() for tensor in kept) <= 16
-
-
-@pytest.mark.parametrize("use_reentrant", [True, False])
-def test_checkpoint_recomputes_the_same_mask(layer, use_reentrant):
-    """The gradient of a checkpointed region belongs to the output that was seen."""
-    x = example(layer, requires_grad=True)
-    torch.manual_seed(1)
-    key = random.draw()
-
-    torch.manual_seed(1)
-    output = checkpoint(lambda x: layer.function(x * 1, 0.5, True), x, use_reentrant=use_reentrant)
-    torch.rand(100)
-    output.sum().backward()
-
-    assert torch.equal(output, layer.function(x, 0.5, True, key=key))
-    assert same(x.grad, slope(layer, key))
-
-
-def test_vmap_wants_to_be_told_about_randomness(layer):
-    """In error mode what draws is refused; what draws nothing is not."""
-    x = torch.stack([example(layer)] * 3)
-
-    with pytest.raises(RuntimeError, match="randomness"):
-        torch.vmap(lambda x: layer.function(x, 0.5, True))(x)
-    for arguments in ((0.0, True), (1.0, True), (0.5, False)):
-        torch.vmap(lambda x, arguments=arguments: layer.function(x, *arguments))(x)
-    torch.vmap(lambda x: layer.function(x, 0.5, True, key=KEY))(x)
-
-
-def test_vmap_slices_have_the_masks_asked_for(layer):
-    """Under "same" all slices share a mask; under "different" each has its own, even where the input is not batched."""
-    x = example(layer)
-
-    def drop(_, x, inplace=False):
-        return layer.function(x.clone(), 0.5, True, inplace)
-
-    for inplace in (False, True):
-        batch = torch.arange(3), torch.stack([x] * 3), inplace
-        one, two, three = torch.vmap(drop, in_dims=(0, 0, None), randomness="same")(*batch)
-        assert torch.equal(one, two)
-        assert torch.equal(one, three)
-        one, two, three = torch.vmap(drop, in_dims=(0, 0, None), randomness="different")(*batch)
-        assert len({tuple(slice.flatten().tolist()) for slice in (one, two, three)}) == 3
-    slices = torch.vmap(drop, in_dims=(0, None), randomness="different")(torch.arange(3), x)
-    assert len({tuple(slice.flatten().tolist()) for slice in slices}) == 3
-
-
-def test_vmap_over_keys_gives_what_each_key_gives(layer):
-    """A batch of keys makes a batch of masks, each the one of its key, with its gradient."""
-    x, keys = example(layer), random.split(KEY, 3)
-
-    def total(x, key):
-        return layer.function(x, 0.5, True, key=key).sum()
-
-    outputs = torch.vmap(lambda key: layer.function(x, 0.5, True, key=key))(keys)
-    grads = torch.vmap(torch.func.grad(total), in_dims=(None, 0))(x, keys)
-
-    for output, grad, key in zip(outputs, grads, keys, strict=True):
-        assert torch.equal(output, layer.function(x, 0.5, True, key=key))
-        assert same(grad, slope(layer, key))
-
-
-def test_function_transforms_give_the_slope(layer):
-    """torch.func's grad, vjp and jvp see the derivative of the very call that they make."""
-    x = example(layer)
-
-    def call(x):
-        return layer.function(x, 0.5, True, key=KEY)
-
-    assert same(torch.func.grad(lambda x: call(x).sum())(x), slope(layer))
-    assert same(torch.func.vjp(call, x)[1](torch.ones_like(x))[0], slope(layer))
-    assert same(torch.func.jvp(call, (x,), (torch.ones_like(x),))[1], slope(layer))
-    assert same(torch.func.jacrev(call)(x).flatten().view(x.numel(), -1).diagonal().view(x.shape), slope(layer))
-
-
-def test_function_transforms_nest(layer):
-    """The second derivative of the sum of y ** 3, where y has the slope s, is 6 y s ** 2."""
-    x = example(layer)
-
-    def cubes(x):
-        return layer.function(x, 0.5, True, key=KEY).pow(3).sum()
-
-    second = torch.func.grad(lambda x: torch.func.grad(cubes)(x).sum())(x)
-
-    assert same(second, 6 * layer.function(x, 0.5, True, key=KEY) * slope(layer) ** 2)
-
-
 def test_fake_tensors_have_the_layout_of_real_ones(layer):
     """A fake input gives a fake output with the strides of a real one, and nothing is drawn."""
     x = example(layer).transpose(0, 1).contiguous().transpose(0, 1)
@@ -463,12 +262,6 @@ def test_lazy_negation_is_read_and_written(layer):
     assert torch.equal(layer.function(lazy, 0.5, True, key=KEY), expected)
     assert torch.equal(layer.function(lazy, 0.5, True, True, key=KEY), expected)
     assert torch.equal(lazy, expected)
-
-
-def flat(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [leaf for part in value for leaf in flat(part)] if isinstance(value, (tuple, list)) else [value]
 
 
 @pytest.mark.parametrize(
