@@ -105,12 +105,12 @@ def chain(names: Sequence[str], x: Tensor, key: Tensor, p: Tensor) -> Tensor:
     return x
 
 
-def agrees(backend: str, steps: Sequence[Step], results: Sequence[int]) -> bool:
+def agrees(backend: str, steps: Sequence[Step], results: Sequence[int], dynamic: bool | None = None) -> bool:
     def function(x: Tensor, key: Tensor, p: Tensor) -> list[Tensor]:
         return execute(steps, results, x, key, p)
 
     inputs = torch.arange(-12.0, 12.0).view(6, 4).requires_grad_(), torch.tensor(5), torch.tensor(0.5)
-    return agree(observe(compiled(function, backend), *inputs), observe(function, *inputs))
+    return agree(observe(compiled(function, backend, dynamic), *inputs), observe(function, *inputs))
 
 
 @pytest.mark.slow
@@ -119,6 +119,14 @@ def agrees(backend: str, steps: Sequence[Step], results: Sequence[int]) -> bool:
 def test_partitioned_programs_equal_eager_ones(steps, results):
     """Split into forward and backward with as little saved as possible: what is computed again has its first mask."""
     assert agrees("aot_eager_decomp_partition", steps, results)
+
+
+@pytest.mark.slow
+@fuzz(10)
+@given(program, st.lists(number, max_size=3))
+def test_programs_of_any_size_equal_eager_ones(steps, results):
+    """The same where sizes are symbols."""
+    assert agrees("aot_eager_decomp_partition", steps, results, dynamic=True)
 
 
 @pytest.mark.slow

@@ -21,13 +21,13 @@ class Values(NamedTuple):
 
     threshold: int  # in [0, 2**32]; at 2**32 every coin drops
     scale: float
-    shift: float = 0.0
-    fill: float = 0.0
+    shift: float
+    fill: float
 
     @property
     def gradient(self) -> Values:
         """The derivative: the same coins, without the constants."""
-        return Values(self.threshold, self.scale) if self.shift or self.fill else self
+        return Values(self.threshold, self.scale, 0.0, 0.0) if self.shift or self.fill else self
 
 
 Rule = Callable[[float], Values]
@@ -44,7 +44,7 @@ def inverted(p: float) -> Values:
     Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout: A Simple Way to Prevent Neural Networks
     from Overfitting", JMLR 15, 2014, section 10 (the scaling in training instead of in eval).
     """
-    return Values(threshold(p), 1 / (1 - p) if p < 1 else 0.0)
+    return Values(threshold(p), 1 / (1 - p) if p < 1 else 0.0, 0.0, 0.0)
 
 
 def alpha(p: float) -> Values:
@@ -55,7 +55,7 @@ def alpha(p: float) -> Values:
     Source: Klambauer, Unterthiner, Mayr, Hochreiter, "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515.
     """
     if p == 1:
-        return Values(threshold(p), 0.0)
+        return Values(threshold(p), 0.0, 0.0, 0.0)
     scale = 1 / math.sqrt((SATURATION * SATURATION * p + 1) * (1 - p))
     shift = SATURATION * scale * p
     return Values(threshold(p), scale, shift, shift - SATURATION * scale)

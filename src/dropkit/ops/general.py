@@ -54,7 +54,7 @@ _VALUES = {
 }
 for _name, _values in _VALUES.values():
     _library.define(
-        f"{_name}(Tensor input, Tensor key, {_values}, SymInt[] steps, SymInt base) -> Tensor",
+        f"{_name}(Tensor input, Tensor key, {_values}, SymInt[]? steps, SymInt base) -> Tensor",
         tags=(torch.Tag.pt2_compliant_tag,),
     )
 
@@ -69,7 +69,6 @@ def drop(
     """Dropout by `values` with the coins of `key`; see `dropkit.ops.eager.drop`."""
     if not isinstance(key, Tensor):
         key = torch.tensor(key, dtype=torch.int64, device=input.device)
-    steps = row_major(input.shape) if steps is None else tuple(steps)
     if isinstance(values, Values):
         return torch.ops.dropkit.drop_v1(input, key, *values, steps, base)
     return torch.ops.dropkit.drop_at_v1(input, key, *values, steps, base)
@@ -104,11 +103,15 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
         raise TypeError(
             f"key must be an int64 tensor, 0-d or of the input's first sizes, got {key.dtype} of {tuple(key.shape)}"
         )
-    if len(steps) != input.dim():
+    if steps is not None and len(steps) != input.dim():
         raise ValueError(f"steps must be {input.dim()} numbers, one for each dimension, got {len(steps)}")
     if isinstance(values, Scheduled):
         values = values.read()
     output = torch.empty_like(input)
+    if key.dim() == 0:
+        kernels.drop(output, input, key, values, steps, base)
+        return output
+    steps = row_major(input.shape) if steps is None else steps
     for place in itertools.product(*map(range, key.shape)):
         first = base + sum(coordinate * step for coordinate, step in zip(place, steps, strict=False))
         kernels.drop(output[place], input[place], key[place], values, steps[key.dim() :], first)
@@ -161,6 +164,8 @@ class _Drop(torch.autograd.function._SingleLevelFunction):
             raise NotImplementedError("p must be the same for all slices under vmap, got one for each")
         if key_dim is not None or key.dim():
             key = _first(key, key_dim, info.batch_size)
+        if steps is None:
+            steps = row_major(input.shape if input_dim is None else input.movedim(input_dim, 0).shape[1:])
         inputs = _first(input, input_dim, info.batch_size), key, *numbers, (0, *steps), base
         return _operator(inputs)(*inputs), 0
 

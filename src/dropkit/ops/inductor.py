@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels import cpu
-from dropkit.kernels.reference import row_major
 from dropkit.kernels.values import Values
 
 # The range of a drawn key. torch's ranges end before their upper bound, so one key in 2**64 is never drawn.
@@ -99,8 +98,7 @@ def _register() -> None:
         *numbers, steps, base = arguments
         if key.get_size():
             return None
-        plain = V.graph.sizevars.statically_known_list_equals(steps, row_major(input.get_size()))
-        return Call(drop_v1, layout(), [input, key], (*numbers, None if plain else steps, base))
+        return Call(drop_v1, layout(), [input, key], (*numbers, steps, base))
 
     lower(torch.ops.dropkit.drop_v1.default, drop)
     lower(torch.ops.dropkit.draw_v1.default, draw)
