@@ -66,3 +66,16 @@ def test_compiled_autograd_keeps_each_calls_mask(forward):
             drawn = observe(function, LEARNED)
         assert agree(keyed, observe(lambda x, key=key: dropout(x, 0.5, key=key), LEARNED))
         assert agree(drawn, observe(program, LEARNED))
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_branches_draw_when_they_are_taken(taken):
+    """torch.cond draws in one branch, between the draws around it."""
+
+    def branches(x: Tensor, taken: Tensor) -> Tensor:
+        x = dropout(x, 0.3)
+        more = torch.cond(taken, lambda x: dropout(x, 0.2) * 2, lambda x: dropout(dropout(x, 0.2), 0.2), (x,))
+        return dropout(more, 0.3)
+
+    inputs = X, torch.tensor(taken)
+    assert agree(observe(compiled(branches), *inputs), observe(branches, *inputs))
