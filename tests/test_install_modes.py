@@ -115,6 +115,29 @@ def test_what_was_compiled_before_is_compiled_again():
 
 
 @pytest.mark.slow
+def test_uninstalled_torch_compiles_its_own_again():
+    """Tracing remembers the way to a kernel for good: one that leads to a kernel taken back would be a wrong one."""
+
+    def compiled(x):
+        torch._dynamo.reset()
+        traced = torch.compile(lambda x: theirs.dropout(x * 1, 0.3), backend="aot_eager_decomp_partition")
+        x = x.clone().requires_grad_()
+        output = seeded(traced, x)
+        output.sum().backward()
+        return output.detach(), x.grad
+
+    x = torch.ones(64, 64)
+    dropkit.uninstall()
+    never = compiled(x)
+    dropkit.install()
+    installed = compiled(x)
+    dropkit.uninstall()
+
+    for was, now in zip(never, compiled(x), strict=True):
+        assert torch.equal(was, now)
+    assert not torch.equal(never[0], installed[0])
+
+
 def test_compiled_code_on_disk_knows_whether_dropkit_was_installed(tmp_path):
     """A process with dropkit does not load what one without has compiled."""
     code = """

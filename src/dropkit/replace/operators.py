@@ -130,7 +130,14 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
 
 
 def _forget_compiled() -> None:
-    """What was compiled holds the dropout of its time: let it be compiled anew, and find no such code on disk."""
+    """What was compiled holds the dropout of its time: let it be compiled anew, and find no such code on disk.
+
+    Nor may the way to a kernel be remembered that tracing found then: torch forgets it for Python kernels alone.
+    """
+    for layer in LAYERS:
+        if layer.aten is not None:
+            for name in (layer.aten, layer.aten + "_"):
+                getattr(torch.ops.aten, name).default._dispatch_cache.clear()
     config = torch.compiler.config
     tags = [tag for tag in config.cache_key_tag.split() if tag != _TAG]
     config.cache_key_tag = " ".join([*tags, _TAG] if _library is not None else tags)
