@@ -1,0 +1,130 @@
+"""What torch calls things: the names that rules look for, under the one dotted name each is known by.
+
+Facts of torch 2.13's public interface, and of the libraries that carry dropout of their own. dropkit's layers and
+functions have torch's contract, so they count as torch's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# A prefix on the left is known by the one on the right; the first that fits is taken.
+_ALIASES = (
+    ("dropkit.nn.", "torch.nn."),
+    ("dropkit.functional.", "torch.nn.functional."),
+    ("torch.nn.modules.", "torch.nn."),
+    ("torch._C._nn.", "torch.nn.functional."),
+    ("pytorch_lightning.", "lightning.pytorch."),
+    ("lightning.LightningModule", "lightning.pytorch.LightningModule"),
+)
+
+
+def canonical(name: str) -> str:
+    """The one name by which `name` is known here.
+
+    Example:
+        >>> canonical("torch.nn.modules.dropout.Dropout")
+        'torch.nn.Dropout'
+        >>> canonical("dropkit.functional.dropout")
+        'torch.nn.functional.dropout'
+    """
+    for alias, known in _ALIASES:
+        if name.startswith(alias):
+            name = known + name[len(alias) :]
+            if alias == "torch.nn.modules.":
+                # torch.nn.modules.dropout.Dropout: the file in between goes.
+                name = known + name.rsplit(".", 1)[1]
+            break
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Functional:
+    """A function that drops: where its arguments stand, and what `training` is when left out."""
+
+    p: int
+    training: int
+    inplace: int | None
+    p_name: str = "p"
+    training_name: str = "training"
+    training_default: bool | None = True
+    module: str | None = None
+
+
+_F = "torch.nn.functional."
+
+# Every function that drops when its flag says so, by canonical name.
+FUNCTIONALS: dict[str, Functional] = {
+    _F + "dropout": Functional(1, 2, 3, module="Dropout"),
+    _F + "dropout1d": Functional(1, 2, 3, module="Dropout1d"),
+    _F + "dropout2d": Functional(1, 2, 3, module="Dropout2d"),
+    _F + "dropout3d": Functional(1, 2, 3, module="Dropout3d"),
+    # The two whose `training` is False unless given: alone among torch's, and so never on by accident.
+    _F + "alpha_dropout": Functional(1, 2, 3, training_default=False, module="AlphaDropout"),
+    _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
+    # These have no default: a call without the flag fails at once.
+    "torch.dropout": Functional(1, 2, None, training_name="train", training_default=None),
+    "torch.alpha_dropout": Functional(1, 2, None, training_name="train", training_default=None),
+    "torch.feature_dropout": Functional(1, 2, None, training_name="train", training_default=None),
+    "torch.feature_alpha_dropout": Functional(1, 2, None, training_name="train", training_default=None),
+    "torchvision.ops.stochastic_depth": Functional(1, 3, None),
+    "torchvision.ops.drop_block2d": Functional(1, 5, 3),
+    "torchvision.ops.drop_block3d": Functional(1, 5, 3),
+}
+
+# Modules that zero elements or whole channels, by canonical name; all take (p, inplace).
+DROPOUT_MODULES = frozenset(
+    "torch.nn." + name
+    for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+)
+CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
+
+# Whose dropout is a number and follows no mode: the place and the name of that number.
+ATTENTION: dict[str, tuple[int | None, str]] = {
+    _F + "scaled_dot_product_attention": (4, "dropout_p"),
+    "torch.ops.aten.scaled_dot_product_attention": (4, "dropout_p"),
+    "flash_attn.flash_attn_func": (3, "dropout_p"),
+    "flash_attn.flash_attn_qkvpacked_func": (1, "dropout_p"),
+    "flash_attn.flash_attn_kvpacked_func": (2, "dropout_p"),
+    "flash_attn.flash_attn_varlen_func": (7, "dropout_p"),
+    "flash_attn.flash_attn_varlen_qkvpacked_func": (3, "dropout_p"),
+    "flash_attn.flash_attn_varlen_kvpacked_func": (6, "dropout_p"),
+    "flash_attn.flash_attn_unpadded_func": (7, "dropout_p"),
+    "flash_attn.flash_attn_unpadded_qkvpacked_func": (3, "dropout_p"),
+    "flash_attn.flash_attn_unpadded_kvpacked_func": (6, "dropout_p"),
+    "xformers.ops.memory_efficient_attention": (4, "p"),
+    "xformers.ops.memory_efficient_attention_forward": (4, "p"),
+}
+
+# F.multi_head_attention_forward(..., training=True, ...): the place of the flag.
+MULTI_HEAD = _F + "multi_head_attention_forward"
+MULTI_HEAD_P, MULTI_HEAD_TRAINING = 11, 14
+
+RNNS = {"torch.nn.LSTM": 3, "torch.nn.GRU": 3, "torch.nn.RNN": 3}
+
+BATCH_NORMS = frozenset(
+    "torch.nn." + name for name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm", "LazyBatchNorm1d",
+                                    "LazyBatchNorm2d", "LazyBatchNorm3d")
+)  # fmt: skip
+
+# Activations: those that commute with dropout (positively homogeneous: f(a x) = a f(x) for a >= 0), and the others.
+HOMOGENEOUS = frozenset("torch.nn." + name for name in ("ReLU", "LeakyReLU", "PReLU", "RReLU", "Identity"))
+ACTIVATIONS = HOMOGENEOUS | frozenset(
+    "torch.nn." + name
+    for name in ("GELU", "Tanh", "Sigmoid", "SiLU", "ELU", "CELU", "SELU", "Mish", "Softplus", "Softsign",
+                 "Hardswish", "Hardtanh", "Hardsigmoid", "ReLU6", "LogSigmoid", "Tanhshrink", "Softshrink")
+)  # fmt: skip
+SOFTMAXES = frozenset({"torch.nn.Softmax", "torch.nn.LogSoftmax", "torch.nn.Softmax2d"})
+
+# Modules whose presence makes `model.eval()` matter.
+MODE_DEPENDENT = DROPOUT_MODULES | BATCH_NORMS
+
+# Bases that make a class a Module, beyond torch.nn's own; the last name is enough.
+MODULE_BASES = frozenset(
+    {"Module", "LightningModule", "PreTrainedModel", "BaseModule", "BaseModel", "MessagePassing", "FairseqModel"}
+)
+# Modules whose metaclass calls super().__init__(), and programs that are no modules though they have a `train`.
+FASTAI = ("fastai.", "fastcore.")
+
+# Calls that keep what they are given registered, whatever plain container it was in before.
+REGISTERING = frozenset({"ModuleList", "ModuleDict", "Sequential", "add_module", "register_module"})

@@ -1,0 +1,1 @@
+"""dropkit check: rules over files, what is ignored, how it is shown and mended."""

@@ -1,0 +1,91 @@
+"""Edits of source that keep its formatting: comments, brackets and trailing commas stay where they are."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from dropkit.facts.finding import Edit
+from dropkit.facts.module import Module
+
+_COMMENT = re.compile(rb"#[^\r\n]*")
+
+
+def replace(module: Module, node: ast.AST, text: str) -> Edit:
+    """Put `text` where `node` stands. Brackets around it stay."""
+    return Edit(module.text.start(node), module.text.end(node), text)
+
+
+def rename_keyword(module: Module, keyword: ast.keyword, name: str) -> Edit:
+    """Call a keyword argument by another name."""
+    assert keyword.arg is not None
+    start = module.text.start(keyword)
+    return Edit(start, start + len(keyword.arg.encode()), name)
+
+
+def add_argument(module: Module, call: ast.Call, text: str) -> Edit | None:
+    """Put `text` (`training=self.training`) behind the last argument of `call`; None where there is no safe place."""
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    if not given:
+        end = module.text.end(call) - 1
+        return Edit(end, end, text) if module.text.utf8[end : end + 1] == b")" else None
+    last = max(module.text.end(node) for node in given)
+    if any(isinstance(node, ast.GeneratorExp) for node in call.args) and len(given) == 1:
+        return None
+    at = _behind_brackets(module, last, module.text.end(call) - 1)
+    return Edit(at, at, f", {text}")
+
+
+def drop_argument(module: Module, call: ast.Call, node: ast.expr | ast.keyword) -> Edit | None:
+    """Take one argument out, with the comma that is then too many; None where a comment stands between."""
+    given = sorted([*call.args, *call.keywords], key=module.text.start)
+    index = given.index(node)
+    utf8 = module.text.utf8
+    start, end = module.text.start(node), module.text.end(node)
+    if index + 1 < len(given):
+        between = utf8[end : module.text.start(given[index + 1])]
+        return None if b"#" in between or b")" in between else Edit(start, module.text.start(given[index + 1]), "")
+    if index > 0:
+        before = _behind_brackets(module, module.text.end(given[index - 1]), start)
+        return None if b"#" in utf8[before:start] else Edit(before, end, "")
+    closing = module.text.end(call) - 1
+    rest = utf8[end:closing].strip()
+    return Edit(start, closing, "") if rest in (b"", b",") else None
+
+
+def delete_statement(module: Module, statement: ast.stmt) -> Edit | None:
+    """Take a statement out with its line; None where it shares the line, or is all that its block has."""
+    block = module.block(statement)
+    text = module.text
+    start, end = text.starts[statement.lineno - 1], text.end(statement)
+    tail = text.utf8[end : text.starts[statement.end_lineno] if _has_next(module, statement) else len(text.utf8)]
+    if len(block) < 2 or text.utf8[start : text.start(statement)].strip() or _COMMENT.sub(b"", tail).strip():
+        return None
+    return Edit(start, end + len(tail), "")
+
+
+def insert_after(module: Module, statement: ast.stmt, line: str) -> Edit | None:
+    """Put a line of its own behind `statement`, as deep as it; None where something else stands on its line."""
+    text = module.text
+    end = text.end(statement)
+    line_end = text.starts[statement.end_lineno] if _has_next(module, statement) else len(text.utf8)
+    tail = text.utf8[end:line_end]
+    if _COMMENT.sub(b"", tail).strip():
+        return None
+    newline = "\r\n" if b"\r\n" in text.utf8 else "\n"
+    indent = text.utf8[text.starts[statement.lineno - 1] : text.start(statement)].decode()
+    if indent.strip():
+        return None
+    at = end + len(tail.rstrip(b"\r\n"))
+    return Edit(at, at, f"{newline}{indent}{line}")
+
+
+def _has_next(module: Module, statement: ast.stmt) -> bool:
+    return statement.end_lineno is not None and statement.end_lineno < len(module.text.starts)
+
+
+def _behind_brackets(module: Module, start: int, end: int) -> int:
+    """Behind the last closing bracket between an argument and the end of its call: they belong to the argument."""
+    between = _COMMENT.sub(lambda match: b" " * len(match.group()), module.text.utf8[start:end])
+    closing = between.rfind(b")")
+    return start + closing + 1 if closing >= 0 else start

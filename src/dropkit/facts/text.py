@@ -1,0 +1,113 @@
+"""The text of a file, decoded as Python would, edited in place and encoded again as it was.
+
+Positions of `ast` are UTF-8 bytes of the decoded text (PEP 263 says which decoding); lines end at line feeds, carriage
+returns and the two together, and at nothing else: a form feed is white space.
+"""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import io
+import re
+import tokenize
+from bisect import bisect_right
+from collections.abc import Iterable
+from functools import cached_property
+
+from dropkit.facts.finding import Edit, Span
+
+_LINE = re.compile(rb"\r\n|\r|\n")
+
+
+class Undecodable(ValueError):
+    """The bytes are not text in the encoding that the file names."""
+
+
+class Text:
+    """Decoded text of one file, as UTF-8 bytes without byte order mark."""
+
+    def __init__(self, utf8: bytes, encoding: str = "utf-8", bom: bool = False) -> None:
+        self.utf8 = utf8
+        self.encoding = encoding
+        self.bom = bom
+
+    @classmethod
+    def decode(cls, data: bytes) -> Text:
+        """Read `data` by its byte order mark or its coding comment.
+
+        Raises:
+            Undecodable: no such encoding, or the bytes are not in it.
+        """
+        bom = data.startswith(codecs.BOM_UTF8)
+        try:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+            body = data[3:] if bom else data
+            name = "utf-8" if encoding == "utf-8-sig" else encoding
+            utf8 = body.decode(name).encode()
+        except (SyntaxError, UnicodeError, LookupError) as error:
+            raise Undecodable(str(error)) from error
+        return cls(utf8, name, bom)
+
+    def encode(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            Undecodable: an edit brought in a character that the file's encoding lacks.
+        """
+        try:
+            body = self.utf8 if self.encoding == "utf-8" else self.utf8.decode().encode(self.encoding)
+        except UnicodeError as error:
+            raise Undecodable(str(error)) from error
+        return (codecs.BOM_UTF8 if self.bom else b"") + body
+
+    def parse(self) -> ast.Module:
+        """Parse with the grammar of the running Python.
+
+        Raises:
+            SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
+        """
+        return ast.parse(self.utf8)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each line begins, in bytes."""
+        return [0, *(match.end() for match in _LINE.finditer(self.utf8))]
+
+    def offset(self, line: int, column: int) -> int:
+        """The byte of `ast`'s line (from 1) and column (bytes, from 0)."""
+        return self.starts[line - 1] + column
+
+    def start(self, node: ast.AST) -> int:
+        """The byte where `node` begins."""
+        return self.offset(node.lineno, node.col_offset)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def end(self, node: ast.AST) -> int:
+        """The byte after `node`."""
+        return self.offset(node.end_lineno, node.end_col_offset)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def of(self, node: ast.AST) -> str:
+        """The source of `node`."""
+        return self.utf8[self.start(node) : self.end(node)].decode()
+
+    def line(self, number: int) -> str:
+        """Line `number` from 1, without its end."""
+        begin = self.starts[number - 1]
+        end = self.starts[number] if number < len(self.starts) else len(self.utf8)
+        return self.utf8[begin:end].decode(errors="replace").rstrip("\r\n")
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """Line and column of a byte, both from 1, the column in characters."""
+        line = bisect_right(self.starts, offset)
+        return line, len(self.utf8[self.starts[line - 1] : offset].decode(errors="replace")) + 1
+
+    def span(self, node: ast.AST) -> Span:
+        """Where `node` stands."""
+        return Span(*self.position(self.start(node)), *self.position(self.end(node)))
+
+    def edited(self, edits: Iterable[Edit]) -> Text:
+        """The text after `edits`, which must not overlap."""
+        utf8 = self.utf8
+        for edit in sorted(edits, key=lambda edit: (edit.start, edit.end), reverse=True):
+            utf8 = utf8[: edit.start] + edit.text.encode() + utf8[edit.end :]
+        return Text(utf8, self.encoding, self.bom)

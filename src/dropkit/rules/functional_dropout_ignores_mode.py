@@ -1,0 +1,164 @@
+"""Functional dropout that stays on in evaluation.
+
+`F.dropout(x, p)` has `training=True` unless told otherwise: unlike the module `nn.Dropout` it does not see
+`model.eval()`. Predictions then differ from call to call, validation is noisy and worse than the model is, and nothing
+warns. Pass `training=self.training`, or use the module.
+
+Dropout that is meant to stay on (Monte Carlo dropout, the prenet of Tacotron) says so: by a name such as `MCDropout` or
+`Prenet`, by a comment beside it, or by `# dropkit: always-on` on the line of its class or at the head of the file.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from dropkit.catalog import FUNCTIONALS, Functional
+from dropkit.facts.edit import add_argument, replace
+from dropkit.facts.finding import Fix, Severity
+from dropkit.facts.mode import follows_mode, is_flag, on_purpose, under_mode
+from dropkit.facts.module import Class, Module, argument, self_attribute, unpacks
+from dropkit.rules.rule import Example, Hit, Rule
+
+_TITLE = "Pass training=self.training"
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for name, calls in module.calls.items():
+        if "drop" not in name and "stochastic" not in name:
+            continue
+        for call in calls:
+            function = FUNCTIONALS.get(module.called(call) or "")
+            owner = module.owner(call)
+            if function is None or owner is None or not owner.is_module or unpacks(call):
+                continue
+            hit = _judge(module, call, function, owner)
+            if hit is not None and not _excused(module, call, function, owner):
+                yield hit
+
+
+def _judge(module: Module, call: ast.Call, function: Functional, owner: Class) -> Hit | None:
+    flag = argument(call, function.training, function.training_name)
+    if flag is None:
+        if function.training_default is not True:
+            return None
+        return Hit(call, fix=_fix(module, call, None))
+    if isinstance(flag, ast.Constant):
+        # A literal True is mostly meant; beside a call that does follow the mode it is an oversight.
+        if flag.value is True and _another_follows(module, call, owner):
+            return Hit(call, "training=True here, while a call beside it follows the mode", _fix(module, call, flag))
+        return None
+    attribute = self_attribute(flag)
+    if attribute in ("train", "eval") and not owner.values(attribute):
+        return Hit(call, f"self.{attribute} is a method, always true: self.training is meant", _fix(module, call, flag))
+    if attribute is not None and attribute != "training" and is_flag(attribute) and _set_once(owner, attribute):
+        message = f"self.{attribute} is set once and does not follow model.eval()"
+        return Hit(call, message, _fix(module, call, flag))
+    return None
+
+
+def _excused(module: Module, call: ast.Call, function: Functional, owner: Class) -> bool:
+    """A condition around the call asks for the mode, the rate is zero or follows it, or somebody wants it so."""
+    p = argument(call, function.p, function.p_name)
+    if isinstance(p, ast.Constant) and p.value in (0, 0.0):
+        return True
+    if p is not None and follows_mode(module, p):
+        return True
+    if under_mode(module, call) or on_purpose(module, call):
+        return True
+    method = module.function(call)
+    return method is not None and _callers_ask(module, owner, method.method.name)
+
+
+def _callers_ask(module: Module, owner: Class, name: str) -> bool:
+    """Whether every call of this method in its class stands under a condition on the mode."""
+    calls = owner.own_calls.get(name, [])
+    return bool(calls) and all(under_mode(module, call) for call in calls)
+
+
+def _another_follows(module: Module, call: ast.Call, owner: Class) -> bool:
+    for calls in module.calls.values():
+        for other in calls:
+            function = FUNCTIONALS.get(module.called(other) or "") if module.owner(other) is owner else None
+            if function is not None and other is not call:
+                flag = argument(other, function.training, function.training_name)
+                if self_attribute(flag) == "training":
+                    return True
+    return False
+
+
+def _set_once(owner: Class, attribute: str) -> bool:
+    """Whether only constructors set `self.attribute`, and no one in this file does from outside."""
+    writes = [write for one in owner.lineage for write in one.writes.get(attribute, [])]
+    inside = writes and all(write.function is not None and write.function.name == "__init__" for write in writes)
+    from_outside = any(
+        isinstance(node.ctx, ast.Store) and self_attribute(node) is None
+        for node in owner.module.attributes.get(attribute, [])
+    )
+    return bool(inside) and not from_outside
+
+
+def _fix(module: Module, call: ast.Call, flag: ast.expr | None) -> Fix | None:
+    function = module.function(call)
+    name = function.method.self_name if function is not None else None
+    if name is None:
+        return None
+    text = f"{name}.training"
+    if flag is not None:
+        return Fix(_TITLE, (replace(module, flag, text),))
+    keyword = FUNCTIONALS[module.called(call) or ""].training_name
+    edit = add_argument(module, call, f"{keyword}={text}")
+    return Fix(_TITLE, (edit,)) if edit is not None else None
+
+
+RULE = Rule(
+    code="DRP101",
+    name="functional-dropout-ignores-mode",
+    message="functional dropout does not follow model.eval()",
+    severity=Severity.ERROR,
+    find=find,
+    fix="pass `training=self.training`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(self.hidden(x), 0.5)  # DRP101
+        return self.output(x)
+
+
+Classifier().eval()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(self.hidden(x), 0.5, training=self.training)
+        return self.output(x)
+
+
+Classifier().eval()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

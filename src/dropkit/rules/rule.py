@@ -1,0 +1,78 @@
+"""What a rule is: one misuse, how to see it in source, and examples that are its tests and its page."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from dropkit.facts.finding import Finding, Fix, Question, Severity
+from dropkit.facts.module import Module
+
+
+class Default(str, Enum):
+    """Whether a rule runs when nothing is selected: `preview` and `off` rules must be asked for."""
+
+    ON = "on"
+    PREVIEW = "preview"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What a rule saw: the node that is wrong, and what differs from the rule's own message and severity."""
+
+    node: ast.AST
+    message: str | None = None
+    fix: Fix | None = None
+    severity: Severity | None = None
+    # Stands only if no other file answers yes.
+    unless: Question | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A program that runs and holds the misuse, each wrong line ending in `# <code>`; and the same, mended.
+
+    Where the rule has a fix, applying it to `bad` gives `good`, to the letter.
+    """
+
+    bad: str
+    good: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One misuse. `find` sees it in a file; the docstring of its file says what happens and why."""
+
+    code: str
+    name: str
+    message: str
+    severity: Severity
+    find: Callable[[Module], Iterator[Hit]]
+    examples: tuple[Example, ...]
+    default: Default = Default.ON
+    # What --fix, or --fix --unsafe-fixes, does; empty where there is no fix.
+    fix: str = ""
+    fix_is_safe: bool = False
+
+    @property
+    def explanation(self) -> str:
+        """The docstring of the rule's file."""
+        return inspect.cleandoc(sys.modules[self.find.__module__].__doc__ or "")
+
+    def findings(self, module: Module) -> Iterator[Finding]:
+        """What the rule finds in `module`."""
+        for hit in self.find(module):
+            yield Finding(
+                code=self.code,
+                message=hit.message or self.message,
+                severity=hit.severity or self.severity,
+                path=module.path,
+                span=module.text.span(hit.node),
+                fix=hit.fix,
+                unless=hit.unless,
+            )
