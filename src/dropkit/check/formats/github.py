@@ -1,0 +1,46 @@
+"""The format `github`: workflow commands, which GitHub Actions shows beside the line in a pull request.
+
+Source: docs.github.com, "Workflow commands for GitHub Actions"; the escapes are those of actions/toolkit.
+"""
+
+from __future__ import annotations
+
+from dropkit.check.outcome import Note, Outcome
+from dropkit.facts.finding import Finding, Severity
+
+_COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
+
+
+def render(outcome: Outcome, color: bool) -> str:
+    """One command for each finding, and for each file that was passed over."""
+    return "".join([*map(_finding, outcome.findings), *map(_note, outcome.notes)])
+
+
+def _finding(finding: Finding) -> str:
+    span, place, message = finding.span, {}, finding.message
+    if finding.cell is not None:
+        # Lines of the notebook's own JSON are not known here.
+        message = f"{message} (cell {finding.cell}:{span.line}:{span.column})"
+    elif span.line == span.end_line:
+        place = {"line": span.line, "col": span.column, "endLine": span.end_line, "endColumn": span.end_column}
+    else:
+        # Columns are refused where the lines differ.
+        place = {"line": span.line, "endLine": span.end_line}
+    return _command(_COMMANDS[finding.severity], message, {"file": finding.path, **place, "title": finding.code})
+
+
+def _note(note: Note) -> str:
+    return _command("notice", note.message, {"file": note.path, "title": "not checked"})
+
+
+def _command(name: str, message: str, properties: dict[str, str | int]) -> str:
+    listed = ",".join(f"{key}={_property(str(value))}" for key, value in properties.items())
+    return f"::{name} {listed}::{_data(message)}\n"
+
+
+def _data(value: str) -> str:
+    return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(value: str) -> str:
+    return _data(value).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,56 @@
+"""The format `json`: one array with an object for each finding. Lines and columns begin at 1, ends are exclusive."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dropkit.check.outcome import Outcome
+from dropkit.facts.finding import Edit, Finding
+from dropkit.facts.text import Text
+from dropkit.rules import RULES
+
+_NAMES = {rule.code: rule.name for rule in RULES}
+
+
+def render(outcome: Outcome, color: bool) -> str:
+    """The array, indented."""
+    return json.dumps([record(outcome, finding) for finding in outcome.findings], indent=2) + "\n"
+
+
+def record(outcome: Outcome, finding: Finding) -> dict[str, Any]:
+    """A finding as JSON. In a notebook, positions count in `cell`."""
+    return {
+        "code": finding.code,
+        "name": _NAMES.get(finding.code),
+        "message": finding.message,
+        "severity": finding.severity.value,
+        "path": finding.path,
+        "cell": finding.cell,
+        "line": finding.span.line,
+        "column": finding.span.column,
+        "end_line": finding.span.end_line,
+        "end_column": finding.span.end_column,
+        "fix": _fix(outcome, finding),
+    }
+
+
+def _fix(outcome: Outcome, finding: Finding) -> dict[str, Any] | None:
+    fix = finding.fix
+    if fix is None:
+        return None
+    # The edits of a notebook count in all of its cells together, which no reader of this has.
+    text = outcome.texts.get((finding.path, None))
+    return {
+        "title": fix.title,
+        "safe": fix.safe,
+        "changes_training": fix.changes_training,
+        "edits": [edit_record(text, edit) for edit in fix.edits] if text is not None and finding.cell is None else None,
+    }
+
+
+def edit_record(text: Text, edit: Edit) -> dict[str, Any]:
+    """An edit as JSON: what stands there is replaced by `text`."""
+    line, column = text.position(edit.start)
+    end_line, end_column = text.position(edit.end)
+    return {"line": line, "column": column, "end_line": end_line, "end_column": end_column, "text": edit.text}

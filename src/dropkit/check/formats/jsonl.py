@@ -1,0 +1,13 @@
+"""The format `jsonl`: the objects of `json`, one a line."""
+
+from __future__ import annotations
+
+import json
+
+from dropkit.check.formats.json import record
+from dropkit.check.outcome import Outcome
+
+
+def render(outcome: Outcome, color: bool) -> str:
+    """One line for each finding; nothing where there is none."""
+    return "".join(json.dumps(record(outcome, finding)) + "\n" for finding in outcome.findings)

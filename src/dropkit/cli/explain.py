@@ -1,0 +1,92 @@
+"""`dropkit explain`: what a rule forbids and why, with examples; or all rules in a table."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+import click
+
+from dropkit.check.page import fix, page
+from dropkit.rules import RULES, Rule
+
+
+@click.command()
+@click.argument("rule", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+    help="How to print.",
+)
+def command(rule: str | None, form: str) -> None:
+    """Explain RULE, a code such as DRP101 or a name such as functional-dropout-ignores-mode.
+
+    Without RULE, list all rules.
+    """
+    rules = RULES if rule is None else (_named(rule),)
+    if form == "json":
+        records = [_record(one) for one in rules]
+        click.echo(json.dumps(records if rule is None else records[0], indent=2))
+    elif form == "markdown":
+        click.echo(_list() if rule is None else page(rules[0]), nl=False)
+    elif rule is None:
+        _print_table()
+    else:
+        _print_page(rules[0])
+
+
+def _named(wanted: str) -> Rule:
+    known = {key: rule for rule in RULES for key in (rule.code, rule.name)}
+    found = known.get(wanted.upper()) or known.get(wanted.lower().replace("_", "-"))
+    if found is None:
+        near = difflib.get_close_matches(wanted.upper(), known, 1) or difflib.get_close_matches(
+            wanted.lower(), known, 1
+        )
+        hint = f"did you mean {near[0]}?" if near else "`dropkit explain` lists all."
+        raise click.BadParameter(f"must be the code or the name of a rule, got {wanted!r}; {hint}", param_hint="RULE")
+    return found
+
+
+def _record(rule: Rule) -> dict[str, Any]:
+    return {
+        "code": rule.code,
+        "name": rule.name,
+        "message": rule.message,
+        "default": rule.default.value,
+        "severity": rule.severity.value,
+        "fix": rule.fix or None,
+        "fix_is_safe": rule.fix_is_safe if rule.fix else None,
+        "explanation": rule.explanation,
+        "examples": [{"bad": example.bad, "good": example.good} for example in rule.examples],
+    }
+
+
+def _list() -> str:
+    rows = ["| code | name | default | severity | fix |", "| --- | --- | --- | --- | --- |"]
+    rows += [f"| {r.code} | {r.name} | {r.default.value} | {r.severity.value} | {fix(r)} |" for r in RULES]
+    return "\n".join(rows) + "\n"
+
+
+def _print_table() -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    table = Table("code", Column("name", overflow="fold"), "default", "severity", "fix")
+    for one in RULES:
+        kind = ("safe" if one.fix_is_safe else "unsafe") if one.fix else ""
+        table.add_row(one.code, one.name, one.default.value, one.severity.value, kind)
+    Console().print(table)
+
+
+def _print_page(rule: Rule) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    title, _, rest = page(rule).partition("\n")
+    console = Console()
+    console.print(title.removeprefix("# "), style="bold", highlight=False)
+    console.print(Markdown(rest, code_theme="ansi_dark"))
