@@ -27,7 +27,7 @@ class Unreadable(ValueError):
     """A file that cannot be decoded or parsed; the message says why and where."""
 
 
-def read(path: str, text: Text) -> Module:
+def read(path: str, text: Text, always_on: tuple[str, ...] = ()) -> Module:
     """Parse and index `text`.
 
     Raises:
@@ -37,7 +37,7 @@ def read(path: str, text: Text) -> Module:
         # Invalid escapes and the like are the file's own affair.
         warnings.simplefilter("ignore")
         try:
-            return Module(path, text, text.parse())
+            return Module(path, text, text.parse(), always_on)
         except SyntaxError as error:
             raise Unreadable(f"line {error.lineno}: {error.msg}") from error
         except (ValueError, RecursionError, MemoryError) as error:
@@ -63,27 +63,29 @@ def check(module: Module, rules: Iterable[Rule]) -> list[Finding]:
 
 
 def mend(path: str, text: Text, findings: Sequence[Finding], rules: Sequence[Rule]) -> tuple[Text, list[Finding]]:
-    """Apply the fixes of `findings` one by one; return the new text and the findings that are mended.
+    """Apply the fixes of `findings`; return the new text and the findings that are mended.
 
-    Each is tried alone on what the ones before it left. Fixes that overlap an edit made already wait for another run.
+    From the end of the text to its beginning, each tried on what the ones before it left. Of two fixes that meet, the
+    later one in the text is taken and the other waits for another run.
     """
     by_code = {rule.code: rule for rule in rules}
-    edits: list[tuple[int, int]] = []
+    first = len(text.utf8) + 1
     taken: list[Finding] = []
-    for finding in sorted(findings, key=lambda one: -min((e.start for e in one.fix.edits), default=0) if one.fix else 0):
-        if finding.fix is None or not finding.fix.edits:
+    fixable = [(finding, finding.fix) for finding in findings if finding.fix is not None and finding.fix.edits]
+    for finding, fix in sorted(fixable, key=lambda pair: -_reach(pair[1])[1]):
+        begin, end = _reach(fix)
+        if end >= first:
             continue
-        if any(edit.start <= end and start <= edit.end for edit in finding.fix.edits for start, end in edits):
-            continue
-        if any(end > min((start for start, _ in edits), default=1 << 62) for end in (e.end for e in finding.fix.edits)):
-            continue  # edits are made from the end of the file: offsets before the last one made still hold
-        after = text.edited(finding.fix.edits)
-        if not _holds(path, text, after, finding.fix, by_code[finding.code]):
-            continue
-        text = after
-        edits.extend((edit.start, edit.end) for edit in finding.fix.edits)
-        taken.append(finding)
+        after = text.edited(fix.edits)
+        if _holds(path, text, after, fix, by_code[finding.code]):
+            text, first = after, begin
+            taken.append(finding)
     return text, taken
+
+
+def _reach(fix: Fix) -> tuple[int, int]:
+    """The first and the last byte that a fix touches."""
+    return min(edit.start for edit in fix.edits), max(edit.end for edit in fix.edits)
 
 
 def _holds(path: str, before: Text, after: Text, fix: Fix, rule: Rule) -> bool:
@@ -105,12 +107,10 @@ def _same_outside(was: Module, now: Module, fix: Fix) -> bool:
 
 
 def _untouched(module: Module, touched: set[int]) -> set[str]:
-    def clear(node: ast.AST) -> bool:
-        first, last = node.lineno, node.end_lineno or node.lineno  # pyright: ignore
-        return not any(first <= line <= last for line in touched)
-
     return {
         ast.dump(node)
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.stmt) and not isinstance(node, (ast.ClassDef, ast.FunctionDef)) and clear(node)
+        if isinstance(node, ast.stmt)
+        and not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and touched.isdisjoint(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     }

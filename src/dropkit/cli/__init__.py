@@ -10,8 +10,11 @@ import click
 
 # Name and one line each, in the order of `--help`; the file dropkit.cli.<name> holds the command as `command`.
 COMMANDS = {
+    "check": "Find and mend dropout misuse in source code.",
+    "explain": "Explain a rule of the checker, or list all.",
     "kernels": "Show which kernel serves which device, and why.",
     "run": "Run a script with torch's dropout on dropkit's kernels.",
+    "server": "Serve an editor by the Language Server Protocol.",
     "study": "Train on real digits with and without dropout, and compare.",
 }
 

@@ -58,7 +58,7 @@ def delete_statement(module: Module, statement: ast.stmt) -> Edit | None:
     block = module.block(statement)
     text = module.text
     start, end = text.starts[statement.lineno - 1], text.end(statement)
-    tail = text.utf8[end : text.starts[statement.end_lineno] if _has_next(module, statement) else len(text.utf8)]
+    tail = text.utf8[end : text.starts[_last_line(statement)] if _has_next(module, statement) else len(text.utf8)]
     if len(block) < 2 or text.utf8[start : text.start(statement)].strip() or _COMMENT.sub(b"", tail).strip():
         return None
     return Edit(start, end + len(tail), "")
@@ -68,7 +68,7 @@ def insert_after(module: Module, statement: ast.stmt, line: str) -> Edit | None:
     """Put a line of its own behind `statement`, as deep as it; None where something else stands on its line."""
     text = module.text
     end = text.end(statement)
-    line_end = text.starts[statement.end_lineno] if _has_next(module, statement) else len(text.utf8)
+    line_end = text.starts[_last_line(statement)] if _has_next(module, statement) else len(text.utf8)
     tail = text.utf8[end:line_end]
     if _COMMENT.sub(b"", tail).strip():
         return None
@@ -80,8 +80,36 @@ def insert_after(module: Module, statement: ast.stmt, line: str) -> Edit | None:
     return Edit(at, at, f"{newline}{indent}{line}")
 
 
+def insert_before(module: Module, statement: ast.stmt, line: str) -> Edit | None:
+    """Put a line of its own before `statement`, as deep as it; None where something else stands on its line."""
+    text = module.text
+    start = text.start(statement)
+    indent = text.utf8[text.starts[statement.lineno - 1] : start].decode()
+    if indent.strip():
+        return None
+    newline = "\r\n" if b"\r\n" in text.utf8 else "\n"
+    return Edit(start, start, f"{line}{newline}{indent}")
+
+
+def spell(module: Module, dotted: str) -> str | None:
+    """How code of this file can write a library's `torch.nn.ModuleList`: by what it imports; None where it cannot."""
+    spellings: list[tuple[int, str]] = []
+    for name, bindings in module.names.items():
+        imported = bindings[-1].imported
+        if imported == dotted:
+            spellings.append((0, name))
+        elif imported is not None and dotted.startswith(imported + "."):
+            rest = dotted[len(imported) :]
+            spellings.append((rest.count("."), name + rest))
+    return min(spellings)[1] if spellings else None
+
+
+def _last_line(statement: ast.stmt) -> int:
+    return statement.end_lineno or statement.lineno
+
+
 def _has_next(module: Module, statement: ast.stmt) -> bool:
-    return statement.end_lineno is not None and statement.end_lineno < len(module.text.starts)
+    return _last_line(statement) < len(module.text.starts)
 
 
 def _behind_brackets(module: Module, start: int, end: int) -> int:

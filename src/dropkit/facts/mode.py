@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from dropkit.facts.module import Class, Function, Module
 
@@ -65,7 +66,7 @@ def guards(module: Module, node: ast.AST) -> Iterator[Guard]:
             if below is not above.test:
                 yield Guard(above.test, below is above.body)
         elif isinstance(above, ast.BoolOp):
-            for value in above.values[: above.values.index(below) if below in above.values else 0]:
+            for value in _before(above.values, below):
                 yield Guard(value, isinstance(above.op, ast.And))
         elif isinstance(above, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
             for generator in above.generators:
@@ -110,11 +111,18 @@ def follows_mode(module: Module, expression: ast.expr) -> bool:
     return False
 
 
+def called_under_mode(module: Module, node: ast.AST) -> bool:
+    """Whether every call of the method around `node` in its class stands under a condition on the mode."""
+    function, owner = module.function(node), module.owner(node)
+    calls = owner.own_calls.get(function.method.name, []) if function is not None and owner is not None else []
+    return bool(calls) and all(under_mode(module, call) for call in calls)
+
+
 # Whoever names a class or function so wants dropout at prediction time.
 ON_PURPOSE = (
-    "*Prenet*", "*PreNet*", "*prenet*", "*pre_net*", "*MCDropout*", "*MCDrop*", "*mc_dropout*", "*MonteCarlo*", "*monte_carlo*",
+    "*Prenet*", "*PreNet*", "*prenet*", "*pre_net*", "*MCDrop*", "*mc_dropout*", "*MonteCarlo*", "*monte_carlo*",
     "*Bayes*", "*bayes*", "*epistemic*", "*Epistemic*", "*EPISTEMIC*", "*uncertain*", "*Uncertain*", "*always*",
-    "*Always*", "*noise*", "*Noise*", "*AlwaysOn*", "*Consistent*Dropout*",
+    "*Always*", "*noise*", "*Noise*", "*Consistent*Dropout*",
 )  # fmt: skip
 _SAID_SO = re.compile(
     r"always.{0,24}(drop|on\b|appl|activ|enabl)|monte.?carlo|\bmc[ _-]?drop|on purpose|intentional|by design"
@@ -124,10 +132,8 @@ _SAID_SO = re.compile(
 _MARKER = re.compile(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
 
 
-def on_purpose(module: Module, node: ast.AST, names: tuple[str, ...] = ON_PURPOSE) -> bool:
+def on_purpose(module: Module, node: ast.AST) -> bool:
     """Whether dropout that stays on is wanted here: a name around it, a comment beside it or a marker says so."""
-    from fnmatch import fnmatchcase
-
     around: list[Class | Function] = []
     function = module.function(node)
     while function is not None:
@@ -140,18 +146,18 @@ def on_purpose(module: Module, node: ast.AST, names: tuple[str, ...] = ON_PURPOS
     for one in around:
         if isinstance(one, Class):
             called += [base.rsplit(".", 1)[-1] for base in one.bases if base is not None]
-    if any(fnmatchcase(name, pattern) for name in called for pattern in names):
+    if any(fnmatchcase(name, pattern) for name in called for pattern in (*ON_PURPOSE, *module.always_on)):
         return True
-    lines = {node.lineno, node.lineno - 1, getattr(node, "end_lineno", node.lineno)}  # pyright: ignore
     for one in around:
         if isinstance(one, Class) and _MARKER.search(module.text.line(one.node.lineno)):
             return True
-        first = one.node.body[0] if isinstance(one.node.body, list) and one.node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            if _SAID_SO.search(first.value.value):
-                return True
-    if any("#" in text and _SAID_SO.search(text[text.index("#") :]) for text in _texts(module, lines)):
-        return True
+        if not isinstance(one.node, ast.Lambda) and _SAID_SO.search(ast.get_docstring(one.node, clean=False) or ""):
+            return True
+    span = module.text.span(node)
+    for number in {max(span.line - 1, 1), span.line, span.end_line}:
+        _, sign, comment = module.text.line(number).partition("#")
+        if sign and _SAID_SO.search(sign + comment):
+            return True
     return marked_file(module)
 
 
@@ -164,10 +170,11 @@ def marked_file(module: Module) -> bool:
     return any(_MARKER.search(module.text.line(number)) for number in range(1, first))
 
 
-def _texts(module: Module, lines: set[int]) -> Iterator[str]:
-    for number in lines:
-        if 1 <= number <= len(module.text.starts):
-            yield module.text.line(number)
+def _before(values: list[ast.expr], one: ast.AST) -> Iterator[ast.expr]:
+    for value in values:
+        if value is one:
+            return
+        yield value
 
 
 def _leaves(body: list[ast.stmt]) -> bool:

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from dropkit import catalog
 from dropkit.facts.text import Text
@@ -134,11 +134,15 @@ class Class:
     def roots(self) -> list[str]:
         """The dotted names that its lineage ends in: bases from other files or libraries."""
         return [
-            name
+            root
             for one in self.lineage
             for base, name in zip(one.node.bases, one.bases, strict=True)
-            if name is not None and self.module.local_class(base) is None
+            if (root := name or self._unbound(base)) is not None and self.module.local_class(base) is None
         ]
+
+    def _unbound(self, base: ast.expr) -> str | None:
+        """The name of a base that this file does not bind: from a star import, or the file is a piece of another."""
+        return base.id if isinstance(base, ast.Name) and not self.module.bindings(base) else None
 
     @property
     def is_module(self) -> bool:
@@ -153,7 +157,7 @@ class Class:
             last = root.rsplit(".", 1)[-1]
             if root.startswith("torch.nn.") and last[:1].isupper():
                 return True
-            if last in catalog.MODULE_BASES and not root.startswith(("chainer.", "flax.", "tensorflow.", "keras.")):
+            if last in catalog.MODULE_BASES and not root.startswith(catalog.NO_MODULES):
                 return True
         if not any(one.node.bases for one in self.lineage) or any(
             root.startswith(("torch.autograd.", "torch.utils.data.")) for root in self.roots
@@ -172,10 +176,12 @@ class Class:
 class Module:
     """One parsed file. Reading it is one walk; nothing in it is imported or run."""
 
-    def __init__(self, path: str, text: Text, tree: ast.Module) -> None:
+    def __init__(self, path: str, text: Text, tree: ast.Module, always_on: tuple[str, ...] = ()) -> None:
         self.path = path
         self.text = text
         self.tree = tree
+        # Names, as patterns, of classes and functions whose dropout stays on because the user says so.
+        self.always_on = always_on
         self.classes: list[Class] = []
         self.functions: list[Function] = []
         self.calls: dict[str, list[ast.Call]] = {}
@@ -217,7 +223,7 @@ class Module:
         for name in ("body", "orelse", "finalbody", "handlers"):
             block = getattr(above, name, None)
             if isinstance(block, list) and statement in block:
-                return block
+                return cast("list[ast.stmt]", block)
         return []
 
     def function(self, node: ast.AST) -> Function | None:

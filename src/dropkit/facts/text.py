@@ -80,11 +80,11 @@ class Text:
 
     def start(self, node: ast.AST) -> int:
         """The byte where `node` begins."""
-        return self.offset(node.lineno, node.col_offset)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.offset(getattr(node, "lineno", 1), getattr(node, "col_offset", 0))
 
     def end(self, node: ast.AST) -> int:
         """The byte after `node`."""
-        return self.offset(node.end_lineno, node.end_col_offset)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.offset(getattr(node, "end_lineno", 1), getattr(node, "end_col_offset", 0))
 
     def of(self, node: ast.AST) -> str:
         """The source of `node`."""

@@ -1,0 +1,204 @@
+"""What the user wants checked: `[tool.dropkit]` of the nearest pyproject.toml, and what the command line adds."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, cast
+
+from dropkit.facts.finding import Severity
+from dropkit.rules import RULES, Default, Rule
+
+# Folders that hold other people's code, or none.
+EXCLUDED = (
+    ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "site-packages", "__pycache__", "build", "dist", "_build",
+    ".tox", ".nox", ".eggs", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".dropkit_cache", ".ipynb_checkpoints",
+)  # fmt: skip
+
+
+class BadConfig(ValueError):
+    """A setting that is not one, or has a value it cannot have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting of a run. `root` is the folder that patterns are relative to."""
+
+    root: Path = field(default_factory=Path.cwd)
+    select: tuple[str, ...] = ()
+    extend_select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    preview: bool = False
+    exclude: tuple[str, ...] = EXCLUDED
+    per_file_ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict["str", "tuple[str, ...]"])
+    always_on_names: tuple[str, ...] = ()
+    severity: Severity = Severity.WARNING
+    respect_gitignore: bool = True
+    respect_noqa: bool = True
+
+    @classmethod
+    def load(cls, start: Path) -> Config:
+        """The settings of the nearest pyproject.toml with a [tool.dropkit] table at or above `start`, or the defaults.
+
+        Raises:
+            BadConfig: the file is not TOML, or has settings that are not known.
+        """
+        start = start.resolve()
+        folders = [start, *start.parents] if start.is_dir() else list(start.parents)
+        for folder in folders:
+            file = folder / "pyproject.toml"
+            if file.is_file():
+                table = _table(file)
+                if table is not None:
+                    return cls.parse(table, folder, str(file))
+        return cls(root=folders[0] if folders else start)
+
+    @classmethod
+    def read(cls, file: Path) -> Config:
+        """The settings of one given file: a pyproject.toml.
+
+        Raises:
+            BadConfig: as `load`, or the file has no [tool.dropkit].
+        """
+        table = _table(file)
+        if table is None:
+            raise BadConfig(f"{file} has no [tool.dropkit] table")
+        return cls.parse(table, file.resolve().parent, str(file))
+
+    @classmethod
+    def parse(cls, table: Mapping[str, Any], root: Path, where: str = "[tool.dropkit]") -> Config:
+        """The settings of a table.
+
+        Raises:
+            BadConfig: a key is not known or its value is of another kind.
+        """
+        settings: dict[str, Any] = {}
+        for key, value in table.items():
+            if key not in _KEYS:
+                hint = _nearest(key, list(_KEYS)) or f"; known are {', '.join(_KEYS)}"
+                raise BadConfig(f"{where}: {key} is not a setting{hint}")
+            settings[key.replace("-", "_")] = _KEYS[key](f"{where}: {key}", value)
+        if "extend_exclude" in settings:
+            settings["exclude"] = (*settings.get("exclude", EXCLUDED), *settings.pop("extend_exclude"))
+        return replace(cls(root=root), **settings)
+
+    def with_options(self, **options: Any) -> Config:
+        """The same with what the command line gave; None leaves a setting as it is."""
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that run.
+
+        Raises:
+            BadConfig: a code is not one of a rule or the beginning of some.
+        """
+        if self.select:
+            chosen = _chosen(self.select)
+        else:
+            wanted = (Default.ON, Default.PREVIEW) if self.preview else (Default.ON,)
+            chosen = {rule.code for rule in RULES if rule.default in wanted}
+        chosen = (chosen | _chosen(self.extend_select)) - _chosen(self.ignore)
+        return tuple(rule for rule in RULES if rule.code in chosen)
+
+    def ignored_in(self, path: str) -> set[str]:
+        """The codes that per-file-ignores takes out for `path`."""
+        ignored: set[str] = set()
+        for pattern, codes in self.per_file_ignores.items():
+            if self.matches(path, pattern):
+                ignored |= _chosen(codes)
+        return ignored
+
+    def matches(self, path: str, pattern: str) -> bool:
+        """Whether `path` is meant by `pattern`: its name, or its way from the root."""
+        full = Path(path).resolve()
+        try:
+            relative = full.relative_to(self.root).as_posix()
+        except ValueError:
+            relative = full.as_posix()
+        return (
+            fnmatch(relative, pattern) or fnmatch(full.name, pattern) or fnmatch(relative, pattern.rstrip("/") + "/*")
+        )
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _table(file: Path) -> Mapping[str, Any] | None:
+    toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        document: dict[str, Any] = toml.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BadConfig(f"{file}: {error}") from error
+    table = document.get("tool", {}).get("dropkit")
+    if table is not None and not isinstance(table, dict):
+        raise BadConfig(f"{file}: tool.dropkit must be a table, got {table!r}")
+    return cast("dict[str, Any] | None", table)
+
+
+def _chosen(codes: Iterable[str]) -> set[str]:
+    """The rules that codes, beginnings of codes, names or ALL stand for."""
+    chosen: set[str] = set()
+    for code in codes:
+        found = {r.code for r in RULES if code == "ALL" or r.code.startswith(code.upper()) or r.name == code}
+        if not code or not found:
+            hint = _nearest(code.upper(), [rule.code for rule in RULES])
+            raise BadConfig(f"select and ignore must hold codes such as DRP101 or DRP1, or names, got {code!r}{hint}")
+        chosen |= found
+    return chosen
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):  # pyright: ignore
+        raise BadConfig(f"{name} must be a list of strings, got {value!r}")
+    return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _codes(name: str, value: Any) -> tuple[str, ...]:
+    codes = _strings(name, value)
+    try:
+        _chosen(codes)
+    except BadConfig as error:
+        raise BadConfig(f"{name}: {error}") from error
+    return codes
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadConfig(f"{name} must be true or false, got {value!r}")
+    return value
+
+
+def _severity(name: str, value: Any) -> Severity:
+    try:
+        return Severity(value)
+    except ValueError as error:
+        raise BadConfig(f"{name} must be error, warning or info, got {value!r}") from error
+
+
+def _by_file(name: str, value: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise BadConfig(f"{name} must be a table of pattern = [codes], got {value!r}")
+    return {str(pattern): _codes(f"{name}.{pattern}", codes) for pattern, codes in value.items()}  # pyright: ignore
+
+
+_KEYS: dict[str, Any] = {
+    "select": _codes,
+    "extend-select": _codes,
+    "ignore": _codes,
+    "preview": _boolean,
+    "exclude": _strings,
+    "extend-exclude": _strings,
+    "per-file-ignores": _by_file,
+    "always-on-names": _strings,
+    "severity": _severity,
+    "respect-gitignore": _boolean,
+}

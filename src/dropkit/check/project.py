@@ -1,0 +1,275 @@
+"""Many files: each is examined by itself, in several processes where there are many, then findings ask the others.
+
+Files whose bytes hold no word that a rule looks for are not parsed. What a file gave is kept for the next run.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dropkit.check.config import Config
+from dropkit.check.discover import discover
+from dropkit.check.file import WORTH_READING, Unreadable, check, decode, mend, read
+from dropkit.check.notebook import NotANotebook, Notebook
+from dropkit.check.outcome import Note, Outcome
+from dropkit.check.record import Cache, Record, dump, load
+from dropkit.check.relations import Account, account, answered
+from dropkit.check.suppress import Comments
+from dropkit.facts.finding import Edit, Finding
+from dropkit.facts.text import Text, Undecodable
+
+# Below this many files starting processes costs more than they save.
+_MANY = 200
+# Trees are cycles of objects: they are collected after so many bytes of source, so that memory stays small.
+_COLLECT_AFTER = 1_000_000
+# Fixes can make room for others; a file is done after so many rounds at the latest.
+_ROUNDS = 10
+
+Progress = Callable[[int, int], None]
+
+
+def check_source(path: str, data: bytes, config: Config) -> Outcome:
+    """Check one file whose content is at hand: an editor's buffer, standard input.
+
+    Findings that only another file could refute stand.
+    """
+    record = examine(path, data, config)
+    findings = _wanted(record.findings, config)
+    notes = () if record.note is None else (Note(path, record.note),)
+    return Outcome(findings, notes, 1, texts=_texts(findings, {path: data}))
+
+
+def check_paths(
+    paths: Sequence[str],
+    config: Config,
+    cache: Path | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Check files and folders.
+
+    Args:
+        paths: files, taken as they are, and folders, searched.
+        config: what runs and where.
+        cache: folder to keep results in; None keeps nothing.
+        jobs: processes; as many as processors if None, and one where there are few files.
+        progress: called with the files done and the files in all.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+    """
+    files = discover(paths, config)
+    kept = Cache(cache, repr((config, [rule.code for rule in config.rules])))
+    records = _examine_all(files, config, kept, jobs, progress)
+    findings = [one for path in files for one in records[path].findings]
+    refuted = _refuted(findings, files, records, config, kept)
+    kept.save()
+    standing = _wanted([one for one in findings if one not in refuted], config)
+    notes = tuple(Note(path, note) for path in files if (note := records[path].note) is not None)
+    return Outcome(standing, notes, len(files), texts=_texts(standing, {}))
+
+
+def examine(path: str, data: bytes, config: Config) -> Record:
+    """Run the rules over one file and keep what is not silenced; questions to other files stay open."""
+    if WORTH_READING.search(data) is None:
+        return Record()
+    try:
+        notebook = Notebook.parse(data) if path.endswith(".ipynb") else None
+        text = decode(data) if notebook is None else notebook.text
+        module = read(path, text, config.always_on_names)
+    except (Unreadable, NotANotebook) as error:
+        return Record(note=str(error))
+    ignored = config.ignored_in(path)
+    findings = check(module, [rule for rule in config.rules if rule.code not in ignored])
+    comments = Comments(text)
+    if config.respect_noqa:
+        findings = [finding for finding in findings if not comments.silence(finding)]
+    if notebook is not None:
+        findings = [notebook.place(finding) for finding in findings]
+    return Record(tuple(findings), account=account(module))
+
+
+def mended(data: bytes, findings: Sequence[Finding], config: Config, unsafe: bool) -> tuple[bytes, list[Finding]]:
+    """Fix what can be fixed in a file with this content; return the new content and what was mended.
+
+    Raises:
+        Undecodable: a fix needs a character that the file's encoding lacks. Nothing is changed then.
+    """
+    path = findings[0].path
+    wanted = {(one.code, one.message, one.unless) for one in findings}
+    done: list[Finding] = []
+    for _ in range(_ROUNDS):
+        fixable = [
+            one
+            for one in examine(path, data, config).findings
+            if one.fix is not None and (unsafe or one.fix.safe) and (one.code, one.message, one.unless) in wanted
+        ]
+        data, taken = _mend_once(path, data, fixable, config)
+        if not taken:
+            break
+        done += taken
+    return data, done
+
+
+def _mend_once(path: str, data: bytes, findings: list[Finding], config: Config) -> tuple[bytes, list[Finding]]:
+    if not findings:
+        return data, []
+    if path.endswith(".ipynb"):
+        notebook = Notebook.parse(data)
+        text, taken = mend(path, notebook.text, findings, config.rules)
+        edits: list[Edit] = [edit for one in taken if one.fix is not None for edit in one.fix.edits]
+        written = notebook.edited(edits) if taken else data
+        return (data, []) if written is None else (written, taken)
+    text, taken = mend(path, decode(data), findings, config.rules)
+    return text.encode(), taken
+
+
+def _examine_all(
+    files: list[str], config: Config, kept: Cache, jobs: int | None, progress: Progress | None
+) -> dict[str, Record]:
+    records: dict[str, Record] = {}
+    left: list[str] = []
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            records[path] = Record(note=error.strerror or str(error))
+            continue
+        record = Record() if WORTH_READING.search(data) is None else kept.get(path, data)
+        if record is None:
+            left.append(path)
+        else:
+            records[path] = record
+    done = len(records)
+    for path, data, values in _work(left, config, jobs):
+        kept.put(path, data, values)
+        records[path] = load(path, values)
+        done += 1
+        if progress is not None:
+            progress(done, len(files))
+    return records
+
+
+def _work(files: list[str], config: Config, jobs: int | None) -> Iterator[tuple[str, bytes, list[Any]]]:
+    count = jobs if jobs is not None else (os.cpu_count() or 1)
+    if count <= 1 or len(files) < _MANY:
+        _begin(config)
+        try:
+            yield from map(_examine_file, files)
+        finally:
+            gc.enable()
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # A child made by fork starts at once; where threads or the system forbid it, a new interpreter does.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    largest = sorted(files, key=os.path.getsize, reverse=True)
+    with ProcessPoolExecutor(count, context, _begin, (config,)) as pool:
+        yield from pool.map(_examine_file, largest, chunksize=8)
+
+
+_config: Config
+_read_since = 0
+
+
+def _begin(config: Config) -> None:
+    global _config
+    _config = config
+    # The collector would look at every tree again and again while it grows.
+    gc.disable()
+
+
+def _examine_file(path: str) -> tuple[str, bytes, list[Any]]:
+    global _read_since
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        return path, b"", dump(Record(note=error.strerror or str(error)))
+    values = dump(examine(path, data, _config))
+    _read_since += len(data)
+    if _read_since > _COLLECT_AFTER:
+        _read_since = 0
+        gc.collect()
+    return path, data, values
+
+
+def _refuted(
+    findings: list[Finding], files: list[str], records: dict[str, Record], config: Config, kept: Cache
+) -> set[Finding]:
+    """The findings whose question some file answers: one that was checked, or another of the same project."""
+    asking = [finding for finding in findings if finding.unless is not None]
+    if not asking:
+        return set()
+    accounts = [told for path in files if (told := records[path].account) is not None]
+    refuted = {one for one in asking if one.unless is not None and answered(one.unless, accounts)}
+    asking = [one for one in asking if one not in refuted]
+    if asking:
+        accounts += _others(asking, files, config, kept)
+        refuted |= {one for one in asking if one.unless is not None and answered(one.unless, accounts)}
+    return refuted
+
+
+def _others(asking: list[Finding], files: list[str], config: Config, kept: Cache) -> Iterator[Account]:
+    """What files of the project that were not to be checked say of the classes that are asked about."""
+    known = {os.path.abspath(path) for path in files}
+    owners = [one.unless.owner.encode() for one in asking if one.unless is not None]
+    for root in {root for path in files if (root := _project(Path(path))) is not None}:
+        for path in discover([str(root)], config):
+            if os.path.abspath(path) in known:
+                continue
+            try:
+                data = Path(path).read_bytes()
+            except OSError:
+                continue
+            if not any(owner in data for owner in owners):
+                continue
+            record = kept.get(path, data, "account")
+            if record is None:
+                record = _account_only(path, data)
+                kept.put(path, data, dump(record), "account")
+            if record.account is not None:
+                yield record.account
+
+
+def _account_only(path: str, data: bytes) -> Record:
+    try:
+        text = Notebook.parse(data).text if path.endswith(".ipynb") else decode(data)
+        return Record(account=account(read(path, text)))
+    except (Unreadable, NotANotebook):
+        return Record()
+
+
+def _project(path: Path) -> Path | None:
+    """The folder of the project that a file belongs to: the nearest with .git or a pyproject.toml."""
+    for folder in path.resolve().parents:
+        if (folder / ".git").exists() or (folder / "pyproject.toml").is_file() or (folder / "setup.py").is_file():
+            return folder
+    return None
+
+
+def _wanted(findings: Iterable[Finding], config: Config) -> tuple[Finding, ...]:
+    """Those that are grave enough to be shown."""
+    return tuple(finding for finding in findings if finding.severity.rank <= config.severity.rank)
+
+
+def _texts(findings: Iterable[Finding], contents: dict[str, bytes]) -> dict[tuple[str, int | None], Text]:
+    texts: dict[tuple[str, int | None], Text] = {}
+    for finding in findings:
+        key = (finding.path, finding.cell)
+        if key not in texts:
+            try:
+                if finding.path not in contents:
+                    contents[finding.path] = Path(finding.path).read_bytes()
+                data = contents[finding.path]
+                texts[key] = Text.decode(data) if finding.cell is None else Notebook.parse(data).cell_text(finding.cell)
+            except (OSError, Undecodable, NotANotebook):
+                texts[key] = Text(b"")
+    return texts

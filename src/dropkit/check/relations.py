@@ -1,0 +1,107 @@
+"""What other files say of a class: who inherits from it, and who reads its attributes.
+
+A dropout that its own class never applies may be applied by a subclass, or by the object that holds it, in another
+file. Each file leaves an `Account`; a finding with a question stands when no account answers it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dropkit.facts.finding import Question
+from dropkit.facts.module import Class, Module, self_attribute
+
+
+@dataclass(slots=True)
+class Account:
+    """What one file says of classes, by their simple names."""
+
+    # Class -> the simple names of its bases.
+    bases: dict[str, list[str]] = field(default_factory=dict["str", "list[str]"])
+    # Class -> attributes that its methods read of self.
+    reads: dict[str, list[str]] = field(default_factory=dict["str", "list[str]"])
+    # "Class.attribute" read on an object known to be of that class.
+    held: list[str] = field(default_factory=list[str])
+    # Attributes called on objects of no known class: self.encoder.dropout(x).
+    loose: list[str] = field(default_factory=list[str])
+    # Simple names that the file imports.
+    imports: list[str] = field(default_factory=list[str])
+
+
+def account(module: Module) -> Account:
+    """What `module` says of its own classes and of others'."""
+    told = Account()
+    for one in module.classes:
+        bases = [_last(base) for base in one.node.bases]
+        if one.within is None:
+            told.bases[one.name] = [base for base in bases if base]
+            if any(base not in ("Module", "object", "") for base in bases):
+                told.reads[one.name] = sorted(one.reads)
+    names = [binding for bindings in module.names.values() for binding in bindings]
+    names += [b for function in module.functions for bindings in function.names.values() for b in bindings]
+    told.imports = sorted({one.imported.rsplit(".", 1)[-1] for one in names if one.imported})
+    held: set[str] = set()
+    loose: set[str] = set()
+    for attribute, nodes in module.attributes.items():
+        for node in nodes:
+            if self_attribute(node) is None and isinstance(node.ctx, ast.Load):
+                classes = _classes(module, node.value)
+                held.update(f"{name}.{attribute}" for name in classes)
+                above = module.parent(node)
+                if not classes and isinstance(above, ast.Call) and above.func is node and module.dotted(node) is None:
+                    loose.add(attribute)
+    told.held, told.loose = sorted(held), sorted(loose)
+    return told
+
+
+def answered(question: Question, accounts: Iterable[Account]) -> bool:
+    """Whether some file reads `question.attribute` of an object of `question.owner` or of a class made from it."""
+    accounts = list(accounts)
+    family = _family(question.owner, accounts)
+    for told in accounts:
+        for name in family:
+            if name != question.owner and question.attribute in told.reads.get(name, ()):
+                return True
+            if f"{name}.{question.attribute}" in told.held:
+                return True
+        known = family & {*told.imports, *told.bases}
+        if known and question.attribute in told.loose:
+            return True
+    return False
+
+
+def _family(owner: str, accounts: list[Account]) -> set[str]:
+    """`owner` and all that inherit from it, in any number of steps."""
+    family = {owner}
+    while True:
+        more = {
+            name
+            for told in accounts
+            for name, bases in told.bases.items()
+            if name not in family and not family.isdisjoint(bases)
+        }
+        if not more:
+            return family
+        family |= more
+
+
+def _classes(module: Module, holder: ast.expr) -> set[str]:
+    """The simple names of the classes whose objects `holder` (`self.encoder`, `model`) is made from."""
+    values: list[ast.expr | None] = []
+    attribute = self_attribute(holder)
+    if attribute is not None:
+        owner: Class | None = module.owner(holder)
+        values = owner.values(attribute) if owner is not None else []
+    elif isinstance(holder, ast.Name):
+        values = [module.value(holder)]
+    elif isinstance(holder, ast.Call):
+        values = [holder]
+    return {name for value in values if isinstance(value, ast.Call) and (name := _last(value.func))[:1].isupper()}
+
+
+def _last(node: ast.expr) -> str:
+    if isinstance(node, ast.Subscript):
+        node = node.value
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
