@@ -1,0 +1,309 @@
+"""The editor server, spoken to over standard input and output as an editor does."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from dropkit.rules import RULES
+
+SOURCE = """import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def forward(self, x):
+        y = "\N{SLIGHTLY SMILING FACE}"; x = F.dropout(x)
+        return F.dropout(x, 0.5), y
+"""
+MENDED = SOURCE.replace("F.dropout(x)", "F.dropout(x, training=self.training)").replace(
+    "0.5", "0.5, training=self.training"
+)
+CLEAN = "import torch.nn.functional as F\n"
+UNSAFE = next(rule for rule in RULES if rule.fix and not rule.fix_is_safe)
+UNUSED = next(rule for rule in RULES if rule.name == "dropout-never-applied")
+USER = """from model import Classifier
+
+
+class User(Classifier):
+    def forward(self, x):
+        return self.dropout(x)
+"""
+# A server that says nothing is ended after so many seconds, so that a test fails instead of waiting.
+PATIENCE = 60
+
+
+class Editor:
+    """A client. What the server says while an answer is awaited is kept in `heard`."""
+
+    def __init__(self, folder, encodings=None):
+        self.folder = folder
+        command = [sys.executable, "-m", "dropkit", "server"]
+        self.server = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.alarm = threading.Timer(PATIENCE, self.server.kill)
+        self.alarm.start()
+        self.heard, self.count = [], 0
+        general = {} if encodings is None else {"general": {"positionEncodings": encodings}}
+        parameters = {"processId": None, "rootUri": folder.as_uri(), "capabilities": general}
+        self.capabilities = self.ask("initialize", parameters)["capabilities"]
+        self.tell("initialized", {})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.ask("shutdown", None)
+        self.tell("exit", None)
+        code = self.server.wait(PATIENCE)
+        self.alarm.cancel()
+        self.server.stdin.close()
+        self.server.stdout.close()
+        assert code == 0
+
+    def tell(self, method, params, **more):
+        body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **more}).encode()
+        self.server.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        self.server.stdin.flush()
+
+    def ask(self, method, params):
+        self.count += 1
+        self.tell(method, params, id=self.count)
+        while (message := self.read()).get("id") != self.count or "method" in message:
+            self.heard.append(message)
+        assert "error" not in message, message
+        return message["result"]
+
+    def read(self):
+        length = 0
+        while line := self.server.stdout.readline().strip():
+            name, _, value = line.partition(b":")
+            length = int(value) if name.lower() == b"content-length" else length
+        assert length, "the server said nothing"
+        return json.loads(self.server.stdout.read(length))
+
+    def wait_for(self, method):
+        """The parameters of the next message of this method."""
+        for index, message in enumerate(self.heard):
+            if message.get("method") == method:
+                return self.heard.pop(index)["params"]
+        while (message := self.read()).get("method") != method:
+            self.heard.append(message)
+        return message["params"]
+
+    def uri(self, name="model.py"):
+        return (self.folder / name).as_uri()
+
+    def open(self, source, name="model.py", version=1):
+        """Open a document that is on disk as it is in the editor; what is then said of it."""
+        (self.folder / name).parent.mkdir(exist_ok=True)
+        (self.folder / name).write_bytes(source.encode())
+        document = {"uri": self.uri(name), "languageId": "python", "version": version, "text": source}
+        self.tell("textDocument/didOpen", {"textDocument": document})
+        return self.wait_for("textDocument/publishDiagnostics")
+
+    def change(self, source, version, name="model.py"):
+        document = {"uri": self.uri(name), "version": version}
+        self.tell("textDocument/didChange", {"textDocument": document, "contentChanges": [{"text": source}]})
+
+    def actions(self, start=(0, 0), end=(999, 0), only=None, name="model.py"):
+        where = {"start": {"line": start[0], "character": start[1]}, "end": {"line": end[0], "character": end[1]}}
+        context = {"diagnostics": []} | ({} if only is None else {"only": only})
+        document = {"uri": self.uri(name)}
+        return self.ask("textDocument/codeAction", {"textDocument": document, "range": where, "context": context})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.dropkit]\n")
+    return tmp_path
+
+
+@pytest.fixture
+def editor(folder):
+    with Editor(folder) as editor:
+        yield editor
+
+
+def places(said):
+    return [
+        (one["code"], *one["range"]["start"].values(), *one["range"]["end"].values()) for one in said["diagnostics"]
+    ]
+
+
+def applied(source, action, uri):
+    """`source` after the action's edits, whose columns count UTF-16 units."""
+    lines = source.splitlines(keepends=True)
+    starts = [sum(len(line.encode("utf-16-le")) for line in lines[:index]) for index in range(len(lines) + 1)]
+    data = source.encode("utf-16-le")
+
+    def offset(position):
+        return starts[position["line"]] + 2 * position["character"]
+
+    for edit in sorted(action["edit"]["changes"][uri], key=lambda edit: -offset(edit["range"]["start"])):
+        start, end = offset(edit["range"]["start"]), offset(edit["range"]["end"])
+        data = data[:start] + edit["newText"].encode("utf-16-le") + data[end:]
+    return data.decode("utf-16-le")
+
+
+def test_opening_shows_what_is_found(editor):
+    """Positions from 0 in UTF-16 units, where the smiling face is two; then the rule's code and severity."""
+    said = editor.open(SOURCE)
+
+    assert (said["uri"], said["version"]) == (editor.uri(), 1)
+    assert places(said) == [("DRP101", 6, 22, 6, 34), ("DRP101", 7, 15, 7, 32)]
+    assert {one["severity"] for one in said["diagnostics"]} == {1}
+    assert {one["source"] for one in said["diagnostics"]} == {"dropkit"}
+
+
+@pytest.mark.parametrize(("encoding", "column"), [("utf-8", 24), ("utf-16", 22), ("utf-32", 21)])
+def test_columns_are_counted_as_the_client_does(folder, encoding, column):
+    with Editor(folder, [encoding]) as editor:
+        said = editor.open(SOURCE)
+
+    assert editor.capabilities["positionEncoding"] == encoding
+    assert said["diagnostics"][0]["range"]["start"] == {"line": 6, "character": column}
+
+
+def test_of_changes_in_a_row_the_last_is_checked(editor):
+    """Typing is not answered letter by letter."""
+    editor.open(CLEAN)
+
+    for version, source in [(2, CLEAN + "F."), (3, CLEAN), (4, SOURCE)]:
+        editor.change(source, version)
+    said = editor.wait_for("textDocument/publishDiagnostics")
+
+    assert said["version"] == 4
+    assert len(said["diagnostics"]) == 2
+
+
+def test_closing_takes_the_findings_away(editor):
+    """A change just before it does not bring them back."""
+    editor.open(SOURCE)
+
+    editor.change(SOURCE + "\n", 2)
+    editor.tell("textDocument/didClose", {"textDocument": {"uri": editor.uri()}})
+
+    assert editor.wait_for("textDocument/publishDiagnostics")["diagnostics"] == []
+    assert editor.open(CLEAN, "other.py")["uri"] == editor.uri("other.py")
+
+
+def test_a_file_that_does_not_parse_has_no_findings(editor):
+    assert editor.open(SOURCE + "def\n")["diagnostics"] == []
+
+
+def test_a_quick_fix_mends_one_finding(editor):
+    """The one under the cursor; a safe one is preferred."""
+    editor.open(SOURCE)
+
+    (action,) = editor.actions((6, 25), (6, 25), ["quickfix"])
+
+    assert (action["title"], action["kind"]) == ("DRP101: Pass training=self.training", "quickfix")
+    assert action["isPreferred"] is True
+    assert [one["code"] for one in action["diagnostics"]] == ["DRP101"]
+    assert applied(SOURCE, action, editor.uri()).splitlines()[6:] == [MENDED.splitlines()[6], SOURCE.splitlines()[7]]
+
+
+@pytest.mark.parametrize("only", [["source.fixAll.dropkit"], ["source.fixAll"], ["source"]])
+def test_fix_all_mends_everything_safe(editor, only):
+    editor.open(SOURCE)
+
+    (action,) = editor.actions(only=only)
+
+    assert action["kind"] == "source.fixAll.dropkit"
+    assert applied(SOURCE, action, editor.uri()) == MENDED
+
+
+def test_kinds_that_are_not_asked_for_are_not_given(editor):
+    editor.open(SOURCE)
+
+    assert editor.actions(only=["refactor"]) == []
+    assert [action["kind"] for action in editor.actions()] == ["quickfix", "quickfix", "source.fixAll.dropkit"]
+
+
+def test_unsafe_fixes_say_so_and_are_not_part_of_fix_all(folder):
+    """They are offered one by one, and never preferred."""
+    (folder / "pyproject.toml").write_text(f'[tool.dropkit]\nselect = ["{UNSAFE.code}"]\nseverity = "info"\n')
+    with Editor(folder) as editor:
+        editor.open(UNSAFE.examples[0].bad)
+        actions = editor.actions()
+
+    assert actions
+    for action in actions:
+        assert (action["kind"], action["isPreferred"]) == ("quickfix", False)
+        assert action["title"].endswith(" (unsafe)")
+
+
+def test_comments_and_settings_hold(folder):
+    """What silences `dropkit check` silences the editor; excluded folders and notebooks are passed over."""
+    (folder / "pyproject.toml").write_text('[tool.dropkit.per-file-ignores]\n"tests/*" = ["DRP101"]\n')
+    with Editor(folder) as editor:
+        silenced = SOURCE.replace("F.dropout(x)\n", "F.dropout(x)  # dropkit: ignore[DRP101]\n")
+
+        assert places(editor.open(silenced)) == [("DRP101", 7, 15, 7, 32)]
+        assert places(editor.open(SOURCE, "tests/model.py")) == []
+        assert places(editor.open(SOURCE, "build/model.py")) == []
+        assert places(editor.open(SOURCE, "model.ipynb")) == []
+
+
+def test_a_bad_setting_is_shown(folder):
+    """The server goes on, and finds again once the setting is mended."""
+    (folder / "pyproject.toml").write_text("[tool.dropkit]\nselct = []\n")
+    with Editor(folder) as editor:
+        assert editor.open(SOURCE)["diagnostics"] == []
+        assert "selct is not a setting; did you mean select?" in editor.wait_for("window/showMessage")["message"]
+        assert editor.actions() == []
+
+        (folder / "pyproject.toml").write_text("[tool.dropkit]\n")
+        editor.change(SOURCE, 2)
+
+        assert len(editor.wait_for("textDocument/publishDiagnostics")["diagnostics"]) == 2
+
+
+def test_pointing_at_a_finding_shows_the_rule(editor):
+    editor.open(SOURCE)
+
+    def pointed(line, character):
+        position = {"line": line, "character": character}
+        return editor.ask("textDocument/hover", {"textDocument": {"uri": editor.uri()}, "position": position})
+
+    assert pointed(0, 0) is None
+    assert pointed(7, 20)["contents"]["value"].startswith("# DRP101: functional-dropout-ignores-mode\n")
+
+
+def test_what_another_file_refutes_is_not_shown(editor):
+    """A layer that a subclass in another file applies; while typing, the answer of the last save holds."""
+    base, user = UNUSED.examples[0].bad, USER
+    user_file = Path(editor.folder, "user.py")
+    saved = {"textDocument": {"uri": editor.uri()}}
+
+    assert [code for code, *_ in places(editor.open(base))] == [UNUSED.code]
+    user_file.write_text(user)
+    editor.tell("textDocument/didSave", saved)
+    assert places(editor.wait_for("textDocument/publishDiagnostics")) == []
+    editor.change(base + "\n", 2)
+    assert places(editor.wait_for("textDocument/publishDiagnostics")) == []
+    user_file.unlink()
+    editor.tell("textDocument/didSave", saved)
+    assert [code for code, *_ in places(editor.wait_for("textDocument/publishDiagnostics"))] == [UNUSED.code]
+
+
+def test_without_pygls_the_error_says_what_to_install():
+    """One line and exit code 1; torch is not asked for."""
+    code = "import sys; sys.modules['pygls'] = sys.modules['lsprotocol'] = None; sys.argv[1:] = ['server'];"
+    code += "from dropkit.cli import main; main()"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == 'Error: this command needs pygls: pip install "dropkit[editor]"\n'
+
+
+def test_the_server_needs_no_torch():
+    code = "import sys, dropkit.check.server; print('torch' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
