@@ -155,7 +155,7 @@ class Class:
     def _looks_like_a_module(self) -> bool:
         for root in self.roots:
             last = root.rsplit(".", 1)[-1]
-            if root.startswith("torch.nn.") and last[:1].isupper():
+            if root.startswith("torch.nn.") and last.lstrip("_")[:1].isupper():
                 return True
             if last in catalog.MODULE_BASES and not root.startswith(catalog.NO_MODULES):
                 return True

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dropkit.catalog import FUNCTIONALS, Functional
 from dropkit.facts.edit import add_argument, replace
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.mode import follows_mode, is_flag, on_purpose, under_mode
+from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
 from dropkit.facts.module import Class, Module, argument, self_attribute, unpacks
 from dropkit.rules.rule import Example, Hit, Rule
 
@@ -24,6 +24,7 @@ _TITLE = "Pass training=self.training"
 
 
 def find(module: Module) -> Iterator[Hit]:
+    yield from _methods_for_flags(module)
     for name, calls in module.calls.items():
         if "drop" not in name and "stochastic" not in name:
             continue
@@ -35,6 +36,35 @@ def find(module: Module) -> Iterator[Hit]:
             hit = _judge(module, call, function, owner)
             if hit is not None and not _excused(module, call, function, owner):
                 yield hit
+
+
+def _methods_for_flags(module: Module) -> Iterator[Hit]:
+    """`self.train`, not called, where `self.training` is meant: given to something that drops, or asked before it."""
+    for node in module.attributes.get("train", []):
+        owner = module.owner(node)
+        if self_attribute(node) is None or owner is None or not owner.is_module or owner.values("train"):
+            continue
+        place = _place(module, node)
+        if place is not None:
+            message = "self.train is a method, always true: self.training is meant"
+            yield Hit(place, message, Fix(_TITLE, (replace(module, node, "self.training"),)))
+
+
+def _place(module: Module, node: ast.Attribute) -> ast.AST | None:
+    """What to point at: the dropping call that takes `node` as an argument, or `node` where it guards such a call."""
+    above = module.parent(node)
+    if isinstance(above, ast.keyword):
+        above = module.parent(above)
+    if isinstance(above, ast.Call) and above.func is not node:
+        callee = above.func
+        last = callee.attr if isinstance(callee, ast.Attribute) else callee.id if isinstance(callee, ast.Name) else ""
+        return above if "drop" in last.lower() or module.called(above) in FUNCTIONALS else None
+    while isinstance(above, (ast.BoolOp, ast.UnaryOp)):
+        above = module.parent(above)
+    if isinstance(above, (ast.If, ast.IfExp)) and node in ast.walk(above.test):
+        calls = [one for one in ast.walk(above) if isinstance(one, ast.Call)]
+        return node if any(module.called(one) in FUNCTIONALS for one in calls) else None
+    return None
 
 
 def _judge(module: Module, call: ast.Call, function: Functional, owner: Class) -> Hit | None:
@@ -50,7 +80,7 @@ def _judge(module: Module, call: ast.Call, function: Functional, owner: Class) -
         return None
     attribute = self_attribute(flag)
     if attribute in ("train", "eval") and not owner.values(attribute):
-        return Hit(call, f"self.{attribute} is a method, always true: self.training is meant", _fix(module, call, flag))
+        return None  # found as a method that stands for a flag
     if attribute is not None and attribute != "training" and is_flag(attribute) and _set_once(owner, attribute):
         message = f"self.{attribute} is set once and does not follow model.eval()"
         return Hit(call, message, _fix(module, call, flag))
@@ -64,16 +94,7 @@ def _excused(module: Module, call: ast.Call, function: Functional, owner: Class)
         return True
     if p is not None and follows_mode(module, p):
         return True
-    if under_mode(module, call) or on_purpose(module, call):
-        return True
-    method = module.function(call)
-    return method is not None and _callers_ask(module, owner, method.method.name)
-
-
-def _callers_ask(module: Module, owner: Class, name: str) -> bool:
-    """Whether every call of this method in its class stands under a condition on the mode."""
-    calls = owner.own_calls.get(name, [])
-    return bool(calls) and all(under_mode(module, call) for call in calls)
+    return under_mode(module, call) or on_purpose(module, call) or called_under_mode(module, call)
 
 
 def _another_follows(module: Module, call: ast.Call, owner: Class) -> bool:
