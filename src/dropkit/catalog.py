@@ -16,6 +16,8 @@ _ALIASES = (
     ("torch._C._nn.", "torch.nn.functional."),
     ("pytorch_lightning.", "lightning.pytorch."),
     ("lightning.LightningModule", "lightning.pytorch.LightningModule"),
+    ("flash_attn.flash_attn_interface.", "flash_attn."),
+    ("xformers.ops.fmha.", "xformers.ops."),
 )
 
 
@@ -77,11 +79,14 @@ DROPOUT_MODULES = frozenset(
     "torch.nn." + name
     for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
 )
+# Modules that skip whole branches or blocks; every library has its own, and none works in place unless told to.
+DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
 # Whose dropout is a number and follows no mode: the place and the name of that number.
 ATTENTION: dict[str, tuple[int | None, str]] = {
     _F + "scaled_dot_product_attention": (4, "dropout_p"),
+    _F + "_scaled_dot_product_attention": (4, "dropout_p"),
     "torch.ops.aten.scaled_dot_product_attention": (4, "dropout_p"),
     "flash_attn.flash_attn_func": (3, "dropout_p"),
     "flash_attn.flash_attn_qkvpacked_func": (1, "dropout_p"),
@@ -96,9 +101,27 @@ ATTENTION: dict[str, tuple[int | None, str]] = {
     "xformers.ops.memory_efficient_attention_forward": (4, "p"),
 }
 
+# Of transformers, where a class calls what it picked by name: known by its last name and the keyword alone.
+ATTENTION_BY_LAST_NAME = {"attention_interface": "dropout", "_flash_attention_forward": "dropout"}
+
 # F.multi_head_attention_forward(..., training=True, ...): the place of the flag.
 MULTI_HEAD = _F + "multi_head_attention_forward"
-MULTI_HEAD_P, MULTI_HEAD_TRAINING = 11, 14
+MULTI_HEAD_P, MULTI_HEAD_TRAINING = 10, 13
+
+# Where the rate stands among the arguments of whatever drops: its place (None: by name only) and its name.
+RATES: dict[str, tuple[int | None, str]] = {
+    **{name: (function.p, function.p_name) for name, function in FUNCTIONALS.items()},
+    **{name: (0, "p") for name in DROPOUT_MODULES},
+    **ATTENTION,
+    "torchvision.ops.StochasticDepth": (0, "p"),
+    "torch.nn.LSTM": (None, "dropout"),
+    "torch.nn.GRU": (None, "dropout"),
+    "torch.nn.RNN": (None, "dropout"),
+    "torch.nn.MultiheadAttention": (2, "dropout"),
+    "torch.nn.Transformer": (5, "dropout"),
+    "torch.nn.TransformerEncoderLayer": (3, "dropout"),
+    "torch.nn.TransformerDecoderLayer": (3, "dropout"),
+}
 
 RNNS = {"torch.nn.LSTM": 3, "torch.nn.GRU": 3, "torch.nn.RNN": 3}
 
@@ -123,6 +146,8 @@ MODE_DEPENDENT = DROPOUT_MODULES | BATCH_NORMS
 MODULE_BASES = frozenset(
     {"Module", "LightningModule", "PreTrainedModel", "BaseModule", "BaseModel", "MessagePassing", "FairseqModel"}
 )
+# Libraries that use such a name for something else.
+NO_MODULES = ("chainer.", "flax.", "tensorflow.", "keras.", "pydantic.", "paddle.", "mindspore.", "jittor.", "peewee.")
 # Modules whose metaclass calls super().__init__(), and programs that are no modules though they have a `train`.
 FASTAI = ("fastai.", "fastcore.")
 

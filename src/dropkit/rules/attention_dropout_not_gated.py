@@ -1,0 +1,227 @@
+"""Attention whose dropout stays on in evaluation.
+
+`F.scaled_dot_product_attention(q, k, v, dropout_p=p)` drops whenever `p` is not zero: it has no flag for the mode, and
+`model.eval()` changes no number. So do `flash_attn_func` and `memory_efficient_attention`. The evaluation of a model
+trained with attention dropout then differs from call to call, without a warning. `F.multi_head_attention_forward` has
+a flag, which is true unless given.
+
+Pass zero outside of training: `dropout_p=(self.p if self.training else 0.0)`. Reading the rate of a dropout layer
+(`self.attn_drop.p`) does not bring its mode along.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from dropkit.catalog import (
+    ATTENTION,
+    ATTENTION_BY_LAST_NAME,
+    DROPOUT_MODULES,
+    MULTI_HEAD,
+    MULTI_HEAD_P,
+    MULTI_HEAD_TRAINING,
+)
+from dropkit.facts.edit import add_argument, replace
+from dropkit.facts.finding import Edit, Fix, Severity
+from dropkit.facts.mode import called_under_mode, flags, follows_mode, is_flag, on_purpose, under_mode
+from dropkit.facts.module import Class, Module, argument, self_attribute, unpacks
+from dropkit.rules.rule import Example, Hit, Rule
+
+_ARGUMENT = {name.rsplit(".", 1)[1]: argument for name, (_, argument) in ATTENTION.items()}
+_LAST = frozenset({*_ARGUMENT, *ATTENTION_BY_LAST_NAME, "multi_head_attention_forward"})
+# What a configuration is called where a method gets it as an argument.
+_CONFIGURATIONS = frozenset({"config", "cfg", "conf", "args", "hparams", "opt", "params"})
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for name in _LAST & set(module.calls) | _renamed(module):
+        for call in module.calls.get(name, []):
+            owner = module.owner(call)
+            if owner is None or not owner.is_module:
+                continue
+            hit = _multi_head(module, call) if module.called(call) == MULTI_HEAD else _kernel(module, call, owner, name)
+            if hit is not None and not _excused(module, call):
+                yield hit
+
+
+def _renamed(module: Module) -> set[str]:
+    """What this file calls such a function, where it imports one `as` something else."""
+    bindings = ((name, one) for name, all_of_it in module.names.items() for one in all_of_it)
+    return {
+        name
+        for name, one in bindings
+        if (isinstance(one.value, ast.Attribute) and one.value.attr in _LAST)
+        or (one.imported is not None and one.imported.rsplit(".", 1)[-1] in _LAST)
+    }
+
+
+def _kernel(module: Module, call: ast.Call, owner: Class, name: str) -> Hit | None:
+    known = ATTENTION.get(module.called(call) or "")
+    if known is None and name in ATTENTION_BY_LAST_NAME and not _gates_itself(module, owner, name):
+        known = (None, ATTENTION_BY_LAST_NAME[name])
+    elif known is None and name in _ARGUMENT and _comes_from_elsewhere(module, call):
+        known = (None, _ARGUMENT[name])
+    p = argument(call, *known) if known is not None else None
+    if p is None or follows_mode(module, p) or not _is_rate(module, owner, p):
+        return None
+    message = None
+    source = module.substitute(p)
+    if isinstance(source, ast.Attribute) and source.attr == "p" and self_attribute(source.value) is not None:
+        message = f"self.{self_attribute(source.value)}.p is the same under model.eval()"
+    return Hit(call, message, _fix(module, call, _gated(module, call, p)))
+
+
+def _multi_head(module: Module, call: ast.Call) -> Hit | None:
+    p = argument(call, MULTI_HEAD_P, "dropout_p")
+    flag = argument(call, MULTI_HEAD_TRAINING, "training")
+    if p is None or _is_zero(p) or follows_mode(module, p) or (flag is None and unpacks(call)):
+        return None
+    if flag is None:
+        return Hit(call, fix=_fix(module, call, add_argument(module, call, f"training={_self(module, call)}.training")))
+    if isinstance(flag, ast.Constant) and flag.value is True:
+        return Hit(call, fix=_fix(module, call, replace(module, flag, f"{_self(module, call)}.training")))
+    return None
+
+
+def _excused(module: Module, call: ast.Call) -> bool:
+    function = module.function(call)
+    twin = function is not None and is_flag(function.method.name)
+    return twin or under_mode(module, call) or on_purpose(module, call) or called_under_mode(module, call)
+
+
+def _is_rate(module: Module, owner: Class, p: ast.expr, depth: int = 0) -> bool:
+    """Whether `p` is a rate that somebody set once: a number, an attribute of self or of a configuration."""
+    match p:
+        case ast.Constant(value=value):
+            return isinstance(value, (int, float)) and value != 0
+        case ast.IfExp():
+            return any(_is_rate(module, owner, one, depth) for one in (p.body, p.orelse))
+        case ast.BoolOp(values=values):
+            return any(_is_rate(module, owner, one, depth) for one in values)
+        case ast.Call(func=ast.Name(id="float"), args=[inner]):
+            return _is_rate(module, owner, inner, depth)
+        case ast.Name():
+            values = [one.value if not one.derived else None for one in module.bindings(p)]
+            return (
+                depth < 2
+                and None not in values
+                and any(_is_rate(module, owner, one, depth + 1) for one in values if one is not None)
+            )
+        case ast.Attribute():
+            return _is_own(module, owner, p)
+        case _:
+            return False
+
+
+def _is_own(module: Module, owner: Class, p: ast.Attribute) -> bool:
+    root: ast.expr = p
+    while isinstance(root, ast.Attribute):
+        if self_attribute(root) is not None:
+            return _stays(module, owner, root.attr, whole=root is p)
+        root = root.value
+    return isinstance(root, ast.Name) and root.id in _CONFIGURATIONS
+
+
+def _stays(module: Module, owner: Class, attribute: str, whole: bool) -> bool:
+    """Whether `self.attribute` is set once, is not always zero, and no property or method answers for it."""
+    if owner.method(attribute) is not None or is_flag(attribute):
+        return False
+    writes = [write for one in owner.lineage for write in one.writes.get(attribute, [])]
+    if any(write.function is not None and write.function.name in ("train", "eval") for write in writes):
+        return False
+    values = [write.value for write in writes if write.value is not None]
+    if any("training" in flags(value) for value in values):
+        return False
+    if not whole:
+        return True
+    made = any(module.called(value) in DROPOUT_MODULES for value in values)
+    return not made and not (values and all(_is_zero(value) for value in values))
+
+
+def _comes_from_elsewhere(module: Module, call: ast.Call) -> bool:
+    """Whether the function is a copy or a wrapper under the known name: imported, or not bound in this file at all."""
+    unbound = isinstance(call.func, ast.Name) and not module.bindings(call.func)
+    return unbound or "." in (module.called(call) or "")
+
+
+def _gates_itself(module: Module, owner: Class, name: str) -> bool:
+    """Whether a method of that name in this file asks for the mode."""
+    method = owner.method(name)
+    reads = module.attributes.get("training", []) if method is not None else []
+    return any((function := module.function(one)) is not None and function.method is method for one in reads)
+
+
+def _is_zero(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and not value.value
+
+
+def _gated(module: Module, call: ast.Call, p: ast.expr) -> Edit:
+    text = module.text.of(p)
+    if isinstance(p, (ast.IfExp, ast.NamedExpr, ast.Lambda)):
+        text = f"({text})"
+    return replace(module, p, f"({text} if {_self(module, call)}.training else 0.0)")
+
+
+def _self(module: Module, call: ast.Call) -> str | None:
+    function = module.function(call)
+    return function.method.self_name if function is not None else None
+
+
+def _fix(module: Module, call: ast.Call, edit: Edit | None) -> Fix | None:
+    if edit is None or _self(module, call) is None:
+        return None
+    return Fix("Drop only if self.training", (edit,))
+
+
+RULE = Rule(
+    code="DRP102",
+    name="attention-dropout-not-gated",
+    message="attention dropout does not follow model.eval()",
+    severity=Severity.ERROR,
+    find=find,
+    fix="pass `dropout_p=(p if self.training else 0.0)`, or `training=self.training`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Attention(nn.Module):
+    def __init__(self, width, p=0.1):
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.p = p
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p)  # DRP102
+
+
+Attention(8).eval()(torch.randn(2, 4, 8))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Attention(nn.Module):
+    def __init__(self, width, p=0.1):
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.p = p
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=(self.p if self.training else 0.0))
+
+
+Attention(8).eval()(torch.randn(2, 4, 8))
+""",
+        ),
+    ),
+)
