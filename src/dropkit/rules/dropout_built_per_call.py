@@ -1,0 +1,185 @@
+"""A dropout layer built anew in every call.
+
+`nn.Dropout(p)(x)` in `forward` makes a layer, uses it once and forgets it. A new layer is in training mode, and
+`model.eval()` can only reach layers that the model holds: so this one drops in evaluation too. Predictions differ from
+call to call, and nothing warns.
+
+Build the layer once, in `__init__`, or call the function: `F.dropout(x, p, training=self.training)`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, canonical
+from dropkit.facts.edit import replace
+from dropkit.facts.finding import Fix, Severity
+from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
+from dropkit.facts.module import Class, Function, Module, argument, self_attribute, unpacks
+from dropkit.rules.rule import Example, Hit, Rule
+
+_LAST = sorted(name.rsplit(".", 1)[1] for name in DROPOUT_MODULES)
+_FUNCTION = {f"torch.nn.{known.module}": name for name, known in FUNCTIONALS.items() if name.startswith("torch.nn.")}
+_BUILDERS = ("__init__", "__new__", "reset_parameters", "setup", "configure_model")
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for name in _LAST:
+        for built in module.calls.get(name, []):
+            function = module.function(built)
+            if module.called(built) not in DROPOUT_MODULES or function is None or not _runs(module, function):
+                continue
+            if _used_up(module, built, function) and not _excused(module, built):
+                yield Hit(built, fix=_fix(module, built))
+
+
+def _runs(module: Module, function: Function) -> bool:
+    """Whether the function is at work in a Module's call: a method that builds nothing, or a function one calls."""
+    method = function.method
+    if method.owner is not None:
+        return method.owner.is_module and method.name not in _BUILDERS and method.self_name is not None
+    return method.within is None and any(
+        (owner := module.owner(call)) is not None
+        and owner.is_module
+        and (caller := module.function(call)) is not None
+        and caller.method.name not in _BUILDERS
+        for call in module.calls.get(method.name, [])
+        if isinstance(call.func, ast.Name)
+    )
+
+
+def _used_up(module: Module, built: ast.Call, function: Function) -> bool:
+    """Whether the layer is called where it is built: at once, under a local name, or as an attribute set again."""
+    above = module.parent(built)
+    if isinstance(above, ast.Call):
+        if above.func is built:
+            return True
+        outer = module.parent(above)
+        return module.called(above) == "torch.nn.Sequential" and isinstance(outer, ast.Call) and outer.func is above
+    if isinstance(above, ast.Assign) and len(above.targets) == 1:
+        target = above.targets[0]
+        if isinstance(target, ast.Name):
+            return _only_called(module, target.id, function)
+        attribute, owner = self_attribute(target), module.owner(built)
+        if attribute is not None and owner is not None:
+            return _rebuilt(module, attribute, owner, function, above)
+    return False
+
+
+def _only_called(module: Module, name: str, function: Function) -> bool:
+    """Whether all that the function does with a local name is to call it."""
+    uses = [
+        node
+        for node in ast.walk(function.node)
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+    ]
+    parents = [(node, module.parent(node)) for node in uses]
+    return bool(uses) and all(isinstance(above, ast.Call) and above.func is node for node, above in parents)
+
+
+def _rebuilt(module: Module, attribute: str, owner: Class, function: Function, statement: ast.stmt) -> bool:
+    """Whether `forward` sets `self.attribute` to a new layer, under no condition, and calls it."""
+    return (
+        function.name == "forward"
+        and statement in function.node.body  # pyright: ignore[reportOperatorIssue]
+        and any(module.function(call) is function for call in owner.own_calls.get(attribute, []))
+    )
+
+
+def _excused(module: Module, built: ast.Call) -> bool:
+    """A condition asks for the mode, the rate is zero or follows it, or somebody wants it so."""
+    p = argument(built, 0, "p")
+    if p is not None and (follows_mode(module, p) or (isinstance(p, ast.Constant) and not p.value)):
+        return True
+    function = module.function(built)
+    twin = function is not None and is_flag(function.method.name)
+    return twin or under_mode(module, built) or on_purpose(module, built) or called_under_mode(module, built)
+
+
+def _fix(module: Module, built: ast.Call) -> Fix | None:
+    """`nn.Dropout(p)(x)` to `F.dropout(x, p, training=self.training)`."""
+    call, function = module.parent(built), module.function(built)
+    name = function.method.self_name if function is not None else None
+    known = FUNCTIONALS[_FUNCTION[module.called(built) or ""]]
+    prefix = _functional(module, built)
+    if not isinstance(call, ast.Call) or call.func is not built or name is None or prefix is None or unpacks(built):
+        return None
+    if len(call.args) != 1 or call.keywords or isinstance(call.args[0], (ast.Starred, ast.GeneratorExp)):
+        return None
+    if "#" in module.text.of(call):
+        return None
+    last = _FUNCTION[module.called(built) or ""].rsplit(".", 1)[1]
+    p, inplace = argument(built, 0, "p"), argument(built, 1, "inplace")
+    parts = [module.text.of(call.args[0])]
+    parts += [module.text.of(p) if p in built.args else f"p={module.text.of(p)}"] if p is not None else []
+    parts += [f"{known.training_name}={name}.training"]
+    parts += [f"inplace={module.text.of(inplace)}"] if inplace is not None else []
+    return Fix(f"Call {prefix}.{last}", (replace(module, call, f"{prefix}.{last}({', '.join(parts)})"),))
+
+
+def _functional(module: Module, node: ast.AST) -> str | None:
+    """What this file can call `torch.nn.functional` without a new import."""
+    rest = {"torch.nn.functional": "", "torch.nn": ".functional", "torch": ".nn.functional"}
+    found: dict[str, str] = {}
+    function = module.function(node)
+    for name, bindings in module.names.items():
+        origins = {canonical(one.imported) if one.imported is not None else None for one in bindings}
+        origin = origins.pop() if len(origins) == 1 else None
+        hidden = function is not None and (name in function.names or name in function.method.names)
+        if origin in rest and not hidden:
+            found.setdefault(origin, name + rest[origin])
+    return next((found[origin] for origin in rest if origin in found), None)
+
+
+RULE = Rule(
+    code="DRP103",
+    name="dropout-built-per-call",
+    message="a layer built in the call is always in training mode",
+    severity=Severity.ERROR,
+    find=find,
+    fix="call `F.dropout(x, p, training=self.training)`, where the layer is called at once",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = nn.Dropout(0.5)(F.relu(self.hidden(x)))  # DRP103
+        return self.output(x)
+
+
+Classifier().eval()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(F.relu(self.hidden(x)), 0.5, training=self.training)
+        return self.output(x)
+
+
+Classifier().eval()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)
