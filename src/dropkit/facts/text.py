@@ -101,6 +101,19 @@ class Text:
         line = bisect_right(self.starts, offset)
         return line, len(self.utf8[self.starts[line - 1] : offset].decode(errors="replace")) + 1
 
+    def head(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.expr:
+        """`def name` of a definition as a node of its own: the place of a finding that is about the whole of it."""
+        name = re.compile(rb"\s" + re.escape(node.name.encode()) + rb"\b").search(self.utf8, self.start(node))
+        end = name.end() if name is not None else self.start(node) + len("def")
+        line = bisect_right(self.starts, end)
+        return ast.Name(
+            node.name,
+            lineno=node.lineno,
+            col_offset=node.col_offset,
+            end_lineno=line,
+            end_col_offset=end - self.starts[line - 1],
+        )
+
     def span(self, node: ast.AST) -> Span:
         """Where `node` stands."""
         return Span(*self.position(self.start(node)), *self.position(self.end(node)))

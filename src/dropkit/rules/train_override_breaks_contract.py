@@ -1,0 +1,247 @@
+"""A `train` method that does not do, or return, what Module.train does.
+
+`Module.train(mode)` sets the mode of the module and of all its children and returns the module; `eval()` calls it.
+An override that does not pass the call on leaves children in the mode they were in: their dropout stays on after
+`model.eval()`. One that returns nothing makes `model = Model().eval()` None, far from the line at fault.
+
+Call `super().train(mode)` and `return self`. A method of another meaning (`train(self, data)`) is not judged, nor one
+that only returns self: it keeps a frozen model as it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+
+from dropkit.catalog import MODE_DEPENDENT
+from dropkit.facts.edit import insert_after, insert_before, replace
+from dropkit.facts.finding import Edit, Fix, Severity
+from dropkit.facts.module import Class, Function, Module, self_attribute
+from dropkit.rules.rule import Example, Hit, Rule
+
+_MODE = re.compile(r"mode|train|^is_|^flag$|eval", re.IGNORECASE)
+_WALKS = frozenset({"children", "modules", "named_children", "named_modules", "_modules", "apply"})
+_UNJUDGED = frozenset({"overload", "abstractmethod", "property", "cached_property", "contextmanager"})
+_CONTAINERS = frozenset("torch.nn." + name for name in ("Sequential", "ModuleList", "ModuleDict", "Transformer"))
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for owner in module.classes:
+        for name in ("train", "eval"):
+            method = owner.methods.get(name)
+            if method is not None and isinstance(method.node, ast.FunctionDef) and _overrides(owner, method):
+                yield from _judge(module, owner, method, method.node)
+
+
+def _judge(module: Module, owner: Class, method: Function, node: ast.FunctionDef) -> Iterator[Hit]:
+    inside = _own_nodes(node)
+    if any(isinstance(one, (ast.Yield, ast.YieldFrom)) for one in inside):
+        return
+    delegates = any(_delegates(one, method) for one in inside)
+    walks = any(isinstance(one, ast.Attribute) and one.attr in _WALKS for one in inside)
+    empty = [one for one in inside if isinstance(one, ast.Return) and _is_none(one.value)]
+    silent = bool(empty) or _falls_through(node.body)
+    place = module.text.head(node)
+    if not delegates and not walks and _leaves_children(module, owner, inside):
+        message = f"{node.name}() does not reach the children of the module"
+        yield Hit(place, message, _fix(module, node, empty, silent, passes_on=True), Severity.ERROR)
+    elif silent and (delegates or walks or (node.name == "train" and not _is_stub(node))):
+        yield Hit(place, f"{node.name}() does not return self", _fix(module, node, empty, silent, passes_on=False))
+
+
+def _overrides(owner: Class, method: Function) -> bool:
+    """Whether it can be called as Module's is, in a class that is a Module or passes the call on to one."""
+    node, own = method.node, method.self_name
+    if own is None or isinstance(node, ast.Lambda) or any(_last(one) in _UNJUDGED for one in node.decorator_list):
+        return False
+    positional = [*node.args.posonlyargs, *node.args.args][1:]
+    if method.name == "eval":
+        fits = len(positional) == len(node.args.defaults)
+    elif positional:
+        fits = _MODE.search(positional[0].arg) is not None and len(positional) - 1 <= len(node.args.defaults)
+    else:
+        fits = node.args.vararg is not None
+    return fits and (owner.is_module or any(_is_super(one, method) for one in _own_nodes(node)))
+
+
+def _own_nodes(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.AST]:
+    """All that is in a function, less what is in functions and classes defined there."""
+    found: list[ast.AST] = []
+    stack: list[ast.AST] = list(node.body)
+    while stack:
+        one = stack.pop()
+        found.append(one)
+        if not isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            stack.extend(ast.iter_child_nodes(one))
+    return found
+
+
+def _is_super(node: ast.AST, method: Function) -> bool:
+    """`super().train(...)`."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == method.name
+        and isinstance(node.func.value, ast.Call)
+        and _last(node.func.value.func) == "super"
+    )
+
+
+def _delegates(node: ast.AST, method: Function) -> bool:
+    """`super().train(...)`, `self.train(False)`, `nn.Module.train(self, mode)`."""
+    if not isinstance(node, ast.Call) or _last(node.func) not in ("train", "eval", "__getattr__", "__getattribute__"):
+        return False
+    base = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if isinstance(base, ast.Call) and _last(base.func) == "super":
+        return True
+    given = {one.id for one in (base, *node.args[:1]) if isinstance(one, ast.Name)}
+    return method.self_name in given
+
+
+def _leaves_children(module: Module, owner: Class, inside: list[ast.AST]) -> bool:
+    """Whether a child whose mode matters is left alone, while flags are set: to do nothing is to be frozen.
+
+    With loops and the like it is another thing under the same name: a whole training or evaluation.
+    """
+    switched = {
+        self_attribute(one.func.value)
+        for one in inside
+        if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr in ("train", "eval")
+    }
+    sets = any(isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store) for one in inside)
+    works = any(isinstance(one, (ast.For, ast.While, ast.With)) for one in inside)
+    return (bool(switched) or sets) and not works and bool(_children(module, owner) - switched)
+
+
+def _children(module: Module, owner: Class) -> set[str]:
+    """Attributes set to dropout, normalization, containers, or Modules of this file."""
+    return {
+        name
+        for one in owner.lineage
+        for name, writes in one.writes.items()
+        for write in writes
+        if isinstance(write.value, ast.Call) and write.function is not None and _has_a_mode(module, write.value)
+    }
+
+
+def _has_a_mode(module: Module, call: ast.Call) -> bool:
+    name = module.called(call)
+    made = module.local_class(call.func)
+    return name in MODE_DEPENDENT or name in _CONTAINERS or (made is not None and made.is_module)
+
+
+def _falls_through(body: list[ast.stmt]) -> bool:
+    """Whether the end of a block is reached: then the function returns None."""
+    match body[-1] if body else None:
+        case ast.Return() | ast.Raise() | ast.Continue():
+            return False
+        case ast.If(body=then, orelse=orelse):
+            return _falls_through(then) or _falls_through(orelse)
+        case ast.With(body=inner):
+            return _falls_through(inner)
+        case ast.Try(body=inner, handlers=handlers, orelse=orelse, finalbody=final):
+            ends = [orelse or inner, *(handler.body for handler in handlers)]
+            return (not final or _falls_through(final)) and any(_falls_through(one) for one in ends)
+        case _:
+            return True
+
+
+def _is_stub(node: ast.FunctionDef) -> bool:
+    """A docstring, `...` or nothing but `pass`."""
+    return all(
+        isinstance(one, ast.Pass) or (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+        for one in node.body
+    )
+
+
+def _is_none(value: ast.expr | None) -> bool:
+    return value is None or (isinstance(value, ast.Constant) and value.value is None)
+
+
+def _last(node: ast.expr) -> str | None:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else None
+
+
+def _fix(module: Module, node: ast.FunctionDef, empty: Sequence[ast.AST], silent: bool, passes_on: bool) -> Fix | None:
+    """Return self wherever nothing is returned; with `passes_on`, call super first, which changes training."""
+    own = [*node.args.posonlyargs, *node.args.args]
+    edits: list[Edit | None] = [replace(module, one, f"return {own[0].arg}") for one in empty] if silent else []
+    if silent and _falls_through(node.body):
+        edits.append(insert_after(module, node.body[-1], f"return {own[0].arg}"))
+    if passes_on:
+        documented = ast.get_docstring(node, clean=False) is not None
+        if (documented and len(node.body) < 2) or (node.name == "train" and len(own) < 2):
+            return None
+        mode = own[1].arg if node.name == "train" else ""
+        edits.append(insert_before(module, node.body[documented], f"super().{node.name}({mode})"))
+    known = [one for one in edits if one is not None]
+    if len(known) < len(edits):
+        return None
+    return Fix(f"Call super().{node.name}" if passes_on else "Return self", tuple(known), safe=not passes_on)
+
+
+RULE = Rule(
+    code="DRP104",
+    name="train-override-breaks-contract",
+    message="train() does not keep Module.train's contract",
+    severity=Severity.WARNING,
+    find=find,
+    fix="add `return self`; with unsafe fixes, call `super().train(mode)`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad='''
+import torch
+from torch import nn
+
+
+class Frozen(nn.Module):
+    """Keeps its normalization as it was trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.1)
+
+    def train(self, mode=True):  # DRP104
+        super().train(mode)
+        self.norm.eval()
+
+    def forward(self, x):
+        return self.drop(self.norm(x))
+
+
+model = Frozen()
+model.eval()
+model(torch.randn(4, 8))
+''',
+            good='''
+import torch
+from torch import nn
+
+
+class Frozen(nn.Module):
+    """Keeps its normalization as it was trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.1)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x):
+        return self.drop(self.norm(x))
+
+
+model = Frozen()
+model.eval()
+model(torch.randn(4, 8))
+''',
+        ),
+    ),
+)
