@@ -1,0 +1,212 @@
+"""The mode of a model set, or meant to be set, without a call.
+
+`model.training = False` changes one flag of one object: the layers inside keep theirs, so dropout stays on and batch
+normalization goes on learning. `model.eval` without brackets, and `model.eval = True`, change no flag at all. Nothing
+warns; predictions differ from call to call.
+
+Call `model.eval()`, or `model.train()`. A single layer, a walk over `modules()` and a flag that is put back as it was
+are left alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dropkit.catalog import MODE_DEPENDENT
+from dropkit.facts.edit import replace
+from dropkit.facts.finding import Fix, Severity
+from dropkit.facts.module import Class, Module, self_attribute
+from dropkit.rules.rule import Example, Hit, Rule
+
+# What whole models are called, with or without a word before or behind: `model_ema`, `netG`, `self.text_encoder`.
+_MODEL = re.compile(
+    r"(^|_)(model|net|network|encoder|decoder|backbone|generator|discriminator|classifier|detector|critic|actor|teacher"
+    r"|student|unet|vae|gan|bert|gpt|resnet|vit|transformer|policy|module)(\d|_|$|[A-Z])|^net[A-Z]|net$|(Model|Net)$"
+)
+# Whose `training` is a flag of its own, or whose `train` is a data set.
+_NO_MODEL = re.compile(
+    r"trainer|learn|data|dls|dm$|loader|args|config|cfg|opt|settings|state|agent|env|context|ctx|history"
+)
+_LEAVES = MODE_DEPENDENT | {"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN", "torch.nn.MultiheadAttention"}
+_TORCH = frozenset({"torch", "torchvision", "timm", "transformers", "lightning", "pytorch_lightning"})
+# Beside these, a model may be theirs, where a flag is the way.
+_OTHERS = frozenset({"chainer", "tensorflow", "keras", "mlx", "paddle", "jax", "flax", "unittest", "mock"})
+# A comment that says so: the flag of the outermost module alone is meant.
+_ALONE = re.compile(r"only|trick|wrapper|child|sub-?module|batch ?norm|\bBN\b|without", re.IGNORECASE)
+
+
+def find(module: Module) -> Iterator[Hit]:
+    if not _uses_torch(module):
+        return
+    for name in ("training", "eval", "train"):
+        for node in module.attributes.get(name, []):
+            hit = _judge(module, node)
+            if hit is not None:
+                yield hit
+
+
+def _judge(module: Module, node: ast.Attribute) -> Hit | None:
+    statement = module.parent(node)
+    if isinstance(statement, ast.Expr) and node.attr != "training":
+        if not _is_model(module, node.value, trusted=node.attr == "eval"):
+            return None
+        text = module.text.of(node)
+        return Hit(node, f"{node.attr} is not called here: nothing happens", _fix(module, statement, f"{text}()"))
+    if not isinstance(statement, ast.Assign) or len(statement.targets) > 1 or statement.targets[0] is not node:
+        return None
+    value = statement.value
+    if not isinstance(value, ast.Constant) or not isinstance(value.value, bool):
+        return None
+    known = _is_own(module, node) if self_attribute(node) is not None else _is_model(module, node.value)
+    on = value.value is (node.attr != "eval")
+    if not known or _is_switched(module, node, statement) or (on and not _is_ever_off(module, node)):
+        return None
+    call = f"{module.text.of(node.value)}.{'train' if on else 'eval'}()"
+    message = None if node.attr == "training" else f"{node.attr} is a method: assigned to, it sets no mode"
+    return Hit(statement, message, _fix(module, statement, call))
+
+
+def _uses_torch(module: Module) -> bool:
+    """Whether models here are torch's, and no other library's."""
+    bindings = (one for all_of_it in module.names.values() for one in all_of_it)
+    imported = {one.imported.split(".")[0] for one in bindings if one.imported is not None}
+    return not imported & _OTHERS and (bool(imported & _TORCH) or any(one.is_module for one in module.classes))
+
+
+def _is_model(module: Module, owner: ast.expr, trusted: bool = False) -> bool:
+    """Whether an expression is a model of many layers: by what it was set to, else by its name.
+
+    `trusted`: the attribute asked for is one that hardly anything but a model has.
+    """
+    name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+    if not name or (isinstance(owner, ast.Name) and _is_walked(module, owner)):
+        return False
+    for call in _built(module, owner):
+        made = module.local_class(call.func)
+        if made is not None:
+            return made.is_module and made.method("training") is None
+        called = module.called(call) or ""
+        if called.startswith("torch.nn."):
+            return called not in _LEAVES
+    return _NO_MODEL.search(name) is None and (trusted or _MODEL.search(name) is not None)
+
+
+def _built(module: Module, owner: ast.expr) -> list[ast.Call]:
+    """The calls that `model` or `self.model` is set to."""
+    if isinstance(owner, ast.Name):
+        values = [one.value for one in module.bindings(owner) if not one.derived]
+    else:
+        holder, attribute = module.owner(owner), self_attribute(owner)
+        values = holder.values(attribute) if holder is not None and attribute is not None else []
+    return [value for value in values if isinstance(value, ast.Call)]
+
+
+def _is_walked(module: Module, name: ast.Name) -> bool:
+    """Whether a name is imported, or takes what a call yields: `for m in model.modules()` reaches them all."""
+    loops = (ast.For, ast.AsyncFor, ast.Name)
+    return any(
+        one.imported is not None or (isinstance(one.statement, loops) and isinstance(one.value, ast.Call))
+        for one in module.bindings(name)
+    )
+
+
+def _is_own(module: Module, node: ast.Attribute) -> bool:
+    """`self.training` in a method of a Module with mode-dependent layers, neither constructor nor override."""
+    owner, function = module.owner(node), module.function(node)
+    if owner is None or function is None or not owner.is_module or node.attr != "training":
+        return False
+    return function.method.name not in ("__init__", "train", "eval", "training") and _holds_layers(module, owner)
+
+
+def _holds_layers(module: Module, owner: Class) -> bool:
+    values = [write.value for one in owner.lineage for writes in one.writes.values() for write in writes]
+    calls = [one for value in values if isinstance(value, ast.Call) for one in (value, *value.args)]
+    return any(module.called(one) in MODE_DEPENDENT for one in calls)
+
+
+def _is_switched(module: Module, node: ast.Attribute, statement: ast.stmt) -> bool:
+    """Whether the mode is set by a call as well, or a comment says that the flag alone is meant."""
+    comments = "".join(module.text.line(at).partition("#")[2] for at in range(max(node.lineno - 2, 1), node.lineno + 1))
+    if _ALONE.search(comments):
+        return True
+    block = module.block(statement)
+    evaluates = any(module.function(call) is module.function(node) for call in _calls(module, node, "eval"))
+    return evaluates or any(module.statement(call) in block for call in _calls(module, node, "train"))
+
+
+def _is_ever_off(module: Module, node: ast.Attribute) -> bool:
+    """Whether this file puts the same object in evaluation, so that to set it training matters."""
+    same = ast.dump(node.value)
+    flags = (
+        (other, above)
+        for other in module.attributes.get(node.attr, [])
+        if isinstance(above := module.parent(other), ast.Assign) and ast.dump(other.value) == same
+    )
+    return bool(_calls(module, node, "eval")) or any(
+        isinstance(above.value, ast.Constant) and above.value.value is (node.attr == "eval") for _, above in flags
+    )
+
+
+def _calls(module: Module, node: ast.Attribute, name: str) -> list[ast.Call]:
+    """All calls of `name` on the object whose flag `node` is."""
+    same = ast.dump(node.value)
+    return [
+        call
+        for call in module.calls.get(name, [])
+        if isinstance(call.func, ast.Attribute) and ast.dump(call.func.value) == same
+    ]
+
+
+def _fix(module: Module, statement: ast.stmt, text: str) -> Fix:
+    return Fix(f"Call {text}", (replace(module, statement, text),))
+
+
+RULE = Rule(
+    code="DRP106",
+    name="mode-assigned-directly",
+    message="layers inside keep their mode: call train() or eval()",
+    severity=Severity.WARNING,
+    find=find,
+    fix="call `model.eval()` or `model.train()`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+model.training = False  # DRP106
+model(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+model.eval()
+model(torch.randn(4, 8))
+""",
+        ),
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+model.eval  # DRP106
+model(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+model.eval()
+model(torch.randn(4, 8))
+""",
+        ),
+    ),
+)
