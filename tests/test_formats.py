@@ -200,6 +200,14 @@ def test_json_says_all_that_a_finding_says():
     ]
 
 
+def test_json_gives_no_edits_of_notebooks():
+    """They count in all cells together; title and safety are still said."""
+    (held,) = json.loads(shown("json", outcome("F.dropout(x)\n", path="a.ipynb", cell=3)))
+
+    assert (held["cell"], held["line"]) == (3, 1)
+    assert (held["fix"]["title"], held["fix"]["edits"]) == ("Give a rate", None)
+
+
 def test_jsonl_is_json_a_line_each():
     text = Text(SOURCE.encode())
     findings = (finding(text, "F.dropout(x)"), finding(text, "F.dropout(\n", fixed=False))
