@@ -56,9 +56,9 @@ RULES: tuple[Rule, ...] = (
     dropout_after_softmax.RULE,
     alpha_dropout_mismatch.RULE,
     missing_super_init.RULE,
+    dropout_on_output.RULE,
     dropout_before_batchnorm.RULE,
     dropout_before_activation.RULE,
-    dropout_on_output.RULE,
     elementwise_dropout_on_feature_map.RULE,
 )
 
