@@ -1,0 +1,236 @@
+"""Channel dropout beside a linear layer, where there are no channels.
+
+Dropout2d, Dropout3d and Dropout1d zero whole channels of feature maps, those along the second axis. A matrix of samples
+and features has none: Dropout1d then zeroes whole samples without a word, Dropout2d and Dropout3d warn and act element
+by element, or along the wrong axis if there are more axes than two. Behind a linear layer, or before one, `nn.Dropout`
+is meant.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from dropkit.catalog import ACTIVATIONS, CHANNEL_DROPOUTS, DROPOUT_MODULES
+from dropkit.facts.edit import replace
+from dropkit.facts.finding import Fix, Severity
+from dropkit.facts.flow import beside, last_layer, layers, operation, origins, reads_after
+from dropkit.facts.module import Module, argument, self_attribute
+from dropkit.rules.rule import Example, Hit, Rule
+
+_FUNCTIONS = frozenset(f"torch.nn.functional.dropout{n}d" for n in (1, 2, 3))
+_LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear", "torch.nn.Bilinear", "torch.nn.functional.linear"})
+# What leaves the shape as it is: layers, and functions and methods by their last name.
+_SAME_SHAPE = ACTIVATIONS | DROPOUT_MODULES | {"torch.nn.BatchNorm1d", "torch.nn.LayerNorm", "torch.nn.Threshold"}
+_SAME_SHAPE_CALLS = frozenset(
+    {"relu", "relu_", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "dropout", "softplus", "relu6",
+     "mish", "hardswish", "normalize", "layer_norm", "contiguous", "float"}
+)  # fmt: skip
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for name in ("Dropout1d", "Dropout2d", "Dropout3d"):
+        for call in module.calls.get(name, []):
+            if module.called(call) in CHANNEL_DROPOUTS and (_row_is_linear(module, call)):
+                yield Hit(call, _message(call), _fix(module, (call,)))
+    hits = [(call, made) for call, made in _applications(module) if _is_matrix(module, _input(call))
+            or _feeds_linear(module, call)]  # fmt: skip
+    for call, made in hits:
+        yield Hit(call, _message(made[0]), _fix(module, made) if _all_hit(module, call, [c for c, _ in hits]) else None)
+
+
+def _applications(module: Module) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...]]]:
+    """Calls that drop channels, with the calls to rename: themselves, or those that made the layer."""
+    kept = {name for one in module.classes for name in one.writes}
+    if not any(name in module.calls for name in ("Dropout1d", "Dropout2d", "Dropout3d")):
+        kept = set[str]()
+    for name, calls in module.calls.items():
+        for call in calls if name in kept or "ropout" in name else ():
+            if module.called(call) in _FUNCTIONS:
+                yield call, (call,)
+            elif module.called(call) is None and call.args:
+                made = tuple(layers(module, call.func))
+                if made and all(module.called(one) in CHANNEL_DROPOUTS for one in made):
+                    yield call, made
+
+
+def _row_is_linear(module: Module, call: ast.expr) -> bool:
+    """Whether a layer stands behind a linear layer or a Flatten, or right before a linear one, in a row of layers."""
+    before = _past_same_shape(module, call, -1)
+    if before is not None:
+        return _makes_matrix(module, before)
+    after = _past_same_shape(module, call, 1)
+    return after is not None and module.called(after) in _LINEAR
+
+
+def _past_same_shape(module: Module, layer: ast.expr, step: int) -> ast.Call | None:
+    """The nearest layer in the row that may change the shape."""
+    found = beside(module, layer, step)
+    while found is not None and module.called(found) in _SAME_SHAPE:
+        found = beside(module, found, step)
+    return found
+
+
+def _makes_matrix(module: Module, layer: ast.Call) -> bool:
+    return module.called(layer) in _LINEAR or (module.called(layer) == "torch.nn.Flatten" and not layer.args)
+
+
+def _is_matrix(module: Module, expression: ast.expr | None) -> bool:
+    """Whether `expression` is certainly samples by features, or what a linear layer made."""
+    known = origins(module, expression) if expression is not None else []
+    return bool(known) and all(one is not None and _made_as_matrix(module, one) for one in known)
+
+
+def _made_as_matrix(module: Module, expression: ast.expr) -> bool:
+    applied = operation(module, expression)
+    if applied is None:
+        return False
+    if applied.layers:
+        if applied.name not in _SAME_SHAPE:
+            return all(_makes_matrix(module, one) for one in applied.layers)
+        if any(beside(module, one, -1) is not None for one in applied.layers):
+            rows = [_past_same_shape(module, one, -1) for one in applied.layers]
+            return all(one is not None and _makes_matrix(module, one) for one in rows)
+        return _is_matrix(module, applied.input)
+    last = applied.name.rsplit(".", 1)[-1]
+    if last in _SAME_SHAPE_CALLS:
+        return _is_matrix(module, applied.input)
+    return applied.name in _LINEAR or _flattens(module, applied.call, last, applied.name.startswith("."))
+
+
+def _flattens(module: Module, call: ast.Call, last: str, is_method: bool) -> bool:
+    """Whether a call gives samples by features: view(n, -1), flatten(1), the mean over two axes, pool(x).squeeze()."""
+    arguments = call.args if is_method else call.args[1:]
+    if last in ("view", "reshape"):
+        sizes = (
+            arguments[0].elts if len(arguments) == 1 and isinstance(arguments[0], (ast.Tuple, ast.List)) else arguments
+        )
+        return len(sizes) == 2 and not any(isinstance(one, ast.Starred) for one in sizes)
+    if last == "flatten":
+        start = argument(call, 0 if is_method else 1, "start_dim")
+        return isinstance(start, ast.Constant) and start.value == 1 and len(arguments) + len(call.keywords) == 1
+    if last == "mean":
+        axes = argument(call, 0 if is_method else 1, "dim")
+        return (
+            isinstance(axes, (ast.Tuple, ast.List)) and len(axes.elts) == 2 and argument(call, None, "keepdim") is None
+        )
+    if last == "squeeze" and not arguments and is_method and isinstance(call.func, ast.Attribute):
+        pooled = operation(module, call.func.value)
+        return pooled is not None and "adaptive" in pooled.name.lower() and "1d" not in pooled.name
+    return False
+
+
+def _feeds_linear(module: Module, call: ast.Call) -> bool:
+    """Whether what is dropped goes into a linear layer and nowhere else before."""
+    if _starts_linear(module, module.parent(call), call):
+        return _unknown_shape(module, call)
+    statement = module.statement(call)
+    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is call else None
+    if not isinstance(target, ast.Name):
+        return False
+    reads = list(reads_after(module, target.id, statement))
+    return (
+        bool(reads)
+        and all(_starts_linear(module, module.parent(one), one) for one in reads)
+        and _unknown_shape(module, call)
+    )
+
+
+def _starts_linear(module: Module, use: ast.AST | None, given: ast.AST) -> bool:
+    if not isinstance(use, ast.Call) or use.args[:1] != [given]:
+        return False
+    if module.dotted(use.func) is not None:
+        return module.dotted(use.func) in _LINEAR
+    first = [last_layer(module, one, 1) for one in layers(module, use.func)]
+    return bool(first) and all(one is not None and module.called(one) in _LINEAR for one in first)
+
+
+def _unknown_shape(module: Module, call: ast.Call) -> bool:
+    """Whether nothing says that the input has channels: it was not turned, and made by no convolution."""
+    for origin in origins(module, call.args[0]) if call.args else ():
+        applied = operation(module, origin) if origin is not None else None
+        if applied is not None and any(
+            word in applied.name.lower() for word in ("conv", "pool", "batchnorm2d", "perm")
+        ):
+            return False
+    return True
+
+
+def _all_hit(module: Module, call: ast.Call, hits: list[ast.Call]) -> bool:
+    """Whether every use of the layer that `call` applies is a finding, so that it can be made anew for all."""
+    attribute, owner = self_attribute(call.func), module.owner(call)
+    if attribute is None or owner is None:
+        return True
+    return all(module.parent(one) in hits for one in owner.reads.get(attribute, []))
+
+
+def _input(call: ast.Call) -> ast.expr | None:
+    return call.args[0] if call.args else argument(call, None, "input")
+
+
+def _message(made: ast.Call) -> str:
+    name = made.func.attr if isinstance(made.func, ast.Attribute) else getattr(made.func, "id", "channel dropout")
+    return f"{name} where there are features and no channels"
+
+
+def _fix(module: Module, made: tuple[ast.Call, ...]) -> Fix | None:
+    edits = [
+        replace(module, one.func, f"{module.text.of(one.func.value)}.{one.func.attr[:-2]}")
+        for one in made
+        if isinstance(one.func, ast.Attribute)
+    ]
+    return Fix("Drop elements instead", tuple(edits), safe=False) if len(edits) == len(made) else None
+
+
+RULE = Rule(
+    code="DRP402",
+    name="channel-dropout-on-matrix",
+    message="channel dropout where there are no channels",
+    severity=Severity.WARNING,
+    find=find,
+    fix="use `nn.Dropout`",
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.dropout = nn.Dropout2d(0.5)
+        self.output = nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.hidden(x))
+        x = self.dropout(x)  # DRP402
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.dropout = nn.Dropout(0.5)
+        self.output = nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.hidden(x))
+        x = self.dropout(x)
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)
