@@ -1,0 +1,169 @@
+"""Dropout on the probabilities that a model returns, or on their logarithms.
+
+A dropped log-probability is 0, which says "certain": the loss of a sample whose true class is dropped is zero, the
+others are scaled by 1/(1-p), and the outcome is no distribution any more. Dropped probabilities do not sum to one, and
+a true class of probability 0 has an infinite loss. Training is biased without a warning. Put dropout before the last
+linear layer. Dropout of attention weights, which are multiplied with values next, is common and not reported.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit.facts.finding import Severity
+from dropkit.facts.flow import beside, layers, operation, origins, reads_after
+from dropkit.facts.module import Class, Module, argument, self_attribute
+from dropkit.rules.rule import Example, Hit, Rule
+
+# Names of softmaxes that weigh something, and are not the end of a model: few for log_softmax, which weighs nothing.
+_ATTENTION = re.compile(r"att(?!r)|score|alpha|weight|align", re.IGNORECASE)
+_WEIGHTS = re.compile(
+    _ATTENTION.pattern + r"|beta|kernel|dynamic|gate|gating|rout|mix|adj|edge|graph|topic|theta|assign|cluster|expert"
+    r"|coef|affin|similar|corr|memory|slot|select|energy|heat|relation|aggr",
+    re.IGNORECASE,
+)
+_LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for name, calls in module.calls.items():
+        if "drop" in name.lower():
+            for call in calls:
+                in_a_row = module.called(call) in DROPOUT_MODULES and _row_ends(module, call)
+                if in_a_row or (_drops(module, call) and _of_probabilities(module, call)):
+                    yield Hit(call)
+
+
+def _drops(module: Module, call: ast.Call) -> bool:
+    """Whether a call puts a tensor through dropout that may be on."""
+    function = FUNCTIONALS.get(module.called(call) or "")
+    if function is not None:
+        p, training = argument(call, function.p, "p"), argument(call, function.training, function.training_name)
+        return not any(isinstance(one, ast.Constant) and not one.value for one in (p, training))
+    made = layers(module, call.func) if module.called(call) is None and call.args else []
+    return bool(made) and all(module.called(one) in DROPOUT_MODULES for one in made)
+
+
+def _of_probabilities(module: Module, call: ast.Call) -> bool:
+    """Whether what is dropped is a log_softmax, or a softmax that ends the model."""
+    kinds: set[str] = set()
+    for origin in origins(module, call.args[0]) if call.args else ():
+        kinds.add(_kind(module, origin) if origin is not None else "")
+    if kinds == {"log_softmax"}:
+        return not _named(module, call, _ATTENTION)
+    return (
+        "softmax" in kinds <= {"log_softmax", "softmax"} and _ends(module, call) and not _named(module, call, _WEIGHTS)
+    )
+
+
+def _kind(module: Module, expression: ast.expr) -> str:
+    applied = operation(module, expression)
+    last = applied.name.rsplit(".", 1)[-1] if applied is not None else ""
+    return {"LogSoftmax": "log_softmax", "Softmax": "softmax"}.get(last, last)
+
+
+def _named(module: Module, node: ast.AST, words: re.Pattern[str]) -> bool:
+    """Whether a name near by says that these probabilities weigh something."""
+    owner, function = module.owner(node), module.function(node)
+    around = [owner.name if owner is not None else "", function.name if function is not None else ""]
+    inside = [one.id if isinstance(one, ast.Name) else one.attr for one in ast.walk(module.statement(node))
+              if isinstance(one, (ast.Name, ast.Attribute))]  # fmt: skip
+    return any(words.search(name) for name in [*around, *inside] if name not in ("self", "nn", "torch", "F"))
+
+
+def _ends(module: Module, call: ast.Call) -> bool:
+    """Whether the outcome of `call` is what `forward` returns, or goes into a loss, and is used for nothing else."""
+    statement = module.statement(call)
+    function = module.function(call)
+    if isinstance(statement, ast.Return) and statement.value is call:
+        return function is not None and function.name == "forward"
+    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is call else None
+    if not isinstance(target, ast.Name):
+        return False
+    forward = function is not None and function.name == "forward"
+    uses = [module.parent(one) for one in reads_after(module, target.id, statement)]
+    return bool(uses) and all((forward and isinstance(use, ast.Return)) or _is_loss(module, use) for use in uses)
+
+
+def _is_loss(module: Module, use: ast.AST | None) -> bool:
+    return isinstance(use, ast.Call) and _LOSS.search(module.text.of(use.func)) is not None
+
+
+def _row_ends(module: Module, call: ast.Call) -> bool:
+    """Whether a dropout layer stands behind LogSoftmax, or behind the Softmax that ends what is returned."""
+    before = beside(module, call, -1)
+    name = module.called(before) if before is not None else None
+    if name == "torch.nn.LogSoftmax":
+        return not _named(module, call, _ATTENTION)
+    if name != "torch.nn.Softmax" or _named(module, call, _WEIGHTS):
+        return False
+    row = module.parent(call)
+    held = module.parent(row) if isinstance(row, ast.Call) and row.args[-1] is call else None
+    owner = module.owner(call)
+    if owner is None or not isinstance(held, ast.Assign):
+        return False
+    return _returned(module, owner, self_attribute(held.targets[0]))
+
+
+def _returned(module: Module, owner: Class, attribute: str | None) -> bool:
+    """Whether all that `forward` does with `self.attribute(...)` is to return it."""
+    calls = owner.own_calls.get(attribute or "", [])
+    return bool(calls) and all(_ends(module, call) for call in calls)
+
+
+RULE = Rule(
+    code="DRP403",
+    name="dropout-after-softmax",
+    message="dropout on the probabilities that a model returns",
+    severity=Severity.WARNING,
+    find=find,
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.output = nn.Linear(16, 2)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, x):
+        x = self.dropout(F.relu(self.hidden(x)))
+        x = self.dropout(F.log_softmax(self.output(x), dim=1))  # DRP403
+        return x
+
+
+F.nll_loss(Classifier()(torch.randn(4, 8)), torch.tensor([0, 1, 0, 1]))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.output = nn.Linear(16, 2)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, x):
+        x = self.dropout(F.relu(self.hidden(x)))
+        x = F.log_softmax(self.output(x), dim=1)
+        return x
+
+
+F.nll_loss(Classifier()(torch.randn(4, 8)), torch.tensor([0, 1, 0, 1]))
+""",
+        ),
+    ),
+)
