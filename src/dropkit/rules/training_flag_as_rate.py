@@ -1,0 +1,162 @@
+"""A dropout rate that is a flag, or no probability at all.
+
+`F.dropout(x, self.training)` puts the flag where the rate belongs: it counts as p = 1, and in training every element is
+zero. `nn.Dropout(True)` does the same, and so does a rate of 1; a rate below 0 or above 1 raises an error only when the
+line is run. Nothing warns of the flag: the layers before it learn nothing, and in evaluation nothing is dropped.
+
+The fix names the flag (`training=self.training`); the rate is then the default one half, so look at it too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from dropkit.catalog import FUNCTIONALS
+from dropkit.facts.edit import rename_keyword
+from dropkit.facts.finding import Edit, Fix, Severity
+from dropkit.facts.module import Module, argument, unpacks
+from dropkit.facts.rates import default, rates
+from dropkit.facts.trial import is_trial
+from dropkit.rules.rule import Example, Hit, Rule
+
+_FLAGS = frozenset({"training", "is_training", "is_train"})
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for call, rate in rates(module):
+        hit = _judge(module, call, rate)
+        if hit is not None and not is_trial(module, call):
+            yield hit
+
+
+def _judge(module: Module, call: ast.Call, rate: ast.expr) -> Hit | None:
+    number = _number(rate)
+    if number is not None:
+        if not 0 <= number <= 1:
+            return Hit(rate, f"a rate of {number:g} is not in [0, 1]")
+        return Hit(rate, "a rate of 1 drops everything", severity=Severity.WARNING) if number == 1 else None
+    if isinstance(rate, ast.Constant) and isinstance(rate.value, bool):
+        return Hit(rate, f"{rate.value} is no rate: it counts as {int(rate.value)}")
+    if _is_flag(rate):
+        return Hit(rate, "the mode is given as the rate, and counts as 1", _fix(module, call, rate))
+    if isinstance(rate, ast.Compare) or (isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.Not)):
+        return Hit(rate, "a condition is given as the rate, and counts as 0 or 1")
+    if isinstance(rate, ast.Name) and _is_switch(module, rate):
+        return Hit(rate, f"{rate.id} is True or False: no rate, it counts as 1 or 0")
+    return None
+
+
+def _number(rate: ast.expr) -> float | None:
+    """The value of a number as written, with its sign."""
+    if isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.USub):
+        value = _number(rate.operand)
+        return None if value is None else -value
+    if isinstance(rate, ast.Constant) and isinstance(rate.value, (int, float)) and not isinstance(rate.value, bool):
+        return rate.value
+    return None
+
+
+def _is_flag(rate: ast.expr) -> bool:
+    name = rate.attr if isinstance(rate, ast.Attribute) else rate.id if isinstance(rate, ast.Name) else ""
+    return name in _FLAGS
+
+
+def _is_switch(module: Module, name: ast.Name) -> bool:
+    """Whether `name` is an argument that is said to be a bool, is True by default, or is given as True in this file."""
+    bindings, function = module.bindings(name), module.function(name)
+    if len(bindings) != 1 or function is None or _is_asked_for(module, name):
+        return False
+    parameter = bindings[0].statement
+    if not isinstance(parameter, ast.arg) or parameter not in function.parameters:
+        return False
+    if isinstance(parameter.annotation, ast.Name):
+        return parameter.annotation.id == "bool"
+    if _is_true(default(module, parameter)):
+        return True
+    made = function.owner.name if function.owner is not None and function.name == "__init__" else function.name
+    given = [
+        keyword.value for call in module.calls.get(made, []) for keyword in call.keywords if keyword.arg == name.id
+    ]
+    return any(_is_true(value) for value in given)
+
+
+def _is_asked_for(module: Module, name: ast.Name) -> bool:
+    """Whether a condition on the way looks at more than the truth of `name`: it may let only numbers through."""
+    tests = [above.test for above in module.parents(name) if isinstance(above, (ast.If, ast.IfExp))]
+    return any(
+        isinstance(node, ast.Name) and node.id == name.id and not isinstance(module.parent(node), (ast.If, ast.IfExp))
+        for test in tests
+        for node in ast.walk(test)
+    )
+
+
+def _is_true(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and value.value is True
+
+
+def _fix(module: Module, call: ast.Call, rate: ast.expr) -> Fix | None:
+    function = FUNCTIONALS.get(module.called(call) or "")
+    if function is None or not (module.called(call) or "").startswith("torch.nn.functional.") or unpacks(call):
+        return None
+    if not isinstance(rate, ast.Attribute) or rate.attr != "training" or call.args[2:]:
+        return None
+    if argument(call, function.training, function.training_name) is not None:
+        return None
+    keyword = next((one for one in call.keywords if one.value is rate), None)
+    at = module.text.start(rate)
+    edit = rename_keyword(module, keyword, "training") if keyword is not None else Edit(at, at, "training=")
+    return Fix("Pass the flag as training=", (edit,), changes_training=True)
+
+
+RULE = Rule(
+    code="DRP301",
+    name="training-flag-as-rate",
+    message="what is given as the rate is no probability",
+    severity=Severity.ERROR,
+    find=find,
+    fix="pass the flag as `training=self.training`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(self.hidden(x), self.training)  # DRP301
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(self.hidden(x), training=self.training)
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)
