@@ -1,0 +1,140 @@
+"""The probability to keep, given as the probability to drop.
+
+TensorFlow 1 counted what stays (`keep_prob=0.9`), torch counts what goes (`p=0.1`). Code carried over without `1 -`
+drops nine tenths where one tenth was meant: training is slow and ends badly, and evaluation looks right. Write
+`nn.Dropout(1 - keep_prob)`.
+
+A name is all there is to see: one that says keep but holds the rate to drop is better renamed. A constant of 0.9 or
+more is only worth a look: some published models have it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dropkit.facts.edit import replace
+from dropkit.facts.finding import Fix, Severity
+from dropkit.facts.module import Module, argument, self_attribute
+from dropkit.facts.rates import default, rates
+from dropkit.facts.trial import is_trial
+from dropkit.rules.rule import Example, Hit, Rule
+
+_KEEP = re.compile(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
+_DROP = re.compile(r"drop", re.IGNORECASE)
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for call, rate in rates(module):
+        if isinstance(rate, ast.Constant) and isinstance(rate.value, float) and 0.9 <= rate.value < 1:
+            if not is_trial(module, call):
+                message = f"a rate of {rate.value:g} drops nearly everything: is it what to keep?"
+                yield Hit(rate, message, severity=Severity.INFO)
+            continue
+        if _says_keep(module.substitute(rate)) and not _holds_drop(module, module.substitute(rate)):
+            yield Hit(
+                rate, fix=Fix("Pass 1 - keep", (replace(module, rate, f"1 - {module.text.of(rate)}"),), safe=False)
+            )
+
+
+def _says_keep(rate: ast.expr) -> bool:
+    name = _name(rate)
+    return name is not None and _KEEP.search(name) is not None
+
+
+def _name(rate: ast.expr) -> str | None:
+    """What a rate is called: `keep_prob`, `self.keep_prob`, `config["keep_prob"]`."""
+    match rate:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Subscript(slice=ast.Constant(value=str(name))):
+            return name
+        case _:
+            return None
+
+
+def _holds_drop(module: Module, rate: ast.expr) -> bool:
+    """Whether what the name is set to is a rate to drop after all: `1 - keep_prob`, or by default a small number."""
+    return any(_is_drop(value) for value in _values(module, rate, 2))
+
+
+def _is_drop(value: ast.expr) -> bool:
+    if isinstance(value, ast.Constant):
+        return isinstance(value.value, (int, float)) and value.value < 0.5
+    names = [_name(one) or "" for one in ast.walk(value) if isinstance(one, ast.expr)]
+    says_keep = any(_KEEP.search(name) for name in names)
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Sub):
+        return says_keep
+    # keep = drop_rate: called keep, and is not.
+    return not says_keep and any(_DROP.search(name) for name in names)
+
+
+def _values(module: Module, rate: ast.expr, depth: int) -> Iterator[ast.expr]:
+    """What a name or an attribute of self is set to in this file, and what those names are set to."""
+    found: list[ast.expr | None] = []
+    attribute, owner = self_attribute(rate), module.owner(rate)
+    if attribute is not None and owner is not None:
+        found = owner.values(attribute)
+    elif isinstance(rate, ast.Name):
+        for binding in module.bindings(rate):
+            found.append(binding.value or default(module, binding.statement))
+    else:
+        found = [*_option(module, _name(rate) or "")]
+    for value in found:
+        if value is not None:
+            yield value
+            if depth > 0:
+                yield from _values(module, value, depth - 1)
+
+
+def _option(module: Module, name: str) -> Iterator[ast.expr | None]:
+    """The default of `parser.add_argument("--keep-prob", default=0.1)` in this file."""
+    for call in module.calls.get("add_argument", []):
+        flags = [one.value for one in call.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        if any(flag.lstrip("-").replace("-", "_") == name for flag in flags):
+            yield argument(call, None, "default")
+
+
+RULE = Rule(
+    code="DRP302",
+    name="keep-prob-as-p",
+    message="a probability to keep is given as the one to drop",
+    severity=Severity.WARNING,
+    find=find,
+    fix="pass `1 - keep_prob`",
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+def classifier(keep_prob=0.9):
+    return nn.Sequential(
+        nn.Linear(8, 8),
+        nn.Dropout(keep_prob),  # DRP302
+        nn.Linear(8, 2),
+    )
+
+
+classifier()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+def classifier(keep_prob=0.9):
+    return nn.Sequential(
+        nn.Linear(8, 8),
+        nn.Dropout(1 - keep_prob),
+        nn.Linear(8, 2),
+    )
+
+
+classifier()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)
