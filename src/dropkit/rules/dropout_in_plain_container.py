@@ -1,0 +1,316 @@
+"""Layers with dropout or batch normalisation in a plain list, tuple or dict.
+
+A Module finds the layers that are its own attributes, and those in `nn.ModuleList`, `nn.ModuleDict` and
+`nn.Sequential`. What lies in a plain container is not found: `model.eval()` does not reach it, so its dropout stays on
+in evaluation; nor are its parameters trained, saved or moved to the device. Use `nn.ModuleList`.
+
+The fix adds keys to the state dict, so checkpoints written before no longer load as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS, REGISTERING
+from dropkit.facts.edit import replace, spell
+from dropkit.facts.finding import Fix, Severity
+from dropkit.facts.module import Class, Function, Module, self_attribute
+from dropkit.facts.trial import is_trial
+from dropkit.rules.rule import Example, Hit, Rule
+
+_HAVE_MODES = DROPOUT_MODULES | BATCH_NORMS | FUNCTIONALS.keys() | {
+    "torch.nn.TransformerEncoderLayer", "torch.nn.TransformerDecoderLayer", "torch.nn.Transformer",
+}  # fmt: skip
+_LAST_NAMES = sorted({name.rsplit(".", 1)[1] for name in _HAVE_MODES})
+_CONTAINERS = frozenset({"torch.nn.Sequential", "torch.nn.ModuleList", "torch.nn.ModuleDict"})
+_PLAIN = frozenset({"list", "tuple", "dict", "OrderedDict", "defaultdict", "deque", "set"})
+_ADDING = frozenset({"append", "extend", "insert", "add", "appendleft"})
+# Calls that only look: what they are given is in no other container afterwards.
+_LOOKING = frozenset(
+    {"len", "enumerate", "zip", "reversed", "range", "iter", "print", "next", "id", "isinstance", "str"}
+)
+# Who registers by hand: self.add_module("0", layer), setattr(self, "layer0", layer), self._modules["0"] = layer.
+_BY_HAND = frozenset({"setattr", "__setattr__", "add_module", "register_module"})
+# Held out of the state dict on purpose.
+_HIDDEN = re.compile(r"teacher|ema\b|ema_|frozen|momentum|pretrain|discrim|loss|metric", re.IGNORECASE)
+_SAYS_SO = re.compile(
+    r"#.*(regist|hide|hidden from|not (be )?(saved|trained)|state.?dict|avoid|on purpose)", re.IGNORECASE
+)
+
+
+def find(module: Module) -> Iterator[Hit]:
+    for owner in module.classes:
+        if not owner.writes or not owner.is_module:
+            continue
+        for attribute, writes in owner.writes.items():
+            values = [write.value for write in writes if write.function is not None]
+            if len(values) == len(writes) and all(_is_plain(module, value) for value in values):
+                yield from _judge(module, owner, attribute, [value for value in values if value is not None])
+
+
+def _is_plain(module: Module, value: ast.expr | None) -> bool:
+    """Whether `value` is a list, tuple or dict of Python's, or a name that was set to one."""
+    if isinstance(value, ast.Name):
+        value = _local(module, value)
+    if isinstance(value, ast.Call):
+        name = value.func
+        return isinstance(name, ast.Name) and name.id in _PLAIN
+    if isinstance(value, ast.BinOp):
+        return _is_plain(module, value.left) and (isinstance(value.op, ast.Mult) or _is_plain(module, value.right))
+    return isinstance(value, (ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp))
+
+
+def _local(module: Module, name: ast.Name) -> ast.expr | None:
+    """What a local name is set to, once and for all."""
+    bindings, function = module.bindings(name), module.function(name)
+    if function is None or name.id not in function.names or len(bindings) != 1 or bindings[0].derived:
+        return None
+    return bindings[0].value
+
+
+def _judge(module: Module, owner: Class, attribute: str, values: list[ast.expr]) -> Iterator[Hit]:
+    places = list(_places(module, owner, attribute, values))
+    bad = [place for place, element in places if _has_modes(module, element)]
+    if not bad or _is_alone(values, places) or _HIDDEN.search(attribute):
+        return
+    if _registers_by_hand(module, owner) or _is_used_elsewhere(module, owner, attribute, values):
+        return
+    where = min(bad, key=module.text.start)
+    lines = {where.lineno - 1, where.lineno, *(value.lineno for value in values)}
+    if any(_SAYS_SO.search(module.text.line(line)) for line in lines if line > 0) or is_trial(module, where):
+        return
+    yield Hit(where, fix=_fix(module, values, len(bad) == len(places)))
+
+
+def _places(
+    module: Module, owner: Class, attribute: str, values: list[ast.expr]
+) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Each element that gets into `self.attribute`, with the expression to point at."""
+    for value in values:
+        if isinstance(value, ast.Name):
+            first = _local(module, value)
+            if first is not None:
+                yield from ((value, element) for element in _elements(first))
+            function = module.function(value)
+            if function is not None:
+                yield from _added(module, _uses(function, value.id))
+        else:
+            yield from ((value, element) for element in _elements(value))
+    yield from _added(module, owner.reads.get(attribute, []))
+
+
+def _elements(value: ast.expr) -> list[ast.expr]:
+    match value:
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            return elements
+        case ast.Dict(values=elements):
+            return elements
+        case ast.ListComp(elt=element) | ast.GeneratorExp(elt=element) | ast.DictComp(value=element):
+            return [element]
+        case ast.Call(args=[ast.List() | ast.Tuple() | ast.ListComp() | ast.GeneratorExp() as inner]):
+            return _elements(inner)
+        case ast.BinOp(left=left, right=right):
+            return _elements(left) + _elements(right)
+        case _:
+            return []
+
+
+def _uses(function: Function, name: str) -> list[ast.Name]:
+    return [
+        node
+        for node in ast.walk(function.node)
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+    ]
+
+
+def _added(module: Module, uses: list[ast.Attribute] | list[ast.Name]) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """What is put into a container by `xs.append(layer)`, `xs += [layer]` or `xs["name"] = layer`."""
+    for use in uses:
+        above = module.parent(use)
+        call = module.parent(above) if above is not None else None
+        if isinstance(above, ast.Attribute) and above.attr in _ADDING and isinstance(call, ast.Call) and call.args:
+            element = call.args[-1]
+            inside = _elements(element) if above.attr == "extend" else [element]
+            yield from ((call, one) for one in inside)
+        elif isinstance(above, ast.Subscript) and isinstance(above.ctx, ast.Store) and isinstance(call, ast.Assign):
+            yield (call.value, call.value)
+
+
+def _is_alone(values: list[ast.expr], places: list[tuple[ast.expr, ast.expr]]) -> bool:
+    """Whether it is the one layer of a literal `[layer]`: the way to hold a layer that is not to be found."""
+    return (
+        len(places) == 1 and len(values) == 1 and isinstance(values[0], (ast.List, ast.Tuple)) and bool(values[0].elts)
+    )
+
+
+def _has_modes(module: Module, element: ast.expr) -> bool:
+    """Whether `element` is a new layer that behaves differently in training and evaluation."""
+    if isinstance(element, ast.Name):
+        value = _local(module, element)
+        return value is not None and not _goes_elsewhere(module, element) and _has_modes(module, value)
+    if isinstance(element, (ast.List, ast.Tuple)):
+        return any(_has_modes(module, one) for one in element.elts)
+    if not isinstance(element, ast.Call):
+        return False
+    if isinstance(element.func, ast.Attribute) and element.func.attr in ("to", "cuda", "double", "float", "half"):
+        return _has_modes(module, element.func.value)
+    name = module.called(element)
+    if name in _HAVE_MODES:
+        return True
+    if name in _CONTAINERS:
+        return any(_has_modes(module, one) for one in _contents(element))
+    made = module.local_class(element.func)
+    return made is not None and made.is_module and made in _classes_with_modes(module)
+
+
+def _contents(container: ast.Call) -> Iterator[ast.expr]:
+    for argument in container.args:
+        inside = argument.value if isinstance(argument, ast.Starred) else argument
+        yield from _elements(inside) or [inside]
+
+
+def _goes_elsewhere(module: Module, name: ast.Name) -> bool:
+    """Whether the layer of that name is also given to something else, or set to an attribute: registered, perhaps."""
+    function = module.function(name)
+    for use in _uses(function, name.id) if function is not None else []:
+        above = module.parent(use)
+        if use is not name and not isinstance(above, (ast.Attribute, ast.Compare)):
+            return True
+    return False
+
+
+def _classes_with_modes(module: Module) -> list[Class]:
+    """The classes of this file that use dropout or batch normalisation, themselves or in the layers they make."""
+    found: list[Class] = []
+    for name in _LAST_NAMES:
+        for call in module.calls.get(name, []):
+            owner = module.owner(call)
+            if owner is not None and owner not in found and module.called(call) in _HAVE_MODES:
+                found.append(owner)
+    for one in found:
+        found += [heir for heir in one.heirs if heir not in found]
+        for call in module.calls.get(one.name, []):
+            owner = module.owner(call)
+            if owner is not None and owner not in found:
+                found.append(owner)
+    return found
+
+
+def _registers_by_hand(module: Module, owner: Class) -> bool:
+    family = [*owner.lineage, *owner.heirs]
+    calls = [call for name in _BY_HAND for call in module.calls.get(name, [])]
+    touched = [*calls, *module.attributes.get("_modules", [])]
+    return any(module.owner(node) in family for node in touched)
+
+
+def _is_used_elsewhere(module: Module, owner: Class, attribute: str, values: list[ast.expr]) -> bool:
+    """Whether the container is registered later, replaced, given away, or walked by a `train` of its own."""
+    family = [*owner.lineage, *owner.heirs]
+    if any(one is not owner and attribute in one.writes for one in family):
+        return True
+    uses: list[ast.Attribute | ast.Name] = [use for one in family for use in one.reads.get(attribute, [])]
+    for value in values:
+        function = module.function(value)
+        if isinstance(value, ast.Name) and function is not None:
+            uses += [use for use in _uses(function, value.id) if use is not value]
+    # From outside: model.blocks = nn.ModuleList(model.blocks).
+    outside = [node for node in module.attributes.get(attribute, []) if self_attribute(node) is None]
+    return any(isinstance(node.ctx, ast.Store) for node in outside) or any(_gives_away(module, use) for use in uses)
+
+
+def _gives_away(module: Module, use: ast.Attribute | ast.Name) -> bool:
+    function = module.function(use)
+    if function is not None and function.method.name in ("train", "eval", "_apply", "children", "modules"):
+        return True
+    below: ast.AST = use
+    for above in module.parents(use):
+        if isinstance(above, ast.stmt):
+            return isinstance(above, (ast.Assign, ast.Return)) and above.value is below
+        if isinstance(above, ast.Call) and below is not above.func:
+            name = above.func.attr if isinstance(above.func, ast.Attribute) else getattr(above.func, "id", "")
+            if name in REGISTERING or (below is use and name not in _LOOKING):
+                return True
+        if isinstance(above, ast.Starred):
+            return True
+        below = above
+    return False
+
+
+def _fix(module: Module, values: list[ast.expr], all_are_modules: bool) -> Fix | None:
+    name = spell(module, "torch.nn.ModuleList")
+    if name is None or len(values) != 1 or not isinstance(values[0], (ast.List, ast.ListComp)) or not all_are_modules:
+        return None
+    edit = replace(module, values[0], f"{name}({module.text.of(values[0])})")
+    return Fix("Use nn.ModuleList", (edit,), safe=False)
+
+
+RULE = Rule(
+    code="DRP105",
+    name="dropout-in-plain-container",
+    message="model.eval() does not reach layers in a plain container",
+    severity=Severity.ERROR,
+    find=find,
+    fix="use `nn.ModuleList`",
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x):
+        return x + self.dropout(self.linear(x))
+
+
+class Blocks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [Block() for _ in range(2)]  # DRP105
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+Blocks().eval()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x):
+        return x + self.dropout(self.linear(x))
+
+
+class Blocks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([Block() for _ in range(2)])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+Blocks().eval()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)
