@@ -63,6 +63,7 @@ BAD = [
     ("DRP101", LAYER, "return pt_utils.feature_dropout_no_scaling(x, self.p, self.train, False)"),
     ("DRP101", LAYER, "if self.train: x = F.dropout(x, self.p)"),
     ("DRP101", "class PPNP(BaseModel):\n    def forward(self, x):\n        {}", "return F.dropout(x)"),
+    ("DRP101", "def mlp(x, p): return F.dropout(x, p)\n" + LAYER, "return mlp(x, self.p)"),
     ("DRP102", ATTENTION, "return sdpa(q, k, v, dropout_p=self.p)"),
     ("DRP102", ATTENTION, "return flash_attn_func(q, k, v, self.drop.p)"),
     ("DRP102", ATTENTION, "return flash_attn_varlen_func(q, k, v, dropout_p=self.p)"),
@@ -90,6 +91,9 @@ BAD = [
     ("DRP106", OVERRIDE, "def predict(self, x):\n    self.training = False\n    return self(x)"),
 ]
 GOOD = [
+    ("def mlp(x, p): return F.dropout(x, p)\n" + LAYER, "return mlp(x, self.p if self.training else 0.0)"),
+    ("def mlp(x, p): return F.dropout(x, p)\n" + LAYER, "return mlp(x, self.p) if self.training else x"),
+    ("def mlp(x, p): return F.dropout(x, p)\nmlp(1, 2)\n" + LAYER, "return mlp(x, self.p)"),
     (ATTENTION, "return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if self.training else 0.0)"),
     (ATTENTION, "rate = self.p if self.training else 0\nreturn flash_attn_func(q, k, v, dropout_p=rate)"),
     (ATTENTION, "rate = 0.0\nif self.training:\n    rate = self.p\nreturn flash_attn_func(q, k, v, rate)"),

@@ -31,10 +31,10 @@ def find(module: Module) -> Iterator[Hit]:
         for call in calls:
             function = FUNCTIONALS.get(module.called(call) or "")
             owner = module.owner(call)
-            if function is None or owner is None or not owner.is_module or unpacks(call):
+            if function is None or unpacks(call):
                 continue
-            hit = _judge(module, call, function, owner)
-            if hit is not None and not _excused(module, call, function, owner):
+            hit = _judge(module, call, function, owner) if owner is not None else _judge_helper(module, call, function)
+            if hit is not None and not _excused(module, call, function):
                 yield hit
 
 
@@ -67,7 +67,25 @@ def _place(module: Module, node: ast.Attribute) -> ast.AST | None:
     return None
 
 
+def _judge_helper(module: Module, call: ast.Call, function: Functional) -> Hit | None:
+    """A function without a flag, at work in Modules of this file, none of which asks for the mode before it calls."""
+    helper = module.function(call)
+    if helper is None or helper.within is not None or function.training_default is not True:
+        return None
+    if argument(call, function.training, function.training_name) is not None:
+        return None
+    names = [helper.name, *(parameter.arg for parameter in helper.parameters)]
+    uses = [use for use in module.calls.get(helper.name, []) if isinstance(use.func, ast.Name)]
+    if any(is_flag(name) for name in names) or not uses:
+        return None
+    at_work = all((owner := module.owner(use)) is not None and owner.is_module for use in uses)
+    asked = any(under_mode(module, use) or follows_mode(module, use) or on_purpose(module, use) for use in uses)
+    return Hit(call, "a function has no mode: pass training to it, and on") if at_work and not asked else None
+
+
 def _judge(module: Module, call: ast.Call, function: Functional, owner: Class) -> Hit | None:
+    if not owner.is_module:
+        return None
     flag = argument(call, function.training, function.training_name)
     if flag is None:
         if function.training_default is not True:
@@ -87,7 +105,7 @@ def _judge(module: Module, call: ast.Call, function: Functional, owner: Class) -
     return None
 
 
-def _excused(module: Module, call: ast.Call, function: Functional, owner: Class) -> bool:
+def _excused(module: Module, call: ast.Call, function: Functional) -> bool:
     """A condition around the call asks for the mode, the rate is zero or follows it, or somebody wants it so."""
     p = argument(call, function.p, function.p_name)
     if isinstance(p, ast.Constant) and p.value in (0, 0.0):
