@@ -1,0 +1,111 @@
+"""Dropout directly before batch normalisation.
+
+The model validates worse than it trains, and nothing fails. Batch normalisation learns its running variance in
+training, from inputs that dropout has spread; in evaluation dropout is off, the variance of the inputs is smaller than
+what was learnt, and each layer above sees numbers on another scale (Li et al., "Understanding the Disharmony between
+Dropout and Batch Normalization by Variance Shift", 2019). Put dropout after the last batch normalisation, or behind
+the activation.
+
+Some published networks (Wide ResNet, ConvE, discriminators after DCGAN) have this order: files with classes so named
+are not reported.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS
+from dropkit.facts.finding import Severity
+from dropkit.facts.flow import beside, operation, origins
+from dropkit.facts.module import Module
+from dropkit.rules.rule import Default, Example, Hit, Rule
+
+_PUBLISHED = re.compile(r"wide|wrn|conve|gan|discriminator", re.IGNORECASE)
+_NAMED = re.compile(r"norm|bn|^b\d", re.IGNORECASE)
+_DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
+_NORM = "torch.nn.functional.batch_norm"
+
+
+def find(module: Module) -> Iterator[Hit]:
+    if any(_PUBLISHED.search(one.name) for one in module.classes):
+        return
+    for name, calls in module.calls.items():
+        if "Dropout" in name:
+            yield from (Hit(call) for call in calls if _is_built_before_norm(module, call))
+        elif _NAMED.search(name):
+            for call in calls:
+                yield from (Hit(dropped) for dropped in _dropped_input(module, call))
+
+
+def _is_built_before_norm(module: Module, call: ast.Call) -> bool:
+    if module.called(call) not in DROPOUT_MODULES:
+        return False
+    after = beside(module, call, 1)
+    return after is not None and module.called(after) in BATCH_NORMS
+
+
+def _dropped_input(module: Module, call: ast.Call) -> Iterator[ast.expr]:
+    """The dropouts whose result is what `call` normalises."""
+    norm = operation(module, call)
+    if norm is None or norm.input is None or not (norm.name == _NORM or (norm.layers and norm.name in BATCH_NORMS)):
+        return
+    for origin in origins(module, norm.input) or ():
+        dropout = operation(module, origin) if origin is not None else None
+        if origin is not None and dropout is not None and dropout.name in _DROPOUTS:
+            yield origin
+
+
+RULE = Rule(
+    code="DRP407",
+    name="dropout-before-batchnorm",
+    message="dropout before batch norm shifts the variance it learns",
+    severity=Severity.INFO,
+    default=Default.OFF,
+    find=find,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.dropout = nn.Dropout(0.3)
+        self.norm = nn.BatchNorm1d(16)
+        self.output = nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.dropout(self.hidden(x))))  # DRP407
+        return self.output(x)
+
+
+Classifier().eval()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.dropout = nn.Dropout(0.3)
+        self.norm = nn.BatchNorm1d(16)
+        self.output = nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = self.dropout(torch.relu(self.norm(self.hidden(x))))
+        return self.output(x)
+
+
+Classifier().eval()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)
