@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from observed import agree, compiled, graphs, observe
 from torch import Tensor
 
+import dropkit
 from dropkit import nn, random
 from dropkit.functional import alpha_dropout, dropout, dropout2d
 
@@ -33,6 +35,11 @@ def program(*inputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return function
 
     return listed
+
+
+@program(X)
+def sizes_known_when_it_runs(x):
+    return dropout(x[x > 0], 0.3)
 
 
 @program(X)
@@ -287,3 +294,14 @@ def test_what_was_compiled_serves_the_next_process(tmp_path):
     assert misses == 0
     assert hits >= 1
     assert first == second
+
+
+@pytest.mark.parametrize("take_over", [False, True], ids=["functional", "install"])
+def test_a_size_that_is_known_when_it_runs_breaks_no_graph(take_over):
+    """What is chosen by a mask has a size that no trace knows."""
+    torch._dynamo.reset()
+    drop, taken = (F.dropout, dropkit.installed()) if take_over else (dropout, contextlib.nullcontext())
+    chosen = torch.compile(lambda x: drop(x[x > 0], 0.5), backend="aot_eager", fullgraph=True)
+
+    with taken, torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        assert chosen(torch.ones(64)).unique().tolist() == [0, 2]

@@ -1,7 +1,9 @@
 """dropkit.install() reaches what compilers and transforms run: the masks are those of dropkit's own functions."""
 
+import gc
 import subprocess
 import sys
+from types import FunctionType
 
 import pytest
 import torch
@@ -136,6 +138,21 @@ def test_uninstalled_torch_compiles_its_own_again():
     for was, now in zip(never, compiled(x), strict=True):
         assert torch.equal(was, now)
     assert not torch.equal(never[0], installed[0])
+
+
+def test_a_kernel_that_was_taken_back_may_still_be_entered():
+    """A thread can find a kernel, wait, and enter it after uninstall: the kernel must still be there."""
+
+    def kernels():
+        functions = [one for one in gc.get_objects() if type(one) is FunctionType]
+        return [one for one in functions if one.__qualname__.startswith("_take_over.<locals>")]
+
+    here = {id(kernel) for kernel in kernels()}
+
+    dropkit.uninstall()
+
+    assert here
+    assert here <= {id(kernel) for kernel in kernels()}
 
 
 def test_compiled_code_on_disk_knows_whether_dropkit_was_installed(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, fx
+from torch.fx.experimental.symbolic_shapes import guard_or_false
 from torch.overrides import (
     handle_torch_function,
     has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
@@ -99,7 +100,7 @@ class Layer:
         ordinary = eager.serves(input)
         if not ordinary and eager._tracing() is not None:
             return script.traced(self, input, p, inplace, generator, key)
-        if input.numel() == 0:
+        if input.numel() == 0 if ordinary else _is_empty(input):
             return input
         if input.dtype in FLOATS and input.is_nested:
             return nested.drop(self, input, p, inplace, generator, key)
@@ -232,6 +233,13 @@ def per_first(input: Tensor) -> Unit:
     if input.dim() < 1:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     return (input.shape[0],) + (1,) * (input.dim() - 1)
+
+
+def _is_empty(input: Tensor) -> bool:
+    if not torch.compiler.is_compiling():
+        return input.numel() == 0
+    # A size that is known when the graph runs, and not before, is taken for one that is not 0.
+    return guard_or_false(input.numel() == 0)
 
 
 def _steps(unit: Unit) -> tuple[int, ...]:

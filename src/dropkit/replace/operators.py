@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,12 @@ _TRACED = frozenset({FakeTensor, FunctionalTensor})
 
 # In the key of torch's caches of compiled code. The 1 is the version of the mask specification.
 _TAG = "dropkit-install-1"
+
+_KEYS = ("AutogradCPU", "CPU", "FuncTorchDynamicLayerFrontMode")
+
+# Taking a kernel back frees it at once, though another thread may have been on its way into it. So the last ones are
+# held for longer than any thread waits between finding a kernel and entering it.
+_alive: deque[Any] = deque(maxlen=10_000)
 
 _lock = threading.Lock()
 _library: torch.library.Library | None = None
@@ -121,12 +128,15 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
         with torch.no_grad():
             return kernel(input, p, train)
 
-    library.impl(name, kernel, "AutogradCPU")
-    library.impl(name, below_autograd, "CPU")
+    autograd, cpu, transforms = _KEYS
+    library.impl(name, kernel, autograd)
+    library.impl(name, below_autograd, cpu)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
         # torch.func takes composite operators apart before any other kernel sees them.
-        library.impl(name, kernel, "FuncTorchDynamicLayerFrontMode", allow_override=True)
+        library.impl(name, kernel, transforms, allow_override=True)
+    for key in _KEYS:
+        _alive.append(torch.library.get_kernel(original, key))
 
 
 def _forget_compiled() -> None:
