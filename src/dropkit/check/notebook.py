@@ -56,7 +56,13 @@ class Notebook:
         shift = self.first[index] - 1
         span = finding.span
         span = Span(span.line - shift, span.column, span.end_line - shift, span.end_column)
-        return replace(finding, span=span, cell=self.cells[index] + 1)
+        placed = replace(finding, span=span, cell=self.cells[index] + 1)
+        return _moved(placed, -self.text.starts[self.first[index] - 1])
+
+    def unplace(self, finding: Finding) -> Finding:
+        """The finding with its edits counted in `text` again."""
+        index = self.cells.index((finding.cell or 1) - 1)
+        return _moved(finding, self.text.starts[self.first[index] - 1])
 
     def cell_text(self, cell: int) -> Text:
         """The source of a cell, from 1."""
@@ -80,6 +86,13 @@ class Notebook:
                 old = document["cells"][cell]["source"]
                 document["cells"][cell]["source"] = new if isinstance(old, str) else new.splitlines(keepends=True)
         return _dump(document, indent, self.original)
+
+
+def _moved(finding: Finding, by: int) -> Finding:
+    if finding.fix is None:
+        return finding
+    edits = tuple(replace(edit, start=edit.start + by, end=edit.end + by) for edit in finding.fix.edits)
+    return replace(finding, fix=replace(finding.fix, edits=edits))
 
 
 def _without_magic(source: str) -> list[str]:

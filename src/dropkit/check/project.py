@@ -121,7 +121,7 @@ def _mend_once(path: str, data: bytes, findings: list[Finding], config: Config) 
         return data, []
     if path.endswith(".ipynb"):
         notebook = Notebook.parse(data)
-        text, taken = mend(path, notebook.text, findings, config.rules)
+        text, taken = mend(path, notebook.text, [notebook.unplace(one) for one in findings], config.rules)
         edits: list[Edit] = [edit for one in taken if one.fix is not None for edit in one.fix.edits]
         written = notebook.edited(edits) if taken else data
         return (data, []) if written is None else (written, taken)

@@ -37,8 +37,9 @@ def account(module: Module) -> Account:
         bases = [_last(base) for base in one.node.bases]
         if one.within is None:
             told.bases[one.name] = [base for base in bases if base]
-            if any(base not in ("Module", "object", "") for base in bases):
-                told.reads[one.name] = sorted(one.reads)
+            # What a class reads of itself and does not set is set by whoever inherits from it.
+            own = set() if any(base not in ("Module", "object", "") for base in bases) else {*one.writes, *one.methods}
+            told.reads[one.name] = sorted(set(one.reads) - own)
     names = [binding for bindings in module.names.values() for binding in bindings]
     names += [b for function in module.functions for bindings in function.names.values() for b in bindings]
     told.imports = sorted({one.imported.rsplit(".", 1)[-1] for one in names if one.imported})
@@ -60,7 +61,10 @@ def answered(question: Question, accounts: Iterable[Account]) -> bool:
     """Whether some file reads `question.attribute` of an object of `question.owner` or of a class made from it."""
     accounts = list(accounts)
     family = _family(question.owner, accounts)
+    bases = _bases(question.owner, accounts)
     for told in accounts:
+        if any(question.attribute in told.reads.get(name, ()) for name in bases):
+            return True
         for name in family:
             if name != question.owner and question.attribute in told.reads.get(name, ()):
                 return True
@@ -85,6 +89,18 @@ def _family(owner: str, accounts: list[Account]) -> set[str]:
         if not more:
             return family
         family |= more
+
+
+def _bases(owner: str, accounts: list[Account]) -> set[str]:
+    """All that `owner` inherits from, in any number of steps."""
+    found: set[str] = set()
+    pending = [owner]
+    while pending:
+        name = pending.pop()
+        more = {base for told in accounts for base in told.bases.get(name, ())} - found - {owner}
+        found |= more
+        pending += more
+    return found
 
 
 def _classes(module: Module, holder: ast.expr) -> set[str]:

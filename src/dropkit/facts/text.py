@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import codecs
-import io
 import re
 import tokenize
 from bisect import bisect_right
@@ -41,7 +40,9 @@ class Text:
         """
         bom = data.startswith(codecs.BOM_UTF8)
         try:
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+            # In lines that end as Python's do, at a lone carriage return too: `readline` of a file knows no such.
+            lines = (line + b"\n" for line in _LINE.split(data, maxsplit=2)[:2])
+            encoding, _ = tokenize.detect_encoding(lines.__next__)
             body = data[3:] if bom else data
             name = "utf-8" if encoding == "utf-8-sig" else encoding
             utf8 = body.decode(name).encode()
@@ -67,7 +68,8 @@ class Text:
         Raises:
             SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
         """
-        return ast.parse(self.utf8)
+        # Not the bytes: Python would read them by a coding comment that no longer holds.
+        return ast.parse(self.utf8.decode())
 
     @cached_property
     def starts(self) -> list[int]:
