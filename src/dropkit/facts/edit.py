@@ -7,8 +7,10 @@ import re
 
 from dropkit.facts.finding import Edit
 from dropkit.facts.module import Module
+from dropkit.facts.text import Text
 
 _COMMENT = re.compile(rb"#[^\r\n]*")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 def replace(module: Module, node: ast.AST, text: str) -> Edit:
@@ -44,10 +46,13 @@ def drop_argument(module: Module, call: ast.Call, node: ast.expr | ast.keyword) 
     start, end = module.text.start(node), module.text.end(node)
     if index + 1 < len(given):
         between = utf8[end : module.text.start(given[index + 1])]
-        return None if b"#" in between or b")" in between else Edit(start, module.text.start(given[index + 1]), "")
+        # A bracket behind the comma belongs to the next argument, and stays.
+        comma, _, _ = between.partition(b"(")
+        return None if b"#" in between or b")" in between else Edit(start, end + len(comma), "")
     if index > 0:
         before = _behind_brackets(module, module.text.end(given[index - 1]), start)
-        return None if b"#" in utf8[before:start] else Edit(before, end, "")
+        end = _behind_brackets(module, end, module.text.end(call) - 1)
+        return None if b"#" in utf8[before:end] else Edit(before, end, "")
     closing = module.text.end(call) - 1
     rest = utf8[end:closing].strip()
     return Edit(start, closing, "") if rest in (b"", b",") else None
@@ -72,7 +77,7 @@ def insert_after(module: Module, statement: ast.stmt, line: str) -> Edit | None:
     tail = text.utf8[end:line_end]
     if _COMMENT.sub(b"", tail).strip():
         return None
-    newline = "\r\n" if b"\r\n" in text.utf8 else "\n"
+    newline = _newline(text)
     indent = text.utf8[text.starts[statement.lineno - 1] : text.start(statement)].decode()
     if indent.strip():
         return None
@@ -87,7 +92,7 @@ def insert_before(module: Module, statement: ast.stmt, line: str) -> Edit | None
     indent = text.utf8[text.starts[statement.lineno - 1] : start].decode()
     if indent.strip():
         return None
-    newline = "\r\n" if b"\r\n" in text.utf8 else "\n"
+    newline = _newline(text)
     return Edit(start, start, f"{line}{newline}{indent}")
 
 
@@ -102,6 +107,12 @@ def spell(module: Module, dotted: str) -> str | None:
             rest = dotted[len(imported) :]
             spellings.append((rest.count("."), name + rest))
     return min(spellings)[1] if spellings else None
+
+
+def _newline(text: Text) -> str:
+    """How the first line of the file ends."""
+    ending = _LINE_END.search(text.utf8)
+    return ending.group().decode() if ending else "\n"
 
 
 def _last_line(statement: ast.stmt) -> int:

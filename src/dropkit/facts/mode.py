@@ -75,9 +75,9 @@ def guards(module: Module, node: ast.AST) -> Iterator[Guard]:
         if isinstance(below, ast.stmt):
             block = module.block(below)
             for earlier in block[: block.index(below)] if below in block else ():
-                if isinstance(earlier, ast.If) and _leaves(earlier.body) and not earlier.orelse:
+                if isinstance(earlier, ast.If) and _leaves(earlier.body):
                     yield Guard(earlier.test, False)
-                elif isinstance(earlier, ast.Assert):
+                elif isinstance(earlier, ast.Assert) or (isinstance(earlier, ast.If) and _leaves(earlier.orelse)):
                     yield Guard(earlier.test, True)
         if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             return

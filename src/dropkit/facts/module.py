@@ -238,9 +238,15 @@ class Module:
     def local_class(self, expression: ast.expr) -> Class | None:
         """The class of this file that a plain name stands for."""
         if isinstance(expression, ast.Name):
-            for binding in reversed(self.bindings(expression)):
-                if isinstance(binding.statement, ast.ClassDef):
-                    found = self._by_node[binding.statement]
+            statements = [binding.statement for binding in self.bindings(expression)]
+            above = self.parent(expression)
+            if isinstance(above, ast.ClassDef):
+                # A base has its name before the class is made: `class Dropout(Dropout)` is not its own.
+                earlier = [one for one in statements if _before(one, expression)]
+                statements = earlier or [one for one in statements if one is not above]
+            for statement in reversed(statements):
+                if isinstance(statement, ast.ClassDef):
+                    found = self._by_node[statement]
                     assert isinstance(found, Class)
                     return found
         return None
