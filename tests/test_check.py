@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -360,16 +361,16 @@ def test_several_processes_find_what_one_does(project):
 
 
 def test_watch_checks_again(project):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dropkit", "check", "--watch", "-f", "concise", "."],
-        cwd=project, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "dropkit", "check", "--watch", "-f", "concise", "."]
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True)
+    # A watch that misses the change would say nothing for ever.
+    deadline = threading.Timer(30, process.kill)
+    deadline.start()
     try:
         assert "DRP101" in process.stdout.readline()
-        lines = iter(process.stdout.readline, "")
         (project / "second.py").write_text(BAD)
-        assert any("second.py" in line for line in lines)
+        assert any("second.py" in line for line in process.stdout)
     finally:
-        process.terminate()
-        process.wait(10)
-        process.stdout.close()
+        deadline.cancel()
+        process.kill()
+        process.communicate()

@@ -91,7 +91,9 @@ def examine(path: str, data: bytes, config: Config) -> Record:
         findings = [finding for finding in findings if not comments.silence(finding)]
     if notebook is not None:
         findings = [notebook.place(finding) for finding in findings]
-    return Record(tuple(findings), account=account(module))
+    record = Record(tuple(findings), account=account(module))
+    module.forget()
+    return record
 
 
 def mended(data: bytes, findings: Sequence[Finding], config: Config, unsafe: bool) -> tuple[bytes, list[Finding]]:
@@ -242,7 +244,10 @@ def _others(asking: list[Finding], files: list[str], config: Config, kept: Cache
 def _account_only(path: str, data: bytes) -> Record:
     try:
         text = Notebook.parse(data).text if path.endswith(".ipynb") else decode(data)
-        return Record(account=account(read(path, text)))
+        module = read(path, text)
+        record = Record(account=account(module))
+        module.forget()
+        return record
     except (Unreadable, NotANotebook):
         return Record()
 

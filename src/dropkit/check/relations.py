@@ -7,11 +7,15 @@ file. Each file leaves an `Account`; a finding with a question stands when no ac
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dropkit.facts.finding import Question
 from dropkit.facts.module import Class, Module, self_attribute
+
+# What a dropout or its rate may be called; others are not told of, and stay unanswered.
+_LIKELY = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -38,14 +42,17 @@ def account(module: Module) -> Account:
         if one.within is None:
             told.bases[one.name] = [base for base in bases if base]
             # What a class reads of itself and does not set is set by whoever inherits from it.
-            own = set() if any(base not in ("Module", "object", "") for base in bases) else {*one.writes, *one.methods}
-            told.reads[one.name] = sorted(set(one.reads) - own)
+            derives = any(base not in ("Module", "object", "") for base in bases)
+            own: set[str] = set() if derives else {*one.writes, *one.methods}
+            told.reads[one.name] = sorted(name for name in one.reads if name not in own and _LIKELY.search(name))
     names = [binding for bindings in module.names.values() for binding in bindings]
     names += [b for function in module.functions for bindings in function.names.values() for b in bindings]
     told.imports = sorted({one.imported.rsplit(".", 1)[-1] for one in names if one.imported})
     held: set[str] = set()
     loose: set[str] = set()
     for attribute, nodes in module.attributes.items():
+        if _LIKELY.search(attribute) is None:
+            continue
         for node in nodes:
             if self_attribute(node) is None and isinstance(node.ctx, ast.Load):
                 classes = _classes(module, node.value)

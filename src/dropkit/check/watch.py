@@ -26,8 +26,10 @@ def watch(paths: Sequence[str], config: Config, check: Callable[[], object]) -> 
     def counts(change: Change, path: str) -> bool:
         return path.endswith(SUFFIXES) and not any(f"/{name}/" in path for name in config.exclude)
 
-    click.clear()
-    check()
-    for _ in changes(*paths, watch_filter=counts, raise_interrupt=False):
-        click.clear()
-        check()
+    # The watch begins before the first check, so that what changes during it is not missed.
+    begun = False
+    for found in changes(*paths, watch_filter=counts, raise_interrupt=False, rust_timeout=100, yield_on_timeout=True):
+        if found or not begun:
+            begun = True
+            click.clear()
+            check()

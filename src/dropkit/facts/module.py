@@ -7,10 +7,10 @@ and from an expression to the one dotted name it stands for by `dotted`.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TypeAlias, cast
+from functools import cache, cached_property
+from typing import Any, TypeAlias, cast
 
 from dropkit import catalog
 from dropkit.facts.text import Text
@@ -18,8 +18,6 @@ from dropkit.facts.text import Text
 FunctionNode: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda"
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-# One object of each of these serves the whole tree: they have no place of their own.
-_SHARED = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
 
 
 @dataclass(slots=True, eq=False)
@@ -188,10 +186,31 @@ class Module:
         self.attributes: dict[str, list[ast.Attribute]] = {}
         self.stars: list[str] = []
         self.names: dict[str, list[Binding]] = {}
+        self._above: dict[ast.AST, ast.AST] = {}
         self._is_module: dict[ast.ClassDef, bool] = {}
         self._by_node: dict[ast.AST, Function | Class] = {}
         self._dotted: dict[ast.AST, str | None] = {}
         _walk(self)
+
+    def forget(self) -> None:
+        """Let go of the tree: what is left is no circle, and its memory is free at once."""
+        for one in self.classes:
+            for table in (one.methods, one.writes, one.reads, one.own_calls):
+                table.clear()
+        for function in self.functions:
+            function.names.clear()
+        for table in (
+            self.calls,
+            self.attributes,
+            self.names,
+            self._is_module,
+            self._by_node,
+            self._dotted,
+            self._above,
+        ):
+            table.clear()
+        self.classes.clear()
+        self.functions.clear()
 
     @cached_property
     def package(self) -> str:
@@ -200,7 +219,7 @@ class Module:
 
     def parent(self, node: ast.AST) -> ast.AST | None:
         """The node that `node` stands in."""
-        return getattr(node, "_above", None)
+        return self._above.get(node)
 
     def parents(self, node: ast.AST) -> Iterator[ast.AST]:
         """From the nearest out to the file."""
@@ -228,7 +247,15 @@ class Module:
 
     def function(self, node: ast.AST) -> Function | None:
         """The function whose body `node` stands in; decorators, defaults and annotations stand outside of theirs."""
-        return getattr(node, "_inside", None)
+        below = node
+        for above in self.parents(node):
+            if isinstance(above, _FUNCTIONS) and (
+                below is above.body if isinstance(above, ast.Lambda) else isinstance(below, ast.stmt)
+            ):
+                found = self._by_node[above]
+                return found if isinstance(found, Function) else None
+            below = above
+        return None
 
     def owner(self, node: ast.AST) -> Class | None:
         """The class whose method (or a closure in it) `node` stands in."""
@@ -354,45 +381,51 @@ def _before(statement: ast.AST, use: ast.AST) -> bool:
     return end <= (use.lineno, use.col_offset)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scope:
+    """Where the walk is: in which function, directly in which class, and in a method (or closure in one) of which."""
+
+    function: Function | None = None
+    owner: Class | None = None
+    holder: Class | None = None
+
+
 def _walk(module: Module) -> None:
     """Fill the index: one pass, with a stack, so that no depth of nesting is too deep."""
-    stack: list[tuple[ast.AST, Function | None, Class | None]] = [(module.tree, None, None)]
+    above = module._above
+    stack: list[tuple[ast.AST, _Scope]] = [(module.tree, _Scope())]
     while stack:
-        node, function, owner = stack.pop()
-        inner_function, inner_owner = function, owner
-        kind = type(node)
-        if kind is ast.Call:
-            _note_call(module, node, function)  # pyright: ignore[reportArgumentType]
-        elif kind is ast.Attribute:
-            _note_attribute(module, node, function)  # pyright: ignore[reportArgumentType]
-        elif isinstance(node, _FUNCTIONS):
-            inner_function = _note_function(module, node, function, owner)
-            inner_owner = None
-        elif isinstance(node, ast.ClassDef):
-            inner_owner = Class(node, module, function)
-            module.classes.append(inner_owner)
-            module._by_node[node] = inner_owner
-            _bind(module, function, node.name, Binding(node))
-        elif isinstance(node, (ast.stmt, ast.NamedExpr, ast.comprehension, ast.ExceptHandler)):
-            _note_statement(module, node, function, owner)
-        inner = node if inner_function is not function or inner_owner is not owner else None
-        for name in reversed(node._fields):
-            value = getattr(node, name, None)
-            if value is None or isinstance(value, (str, int)):
+        node, scope = stack.pop()
+        kind = node.__class__
+        note = _NOTES.get(kind)
+        inner = note(module, node, scope) if note is not None else None
+        for name in _children(kind):
+            value: Any = getattr(node, name, None)
+            if value is None:
                 continue
             # Decorators, defaults, annotations and bases are evaluated where the definition stands.
-            outside = inner is not None and name != "body"
-            here = (function, owner) if outside else (inner_function, inner_owner)
-            for child in reversed(value) if isinstance(value, list) else (value,):  # pyright: ignore
-                if not isinstance(child, ast.AST) or isinstance(child, _SHARED):
-                    continue
-                child._above = node  # pyright: ignore[reportAttributeAccessIssue]
-                child._inside = here[0]  # pyright: ignore[reportAttributeAccessIssue]
-                if not isinstance(child, ast.Constant):
-                    stack.append((child, *here))
+            here = inner if inner is not None and name == "body" else scope
+            for child in reversed(value) if value.__class__ is list else (value,):
+                if child is not None:
+                    above[child] = node
+                    if child.__class__ not in _LEAVES:
+                        stack.append((child, here))
     for function in module.functions:
         for parameter in function.parameters:
             function.names.setdefault(parameter.arg, []).insert(0, Binding(parameter, derived=True))
+
+
+# Fields that hold no node, or one that serves the whole tree and has no place of its own.
+_SCALARS = frozenset({
+    "arg", "asname", "attr", "conversion", "ctx", "id", "is_async", "kind", "kwd_attrs", "level", "module", "name",
+    "names", "op", "ops", "rest", "simple", "tag", "type_comment",
+})  # fmt: skip
+_LEAVES = frozenset({ast.Constant, ast.Name, ast.Pass, ast.Break, ast.Continue})
+
+
+@cache
+def _children(kind: type[ast.AST]) -> tuple[str, ...]:
+    return tuple(name for name in reversed(kind._fields) if name not in _SCALARS)
 
 
 def _bind(module: Module, function: Function | None, name: str, binding: Binding) -> None:
@@ -400,71 +433,76 @@ def _bind(module: Module, function: Function | None, name: str, binding: Binding
     names.setdefault(name, []).append(binding)
 
 
-def _note_call(module: Module, call: ast.Call, function: Function | None) -> None:
+def _note_call(module: Module, call: ast.Call, scope: _Scope) -> None:
     callee = call.func
-    last = callee.attr if isinstance(callee, ast.Attribute) else callee.id if isinstance(callee, ast.Name) else None
-    if last is not None:
-        module.calls.setdefault(last, []).append(call)
-    own = self_attribute(callee)
-    if own is not None and function is not None and function.method.owner is not None:
-        function.method.owner.own_calls.setdefault(own, []).append(call)
+    if isinstance(callee, ast.Attribute):
+        module.calls.setdefault(callee.attr, []).append(call)
+        if scope.holder is not None and self_attribute(callee) is not None:
+            scope.holder.own_calls.setdefault(callee.attr, []).append(call)
+    elif isinstance(callee, ast.Name):
+        module.calls.setdefault(callee.id, []).append(call)
 
 
-def _note_attribute(module: Module, node: ast.Attribute, function: Function | None) -> None:
+def _note_attribute(module: Module, node: ast.Attribute, scope: _Scope) -> None:
     module.attributes.setdefault(node.attr, []).append(node)
-    if self_attribute(node) is not None and isinstance(node.ctx, ast.Load):
-        owner = function.method.owner if function is not None else None
-        if owner is not None:
-            owner.reads.setdefault(node.attr, []).append(node)
+    if scope.holder is not None and self_attribute(node) is not None and isinstance(node.ctx, ast.Load):
+        scope.holder.reads.setdefault(node.attr, []).append(node)
 
 
-def _note_function(module: Module, node: FunctionNode, function: Function | None, owner: Class | None) -> Function:
-    name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
-    found = Function(node, name, None if isinstance(node, ast.Lambda) else owner, function)
+def _note_function(module: Module, node: FunctionNode, scope: _Scope) -> _Scope:
+    owner = None if isinstance(node, ast.Lambda) else scope.owner
+    found = Function(node, "<lambda>" if isinstance(node, ast.Lambda) else node.name, owner, scope.function)
     module.functions.append(found)
     module._by_node[node] = found
-    if isinstance(node, ast.Lambda):
-        return found
     if owner is not None:
-        owner.methods[name] = found
-    else:
-        _bind(module, function, name, Binding(node, derived=True))
-    return found
+        owner.methods[found.name] = found
+    elif not isinstance(node, ast.Lambda):
+        _bind(module, scope.function, found.name, Binding(node, derived=True))
+    return _Scope(found, None, found.method.owner)
 
 
-def _note_statement(module: Module, node: ast.AST, function: Function | None, owner: Class | None) -> None:
+def _note_class(module: Module, node: ast.ClassDef, scope: _Scope) -> _Scope:
+    found = Class(node, module, scope.function)
+    module.classes.append(found)
+    module._by_node[node] = found
+    _bind(module, scope.function, node.name, Binding(node))
+    return _Scope(scope.function, found, scope.holder)
+
+
+def _note_statement(module: Module, node: ast.AST, scope: _Scope) -> None:
     match node:
         case ast.Assign(targets=targets, value=value):
             for target in targets:
-                _note_target(module, target, value, node, function, owner)
+                _note_target(module, target, value, node, scope)
         case ast.AnnAssign(target=target, value=value):
-            _note_target(module, target, value, node, function, owner, derived=value is None)
+            _note_target(module, target, value, node, scope, derived=value is None)
         case ast.NamedExpr(target=target, value=value):
-            _note_target(module, target, value, node, function, owner)
+            _note_target(module, target, value, node, scope)
         case ast.AugAssign(target=target, value=value):
-            _note_target(module, target, value, node, function, owner, derived=True)
+            _note_target(module, target, value, node, scope, derived=True)
         case ast.For(target=target, iter=value) | ast.AsyncFor(target=target, iter=value):
-            _note_target(module, target, value, node, function, owner, derived=True)
+            _note_target(module, target, value, node, scope, derived=True)
         case ast.comprehension(target=target, iter=value):
-            _note_target(module, target, value, target, function, owner, derived=True)
+            _note_target(module, target, value, target, scope, derived=True)
         case ast.With(items=items) | ast.AsyncWith(items=items):
             for item in items:
                 if item.optional_vars is not None:
-                    _note_target(module, item.optional_vars, item.context_expr, node, function, owner, derived=True)
-        case ast.Import(names=names):
-            for alias in names:
-                name = alias.asname or alias.name.split(".")[0]
-                _bind(module, function, name, Binding(node, imported=alias.name if alias.asname else name))
-        case ast.ImportFrom(module=origin, names=names, level=level):
-            prefix = "." * level + (origin or "")
-            for alias in names:
-                if alias.name == "*":
-                    module.stars.append(prefix)
-                    continue
-                dotted = f"{prefix}{'' if prefix.endswith('.') else '.'}{alias.name}"
-                _bind(module, function, alias.asname or alias.name, Binding(node, imported=dotted))
+                    _note_target(module, item.optional_vars, item.context_expr, node, scope, derived=True)
         case _:
             pass
+
+
+def _note_import(module: Module, node: ast.Import | ast.ImportFrom, scope: _Scope) -> None:
+    prefix = "." * node.level + (node.module or "") if isinstance(node, ast.ImportFrom) else None
+    for alias in node.names:
+        if prefix is None:
+            name = alias.asname or alias.name.split(".")[0]
+            _bind(module, scope.function, name, Binding(node, imported=alias.name if alias.asname else name))
+        elif alias.name == "*":
+            module.stars.append(prefix)
+        else:
+            dotted = f"{prefix}{'' if prefix.endswith('.') else '.'}{alias.name}"
+            _bind(module, scope.function, alias.asname or alias.name, Binding(node, imported=dotted))
 
 
 def _note_target(
@@ -472,27 +510,38 @@ def _note_target(
     target: ast.expr,
     value: ast.expr | None,
     statement: ast.AST,
-    function: Function | None,
-    owner: Class | None,
+    scope: _Scope,
     derived: bool = False,
 ) -> None:
     """Bind what stands on the left, taking tuples apart."""
     if isinstance(target, ast.Name):
-        if owner is not None:
-            owner.writes.setdefault(target.id, []).append(Write(target.id, value, statement, None, derived))
+        if scope.owner is not None:
+            write = Write(target.id, value, statement, None, derived)
+            scope.owner.writes.setdefault(target.id, []).append(write)
         else:
-            _bind(module, function, target.id, Binding(statement, value, derived=derived))
+            _bind(module, scope.function, target.id, Binding(statement, value, derived=derived))
     elif isinstance(target, ast.Starred):
-        _note_target(module, target.value, value, statement, function, owner, derived=True)
+        _note_target(module, target.value, value, statement, scope, derived=True)
     elif isinstance(target, (ast.Tuple, ast.List)):
         parts = value.elts if isinstance(value, (ast.Tuple, ast.List)) and not derived else []
         pairwise = len(parts) == len(target.elts) and not any(isinstance(one, ast.Starred) for one in parts)
         for index, one in enumerate(target.elts):
             part = parts[index] if pairwise else value
-            _note_target(module, one, part, statement, function, owner, derived or not pairwise)
+            _note_target(module, one, part, statement, scope, derived or not pairwise)
     else:
         attribute = self_attribute(target)
-        holder = function.method.owner if function is not None else None
-        if attribute is not None and holder is not None:
-            write = Write(attribute, value, statement, function, derived)
-            holder.writes.setdefault(attribute, []).append(write)
+        if attribute is not None and scope.holder is not None:
+            write = Write(attribute, value, statement, scope.function, derived)
+            scope.holder.writes.setdefault(attribute, []).append(write)
+
+
+_NOTES: dict[type[ast.AST], Callable[[Module, Any, _Scope], _Scope | None]] = {
+    ast.Call: _note_call,
+    ast.Attribute: _note_attribute,
+    ast.ClassDef: _note_class,
+    ast.Import: _note_import,
+    ast.ImportFrom: _note_import,
+    **dict.fromkeys(_FUNCTIONS, _note_function),
+    **dict.fromkeys((ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign, ast.comprehension), _note_statement),
+    **dict.fromkeys((ast.For, ast.AsyncFor, ast.With, ast.AsyncWith), _note_statement),
+}
