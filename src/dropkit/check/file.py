@@ -16,11 +16,16 @@ from dropkit.facts.module import Module
 from dropkit.facts.text import Text, Undecodable
 from dropkit.rules import Rule
 
-# What a file must contain for any rule to have something to say.
-WORTH_READING = re.compile(
-    rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\b|dropout_p|\.eval\b|LogSoftmax|log_softmax"
-    rb"|preserve_rng_state|bernoulli"
+# What a file must contain for any rule to have something to say: a word, and torch or what may bring it along.
+_WORDS = re.compile(
+    rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\s*=(?!=)|\.eval\b|bernoulli|rand_like"
 )
+_ORIGINS = (b"torch", b"dropkit", b"mmengine", b"import *")
+
+
+def worth_reading(data: bytes) -> bool:
+    """Whether any rule could find something in a file with this content."""
+    return any(origin in data for origin in _ORIGINS) and (b"ropout" in data or _WORDS.search(data) is not None)
 
 
 class Unreadable(ValueError):

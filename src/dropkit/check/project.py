@@ -9,24 +9,25 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dropkit.check.config import Config
 from dropkit.check.discover import discover
-from dropkit.check.file import WORTH_READING, Unreadable, check, decode, mend, read
+from dropkit.check.file import Unreadable, check, decode, mend, read, worth_reading
 from dropkit.check.notebook import NotANotebook, Notebook
 from dropkit.check.outcome import Note, Outcome
 from dropkit.check.record import Cache, Record, dump, load
-from dropkit.check.relations import Account, account, answered
+from dropkit.check.relations import Account, Answers, account
 from dropkit.check.suppress import Comments
 from dropkit.facts.finding import Edit, Finding
 from dropkit.facts.text import Text, Undecodable
 
 # Below this many files starting processes costs more than they save.
 _MANY = 200
-# Trees are cycles of objects: they are collected after so many bytes of source, so that memory stays small.
-_COLLECT_AFTER = 1_000_000
+# What is left in circles is collected after so many bytes of source, so that memory stays small.
+_COLLECT_AFTER = 5_000_000
 # Fixes can make room for others; a file is done after so many rounds at the latest.
 _ROUNDS = 10
 
@@ -76,7 +77,7 @@ def check_paths(
 
 def examine(path: str, data: bytes, config: Config) -> Record:
     """Run the rules over one file and keep what is not silenced; questions to other files stay open."""
-    if WORTH_READING.search(data) is None:
+    if not worth_reading(data):
         return Record()
     try:
         notebook = Notebook.parse(data) if path.endswith(".ipynb") else None
@@ -143,7 +144,7 @@ def _examine_all(
         except OSError as error:
             records[path] = Record(note=error.strerror or str(error))
             continue
-        record = Record() if WORTH_READING.search(data) is None else kept.get(path, data)
+        record = kept.get(path, data) if worth_reading(data) else Record()
         if record is None:
             left.append(path)
         else:
@@ -208,37 +209,40 @@ def _refuted(
 ) -> set[Finding]:
     """The findings whose question some file answers: one that was checked, or another of the same project."""
     asking = [finding for finding in findings if finding.unless is not None]
-    if not asking:
-        return set()
     accounts = [told for path in files if (told := records[path].account) is not None]
-    refuted = {one for one in asking if one.unless is not None and answered(one.unless, accounts)}
+    refuted = _answered(asking, accounts)
     asking = [one for one in asking if one not in refuted]
     if asking:
-        accounts += _others(asking, files, config, kept)
-        refuted |= {one for one in asking if one.unless is not None and answered(one.unless, accounts)}
+        checked = {os.path.abspath(path) for path in files if records[path].account is not None}
+        folders = {os.path.dirname(os.path.abspath(path)) for path in files}
+        roots = {root for folder in folders if (root := _project(folder)) is not None}
+        others = dict.fromkeys(os.path.abspath(path) for path in (*files, *discover(sorted(roots), config)))
+        owners = {one.unless.owner.encode() for one in asking if one.unless is not None}
+        accounts += _accounts([path for path in others if path not in checked], owners, kept)
+        refuted |= _answered(asking, accounts)
     return refuted
 
 
-def _others(asking: list[Finding], files: list[str], config: Config, kept: Cache) -> Iterator[Account]:
-    """What files of the project that were not to be checked say of the classes that are asked about."""
-    known = {os.path.abspath(path) for path in files}
-    owners = [one.unless.owner.encode() for one in asking if one.unless is not None]
-    for root in {root for path in files if (root := _project(Path(path))) is not None}:
-        for path in discover([str(root)], config):
-            if os.path.abspath(path) in known:
-                continue
-            try:
-                data = Path(path).read_bytes()
-            except OSError:
-                continue
-            if not any(owner in data for owner in owners):
-                continue
-            record = kept.get(path, data, "account")
-            if record is None:
-                record = _account_only(path, data)
-                kept.put(path, data, dump(record), "account")
-            if record.account is not None:
-                yield record.account
+def _answered(asking: list[Finding], accounts: list[Account]) -> set[Finding]:
+    answers = Answers(accounts)
+    return {one for one in asking if one.unless is not None and answers.to(one.unless)}
+
+
+def _accounts(files: list[str], owners: set[bytes], kept: Cache) -> Iterator[Account]:
+    """What files that were not parsed yet, and name one of the classes, say of them."""
+    for path in files:
+        try:
+            data = Path(path).read_bytes()
+        except OSError:
+            continue
+        if not any(owner in data for owner in owners):
+            continue
+        record = kept.get(path, data, "account")
+        if record is None:
+            record = _account_only(path, data)
+            kept.put(path, data, dump(record), "account")
+        if record.account is not None:
+            yield record.account
 
 
 def _account_only(path: str, data: bytes) -> Record:
@@ -252,12 +256,13 @@ def _account_only(path: str, data: bytes) -> Record:
         return Record()
 
 
-def _project(path: Path) -> Path | None:
-    """The folder of the project that a file belongs to: the nearest with .git or a pyproject.toml."""
-    for folder in path.resolve().parents:
-        if (folder / ".git").exists() or (folder / "pyproject.toml").is_file() or (folder / "setup.py").is_file():
-            return folder
-    return None
+@cache
+def _project(folder: str) -> str | None:
+    """The folder of the project around `folder`: the nearest with .git, a pyproject.toml or a setup.py."""
+    if any(os.path.exists(os.path.join(folder, name)) for name in (".git", "pyproject.toml", "setup.py")):
+        return folder
+    above = os.path.dirname(folder)
+    return _project(above) if above != folder else None
 
 
 def _wanted(findings: Iterable[Finding], config: Config) -> tuple[Finding, ...]:

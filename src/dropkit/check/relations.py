@@ -64,47 +64,44 @@ def account(module: Module) -> Account:
     return told
 
 
-def answered(question: Question, accounts: Iterable[Account]) -> bool:
-    """Whether some file reads `question.attribute` of an object of `question.owner` or of a class made from it."""
-    accounts = list(accounts)
-    family = _family(question.owner, accounts)
-    bases = _bases(question.owner, accounts)
-    for told in accounts:
-        if any(question.attribute in told.reads.get(name, ()) for name in bases):
+class Answers:
+    """What many accounts say together."""
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self.accounts = list(accounts)
+        self.bases: dict[str, set[str]] = {}
+        self.heirs: dict[str, set[str]] = {}
+        self.reads: dict[str, set[str]] = {}
+        self.held: set[str] = set()
+        for told in self.accounts:
+            self.held.update(told.held)
+            for name, attributes in told.reads.items():
+                self.reads.setdefault(name, set()).update(attributes)
+            for name, bases in told.bases.items():
+                self.bases.setdefault(name, set()).update(bases)
+                for base in bases:
+                    self.heirs.setdefault(base, set()).add(name)
+
+    def to(self, question: Question) -> bool:
+        """Whether a base, an heir or a holder of `question.owner` reads `question.attribute` in some file."""
+        owner, attribute = question.owner, question.attribute
+        family = _reach(owner, self.heirs)
+        others = (family | _reach(owner, self.bases)) - {owner}
+        if any(attribute in self.reads.get(name, ()) for name in others):
             return True
-        for name in family:
-            if name != question.owner and question.attribute in told.reads.get(name, ()):
-                return True
-            if f"{name}.{question.attribute}" in told.held:
-                return True
-        known = family & {*told.imports, *told.bases}
-        if known and question.attribute in told.loose:
+        if any(f"{name}.{attribute}" in self.held for name in family):
             return True
-    return False
+        return any(
+            attribute in told.loose and not (family.isdisjoint(told.imports) and family.isdisjoint(told.bases))
+            for told in self.accounts
+        )
 
 
-def _family(owner: str, accounts: list[Account]) -> set[str]:
-    """`owner` and all that inherit from it, in any number of steps."""
-    family = {owner}
-    while True:
-        more = {
-            name
-            for told in accounts
-            for name, bases in told.bases.items()
-            if name not in family and not family.isdisjoint(bases)
-        }
-        if not more:
-            return family
-        family |= more
-
-
-def _bases(owner: str, accounts: list[Account]) -> set[str]:
-    """All that `owner` inherits from, in any number of steps."""
-    found: set[str] = set()
-    pending = [owner]
+def _reach(name: str, steps: dict[str, set[str]]) -> set[str]:
+    """`name` and all that is reached from it."""
+    found, pending = {name}, [name]
     while pending:
-        name = pending.pop()
-        more = {base for told in accounts for base in told.bases.get(name, ())} - found - {owner}
+        more = steps.get(pending.pop(), set()) - found
         found |= more
         pending += more
     return found
