@@ -256,7 +256,7 @@ def test_what_git_ignores_and_what_is_excluded_is_left_out(tmp_path):
 
     assert seen(".") == ["a.py", "deep/kept_pb2.py", "deep/top.py", "n.ipynb"]
     assert seen("deep") == ["deep/kept_pb2.py", "deep/top.py"]
-    assert seen("generated/b.py") == ["generated/b.py"]
+    assert seen("generated/b.py") == seen("generated") == ["generated/b.py"]
     assert "top.py" in seen(".", respect_gitignore=False)
     assert dropkit("--show-files", ".", cwd=tmp_path).stdout.split() == [
         "a.py",
@@ -269,12 +269,12 @@ def test_what_git_ignores_and_what_is_excluded_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"def f(:  # dropout\n", "line 1"),
-        (b"print 'dropout'\n", "line 1"),
-        (b"# coding: nonsense\n# dropout\n", "nonsense"),
-        (b"x = '\xff dropout'\n", "encoding"),
-        (b"dropout = 1\x00\n", "null"),
-        (b"(" * 10_000 + b"dropout", "nested"),
+        (b"def f(:  # torch dropout\n", "line 1"),
+        (b"print 'torch dropout'\n", "line 1"),
+        (b"# coding: nonsense\n# torch dropout\n", "nonsense"),
+        (b"x = '\xff torch dropout'\n", "encoding"),
+        (b"torch_dropout = 1\x00\n", "null"),
+        (b"(" * 10_000 + b"torch dropout", "nested"),
     ],
     ids=["syntax", "python 2", "encoding", "bytes", "null", "nesting"],
 )

@@ -111,7 +111,7 @@ MULTI_HEAD_P, MULTI_HEAD_TRAINING = 10, 13
 # Where the rate stands among the arguments of whatever drops: its place (None: by name only) and its name.
 RATES: dict[str, tuple[int | None, str]] = {
     **{name: (function.p, function.p_name) for name, function in FUNCTIONALS.items()},
-    **{name: (0, "p") for name in DROPOUT_MODULES},
+    **dict.fromkeys(DROPOUT_MODULES, (0, "p")),
     **ATTENTION,
     "torchvision.ops.StochasticDepth": (0, "p"),
     "torch.nn.LSTM": (None, "dropout"),

@@ -69,7 +69,10 @@ def _specs_above(folder: str) -> list[tuple[str, GitIgnoreSpec]]:
     chain = [above, *above.parents]
     for depth, one in enumerate(chain):
         if (one / ".git").exists():
-            return [spec for each in reversed(chain[1 : depth + 1]) for spec in _spec(str(each))]
+            specs = [spec for each in reversed(chain[1 : depth + 1]) for spec in _spec(str(each))]
+            # Whoever names a folder that git ignores wants it checked.
+            ignored = any(_ignored(str(each), True, specs) for each in chain[:depth])
+            return [] if ignored else specs
     return []
 
 
