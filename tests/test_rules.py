@@ -19,7 +19,8 @@ def found(source, rules=RULES):
 
 
 def marked(source):
-    return [(number, match[1]) for number, line in enumerate(source.split("\n"), 1) if (match := MARK.search(line + "\n"))]
+    lines = enumerate(source.split("\n"), 1)
+    return [(number, match[1]) for number, line in lines if (match := MARK.search(line + "\n"))]
 
 
 @each
@@ -62,9 +63,11 @@ def test_both_examples_run(rule, example):
 def test_every_rule_explains_itself(rule):
     first, _, rest = rule.explanation.partition("\n")
 
-    assert first.endswith(".") and len(first) <= 80
+    assert first.endswith(".")
+    assert len(first) <= 80
     assert len(rest.split()) >= 20
-    assert len(rule.message) < 60 and not rule.message.endswith(".")
+    assert len(rule.message) < 60
+    assert not rule.message.endswith(".")
     assert rule.examples
 
 

@@ -423,8 +423,8 @@ def _walk(module: Module) -> None:
 # Fields that hold no node, one that serves the whole tree and has no place of its own, or an annotation, which no rule
 # walks and which is a tenth of all nodes.
 _SCALARS = frozenset({
-    "annotation", "arg", "asname", "attr", "conversion", "ctx", "id", "is_async", "kind", "kwd_attrs", "level", "module",
-    "name", "names", "op", "ops", "rest", "returns", "simple", "tag", "type_comment",
+    "annotation", "arg", "asname", "attr", "conversion", "ctx", "id", "is_async", "kind", "kwd_attrs", "level",
+    "module", "name", "names", "op", "ops", "rest", "returns", "simple", "tag", "type_comment",
 })  # fmt: skip
 _LEAVES = frozenset({ast.Constant, ast.Name, ast.Pass, ast.Break, ast.Continue})
 
