@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench pages clean
 
 help:
 	@echo "make demo    train the classic digit network with and without dropout (a minute on 2 cores)"
 	@echo "make test    lint, types, import floors, C++ warnings, tests"
 	@echo "make bench   every benchmark: ratios against torch, taken side by side"
+	@echo "make pages   write docs/rules from the rules"
 	@echo "make clean   remove .venv and what was built"
 
 $(BIN)/python:
@@ -35,6 +36,9 @@ test: lint
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks
+
+pages: $(INSTALLED)
+	$(BIN)/python docs/rules/write.py
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info src/dropkit/kernels/*.so

@@ -1,6 +1,8 @@
 """Every rule, by its own examples: the bad is found, on its lines alone and by no other rule; the good is clean."""
 
 import re
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +78,11 @@ def test_codes_and_names_are_unique_and_in_order():
 
     assert codes == sorted(set(codes))
     assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_the_pages_are_those_of_the_rules():
+    """`make pages` writes them."""
+    folder = Path(__file__).parent.parent / "docs" / "rules"
+    pages = runpy.run_path(str(folder / "write.py"))["pages"]()
+
+    assert {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*.md")} == pages

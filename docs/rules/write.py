@@ -1,0 +1,23 @@
+"""Write the pages of the rules: one each, and the table that lists them."""
+
+from pathlib import Path
+
+from dropkit.check.page import fix, page
+from dropkit.rules import RULES
+
+HERE = Path(__file__).parent
+
+
+def pages() -> dict[str, str]:
+    """What each file of this folder holds."""
+    rows = [
+        f"| [{rule.code}]({rule.code}.md) | {rule.name} | {rule.message} | {rule.default.value} | {fix(rule)} |"
+        for rule in RULES
+    ]
+    head = ["# Rules", "", "| code | name | what is wrong | default | fix |", "|---|---|---|---|---|"]
+    return {"README.md": "\n".join([*head, *rows]) + "\n", **{f"{rule.code}.md": page(rule) for rule in RULES}}
+
+
+if __name__ == "__main__":
+    for name, text in pages().items():
+        (HERE / name).write_text(text, encoding="utf-8")
