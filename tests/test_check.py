@@ -292,7 +292,7 @@ def test_a_file_that_cannot_be_read_is_one_note(tmp_path, data, reason):
 @pytest.mark.parametrize(
     "module",
     [
-        "match x:\n    case [1, *_]:\n        pass\n",
+        "match x:\n    case [1, *_] | True | A(b=None):\n        pass\n",
         "type A = int\n",
         "def f(a, /, *, b): ...\n",
         "with (open(a) as b):\n    pass\n",

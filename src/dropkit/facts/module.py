@@ -424,9 +424,9 @@ def _walk(module: Module) -> None:
 # walks and which is a tenth of all nodes.
 _SCALARS = frozenset({
     "annotation", "arg", "asname", "attr", "conversion", "ctx", "id", "is_async", "kind", "kwd_attrs", "level",
-    "module", "name", "names", "op", "ops", "rest", "returns", "simple", "tag", "type_comment",
+    "module", "name", "names", "op", "ops", "rest", "returns", "simple", "str", "tag", "type_comment",
 })  # fmt: skip
-_LEAVES = frozenset({ast.Constant, ast.Name, ast.Pass, ast.Break, ast.Continue})
+_LEAVES = frozenset({ast.Constant, ast.MatchSingleton, ast.Name, ast.Pass, ast.Break, ast.Continue})
 
 
 @cache
