@@ -22,6 +22,7 @@ BENCHMARKS = (
     "transformer",
     "compiled",
     "importing",
+    "checking",
 )
 HEAD = ("case", "ours", "theirs", "ratio", "target", "met")
 

@@ -144,7 +144,9 @@ def _fix(module: Module, call: ast.Call, flag: ast.expr | None) -> Fix | None:
         return None
     text = f"{name}.training"
     if flag is not None:
-        return Fix(_TITLE, (replace(module, flag, text),))
+        # A method and a literal are true in training as well; a flag of its own may have been false there.
+        changes = self_attribute(flag) not in (None, "train", "eval")
+        return Fix(_TITLE, (replace(module, flag, text),), changes_training=changes)
     keyword = FUNCTIONALS[module.called(call) or ""].training_name
     edit = add_argument(module, call, f"{keyword}={text}")
     return Fix(_TITLE, (edit,)) if edit is not None else None

@@ -163,12 +163,20 @@ def _last(node: ast.expr) -> str | None:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else None
 
 
+def _without_annotation(module: Module, returns: ast.expr) -> Edit | None:
+    """Take `-> None` out, which is then no longer so; None where something stands between."""
+    arrow = re.search(rb"\s*->\s*\Z", module.text.utf8[: module.text.start(returns)])
+    return Edit(arrow.start(), module.text.end(returns), "") if arrow is not None else None
+
+
 def _fix(module: Module, node: ast.FunctionDef, empty: Sequence[ast.AST], silent: bool, passes_on: bool) -> Fix | None:
     """Return self wherever nothing is returned; with `passes_on`, call super first, which changes training."""
     own = [*node.args.posonlyargs, *node.args.args]
     edits: list[Edit | None] = [replace(module, one, f"return {own[0].arg}") for one in empty] if silent else []
     if silent and _falls_through(node.body):
         edits.append(insert_after(module, node.body[-1], f"return {own[0].arg}"))
+    if silent and isinstance(node.returns, ast.Constant) and node.returns.value is None:
+        edits.append(_without_annotation(module, node.returns))
     if passes_on:
         documented = ast.get_docstring(node, clean=False) is not None
         if (documented and len(node.body) < 2) or (node.name == "train" and len(own) < 2):
