@@ -360,6 +360,54 @@ def test_several_processes_find_what_one_does(project):
     assert len(one.findings) == 1 + 230 - 77
 
 
+HOLDER = """\
+from torch import nn
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.1)
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(x)
+"""
+READERS = {
+    "heir": "from encoder import Encoder\nclass A(Encoder):\n    def forward(self, x):\n        return self.drop(x)\n",
+    "heir of an heir": "from encoder import Encoder\nclass A(Encoder): ...\n"
+    "class B(A):\n    def f(self, x): return self.drop(x)\n",
+    "holder": "import encoder\nclass Net:\n    def __init__(self):\n        self.part = encoder.Encoder()\n"
+    "    def forward(self, x):\n        return self.part.drop(x)\n",
+    "local": "from encoder import Encoder\ndef run(x):\n    part = Encoder()\n    return part.drop(x)\n",
+    "loose": "from encoder import Encoder\ndef run(part: Encoder, x):\n    return part.inner.drop(x)\n",
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=list(READERS))
+def test_another_file_may_apply_what_a_class_only_builds(project, reader):
+    """Whether the other file is checked with it, or only stands in the same project."""
+
+    def found(*paths):
+        return codes(check_paths([str(project / path) for path in paths], Config(root=project)))
+
+    (project / "net.py").unlink()
+    (project / "encoder.py").write_text(HOLDER)
+    assert found(".") == found("encoder.py") == ["DRP202"]
+    (project / "other.py").write_text(reader)
+
+    assert found(".") == found("encoder.py") == []
+
+
+def test_another_attribute_of_that_name_is_no_answer(project):
+    (project / "encoder.py").write_text(HOLDER)
+    (project / "net.py").write_text(
+        "class Other:\n    def f(self, x):\n        return self.drop(x) + self.part.drop(x)\n"
+    )
+
+    assert codes(check_paths([str(project)], Config(root=project))) == ["DRP202"]
+
+
 def test_watch_checks_again(project):
     command = [sys.executable, "-m", "dropkit", "check", "--watch", "-f", "concise", "."]
     process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True)

@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dropkit.facts.definitions import Class
+from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Question
-from dropkit.facts.module import Class, Module, self_attribute
+from dropkit.facts.module import Module
 
 # What a dropout or its rate may be called; others are not told of, and stay unanswered.
 _LIKELY = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)

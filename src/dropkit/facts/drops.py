@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.flow import layers
-from dropkit.facts.module import Module, argument, self_attribute
+from dropkit.facts.module import Module
 
 
 def calls_that_may_drop(module: Module) -> Iterator[ast.Call]:

@@ -6,7 +6,9 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dropkit.facts.module import Binding, Module, argument, self_attribute
+from dropkit.facts.definitions import Binding
+from dropkit.facts.expressions import argument, self_attribute
+from dropkit.facts.module import Module
 
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from dropkit.facts.module import Class, Function, Module
+from dropkit.facts.definitions import Class, Function
+from dropkit.facts.module import Module
 
 # Words that settle that a name is about the mode, or a switch of its own that someone sets on purpose.
 _FLAG = re.compile(

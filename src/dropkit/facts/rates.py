@@ -6,7 +6,8 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import RATES
-from dropkit.facts.module import Module, argument
+from dropkit.facts.expressions import argument
+from dropkit.facts.module import Module
 
 _LAST_NAMES = sorted({name.rsplit(".", 1)[1] for name in RATES})
 

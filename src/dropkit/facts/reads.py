@@ -9,7 +9,9 @@ import ast
 import re
 
 from dropkit.catalog import MODULE_BASES
-from dropkit.facts.module import Class, Module, self_attribute
+from dropkit.facts.definitions import Class
+from dropkit.facts.expressions import self_attribute
+from dropkit.facts.module import Module
 
 # Holders of settings: what is read of them is no layer of anyone's.
 _SETTINGS = re.compile(r"conf|cfg|arg|opt|param|(^|_)hps?(_|$)|setting|kw|spec|prune|flags", re.IGNORECASE)

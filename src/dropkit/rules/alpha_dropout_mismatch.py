@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 from dropkit.catalog import FUNCTIONALS
 from dropkit.facts.edit import replace
+from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.flow import beside, layers, operation, origins
-from dropkit.facts.module import Module, argument, self_attribute
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _PLAIN, _ALPHA = "torch.nn.Dropout", "torch.nn.AlphaDropout"

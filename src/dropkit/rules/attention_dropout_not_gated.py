@@ -22,10 +22,12 @@ from dropkit.catalog import (
     MULTI_HEAD_P,
     MULTI_HEAD_TRAINING,
 )
+from dropkit.facts.definitions import Class
 from dropkit.facts.edit import add_argument, replace
+from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.mode import called_under_mode, flags, follows_mode, is_flag, on_purpose, under_mode
-from dropkit.facts.module import Class, Module, argument, self_attribute, unpacks
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _ARGUMENT = {name.rsplit(".", 1)[1]: argument for name, (_, argument) in ATTENTION.items()}

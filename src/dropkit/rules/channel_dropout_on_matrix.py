@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 from dropkit.catalog import ACTIVATIONS, CHANNEL_DROPOUTS, DROPOUT_MODULES
 from dropkit.facts.edit import replace
+from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.flow import beside, last_layer, layers, operation, origins, reads_after
-from dropkit.facts.module import Module, argument, self_attribute
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _FUNCTIONS = frozenset(f"torch.nn.functional.dropout{n}d" for n in (1, 2, 3))

@@ -11,9 +11,11 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import replace
+from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Class, Function, Module, argument, self_attribute
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _CHECKPOINTS = ("checkpoint", "checkpoint_sequential", "checkpoint_wrapper")
@@ -99,7 +101,7 @@ class _Dropping:
 
     def _name(self, run: ast.Name) -> bool | None:
         for binding in reversed(self.module.bindings(run)):
-            function = self.module._by_node.get(binding.statement)  # pyright: ignore[reportPrivateUsage]
+            function = self.module.by_node.get(binding.statement)
             if isinstance(function, Function):
                 return self._function(function)
             if isinstance(binding.statement, (ast.For, ast.AsyncFor)):

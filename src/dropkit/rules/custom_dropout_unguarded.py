@@ -14,10 +14,11 @@ import ast
 import re
 from collections.abc import Iterator
 
+from dropkit.facts.definitions import Class, Function
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import origins, readers
 from dropkit.facts.mode import is_flag, mentions_mode, on_purpose, under_mode
-from dropkit.facts.module import Class, Function, Module
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Default, Example, Hit, Rule
 
 _DRAWS = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")

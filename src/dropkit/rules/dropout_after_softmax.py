@@ -13,9 +13,11 @@ import re
 from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit.facts.definitions import Class
+from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import beside, layers, operation, origins, reads_after
-from dropkit.facts.module import Class, Module, argument, self_attribute
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 # Names of softmaxes that weigh something, and are not the end of a model: few for log_softmax, which weighs nothing.

@@ -13,8 +13,9 @@ import ast
 import re
 from collections.abc import Iterator
 
+from dropkit.facts.definitions import Class, Function, Write
 from dropkit.facts.finding import Question, Severity
-from dropkit.facts.module import Class, Function, Module, Write
+from dropkit.facts.module import Module
 from dropkit.facts.rates import default
 from dropkit.facts.reads import admitted, is_abstract, is_container, is_empty, is_plain, may_be_read, source
 from dropkit.rules.rule import Example, Hit, Rule

@@ -13,10 +13,12 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, canonical
+from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import replace
+from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
-from dropkit.facts.module import Class, Function, Module, argument, self_attribute, unpacks
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _LAST = sorted(name.rsplit(".", 1)[1] for name in DROPOUT_MODULES)

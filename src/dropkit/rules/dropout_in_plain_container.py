@@ -14,9 +14,11 @@ import re
 from collections.abc import Iterator
 
 from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS, REGISTERING
+from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import replace, spell
+from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Class, Function, Module, self_attribute
+from dropkit.facts.module import Module
 from dropkit.facts.trial import is_trial
 from dropkit.rules.rule import Example, Hit, Rule
 

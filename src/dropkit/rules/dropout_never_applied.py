@@ -13,9 +13,10 @@ import ast
 import re
 from collections.abc import Iterator
 
+from dropkit.facts.definitions import Class, Write
 from dropkit.facts.edit import delete_statement
 from dropkit.facts.finding import Fix, Question, Severity
-from dropkit.facts.module import Class, Module, Write
+from dropkit.facts.module import Module
 from dropkit.facts.reads import admitted, is_abstract, is_container, is_plain, leans_on_base, may_be_read
 from dropkit.rules.rule import Example, Hit, Rule
 

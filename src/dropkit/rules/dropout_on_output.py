@@ -15,10 +15,11 @@ import re
 from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAXES
+from dropkit.facts.expressions import argument
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import beside, operation, origins, readers
 from dropkit.facts.mode import on_purpose
-from dropkit.facts.module import Module, argument
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Default, Example, Hit, Rule
 
 _F = "torch.nn.functional."

@@ -13,9 +13,11 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, DROPOUT_PATHS, FUNCTIONALS
+from dropkit.facts.definitions import Function
+from dropkit.facts.expressions import argument, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.flow import layers
-from dropkit.facts.module import Function, Module, argument, unpacks
+from dropkit.facts.module import Module
 from dropkit.facts.trial import is_trial
 from dropkit.rules.rule import Example, Hit, Rule
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from dropkit.facts.expressions import argument
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import beside, operation, origins
-from dropkit.facts.module import Module, argument
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Default, Example, Hit, Rule
 
 _CONVOLUTIONS = frozenset(

@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT
+from dropkit.facts.definitions import Class, Function
+from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Severity
 from dropkit.facts.mode import on_purpose
-from dropkit.facts.module import Class, Function, Module, argument, self_attribute
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Default, Example, Hit, Rule
 
 # Whole transformers drop a tenth unless told otherwise.

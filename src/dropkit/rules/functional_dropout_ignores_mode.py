@@ -14,10 +14,12 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import FUNCTIONALS, Functional
+from dropkit.facts.definitions import Class
 from dropkit.facts.edit import add_argument, replace
+from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
-from dropkit.facts.module import Class, Module, argument, self_attribute, unpacks
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _TITLE = "Pass training=self.training"

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
 from dropkit.facts.edit import drop_argument
+from dropkit.facts.expressions import argument
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.flow import Operation, beside, last_layer, layers, operation, origins, reaching, reads_after
-from dropkit.facts.module import Module, argument
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _TITLE = "Leave inplace=True out"
@@ -61,9 +62,15 @@ def find(module: Module) -> Iterator[Hit]:
         fix = _fix(module, dropouts)
         if made_by is not None:
             yield Hit(call, f"in-place dropout overwrites what {made_by} keeps for backward", fix)
-        elif _read_again(module, call):
+        elif not _alone(module, call) and _read_again(module, call):
             message = "in-place dropout also drops the tensor that is read again"
             yield Hit(call, message, fix, Severity.WARNING)
+
+
+def _alone(module: Module, call: ast.Call) -> bool:
+    """Whether the call is in a lambda: what stands beside that runs at another time."""
+    function = module.function(call)
+    return function is not None and isinstance(function.node, ast.Lambda)
 
 
 def _in_a_row(module: Module, call: ast.Call) -> Iterator[Hit]:

@@ -15,8 +15,9 @@ import re
 from collections.abc import Iterator
 
 from dropkit.facts.edit import replace
+from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Module, argument, self_attribute
+from dropkit.facts.module import Module
 from dropkit.facts.rates import default, rates
 from dropkit.facts.trial import is_trial
 from dropkit.rules.rule import Example, Hit, Rule

@@ -12,9 +12,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import insert_before
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Class, Function, Module
+from dropkit.facts.module import Module
 from dropkit.facts.trial import is_trial
 from dropkit.rules.rule import Example, Hit, Rule
 

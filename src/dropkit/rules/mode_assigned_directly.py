@@ -15,9 +15,11 @@ import re
 from collections.abc import Iterator
 
 from dropkit.catalog import MODE_DEPENDENT
+from dropkit.facts.definitions import Class
 from dropkit.facts.edit import replace
+from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Class, Module, self_attribute
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 # What whole models are called, with or without a word before or behind: `model_ema`, `netG`, `self.text_encoder`.

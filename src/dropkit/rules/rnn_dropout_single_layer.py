@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 from dropkit.catalog import RNNS
 from dropkit.facts.edit import drop_argument, replace
+from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.flow import reaching
-from dropkit.facts.module import Module, argument, self_attribute, unpacks
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _NUM_LAYERS, _DROPOUT = 2, 5

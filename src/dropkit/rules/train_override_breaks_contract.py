@@ -15,9 +15,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dropkit.catalog import MODE_DEPENDENT
+from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import insert_after, insert_before, replace
+from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Edit, Fix, Severity
-from dropkit.facts.module import Class, Function, Module, self_attribute
+from dropkit.facts.module import Module
 from dropkit.rules.rule import Example, Hit, Rule
 
 _MODE = re.compile(r"mode|train|^is_|^flag$|eval", re.IGNORECASE)

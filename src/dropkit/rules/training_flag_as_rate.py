@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 from dropkit.catalog import FUNCTIONALS
 from dropkit.facts.edit import rename_keyword
+from dropkit.facts.expressions import argument, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
-from dropkit.facts.module import Module, argument, unpacks
+from dropkit.facts.module import Module
 from dropkit.facts.rates import default, rates
 from dropkit.facts.trial import is_trial
 from dropkit.rules.rule import Example, Hit, Rule

@@ -1,0 +1,167 @@
+"""What a file defines: functions, classes, names and attributes, and where each gets its values."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from dropkit import catalog
+
+if TYPE_CHECKING:
+    from dropkit.facts.module import Module
+
+FunctionNode: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda"
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+@dataclass(slots=True, eq=False)
+class Function:
+    """A function, method or lambda; `within` is the function around it, `owner` the class whose method it is."""
+
+    node: FunctionNode
+    name: str
+    owner: Class | None
+    within: Function | None
+    # Everything bound in it: arguments (None for the value), assignments, imports (a dotted name).
+    names: dict[str, list[Binding]] = field(default_factory=dict["str", "list[Binding]"])
+
+    @property
+    def parameters(self) -> list[ast.arg]:
+        """All of them, in order, without *args and **kwargs."""
+        arguments = self.node.args
+        return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+
+    @property
+    def self_name(self) -> str | None:
+        """What a method calls its object; None for functions, static and class methods."""
+        if self.owner is None or isinstance(self.node, ast.Lambda):
+            return None
+        for decorator in self.node.decorator_list:
+            if isinstance(decorator, ast.Name) and decorator.id in ("staticmethod", "classmethod"):
+                return None
+        first = [*self.node.args.posonlyargs, *self.node.args.args][:1]
+        return first[0].arg if first else None
+
+    @property
+    def method(self) -> Function:
+        """The outermost function around it that is still in the same class: a closure's method, or itself."""
+        function = self
+        while function.owner is None and function.within is not None:
+            function = function.within
+        return function
+
+
+@dataclass(slots=True, eq=False)
+class Binding:
+    """One place where a name gets a value: an expression, an import's dotted name, or something not followed."""
+
+    statement: ast.AST
+    value: ast.expr | None = None
+    imported: str | None = None
+    # What is bound is part of the value, or made from it: unpacking, for, with, augmented assignment.
+    derived: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """`self.attribute = value` in a method (or at class level, where `function` is None)."""
+
+    attribute: str
+    value: ast.expr | None
+    statement: ast.AST
+    function: Function | None
+    derived: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Class:
+    """A class: its bases by dotted name (None where not known), methods, and what is done to `self`."""
+
+    node: ast.ClassDef
+    module: Module
+    within: Function | None
+    methods: dict[str, Function] = field(default_factory=dict["str", "Function"])
+    writes: dict[str, list[Write]] = field(default_factory=dict["str", "list[Write]"])
+    reads: dict[str, list[ast.Attribute]] = field(default_factory=dict["str", "list[ast.Attribute]"])
+    # Calls self.method(...) of its own, by name.
+    own_calls: dict[str, list[ast.Call]] = field(default_factory=dict["str", "list[ast.Call]"])
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def bases(self) -> list[str | None]:
+        """Dotted names of the bases, in order."""
+        return [self.module.dotted(base) for base in self.node.bases]
+
+    @property
+    def lineage(self) -> list[Class]:
+        """Itself and the classes of this file that it inherits from, nearest first."""
+        found: list[Class] = [self]
+        for one in found:
+            for base in one.node.bases:
+                known = self.module.local_class(base)
+                if known is not None and known not in found:
+                    found.append(known)
+        return found
+
+    @property
+    def heirs(self) -> list[Class]:
+        """The classes of this file that inherit from it, near or far."""
+        return [other for other in self.module.classes if other is not self and self in other.lineage]
+
+    def method(self, name: str) -> Function | None:
+        """The method that a call of `name` runs, as far as this file knows."""
+        for one in self.lineage:
+            if name in one.methods:
+                return one.methods[name]
+        return None
+
+    def values(self, attribute: str) -> list[ast.expr | None]:
+        """Everything that `self.attribute` is set to here or in bases of this file."""
+        return [write.value for one in self.lineage for write in one.writes.get(attribute, [])]
+
+    @property
+    def roots(self) -> list[str]:
+        """The dotted names that its lineage ends in: bases from other files or libraries."""
+        return [
+            root
+            for one in self.lineage
+            for base, name in zip(one.node.bases, one.bases, strict=True)
+            if (root := name or self._unbound(base)) is not None and self.module.local_class(base) is None
+        ]
+
+    def _unbound(self, base: ast.expr) -> str | None:
+        """The name of a base that this file does not bind: from a star import, or the file is a piece of another."""
+        return base.id if isinstance(base, ast.Name) and not self.module.bindings(base) else None
+
+    @property
+    def is_module(self) -> bool:
+        """Whether its objects are torch Modules, by their bases or, where those are unknown, by what they do."""
+        known = self.module.is_module_by_class.get(self.node)
+        if known is None:
+            known = self.module.is_module_by_class[self.node] = self._looks_like_a_module()
+        return known
+
+    def _looks_like_a_module(self) -> bool:
+        for root in self.roots:
+            last = root.rsplit(".", 1)[-1]
+            if root.startswith("torch.nn.") and last.lstrip("_")[:1].isupper():
+                return True
+            if last in catalog.MODULE_BASES and not root.startswith(catalog.NO_MODULES):
+                return True
+        if not any(one.node.bases for one in self.lineage) or any(
+            root.startswith(("torch.autograd.", "torch.utils.data.")) for root in self.roots
+        ):
+            return False
+        # A base that is not known, a forward, and layers kept in self.
+        return self.method("forward") is not None and any(
+            isinstance(write.value, ast.Call)
+            and (self.module.dotted(write.value.func) or "").startswith(("torch.nn.", "torch_geometric.nn."))
+            for one in self.lineage
+            for writes in one.writes.values()
+            for write in writes
+        )
