@@ -127,6 +127,7 @@ CLEAN = {
         model(DROP, "if y:\n    x = self.act(x)\n    return x\nx = self.drop(x)\nreturn x"),
         model(DROP, "skip = x\nx = self.fc(x)\nx = self.drop(x)\nreturn x + skip"),
         model(DROP, "z = self.drop(x)\nreturn z.view(x.shape)"),
+        HEAD + "def rows(x):\n    return [lambda: F.dropout(x, inplace=True), lambda: x.sum()]\n",
         model(DROP, "return F.dropout(x.sigmoid(), p=0.5, training=False, inplace=True)"),
     ],
     "DRP402": [
