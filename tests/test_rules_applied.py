@@ -26,6 +26,7 @@ def codes(source):
 
 
 BUILT = "self.drop = nn.Dropout(dropout)"
+SIZED = "self.drop = nn.Dropout(p)\nself.fc = nn.Linear(dropout, 3)"
 KEPT = "self.rate = dropout"
 USED = "self.drop = nn.Dropout(dropout)\nself.rest = 1"
 APPLY = "return self.drop(x)"
@@ -37,6 +38,7 @@ WRONG = {
     "rows of layers": ("DRP202", layer("self.drops = nn.ModuleList([nn.Dropout(dropout) for _ in range(3)])")),
     "rate kept for the record": ("DRP202", layer("self.p = dropout\nself.drop = nn.Dropout(dropout)")),
     "weights set in a walk": ("DRP202", layer(BUILT + "\nfor m in self.modules():\n    print(m)")),
+    "zero unless given": ("DRP202", layer(SIZED, "return self.fc(x)", ", p=0.0", rest="net = Layer(3, 0.1)\n")),
     "another's attribute": ("DRP202", layer(BUILT, "return x + config.drop")),
     "keyword only": ("DRP203", layer(arguments="=0.1, *, attn_drop=0.1", constructor=USED, forward=APPLY)),
     "kept and not read": ("DRP203", layer(KEPT)),
@@ -64,6 +66,8 @@ WRONG = {
 }
 
 RIGHT = {
+    "still to be written": layer(BUILT, "# TODO: pretraining\nreturn x"),
+    "always zero": layer(SIZED, "return self.fc(x)", ", p=0.0", rest="net = Layer(3)\n"),
     "heir": layer(BUILT, rest="\nclass Heir(Layer):\n    def forward(self, x):\n        return self.drop(x)\n"),
     "base": "class Base(nn.Module):\n    def run(self, x):\n        return self.drop(x)\n\n"
     + layer(BUILT, base="Base"),

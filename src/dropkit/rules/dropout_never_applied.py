@@ -15,8 +15,10 @@ from collections.abc import Iterator
 
 from dropkit.facts.definitions import Class, Write
 from dropkit.facts.edit import delete_statement
+from dropkit.facts.expressions import argument, unpacks
 from dropkit.facts.finding import Fix, Question, Severity
 from dropkit.facts.module import Module
+from dropkit.facts.rates import default
 from dropkit.facts.reads import admitted, is_abstract, is_container, is_plain, leans_on_base, may_be_read
 from dropkit.rules.rule import Example, Hit, Rule
 
@@ -75,7 +77,34 @@ def _excused(owner: Class, attribute: str, writes: list[Write]) -> bool:
         or may_be_read(owner, attribute)
         or (not is_plain(owner) and ("forward" not in owner.methods or leans_on_base(owner)))
         or any(_rate_is_applied(owner, write) for write in writes)
+        or _is_unfinished(owner)
+        or all(_is_always_zero(owner, write) for write in writes)
     )
+
+
+def _is_unfinished(owner: Class) -> bool:
+    """Whether `forward` says that it is still to be written."""
+    forward = owner.methods.get("forward")
+    return forward is not None and "TODO" in owner.module.text.of(forward.node)
+
+
+def _is_always_zero(owner: Class, write: Write) -> bool:
+    """Whether the rate is an argument that is 0 by default, and nobody in the file who makes the object gives it."""
+    layers = _layers(write.value)
+    made = owner.module.calls.get(owner.name, [])
+    if write.function is None or len(layers) != 1 or not made or owner.heirs:
+        return False
+    rates = [*layers[0].args, *(keyword.value for keyword in layers[0].keywords)]
+    name = rates[0].id if len(rates) == 1 and isinstance(rates[0], ast.Name) else None
+    parameters = {parameter.arg: parameter for parameter in write.function.parameters}
+    if name not in parameters or not _is_zero(default(owner.module, parameters[name])):
+        return False
+    place = list(parameters).index(name) - 1
+    return not any(unpacks(call) or argument(call, place, name) is not None for call in made)
+
+
+def _is_zero(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and isinstance(value.value, (int, float)) and value.value == 0
 
 
 def _rate_is_applied(owner: Class, write: Write) -> bool:
