@@ -5,7 +5,6 @@ A finding is known by its file, its code and the text of its line, not by the nu
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -63,5 +62,7 @@ def _beyond(
 def _name(finding: Finding, outcome: Outcome, root: Path) -> tuple[str, str, str]:
     path = Path(finding.path).resolve()
     shown = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    import hashlib  # most runs have no baseline
+
     line = outcome.texts[finding.path, finding.cell].line(finding.span.line).strip()
     return shown, finding.code, hashlib.blake2b(line.encode(), digest_size=8).hexdigest()

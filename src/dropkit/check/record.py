@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -69,6 +67,8 @@ class Cache:
         """Write what is new; where the folder cannot be written nothing is kept."""
         if self.file is None or not self.changed:
             return
+        import tempfile  # as above
+
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             (self.file.parent / ".gitignore").write_text("*\n")
@@ -93,6 +93,8 @@ def _version() -> str:
 
 
 def _digest(data: bytes) -> str:
+    import hashlib  # a run on one file that keeps nothing does without
+
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
