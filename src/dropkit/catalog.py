@@ -139,6 +139,16 @@ ACTIVATIONS = HOMOGENEOUS | frozenset(
 )  # fmt: skip
 SOFTMAXES = frozenset({"torch.nn.Softmax", "torch.nn.LogSoftmax", "torch.nn.Softmax2d"})
 
+# The same by the names that a trace uses: the last part, which modules and what runs in their place have in common.
+ACTIVATION_KINDS = frozenset(name.rpartition(".")[2] for name in ACTIVATIONS)
+HOMOGENEOUS_KINDS = frozenset(name.rpartition(".")[2] for name in HOMOGENEOUS)
+SOFTMAX_KINDS = frozenset(name.rpartition(".")[2] for name in SOFTMAXES)
+CHANNEL_KINDS = frozenset(name.rpartition(".")[2] for name in CHANNEL_DROPOUTS) | {
+    "dropout1d", "dropout2d", "dropout3d"
+}  # fmt: skip
+# Whose backward pass reads their output.
+NEEDS_ITS_OUTPUT = SOFTMAX_KINDS | {"ReLU", "Sigmoid", "Tanh", "exp", "sqrt", "rsqrt"}
+
 # Modules whose presence makes `model.eval()` matter.
 MODE_DEPENDENT = DROPOUT_MODULES | BATCH_NORMS
 

@@ -17,21 +17,27 @@ from dropkit.rules import (
     dropout_built_per_call,
     dropout_in_plain_container,
     dropout_never_applied,
+    dropout_off_in_training,
     dropout_on_output,
     dropout_result_discarded,
     elementwise_dropout_on_feature_map,
+    encoder_fast_path,
     eval_without_eval_mode,
     functional_dropout_ignores_mode,
     inplace_dropout_breaks_backward,
     keep_prob_as_p,
     loop_compounded_dropout,
+    mask_drawn_twice,
     missing_super_init,
     mode_assigned_directly,
+    rate_changed_in_forward,
+    rate_not_held,
     rnn_dropout_single_layer,
+    shared_dropout_layer,
     train_override_breaks_contract,
     training_flag_as_rate,
 )
-from dropkit.rules.rule import Default, Example, Hit, Rule
+from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
 RULES: tuple[Rule, ...] = (
     functional_dropout_ignores_mode.RULE,
@@ -46,11 +52,16 @@ RULES: tuple[Rule, ...] = (
     dropout_never_applied.RULE,
     dropout_argument_ignored.RULE,
     rnn_dropout_single_layer.RULE,
+    dropout_off_in_training.RULE,
+    encoder_fast_path.RULE,
     training_flag_as_rate.RULE,
     keep_prob_as_p.RULE,
     loop_compounded_dropout.RULE,
     double_dropout.RULE,
     checkpoint_without_rng.RULE,
+    rate_changed_in_forward.RULE,
+    mask_drawn_twice.RULE,
+    rate_not_held.RULE,
     inplace_dropout_breaks_backward.RULE,
     channel_dropout_on_matrix.RULE,
     dropout_after_softmax.RULE,
@@ -60,6 +71,7 @@ RULES: tuple[Rule, ...] = (
     dropout_before_batchnorm.RULE,
     dropout_before_activation.RULE,
     elementwise_dropout_on_feature_map.RULE,
+    shared_dropout_layer.RULE,
 )
 
-__all__ = ["RULES", "Default", "Example", "Hit", "Rule"]
+__all__ = ["RULES", "Default", "Example", "Hit", "Rule", "Sight"]

@@ -11,13 +11,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import FUNCTIONALS
+from dropkit.catalog import ACTIVATION_KINDS, FUNCTIONALS
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.flow import beside, layers, operation, origins
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _PLAIN, _ALPHA = "torch.nn.Dropout", "torch.nn.AlphaDropout"
 _FUNCTIONS = {"torch.nn.functional.dropout": _PLAIN, "torch.nn.functional.alpha_dropout": _ALPHA}
@@ -119,12 +120,25 @@ def _other(name: str) -> str:
     return names[0] if name == names[1] else names[1]
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        visit = next((visit for visit in site.of(Phase.TRAIN) if visit.drew), None)
+        if visit is None:
+            continue
+        alpha = "alpha" in f"{site.kind} {visit.function}".lower()
+        if visit.origin.last == "SELU" and not alpha and site.kind in ("Dropout", "dropout"):
+            yield Sight(site, "behind SELU alpha dropout keeps mean and variance, this does not")
+        elif alpha and visit.origin.last in ACTIVATION_KINDS - {"SELU"}:
+            yield Sight(site, f"alpha dropout is made for SELU, and stands behind {visit.origin.last}")
+
+
 RULE = Rule(
     code="DRP404",
     name="alpha-dropout-mismatch",
     message="dropout of a kind that does not fit the activation",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="swap Dropout and AlphaDropout",
     examples=(
         Example(

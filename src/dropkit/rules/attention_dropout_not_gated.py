@@ -28,7 +28,9 @@ from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.mode import called_under_mode, flags, follows_mode, is_flag, on_purpose, under_mode
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Form, Trace
+from dropkit.rules.active import active_in_eval
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _ARGUMENT = {name.rsplit(".", 1)[1]: argument for name, (_, argument) in ATTENTION.items()}
 _LAST = frozenset({*_ARGUMENT, *ATTENTION_BY_LAST_NAME, "multi_head_attention_forward"})
@@ -176,12 +178,17 @@ def _fix(module: Module, call: ast.Call, edit: Edit | None) -> Fix | None:
     return Fix("Drop only if self.training", (edit,))
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    return (Sight(site) for site in active_in_eval(trace) if site.form is Form.ATTENTION)
+
+
 RULE = Rule(
     code="DRP102",
     name="attention-dropout-not-gated",
     message="attention dropout does not follow model.eval()",
     severity=Severity.ERROR,
     find=find,
+    see=see,
     fix="pass `dropout_p=(p if self.training else 0.0)`, or `training=self.training`",
     fix_is_safe=True,
     examples=(

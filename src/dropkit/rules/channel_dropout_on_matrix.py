@@ -11,13 +11,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import ACTIVATIONS, CHANNEL_DROPOUTS, DROPOUT_MODULES
+from dropkit.catalog import ACTIVATIONS, CHANNEL_DROPOUTS, CHANNEL_KINDS, DROPOUT_MODULES
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.flow import beside, last_layer, layers, operation, origins, reads_after
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _FUNCTIONS = frozenset(f"torch.nn.functional.dropout{n}d" for n in (1, 2, 3))
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear", "torch.nn.Bilinear", "torch.nn.functional.linear"})
@@ -183,12 +184,26 @@ def _fix(module: Module, made: tuple[ast.Call, ...]) -> Fix | None:
     return Fix("Drop elements instead", tuple(edits), safe=False) if len(edits) == len(made) else None
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        visit = next((visit for visit in site.of(Phase.TRAIN) if visit.drew and visit.unit), None)
+        if visit is None or not any(name in CHANNEL_KINDS for name in (site.kind, visit.function)):
+            continue
+        rank, feature = len(visit.shape), visit.feature_dim
+        if feature is not None and visit.unit[feature] == 1 < visit.shape[feature]:
+            what = "samples" if rank == 2 else "time steps or positions"
+            yield Sight(site, f"whole {what} are dropped: the features are along dimension {feature}")
+        elif rank == 2:
+            yield Sight(site, "channel dropout on samples by features acts element by element")
+
+
 RULE = Rule(
     code="DRP402",
     name="channel-dropout-on-matrix",
     message="channel dropout where there are no channels",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="use `nn.Dropout`",
     examples=(
         Example(

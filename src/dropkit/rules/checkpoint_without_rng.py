@@ -16,7 +16,8 @@ from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _CHECKPOINTS = ("checkpoint", "checkpoint_sequential", "checkpoint_wrapper")
 # torch's layers that drop inside, by the argument that says how much, and the rate if it is left out.
@@ -162,12 +163,21 @@ def _is_zero(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and not value.value
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        first = [visit.keep for visit in site.of(Phase.TRAIN) if visit.keep is not None]
+        again = [visit.keep for visit in site.of(Phase.BACKWARD) if visit.keep is not None]
+        if again and not set(again) <= set(first):
+            yield Sight(site, "recomputed in backward with another mask: the gradients are wrong", Severity.ERROR)
+
+
 RULE = Rule(
     code="DRP305",
     name="checkpoint-without-rng",
     message="checkpointed dropout draws another mask in backward",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="pass `preserve_rng_state=True`",
     fix_is_safe=True,
     examples=(

@@ -19,7 +19,9 @@ from dropkit.facts.finding import Severity
 from dropkit.facts.flow import origins, readers
 from dropkit.facts.mode import is_flag, mentions_mode, on_purpose, under_mode
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Default, Example, Hit, Rule
+from dropkit.facts.trace import Form, Trace
+from dropkit.rules.active import active_in_eval, ignores_its_flag
+from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
 _DRAWS = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")
 _UNIFORM = ("torch.rand", "torch.rand_like")
@@ -186,6 +188,12 @@ def _last(call: ast.Call) -> str | None:
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in active_in_eval(trace):
+        if site.form is Form.MASK or (site.form is Form.REGISTERED and ignores_its_flag(site, by_hand=True)):
+            yield Sight(site)
+
+
 RULE = Rule(
     code="DRP108",
     name="custom-dropout-unguarded",
@@ -193,6 +201,7 @@ RULE = Rule(
     severity=Severity.WARNING,
     default=Default.PREVIEW,
     find=find,
+    see=see,
     examples=(
         Example(
             bad="""

@@ -13,7 +13,8 @@ from dropkit.facts.drops import calls_that_may_drop, dropped, kind, made_kind
 from dropkit.facts.edit import delete_statement, drop_argument, replace
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 
 def find(module: Module) -> Iterator[Hit]:
@@ -70,12 +71,23 @@ def _fix(edit: Edit | None) -> Fix | None:
     return Fix("Remove the second dropout", (edit,), safe=False) if edit is not None else None
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        lines = {visit.place for visit in site.of(Phase.TRAIN)}
+        for visit in site.of(Phase.TRAIN):
+            before = visit.follows
+            if visit.drew and before is not None and (before is not site or len(lines) > 1):
+                yield Sight(site, f"a second dropout on what {before.label} has just dropped from")
+                break
+
+
 RULE = Rule(
     code="DRP304",
     name="double-dropout",
     message="a second dropout on the value just dropped from",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="remove the second dropout",
     examples=(
         Example(

@@ -12,13 +12,14 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAX_KINDS
 from dropkit.facts.definitions import Class
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import beside, layers, operation, origins, reads_after
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 # Names of softmaxes that weigh something, and are not the end of a model: few for log_softmax, which weighs nothing.
 _ATTENTION = re.compile(r"att(?!r)|score|alpha|weight|align", re.IGNORECASE)
@@ -116,12 +117,21 @@ def _returned(module: Module, owner: Class, attribute: str | None) -> bool:
     return bool(calls) and all(_ends(module, call) for call in calls)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        for visit in site.of(Phase.TRAIN):
+            if visit.origin.last in SOFTMAX_KINDS and visit.before == ["output"]:
+                yield Sight(site)
+                break
+
+
 RULE = Rule(
     code="DRP403",
     name="dropout-after-softmax",
     message="dropout on the probabilities that a model returns",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     examples=(
         Example(
             bad="""

@@ -18,7 +18,8 @@ from dropkit.facts.finding import Question, Severity
 from dropkit.facts.module import Module
 from dropkit.facts.rates import default
 from dropkit.facts.reads import admitted, is_abstract, is_container, is_empty, is_plain, may_be_read, source
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _RATE = re.compile(r"(?:^|_)(?:\w*dropouts?|\w*drop|edrop|idrop|drop_?path|droprate)(?:_|$|\d)|dropout", re.IGNORECASE)
 # Choices, switches, and things that are dropped but are no units: `use_dropout`, `dropout_type`, `drop_last`.
@@ -149,12 +150,18 @@ def _message(text: str) -> str | None:
     return text if len(text) < 60 else None
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for name, attribute, value in trace.idle_rates:
+        yield Sight(name, f"holds {attribute}={value:g}, and nothing in it drops")
+
+
 RULE = Rule(
     code="DRP203",
     name="dropout-argument-ignored",
     message="dropout rate is taken but never applied",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     examples=(
         Example(
             bad="""
@@ -192,6 +199,7 @@ class Classifier(nn.Module):
 
 Classifier(8, dropout=0.3)(torch.randn(4, 8))
 """,
+            unseen="an argument that was not kept leaves no trace",
         ),
         Example(
             bad="""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import ACTIVATIONS, DROPOUT_MODULES, HOMOGENEOUS
+from dropkit.catalog import ACTIVATION_KINDS, ACTIVATIONS, DROPOUT_MODULES, HOMOGENEOUS, HOMOGENEOUS_KINDS
 from dropkit.facts.edit import replace
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.flow import beside
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Default, Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
 # The alpha kinds drop to the value that SELU saturates at, and keep mean and variance: they are made for another order.
 _DROPOUTS = DROPOUT_MODULES - {"torch.nn.AlphaDropout", "torch.nn.FeatureAlphaDropout"}
@@ -40,6 +41,14 @@ def _swap(module: Module, dropout: ast.Call, activation: ast.Call) -> Fix | None
     return Fix("Put dropout behind the activation", edits, safe=False)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        used = {name for visit in site.of(Phase.TRAIN) if visit.drew for name in visit.before}
+        crossed = sorted(used & (ACTIVATION_KINDS - HOMOGENEOUS_KINDS))
+        if crossed and "alpha" not in site.kind.lower():
+            yield Sight(site, f"before {crossed[0]}, which does not keep zero or scale")
+
+
 RULE = Rule(
     code="DRP408",
     name="dropout-before-activation",
@@ -47,6 +56,7 @@ RULE = Rule(
     severity=Severity.INFO,
     default=Default.OFF,
     find=find,
+    see=see,
     fix="put dropout behind the activation",
     examples=(
         Example(

@@ -20,7 +20,8 @@ from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import beside, operation, origins
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Default, Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
 _PUBLISHED = re.compile(r"wide|wrn|conve|gan|discriminator", re.IGNORECASE)
 _NAMED = re.compile(r"norm|bn|^b\d", re.IGNORECASE)
@@ -57,6 +58,15 @@ def _dropped_input(module: Module, call: ast.Call) -> Iterator[ast.expr]:
             yield origin
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        for visit in site.of(Phase.TRAIN):
+            if visit.drew and any(one.startswith("BatchNorm") for one in visit.before):
+                shift = f": it learns {visit.variance:.2f} times the variance of evaluation" if visit.variance else ""
+                yield Sight(site, f"before batch norm{shift}")
+                break
+
+
 RULE = Rule(
     code="DRP407",
     name="dropout-before-batchnorm",
@@ -64,6 +74,7 @@ RULE = Rule(
     severity=Severity.INFO,
     default=Default.OFF,
     find=find,
+    see=see,
     examples=(
         Example(
             bad="""

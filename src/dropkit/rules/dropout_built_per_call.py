@@ -19,7 +19,9 @@ from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Form, Trace
+from dropkit.rules.active import active_in_eval
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _LAST = sorted(name.rsplit(".", 1)[1] for name in DROPOUT_MODULES)
 _FUNCTION = {f"torch.nn.{known.module}": name for name, known in FUNCTIONALS.items() if name.startswith("torch.nn.")}
@@ -134,12 +136,17 @@ def _functional(module: Module, node: ast.AST) -> str | None:
     return next((found[origin] for origin in rest if origin in found), None)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    return (Sight(site) for site in active_in_eval(trace) if site.form is Form.PER_CALL)
+
+
 RULE = Rule(
     code="DRP103",
     name="dropout-built-per-call",
     message="a layer built in the call is always in training mode",
     severity=Severity.ERROR,
     find=find,
+    see=see,
     fix="call `F.dropout(x, p, training=self.training)`, where the layer is called at once",
     fix_is_safe=True,
     examples=(

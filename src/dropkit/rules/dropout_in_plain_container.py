@@ -19,8 +19,10 @@ from dropkit.facts.edit import replace, spell
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.module import Module
+from dropkit.facts.trace import Form, Trace
 from dropkit.facts.trial import is_trial
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.rules.active import active_in_eval
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _HAVE_MODES = DROPOUT_MODULES | BATCH_NORMS | FUNCTIONALS.keys() | {
     "torch.nn.TransformerEncoderLayer", "torch.nn.TransformerDecoderLayer", "torch.nn.Transformer",
@@ -248,12 +250,19 @@ def _fix(module: Module, values: list[ast.expr], all_are_modules: bool) -> Fix |
     return Fix("Use nn.ModuleList", (edit,), safe=False)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in active_in_eval(trace):
+        if site.form is Form.UNREGISTERED:
+            yield Sight(site, "not registered in the model: model.eval() does not reach it")
+
+
 RULE = Rule(
     code="DRP105",
     name="dropout-in-plain-container",
     message="model.eval() does not reach layers in a plain container",
     severity=Severity.ERROR,
     find=find,
+    see=see,
     fix="use `nn.ModuleList`",
     examples=(
         Example(

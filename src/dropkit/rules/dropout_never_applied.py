@@ -20,7 +20,8 @@ from dropkit.facts.finding import Fix, Question, Severity
 from dropkit.facts.module import Module
 from dropkit.facts.rates import default
 from dropkit.facts.reads import admitted, is_abstract, is_container, is_plain, leans_on_base, may_be_read
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 # By convention of all libraries: `Dropout2d`, `VariationalDropout`, `DropPath`, `StochasticDepth`.
 _LAYER = re.compile(r"^(?:[A-Z]\w*)?(?:Dropout\w*|DropOut\w*|DropPath|DropBlock\w*|StochasticDepth|DropConnect)$")
@@ -169,12 +170,19 @@ def _hit(module: Module, owner: Class, attribute: str, writes: list[Write]) -> H
     return Hit(writes[0].statement, message, fix, unless=Question(owner.name, attribute))
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        if not site.reached and not site.carries_rate and site.p and not trace.stopped:
+            yield Sight(site, "dropout layer that this run never reached")
+
+
 RULE = Rule(
     code="DRP202",
     name="dropout-never-applied",
     message="dropout layer is built but never applied",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="delete the layer that is not applied",
     examples=(
         Example(

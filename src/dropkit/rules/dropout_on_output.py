@@ -20,7 +20,8 @@ from dropkit.facts.finding import Severity
 from dropkit.facts.flow import beside, operation, origins, readers
 from dropkit.facts.mode import on_purpose
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Default, Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
 _F = "torch.nn.functional."
 _DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
@@ -157,6 +158,14 @@ def _is_other(module: Module, call: ast.Call) -> bool:
     return bool(by_design) or any(_OTHER.search(name) for name in names)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        for visit in site.of(Phase.TRAIN):
+            if visit.drew and visit.before == ["output"] and visit.origin.last == visit.origin.layer == "Linear":
+                yield Sight(site)
+                break
+
+
 RULE = Rule(
     code="DRP406",
     name="dropout-on-output",
@@ -164,6 +173,7 @@ RULE = Rule(
     severity=Severity.WARNING,
     default=Default.PREVIEW,
     find=find,
+    see=see,
     examples=(
         Example(
             bad="""

@@ -18,8 +18,9 @@ from dropkit.facts.expressions import argument, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.flow import layers
 from dropkit.facts.module import Module
+from dropkit.facts.trace import Phase, Trace
 from dropkit.facts.trial import is_trial
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 
 def find(module: Module) -> Iterator[Hit]:
@@ -96,12 +97,20 @@ def _inside(node: ast.expr, loop: ast.For | ast.AsyncFor | ast.While) -> bool:
     return loop.lineno <= node.lineno <= (loop.end_lineno or 0)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        visits = [visit for visit in site.of(Phase.TRAIN) if visit.drew and not visit.inplace]
+        if visits and not any(visit.used for visit in visits) and not trace.stopped:
+            yield Sight(site)
+
+
 RULE = Rule(
     code="DRP201",
     name="dropout-result-discarded",
     message="the result of dropout is thrown away: nothing is dropped",
     severity=Severity.ERROR,
     find=find,
+    see=see,
     fix="assign the result: `x = F.dropout(x, ...)`",
     fix_is_safe=True,
     examples=(

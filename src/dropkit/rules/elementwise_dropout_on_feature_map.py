@@ -16,7 +16,8 @@ from dropkit.facts.expressions import argument
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import beside, operation, origins
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Default, Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
 _CONVOLUTIONS = frozenset(
     "torch.nn." + name
@@ -65,6 +66,15 @@ def _is_one(size: ast.expr) -> bool:
     return isinstance(size, ast.Constant) and size.value == 1
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        for visit in site.of(Phase.TRAIN):
+            elementwise = visit.drew and visit.unit == visit.shape and len(visit.shape) >= 4
+            if elementwise and visit.origin.layer.startswith("Conv"):
+                yield Sight(site)
+                break
+
+
 RULE = Rule(
     code="DRP409",
     name="elementwise-dropout-on-feature-map",
@@ -72,6 +82,7 @@ RULE = Rule(
     severity=Severity.INFO,
     default=Default.OFF,
     find=find,
+    see=see,
     examples=(
         Example(
             bad="""

@@ -234,6 +234,7 @@ model.eval()
 with torch.no_grad():
     accuracy = (model(x).argmax(1) == y).float().mean()
 """,
+            unseen="the mode is right or wrong in the loop around the model, which is not run",
         ),
     ),
 )

@@ -20,7 +20,9 @@ from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Form, Trace
+from dropkit.rules.active import active_in_eval, ignores_its_flag
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _TITLE = "Pass training=self.training"
 
@@ -154,12 +156,19 @@ def _fix(module: Module, call: ast.Call, flag: ast.expr | None) -> Fix | None:
     return Fix(_TITLE, (edit,)) if edit is not None else None
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in active_in_eval(trace):
+        if site.form is Form.FUNCTION or (site.form is Form.REGISTERED and ignores_its_flag(site, by_hand=False)):
+            yield Sight(site)
+
+
 RULE = Rule(
     code="DRP101",
     name="functional-dropout-ignores-mode",
     message="functional dropout does not follow model.eval()",
     severity=Severity.ERROR,
     find=find,
+    see=see,
     fix="pass `training=self.training`",
     fix_is_safe=True,
     examples=(

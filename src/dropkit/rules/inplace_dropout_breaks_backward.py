@@ -12,13 +12,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, NEEDS_ITS_OUTPUT
 from dropkit.facts.edit import drop_argument
 from dropkit.facts.expressions import argument
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.flow import Operation, beside, last_layer, layers, operation, origins, reaching, reads_after
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _TITLE = "Leave inplace=True out"
 # AlphaDropout makes a new tensor before it writes.
@@ -214,12 +215,23 @@ def _fix(module: Module, dropouts: tuple[ast.Call, ...]) -> Fix | None:
     return Fix(_TITLE, known) if len(known) == len(edits) else None
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        made = {visit.origin.last for visit in site.of(Phase.TRAIN) if visit.inplace and visit.drew}
+        needed = sorted(made & NEEDS_ITS_OUTPUT)
+        if needed and trace.backward_error is not None:
+            yield Sight(site, f"in place on the output of {needed[0]}, which backward needs")
+        elif "input" in made:
+            yield Sight(site, "in place on the model's input: the caller's tensor is changed", Severity.WARNING)
+
+
 RULE = Rule(
     code="DRP401",
     name="inplace-dropout-breaks-backward",
     message="in-place dropout on a tensor that backward needs",
     severity=Severity.ERROR,
     find=find,
+    see=see,
     fix="leave `inplace=True` out",
     fix_is_safe=True,
     examples=(

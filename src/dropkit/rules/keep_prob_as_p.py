@@ -19,16 +19,19 @@ from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.module import Module
 from dropkit.facts.rates import default, rates
+from dropkit.facts.trace import Phase, Trace
 from dropkit.facts.trial import is_trial
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _KEEP = re.compile(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
 _DROP = re.compile(r"drop", re.IGNORECASE)
+# A rate from here on is worth a look.
+_HIGH = 0.9
 
 
 def find(module: Module) -> Iterator[Hit]:
     for call, rate in rates(module):
-        if isinstance(rate, ast.Constant) and isinstance(rate.value, float) and 0.9 <= rate.value < 1:
+        if isinstance(rate, ast.Constant) and isinstance(rate.value, float) and _HIGH <= rate.value < 1:
             if not is_trial(module, call):
                 message = f"a rate of {rate.value:g} drops nearly everything: is it what to keep?"
                 yield Hit(rate, message, severity=Severity.INFO)
@@ -97,12 +100,19 @@ def _option(module: Module, name: str) -> Iterator[ast.expr | None]:
             yield argument(call, None, "default")
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        if site.p is not None and not isinstance(site.p, bool) and _HIGH <= site.p < 1 and site.drew(Phase.TRAIN):
+            yield Sight(site, f"drops {site.p:.0%}: is this the probability to keep?", Severity.INFO)
+
+
 RULE = Rule(
     code="DRP302",
     name="keep-prob-as-p",
     message="a probability to keep is given as the one to drop",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="pass `1 - keep_prob`",
     examples=(
         Example(

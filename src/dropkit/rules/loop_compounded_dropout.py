@@ -15,7 +15,8 @@ from dropkit.facts.drops import calls_that_may_drop, dropped, kind, looks_like_d
 from dropkit.facts.finding import Severity
 from dropkit.facts.mode import on_purpose
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
@@ -94,12 +95,21 @@ def _changes(module: Module, node: ast.Name) -> bool:
     return isinstance(above, ast.Attribute) and above.attr.endswith("_")
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        again = [visit for visit in site.of(Phase.TRAIN) if visit.drew and visit.follows is site]
+        lines = {visit.place for visit in site.of(Phase.TRAIN)}
+        if again and len(lines) == 1:
+            yield Sight(site, f"drops {len(again) + 1} times from its own result")
+
+
 RULE = Rule(
     code="DRP303",
     name="loop-compounded-dropout",
     message="every round of the loop drops from the last one's result",
     severity=Severity.ERROR,
     find=find,
+    see=see,
     examples=(
         Example(
             bad="""

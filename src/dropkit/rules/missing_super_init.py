@@ -204,6 +204,7 @@ try:
 except AttributeError as error:
     print(error)
 ''',
+            unseen="the model cannot be built",
         ),
     ),
 )

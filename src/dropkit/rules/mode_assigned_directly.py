@@ -20,7 +20,8 @@ from dropkit.facts.edit import replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 # What whole models are called, with or without a word before or behind: `model_ema`, `netG`, `self.text_encoder`.
 _MODEL = re.compile(
@@ -165,12 +166,19 @@ def _fix(module: Module, statement: ast.stmt, text: str) -> Fix:
     return Fix(f"Call {text}", (replace(module, statement, text),))
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for name in trace.mixed[:1]:
+        more = f" (and {len(trace.mixed) - 1} more)" if len(trace.mixed) > 1 else ""
+        yield Sight(name, f"found in training mode{more}, its model in evaluation mode: call train() or eval()")
+
+
 RULE = Rule(
     code="DRP106",
     name="mode-assigned-directly",
     message="layers inside keep their mode: call train() or eval()",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="call `model.eval()` or `model.train()`",
     fix_is_safe=True,
     examples=(
@@ -209,6 +217,7 @@ model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
 model.eval()
 model(torch.randn(4, 8))
 """,
+            unseen="a method that was not called changes nothing that could be seen",
         ),
     ),
 )

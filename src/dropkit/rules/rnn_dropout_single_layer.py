@@ -16,7 +16,8 @@ from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.flow import reaching
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Trace
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _NUM_LAYERS, _DROPOUT = 2, 5
 # What chooses between rates: it asks for the number of layers, or for something else that is not known here.
@@ -76,12 +77,17 @@ def _leave_out(module: Module, call: ast.Call, dropout: ast.expr) -> Edit | None
     return replace(module, dropout, "0.0")
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    return (Sight(site) for site in trace.sites if site.layers == 1 and site.p)
+
+
 RULE = Rule(
     code="DRP204",
     name="rnn-dropout-single-layer",
     message="dropout between layers, and there is one layer only",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="leave `dropout` out",
     examples=(
         Example(

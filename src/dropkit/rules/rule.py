@@ -1,4 +1,4 @@
-"""What a rule is: one misuse, how to see it in source, and examples that are its tests and its page."""
+"""What a rule is: one misuse, how to see it in source and in a run, and examples that are its tests and its page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from enum import Enum
 
 from dropkit.facts.finding import Finding, Fix, Question, Severity
 from dropkit.facts.module import Module
+from dropkit.facts.trace import Site, Trace
 
 
 class Default(str, Enum):
@@ -34,26 +35,38 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """What a rule saw in a run: the site or the module that is wrong, and what differs from the rule's own words."""
+
+    at: Site | str
+    message: str | None = None
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A program that runs and holds the misuse, each wrong line ending in `# <code>`; and the same, mended.
 
-    Where the rule has a fix, applying it to `bad` gives `good`, to the letter.
+    Where the rule has a fix, applying it to `bad` gives `good`, to the letter. `unseen` says why a run of the
+    model does not show the misuse, where it does not.
     """
 
     bad: str
     good: str
+    unseen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One misuse. `find` sees it in a file; the docstring of its file says what happens and why."""
+    """One misuse. `find` sees it in a file, `see` in a run; the docstring of its file says what happens and why."""
 
     code: str
     name: str
     message: str
     severity: Severity
-    find: Callable[[Module], Iterator[Hit]]
     examples: tuple[Example, ...]
+    find: Callable[[Module], Iterator[Hit]] | None = None
+    see: Callable[[Trace], Iterator[Sight]] | None = None
     default: Default = Default.ON
     # What --fix, or --fix --unsafe-fixes, does; empty where there is no fix.
     fix: str = ""
@@ -62,11 +75,12 @@ class Rule:
     @property
     def explanation(self) -> str:
         """The docstring of the rule's file."""
-        return inspect.cleandoc(sys.modules[self.find.__module__].__doc__ or "")
+        detector = self.find or self.see
+        return inspect.cleandoc(sys.modules[detector.__module__].__doc__ or "") if detector is not None else ""
 
     def findings(self, module: Module) -> Iterator[Finding]:
         """What the rule finds in `module`."""
-        for hit in self.find(module):
+        for hit in self.find(module) if self.find is not None else ():
             yield Finding(
                 code=self.code,
                 message=hit.message or self.message,

@@ -20,7 +20,9 @@ from dropkit.facts.edit import insert_after, insert_before, replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.module import Module
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.facts.trace import Form, Trace
+from dropkit.rules.active import active_in_eval
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _MODE = re.compile(r"mode|train|^is_|^flag$|eval", re.IGNORECASE)
 _WALKS = frozenset({"children", "modules", "named_children", "named_modules", "_modules", "apply"})
@@ -191,12 +193,21 @@ def _fix(module: Module, node: ast.FunctionDef, empty: Sequence[ast.AST], silent
     return Fix(f"Call super().{node.name}" if passes_on else "Return self", tuple(known), safe=not passes_on)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for switch in trace.switches:
+        yield Sight(switch.name, f"{switch.kind}: {switch.fault}")
+    for site in active_in_eval(trace):
+        if site.form is Form.REGISTERED and site.flag_in_eval:
+            yield Sight(site, "in training mode after model.eval()", Severity.ERROR)
+
+
 RULE = Rule(
     code="DRP104",
     name="train-override-breaks-contract",
     message="train() does not keep Module.train's contract",
     severity=Severity.WARNING,
     find=find,
+    see=see,
     fix="add `return self`; with unsafe fixes, call `super().train(mode)`",
     fix_is_safe=True,
     examples=(

@@ -18,8 +18,9 @@ from dropkit.facts.expressions import argument, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.module import Module
 from dropkit.facts.rates import default, rates
+from dropkit.facts.trace import Phase, Trace
 from dropkit.facts.trial import is_trial
-from dropkit.rules.rule import Example, Hit, Rule
+from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _FLAGS = frozenset({"training", "is_training", "is_train"})
 
@@ -110,12 +111,25 @@ def _fix(module: Module, call: ast.Call, rate: ast.expr) -> Fix | None:
     return Fix("Pass the flag as training=", (edit,), changes_training=True)
 
 
+def see(trace: Trace) -> Iterator[Sight]:
+    for site in trace.sites:
+        rates = [site.p, *(visit.p for visit in site.visits)]
+        if any(isinstance(rate, bool) for rate in rates):
+            yield Sight(site, "a flag is given as the rate: True drops everything")
+        elif any(rate is not None and not 0 <= rate <= 1 for rate in rates):
+            rate = next(rate for rate in rates if rate is not None and not 0 <= rate <= 1)
+            yield Sight(site, f"the rate must be between 0 and 1, got {rate:g}")
+        elif any(visit.p == 1 and visit.training is not False for visit in site.of(Phase.TRAIN)):
+            yield Sight(site, "the rate is 1: nothing is kept", Severity.WARNING)
+
+
 RULE = Rule(
     code="DRP301",
     name="training-flag-as-rate",
     message="what is given as the rate is no probability",
     severity=Severity.ERROR,
     find=find,
+    see=see,
     fix="pass the flag as `training=self.training`",
     fix_is_safe=True,
     examples=(

@@ -1,0 +1,87 @@
+"""The functions that drop, as a program calls them: from the catalog of names to the objects that torch passes around."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional
+
+import dropkit.functional
+from dropkit.catalog import ATTENTION, FUNCTIONALS, MULTI_HEAD, MULTI_HEAD_P, MULTI_HEAD_TRAINING
+from dropkit.facts.trace import Form
+
+# (place, name) of an argument; a place of None means by name alone.
+_Where = tuple["int | None", str]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that drops: what a trace calls it, and where its arguments stand."""
+
+    name: str
+    form: Form
+    p: _Where
+    p_default: float
+    training: _Where | None
+    training_default: bool | None
+    inplace: _Where | None
+
+    def reads(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float | bool | None, bool | None, bool]:
+        """p, training and inplace of a call."""
+        p = _argument(self.p, args, kwargs, self.p_default)
+        training = self.training and _argument(self.training, args, kwargs, self.training_default)
+        inplace = self.name.endswith("_") or (self.inplace and _argument(self.inplace, args, kwargs, False))
+        if isinstance(p, torch.Tensor):
+            p = float(p)
+        return p, None if training is None else bool(training), bool(inplace)
+
+
+def _argument(where: _Where, args: Sequence[Any], kwargs: Mapping[str, Any], default: Any) -> Any:
+    place, name = where
+    if place is not None and place < len(args):
+        return args[place]
+    return kwargs.get(name, default)
+
+
+@lru_cache(maxsize=1)
+def known() -> dict[Any, Function]:
+    """Every function of the catalog that can be had here, ours, and torch's operators of the same names."""
+    found: dict[Any, Function] = {}
+    for name, one in FUNCTIONALS.items():
+        function = Function(
+            name.rpartition(".")[2], Form.FUNCTION, (one.p, one.p_name), 0.5,
+            (one.training, one.training_name), one.training_default,
+            None if one.inplace is None else (one.inplace, "inplace"),
+        )  # fmt: skip
+        _add(found, function, name, f"dropkit.functional.{function.name}")
+        if name.startswith("torch.") and name.count(".") == 1:
+            _add(found, function, f"torch._C._VariableFunctions.{function.name}")
+            _add(found, function, f"torch.ops.aten.{function.name}.default")
+            inplace = Function(
+                f"{function.name}_", Form.FUNCTION, function.p, 0.5, function.training, None, None
+            )
+            _add(found, inplace, f"{name}_", f"torch.ops.aten.{function.name}_.default")
+    for name, p in ATTENTION.items():
+        _add(found, Function(name.rpartition(".")[2], Form.ATTENTION, p, 0.0, None, None, None), name)
+    multi_head = Function(
+        "multi_head_attention_forward", Form.ATTENTION, (MULTI_HEAD_P, "dropout_p"), 0.0,
+        (MULTI_HEAD_TRAINING, "training"), True, None,
+    )  # fmt: skip
+    _add(found, multi_head, MULTI_HEAD)
+    return found
+
+
+def _add(found: dict[Any, Function], function: Function, *names: str) -> None:
+    for name in names:
+        thing: Any = sys.modules.get(name.partition(".")[0])
+        for part in name.split(".")[1:]:
+            thing = getattr(thing, part, None)
+        if thing is not None:
+            found.setdefault(thing, function)
+
+

@@ -1,0 +1,62 @@
+"""Masks, once they are seen: which units share a coin, how many dropped, and the first coins to know them again by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log2
+
+import torch
+from torch import Tensor
+
+from dropkit.facts.trace import Visit
+
+_FIRST = 4096
+# Bits of chance that the first coins must have, for two masks not to be equal by accident.
+_ENOUGH = 64.0
+
+
+def measure(visit: Visit, keep: Tensor, input_shape: Sequence[int]) -> None:
+    """Add a mask that broadcasts with an input to what `visit` counts; zero or false is dropped."""
+    coins = keep.numel()
+    if coins == 0:
+        return
+    dropped = coins - int(torch.count_nonzero(keep))
+    elements = _size(input_shape)
+    unit = (1,) * (len(input_shape) - keep.dim()) + tuple(keep.shape)
+    shape, unit = _as_given(visit.shape, tuple(input_shape), unit)
+    if not visit.coins:
+        visit.shape, visit.unit = shape, unit
+        visit.keep = _first(keep, dropped / coins)
+    visit.dropped = (visit.dropped or 0) + dropped
+    visit.coins += coins
+    visit.elements += dropped * elements // coins
+
+
+def shared(keep: Tensor, steps: Sequence[int] | None) -> Tensor:
+    """One element for each coin of a mask that has one for each element, where `steps` is 0 on shared dimensions."""
+    for dim, step in enumerate(steps or ()):
+        if step == 0:
+            keep = keep.narrow(dim, 0, 1)
+    return keep
+
+
+def _as_given(
+    given: tuple[int, ...], shape: tuple[int, ...], unit: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same without a first dimension that the function itself had added."""
+    if len(shape) == len(given) + 1 and shape == (1, *given):
+        return given, unit[1:]
+    return shape, unit
+
+
+def _first(keep: Tensor, rate: float) -> bytes | None:
+    first = (keep.reshape(-1)[:_FIRST] != 0).to(torch.uint8)
+    entropy = 0.0 if rate in (0.0, 1.0) else -rate * log2(rate) - (1 - rate) * log2(1 - rate)
+    return bytes(first.tolist()) if first.numel() * entropy >= _ENOUGH else None
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for one in shape:
+        size *= one
+    return size

@@ -1,0 +1,128 @@
+"""What torch's operators are to an audit: their names among layers, what they write, which of them draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Operators by what torch.nn calls the same; the others keep their own name.
+_LAYERS = {
+    "addmm": "Linear", "mm": "Linear", "linear": "Linear", "bmm": "matmul", "baddbmm": "matmul",
+    "convolution": "Conv", "_convolution": "Conv", "mkldnn_convolution": "Conv", "cudnn_convolution": "Conv",
+    "relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "ELU",
+    "leaky_relu": "LeakyReLU", "softplus": "Softplus", "mish": "Mish", "hardtanh": "Hardtanh", "hardswish": "Hardswish",
+    "hardsigmoid": "Hardsigmoid", "_prelu_kernel": "PReLU", "rrelu_with_noise": "RReLU", "log_sigmoid": "LogSigmoid",
+    "log_sigmoid_forward": "LogSigmoid", "softshrink": "Softshrink",
+    "native_layer_norm": "LayerNorm", "native_group_norm": "GroupNorm", "_fused_rms_norm": "RMSNorm",
+    "native_batch_norm": "BatchNorm", "_native_batch_norm_legit": "BatchNorm", "cudnn_batch_norm": "BatchNorm",
+    "_batch_norm_with_update": "BatchNorm", "_batch_norm_no_update": "BatchNorm",
+    "_softmax": "Softmax", "_safe_softmax": "Softmax", "_log_softmax": "LogSoftmax", "embedding": "Embedding",
+    "_embedding_bag": "EmbeddingBag", "mkldnn_rnn_layer": "LSTM",
+}  # fmt: skip
+# Their feature dimension, from the end or from the front.
+_FEATURES = {"Linear": -1, "LayerNorm": -1, "RMSNorm": -1, "Embedding": -1, "LSTM": -1}
+_FEATURES |= dict.fromkeys(("Conv", "BatchNorm", "GroupNorm"), 1)
+# Same shape, one element from one: what stands before them still made what comes out.
+_ELEMENTWISE = frozenset(
+    {"ReLU", "GELU", "SiLU", "Sigmoid", "Tanh", "ELU", "SELU", "LeakyReLU", "Softplus", "Mish", "Hardtanh", "ReLU6",
+     "Hardswish", "Hardsigmoid", "PReLU", "RReLU", "LogSigmoid", "Softshrink", "Softmax", "LogSoftmax", "BatchNorm",
+     "GroupNorm", "LayerNorm", "RMSNorm", "add", "sub", "mul", "div"}
+)  # fmt: skip
+# The same values in other memory.
+_COPIES = frozenset({"clone", "contiguous", "_to_copy", "copy", "lift_fresh", "lift_fresh_copy", "constant_pad_nd"})
+_COMPARE = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "floor", "ceil", "round", "bernoulli", "logical_not", "trunc"})
+_POOLS = ("pool", "convolution")
+# Where a mask meets what it masks.
+_APPLY = frozenset({"mul", "where", "masked_fill", "div"})
+_SELU_SCALE = 1.0507
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One overload, as far as an audit cares."""
+
+    name: str
+    layer: str
+    draws: bool
+    copies: bool
+    compares: bool
+    pools: bool
+    applies: bool
+    written: tuple[tuple[int, str], ...]
+    rate: int | None
+
+    @property
+    def elementwise(self) -> bool:
+        return self.layer in _ELEMENTWISE
+
+    def label(self, args: Sequence[Any], output: Any) -> str:
+        """The layer, told apart by its arguments where torch has several under one operator."""
+        if self.layer == "ELU" and len(args) > 2 and abs(float(args[2]) - _SELU_SCALE) < 0.01:
+            return "SELU"
+        if self.layer == "Hardtanh" and tuple(args[1:3]) == (0.0, 6.0):
+            return "ReLU6"
+        if self.layer in ("Conv", "BatchNorm") and isinstance(output, Tensor):
+            return f"{self.layer}{min(max(output.dim() - 2, 1), 3)}d"
+        return self.layer
+
+    def feature_stride(self, output: Tensor) -> int | None:
+        """How far apart in memory neighbouring features lie in what this layer makes; None if it has none."""
+        dim = _FEATURES.get(self.layer)
+        if dim is None or output.dim() < 2:
+            return None
+        return output.stride(dim)
+
+    def drops_at(self, args: Sequence[Any], kwargs: dict[str, Any]) -> float:
+        """The rate of a fused operator that takes one; 0 of any other."""
+        if self.rate is None:
+            return 0.0
+        value = args[self.rate] if self.rate < len(args) else kwargs.get("dropout_p", kwargs.get("dropout", 0.0))
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+@lru_cache(maxsize=4096)
+def describe(overload: Any) -> Operator:
+    """What there is to know of an operator before it is called."""
+    schema = overload._schema
+    base = schema.name.rpartition("::")[2]
+    name = base[:-1] if base.endswith("_") and not base.endswith("__") else base
+    arguments: list[Any] = schema.arguments
+    written = tuple(
+        (index, one.name)
+        for index, one in enumerate(arguments)
+        if one.alias_info is not None and one.alias_info.is_write
+    )
+    rate = next((i for i, one in enumerate(arguments) if one.name in ("dropout_p", "dropout")), None)
+    return Operator(
+        name=name,
+        layer=_LAYERS.get(name, name),
+        draws=torch.Tag.nondeterministic_seeded in overload.tags,
+        copies=name in _COPIES,
+        compares=name in _COMPARE,
+        pools=any(word in name for word in _POOLS),
+        applies=name in _APPLY,
+        written=written,
+        rate=rate,
+    )
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors among arguments, in lists of arguments too."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:  # pyright: ignore[reportUnknownVariableType]
+            yield from tensors(one)
+
+
+def storage(tensor: Tensor) -> int | None:
+    """What identifies the memory of a tensor and of all its views; None where a subclass has no memory of its own."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):
+        return None

@@ -1,0 +1,489 @@
+"""Watching a model run: its modules by hooks, the functions it calls and the operators below them by modes of torch.
+
+Hooks and the function mode say who drops and what was asked for; the dispatch mode sees every operator, from Python,
+C++ and TorchScript alike, and so whatever draws, with the mask that comes of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dropkit.auditor import masks
+from dropkit.auditor.functions import Function, known
+from dropkit.auditor.ledger import Ledger, Made, Mask
+from dropkit.auditor.operators import Operator, describe, tensors
+from dropkit.auditor.places import here
+from dropkit.auditor.tree import Held, drops, holds_rate, rate_of
+from dropkit.auditor.untouched import Untouched
+from dropkit.facts.trace import Draw, Form, Origin, Phase, Place, Site, Visit
+
+_OURS = frozenset({"drop_v1", "drop_at_v1"})
+
+
+@dataclass(slots=True)
+class _Scope:
+    """A module or a function that is running; `visit` if it is one that drops."""
+
+    name: str
+    kind: str
+    visit: Visit | None = None
+    site: Site | None = None
+    input: Tensor | None = None
+
+
+class Recorder:
+    """Everything seen of a model's dropout, in one or several runs."""
+
+    def __init__(self, held: Mapping[int, Held], state: Untouched) -> None:
+        self.sites: list[Site] = []
+        self.draws: list[Draw] = []
+        self.seconds = 0.0
+        self.phase = Phase.TRAIN
+        self._held = held
+        self._state = state
+        self._ledger = Ledger()
+        self._scopes: list[_Scope] = []
+        self._by_key: dict[Any, Site] = {}
+        self._born: list[tuple[Site, weakref.ref[nn.Module]]] = []
+        # The last input that was dropped from, for batch normalization to compare with.
+        self._last: tuple[Visit, Tensor] | None = None
+        self._synchronize = torch.cuda.synchronize if torch.cuda.is_initialized() else None
+
+    @contextmanager
+    def watch(self, phase: Phase) -> Generator[None]:
+        """See what runs in this thread, and in those that run its backward pass, for the length of a `with` block."""
+        self.phase = phase
+        self._scopes.clear()
+        functions = _Functions(self)
+        with ExitStack() as stack:
+            before = register_module_forward_pre_hook(self._in_thread(self._enter))
+            stack.callback(before.remove)
+            after = register_module_forward_hook(self._in_thread(self._leave), always_call=True)
+            stack.callback(after.remove)
+            stack.enter_context(functions)
+            stack.enter_context(_Operators(self))
+            try:
+                yield
+            finally:
+                self._last = None
+        self._finish()
+
+    def begin(self, inputs: Any) -> None:
+        """These tensors are the caller's."""
+        for tensor in inputs:
+            self._ledger.note(tensor, Made(Origin()))
+
+    def end(self, outputs: Any) -> None:
+        """These tensors are what the model returned; what is still held of the masks is held for backward."""
+        for tensor in outputs:
+            self._use(tensor, "output")
+        for mask in self._ledger.masks():
+            if mask.visit is not None and not mask.memory.expired():
+                mask.visit.kept_bytes += mask.bytes
+
+    # Modules
+
+    def _in_thread(self, hook: Callable[..., None]) -> Callable[..., None]:
+        thread = threading.get_ident()
+
+        def guarded(module: nn.Module, *rest: Any) -> None:
+            if threading.get_ident() == thread or self.phase is Phase.BACKWARD:
+                hook(module, *rest)
+
+        return guarded
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        held = self._held.get(id(module))
+        owner = self._scopes[-1].name if self._scopes else ""
+        kind = type(module).__name__
+        name = held.name if held is not None else f"{owner}.{kind}" if owner else kind
+        scope = _Scope(name, kind, input=next(tensors(args), None))
+        if self._open() is None and (drops(module) or holds_rate(module)):
+            scope.site = self._module_site(module, held, name, owner)
+            scope.visit = self._visit(scope.site, rate_of(module), module.training, scope.input)
+            scope.visit.inplace = bool(getattr(module, "inplace", False))
+        self._scopes.append(scope)
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        scope = self._scopes.pop() if self._scopes else None
+        made = next(tensors(output), None)
+        if scope is None or made is None:
+            return
+        if scope.visit is not None and not holds_rate(module):
+            self._passed(scope, made)
+        elif isinstance(module, nn.RNNBase):
+            self._ledger.note(made, Made(Origin(scope.kind, scope.kind), made.stride(-1)))
+
+    def _module_site(self, module: nn.Module, held: Held | None, name: str, owner: str) -> Site:
+        place = here()
+        key = id(module) if held is not None else (owner, type(module), place)
+        site = self._by_key.get(key)
+        if site is None:
+            form = Form.REGISTERED if held is not None and held.registered else Form.UNREGISTERED
+            site = self._add(key, Site(name, type(module).__name__, form, place, self._owners(), rate_of(module)))
+            if isinstance(module, nn.RNNBase):
+                site.layers = module.num_layers
+        if held is None:
+            self._born.append((site, weakref.ref(module)))
+        return site
+
+    def _finish(self) -> None:
+        """A module that did not outlive the run was made in it."""
+        for site, module in self._born:
+            if module() is None:
+                site.form = Form.PER_CALL
+
+    # Functions
+
+    def call(self, function: Function, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run a function that drops, as a site of its own or as part of the module that calls it."""
+        p, training, inplace = function.reads(args, kwargs)
+        scope = self._open()
+        if scope is not None and scope.visit is not None:
+            if scope.visit.function is None:
+                scope.visit.function, scope.visit.inplace = function.name, inplace
+                if p is not None:
+                    scope.visit.p = p
+            return func(*args, **kwargs)
+        input = next(tensors([*args, *kwargs.values()]), None)
+        owner = self._scopes[-1].name if self._scopes else ""
+        place = here()
+        key = owner, function.name, place
+        site = self._by_key.get(key)
+        if site is None:
+            site = self._add(key, Site(owner, function.name, function.form, place, self._owners()))
+        visit = self._visit(site, p, training, input)
+        visit.function, visit.inplace = function.name, inplace
+        if site.p is None or (not site.p and p):
+            site.p = p
+        self._scopes.append(_Scope(owner, function.name, visit, site, input))
+        try:
+            output = func(*args, **kwargs)
+        finally:
+            scope = self._scopes.pop()
+        made = next(tensors(output), None)
+        if made is not None and function.form is Form.FUNCTION:
+            self._passed(scope, made)
+        return output
+
+    def _passed(self, scope: _Scope, output: Tensor) -> None:
+        """A visit that dropped nothing: what went in came out."""
+        if scope.visit is None or scope.site is None or scope.visit.drew or scope.input is None:
+            return
+        made = self._ledger.made(scope.input)
+        if made is not None:
+            scope.visit.origin = made.origin
+            self._ledger.note(output, Made(made.origin, made.feature_stride, (scope.visit, scope.site)))
+
+    # Operators
+
+    def about_to_run(self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        if operator.written:
+            self._state.about_to_write(operator, args, kwargs)
+
+    def synchronize(self) -> None:
+        if self._synchronize is not None:
+            self._synchronize()
+
+    def ran(
+        self, overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, seconds: float
+    ) -> None:
+        """Take note of an operator that has run."""
+        inputs = list(tensors([*args, *kwargs.values()]))
+        seen = [mask for one in inputs if (mask := self._ledger.mask(one)) is not None]
+        if self.phase is not Phase.EVAL:
+            self.seconds += seconds
+        if self.phase is Phase.BACKWARD and not self._scopes:
+            # A gradient. What is recomputed runs inside of modules and functions.
+            self._spend(seen, seconds)
+            return
+        if operator.name in _OURS:
+            self._ours(overload, args, output, seconds)
+        elif operator.draws or operator.drops_at(args, kwargs) > 0:
+            self._drew(operator, args, kwargs, inputs, output, seconds)
+        elif seen:
+            self._spend(seen, seconds)
+            self._with_mask(operator, inputs, seen, output)
+        else:
+            self._plain(operator, args, inputs, output)
+
+    def _spend(self, seen: Sequence[Mask], seconds: float) -> None:
+        for mask in seen[:1]:
+            if mask.visit is not None and self.phase is not Phase.EVAL:
+                mask.visit.seconds += seconds
+
+    def _drew(
+        self,
+        operator: Operator,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        inputs: Sequence[Tensor],
+        output: Any,
+        seconds: float,
+    ) -> None:
+        made = list(tensors(output))
+        scope = self._open()
+        fused = operator.drops_at(args, kwargs)
+        if fused > 0 or operator.name in ("native_dropout", "_fused_dropout"):
+            self._fused(operator, fused or float(args[1]), inputs, made, seconds)
+            return
+        if not made:
+            return
+        mask = Mask(
+            memory=None, bytes=0, place=here(), operator=operator.name,  # pyright: ignore[reportArgumentType]
+            visit=None, site=None, discrete="bernoulli" in operator.name,
+        )  # fmt: skip
+        if scope is not None and scope.visit is not None:
+            mask.visit, mask.site = scope.visit, scope.site
+            # A mask, or a key of ours: both decide what is dropped. Noise may come to nothing.
+            scope.visit.drew = scope.visit.drew or mask.discrete or operator.name == "draw_v1"
+        self._ledger.note_mask(made[0], mask)
+        self._spend([mask], seconds)
+
+    def _fused(
+        self, operator: Operator, p: float, inputs: Sequence[Tensor], made: Sequence[Tensor], seconds: float
+    ) -> None:
+        """A kernel that draws and drops at once. Some return the mask."""
+        visit, site = self._current(operator.name, Form.ATTENTION, p)
+        visit.drew = True
+        visit.shape = visit.shape or tuple(inputs[0].shape)
+        if operator.name in ("native_dropout", "_fused_dropout"):
+            masks.measure(visit, made[1], inputs[0].shape)
+            mask = Mask(None, 0, None, operator.name, visit, site, discrete=True, counted=True)  # pyright: ignore
+            self._ledger.note_mask(made[1], mask)
+            self._applied(visit, site, inputs[0], made[0])
+        visit.seconds += seconds if self.phase is not Phase.EVAL else 0.0
+
+    def _ours(self, overload: Any, args: Sequence[Any], output: Tensor, seconds: float) -> None:
+        """dropkit's operator: one key instead of a mask. The coins are those that the kernel gives to ones."""
+        input, key, *_ = args
+        drawn = self._ledger.mask(key)
+        visit, site = (drawn.visit, drawn.site) if drawn is not None else (None, None)
+        if visit is None or site is None:
+            visit, site = self._current("dropout", Form.MASK, None)
+        if not visit.drew:
+            visit.drew, visit.keyed = True, True
+        ones = torch.ones_like(input.detach())
+        rest = args[1:]
+        kept = overload(ones, *rest) != overload(torch.zeros_like(ones), *rest)
+        visit.shape = visit.shape or tuple(input.shape)
+        masks.measure(visit, masks.shared(kept, args[-2]), input.shape)
+        mask = Mask(None, 0, None, overload.__name__, visit, site, discrete=True, counted=True)  # pyright: ignore
+        self._ledger.note_mask(key, mask)
+        self._applied(visit, site, input, output)
+        visit.seconds += seconds if self.phase is not Phase.EVAL else 0.0
+
+    def _with_mask(self, operator: Operator, inputs: Sequence[Tensor], seen: Sequence[Mask], output: Any) -> None:
+        """Something computed with random numbers: a mask in the making, or a mask at work."""
+        others = [one for one in inputs if one.numel() > 1 and self._ledger.mask(one) is None]
+        mask, made = seen[0], list(tensors(output))
+        if not others or operator.compares:
+            for one in made:
+                self._ledger.note_mask(one, mask)
+                changed = self._ledger.mask(one)
+                if changed is not None:
+                    changed.discrete = mask.discrete or operator.compares
+                    changed.independent = mask.independent and not operator.pools
+            return
+        input = max(others, key=Tensor.numel)
+        for one in made:
+            self._ledger.forget_mask(one)
+        if not made:
+            return
+        known = self._ledger.made(input)
+        if known is not None and known.dropped is not None and known.dropped[0] is mask.visit:
+            self._ledger.note(made[0], known)
+        elif operator.applies and mask.discrete:
+            self._apply(operator, mask, inputs, input, made[0])
+        else:
+            self._ledger.note(made[0], None)
+
+    def _apply(self, operator: Operator, mask: Mask, inputs: Sequence[Tensor], input: Tensor, output: Tensor) -> None:
+        keep = next(one for one in inputs if self._ledger.mask(one) is not None)
+        if operator.name == "masked_fill":
+            keep = keep == 0
+        if mask.visit is None or mask.site is None:
+            mask.visit, mask.site = self._masked(mask.place)
+        mask.visit.drew = True
+        if not mask.counted:
+            mask.counted = True
+            mask.visit.independent = mask.independent
+            masks.measure(mask.visit, keep, input.shape)
+        self._applied(mask.visit, mask.site, input, output)
+
+    def _applied(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
+        """`output` is what `visit` left of `input`."""
+        made = self._ledger.made(input) or Made(Origin("", ""))
+        visit.origin = made.origin
+        visit.follows = made.dropped[1] if made.dropped is not None and made.dropped[0].drew else None
+        dim = self._ledger.feature_dim(input)
+        if dim is not None:
+            dim -= input.dim() - len(visit.unit)
+            visit.feature_dim = dim if dim >= 0 else None
+        if made.dropped is not None:
+            self._mark(made.dropped[0], site.kind)
+        copied = self._ledger.copied(input, output)
+        stride = copied.feature_stride if copied is not None else None
+        self._ledger.note(output, Made(Origin(site.kind, made.origin.layer), stride, (visit, site)))
+        self._last = visit, input
+
+    def _plain(self, operator: Operator, args: Sequence[Any], inputs: Sequence[Tensor], output: Any) -> None:
+        """An operator without chance: what it reads is used, what it makes is known by its name."""
+        outputs = list(tensors(output))
+        source = inputs[0] if inputs else None
+        if source is None or not outputs:
+            for one in inputs:
+                self._use(one, operator.layer)
+            return
+        new = [one for one in outputs if not any(_same(one, other) for other in inputs)]
+        if operator.written:
+            new = outputs
+        elif not new:
+            return  # a view
+        if operator.copies or (operator.name in ("mul", "div", "neg") and _alone(inputs)):
+            if operator.name == "copy":
+                source = inputs[1] if len(inputs) > 1 else source
+            for one in new:
+                self._ledger.note(one, self._ledger.copied(source, one))
+            return
+        flowing = [one for one in inputs if not self._state.holds(one)] or list(inputs)
+        label = operator.label(args, outputs[0])
+        if label == "add" and len(flowing) == 1 and len(inputs) == 2:
+            # A bias.
+            self._ledger.note(outputs[0], self._ledger.copied(flowing[0], outputs[0]))
+            return
+        for one in flowing:
+            self._normalized(label, one)
+            self._use(one, label)
+        made = self._ledger.follow(operator, args, flowing, outputs[0])
+        for one in new:
+            self._ledger.note(one, made)
+
+    def _normalized(self, label: str, input: Tensor) -> None:
+        made = self._ledger.made(input)
+        if self._last is None or made is None or made.dropped is None or not label.startswith("BatchNorm"):
+            return
+        visit, before = self._last
+        if visit is made.dropped[0] and before.numel() == input.numel() and before.dim() >= 2:
+            visit.variance = _ratio(before.reshape(input.shape), input)
+
+    def _use(self, tensor: Tensor, label: str) -> None:
+        made = self._ledger.made(tensor)
+        if made is not None and made.dropped is not None:
+            self._mark(made.dropped[0], label)
+
+    def _mark(self, visit: Visit, label: str) -> None:
+        visit.used = True
+        if label not in visit.before:
+            visit.before.append(label)
+
+    # Sites
+
+    def _open(self) -> _Scope | None:
+        """The outermost running thing that drops; what runs inside of it is part of it."""
+        return next((scope for scope in self._scopes if scope.visit is not None), None)
+
+    def _current(self, kind: str, form: Form, p: float | None) -> tuple[Visit, Site]:
+        scope = self._open()
+        if scope is not None and scope.visit is not None and scope.site is not None:
+            return scope.visit, scope.site
+        visit, site = self._masked(here(), kind, form)
+        visit.p = p
+        return visit, site
+
+    def _masked(self, place: Place | None, kind: str = "mask", form: Form = Form.MASK) -> tuple[Visit, Site]:
+        owner = self._scopes[-1].name if self._scopes else ""
+        key = owner, kind, place
+        site = self._by_key.get(key)
+        if site is None:
+            site = self._add(key, Site(owner, kind, form, place, self._owners()))
+        return self._visit(site, None, None, None, place), site
+
+    def _add(self, key: Any, site: Site) -> Site:
+        self._by_key[key] = site
+        self.sites.append(site)
+        return site
+
+    def _visit(
+        self, site: Site, p: float | bool | None, training: bool | None, input: Tensor | None, place: Place | None = None
+    ) -> Visit:
+        shape = tuple(input.shape) if input is not None else ()
+        visit = Visit(self.phase, place or here(), shape, p, training)
+        site.visits.append(visit)
+        return visit
+
+    def _owners(self) -> tuple[str, ...]:
+        return tuple(scope.kind for scope in self._scopes)
+
+    def close(self) -> None:
+        """After the last run: what was drawn and never became a mask is no dropout."""
+        for mask in self._ledger.masks():
+            if mask.visit is None:
+                self.draws.append(Draw(mask.operator, mask.place, Phase.TRAIN))
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder, self._known = recorder, known()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            function = self._known.get(func)
+        except TypeError:  # some callables have no hash
+            function = None
+        if function is None:
+            return func(*args, **kwargs)
+        return self._recorder.call(function, func, args, kwargs)
+
+
+class _Operators(TorchDispatchMode):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operator, recorder = describe(func), self._recorder
+        recorder.about_to_run(operator, args, kwargs)
+        recorder.synchronize()
+        begin = perf_counter()
+        output = func(*args, **kwargs)
+        recorder.synchronize()
+        seconds = perf_counter() - begin
+        with torch._C.DisableTorchFunction():
+            recorder.ran(func, operator, args, kwargs, output, seconds)
+        return output
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    from dropkit.auditor.operators import storage
+
+    key = storage(one)
+    return key is not None and key == storage(other)
+
+
+def _alone(inputs: Sequence[Tensor]) -> bool:
+    """Whether a tensor meets numbers only."""
+    return sum(one.dim() > 0 for one in inputs) <= 1
+
+
+def _ratio(before: Tensor, after: Tensor) -> float | None:
+    """The median over channels of how the variance changed."""
+    dims = [dim for dim in range(before.dim()) if dim != 1]
+    first, second = before.detach().float().var(dims), after.detach().float().var(dims)
+    known = first > 0
+    return float((second[known] / first[known]).median()) if bool(known.any()) else None
