@@ -1,8 +1,8 @@
 """dropkit: dropout for PyTorch.
 
 `dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys; `install` and `convert` bring them
-into programs that were written for torch. Everything loads when it is first used: `import dropkit` imports neither
-torch nor NumPy.
+into programs that were written for torch; `audit` shows every dropout of a running model. Everything loads when it is
+first used: `import dropkit` imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
@@ -11,21 +11,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dropkit import functional, nn, random
+    from dropkit import functional, nn, random, testing
+    from dropkit.auditor.audit import audit
     from dropkit.replace.modules import convert
     from dropkit.replace.operators import install, installed, uninstall
 
     __version__: str
 
-_SUBMODULES = ("functional", "nn", "random")
+_SUBMODULES = ("functional", "nn", "random", "testing")
 _NAMES = {
+    "audit": "dropkit.auditor.audit",
     "convert": "dropkit.replace.modules",
     "install": "dropkit.replace.operators",
     "installed": "dropkit.replace.operators",
     "uninstall": "dropkit.replace.operators",
 }
 
-__all__ = ["__version__", "convert", "functional", "install", "installed", "nn", "random", "uninstall"]
+__all__ = [
+    "__version__",
+    "audit",
+    "convert",
+    "functional",
+    "install",
+    "installed",
+    "nn",
+    "random",
+    "testing",
+    "uninstall",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,8 @@
-"""The functions that drop, as a program calls them: from the catalog of names to the objects that torch passes around."""
+"""The functions that drop, as a program calls them: from the catalog's names to the objects that torch passes on."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional
 
-import dropkit.functional
 from dropkit.catalog import ATTENTION, FUNCTIONALS, MULTI_HEAD, MULTI_HEAD_P, MULTI_HEAD_TRAINING
 from dropkit.facts.trace import Form
 
@@ -51,6 +50,7 @@ def _argument(where: _Where, args: Sequence[Any], kwargs: Mapping[str, Any], def
 @lru_cache(maxsize=1)
 def known() -> dict[Any, Function]:
     """Every function of the catalog that can be had here, ours, and torch's operators of the same names."""
+    importlib.import_module("dropkit.functional")
     found: dict[Any, Function] = {}
     for name, one in FUNCTIONALS.items():
         function = Function(
@@ -62,9 +62,7 @@ def known() -> dict[Any, Function]:
         if name.startswith("torch.") and name.count(".") == 1:
             _add(found, function, f"torch._C._VariableFunctions.{function.name}")
             _add(found, function, f"torch.ops.aten.{function.name}.default")
-            inplace = Function(
-                f"{function.name}_", Form.FUNCTION, function.p, 0.5, function.training, None, None
-            )
+            inplace = Function(f"{function.name}_", Form.FUNCTION, function.p, 0.5, function.training, None, None)
             _add(found, inplace, f"{name}_", f"torch.ops.aten.{function.name}_.default")
     for name, p in ATTENTION.items():
         _add(found, Function(name.rpartition(".")[2], Form.ATTENTION, p, 0.0, None, None, None), name)
@@ -83,5 +81,3 @@ def _add(found: dict[Any, Function], function: Function, *names: str) -> None:
             thing = getattr(thing, part, None)
         if thing is not None:
             found.setdefault(thing, function)
-
-

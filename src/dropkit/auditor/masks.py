@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log2
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,8 +12,6 @@ from torch import Tensor
 from dropkit.facts.trace import Visit
 
 _FIRST = 4096
-# Bits of chance that the first coins must have, for two masks not to be equal by accident.
-_ENOUGH = 64.0
 
 
 def measure(visit: Visit, keep: Tensor, input_shape: Sequence[int]) -> None:
@@ -26,10 +25,16 @@ def measure(visit: Visit, keep: Tensor, input_shape: Sequence[int]) -> None:
     shape, unit = _as_given(visit.shape, tuple(input_shape), unit)
     if not visit.coins:
         visit.shape, visit.unit = shape, unit
-        visit.keep = _first(keep, dropped / coins)
+        recognize(visit, keep, dropped / coins)
     visit.dropped = (visit.dropped or 0) + dropped
     visit.coins += coins
     visit.elements += dropped * elements // coins
+
+
+def recognize(visit: Visit, keep: Tensor, rate: float) -> None:
+    """Remember the first coins of a mask."""
+    first = (keep.reshape(-1)[:_FIRST] != 0).to(torch.uint8)
+    visit.keep, visit.chance = bytes(cast("list[int]", first.tolist())), first.numel() * _entropy(rate)
 
 
 def shared(keep: Tensor, steps: Sequence[int] | None) -> Tensor:
@@ -49,10 +54,8 @@ def _as_given(
     return shape, unit
 
 
-def _first(keep: Tensor, rate: float) -> bytes | None:
-    first = (keep.reshape(-1)[:_FIRST] != 0).to(torch.uint8)
-    entropy = 0.0 if rate in (0.0, 1.0) else -rate * log2(rate) - (1 - rate) * log2(1 - rate)
-    return bytes(first.tolist()) if first.numel() * entropy >= _ENOUGH else None
+def _entropy(rate: float) -> float:
+    return 0.0 if rate in (0.0, 1.0) else -rate * log2(rate) - (1 - rate) * log2(1 - rate)
 
 
 def _size(shape: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,8 +25,10 @@ _LAYERS = {
     "_embedding_bag": "EmbeddingBag", "mkldnn_rnn_layer": "LSTM",
 }  # fmt: skip
 # Their feature dimension, from the end or from the front.
-_FEATURES = {"Linear": -1, "LayerNorm": -1, "RMSNorm": -1, "Embedding": -1, "LSTM": -1}
-_FEATURES |= dict.fromkeys(("Conv", "BatchNorm", "GroupNorm"), 1)
+_FEATURES = {
+    **dict.fromkeys(("Linear", "LayerNorm", "RMSNorm", "Embedding", "LSTM"), -1),
+    **dict.fromkeys(("Conv", "BatchNorm", "GroupNorm"), 1),
+}
 # Same shape, one element from one: what stands before them still made what comes out.
 _ELEMENTWISE = frozenset(
     {"ReLU", "GELU", "SiLU", "Sigmoid", "Tanh", "ELU", "SELU", "LeakyReLU", "Softplus", "Mish", "Hardtanh", "ReLU6",
@@ -35,7 +37,9 @@ _ELEMENTWISE = frozenset(
 )  # fmt: skip
 # The same values in other memory.
 _COPIES = frozenset({"clone", "contiguous", "_to_copy", "copy", "lift_fresh", "lift_fresh_copy", "constant_pad_nd"})
-_COMPARE = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "floor", "ceil", "round", "bernoulli", "logical_not", "trunc"})
+_COMPARE = frozenset(
+    {"lt", "le", "gt", "ge", "eq", "ne", "floor", "ceil", "round", "bernoulli", "logical_not", "trunc"}
+)
 _POOLS = ("pool", "convolution")
 # Where a mask meets what it masks.
 _APPLY = frozenset({"mul", "where", "masked_fill", "div"})
@@ -44,7 +48,20 @@ _SELU_SCALE = 1.0507
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One overload, as far as an audit cares."""
+    """One overload, as far as an audit cares.
+
+    Attributes:
+        name: without namespace and the underscore of what works in place.
+        layer: what torch.nn calls the same, or the name.
+        draws: whether it uses random numbers.
+        copies: whether it gives the same values in other memory.
+        compares: whether it makes few values of many, as a threshold does.
+        pools: whether one element of the input reaches several of the output.
+        fresh: whether it asks for shape and dtype only.
+        applies: whether it is a way to apply a mask.
+        written: place and name of the arguments that it changes.
+        rate: place of its dropout rate; None if it has none.
+    """
 
     name: str
     layer: str
@@ -52,6 +69,7 @@ class Operator:
     copies: bool
     compares: bool
     pools: bool
+    fresh: bool
     applies: bool
     written: tuple[tuple[int, str], ...]
     rate: int | None
@@ -89,8 +107,8 @@ class Operator:
 def describe(overload: Any) -> Operator:
     """What there is to know of an operator before it is called."""
     schema = overload._schema
-    base = schema.name.rpartition("::")[2]
-    name = base[:-1] if base.endswith("_") and not base.endswith("__") else base
+    base = str(schema.name).rpartition("::")[2]
+    name: str = base[:-1] if base.endswith("_") and not base.endswith("__") else base
     arguments: list[Any] = schema.arguments
     written = tuple(
         (index, one.name)
@@ -105,6 +123,7 @@ def describe(overload: Any) -> Operator:
         copies=name in _COPIES,
         compares=name in _COMPARE,
         pools=any(word in name for word in _POOLS),
+        fresh=name.endswith("_like") or name.startswith("new_"),
         applies=name in _APPLY,
         written=written,
         rate=rate,
@@ -116,7 +135,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
-        for one in value:  # pyright: ignore[reportUnknownVariableType]
+        for one in cast("list[Any]", value):
             yield from tensors(one)
 
 

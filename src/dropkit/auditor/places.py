@@ -6,14 +6,20 @@ import os
 import sys
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 import dropkit
 from dropkit.facts.trace import Place
 
-_LIBRARIES = tuple(os.path.join(os.path.dirname(os.path.abspath(one.__file__)), "") for one in (torch, dropkit))
-_STDLIB = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
+
+def _folder(module: ModuleType) -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(str(module.__file__))), "")
+
+
+_LIBRARIES = (_folder(torch), _folder(dropkit))
+_STDLIB = _folder(os)
 
 
 def here() -> Place | None:

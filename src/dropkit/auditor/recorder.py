@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dropkit.auditor import masks
 from dropkit.auditor.functions import Function, known
 from dropkit.auditor.ledger import Ledger, Made, Mask
-from dropkit.auditor.operators import Operator, describe, tensors
+from dropkit.auditor.operators import Operator, describe, storage, tensors
 from dropkit.auditor.places import here
 from dropkit.auditor.tree import Held, drops, holds_rate, rate_of
 from dropkit.auditor.untouched import Untouched
@@ -132,7 +132,8 @@ class Recorder:
         site = self._by_key.get(key)
         if site is None:
             form = Form.REGISTERED if held is not None and held.registered else Form.UNREGISTERED
-            site = self._add(key, Site(name, type(module).__name__, form, place, self._owners(), rate_of(module)))
+            rate = held.rate if held is not None else rate_of(module)
+            site = self._add(key, Site(name, type(module).__name__, form, place, self._owners(), rate))
             if isinstance(module, nn.RNNBase):
                 site.layers = module.num_layers
         if held is None:
@@ -185,6 +186,8 @@ class Recorder:
         made = self._ledger.made(scope.input)
         if made is not None:
             scope.visit.origin = made.origin
+            if made.dropped is not None:
+                self._mark(made.dropped[0], scope.site.kind)
             self._ledger.note(output, Made(made.origin, made.feature_stride, (scope.visit, scope.site)))
 
     # Operators
@@ -198,7 +201,13 @@ class Recorder:
             self._synchronize()
 
     def ran(
-        self, overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, seconds: float
+        self,
+        overload: Any,
+        operator: Operator,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        output: Any,
+        seconds: float,
     ) -> None:
         """Take note of an operator that has run."""
         inputs = list(tensors([*args, *kwargs.values()]))
@@ -249,6 +258,10 @@ class Recorder:
             mask.visit, mask.site = scope.visit, scope.site
             # A mask, or a key of ours: both decide what is dropped. Noise may come to nothing.
             scope.visit.drew = scope.visit.drew or mask.discrete or operator.name == "draw_v1"
+            scope.visit.operator = operator.name
+            if mask.discrete and self.phase is Phase.BACKWARD and scope.visit.keep is None:
+                # A recomputation may stop before the mask is used.
+                masks.recognize(scope.visit, made[0], 0.0)
         self._ledger.note_mask(made[0], mask)
         self._spend([mask], seconds)
 
@@ -257,7 +270,7 @@ class Recorder:
     ) -> None:
         """A kernel that draws and drops at once. Some return the mask."""
         visit, site = self._current(operator.name, Form.ATTENTION, p)
-        visit.drew = True
+        visit.drew, visit.operator = True, operator.name
         visit.shape = visit.shape or tuple(inputs[0].shape)
         if operator.name in ("native_dropout", "_fused_dropout"):
             masks.measure(visit, made[1], inputs[0].shape)
@@ -275,6 +288,7 @@ class Recorder:
             visit, site = self._current("dropout", Form.MASK, None)
         if not visit.drew:
             visit.drew, visit.keyed = True, True
+        visit.operator = "drop_v1"
         ones = torch.ones_like(input.detach())
         rest = args[1:]
         kept = overload(ones, *rest) != overload(torch.zeros_like(ones), *rest)
@@ -316,6 +330,7 @@ class Recorder:
             keep = keep == 0
         if mask.visit is None or mask.site is None:
             mask.visit, mask.site = self._masked(mask.place)
+            mask.visit.operator = mask.operator
         mask.visit.drew = True
         if not mask.counted:
             mask.counted = True
@@ -325,6 +340,7 @@ class Recorder:
 
     def _applied(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
         """`output` is what `visit` left of `input`."""
+        visit.dtype, visit.device = str(input.dtype).removeprefix("torch."), input.device.type
         made = self._ledger.made(input) or Made(Origin("", ""))
         visit.origin = made.origin
         visit.follows = made.dropped[1] if made.dropped is not None and made.dropped[0].drew else None
@@ -364,7 +380,7 @@ class Recorder:
             # A bias.
             self._ledger.note(outputs[0], self._ledger.copied(flowing[0], outputs[0]))
             return
-        for one in flowing:
+        for one in () if operator.fresh else flowing:
             self._normalized(label, one)
             self._use(one, label)
         made = self._ledger.follow(operator, args, flowing, outputs[0])
@@ -417,7 +433,12 @@ class Recorder:
         return site
 
     def _visit(
-        self, site: Site, p: float | bool | None, training: bool | None, input: Tensor | None, place: Place | None = None
+        self,
+        site: Site,
+        p: float | bool | None,
+        training: bool | None,
+        input: Tensor | None,
+        place: Place | None = None,
     ) -> Visit:
         shape = tuple(input.shape) if input is not None else ()
         visit = Visit(self.phase, place or here(), shape, p, training)
@@ -470,8 +491,6 @@ class _Operators(TorchDispatchMode):
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    from dropkit.auditor.operators import storage
-
     key = storage(one)
     return key is not None and key == storage(other)
 

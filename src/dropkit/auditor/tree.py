@@ -12,18 +12,21 @@ from torch import nn
 # Attributes of every module, which hold no module of the user's.
 _OWN = frozenset({"_modules", "_parameters", "_buffers"})
 # A layer that drops and is none of torch's: by the last word of its name.
-_DROPPING = re.compile(r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE)
+_DROPPING = re.compile(
+    r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
+)
 # What such layers call their rate.
 _RATES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A module, what it is called in the tree, and whether the tree knows it."""
+    """A module, what it is called in the tree, whether the tree knows it, and its rate if it drops."""
 
     module: nn.Module
     name: str
     registered: bool
+    rate: float | bool | None
 
 
 def tree(model: nn.Module) -> dict[int, Held]:
@@ -31,7 +34,8 @@ def tree(model: nn.Module) -> dict[int, Held]:
     found: dict[int, Held] = {}
     named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     for name, module in named:
-        found[id(module)] = Held(module, name, registered=True)
+        # What torch.compile wraps keeps its name.
+        found[id(module)] = Held(module, name.replace("_orig_mod.", ""), True, rate_of(module))
     queue = list(found.values())
     while queue:
         holder = queue.pop(0)
@@ -42,7 +46,7 @@ def tree(model: nn.Module) -> dict[int, Held]:
             for name, module in _within(value, prefix, 0):
                 for inner, one in cast("Iterator[tuple[str, nn.Module]]", module.named_modules()):
                     if id(one) not in found:
-                        found[id(one)] = Held(one, f"{name}.{inner}" if inner else name, registered=False)
+                        found[id(one)] = Held(one, f"{name}.{inner}" if inner else name, False, rate_of(one))
                         queue.append(found[id(one)])
     return found
 
@@ -61,6 +65,8 @@ def holds_rate(module: nn.Module) -> bool:
 
 def rate_of(module: nn.Module) -> float | bool | None:
     """The rate that a dropping module was given; None if it does not say."""
+    if not drops(module) and not holds_rate(module):
+        return None
     names = ("dropout",) if holds_rate(module) else _RATES
     for name in names:
         value: Any = vars(module).get(name)

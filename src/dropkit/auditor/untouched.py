@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from dropkit import modes
 from dropkit.auditor.operators import Operator, storage, tensors
 
-
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, list, set})
 
 
@@ -107,14 +106,14 @@ def _generators() -> Generator[None]:
     """torch's on every device in use, Python's, and NumPy's where it is imported."""
     python = random.getstate()
     numpy: Any = sys.modules.get("numpy")
-    numpys = numpy.random.get_state() if numpy is not None else None
+    numpys = None if numpy is None else numpy.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
         random.setstate(python)
-        if numpys is not None:
+        if numpy is not None:
             numpy.random.set_state(numpys)
 
 

@@ -10,6 +10,7 @@ import click
 
 # Name and one line each, in the order of `--help`; the file dropkit.cli.<name> holds the command as `command`.
 COMMANDS = {
+    "audit": "Run a model once, show every dropout in it and what is wrong.",
     "check": "Find and mend dropout misuse in source code.",
     "explain": "Explain a rule of the checker, or list all.",
     "kernels": "Show which kernel serves which device, and why.",

@@ -68,13 +68,17 @@ class Visit:
         training: the flag that the call or its module had; None where there is none.
         inplace: whether the input itself was changed.
         function: the function that did it, by its torch name; None if none that is known.
+        operator: what drew, by torch's or our name of the operator.
+        dtype: of what was dropped from, without "torch.".
+        device: its type, "cpu" or "cuda".
         drew: whether randomness was drawn.
         unit: shape of the coins against `shape`, 1 where coins are shared.
         coins: how many.
         dropped: how many of them dropped; None where a fused kernel keeps its mask to itself.
         elements: how many elements the dropped coins cover.
         independent: whether each coin fell for itself; false where one covers a block.
-        keep: the first coins, to tell masks apart; None where they are too few to do so.
+        keep: the first coins, to tell masks apart; None where a fused kernel keeps them to itself.
+        chance: bits of chance in `keep`: so many and no fewer say that equal masks are one mask.
         keyed: whether the caller gave the key, so that equal masks are meant.
         origin: what made the input.
         feature_dim: dimension of the features, as the layer before left them; None if unknown.
@@ -93,6 +97,9 @@ class Visit:
     training: bool | None = None
     inplace: bool = False
     function: str | None = None
+    operator: str | None = None
+    dtype: str = ""
+    device: str = ""
     drew: bool = False
     unit: tuple[int, ...] = ()
     coins: int = 0
@@ -100,6 +107,7 @@ class Visit:
     elements: int = 0
     independent: bool = True
     keep: bytes | None = None
+    chance: float = 0.0
     keyed: bool = False
     origin: Origin = field(default_factory=Origin)
     feature_dim: int | None = None

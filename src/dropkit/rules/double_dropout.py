@@ -13,7 +13,7 @@ from dropkit.facts.drops import calls_that_may_drop, dropped, kind, made_kind
 from dropkit.facts.edit import delete_statement, drop_argument, replace
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.module import Module
-from dropkit.facts.trace import Phase, Trace
+from dropkit.facts.trace import Phase, Site, Trace, Visit
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 
@@ -76,9 +76,14 @@ def see(trace: Trace) -> Iterator[Sight]:
         lines = {visit.place for visit in site.of(Phase.TRAIN)}
         for visit in site.of(Phase.TRAIN):
             before = visit.follows
-            if visit.drew and before is not None and (before is not site or len(lines) > 1):
+            if visit.drew and before is not None and (before is not site or len(lines) > 1) and _alike(visit, before):
                 yield Sight(site, f"a second dropout on what {before.label} has just dropped from")
                 break
+
+
+def _alike(visit: Visit, before: Site) -> bool:
+    """Whether both have a coin for the same: elements and whole samples are often dropped one after the other."""
+    return any(other.unit == visit.unit for other in before.of(Phase.TRAIN))
 
 
 RULE = Rule(

@@ -13,6 +13,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+from dropkit.catalog import DROPOUT_PATHS
 from dropkit.facts.definitions import Class, Write
 from dropkit.facts.edit import delete_statement
 from dropkit.facts.expressions import argument, unpacks
@@ -173,7 +174,9 @@ def _hit(module: Module, owner: Class, attribute: str, writes: list[Write]) -> H
 def see(trace: Trace) -> Iterator[Sight]:
     for site in trace.sites:
         if not site.reached and not site.carries_rate and site.p and not trace.stopped:
-            yield Sight(site, "dropout layer that this run never reached")
+            # Blocks without a branch around them have such a layer and no use for it.
+            severity = Severity.INFO if site.kind in DROPOUT_PATHS else None
+            yield Sight(site, "dropout layer that this run never reached", severity)
 
 
 RULE = Rule(

@@ -43,15 +43,10 @@ with torch.no_grad():
 import torch
 from torch import nn
 
-torch.backends.mha.set_fastpath_enabled(False)
 model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
-model.eval()
-for module in model.modules():
-    if isinstance(module, nn.Dropout):
-        module.train()
+model.train()
 with torch.no_grad():
     samples = [model(torch.ones(2, 4, 8)) for _ in range(3)]
-torch.backends.mha.set_fastpath_enabled(True)
 """,
         ),
     ),

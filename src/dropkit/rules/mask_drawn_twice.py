@@ -14,6 +14,9 @@ from dropkit.facts.finding import Severity
 from dropkit.facts.trace import Phase, Site, Trace
 from dropkit.rules.rule import Example, Rule, Sight
 
+# Bits of chance that two masks must have, not to be equal by accident.
+_ENOUGH = 64
+
 
 def see(trace: Trace) -> Iterator[Sight]:
     if trace.alike_on_all_ranks:
@@ -21,7 +24,7 @@ def see(trace: Trace) -> Iterator[Sight]:
     first: dict[tuple[object, ...], Site] = {}
     for site in trace.sites:
         for visit in site.of(Phase.TRAIN):
-            if visit.keep is None or visit.keyed:
+            if visit.keep is None or visit.keyed or visit.chance < _ENOUGH:
                 continue
             mask = visit.unit, visit.keep
             if mask in first:

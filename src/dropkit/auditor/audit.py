@@ -1,0 +1,158 @@
+"""audit: every dropout of a running model, functional ones too, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from dropkit.auditor.outcome import AuditFinding, Report, totals
+from dropkit.auditor.passes import trace as run
+from dropkit.auditor.savings import savings
+from dropkit.auditor.tree import tree
+from dropkit.facts.trace import Site, Trace
+from dropkit.replace import operators
+from dropkit.rules import RULES, Rule, Sight
+
+
+def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
+    """Run `model(*inputs, **kwargs)` once in training mode, backward included, and once in evaluation mode, and report
+    every dropout in it: modules, functions, attention, recurrent networks, masks drawn by hand.
+
+    Nothing stays behind: parameters, buffers, gradients, training flags, attributes and the states of all generators
+    are as before, also when the model raises. Compiled parts run uncompiled meanwhile. The passes are seeded with 0,
+    so equal models give equal reports.
+
+    Args:
+        model: any module. What `torch.compile`, `DataParallel` and `DistributedDataParallel` wrap is audited inside.
+        *inputs: what the model takes; tensors, or containers of them. One small batch says it all.
+        **kwargs: the same by name.
+
+    Returns:
+        The report: `print` it, or see `findings`, `sites`, `table()`, `to_dict()` and `to_html()`.
+
+    Raises:
+        TypeError: `model` is no module, or of a kind that cannot be audited; the message says what to do.
+        ValueError: its parameters have no values yet.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 2))
+        >>> report = dropkit.audit(model, torch.randn(16, 4))
+        >>> [(site.name, site.p, site.kind) for site in report.sites]
+        [('1', 0.5, 'Dropout')]
+        >>> report.findings
+        ()
+    """
+    return Auditor().audit(model, *inputs, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Auditor:
+    """An audit with options.
+
+    Attributes:
+        call: what to run, a function of the model and the inputs; `model(*inputs, **kwargs)` if None.
+        ignore: codes of rules that are not asked, or beginnings of them.
+        seed: for both passes.
+        group: a `torch.distributed` group whose ranks all audit at the same time: they compare the states of their
+            generators, and find out whether they would draw the same masks.
+    """
+
+    call: Callable[..., Any] | None = None
+    ignore: Sequence[str] = ()
+    seed: int = 0
+    group: Any = None
+
+    def audit(self, model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
+        """See `dropkit.audit`."""
+        model = _inside(model)
+        held = tree(model)
+        alike = None if self.group is None else _alike(self.group)
+        with torch.inference_mode(False):
+            trace = run(model, held, self.call or _call, inputs, kwargs, self.seed)
+        trace = replace(trace, alike_on_all_ranks=alike)
+        saved = None
+        if operators._library is None and _drops_on_cpu(trace):
+            saved = savings(trace.sites)
+        return Report(
+            model=trace.model,
+            sites=trace.sites,
+            findings=tuple(sorted(_findings(trace, self._rules()), key=lambda one: one.severity.rank)),
+            draws=trace.draws,
+            totals=totals(trace, saved),
+            stopped=trace.stopped,
+            backward_error=trace.backward_error,
+        )
+
+    def _rules(self) -> Iterator[Rule]:
+        for code in self.ignore:
+            if not any(rule.code.startswith(code.upper()) for rule in RULES):
+                raise ValueError(f"ignore must hold codes such as DRP101 or DRP1, got {code!r}")
+        ignored = tuple(code.upper() for code in self.ignore)
+        return (rule for rule in RULES if not ignored or not rule.code.startswith(ignored))
+
+
+def _call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
+    return model(*inputs, **kwargs)
+
+
+def _findings(trace: Trace, rules: Iterator[Rule]) -> Iterator[AuditFinding]:
+    for rule in rules:
+        for sight in rule.see(trace) if rule.see is not None else ():
+            yield _finding(rule, sight)
+
+
+def _finding(rule: Rule, sight: Sight) -> AuditFinding:
+    site = sight.at if isinstance(sight.at, Site) else None
+    return AuditFinding(
+        code=rule.code,
+        name=rule.name,
+        message=sight.message or rule.message,
+        severity=sight.severity or rule.severity,
+        site=site.label if site is not None else str(sight.at) or "(the model)",
+        place=site.place if site is not None else None,
+        explanation=rule.explanation,
+    )
+
+
+def _inside(model: Any) -> nn.Module:
+    """The module that can be run and seen, out of what wraps it."""
+    if isinstance(model, torch.export.ExportedProgram):
+        raise TypeError(
+            "model must be a torch.nn.Module, got an ExportedProgram: audit the module it was exported from"
+        )
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    kind = type(model).__name__
+    if kind in ("FullyShardedDataParallel",) or any(one.__name__ == "FSDPModule" for one in type(model).__mro__):
+        raise TypeError("model must be audited before its parameters are sharded, got one under FSDP")
+    if kind == "OptimizedModule":
+        return _inside(cast("Any", model)._orig_mod)
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return _inside(cast("Any", model).module)
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(value):
+            raise ValueError(f"model must have its parameters, got {name} uninitialized: run it once before the audit")
+        if value.is_meta:
+            raise ValueError(f"model must have its values, got {name} on the meta device")
+    return model
+
+
+def _drops_on_cpu(trace: Trace) -> bool:
+    return any(visit.device == "cpu" for site in trace.sites for visit in site.visits)
+
+
+def _alike(group: Any) -> bool:
+    """Whether all ranks of a group have their generators in the same state, the CPU's and the current device's."""
+    import torch.distributed as dist
+
+    state = [torch.random.get_rng_state()]
+    if torch.cuda.is_initialized():
+        state.append(torch.cuda.get_rng_state())
+    states: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(states, state, group)
+    return len(states) > 1 and all(all(map(torch.equal, one, states[0])) for one in states)

@@ -1,0 +1,61 @@
+"""The report of an audit for a terminal."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dropkit.auditor.outcome import Report, summary
+from dropkit.facts.finding import Severity
+
+_LEFT = ("site", "kind", "p", "dropped", "one coin each", "draws in", "held", "time")
+_MORE = ("input", "calls", "after > before")
+_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
+# Where nobody's terminal sets a width, a line is as long as it needs to be.
+_WIDTH = 1000
+# Below this a table has the columns that matter most.
+_NARROW = 120
+
+
+def text(report: Report, width: int | None, color: bool) -> str:
+    """The sites, the findings, the totals."""
+    if width is None:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
+    console = Console(file=io.StringIO(), width=width, force_terminal=color, color_system="standard" if color else None)
+    if report.sites:
+        console.print(_table(report, width < _NARROW))
+    if report.findings:
+        console.print()
+    for finding in report.findings:
+        # Whole on one line, however long: editors and terminals make links of places.
+        console.print(Text(str(finding), _STYLES[finding.severity]), soft_wrap=True)
+    if report.stopped is not None:
+        console.print(Text(f"stopped in {report.stopped}", "bold red"), soft_wrap=True)
+    if report.findings or report.sites:
+        console.print()
+    for line in summary(report):
+        console.print(Text(line), soft_wrap=True)
+    if report.findings:
+        console.print(Text("`dropkit explain CODE` says what happens and why", "dim"), soft_wrap=True)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
+
+
+def _table(report: Report, narrow: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in (*_LEFT, *(() if narrow else _MORE)):
+        right = heading in ("p", "dropped", "calls", "held", "time")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for row in report.rows:
+        style = "dim" if row.draws in ("never", "not reached", "rate only") else None
+        cells = (row.site, row.kind, row.p, row.rate, row.coins, row.draws, row.kept, row.time)
+        more = (row.shape, str(row.calls), f"{row.after} > {row.before}" if row.after or row.before else "")
+        table.add_row(*cells, *(() if narrow else more), style=style)
+    return table

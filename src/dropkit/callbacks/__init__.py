@@ -1,0 +1,1 @@
+"""Audits inside other people's training loops: one file for each."""

@@ -1,0 +1,81 @@
+"""The callback for Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from dropkit.auditor import Auditor, Report
+from dropkit.callbacks.first_batch import audited
+
+__all__ = ["DropoutAudit"]
+
+_LOGGING = ("log", "log_dict")
+
+
+class DropoutAudit(Callback):
+    """Audit the dropout of the model on its first training batch, and print the report.
+
+    What runs is `training_step`, in training and in evaluation mode, with its logging turned off; nothing of it stays
+    behind. A module that steps its optimizers itself must say what to run instead.
+
+    Args:
+        call: a function of the module and the batch; `module.training_step(batch, 0)` if None.
+        ignore: codes of rules that are not asked, or beginnings of them.
+        stop: raise `BadDropout` if an error is found.
+        quiet: print nothing; the report is the attribute `report`.
+
+    Raises:
+        ValueError: at the first batch, if the module optimizes by hand and `call` is None.
+
+    Example:
+        ```python
+        Trainer(callbacks=[DropoutAudit()])
+        ```
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Any, Any], Any] | None = None,
+        ignore: Sequence[str] = (),
+        stop: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self.report: Report | None = None
+        self._call, self._stop, self._quiet = call, stop, quiet
+        self._auditor = Auditor(call=call or _training_step, ignore=ignore)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Audit the first batch."""
+        if self.report is not None:
+            return
+        if self._call is None and not pl_module.automatic_optimization:
+            raise ValueError(
+                "call must be given for a module that optimizes by hand: its training_step is not run twice"
+            )
+        speak = not self._quiet and trainer.is_global_zero
+        with _unlogged(pl_module):
+            self.report = audited(self._auditor, pl_module, (batch,), {}, self._stop, speak)
+
+
+def _training_step(module: Any, batch: Any) -> Any:
+    return module.training_step(batch, 0)
+
+
+@contextmanager
+def _unlogged(module: LightningModule) -> Generator[None]:
+    """What the audit computes is no metric of the training."""
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        pass
+
+    for name in _LOGGING:
+        vars(module)[name] = nothing
+    try:
+        yield
+    finally:
+        for name in _LOGGING:
+            vars(module).pop(name, None)

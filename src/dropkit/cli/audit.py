@@ -1,0 +1,205 @@
+"""`dropkit audit`: run a model once and show every dropout in it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor, nn
+
+from dropkit.auditor import Auditor, Report
+from dropkit.facts.finding import Severity
+from dropkit.rules import RULES
+
+_CLEAN, _FOUND, _FAILED = 0, 1, 2
+_INPUT = re.compile(r"(\d+(?:x\d+)*)?(?::(\w+))?")
+# Integers of an input are below this: classes and tokens that any model has.
+_INTEGERS = 2
+
+
+class _Failed(click.ClickException):
+    exit_code = _FAILED
+
+
+@click.command()
+@click.argument("model", metavar="FILE.py:NAME")
+@click.option(
+    "--input",
+    "shapes",
+    multiple=True,
+    metavar="SHAPE[:DTYPE]",
+    help="Random numbers of this shape, without the batch: 1x28x28, 16:int64. Again for each further input.",
+)
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Samples in a random input.")
+@click.option(
+    "--inputs",
+    metavar="FILE.py:NAME",
+    help="A function that returns the inputs: a tensor, a tuple of them, or a dict of them by name.",
+)
+@click.option("--ignore", multiple=True, metavar="CODES", help="Do not ask these rules: DRP407,DRP2.")
+@click.option(
+    "--severity",
+    type=click.Choice([one.value for one in Severity]),
+    default="warning",
+    show_default=True,
+    help="The least grave finding that makes the exit code 1.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--html", type=click.Path(dir_okay=False), help="Write the report to this page, too.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+def command(
+    model: str,
+    shapes: tuple[str, ...],
+    batch: int,
+    inputs: str | None,
+    ignore: tuple[str, ...],
+    severity: str,
+    as_json: bool,
+    html: str | None,
+    color: str,
+) -> int:
+    """Show every dropout of a model, functional ones too, and what is wrong with it.
+
+    FILE.py:NAME (or package.module:NAME) is a module, or a class or function that makes one when called without
+    arguments. It is run forward and backward in training mode, and forward in evaluation mode.
+
+    Exit code: 0 nothing found, 1 something found, 2 the audit could not be done.
+    """
+    codes = tuple(code.strip() for one in ignore for code in one.split(",") if code.strip())
+    _check(codes, shapes, inputs)
+    made = _load(model, "MODEL")
+    args, kwargs = _given(inputs) if inputs is not None else ([_random(shape, batch) for shape in shapes], {})
+    network = _called(made, model)
+    if not isinstance(network, nn.Module):
+        raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(network).__name__}")
+    with _waiting(as_json):
+        report = _audited(Auditor(ignore=codes), network, args, kwargs)
+    if html is not None:
+        Path(html).write_text(report.to_html(), encoding="utf-8")
+    colored = color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.table(color=colored), color=colored)
+    worst = min((finding.severity.rank for finding in report.findings), default=len(Severity))
+    return _FOUND if worst <= Severity(severity).rank or report.stopped is not None else _CLEAN
+
+
+def _check(codes: tuple[str, ...], shapes: tuple[str, ...], inputs: str | None) -> None:
+    """What can be said before anything is imported."""
+    if inputs is not None and shapes:
+        raise click.UsageError("give --input or --inputs, not both")
+    if inputs is None and not shapes:
+        raise click.UsageError("give --input SHAPE, such as --input 1x28x28, or --inputs FILE.py:NAME")
+    for code in codes:
+        if not any(rule.code.startswith(code.upper()) for rule in RULES):
+            raise click.BadParameter(f"must hold codes such as DRP101 or DRP1, got {code!r}", param_hint="--ignore")
+    for shape in shapes:
+        _shape_of(shape)
+
+
+def _shape_of(text: str) -> tuple[list[int], torch.dtype]:
+    match = _INPUT.fullmatch(text)
+    dtype = getattr(torch, match[2] or "float32", None) if match is not None else None
+    if match is None or not isinstance(dtype, torch.dtype):
+        raise click.BadParameter(f"must be sizes and perhaps a dtype, as in 3x32x32 or 16:int64, got {text!r}")
+    return [int(size) for size in match[1].split("x")] if match[1] else [], dtype
+
+
+def _random(text: str, batch: int) -> Tensor:
+    """A batch of random numbers; integers are 0 or 1."""
+    shape, dtype = _shape_of(text)
+    generator = torch.Generator().manual_seed(0)
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(batch, *shape, generator=generator, dtype=dtype)
+    return torch.randint(_INTEGERS, (batch, *shape), generator=generator).to(dtype)
+
+
+def _load(target: str, hint: str) -> Any:
+    """What FILE.py:NAME or package.module:NAME stands for."""
+    source, colon, name = target.rpartition(":")
+    if not colon or not source or not name:
+        raise click.BadParameter(f"must be FILE.py:NAME or package.module:NAME, got {target!r}", param_hint=hint)
+    module = _imported_file(source, hint) if source.endswith(".py") else _imported(source, hint)
+    found = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [one for one in vars(module) if not one.startswith("_")]
+            raise click.BadParameter(
+                f"{source} must have {name}; it has {', '.join(names) or 'nothing'}", param_hint=hint
+            )
+        found = getattr(found, part)
+    return found
+
+
+def _imported_file(source: str, hint: str) -> Any:
+    path = Path(source)
+    if not path.is_file():
+        raise click.BadParameter(f"must name a file, got {source!r}", param_hint=hint)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # what lies beside the file can be imported, as when it is run
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise click.BadParameter(f"must name a Python file, got {source!r}", param_hint=hint)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _imported(name: str, hint: str) -> Any:
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise
+        raise click.BadParameter(f"must name a module that can be imported, got {name!r}", param_hint=hint) from error
+
+
+def _called(made: Any, target: str) -> Any:
+    """A module as it is; what makes one, called."""
+    if isinstance(made, nn.Module):
+        return made
+    if not callable(made):
+        raise click.UsageError(f"{target} must be a module or make one, got {type(made).__name__}")
+    return made()
+
+
+def _given(target: str) -> tuple[list[Any], dict[str, Any]]:
+    """The inputs that a user's function returns."""
+    made = _load(target, "--inputs")
+    value = made() if callable(made) and not isinstance(made, nn.Module) else made
+    if isinstance(value, dict):
+        return [], value  # pyright: ignore[reportUnknownVariableType]
+    return (list(value), {}) if isinstance(value, tuple) else ([value], {})  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _audited(auditor: Auditor, network: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Report:
+    try:
+        return auditor.audit(network, *args, **kwargs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(one.shape)) for one in args if isinstance(one, Tensor))
+        hint = f" (it was given {shapes})" if shapes else ""
+        raise _Failed(f"the model could not be run{hint}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _waiting(quiet: bool) -> Generator[None]:
+    """A sign of life on the terminal, where there is one."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("running the model in both modes"):
+        yield

@@ -1,0 +1,1 @@
+"""What is measured, shown: units that can be read, and pages that stand alone."""

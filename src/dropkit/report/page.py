@@ -1,0 +1,28 @@
+"""Pages that stand alone: one HTML file, styles inside, nothing fetched, light and dark as the reader's system is."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from dropkit.report.units import in_bytes, in_count, in_seconds
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this folder, filled in; values are escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("dropkit.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(bytes=in_bytes, seconds=in_seconds, count=in_count)
+    return environment

@@ -1,0 +1,42 @@
+"""Numbers with units, short enough for a table."""
+
+from __future__ import annotations
+
+_BYTES = ("B", "kB", "MB", "GB", "TB")
+
+
+def in_bytes(count: float) -> str:
+    """Decimal units, three digits.
+
+    Example:
+        >>> in_bytes(8), in_bytes(4_194_304)
+        ('8 B', '4.19 MB')
+    """
+    unit = 0
+    while count >= 999.5 and unit < len(_BYTES) - 1:
+        count /= 1000
+        unit += 1
+    return f"{count:.3g} {_BYTES[unit]}"
+
+
+def in_seconds(seconds: float) -> str:
+    """Seconds, ms or us, three digits.
+
+    Example:
+        >>> in_seconds(0.0123), in_seconds(2)
+        ('12.3 ms', '2 s')
+    """
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
+        if seconds * factor >= 1 or unit == "us":
+            return f"{seconds * factor:.3g} {unit}"
+    raise AssertionError("the last unit serves everything")
+
+
+def in_count(count: int) -> str:
+    """Thousands apart.
+
+    Example:
+        >>> in_count(1234567)
+        '1,234,567'
+    """
+    return f"{count:,}"
