@@ -69,6 +69,7 @@ FUNCTIONALS: dict[str, Functional] = {
     "torch.alpha_dropout": Functional(1, 2, None, training_name="train", training_default=None),
     "torch.feature_dropout": Functional(1, 2, None, training_name="train", training_default=None),
     "torch.feature_alpha_dropout": Functional(1, 2, None, training_name="train", training_default=None),
+    "torch.native_dropout": Functional(1, 2, None, training_name="train", training_default=None),
     "torchvision.ops.stochastic_depth": Functional(1, 3, None),
     "torchvision.ops.drop_block2d": Functional(1, 5, 3),
     "torchvision.ops.drop_block3d": Functional(1, 5, 3),

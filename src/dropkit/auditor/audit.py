@@ -137,6 +137,8 @@ def _inside(model: Any) -> nn.Module:
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(value):
             raise ValueError(f"model must have its parameters, got {name} uninitialized: run it once before the audit")
+        if value.is_inference():
+            raise ValueError(f"model must be made outside of torch.inference_mode(), got {name} from inside")
         if value.is_meta:
             raise ValueError(f"model must have its values, got {name} on the meta device")
     return model

@@ -5,7 +5,7 @@ Kept by memory and not by tensor: views come for free, and what autograd wraps a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,20 +27,40 @@ class Made:
 
 
 @dataclass(slots=True)
-class Mask:
-    """Random numbers on their way to becoming a mask, or the key of one."""
+class Chance:
+    """Random numbers that were drawn, and the visit they turn out to belong to, once they are put to use."""
 
+    operator: str
+    place: Place | None = None
+    visit: Visit | None = None
+    site: Site | None = None
+    counted: bool = False
+    # Before it is known who spent them.
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A tensor of random numbers, on their way to becoming a mask or at work as one; or the key of one.
+
+    Attributes:
+        chance: what was drawn.
+        discrete: whether it has few values, as a mask has and noise has not.
+        independent: whether its elements are: pooling spreads one coin over a block.
+    """
+
+    chance: Chance
+    discrete: bool = True
+    independent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A mask, and the memory it lies in: a weak reference keeps the address from being used again."""
+
+    mask: Mask
     memory: StorageWeakRef
     bytes: int
-    place: Place | None
-    operator: str
-    visit: Visit | None
-    site: Site | None
-    # Whether it has few values, as a mask has and noise has not.
-    discrete: bool
-    # Whether its elements are independent: pooling spreads one coin over a block.
-    independent: bool = True
-    counted: bool = False
 
 
 class Ledger:
@@ -48,7 +68,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._made: dict[int, Made] = {}
-        self._masks: dict[int, Mask] = {}
+        self._masks: dict[int, _Held] = {}
 
     def made(self, tensor: Tensor) -> Made | None:
         key = storage(tensor)
@@ -63,15 +83,15 @@ class Ledger:
 
     def mask(self, tensor: Tensor) -> Mask | None:
         key = storage(tensor)
-        return self._masks.get(key) if key is not None else None
+        held = self._masks.get(key) if key is not None else None
+        return held.mask if held is not None else None
 
     def note_mask(self, tensor: Tensor, mask: Mask) -> None:
         """`tensor` is `mask` from now on, whatever it was."""
         key = storage(tensor)
         if key is not None:
-            # A weak reference keeps the address from being used again.
             memory = tensor.untyped_storage()
-            self._masks[key] = replace(mask, memory=StorageWeakRef(memory), bytes=memory.nbytes())
+            self._masks[key] = _Held(mask, StorageWeakRef(memory), memory.nbytes())
 
     def forget_mask(self, tensor: Tensor) -> None:
         """Its memory has been written over with something else."""
@@ -79,8 +99,11 @@ class Ledger:
         if key is not None:
             self._masks.pop(key, None)
 
-    def masks(self) -> Sequence[Mask]:
-        return list(self._masks.values())
+    def kept(self) -> Iterator[tuple[Visit, int]]:
+        """The visits whose masks are still in memory, and how many bytes of it."""
+        for held in self._masks.values():
+            if held.mask.chance.visit is not None and not held.memory.expired():
+                yield held.mask.chance.visit, held.bytes
 
     def feature_dim(self, tensor: Tensor) -> int | None:
         """Along which dimension the features lie that the last layer made."""

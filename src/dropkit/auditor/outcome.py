@@ -263,7 +263,7 @@ def summary(report: Report) -> Sequence[str]:
         f"{total.sites} {'site' if total.sites == 1 else 'sites'}: {in_count(total.dropped)} elements dropped a step, "
         f"{in_bytes(total.kept_bytes)} held for backward, {total.share:.1%} of the step's operator time"
     ]
-    if total.saved_bytes is not None and total.saved_seconds is not None:
+    if total.saved_bytes is not None and total.saved_seconds:
         lines.append(
             f"dropkit.install() would save {in_bytes(total.saved_bytes)} and {in_seconds(total.saved_seconds)} "
             f"of {in_seconds(total.seconds)} a step"

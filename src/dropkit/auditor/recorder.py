@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropkit.auditor import masks
 from dropkit.auditor.functions import Function, known
-from dropkit.auditor.ledger import Ledger, Made, Mask
+from dropkit.auditor.ledger import Chance, Ledger, Made, Mask
 from dropkit.auditor.operators import Operator, describe, storage, tensors
 from dropkit.auditor.places import here
 from dropkit.auditor.tree import Held, drops, holds_rate, rate_of
@@ -56,6 +56,7 @@ class Recorder:
         self._ledger = Ledger()
         self._scopes: list[_Scope] = []
         self._by_key: dict[Any, Site] = {}
+        self._chances: list[Chance] = []
         self._born: list[tuple[Site, weakref.ref[nn.Module]]] = []
         # The last input that was dropped from, for batch normalization to compare with.
         self._last: tuple[Visit, Tensor] | None = None
@@ -89,9 +90,8 @@ class Recorder:
         """These tensors are what the model returned; what is still held of the masks is held for backward."""
         for tensor in outputs:
             self._use(tensor, "output")
-        for mask in self._ledger.masks():
-            if mask.visit is not None and not mask.memory.expired():
-                mask.visit.kept_bytes += mask.bytes
+        for visit, held in self._ledger.kept():
+            visit.kept_bytes += held
 
     # Modules
 
@@ -229,9 +229,14 @@ class Recorder:
             self._plain(operator, args, inputs, output)
 
     def _spend(self, seen: Sequence[Mask], seconds: float) -> None:
-        for mask in seen[:1]:
-            if mask.visit is not None and self.phase is not Phase.EVAL:
-                mask.visit.seconds += seconds
+        if self.phase is Phase.EVAL:
+            return
+        for chance in {id(mask.chance): mask.chance for mask in seen}.values():
+            if chance.visit is not None:
+                chance.visit.seconds += seconds
+            else:
+                chance.seconds += seconds
+            return
 
     def _drew(
         self,
@@ -245,17 +250,17 @@ class Recorder:
         made = list(tensors(output))
         scope = self._open()
         fused = operator.drops_at(args, kwargs)
-        if fused > 0 or operator.name in ("native_dropout", "_fused_dropout"):
+        if operator.name == "native_dropout" and args[2] is False:
+            return
+        if fused > 0 or operator.name == "native_dropout":
             self._fused(operator, fused or float(args[1]), inputs, made, seconds)
             return
         if not made:
             return
-        mask = Mask(
-            memory=None, bytes=0, place=here(), operator=operator.name,  # pyright: ignore[reportArgumentType]
-            visit=None, site=None, discrete="bernoulli" in operator.name,
-        )  # fmt: skip
+        mask = Mask(Chance(operator.name, here()), discrete="bernoulli" in operator.name)
+        self._chances.append(mask.chance)
         if scope is not None and scope.visit is not None:
-            mask.visit, mask.site = scope.visit, scope.site
+            mask.chance.visit, mask.chance.site = scope.visit, scope.site
             # A mask, or a key of ours: both decide what is dropped. Noise may come to nothing.
             scope.visit.drew = scope.visit.drew or mask.discrete or operator.name == "draw_v1"
             scope.visit.operator = operator.name
@@ -272,10 +277,9 @@ class Recorder:
         visit, site = self._current(operator.name, Form.ATTENTION, p)
         visit.drew, visit.operator = True, operator.name
         visit.shape = visit.shape or tuple(inputs[0].shape)
-        if operator.name in ("native_dropout", "_fused_dropout"):
+        if operator.name == "native_dropout":
             masks.measure(visit, made[1], inputs[0].shape)
-            mask = Mask(None, 0, None, operator.name, visit, site, discrete=True, counted=True)  # pyright: ignore
-            self._ledger.note_mask(made[1], mask)
+            self._ledger.note_mask(made[1], Mask(Chance(operator.name, None, visit, site, counted=True)))
             self._applied(visit, site, inputs[0], made[0])
         visit.seconds += seconds if self.phase is not Phase.EVAL else 0.0
 
@@ -283,7 +287,7 @@ class Recorder:
         """dropkit's operator: one key instead of a mask. The coins are those that the kernel gives to ones."""
         input, key, *_ = args
         drawn = self._ledger.mask(key)
-        visit, site = (drawn.visit, drawn.site) if drawn is not None else (None, None)
+        visit, site = (drawn.chance.visit, drawn.chance.site) if drawn is not None else (None, None)
         if visit is None or site is None:
             visit, site = self._current("dropout", Form.MASK, None)
         if not visit.drew:
@@ -294,8 +298,7 @@ class Recorder:
         kept = overload(ones, *rest) != overload(torch.zeros_like(ones), *rest)
         visit.shape = visit.shape or tuple(input.shape)
         masks.measure(visit, masks.shared(kept, args[-2]), input.shape)
-        mask = Mask(None, 0, None, overload.__name__, visit, site, discrete=True, counted=True)  # pyright: ignore
-        self._ledger.note_mask(key, mask)
+        self._ledger.note_mask(key, Mask(Chance("drop_v1", None, visit, site, counted=True)))
         self._applied(visit, site, input, output)
         visit.seconds += seconds if self.phase is not Phase.EVAL else 0.0
 
@@ -304,12 +307,10 @@ class Recorder:
         others = [one for one in inputs if one.numel() > 1 and self._ledger.mask(one) is None]
         mask, made = seen[0], list(tensors(output))
         if not others or operator.compares:
+            discrete = mask.discrete or operator.compares
+            changed = replace(mask, discrete=discrete, independent=mask.independent and not operator.pools)
             for one in made:
-                self._ledger.note_mask(one, mask)
-                changed = self._ledger.mask(one)
-                if changed is not None:
-                    changed.discrete = mask.discrete or operator.compares
-                    changed.independent = mask.independent and not operator.pools
+                self._ledger.note_mask(one, changed)
             return
         input = max(others, key=Tensor.numel)
         for one in made:
@@ -317,31 +318,39 @@ class Recorder:
         if not made:
             return
         known = self._ledger.made(input)
-        if known is not None and known.dropped is not None and known.dropped[0] is mask.visit:
+        if known is not None and known.dropped is not None and known.dropped[0] is mask.chance.visit:
             self._ledger.note(made[0], known)
         elif operator.applies and mask.discrete:
-            self._apply(operator, mask, inputs, input, made[0])
+            self._apply(operator, mask, inputs, others, made[0])
         else:
             self._ledger.note(made[0], None)
 
-    def _apply(self, operator: Operator, mask: Mask, inputs: Sequence[Tensor], input: Tensor, output: Tensor) -> None:
-        keep = next(one for one in inputs if self._ledger.mask(one) is not None)
+    def _apply(
+        self, operator: Operator, mask: Mask, inputs: Sequence[Tensor], others: Sequence[Tensor], output: Tensor
+    ) -> None:
+        keep, chance = next(one for one in inputs if self._ledger.mask(one) is not None), mask.chance
+        input = max(others, key=Tensor.numel)
         if operator.name == "masked_fill":
             keep = keep == 0
-        if mask.visit is None or mask.site is None:
-            mask.visit, mask.site = self._masked(mask.place)
-            mask.visit.operator = mask.operator
-        mask.visit.drew = True
-        if not mask.counted:
-            mask.counted = True
-            mask.visit.independent = mask.independent
-            masks.measure(mask.visit, keep, input.shape)
-        self._applied(mask.visit, mask.site, input, output)
+        elif operator.name == "where":
+            # where(mask, input, 0) or where(mask, 0, input): zeros may be a tensor, too.
+            input = next((one for one in others if bool(one.any())), input)
+            keep = keep if input is inputs[1] else keep == 0
+        if chance.visit is None or chance.site is None:
+            chance.visit, chance.site = self._masked(chance.place)
+            chance.visit.operator, chance.visit.seconds = chance.operator, chance.seconds
+        chance.visit.drew = True
+        if not chance.counted:
+            chance.counted = True
+            chance.visit.independent = mask.independent
+            masks.measure(chance.visit, keep, input.shape)
+        self._applied(chance.visit, chance.site, input, output)
 
     def _applied(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
         """`output` is what `visit` left of `input`."""
         visit.dtype, visit.device = str(input.dtype).removeprefix("torch."), input.device.type
-        made = self._ledger.made(input) or Made(Origin("", ""))
+        held = "parameter" if self._state.holds(input) else ""
+        made = self._ledger.made(input) or Made(Origin(held, held))
         visit.origin = made.origin
         visit.follows = made.dropped[1] if made.dropped is not None and made.dropped[0].drew else None
         dim = self._ledger.feature_dim(input)
@@ -450,9 +459,7 @@ class Recorder:
 
     def close(self) -> None:
         """After the last run: what was drawn and never became a mask is no dropout."""
-        for mask in self._ledger.masks():
-            if mask.visit is None:
-                self.draws.append(Draw(mask.operator, mask.place, Phase.TRAIN))
+        self.draws = [Draw(one.operator, one.place) for one in self._chances if one.visit is None]
 
 
 class _Functions(TorchFunctionMode):

@@ -35,7 +35,9 @@ def tree(model: nn.Module) -> dict[int, Held]:
     named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     for name, module in named:
         # What torch.compile wraps keeps its name.
-        found[id(module)] = Held(module, name.replace("_orig_mod.", ""), True, rate_of(module))
+        found[id(module)] = Held(
+            module, name.replace("_orig_mod.", "").removesuffix("._orig_mod"), True, rate_of(module)
+        )
     queue = list(found.values())
     while queue:
         holder = queue.pop(0)

@@ -131,10 +131,8 @@ def _load(target: str, hint: str) -> Any:
     found = module
     for part in name.split("."):
         if not hasattr(found, part):
-            names = [one for one in vars(module) if not one.startswith("_")]
-            raise click.BadParameter(
-                f"{source} must have {name}; it has {', '.join(names) or 'nothing'}", param_hint=hint
-            )
+            names = ", ".join(one for one in dir(module) if not one.startswith("_"))
+            raise click.BadParameter(f"{source} must have {name}; it has {names or 'nothing'}", param_hint=hint)
         found = getattr(found, part)
     return found
 

@@ -193,7 +193,6 @@ class Draw:
 
     operator: str
     place: Place | None
-    phase: Phase
 
 
 @dataclass(frozen=True, slots=True)
