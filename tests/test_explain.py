@@ -21,7 +21,8 @@ def test_a_page_says_what_why_and_how_to_silence(rule):
 
     for page in (text, markdown):
         assert page.lstrip("# ").startswith(f"{rule.code}: {rule.name}\n")
-        assert f"dropkit: ignore[{rule.code}]" in page
+        assert (f"dropkit: ignore[{rule.code}]" in page) == ("check" in rule.found_by)
+        assert (f"audit --ignore {rule.code}" in page) == ("audit" in rule.found_by)
     assert rule.explanation in markdown
     assert all(f"```python\n{source.strip()}\n```" in markdown for e in rule.examples for source in (e.bad, e.good))
     assert "\x1b" not in text
@@ -37,7 +38,7 @@ def test_without_a_rule_all_are_listed():
     listed = json.loads(called("--format", "json").stdout)
 
     assert [rule["code"] for rule in listed] == [rule.code for rule in RULES]
-    assert all(rule.name in called().stdout for rule in RULES if len(rule.name) < 38)
+    assert all(rule.name in called().stdout for rule in RULES)
     assert called("--format", "markdown").stdout.count("\n") == len(RULES) + 2
 
 

@@ -11,10 +11,11 @@ HERE = Path(__file__).parent
 def pages() -> dict[str, str]:
     """What each file of this folder holds."""
     rows = [
-        f"| [{rule.code}]({rule.code}.md) | {rule.name} | {rule.message} | {rule.default.value} | {fix(rule)} |"
+        f"| [{rule.code}]({rule.code}.md) | {rule.name} | {rule.message} | {', '.join(rule.found_by)} "
+        f"| {rule.default.value} | {fix(rule)} |"
         for rule in RULES
     ]
-    head = ["# Rules", "", "| code | name | what is wrong | default | fix |", "|---|---|---|---|---|"]
+    head = ["# Rules", "", "| code | name | what is wrong | found by | default | fix |", "|---|---|---|---|---|---|"]
     return {"README.md": "\n".join([*head, *rows]) + "\n", **{f"{rule.code}.md": page(rule) for rule in RULES}}
 
 

@@ -34,7 +34,9 @@ class Plugin:
     @classmethod
     def add_options(cls, options: Any) -> None:
         """Leave out, until they are selected, the rules that are off by default."""
-        options.extend_default_ignore([rule.code for rule in RULES if rule.default is not Default.ON])
+        options.extend_default_ignore(
+            [rule.code for rule in RULES if rule.find is not None and rule.default is not Default.ON]
+        )
 
     def run(self) -> Iterator[tuple[int, int, str, type[Plugin]]]:
         """Line from 1, column from 0, code and message of each finding.

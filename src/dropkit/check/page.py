@@ -21,14 +21,11 @@ def page(rule: Rule) -> str:
 
 
 def facts(rule: Rule) -> str:
-    """By default on or off, how grave, which fix: a list of three."""
-    return "\n".join(
-        (
-            f"- By default: {_DEFAULTS[rule.default]}",
-            f"- Severity: {rule.severity.value}",
-            f"- Fix: {fix(rule) or 'none'}",
-        )
-    )
+    """Who finds it, by default on or off, how grave, which fix: a list."""
+    lines = [f"- Found by: {' and '.join(f'`dropkit {command}`' for command in rule.found_by)}"]
+    if rule.find is not None:
+        lines.append(f"- In `dropkit check` by default: {_DEFAULTS[rule.default]}")
+    return "\n".join([*lines, f"- Severity: {rule.severity.value}", f"- Fix: {fix(rule) or 'none'}"])
 
 
 def fix(rule: Rule) -> str:
@@ -42,6 +39,14 @@ def _code(source: str) -> str:
 
 def _silence(rule: Rule) -> str:
     code = rule.code
-    return f"""- One line: end it with `# dropkit: ignore[{code}]` or `# noqa: {code}`.
-- One file: `# dropkit: ignore-file[{code}]` on a line of its own.
-- Everywhere: `ignore = ["{code}"]` under `[tool.dropkit]` in pyproject.toml, or `dropkit check --ignore {code}`."""
+    lines: list[str] = []
+    if rule.find is not None:
+        lines += [
+            f"- One line: end it with `# dropkit: ignore[{code}]` or `# noqa: {code}`.",
+            f"- One file: `# dropkit: ignore-file[{code}]` on a line of its own.",
+            f'- Everywhere: `ignore = ["{code}"]` under `[tool.dropkit]` in pyproject.toml, or '
+            f"`dropkit check --ignore {code}`.",
+        ]
+    if rule.see is not None:
+        lines.append(f'- In an audit: `dropkit audit --ignore {code}`, `assert_dropout_ok(..., ignore=["{code}"])`.')
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ import click
 COMMANDS = {
     "audit": "Run a model once, show every dropout in it and what is wrong.",
     "check": "Find and mend dropout misuse in source code.",
-    "explain": "Explain a rule of the checker, or list all.",
+    "explain": "Explain a rule of check and audit, or list all.",
     "kernels": "Show which kernel serves which device, and why.",
     "run": "Run a script with torch's dropout on dropkit's kernels.",
     "server": "Serve an editor by the Language Server Protocol.",

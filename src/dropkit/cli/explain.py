@@ -56,6 +56,7 @@ def _record(rule: Rule) -> dict[str, Any]:
         "code": rule.code,
         "name": rule.name,
         "message": rule.message,
+        "found_by": list(rule.found_by),
         "default": rule.default.value,
         "severity": rule.severity.value,
         "fix": rule.fix or None,
@@ -66,19 +67,34 @@ def _record(rule: Rule) -> dict[str, Any]:
 
 
 def _list() -> str:
-    rows = ["| code | name | default | severity | fix |", "| --- | --- | --- | --- | --- |"]
-    rows += [f"| {r.code} | {r.name} | {r.default.value} | {r.severity.value} | {fix(r)} |" for r in RULES]
+    rows = ["| code | name | found by | default | severity | fix |", "| --- | --- | --- | --- | --- | --- |"]
+    rows += [
+        f"| {r.code} | {r.name} | {', '.join(r.found_by)} | {r.default.value} | {r.severity.value} | {fix(r)} |"
+        for r in RULES
+    ]
     return "\n".join(rows) + "\n"
 
 
 def _print_table() -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table("code", Column("name", overflow="fold"), "default", "severity", "fix")
+    table = Table(
+        "code",
+        Column("name", overflow="fold"),
+        "found by",
+        "default",
+        "severity",
+        "fix",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for one in RULES:
         kind = ("safe" if one.fix_is_safe else "unsafe") if one.fix else ""
-        table.add_row(one.code, one.name, one.default.value, one.severity.value, kind)
+        by = one.found_by[0] if len(one.found_by) == 1 else "both"
+        table.add_row(one.code, one.name, by, one.default.value, one.severity.value, kind)
     Console().print(table)
 
 

@@ -78,6 +78,12 @@ class Rule:
         detector = self.find or self.see
         return inspect.cleandoc(sys.modules[detector.__module__].__doc__ or "") if detector is not None else ""
 
+    @property
+    def found_by(self) -> tuple[str, ...]:
+        """The commands that find it: check, audit or both."""
+        detectors = {"check": self.find, "audit": self.see}
+        return tuple(name for name, detector in detectors.items() if detector is not None)
+
     def findings(self, module: Module) -> Iterator[Finding]:
         """What the rule finds in `module`."""
         for hit in self.find(module) if self.find is not None else ():

@@ -22,12 +22,13 @@ from dropkit.rules import RULES, Default, Rule
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
-_INDEX = {rule.code: index for index, rule in enumerate(RULES)}
+_RULES = tuple(rule for rule in RULES if rule.find is not None)
+_INDEX = {rule.code: index for index, rule in enumerate(_RULES)}
 
 
 def render(outcome: Outcome, color: bool) -> str:
     """The log of one run, indented."""
-    driver = {"name": "dropkit", "version": dropkit.__version__, "rules": [_rule(rule) for rule in RULES]}
+    driver = {"name": "dropkit", "version": dropkit.__version__, "rules": [_rule(rule) for rule in _RULES]}
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
