@@ -61,9 +61,10 @@ def known() -> dict[Any, Function]:
         _add(found, function, name, f"dropkit.functional.{function.name}")
         if name.startswith("torch.") and name.count(".") == 1:
             _add(found, function, f"torch._C._VariableFunctions.{function.name}")
-            _add(found, function, f"torch.ops.aten.{function.name}.default")
+            _add(found, function, f"torch.ops.aten.{function.name}", f"torch.ops.aten.{function.name}.default")
             inplace = Function(f"{function.name}_", Form.FUNCTION, function.p, 0.5, function.training, None, None)
-            _add(found, inplace, f"{name}_", f"torch.ops.aten.{function.name}_.default")
+            aten = f"torch.ops.aten.{function.name}_"
+            _add(found, inplace, f"{name}_", aten, f"{aten}.default")
     for name, p in ATTENTION.items():
         _add(found, Function(name.rpartition(".")[2], Form.ATTENTION, p, 0.0, None, None, None), name)
     multi_head = Function(

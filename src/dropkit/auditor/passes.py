@@ -42,7 +42,8 @@ def trace(
             inputs = fresh((args, kwargs))
             try:
                 if phase is Phase.TRAIN:
-                    _warm_up(model, call, fresh((args, kwargs)), seed)
+                    with state.careful():
+                        _warm_up(model, call, fresh((args, kwargs)), seed)
                     backward_error = _train(recorder, model, call, inputs)
                 else:
                     _evaluate(recorder, model, call, inputs)
@@ -52,7 +53,9 @@ def trace(
                 stopped = f"{phase.value}: {type(error).__name__}: {error}"
                 break
         if stopped is None:
-            fast_paths += [name for name in _fast_paths(model, held, call, args, kwargs) if name not in fast_paths]
+            with state.careful():
+                found = _fast_paths(model, held, call, args, kwargs)
+            fast_paths += [name for name in found if name not in fast_paths]
         recorder.close()
     sites = [site for site in recorder.sites if site.p or site.drew(*Phase) or not _only_if_used(site)]
     reached = {id(site) for site in sites}
@@ -171,7 +174,7 @@ def _found(
     mixed = [one.name for one in held.values() if one.registered and _drops_inside(one.module) and one.module.training]
     if not mixed:
         return [], []
-    with untouched([one.module for one in held.values()]), _eagerly():
+    with untouched([one.module for one in held.values()]) as state, state.careful(), _eagerly():
         return mixed, _fast_paths(model, held, call, args, kwargs)
 
 

@@ -6,7 +6,7 @@ C++ and TorchScript alike, and so whatever draws, with the mask that comes of it
 
 from __future__ import annotations
 
-import threading
+import warnings
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from dropkit.auditor import masks
 from dropkit.auditor.functions import Function, known
@@ -56,6 +56,7 @@ class Recorder:
         self._ledger = Ledger()
         self._scopes: list[_Scope] = []
         self._by_key: dict[Any, Site] = {}
+        self._operators: _Operators | None = None
         self._chances: list[Chance] = []
         self._born: list[tuple[Site, weakref.ref[nn.Module]]] = []
         # The last input that was dropped from, for batch normalization to compare with.
@@ -67,14 +68,16 @@ class Recorder:
         """See what runs in this thread, and in those that run its backward pass, for the length of a `with` block."""
         self.phase = phase
         self._scopes.clear()
-        functions = _Functions(self)
         with ExitStack() as stack:
-            before = register_module_forward_pre_hook(self._in_thread(self._enter))
+            stack.enter_context(warnings.catch_warnings())
+            # Of compiled parts, which run uncompiled here.
+            warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
+            before = register_module_forward_pre_hook(self._if_watched(self._enter))
             stack.callback(before.remove)
-            after = register_module_forward_hook(self._in_thread(self._leave), always_call=True)
+            after = register_module_forward_hook(self._if_watched(self._leave), always_call=True)
             stack.callback(after.remove)
-            stack.enter_context(functions)
-            stack.enter_context(_Operators(self))
+            stack.enter_context(_Functions(self))
+            self._operators = stack.enter_context(_Operators(self))
             try:
                 yield
             finally:
@@ -95,11 +98,11 @@ class Recorder:
 
     # Modules
 
-    def _in_thread(self, hook: Callable[..., None]) -> Callable[..., None]:
-        thread = threading.get_ident()
+    def _if_watched(self, hook: Callable[..., None]) -> Callable[..., None]:
+        """Hooks are the whole process's; modes are a thread's, and of the threads that run its backward pass."""
 
         def guarded(module: nn.Module, *rest: Any) -> None:
-            if threading.get_ident() == thread or self.phase is Phase.BACKWARD:
+            if self._operators in _get_current_dispatch_mode_stack():
                 hook(module, *rest)
 
         return guarded
@@ -129,11 +132,11 @@ class Recorder:
     def _module_site(self, module: nn.Module, held: Held | None, name: str, owner: str) -> Site:
         place = here()
         key = id(module) if held is not None else (owner, type(module), place)
-        site = self._by_key.get(key)
+        site, kind = self._by_key.get(key), type(module).__name__
         if site is None:
             form = Form.REGISTERED if held is not None and held.registered else Form.UNREGISTERED
             rate = held.rate if held is not None else rate_of(module)
-            site = self._add(key, Site(name, type(module).__name__, form, place, self._owners(), rate))
+            site = self._add(key, Site(name, kind, form, place, (*self._owners(), kind), rate))
             if isinstance(module, nn.RNNBase):
                 site.layers = module.num_layers
         if held is None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropkit import modes
-from dropkit.auditor.operators import Operator, storage, tensors
+from dropkit.auditor.operators import Operator, describe, storage, tensors
 
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, list, set})
 
@@ -66,6 +67,10 @@ class Untouched:
                 if held is not None:
                     self._copy(held)
 
+    def careful(self) -> TorchDispatchMode:
+        """A mode under which nothing is written that has not been copied; a recorder sees to it by itself."""
+        return _Careful(self)
+
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor is one of the model's own."""
         return (storage(tensor) or 0) in self._watched
@@ -87,6 +92,16 @@ class Untouched:
             parameter.grad = grad
         for generator, state in self._generators:
             generator.set_state(state)
+
+
+class _Careful(TorchDispatchMode):
+    def __init__(self, state: Untouched) -> None:
+        super().__init__()
+        self._state = state
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._state.about_to_write(describe(func), args, kwargs or {})
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
