@@ -1,5 +1,7 @@
 """What every test may use."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -15,3 +17,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+_missing: list[torch.library.Library] = []
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """torchvision beside a torch without CUDA: its own operators are then missing, and so is its import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import torchvision
+        except RuntimeError:
+            _missing.append(torch.library.Library("torchvision", "DEF"))
+            for name in ("nms", "qnms"):
+                _missing[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            import torchvision
+    return torchvision

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dropkit.auditor import Auditor, Report
-from dropkit.callbacks.first_batch import audited
+from dropkit.callbacks.first_batch import FirstBatch
 
 __all__ = ["DropoutAudit"]
 
@@ -44,9 +44,13 @@ class DropoutAudit(Callback):
         stop: bool = False,
         quiet: bool = False,
     ) -> None:
-        self.report: Report | None = None
-        self._call, self._stop, self._quiet = call, stop, quiet
-        self._auditor = Auditor(call=call or _training_step, ignore=ignore)
+        self._call = call
+        self._first = FirstBatch(Auditor(call=call or _training_step, ignore=ignore), stop, quiet)
+
+    @property
+    def report(self) -> Report | None:
+        """What the audit saw; None before the first batch."""
+        return self._first.report
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Audit the first batch."""
@@ -56,9 +60,8 @@ class DropoutAudit(Callback):
             raise ValueError(
                 "call must be given for a module that optimizes by hand: its training_step is not run twice"
             )
-        speak = not self._quiet and trainer.is_global_zero
         with _unlogged(pl_module):
-            self.report = audited(self._auditor, pl_module, (batch,), {}, self._stop, speak)
+            self._first.audit(pl_module, (batch,), {}, trainer.is_global_zero)
 
 
 def _training_step(module: Any, batch: Any) -> Any:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from dropkit.auditor import Auditor, Report
-from dropkit.callbacks.first_batch import audited
+from dropkit.callbacks.first_batch import FirstBatch
 
 __all__ = ["DropoutAudit"]
 
@@ -32,9 +32,12 @@ class DropoutAudit(TrainerCallback):
     """
 
     def __init__(self, ignore: Sequence[str] = (), stop: bool = False, quiet: bool = False) -> None:
-        self.report: Report | None = None
-        self._auditor = Auditor(ignore=ignore)
-        self._stop, self._quiet = stop, quiet
+        self._first = FirstBatch(Auditor(ignore=ignore), stop, quiet)
+
+    @property
+    def report(self) -> Report | None:
+        """What the audit saw; None before the first batch."""
+        return self._first.report
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Wait for the first forward call."""
@@ -43,7 +46,6 @@ class DropoutAudit(TrainerCallback):
 
         def first(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             hook.remove()
-            speak = not self._quiet and state.is_world_process_zero
-            self.report = audited(self._auditor, module, inputs, named, self._stop, speak)
+            self._first.audit(module, inputs, named, state.is_world_process_zero)
 
         hook = model.register_forward_pre_hook(first, with_kwargs=True)

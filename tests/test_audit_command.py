@@ -1,0 +1,230 @@
+"""`dropkit audit`, the test helper, the pytest plugin and the page."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from torch import nn
+
+import dropkit
+from dropkit.cli.audit import command
+from dropkit.testing import assert_dropout_ok
+
+PROGRAM = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+        self.drop = nn.Dropout2d(0.2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.drop(self.conv(x)).relu().mean((2, 3))
+        return self.head(F.dropout(x, 0.3, {training}))
+
+
+def make_model():
+    return Net()
+
+
+def make_inputs():
+    return torch.zeros(4, 1, 9, 9)
+
+
+def make_named():
+    return {{"x": torch.zeros(4, 1, 9, 9)}}
+
+
+broken = 7
+model = Net()
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(PROGRAM.format(training="self.training"))
+    (tmp_path / "bad.py").write_text(PROGRAM.format(training="True"))
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("name", ["make_model", "Net", "model"])
+def test_a_function_a_class_or_a_module_is_audited(program, name):
+    done = run(f"{program}/net.py:{name}", "--input", "1x9x9")
+
+    assert done.exit_code == 0
+    assert "drop " in done.output
+    assert "8 x 8 x 7 x 7" in done.output
+    assert "\x1b" not in done.output
+
+
+@pytest.mark.parametrize("inputs", ["make_inputs", "make_named"])
+def test_inputs_come_from_a_function_too(program, inputs):
+    done = run(f"{program}/net.py:Net", "--inputs", f"{program}/net.py:{inputs}", "--json")
+
+    assert [site["kind"] for site in json.loads(done.output)["sites"]] == ["Dropout2d", "dropout"]
+
+
+def test_a_finding_gives_exit_code_1_unless_it_is_ignored_or_too_mild(program):
+    """As a process, exit codes and all."""
+    target = f"{program}/bad.py:Net"
+
+    def code(*options):
+        words = [sys.executable, "-m", "dropkit", "audit", target, "--input", "1x9x9", *options]
+        return subprocess.run(words, capture_output=True, text=True, timeout=120)
+
+    found = code()
+
+    assert found.returncode == 1
+    assert "DRP101 error: functional dropout does not follow model.eval()" in found.stdout
+    assert "bad.py:16" in found.stdout
+    assert code("--ignore", "DRP1").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["net", "--input", "3"], "must be FILE.py:NAME or package.module:NAME, got 'net'"),
+        (["{}/net.py:Net"], "give --input SHAPE, such as --input 1x28x28"),
+        (["{}/net.py:Net", "--input", "3", "--inputs", "a.py:b"], "not both"),
+        (["{}/net.py:Net", "--input", "3y4"], "must be sizes and perhaps a dtype"),
+        (["{}/net.py:Net", "--input", "3:float99"], "must be sizes and perhaps a dtype"),
+        (["{}/net.py:Nett", "--input", "3"], "net.py must have Nett; it has F, Net"),
+        (["{}/none.py:Net", "--input", "3"], "must name a file"),
+        (["no.such.module:Net", "--input", "3"], "must name a module that can be imported"),
+        (["{}/net.py:broken", "--input", "3"], "must be a module or make one, got int"),
+        (["{}/net.py:make_inputs", "--input", "3"], "must be or make a torch.nn.Module, got Tensor"),
+        (["{}/net.py:Net", "--input", "5x9x9"], "the model could not be run (it was given (8, 5, 9, 9)): RuntimeError"),
+        (["{}/net.py:Net", "--input", "1x9x9", "--ignore", "E501"], "must hold codes such as DRP101 or DRP1"),
+    ],
+)
+def test_mistakes_are_named_and_give_exit_code_2(program, arguments, words):
+    done = run(*(argument.format(program) for argument in arguments))
+
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+def test_integers_are_given_where_they_are_asked_for(tmp_path):
+    (tmp_path / "tokens.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Embedding(2, 4), nn.Dropout(), nn.Linear(4, 2))\n"
+    )
+
+    done = run(f"{tmp_path}/tokens.py:make", "--input", "6:int64", "--batch", 3)
+
+    assert "3 x 6 x 4" in done.output
+
+
+def good():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
+
+
+class Bad(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.linear(F.dropout(x, 0.5))
+
+
+def test_the_test_helper_passes_and_returns_the_report():
+    assert assert_dropout_ok(good(), torch.randn(8, 4)).sites[0].name == "2"
+
+
+def test_the_test_helper_fails_with_what_is_wrong_and_how_to_go_on():
+    with pytest.raises(AssertionError) as failed:
+        assert_dropout_ok(Bad(), torch.randn(8, 4))
+
+    text = str(failed.value)
+    assert "DRP101 error: functional dropout does not follow model.eval()" in text
+    assert Path(__file__).name in text
+    assert "dropkit explain DRP101" in text
+
+
+def test_the_test_helper_ignores_what_it_is_told_to():
+    assert_dropout_ok(Bad(), torch.randn(8, 4), ignore=["DRP101"])
+    normed = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    assert_dropout_ok(normed, torch.randn(8, 4))
+    with pytest.raises(AssertionError, match="DRP407 info: before batch norm"):
+        assert_dropout_ok(normed, torch.randn(8, 4), severity="info")
+    with pytest.raises(ValueError, match="severity must be one of error, warning, info, got 'high'"):
+        assert_dropout_ok(good(), torch.randn(8, 4), severity="high")
+
+
+def test_the_fixture_is_there_without_an_import(assert_dropout_ok):
+    assert assert_dropout_ok(good(), torch.randn(8, 4)).findings == ()
+
+
+def test_the_plugin_does_not_import_torch():
+    """Every pytest run of every user loads it."""
+    program = "import sys, dropkit.pytest_plugin; print('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_the_page_names_everything_and_escapes_it():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add_module("<b>&", nn.Dropout(0.25))
+
+        def forward(self, x):
+            return F.dropout(self._modules["<b>&"](x), 0.5)
+
+    report = dropkit.audit(Odd(), torch.randn(8, 4))
+    page = report.to_html()
+
+    assert "&lt;b&gt;&amp;" in page
+    assert "<b>&" not in page
+    for finding in report.findings:
+        assert finding.code in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert report._repr_html_().startswith("<style>")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_opens_the_page_without_a_complaint_or_a_request(tmp_path):
+    """The browser says so itself; a page with a fault of each kind shows that it would."""
+    sync = pytest.importorskip("playwright.sync_api")
+    page_file, faulty = tmp_path / "audit.html", tmp_path / "faulty.html"
+    page_file.write_text(dropkit.audit(Bad(), torch.randn(8, 4)).to_html())
+    faulty.write_text('<script>nothing()</script><img src="http://127.0.0.1:9/x.png">')
+
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        complaints, requests = visited(browser, page_file)
+        expected = visited(browser, faulty)
+        browser.close()
+
+    assert complaints == []
+    assert requests == [page_file.as_uri()]
+    assert all(expected)
+    assert len(expected[1]) == 2
+
+
+def visited(browser, file):
+    page, complaints, requests = browser.new_page(), [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_load_state("networkidle")
+    return complaints, [url for url in requests if not url.startswith("data:")]
