@@ -12,6 +12,10 @@ from dropkit.facts.trace import Draw, Phase, Place, Site, Trace, Visit
 from dropkit.report.units import in_bytes, in_count, in_seconds
 
 
+# What a table calls kinds with long names.
+_SHORT = {"scaled_dot_product_attention": "SDPA", "multi_head_attention_forward": "MHA"}
+
+
 @dataclass(frozen=True, slots=True)
 class AuditFinding:
     """One misuse in a running model. `dropkit explain <code>` has the whole story."""
@@ -165,7 +169,7 @@ def _row(site: Site, step: float) -> Row:
     rate = site.rate
     return Row(
         site=site.name or "(the model)" if site.is_module else f"{site.name or '(the model)'} {site.place or ''}",
-        kind=site.kind,
+        kind=_SHORT.get(site.kind, site.kind),
         p="" if site.p is None else f"{site.p:g}",
         rate="" if rate is None else f"{rate:.4g}",
         shape=" x ".join(map(str, seen.shape)) if seen is not None else "",

@@ -14,8 +14,8 @@ from rich.text import Text
 from dropkit.auditor.outcome import Report, summary
 from dropkit.facts.finding import Severity
 
-_LEFT = ("site", "kind", "p", "dropped", "one coin each", "draws in", "held", "time")
-_MORE = ("input", "calls", "after > before")
+_LEFT = ("site", "kind", "p", "dropped", "draws in", "held")
+_MORE = ("time", "one coin each", "input", "calls", "after > before")
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
 # Where nobody's terminal sets a width, a line is as long as it needs to be.
 _WIDTH = 1000
@@ -55,7 +55,8 @@ def _table(report: Report, narrow: bool) -> Table:
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in report.rows:
         style = "dim" if row.draws in ("never", "not reached", "rate only") else None
-        cells = (row.site, row.kind, row.p, row.rate, row.coins, row.draws, row.kept, row.time)
-        more = (row.shape, str(row.calls), f"{row.after} > {row.before}" if row.after or row.before else "")
+        cells = (row.site, row.kind, row.p, row.rate, row.draws, row.kept)
+        between = f"{row.after} > {row.before}" if row.after or row.before else ""
+        more = (row.time, row.coins, row.shape, str(row.calls), between)
         table.add_row(*cells, *(() if narrow else more), style=style)
     return table
