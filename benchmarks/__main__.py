@@ -23,6 +23,7 @@ BENCHMARKS = (
     "compiled",
     "importing",
     "checking",
+    "auditing",
 )
 HEAD = ("case", "ours", "theirs", "ratio", "target", "met")
 

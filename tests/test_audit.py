@@ -416,6 +416,31 @@ def test_dropout_that_is_meant_to_stay_on_is_no_finding():
     assert report.findings == ()
 
 
+def test_comments_say_what_they_say_to_the_checker(tmp_path):
+    """A silenced line is silent, and a marked class means it; beside them the same without a word is found."""
+    file = tmp_path / "commented.py"
+    file.write_text(
+        "import torch.nn.functional as F\n"
+        "from torch import nn\n"
+        "class Silenced(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return F.dropout(x, 0.5)  # noqa: DRP101\n"
+        "class Sampler(nn.Module):  # dropkit: always-on\n"
+        "    def forward(self, x):\n"
+        "        return F.dropout(x, 0.5)\n"
+        "class Wrong(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return F.dropout(x, 0.5)\n"
+    )
+    names = {}
+    exec(compile(file.read_text(), str(file), "exec"), names)
+
+    def codes(name):
+        return [finding.code for finding in dropkit.audit(names[name](), torch.randn(8, 4)).findings]
+
+    assert [codes(name) for name in ("Silenced", "Sampler", "Wrong")] == [[], [], ["DRP101"]]
+
+
 def test_wrapped_models_are_audited_inside():
     report = dropkit.audit(nn.DataParallel(net()), torch.randn(8, 16))
 

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from dropkit.auditor.outcome import AuditFinding, Report, totals
 from dropkit.auditor.passes import trace as run
 from dropkit.auditor.savings import savings
+from dropkit.auditor.source import silences
 from dropkit.auditor.tree import tree
 from dropkit.facts.trace import Site, Trace
 from dropkit.replace import operators
@@ -103,7 +104,9 @@ def _call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
 def _findings(trace: Trace, rules: Iterator[Rule]) -> Iterator[AuditFinding]:
     for rule in rules:
         for sight in rule.see(trace) if rule.see is not None else ():
-            yield _finding(rule, sight)
+            finding = _finding(rule, sight)
+            if finding.place is None or not silences(finding.place, rule.code):
+                yield finding
 
 
 def _finding(rule: Rule, sight: Sight) -> AuditFinding:

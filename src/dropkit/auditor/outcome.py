@@ -11,7 +11,6 @@ from dropkit.facts.finding import Severity
 from dropkit.facts.trace import Draw, Phase, Place, Site, Trace, Visit
 from dropkit.report.units import in_bytes, in_count, in_seconds
 
-
 # What a table calls kinds with long names.
 _SHORT = {"scaled_dot_product_attention": "SDPA", "multi_head_attention_forward": "MHA"}
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropkit.auditor.recorder import Recorder
+from dropkit.auditor.source import means_it
 from dropkit.auditor.tree import Held, drops, holds_rate, rate_of
 from dropkit.auditor.untouched import untouched
 from dropkit.facts.trace import Form, Phase, Site, Switch, Trace
@@ -61,6 +62,8 @@ def trace(
     reached = {id(site) for site in sites}
     sites += [site for site in _unreached(held, recorder.sites) if id(site) not in reached]
     _know_flags(sites, held, flags)
+    for site in sites:
+        site.meant = site.place is not None and site.drew(Phase.EVAL) and means_it(site.place)
     return Trace(
         model=type(model).__name__,
         sites=tuple(sites),

@@ -27,7 +27,9 @@ def here() -> Place | None:
     frame = sys._getframe(1)
     while frame is not None:
         if _is_users(frame.f_code.co_filename):
-            return Place(_short(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_name)
+            return Place(
+                _short(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_name, frame.f_code.co_filename
+            )
         frame = frame.f_back
     return None
 

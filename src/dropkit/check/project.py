@@ -20,8 +20,8 @@ from dropkit.check.notebook import NotANotebook, Notebook
 from dropkit.check.outcome import Note, Outcome
 from dropkit.check.record import Cache, Record, dump, load
 from dropkit.check.relations import Account, Answers, account
-from dropkit.check.suppress import Comments
 from dropkit.facts.finding import Edit, Finding
+from dropkit.facts.suppress import Comments
 from dropkit.facts.text import Text, Undecodable
 
 # Below this many files starting processes costs more than they save.

@@ -240,7 +240,7 @@ def _diff(path: str, before: bytes, after: bytes) -> str:
 
 def _silence(outcome: Outcome, marker: str) -> int:
     from dropkit.check.file import decode
-    from dropkit.check.suppress import add_comments
+    from dropkit.facts.suppress import add_comments
 
     silenced = 0
     for path in dict.fromkeys(finding.path for finding in outcome.findings if finding.cell is None):

@@ -35,11 +35,12 @@ MODULES = (Form.REGISTERED, Form.UNREGISTERED, Form.PER_CALL)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of the user's program."""
+    """A line of the user's program: `path` as it is shown, `file` as Python knows it."""
 
     path: str
     line: int
     function: str
+    file: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
@@ -132,6 +133,7 @@ class Site:
         layers: of a recurrent network; None elsewhere.
         flag_in_train: the module's training flag after `model.train()`; None if it has none.
         flag_in_eval: the same after `model.eval()`.
+        meant: whether the program says that it stays on in evaluation.
         carries_rate: never run itself, but another site beside it drops at its rate.
         visits: in order of execution.
     """
@@ -145,6 +147,7 @@ class Site:
     layers: int | None = None
     flag_in_train: bool | None = None
     flag_in_eval: bool | None = None
+    meant: bool = False
     carries_rate: bool = False
     visits: list[Visit] = field(default_factory=list[Visit])
 

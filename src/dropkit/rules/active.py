@@ -12,7 +12,7 @@ from dropkit.facts.trace import Phase, Site, Trace
 def active_in_eval(trace: Trace) -> Iterator[Site]:
     """Sites that draw after `model.eval()`, but for those whose class says that they are to: MCDropout, Prenet ..."""
     for site in trace.sites:
-        meant = any(fnmatchcase(owner, pattern) for owner in site.owners for pattern in ON_PURPOSE)
+        meant = site.meant or any(fnmatchcase(owner, pattern) for owner in site.owners for pattern in ON_PURPOSE)
         if site.drew(Phase.EVAL) and not meant:
             yield site
 

@@ -43,11 +43,15 @@ class Comments:
 
     def silence(self, finding: Finding) -> bool:
         """Whether a comment on the first or last line of `finding`, or one for the file, silences it."""
+        return self.silences(finding.code, {finding.span.line, finding.span.end_line})
+
+    def silences(self, code: str, lines: Iterable[int]) -> bool:
+        """Whether a comment on one of these lines, or one for the file, silences a rule."""
         named = list(self.for_file)
-        for number in {finding.span.line, finding.span.end_line}:
+        for number in lines:
             comment = self.lines.get(number, "")
             named += [_codes(match) for pattern in (_NOQA, _IGNORE) if (match := pattern.search(comment))]
-        return any(codes is None or finding.code in codes for codes in named)
+        return any(codes is None or code in codes for codes in named)
 
 
 def add_comments(text: Text, findings: Iterable[Finding], marker: str) -> Text:

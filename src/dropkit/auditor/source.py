@@ -1,0 +1,49 @@
+"""What the program itself says of a line that an audit points at: that it is silenced, or that dropout is to stay on."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import warnings
+from functools import lru_cache
+
+from dropkit.facts.mode import on_purpose
+from dropkit.facts.module import Module
+from dropkit.facts.suppress import Comments
+from dropkit.facts.text import Text
+from dropkit.facts.trace import Place
+
+
+def silences(place: Place, code: str) -> bool:
+    """Whether a comment on the line, or one for its file, silences a rule."""
+    text = _text(place.file)
+    return text is not None and Comments(text).silences(code, (place.line,))
+
+
+def means_it(place: Place) -> bool:
+    """Whether a name around the line, a comment beside it or a marker says that dropout stays on."""
+    module = _module(place.file)
+    if module is None:
+        return False
+    calls = [call for found in module.calls.values() for call in found]
+    here = [call for call in calls if call.lineno <= place.line <= (call.end_lineno or call.lineno)]
+    return any(on_purpose(module, call) for call in here)
+
+
+@lru_cache(maxsize=64)
+def _text(file: str) -> Text | None:
+    lines = linecache.getlines(file)
+    return Text("".join(lines).encode("utf-8", "surrogatepass")) if lines else None
+
+
+@lru_cache(maxsize=16)
+def _module(file: str) -> Module | None:
+    text = _text(file)
+    if text is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return Module(file, text, ast.parse(text.utf8))
+        except (SyntaxError, ValueError, RecursionError):
+            return None
