@@ -7,7 +7,7 @@ from dropkit.facts.text import Text
 from dropkit.rules import RULES
 
 HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
-CODES = ("DRP105", "DRP201", "DRP301", "DRP302", "DRP405")
+CODES = ("DRP105", "DRP201", "DRP205", "DRP301", "DRP302", "DRP405")
 
 
 def found(source):
@@ -49,6 +49,11 @@ WRONG = {
         net("drop = nn.Dropout(0.1)\ndrop(x)\nreturn x"),
         net("if flag:\n    self.drop(x.relu())\nreturn x", "self.drop = nn.Dropout(p)"),
         "from timm.layers import DropPath\n" + net("self.drop(x)\nreturn x", "self.drop = DropPath(p)"),
+    ],
+    "DRP205": [
+        net("return F.alpha_dropout(x)"),
+        net("x = F.selu(x)\nreturn F.feature_alpha_dropout(x, p=0.2, inplace=True)"),
+        "from torch.nn.functional import alpha_dropout\n" + net("return alpha_dropout(x, 0.1)"),
     ],
     "DRP301": [
         net("return F.dropout(x, p=self.training, inplace=True)"),
@@ -108,6 +113,10 @@ RIGHT = [
     net("self._init_drop(x)\nreturn x"),
     net("self.drop(x)\nreturn x", "self.drop = make_dropout(p)"),
     net("y = F.dropout(x, 0.1, self.training)\nreturn y"),
+    net("return F.alpha_dropout(x, 0.1, self.training)"),
+    net("return F.alpha_dropout(x, 0.1, training=flag)"),
+    net("return F.feature_alpha_dropout(x, **flag)"),
+    "def selu_mlp(x):\n    return F.alpha_dropout(x, 0.1)",
     "import chainer.functional as G\ndef f(x):\n    G.dropout(x)\n    return x",
     "def test_rate(x):\n    F.dropout(x, 0.1)\n    F.dropout(x, 1.0)",
     "def f(x, pytest):\n    with pytest.raises(ValueError):\n        F.dropout(x, 1.5)",

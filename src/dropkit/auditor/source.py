@@ -1,4 +1,4 @@
-"""What the program itself says of a line that an audit points at: that it is silenced, or that dropout is to stay on."""
+"""What the program itself says of a line that an audit points at: that it is silent, or that dropout is to stay on."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ def means_it(place: Place) -> bool:
     return any(on_purpose(module, call) for call in here)
 
 
-@lru_cache(maxsize=64)
 def _text(file: str) -> Text | None:
+    linecache.checkcache(file)
     lines = linecache.getlines(file)
     return Text("".join(lines).encode("utf-8", "surrogatepass")) if lines else None
 
 
-@lru_cache(maxsize=16)
 def _module(file: str) -> Module | None:
     text = _text(file)
-    if text is None:
-        return None
+    return None if text is None else _parsed(file, text.utf8)
+
+
+@lru_cache(maxsize=16)
+def _parsed(file: str, source: bytes) -> Module | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return Module(file, text, ast.parse(text.utf8))
+            return Module(file, Text(source), ast.parse(source))
         except (SyntaxError, ValueError, RecursionError):
             return None
