@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import is_lazy
 
 from dropkit.auditor.outcome import AuditFinding, Report, totals
@@ -18,6 +20,9 @@ from dropkit.auditor.tree import tree
 from dropkit.facts.trace import Site, Trace
 from dropkit.replace import operators
 from dropkit.rules import RULES, Rule, Sight
+
+# Audits set and restore generators, which are the process's.
+_one_at_a_time = threading.RLock()
 
 
 def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
@@ -73,7 +78,7 @@ class Auditor:
         model = _inside(model)
         held = tree(model)
         alike = None if self.group is None else _alike(self.group)
-        with torch.inference_mode(False):
+        with _one_at_a_time, torch.inference_mode(False):
             trace = run(model, held, self.call or _call, inputs, kwargs, self.seed)
         trace = replace(trace, alike_on_all_ranks=alike)
         saved = None
@@ -142,6 +147,8 @@ def _inside(model: Any) -> nn.Module:
             raise ValueError(f"model must have its parameters, got {name} uninitialized: run it once before the audit")
         if value.is_inference():
             raise ValueError(f"model must be made outside of torch.inference_mode(), got {name} from inside")
+        if isinstance(value, FakeTensor):
+            raise ValueError(f"model must have its values, got {name} made under FakeTensorMode")
         if value.is_meta:
             raise ValueError(f"model must have its values, got {name} on the meta device")
     return model

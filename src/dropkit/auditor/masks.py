@@ -7,7 +7,7 @@ from math import log2
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropkit.facts.trace import Visit
 
@@ -16,8 +16,12 @@ _FIRST = 4096
 
 def measure(visit: Visit, keep: Tensor, input_shape: Sequence[int]) -> None:
     """Add a mask that broadcasts with an input to what `visit` counts; zero or false is dropped."""
+    if keep.is_nested:
+        keep = keep.values()
+        input_shape = keep.shape
     coins = keep.numel()
-    if coins == 0:
+    if coins == 0 or type(keep) not in (Tensor, nn.Parameter):
+        # Of subclasses each has its own idea of how to count.
         return
     dropped = coins - int(torch.count_nonzero(keep))
     elements = _size(input_shape)

@@ -42,7 +42,11 @@ _COMPARE = frozenset(
 )
 _POOLS = ("pool", "convolution")
 # Where a mask meets what it masks.
-_APPLY = frozenset({"mul", "where", "masked_fill", "div"})
+_APPLY = frozenset({"mul", "where", "masked_fill", "index_put", "div"})
+# Random numbers that masks are made of.
+MASKS = frozenset(
+    {"bernoulli", "uniform", "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "draw_v1"}
+)
 _SELU_SCALE = 1.0507
 
 
@@ -128,6 +132,11 @@ def describe(overload: Any) -> Operator:
         written=written,
         rate=rate,
     )
+
+
+def is_overload(func: Any) -> bool:
+    """Whether a mode was given an operator; control flow and its kind are none."""
+    return isinstance(func, torch._ops.OpOverload)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

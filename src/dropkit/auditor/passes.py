@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropkit.auditor.recorder import Recorder
 from dropkit.auditor.source import means_it
 from dropkit.auditor.tree import Held, drops, holds_rate, rate_of
+from dropkit.auditor.untouched import seed as seed_all
 from dropkit.auditor.untouched import untouched
 from dropkit.facts.trace import Form, Phase, Site, Switch, Trace
 
@@ -28,62 +30,71 @@ def trace(
     model: nn.Module, held: Mapping[int, Held], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int
 ) -> Trace:
     """Run the model in both modes and write down what its dropouts did."""
-    mixed, fast_paths = _found(model, held, call, args, kwargs)
     modules = [one.module for one in held.values()]
     stopped = backward_error = None
+    reseeded = False
     faults: list[Switch] = []
-    with untouched(modules) as state, _eagerly():
-        recorder = Recorder(held, state)
-        state.without_grads()
-        flags: dict[Phase, dict[int, bool]] = {}
-        for phase in (Phase.TRAIN, Phase.EVAL):
-            faults += _switch(model, held, phase)
-            flags[phase] = {id(module): module.training for module in modules}
-            torch.manual_seed(seed)
-            inputs = fresh((args, kwargs))
+    flags: dict[Phase, dict[int, bool]] = {}
+    with _eagerly():
+        mixed, fast_paths = _found(model, held, call, args, kwargs)
+        with untouched(modules) as state:
+            recorder = Recorder(held, state)
             try:
-                if phase is Phase.TRAIN:
+                _warm_up(model, modules, call, fresh((args, kwargs)), seed)
+                for phase in (Phase.TRAIN, Phase.EVAL):
                     with state.careful():
-                        _warm_up(model, call, fresh((args, kwargs)), seed)
-                    backward_error = _train(recorder, model, call, inputs)
-                else:
-                    _evaluate(recorder, model, call, inputs)
+                        faults += _switch(model, phase)
+                    flags[phase] = {id(module): module.training for module in modules}
+                    state.without_grads()
+                    _seed(seed)
+                    inputs = fresh((args, kwargs))
+                    if phase is Phase.TRAIN:
+                        backward_error = _train(recorder, model, call, inputs)
+                    else:
+                        _evaluate(recorder, model, call, inputs)
+                    reseeded = reseeded or torch.initial_seed() != _unlikely(seed)
+                with state.careful():
+                    found = _fast_paths(model, held, call, args, kwargs)
+                fast_paths += [name for name in found if name not in fast_paths]
             except Exception as error:
                 if not _out_of_range(held):
                     raise
-                stopped = f"{phase.value}: {type(error).__name__}: {error}"
-                break
-        if stopped is None:
-            with state.careful():
-                found = _fast_paths(model, held, call, args, kwargs)
-            fast_paths += [name for name in found if name not in fast_paths]
-        recorder.close()
+                stopped = f"{recorder.phase.value}: {type(error).__name__}: {error}"
+            recorder.close()
     sites = [site for site in recorder.sites if site.p or site.drew(*Phase) or not _only_if_used(site)]
-    reached = {id(site) for site in sites}
-    sites += [site for site in _unreached(held, recorder.sites) if id(site) not in reached]
-    _know_flags(sites, held, flags)
-    for site in sites:
-        site.meant = site.place is not None and site.drew(Phase.EVAL) and means_it(site.place)
+    sites += _unreached(held, recorder.sites)
+    _know_more(sites, held, flags)
     return Trace(
         model=type(model).__name__,
         sites=tuple(sites),
         switches=tuple(dict.fromkeys(faults)),
         mixed=tuple(mixed),
-        idle_rates=tuple(_idle_rates(held, sites)),
+        idle_rates=tuple(_idle_rates(held, sites, recorder.entered)),
         fast_paths=tuple(fast_paths),
         draws=tuple(dict.fromkeys(recorder.draws)),
         backward_error=backward_error,
+        reseeded=reseeded,
         stopped=stopped,
         seconds=recorder.seconds,
     )
 
 
-def _warm_up(model: nn.Module, call: Call, inputs: Any, seed: int) -> None:
-    """Once unseen: what a process does the first time only is no part of a step's time."""
+def _unlikely(seed: int) -> int:
+    """A seed that no model is likely to set itself, so that one that does is seen."""
+    return (seed * 2_654_435_761 + 0x5EED_D20F) % 2**31
+
+
+def _seed(number: int) -> None:
+    seed_all(_unlikely(number))
+
+
+def _warm_up(model: nn.Module, modules: list[nn.Module], call: Call, inputs: Any, seed: int) -> None:
+    """Once unseen and undone: what a process does the first time only is no part of a step's time."""
     args, kwargs = inputs
-    with torch.no_grad():
+    with untouched(modules) as state, state.careful(), torch.no_grad():
+        _tell(model, Phase.TRAIN)
+        _seed(seed)
         call(model, *args, **kwargs)
-    torch.manual_seed(seed)
 
 
 def _train(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> str | None:
@@ -102,21 +113,36 @@ def _train(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> str
 
 def _backward(model: nn.Module, wanted: list[Tensor], inputs: list[Tensor]) -> str | None:
     """The gradients of the sum of the outputs, kept nowhere; or the first line of why there are none."""
-    ones = [torch.ones_like(one) for one in wanted]
-    leaves = [one for one in (*model.parameters(), *inputs) if one.requires_grad and one.is_leaf]
-    try:
-        if leaves:
-            torch.autograd.grad(wanted, leaves, ones, allow_unused=True)
+    ones = tuple(torch.ones_like(one) for one in wanted)
+    leaves = tuple(one for one in (*model.parameters(), *inputs) if one.requires_grad and one.is_leaf)
+    if not leaves:
         return None
-    except RuntimeError as error:
-        if "checkpoint" not in str(error) or ".grad()" not in str(error):
-            return str(error).partition("\n")[0]
+    # The engine itself, since what torch calls with it would be a function under our mode, and what is recomputed too.
+    # Reentrant checkpoints know one way only, which writes `grad`.
+    reentrant = _is_reentrant(wanted)
     try:
-        # Reentrant checkpoints take gradients in this way only.
-        torch.autograd.backward(wanted, ones)
-    except RuntimeError as error:
-        return str(error).partition("\n")[0]
+        _engine_run_backward(
+            tuple(wanted), ones, False, False, () if reentrant else leaves,
+            allow_unreachable=True, accumulate_grad=reentrant,
+        )  # fmt: skip
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
     return None
+
+
+def _is_reentrant(tensors: list[Tensor]) -> bool:
+    """Whether the graph of gradients has a reentrant checkpoint in it."""
+    queue: list[Any] = [tensor.grad_fn for tensor in tensors]
+    seen: set[Any] = set()
+    while queue:
+        node = queue.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            return True
+        seen.add(node)
+        queue += [following for following, _ in node.next_functions]
+    return False
 
 
 def _evaluate(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> None:
@@ -126,38 +152,28 @@ def _evaluate(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> 
         call(model, *args, **kwargs)
 
 
-def _switch(model: nn.Module, held: Mapping[int, Held], phase: Phase) -> Iterator[Switch]:
-    """Tell the model its mode, as users do, and note what does not keep to torch's contract."""
-    wanted = phase is Phase.TRAIN
-    for one in held.values():
-        # Flags from before do not tell whether a module was reached.
-        if one.registered:
-            one.module.training = not wanted
+def _tell(module: nn.Module, phase: Phase) -> Any:
+    """What `train()` or `eval()` returns.
+
+    Raises:
+        TypeError: the module has no two modes.
+    """
     try:
-        result: Any = model.train() if wanted else model.eval()
+        return module.train() if phase is Phase.TRAIN else module.eval()
     except NotImplementedError as error:
-        raise TypeError(f"model must take train() and eval(), got {type(model).__name__}: {error}") from error
-    method = phase.value
-    if result is not model:
-        yield Switch("", type(model).__name__, f"{method}() returns {type(result).__name__} and not the module")
-    for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
-        if module.training is not wanted and (drops(module) or holds_rate(module)) and not wanted:
-            break
+        raise TypeError(f"model must take train() and eval(), got {type(module).__name__}: {error}") from error
+
+
+def _switch(model: nn.Module, phase: Phase) -> Iterator[Switch]:
+    """Tell the model its mode, as users do, and note what does not keep to torch's contract."""
+    for name, module in list(cast("Iterator[tuple[str, nn.Module]]", model.named_modules())):
         own = type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval
-        if own and module is not model:
-            with _flags_kept(module):
-                answer: Any = module.train() if wanted else module.eval()
-            if answer is not module:
-                fault = f"{method}() returns {type(answer).__name__} and not the module"
-                yield Switch(name, type(module).__name__, fault)
-
-
-@contextmanager
-def _flags_kept(module: nn.Module) -> Generator[None]:
-    from dropkit import modes
-
-    with modes.kept(module.modules()):
-        yield
+        answer = _tell(module, phase) if own or module is model else module
+        if answer is not module:
+            fault = f"{phase.value}() returns {type(answer).__name__} and not the module"
+            yield Switch(name, type(module).__name__, fault)
+    # Last, so that no part has the last word.
+    _tell(model, phase)
 
 
 @contextmanager
@@ -177,7 +193,7 @@ def _found(
     mixed = [one.name for one in held.values() if one.registered and _drops_inside(one.module) and one.module.training]
     if not mixed:
         return [], []
-    with untouched([one.module for one in held.values()]) as state, state.careful(), _eagerly():
+    with untouched([one.module for one in held.values()]) as state, state.careful():
         return mixed, _fast_paths(model, held, call, args, kwargs)
 
 
@@ -198,8 +214,10 @@ def _fast_paths(
     running: list[int] = []
 
     class Fused(TorchDispatchMode):
+        supports_higher_order_operators = True
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func.overloadpacket is _FUSED and running:
+            if getattr(func, "overloadpacket", None) is _FUSED and running:
                 skipping.append(suspects[running[-1]])
             return func(*args, **(kwargs or {}))
 
@@ -239,17 +257,17 @@ def _only_if_used(site: Site) -> bool:
 
 
 def _unreached(held: Mapping[int, Held], reached: list[Site]) -> Iterator[Site]:
+    """Dropouts of the tree that never ran."""
     names = {site.name for site in reached if site.is_module}
     for one in held.values():
-        p = one.rate
-        if one.name in names or not (drops(one.module) or (holds_rate(one.module) and p)):
+        inside = holds_rate(one.module) and one.rate
+        if not one.registered or one.name in names or not (drops(one.module) or inside):
             continue
-        form = Form.REGISTERED if one.registered else Form.UNREGISTERED
         layers = one.module.num_layers if isinstance(one.module, nn.RNNBase) else None
-        site = Site(one.name, type(one.module).__name__, form, None, (), p, layers)
+        site = Site(one.name, type(one.module).__name__, Form.REGISTERED, None, (), one.rate, layers)
         holder = one.name.rpartition(".")[0]
         beside = (other for other in reached if not other.is_module and _under(other.name, holder))
-        site.carries_rate = any(visit.p == p for other in beside for visit in other.of(Phase.TRAIN))
+        site.carries_rate = any(visit.p == one.rate for other in beside for visit in other.of(Phase.TRAIN))
         yield site
 
 
@@ -257,22 +275,29 @@ def _under(name: str, holder: str) -> bool:
     return not holder or name == holder or name.startswith(f"{holder}.")
 
 
-def _know_flags(sites: list[Site], held: Mapping[int, Held], flags: Mapping[Phase, Mapping[int, bool]]) -> None:
+def _know_more(sites: list[Site], held: Mapping[int, Held], flags: Mapping[Phase, Mapping[int, bool]]) -> None:
+    """The flags of modules and of what holds them, and what the source says."""
     ids = {one.name: key for key, one in held.items()}
+    train, evaluation = (flags.get(phase, {}) for phase in (Phase.TRAIN, Phase.EVAL))
     for site in sites:
         key = ids.get(site.name) if site.is_module else None
         if key is not None:
-            site.flag_in_train = flags.get(Phase.TRAIN, {}).get(key)
-            site.flag_in_eval = flags.get(Phase.EVAL, {}).get(key)
+            site.flag_in_train, site.flag_in_eval = train.get(key), evaluation.get(key)
+        holder = ids.get(site.name.rpartition(".")[0] if site.is_module else site.name)
+        site.frozen = holder is not None and train.get(holder) is False
+        site.meant = site.place is not None and site.drew(Phase.EVAL) and means_it(site.place)
 
 
-def _idle_rates(held: Mapping[int, Held], sites: list[Site]) -> Iterator[tuple[str, str, float]]:
-    """Modules that keep a dropout rate, and nothing in them drops or could."""
-    for one in held.values():
-        if drops(one.module) or holds_rate(one.module) or type(one.module).__module__.startswith("torch.nn."):
+def _idle_rates(
+    held: Mapping[int, Held], sites: list[Site], entered: Container[int]
+) -> Iterator[tuple[str, str, float]]:
+    """Modules that ran and keep a dropout rate, and nothing in them drops or could."""
+    for key, one in held.items():
+        own = drops(one.module) or holds_rate(one.module) or type(one.module).__module__.startswith("torch.nn.")
+        if own or key not in entered:
             continue
         for attribute, value in vars(one.module).items():
-            rate = isinstance(value, float) and 0 < value < 1 and "drop" in attribute.lower()
+            rate = isinstance(value, float) and 0 < value < 1 and "dropout" in attribute.lower()
             if rate and not any(_under(site.name, one.name) for site in sites):
                 yield one.name, attribute, value
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
@@ -23,12 +24,14 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from dropkit.auditor import masks
 from dropkit.auditor.functions import Function, known
 from dropkit.auditor.ledger import Chance, Ledger, Made, Mask
-from dropkit.auditor.operators import Operator, describe, storage, tensors
+from dropkit.auditor.operators import MASKS, Operator, describe, is_overload, storage, tensors
 from dropkit.auditor.places import here
 from dropkit.auditor.tree import Held, drops, holds_rate, rate_of
 from dropkit.auditor.untouched import Untouched
 from dropkit.facts.trace import Draw, Form, Origin, Phase, Place, Site, Visit
 
+# What no operator sees.
+_READERS: frozenset[Any] = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
 _OURS = frozenset({"drop_v1", "drop_at_v1"})
 
 
@@ -51,6 +54,7 @@ class Recorder:
         self.draws: list[Draw] = []
         self.seconds = 0.0
         self.phase = Phase.TRAIN
+        self.entered: set[int] = set()
         self._held = held
         self._state = state
         self._ledger = Ledger()
@@ -58,6 +62,7 @@ class Recorder:
         self._by_key: dict[Any, Site] = {}
         self._operators: _Operators | None = None
         self._chances: list[Chance] = []
+        self._results: list[tuple[Visit, StorageWeakRef]] = []
         self._born: list[tuple[Site, weakref.ref[nn.Module]]] = []
         # The last input that was dropped from, for batch normalization to compare with.
         self._last: tuple[Visit, Tensor] | None = None
@@ -95,6 +100,10 @@ class Recorder:
             self._use(tensor, "output")
         for visit, held in self._ledger.kept():
             visit.kept_bytes += held
+        for visit, memory in self._results:
+            # Somebody has it, though no operator saw it.
+            visit.used = visit.used or not memory.expired()
+        self._results.clear()
 
     # Modules
 
@@ -108,6 +117,7 @@ class Recorder:
         return guarded
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.entered.add(id(module))
         held = self._held.get(id(module))
         owner = self._scopes[-1].name if self._scopes else ""
         kind = type(module).__name__
@@ -166,6 +176,9 @@ class Recorder:
         place = here()
         key = owner, function.name, place
         site = self._by_key.get(key)
+        if site is None and self.phase is Phase.BACKWARD:
+            # A part of a forward that is recomputed knows no module around it.
+            site = next((one for one in self.sites if (one.kind, one.place) == (function.name, place)), None)
         if site is None:
             site = self._add(key, Site(owner, function.name, function.form, place, self._owners()))
         visit = self._visit(site, p, training, input)
@@ -181,6 +194,11 @@ class Recorder:
         if made is not None and function.form is Form.FUNCTION:
             self._passed(scope, made)
         return output
+
+    def read(self, args: Sequence[Any]) -> None:
+        """Values leave torch."""
+        for one in tensors(args):
+            self._use(one, "Python")
 
     def _passed(self, scope: _Scope, output: Tensor) -> None:
         """A visit that dropped nothing: what went in came out."""
@@ -227,7 +245,7 @@ class Recorder:
             self._drew(operator, args, kwargs, inputs, output, seconds)
         elif seen:
             self._spend(seen, seconds)
-            self._with_mask(operator, inputs, seen, output)
+            self._with_mask(operator, args, inputs, seen, output)
         else:
             self._plain(operator, args, inputs, output)
 
@@ -260,8 +278,13 @@ class Recorder:
             return
         if not made:
             return
+        if not operator.fresh and operator.name not in ("bernoulli", "uniform"):
+            self._plain(operator, args, inputs, output)
         mask = Mask(Chance(operator.name, here()), discrete="bernoulli" in operator.name)
         self._chances.append(mask.chance)
+        if operator.name not in MASKS:
+            return
+        self._ledger.note(made[0], None)
         if scope is not None and scope.visit is not None:
             mask.chance.visit, mask.chance.site = scope.visit, scope.site
             # A mask, or a key of ours: both decide what is dropped. Noise may come to nothing.
@@ -305,40 +328,64 @@ class Recorder:
         self._applied(visit, site, input, output)
         visit.seconds += seconds if self.phase is not Phase.EVAL else 0.0
 
-    def _with_mask(self, operator: Operator, inputs: Sequence[Tensor], seen: Sequence[Mask], output: Any) -> None:
-        """Something computed with random numbers: a mask in the making, or a mask at work."""
-        others = [one for one in inputs if one.numel() > 1 and self._ledger.mask(one) is None]
-        mask, made = seen[0], list(tensors(output))
+    def _with_mask(
+        self, operator: Operator, args: Sequence[Any], inputs: Sequence[Tensor], seen: Sequence[Mask], output: Any
+    ) -> None:
+        """Something computed with random numbers: a mask in the making, a mask at work, or noise."""
+        scope, mask = self._open(), seen[0]
+        if scope is not None:
+            # What this dropout drew itself; its input may be random, too.
+            mask = next((one for one in seen if one.chance.visit is scope.visit), mask)
+        own = mask.chance if scope is not None else None
+        others = [one for one in inputs if one.numel() > 1 and not self._is_chance(one, own)]
+        made = list(tensors(output))
         if not others or operator.compares:
             discrete = mask.discrete or operator.compares
             changed = replace(mask, discrete=discrete, independent=mask.independent and not operator.pools)
             for one in made:
                 self._ledger.note_mask(one, changed)
+                self._ledger.note(one, None)
             return
-        input = max(others, key=Tensor.numel)
         for one in made:
             self._ledger.forget_mask(one)
         if not made:
             return
+        input = max(others, key=Tensor.numel)
         known = self._ledger.made(input)
         if known is not None and known.dropped is not None and known.dropped[0] is mask.chance.visit:
             self._ledger.note(made[0], known)
-        elif operator.applies and mask.discrete:
-            self._apply(operator, mask, inputs, others, made[0])
-        else:
-            self._ledger.note(made[0], None)
+        elif not (operator.applies and mask.discrete and self._apply(operator, args, mask, inputs, others, made[0])):
+            self._plain(operator, args, inputs, output)
+
+    def _is_chance(self, tensor: Tensor, chance: Chance | None) -> bool:
+        """Whether a tensor is random numbers: those of `chance`, or any if that is None."""
+        mask = self._ledger.mask(tensor)
+        return mask is not None and (chance is None or mask.chance is chance)
 
     def _apply(
-        self, operator: Operator, mask: Mask, inputs: Sequence[Tensor], others: Sequence[Tensor], output: Tensor
-    ) -> None:
-        keep, chance = next(one for one in inputs if self._ledger.mask(one) is not None), mask.chance
+        self,
+        operator: Operator,
+        args: Sequence[Any],
+        mask: Mask,
+        inputs: Sequence[Tensor],
+        others: Sequence[Tensor],
+        output: Tensor,
+    ) -> bool:
+        """Take a mask at its work; false if it chooses between two things and drops neither."""
+        keep, chance = next(one for one in inputs if self._is_chance(one, mask.chance)), mask.chance
         input = max(others, key=Tensor.numel)
-        if operator.name == "masked_fill":
+        if operator.name in ("masked_fill", "index_put"):
+            if not _is_zero(args[2]):
+                return False
             keep = keep == 0
         elif operator.name == "where":
-            # where(mask, input, 0) or where(mask, 0, input): zeros may be a tensor, too.
-            input = next((one for one in others if bool(one.any())), input)
-            keep = keep if input is inputs[1] else keep == 0
+            zero = [_is_zero(one) for one in args[1:3]]
+            if sum(zero) != 1:
+                return False
+            input = args[2] if zero[0] else args[1]
+            keep = keep == 0 if zero[0] else keep
+        if not isinstance(input, Tensor) or not input.is_floating_point():
+            return False
         if chance.visit is None or chance.site is None:
             chance.visit, chance.site = self._masked(chance.place)
             chance.visit.operator, chance.visit.seconds = chance.operator, chance.seconds
@@ -348,6 +395,7 @@ class Recorder:
             chance.visit.independent = mask.independent
             masks.measure(chance.visit, keep, input.shape)
         self._applied(chance.visit, chance.site, input, output)
+        return True
 
     def _applied(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
         """`output` is what `visit` left of `input`."""
@@ -365,6 +413,8 @@ class Recorder:
         copied = self._ledger.copied(input, output)
         stride = copied.feature_stride if copied is not None else None
         self._ledger.note(output, Made(Origin(site.kind, made.origin.layer), stride, (visit, site)))
+        if storage(output) is not None:
+            self._results.append((visit, StorageWeakRef(output.untyped_storage())))
         self._last = visit, input
 
     def _plain(self, operator: Operator, args: Sequence[Any], inputs: Sequence[Tensor], output: Any) -> None:
@@ -374,6 +424,8 @@ class Recorder:
         if source is None or not outputs:
             for one in inputs:
                 self._use(one, operator.layer)
+            for one in outputs:
+                self._ledger.note(one, None)
             return
         new = [one for one in outputs if not any(_same(one, other) for other in inputs)]
         if operator.written:
@@ -395,6 +447,7 @@ class Recorder:
         for one in () if operator.fresh else flowing:
             self._normalized(label, one)
             self._use(one, label)
+        self._aliased(operator, flowing)
         made = self._ledger.follow(operator, args, flowing, outputs[0])
         for one in new:
             self._ledger.note(one, made)
@@ -406,6 +459,14 @@ class Recorder:
         visit, before = self._last
         if visit is made.dropped[0] and before.numel() == input.numel() and before.dim() >= 2:
             visit.variance = _ratio(before.reshape(input.shape), input)
+
+    def _aliased(self, operator: Operator, inputs: Sequence[Tensor]) -> None:
+        """A sum of a tensor and what was dropped from it in place: both are the same."""
+        if operator.name != "add" or len(inputs) != 2 or not _same(*inputs):
+            return
+        made = self._ledger.made(inputs[0])
+        if made is not None and made.dropped is not None and made.dropped[0].inplace and made.dropped[0].drew:
+            made.dropped[0].aliased = True
 
     def _use(self, tensor: Tensor, label: str) -> None:
         made = self._ledger.made(tensor)
@@ -477,17 +538,24 @@ class _Functions(TorchFunctionMode):
         except TypeError:  # some callables have no hash
             function = None
         if function is None:
+            if func in _READERS:
+                self._recorder.read(args)
             return func(*args, **kwargs)
         return self._recorder.call(function, func, args, kwargs)
 
 
 class _Operators(TorchDispatchMode):
+    supports_higher_order_operators = True
+
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not is_overload(func):
+            # Control flow: its branches run unseen.
+            return func(*args, **kwargs)
         operator, recorder = describe(func), self._recorder
         recorder.about_to_run(operator, args, kwargs)
         recorder.synchronize()
@@ -516,3 +584,7 @@ def _ratio(before: Tensor, after: Tensor) -> float | None:
     first, second = before.detach().float().var(dims), after.detach().float().var(dims)
     known = first > 0
     return float((second[known] / first[known]).median()) if bool(known.any()) else None
+
+
+def _is_zero(value: Any) -> bool:
+    return not bool(value.any()) if isinstance(value, Tensor) else value == 0

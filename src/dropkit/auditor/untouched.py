@@ -1,14 +1,13 @@
 """An audit leaves no trace: whatever a run changes in a model, its tensors and the generators is put back.
 
-Buffers are copied beforehand, since batch normalization writes them unannounced. Parameters, which may be large, are
-copied when an operator is about to write them, and only then.
+Buffers are copied beforehand, since batch normalization writes them unannounced. Other tensors, which may be large, are
+copied when an operator is about to write them, and only then. Attributes, and what they hold, are noted beforehand.
 """
 
 from __future__ import annotations
 
 import random
 import sys
-from collections import OrderedDict, defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,54 +17,63 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropkit import modes
-from dropkit.auditor.operators import Operator, describe, storage, tensors
+from dropkit.auditor.attributes import Attributes
+from dropkit.auditor.operators import Operator, describe, is_overload, storage, tensors
 
-_CONTAINERS = frozenset({dict, OrderedDict, defaultdict, list, set})
+
+class _Kept:
+    """A tensor as an object: which memory it lies in and how, its gradient, its hooks and its own attributes."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        strided = tensor.layout is torch.strided and not tensor.is_nested
+        self._data = tensor.data if strided else tensor.detach().clone()
+        self._strided = strided
+        self._requires_grad = tensor.requires_grad
+        self._hooks = _copied(tensor._backward_hooks), _copied(_accumulated(tensor))
+        self.grad = tensor.grad if tensor.is_leaf else None
+
+    def put_back(self) -> None:
+        tensor, data = self.tensor, self._data
+        if not self._strided or not _same_view(tensor, data):
+            tensor.data = data
+        if tensor.is_leaf:
+            if tensor.requires_grad is not self._requires_grad:
+                tensor.requires_grad_(self._requires_grad)
+            if tensor.grad is not self.grad:
+                tensor.grad = self.grad
+        if _copied(tensor._backward_hooks) != self._hooks[0]:
+            tensor._backward_hooks = self._hooks[0]
+        if _copied(_accumulated(tensor)) != self._hooks[1]:
+            tensor._post_accumulate_grad_hooks = self._hooks[1]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Untouched:
     """The state of a model when an audit begins, and what is done to put it back."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.modules = list(modules)
-        self._attributes = [(module, _shallow(vars(module))) for module in self.modules]
-        self._grads: list[tuple[Tensor, Tensor | None]] = []
-        self._watched: dict[int, Tensor] = {}
-        self._before: dict[int, tuple[Tensor, Tensor]] = {}
-        self._generators: list[tuple[torch.Generator, Tensor]] = []
+        self._attributes = Attributes(modules)
+        self.modules = self._attributes.modules
+        self._kept = [_Kept(tensor) for tensor in self._attributes.tensors]
+        self._watched = {key for kept in self._kept if (key := storage(kept.tensor)) is not None}
+        self._before: dict[int, tuple[torch.UntypedStorage, Tensor]] = {}
         for module in self.modules:
-            for value in vars(module).values():
-                self._watch(value)
-            for parameter in module._parameters.values():
-                if parameter is not None:
-                    self._watch(parameter)
-                    self._grads.append((parameter, parameter.grad))
             for buffer in module._buffers.values():
                 if buffer is not None:
-                    self._watch(buffer)
                     self._copy(buffer)
-
-    def _watch(self, value: Any) -> None:
-        if isinstance(value, Tensor):
-            key = storage(value)
-            if key is not None:
-                self._watched.setdefault(key, value)
-        elif isinstance(value, torch.Generator):
-            self._generators.append((value, value.get_state()))
 
     def _copy(self, tensor: Tensor) -> None:
         key = storage(tensor)
         if key is not None and key not in self._before:
-            whole = _bytes(tensor)
-            self._before[key] = whole, whole.clone()
+            memory = tensor.untyped_storage()
+            self._before[key] = memory, _bytes(memory).clone()
 
     def about_to_write(self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Copy what an operator is going to change, if it is the model's."""
         for index, name in operator.written:
             for tensor in tensors(args[index] if index < len(args) else kwargs.get(name)):
-                held = self._watched.get(storage(tensor) or 0)
-                if held is not None:
-                    self._copy(held)
+                if storage(tensor) in self._watched:
+                    self._copy(tensor)
 
     def careful(self) -> TorchDispatchMode:
         """A mode under which nothing is written that has not been copied; a recorder sees to it by itself."""
@@ -73,35 +81,42 @@ class Untouched:
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor is one of the model's own."""
-        return (storage(tensor) or 0) in self._watched
+        return storage(tensor) in self._watched
 
     def without_grads(self) -> None:
-        """Take the gradients off, so that none is added to."""
-        for parameter, _ in self._grads:
-            parameter.grad = None
+        """Take the gradients off, so that none is added to, and what hangs on them, so that nothing is stepped."""
+        for kept in self._kept:
+            if kept.tensor.is_leaf:
+                kept.tensor.grad = None
+                if _accumulated(kept.tensor):
+                    kept.tensor._post_accumulate_grad_hooks = None  # pyright: ignore[reportAttributeAccessIssue]
 
     def put_back(self) -> None:
         """Everything as it was."""
-        for module, attributes in self._attributes:
-            _restore(vars(module), attributes)
+        self._attributes.put_back()
         with torch.no_grad():
-            for now, before in self._before.values():
+            for memory, before in self._before.values():
+                if memory.nbytes() != before.numel():
+                    memory.resize_(before.numel())
+                now = _bytes(memory)
                 if not torch.equal(now, before):
                     now.copy_(before)
-        for parameter, grad in self._grads:
-            parameter.grad = grad
-        for generator, state in self._generators:
-            generator.set_state(state)
+            for kept in self._kept:
+                kept.put_back()
 
 
 class _Careful(TorchDispatchMode):
+    supports_higher_order_operators = True
+
     def __init__(self, state: Untouched) -> None:
         super().__init__()
         self._state = state
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._state.about_to_write(describe(func), args, kwargs or {})
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if is_overload(func):
+            self._state.about_to_write(describe(func), args, kwargs)
+        return func(*args, **kwargs)
 
 
 @contextmanager
@@ -114,6 +129,17 @@ def untouched(modules: Iterable[nn.Module]) -> Generator[Untouched]:
         stack.enter_context(modes.kept(state.modules))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         yield state
+
+
+def seed(number: int) -> None:
+    """Seed every generator that exists by now; one of a device that is not in use yet keeps the seed it will get."""
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    random.seed(number)
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(number % 2**32)
 
 
 @contextmanager
@@ -132,29 +158,24 @@ def _generators() -> Generator[None]:
             numpy.random.set_state(numpys)
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    """The whole memory that a tensor lies in, shared with others or not, to the bit."""
-    with torch.no_grad():
-        return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+def _bytes(memory: torch.UntypedStorage) -> Tensor:
+    """The whole memory, shared by several tensors or not, to the bit."""
+    return torch.empty(0, dtype=torch.uint8, device=memory.device).set_(memory)
 
 
-def _shallow(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Each attribute and, of containers that can be changed in place, what they hold."""
-    return {name: (value, _content(value)) for name, value in attributes.items()}
+def _same_view(tensor: Tensor, data: Tensor) -> bool:
+    return (
+        tensor.layout is data.layout
+        and storage(tensor) == storage(data)
+        and tensor.shape == data.shape
+        and tensor.stride() == data.stride()
+        and tensor.storage_offset() == data.storage_offset()
+    )
 
 
-def _content(value: Any) -> Any:
-    return value.copy() if type(value) in _CONTAINERS else None
+def _accumulated(tensor: Tensor) -> Any:
+    return getattr(tensor, "_post_accumulate_grad_hooks", None)
 
 
-def _restore(attributes: dict[str, Any], before: dict[str, tuple[Any, Any]]) -> None:
-    for name in [name for name in attributes if name not in before]:
-        del attributes[name]
-    for name, (value, content) in before.items():
-        if attributes.get(name, before) is not value:
-            attributes[name] = value
-        if type(value) is list:
-            value[:] = content
-        elif content is not None:
-            value.clear()
-            value.update(content)
+def _copied(hooks: Any) -> Any:
+    return hooks.copy() if hooks is not None else None

@@ -86,6 +86,7 @@ class Visit:
         follows: the site whose output came here untouched.
         before: what used the output, in order.
         used: whether anything did.
+        aliased: whether it was added to its own input, changed in place: the sum is of one tensor.
         variance: mean over channels of the output's variance as a multiple of the input's, where batch norm followed.
         kept_bytes: memory held for backward.
         seconds: spent on dropping, forward and backward.
@@ -115,6 +116,7 @@ class Visit:
     follows: Site | None = None
     before: list[str] = field(default_factory=list[str])
     used: bool = False
+    aliased: bool = False
     variance: float | None = None
     kept_bytes: int = 0
     seconds: float = 0.0
@@ -133,6 +135,7 @@ class Site:
         layers: of a recurrent network; None elsewhere.
         flag_in_train: the module's training flag after `model.train()`; None if it has none.
         flag_in_eval: the same after `model.eval()`.
+        frozen: whether the module that holds it is in evaluation mode while the model trains.
         meant: whether the program says that it stays on in evaluation.
         carries_rate: never run itself, but another site beside it drops at its rate.
         visits: in order of execution.
@@ -147,6 +150,7 @@ class Site:
     layers: int | None = None
     flag_in_train: bool | None = None
     flag_in_eval: bool | None = None
+    frozen: bool = False
     meant: bool = False
     carries_rate: bool = False
     visits: list[Visit] = field(default_factory=list[Visit])
@@ -211,6 +215,7 @@ class Trace:
         fast_paths: encoder layers that skip their dropouts though those are in training mode.
         draws: random numbers that were no dropout.
         backward_error: first line of what backward raised.
+        reseeded: whether torch's generator was seeded in the forward itself.
         stopped: what ended the run before its end; a rule then cannot say that something was not reached.
         alike_on_all_ranks: whether every rank of the group began with the same generator state; None if not asked.
         seconds: of all operators in training, forward and backward.
@@ -224,6 +229,7 @@ class Trace:
     fast_paths: tuple[str, ...] = ()
     draws: tuple[Draw, ...] = ()
     backward_error: str | None = None
+    reseeded: bool = False
     stopped: str | None = None
     alike_on_all_ranks: bool | None = None
     seconds: float = 0.0

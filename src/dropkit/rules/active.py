@@ -20,4 +20,4 @@ def active_in_eval(trace: Trace) -> Iterator[Site]:
 def ignores_its_flag(site: Site, by_hand: bool) -> bool:
     """Whether a module draws in evaluation though its own flag says not to; by a mask of its own, or a function."""
     visit = next(visit for visit in site.of(Phase.EVAL) if visit.drew)
-    return site.flag_in_eval is False and (visit.function is None) == by_hand
+    return site.flag_in_eval is False and visit.training is False and (visit.function is None) == by_hand

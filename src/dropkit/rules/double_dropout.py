@@ -83,7 +83,10 @@ def see(trace: Trace) -> Iterator[Sight]:
 
 def _alike(visit: Visit, before: Site) -> bool:
     """Whether both have a coin for the same: elements and whole samples are often dropped one after the other."""
-    return any(other.unit == visit.unit for other in before.of(Phase.TRAIN))
+    return any(
+        other.unit == visit.unit or (other.unit == other.shape and visit.unit == visit.shape)
+        for other in before.of(Phase.TRAIN)
+    )
 
 
 RULE = Rule(

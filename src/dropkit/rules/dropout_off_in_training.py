@@ -35,7 +35,7 @@ def find(module: Module) -> Iterator[Hit]:
 def see(trace: Trace) -> Iterator[Sight]:
     for site in trace.sites:
         visits = list(site.of(Phase.TRAIN))
-        wanted = bool(site.p) and not site.drew(Phase.TRAIN, Phase.EVAL)
+        wanted = bool(site.p) and not site.frozen and not site.drew(Phase.TRAIN, Phase.EVAL)
         if wanted and visits and all(visit.training is False for visit in visits):
             yield Sight(site)
 

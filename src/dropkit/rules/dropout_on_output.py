@@ -161,7 +161,8 @@ def _is_other(module: Module, call: ast.Call) -> bool:
 def see(trace: Trace) -> Iterator[Sight]:
     for site in trace.sites:
         for visit in site.of(Phase.TRAIN):
-            if visit.drew and visit.before == ["output"] and visit.origin.last == visit.origin.layer == "Linear":
+            ends = bool(visit.before) and set(visit.before) <= {"output", "LogSoftmax"}
+            if visit.drew and ends and visit.origin.last == visit.origin.layer == "Linear":
                 yield Sight(site)
                 break
 

@@ -221,6 +221,8 @@ def see(trace: Trace) -> Iterator[Sight]:
         needed = sorted(made & NEEDS_ITS_OUTPUT)
         if needed and trace.backward_error is not None:
             yield Sight(site, f"in place on the output of {needed[0]}, which backward needs")
+        elif any(visit.aliased for visit in site.of(Phase.TRAIN)):
+            yield Sight(site, "in place on what is added to the result: the skip is dropped from, too")
         elif "input" in made:
             yield Sight(site, "in place on the model's input: the caller's tensor is changed", Severity.WARNING)
 

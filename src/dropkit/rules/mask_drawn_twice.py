@@ -21,6 +21,8 @@ _ENOUGH = 64
 def see(trace: Trace) -> Iterator[Sight]:
     if trace.alike_on_all_ranks:
         yield Sight("", "every rank draws the same masks: seed with the rank")
+    if trace.reseeded:
+        yield Sight("", "a generator is seeded in the forward: every step draws the same masks")
     first: dict[tuple[object, ...], Site] = {}
     for site in trace.sites:
         for visit in site.of(Phase.TRAIN):

@@ -20,7 +20,7 @@ from dropkit.facts.edit import insert_after, insert_before, replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.module import Module
-from dropkit.facts.trace import Form, Trace
+from dropkit.facts.trace import Form, Phase, Trace
 from dropkit.rules.active import active_in_eval
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
@@ -199,6 +199,8 @@ def see(trace: Trace) -> Iterator[Sight]:
     for site in active_in_eval(trace):
         if site.form is Form.REGISTERED and site.flag_in_eval:
             yield Sight(site, "in training mode after model.eval()", Severity.ERROR)
+        elif site.form is Form.REGISTERED and any(visit.training for visit in site.of(Phase.EVAL)):
+            yield Sight(site, "set to training mode by the forward, while the model evaluates", Severity.ERROR)
 
 
 RULE = Rule(
