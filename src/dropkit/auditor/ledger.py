@@ -108,7 +108,7 @@ class Ledger:
     def feature_dim(self, tensor: Tensor) -> int | None:
         """Along which dimension the features lie that the last layer made."""
         made = self.made(tensor)
-        if made is None or made.feature_stride is None:
+        if made is None or made.feature_stride is None or tensor.is_nested:
             return None
         dims = [d for d in range(tensor.dim()) if tensor.size(d) > 1 and tensor.stride(d) == made.feature_stride]
         return dims[0] if len(dims) == 1 else None
@@ -121,7 +121,7 @@ class Ledger:
         if made is None or source is None or not operator.elementwise:
             return Made(Origin(label, label), operator.feature_stride(output))
         stride = operator.feature_stride(output)
-        if stride is None and source.shape == output.shape:
+        if stride is None and _same_shape(source, output):
             stride = self._same_dim(source, output)
         layer = made.origin.layer if operator.layer in ("add", "sub", "mul", "div") or stride is not None else label
         if operator.layer in ("LayerNorm", "GroupNorm", "RMSNorm", "BatchNorm", "Softmax", "LogSoftmax"):
@@ -133,9 +133,13 @@ class Ledger:
         made = self.made(source)
         if made is None:
             return None
-        stride = self._same_dim(source, output) if source.shape == output.shape else None
+        stride = self._same_dim(source, output) if _same_shape(source, output) else None
         return replace(made, feature_stride=stride)
 
     def _same_dim(self, source: Tensor, output: Tensor) -> int | None:
         dim = self.feature_dim(source)
         return None if dim is None else output.stride(dim)
+
+
+def _same_shape(one: Tensor, other: Tensor) -> bool:
+    return not one.is_nested and not other.is_nested and one.shape == other.shape

@@ -14,11 +14,16 @@ from dropkit.facts.trace import Visit
 _FIRST = 4096
 
 
-def measure(visit: Visit, keep: Tensor, input_shape: Sequence[int]) -> None:
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """The sizes of a tensor; of one that has no such thing none."""
+    return () if tensor.is_nested else tuple(tensor.shape)
+
+
+def measure(visit: Visit, keep: Tensor, input: Tensor) -> None:
     """Add a mask that broadcasts with an input to what `visit` counts; zero or false is dropped."""
     if keep.is_nested:
-        keep = keep.values()
-        input_shape = keep.shape
+        keep = input = keep.values()
+    input_shape = tuple(input.shape)
     coins = keep.numel()
     if coins == 0 or type(keep) not in (Tensor, nn.Parameter):
         # Of subclasses each has its own idea of how to count.
@@ -26,7 +31,7 @@ def measure(visit: Visit, keep: Tensor, input_shape: Sequence[int]) -> None:
     dropped = coins - int(torch.count_nonzero(keep))
     elements = _size(input_shape)
     unit = (1,) * (len(input_shape) - keep.dim()) + tuple(keep.shape)
-    shape, unit = _as_given(visit.shape, tuple(input_shape), unit)
+    shape, unit = _as_given(visit.shape, input_shape, unit)
     if not visit.coins:
         visit.shape, visit.unit = shape, unit
         recognize(visit, keep, dropped / coins)

@@ -95,7 +95,7 @@ class Operator:
     def feature_stride(self, output: Tensor) -> int | None:
         """How far apart in memory neighbouring features lie in what this layer makes; None if it has none."""
         dim = _FEATURES.get(self.layer)
-        if dim is None or output.dim() < 2:
+        if dim is None or output.is_nested or output.dim() < 2:
             return None
         return output.stride(dim)
 

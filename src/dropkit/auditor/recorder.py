@@ -302,9 +302,9 @@ class Recorder:
         """A kernel that draws and drops at once. Some return the mask."""
         visit, site = self._current(operator.name, Form.ATTENTION, p)
         visit.drew, visit.operator = True, operator.name
-        visit.shape = visit.shape or tuple(inputs[0].shape)
+        visit.shape = visit.shape or masks.shape_of(inputs[0])
         if operator.name == "native_dropout":
-            masks.measure(visit, made[1], inputs[0].shape)
+            masks.measure(visit, made[1], inputs[0])
             self._ledger.note_mask(made[1], Mask(Chance(operator.name, None, visit, site, counted=True)))
             self._applied(visit, site, inputs[0], made[0])
         visit.seconds += seconds if self.phase is not Phase.EVAL else 0.0
@@ -322,8 +322,8 @@ class Recorder:
         ones = torch.ones_like(input.detach())
         rest = args[1:]
         kept = overload(ones, *rest) != overload(torch.zeros_like(ones), *rest)
-        visit.shape = visit.shape or tuple(input.shape)
-        masks.measure(visit, masks.shared(kept, args[-2]), input.shape)
+        visit.shape = visit.shape or masks.shape_of(input)
+        masks.measure(visit, masks.shared(kept, args[-2]), input)
         self._ledger.note_mask(key, Mask(Chance("drop_v1", None, visit, site, counted=True)))
         self._applied(visit, site, input, output)
         visit.seconds += seconds if self.phase is not Phase.EVAL else 0.0
@@ -393,7 +393,7 @@ class Recorder:
         if not chance.counted:
             chance.counted = True
             chance.visit.independent = mask.independent
-            masks.measure(chance.visit, keep, input.shape)
+            masks.measure(chance.visit, keep, input)
         self._applied(chance.visit, chance.site, input, output)
         return True
 
@@ -513,7 +513,7 @@ class Recorder:
         input: Tensor | None,
         place: Place | None = None,
     ) -> Visit:
-        shape = tuple(input.shape) if input is not None else ()
+        shape = masks.shape_of(input) if input is not None else ()
         visit = Visit(self.phase, place or here(), shape, p, training)
         site.visits.append(visit)
         return visit

@@ -30,7 +30,7 @@ class _Kept:
         self._data = tensor.data if strided else tensor.detach().clone()
         self._strided = strided
         self._requires_grad = tensor.requires_grad
-        self._hooks = _copied(tensor._backward_hooks), _copied(_accumulated(tensor))
+        self._hooks = [(name, hooks, None if hooks is None else dict(hooks)) for name, hooks in _hooks(tensor)]
         self.grad = tensor.grad if tensor.is_leaf else None
 
     def put_back(self) -> None:
@@ -42,10 +42,14 @@ class _Kept:
                 tensor.requires_grad_(self._requires_grad)
             if tensor.grad is not self.grad:
                 tensor.grad = self.grad
-        if _copied(tensor._backward_hooks) != self._hooks[0]:
-            tensor._backward_hooks = self._hooks[0]
-        if _copied(_accumulated(tensor)) != self._hooks[1]:
-            tensor._post_accumulate_grad_hooks = self._hooks[1]  # pyright: ignore[reportAttributeAccessIssue]
+        for (_, now), (name, hooks, before) in zip(_hooks(tensor), self._hooks, strict=True):
+            # The engine holds these dicts: they are emptied and filled.
+            if now is not None:
+                now.clear()
+            if hooks is not None and before is not None:
+                hooks.update(before)
+            if now is not hooks:
+                setattr(tensor, name, hooks)
 
 
 class Untouched:
@@ -88,8 +92,9 @@ class Untouched:
         for kept in self._kept:
             if kept.tensor.is_leaf:
                 kept.tensor.grad = None
-                if _accumulated(kept.tensor):
-                    kept.tensor._post_accumulate_grad_hooks = None  # pyright: ignore[reportAttributeAccessIssue]
+            accumulated = getattr(kept.tensor, "_post_accumulate_grad_hooks", None)
+            if accumulated:
+                accumulated.clear()
 
     def put_back(self) -> None:
         """Everything as it was."""
@@ -173,9 +178,5 @@ def _same_view(tensor: Tensor, data: Tensor) -> bool:
     )
 
 
-def _accumulated(tensor: Tensor) -> Any:
-    return getattr(tensor, "_post_accumulate_grad_hooks", None)
-
-
-def _copied(hooks: Any) -> Any:
-    return hooks.copy() if hooks is not None else None
+def _hooks(tensor: Tensor) -> list[tuple[str, dict[Any, Any] | None]]:
+    return [(name, getattr(tensor, name, None)) for name in ("_backward_hooks", "_post_accumulate_grad_hooks")]
