@@ -107,6 +107,29 @@ class Operator:
         return float(value) if isinstance(value, (int, float)) else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """An operator that has run: with what, what came of it, how long it took in seconds, and the rate it was given."""
+
+    overload: Any
+    operator: Operator
+    args: Sequence[Any]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    seconds: float
+    rate: float
+
+    @staticmethod
+    def of(
+        overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, seconds: float
+    ) -> Ran:
+        inputs = list(tensors([*args, *kwargs.values()]))
+        rate = operator.drops_at(args, kwargs)
+        if operator.name == "native_dropout":
+            rate = float(args[1])
+        return Ran(overload, operator, args, inputs, list(tensors(output)), seconds, rate)
+
+
 @lru_cache(maxsize=4096)
 def describe(overload: Any) -> Operator:
     """What there is to know of an operator before it is called."""

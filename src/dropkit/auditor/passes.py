@@ -60,7 +60,6 @@ def trace(
                 if not _out_of_range(held):
                     raise
                 stopped = f"{recorder.phase.value}: {type(error).__name__}: {error}"
-            recorder.close()
     sites = [site for site in recorder.sites if site.p or site.drew(*Phase) or not _only_if_used(site)]
     sites += _unreached(held, recorder.sites)
     _know_more(sites, held, flags)
@@ -71,7 +70,7 @@ def trace(
         mixed=tuple(mixed),
         idle_rates=tuple(_idle_rates(held, sites, recorder.entered)),
         fast_paths=tuple(fast_paths),
-        draws=tuple(dict.fromkeys(recorder.draws)),
+        draws=tuple(dict.fromkeys(recorder.idle_draws)),
         backward_error=backward_error,
         reseeded=reseeded,
         stopped=stopped,
@@ -99,11 +98,10 @@ def _warm_up(model: nn.Module, modules: list[nn.Module], call: Call, inputs: Any
 
 def _train(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> str | None:
     args, kwargs = inputs
-    recorder.begin(leaves(inputs))
     with torch.enable_grad():
-        with recorder.watch(Phase.TRAIN):
+        with recorder.watch(Phase.TRAIN, leaves(inputs)):
             outputs = call(model, *args, **kwargs)
-            recorder.end(leaves(outputs))
+            recorder.returned(leaves(outputs))
         wanted = [one for one in leaves(outputs) if one.requires_grad and one.is_floating_point()]
         if not wanted:
             return None
@@ -147,8 +145,7 @@ def _is_reentrant(tensors: list[Tensor]) -> bool:
 
 def _evaluate(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> None:
     args, kwargs = inputs
-    recorder.begin(leaves(inputs))
-    with torch.no_grad(), recorder.watch(Phase.EVAL):
+    with torch.no_grad(), recorder.watch(Phase.EVAL, leaves(inputs)):
         call(model, *args, **kwargs)
 
 
