@@ -33,12 +33,12 @@ def assert_dropout_ok(
         ValueError: `severity` or a code of `ignore` is not one.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.LSTM(4, 8, dropout=0.2))
-        >>> dropkit.testing.assert_dropout_ok(model, torch.randn(5, 2, 4))
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Dropout(0.1))
+        >>> dropkit.testing.assert_dropout_ok(model, torch.randn(5, 4))
         Traceback (most recent call last):
         AssertionError: dropout of Sequential:
-          0: DRP204 warning: dropout between layers, and there is one layer only
-        `dropkit explain DRP204` says what happens and why; ignore=("DRP204",) passes it over
+          2 (called at ...): DRP304 warning: a second dropout on what 1 has just dropped from
+        `dropkit explain DRP304` says what happens and why; ignore=("DRP304",) passes it over
     """
     names = [one.value for one in Severity]
     if severity not in names:
