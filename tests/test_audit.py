@@ -69,6 +69,21 @@ def test_an_audit_of_the_same_model_gives_the_same_numbers(kind):
     assert [visit.dropped for visit in first.visits] == [visit.dropped for visit in second.visits]
 
 
+def test_python_and_numpy_are_seeded_too():
+    """A model that tosses their coins tosses the same ones in every audit."""
+
+    def tossed(x, training):
+        if random.random() < 0.5 or np.random.rand() < 0.5:
+            x = F.dropout(x, 0.3, training)
+        if random.random() < 0.5 or np.random.rand() < 0.5:
+            x = F.dropout(x + 1, 0.3, training)
+        return x
+
+    reached = [len(dropkit.audit(Applied(tossed), torch.randn(8, 16)).sites) for _ in range(12)]
+
+    assert len(set(reached)) == 1
+
+
 def everything(model):
     """All that an audit could have changed, to the bit and to the object."""
     vars_of = [

@@ -178,7 +178,7 @@ def _row(site: Site, step: float) -> Row:
         after=seen.origin.last if seen is not None else "",
         before=", ".join(seen.before) if seen is not None else "",
         kept=in_bytes(kept) if kept else "",
-        time=in_seconds(seconds) if seconds else "",
+        time=f"{in_seconds(seconds)} {seconds / step:.1%}" if seconds and step else "",
         share=seconds / step if step else 0.0,
     )
 
@@ -223,6 +223,9 @@ def _site(site: Site) -> dict[str, Any]:
         "active_in_train": site.drew(Phase.TRAIN),
         "active_in_eval": site.drew(Phase.EVAL),
         "reached": site.reached,
+        "calls": sum(1 for _ in site.of(Phase.TRAIN)),
+        "kept_bytes": sum(visit.kept_bytes for visit in site.visits),
+        "seconds": sum(visit.seconds for visit in site.visits),
         "visits": [_visit(visit) for visit in site.visits],
     }
 
