@@ -120,7 +120,8 @@ def stir(model):
 def test_objects_in_attributes_are_as_they_were():
     """Containers, arrays, generators and objects of the user's, some levels down."""
     model = Changing(
-        stir, shadow={"w": torch.zeros(2)}, box=Box(), slotted=Slotted(), last=deque(maxlen=3), counter=Counter(),
+        stir, shadow={"w": torch.zeros(2)}, box=Box(), slotted=Slotted(), last=deque([7], maxlen=3),
+        counter=Counter(calls=5),
         array=np.zeros(2), tensor=torch.zeros(2), generators=[torch.Generator()], chance=random.Random(1),
         numpys=np.random.default_rng(1),
     )  # fmt: skip
@@ -132,7 +133,7 @@ def test_objects_in_attributes_are_as_they_were():
     assert model.shadow["w"].tolist() == model.tensor.tolist() == model.array.tolist() == [0, 0]
     assert (model.box.count, model.box.lists, model.slotted.count) == (0, [[1]], 0)
     assert model.box.norm.running_mean.eq(0).all()
-    assert (list(model.last), dict(model.counter)) == ([], {})
+    assert (list(model.last), dict(model.counter)) == ([7], {"calls": 5})
     assert torch.equal(model.generators[0].get_state(), generator)
     assert (model.chance.getstate(), str(model.numpys.bit_generator.state)) == (chance, numpys)
 
