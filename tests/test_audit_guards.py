@@ -9,6 +9,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import dropkit
+from dropkit.auditor.flow import Flow
+from dropkit.auditor.ledger import Ledger, Made
+from dropkit.auditor.operators import Ran, describe
+from dropkit.facts.trace import Origin
 
 X = torch.randn(32, 16, generator=torch.Generator().manual_seed(1))
 
@@ -228,3 +232,30 @@ def test_layers_a_run_skipped_hold_no_idle_rate():
             return self.linear(x)
 
     assert codes(Sometimes()) == []
+
+
+@pytest.mark.parametrize("preserve", [True, False])
+def test_a_function_in_a_checkpointed_lambda_is_the_same_site_again(preserve):
+    """What is recomputed runs in no module."""
+
+    def recomputed(model, h):
+        def drop(h):
+            return F.dropout(h * 2, 0.2, model.training).relu()
+
+        return model.dropout(checkpoint(drop, h, use_reentrant=False, preserve_rng_state=preserve).relu() + 1).relu()
+
+    report = dropkit.audit(Only(recomputed), X)
+
+    assert [site.kind for site in report.sites] == ["dropout", "Dropout"]
+    assert [finding.code for finding in report.findings] == ([] if preserve else ["DRP305"])
+
+
+def test_a_tensor_made_of_nothing_is_known_as_nothing():
+    """Its memory may have held something that was known."""
+    ledger, tensor = Ledger(), torch.zeros(3)
+    ledger.note(tensor, Made(Origin("Linear", "Linear")))
+    zeros = torch.ops.aten.zeros.default
+
+    Flow(ledger, lambda tensor: False).through(Ran.of(zeros, describe(zeros), ([3],), {}, tensor, 0.0))
+
+    assert ledger.made(tensor) is None
