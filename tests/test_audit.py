@@ -118,11 +118,12 @@ def test_nothing_stays_behind(raises, training):
     before, chance, grad = everything(model), generators(), model.head.weight.grad
     state, generator = copy.deepcopy(model.state_dict()), model.generator.get_state()
 
-    if raises is None:
-        dropkit.audit(model, x)
-    else:
+    if raises == "train":
         with pytest.raises(ArithmeticError):
             dropkit.audit(model, x)
+    else:
+        report = dropkit.audit(model, x)
+        assert report.stopped == (None if raises is None else "eval: ArithmeticError: eval")
 
     after = everything(model)
     assert str(after[0]) == str(before[0])
@@ -172,11 +173,17 @@ def test_compiled_models_are_audited_uncompiled(compiled):
     assert seen(dropkit.audit(compiled(net()), torch.randn(8, 16))) == [("2", "Dropout", True, False)]
 
 
-def test_scripted_dropout_is_seen_by_its_mask():
+def test_scripted_dropout_is_seen_by_its_operator():
+    """Which one that is TorchScript decides, once it knows whether gradients are wanted."""
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         scripted = torch.jit.script(net())
 
-    assert seen(dropkit.audit(scripted, torch.randn(8, 16))) == [("", "mask", True, False)]
+    site = only(dropkit.audit(scripted, torch.randn(8, 16)))
+
+    assert site.kind in ("mask", "native_dropout")
+    assert site.drew(Phase.TRAIN)
+    assert not site.drew(Phase.EVAL)
+    assert site.visits[0].coins == 8 * 32
 
 
 def test_what_cannot_be_run_in_both_modes_is_refused_with_the_reason():
@@ -417,8 +424,10 @@ def test_rules_can_be_ignored_by_code_or_its_beginning():
 
     assert [finding.code for finding in dropkit.audit(model, x).findings] == ["DRP101"]
     assert Auditor(ignore=["drp1"]).audit(model, x).findings == ()
-    with pytest.raises(ValueError, match="ignore must hold codes such as DRP101 or DRP1, got 'E501'"):
-        Auditor(ignore=["E501"]).audit(model, x)
+    assert Auditor(ignore="DRP101").audit(model, x).findings == ()
+    for wrong in ("E501", ""):
+        with pytest.raises(ValueError, match=f"ignore must hold codes such as DRP101 or DRP1, got '{wrong}'"):
+            Auditor(ignore=[wrong])
 
 
 def test_dropout_that_is_meant_to_stay_on_is_no_finding():

@@ -120,6 +120,31 @@ def test_mistakes_are_named_and_give_exit_code_2(program, arguments, words):
     assert words in done.output
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def make(needed): pass", "make could not be made: TypeError"),
+        ("def make(): raise KeyError('no')", "could not be made: KeyError: 'no'"),
+        ("def make(): raise SystemExit(0)", "could not be made: SystemExit: 0"),
+        ("import no_such_module", "could not be made: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def make(:", "could not be made: SyntaxError"),
+    ],
+)
+def test_a_program_that_fails_gives_exit_code_2(tmp_path, body, words):
+    (tmp_path / "fails.py").write_text(body)
+
+    done = run(f"{tmp_path}/fails.py:make", "--input", "3")
+
+    assert (done.exit_code, words in done.output) == (2, True)
+
+
+def test_a_page_that_has_no_place_is_said_before_the_audit(program):
+    done = run(f"{program}/net.py:Net", "--input", "1x9x9", "--html", f"{program}/none/page.html")
+
+    assert done.exit_code == 2
+    assert "--html: must lie in a folder that exists" in done.output
+
+
 def test_integers_are_given_where_they_are_asked_for(tmp_path):
     (tmp_path / "tokens.py").write_text(
         "from torch import nn\ndef make(): return nn.Sequential(nn.Embedding(2, 4), nn.Dropout(), nn.Linear(4, 2))\n"

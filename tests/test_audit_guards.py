@@ -259,3 +259,62 @@ def test_a_tensor_made_of_nothing_is_known_as_nothing():
     Flow(ledger, lambda tensor: False).through(Ran.of(zeros, describe(zeros), ([3],), {}, tensor, 0.0))
 
     assert ledger.made(tensor) is None
+
+
+class Block(nn.Module):
+    """As torch's users write it: the checkpoint runs a method."""
+
+    def __init__(self, preserve, drop):
+        super().__init__()
+        self.linear, self.preserve, self.drop = nn.Linear(16, 16), preserve, drop
+
+    def inner(self, x):
+        return self.linear(self.drop(x, self.training))
+
+    def forward(self, x):
+        return checkpoint(self.inner, x, use_reentrant=False, preserve_rng_state=self.preserve)
+
+
+DROPS = {
+    "function": lambda x, training: F.dropout(x, 0.3, training),
+    "made in the call": lambda x, training: nn.Dropout(0.3).train(training)(x),
+    "attention": lambda x, training: F.scaled_dot_product_attention(x, x, x, dropout_p=0.3 * training),
+}
+
+
+@pytest.mark.parametrize("preserve", [True, False])
+@pytest.mark.parametrize("drop", DROPS)
+def test_several_blocks_that_recompute_one_line_are_told_apart(drop, preserve):
+    model = nn.Sequential(nn.Linear(16, 16), *(Block(preserve, DROPS[drop]) for _ in range(3)))
+
+    report = dropkit.audit(model, X)
+
+    assert {finding.code for finding in report.findings} == (set() if preserve else {"DRP305"})
+    assert len(report.sites) == 3
+
+
+def test_a_rate_that_a_parent_applies_is_not_idle():
+    class Parent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.child = Inner()
+            self.child.forward = lambda x: x * 2
+            self.child.hidden_dropout = 0.2
+
+        def forward(self, x):
+            return F.dropout(self.child(x), 0.2, self.training).relu()
+
+    assert codes(Parent()) == []
+
+
+def test_a_part_that_chance_skipped_in_training_holds_no_idle_rate():
+    class Skipped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.last = Inner(), nn.Linear(16, 2)
+            self.part.dropout = 0.3
+
+        def forward(self, x):
+            return self.last(x if self.training else self.part(x))
+
+    assert codes(Skipped()) == []

@@ -89,23 +89,36 @@ def test_tensors_are_as_they_were(change):
 
 
 class Box:
-    def __init__(self):
-        self.count, self.norm, self.lists = 0, nn.BatchNorm1d(16), [[1]]
+    def __init__(self, deep=3):
+        self.count, self.norm, self.lists, self.tensor = 0, nn.BatchNorm1d(16), [[1]], torch.zeros(2)
+        self.within = Box(deep - 1) if deep else None
 
 
 class Slotted:
-    __slots__ = ("count",)
+    __slots__ = ("__private", "count")
 
     def __init__(self):
-        self.count = 0
+        self.count = self.__private = 0
+
+    def step(self):
+        self.count += 1
+        self.__private += 1
+        return self.__private
 
 
 def stir(model):
     model.shadow["w"].mul_(0.9).add_(0.1)
-    model.box.count += 1
-    model.box.norm(torch.randn(4, 16))
-    model.box.lists[0].append(2)
-    model.slotted.count += 1
+    for box in (model.box, model.box.within.within):
+        box.count += 1
+        box.norm(torch.randn(4, 16))
+        box.lists[0].append(2)
+        box.tensor += 1
+    model.slotted.step()
+    model.order["a"] = model.order.pop("a")
+    model.old.rand()
+    for parameter in model.linear.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    model.optimizer.step()
     model.last.append(1)
     model.counter["calls"] += 1
     model.array += 1
@@ -119,20 +132,27 @@ def stir(model):
 
 def test_objects_in_attributes_are_as_they_were():
     """Containers, arrays, generators and objects of the user's, some levels down."""
+    order = dict.fromkeys("abc")
     model = Changing(
-        stir, shadow={"w": torch.zeros(2)}, box=Box(), slotted=Slotted(), last=deque([7], maxlen=3),
-        counter=Counter(calls=5),
-        array=np.zeros(2), tensor=torch.zeros(2), generators=[torch.Generator()], chance=random.Random(1),
-        numpys=np.random.default_rng(1),
+        stir, order=order, old=np.random.RandomState(1), shadow={"w": torch.zeros(2)}, box=Box(), slotted=Slotted(),
+        last=deque([7], maxlen=3), counter=Counter(calls=5), array=np.zeros(2), tensor=torch.zeros(2),
+        generators=[torch.Generator()], chance=random.Random(1), numpys=np.random.default_rng(1),
     )  # fmt: skip
+    model.optimizer = torch.optim.Adam(model.linear.parameters())
+    old = str(model.old.get_state())
     chance, numpys = model.chance.getstate(), str(model.numpys.bit_generator.state)
     generator = model.generators[0].get_state()
 
     dropkit.audit(model, X)
 
     assert model.shadow["w"].tolist() == model.tensor.tolist() == model.array.tolist() == [0, 0]
-    assert (model.box.count, model.box.lists, model.slotted.count) == (0, [[1]], 0)
-    assert model.box.norm.running_mean.eq(0).all()
+    for box in (model.box, model.box.within.within):
+        assert (box.count, box.lists, box.tensor.tolist()) == (0, [[1]], [0, 0])
+        assert box.norm.running_mean.eq(0).all()
+    assert model.slotted.step() == model.slotted.count == 1
+    assert list(order) == ["a", "b", "c"]
+    assert str(model.old.get_state()) == old
+    assert len(model.optimizer.state) == 0
     assert (list(model.last), dict(model.counter)) == ([7], {"calls": 5})
     assert torch.equal(model.generators[0].get_state(), generator)
     assert (model.chance.getstate(), str(model.numpys.bit_generator.state)) == (chance, numpys)
@@ -231,3 +251,15 @@ def test_what_happens_once_is_seen_as_it_happens():
 
     assert [(site.kind, site.drew(Phase.TRAIN)) for site in report.sites] == [("mask", True)]
     assert model.keep is None
+
+
+def test_every_module_of_a_large_model_is_as_it_was():
+    """However many there are, and whatever the first of them holds."""
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.1)) for _ in range(400)]
+    model = nn.Sequential(*blocks)
+    model[0].held = [[[index] for index in range(50)] for _ in range(500)]
+
+    dropkit.audit(model, torch.randn(4, 4))
+
+    assert all(module.training for module in model.modules())
+    assert all(block[1].running_mean.eq(0).all() and block[1].num_batches_tracked == 0 for block in blocks)

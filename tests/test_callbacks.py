@@ -100,6 +100,46 @@ def test_errors_stop_the_run_if_asked_to(loop, tmp_path):
     assert [finding.code for finding in audit.report.findings] == ["DRP101"]
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_step_that_cannot_be_audited_does_not_end_the_training(mode, tmp_path):
+    """One that fails in evaluation leaves a report of the training; one that fails altogether a warning."""
+    import lightning.pytorch as lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net, self.steps = Net(), 0
+
+        def training_step(self, batch):
+            if mode == "eval" and not self.training:
+                raise ArithmeticError("eval")
+            if mode == "train" and type(torch.utils._python_dispatch._get_current_dispatch_mode()) is not type(None):
+                raise ArithmeticError("watched")
+            return self.net(**batch)["loss"]
+
+        def on_train_batch_end(self, *_):
+            self.steps += 1
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    audit, module = callback(trained_by_lightning, quiet=True), Module()
+    trainer = lightning.Trainer(
+        max_steps=2, callbacks=[audit], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu", default_root_dir=tmp_path,
+    )  # fmt: skip
+    rows = torch.utils.data.DataLoader(ROWS, batch_size=8)
+    if mode == "train":
+        with pytest.warns(UserWarning, match="the dropout of Module was not audited: watched"):
+            trainer.fit(module, rows)
+    else:
+        trainer.fit(module, rows)
+
+    assert module.steps == 2
+    assert (audit.report is None) == (mode == "train")
+    assert mode == "train" or audit.report.stopped == "eval: ArithmeticError: eval"
+
+
 def test_a_module_that_optimizes_by_hand_is_not_run_unasked(tmp_path):
     with pytest.raises(ValueError, match="call must be given for a module that optimizes by hand"):
         trained_by_lightning(tmp_path, [callback(trained_by_lightning)], by_hand=True)

@@ -140,6 +140,9 @@ ACTIVATIONS = HOMOGENEOUS | frozenset(
 )  # fmt: skip
 SOFTMAXES = frozenset({"torch.nn.Softmax", "torch.nn.LogSoftmax", "torch.nn.Softmax2d"})
 
+# Modules of torch that drop inside of what else they do.
+RATE_HOLDERS = frozenset({"MultiheadAttention", "LSTM", "GRU", "RNN"})
+
 # The same by the names that a trace uses: the last part, which modules and what runs in their place have in common.
 ACTIVATION_KINDS = frozenset(name.rpartition(".")[2] for name in ACTIVATIONS)
 HOMOGENEOUS_KINDS = frozenset(name.rpartition(".")[2] for name in HOMOGENEOUS)

@@ -1,7 +1,7 @@
-"""The attributes of modules, and everything in reach of them that a forward could change: noted, and put back.
+"""The attributes of modules, and what is in reach of them that a forward could change: noted, and put back.
 
-Containers and objects are followed a few levels down, up to a number of them: a module that holds a data set, or its
-trainer, is no reason to walk through all of it.
+Of the model's own modules everything is noted. Objects that they hold are followed some levels down, up to a number of
+them: a module that holds a data set, or its trainer, is no reason to walk through all of it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-_DEEPEST = 5
+_DEEPEST = 8
 _MOST = 20_000
-# Longer lists are noted as they are, and what they hold is not followed.
+# Longer containers are noted as they are, and no more than this of what they hold is followed.
 _LONG = 1_000
-_ATOMS = (str, bytes, int, float, complex, bool, type(None), type, FunctionType, MethodType, BuiltinFunctionType,
-          ModuleType, torch.dtype, torch.device, torch.Size)  # fmt: skip
+_ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), type, FunctionType, MethodType,
+                    BuiltinFunctionType, ModuleType, torch.dtype, torch.device, torch.Size})  # fmt: skip
+
+_Undo = Callable[[], Any]
 
 
 class Attributes:
@@ -31,105 +34,127 @@ class Attributes:
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules: list[nn.Module] = []
         self.tensors: list[Tensor] = []
-        self._undo: list[Callable[[], Any]] = []
+        self._undo: list[_Undo] = []
         # Held, so that no other object gets the same id.
         self._seen: dict[int, Any] = {}
+        self._objects: deque[tuple[Any, int]] = deque()
         for module in modules:
-            self._visit(module, 0)
+            self._note_module(module)
+        self._follow()
 
     def put_back(self) -> None:
         for undo in self._undo:
             undo()
 
-    def _visit(self, value: Any, depth: int) -> None:
-        if isinstance(value, _ATOMS) or id(value) in self._seen or len(self._seen) > _MOST:
+    def _note_module(self, module: nn.Module) -> None:
+        if id(module) in self._seen:
             return
-        self._seen[id(value)] = value
+        self._seen[id(module)] = module
+        self.modules.append(module)
+        attributes = vars(module)
+        self._undo.append(_undo_dict(attributes))
+        for value in list(attributes.values()):
+            if isinstance(value, dict):
+                # Parameters, buffers, modules, hooks, and dicts of the user's own.
+                self._seen[id(cast("object", value))] = value
+                self._undo.append(_undo_dict(cast("dict[Any, Any]", value)))
+                for one in list(cast("dict[Any, Any]", value).values()):
+                    self._note(one, 1)
+            else:
+                self._note(value, 1)
+
+    def _note(self, value: Any, depth: int) -> None:
+        if type(value) in _ATOMS or id(value) in self._seen:
+            return
         if isinstance(value, nn.Module):
-            self.modules.append(value)
-            depth = 0
-        if isinstance(value, Tensor):
+            self._note_module(value)
+        elif isinstance(value, Tensor):
+            self._seen[id(value)] = value
             self.tensors.append(value)
-        undo = _undo(value)
-        if undo is not None:
-            self._undo.append(undo)
-        if depth < _DEEPEST:
-            for one in _inside(value):
-                self._visit(one, depth + 1)
+            self._note(value.grad if value.is_leaf else None, depth)
+            self._objects.append((vars(value), depth))
+        else:
+            self._objects.append((value, depth))
+
+    def _follow(self) -> None:
+        """The nearest first, so that it is what is far away that is left out."""
+        followed = 0
+        while self._objects and followed < _MOST:
+            value, depth = self._objects.popleft()
+            if id(value) in self._seen:
+                continue
+            followed += 1
+            self._seen[id(value)] = value
+            undo = _undo(value)
+            if undo is not None:
+                self._undo.append(undo)
+            if depth < _DEEPEST:
+                for one in _held_by(value):
+                    self._note(one, depth + 1)
 
 
-def _inside(value: Any) -> Iterator[Any]:
-    """What an object holds."""
-    if isinstance(value, dict):
-        yield from list(cast("dict[Any, Any]", value).values())[:_LONG]
-    elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        yield from list(cast("list[Any]", value))[:_LONG]
-    elif isinstance(value, Tensor):
-        yield value.grad if value.is_leaf else None
-    yield from _own(value)
-
-
-def _own(value: Any) -> Iterator[Any]:
-    """What an object of a class holds: its attributes, in a dict or in slots."""
+def _held_by(value: Any) -> Iterator[Any]:
+    """What an object holds: its elements, its attributes, in a dict or in slots."""
+    yield from _elements(value)
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict):
         yield attributes
+    for name in _slots(value):
+        yield getattr(value, name)
+
+
+def _elements(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(islice(cast("dict[Any, Any]", value).values(), _LONG))
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return list(islice(cast("list[Any]", value), _LONG))
+    return []
+
+
+def _slots(value: Any) -> list[str]:
+    """The slots that are filled."""
+    names: list[str] = []
     for kind in type(value).__mro__:
-        for name in _slots(kind):
-            if hasattr(value, name):
-                yield getattr(value, name)
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else tuple(slots):
+            private = name.startswith("__") and not name.endswith("__")
+            names.append(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
+    return [name for name in names if name not in ("__dict__", "__weakref__") and hasattr(value, name)]
 
 
-def _slots(kind: type) -> tuple[str, ...]:
-    slots = vars(kind).get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__"))
-
-
-def _undo(value: Any) -> Callable[[], Any] | None:
-    """What makes an object as it is now."""
+def _undo(value: Any) -> _Undo | None:
+    """What makes an object as it is now; None for one that cannot change, or of which it is not known."""
     if isinstance(value, dict):
         return _undo_dict(cast("dict[Any, Any]", value))
-    if isinstance(value, list):
-        return _undo_list(cast("list[Any]", value))
+    if isinstance(value, (list, bytearray)):
+        before = value[:]  # pyright: ignore[reportUnknownVariableType]
+        return partial(value.__setitem__, slice(None), before)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, (set, deque)):
-        return _undo_set(value)  # pyright: ignore[reportUnknownArgumentType]
+        return _undo_items(cast("set[Any] | deque[Any]", value))
     if isinstance(value, torch.Generator):
         return partial(value.set_state, value.get_state())
     if isinstance(value, random.Random):
         return partial(value.setstate, value.getstate())
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.random.Generator):
-        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
-    if numpy is not None and isinstance(value, numpy.ndarray) and value.flags.writeable:
-        return partial(numpy.copyto, value, value.copy())
-    return _undo_slots(value)
+    return _undo_numpy(value) or _undo_slots(value)
 
 
-def _undo_dict(value: dict[Any, Any]) -> Callable[[], None]:
-    before = dict(value)
+def _undo_dict(value: dict[Any, Any]) -> _Undo:
+    before = list(value.items())
 
     def undo() -> None:
-        same = len(value) == len(before) and all(
-            name in value and value[name] is content for name, content in before.items()
+        now = value.items()
+        same = len(now) == len(before) and all(
+            name is other and content is held for (name, content), (other, held) in zip(now, before, strict=True)
         )
         if not same:
-            value.clear()
-            value.update(before)
+            # As a dict: a Counter would count.
+            dict.clear(value)
+            dict.update(value, before)
 
     return undo
 
 
-def _undo_list(value: list[Any]) -> Callable[[], None]:
-    before = list(value)
-
-    def undo() -> None:
-        value[:] = before
-
-    return undo
-
-
-def _undo_set(value: set[Any] | deque[Any]) -> Callable[[], None]:
+def _undo_items(value: set[Any] | deque[Any]) -> _Undo:
     before = list(value)
 
     def undo() -> None:
@@ -139,15 +164,31 @@ def _undo_set(value: set[Any] | deque[Any]) -> Callable[[], None]:
     return undo
 
 
-def _undo_slots(value: Any) -> Callable[[], None] | None:
-    names = [name for kind in type(value).__mro__ for name in _slots(kind) if hasattr(value, name)]
-    if not names or isinstance(value, Tensor):
+def _undo_numpy(value: Any) -> _Undo | None:
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is None:
         return None
-    before = [(name, getattr(value, name)) for name in names]
+    if isinstance(value, numpy.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    if isinstance(value, numpy.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, numpy.ndarray) and value.flags.writeable and not isinstance(value, numpy.memmap):
+        before = value.copy()
+
+        def undo() -> None:
+            if not numpy.array_equal(value, before):
+                numpy.copyto(value, before)
+
+        return undo
+    return None
+
+
+def _undo_slots(value: Any) -> _Undo | None:
+    before = [(name, getattr(value, name)) for name in _slots(value)]
 
     def undo() -> None:
         for name, content in before:
             if getattr(value, name, None) is not content:
                 object.__setattr__(value, name, content)
 
-    return undo
+    return undo if before else None

@@ -30,8 +30,8 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
     every dropout in it: modules, functions, attention, recurrent networks, masks drawn by hand.
 
     Nothing stays behind: parameters, buffers, gradients, training flags, attributes and the states of all generators
-    are as before, also when the model raises. Compiled parts run uncompiled meanwhile. The passes are seeded with 0,
-    so equal models give equal reports.
+    are as before, also when the model raises. Compiled parts run uncompiled meanwhile. The passes are seeded, so equal
+    models give equal reports. An error in evaluation mode does not end the audit: the report says `stopped`.
 
     Args:
         model: any module. What `torch.compile`, `DataParallel` and `DistributedDataParallel` wrap is audited inside.
@@ -63,7 +63,7 @@ class Auditor:
     Attributes:
         call: what to run, a function of the model and the inputs; `model(*inputs, **kwargs)` if None.
         ignore: codes of rules that are not asked, or beginnings of them.
-        seed: for both passes.
+        seed: chooses the masks of both passes.
         group: a `torch.distributed` group whose ranks all audit at the same time: they compare the states of their
             generators, and find out whether they would draw the same masks.
     """
@@ -73,9 +73,16 @@ class Auditor:
     seed: int = 0
     group: Any = None
 
+    def __post_init__(self) -> None:
+        codes = (self.ignore,) if isinstance(self.ignore, str) else tuple(self.ignore)
+        for code in codes:
+            if not code or not any(rule.code.startswith(code.upper()) for rule in RULES):
+                raise ValueError(f"ignore must hold codes such as DRP101 or DRP1, got {code!r}")
+        object.__setattr__(self, "ignore", tuple(code.upper() for code in codes))
+
     def audit(self, model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
         """See `dropkit.audit`."""
-        model = _inside(model)
+        model = _runnable(model)
         held = tree(model)
         alike = None if self.group is None else _alike(self.group)
         with _one_at_a_time, torch.inference_mode(False):
@@ -87,26 +94,22 @@ class Auditor:
         return Report(
             model=trace.model,
             sites=trace.sites,
-            findings=tuple(sorted(_findings(trace, self._rules()), key=lambda one: one.severity.rank)),
+            findings=tuple(sorted(_findings(trace, self._asked()), key=lambda one: one.severity.rank)),
             draws=trace.draws,
             totals=totals(trace, saved),
             stopped=trace.stopped,
             backward_error=trace.backward_error,
         )
 
-    def _rules(self) -> Iterator[Rule]:
-        for code in self.ignore:
-            if not any(rule.code.startswith(code.upper()) for rule in RULES):
-                raise ValueError(f"ignore must hold codes such as DRP101 or DRP1, got {code!r}")
-        ignored = tuple(code.upper() for code in self.ignore)
-        return (rule for rule in RULES if not ignored or not rule.code.startswith(ignored))
+    def _asked(self) -> list[Rule]:
+        return [rule for rule in RULES if not rule.code.startswith(tuple(self.ignore))]
 
 
 def _call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
     return model(*inputs, **kwargs)
 
 
-def _findings(trace: Trace, rules: Iterator[Rule]) -> Iterator[AuditFinding]:
+def _findings(trace: Trace, rules: Sequence[Rule]) -> Iterator[AuditFinding]:
     for rule in rules:
         for sight in rule.see(trace) if rule.see is not None else ():
             finding = _finding(rule, sight)
@@ -127,7 +130,7 @@ def _finding(rule: Rule, sight: Sight) -> AuditFinding:
     )
 
 
-def _inside(model: Any) -> nn.Module:
+def _runnable(model: Any) -> nn.Module:
     """The module that can be run and seen, out of what wraps it."""
     if isinstance(model, torch.export.ExportedProgram):
         raise TypeError(
@@ -139,9 +142,9 @@ def _inside(model: Any) -> nn.Module:
     if kind in ("FullyShardedDataParallel",) or any(one.__name__ == "FSDPModule" for one in type(model).__mro__):
         raise TypeError("model must be audited before its parameters are sharded, got one under FSDP")
     if kind == "OptimizedModule":
-        return _inside(cast("Any", model)._orig_mod)
+        return _runnable(cast("Any", model)._orig_mod)
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return _inside(cast("Any", model).module)
+        return _runnable(cast("Any", model).module)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(value):
             raise ValueError(f"model must have its parameters, got {name} uninitialized: run it once before the audit")

@@ -34,13 +34,13 @@ class Draws:
 
     def spend(self, ran: Ran) -> None:
         """The time of an operator that works with a mask is that of its dropout."""
-        seen = [mask for one in ran.inputs if (mask := self._ledger.mask(one)) is not None]
+        seen = self._masks(ran)
         if seen:
             self._spend(seen[0].chance, ran.seconds)
 
     def see(self, ran: Ran) -> None:
         """Take note of an operator, with chance in it or without."""
-        seen = [mask for one in ran.inputs if (mask := self._ledger.mask(one)) is not None]
+        seen = self._masks(ran)
         if ran.operator.name in _OURS:
             self._ours(ran)
         elif ran.operator.draws or ran.rate > 0:
@@ -51,11 +51,15 @@ class Draws:
         else:
             self._flow.through(ran)
 
+    def _masks(self, ran: Ran) -> list[Mask]:
+        return [mask for one in ran.inputs if (mask := self._ledger.mask(one)) is not None]
+
     def _spend(self, by: Chance | Visit, seconds: float) -> None:
         if self._sites.phase is Phase.EVAL:
             return
-        owner = by.visit or by if isinstance(by, Chance) else by
-        owner.seconds += seconds
+        if isinstance(by, Chance) and by.visit is not None:
+            by = by.visit
+        by.seconds += seconds
 
     def _drew(self, ran: Ran) -> None:
         name = ran.operator.name
@@ -90,7 +94,8 @@ class Draws:
     def _fused(self, ran: Ran) -> None:
         """A kernel that draws and drops at once. Some return the mask."""
         name, input = ran.operator.name, ran.inputs[0]
-        visit, site = self._sites.of_draw(name, Form.ATTENTION, ran.rate)
+        form = Form.FUNCTION if name == "native_dropout" else Form.ATTENTION
+        visit, site = self._sites.of_draw(name, form, ran.rate)
         visit.drew, visit.operator = True, name
         visit.shape = visit.shape or masks.shape_of(input)
         if name == "native_dropout":

@@ -96,7 +96,7 @@ class Report:
         """The report as text: the sites, the findings, the totals.
 
         Args:
-            width: columns; those of the terminal if None, 140 where there is none.
+            width: columns; if None those of the terminal, and as many as are needed where there is none.
             color: with escape codes for a terminal.
         """
         from dropkit.auditor.text import text

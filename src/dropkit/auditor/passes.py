@@ -16,8 +16,9 @@ from dropkit.auditor.recorder import Recorder
 from dropkit.auditor.source import means_it
 from dropkit.auditor.switches import fast_paths, mixed, switch, tell
 from dropkit.auditor.tree import Held, drops, holds_rate
+from dropkit.auditor.untouched import Untouched, untouched
 from dropkit.auditor.untouched import seed as seed_all
-from dropkit.auditor.untouched import untouched
+from dropkit.catalog import RATE_HOLDERS
 from dropkit.facts.trace import Form, Phase, Site, Switch, Trace
 
 Call = Callable[..., Any]
@@ -45,7 +46,7 @@ def trace(
         with untouched(modules) as state:
             recorder = Recorder(held, state)
             try:
-                _warm_up(model, modules, call, fresh((args, kwargs)), seed)
+                _warm_up(state, model, call, fresh((args, kwargs)), seed)
                 for phase in (Phase.TRAIN, Phase.EVAL):
                     with state.careful():
                         faults += switch(model, phase)
@@ -61,7 +62,8 @@ def trace(
                 with state.careful():
                     skipping += fast_paths(held, again)
             except Exception as error:
-                if not _out_of_range(held):
+                # What was seen in training is worth having; of a model that cannot train there is nothing to tell.
+                if recorder.phase is Phase.TRAIN and not _out_of_range(held, error):
                     raise
                 stopped = f"{recorder.phase.value}: {type(error).__name__}: {error}"
     sites = [site for site in recorder.sites if site.p or site.drew(*Phase) or not _only_if_used(site)]
@@ -72,11 +74,12 @@ def trace(
         sites=tuple(sites),
         switches=tuple(dict.fromkeys(faults)),
         mixed=tuple(found),
-        idle_rates=tuple(_idle_rates(held, sites, recorder.entered)),
+        idle_rates=tuple(_idle_rates(held, sites, recorder.trained)),
         fast_paths=tuple(dict.fromkeys(skipping)),
         draws=tuple(dict.fromkeys(recorder.idle_draws)),
         backward_error=backward_error,
         reseeded=reseeded,
+        branched=recorder.branched,
         stopped=stopped,
         seconds=recorder.seconds,
     )
@@ -91,14 +94,15 @@ def _seed(number: int) -> None:
     seed_all(_unlikely(number))
 
 
-def _warm_up(model: nn.Module, modules: list[nn.Module], call: Call, inputs: Any, seed: int) -> None:
+def _warm_up(state: Untouched, model: nn.Module, call: Call, inputs: Any, seed: int) -> None:
     """Once unseen and undone: what a process does the first time only is no part of a step's time."""
     args, kwargs = inputs
-    with untouched(modules) as state, state.careful(), torch.enable_grad():
+    with state.careful(), torch.enable_grad():
         tell(model, Phase.TRAIN)
         state.without_grads()
         _seed(seed)
         backward(model, leaves(call(model, *args, **kwargs)), leaves(inputs))
+    state.put_back()
 
 
 def _train(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> str | None:
@@ -125,13 +129,14 @@ def _eagerly() -> Generator[None]:
         yield
 
 
-def _out_of_range(held: Mapping[int, Held]) -> bool:
-    return any(one.rate is not None and not 0 <= one.rate <= 1 for one in held.values())
+def _out_of_range(held: Mapping[int, Held], error: Exception) -> bool:
+    """Whether an error is torch's about a rate that is no probability."""
+    return "prob" in str(error) and any(one.rate is not None and not 0 <= one.rate <= 1 for one in held.values())
 
 
 def _only_if_used(site: Site) -> bool:
     """Whether a site of rate 0 is not worth a line: attention and recurrent networks, which are there without it."""
-    return site.form is Form.ATTENTION or site.kind in ("MultiheadAttention", "LSTM", "GRU", "RNN")
+    return site.form is Form.ATTENTION or site.kind in RATE_HOLDERS
 
 
 def _unreached(held: Mapping[int, Held], reached: list[Site]) -> Iterator[Site]:
@@ -176,5 +181,7 @@ def _idle_rates(
             continue
         for attribute, value in vars(one.module).items():
             rate = isinstance(value, float) and 0 < value < 1 and "dropout" in attribute.lower()
-            if rate and not any(_under(site.name, one.name) for site in sites):
+            holder = one.name.rpartition(".")[0]
+            used = any(_under(site.name, one.name) or (_under(site.name, holder) and site.p == value) for site in sites)
+            if rate and not used:
                 yield one.name, attribute, value

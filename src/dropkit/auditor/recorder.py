@@ -37,6 +37,7 @@ class Recorder:
 
     def __init__(self, held: Mapping[int, Held], state: Untouched) -> None:
         self.seconds = 0.0
+        self.branched = False
         self._state = state
         self._ledger = Ledger()
         self._sites = Sites(held)
@@ -54,9 +55,9 @@ class Recorder:
         return self._sites.all
 
     @property
-    def entered(self) -> set[int]:
-        """The ids of the modules that ran."""
-        return self._sites.entered
+    def trained(self) -> set[int]:
+        """The ids of the modules that ran in training mode."""
+        return self._sites.trained
 
     @property
     def idle_draws(self) -> list[Draw]:
@@ -182,6 +183,7 @@ class _Operators(TorchDispatchMode):
         kwargs = kwargs or {}
         if not is_overload(func):
             # Control flow: its branches run unseen.
+            self._recorder.branched = True
             return func(*args, **kwargs)
         operator = describe(func)
         self._recorder.about_to_run(operator, args, kwargs)

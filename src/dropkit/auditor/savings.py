@@ -9,6 +9,7 @@ from time import perf_counter
 
 import torch
 
+from dropkit.catalog import RATE_HOLDERS
 from dropkit.facts.trace import Phase, Site, Visit
 from dropkit.kernels.values import inverted
 from dropkit.ops import eager
@@ -39,7 +40,7 @@ def savings(sites: Sequence[Site]) -> Savings:
 
 def _is_reached(site: Site, visit: Visit) -> bool:
     """Whether torch's own dropout drew this on the CPU; masks drawn by hand stay as they are."""
-    torchs = visit.function is not None or site.kind in ("MultiheadAttention", "LSTM", "GRU", "RNN")
+    torchs = visit.function is not None or site.kind in RATE_HOLDERS
     return visit.drew and torchs and visit.operator == "bernoulli" and visit.device == "cpu"
 
 

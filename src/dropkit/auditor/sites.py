@@ -32,7 +32,7 @@ class Sites:
 
     def __init__(self, held: Mapping[int, Held]) -> None:
         self.all: list[Site] = []
-        self.entered: set[int] = set()
+        self.trained: set[int] = set()
         self.phase = Phase.TRAIN
         self._held = held
         self._scopes: list[Scope] = []
@@ -60,7 +60,8 @@ class Sites:
         return next((scope for scope in self._scopes if scope.visit is not None), None)
 
     def enter_module(self, module: nn.Module, input: Tensor | None) -> None:
-        self.entered.add(id(module))
+        if self.phase is Phase.TRAIN:
+            self.trained.add(id(module))
         held, kind = self._held.get(id(module)), type(module).__name__
         owner = self._owner
         name = held.name if held is not None else f"{owner}.{kind}" if owner else kind
@@ -113,11 +114,9 @@ class Sites:
     def _of_function(self, function: Function) -> Site:
         place = here()
         key = self._owner, function.name, place
-        site = self._by_key.get(key)
-        if site is None and self.phase is Phase.BACKWARD:
-            # A part of a forward that is recomputed knows no module around it.
-            site = next((one for one in self.all if (one.kind, one.place) == (function.name, place)), None)
-        return site or self._add(key, Site(self._owner, function.name, function.form, place, self._owners))
+        return self._by_key.get(key) or self._add(
+            key, Site(self._owner, function.name, function.form, place, self._owners)
+        )
 
     @property
     def _owner(self) -> str:
@@ -128,6 +127,12 @@ class Sites:
         return tuple(scope.kind for scope in self._scopes)
 
     def _add(self, key: Any, site: Site) -> Site:
+        if self.phase is Phase.BACKWARD:
+            # What is recomputed may know no module around it: the line says what it is.
+            same = (one for one in self.all if (one.kind, one.place) == (site.kind, site.place))
+            site = self._by_key[key] = next(same, site)
+            if site in self.all:
+                return site
         self._by_key[key] = site
         self.all.append(site)
         return site

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections import Counter
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,6 +22,7 @@ _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity
 _WIDTH = 1000
 # Below this a table has the columns that matter most.
 _NARROW = 120
+_ENOUGH = 3
 
 
 def text(report: Report, width: int | None, color: bool) -> str:
@@ -32,9 +34,17 @@ def text(report: Report, width: int | None, color: bool) -> str:
         console.print(_table(report, width < _NARROW))
     if report.findings:
         console.print()
+    told: Counter[str] = Counter()
     for finding in report.findings:
-        # Whole on one line, however long: editors and terminals make links of places.
-        console.print(Text(str(finding), _STYLES[finding.severity]), soft_wrap=True)
+        told[finding.code] += 1
+        # Of what is mild and everywhere the first few say enough.
+        if finding.severity is not Severity.INFO or told[finding.code] <= _ENOUGH:
+            # Whole on one line, however long: editors and terminals make links of places.
+            console.print(Text(str(finding), _STYLES[finding.severity]), soft_wrap=True)
+    for code, count in told.items():
+        mild = any(finding.code == code and finding.severity is Severity.INFO for finding in report.findings)
+        if mild and count > _ENOUGH:
+            console.print(Text(f"... and {code} at {count - _ENOUGH} more sites", _STYLES[Severity.INFO]))
     if report.stopped is not None:
         console.print(Text(f"stopped in {report.stopped}", "bold red"), soft_wrap=True)
     if report.findings or report.sites:

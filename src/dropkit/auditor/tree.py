@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 from torch import nn
@@ -15,6 +16,8 @@ _OWN = frozenset({"_modules", "_parameters", "_buffers"})
 _DROPPING = re.compile(
     r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
 )
+# Of a longer container the rest is not looked at.
+_LONG = 1_000
 # What such layers call their rate.
 _RATES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")
 
@@ -81,9 +84,9 @@ def _within(value: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Module]
     """The modules in a plain container, or the one that a plain attribute holds."""
     if isinstance(value, nn.Module):
         yield name, value
-    elif depth < 3 and isinstance(value, Mapping):
-        for key, one in cast("Mapping[Any, Any]", value).items():
+    elif depth < 3 and isinstance(value, dict):
+        for key, one in islice(cast("dict[Any, Any]", value).items(), _LONG):
             yield from _within(one, f"{name}[{key!r}]", depth + 1)
     elif depth < 3 and isinstance(value, (list, tuple, set, frozenset)):
-        for index, one in enumerate(cast("list[Any]", value)):
+        for index, one in enumerate(islice(cast("list[Any]", value), _LONG)):
             yield from _within(one, f"{name}[{index}]", depth + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,7 +55,7 @@ class DropoutAudit(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Audit the first batch."""
-        if self.report is not None:
+        if self._first.done:
             return
         if self._call is None and not pl_module.automatic_optimization:
             raise ValueError(
@@ -65,7 +66,9 @@ class DropoutAudit(Callback):
 
 
 def _training_step(module: Any, batch: Any) -> Any:
-    return module.training_step(batch, 0)
+    """With or without the number of the batch, as Lightning itself allows."""
+    takes_number = len(inspect.signature(module.training_step).parameters) > 1
+    return module.training_step(batch, 0) if takes_number else module.training_step(batch)
 
 
 @contextmanager
@@ -75,10 +78,11 @@ def _unlogged(module: LightningModule) -> Generator[None]:
     def nothing(*args: Any, **kwargs: Any) -> None:
         pass
 
-    for name in _LOGGING:
-        vars(module)[name] = nothing
+    own = {name: vars(module)[name] for name in _LOGGING if name in vars(module)}
+    vars(module).update(dict.fromkeys(_LOGGING, nothing))
     try:
         yield
     finally:
         for name in _LOGGING:
-            vars(module).pop(name, None)
+            del vars(module)[name]
+        vars(module).update(own)

@@ -41,7 +41,7 @@ class DropoutAudit(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Wait for the first forward call."""
-        if model is None or self.report is not None:
+        if model is None or self._first.done:
             return
 
         def first(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -73,13 +73,16 @@ def command(
     FILE.py:NAME (or package.module:NAME) is a module, or a class or function that makes one when called without
     arguments. It is run forward and backward in training mode, and forward in evaluation mode.
 
-    Exit code: 0 nothing found, 1 something found, 2 the audit could not be done.
+    Exit code: 0 nothing found (of this severity or graver), 1 something found, 2 the audit could not be done.
     """
     codes = tuple(code.strip() for one in ignore for code in one.split(",") if code.strip())
     _check(codes, shapes, inputs)
-    made = _load(model, "MODEL")
-    args, kwargs = _given(inputs) if inputs is not None else ([_random(shape, batch) for shape in shapes], {})
-    network = _called(made, model)
+    if html is not None and not Path(html).resolve().parent.is_dir():
+        raise click.BadParameter(f"must lie in a folder that exists, got {html!r}", param_hint="--html")
+    with _users_own(model):
+        network = _called(_load(model, "MODEL"), model)
+    with _users_own(inputs or ""):
+        args, kwargs = _given(inputs) if inputs is not None else ([_random(shape, batch) for shape in shapes], {})
     if not isinstance(network, nn.Module):
         raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(network).__name__}")
     with _waiting(as_json):
@@ -89,7 +92,9 @@ def command(
     colored = color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.table(color=colored), color=colored)
     worst = min((finding.severity.rank for finding in report.findings), default=len(Severity))
-    return _FOUND if worst <= Severity(severity).rank or report.stopped is not None else _CLEAN
+    if worst <= Severity(severity).rank:
+        return _FOUND
+    return _CLEAN if report.stopped is None else _FAILED
 
 
 def _check(codes: tuple[str, ...], shapes: tuple[str, ...], inputs: str | None) -> None:
@@ -109,7 +114,9 @@ def _shape_of(text: str) -> tuple[list[int], torch.dtype]:
     match = _INPUT.fullmatch(text)
     dtype = getattr(torch, match[2] or "float32", None) if match is not None else None
     if match is None or not isinstance(dtype, torch.dtype):
-        raise click.BadParameter(f"must be sizes and perhaps a dtype, as in 3x32x32 or 16:int64, got {text!r}")
+        raise click.BadParameter(
+            f"must be sizes and perhaps a dtype, as in 3x32x32 or 16:int64, got {text!r}", param_hint="--input"
+        )
     return [int(size) for size in match[1].split("x")] if match[1] else [], dtype
 
 
@@ -182,12 +189,25 @@ def _given(target: str) -> tuple[list[Any], dict[str, Any]]:
     return (list(value), {}) if isinstance(value, tuple) else ([value], {})  # pyright: ignore[reportUnknownArgumentType]
 
 
+@contextmanager
+def _users_own(target: str) -> Generator[None]:
+    """What is imported and called is the user's, and may fail in any way."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _Failed(f"{target} could not be made: {type(error).__name__}: {error}") from error
+
+
 def _audited(auditor: Auditor, network: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Report:
     try:
         return auditor.audit(network, *args, **kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shapes = ", ".join(str(tuple(one.shape)) for one in args if isinstance(one, Tensor))
         hint = f" (it was given {shapes})" if shapes else ""
+        if "Long, Int" in str(error):
+            hint += "; tokens are integers, as in --input 16:int64"
         raise _Failed(f"the model could not be run{hint}: {type(error).__name__}: {error}") from error
 
 

@@ -87,7 +87,7 @@ class Visit:
         before: what used the output, in order.
         used: whether anything did.
         aliased: whether it was added to its own input, changed in place: the sum is of one tensor.
-        variance: mean over channels of the output's variance as a multiple of the input's, where batch norm followed.
+        variance: median over channels of the output's variance as a multiple of the input's, where batch norm followed.
         kept_bytes: memory held for backward.
         seconds: spent on dropping, forward and backward.
     """
@@ -215,6 +215,7 @@ class Trace:
         fast_paths: encoder layers that skip their dropouts though those are in training mode.
         draws: random numbers that were no dropout.
         backward_error: first line of what backward raised.
+        branched: whether control flow ran whose branches are not seen.
         reseeded: whether torch's generator was seeded in the forward itself.
         stopped: what ended the run before its end; a rule then cannot say that something was not reached.
         alike_on_all_ranks: whether every rank of the group began with the same generator state; None if not asked.
@@ -229,6 +230,7 @@ class Trace:
     fast_paths: tuple[str, ...] = ()
     draws: tuple[Draw, ...] = ()
     backward_error: str | None = None
+    branched: bool = False
     reseeded: bool = False
     stopped: str | None = None
     alike_on_all_ranks: bool | None = None

@@ -16,7 +16,7 @@ from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.module import Module
-from dropkit.facts.trace import Phase, Trace
+from dropkit.facts.trace import Phase, Place, Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _CHECKPOINTS = ("checkpoint", "checkpoint_sequential", "checkpoint_wrapper")
@@ -164,10 +164,13 @@ def _is_zero(value: ast.expr) -> bool:
 
 
 def see(trace: Trace) -> Iterator[Sight]:
+    first: dict[tuple[str, Place | None], set[bytes | None]] = {}
     for site in trace.sites:
-        first = [visit.keep for visit in site.of(Phase.TRAIN) if visit.keep is not None]
-        again = [visit.keep for visit in site.of(Phase.BACKWARD) if visit.keep is not None]
-        if again and not set(again) <= set(first):
+        # What is recomputed outside of any module is known by its line only.
+        first.setdefault((site.kind, site.place), set()).update(visit.keep for visit in site.of(Phase.TRAIN))
+    for site in trace.sites:
+        again = {visit.keep for visit in site.of(Phase.BACKWARD) if visit.keep is not None}
+        if not again <= first[site.kind, site.place]:
             yield Sight(site, "recomputed in backward with another mask: the gradients are wrong", Severity.ERROR)
 
 

@@ -173,7 +173,7 @@ def _hit(module: Module, owner: Class, attribute: str, writes: list[Write]) -> H
 
 def see(trace: Trace) -> Iterator[Sight]:
     for site in trace.sites:
-        if not site.reached and not site.carries_rate and site.p and not trace.stopped:
+        if not site.reached and not site.carries_rate and site.p and not trace.stopped and not trace.branched:
             # Blocks without a branch around them have such a layer and no use for it.
             severity = Severity.INFO if site.kind in DROPOUT_PATHS else None
             yield Sight(site, "dropout layer that this run never reached", severity)
