@@ -147,9 +147,10 @@ def _undo_dict(value: dict[Any, Any]) -> _Undo:
             name is other and content is held for (name, content), (other, held) in zip(now, before, strict=True)
         )
         if not same:
-            # As a dict: a Counter would count.
-            dict.clear(value)
-            dict.update(value, before)
+            value.clear()
+            for name, content in before:
+                # One by one: a Counter's update counts.
+                value[name] = content
 
     return undo
 
