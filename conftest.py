@@ -10,7 +10,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import dropkit
 
-# Scripts, which print and exit when imported, and files that import other people's trainers: tests of their own run them.
+# Scripts, which print and exit when imported, and files that import others' trainers: tests of their own run them.
 collect_ignore_glob = ["examples/*", "src/dropkit/callbacks/*"]
 
 _python = PythonCodeBlockParser(doctest_optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
