@@ -277,6 +277,22 @@ def test_sites_come_in_order_of_execution_and_the_unreached_last():
     assert [site.reached for site in report.sites] == [True, True, False]
 
 
+def test_the_shape_is_the_one_that_was_given():
+    """dropout1d takes (N, F) for one sample of N channels, and adds a dimension in front."""
+    report = dropkit.audit(nn.Sequential(nn.Linear(16, 8), nn.Dropout1d(0.3), nn.Linear(8, 2)), torch.randn(64, 16))
+
+    visit = only(report).visits[0]
+    assert (visit.shape, visit.unit) == ((64, 8), (64, 1))
+    assert [finding.message.partition(":")[0] for finding in report.findings] == ["whole samples are dropped"]
+
+
+def test_what_no_backward_needs_is_not_held():
+    report = dropkit.audit(net().requires_grad_(False), torch.randn(8, 16))
+
+    assert only(report).visits[0].coins == 8 * 32
+    assert report.totals.kept_bytes == 0
+
+
 def test_neighbours_are_named_as_torch_names_layers():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Dropout2d(0.2), nn.Flatten(), nn.Linear(72, 4),
