@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log2
+from math import log2, prod
 from typing import cast
 
 import torch
@@ -29,7 +29,7 @@ def measure(visit: Visit, keep: Tensor, input: Tensor) -> None:
         # Of subclasses each has its own idea of how to count.
         return
     dropped = coins - int(torch.count_nonzero(keep))
-    elements = _size(input_shape)
+    elements = prod(input_shape)
     unit = (1,) * (len(input_shape) - keep.dim()) + tuple(keep.shape)
     shape, unit = _as_given(visit.shape, input_shape, unit)
     if not visit.coins:
@@ -65,10 +65,3 @@ def _as_given(
 
 def _entropy(rate: float) -> float:
     return 0.0 if rate in (0.0, 1.0) else -rate * log2(rate) - (1 - rate) * log2(1 - rate)
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for one in shape:
-        size *= one
-    return size

@@ -47,17 +47,13 @@ def trace(
             recorder = Recorder(held, state)
             try:
                 _warm_up(state, model, call, fresh((args, kwargs)), seed)
-                for phase in (Phase.TRAIN, Phase.EVAL):
+                for phase, run in ((Phase.TRAIN, _train), (Phase.EVAL, _evaluate)):
                     with state.careful():
                         faults += switch(model, phase)
                     flags[phase] = {id(module): module.training for module in modules}
                     state.without_grads()
                     _seed(seed)
-                    inputs = fresh((args, kwargs))
-                    if phase is Phase.TRAIN:
-                        backward_error = _train(recorder, model, call, inputs)
-                    else:
-                        _evaluate(recorder, model, call, inputs)
+                    backward_error = run(recorder, model, call, fresh((args, kwargs))) or backward_error
                     reseeded = reseeded or torch.initial_seed() != _unlikely(seed)
                 with state.careful():
                     skipping += fast_paths(held, again)
@@ -106,6 +102,7 @@ def _warm_up(state: Untouched, model: nn.Module, call: Call, inputs: Any, seed: 
 
 
 def _train(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> str | None:
+    """The first line of what backward raised, if it did."""
     args, kwargs = inputs
     with torch.enable_grad():
         with recorder.watch(Phase.TRAIN, leaves(inputs)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from time import perf_counter
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from dropkit.catalog import RATE_HOLDERS
 from dropkit.facts.trace import Phase, Site, Visit
 from dropkit.kernels.values import inverted
+from dropkit.nn.layer import coin_steps
 from dropkit.ops import eager
 
 # Bytes that a dropout of ours keeps for backward: its key.
@@ -46,13 +48,11 @@ def _is_reached(site: Site, visit: Visit) -> bool:
 
 def _seconds(shape: tuple[int, ...], unit: tuple[int, ...], dtype: str) -> float:
     """Forward and backward, which cost the same."""
-    size = 1
-    for one in shape:
-        size *= one
+    size = prod(shape)
     scale = max(size / _LARGEST, 1.0)
     if scale > 1 or len(shape) != len(unit):
         shape, unit = (min(size, _LARGEST),), (min(size, _LARGEST),)
-    steps = None if shape == unit else _steps(unit)
+    steps = None if shape == unit else coin_steps(unit)
     input = torch.zeros(shape, dtype=getattr(torch, dtype))
     times: list[float] = []
     with torch.no_grad():
@@ -61,12 +61,3 @@ def _seconds(shape: tuple[int, ...], unit: tuple[int, ...], dtype: str) -> float
             eager.drop(input, 0, inverted(0.5), steps)
             times.append(perf_counter() - begin)
     return 2 * scale * min(times)
-
-
-def _steps(unit: tuple[int, ...]) -> tuple[int, ...]:
-    steps, step = [0] * len(unit), 1
-    for dim in range(len(unit) - 1, -1, -1):
-        if unit[dim] != 1:
-            steps[dim] = step
-            step *= unit[dim]
-    return tuple(steps)

@@ -112,7 +112,7 @@ class Layer:
         if p == 1:
             key = 0
         elif self.unit is not None:
-            steps = _steps(self.unit(input))
+            steps = coin_steps(self.unit(input))
         if key is None:
             key = random.draw_int(generator) if input.is_cpu else random.draw(generator, input.device)
         return (eager.drop_ if inplace else eager.drop)(input, key, _cached_values(self.rule, p), steps)
@@ -123,7 +123,7 @@ class Layer:
         """By operators, which compilers, transforms and modes see."""
         whole = not isinstance(p, Tensor) and p == 1
         values = general.Scheduled(p, self.rule.__name__) if isinstance(p, Tensor) else self.rule(p)
-        steps = None if self.unit is None or whole else _steps(self.unit(input))
+        steps = None if self.unit is None or whole else coin_steps(self.unit(input))
         if whole:
             key = 0
         elif key is None and generator is None:
@@ -242,7 +242,7 @@ def _is_empty(input: Tensor) -> bool:
     return guard_or_false(input.numel() == 0)
 
 
-def _steps(unit: Unit) -> tuple[int, ...]:
+def coin_steps(unit: Unit) -> tuple[int, ...]:
     """Row-major steps of a mask of this shape, 0 along its shared dimensions."""
     steps, step = [0] * len(unit), 1
     for dim in range(len(unit) - 1, -1, -1):
