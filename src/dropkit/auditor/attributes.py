@@ -25,6 +25,8 @@ _LONG = 1_000
 _ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), type, FunctionType, MethodType,
                     BuiltinFunctionType, ModuleType, torch.dtype, torch.device, torch.Size})  # fmt: skip
 
+_OWN = frozenset({"_parameters", "_buffers", "_modules"})
+
 _Undo = Callable[[], Any]
 
 
@@ -53,12 +55,12 @@ class Attributes:
         self.modules.append(module)
         attributes = vars(module)
         self._undo.append(_undo_dict(attributes))
-        for value in list(attributes.values()):
-            if isinstance(value, dict):
-                # Parameters, buffers, modules, hooks, and dicts of the user's own.
-                self._seen[id(cast("object", value))] = value
-                self._undo.append(_undo_dict(cast("dict[Any, Any]", value)))
-                for one in list(cast("dict[Any, Any]", value).values()):
+        for name, value in list(attributes.items()):
+            if name in _OWN:
+                # However many there are.
+                self._seen[id(value)] = value
+                self._undo.append(_undo_dict(value))
+                for one in list(value.values()):
                     self._note(one, 1)
             else:
                 self._note(value, 1)
