@@ -57,9 +57,10 @@ class Attributes:
         self._undo.append(_undo_dict(attributes))
         for name, value in list(attributes.items()):
             if name in _OWN:
-                # However many there are.
+                # However many there are. Those of TorchScript are views, and nothing to put back.
                 self._seen[id(value)] = value
-                self._undo.append(_undo_dict(value))
+                if isinstance(value, dict):
+                    self._undo.append(_undo_dict(cast("dict[Any, Any]", value)))
                 for one in list(value.values()):
                     self._note(one, 1)
             else:
