@@ -59,9 +59,10 @@ class Attributes:
             if name in _OWN:
                 # However many there are. Those of TorchScript are views, and nothing to put back.
                 self._seen[id(value)] = value
+                held = cast("dict[str, Any]", value)
                 if isinstance(value, dict):
-                    self._undo.append(_undo_dict(cast("dict[Any, Any]", value)))
-                for one in list(value.values()):
+                    self._undo.append(_undo_dict(held))
+                for one in list(held.values()):
                     self._note(one, 1)
             else:
                 self._note(value, 1)
