@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import linecache
-import warnings
 from functools import lru_cache
 
 from dropkit.facts.mode import on_purpose
 from dropkit.facts.module import Module
+from dropkit.facts.reading import Unreadable, read
 from dropkit.facts.suppress import Comments
 from dropkit.facts.text import Text
 from dropkit.facts.trace import Place
@@ -43,9 +42,7 @@ def _module(file: str) -> Module | None:
 
 @lru_cache(maxsize=16)
 def _parsed(file: str, source: bytes) -> Module | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return Module(file, Text(source), ast.parse(source))
-        except (SyntaxError, ValueError, RecursionError):
-            return None
+    try:
+        return read(file, Text(source))
+    except Unreadable:
+        return None

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 
 from dropkit.facts.finding import Finding, Fix
 from dropkit.facts.module import Module
+from dropkit.facts.reading import Unreadable, read
 from dropkit.facts.text import Text, Undecodable
 from dropkit.rules import Rule
+
+__all__ = ["Unreadable", "check", "decode", "mend", "read", "worth_reading"]
 
 # What a file must contain for any rule to have something to say: a word, and torch or what may bring it along.
 _WORDS = re.compile(
@@ -26,27 +28,6 @@ _ORIGINS = (b"torch", b"dropkit", b"mmengine", b"import *")
 def worth_reading(data: bytes) -> bool:
     """Whether any rule could find something in a file with this content."""
     return any(origin in data for origin in _ORIGINS) and (b"ropout" in data or _WORDS.search(data) is not None)
-
-
-class Unreadable(ValueError):
-    """A file that cannot be decoded or parsed; the message says why and where."""
-
-
-def read(path: str, text: Text, always_on: tuple[str, ...] = ()) -> Module:
-    """Parse and index `text`.
-
-    Raises:
-        Unreadable: it is not Python of a grammar this interpreter knows.
-    """
-    with warnings.catch_warnings():
-        # Invalid escapes and the like are the file's own affair.
-        warnings.simplefilter("ignore")
-        try:
-            return Module(path, text, text.parse(), always_on)
-        except SyntaxError as error:
-            raise Unreadable(f"line {error.lineno}: {error.msg}") from error
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise Unreadable(str(error) or type(error).__name__) from error
 
 
 def decode(data: bytes) -> Text:

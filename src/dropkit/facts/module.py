@@ -97,6 +97,11 @@ class Module:
             below = above
         return None
 
+    def self_name(self, node: ast.AST) -> str | None:
+        """What the method around `node` calls its object; None outside of methods."""
+        function = self.function(node)
+        return function.method.self_name if function is not None else None
+
     def owner(self, node: ast.AST) -> Class | None:
         """The class whose method (or a closure in it) `node` stands in."""
         function = self.function(node)

@@ -82,9 +82,11 @@ def _multi_head(module: Module, call: ast.Call) -> Hit | None:
     if p is None or _is_zero(p) or follows_mode(module, p) or (flag is None and unpacks(call)):
         return None
     if flag is None:
-        return Hit(call, fix=_fix(module, call, add_argument(module, call, f"training={_self(module, call)}.training")))
+        return Hit(
+            call, fix=_fix(module, call, add_argument(module, call, f"training={module.self_name(call)}.training"))
+        )
     if isinstance(flag, ast.Constant) and flag.value is True:
-        return Hit(call, fix=_fix(module, call, replace(module, flag, f"{_self(module, call)}.training")))
+        return Hit(call, fix=_fix(module, call, replace(module, flag, f"{module.self_name(call)}.training")))
     return None
 
 
@@ -164,16 +166,11 @@ def _gated(module: Module, call: ast.Call, p: ast.expr) -> Edit:
     text = module.text.of(p)
     if isinstance(p, (ast.IfExp, ast.NamedExpr, ast.Lambda)):
         text = f"({text})"
-    return replace(module, p, f"({text} if {_self(module, call)}.training else 0.0)")
-
-
-def _self(module: Module, call: ast.Call) -> str | None:
-    function = module.function(call)
-    return function.method.self_name if function is not None else None
+    return replace(module, p, f"({text} if {module.self_name(call)}.training else 0.0)")
 
 
 def _fix(module: Module, call: ast.Call, edit: Edit | None) -> Fix | None:
-    if edit is None or _self(module, call) is None:
+    if edit is None or module.self_name(call) is None:
         return None
     return Fix("Drop only if self.training", (edit,))
 

@@ -103,8 +103,7 @@ def _excused(module: Module, built: ast.Call) -> bool:
 
 def _fix(module: Module, built: ast.Call) -> Fix | None:
     """`nn.Dropout(p)(x)` to `F.dropout(x, p, training=self.training)`."""
-    call, function = module.parent(built), module.function(built)
-    name = function.method.self_name if function is not None else None
+    call, name = module.parent(built), module.self_name(built)
     known = FUNCTIONALS[_FUNCTION[module.called(built) or ""]]
     prefix = _functional(module, built)
     if not isinstance(call, ast.Call) or call.func is not built or name is None or prefix is None or unpacks(built):

@@ -41,8 +41,7 @@ def see(trace: Trace) -> Iterator[Sight]:
 
 
 def _fix(module: Module, call: ast.Call) -> Fix | None:
-    function = module.function(call)
-    name = function.method.self_name if function is not None else None
+    name = module.self_name(call)
     edit = add_argument(module, call, f"training={name}.training") if name is not None else None
     if edit is None:
         return None

@@ -142,8 +142,7 @@ def _set_once(owner: Class, attribute: str) -> bool:
 
 
 def _fix(module: Module, call: ast.Call, flag: ast.expr | None) -> Fix | None:
-    function = module.function(call)
-    name = function.method.self_name if function is not None else None
+    name = module.self_name(call)
     if name is None:
         return None
     text = f"{name}.training"
