@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import re
 import sys
 from collections.abc import Generator
@@ -18,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from dropkit.auditor import Auditor, Report
+from dropkit.cli.options import split, wants_color
 from dropkit.facts.finding import Severity
-from dropkit.rules import RULES
 
 _CLEAN, _FOUND, _FAILED = 0, 1, 2
 _INPUT = re.compile(r"(\d+(?:x\d+)*)?(?::(\w+))?")
@@ -46,7 +45,7 @@ class _Failed(click.ClickException):
     metavar="FILE.py:NAME",
     help="A function that returns the inputs: a tensor, a tuple of them, or a dict of them by name.",
 )
-@click.option("--ignore", multiple=True, metavar="CODES", help="Do not ask these rules: DRP407,DRP2.")
+@click.option("--ignore", multiple=True, callback=split, metavar="CODES", help="Do not ask these rules: DRP407,DRP2.")
 @click.option(
     "--severity",
     type=click.Choice([one.value for one in Severity]),
@@ -62,7 +61,7 @@ def command(
     shapes: tuple[str, ...],
     batch: int,
     inputs: str | None,
-    ignore: tuple[str, ...],
+    ignore: tuple[str, ...] | None,
     severity: str,
     as_json: bool,
     html: str | None,
@@ -75,8 +74,8 @@ def command(
 
     Exit code: 0 nothing found (of this severity or graver), 1 something found, 2 the audit could not be done.
     """
-    codes = tuple(code.strip() for one in ignore for code in one.split(",") if code.strip())
-    _check(codes, shapes, inputs)
+    auditor = _auditor(ignore or ())
+    _check(shapes, inputs)
     if html is not None and not Path(html).resolve().parent.is_dir():
         raise click.BadParameter(f"must lie in a folder that exists, got {html!r}", param_hint="--html")
     with _users_own(model):
@@ -86,10 +85,10 @@ def command(
     if not isinstance(network, nn.Module):
         raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(network).__name__}")
     with _waiting(as_json):
-        report = _audited(Auditor(ignore=codes), network, args, kwargs)
+        report = _audited(auditor, network, args, kwargs)
     if html is not None:
         Path(html).write_text(report.to_html(), encoding="utf-8")
-    colored = color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    colored = wants_color(color)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.table(color=colored), color=colored)
     worst = min((finding.severity.rank for finding in report.findings), default=len(Severity))
     if worst <= Severity(severity).rank:
@@ -97,15 +96,19 @@ def command(
     return _CLEAN if report.stopped is None else _FAILED
 
 
-def _check(codes: tuple[str, ...], shapes: tuple[str, ...], inputs: str | None) -> None:
+def _auditor(ignore: tuple[str, ...]) -> Auditor:
+    try:
+        return Auditor(ignore=ignore)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _check(shapes: tuple[str, ...], inputs: str | None) -> None:
     """What can be said before anything is imported."""
     if inputs is not None and shapes:
         raise click.UsageError("give --input or --inputs, not both")
     if inputs is None and not shapes:
         raise click.UsageError("give --input SHAPE, such as --input 1x28x28, or --inputs FILE.py:NAME")
-    for code in codes:
-        if not any(rule.code.startswith(code.upper()) for rule in RULES):
-            raise click.BadParameter(f"must hold codes such as DRP101 or DRP1, got {code!r}", param_hint="--ignore")
     for shape in shapes:
         _shape_of(shape)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dropkit.check.discover import discover
 from dropkit.check.formats import FORMATS
 from dropkit.check.outcome import Outcome
 from dropkit.check.project import check_paths, check_source, mended
+from dropkit.cli.options import split, wants_color
 from dropkit.facts.finding import Finding
 
 _CLEAN, _FOUND, _FAILED = 0, 1, 2
@@ -40,25 +41,18 @@ class _Options:
     color: bool
 
 
-def _split(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> tuple[str, ...] | None:
-    codes = tuple(code.strip() for one in value for code in one.split(",") if code.strip())
-    return codes or None
-
-
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path())
 @click.option("--fix", is_flag=True, help="Mend what can be mended safely.")
 @click.option("--unsafe-fixes", is_flag=True, help="With --fix or --diff: also fixes that may change more than meant.")
 @click.option("--diff", is_flag=True, help="Show what --fix would change, and change nothing.")
-@click.option(
-    "--select", multiple=True, callback=_split, metavar="CODES", help="Run these rules only: DRP101,DRP2,ALL."
-)
-@click.option("--extend-select", multiple=True, callback=_split, metavar="CODES", help="Run these rules too.")
-@click.option("--ignore", multiple=True, callback=_split, metavar="CODES", help="Do not run these rules.")
+@click.option("--select", multiple=True, callback=split, metavar="CODES", help="Run these rules only: DRP101,DRP2,ALL.")
+@click.option("--extend-select", multiple=True, callback=split, metavar="CODES", help="Run these rules too.")
+@click.option("--ignore", multiple=True, callback=split, metavar="CODES", help="Do not run these rules.")
 @click.option("--preview/--no-preview", default=None, help="Run the rules that are still on trial, too.")
 @click.option("--severity", type=click.Choice(["error", "warning", "info"]), help="The least severity shown.")
 @click.option(
-    "--exclude", multiple=True, callback=_split, metavar="PATTERNS", help="Leave these files and folders out, too."
+    "--exclude", multiple=True, callback=split, metavar="PATTERNS", help="Leave these files and folders out, too."
 )
 @click.option("--output-format", "-f", type=click.Choice(list(FORMATS)), default="full", show_default=True)
 @click.option("--output-file", "-o", type=click.Path(dir_okay=False), help="Write there, not to standard output.")
@@ -127,20 +121,13 @@ def _options(given: dict[str, Any]) -> _Options:
     )
     _ = config.rules  # a code that is not one is said before any file is read
     cache = None if given["no_cache"] else Path(given["cache_dir"] or config.root / ".dropkit_cache")
-    color = given["color"] == "always" or (
-        given["color"] == "auto" and sys.stdout.isatty() and given["output_file"] is None and not _no_color()
-    )
+    into_file = given["color"] == "auto" and given["output_file"] is not None
+    color = not into_file and wants_color(given["color"])
     known = Path(given["baseline_file"]) if given["baseline_file"] else None
     return _Options(
         tuple(paths), config, given["fix"], given["unsafe_fixes"], given["diff"], given["output_format"],
         given["statistics"], cache, given["jobs"], known, given["exit_zero"], color,
     )  # fmt: skip
-
-
-def _no_color() -> bool:
-    import os
-
-    return bool(os.environ.get("NO_COLOR"))
 
 
 def _checked(options: _Options) -> Outcome:
