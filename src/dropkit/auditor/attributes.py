@@ -18,14 +18,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from dropkit.auditor.tree import LONG, OWN
+
 _DEEPEST = 8
 _MOST = 20_000
-# Longer containers are noted as they are, and no more than this of what they hold is followed.
-_LONG = 1_000
 _ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), type, FunctionType, MethodType,
                     BuiltinFunctionType, ModuleType, torch.dtype, torch.device, torch.Size})  # fmt: skip
-
-_OWN = frozenset({"_parameters", "_buffers", "_modules"})
 
 _Undo = Callable[[], Any]
 
@@ -56,7 +54,7 @@ class Attributes:
         attributes = vars(module)
         self._undo.append(_undo_dict(attributes))
         for name, value in list(attributes.items()):
-            if name in _OWN:
+            if name in OWN:
                 # However many there are. Those of TorchScript are views, and nothing to put back.
                 self._seen[id(value)] = value
                 held = cast("dict[str, Any]", value)
@@ -109,9 +107,9 @@ def _held_by(value: Any) -> Iterator[Any]:
 
 def _elements(value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return list(islice(cast("dict[Any, Any]", value).values(), _LONG))
+        return list(islice(cast("dict[Any, Any]", value).values(), LONG))
     if isinstance(value, (list, tuple, set, frozenset, deque)):
-        return list(islice(cast("list[Any]", value), _LONG))
+        return list(islice(cast("list[Any]", value), LONG))
     return []
 
 

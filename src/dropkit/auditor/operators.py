@@ -125,8 +125,6 @@ class Ran:
     ) -> Ran:
         inputs = list(tensors([*args, *kwargs.values()]))
         rate = operator.drops_at(args, kwargs)
-        if operator.name == "native_dropout":
-            rate = float(args[1])
         return Ran(overload, operator, args, inputs, list(tensors(output)), seconds, rate)
 
 
@@ -142,7 +140,8 @@ def describe(overload: Any) -> Operator:
         for index, one in enumerate(arguments)
         if one.alias_info is not None and one.alias_info.is_write
     )
-    rate = next((i for i, one in enumerate(arguments) if one.name in ("dropout_p", "dropout")), None)
+    rates = ("p",) if name == "native_dropout" else ("dropout_p", "dropout")
+    rate = next((i for i, one in enumerate(arguments) if one.name in rates), None)
     return Operator(
         name=name,
         layer=_LAYERS.get(name, name),

@@ -147,12 +147,11 @@ class Report:
 
 def totals(trace: Trace, saved: Savings | None) -> Totals:
     """Sums over the training step."""
-    visits = [visit for site in trace.sites for visit in site.of(Phase.TRAIN, Phase.BACKWARD)]
-    seconds = sum(visit.seconds for visit in visits)
+    seconds = sum(site.seconds for site in trace.sites)
     return Totals(
         sites=len(trace.sites),
-        dropped=sum(visit.elements for visit in visits if visit.phase is Phase.TRAIN),
-        kept_bytes=sum(visit.kept_bytes for visit in visits),
+        dropped=sum(visit.elements for site in trace.sites for visit in site.of(Phase.TRAIN)),
+        kept_bytes=sum(site.kept_bytes for site in trace.sites),
         seconds=trace.seconds,
         share=seconds / trace.seconds if trace.seconds else 0.0,
         saved_seconds=saved.seconds if saved is not None else None,
@@ -163,9 +162,7 @@ def totals(trace: Trace, saved: Savings | None) -> Totals:
 def _row(site: Site, step: float) -> Row:
     visits = list(site.of(Phase.TRAIN)) or site.visits
     seen = next((visit for visit in visits if visit.drew), visits[0] if visits else None)
-    seconds = sum(visit.seconds for visit in site.visits)
-    kept = sum(visit.kept_bytes for visit in site.visits)
-    rate = site.rate
+    seconds, kept, rate = site.seconds, site.kept_bytes, site.rate
     return Row(
         site=site.name or "(the model)" if site.is_module else f"{site.name or '(the model)'} {site.place or ''}",
         kind=_SHORT.get(site.kind, site.kind),
@@ -174,7 +171,7 @@ def _row(site: Site, step: float) -> Row:
         shape=" x ".join(map(str, seen.shape)) if seen is not None else "",
         coins=share(seen) if seen is not None else "",
         draws=_draws(site),
-        calls=sum(1 for _ in site.of(Phase.TRAIN)),
+        calls=site.calls,
         after=seen.origin.last if seen is not None else "",
         before=", ".join(seen.before) if seen is not None else "",
         kept=in_bytes(kept) if kept else "",
@@ -223,9 +220,9 @@ def _site(site: Site) -> dict[str, Any]:
         "active_in_train": site.drew(Phase.TRAIN),
         "active_in_eval": site.drew(Phase.EVAL),
         "reached": site.reached,
-        "calls": sum(1 for _ in site.of(Phase.TRAIN)),
-        "kept_bytes": sum(visit.kept_bytes for visit in site.visits),
-        "seconds": sum(visit.seconds for visit in site.visits),
+        "calls": site.calls,
+        "kept_bytes": site.kept_bytes,
+        "seconds": site.seconds,
         "visits": [_visit(visit) for visit in site.visits],
     }
 

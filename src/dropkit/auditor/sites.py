@@ -130,9 +130,10 @@ class Sites:
         if self.phase is Phase.BACKWARD:
             # What is recomputed may know no module around it: the line says what it is.
             same = (one for one in self.all if (one.kind, one.place) == (site.kind, site.place))
-            site = self._by_key[key] = next(same, site)
-            if site in self.all:
-                return site
+            known = next(same, None)
+            if known is not None:
+                self._by_key[key] = known
+                return known
         self._by_key[key] = site
         self.all.append(site)
         return site

@@ -34,16 +34,15 @@ def text(report: Report, width: int | None, color: bool) -> str:
         console.print(_table(report, width < _NARROW))
     if report.findings:
         console.print()
-    told: Counter[str] = Counter()
+    mild: Counter[str] = Counter()
     for finding in report.findings:
-        told[finding.code] += 1
+        mild[finding.code] += finding.severity is Severity.INFO
         # Of what is mild and everywhere the first few say enough.
-        if finding.severity is not Severity.INFO or told[finding.code] <= _ENOUGH:
+        if mild[finding.code] <= _ENOUGH:
             # Whole on one line, however long: editors and terminals make links of places.
             console.print(Text(str(finding), _STYLES[finding.severity]), soft_wrap=True)
-    for code, count in told.items():
-        mild = any(finding.code == code and finding.severity is Severity.INFO for finding in report.findings)
-        if mild and count > _ENOUGH:
+    for code, count in mild.items():
+        if count > _ENOUGH:
             console.print(Text(f"... and {code} at {count - _ENOUGH} more sites", _STYLES[Severity.INFO]))
     if report.stopped is not None:
         console.print(Text(f"stopped in {report.stopped}", "bold red"), soft_wrap=True)

@@ -11,13 +11,13 @@ from typing import Any, cast
 from torch import nn
 
 # Attributes of every module, which hold no module of the user's.
-_OWN = frozenset({"_modules", "_parameters", "_buffers"})
+OWN = frozenset({"_modules", "_parameters", "_buffers"})
 # A layer that drops and is none of torch's: by the last word of its name.
 _DROPPING = re.compile(
     r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
 )
 # Of a longer container the rest is not looked at.
-_LONG = 1_000
+LONG = 1_000
 # What such layers call their rate.
 _RATES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")
 
@@ -45,7 +45,7 @@ def tree(model: nn.Module) -> dict[int, Held]:
     while queue:
         holder = queue.pop(0)
         for key, value in list(vars(holder.module).items()):
-            if key in _OWN:
+            if key in OWN:
                 continue
             prefix = f"{holder.name}.{key}" if holder.name else key
             for name, module in _within(value, prefix, 0):
@@ -85,8 +85,8 @@ def _within(value: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Module]
     if isinstance(value, nn.Module):
         yield name, value
     elif depth < 3 and isinstance(value, dict):
-        for key, one in islice(cast("dict[Any, Any]", value).items(), _LONG):
+        for key, one in islice(cast("dict[Any, Any]", value).items(), LONG):
             yield from _within(one, f"{name}[{key!r}]", depth + 1)
     elif depth < 3 and isinstance(value, (list, tuple, set, frozenset)):
-        for index, one in enumerate(islice(cast("list[Any]", value), _LONG)):
+        for index, one in enumerate(islice(cast("list[Any]", value), LONG)):
             yield from _within(one, f"{name}[{index}]", depth + 1)

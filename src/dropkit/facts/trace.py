@@ -172,6 +172,21 @@ class Site:
         return bool(self.visits)
 
     @property
+    def calls(self) -> int:
+        """How often it ran in training."""
+        return sum(1 for _ in self.of(Phase.TRAIN))
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory held for backward by all its visits."""
+        return sum(visit.kept_bytes for visit in self.visits)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on dropping by all its visits."""
+        return sum(visit.seconds for visit in self.visits)
+
+    @property
     def rate(self) -> float | None:
         """The fraction of coins that dropped in training."""
         seen = [visit for visit in self.of(Phase.TRAIN) if visit.dropped is not None and visit.coins]
