@@ -11,14 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dropkit import functional, nn, random, testing
+    from dropkit import functional, mc, nn, random, testing
     from dropkit.auditor.audit import audit
     from dropkit.replace.modules import convert
     from dropkit.replace.operators import install, installed, uninstall
 
     __version__: str
 
-_SUBMODULES = ("functional", "nn", "random", "testing")
+_SUBMODULES = ("functional", "mc", "nn", "random", "testing")
 _NAMES = {
     "audit": "dropkit.auditor.audit",
     "convert": "dropkit.replace.modules",
@@ -34,6 +34,7 @@ __all__ = [
     "functional",
     "install",
     "installed",
+    "mc",
     "nn",
     "random",
     "testing",

@@ -20,13 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from dropkit.auditor.draws import Draws
 from dropkit.auditor.flow import Flow
-from dropkit.auditor.functions import Function, known
 from dropkit.auditor.ledger import Ledger, Made
 from dropkit.auditor.operators import Operator, Ran, describe, is_overload, tensors
 from dropkit.auditor.sites import Scope, Sites
 from dropkit.auditor.tree import Held, holds_rate
 from dropkit.auditor.untouched import Untouched
-from dropkit.facts.trace import Draw, Form, Origin, Phase, Site
+from dropkit.callables import Function, known
+from dropkit.facts.trace import Draw, Origin, Phase, Site
 
 # What no operator sees.
 _READERS: frozenset[Any] = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
@@ -124,7 +124,7 @@ class Recorder:
         finally:
             scope = self._sites.leave()
         made = next(tensors(output), None)
-        if made is not None and scope is not None and function.form is Form.FUNCTION:
+        if made is not None and scope is not None and not function.attention:
             self._passed(scope, made)
         return output
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dropkit.auditor.functions import Function
 from dropkit.auditor.masks import shape_of
 from dropkit.auditor.places import here
 from dropkit.auditor.tree import Held, drops, holds_rate, rate_of
+from dropkit.callables import Function
 from dropkit.facts.trace import Form, Phase, Place, Site, Visit
 
 
@@ -114,9 +114,8 @@ class Sites:
     def _of_function(self, function: Function) -> Site:
         place = here()
         key = self._owner, function.name, place
-        return self._by_key.get(key) or self._add(
-            key, Site(self._owner, function.name, function.form, place, self._owners)
-        )
+        form = Form.ATTENTION if function.attention else Form.FUNCTION
+        return self._by_key.get(key) or self._add(key, Site(self._owner, function.name, form, place, self._owners))
 
     @property
     def _owner(self) -> str:

@@ -1,4 +1,4 @@
-"""The functions that drop, as a program calls them: from the catalog's names to the objects that torch passes on."""
+"""The functions that drop, as objects: from the catalog's names to what torch hands to a function mode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from dropkit.catalog import ATTENTION, FUNCTIONALS, MULTI_HEAD, MULTI_HEAD_P, MULTI_HEAD_TRAINING
-from dropkit.facts.trace import Form
 
 # (place, name) of an argument; a place of None means by name alone.
 _Where = tuple["int | None", str]
@@ -20,10 +19,10 @@ _Where = tuple["int | None", str]
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function that drops: what a trace calls it, and where its arguments stand."""
+    """A function that drops: its name, whether it is attention with dropout inside, and where its arguments stand."""
 
     name: str
-    form: Form
+    attention: bool
     p: _Where
     p_default: float
     training: _Where | None
@@ -38,6 +37,15 @@ class Function:
         if isinstance(p, torch.Tensor):
             p = float(p)
         return p, None if training is None else bool(training), bool(inplace)
+
+    def in_training(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The arguments of a call with its flag on."""
+        if self.training is None:
+            return args, kwargs
+        place, name = self.training
+        if place is not None and place < len(args):
+            return (*args[:place], True, *args[place + 1 :]), kwargs
+        return args, {**kwargs, name: True}
 
 
 def _argument(where: _Where, args: Sequence[Any], kwargs: Mapping[str, Any], default: Any) -> Any:
@@ -54,7 +62,7 @@ def known() -> dict[Any, Function]:
     found: dict[Any, Function] = {}
     for name, one in FUNCTIONALS.items():
         function = Function(
-            name.rpartition(".")[2], Form.FUNCTION, (one.p, one.p_name), 0.5,
+            name.rpartition(".")[2], False, (one.p, one.p_name), 0.5,
             (one.training, one.training_name), one.training_default,
             None if one.inplace is None else (one.inplace, "inplace"),
         )  # fmt: skip
@@ -62,13 +70,13 @@ def known() -> dict[Any, Function]:
         if name.startswith("torch.") and name.count(".") == 1:
             _add(found, function, f"torch._C._VariableFunctions.{function.name}")
             _add(found, function, f"torch.ops.aten.{function.name}", f"torch.ops.aten.{function.name}.default")
-            inplace = Function(f"{function.name}_", Form.FUNCTION, function.p, 0.5, function.training, None, None)
+            inplace = Function(f"{function.name}_", False, function.p, 0.5, function.training, None, None)
             aten = f"torch.ops.aten.{function.name}_"
             _add(found, inplace, f"{name}_", aten, f"{aten}.default")
     for name, p in ATTENTION.items():
-        _add(found, Function(name.rpartition(".")[2], Form.ATTENTION, p, 0.0, None, None, None), name)
+        _add(found, Function(name.rpartition(".")[2], True, p, 0.0, None, None, None), name)
     multi_head = Function(
-        "multi_head_attention_forward", Form.ATTENTION, (MULTI_HEAD_P, "dropout_p"), 0.0,
+        "multi_head_attention_forward", True, (MULTI_HEAD_P, "dropout_p"), 0.0,
         (MULTI_HEAD_TRAINING, "training"), True, None,
     )  # fmt: skip
     _add(found, multi_head, MULTI_HEAD)
