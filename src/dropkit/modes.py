@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+_lock = threading.Lock()
+# By the id of a model: how many blocks it is in, and its modules that were in training mode before.
+_evaluating: dict[int, tuple[int, list[nn.Module]]] = {}
 
 
 @contextmanager
@@ -28,3 +33,34 @@ def kept(modules: Iterable[nn.Module]) -> Generator[None]:
         for module, training in flags:
             if module.training is not training:
                 module.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Put each module of a model in evaluation mode for the length of a `with` block; threads may overlap.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
+        >>> with evaluating(model):
+        ...     print([module.training for module in model.modules()])
+        [False, False, False]
+        >>> [module.training for module in model.modules()]
+        [True, True, False]
+    """
+    with _lock:
+        if id(model) not in _evaluating:
+            _evaluating[id(model)] = 0, [module for module in model.modules() if module.training]
+        blocks, trained = _evaluating[id(model)]
+        _evaluating[id(model)] = blocks + 1, trained
+        for module in trained:
+            module.training = False
+    try:
+        yield
+    finally:
+        with _lock:
+            blocks, trained = _evaluating.pop(id(model))
+            if blocks > 1:
+                _evaluating[id(model)] = blocks - 1, trained
+            else:
+                for module in trained:
+                    module.training = True

@@ -19,7 +19,6 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from dropkit.mc.gates import gates_dropout
 
-
 # Operators that drop, or may, in the text of a graph.
 _DROPS_IN_SCRIPT = re.compile(r"dropout|bernoulli|aten::(lstm|gru|rnn_tanh|rnn_relu|scaled_dot_product_attention)\b")
 

@@ -91,9 +91,11 @@ def _hanging_on_the_flag(function: ast.FunctionDef | ast.AsyncFunctionDef) -> It
     self = arguments[0].arg if arguments else ""
     parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(function):
-        if isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.value, ast.Name):
-            if node.value.id == self and isinstance(node.ctx, ast.Load):
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr="training", ctx=ast.Load()) if name == self:
                 yield _decided(node, function, parents)
+            case _:
+                pass
 
 
 def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:

@@ -46,7 +46,7 @@ def sampling() -> Generator[None]:
     """
     mode = Drawing()
     state = torch.get_rng_state()
-    with seen(mode):
+    with uncompiled(), mode:
         yield
     if not mode.drawn and torch.equal(state, torch.get_rng_state()):
         raise nothing()
@@ -60,11 +60,11 @@ def nothing() -> NothingToSample:
 
 
 @contextmanager
-def seen(mode: Mode) -> Generator[None]:
-    """Run under `mode`, uncompiled and with the flags up that need to be."""
+def uncompiled() -> Generator[None]:
+    """Run as Python, which a mode can see, and with the flags up that need to be."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
-        with raised(), torch.compiler.set_stance("force_eager"), mode:
+        with raised(), torch.compiler.set_stance("force_eager"):
             yield
 
 

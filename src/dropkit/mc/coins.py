@@ -1,0 +1,202 @@
+"""Coins: which mask an input gets, as a function of the seed, the site, the sample and the input alone.
+
+Each site of a pass has a key for each sample, and under it each group of inputs has 2**32 coins of its own: a group is
+one input, a chunk of neighbours, or all. Where a batch begins and ends does not enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from dropkit import kernels, random
+from dropkit.kernels.reference import coins, words
+from dropkit.kernels.values import Values, threshold
+from dropkit.mc.layout import Layout
+from dropkit.mc.plans import Plan
+from dropkit.nn.layer import Unit, coin_steps
+
+# More than a tensor that fits a machine has coins for one input.
+_OWN = 2**32
+
+
+class Masks(str, Enum):
+    """Which inputs share a mask."""
+
+    INPUT = "input"
+    CHUNK = "chunk"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The inputs of a batch: the number that each has, and the group that its masks belong to.
+
+    Attributes:
+        ids: (N,), int64.
+        group: of all of them; None if each is a group of its own.
+    """
+
+    ids: Tensor
+    group: int | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """Neighbours with consecutive numbers: (place of the first, how many, its number)."""
+        breaks: list[int] = (self.ids.diff() != 1).nonzero().flatten().add(1).tolist()
+        for begin, end in zip([0, *breaks], [*breaks, len(self.ids)], strict=True):
+            yield begin, end - begin, int(self.ids[begin])
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """The coins of one tensor.
+
+    Attributes:
+        shape: of the tensor, with the inputs in a dimension of their own.
+        axis: that dimension; None if the layout is not known, and all the tensor has one mask.
+        steps: from one coin to the next along each dimension; along `axis` 2**32, or 0 where inputs share a mask.
+        runs: places along `axis` with the number of the first coin.
+    """
+
+    shape: tuple[int, ...]
+    axis: int | None
+    steps: tuple[int, ...]
+    runs: tuple[tuple[int, int, int], ...]
+
+    @property
+    def only(self) -> int | None:
+        """The one dimension along which coins differ, if it is one and inputs share them."""
+        differing = [dim for dim, step in enumerate(self.steps) if step]
+        return differing[0] if len(differing) == 1 and differing[0] != self.axis else None
+
+    def parts(self, *tensors: Tensor) -> Iterator[tuple[tuple[Tensor, ...], int]]:
+        """The tensors, run by run, each with its first coin."""
+        whole = tuple(_split(tensor, self) for tensor in tensors)
+        if len(self.runs) == 1 or self.axis is None:
+            yield whole, self.runs[0][2]
+            return
+        for begin, size, base in self.runs:
+            yield tuple(tensor.narrow(self.axis, begin, size) for tensor in whole), base
+
+
+def mask(shape: Sequence[int], unit: Unit | None, layout: Layout | None, rows: Rows) -> Mask:
+    """The coins of a tensor of this shape, whose mask without Monte Carlo has the shape `unit`."""
+    if layout is None:
+        # One input, or no saying which coin is whose.
+        first = int(rows.ids[0]) if rows.group is None else rows.group
+        return Mask(tuple(shape), None, coin_steps(unit or tuple(shape)), ((0, 1, first * _OWN),))
+    whole, axis = layout.axis(shape, len(rows))
+    if unit is None:
+        own = list(whole)
+    else:
+        own = [*unit[: layout.dim], *((1, 1) if len(whole) > len(shape) else (1,)), *unit[layout.dim + 1 :]]
+        if len(whole) > len(shape) and unit[layout.dim] != 1:
+            # The dimension that the inputs are folded into has coins of its own, too.
+            own[layout.dim : layout.dim + 2] = whole[layout.dim : layout.dim + 2]
+    own[axis] = 1
+    steps = list(coin_steps(tuple(own)))
+    if rows.group is not None:
+        return Mask(whole, axis, tuple(steps), ((0, len(rows), rows.group * _OWN),))
+    steps[axis] = _OWN
+    runs = tuple((begin, size, number * _OWN) for begin, size, number in rows.runs())
+    return Mask(whole, axis, tuple(steps), runs)
+
+
+class Coins:
+    """The draws of all samples.
+
+    Args:
+        seed: 64 bits.
+        samples: how many there will be at most.
+        plan: None for independent samples.
+    """
+
+    def __init__(self, seed: int, samples: int, plan: Plan | None = None) -> None:
+        self._seed, self._samples, self._plan = random.key(seed), samples, plan
+        self._keys: dict[int, list[int]] = {}
+        self._places: dict[int, Tensor] = {}
+
+    def key(self, site: int, sample: int) -> int:
+        """The key of a site in a sample; the one after the last sample is the plan's."""
+        if site not in self._keys:
+            of_site = random.fold_in(self._seed, site)
+            self._keys[site] = random.fold_in(of_site, torch.arange(self._samples + 1)).tolist()
+        return self._keys[site][sample]
+
+    def forget_batch(self) -> None:
+        """The next batch begins: what was kept for this one is of no use."""
+        self._places.clear()
+
+    def drop(self, output: Tensor, input: Tensor, mask: Mask, rule: Callable[[float], Values], p: float,
+             site: int, sample: int) -> None:  # fmt: skip
+        """Write every element of `output`; both may be the same tensor."""
+        values = rule(p)
+        if self._plan is None:
+            key = self.key(site, sample)
+            for (out, given), base in mask.parts(output, input):
+                kernels.drop(out, given, key, values, mask.steps, base)
+            return
+        keep = self._kept(mask, p, site, sample, input.device)
+        given = _split(input, mask)
+        kept = given * values.scale if not values.shift else given * values.scale + values.shift
+        _split(output, mask).copy_(torch.where(keep, kept, values.fill))
+
+    def kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
+        """The places that are kept along the one dimension with coins, int64."""
+        dim = mask.only
+        assert dim is not None
+        if self._plan is not None:
+            return self._kept(mask, p, site, sample, device).flatten().nonzero().flatten()
+        ones = torch.ones(mask.shape[dim], device=device)
+        kernels.drop(ones, ones, self.key(site, sample), Values(threshold(p), 1.0, 0.0, 0.0), (1,), mask.runs[0][2])
+        return ones.nonzero().flatten()
+
+    def uniform(self, mask: Mask, site: int, sample: int, device: torch.device) -> Tensor:
+        """A number in [0, 1) for each element of the mask's shape, float64."""
+        parts = [
+            words(coins(shape, mask.steps, base, device), torch.tensor(self.key(site, sample), device=device))
+            for shape, base in _shapes(mask)
+        ]
+        return torch.cat(parts, mask.axis or 0).double() / 2**32
+
+    def _kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
+        """By the plan: a bool for each coin, of a shape that broadcasts with the mask's."""
+        assert self._plan is not None
+        if site not in self._places:
+            key = torch.tensor(self.key(site, self._samples), device=device)
+            parts = [
+                words(coins(_distinct(shape, mask.steps), mask.steps, base, device), key)
+                for shape, base in _shapes(mask)
+            ]
+            self._places[site] = self._plan.places(torch.cat(parts, mask.axis or 0), p)
+        return self._plan.kept(self._places[site], self.key(site, self._samples), p, sample)
+
+
+def _shapes(mask: Mask) -> Iterator[tuple[tuple[int, ...], int]]:
+    for _, size, base in mask.runs:
+        shape = list(mask.shape)
+        if mask.axis is not None:
+            shape[mask.axis] = size
+        yield tuple(shape), base
+
+
+def _distinct(shape: Sequence[int], steps: Sequence[int]) -> list[int]:
+    """The sizes, 1 where all along a dimension share a coin."""
+    return [size if step else 1 for size, step in zip(shape, steps, strict=True)]
+
+
+def _split(tensor: Tensor, mask: Mask) -> Tensor:
+    """A view of the tensor in the mask's shape: one dimension taken apart, which every layout allows."""
+    if tensor.dim() == len(mask.shape):
+        return tensor
+    assert mask.axis is not None
+    dim = next(dim for dim, size in enumerate(tensor.shape) if size != mask.shape[dim])
+    taken_apart: Tensor = tensor.unflatten(dim, mask.shape[dim : dim + 2])
+    return taken_apart

@@ -1,0 +1,226 @@
+"""Estimates: from samples, one after another, to means and measures of uncertainty, each with its standard error.
+
+Samples are summed in groups, never kept; the standard error of any measure is that of the jackknife over the groups,
+which are single samples where memory allows.
+
+Sources: Gal, Islam, Ghahramani, "Deep Bayesian Active Learning with Image Data", ICML 2017, arXiv:1703.02910 (the
+measures); Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian Active Learning for Classification and Preference Learning",
+2011, arXiv:1112.5745 (BALD); Quenouille, "Notes on Bias in Estimation", Biometrika 43, 1956, and Tukey, "Bias and
+Confidence in Not-Quite Large Samples", Annals of Mathematical Statistics 29, 1958 (the jackknife).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dropkit.mc.plans import Plan
+
+# Groups are joined where single samples of a batch would take more. In bytes.
+_MEMORY = 64 * 2**20
+_FEWEST_GROUPS = 10
+
+Measures = dict[str, Tensor]
+
+
+class Sums:
+    """Sums over the samples of one batch, in groups.
+
+    Args:
+        samples: how many there will be at most.
+        plan: its blocks are the groups; None for independent samples.
+    """
+
+    def __init__(self, samples: int, plan: Plan | None) -> None:
+        self._samples, self._plan = samples, plan
+        self._groups = 0
+        self._sums: Measures = {}
+        self.counts: Tensor
+
+    def add(self, sample: int, active: Tensor | None, **values: Tensor) -> None:
+        """Add what a sample gave, each (N, ...).
+
+        Args:
+            active: (N,), bool; inputs that are finished already take no more. All if None.
+        """
+        if not self._sums:
+            self._begin(values)
+        group = sample % self._groups if self._plan is None else int(self._plan.blocks[sample])
+        for name, value in values.items():
+            self._sums[name][group] += value if active is None else value * _like(active, value)
+        self.counts[group] += 1 if active is None else active
+
+    def _begin(self, values: Measures) -> None:
+        each = sum(value.numel() * 4 for value in values.values())
+        fitting = max(_FEWEST_GROUPS, _MEMORY // max(each, 1))
+        self._groups = min(self._samples, fitting) if self._plan is None else int(self._plan.blocks[-1]) + 1
+        first = next(iter(values.values()))
+        self._sums = {
+            name: torch.zeros((self._groups, *value.shape), dtype=torch.float32, device=value.device)
+            for name, value in values.items()
+        }
+        self.counts = torch.zeros((self._groups, len(first)), device=first.device)
+
+    def total(self, name: str) -> Tensor:
+        return self._sums[name].sum(0)
+
+    @property
+    def count(self) -> Tensor:
+        """Samples of each input, (N,)."""
+        return self.counts.sum(0)
+
+    def jackknife(self, measure: Callable[[Callable[[str], Tensor]], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """A measure of all samples, its standard error, and the measure without its bias of the first order.
+
+        Args:
+            measure: from means by name, over the samples, to (..., N, ...).
+        """
+        totals, count = {name: sums.sum(0) for name, sums in self._sums.items()}, self.count
+        whole = measure(lambda name: totals[name] / _like(count, totals[name]))
+        left = (count - self.counts).clamp(min=1)
+
+        def without(name: str) -> Tensor:
+            sums = totals[name] - self._sums[name]
+            return sums / left.view(*left.shape, *(1,) * (sums.dim() - 2))
+
+        # A group without samples changes nothing when it is left out.
+        groups = _like((self.counts > 0).sum(0).float(), whole)
+        parts = measure(without)
+        middle = torch.where(_like_groups(self.counts > 0, parts), parts, 0.0).sum(0) / groups
+        spread = torch.where(_like_groups(self.counts > 0, parts), (parts - middle).square(), 0.0).sum(0)
+        error = ((groups - 1) / groups * spread).sqrt()
+        unknown = torch.where(groups > 1, error, torch.nan)
+        return whole, unknown, torch.where(groups > 1, groups * whole - (groups - 1) * middle, torch.nan)
+
+
+class Estimator:
+    """What a task makes of the outputs of a batch. One more task is one more of these."""
+
+    def __init__(self, samples: int, plan: Plan | None) -> None:
+        self.sums = Sums(samples, plan)
+
+    @abstractmethod
+    def add(self, sample: int, output: Tensor, active: Tensor | None) -> Tensor:
+        """Take a sample's output, and return it as `keep_samples` keeps it, (N, ...)."""
+
+    @abstractmethod
+    def measures(self) -> tuple[Measures, Measures]:
+        """The measures of uncertainty of each input, and the standard error of each."""
+
+    @abstractmethod
+    def error_of_mean(self) -> Tensor:
+        """The largest standard error of each input's mean so far, (N,)."""
+
+
+class Classification(Estimator):
+    """Class probabilities.
+
+    Args:
+        probabilities: from the model's output to (N, ..., classes).
+    """
+
+    def __init__(self, samples: int, plan: Plan | None, probabilities: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(samples, plan)
+        self._probabilities = probabilities
+        self._votes: Tensor | None = None
+
+    def add(self, sample: int, output: Tensor, active: Tensor | None) -> Tensor:
+        p = self._probabilities(output)
+        self.sums.add(sample, active, p=p, square=p.square(), entropy=entropy(p))
+        if self._votes is None:
+            self._votes = torch.zeros_like(p)
+        vote = torch.ones_like(p[..., :1]) if active is None else _like(active, p).expand_as(p[..., :1]).to(p.dtype)
+        self._votes.scatter_add_(-1, p.argmax(-1, keepdim=True), vote)
+        return p
+
+    def measures(self) -> tuple[Measures, Measures]:
+        found: Measures = {}
+        errors: Measures = {}
+
+        def note(name: str, measure: Callable[[Callable[[str], Tensor]], Tensor]) -> Tensor:
+            found[name], errors[name], unbiased = self.sums.jackknife(measure)
+            return unbiased
+
+        note("mean", lambda mean: mean("p"))
+        note("variance", _variance)
+        note("entropy", lambda mean: entropy(mean("p")))
+        note("expected_entropy", lambda mean: mean("entropy"))
+        unbiased = note("mutual_information", lambda mean: entropy(mean("p")) - mean("entropy"))
+        found["mutual_information"] = found["mutual_information"].clamp(min=0)
+        found["mutual_information_jackknife"] = unbiased
+        assert self._votes is not None
+        count = _like(self.sums.count, self._votes[..., 0])
+        ratio = 1 - self._votes.amax(-1) / count
+        found["variation_ratio"], errors["variation_ratio"] = ratio, (ratio * (1 - ratio) / count).sqrt()
+        return _unbiased(found, self.sums.count), _unbiased(errors, self.sums.count)
+
+    def error_of_mean(self) -> Tensor:
+        return _error_of_mean(self.sums, "p")
+
+
+class Regression(Estimator):
+    """Values, (N, ...)."""
+
+    def add(self, sample: int, output: Tensor, active: Tensor | None) -> Tensor:
+        y = output.float()
+        # Sums of squares lose what is common: what the first sample said is taken off.
+        if not hasattr(self, "_first"):
+            self._first = y.clone()
+        off = y - self._first
+        self.sums.add(sample, active, p=off, square=off.square())
+        return y
+
+    def measures(self) -> tuple[Measures, Measures]:
+        mean, mean_error, _ = self.sums.jackknife(lambda mean: mean("p"))
+        variance, variance_error, _ = self.sums.jackknife(_variance)
+        found = _unbiased({"mean": mean + self._first, "variance": variance}, self.sums.count)
+        return found, _unbiased({"mean": mean_error, "variance": variance_error}, self.sums.count)
+
+    def error_of_mean(self) -> Tensor:
+        return _error_of_mean(self.sums, "p")
+
+
+TASKS = ("classification", "regression")
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Of probabilities along the last dimension, in nats.
+
+    Example:
+        >>> entropy(torch.tensor([0.5, 0.5]))
+        tensor(0.6931)
+    """
+    return -torch.special.xlogy(p, p).sum(-1)
+
+
+def _variance(mean: Callable[[str], Tensor]) -> Tensor:
+    """Divided by the number of samples; `_unbiased` divides by one less."""
+    return (mean("square") - mean("p").square()).clamp(min=0)
+
+
+def _unbiased(measures: Measures, count: Tensor) -> Measures:
+    """The variance of samples, of one sample not a number."""
+    variance = measures["variance"]
+    samples = _like(count, variance)
+    factor = torch.where(samples > 1, samples / (samples - 1), torch.nan)
+    return {**measures, "variance": variance * factor}
+
+
+def _error_of_mean(sums: Sums, name: str) -> Tensor:
+    count = _like(sums.count, sums.total(name))
+    mean = sums.total(name) / count
+    variance = (sums.total("square") / count - mean.square()).clamp(min=0)
+    return (variance / (count - 1)).sqrt().flatten(1).amax(1)
+
+
+def _like(inputs: Tensor, value: Tensor) -> Tensor:
+    """(N,) to broadcast with (N, ...)."""
+    return inputs.view(-1, *(1,) * (value.dim() - 1))
+
+
+def _like_groups(counts: Tensor, parts: Tensor) -> Tensor:
+    """(groups, N) to broadcast with (groups, N, ...)."""
+    return counts.view(*counts.shape, *(1,) * (parts.dim() - 2))

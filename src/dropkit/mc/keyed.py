@@ -1,0 +1,109 @@
+"""The mode of `predict`: each draw by a key, so that the mask of an input depends on nothing but the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropkit.kernels import FLOATS
+from dropkit.kernels.values import Rule, inverted
+from dropkit.mc import thin
+from dropkit.mc.coins import Coins, Mask, Rows, mask
+from dropkit.mc.layout import Layout
+from dropkit.mc.mode import Args, Kwargs
+from dropkit.mc.sited import Sited
+from dropkit.mc.tape import Tape
+from dropkit.nn.layer import Unit
+
+
+class Keyed(Sited):
+    """Draws sample by sample, for one batch after another.
+
+    Args:
+        coins: the draws.
+        layouts: where the inputs lie, site by site.
+    """
+
+    def __init__(self, coins: Coins, layouts: Sequence[Layout | None]) -> None:
+        super().__init__()
+        self._coins, self._layouts = coins, layouts
+        self._rows: Rows
+        self._sample = self._site = 0
+        self._tape: Tape | None = None
+        self._thin = False
+        # Sites whose thinned tensor was of no use: what follows wants all of it.
+        self._dense: set[int] = set()
+        self._thinned: list[tuple[int, thin.Thin]] = []
+
+    def begin(self, rows: Rows, sample: int, tape: Tape | None, thin: bool) -> None:
+        """A pass begins."""
+        self._rows, self._sample, self._tape, self._thin = rows, sample, tape, thin
+        self._site = 0
+        self._thinned = []
+
+    def dense(self, output: Tensor) -> Tensor:
+        """What a pass returned, as an ordinary tensor."""
+        return output.whole() if isinstance(output, thin.Part) else output
+
+    def end(self) -> None:
+        """A pass has ended."""
+        self._dense.update(site for site, part in self._thinned if part.full is not None)
+        self._thinned = []
+
+    def other(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        if self._tape is not None and self._tape.running:
+            return self._tape.call(func, args, kwargs)
+        if self._thin:
+            if func in thin.AFFINE:
+                output = thin.lazily(func, args, kwargs)
+                if output is not NotImplemented:
+                    return output
+            if any(issubclass(one, thin.Part) for one in types):
+                return thin.call(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def site(self, input: Tensor, p: float, rule: Rule, unit: Callable[[Tensor], Unit] | None, inplace: bool) -> Tensor:
+        site = self._next()
+        with torch._C.DisableTorchFunction():
+            coins = mask(input.shape, None if unit is None else unit(input), self._layout(site), self._rows)
+            dim = coins.only if self._thin and rule is inverted and not inplace and site not in self._dense else None
+            if dim is not None and input.shape.numel() >= thin.WORTH * input.shape[dim]:
+                kept = self._coins.kept(coins, p, site, self._sample, input.device)
+                part = thin.thinned(input, kept, dim, rule(p).scale)
+                self._thinned.append((site, part))
+                return part
+            return self._drop(input.whole() if isinstance(input, thin.Part) else input, p, rule, coins, site, inplace)
+
+    def _drop(self, input: Tensor, p: float, rule: Rule, coins: Mask, site: int, inplace: bool) -> Tensor:
+        if input.dtype not in FLOATS:
+            raise TypeError(f"a dropout must be given float16, bfloat16, float32 or float64, got {input.dtype}")
+        output = input if inplace else torch.empty_like(input)
+        self._coins.drop(output, input, coins, rule, p, site, self._sample)
+        if inplace and not input.is_inference():
+            torch.autograd.graph.increment_version(input)
+        return output
+
+    def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
+        site = self._next()
+        coins = mask(shape, None, self._layout(site), self._rows)
+        with torch._C.DisableTorchFunction():
+            return self._coins.uniform(coins, site, self._sample, device).view(shape)
+
+    def seeded(self, draw: Callable[[], Any]) -> Any:
+        site = self._next()
+        first = int(self._rows.ids[0]) if self._rows.group is None else self._rows.group
+        with torch._C.DisableTorchFunction(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._coins.key(site, self._sample) ^ first)
+            return draw()
+
+    def _next(self) -> int:
+        if self._tape is not None and self._tape.running:
+            self._tape.cut()
+        self._site += 1
+        return self._site - 1
+
+    def _layout(self, site: int) -> Layout | None:
+        return self._layouts[site] if site < len(self._layouts) else None

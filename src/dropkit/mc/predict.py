@@ -1,0 +1,287 @@
+"""predict: a model's predictions with their uncertainty, from many passes with dropout left on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from dropkit import modes, random
+from dropkit.mc import batches, ranks
+from dropkit.mc.batches import Adapt, Batch
+from dropkit.mc.coins import Coins, Masks, Rows
+from dropkit.mc.estimates import Classification, Estimator, Measures, Regression
+from dropkit.mc.passes import Passes, rows_of
+from dropkit.mc.plans import Plan
+from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
+from dropkit.mc.progress import Progress
+from dropkit.mc.sampling import uncompiled
+
+# Inputs that share a mask with `masks="chunk"`; more than these are "many".
+CHUNK = 1024
+_BATCH = 256
+# With `until`, samples between two looks at the error.
+_LOOK = 10
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    inputs: Any,
+    samples: int = 50,
+    task: Literal["classification", "regression"] = "classification",
+    *,
+    masks: Literal["input", "chunk", "shared"] | None = None,
+    plan: Literal["iid", "balanced"] = "iid",
+    seed: int | None = None,
+    until: float | None = None,
+    keep_samples: bool = False,
+    outputs: Literal["logits", "probabilities"] = "logits",
+    class_dim: int = 1,
+    output: Callable[[Any], Tensor] | None = None,
+    adapt: Adapt | None = None,
+    index: Tensor | None = None,
+    batch_size: int = _BATCH,
+    chunk: int = CHUNK,
+    replay: bool = True,
+    thin: bool = True,
+    progress: bool | None = None,
+) -> Prediction:
+    r"""Run a model many times with its dropout on, and estimate from that what it predicts and how sure it is of it.
+
+    The model runs in evaluation mode with every dropout drawing, as in `sampling`; it is left as it was found. The mask
+    of an input is a function of `seed`, the site, the sample and the input's number alone: batch size, threads and
+    processes do not change it. Samples are summed as they come, so the memory is that of one batch. Under `torchrun`
+    (an initialised `torch.distributed`) batches are shared out among the processes and each gets the whole result.
+
+    Args:
+        model: any module that drops; not scripted. Compiled ones run uncompiled.
+        inputs: a tensor or array (N, ...), a mapping of them (the model's named arguments) or a tuple of them (its
+            arguments); or anything that yields batches, such as a `DataLoader`. Of a batch that is a list or tuple the
+            first part is the input; `adapt` says otherwise.
+        samples: passes for each input, T.
+        task: "classification" of logits, or "regression" of values.
+        masks: which inputs share the masks of a sample: none ("input"), `chunk` neighbours ("chunk") or all ("shared").
+            Shared masks are much faster, and each input's estimates are as good, but the errors of neighbours are
+            correlated. "chunk" for the classification of more than `chunk` inputs if None, else "input".
+        plan: "iid" for independent samples; "balanced" keeps each unit equally often over the samples, which needs
+            fewer of them for the same error of the mean.
+        seed: 64 bits; from torch's generator if None.
+        until: a standard error of the mean. An input for which it is reached takes no further samples; looked at after
+            every 10. None for `samples` passes each.
+        keep_samples: keep what each pass gave, too: (T, N, ...).
+        outputs: what the model returns for classes: "logits" (or log-probabilities), or "probabilities". One logit, of
+            (N,) or (N, 1), is that of the second of two classes.
+        class_dim: the dimension of classes in the output, which has the inputs in dimension 0.
+        output: from what the model returns to the tensor of outputs. If None: the tensor itself, `.logits`, the entry
+            "logits", or the first of a tuple.
+        adapt: from a batch to the argument of the model, or a tuple or mapping of its arguments.
+        index: (N,), int64, the number of each input, which its masks follow; its place in `inputs` if None.
+        batch_size: inputs in a pass, where `inputs` are not in batches already.
+        chunk: inputs that share masks with "chunk".
+        replay: compute what comes before the first draw once for all samples.
+        thin: cut dropped units out of matrix products where inputs share masks.
+        progress: show a bar; where a terminal is, after two seconds, if None.
+
+    Returns:
+        A `ClassPrediction` or a `ValuePrediction`, in float32 on the CPU.
+
+    Raises:
+        NothingToSample: nothing in the model draws.
+        ValueError: an argument is out of range.
+
+    Source: Gal, Ghahramani, "Dropout as a Bayesian Approximation: Representing Model Uncertainty in Deep Learning",
+    ICML 2016, arXiv:1506.02142.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(), torch.nn.Linear(8, 3))
+        >>> r = dropkit.mc.predict(model, torch.randn(5, 4), samples=20, seed=0)
+        >>> r.mean.shape, r.mutual_information.shape
+        (torch.Size([5, 3]), torch.Size([5]))
+    """
+    settings = _Settings(samples, task, masks, plan, until, outputs, batch_size, chunk)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    number = int(random.draw()) if seed is None else random.signed(seed, "seed")
+    known = batches.count(inputs) if index is None else len(index)
+    group = settings.group(known)
+    balanced = Plan(samples) if plan == "balanced" else None
+    coins = Coins(ranks.agreed(number), samples, balanced)
+
+    def estimator() -> Estimator:
+        if task == "regression":
+            return Regression(samples, balanced)
+        return Classification(samples, balanced, lambda one: _probabilities(one, outputs, class_dim))
+
+    found: list[tuple[int, _Found]] = []
+    notes: list[str] = []
+    with modes.evaluating(model), torch.inference_mode(False), torch.no_grad(), uncompiled():
+        passes = Passes(model, output or _tensor_of, coins, replay, thin)
+        device = _device_of(model)
+        with Progress(None if known is None else known * samples, progress) as bar:
+            for place, (batch, ids) in enumerate(_numbered(batches.stream(inputs, batch_size, adapt), index)):
+                if not ranks.mine(place):
+                    continue
+                for begin, end, rows in rows_of(ids, group):
+                    part = batch.take(begin, end).to(device)
+                    one = _one_batch(passes, part, rows, estimator(), samples, until, keep_samples, bar)
+                    found.append((place, one))
+        notes = passes.notes
+    return _joined(ranks.gathered(found), task, notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """The arguments that can be wrong."""
+
+    samples: int
+    task: str
+    masks: str | None
+    plan: str
+    until: float | None
+    outputs: str
+    batch_size: int
+    chunk: int
+
+    def __post_init__(self) -> None:
+        _check("task", self.task in ("classification", "regression"), '"classification" or "regression"', self.task)
+        _check("plan", self.plan in ("iid", "balanced"), '"iid" or "balanced"', self.plan)
+        kinds = [one.value for one in Masks]
+        _check("masks", self.masks is None or self.masks in kinds, '"input", "chunk" or "shared"', self.masks)
+        _check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
+        for name in ("samples", "batch_size", "chunk"):
+            value: Any = getattr(self, name)
+            _check(name, isinstance(value, int) and value >= 1, "an integer of at least 1", value)
+        _check("until", self.until is None or self.until > 0, "larger than 0", self.until)
+        if self.until is not None:
+            _check("plan", self.plan == "iid", '"iid" where until is given: balanced samples end together', self.plan)
+
+    def group(self, count: int | None) -> int | None:
+        """Inputs that share masks: None for none, 0 for all."""
+        many = self.task == "classification" and count is not None and count > self.chunk
+        masks = self.masks or (Masks.CHUNK.value if many else Masks.INPUT.value)
+        return {Masks.INPUT.value: None, Masks.CHUNK.value: self.chunk, Masks.SHARED.value: 0}[masks]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came of a part of the inputs, on the CPU."""
+
+    measures: Measures
+    errors: Measures
+    samples: Tensor
+    kept: Tensor | None
+
+
+def _one_batch(
+    passes: Passes,
+    batch: Batch,
+    rows: Rows,
+    estimator: Estimator,
+    samples: int,
+    until: float | None,
+    keep: bool,
+    bar: Progress,
+) -> _Found:
+    kept: list[Tensor] = []
+    active: Tensor | None = None
+    for sample, output in enumerate(passes.run(batch, rows, samples)):
+        _check_rows(output, batch.count)
+        value = estimator.add(sample, output, active)
+        if keep:
+            kept.append(value.cpu())
+        bar.advance(batch.count)
+        if until is not None and (sample + 1) % _LOOK == 0:
+            going = estimator.error_of_mean() > until
+            active = going if active is None else active & going
+            if not active.any():
+                break
+    measures, errors = estimator.measures()
+    return _Found(
+        {name: one.cpu() for name, one in measures.items()},
+        {name: one.cpu() for name, one in errors.items()},
+        estimator.sums.count.long().cpu(),
+        torch.stack(kept) if keep else None,
+    )
+
+
+def _numbered(stream: Iterator[Batch], index: Tensor | None) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch with the numbers of its inputs."""
+    first = 0
+    for batch in stream:
+        last = first + batch.count
+        if index is None:
+            yield batch, torch.arange(first, last)
+        else:
+            _check("index", last <= len(index), "as long as the inputs", f"{len(index)} numbers")
+            yield batch, index[first:last].long().cpu()
+        first = last
+    _check("inputs", first > 0, "at least one", "none")
+    _check("index", index is None or first == len(index), "as long as the inputs", index is not None and len(index))
+
+
+def _joined(parts: list[_Found], task: str, notes: list[str]) -> Prediction:
+    measures, errors = (
+        {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(parts[0], kind)}
+        for kind in ("measures", "errors")
+    )
+    count = torch.cat([part.samples for part in parts])
+    kept = None
+    if parts[0].kept is not None:
+        most = max(len(cast("Tensor", part.kept)) for part in parts)
+        kept = torch.cat([_lengthened(cast("Tensor", part.kept), most) for part in parts], 1)
+    kind = ClassPrediction if task == "classification" else ValuePrediction
+    return kind(**measures, standard_error=errors, samples=count, draws=kept, notes=tuple(notes))
+
+
+def _lengthened(kept: Tensor, samples: int) -> Tensor:
+    """As many samples as elsewhere; not a number where inputs took fewer."""
+    missing = kept.new_full((samples - len(kept), *kept.shape[1:]), torch.nan)
+    return torch.cat([kept, missing])
+
+
+def _tensor_of(returned: Any) -> Tensor:
+    """The outputs, by the customs of most models."""
+    if isinstance(returned, Tensor):
+        return returned
+    if isinstance(getattr(returned, "logits", None), Tensor):
+        return returned.logits
+    if isinstance(returned, Mapping) and isinstance(cast("Any", returned).get("logits"), Tensor):
+        return cast("Any", returned)["logits"]
+    if isinstance(returned, (tuple, list)) and returned and isinstance(returned[0], Tensor):
+        return returned[0]
+    kind = type(cast("Any", returned)).__name__
+    raise TypeError(f"the model must return a tensor, logits, or a tuple that begins with one, got {kind}; see output=")
+
+
+def _probabilities(output: Tensor, outputs: str, class_dim: int) -> Tensor:
+    """(N, ..., classes), float32."""
+    if output.dim() == 1:
+        output = output.unsqueeze(1)
+    output = output.float().movedim(class_dim, -1)
+    single = output.shape[-1] == 1
+    if outputs == "probabilities":
+        return torch.cat([1 - output, output], -1) if single else output
+    if not single and bool((output >= 0).all()) and torch.allclose(output.sum(-1), output.new_ones(()), atol=1e-3):
+        raise ValueError(
+            'outputs must be "probabilities" where the model returns them, got "logits" and numbers that sum to 1'
+        )
+    return torch.cat([(-output).sigmoid(), output.sigmoid()], -1) if single else output.softmax(-1)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    first = next((one for one in (*model.parameters(), *model.buffers())), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _check_rows(output: Tensor, count: int) -> None:
+    if output.dim() == 0 or len(output) != count:
+        raise ValueError(f"the model must return one row for each of {count} inputs, got shape {tuple(output.shape)}")
+
+
+def _check(argument: str, holds: bool, wanted: str, came: object) -> None:
+    if not holds:
+        raise ValueError(f"{argument} must be {wanted}, got {came}")

@@ -1,0 +1,76 @@
+"""Predictions: what `predict` returns for classes and for values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# eq=False: tensors do not compare to one bool.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What was predicted for N inputs, and how surely; float32 on the CPU.
+
+    Attributes:
+        mean: of the samples: (N, ..., classes) probabilities, or (N, ...) values.
+        variance: between the samples, of the same shape, divided by one less than their number.
+        standard_error: of each measure, by its name and in its shape: the error that comes of so few samples. Not a
+            number where there were too few to tell.
+        samples: (N,), int64, how many each input took.
+        draws: (T, N, ...), what each pass gave; None unless `keep_samples`.
+        notes: what `predict` could not do as asked, and why.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    standard_error: Mapping[str, Tensor]
+    samples: Tensor
+    draws: Tensor | None
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __repr__(self) -> str:
+        counts = self.samples.unique().tolist()
+        samples = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return f"{type(self).__name__}({len(self)} inputs, mean {tuple(self.mean.shape)}, {samples} samples)"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ClassPrediction(Prediction):
+    """Class probabilities and four measures of uncertainty, each (N, ...); entropies in nats.
+
+    Attributes:
+        entropy: of the mean: how unsure the prediction is, for whatever reason.
+        expected_entropy: the mean of the samples' entropies: what remains when the network is known (aleatoric).
+        mutual_information: their difference, BALD: how much the samples disagree (epistemic). Too small by about
+            (classes - 1) / (2 T), since the mean is taken from the same samples.
+        mutual_information_jackknife: the same without this bias to first order, at the price of more noise; it may be
+            negative.
+        variation_ratio: the fraction of samples that vote for another class than most do.
+    """
+
+    entropy: Tensor
+    expected_entropy: Tensor
+    mutual_information: Tensor
+    mutual_information_jackknife: Tensor
+    variation_ratio: Tensor
+
+    @property
+    def label(self) -> Tensor:
+        """The likeliest class of each input, (N, ...), int64."""
+        return self.mean.argmax(-1)
+
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of that class, (N, ...)."""
+        return self.mean.amax(-1)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ValuePrediction(Prediction):
+    """Values: `mean` and `variance`, (N, ...)."""
