@@ -36,8 +36,8 @@ class Batch:
         if isinstance(value, Mapping):
             args, kwargs = (), dict(cast("Mapping[str, Any]", value))
         else:
-            args, kwargs = value if isinstance(value, tuple) else (value,), {}
-        args = tuple(_as_tensor(one) for one in cast("tuple[Any, ...]", args))
+            args, kwargs = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,)), {}
+        args = tuple(_as_tensor(one) for one in args)
         kwargs = {name: _as_tensor(one) for name, one in kwargs.items()}
         first = next((one for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.dim()), None)
         if first is None:

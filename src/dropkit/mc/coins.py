@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -32,7 +34,7 @@ class Masks(str, Enum):
     SHARED = "shared"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rows:
     """The inputs of a batch: the number that each has, and the group that its masks belong to.
 
@@ -47,11 +49,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def runs(self) -> Iterator[tuple[int, int, int]]:
+    @cached_property
+    def runs(self) -> tuple[tuple[int, int, int], ...]:
         """Neighbours with consecutive numbers: (place of the first, how many, its number)."""
-        breaks: list[int] = (self.ids.diff() != 1).nonzero().flatten().add(1).tolist()
-        for begin, end in zip([0, *breaks], [*breaks, len(self.ids)], strict=True):
-            yield begin, end - begin, int(self.ids[begin])
+        breaks = cast("list[int]", (self.ids.diff() != 1).nonzero().flatten().add(1).tolist())
+        ends = zip([0, *breaks], [*breaks, len(self.ids)], strict=True)
+        return tuple((begin, end - begin, int(self.ids[begin])) for begin, end in ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def mask(shape: Sequence[int], unit: Unit | None, layout: Layout | None, rows: R
     if rows.group is not None:
         return Mask(whole, axis, tuple(steps), ((0, len(rows), rows.group * _OWN),))
     steps[axis] = _OWN
-    runs = tuple((begin, size, number * _OWN) for begin, size, number in rows.runs())
+    runs = tuple((begin, size, number * _OWN) for begin, size, number in rows.runs)
     return Mask(whole, axis, tuple(steps), runs)
 
 
@@ -198,5 +201,4 @@ def _split(tensor: Tensor, mask: Mask) -> Tensor:
         return tensor
     assert mask.axis is not None
     dim = next(dim for dim, size in enumerate(tensor.shape) if size != mask.shape[dim])
-    taken_apart: Tensor = tensor.unflatten(dim, mask.shape[dim : dim + 2])
-    return taken_apart
+    return cast("Tensor", tensor.unflatten(dim, mask.shape[dim : dim + 2]))

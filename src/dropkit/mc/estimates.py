@@ -40,29 +40,32 @@ class Sums:
         self._sums: Measures = {}
         self.counts: Tensor
 
-    def add(self, sample: int, active: Tensor | None, **values: Tensor) -> None:
-        """Add what a sample gave, each (N, ...).
+    def add(self, first: int, active: Tensor | None, **values: Tensor) -> None:
+        """Add what some samples gave, each (samples, N, ...), the first of them being sample `first`.
 
         Args:
             active: (N,), bool; inputs that are finished already take no more. All if None.
         """
+        count = len(next(iter(values.values())))
         if not self._sums:
             self._begin(values)
-        group = sample % self._groups if self._plan is None else int(self._plan.blocks[sample])
+        places = torch.arange(first, first + count)
+        group = (places % self._groups if self._plan is None else self._plan.blocks[places]).to(self.counts.device)
         for name, value in values.items():
-            self._sums[name][group] += value if active is None else value * _like(active, value)
-        self.counts[group] += 1 if active is None else active
+            self._sums[name].index_add_(0, group, value if active is None else value * _like(active, value[0]))
+        taken = torch.ones_like(self.counts[:1]) if active is None else active.float().unsqueeze(0)
+        self.counts.index_add_(0, group, taken.expand(count, -1))
 
     def _begin(self, values: Measures) -> None:
-        each = sum(value.numel() * 4 for value in values.values())
+        each = sum(value[0].numel() * 4 for value in values.values())
         fitting = max(_FEWEST_GROUPS, _MEMORY // max(each, 1))
         self._groups = min(self._samples, fitting) if self._plan is None else int(self._plan.blocks[-1]) + 1
         first = next(iter(values.values()))
         self._sums = {
-            name: torch.zeros((self._groups, *value.shape), dtype=torch.float32, device=value.device)
+            name: torch.zeros((self._groups, *value.shape[1:]), dtype=torch.float32, device=value.device)
             for name, value in values.items()
         }
-        self.counts = torch.zeros((self._groups, len(first)), device=first.device)
+        self.counts = torch.zeros((self._groups, first.shape[1]), device=first.device)
 
     def total(self, name: str) -> Tensor:
         return self._sums[name].sum(0)
@@ -103,8 +106,8 @@ class Estimator:
         self.sums = Sums(samples, plan)
 
     @abstractmethod
-    def add(self, sample: int, output: Tensor, active: Tensor | None) -> Tensor:
-        """Take a sample's output, and return it as `keep_samples` keeps it, (N, ...)."""
+    def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
+        """Take the outputs of some samples, (samples, N, ...), and return them as `keep_samples` keeps them."""
 
     @abstractmethod
     def measures(self) -> tuple[Measures, Measures]:
@@ -119,21 +122,24 @@ class Classification(Estimator):
     """Class probabilities.
 
     Args:
-        probabilities: from the model's output to (N, ..., classes).
+        probabilities: from outputs of the model, (samples, N, ...), to (samples, N, ..., classes) and their entropies.
     """
 
-    def __init__(self, samples: int, plan: Plan | None, probabilities: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, samples: int, plan: Plan | None, probabilities: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> None:
         super().__init__(samples, plan)
         self._probabilities = probabilities
         self._votes: Tensor | None = None
 
-    def add(self, sample: int, output: Tensor, active: Tensor | None) -> Tensor:
-        p = self._probabilities(output)
-        self.sums.add(sample, active, p=p, square=p.square(), entropy=entropy(p))
+    def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
+        p, each = self._probabilities(outputs)
+        self.sums.add(first, active, p=p, square=p.square(), entropy=each)
         if self._votes is None:
-            self._votes = torch.zeros_like(p)
-        vote = torch.ones_like(p[..., :1]) if active is None else _like(active, p).expand_as(p[..., :1]).to(p.dtype)
-        self._votes.scatter_add_(-1, p.argmax(-1, keepdim=True), vote)
+            self._votes = torch.zeros_like(p[0])
+        votes = p.argmax(-1).movedim(0, -1)
+        taken = torch.ones_like(p[0, ..., :1]) if active is None else _like(active, p[0]).to(p.dtype)
+        self._votes.scatter_add_(-1, votes, taken.expand(votes.shape))
         return p
 
     def measures(self) -> tuple[Measures, Measures]:
@@ -164,26 +170,28 @@ class Classification(Estimator):
 class Regression(Estimator):
     """Values, (N, ...)."""
 
-    def add(self, sample: int, output: Tensor, active: Tensor | None) -> Tensor:
-        y = output.float()
+    def __init__(self, samples: int, plan: Plan | None) -> None:
+        super().__init__(samples, plan)
+        self._first: Tensor | None = None
+
+    def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
+        y = outputs.float()
         # Sums of squares lose what is common: what the first sample said is taken off.
-        if not hasattr(self, "_first"):
-            self._first = y.clone()
+        if self._first is None:
+            self._first = y[0].clone()
         off = y - self._first
-        self.sums.add(sample, active, p=off, square=off.square())
+        self.sums.add(first, active, p=off, square=off.square())
         return y
 
     def measures(self) -> tuple[Measures, Measures]:
         mean, mean_error, _ = self.sums.jackknife(lambda mean: mean("p"))
         variance, variance_error, _ = self.sums.jackknife(_variance)
+        assert self._first is not None
         found = _unbiased({"mean": mean + self._first, "variance": variance}, self.sums.count)
         return found, _unbiased({"mean": mean_error, "variance": variance_error}, self.sums.count)
 
     def error_of_mean(self) -> Tensor:
         return _error_of_mean(self.sums, "p")
-
-
-TASKS = ("classification", "regression")
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -211,9 +219,9 @@ def _unbiased(measures: Measures, count: Tensor) -> Measures:
 
 def _error_of_mean(sums: Sums, name: str) -> Tensor:
     count = _like(sums.count, sums.total(name))
-    mean = sums.total(name) / count
-    variance = (sums.total("square") / count - mean.square()).clamp(min=0)
-    return (variance / (count - 1)).sqrt().flatten(1).amax(1)
+    variance = _variance(lambda one: sums.total(name if one == "p" else one) / count)
+    error: Tensor = (variance / (count - 1)).sqrt()
+    return error.flatten(1).amax(1)
 
 
 def _like(inputs: Tensor, value: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +140,6 @@ def rows_of(ids: Tensor, chunk: int | None) -> Iterator[tuple[int, int, Rows]]:
         yield 0, len(ids), Rows(ids, None)
         return
     groups = ids // chunk if chunk else torch.zeros_like(ids)
-    breaks: list[int] = groups.diff().nonzero().flatten().add(1).tolist()
+    breaks = cast("list[int]", groups.diff().nonzero().flatten().add(1).tolist())
     for begin, end in zip([0, *breaks], [*breaks, len(ids)], strict=True):
         yield begin, end, Rows(ids[begin:end], int(groups[begin]))

@@ -35,8 +35,8 @@ class Prediction:
         return len(self.mean)
 
     def __repr__(self) -> str:
-        counts = self.samples.unique().tolist()
-        samples = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        least, most = int(self.samples.min()), int(self.samples.max())
+        samples = str(most) if least == most else f"{least} to {most}"
         return f"{type(self).__name__}({len(self)} inputs, mean {tuple(self.mean.shape)}, {samples} samples)"
 
 
