@@ -24,6 +24,8 @@ from dropkit.nn.layer import Unit, coin_steps
 
 # More than a tensor that fits a machine has coins for one input.
 _OWN = 2**32
+# Sites whose keys are made together.
+_AT_A_TIME = 16
 
 
 class Masks(str, Enum):
@@ -123,14 +125,16 @@ class Coins:
 
     def __init__(self, seed: int, samples: int, plan: Plan | None = None) -> None:
         self._seed, self._samples, self._plan = random.key(seed), samples, plan
-        self._keys: dict[int, list[int]] = {}
+        self._keys: list[list[int]] = []
         self._places: dict[int, Tensor] = {}
 
     def key(self, site: int, sample: int) -> int:
         """The key of a site in a sample; the one after the last sample is the plan's."""
-        if site not in self._keys:
-            of_site = random.fold_in(self._seed, site)
-            self._keys[site] = random.fold_in(of_site, torch.arange(self._samples + 1)).tolist()
+        while site >= len(self._keys):
+            # Many at a time, which takes as long as one.
+            sites = torch.arange(len(self._keys), len(self._keys) + _AT_A_TIME)
+            of_sites = random.fold_in(self._seed, sites)[:, None]
+            self._keys += random.fold_in(of_sites, torch.arange(self._samples + 1)).tolist()
         return self._keys[site][sample]
 
     def forget_batch(self) -> None:
@@ -163,23 +167,31 @@ class Coins:
 
     def uniform(self, mask: Mask, site: int, sample: int, device: torch.device) -> Tensor:
         """A number in [0, 1) for each element of the mask's shape, float64."""
-        parts = [
-            words(coins(shape, mask.steps, base, device), torch.tensor(self.key(site, sample), device=device))
-            for shape, base in _shapes(mask)
-        ]
-        return torch.cat(parts, mask.axis or 0).double() / 2**32
+        word = self._words(mask, self.key(site, sample), device)
+        if self._plan is None:
+            return (word.double() / 2**32).expand(mask.shape)
+        places = self._placed(mask, 0.0, site, device)
+        return self._plan.uniform(places, self.key(site, self._samples), sample, word).expand(mask.shape)
 
     def _kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
         """By the plan: a bool for each coin, of a shape that broadcasts with the mask's."""
         assert self._plan is not None
+        places = self._placed(mask, p, site, device)
+        return self._plan.kept(places, self.key(site, self._samples), p, sample)
+
+    def _placed(self, mask: Mask, p: float, site: int, device: torch.device) -> Tensor:
+        assert self._plan is not None
         if site not in self._places:
-            key = torch.tensor(self.key(site, self._samples), device=device)
-            parts = [
-                words(coins(_distinct(shape, mask.steps), mask.steps, base, device), key)
-                for shape, base in _shapes(mask)
-            ]
-            self._places[site] = self._plan.places(torch.cat(parts, mask.axis or 0), p)
-        return self._plan.kept(self._places[site], self.key(site, self._samples), p, sample)
+            self._places[site] = self._plan.places(self._words(mask, self.key(site, self._samples), device), p)
+        return self._places[site]
+
+    def _words(self, mask: Mask, key: int, device: torch.device) -> Tensor:
+        """The word of each coin, of a shape that broadcasts with the mask's."""
+        parts = [
+            words(coins(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device))
+            for shape, base in _shapes(mask)
+        ]
+        return torch.cat(parts, mask.axis or 0)
 
 
 def _shapes(mask: Mask) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -220,8 +221,8 @@ def _unbiased(measures: Measures, count: Tensor) -> Measures:
 def _error_of_mean(sums: Sums, name: str) -> Tensor:
     count = _like(sums.count, sums.total(name))
     variance = _variance(lambda one: sums.total(name if one == "p" else one) / count)
-    error: Tensor = (variance / (count - 1)).sqrt()
-    return error.flatten(1).amax(1)
+    error = (variance / (count - 1)).sqrt()
+    return cast("Tensor", error.flatten(1)).amax(1)
 
 
 def _like(inputs: Tensor, value: Tensor) -> Tensor:

@@ -108,9 +108,8 @@ def _seen_training(kind: type[nn.Module]) -> type[nn.Module]:
 
     def reduce(self: Any, protocol: Any) -> Any:
         # Copies, and what is saved, are of the module's own class.
-        reduced = cast("tuple[Any, ...]", super(like, self).__reduce_ex__(protocol))
-        args = tuple(kind if one is like else one for one in reduced[1])
-        return reduced[0], args, *reduced[2:]
+        _, _, *state = cast("tuple[Any, ...]", super(like, self).__reduce_ex__(protocol))
+        return object.__new__, (kind,), *state
 
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     like: Any = type(

@@ -69,11 +69,11 @@ class Passes:
         try:
             output = self._once(mode, batch, rows, sample, tape, thin)
         except Exception as error:
-            if tape is not None and not tape.recording:
-                self._give_up_replay("the model does not run the same way before its first draw in each pass", error)
-            elif thin:
+            if thin and not isinstance(error, Diverged):
                 self._thin = False
-                self.notes.append(f"nothing was cut out: {type(error).__name__}: {error}")
+                self.notes.append(f"nothing was cut out: {_said(error)}")
+            elif tape is not None and not tape.recording:
+                self._give_up_replay(f"the model does not run the same way before its first draw ({_said(error)})")
             else:
                 raise
             return self._pass(mode, batch, rows, sample, None)
@@ -86,7 +86,7 @@ class Passes:
         with mode:
             output = self._output(self._model(*batch.args, **batch.kwargs))
         if tape is not None and tape.running and not tape.recording:
-            raise Diverged
+            raise Diverged("no draw, where the first pass drew")
         output = mode.dense(output)
         mode.end()
         return output
@@ -94,7 +94,7 @@ class Passes:
     def _judged(self, tape: Tape) -> Tape | None:
         """The tape, if it serves the next pass."""
         if tape.fault is not None:
-            self._give_up_replay(tape.fault, None)
+            self._give_up_replay(tape.fault)
             return None
         if tape.recording:
             # Nothing drew.
@@ -104,10 +104,9 @@ class Passes:
             return None
         return tape
 
-    def _give_up_replay(self, why: str, error: Exception | None) -> None:
+    def _give_up_replay(self, why: str) -> None:
         self._replay = False
-        said = f" ({type(error).__name__}: {error})" if error is not None and str(error) else ""
-        self.notes.append(f"every pass ran in full: {why}{said}")
+        self.notes.append(f"every pass ran in full: {why}")
 
     def _probe(self, batch: Batch) -> None:
         """Find the layouts, as soon as there are two inputs to tell apart."""
@@ -127,6 +126,10 @@ class Passes:
             self._model(*one.args, **one.kwargs)
 
         return layouts(run, batch.count)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def rows_of(ids: Tensor, chunk: int | None) -> Iterator[tuple[int, int, Rows]]:

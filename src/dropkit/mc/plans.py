@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dropkit.kernels.reference import words
 
-# Orders that units choose among, times samples: small enough for a processor's second cache.
-_ENTRIES = 16_384
+# Orders that units choose among, times samples: small enough for a processor's first cache.
+_ENTRIES = 4096
 _FEWEST_ORDERS = 16
 # Samples in a block; blocks are balanced too, so that their means tell the error of the whole.
 _BLOCK = 10
@@ -29,8 +29,8 @@ _FIRST_COIN = 2**62
 class Plan:
     """A balanced plan of `samples` samples.
 
-    Unit u is in stratum (order[t] + shift) mod T in sample t and kept in the first T(1-p) strata. The order is one of a
-    few hundred, the shift any, both chosen by the unit's word. As the shift is uniform, units are independent of one
+    Unit u is in stratum (order[t] + shift) mod T in sample t and kept in the first T(1-p) strata. The order is one of
+    many, the shift any, both chosen by the unit's word. As the shift is uniform, units are independent of one
     another in each sample, also those that share an order.
 
     Args:
@@ -56,11 +56,25 @@ class Plan:
 
     def kept(self, places: Tensor, key: int, p: float, sample: int) -> Tensor:
         """Whether each unit is kept in this sample, bool, of the shape of `places`."""
-        order = _orders(key, self._orders, self.samples)[:, sample : sample + 1].to(places.device)
-        stratum = (order + torch.arange(self.samples, device=places.device)) % self.samples
+        stratum = self._strata(key, sample).to(places.device)
         down = int(self.samples * (1 - p))
-        table = torch.cat([(stratum < down).flatten(), (stratum < down + 1).flatten()])
-        return table[places.int().flatten()].view(places.shape)
+        table = torch.cat([stratum < down, stratum < down + 1])
+        return table[places.flatten()].view(places.shape)
+
+    def uniform(self, places: Tensor, key: int, sample: int, word: Tensor) -> Tensor:
+        """For each unit a number in [0, 1), float64: over the samples one in each of T equal parts.
+
+        Args:
+            places: made with p = 0.
+            word: uniform in [0, 2**32), int64: where in its part.
+        """
+        stratum = self._strata(key, sample).to(places.device)[places.flatten()].view(places.shape)
+        return (stratum + word.double() / 2**32) / self.samples
+
+    def _strata(self, key: int, sample: int) -> Tensor:
+        """The stratum in this sample, by place."""
+        order = _orders(key, self._orders, self.samples)[:, sample : sample + 1]
+        return ((order + torch.arange(self.samples)) % self.samples).flatten()
 
 
 def blocks(samples: int) -> Tensor:

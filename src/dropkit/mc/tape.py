@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-_PLAIN = (bool, int, float, str, torch.dtype, torch.device, type(None))
+_PLAIN = frozenset({bool, int, float, str, torch.dtype, torch.device, torch.Size, type(None)})
 
 
 class Diverged(Exception):
@@ -88,11 +88,11 @@ class Tape:
             self._note(func, args, kwargs, output)
             return output
         if self._next == len(self._calls):
-            raise Diverged
+            raise Diverged("more calls than in the first pass")
         call = self._calls[self._next]
         self._next += 1
         if call.func != func or call.plain != _plain(args, kwargs):
-            raise Diverged
+            raise Diverged(f"another call of {getattr(func, '__name__', func)} than in the first pass")
         leaves = [self._copies.get(id(leaf), leaf) for leaf in call.leaves] if self._copies else call.leaves
         return leaves[0] if call.spec is None else tree_unflatten(leaves, call.spec)
 
@@ -105,7 +105,7 @@ class Tape:
         self.running = False
         if not self.recording:
             if self._next != len(self._calls):
-                raise Diverged
+                raise Diverged("fewer calls than in the first pass")
             return
         self.recording = False
         if not self._known.untouched():
@@ -124,7 +124,9 @@ class Tape:
         for tensor in tensors([*args, *kwargs.values()]):
             if id(tensor) not in self._ids and self.fault is None:
                 self.fault = "a tensor comes from where no call of torch was seen"
-        leaves, spec = ([output], None) if isinstance(output, Tensor) else tree_flatten(output)
+        leaves, spec = [output], None
+        if not isinstance(output, Tensor) and any(True for _ in tensors([output])):
+            leaves, spec = tree_flatten(output)
         leaves = [self._weakly(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self._calls.append(_Call(func, _plain(args, kwargs), leaves, spec))
 
@@ -165,9 +167,11 @@ def _version(tensor: Tensor) -> int:
 
 def _plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
     """The arguments that can be compared."""
-    by_place: list[Any] = [one for one in args if isinstance(one, _PLAIN)]
-    by_name: list[Any] = [(name, one) for name, one in kwargs.items() if isinstance(one, _PLAIN)]
-    return tuple(by_place + by_name)
+    plain: list[Any] = [one for one in args if type(one) in _PLAIN]
+    for name, one in kwargs.items():
+        if type(one) in _PLAIN:
+            plain += name, one
+    return tuple(plain)
 
 
 def tensors(values: Iterable[Any]) -> Iterator[Tensor]:

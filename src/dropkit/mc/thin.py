@@ -105,7 +105,7 @@ class Lazy(Part):
             Stale: what it reads has been written.
         """
         if _versions(self) != self.versions:
-            raise Stale
+            raise Stale("the input or a weight of a layer was written before its output was dropped")
         weight, bias = self.weight, self.bias
         if kept is not None:
             weight, bias = weight.index_select(0, kept), None if bias is None else bias.index_select(0, kept)
