@@ -14,6 +14,7 @@ COMMANDS = {
     "check": "Find and mend dropout misuse in source code.",
     "explain": "Explain a rule of check and audit, or list all.",
     "kernels": "Show which kernel serves which device, and why.",
+    "mc": "Predict with uncertainty, from a model and data.",
     "run": "Run a script with torch's dropout on dropkit's kernels.",
     "server": "Serve an editor by the Language Server Protocol.",
     "study": "Train on real digits with and without dropout, and compare.",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import re
 import sys
@@ -18,16 +16,13 @@ from torch import Tensor, nn
 
 from dropkit.auditor import Auditor, Report
 from dropkit.cli.options import split, wants_color
+from dropkit.cli.targets import FAILED, Failed, called, load, users_own
 from dropkit.facts.finding import Severity
 
-_CLEAN, _FOUND, _FAILED = 0, 1, 2
+_CLEAN, _FOUND = 0, 1
 _INPUT = re.compile(r"(\d+(?:x\d+)*)?(?::(\w+))?")
 # Integers of an input are below this: classes and tokens that any model has.
 _INTEGERS = 2
-
-
-class _Failed(click.ClickException):
-    exit_code = _FAILED
 
 
 @click.command()
@@ -78,9 +73,9 @@ def command(
     _check(shapes, inputs)
     if html is not None and not Path(html).resolve().parent.is_dir():
         raise click.BadParameter(f"must lie in a folder that exists, got {html!r}", param_hint="--html")
-    with _users_own(model):
-        network = _called(_load(model, "MODEL"), model)
-    with _users_own(inputs or ""):
+    with users_own(model):
+        network = called(load(model, "MODEL"), model)
+    with users_own(inputs or ""):
         args, kwargs = _given(inputs) if inputs is not None else ([_random(shape, batch) for shape in shapes], {})
     if not isinstance(network, nn.Module):
         raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(network).__name__}")
@@ -93,7 +88,7 @@ def command(
     worst = min((finding.severity.rank for finding in report.findings), default=len(Severity))
     if worst <= Severity(severity).rank:
         return _FOUND
-    return _CLEAN if report.stopped is None else _FAILED
+    return _CLEAN if report.stopped is None else FAILED
 
 
 def _auditor(ignore: tuple[str, ...]) -> Auditor:
@@ -132,75 +127,13 @@ def _random(text: str, batch: int) -> Tensor:
     return torch.randint(_INTEGERS, (batch, *shape), generator=generator).to(dtype)
 
 
-def _load(target: str, hint: str) -> Any:
-    """What FILE.py:NAME or package.module:NAME stands for."""
-    source, colon, name = target.rpartition(":")
-    if not colon or not source or not name:
-        raise click.BadParameter(f"must be FILE.py:NAME or package.module:NAME, got {target!r}", param_hint=hint)
-    module = _imported_file(source, hint) if source.endswith(".py") else _imported(source, hint)
-    found = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            names = ", ".join(one for one in dir(module) if not one.startswith("_"))
-            raise click.BadParameter(f"{source} must have {name}; it has {names or 'nothing'}", param_hint=hint)
-        found = getattr(found, part)
-    return found
-
-
-def _imported_file(source: str, hint: str) -> Any:
-    path = Path(source)
-    if not path.is_file():
-        raise click.BadParameter(f"must name a file, got {source!r}", param_hint=hint)
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # what lies beside the file can be imported, as when it is run
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise click.BadParameter(f"must name a Python file, got {source!r}", param_hint=hint)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _imported(name: str, hint: str) -> Any:
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise
-        raise click.BadParameter(f"must name a module that can be imported, got {name!r}", param_hint=hint) from error
-
-
-def _called(made: Any, target: str) -> Any:
-    """A module as it is; what makes one, called."""
-    if isinstance(made, nn.Module):
-        return made
-    if not callable(made):
-        raise click.UsageError(f"{target} must be a module or make one, got {type(made).__name__}")
-    return made()
-
-
 def _given(target: str) -> tuple[list[Any], dict[str, Any]]:
     """The inputs that a user's function returns."""
-    made = _load(target, "--inputs")
+    made = load(target, "--inputs")
     value = made() if callable(made) and not isinstance(made, nn.Module) else made
     if isinstance(value, dict):
         return [], value  # pyright: ignore[reportUnknownVariableType]
     return (list(value), {}) if isinstance(value, tuple) else ([value], {})  # pyright: ignore[reportUnknownArgumentType]
-
-
-@contextmanager
-def _users_own(target: str) -> Generator[None]:
-    """What is imported and called is the user's, and may fail in any way."""
-    try:
-        yield
-    except click.ClickException:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _Failed(f"{target} could not be made: {type(error).__name__}: {error}") from error
 
 
 def _audited(auditor: Auditor, network: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Report:
@@ -211,7 +144,7 @@ def _audited(auditor: Auditor, network: nn.Module, args: list[Any], kwargs: dict
         hint = f" (it was given {shapes})" if shapes else ""
         if "Long, Int" in str(error):
             hint += "; tokens are integers, as in --input 16:int64"
-        raise _Failed(f"the model could not be run{hint}: {type(error).__name__}: {error}") from error
+        raise Failed(f"the model could not be run{hint}: {type(error).__name__}: {error}") from error
 
 
 @contextmanager

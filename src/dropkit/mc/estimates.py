@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -202,7 +201,8 @@ def entropy(p: Tensor) -> Tensor:
         >>> entropy(torch.tensor([0.5, 0.5]))
         tensor(0.6931)
     """
-    return -torch.special.xlogy(p, p).sum(-1)
+    logs: Tensor = torch.special.xlogy(p, p)
+    return -logs.sum(-1)
 
 
 def _variance(mean: Callable[[str], Tensor]) -> Tensor:
@@ -222,7 +222,7 @@ def _error_of_mean(sums: Sums, name: str) -> Tensor:
     count = _like(sums.count, sums.total(name))
     variance = _variance(lambda one: sums.total(name if one == "p" else one) / count)
     error = (variance / (count - 1)).sqrt()
-    return cast("Tensor", error.flatten(1)).amax(1)
+    return error.flatten(1).amax(1)
 
 
 def _like(inputs: Tensor, value: Tensor) -> Tensor:

@@ -82,7 +82,8 @@ class ClassQuality:
         overconfidence: mean confidence less accuracy: positive where the model is too sure, negative where it doubts
             too much.
         ece: the mean distance of confidence from accuracy, over bins of equal width.
-        ece_adaptive: the same over bins of equally many labels.
+        ece_adaptive: the same over bins of equally many labels; a label that is as sure as its neighbours counts as
+            their mean, so that the order of inputs does not matter.
         standard_error: of `error`, `nll`, `brier` and `overconfidence`, over inputs; not a number for one input.
         reliability: the bins of `ece`.
         risk_coverage: the error, if unsure labels are left out.

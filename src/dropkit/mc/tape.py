@@ -23,6 +23,14 @@ class Diverged(Exception):
     """A pass cannot be replayed: run it again without the tape."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Weak:
+    """A result of the pass that is noted, as long as the model holds it."""
+
+    tensor: weakref.ref[Tensor]
+    shape: torch.Size
+
+
 @dataclass(slots=True)
 class _Call:
     """One call: which function, with which plain arguments, and what came of it."""
@@ -130,21 +138,20 @@ class Tape:
         leaves = [self._weakly(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self._calls.append(_Call(func, _plain(args, kwargs), leaves, spec))
 
-    def _weakly(self, tensor: Tensor) -> tuple[weakref.ref[Tensor], torch.Size]:
+    def _weakly(self, tensor: Tensor) -> _Weak:
         identity = id(tensor)
         if identity in self._known.ids:
-            return weakref.ref(tensor), tensor.shape
+            return _Weak(weakref.ref(tensor), tensor.shape)
         self._ids.add(identity)
         # Another tensor may be made where this one was.
-        return weakref.ref(tensor, lambda _: self._ids.discard(identity)), tensor.shape
+        return _Weak(weakref.ref(tensor, lambda _: self._ids.discard(identity)), tensor.shape)
 
     def _kept(self, leaf: Any) -> Any:
-        if not (isinstance(leaf, tuple) and leaf and isinstance(leaf[0], weakref.ref)):
+        if not isinstance(leaf, _Weak):
             return leaf
-        reference, shape = cast("tuple[weakref.ref[Tensor], torch.Size]", leaf)
-        tensor = reference()
+        tensor = leaf.tensor()
         if tensor is None:
-            return _unreadable(shape)
+            return _unreadable(leaf.shape)
         if id(tensor) in self._known.ids:
             return tensor
         if id(tensor) not in self._held:

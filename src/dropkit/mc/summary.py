@@ -1,0 +1,209 @@
+"""Summaries of a prediction: for a terminal, for programs line by line, and as a page."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import dropkit
+from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
+from dropkit.mc.quality import ClassQuality, ValueQuality
+from dropkit.report import plots
+from dropkit.report.page import render
+
+_MEASURES = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
+# Of images and texts a line would be as long as the input.
+_MOST_NUMBERS = 1000
+_WIDTH = 100
+
+
+def text(found: Prediction, truth: Tensor | None, tau: float | None, top: int, color: bool) -> str:
+    """The measures, the quality where the truth is known, and the least certain inputs."""
+    console = Console(
+        file=io.StringIO(), width=_WIDTH, force_terminal=color, color_system="standard" if color else None
+    )
+    console.print(repr(found), style="bold", highlight=False)
+    console.print(_table(("measure", "mean over inputs", "standard error of one input"), _means(found)))
+    quality = _quality(found, truth, tau)
+    if quality is not None:
+        console.print(quality.table(), highlight=False)
+        console.print()
+    if top:
+        console.print(f"least certain, by {_least_certain_by(found)}", style="bold", highlight=False)
+        console.print(_table(*_least_certain(found, truth, top)))
+    for note in found.notes:
+        console.print(f"note: {note}", style="yellow", highlight=False)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
+
+
+def lines(found: Prediction) -> Iterator[dict[str, Any]]:
+    """One record for each input, in order; tensors as nested lists, None for what is not a number."""
+    names = ["mean", "variance", *(_MEASURES if isinstance(found, ClassPrediction) else ())]
+    for place in range(len(found)):
+        record: dict[str, Any] = {"index": place, "samples": int(found.samples[place])}
+        if isinstance(found, ClassPrediction):
+            record["label"] = found.label[place].tolist()
+        record |= {name: _numbers(getattr(found, name)[place]) for name in names}
+        record["standard_error"] = {name: _numbers(error[place]) for name, error in found.standard_error.items()}
+        yield record
+
+
+def page(found: Prediction, truth: Tensor | None, tau: float | None, top: int, title: str) -> str:
+    """A page that stands alone; with plots where the truth is known."""
+    quality = _quality(found, truth, tau)
+    head, rows = _least_certain(found, truth, top)
+    return render(
+        "mc.html",
+        title=title,
+        found=found,
+        inputs=len(found),
+        samples=_samples(found),
+        means=_means(found),
+        tiles=_tiles(found, quality),
+        figures=[*_figures(found, quality)],
+        by=_least_certain_by(found),
+        head=head,
+        rows=rows,
+        version=dropkit.__version__,
+        torch=torch.__version__,
+    )
+
+
+def _quality(found: Prediction, truth: Tensor | None, tau: float | None) -> ClassQuality | ValueQuality | None:
+    if truth is None:
+        return None
+    if isinstance(found, ValuePrediction):
+        return found.report(truth, found.fit_tau(truth) if tau is None else tau)
+    assert isinstance(found, ClassPrediction)
+    return found.report(truth)
+
+
+def _means(found: Prediction) -> list[tuple[str, str, str]]:
+    names = _MEASURES if isinstance(found, ClassPrediction) else ("mean", "variance")
+    return [
+        (name.replace("_", " "), _short(getattr(found, name).mean()), _short(found.standard_error[name].mean()))
+        for name in names
+    ]
+
+
+def _least_certain_by(found: Prediction) -> str:
+    return "mutual information" if isinstance(found, ClassPrediction) else "variance"
+
+
+def _least_certain(found: Prediction, truth: Tensor | None, top: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The head and the rows of a table."""
+    if isinstance(found, ClassPrediction):
+        measure = found.mutual_information.flatten(1).mean(1) if found.label.dim() > 1 else found.mutual_information
+        head: tuple[str, ...] = ("input", "label", "confidence", "entropy", "mutual information", "+-")
+    else:
+        measure, head = found.variance.flatten(1).mean(1), ("input", "mean", "standard deviation")
+    single = found.mean.dim() == 2 or (found.mean.dim() == 1)
+    if truth is not None and single:
+        head = (*head, "truth")
+    rows: list[tuple[str, ...]] = []
+    for place in _list(measure.nan_to_num(-math.inf).topk(min(top, len(found))).indices):
+        rows.append(_row(found, place) + ((_said(truth[place]),) if truth is not None and single else ()))
+    return head, rows
+
+
+def _row(found: Prediction, place: int) -> tuple[str, ...]:
+    if isinstance(found, ClassPrediction):
+        values = (found.confidence, found.entropy, found.mutual_information)
+        error = found.standard_error["mutual_information"]
+        label = _said(found.label[place]) if found.label.dim() == 1 else "-"
+        return str(place), label, *(_short(one[place].mean()) for one in values), _short(error[place].mean())
+    deviation = found.variance[place].sqrt()
+    return str(place), _said(found.mean[place]), _said(deviation)
+
+
+def _tiles(found: Prediction, quality: ClassQuality | ValueQuality | None) -> list[tuple[str, str]]:
+    tiles = [(f"{len(found):,}", "inputs"), (_samples(found), "samples of each")]
+    if isinstance(quality, ClassQuality):
+        tiles += [
+            (f"{quality.error:.2%}", "error"),
+            (_short(quality.nll), "negative log-likelihood, nats"),
+            (f"{quality.ece:.3f}", f"calibration error, {'over' if quality.overconfidence > 0 else 'under'}confident"),
+        ]
+    elif quality is not None:
+        tiles += [
+            (_short(quality.rmse), "root mean squared error"),
+            (_short(quality.log_likelihood), "log-likelihood, nats"),
+            (_short(quality.tau), "precision of the noise"),
+        ]
+    return tiles
+
+
+def _figures(found: Prediction, quality: ClassQuality | ValueQuality | None) -> Iterator[tuple[str, str, str]]:
+    """(title, what it shows, SVG)."""
+    if isinstance(found, ClassPrediction):
+        measure = found.mutual_information.flatten()
+        yield (
+            "Disagreement",
+            "How many inputs have how much mutual information, in nats.",
+            plots.histogram(_list(measure)),
+        )
+    if isinstance(quality, ClassQuality):
+        bins = [one for one in quality.reliability if one.count]
+        reliability = plots.reliability(
+            [(one.low, one.high) for one in bins], [one.accuracy for one in bins], [one.count for one in bins]
+        )
+        yield (
+            "Reliability",
+            "Accuracy by confidence: on the line where the model is as sure as it should be.",
+            reliability,
+        )
+        risk = quality.risk_coverage
+        curve = plots.curve(_list(risk.coverage), _list(risk.risk), "inputs kept", "error")
+        yield "Risk and coverage", f"The error of the inputs that are kept, the surest by {risk.by} first.", curve
+    elif quality is not None:
+        levels = [0.0, *(one.level for one in quality.coverage), 1.0]
+        held = [0.0, *(one.fraction for one in quality.coverage), 1.0]
+        curve = plots.curve(levels, held, "level of the interval", "truths inside", diagonal=True)
+        yield "Coverage", "How many truths lie in intervals of each level: on the line where as many as should.", curve
+
+
+def _samples(found: Prediction) -> str:
+    least, most = int(found.samples.min()), int(found.samples.max())
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> Table:
+    table = Table(*head, box=SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _said(value: Tensor) -> str:
+    """A number, or a few."""
+    numbers = value.flatten()
+    shown = ", ".join(_short(one) if one.is_floating_point() else str(int(one)) for one in numbers[:3])
+    return shown + (", ..." if len(numbers) > 3 else "")
+
+
+def _short(value: Tensor | float) -> str:
+    return f"{float(value):.4g}"
+
+
+def _numbers(value: Tensor) -> Any:
+    return _finite(value.tolist()) if value.numel() <= _MOST_NUMBERS else None
+
+
+def _list(value: Tensor) -> list[Any]:
+    return cast("list[Any]", value.tolist())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(one) for one in cast("list[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
