@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import dropkit.nn
 
@@ -133,6 +134,20 @@ class Residual(nn.Module):
         return self.head(self.last_drop(h + x))
 
 
+class Packed(nn.Module):
+    """Sequences of several lengths, packed: sorted by length, step after step."""
+
+    def __init__(self, kind: type[nn.LSTM | nn.GRU]) -> None:
+        super().__init__()
+        self.inner, self.head = kind(8, 8, 3, dropout=0.4), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = 1 + (x[:, 0, 0].abs() * 100).long() % 5
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        out, _ = pad_packed_sequence(self.inner(packed)[0], batch_first=True)
+        return self.head(out.sum(1) / lengths[:, None])
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(
         *(nn.Flatten(), nn.Linear(40, 64), nn.ReLU(), nn.Dropout(0.5)),
@@ -157,6 +172,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "RNN": lambda: Around(nn.RNN(8, 8, 2, dropout=0.4, batch_first=True)),
     "encoder, sequence first": lambda: SequenceFirst(nn.TransformerEncoderLayer(8, 2, 16, 0.2)),
     "decoder layer": lambda: Decoder(),
+    "LSTM, packed": lambda: Packed(nn.LSTM),
+    "GRU, packed": lambda: Packed(nn.GRU),
     "folded": Folded,
     "residual": Residual,
 }

@@ -407,9 +407,13 @@ def test_no_other_precision_is_likelier():
 
 def test_the_higher_of_two_hills_is_found():
     """One draw of a thousand is near: the likelihood has a low peak at 10,000 and a high one at 1."""
-    prediction = values([[0.01]] + [[1.0]] * 999)
+    prediction, truth = values([[0.01]] + [[1.0]] * 999), torch.tensor([0.0])
 
-    assert fit_tau(prediction, torch.tensor([0.0])) == pytest.approx(1, rel=0.01)
+    tau = fit_tau(prediction, truth)
+
+    lower, there, higher = (value_quality(prediction, truth, tau * one).log_likelihood for one in (0.99, 1, 1.01))
+    assert tau == pytest.approx(1, rel=0.01)
+    assert lower < there > higher
 
 
 def test_draws_that_are_the_truth_give_a_finite_precision():

@@ -13,6 +13,7 @@ from sampled import inputs, made
 from torch import Tensor, nn
 
 from dropkit import mc
+from dropkit.mc import thin
 from dropkit.mc.predict import predict
 
 X = inputs(70)
@@ -405,6 +406,62 @@ def test_a_model_that_wants_one_batch_size() -> None:
             return self.head(self.drop(self.start(x.view(70, 5, 8))))
 
     assert same(Fixed()) == ()
+
+
+class Mixing(Base):
+    """Dropout of what belongs to pairs of inputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.start(x)
+        return self.head(self.drop(h @ h.T).tanh() @ h)
+
+
+class Noise(Base):
+    """Noise that is no dropout, gated as dropout is."""
+
+    def drop(self, x: Tensor) -> Tensor:
+        return x * torch.randn_like(x).exp() if self.training and "dropout" else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.start(x)))
+
+
+@pytest.mark.parametrize("kind", [Mixing, Noise])
+@pytest.mark.parametrize("masks", ["input", "chunk"])
+def test_where_inputs_cannot_be_told_apart_that_is_said(kind: type[nn.Module], masks: str) -> None:
+    """The draws are still reproducible, and others for each sample and batch."""
+    r = run(kind(), masks=masks, batch_size=35, chunk=35)
+
+    assert r.notes == ("masks depend on the batches: inputs cannot be told apart at draw 0",)
+    assert torch.equal(run(kind(), masks=masks, batch_size=35, chunk=35).draws, r.draws)
+    assert r.variance.amin() > 0
+
+
+@pytest.mark.parametrize("masks", ["input", "chunk"])
+def test_noise_differs_from_batch_to_batch(masks: str) -> None:
+    """Equal inputs in two batches get two noises."""
+    x = X[:1].expand(4, -1, -1)
+
+    r = predict(Noise().eval(), x, 6, seed=5, masks=masks, keep_samples=True, batch_size=2, chunk=2)
+
+    assert not torch.equal(r.draws[:, :2], r.draws[:, 2:])
+
+
+def test_a_site_that_gains_nothing_is_thinned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what follows wants the whole tensor, later passes do not cut it first."""
+    cut: list[int] = []
+    monkeypatch.setattr(thin, "thinned", lambda *args: cut.append(1) or original(*args))
+
+    class Summed(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.drop(self.start(x)) + 1)
+
+    run(Summed(), batch_size=70)
+
+    assert len(cut) == 1
+
+
+original = thin.thinned
 
 
 def test_torchs_own_dropout_may_be_dropkits() -> None:

@@ -201,8 +201,8 @@ def entropy(p: Tensor) -> Tensor:
         >>> entropy(torch.tensor([0.5, 0.5]))
         tensor(0.6931)
     """
-    logs: Tensor = torch.special.xlogy(p, p)
-    return -logs.sum(-1)
+    # The ignore: torch declares no types for its special functions.
+    return -torch.special.xlogy(p, p).sum(-1)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _variance(mean: Callable[[str], Tensor]) -> Tensor:

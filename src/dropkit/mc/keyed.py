@@ -65,10 +65,18 @@ class Keyed(Sited):
                 return thin.call(func, args, kwargs)
         return func(*args, **kwargs)
 
-    def site(self, input: Tensor, p: float, rule: Rule, unit: Callable[[Tensor], Unit] | None, inplace: bool) -> Tensor:
+    def site(
+        self,
+        input: Tensor,
+        p: float,
+        rule: Rule = inverted,
+        unit: Callable[[Tensor], Unit] | None = None,
+        inplace: bool = False,
+        layout: Layout | None = None,
+    ) -> Tensor:
         site = self._next()
         with torch._C.DisableTorchFunction():
-            coins = mask(input.shape, None if unit is None else unit(input), self._layout(site), self._rows)
+            coins = mask(input.shape, None if unit is None else unit(input), layout or self._layout(site), self._rows)
             dim = coins.only if self._thin and rule is inverted and not inplace and site not in self._dense else None
             if dim is not None and input.shape.numel() >= thin.WORTH * input.shape[dim]:
                 kept = self._coins.kept(coins, p, site, self._sample, input.device)

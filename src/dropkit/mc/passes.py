@@ -112,11 +112,20 @@ class Passes:
         """Find the layouts, as soon as there are two inputs to tell apart."""
         if self._layouts is not None or batch.count < 2:
             return
-        few = batch.take(0, min(batch.count, _PROBED))
-        try:
-            self._layouts = self._found(few)
-        except Exception:  # a model may want batches of one size
-            self._layouts = self._found(batch)
+        few, fault = batch.take(0, min(batch.count, _PROBED)), ""
+        # A model may want batches of one size.
+        for part in (few, batch):
+            try:
+                self._layouts = self._found(part)
+                break
+            except Exception as error:
+                fault = _said(error)
+        else:
+            self._layouts = []
+            self.notes.append(f"masks depend on the batches: inputs cannot be told apart by rolling them ({fault})")
+        lost = [str(site) for site, layout in enumerate(self._layouts) if layout is None]
+        if lost:
+            self.notes.append(f"masks depend on the batches: inputs cannot be told apart at draw {', '.join(lost)}")
 
     def _found(self, batch: Batch) -> list[Layout | None]:
         rolled = batch.rolled()

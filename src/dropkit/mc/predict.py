@@ -19,6 +19,7 @@ from dropkit.mc.plans import Plan
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.mc.progress import Progress
 from dropkit.mc.sampling import uncompiled
+from dropkit.mc.sited import packed_order
 
 # Inputs that share a mask with `masks="chunk"`; more than these are "many".
 CHUNK = 2048
@@ -120,7 +121,7 @@ def predict(
 
     found: list[tuple[int, _Found]] = []
     notes: list[str] = []
-    with modes.evaluating(model), torch.inference_mode(False), torch.no_grad(), uncompiled():
+    with modes.evaluating(model), torch.inference_mode(False), torch.no_grad(), uncompiled(), packed_order():
         passes = Passes(model, output or _tensor_of, coins, replay, thin)
         device = _device_of(model)
         with Progress(None if known is None else known * samples, progress) as bar:

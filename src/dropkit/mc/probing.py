@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.kernels.values import Rule
-from dropkit.mc import layout
-from dropkit.mc.layout import Layout
+from dropkit.kernels.values import Rule, inverted
+from dropkit.mc.layout import Layout, by_shape, find
 from dropkit.mc.sited import Sited
 from dropkit.nn.layer import Unit
+
+# What stood at a site: a tensor, the shape of a mask made by hand, a layout that is known, or nothing that can be told.
+_Seen = Tensor | torch.Size | Layout | None
 
 
 class _Probe(Sited):
@@ -20,10 +22,18 @@ class _Probe(Sited):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sites: list[Tensor | torch.Size | None] = []
+        self.sites: list[_Seen] = []
 
-    def site(self, input: Tensor, p: float, rule: Rule, unit: Callable[[Tensor], Unit] | None, inplace: bool) -> Tensor:
-        self.sites.append(input.clone())
+    def site(
+        self,
+        input: Tensor,
+        p: float,
+        rule: Rule = inverted,
+        unit: Callable[[Tensor], Unit] | None = None,
+        inplace: bool = False,
+        layout: Layout | None = None,
+    ) -> Tensor:
+        self.sites.append(layout or input.clone())
         return input
 
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
@@ -51,7 +61,9 @@ def layouts(run: Callable[[bool], Any], count: int) -> list[Layout | None]:
     return [_layout(one, other, count) for one, other in zip(before.sites, after.sites, strict=False)]
 
 
-def _layout(before: Tensor | torch.Size | None, after: Tensor | torch.Size | None, count: int) -> Layout | None:
+def _layout(before: _Seen, after: _Seen, count: int) -> Layout | None:
     if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return layout.find(before, after, count)
-    return layout.by_shape(before, count) if isinstance(before, torch.Size) else None
+        return find(before, after, count)
+    if isinstance(before, torch.Size):
+        return by_shape(before, count)
+    return before if isinstance(before, Layout) else None

@@ -6,15 +6,20 @@ What draws inside, attention and recurrent networks, is taken apart until its dr
 from __future__ import annotations
 
 import math
+import threading
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.utils.rnn import PackedSequence
 
 from dropkit.callables import Function
 from dropkit.kernels.values import Rule, inverted
+from dropkit.mc.layout import Layout
 from dropkit.mc.mode import Args, Kwargs, Mode
 from dropkit.nn import LAYERS as DROPOUTS
 from dropkit.nn.layer import Layer, Unit
@@ -29,10 +34,37 @@ _LAYERS: dict[str, Layer] = {
 } | {"native_dropout": DROPOUTS[0]}
 
 
+# The order in which the sequences stand that this thread's recurrent network was given.
+_here = threading.local()
+
+
+@contextmanager
+def packed_order() -> Generator[None]:
+    """Note how packed sequences were sorted: the functions that run them are not told."""
+
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.RNNBase) and args and isinstance(args[0], PackedSequence):
+            _here.order = args[0].sorted_indices
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 class Sited(Mode):
     @abstractmethod
-    def site(self, input: Tensor, p: float, rule: Rule, unit: Callable[[Tensor], Unit] | None, inplace: bool) -> Tensor:
-        """The next site: drop `input`."""
+    def site(
+        self,
+        input: Tensor,
+        p: float,
+        rule: Rule = inverted,
+        unit: Callable[[Tensor], Unit] | None = None,
+        inplace: bool = False,
+        layout: Layout | None = None,
+    ) -> Tensor:
+        """The next site: drop `input`; `layout` where it is known."""
 
     @abstractmethod
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
@@ -82,7 +114,7 @@ class Sited(Mode):
         if attn_mask is not None:
             # As in torch, a row with nothing to look at is 0.
             weights = weights.masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
-        return self.site(weights, dropout_p, inverted, None, False) @ value
+        return self.site(weights, dropout_p) @ value
 
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:
         with self:
@@ -106,13 +138,24 @@ class Sited(Mode):
         states: list[Any] = []
         for layer in range(layers):
             if layer:
-                output = self.site(output, p, inverted, None, False)
+                output = self.site(output, p) if len(inputs) == 1 else self._packed_site(output, inputs[1], p)
             own = slice(layer * directions, (layer + 1) * directions)
             start = state[own] if isinstance(state, Tensor) else [one[own] for one in state]
             given = params[layer * each : (layer + 1) * each]
             output, *last = func(output, *inputs[1:], start, given, biases, 1, 0.0, False, bidirectional, *batch_first)
             states.append(last)
         return output, *(torch.cat(ends) for ends in zip(*states, strict=True))
+
+    def _packed_site(self, data: Tensor, sizes: Tensor, p: float) -> Tensor:
+        """Sequences of several lengths, step after step, the longest first: for the mask in the order of the inputs."""
+        order: Tensor | None = getattr(_here, "order", None)
+        padded, lengths = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, len(sizes))
+        if order is not None:
+            padded = padded.index_select(1, order.argsort())
+        dropped = self.site(padded, p, layout=Layout(1))
+        if order is not None:
+            dropped = dropped.index_select(1, order)
+        return torch._VF._pack_padded_sequence(dropped, lengths.cpu(), False)[0]
 
     def random(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Masks made by hand are sites; other noise is drawn from a seeded generator."""
