@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from side_by_side import Row, relative
+from stand_in import stand_in_for_torchvision
 from torch import nn
 
 import dropkit
@@ -86,18 +86,3 @@ def gpt() -> nn.Module:
     from transformers import GPT2Config, GPT2Model
 
     return GPT2Model(GPT2Config(n_layer=4))
-
-
-_operators: list[torch.library.Library] = []
-
-
-def stand_in_for_torchvision() -> None:
-    """torchvision's wheel has operators for CUDA builds of torch only; timm and transformers import it, unused here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import torchvision  # noqa: F401
-        except RuntimeError:
-            _operators.append(torch.library.Library("torchvision", "DEF"))
-            for name in ("nms", "qnms"):
-                _operators[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

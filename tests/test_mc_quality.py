@@ -302,6 +302,11 @@ def test_a_table_shows_the_numbers():
 
     assert lines[0].split() == ["labels", "4"]
     assert lines[1].split() == ["error", "0.2500", "+-", "0.2500"]
+    assert [" ".join(line.split()) for line in lines[9:12]] == [
+        "error of the surest 50% 0.0000",
+        "error of the surest 80% 0.0000",
+        "error of the surest 90% 0.2500",
+    ]
     assert lines[-3:] == [
         " 0.600 to 0.667         1      0.6000    0.0000",
         " 0.667 to 0.733         2      0.7000    1.0000",

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from stand_in import stand_in_for_torchvision
 from torch import Tensor, nn
 
 from dropkit import mc
@@ -118,15 +119,3 @@ def by_batch(one: Callable[[Tensor], Result], inputs: Tensor, batch: int) -> Res
     with torch.no_grad():
         first, second, third = zip(*[one(x) for x in inputs.split(batch)], strict=True)
         return torch.cat(first), torch.cat(second), torch.cat(third)
-
-
-def stand_in_for_torchvision() -> None:
-    """Its wheel is built for CUDA: beside a CPU torch its own operators are missing, and so is its import."""
-    if not _missing:
-        _missing.append(torch.library.Library("torchvision", "FRAGMENT"))
-        for name in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, name):
-                _missing[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
-_missing: list[torch.library.Library] = []

@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import click
 import torch
+from click.core import ParameterSource
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from dropkit import random
 from dropkit.cli.options import wants_color
 from dropkit.cli.targets import Failed, called, load, users_own
-from dropkit.mc import NothingToSample, Prediction, ValuePrediction, predict, summary
+from dropkit.mc import ClassPrediction, NothingToSample, Prediction, batches, predict, summary
 
-_FILES = (".pt", ".pth", ".ckpt")
+_TORCH = (".pt", ".pth", ".ckpt")
+_FILES = (".npy", ".npz", *_TORCH)
 _CHOICES = {
-    "task": ("classification", "regression"),
-    "masks": ("input", "chunk", "shared"),
-    "plan": ("iid", "balanced"),
-    "outputs": ("logits", "probabilities"),
+    "--task": ("classification", "regression"),
+    "--masks": ("input", "chunk", "shared"),
+    "--plan": ("iid", "balanced"),
+    "--outputs": ("logits", "probabilities"),
+    "--color": ("auto", "always", "never"),
 }
+# How far the sum of float16 probabilities of some thousand classes may be from 1.
+_SLACK = 1e-2
+
+
+def _choice(name: str, help: str | None = None, default: bool = True) -> Any:
+    chosen = _CHOICES[name][0] if default else None
+    return click.option(name, type=click.Choice(_CHOICES[name]), default=chosen, show_default=True, help=help)
+
+
+def _positive(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter(f"must be larger than 0 and finite, got {value}")
+    return value
+
+
+def _seed(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    try:
+        return random.signed(value, "it")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command()
@@ -31,30 +60,45 @@ _CHOICES = {
     "--data",
     required=True,
     metavar="FILE|FILE.py:NAME",
-    help="Inputs: .npy, .npz (x and y) or .pt, or a function that returns inputs, (inputs, truth) or a loader.",
+    help="Inputs: .npy, .npz or .pt, of x and y or of the model's arguments by name; or a function that returns "
+    "inputs, (inputs, truth) or a loader of such pairs. Floats of NumPy are given in the dtype of the model.",
 )
-@click.option("--labels", metavar="FILE", help="The truth: .npy or .pt.")
+@click.option("--labels", metavar="FILE", help="The truth, in place of what comes with --data: .npy, .npz or .pt.")
 @click.option("--weights", metavar="FILE", help="A state dict for the model that FILE.py:NAME makes.")
 @click.option("--trust", is_flag=True, help="Load a CHECKPOINT that holds a whole module, which runs code in it.")
 @click.option("--samples", type=click.IntRange(min=1), default=50, show_default=True, help="Passes for each input.")
-@click.option("--task", type=click.Choice(_CHOICES["task"]), default="classification", show_default=True)
-@click.option(
-    "--masks",
-    type=click.Choice(_CHOICES["masks"]),
-    help="Which inputs share masks. Default: chunk for many inputs of classes, else input.",
-)
-@click.option("--plan", type=click.Choice(_CHOICES["plan"]), default="iid", show_default=True)
-@click.option("--outputs", type=click.Choice(_CHOICES["outputs"]), default="logits", show_default=True)
+@_choice("--task", "What the model returns: classes or values.")
+@_choice("--masks", "Which inputs share masks. Default: chunk for many inputs of classes, else input.", default=False)
+@_choice("--plan", "Independent samples, or such that keep each unit equally often.")
+@_choice("--outputs", "What the model returns for classes.")
 @click.option("--class-dim", type=int, default=1, show_default=True, help="The dimension of classes in the output.")
-@click.option("--until", type=float, help="Stop an input once the standard error of its mean is at most this.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--tau", type=float, help="Precision of the noise, for regression: 1 / variance, in units of the truth.")
+@click.option(
+    "--until",
+    type=float,
+    callback=_positive,
+    help="Stop an input once the standard error of its mean is at most this.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, callback=_seed, help="Of the masks.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Inputs in a pass.")
+@click.option(
+    "--tau",
+    type=float,
+    callback=_positive,
+    help="Precision of the noise, for regression: 1 / variance, in units of the truth. Fitted to the truth without it.",
+)
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Least certain inputs to show.")
-@click.option("--jsonl", metavar="FILE", help="Write a line of JSON for each input; - for standard output.")
-@click.option("--html", type=click.Path(dir_okay=False), help="Write a page with plots.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@click.option(
+    "--jsonl",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write a line of JSON for each input; - for standard output, and nothing else there. What is not a finite "
+    f"number is null, and so are more than {summary.MOST_NUMBERS} numbers in one place.",
+)
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write a page with plots.")
+@_choice("--color")
+@click.pass_context
 def command(
+    context: click.Context,
     model: str,
     data: str,
     labels: str | None,
@@ -75,82 +119,175 @@ def command(
 
     Exit code: 0 done, 2 it could not be done.
     """
-    if html is not None and not Path(html).resolve().parent.is_dir():
-        raise click.BadParameter(f"must lie in a folder that exists, got {html!r}", param_hint="--html")
-    network = _model(model, weights, trust)
-    inputs, truth = _data(data)
-    if labels is not None:
-        truth = _file(labels, "--labels")
-    found = _predicted(network, inputs, samples, settings)
-    truth = _truth(truth, found)
+    _check(context)
+    # What the user's code prints must not stand among the JSON.
+    with redirect_stdout(sys.stderr) if jsonl == "-" else nullcontext():
+        network = _model(model, weights, trust)
+        inputs, truth = _given(data, labels, network, settings["task"])
+        fitted = settings["task"] == "regression" and truth is not None and tau is None
+        if fitted and isinstance(truth, Tensor):
+            _need("scipy.optimize", "to fit tau to the truth")
+        found = _predicted(network, inputs, truth, samples, settings)
+    if isinstance(truth, _Pairs):
+        truth = _checked(truth.joined(), settings["task"], "--data", len(found))
+    truth = None if truth is None else _shaped(truth, found)
     if jsonl is not None:
-        _write_lines(found, jsonl)
+        _write(jsonl, (json.dumps(line, allow_nan=False) + "\n" for line in summary.lines(found, truth)))
+    try:
+        quality = summary.quality(found, truth, tau)
+    except (ValueError, TypeError, ImportError) as error:
+        raise Failed(f"the prediction cannot be compared with the truth: {error}") from error
+    found = summary.noted(found, fitted and truth is not None)
     if jsonl != "-":
         colored = wants_color(color)
-        click.echo(_said(lambda: summary.text(found, truth, tau, top, colored)), color=colored)
+        click.echo(summary.text(found, truth, quality, top, colored), color=colored)
     if html is not None:
-        Path(html).write_text(_said(lambda: summary.page(found, truth, tau, top, model)), encoding="utf-8")
+        _write(html, [summary.page(found, truth, quality, top, model)])
     return 0
 
 
+def _check(context: click.Context) -> None:
+    """What can be said before anything is imported or run."""
+    given = context.params
+    for option in ("html", "jsonl"):
+        path = given[option]
+        if path not in (None, "-") and not Path(path).resolve().parent.is_dir():
+            raise click.BadParameter(f"must lie in a folder that exists, got {path!r}", param_hint=f"--{option}")
+    if given["until"] is not None and given["plan"] == "balanced":
+        raise click.UsageError("--until needs --plan iid: balanced samples end together")
+    for name in ("tau",) if given["task"] == "classification" else ("outputs", "class_dim"):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name.replace('_', '-')} means nothing with --task {given['task']}")
+    if given["html"] is not None:
+        _need("jinja2", "for --html")
+        _need("matplotlib.figure", "for --html")
+
+
+def _need(package: str, why: str) -> None:
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise Failed(f'{package.partition(".")[0]} is needed {why}: pip install "dropkit[mc]"') from error
+
+
 def _model(target: str, weights: str | None, trust: bool) -> nn.Module:
-    if target.endswith(_FILES):
-        made = _checkpoint(target, trust)
-    else:
-        with users_own(target):
-            made = called(load(target, "MODEL"), target)
+    if not target.endswith(_TORCH) and ":" not in target:
+        raise click.UsageError(f"MODEL must be FILE.py:NAME, package.module:NAME or {_or(_TORCH)}, got {target!r}")
+    with users_own(target):
+        made = _checkpoint(target, trust) if target.endswith(_TORCH) else called(load(target, "MODEL"), target)
     if not isinstance(made, nn.Module):
         raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(made).__name__}")
     if weights is not None:
         state = _file(weights, "--weights")
+        if isinstance(state, Mapping) and "state_dict" in state:  # as Lightning writes it
+            state = cast("Mapping[str, Any]", state)["state_dict"]
         try:
-            made.load_state_dict(state)
-        except (RuntimeError, TypeError) as error:
+            made.load_state_dict(cast("Any", state))
+        except (RuntimeError, TypeError, AttributeError) as error:
             raise Failed(f"--weights does not fit the model: {error}") from error
     return made
 
 
 def _checkpoint(path: str, trust: bool) -> Any:
     _must_exist(path, "MODEL")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # where a module's class is looked for, as by a script that lies here
     try:
         made = torch.load(path, weights_only=not trust, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        raise click.UsageError(f"{path} holds a whole module; loading it runs code in it: give --trust") from error
+    except Exception as error:  # a damaged or a foreign file fails in any way
+        said = str(error)
+        if "TorchScript" in said:
+            raise click.UsageError(f"{path} is scripted, and its dropout cannot be seen: give FILE.py:NAME") from error
+        if not trust and "Unsupported global" in said:
+            raise click.UsageError(f"{path} holds a whole module; loading it runs code in it: give --trust") from error
+        raise Failed(f"{path} could not be loaded: {type(error).__name__}: {said.partition(chr(10))[0]}") from error
     if isinstance(made, Mapping):
         raise click.UsageError(f"{path} holds weights and no module: give FILE.py:NAME --weights {path}")
     return made
 
 
-def _data(target: str) -> tuple[Any, Any]:
-    """Inputs, and the truth if it comes with them."""
-    if ".py:" not in target and Path(target).suffix:
-        value = _file(target, "--data")
-    else:
-        with users_own(target):
-            made = load(target, "--data")
-            value: Any = made() if callable(made) else made
-    if isinstance(value, Mapping) and "x" in value:
-        value = cast("Mapping[str, Any]", value)
-        return value["x"], value.get("y")
-    if isinstance(value, (tuple, list)) and len(cast("Any", value)) == 2:
-        return cast("tuple[Any, Any]", tuple(cast("Any", value)))
+class _Pairs:
+    """Takes the truth from the pairs that a loader yields, as they pass."""
+
+    def __init__(self) -> None:
+        self._truths: list[Tensor] = []
+
+    def __call__(self, batch: Any) -> Any:
+        if not isinstance(batch, (tuple, list)):
+            return batch
+        parts = cast("list[Any]", batch)
+        if len(parts) == 2 and isinstance(parts[1], Tensor):
+            self._truths.append(parts[1].cpu())
+        return parts[0]
+
+    def joined(self) -> Tensor | None:
+        try:
+            return torch.cat(self._truths) if self._truths else None
+        except RuntimeError as error:
+            raise Failed(f"--data must yield truths of one shape: {error}") from error
+
+
+def _given(target: str, labels: str | None, network: nn.Module, task: str) -> tuple[Any, Tensor | _Pairs | None]:
+    """The inputs, and the truth if it is known or may come with them."""
+    value = _value(target)
+    if isinstance(value, (DataLoader, Iterator)) and labels is None:
+        return cast("Any", value), _Pairs()
+    inputs, truth = _parted(value)
+    if labels is not None:
+        truth = _file(labels, "--labels")
+        if isinstance(truth, Mapping):
+            named = cast("Mapping[str, Any]", truth)
+            if "y" not in named:
+                raise click.BadParameter(f"must hold y, got {', '.join(named)}", param_hint="--labels")
+            truth = named["y"]
+    try:
+        inputs = _in_dtype(inputs, network)
+        # A loader may leave inputs out.
+        count = None if isinstance(inputs, DataLoader) else batches.count(inputs)
+    except TypeError as error:
+        raise click.BadParameter(str(error), param_hint="--data") from error
+    return inputs, _checked(truth, task, "--data" if labels is None else "--labels", count)
+
+
+def _parted(value: Any) -> tuple[Any, Any]:
+    """Inputs, and their truth if it is there."""
+    if isinstance(value, Mapping):
+        named = dict(cast("Mapping[str, Any]", value))
+        truth = named.pop("y", None)
+        return named["x"] if list(named) == ["x"] else named, truth
+    if isinstance(value, (tuple, list)) and len(cast("list[Any]", value)) == 2:
+        inputs, truth = cast("list[Any]", value)
+        return inputs, truth
     return value, None
 
 
-def _file(path: str, hint: str) -> Any:
-    import numpy
+def _value(target: str) -> Any:
+    if target.endswith(_FILES):
+        return _file(target, "--data")
+    if ":" not in target:
+        raise click.BadParameter(f"must be FILE.py:NAME or {_or(_FILES)}, got {target!r}", param_hint="--data")
+    with users_own(target):
+        made = load(target, "--data")
+        return made() if callable(made) else made
 
+
+def _file(path: str, hint: str) -> Any:
+    """What a file holds; of an .npz its arrays by name, or its only one."""
     _must_exist(path, hint)
-    suffix = Path(path).suffix
-    if suffix == ".npy":
-        return torch.from_numpy(numpy.load(path))
-    if suffix == ".npz":
-        arrays = numpy.load(path)
-        named = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        return named if "x" in named else next(iter(named.values()))
-    if suffix in _FILES:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    raise click.BadParameter(f"must be .npy, .npz or .pt, got {path!r}", param_hint=hint)
+    if not path.endswith(_FILES):
+        raise click.BadParameter(f"must be {_or(_FILES)}, got {path!r}", param_hint=hint)
+    if not path.endswith(_TORCH):
+        _need("numpy", f"to read {path}")
+    try:
+        if path.endswith(_TORCH):
+            return torch.load(path, weights_only=True, map_location="cpu")
+        found = import_module("numpy").load(path)
+        arrays = {"": found} if path.endswith(".npy") else {name: found[name] for name in found.files}
+    except Exception as error:  # what lies in a file may fail in any way
+        # torch says that it may be loaded with less care, which is not an option of this command.
+        why = "it holds objects, or is damaged" if isinstance(error, pickle.UnpicklingError) else str(error)
+        raise click.BadParameter(f"must hold numbers, got {path!r}: {why or 'it is empty'}", param_hint=hint) from error
+    return arrays.popitem()[1] if len(arrays) == 1 and "x" not in arrays else arrays
 
 
 def _must_exist(path: str, hint: str) -> None:
@@ -158,33 +295,81 @@ def _must_exist(path: str, hint: str) -> None:
         raise click.BadParameter(f"must name a file, got {path!r}", param_hint=hint)
 
 
-def _predicted(network: nn.Module, inputs: Any, samples: int, settings: dict[str, Any]) -> Prediction:
-    keep = settings["task"] == "regression"
+def _in_dtype(inputs: Any, network: nn.Module) -> Any:
+    """Arrays of NumPy as tensors, their floats in the model's dtype: float64 is NumPy's custom and nobody's choice."""
+    if isinstance(inputs, Mapping):
+        return {name: _in_dtype(one, network) for name, one in cast("Mapping[str, Any]", inputs).items()}
+    if isinstance(inputs, tuple):
+        return tuple(_in_dtype(one, network) for one in cast("tuple[Any, ...]", inputs))
+    if not hasattr(inputs, "__array_interface__"):
+        return inputs
+    # torch takes neither the byte order of another machine nor negative strides.
+    array = import_module("numpy").asarray(inputs)
+    tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    dtype = next((one.dtype for one in network.parameters() if one.is_floating_point()), tensor.dtype)
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _checked(value: Any, task: str, hint: str, count: int | None) -> Tensor | None:
+    """The truth as a tensor, as far as it can be judged before the prediction; `count` inputs, if that is known."""
+    if value is None:
+        return None
     try:
-        return predict(network, inputs, samples, keep_samples=keep, **settings)
+        truth = torch.as_tensor(value).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise click.BadParameter(f"the truth must be numbers: {error}", param_hint=hint) from error
+    wanted, holds = "finite numbers, got others", bool(truth.isfinite().all())
+    if task == "classification":
+        holds = not truth.is_floating_point() and not truth.is_complex()
+        wanted = f"classes as integers, got {truth.dtype}; values are for --task regression"
+    if holds:
+        holds = truth.dim() > 0 and count in (None, len(truth))
+        wanted = f"one for each of {count} inputs, got shape {tuple(truth.shape)}"
+    if not holds:
+        raise click.BadParameter(f"the truth must be {wanted}", param_hint=hint)
+    return truth.long() if task == "classification" else truth.double()
+
+
+def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
+    keep, pairs = settings["task"] == "regression", truth if isinstance(truth, _Pairs) else None
+    try:
+        found = predict(network, inputs, samples, keep_samples=keep, adapt=pairs, **settings)
     except NothingToSample as error:
         raise Failed(f"{error}; on the command line: dropkit audit") from error
-    except Exception as error:
-        shape = f" (it was given {tuple(inputs.shape)})" if isinstance(inputs, Tensor) else ""
-        raise Failed(f"the model could not be run{shape}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        named = cast("Mapping[str, Any]", inputs) if isinstance(inputs, Mapping) else {"": inputs}
+        parts = cast("tuple[Any, ...]", inputs) if isinstance(inputs, tuple) else named.values()
+        shapes = ", ".join(str(tuple(one.shape)) for one in parts if isinstance(one, Tensor))
+        given = f" (it was given {shapes})" if shapes else ""
+        hint = "; the dimension of classes is --class-dim" if isinstance(error, IndexError) else ""
+        raise Failed(f"the model could not be run{given}: {type(error).__name__}: {error}{hint}") from error
+    if isinstance(found, ClassPrediction) and settings["outputs"] == "probabilities":
+        sums = found.mean.sum(-1)
+        if bool((found.mean < 0).any() | ((sums - 1).abs() > _SLACK).any()):
+            least, most = (float(one) for one in sums.aminmax())
+            raise Failed(f"--outputs must be logits, got sums of {least:.3g} to {most:.3g} for those of probabilities")
+    return found
 
 
-def _truth(truth: Any, found: Prediction) -> Tensor | None:
-    if truth is None:
-        return None
-    truth = torch.as_tensor(truth)
-    return truth.to(found.mean.dtype) if isinstance(found, ValuePrediction) else truth.long()
+def _shaped(truth: Tensor, found: Prediction) -> Tensor:
+    """The truth in the shape of the prediction, if they differ in dimensions of one at their ends alone."""
+    shape = found.label.shape if isinstance(found, ClassPrediction) else found.mean.shape
+    return truth.reshape(shape) if _without_ones(truth.shape) == _without_ones(shape) else truth
 
 
-def _write_lines(found: Prediction, path: str) -> None:
-    lines = (json.dumps(line) + "\n" for line in summary.lines(found))
-    with click.open_file(path, "w", encoding="utf-8") as file:
-        file.writelines(lines)
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return _without_ones(shape[:-1]) if len(shape) > 1 and shape[-1] == 1 else tuple(shape)
 
 
-def _said(make: Any) -> str:
-    """What cannot be made of the truth that was given is the user's to know."""
+def _write(path: str, parts: Iterable[str]) -> None:
     try:
-        return make()
-    except (ValueError, TypeError) as error:
-        raise Failed(str(error)) from error
+        with click.open_file(path, "w", encoding="utf-8") as file:
+            file.writelines(parts)
+    except BrokenPipeError:
+        raise  # a reader that has enough, such as head
+    except OSError as error:
+        raise Failed(f"{path} could not be written: {error.strerror}") from error
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,7 +1,42 @@
 """Monte Carlo dropout: the uncertainty of a model's predictions, from many passes with dropout left on."""
 
-from dropkit.mc.predict import predict
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dropkit.mc.predict import from_samples, predict
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.mc.sampling import NothingToSample, sampling
 
-__all__ = ["ClassPrediction", "NothingToSample", "Prediction", "ValuePrediction", "predict", "sampling"]
+if TYPE_CHECKING:
+    from dropkit.mc import quality, scores
+    from dropkit.mc.estimators import MCClassifier, MCRegressor
+
+# What needs more than torch, when it is first used.
+_LATER = {"MCClassifier": "estimators", "MCRegressor": "estimators", "quality": "quality", "scores": "scores"}
+
+__all__ = [
+    "ClassPrediction",
+    "MCClassifier",
+    "MCRegressor",
+    "NothingToSample",
+    "Prediction",
+    "ValuePrediction",
+    "from_samples",
+    "predict",
+    "quality",
+    "sampling",
+    "scores",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'dropkit.mc' has no attribute {name!r}")
+    module = importlib.import_module(f"dropkit.mc.{_LATER[name]}")
+    return module if name == _LATER[name] else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

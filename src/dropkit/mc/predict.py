@@ -136,6 +136,33 @@ def predict(
     return _joined(ranks.gathered(found), task, notes)
 
 
+@torch.no_grad()
+def from_samples(probabilities: Tensor) -> ClassPrediction:
+    """The same measures of samples that come from elsewhere: the members of an ensemble, or one pass alone.
+
+    Args:
+        probabilities: of classes, along the last dimension.
+
+    Shape:
+        probabilities: (T, N, ..., classes).
+
+    Raises:
+        ValueError: there are fewer than three dimensions.
+
+    Example:
+        >>> members = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]])
+        >>> from_samples(members).mean
+        tensor([[0.7000, 0.3000]])
+    """
+    _check("probabilities", probabilities.dim() >= 3, "(T, N, ..., classes)", tuple(probabilities.shape))
+    estimator = Classification(len(probabilities), None, lambda p: (p, entropy(p)))
+    kept = estimator.add(0, probabilities.float(), None)
+    found = _found(estimator, [kept])
+    prediction = _joined([found], "classification", [])
+    assert isinstance(prediction, ClassPrediction)
+    return prediction
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     """The arguments that can be wrong."""
@@ -208,12 +235,16 @@ def _one_batch(
             active = going if active is None else active & going
             if not active.any():
                 break
+    return _found(estimator, kept)
+
+
+def _found(estimator: Estimator, kept: list[Tensor]) -> _Found:
     measures, errors = estimator.measures()
     return _Found(
         {name: one.cpu() for name, one in measures.items()},
         {name: one.cpu() for name, one in errors.items()},
         estimator.sums.count.long().cpu(),
-        torch.cat(kept) if keep else None,
+        torch.cat(kept).cpu() if kept else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -17,22 +18,67 @@ import dropkit
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.mc.quality import ClassQuality, ValueQuality
 from dropkit.report import plots
-from dropkit.report.page import render
+
+# Of images and texts a line would be as long as the input.
+MOST_NUMBERS = 1000
 
 _MEASURES = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
-# Of images and texts a line would be as long as the input.
-_MOST_NUMBERS = 1000
 _WIDTH = 100
 
+Quality = ClassQuality | ValueQuality
 
-def text(found: Prediction, truth: Tensor | None, tau: float | None, top: int, color: bool) -> str:
+
+def quality(found: Prediction, truth: Tensor | None, tau: float | None) -> Quality | None:
+    """How good it is where the truth is known; `tau` is fitted to this truth if it is None.
+
+    Raises:
+        ImportError: scipy is not installed, and `tau` is to be fitted.
+        TypeError: the truth does not hold classes.
+        ValueError: the truth has another shape, or `tau` is out of range.
+    """
+    if truth is None:
+        return None
+    if not found.mean.isfinite().all():
+        raise ValueError("predictions must be finite numbers, got others")
+    if isinstance(found, ValuePrediction):
+        return found.report(truth, found.fit_tau(truth) if tau is None else tau)
+    assert isinstance(found, ClassPrediction)
+    return found.report(truth)
+
+
+def noted(found: Prediction, fitted: bool) -> Prediction:
+    """The prediction, and in its notes what a reader of its numbers should know.
+
+    Args:
+        fitted: tau comes from the truth that it is judged by.
+    """
+    notes = list(found.notes)
+    unknown = int((~found.mean.isfinite()).reshape(len(found), -1).any(1).sum())
+    if unknown:
+        notes.append(f"the mean is not a finite number for {unknown} of {len(found)} inputs")
+    if int(found.samples.min()) < 2:
+        notes.append("one sample tells nothing of its error, which is nan")
+    if fitted:
+        notes.append(
+            "tau was fitted to the same truth that the log-likelihood and the intervals are judged by, which flatters "
+            "them; give --tau, fitted to other inputs"
+        )
+    return replace(found, notes=tuple(notes))
+
+
+def text(found: Prediction, truth: Tensor | None, quality: Quality | None, top: int, color: bool) -> str:
     """The measures, the quality where the truth is known, and the least certain inputs."""
     console = Console(
-        file=io.StringIO(), width=_WIDTH, force_terminal=color, color_system="standard" if color else None
+        file=io.StringIO(),
+        width=_WIDTH,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,  # whatever NO_COLOR says, which the caller has heard
+        markup=False,  # brackets in a note or in a name are no colours
+        emoji=False,
     )
     console.print(repr(found), style="bold", highlight=False)
     console.print(_table(("measure", "mean over inputs", "standard error of one input"), _means(found)))
-    quality = _quality(found, truth, tau)
     if quality is not None:
         console.print(quality.table(), highlight=False)
         console.print()
@@ -46,21 +92,24 @@ def text(found: Prediction, truth: Tensor | None, tau: float | None, top: int, c
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
 
 
-def lines(found: Prediction) -> Iterator[dict[str, Any]]:
-    """One record for each input, in order; tensors as nested lists, None for what is not a number."""
+def lines(found: Prediction, truth: Tensor | None) -> Iterator[dict[str, Any]]:
+    """One record for each input, in order; tensors as nested lists, None for what is not a finite number."""
     names = ["mean", "variance", *(_MEASURES if isinstance(found, ClassPrediction) else ())]
     for place in range(len(found)):
         record: dict[str, Any] = {"index": place, "samples": int(found.samples[place])}
         if isinstance(found, ClassPrediction):
-            record["label"] = found.label[place].tolist()
+            record["label"] = _numbers(found.label[place])
+        if truth is not None and len(truth) == len(found):
+            record["truth"] = _numbers(truth[place])
         record |= {name: _numbers(getattr(found, name)[place]) for name in names}
         record["standard_error"] = {name: _numbers(error[place]) for name, error in found.standard_error.items()}
         yield record
 
 
-def page(found: Prediction, truth: Tensor | None, tau: float | None, top: int, title: str) -> str:
-    """A page that stands alone; with plots where the truth is known."""
-    quality = _quality(found, truth, tau)
+def page(found: Prediction, truth: Tensor | None, quality: Quality | None, top: int, title: str) -> str:
+    """A page that stands alone; with plots of the quality where the truth is known."""
+    from dropkit.report.page import render  # needs jinja2, which the rest does not
+
     head, rows = _least_certain(found, truth, top)
     return render(
         "mc.html",
@@ -79,21 +128,18 @@ def page(found: Prediction, truth: Tensor | None, tau: float | None, top: int, t
     )
 
 
-def _quality(found: Prediction, truth: Tensor | None, tau: float | None) -> ClassQuality | ValueQuality | None:
-    if truth is None:
-        return None
-    if isinstance(found, ValuePrediction):
-        return found.report(truth, found.fit_tau(truth) if tau is None else tau)
-    assert isinstance(found, ClassPrediction)
-    return found.report(truth)
-
-
 def _means(found: Prediction) -> list[tuple[str, str, str]]:
     names = _MEASURES if isinstance(found, ClassPrediction) else ("mean", "variance")
     return [
         (name.replace("_", " "), _short(getattr(found, name).mean()), _short(found.standard_error[name].mean()))
         for name in names
     ]
+
+
+def _doubt(found: Prediction) -> Tensor:
+    """What inputs are ordered by, (N,): of many labels or values of an input the mean."""
+    measure = found.mutual_information if isinstance(found, ClassPrediction) else found.variance
+    return measure.reshape(len(found), -1).mean(1)
 
 
 def _least_certain_by(found: Prediction) -> str:
@@ -103,10 +149,10 @@ def _least_certain_by(found: Prediction) -> str:
 def _least_certain(found: Prediction, truth: Tensor | None, top: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The head and the rows of a table."""
     if isinstance(found, ClassPrediction):
-        measure = found.mutual_information.flatten(1).mean(1) if found.label.dim() > 1 else found.mutual_information
         head: tuple[str, ...] = ("input", "label", "confidence", "entropy", "mutual information", "+-")
     else:
-        measure, head = found.variance.flatten(1).mean(1), ("input", "mean", "standard deviation")
+        head = ("input", "mean", "standard deviation")
+    measure = _doubt(found)
     single = found.mean.dim() == 2 or (found.mean.dim() == 1)
     if truth is not None and single:
         head = (*head, "truth")
@@ -126,7 +172,7 @@ def _row(found: Prediction, place: int) -> tuple[str, ...]:
     return str(place), _said(found.mean[place]), _said(deviation)
 
 
-def _tiles(found: Prediction, quality: ClassQuality | ValueQuality | None) -> list[tuple[str, str]]:
+def _tiles(found: Prediction, quality: Quality | None) -> list[tuple[str, str]]:
     tiles = [(f"{len(found):,}", "inputs"), (_samples(found), "samples of each")]
     if isinstance(quality, ClassQuality):
         tiles += [
@@ -143,15 +189,16 @@ def _tiles(found: Prediction, quality: ClassQuality | ValueQuality | None) -> li
     return tiles
 
 
-def _figures(found: Prediction, quality: ClassQuality | ValueQuality | None) -> Iterator[tuple[str, str, str]]:
+def _figures(found: Prediction, quality: Quality | None) -> Iterator[tuple[str, str, str]]:
     """(title, what it shows, SVG)."""
+    # Less than none comes of rounding.
+    doubt = _doubt(found).clamp(min=0)
     if isinstance(found, ClassPrediction):
-        measure = found.mutual_information.flatten()
-        yield (
-            "Disagreement",
-            "How many inputs have how much mutual information, in nats.",
-            plots.histogram(_list(measure)),
-        )
+        title, what, label = "Disagreement", "mutual information, in nats", "mutual information"
+    else:
+        title, what, label = "Spread", "standard deviation, that of the noise left out", "standard deviation"
+        doubt = doubt.sqrt()
+    yield title, f"How many inputs have how much {what}.", plots.histogram(_list(doubt), label)
     if isinstance(quality, ClassQuality):
         bins = [one for one in quality.reliability if one.count]
         reliability = plots.reliability(
@@ -196,7 +243,7 @@ def _short(value: Tensor | float) -> str:
 
 
 def _numbers(value: Tensor) -> Any:
-    return _finite(value.tolist()) if value.numel() <= _MOST_NUMBERS else None
+    return _finite(value.tolist()) if value.numel() <= MOST_NUMBERS else None
 
 
 def _list(value: Tensor) -> list[Any]:
