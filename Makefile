@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo test lint bench pages clean
+.PHONY: help demo test lint bench peers pages clean
 
 help:
 	@echo "make demo    train the classic digit network with and without dropout (a minute on 2 cores)"
 	@echo "make test    lint, types, import floors, C++ warnings, tests"
 	@echo "make bench   every benchmark: ratios against torch, taken side by side"
+	@echo "make peers   Monte Carlo dropout beside other packages, in an environment of their own"
 	@echo "make pages   write docs/rules from the rules"
 	@echo "make clean   remove .venv and what was built"
 
@@ -36,6 +37,12 @@ test: lint
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks
+
+peers: $(INSTALLED)
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt -e .
+	PYTHONPATH=benchmarks:tests $(VENV)/peers/bin/python benchmarks/peers/kinds.py
+	PYTHONPATH=benchmarks:tests $(VENV)/peers/bin/python benchmarks/peers
 
 pages: $(INSTALLED)
 	$(BIN)/python docs/rules/write.py

@@ -69,7 +69,7 @@ def torch_uncertainty(at_once: bool, model: nn.Module, inputs: Tensor, samples: 
     stand_in_for_torchvision()
     from torch_uncertainty.methods import mc_dropout
 
-    sampled = mc_dropout(copy.deepcopy(model), num_estimators=samples, on_batch=at_once).eval()
+    sampled = mc_dropout(model, num_estimators=samples, on_batch=at_once).eval()
     return by_batch(lambda x: measures(sampled(x).unflatten(0, (samples, len(x)))), inputs, batch)
 
 
@@ -78,7 +78,7 @@ def lightning_uq_box(model: nn.Module, inputs: Tensor, samples: int, batch: int)
     stand_in_for_torchvision()
     from lightning_uq_box.uq_methods import MCDropoutClassification
 
-    sampled = MCDropoutClassification(copy.deepcopy(model), num_mc_samples=samples, loss_fn=nn.CrossEntropyLoss())
+    sampled = MCDropoutClassification(model, num_mc_samples=samples, loss_fn=nn.CrossEntropyLoss())
 
     def one(x: Tensor) -> Result:
         found = sampled.predict_step(x)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, redirect_stdout
@@ -230,8 +229,8 @@ class _Pairs:
 def _given(target: str, labels: str | None, network: nn.Module, task: str) -> tuple[Any, Tensor | _Pairs | None]:
     """The inputs, and the truth if it is known or may come with them."""
     value = _value(target)
-    if isinstance(value, (DataLoader, Iterator)) and labels is None:
-        return cast("Any", value), _Pairs()
+    if _yields(value) and labels is None:
+        return value, _Pairs()
     inputs, truth = _parted(value)
     if labels is not None:
         truth = _file(labels, "--labels")
@@ -242,8 +241,8 @@ def _given(target: str, labels: str | None, network: nn.Module, task: str) -> tu
             truth = named["y"]
     try:
         inputs = _in_dtype(inputs, network)
-        # A loader may leave inputs out.
-        count = None if isinstance(inputs, DataLoader) else batches.count(inputs)
+        # A loader may leave some of its inputs out.
+        count = None if _yields(inputs) else batches.count(inputs)
     except TypeError as error:
         raise click.BadParameter(str(error), param_hint="--data") from error
     return inputs, _checked(truth, task, "--data" if labels is None else "--labels", count)
@@ -258,7 +257,11 @@ def _parted(value: Any) -> tuple[Any, Any]:
     if isinstance(value, (tuple, list)) and len(cast("list[Any]", value)) == 2:
         inputs, truth = cast("list[Any]", value)
         return inputs, truth
-    return value, None
+    return cast("Any", value), None
+
+
+def _yields(value: Any) -> bool:
+    return isinstance(value, (DataLoader, Iterator))
 
 
 def _value(target: str) -> Any:
@@ -284,9 +287,10 @@ def _file(path: str, hint: str) -> Any:
         found = import_module("numpy").load(path)
         arrays = {"": found} if path.endswith(".npy") else {name: found[name] for name in found.files}
     except Exception as error:  # what lies in a file may fail in any way
-        # torch says that it may be loaded with less care, which is not an option of this command.
-        why = "it holds objects, or is damaged" if isinstance(error, pickle.UnpicklingError) else str(error)
-        raise click.BadParameter(f"must hold numbers, got {path!r}: {why or 'it is empty'}", param_hint=hint) from error
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        if "pickl" in why.lower():  # both torch and NumPy then say how to be less careful, which is no option here
+            why = "it holds objects, or is damaged"
+        raise click.BadParameter(f"must hold numbers, got {path!r}: {why}", param_hint=hint) from error
     return arrays.popitem()[1] if len(arrays) == 1 and "x" not in arrays else arrays
 
 
