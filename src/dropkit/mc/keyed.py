@@ -37,12 +37,19 @@ class Keyed(Sited):
         # Sites whose thinned tensor was of no use: what follows wants all of it.
         self._dense: set[int] = set()
         self._thinned: list[tuple[int, thin.Thin]] = []
+        # Layers whose input is written while they wait.
+        self._eager: set[int] = set()
+        self._affine = 0
 
     def begin(self, rows: Rows, sample: int, tape: Tape | None, thin: bool) -> None:
         """A pass begins."""
         self._rows, self._sample, self._tape, self._thin = rows, sample, tape, thin
-        self._site = 0
+        self._site = self._affine = 0
         self._thinned = []
+
+    def never_wait(self, layer: int) -> None:
+        """Compute this layer of a pass where it stands."""
+        self._eager.add(layer)
 
     def dense(self, output: Tensor) -> Tensor:
         """What a pass returned, as an ordinary tensor."""
@@ -58,7 +65,10 @@ class Keyed(Sited):
             return self._tape.call(func, args, kwargs)
         if self._thin:
             if func in thin.AFFINE:
-                output = thin.lazily(func, args, kwargs)
+                self._affine += 1
+                output = (
+                    thin.lazily(func, args, kwargs, self._affine) if self._affine not in self._eager else NotImplemented
+                )
                 if output is not NotImplemented:
                     return output
             if any(issubclass(one, thin.Part) for one in types):

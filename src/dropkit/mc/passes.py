@@ -15,6 +15,7 @@ from dropkit.mc.layout import Layout
 from dropkit.mc.probing import layouts
 from dropkit.mc.sampling import nothing
 from dropkit.mc.tape import Diverged, Known, Tape, held_by, tensors
+from dropkit.mc.thin import Stale
 
 # Enough to tell the inputs from most other sizes, and to roll.
 _PROBED = 3
@@ -68,6 +69,9 @@ class Passes:
         thin = self._thin and rows.group is not None
         try:
             output = self._once(mode, batch, rows, sample, tape, thin)
+        except Stale as stale:
+            mode.never_wait(stale.place)
+            return self._pass(mode, batch, rows, sample, None)
         except Exception as error:
             if thin and not isinstance(error, Diverged):
                 self._thin = False

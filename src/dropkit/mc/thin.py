@@ -19,7 +19,11 @@ WORTH = 64
 
 
 class Stale(Exception):
-    """What a `Lazy` waits to read has been written since."""
+    """What a `Lazy` waits to read has been written since: layer number `place` of the pass must not wait."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(f"what layer {place} of the pass reads was written before its output was dropped")
+        self.place = place
 
 
 class Part(Tensor):
@@ -31,6 +35,8 @@ class Part(Tensor):
     def made(kind: type[Any], shape: Sequence[int], like: Tensor) -> Any:
         make = cast("Any", Tensor)._make_wrapper_subclass
         part = make(kind, tuple(shape), dtype=like.dtype, device=like.device)
+        # Code that no rule sees must not find memory where there is none.
+        cast("Any", torch._C)._set_throw_on_mutable_data_ptr(part)
         part.full = None
         return part
 
@@ -81,19 +87,23 @@ class Lazy(Part):
     """A linear layer or a convolution that has not run yet.
 
     Attributes:
-        source: its input.
+        source: its input, or what is kept of that.
+        cut_from: the places that are kept of the input, and their scale; None if it is whole.
         along: the dimension of its outputs, which can be cut.
         then: functions of single units that follow.
+        place: which of the pass's layers it is.
     """
 
     func: Any
     source: Tensor
+    cut_from: tuple[Tensor, float] | None
     weight: Tensor
     bias: Tensor | None
     rest: tuple[tuple[Any, ...], dict[str, Any]]
     along: int
     then: tuple[Callable[[Tensor], Tensor], ...]
     versions: tuple[int, ...]
+    place: int
 
     def make(self) -> Tensor:
         return self.cut(None)
@@ -105,20 +115,16 @@ class Lazy(Part):
             Stale: what it reads has been written.
         """
         if _versions(self) != self.versions:
-            raise Stale("the input or a weight of a layer was written before its output was dropped")
+            raise Stale(self.place)
         weight, bias = self.weight, self.bias
         if kept is not None:
             weight, bias = weight.index_select(0, kept), None if bias is None else bias.index_select(0, kept)
-        source, scale = self.source, 1.0
-        if isinstance(source, Thin) and source.full is None:
-            weight, scale, source = weight.index_select(1, source.kept), source.scale, source.slices
-        elif isinstance(source, Part):
-            source = source.whole()
+        if self.cut_from is not None:
+            places, scale = self.cut_from
+            # The fewer numbers to scale: weights, not activations.
+            weight = weight.index_select(1, places) * scale
         args, kwargs = self.rest
-        if scale != 1:
-            # The fewer numbers: weights, not activations.
-            weight = weight * scale
-        output = self.func(source, weight, bias, *args, **kwargs)
+        output = self.func(self.source, weight, bias, *args, **kwargs)
         for function in self.then:
             output = function(output)
         return output
@@ -148,7 +154,7 @@ def call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     return func(*_wholes(args), **_wholes(kwargs))
 
 
-def lazily(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def lazily(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], place: int) -> Any:
     """A linear layer or convolution of any tensor, as a `Lazy`; NotImplemented where it cannot be one."""
     given = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
     source, weight, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
@@ -160,12 +166,18 @@ def lazily(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         rows = shape.numel() // max(shape[dim], 1) if shape else 0
         if rows < WORTH or weight.dim() < 2 or (not linear and (groups != 1 or len(shape) != weight.dim())):
             return NotImplemented
-        if isinstance(source, Lazy) or (isinstance(source, Thin) and source.along != dim):
+        if torch.is_autocast_enabled(weight.device.type):
+            return NotImplemented  # what comes of it has another dtype than its weight
+        cut_from = None
+        if isinstance(source, Thin) and source.full is None and source.along == dim:
+            # As it is now: what becomes of the input later is not this layer's.
+            source, cut_from = source.slices, (source.kept, source.scale)
+        elif isinstance(source, Part):
             source = source.whole()
     size = (*shape[:-1], weight.shape[0]) if linear else _conv_shape(func, shape, weight, rest)
     lazy = Part.made(Lazy, size, weight)
-    lazy.func, lazy.source, lazy.weight, lazy.bias, lazy.rest = func, source, weight, bias, rest
-    lazy.along, lazy.then, lazy.versions = dim, (), ()
+    lazy.func, lazy.source, lazy.cut_from, lazy.weight, lazy.bias = func, source, cut_from, weight, bias
+    lazy.rest, lazy.along, lazy.then, lazy.place = rest, dim, (), place
     lazy.versions = _versions(lazy)
     return lazy
 
@@ -176,22 +188,14 @@ def _conv_shape(func: Any, shape: Sequence[int], weight: Tensor, rest: tuple[tup
 
 
 def _versions(lazy: Lazy) -> tuple[int, ...]:
-    source = lazy.source
-    if isinstance(source, Thin):
-        source = source.slices if source.full is None else source.full
-    return tuple(
-        one._version if one is not None and not one.is_inference() else 0 for one in (source, lazy.weight, lazy.bias)
-    )
+    read = (lazy.source, lazy.weight, lazy.bias)
+    return tuple(one._version if one is not None and not one.is_inference() else 0 for one in read)
 
 
 def _thin(values: Tensor, kept: Tensor, dim: int, scale: float, shape: Sequence[int]) -> Thin:
     thin: Thin = Part.made(Thin, shape, values)
     thin.slices, thin.kept, thin.along, thin.scale = values, kept, dim, scale
     return thin
-
-
-def _affine(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    return lazily(func, args, kwargs)
 
 
 def _elementwise(zero_stays: bool, homogeneous: bool = False) -> Callable[..., Any]:
@@ -303,7 +307,6 @@ _RULES: dict[Any, Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]] = {
     **dict.fromkeys(_MOVE_ZERO, _elementwise(zero_stays=False)),
     **dict.fromkeys(_POOLS, _of_channels),
     **dict.fromkeys(_FLATTENING, _flattened),
-    **dict.fromkeys((F.linear, F.conv1d, F.conv2d, F.conv3d), _affine),
 }
 # What begins a `Lazy`, whatever its input.
 AFFINE = frozenset({F.linear, F.conv1d, F.conv2d, F.conv3d})
