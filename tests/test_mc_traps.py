@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from sampled import inputs, made
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from dropkit import mc
 from dropkit.mc import thin
 from dropkit.mc.predict import predict
+from dropkit.mc.probing import _Probe
 
 X = inputs(70)
 
@@ -161,6 +163,19 @@ class UsesBoth(Base):
         return self.head(y + h + z)
 
 
+class InPlace(Base):
+    """Functions in place whose result is not looked at, and functions that are not homogeneous."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.second(self.drop(self.start(x)))
+        F.relu(h, inplace=True)
+        h = self.drop(h)
+        h.tanh_()
+        y = self.second(F.gelu(self.drop(self.second(h))))
+        torch.sigmoid_(y)
+        return self.head(F.silu(self.drop(y)))
+
+
 class Branches(Base):
     """What was dropped goes through a layer and past it, and is written meanwhile."""
 
@@ -225,7 +240,7 @@ class Grouped(nn.Module):
 
 
 TRAPS = (
-    DropsInPlace, LooksAtData, CalledTwice, UsesBoth, ChangesAWeight, Branches, Cells, Softmaxed, Grouped,
+    DropsInPlace, LooksAtData, CalledTwice, UsesBoth, ChangesAWeight, Branches, InPlace, Cells, Softmaxed, Grouped,
     WritesAfterwards,
 )  # fmt: skip
 
@@ -433,6 +448,53 @@ def test_a_model_that_wants_one_batch_size() -> None:
             return self.head(self.drop(self.start(x.view(70, 5, 8))))
 
     assert same(Fixed()) == ()
+
+
+Q = torch.randn(3, 4, 5, 8, generator=torch.Generator().manual_seed(6))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.2},
+        {"attn_mask": torch.randn(5, 5)},
+        {"attn_mask": torch.eye(5, dtype=torch.bool) | (torch.arange(5) > 2)},
+        {"attn_mask": torch.tensor([[True], [False], [True], [False], [True]]).expand(5, 5)},
+        {"enable_gqa": True},
+    ],
+    ids=["plain", "causal", "scale", "added", "masked", "nothing to look at", "grouped"],
+)
+def test_attention_that_is_taken_apart_is_torchs(arguments: dict[str, Any]) -> None:
+    """With its dropout a site like any other, attention is what it was."""
+    kv = Q[:, :2] if "enable_gqa" in arguments else Q.flip(0)
+    expected = F.scaled_dot_product_attention(Q, kv, kv, **arguments)
+
+    with _Probe() as probe:
+        found = F.scaled_dot_product_attention(Q, kv, kv, dropout_p=0.5, **arguments)
+
+    assert len(probe.sites) == 1
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("settings", [{}, {"bidirectional": True}, {"bias": False, "batch_first": True}])
+@pytest.mark.parametrize("given", [False, True], ids=["no state", "state"])
+def test_recurrent_networks_that_are_taken_apart_are_torchs(kind: Any, settings: dict[str, Any], given: bool) -> None:
+    """Output and state, layer by layer."""
+    network = kind(8, 6, 3, dropout=0.5, **settings).eval()
+    state = torch.randn(3 * (1 + network.bidirectional), 5 if not network.batch_first else 4, 6)
+    hx = ((state, state * 2) if kind is nn.LSTM else state) if given else None
+    x = torch.randn(4, 5, 8)
+    expected = network(x, hx)
+
+    with _Probe() as probe:
+        found = network(x, hx)
+
+    assert len(probe.sites) == 2
+    for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 class Mixing(Base):

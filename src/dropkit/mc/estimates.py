@@ -12,7 +12,7 @@ Confidence in Not-Quite Large Samples", Annals of Mathematical Statistics 29, 19
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -20,8 +20,9 @@ from torch import Tensor
 from dropkit.mc.plans import Plan
 
 # Groups are joined where single samples of a batch would take more. In bytes.
-_MEMORY = 64 * 2**20
+_MEMORY = 32 * 2**20
 _FEWEST_GROUPS = 10
+_GROUPS_AT_ONCE = 8
 
 Measures = dict[str, Tensor]
 
@@ -32,10 +33,11 @@ class Sums:
     Args:
         samples: how many there will be at most.
         plan: its blocks are the groups; None for independent samples.
+        squared: the value whose squares are summed as well, as "square".
     """
 
-    def __init__(self, samples: int, plan: Plan | None) -> None:
-        self._samples, self._plan = samples, plan
+    def __init__(self, samples: int, plan: Plan | None, squared: str = "p") -> None:
+        self._samples, self._plan, self._squared = samples, plan, squared
         self._groups = 0
         self._sums: Measures = {}
         self.counts: Tensor
@@ -51,6 +53,8 @@ class Sums:
             self._begin(values)
         places = torch.arange(first, first + count)
         group = (places % self._groups if self._plan is None else self._plan.blocks[places]).to(self.counts.device)
+        if not self._single:
+            values["square"] = values[self._squared].square()
         for name, value in values.items():
             self._sums[name].index_add_(0, group, value if active is None else value * _like(active, value[0]))
         taken = torch.ones_like(self.counts[:1]) if active is None else active.float().unsqueeze(0)
@@ -60,15 +64,31 @@ class Sums:
         each = sum(value[0].numel() * 4 for value in values.values())
         fitting = max(_FEWEST_GROUPS, _MEMORY // max(each, 1))
         self._groups = min(self._samples, fitting) if self._plan is None else int(self._plan.blocks[-1]) + 1
+        names = [*values] if self._single else [*values, "square"]
+        shapes = {name: values.get(name, values[self._squared]).shape[1:] for name in names}
         first = next(iter(values.values()))
         self._sums = {
-            name: torch.zeros((self._groups, *value.shape[1:]), dtype=torch.float32, device=value.device)
-            for name, value in values.items()
+            name: torch.zeros((self._groups, *shape), dtype=torch.float32, device=first.device)
+            for name, shape in shapes.items()
         }
         self.counts = torch.zeros((self._groups, first.shape[1]), device=first.device)
 
+    @property
+    def _single(self) -> bool:
+        """Whether a group is a sample: then it has its square, which need not be kept."""
+        return self._groups == self._samples
+
+    def _of_groups(self, name: str, groups: slice) -> Tensor:
+        if name == "square" and self._single:
+            return self._sums[self._squared][groups].square()
+        return self._sums[name][groups]
+
+    def _blocks(self) -> Iterator[slice]:
+        """A few groups at a time, for the sake of memory."""
+        return (slice(begin, begin + _GROUPS_AT_ONCE) for begin in range(0, self._groups, _GROUPS_AT_ONCE))
+
     def total(self, name: str) -> Tensor:
-        return self._sums[name].sum(0)
+        return sum((self._of_groups(name, block).sum(0) for block in self._blocks()), torch.zeros(()))
 
     @property
     def count(self) -> Tensor:
@@ -81,22 +101,33 @@ class Sums:
         Args:
             measure: from means by name, over the samples, to (..., N, ...).
         """
-        totals, count = {name: sums.sum(0) for name, sums in self._sums.items()}, self.count
+        totals, count = {name: self.total(name) for name in (*self._sums, "square")}, self.count
         whole = measure(lambda name: totals[name] / _like(count, totals[name]))
-        left = (count - self.counts).clamp(min=1)
-
-        def without(name: str) -> Tensor:
-            sums = totals[name] - self._sums[name]
-            return sums / left.view(*left.shape, *(1,) * (sums.dim() - 2))
-
-        # A group without samples changes nothing when it is left out.
+        first, second = torch.zeros_like(whole), torch.zeros_like(whole)
+        for block in self._blocks():
+            # Off the whole, so that nothing is lost of what is small.
+            off = self._without(block, totals, count, measure) - whole
+            first, second = first + off.sum(0), second + off.square().sum(0)
         groups = _like((self.counts > 0).sum(0).float(), whole)
-        parts = measure(without)
-        middle = torch.where(_like_groups(self.counts > 0, parts), parts, 0.0).sum(0) / groups
-        spread = torch.where(_like_groups(self.counts > 0, parts), (parts - middle).square(), 0.0).sum(0)
-        error = ((groups - 1) / groups * spread).sqrt()
-        unknown = torch.where(groups > 1, error, torch.nan)
-        return whole, unknown, torch.where(groups > 1, groups * whole - (groups - 1) * middle, torch.nan)
+        error = ((groups - 1) / groups * (second - first.square() / groups).clamp(min=0)).sqrt()
+        unbiased = whole - (groups - 1) * first / groups
+        return whole, torch.where(groups > 1, error, torch.nan), torch.where(groups > 1, unbiased, torch.nan)
+
+    def _without(
+        self,
+        block: slice,
+        totals: Measures,
+        count: Tensor,
+        measure: Callable[[Callable[[str], Tensor]], Tensor],
+    ) -> Tensor:
+        """The measure with each of these groups left out, (groups, N, ...); of a group without samples, of all."""
+        left = count - self.counts[block]
+
+        def mean(name: str) -> Tensor:
+            sums = totals[name] - self._of_groups(name, block)
+            return sums / left.clamp(min=1).view(*left.shape, *(1,) * (sums.dim() - 2))
+
+        return measure(mean)
 
 
 class Estimator:
@@ -134,7 +165,7 @@ class Classification(Estimator):
 
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
         p, each = self._probabilities(outputs)
-        self.sums.add(first, active, p=p, square=p.square(), entropy=each)
+        self.sums.add(first, active, p=p, entropy=each)
         if self._votes is None:
             self._votes = torch.zeros_like(p[0])
         votes = p.argmax(-1).movedim(0, -1)
@@ -180,7 +211,7 @@ class Regression(Estimator):
         if self._first is None:
             self._first = y[0].clone()
         off = y - self._first
-        self.sums.add(first, active, p=off, square=off.square())
+        self.sums.add(first, active, p=off)
         return y
 
     def measures(self) -> tuple[Measures, Measures]:
@@ -228,8 +259,3 @@ def _error_of_mean(sums: Sums, name: str) -> Tensor:
 def _like(inputs: Tensor, value: Tensor) -> Tensor:
     """(N,) to broadcast with (N, ...)."""
     return inputs.view(-1, *(1,) * (value.dim() - 1))
-
-
-def _like_groups(counts: Tensor, parts: Tensor) -> Tensor:
-    """(groups, N) to broadcast with (groups, N, ...)."""
-    return counts.view(*counts.shape, *(1,) * (parts.dim() - 2))

@@ -78,8 +78,7 @@ def _refuse_scripted(module: Any) -> None:
 def _raise(module: nn.Module) -> None:
     with _lock:
         count, kind = _raised.get(id(module), (0, type(module)))
-        if count == 0:
-            module.__class__ = _seen_training(kind)
+        module.__class__ = _seen_training(kind)
         _raised[id(module)] = count + 1, kind
 
 
