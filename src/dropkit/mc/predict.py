@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -14,6 +14,7 @@ from dropkit.mc import batches, ranks
 from dropkit.mc.batches import Adapt, Batch
 from dropkit.mc.coins import Coins, Masks, Rows
 from dropkit.mc.estimates import Classification, Estimator, Measures, Regression, entropy
+from dropkit.mc.outputs import check_rows, probabilities, tensor_of
 from dropkit.mc.passes import Passes, rows_of
 from dropkit.mc.plans import Plan
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
@@ -117,12 +118,12 @@ def predict(
     def estimator() -> Estimator:
         if task == "regression":
             return Regression(samples, balanced)
-        return Classification(samples, balanced, lambda one: _probabilities(one, outputs, class_dim))
+        return Classification(samples, balanced, lambda one: probabilities(one, outputs, class_dim))
 
     found: list[tuple[int, _Found]] = []
     notes: list[str] = []
     with modes.evaluating(model), torch.inference_mode(False), torch.no_grad(), uncompiled(), packed_order():
-        passes = Passes(model, output or _tensor_of, coins, replay, thin)
+        passes = Passes(model, output or tensor_of, coins, replay, thin)
         device = _device_of(model)
         with Progress(None if known is None else known * samples, progress) as bar:
             for place, (batch, ids) in enumerate(_numbered(batches.stream(inputs, batch_size, adapt), index)):
@@ -220,7 +221,7 @@ def _one_batch(
     active: Tensor | None = None
     waiting: list[Tensor] = []
     for sample, output in enumerate(passes.run(batch, rows, samples)):
-        _check_rows(output, batch.count)
+        check_rows(output, batch.count)
         waiting.append(output)
         look = until is not None and (sample + 1) % _LOOK == 0
         if not (look or sample + 1 == samples or len(waiting) * output.numel() >= _TOGETHER):
@@ -283,53 +284,9 @@ def _lengthened(kept: Tensor, samples: int) -> Tensor:
     return torch.cat([kept, missing])
 
 
-def _tensor_of(returned: Any) -> Tensor:
-    """The outputs, by the customs of most models."""
-    if isinstance(returned, Tensor):
-        return returned
-    if isinstance(getattr(returned, "logits", None), Tensor):
-        return returned.logits
-    if isinstance(returned, Mapping) and isinstance(cast("Any", returned).get("logits"), Tensor):
-        return cast("Any", returned)["logits"]
-    if isinstance(returned, (tuple, list)) and returned and isinstance(returned[0], Tensor):
-        return returned[0]
-    kind = type(cast("Any", returned)).__name__
-    raise TypeError(f"the model must return a tensor, logits, or a tuple that begins with one, got {kind}; see output=")
-
-
-def _probabilities(outputs: Tensor, form: str, class_dim: int) -> tuple[Tensor, Tensor]:
-    """(samples, N, ..., classes) in float32, and their entropies in nats.
-
-    Args:
-        outputs: (samples, N, ...), with the classes in dimension `class_dim` of each sample's.
-    """
-    if outputs.dim() == 2:
-        outputs = outputs.unsqueeze(2)
-    outputs = outputs.float().movedim(class_dim + (class_dim >= 0), -1)
-    if outputs.shape[-1] == 1:
-        # Of the second of two classes.
-        rest = 1 - outputs if form == "probabilities" else torch.zeros_like(outputs)
-        outputs = torch.cat([rest, outputs], -1)
-    if form == "probabilities":
-        return outputs, entropy(outputs)
-    if bool((outputs[0] >= 0).all()) and torch.allclose(outputs[0].sum(-1), outputs.new_ones(()), atol=1e-3):
-        raise ValueError(
-            'outputs must be "probabilities" where the model returns them, got "logits" and numbers that sum to 1'
-        )
-    logs = outputs.log_softmax(-1)
-    p = logs.exp()
-    # 0 log 0 is 0. This costs a third of what xlogy does.
-    return p, -torch.where(p > 0, p * logs, 0.0).sum(-1)
-
-
 def _device_of(model: nn.Module) -> torch.device:
     first = next((one for one in (*model.parameters(), *model.buffers())), None)
     return torch.device("cpu") if first is None else first.device
-
-
-def _check_rows(output: Tensor, count: int) -> None:
-    if output.dim() == 0 or len(output) != count:
-        raise ValueError(f"the model must return one row for each of {count} inputs, got shape {tuple(output.shape)}")
 
 
 def _check(argument: str, holds: bool, wanted: str, came: object) -> None:
