@@ -125,7 +125,7 @@ def command(
         inputs, truth = _given(data, labels, network, settings["task"])
         fitted = settings["task"] == "regression" and truth is not None and tau is None
         if fitted and isinstance(truth, Tensor):
-            _need("scipy.optimize", "to fit tau to the truth")
+            _need("scipy", "to fit tau to the truth")
         found = _predicted(network, inputs, truth, samples, settings)
     if isinstance(truth, _Pairs):
         truth = _checked(truth.joined(), settings["task"], "--data", len(found))
@@ -159,14 +159,14 @@ def _check(context: click.Context) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} means nothing with --task {given['task']}")
     if given["html"] is not None:
         _need("jinja2", "for --html")
-        _need("matplotlib.figure", "for --html")
+        _need("matplotlib", "for --html")
 
 
 def _need(package: str, why: str) -> None:
     try:
         import_module(package)
     except ImportError as error:
-        raise Failed(f'{package.partition(".")[0]} is needed {why}: pip install "dropkit[mc]"') from error
+        raise Failed(f'{package} is needed {why}: pip install "dropkit[mc]"') from error
 
 
 def _model(target: str, weights: str | None, trust: bool) -> nn.Module:
@@ -284,8 +284,9 @@ def _file(path: str, hint: str) -> Any:
     try:
         if path.endswith(_TORCH):
             return torch.load(path, weights_only=True, map_location="cpu")
-        found = import_module("numpy").load(path)
-        arrays = {"": found} if path.endswith(".npy") else {name: found[name] for name in found.files}
+        with Path(path).open("rb") as file:
+            found = import_module("numpy").load(file)
+            arrays = {"": found} if path.endswith(".npy") else {name: found[name] for name in found.files}
     except Exception as error:  # what lies in a file may fail in any way
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
         if "pickl" in why.lower():  # both torch and NumPy then say how to be less careful, which is no option here

@@ -98,7 +98,8 @@ def lines(found: Prediction, truth: Tensor | None) -> Iterator[dict[str, Any]]:
     for place in range(len(found)):
         record: dict[str, Any] = {"index": place, "samples": int(found.samples[place])}
         if isinstance(found, ClassPrediction):
-            record["label"] = _numbers(found.label[place])
+            # argmax gives a class even of numbers that are none.
+            record["label"] = _numbers(found.label[place]) if bool(found.mean[place].isfinite().all()) else None
         if truth is not None and len(truth) == len(found):
             record["truth"] = _numbers(truth[place])
         record |= {name: _numbers(getattr(found, name)[place]) for name in names}

@@ -33,7 +33,7 @@ def reliability(edges: Sequence[tuple[float, float]], heights: Sequence[float], 
     def draw(axes: Any) -> None:
         most = max(counts, default=0)
         for (low, high), height, count in zip(edges, heights, counts, strict=True):
-            if count and math.isfinite(height):
+            if count:
                 axes.bar(low, height, high - low, align="edge", color=_BAR, alpha=0.25 + 0.75 * (count / most) ** 0.5)
         axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=1)
         axes.set_xlim(0, 1)
@@ -94,5 +94,5 @@ def _svg(x_label: str, y_label: str, draw: Callable[[Any], None]) -> str:
         figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
     text = file.getvalue()
     # Several stand in one page, where each name may be borne once; nothing refers to those of groups.
-    text = re.sub(r'<g id="\w+">', "<g>", text[text.index("<svg") :])
+    text = re.sub(r'<g id="[\w.]+">', "<g>", text[text.index("<svg") :])
     return text.replace(_INK, "currentColor")
