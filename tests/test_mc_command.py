@@ -661,9 +661,12 @@ def test_a_prediction_that_is_no_number_is_not_compared(here):
         ("plain", [], "on the command line: dropkit audit"),
         ("Raises", [], "the model could not be run (it was given (12, 4)): KeyError: 'no such thing'"),
         ("Leaves", [], "the model could not be run (it was given (12, 4)): SystemExit: 0"),
-        ("net", ["--class-dim", "5"], "IndexError: Dimension out of range"),
-        ("net", ["--class-dim", "5"], "the dimension of classes is --class-dim"),
-        ("net", ["--outputs", "probabilities"], "--outputs must be logits, got sums of "),
+        ("net", ["--class-dim", "5"], "class_dim must be a dimension of the output after the first, of 2, got 5"),
+        (
+            "net",
+            ["--outputs", "probabilities"],
+            'outputs must be "logits" where they are no probabilities, got sums of ',
+        ),
         ("probabilities", [], 'outputs must be "probabilities" where the model returns them'),
     ],
 )

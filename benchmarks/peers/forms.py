@@ -101,7 +101,8 @@ PEERS: dict[str, Form] = {
     "torch-uncertainty, loop": partial(torch_uncertainty, False),
     "lightning-uq-box, loop": lightning_uq_box,
 }
-FORMS: dict[str, Form] = {**OURS, "naive loop": naive, **PEERS}
+NAIVE = "naive loop"
+FORMS: dict[str, Form] = {**OURS, NAIVE: naive, **PEERS}
 
 
 def entropy(p: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, redirect_stdout
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,15 +14,13 @@ import click
 import torch
 from click.core import ParameterSource
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from dropkit import random
+from dropkit.cli.given import TORCH, Pairs, checked, either, given, must_exist, need, read
 from dropkit.cli.options import wants_color
 from dropkit.cli.targets import Failed, called, load, users_own
-from dropkit.mc import ClassPrediction, NothingToSample, Prediction, batches, predict, summary
+from dropkit.mc import ClassPrediction, NothingToSample, Prediction, predict, summary
 
-_TORCH = (".pt", ".pth", ".ckpt")
-_FILES = (".npy", ".npz", *_TORCH)
 _CHOICES = {
     "--task": ("classification", "regression"),
     "--masks": ("input", "chunk", "shared"),
@@ -31,8 +28,6 @@ _CHOICES = {
     "--outputs": ("logits", "probabilities"),
     "--color": ("auto", "always", "never"),
 }
-# How far the sum of float16 probabilities of some thousand classes may be from 1.
-_SLACK = 1e-2
 
 
 def _choice(name: str, help: str | None = None, default: bool = True) -> Any:
@@ -122,13 +117,13 @@ def command(
     # What the user's code prints must not stand among the JSON.
     with redirect_stdout(sys.stderr) if jsonl == "-" else nullcontext():
         network = _model(model, weights, trust)
-        inputs, truth = _given(data, labels, network, settings["task"])
+        inputs, truth = given(data, labels, network, settings["task"])
         fitted = settings["task"] == "regression" and truth is not None and tau is None
         if fitted and isinstance(truth, Tensor):
-            _need("scipy", "to fit tau to the truth")
+            need("scipy", "to fit tau to the truth")
         found = _predicted(network, inputs, truth, samples, settings)
-    if isinstance(truth, _Pairs):
-        truth = _checked(truth.joined(), settings["task"], "--data", len(found))
+    if isinstance(truth, Pairs):
+        truth = checked(truth.joined(), settings["task"], "--data", len(found))
     truth = None if truth is None else _shaped(truth, found)
     if jsonl is not None:
         _write(jsonl, (json.dumps(line, allow_nan=False) + "\n" for line in summary.lines(found, truth)))
@@ -147,37 +142,30 @@ def command(
 
 def _check(context: click.Context) -> None:
     """What can be said before anything is imported or run."""
-    given = context.params
+    options = context.params
     for option in ("html", "jsonl"):
-        path = given[option]
+        path = options[option]
         if path not in (None, "-") and not Path(path).resolve().parent.is_dir():
             raise click.BadParameter(f"must lie in a folder that exists, got {path!r}", param_hint=f"--{option}")
-    if given["until"] is not None and given["plan"] == "balanced":
+    if options["until"] is not None and options["plan"] == "balanced":
         raise click.UsageError("--until needs --plan iid: balanced samples end together")
-    for name in ("tau",) if given["task"] == "classification" else ("outputs", "class_dim"):
+    for name in ("tau",) if options["task"] == "classification" else ("outputs", "class_dim"):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name.replace('_', '-')} means nothing with --task {given['task']}")
-    if given["html"] is not None:
-        _need("jinja2", "for --html")
-        _need("matplotlib", "for --html")
-
-
-def _need(package: str, why: str) -> None:
-    try:
-        import_module(package)
-    except ImportError as error:
-        raise Failed(f'{package} is needed {why}: pip install "dropkit[mc]"') from error
+            raise click.UsageError(f"--{name.replace('_', '-')} means nothing with --task {options['task']}")
+    if options["html"] is not None:
+        need("jinja2", "for --html")
+        need("matplotlib", "for --html")
 
 
 def _model(target: str, weights: str | None, trust: bool) -> nn.Module:
-    if not target.endswith(_TORCH) and ":" not in target:
-        raise click.UsageError(f"MODEL must be FILE.py:NAME, package.module:NAME or {_or(_TORCH)}, got {target!r}")
+    if not target.endswith(TORCH) and ":" not in target:
+        raise click.UsageError(f"MODEL must be FILE.py:NAME, package.module:NAME or {either(TORCH)}, got {target!r}")
     with users_own(target):
-        made = _checkpoint(target, trust) if target.endswith(_TORCH) else called(load(target, "MODEL"), target)
+        made = _checkpoint(target, trust) if target.endswith(TORCH) else called(load(target, "MODEL"), target)
     if not isinstance(made, nn.Module):
         raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(made).__name__}")
     if weights is not None:
-        state = _file(weights, "--weights")
+        state = read(weights, "--weights")
         if isinstance(state, Mapping) and "state_dict" in state:  # as Lightning writes it
             state = cast("Mapping[str, Any]", state)["state_dict"]
         try:
@@ -188,7 +176,7 @@ def _model(target: str, weights: str | None, trust: bool) -> nn.Module:
 
 
 def _checkpoint(path: str, trust: bool) -> Any:
-    _must_exist(path, "MODEL")
+    must_exist(path, "MODEL")
     if "" not in sys.path:
         sys.path.insert(0, "")  # where a module's class is looked for, as by a script that lies here
     try:
@@ -205,138 +193,8 @@ def _checkpoint(path: str, trust: bool) -> Any:
     return made
 
 
-class _Pairs:
-    """Takes the truth from the pairs that a loader yields, as they pass."""
-
-    def __init__(self) -> None:
-        self._truths: list[Tensor] = []
-
-    def __call__(self, batch: Any) -> Any:
-        if not isinstance(batch, (tuple, list)):
-            return batch
-        parts = cast("list[Any]", batch)
-        if len(parts) == 2 and isinstance(parts[1], Tensor):
-            self._truths.append(parts[1].cpu())
-        return parts[0]
-
-    def joined(self) -> Tensor | None:
-        try:
-            return torch.cat(self._truths) if self._truths else None
-        except RuntimeError as error:
-            raise Failed(f"--data must yield truths of one shape: {error}") from error
-
-
-def _given(target: str, labels: str | None, network: nn.Module, task: str) -> tuple[Any, Tensor | _Pairs | None]:
-    """The inputs, and the truth if it is known or may come with them."""
-    value = _value(target)
-    if _yields(value) and labels is None:
-        return value, _Pairs()
-    inputs, truth = _parted(value)
-    if labels is not None:
-        truth = _file(labels, "--labels")
-        if isinstance(truth, Mapping):
-            named = cast("Mapping[str, Any]", truth)
-            if "y" not in named:
-                raise click.BadParameter(f"must hold y, got {', '.join(named)}", param_hint="--labels")
-            truth = named["y"]
-    try:
-        inputs = _in_dtype(inputs, network)
-        # A loader may leave some of its inputs out.
-        count = None if _yields(inputs) else batches.count(inputs)
-    except TypeError as error:
-        raise click.BadParameter(str(error), param_hint="--data") from error
-    return inputs, _checked(truth, task, "--data" if labels is None else "--labels", count)
-
-
-def _parted(value: Any) -> tuple[Any, Any]:
-    """Inputs, and their truth if it is there."""
-    if isinstance(value, Mapping):
-        named = dict(cast("Mapping[str, Any]", value))
-        truth = named.pop("y", None)
-        return named["x"] if list(named) == ["x"] else named, truth
-    if isinstance(value, (tuple, list)) and len(cast("list[Any]", value)) == 2:
-        inputs, truth = cast("list[Any]", value)
-        return inputs, truth
-    return cast("Any", value), None
-
-
-def _yields(value: Any) -> bool:
-    return isinstance(value, (DataLoader, Iterator))
-
-
-def _value(target: str) -> Any:
-    if target.endswith(_FILES):
-        return _file(target, "--data")
-    if ":" not in target:
-        raise click.BadParameter(f"must be FILE.py:NAME or {_or(_FILES)}, got {target!r}", param_hint="--data")
-    with users_own(target):
-        made = load(target, "--data")
-        return made() if callable(made) else made
-
-
-def _file(path: str, hint: str) -> Any:
-    """What a file holds; of an .npz its arrays by name, or its only one."""
-    _must_exist(path, hint)
-    if not path.endswith(_FILES):
-        raise click.BadParameter(f"must be {_or(_FILES)}, got {path!r}", param_hint=hint)
-    if not path.endswith(_TORCH):
-        _need("numpy", f"to read {path}")
-    try:
-        if path.endswith(_TORCH):
-            return torch.load(path, weights_only=True, map_location="cpu")
-        with Path(path).open("rb") as file:
-            found = import_module("numpy").load(file)
-            arrays = {"": found} if path.endswith(".npy") else {name: found[name] for name in found.files}
-    except Exception as error:  # what lies in a file may fail in any way
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        if "pickl" in why.lower():  # both torch and NumPy then say how to be less careful, which is no option here
-            why = "it holds objects, or is damaged"
-        raise click.BadParameter(f"must hold numbers, got {path!r}: {why}", param_hint=hint) from error
-    return arrays.popitem()[1] if len(arrays) == 1 and "x" not in arrays else arrays
-
-
-def _must_exist(path: str, hint: str) -> None:
-    if not Path(path).is_file():
-        raise click.BadParameter(f"must name a file, got {path!r}", param_hint=hint)
-
-
-def _in_dtype(inputs: Any, network: nn.Module) -> Any:
-    """Arrays of NumPy as tensors, their floats in the model's dtype: float64 is NumPy's custom and nobody's choice."""
-    if isinstance(inputs, Mapping):
-        return {name: _in_dtype(one, network) for name, one in cast("Mapping[str, Any]", inputs).items()}
-    if isinstance(inputs, tuple):
-        return tuple(_in_dtype(one, network) for one in cast("tuple[Any, ...]", inputs))
-    if not hasattr(inputs, "__array_interface__"):
-        return inputs
-    # torch takes neither the byte order of another machine nor negative strides.
-    array = import_module("numpy").asarray(inputs)
-    tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-    dtype = next((one.dtype for one in network.parameters() if one.is_floating_point()), tensor.dtype)
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def _checked(value: Any, task: str, hint: str, count: int | None) -> Tensor | None:
-    """The truth as a tensor, as far as it can be judged before the prediction; `count` inputs, if that is known."""
-    if value is None:
-        return None
-    try:
-        truth = torch.as_tensor(value).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise click.BadParameter(f"the truth must be numbers: {error}", param_hint=hint) from error
-    wanted, holds = "finite numbers, got others", bool(truth.isfinite().all())
-    if task == "classification":
-        holds = not truth.is_floating_point() and not truth.is_complex()
-        wanted = f"classes as integers, got {truth.dtype}; values are for --task regression"
-    if holds:
-        holds = truth.dim() > 0 and count in (None, len(truth))
-        wanted = f"one for each of {count} inputs, got shape {tuple(truth.shape)}"
-    if not holds:
-        raise click.BadParameter(f"the truth must be {wanted}", param_hint=hint)
-    return truth.long() if task == "classification" else truth.double()
-
-
 def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
-    keep, pairs = settings["task"] == "regression", truth if isinstance(truth, _Pairs) else None
+    keep, pairs = settings["task"] == "regression", truth if isinstance(truth, Pairs) else None
     try:
         found = predict(network, inputs, samples, keep_samples=keep, adapt=pairs, **settings)
     except NothingToSample as error:
@@ -345,14 +203,8 @@ def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settin
         named = cast("Mapping[str, Any]", inputs) if isinstance(inputs, Mapping) else {"": inputs}
         parts = cast("tuple[Any, ...]", inputs) if isinstance(inputs, tuple) else named.values()
         shapes = ", ".join(str(tuple(one.shape)) for one in parts if isinstance(one, Tensor))
-        given = f" (it was given {shapes})" if shapes else ""
-        hint = "; the dimension of classes is --class-dim" if isinstance(error, IndexError) else ""
-        raise Failed(f"the model could not be run{given}: {type(error).__name__}: {error}{hint}") from error
-    if isinstance(found, ClassPrediction) and settings["outputs"] == "probabilities":
-        sums = found.mean.sum(-1)
-        if bool((found.mean < 0).any() | ((sums - 1).abs() > _SLACK).any()):
-            least, most = (float(one) for one in sums.aminmax())
-            raise Failed(f"--outputs must be logits, got sums of {least:.3g} to {most:.3g} for those of probabilities")
+        shown = f" (it was given {shapes})" if shapes else ""
+        raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {error}") from error
     return found
 
 
@@ -374,7 +226,3 @@ def _write(path: str, parts: Iterable[str]) -> None:
         raise  # a reader that has enough, such as head
     except OSError as error:
         raise Failed(f"{path} could not be written: {error.strerror}") from error
-
-
-def _or(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -25,6 +25,9 @@ _FEWEST_GROUPS = 10
 _GROUPS_AT_ONCE = 8
 
 Measures = dict[str, Tensor]
+# From the name of what is summed to its mean over the samples.
+Means = Callable[[str], Tensor]
+Measure = Callable[[Means], Measures]
 
 
 class Sums:
@@ -95,32 +98,34 @@ class Sums:
         """Samples of each input, (N,)."""
         return self.counts.sum(0)
 
-    def jackknife(self, measure: Callable[[Callable[[str], Tensor]], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """A measure of all samples, its standard error, and the measure without its bias of the first order.
+    def jackknife(self, measure: Measure) -> tuple[Measures, Measures, Measures]:
+        """Measures of all samples, their standard errors, and the measures without their bias of the first order.
 
         Args:
-            measure: from means by name, over the samples, to (..., N, ...).
+            measure: from means by name, over the samples, to measures by name, each (..., N, ...).
         """
         totals, count = {name: self.total(name) for name in (*self._sums, "square")}, self.count
         whole = measure(lambda name: totals[name] / _like(count, totals[name]))
-        first, second = torch.zeros_like(whole), torch.zeros_like(whole)
+        first = {name: torch.zeros_like(one) for name, one in whole.items()}
+        second = {name: torch.zeros_like(one) for name, one in whole.items()}
         for block in self._blocks():
-            # Off the whole, so that nothing is lost of what is small.
-            off = self._without(block, totals, count, measure) - whole
-            first, second = first + off.sum(0), second + off.square().sum(0)
-        groups = _like((self.counts > 0).sum(0).float(), whole)
-        error = ((groups - 1) / groups * (second - first.square() / groups).clamp(min=0)).sqrt()
-        unbiased = whole - (groups - 1) * first / groups
-        return whole, torch.where(groups > 1, error, torch.nan), torch.where(groups > 1, unbiased, torch.nan)
+            for name, left_out in self._without(block, totals, count, measure).items():
+                # Off the whole, so that nothing is lost of what is small.
+                off = left_out - whole[name]
+                first[name] += off.sum(0)
+                second[name] += off.square_().sum(0)
+        groups = (self.counts > 0).sum(0).float()
+        errors: Measures = {}
+        unbiased: Measures = {}
+        for name, one in whole.items():
+            number = _like(groups, one)
+            spread = (second[name] - first[name].square() / number).clamp(min=0)
+            errors[name] = torch.where(number > 1, ((number - 1) / number * spread).sqrt(), torch.nan)
+            unbiased[name] = torch.where(number > 1, one - (number - 1) * first[name] / number, torch.nan)
+        return whole, errors, unbiased
 
-    def _without(
-        self,
-        block: slice,
-        totals: Measures,
-        count: Tensor,
-        measure: Callable[[Callable[[str], Tensor]], Tensor],
-    ) -> Tensor:
-        """The measure with each of these groups left out, (groups, N, ...); of a group without samples, of all."""
+    def _without(self, block: slice, totals: Measures, count: Tensor, measure: Measure) -> Measures:
+        """Measures with each of these groups left out, (groups, N, ...); of a group without samples, of all."""
         left = count - self.counts[block]
 
         def mean(name: str) -> Tensor:
@@ -174,24 +179,14 @@ class Classification(Estimator):
         return p
 
     def measures(self) -> tuple[Measures, Measures]:
-        found: Measures = {}
-        errors: Measures = {}
-
-        def note(name: str, measure: Callable[[Callable[[str], Tensor]], Tensor]) -> Tensor:
-            found[name], errors[name], unbiased = self.sums.jackknife(measure)
-            return unbiased
-
-        note("mean", lambda mean: mean("p"))
-        note("variance", _variance)
-        note("entropy", lambda mean: entropy(mean("p")))
-        note("expected_entropy", lambda mean: mean("entropy"))
-        unbiased = note("mutual_information", lambda mean: entropy(mean("p")) - mean("entropy"))
+        found, errors, unbiased = self.sums.jackknife(_of_classes)
         found["mutual_information"] = found["mutual_information"].clamp(min=0)
-        found["mutual_information_jackknife"] = unbiased
+        found["mutual_information_jackknife"] = unbiased["mutual_information"]
         assert self._votes is not None
         count = _like(self.sums.count, self._votes[..., 0])
         ratio = 1 - self._votes.amax(-1) / count
-        found["variation_ratio"], errors["variation_ratio"] = ratio, (ratio * (1 - ratio) / count).sqrt()
+        error = torch.where(count > 1, (ratio * (1 - ratio) / count).sqrt(), torch.nan)
+        found["variation_ratio"], errors["variation_ratio"] = ratio, error
         return _unbiased(found, self.sums.count), _unbiased(errors, self.sums.count)
 
     def error_of_mean(self) -> Tensor:
@@ -215,11 +210,10 @@ class Regression(Estimator):
         return y
 
     def measures(self) -> tuple[Measures, Measures]:
-        mean, mean_error, _ = self.sums.jackknife(lambda mean: mean("p"))
-        variance, variance_error, _ = self.sums.jackknife(_variance)
+        found, errors, _ = self.sums.jackknife(_of_values)
         assert self._first is not None
-        found = _unbiased({"mean": mean + self._first, "variance": variance}, self.sums.count)
-        return found, _unbiased({"mean": mean_error, "variance": variance_error}, self.sums.count)
+        found["mean"] += self._first
+        return _unbiased(found, self.sums.count), _unbiased(errors, self.sums.count)
 
     def error_of_mean(self) -> Tensor:
         return _error_of_mean(self.sums, "p")
@@ -236,9 +230,26 @@ def entropy(p: Tensor) -> Tensor:
     return -torch.special.xlogy(p, p).sum(-1)  # pyright: ignore[reportUnknownVariableType]
 
 
-def _variance(mean: Callable[[str], Tensor]) -> Tensor:
+def _of_classes(mean: Means) -> Measures:
+    p, expected = mean("p"), mean("entropy")
+    # A difference of sums may be a little below 0.
+    total = entropy(p.clamp(min=0))
+    return {
+        "mean": p,
+        "variance": _variance(p, mean("square")),
+        "entropy": total,
+        "expected_entropy": expected,
+        "mutual_information": total - expected,
+    }
+
+
+def _of_values(mean: Means) -> Measures:
+    return {"mean": mean("p"), "variance": _variance(mean("p"), mean("square"))}
+
+
+def _variance(mean: Tensor, square: Tensor) -> Tensor:
     """Divided by the number of samples; `_unbiased` divides by one less."""
-    return (mean("square") - mean("p").square()).clamp(min=0)
+    return (square - mean.square()).clamp(min=0)
 
 
 def _unbiased(measures: Measures, count: Tensor) -> Measures:
@@ -251,7 +262,7 @@ def _unbiased(measures: Measures, count: Tensor) -> Measures:
 
 def _error_of_mean(sums: Sums, name: str) -> Tensor:
     count = _like(sums.count, sums.total(name))
-    variance = _variance(lambda one: sums.total(name if one == "p" else one) / count)
+    variance = _variance(sums.total(name) / count, sums.total("square") / count)
     error = (variance / (count - 1)).sqrt()
     return error.flatten(1).amax(1)
 

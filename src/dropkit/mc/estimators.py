@@ -32,7 +32,7 @@ try:
         validate_data,  # pyright: ignore[reportUnknownVariableType] (untyped)
     )
 except ImportError as error:
-    raise ImportError("dropkit.mc.estimators needs scikit-learn 1.6: pip install 'dropkit[mc]'") from error
+    raise ImportError('dropkit.mc.estimators needs scikit-learn 1.6: pip install "dropkit[mc]"') from error
 
 Array = NDArray[Any]
 Make = Callable[[int, int], nn.Module]

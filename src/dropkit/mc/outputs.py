@@ -10,6 +10,9 @@ from torch import Tensor
 
 from dropkit.mc.estimates import entropy
 
+# How far the sum of float16 probabilities of some thousand classes may be from 1.
+_SLACK = 1e-2
+
 
 def tensor_of(returned: Any) -> Tensor:
     """The outputs, by the customs of most models."""
@@ -33,12 +36,16 @@ def probabilities(outputs: Tensor, form: str, class_dim: int) -> tuple[Tensor, T
     """
     if outputs.dim() == 2:
         outputs = outputs.unsqueeze(2)
+    dims = outputs.dim() - 1
+    if not (-dims < class_dim < dims and class_dim != 0):
+        raise ValueError(f"class_dim must be a dimension of the output after the first, of {dims}, got {class_dim}")
     outputs = outputs.float().movedim(class_dim + (class_dim >= 0), -1)
     if outputs.shape[-1] == 1:
         # Of the second of two classes.
         rest = 1 - outputs if form == "probabilities" else torch.zeros_like(outputs)
         outputs = torch.cat([rest, outputs], -1)
     if form == "probabilities":
+        _check_probabilities(outputs[0])
         return outputs, entropy(outputs)
     if bool((outputs[0] >= 0).all()) and torch.allclose(outputs[0].sum(-1), outputs.new_ones(()), atol=1e-3):
         raise ValueError(
@@ -53,3 +60,13 @@ def probabilities(outputs: Tensor, form: str, class_dim: int) -> tuple[Tensor, T
 def check_rows(output: Tensor, count: int) -> None:
     if output.dim() == 0 or len(output) != count:
         raise ValueError(f"the model must return one row for each of {count} inputs, got shape {tuple(output.shape)}")
+
+
+def _check_probabilities(p: Tensor) -> None:
+    """Of the first sample, which tells."""
+    sums = p.sum(-1)
+    if bool((p < 0).any() | ((sums - 1).abs() > _SLACK).any()):
+        least, most = (float(one) for one in sums.aminmax())
+        raise ValueError(
+            f'outputs must be "logits" where they are no probabilities, got sums of {least:.3g} to {most:.3g}'
+        )

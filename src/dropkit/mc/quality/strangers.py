@@ -46,7 +46,7 @@ def ood(inside: ClassPrediction, outside: ClassPrediction, by: Measure = "mutual
     try:
         from torchmetrics.functional import classification as metrics
     except ImportError as error:
-        raise ImportError("ood needs torchmetrics: pip install 'dropkit[mc]'") from error
+        raise ImportError('ood needs torchmetrics: pip install "dropkit[mc]"') from error
     measures = uncertainty(inside, by), uncertainty(outside, by)
     # Ranks, since torchmetrics takes numbers outside of [0, 1] for logits, and large logits are all 1 in float32.
     rank = groups(torch.cat(measures))[0].double()

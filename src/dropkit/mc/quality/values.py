@@ -127,7 +127,7 @@ def fit_tau(prediction: ValuePrediction, y: Tensor) -> float:
     try:
         from scipy.optimize import minimize_scalar  # pyright: ignore[reportUnknownVariableType] (untyped)
     except ImportError as error:
-        raise ImportError("fit_tau needs scipy: pip install 'dropkit[mc]'") from error
+        raise ImportError('fit_tau needs scipy: pip install "dropkit[mc]"') from error
     distances, y = _distances(prediction, y), _values(prediction, y)
     size = y[0].numel()
 
