@@ -208,7 +208,9 @@ def _elementwise(zero_stays: bool, homogeneous: bool = False) -> Callable[..., A
         in_place = getattr(func, "__name__", "").endswith("_") or bool(kwargs.get("inplace"))
         if isinstance(part, Lazy):
             follower = part if in_place else _copy(part)
-            follower.then = (*part.then, lambda values: func(values, *rest, **kwargs))
+            # What a layer has just computed is nobody else's.
+            relu = func in _RELU
+            follower.then = (*part.then, torch.relu_ if relu else lambda values: func(values, *rest, **kwargs))
             return follower
         if not isinstance(part, Thin) or not zero_stays:
             return NotImplemented
@@ -290,6 +292,7 @@ _KEEP_ZERO = (
     F.gelu, F.silu, F.elu, F.elu_, F.selu, F.selu_, F.celu, F.celu_, F.mish, F.relu6, F.hardswish, F.softsign,
     F.tanhshrink, F.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, torch.selu, torch.celu,
 )  # fmt: skip
+_RELU = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
 _HOMOGENEOUS = (
     F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.leaky_relu, F.leaky_relu_, torch.abs,
     Tensor.abs,
