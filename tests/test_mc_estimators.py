@@ -406,5 +406,5 @@ def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "dropkit.mc.estimators")
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
 
-    with pytest.raises(ImportError, match=r"pip install 'dropkit\[mc\]'"):
+    with pytest.raises(ImportError, match=r'pip install "dropkit\[mc\]"'):
         import_module("dropkit.mc.estimators")

@@ -559,7 +559,7 @@ def test_what_is_missing_says_what_to_install(library, call, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setitem(sys.modules, f"{library}.functional", None)
 
-    with pytest.raises(ImportError, match=r"pip install 'dropkit\[mc\]'"):
+    with pytest.raises(ImportError, match=r'pip install "dropkit\[mc\]"'):
         call()
 
 

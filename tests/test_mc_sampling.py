@@ -10,6 +10,7 @@ import pytest
 import torch
 from sampled import KINDS, Attention, DropPath, flags, inputs, made
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.overrides import TorchFunctionMode
 
 from dropkit import mc
@@ -207,6 +208,30 @@ def test_a_compiled_model_runs_uncompiled() -> None:
         assert spread(compiled) > 0
 
     assert torch.equal(compiled(X), expected)
+
+
+def test_blocks_that_overlap_in_threads_leave_the_compiler_as_it_was() -> None:
+    """Whichever of two blocks ends first: what is compiled afterwards is compiled."""
+    model = made("Dropout")
+    inside, go_on = threading.Event(), threading.Event()
+
+    def longer() -> None:
+        with mc.sampling():
+            model(X)
+            inside.set()
+            assert go_on.wait(30)
+
+    thread = threading.Thread(target=longer)
+    with mc.sampling():
+        thread.start()
+        assert inside.wait(30)
+        model(X)
+    go_on.set()
+    thread.join()
+    graphs = CompileCounter()
+    torch.compile(lambda x: x + 1, backend=graphs)(X)
+
+    assert graphs.frame_count == 1
 
 
 def test_an_exported_model_draws() -> None:

@@ -6,9 +6,10 @@ Source: Gal, Ghahramani, "Dropout as a Bayesian Approximation: Representing Mode
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -64,8 +65,31 @@ def uncompiled() -> Generator[None]:
     """Run as Python, which a mode can see, and with the flags up that need to be."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
-        with raised(), torch.compiler.set_stance("force_eager"):
+        with raised(), _eager():
             yield
+
+
+_lock = threading.Lock()
+# The blocks that are open in all threads, and what ends torch's stance: it is one for the process, so that blocks that
+# overlap must not each put back what they found.
+_open, _stance = 0, ExitStack()
+
+
+@contextmanager
+def _eager() -> Generator[None]:
+    """Compiled code runs uncompiled until the last block of any thread has ended."""
+    global _open
+    with _lock:
+        if _open == 0:
+            _stance.enter_context(torch.compiler.set_stance("force_eager"))
+        _open += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _open -= 1
+            if _open == 0:
+                _stance.close()
 
 
 class Drawing(Mode):
