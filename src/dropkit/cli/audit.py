@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkit.auditor import Auditor, Report
-from dropkit.cli.options import split, wants_color
+from dropkit.cli.options import must_lie_in_a_folder, split, wants_color
 from dropkit.cli.targets import FAILED, Failed, called, load, users_own
 from dropkit.facts.finding import Severity
 
@@ -71,8 +71,8 @@ def command(
     """
     auditor = _auditor(ignore or ())
     _check(shapes, inputs)
-    if html is not None and not Path(html).resolve().parent.is_dir():
-        raise click.BadParameter(f"must lie in a folder that exists, got {html!r}", param_hint="--html")
+    if html is not None:
+        must_lie_in_a_folder(html, "--html")
     with users_own(model):
         network = called(load(model, "MODEL"), model)
     with users_own(inputs or ""):

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, redirect_stdout
-from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from dropkit import random
 from dropkit.cli.given import TORCH, Pairs, checked, either, given, must_exist, need, read
-from dropkit.cli.options import wants_color
+from dropkit.cli.options import must_lie_in_a_folder, wants_color
 from dropkit.cli.targets import Failed, called, load, users_own
 from dropkit.mc import ClassPrediction, NothingToSample, Prediction, predict, summary
 
@@ -145,8 +144,8 @@ def _check(context: click.Context) -> None:
     options = context.params
     for option in ("html", "jsonl"):
         path = options[option]
-        if path not in (None, "-") and not Path(path).resolve().parent.is_dir():
-            raise click.BadParameter(f"must lie in a folder that exists, got {path!r}", param_hint=f"--{option}")
+        if path not in (None, "-"):
+            must_lie_in_a_folder(path, f"--{option}")
     if options["until"] is not None and options["plan"] == "balanced":
         raise click.UsageError("--until needs --plan iid: balanced samples end together")
     for name in ("tau",) if options["task"] == "classification" else ("outputs", "class_dim"):
@@ -196,7 +195,7 @@ def _checkpoint(path: str, trust: bool) -> Any:
 def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
     keep, pairs = settings["task"] == "regression", truth if isinstance(truth, Pairs) else None
     try:
-        found = predict(network, inputs, samples, keep_samples=keep, adapt=pairs, **settings)
+        return predict(network, inputs, samples, keep_samples=keep, adapt=pairs, **settings)
     except NothingToSample as error:
         raise Failed(f"{error}; on the command line: dropkit audit") from error
     except (Exception, SystemExit) as error:
@@ -205,7 +204,6 @@ def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settin
         shapes = ", ".join(str(tuple(one.shape)) for one in parts if isinstance(one, Tensor))
         shown = f" (it was given {shapes})" if shapes else ""
         raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {error}") from error
-    return found
 
 
 def _shaped(truth: Tensor, found: Prediction) -> Tensor:

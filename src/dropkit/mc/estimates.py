@@ -36,17 +36,18 @@ class Sums:
     Args:
         samples: how many there will be at most.
         plan: its blocks are the groups; None for independent samples.
-        squared: the value whose squares are summed as well, as "square".
     """
 
-    def __init__(self, samples: int, plan: Plan | None, squared: str = "p") -> None:
-        self._samples, self._plan, self._squared = samples, plan, squared
+    def __init__(self, samples: int, plan: Plan | None) -> None:
+        self._samples, self._plan = samples, plan
         self._groups = 0
         self._sums: Measures = {}
         self.counts: Tensor
 
     def add(self, first: int, active: Tensor | None, **values: Tensor) -> None:
         """Add what some samples gave, each (samples, N, ...), the first of them being sample `first`.
+
+        Of what is named "value" the squares are summed as well, as "square".
 
         Args:
             active: (N,), bool; inputs that are finished already take no more. All if None.
@@ -57,7 +58,7 @@ class Sums:
         places = torch.arange(first, first + count)
         group = (places % self._groups if self._plan is None else self._plan.blocks[places]).to(self.counts.device)
         if not self._single:
-            values["square"] = values[self._squared].square()
+            values["square"] = values["value"].square()
         for name, value in values.items():
             self._sums[name].index_add_(0, group, value if active is None else value * _like(active, value[0]))
         taken = torch.ones_like(self.counts[:1]) if active is None else active.float().unsqueeze(0)
@@ -68,7 +69,7 @@ class Sums:
         fitting = max(_FEWEST_GROUPS, _MEMORY // max(each, 1))
         self._groups = min(self._samples, fitting) if self._plan is None else int(self._plan.blocks[-1]) + 1
         names = [*values] if self._single else [*values, "square"]
-        shapes = {name: values.get(name, values[self._squared]).shape[1:] for name in names}
+        shapes = {name: values.get(name, values["value"]).shape[1:] for name in names}
         first = next(iter(values.values()))
         self._sums = {
             name: torch.zeros((self._groups, *shape), dtype=torch.float32, device=first.device)
@@ -83,7 +84,7 @@ class Sums:
 
     def _of_groups(self, name: str, groups: slice) -> Tensor:
         if name == "square" and self._single:
-            return self._sums[self._squared][groups].square()
+            return self._sums["value"][groups].square()
         return self._sums[name][groups]
 
     def _blocks(self) -> Iterator[slice]:
@@ -97,6 +98,13 @@ class Sums:
     def count(self) -> Tensor:
         """Samples of each input, (N,)."""
         return self.counts.sum(0)
+
+    def error_of_mean(self) -> Tensor:
+        """The largest standard error of each input's mean so far, (N,)."""
+        value, square = self.total("value"), self.total("square")
+        count = _like(self.count, value)
+        error = (_variance(value / count, square / count) / (count - 1)).sqrt()
+        return error.flatten(1).amax(1)
 
     def jackknife(self, measure: Measure) -> tuple[Measures, Measures, Measures]:
         """Measures of all samples, their standard errors, and the measures without their bias of the first order.
@@ -149,10 +157,6 @@ class Estimator:
     def measures(self) -> tuple[Measures, Measures]:
         """The measures of uncertainty of each input, and the standard error of each."""
 
-    @abstractmethod
-    def error_of_mean(self) -> Tensor:
-        """The largest standard error of each input's mean so far, (N,)."""
-
 
 class Classification(Estimator):
     """Class probabilities.
@@ -170,7 +174,7 @@ class Classification(Estimator):
 
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
         p, each = self._probabilities(outputs)
-        self.sums.add(first, active, p=p, entropy=each)
+        self.sums.add(first, active, value=p, entropy=each)
         if self._votes is None:
             self._votes = torch.zeros_like(p[0])
         votes = p.argmax(-1).movedim(0, -1)
@@ -189,9 +193,6 @@ class Classification(Estimator):
         found["variation_ratio"], errors["variation_ratio"] = ratio, error
         return _unbiased(found, self.sums.count), _unbiased(errors, self.sums.count)
 
-    def error_of_mean(self) -> Tensor:
-        return _error_of_mean(self.sums, "p")
-
 
 class Regression(Estimator):
     """Values, (N, ...)."""
@@ -206,7 +207,7 @@ class Regression(Estimator):
         if self._first is None:
             self._first = y[0].clone()
         off = y - self._first
-        self.sums.add(first, active, p=off)
+        self.sums.add(first, active, value=off)
         return y
 
     def measures(self) -> tuple[Measures, Measures]:
@@ -214,9 +215,6 @@ class Regression(Estimator):
         assert self._first is not None
         found["mean"] += self._first
         return _unbiased(found, self.sums.count), _unbiased(errors, self.sums.count)
-
-    def error_of_mean(self) -> Tensor:
-        return _error_of_mean(self.sums, "p")
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -231,7 +229,7 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def _of_classes(mean: Means) -> Measures:
-    p, expected = mean("p"), mean("entropy")
+    p, expected = mean("value"), mean("entropy")
     # A difference of sums may be a little below 0.
     total = entropy(p.clamp(min=0))
     return {
@@ -244,7 +242,7 @@ def _of_classes(mean: Means) -> Measures:
 
 
 def _of_values(mean: Means) -> Measures:
-    return {"mean": mean("p"), "variance": _variance(mean("p"), mean("square"))}
+    return {"mean": mean("value"), "variance": _variance(mean("value"), mean("square"))}
 
 
 def _variance(mean: Tensor, square: Tensor) -> Tensor:
@@ -258,13 +256,6 @@ def _unbiased(measures: Measures, count: Tensor) -> Measures:
     samples = _like(count, variance)
     factor = torch.where(samples > 1, samples / (samples - 1), torch.nan)
     return {**measures, "variance": variance * factor}
-
-
-def _error_of_mean(sums: Sums, name: str) -> Tensor:
-    count = _like(sums.count, sums.total(name))
-    variance = _variance(sums.total(name) / count, sums.total("square") / count)
-    error = (variance / (count - 1)).sqrt()
-    return error.flatten(1).amax(1)
 
 
 def _like(inputs: Tensor, value: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dropkit.arguments import check
 from dropkit.mc.predict import predict
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.nn import Dropout
@@ -78,7 +79,7 @@ class _Network(BaseEstimator):
         """Check the parameters, draw the seed, and standardise the inputs of the training."""
         for name in ("epochs", "batch_size", "samples"):
             value: Any = getattr(self, name)
-            _check(name, isinstance(value, Integral) and int(value) >= 1, "an integer of at least 1", value)
+            check(name, isinstance(value, Integral) and int(value) >= 1, "an integer of at least 1", value)
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.input_scaler_: Any = StandardScaler().fit(X)
         return self._inputs(X)
@@ -176,7 +177,7 @@ class MCClassifier(ClassifierMixin, _Network):
         check_classification_targets(labels)
         self.classes_: Array
         self.classes_, places = np.unique(labels, return_inverse=True)
-        _check("y", len(self.classes_) >= 2, "of two classes at least", f"{len(self.classes_)} class")
+        check("y", len(self.classes_) >= 2, "of two classes at least", f"{len(self.classes_)} class")
         inputs, targets = self._begin(rows), torch.from_numpy(places.astype(np.int64))
         self.network_ = self._trained(inputs, targets, len(self.classes_), nn.functional.cross_entropy)
         return self
@@ -262,8 +263,8 @@ class MCRegressor(RegressorMixin, _Network):
         rows, values = cast("tuple[Array, Array]", validate_data(self, X, y, y_numeric=True))
         tau: Any = self.tau
         given = isinstance(tau, Real) and 0 < float(tau) < math.inf
-        _check("tau", given or tau == "fit", 'larger than 0 and finite, or "fit"', tau)
-        _check("samples", self.samples != 1, "at least 2, to have a variance", self.samples)
+        check("tau", given or tau == "fit", 'larger than 0 and finite, or "fit"', tau)
+        check("samples", self.samples != 1, "at least 2, to have a variance", self.samples)
         inputs, column = self._begin(rows), values.astype(np.float64)[:, None]
         self.target_scaler_: Any = StandardScaler().fit(column)
         targets = torch.from_numpy(self.target_scaler_.transform(column)[:, 0].astype(np.float32))
@@ -321,10 +322,5 @@ def _column(outputs: Tensor) -> Tensor:
     """(N,) of (N, 1) or (N,)."""
     if outputs.dim() == 2 and outputs.shape[1] == 1:
         return outputs.squeeze(1)
-    _check("the output of the module", outputs.dim() == 1, "of shape (N, 1)", tuple(outputs.shape))
+    check("the output of the module", outputs.dim() == 1, "of shape (N, 1)", tuple(outputs.shape))
     return outputs
-
-
-def _check(argument: str, holds: bool, wanted: str, came: object) -> None:
-    if not holds:
-        raise ValueError(f"{argument} must be {wanted}, got {came}")

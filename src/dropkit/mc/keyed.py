@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels import FLOATS
-from dropkit.kernels.values import Rule, inverted
+from dropkit.kernels.values import inverted
 from dropkit.mc import thin
 from dropkit.mc.coins import Coins, Mask, Rows, mask
 from dropkit.mc.layout import Layout
 from dropkit.mc.mode import Args, Kwargs
-from dropkit.mc.sited import Sited
+from dropkit.mc.sited import Draw, Sited
 from dropkit.mc.tape import Tape
-from dropkit.nn.layer import Unit
 
 
 class Keyed(Sited):
@@ -52,7 +51,7 @@ class Keyed(Sited):
         self._eager.add(layer)
 
     def dense(self, output: Tensor) -> Tensor:
-        """What a pass returned, as an ordinary tensor."""
+        """A tensor of a pass, as an ordinary one."""
         return output.whole() if isinstance(output, thin.Part) else output
 
     def end(self) -> None:
@@ -75,32 +74,28 @@ class Keyed(Sited):
                 return thin.call(func, args, kwargs)
         return func(*args, **kwargs)
 
-    def site(
-        self,
-        input: Tensor,
-        p: float,
-        rule: Rule = inverted,
-        unit: Callable[[Tensor], Unit] | None = None,
-        inplace: bool = False,
-        layout: Layout | None = None,
-    ) -> Tensor:
+    def site(self, input: Tensor, draw: Draw) -> Tensor:
         site = self._next()
         with torch._C.DisableTorchFunction():
-            coins = mask(input.shape, None if unit is None else unit(input), layout or self._layout(site), self._rows)
-            dim = coins.only if self._thin and rule is inverted and not inplace and site not in self._dense else None
+            coins = mask(input.shape, draw.unit and draw.unit(input), draw.layout or self._layout(site), self._rows)
+            dim = (
+                coins.only
+                if self._thin and draw.rule is inverted and not draw.inplace and site not in self._dense
+                else None
+            )
             if dim is not None and input.shape.numel() >= thin.WORTH * input.shape[dim]:
-                kept = self._coins.kept(coins, p, site, self._sample, input.device)
-                part = thin.thinned(input, kept, dim, rule(p).scale)
+                kept = self._coins.kept(coins, draw.p, site, self._sample, input.device)
+                part = thin.thinned(input, kept, dim, inverted(draw.p).scale)
                 self._thinned.append((site, part))
                 return part
-            return self._drop(input.whole() if isinstance(input, thin.Part) else input, p, rule, coins, site, inplace)
+            return self._drop(self.dense(input), draw, coins, site)
 
-    def _drop(self, input: Tensor, p: float, rule: Rule, coins: Mask, site: int, inplace: bool) -> Tensor:
+    def _drop(self, input: Tensor, draw: Draw, coins: Mask, site: int) -> Tensor:
         if input.dtype not in FLOATS:
             raise TypeError(f"a dropout must be given float16, bfloat16, float32 or float64, got {input.dtype}")
-        output = input if inplace else torch.empty_like(input)
-        self._coins.drop(output, input, coins, rule, p, site, self._sample)
-        if inplace and not input.is_inference():
+        output = input if draw.inplace else torch.empty_like(input)
+        self._coins.drop(output, input, coins, draw.rule, draw.p, site, self._sample)
+        if draw.inplace and not input.is_inference():
             torch.autograd.graph.increment_version(input)
         return output
 

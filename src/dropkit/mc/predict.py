@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkit import modes, random
+from dropkit.arguments import check
 from dropkit.mc import batches, ranks
 from dropkit.mc.batches import Adapt, Batch
 from dropkit.mc.coins import Coins, Masks, Rows
@@ -155,7 +156,7 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
         >>> from_samples(members).mean
         tensor([[0.7000, 0.3000]])
     """
-    _check("probabilities", probabilities.dim() >= 3, "(T, N, ..., classes)", tuple(probabilities.shape))
+    check("probabilities", probabilities.dim() >= 3, "(T, N, ..., classes)", tuple(probabilities.shape))
     estimator = Classification(len(probabilities), None, lambda p: (p, entropy(p)))
     kept = estimator.add(0, probabilities.float(), None)
     found = _found(estimator, [kept])
@@ -178,17 +179,17 @@ class _Settings:
     chunk: int
 
     def __post_init__(self) -> None:
-        _check("task", self.task in ("classification", "regression"), '"classification" or "regression"', self.task)
-        _check("plan", self.plan in ("iid", "balanced"), '"iid" or "balanced"', self.plan)
+        check("task", self.task in ("classification", "regression"), '"classification" or "regression"', self.task)
+        check("plan", self.plan in ("iid", "balanced"), '"iid" or "balanced"', self.plan)
         kinds = [one.value for one in Masks]
-        _check("masks", self.masks is None or self.masks in kinds, '"input", "chunk" or "shared"', self.masks)
-        _check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
+        check("masks", self.masks is None or self.masks in kinds, '"input", "chunk" or "shared"', self.masks)
+        check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
         for name in ("samples", "batch_size", "chunk"):
             value: Any = getattr(self, name)
-            _check(name, isinstance(value, int) and value >= 1, "an integer of at least 1", value)
-        _check("until", self.until is None or self.until > 0, "larger than 0", self.until)
+            check(name, isinstance(value, int) and value >= 1, "an integer of at least 1", value)
+        check("until", self.until is None or self.until > 0, "larger than 0", self.until)
         if self.until is not None:
-            _check("plan", self.plan == "iid", '"iid" where until is given: balanced samples end together', self.plan)
+            check("plan", self.plan == "iid", '"iid" where until is given: balanced samples end together', self.plan)
 
     def group(self, count: int | None) -> int | None:
         """Inputs that share masks: None for none, 0 for all."""
@@ -232,7 +233,7 @@ def _one_batch(
         if keep:
             kept.append(value.cpu())
         if until is not None and look:
-            going = estimator.error_of_mean() > until
+            going = estimator.sums.error_of_mean() > until
             active = going if active is None else active & going
             if not active.any():
                 break
@@ -257,11 +258,11 @@ def _numbered(stream: Iterator[Batch], index: Tensor | None) -> Iterator[tuple[B
         if index is None:
             yield batch, torch.arange(first, last)
         else:
-            _check("index", last <= len(index), "as long as the inputs", f"{len(index)} numbers")
+            check("index", last <= len(index), "as long as the inputs", f"{len(index)} numbers")
             yield batch, index[first:last].long().cpu()
         first = last
-    _check("inputs", first > 0, "at least one", "none")
-    _check("index", index is None or first == len(index), "as long as the inputs", index is not None and len(index))
+    check("inputs", first > 0, "at least one", "none")
+    check("index", index is None or first == len(index), "as long as the inputs", index is not None and len(index))
 
 
 def _joined(parts: list[_Found], task: str, notes: list[str]) -> Prediction:
@@ -287,8 +288,3 @@ def _lengthened(kept: Tensor, samples: int) -> Tensor:
 def _device_of(model: nn.Module) -> torch.device:
     first = next((one for one in (*model.parameters(), *model.buffers())), None)
     return torch.device("cpu") if first is None else first.device
-
-
-def _check(argument: str, holds: bool, wanted: str, came: object) -> None:
-    if not holds:
-        raise ValueError(f"{argument} must be {wanted}, got {came}")

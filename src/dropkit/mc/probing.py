@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.kernels.values import Rule, inverted
 from dropkit.mc.layout import Layout, by_shape, find
-from dropkit.mc.sited import Sited
-from dropkit.nn.layer import Unit
+from dropkit.mc.sited import Draw, Sited
 
 # What stood at a site: a tensor, the shape of a mask made by hand, a layout that is known, or nothing that can be told.
 _Seen = Tensor | torch.Size | Layout | None
@@ -24,16 +22,8 @@ class _Probe(Sited):
         super().__init__()
         self.sites: list[_Seen] = []
 
-    def site(
-        self,
-        input: Tensor,
-        p: float,
-        rule: Rule = inverted,
-        unit: Callable[[Tensor], Unit] | None = None,
-        inplace: bool = False,
-        layout: Layout | None = None,
-    ) -> Tensor:
-        self.sites.append(layout or input.clone())
+    def site(self, input: Tensor, draw: Draw) -> Tensor:
+        self.sites.append(draw.layout or input.clone())
         return input
 
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:

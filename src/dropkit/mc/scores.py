@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dropkit import random
+from dropkit.arguments import check
 from dropkit.mc.estimates import entropy as entropy_of
 from dropkit.mc.prediction import ClassPrediction
 
@@ -90,9 +91,9 @@ def batch_bald(
     """
     draws = _draws(r)
     inputs = _inputs(candidates, len(r))
-    _check("count", 1 <= count <= len(inputs), f"in [1, {len(inputs)}], the number of candidates", count)
+    check("count", 1 <= count <= len(inputs), f"in [1, {len(inputs)}], the number of candidates", count)
     for name, value in (("exact", exact), ("configurations", configurations)):
-        _check(name, value >= 1, "at least 1", value)
+        check(name, value >= 1, "at least 1", value)
     draws = draws[:, inputs].double()
     known = entropy_of(draws).mean(0)
     joint, chosen = _Joint(draws), list[int]()
@@ -184,9 +185,9 @@ def _draws(r: ClassPrediction) -> Tensor:
     draws = _classes(r).draws
     if draws is None:
         raise ValueError('r must hold its draws, got None: pass masks="shared" and keep_samples=True to predict')
-    _check("draws", draws.dim() == 3, "of shape (T, N, classes)", tuple(draws.shape))
+    check("draws", draws.dim() == 3, "of shape (T, N, classes)", tuple(draws.shape))
     least = int(r.samples.min())
-    _check("samples", least == len(draws), f"{len(draws)} of every input, so predict without until", least)
+    check("samples", least == len(draws), f"{len(draws)} of every input, so predict without until", least)
     return draws
 
 
@@ -196,14 +197,9 @@ def _inputs(candidates: Tensor | Sequence[int] | None, count: int) -> Tensor:
     inputs = torch.as_tensor(candidates).cpu()
     if inputs.is_floating_point() or inputs.dtype == torch.bool:
         raise TypeError(f"candidates must hold numbers of inputs as integers, got {inputs.dtype}")
-    _check("candidates", inputs.dim() == 1, "of one dimension", tuple(inputs.shape))
+    check("candidates", inputs.dim() == 1, "of one dimension", tuple(inputs.shape))
     numbers = cast("list[int]", inputs.tolist())
     wrong = [one for one in numbers if not 0 <= one < count]
-    _check("candidates", not wrong, f"in [0, {count})", wrong)
-    _check("candidates", len(set(numbers)) == len(numbers), "different from one another", numbers)
+    check("candidates", not wrong, f"in [0, {count})", wrong)
+    check("candidates", len(set(numbers)) == len(numbers), "different from one another", numbers)
     return inputs.long()
-
-
-def _check(argument: str, holds: bool, wanted: str, came: object) -> None:
-    if not holds:
-        raise ValueError(f"{argument} must be {wanted}, got {came}")

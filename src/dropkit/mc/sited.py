@@ -10,6 +10,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,18 +54,29 @@ def packed_order() -> Generator[None]:
         hook.remove()
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How a site drops.
+
+    Attributes:
+        p: expected fraction dropped, in (0, 1).
+        rule: from `p` to what kept and dropped elements become.
+        unit: from an input to the shape of its coins; None for one coin an element.
+        inplace: write over the input.
+        layout: where the inputs lie, if that is known.
+    """
+
+    p: float
+    rule: Rule = inverted
+    unit: Callable[[Tensor], Unit] | None = None
+    inplace: bool = False
+    layout: Layout | None = None
+
+
 class Sited(Mode):
     @abstractmethod
-    def site(
-        self,
-        input: Tensor,
-        p: float,
-        rule: Rule = inverted,
-        unit: Callable[[Tensor], Unit] | None = None,
-        inplace: bool = False,
-        layout: Layout | None = None,
-    ) -> Tensor:
-        """The next site: drop `input`; `layout` where it is known."""
+    def site(self, input: Tensor, draw: Draw) -> Tensor:
+        """The next site: drop `input`."""
 
     @abstractmethod
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
@@ -80,7 +92,7 @@ class Sited(Mode):
         if layer is None or not isinstance(input, Tensor) or input.layout is not torch.strided:
             return self.seeded(lambda: func(*args, **kwargs))
         _, _, inplace = function.reads(args, kwargs)
-        output = self.site(input, p, layer.rule, layer.unit, inplace)
+        output = self.site(input, Draw(p, layer.rule, layer.unit, inplace))
         return (output, output != 0) if function.name == "native_dropout" else output
 
     def attention(self, function: Function, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -114,7 +126,7 @@ class Sited(Mode):
         if attn_mask is not None:
             # As in torch, a row with nothing to look at is 0.
             weights = weights.masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
-        return self.site(weights, dropout_p) @ value
+        return self.site(weights, Draw(dropout_p)) @ value
 
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:
         with self:
@@ -138,7 +150,7 @@ class Sited(Mode):
         states: list[Any] = []
         for layer in range(layers):
             if layer:
-                output = self.site(output, p) if len(inputs) == 1 else self._packed_site(output, inputs[1], p)
+                output = self.site(output, Draw(p)) if len(inputs) == 1 else self._packed_site(output, inputs[1], p)
             own = slice(layer * directions, (layer + 1) * directions)
             start = state[own] if isinstance(state, Tensor) else [one[own] for one in state]
             given = params[layer * each : (layer + 1) * each]
@@ -152,7 +164,7 @@ class Sited(Mode):
         padded, lengths = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, len(sizes))
         if order is not None:
             padded = padded.index_select(1, order.argsort())
-        dropped = self.site(padded, p, layout=Layout(1))
+        dropped = self.site(padded, Draw(p, layout=Layout(1)))
         if order is not None:
             dropped = dropped.index_select(1, order)
         return torch._VF._pack_padded_sequence(dropped, lengths.cpu(), False)[0]

@@ -294,8 +294,7 @@ _KEEP_ZERO = (
 )  # fmt: skip
 _RELU = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
 _HOMOGENEOUS = (
-    F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.leaky_relu, F.leaky_relu_, torch.abs,
-    Tensor.abs,
+    *_RELU, F.leaky_relu, F.leaky_relu_, torch.abs, Tensor.abs,
 )  # fmt: skip
 _MOVE_ZERO = (F.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.softplus, F.hardsigmoid)
 _POOLS = (

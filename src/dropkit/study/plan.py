@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from dropkit.arguments import check
 from dropkit.study.digits import Digits
 from dropkit.study.kinds import ARMS, BASELINE, Arm
 from dropkit.study.networks import NETWORKS
@@ -37,17 +38,17 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in self.networks:
-            _check("network", name in NETWORKS, " or ".join(NETWORKS), name)
+            check("network", name in NETWORKS, " or ".join(NETWORKS), name)
         kinds = ", ".join(str(arm) for arm in self.arms)
-        _check("kinds", self.arms[:1] == (BASELINE,) != self.arms, f"{BASELINE} and at least one other", kinds)
+        check("kinds", self.arms[:1] == (BASELINE,) != self.arms, f"{BASELINE} and at least one other", kinds)
         for arm in self.arms:
-            _check("p", 0 <= arm.p <= 1, "in [0, 1]", arm.p)
-        _check("seeds", self.seeds >= 2, "at least 2, since one has no interval", self.seeds)
-        _check("epochs", self.recipe.epochs >= 1, "at least 1", self.recipe.epochs)
+            check("p", 0 <= arm.p <= 1, "in [0, 1]", arm.p)
+        check("seeds", self.seeds >= 2, "at least 2, since one has no interval", self.seeds)
+        check("epochs", self.recipe.epochs >= 1, "at least 1", self.recipe.epochs)
         classes = int(self.digits.labels.max()) + 1
         most = len(self.digits) - classes
         wanted = f"in [{classes}, {most}], a digit of each class to learn and one to test"
-        _check("digits", classes <= self.recipe.digits <= most, wanted, self.recipe.digits)
+        check("digits", classes <= self.recipe.digits <= most, wanted, self.recipe.digits)
 
     def __len__(self) -> int:
         return len(self.networks) * len(self.arms) * self.seeds
@@ -58,8 +59,3 @@ class Plan:
             for seed in range(self.seeds):
                 for arm in self.arms:
                     yield train(name, NETWORKS[name], arm, seed, self.digits, self.recipe)
-
-
-def _check(argument: str, holds: bool, wanted: str, came: object) -> None:
-    if not holds:
-        raise ValueError(f"{argument} must be {wanted}, got {came}")

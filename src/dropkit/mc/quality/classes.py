@@ -17,8 +17,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from dropkit.arguments import check
 from dropkit.mc.prediction import ClassPrediction
-from dropkit.mc.quality.common import check, line, plain, standard_error
+from dropkit.mc.quality.common import line, plain, standard_error
 from dropkit.mc.quality.strangers import Measure, groups, uncertainty
 
 

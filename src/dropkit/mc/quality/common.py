@@ -33,8 +33,3 @@ def plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
     return value
-
-
-def check(argument: str, holds: bool, wanted: str, came: object) -> None:
-    if not holds:
-        raise ValueError(f"{argument} must be {wanted}, got {came}")

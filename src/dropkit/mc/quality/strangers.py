@@ -8,8 +8,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from dropkit.arguments import check
 from dropkit.mc.prediction import ClassPrediction
-from dropkit.mc.quality.common import check
 
 Measure = Literal["entropy", "mutual_information", "variation_ratio", "confidence"]
 

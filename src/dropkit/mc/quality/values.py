@@ -14,8 +14,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from dropkit.arguments import check
 from dropkit.mc.prediction import ValuePrediction
-from dropkit.mc.quality.common import check, line, plain, standard_error
+from dropkit.mc.quality.common import line, plain, standard_error
 
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
 # Where the likelihood is first looked at: it is smooth over a factor of two in tau, and there may be several hills.
