@@ -10,9 +10,9 @@ from statistics import NormalDist, mean, stdev
 
 import pytest
 import torch
+from predicted import classes
 
-from dropkit.mc.estimates import entropy
-from dropkit.mc.prediction import ClassPrediction, ValuePrediction
+from dropkit.mc.prediction import ValuePrediction
 from dropkit.mc.quality import class_quality, fit_tau, interval, ood, value_quality
 
 # It imports torchvision if it is there, which takes seconds and warns.
@@ -25,27 +25,6 @@ torchmetrics = [
 BELIEFS = [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]]
 TRUTH = torch.tensor([0, 1, 1, 2])
 EPS = torch.finfo(torch.float32).eps
-
-
-def classes(draws):
-    """A prediction with these draws, (T, N, ..., classes)."""
-    draws = torch.as_tensor(draws, dtype=torch.float32)
-    middle = draws.mean(0)
-    of_mean, of_each = entropy(middle), entropy(draws).mean(0)
-    votes = torch.nn.functional.one_hot(draws.argmax(-1), draws.shape[-1]).float().mean(0)
-    return ClassPrediction(
-        mean=middle,
-        variance=torch.zeros_like(middle),
-        standard_error={},
-        samples=torch.full((draws.shape[1],), len(draws)),
-        draws=draws,
-        notes=(),
-        entropy=of_mean,
-        expected_entropy=of_each,
-        mutual_information=of_mean - of_each,
-        mutual_information_jackknife=of_mean - of_each,
-        variation_ratio=1 - votes.amax(-1),
-    )
 
 
 def two_classes(confidences):

@@ -6,33 +6,12 @@ from math import log, sqrt
 
 import pytest
 import torch
+from predicted import classes
 
 import dropkit
 from dropkit.mc import scores
 from dropkit.mc.estimates import entropy
-from dropkit.mc.prediction import ClassPrediction
 from dropkit.mc.scores import bald, batch_bald, variation_ratio
-
-
-def drawn(draws):
-    """A prediction with these draws, (T, N, ..., classes)."""
-    draws = torch.as_tensor(draws, dtype=torch.float32)
-    middle = draws.mean(0)
-    each = entropy(draws).mean(0)
-    votes = torch.nn.functional.one_hot(draws.argmax(-1), draws.shape[-1]).float().mean(0)
-    return ClassPrediction(
-        mean=middle,
-        variance=torch.zeros_like(middle),
-        standard_error={},
-        samples=torch.full((draws.shape[1],), len(draws)),
-        draws=draws,
-        notes=(),
-        entropy=entropy(middle),
-        expected_entropy=each,
-        mutual_information=entropy(middle) - each,
-        mutual_information_jackknife=entropy(middle) - each,
-        variation_ratio=1 - votes.amax(-1),
-    )
 
 
 def chance(*shape, seed=0, spread=3.0):
@@ -66,7 +45,7 @@ def greedy(draws, count):
 
 def test_scores_are_the_measures():
     """BALD is the mutual information; the others are what they are called."""
-    r = drawn(chance(5, 6, 3))
+    r = classes(chance(5, 6, 3))
 
     assert torch.equal(bald(r), r.mutual_information)
     assert torch.equal(scores.entropy(r), r.entropy)
@@ -78,16 +57,16 @@ def test_an_input_with_many_labels_has_one_score(score):
     """That is the mean over its labels."""
     draws = chance(5, 6, 2, 4, 3)
 
-    got = score(drawn(draws))
+    got = score(classes(draws))
 
-    each = [score(drawn(draws[:, :, row, column])) for row, column in product(range(2), range(4))]
+    each = [score(classes(draws[:, :, row, column])) for row, column in product(range(2), range(4))]
     assert got.shape == (6,)
     assert got.tolist() == pytest.approx(torch.stack(each).mean(0).tolist(), rel=1e-5)
 
 
 def test_disagreement_is_asked_first():
     """Two networks that are sure of different classes, before two that are unsure, before two that agree."""
-    r = drawn([[[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]], [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]])
+    r = classes([[[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]], [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]])
 
     assert bald(r).tolist() == pytest.approx([log(2), 0, 0])
     assert scores.entropy(r).tolist() == pytest.approx([log(2), log(2), 0])
@@ -101,7 +80,7 @@ def test_the_batch_is_that_of_brute_force(seed):
     """Each next input has the largest joint information with those chosen before, over every configuration."""
     draws = chance(5, 6, 3, seed=seed)
 
-    assert batch_bald(drawn(draws), 4).tolist() == greedy(draws, 4)
+    assert batch_bald(classes(draws), 4).tolist() == greedy(draws, 4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -109,7 +88,7 @@ def test_labels_that_some_networks_rule_out_do_no_harm(seed):
     """Configurations of probability 0 count for nothing, and are no division by it."""
     draws = torch.nn.functional.one_hot(chance(12, 6, 3, seed=seed).argmax(-1), 3).double()
 
-    got = batch_bald(drawn(draws), 3).tolist()
+    got = batch_bald(classes(draws), 3).tolist()
 
     # Several are as good.
     for count in (1, 2, 3):
@@ -122,7 +101,7 @@ def test_the_same_thing_is_not_asked_twice(exact):
     """The copy of the best input is the second best of BALD, and the last of BatchBALD."""
     one, other = chance(2, 40, 1, 3, seed=1)
     draws = torch.cat([one, one, 0.8 * other + 0.2 / 3], 1)
-    r = drawn(draws)
+    r = classes(draws)
 
     assert bald(r).topk(2).indices.sort().values.tolist() == [0, 1]
     assert batch_bald(r, 2, exact=exact, seed=0).tolist() == [0, 2]
@@ -148,7 +127,7 @@ def test_the_information_of_the_next_label_is_that_of_brute_force(exact):
 
 def test_configurations_are_drawn_only_where_there_are_too_many():
     """Of two labels of three classes there are nine: with room for nine nothing is drawn, with less it is."""
-    r = drawn(chance(5, 6, 3))
+    r = classes(chance(5, 6, 3))
     before = torch.get_rng_state()
 
     batch_bald(r, 2, exact=9)
@@ -161,7 +140,7 @@ def test_configurations_are_drawn_only_where_there_are_too_many():
 
 def test_equal_seeds_choose_equally():
     """With few configurations chance decides: a seed fixes it, and leaves torch's generator alone."""
-    r = drawn(chance(5, 200, 3, spread=0.5))
+    r = classes(chance(5, 200, 3, spread=0.5))
     before = torch.get_rng_state()
 
     chosen = [batch_bald(r, 8, exact=1, configurations=3, seed=seed).tolist() for seed in (0, 0, 1, 2)]
@@ -175,15 +154,15 @@ def test_only_candidates_are_chosen():
     """What is chosen from some is what is chosen where there are no others, by its own number."""
     draws, some = chance(5, 8, 3), torch.tensor([6, 1, 3, 2])
 
-    got = batch_bald(drawn(draws), 3, candidates=some)
+    got = batch_bald(classes(draws), 3, candidates=some)
 
-    assert torch.equal(got, some[batch_bald(drawn(draws[:, some]), 3)])
-    assert batch_bald(drawn(draws), 3, candidates=some.tolist()).tolist() == got.tolist()
+    assert torch.equal(got, some[batch_bald(classes(draws[:, some]), 3)])
+    assert batch_bald(classes(draws), 3, candidates=some.tolist()).tolist() == got.tolist()
 
 
 def test_how_many_are_looked_at_together_does_not_matter(monkeypatch):
     """Memory for one input at a time is enough."""
-    r = drawn(chance(5, 6, 3))
+    r = classes(chance(5, 6, 3))
     expected = batch_bald(r, 4)
 
     monkeypatch.setattr(scores, "_TOGETHER", 1)
@@ -193,7 +172,7 @@ def test_how_many_are_looked_at_together_does_not_matter(monkeypatch):
 
 def test_a_batch_of_all_is_all():
     """Each input once, the best first."""
-    r = drawn(chance(5, 6, 3))
+    r = classes(chance(5, 6, 3))
 
     got = batch_bald(r, 6)
 
@@ -227,18 +206,18 @@ def test_a_prediction_with_shared_masks_is_chosen_from():
 def test_a_wrong_argument_is_named(arguments, kind, message):
     """The error says what was wanted and what came."""
     with pytest.raises(kind, match=message):
-        batch_bald(drawn(chance(5, 6, 3)), **arguments)
+        batch_bald(classes(chance(5, 6, 3)), **arguments)
 
 
 def test_draws_must_have_been_kept():
     """Without them nothing is joint, and the error says how to keep them."""
     with pytest.raises(ValueError, match=r'pass masks="shared" and keep_samples=True to predict'):
-        batch_bald(replace(drawn(chance(5, 6, 3)), draws=None), 1)
+        batch_bald(replace(classes(chance(5, 6, 3)), draws=None), 1)
 
 
 def test_every_input_must_have_every_sample():
     """A network that has not seen an input cannot say what its label tells."""
-    r = replace(drawn(chance(5, 3, 3)), samples=torch.tensor([5, 4, 5]))
+    r = replace(classes(chance(5, 3, 3)), samples=torch.tensor([5, 4, 5]))
 
     with pytest.raises(ValueError, match="samples must be 5 of every input, so predict without until, got 4"):
         batch_bald(r, 1)
@@ -247,7 +226,7 @@ def test_every_input_must_have_every_sample():
 def test_a_batch_is_of_single_labels():
     """Inputs with many labels have too many configurations."""
     with pytest.raises(ValueError, match=r"draws must be of shape \(T, N, classes\), got \(5, 6, 2, 3\)"):
-        batch_bald(drawn(chance(5, 6, 2, 3)), 1)
+        batch_bald(classes(chance(5, 6, 2, 3)), 1)
 
 
 @pytest.mark.parametrize("score", [bald, scores.entropy, variation_ratio, lambda r: batch_bald(r, 1)])

@@ -39,9 +39,13 @@ class Prediction:
         return len(self.mean)
 
     def __repr__(self) -> str:
-        least, most = int(self.samples.min()), int(self.samples.max())
-        samples = str(most) if least == most else f"{least} to {most}"
-        return f"{type(self).__name__}({len(self)} inputs, mean {tuple(self.mean.shape)}, {samples} samples)"
+        return f"{type(self).__name__}({len(self)} inputs, mean {tuple(self.mean.shape)}, {said_samples(self)} samples)"
+
+
+def said_samples(found: Prediction) -> str:
+    """How many samples inputs took: one number, or the range."""
+    least, most = int(found.samples.min()), int(found.samples.max())
+    return str(most) if least == most else f"{least} to {most}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

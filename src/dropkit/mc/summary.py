@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 import dropkit
-from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
+from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction, said_samples
 from dropkit.mc.quality import ClassQuality, ValueQuality
 from dropkit.report import plots
 
@@ -117,7 +117,7 @@ def page(found: Prediction, truth: Tensor | None, quality: Quality | None, top: 
         title=title,
         found=found,
         inputs=len(found),
-        samples=_samples(found),
+        samples=said_samples(found),
         means=_means(found),
         tiles=_tiles(found, quality),
         figures=[*_figures(found, quality)],
@@ -154,7 +154,7 @@ def _least_certain(found: Prediction, truth: Tensor | None, top: int) -> tuple[t
     else:
         head = ("input", "mean", "standard deviation")
     measure = _doubt(found)
-    single = found.mean.dim() == 2 or (found.mean.dim() == 1)
+    single = found.mean.dim() <= 2
     if truth is not None and single:
         head = (*head, "truth")
     rows: list[tuple[str, ...]] = []
@@ -174,7 +174,7 @@ def _row(found: Prediction, place: int) -> tuple[str, ...]:
 
 
 def _tiles(found: Prediction, quality: Quality | None) -> list[tuple[str, str]]:
-    tiles = [(f"{len(found):,}", "inputs"), (_samples(found), "samples of each")]
+    tiles = [(f"{len(found):,}", "inputs"), (said_samples(found), "samples of each")]
     if isinstance(quality, ClassQuality):
         tiles += [
             (f"{quality.error:.2%}", "error"),
@@ -218,11 +218,6 @@ def _figures(found: Prediction, quality: Quality | None) -> Iterator[tuple[str, 
         held = [0.0, *(one.fraction for one in quality.coverage), 1.0]
         curve = plots.curve(levels, held, "level of the interval", "truths inside", diagonal=True)
         yield "Coverage", "How many truths lie in intervals of each level: on the line where as many as should.", curve
-
-
-def _samples(found: Prediction) -> str:
-    least, most = int(found.samples.min()), int(found.samples.max())
-    return str(most) if least == most else f"{least} to {most}"
 
 
 def _table(head: tuple[str, ...], rows: list[Any]) -> Table:
