@@ -6,6 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from dropkit.kernels.values import inverted
+from dropkit.mc import coins
+from dropkit.mc.coins import Coins, Rows, mask
+from dropkit.mc.layout import Layout
 from dropkit.mc.plans import Plan, blocks
 
 UNITS = 40_000
@@ -73,3 +77,26 @@ def test_uniform_numbers_are_stratified() -> None:
     numbers = torch.stack([plan.uniform(places, KEY, sample, WORDS.roll(sample)) for sample in range(samples)])
 
     assert torch.equal((numbers * samples).long().sort(0).values, torch.arange(samples)[:, None].expand(-1, UNITS))
+
+
+@pytest.mark.parametrize("unit", [None, (5, 6, 1, 1)])
+@pytest.mark.parametrize("group", [None, 3])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_masks_do_not_depend_on_how_many_words_are_made_at_once(
+    monkeypatch: pytest.MonkeyPatch, dim: int, group: int | None, unit: tuple[int, ...] | None
+) -> None:
+    shape = (5, 6, 2, 3)
+    ids = torch.arange(shape[dim])
+    ids[3:] += 8
+    x = torch.rand(shape) + 1
+
+    def dropped() -> Tensor:
+        output = torch.empty_like(x)
+        made = mask(shape, unit, Layout(dim), Rows(ids, group))
+        Coins(3, 10, Plan(10)).drop(output, x, made, inverted, 0.5, site=0, sample=4)
+        return output
+
+    whole = dropped()
+    monkeypatch.setattr(coins, "_COINS_AT_ONCE", 20)
+    assert torch.equal(dropped(), whole)
+    assert set((whole / x).round(decimals=4).flatten().tolist()) == {0.0, 2.0}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from math import prod
 from typing import cast
 
 import torch
@@ -26,6 +27,8 @@ from dropkit.nn.layer import Unit, coin_steps
 _OWN = 2**32
 # Sites whose keys are made together.
 _AT_A_TIME = 16
+# Of each coin some ten numbers of eight bytes are made on the way to its word.
+_COINS_AT_ONCE = 2**16
 
 
 class Masks(str, Enum):
@@ -59,7 +62,7 @@ class Rows:
         return tuple((begin, end - begin, int(self.ids[begin])) for begin, end in ends)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mask:
     """The coins of one tensor.
 
@@ -75,7 +78,7 @@ class Mask:
     steps: tuple[int, ...]
     runs: tuple[tuple[int, int, int], ...]
 
-    @property
+    @cached_property
     def only(self) -> int | None:
         """The one dimension along which coins differ, if it is one and inputs share them."""
         differing = [dim for dim, step in enumerate(self.steps) if step]
@@ -151,9 +154,11 @@ class Coins:
                 kernels.drop(out, given, key, values, mask.steps, base)
             return
         keep = self._kept(mask, p, site, sample, input.device)
-        given = _split(input, mask)
-        kept = given * values.scale if not values.shift else given * values.scale + values.shift
-        _split(output, mask).copy_(torch.where(keep, kept, values.fill))
+        target = _split(output, mask)
+        torch.mul(_split(input, mask), values.scale, out=target)
+        if values.shift:
+            target.add_(values.shift)
+        target.masked_fill_(~keep, values.fill)
 
     def kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
         """The places that are kept along the one dimension with coins, int64."""
@@ -167,7 +172,7 @@ class Coins:
 
     def uniform(self, mask: Mask, site: int, sample: int, device: torch.device) -> Tensor:
         """A number in [0, 1) for each element of the mask's shape, float64."""
-        word = self._words(mask, self.key(site, sample), device)
+        word = _of_words(mask, self.key(site, sample), device, lambda word: word)
         if self._plan is None:
             return (word.double() / 2**32).expand(mask.shape)
         places = self._placed(mask, 0.0, site, device)
@@ -182,24 +187,32 @@ class Coins:
     def _placed(self, mask: Mask, p: float, site: int, device: torch.device) -> Tensor:
         assert self._plan is not None
         if site not in self._places:
-            self._places[site] = self._plan.places(self._words(mask, self.key(site, self._samples), device), p)
+            plan, key = self._plan, self.key(site, self._samples)
+            self._places[site] = _of_words(mask, key, device, lambda word: plan.places(word, p))
         return self._places[site]
 
-    def _words(self, mask: Mask, key: int, device: torch.device) -> Tensor:
-        """The word of each coin, of a shape that broadcasts with the mask's."""
-        parts = [
-            words(coins(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device))
-            for shape, base in _shapes(mask)
-        ]
-        return torch.cat(parts, mask.axis or 0)
+
+def _of_words(mask: Mask, key: int, device: torch.device, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `make` makes of the word of each coin, of a shape that broadcasts with the mask's."""
+    parts = [
+        make(words(coins(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device)))
+        for shape, base in _shapes(mask)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, mask.axis or 0)
 
 
 def _shapes(mask: Mask) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The mask in parts of not too many coins each: their shapes, and the first coin of each."""
+    each = prod(_distinct(mask.shape, mask.steps))
     for _, size, base in mask.runs:
-        shape = list(mask.shape)
-        if mask.axis is not None:
-            shape[mask.axis] = size
-        yield tuple(shape), base
+        if mask.axis is None or not mask.steps[mask.axis]:
+            yield mask.shape, base
+            continue
+        rows = max(1, _COINS_AT_ONCE * mask.shape[mask.axis] // max(each, 1))
+        for begin in range(0, size, rows):
+            shape = list(mask.shape)
+            shape[mask.axis] = min(rows, size - begin)
+            yield tuple(shape), base + begin * mask.steps[mask.axis]
 
 
 def _distinct(shape: Sequence[int], steps: Sequence[int]) -> list[int]:

@@ -19,20 +19,22 @@ from dropkit.mc.tape import Tape
 
 
 class Keyed(Sited):
-    """Draws sample by sample, for one batch after another.
+    """Draws sample by sample, for one batch.
 
     Args:
         coins: the draws.
         layouts: where the inputs lie, site by site.
+        rows: the inputs.
     """
 
-    def __init__(self, coins: Coins, layouts: Sequence[Layout | None]) -> None:
+    def __init__(self, coins: Coins, layouts: Sequence[Layout | None], rows: Rows) -> None:
         super().__init__()
-        self._coins, self._layouts = coins, layouts
-        self._rows: Rows
+        self._coins, self._layouts, self._rows = coins, layouts, rows
         self._sample = self._site = 0
         self._tape: Tape | None = None
         self._thin = False
+        # Site by site, and what it was made for.
+        self._masks: dict[int, tuple[tuple[object, ...], Mask]] = {}
         # Sites whose thinned tensor was of no use: what follows wants all of it.
         self._dense: set[int] = set()
         self._thinned: list[tuple[int, thin.Thin]] = []
@@ -40,9 +42,9 @@ class Keyed(Sited):
         self._eager: set[int] = set()
         self._affine = 0
 
-    def begin(self, rows: Rows, sample: int, tape: Tape | None, thin: bool) -> None:
+    def begin(self, sample: int, tape: Tape | None, thin: bool) -> None:
         """A pass begins."""
-        self._rows, self._sample, self._tape, self._thin = rows, sample, tape, thin
+        self._sample, self._tape, self._thin = sample, tape, thin
         self._site = self._affine = 0
         self._thinned = []
 
@@ -77,7 +79,7 @@ class Keyed(Sited):
     def site(self, input: Tensor, draw: Draw) -> Tensor:
         site = self._next()
         with torch._C.DisableTorchFunction():
-            coins = mask(input.shape, draw.unit and draw.unit(input), draw.layout or self._layout(site), self._rows)
+            coins = self._mask(input, draw, site)
             dim = (
                 coins.only
                 if self._thin and draw.rule is inverted and not draw.inplace and site not in self._dense
@@ -89,6 +91,15 @@ class Keyed(Sited):
                 self._thinned.append((site, part))
                 return part
             return self._drop(self.dense(input), draw, coins, site)
+
+    def _mask(self, input: Tensor, draw: Draw, site: int) -> Mask:
+        """The same in every pass over a batch."""
+        made_for = input.shape, draw.unit, draw.layout
+        if site not in self._masks or self._masks[site][0] != made_for:
+            unit = draw.unit and draw.unit(input)
+            made = mask(input.shape, unit, draw.layout or self._layout(site), self._rows)
+            self._masks[site] = made_for, made
+        return self._masks[site][1]
 
     def _drop(self, input: Tensor, draw: Draw, coins: Mask, site: int) -> Tensor:
         if input.dtype not in FLOATS:

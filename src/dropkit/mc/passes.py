@@ -50,7 +50,7 @@ class Passes:
         """
         self._probe(batch)
         self._coins.forget_batch()
-        mode = Keyed(self._coins, self._layouts or [])
+        mode = Keyed(self._coins, self._layouts or [], rows)
         tape: Tape | None = None
         for sample in range(samples):
             output, tape = self._pass(mode, batch, rows, sample, tape)
@@ -68,7 +68,7 @@ class Passes:
             tape.begin()
         thin = self._thin and rows.group is not None
         try:
-            output = self._once(mode, batch, rows, sample, tape, thin)
+            output = self._once(mode, batch, sample, tape, thin)
         except Stale as stale:
             mode.never_wait(stale.place)
             return self._pass(mode, batch, rows, sample, None)
@@ -85,8 +85,8 @@ class Passes:
             tape = self._judged(tape)
         return output, tape
 
-    def _once(self, mode: Keyed, batch: Batch, rows: Rows, sample: int, tape: Tape | None, thin: bool) -> Tensor:
-        mode.begin(rows, sample, tape, thin)
+    def _once(self, mode: Keyed, batch: Batch, sample: int, tape: Tape | None, thin: bool) -> Tensor:
+        mode.begin(sample, tape, thin)
         with mode:
             output = self._output(self._model(*batch.args, **batch.kwargs))
         if tape is not None and tape.running and not tape.recording:
