@@ -38,7 +38,7 @@ test: lint
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks
 
-peers: $(INSTALLED)
+peers:
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt -e .
 	PYTHONPATH=benchmarks:tests $(VENV)/peers/bin/python benchmarks/peers/kinds.py

@@ -114,6 +114,15 @@ struct Avx2 {
     }
   }
 
+  template <class T>
+  static void add64(T* const dst, const T* const a, const T* const b) {
+    for (int i = 0; i < 64; i += 8) store8(dst + i, _mm256_add_ps(load8(a + i), load8(b + i)));
+  }
+
+  static void add64(double* const dst, const double* const a, const double* const b) {
+    for (int i = 0; i < 64; i += 4) _mm256_storeu_pd(dst + i, _mm256_add_pd(_mm256_loadu_pd(a + i), _mm256_loadu_pd(b + i)));
+  }
+
   template <bool shifted>
   static void apply64(double* const dst, const double* const src, const std::uint64_t keep,
                       const Scaled<double, shifted>& values) {

@@ -109,6 +109,15 @@ struct Avx512 {
     }
   }
 
+  template <class T>
+  static void add64(T* const dst, const T* const a, const T* const b) {
+    for (int i = 0; i < 64; i += 16) store16(dst + i, _mm512_add_ps(load16(a + i), load16(b + i)));
+  }
+
+  static void add64(double* const dst, const double* const a, const double* const b) {
+    for (int i = 0; i < 64; i += 8) _mm512_storeu_pd(dst + i, _mm512_add_pd(_mm512_loadu_pd(a + i), _mm512_loadu_pd(b + i)));
+  }
+
   template <bool shifted>
   static void apply64(double* const dst, const double* const src, const std::uint64_t keep,
                       const Scaled<double, shifted>& values) {

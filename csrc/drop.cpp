@@ -60,7 +60,7 @@ bool drop(const Call& call, Walk walk, const Level& level, const ParallelFor poo
     // Every coin drops: one of them serves all.
     for (int d = 0; d < walk.rank; ++d) walk.dims[d].coin = 0;
   }
-  straighten(walk);
+  if (call.add == nullptr) straighten(walk);
   const std::int64_t count = walk.count();
   if (count == 0) return true;
   const Plan plan = make_plan(walk);

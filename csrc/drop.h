@@ -19,6 +19,7 @@ struct Call {
   std::uint64_t key;
   std::uint64_t threshold;  // in [0, 2**32]; at 2**32 every element is dropped
   Values values;
+  const void* add = nullptr;  // what the result is added to, if anything: where source and destination are one dense row
 };
 
 // Writes every element of `walk`. Serial where `pool` is null or the work is small; the result does not depend on it.

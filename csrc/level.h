@@ -20,6 +20,9 @@ struct Values {
 struct Rows {
   // Consecutive elements that use consecutive coins, from `coin` on.
   void (*fused)(void* dst, const void* src, std::int64_t n, std::uint64_t coin, const Schedule&, const Values&);
+  // The same, added to the elements at `add`: rounded as two calls would round, once each.
+  void (*added)(void* dst, const void* src, const void* add, std::int64_t n, std::uint64_t coin, const Schedule&,
+                const Values&);
   void (*masked)(void* dst, std::int64_t dst_stride, const void* src, std::int64_t src_stride, std::int64_t n,
                  const std::uint64_t* bits, const Values&);
   void (*fill)(void* dst, std::int64_t dst_stride, std::int64_t n, const Values&);

@@ -3,6 +3,7 @@
 // A level file includes this below its target pragma and instantiates `level<Isa>`. `Isa` gives
 //   static uint64_t keep64(uint64_t block, const Schedule&)          keep bits of the 64 coins from 4 * block on
 //   static void apply64(T* dst, const T* src, uint64_t keep, Scaled<T, shifted>)
+//   static void add64(T* dst, const T* a, const T* b)                the sums of 64 elements
 // The anonymous namespace keeps code that was compiled for one instruction set from being linked into another's.
 #pragma once
 
@@ -84,6 +85,31 @@ void fused(void* const dst, const void* const src, const std::int64_t n, const s
 }
 
 template <class Isa, class T, bool shifted>
+void added(void* const dst, const void* const src, const void* const add, const std::int64_t n, const std::uint64_t coin,
+           const Schedule& keys, const Values& values) {
+  const Scaled<T, shifted> scaled(values);
+  auto* const to = static_cast<T*>(dst);
+  const auto *const from = static_cast<const T*>(src), *const more = static_cast<const T*>(add);
+  constexpr std::int64_t ahead = 1024 / sizeof(T);
+  alignas(64) T dropped[64] = {};
+  Coins<Isa> coins(coin, keys);
+  std::int64_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    const std::int64_t next = std::min(i + ahead, n - 64);
+    fetch64(from + next);
+    fetch64(more + next);
+    Isa::apply64(dropped, from + i, coins.next(), scaled);
+    Isa::add64(to + i, dropped, more + i);
+  }
+  if (i == n) return;
+  alignas(64) T rest[64] = {};
+  apply_some<Isa>(dropped, 1, from + i, 1, n - i, coins.next(), scaled);
+  std::copy(more + i, more + n, rest);
+  Isa::add64(rest, dropped, rest);
+  std::copy(rest, rest + (n - i), to + i);
+}
+
+template <class Isa, class T, bool shifted>
 void masked(void* const dst, const std::int64_t dst_stride, const void* const src, const std::int64_t src_stride,
             const std::int64_t n, const std::uint64_t* const bits, const Values& values) {
   const Scaled<T, shifted> scaled(values);
@@ -112,7 +138,7 @@ void fill(void* const dst, const std::int64_t dst_stride, const std::int64_t n, 
 
 template <class Isa, class T, bool shifted>
 constexpr Rows rows() {
-  return {fused<Isa, T, shifted>, masked<Isa, T, shifted>, fill<T, shifted>};
+  return {fused<Isa, T, shifted>, added<Isa, T, shifted>, masked<Isa, T, shifted>, fill<T, shifted>};
 }
 
 template <class Isa>

@@ -63,16 +63,18 @@ bool read_values(PyObject* const tuple, Call& call) {
 
 PyDoc_STRVAR(drop_doc,
              "drop(dst, src, dtype, key, values, base, n)\n"
+             "drop(dst, src, dtype, key, values, base, n, add)\n"
              "drop(dst, src, dtype, key, values, base, sizes, dst_strides, src_strides, coin_steps)\n"
              "--\n\n"
              "Write src's elements to dst, kept ones as x * scale + shift, dropped ones as fill.\n\n"
              "dst and src are addresses, dtype an index into DTYPES, key 64 bits, values (threshold, scale, shift, fill) with\n"
-             "the threshold in [0, 2**32]. With `n`, both are dense and the coins are base ... base + n - 1; with four tuples,\n"
+             "the threshold in [0, 2**32]. With `n`, both are dense and the coins are base ... base + n - 1; so is what lies at\n"
+             "`add`, which the result is added to, and the threshold is below 2**32 then. With four tuples,\n"
              "the element at some coordinates lies at sum(coordinate * stride) and uses coin\n"
              "base + sum(coordinate * coin_step).");
 
 PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
-  if (n != 7 && n != 10) return fail("drop() takes 7 or 10 arguments");
+  if (n != 7 && n != 8 && n != 10) return fail("drop() takes 7, 8 or 10 arguments");
   Walk walk;
   Call call;
   call.dst = reinterpret_cast<void*>(address(args[0]));
@@ -81,7 +83,8 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   call.key = PyLong_AsUnsignedLongLongMask(args[3]);
   if (!read_values(args[4], call) && PyErr_Occurred() == nullptr) return fail("drop() takes four values");
   walk.base = PyLong_AsUnsignedLongLongMask(args[5]);
-  if (n == 7) {
+  if (n == 8) call.add = reinterpret_cast<const void*>(address(args[7]));
+  if (n < 10) {
     walk.dims[0] = Dim{PyLong_AsLongLong(args[6]), 1, 1, 1};
     walk.rank = 1;
   } else if (!read_walk(args + 6, walk) && PyErr_Occurred() == nullptr) {
@@ -90,6 +93,7 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   if (PyErr_Occurred() != nullptr) return nullptr;
   if (dtype < 0 || dtype >= dropkit::kDtypes) return fail("dtype is not an index into DTYPES");
   if (call.threshold > std::uint64_t{1} << 32) return fail("threshold is not in [0, 2**32]");
+  if (call.add != nullptr && call.threshold >> 32 != 0) return fail("threshold is not below 2**32, and add is given");
   call.dtype = static_cast<dropkit::Dtype>(dtype);
   const std::int64_t count = walk.count();
   bool done = false;

@@ -76,6 +76,15 @@ struct Neon {
     }
   }
 
+  template <class T>
+  static void add64(T* const dst, const T* const a, const T* const b) {
+    for (int i = 0; i < 64; i += 4) store4(dst + i, vaddq_f32(load4(a + i), load4(b + i)));
+  }
+
+  static void add64(double* const dst, const double* const a, const double* const b) {
+    for (int i = 0; i < 64; i += 2) vst1q_f64(dst + i, vaddq_f64(vld1q_f64(a + i), vld1q_f64(b + i)));
+  }
+
   template <bool shifted>
   static void apply64(double* const dst, const double* const src, const std::uint64_t keep,
                       const Scaled<double, shifted>& values) {

@@ -79,6 +79,10 @@ void run_consecutive(const Task& task, const std::int64_t begin, const std::int6
   for_rows(task.walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
     const std::int64_t dst = row.dst + first * inner.dst, src = row.src + first * inner.src;
     const std::uint64_t coin = row.coin + static_cast<std::uint64_t>(first);
+    if (task.call.add != nullptr) {
+      task.rows.added(task.to(dst), task.from(src), task.more(src), n, coin, task.keys, task.call.values);
+      return;
+    }
     if (dense) {
       task.rows.fused(task.to(dst), task.from(src), n, coin, task.keys, task.call.values);
       return;

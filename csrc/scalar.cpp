@@ -19,6 +19,11 @@ struct Scalar {
     const T dropped = values.dropped();
     for (int i = 0; i < 64; ++i) dst[i] = keep >> i & 1 ? values.kept(src[i]) : dropped;
   }
+
+  template <class T>
+  static void add64(T* const dst, const T* const a, const T* const b) {
+    for (int i = 0; i < 64; ++i) narrow(dst[i], widen(a[i]) + widen(b[i]));
+  }
 };
 
 }  // namespace

@@ -1,11 +1,16 @@
 """What every test may use."""
 
+import os
 import warnings
 
 import pytest
 import torch
 
 from dropkit.nn import LAYERS
+
+# Before anything imports Triton: without a GPU its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_kernels import COINS, DTYPES, LAYOUTS, by_reference, same_bits
+from grid import COINS, DTYPES, LAYOUTS, by_reference, same_bits
 from torch import Tensor
 
 from dropkit.kernels import _cpu

@@ -6,25 +6,24 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import oracle
 import pytest
 import torch
+from grid import COINS, DTYPES, GRID, LAYOUTS, by_reference, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from dropkit import kernels
-from dropkit.kernels import FLOATS, cpu, reference
+from dropkit.kernels import cpu, reference
 from dropkit.kernels.values import Values, alpha, inverted
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "mask-v1.json").read_text())
 LEVELS = [name for name, runs_here in cpu.levels().items() if runs_here]
-DTYPES = sorted(FLOATS, key=str)
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 # Random123's known answers for 10 rounds: counter, key, words.
 RANDOM123 = [
@@ -36,57 +35,6 @@ RANDOM123 = [
         (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
 ]
-
-# What a kernel may be handed, by name. Every one has at least one element; the empty ones have a test of their own.
-LAYOUTS: dict[str, Callable[[], Tensor]] = {
-    "scalar": lambda: torch.randn(()),
-    "one": lambda: torch.randn(1),
-    "short": lambda: torch.randn(63),
-    "ragged": lambda: torch.randn(3, 5, 7),
-    "long": lambda: torch.randn(2**13 + 77),
-    "offset": lambda: torch.randn(1000)[3:],
-    "transposed": lambda: torch.randn(70, 300).t(),
-    "transposed, aligned": lambda: torch.randn(132, 268).t(),
-    "permuted": lambda: torch.randn(6, 70, 5, 4).permute(3, 1, 0, 2),
-    "channels_last": lambda: torch.randn(2, 70, 9, 11).to(memory_format=torch.channels_last),
-    "channels_last, few channels": lambda: torch.randn(3, 3, 20, 21).to(memory_format=torch.channels_last),
-    "channels_last, small maps": lambda: torch.randn(2, 270, 7, 7).to(memory_format=torch.channels_last),
-    "channels_last_3d": lambda: torch.randn(2, 5, 3, 4, 6).to(memory_format=torch.channels_last_3d),
-    "expanded": lambda: torch.randn(5, 1, 7).expand(5, 40, 7),
-    "sliced": lambda: torch.randn(40, 50)[::2, 1::3],
-    "sliced transposed": lambda: torch.randn(90, 80)[1::2, ::3].t(),
-    "overlapping": lambda: torch.randn(100).as_strided((20, 30), (2, 1)),
-}
-
-# Which coins the elements use: from an input to (unit or None, first coin).
-COINS: dict[str, Callable[[Tensor], tuple[tuple[int, ...], int]]] = {
-    "element": lambda x: (reference.row_major(x.shape), 0),
-    "channel": lambda x: (steps_of_unit((*x.shape[:2], *(1,) * (x.dim() - 2))), 0),
-    "sample": lambda x: (steps_of_unit((*x.shape[:1], *(1,) * (x.dim() - 1))), 0),
-    "last dimension": lambda x: (steps_of_unit((1,) * (x.dim() - 1) + tuple(x.shape[-1:])), 0),
-    "all but the last": lambda x: (steps_of_unit((*x.shape[:-1], 1) if x.dim() else ()), 0),
-    "one coin": lambda x: ((0,) * x.dim(), 0),
-    "part of a larger tensor": lambda x: (reference.row_major([size + 3 for size in x.shape]), 12345),
-    "strange steps": lambda x: (tuple(7 * d + 5 for d in range(x.dim())), 2**32 - 17),
-    "beyond 2**32": lambda x: (reference.row_major(x.shape), 2**32 - 100),
-    "beyond 2**34": lambda x: (reference.row_major(x.shape), 2**34 - 50),
-}
-
-
-def steps_of_unit(unit: tuple[int, ...]) -> tuple[int, ...]:
-    steps = reference.row_major(unit)
-    return tuple(0 if size == 1 else step for size, step in zip(unit, steps, strict=True))
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    as_integers = BITS[a.element_size()]
-    return a.dtype == b.dtype and torch.equal(a.contiguous().view(as_integers), b.contiguous().view(as_integers))
-
-
-def by_reference(input: Tensor, key: int, values: Values, steps: tuple[int, ...], base: int) -> Tensor:
-    output = torch.empty_like(input)
-    reference.drop(output, input, key, values, steps, base)
-    return output
 
 
 def by_cpu(input: Tensor, key: int, values: Values, steps: tuple[int, ...] | None, base: int) -> Tensor:
@@ -138,12 +86,6 @@ def test_vectors_come_from_the_oracle():
     """The frozen file holds what the specification says, not what a kernel once gave."""
     for vector in VECTORS["masks"]:
         assert oracle.keep_bits(vector["first"], vector["n"], vector["key"], vector["p"]) == vector["keep"]
-
-
-# The coins do not depend on the dtype: all of them with one dtype, and those that take different loops with the others.
-GRID = [(coins, torch.float32) for coins in COINS] + [
-    (coins, dtype) for coins in ("element", "channel") for dtype in DTYPES if dtype != torch.float32
-]
 
 
 @pytest.mark.parametrize(("coins", "dtype"), GRID, ids=str)
@@ -361,8 +303,10 @@ def test_the_extension_refuses_what_it_cannot_run():
         arguments[position] = wrong
         with pytest.raises(ValueError, match=r"dtype|values|threshold"):
             cpu._cpu.drop(*arguments)
-    with pytest.raises(ValueError, match="7 or 10 arguments"):
-        cpu._cpu.drop(*good, 1)
+    with pytest.raises(ValueError, match="7, 8 or 10 arguments"):
+        cpu._cpu.drop(*good, 1, 1)
+    with pytest.raises(ValueError, match="threshold is not below"):
+        cpu._cpu.drop(*good[:4], inverted(1.0), 0, 0, 1)
     with pytest.raises(ValueError, match="equal length"):
         cpu._cpu.drop(*good[:6], (1,) * 65, (1,) * 65, (1,) * 65, (1,) * 65)
     with pytest.raises(TypeError):

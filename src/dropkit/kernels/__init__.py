@@ -10,12 +10,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from dropkit.kernels import cpu, meta, reference
+from dropkit.kernels import cpu, gpu, meta, reference
 from dropkit.kernels.values import Values
 
 FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 
-Drop = Callable[[Tensor, Tensor, "Tensor | int", Values, "Sequence[int] | None", int], None]
+Drop = Callable[[Tensor, Tensor, "Tensor | int", Values, "Sequence[int] | None", int, "Tensor | None"], None]
 
 
 class SlowKernelWarning(UserWarning):
@@ -31,9 +31,10 @@ class Kernel:
         devices: the device types that it was written for; None for any.
         missing: why it cannot run in this process; None if it can.
         detail: what distinguishes it on this machine, such as the instruction set in use.
-        drop: `drop(output, input, key, values, steps, base)` writes every element of `output`: the element at some
+        drop: `drop(output, input, key, values, steps, base, add)` writes every element of `output`: the element at some
             coordinates uses coin `base + sum(coordinate * step)`, row-major steps of the input's shape if None.
-            `output` may be `input` itself. `key` is 64 bits, a 0-d int64 tensor or an int.
+            `output` may be `input` itself. `key` is 64 bits, a 0-d int64 tensor or an int. `add`, a tensor like
+            `input` or None, is added to the result: each is rounded, as by two calls.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Kernel:
 
 KERNELS = (
     Kernel("cpu", frozenset({"cpu"}), cpu.missing, cpu.detail, cpu.drop),
+    Kernel("gpu", frozenset({"cuda", "xpu"}), gpu.missing, gpu.detail, gpu.drop),
     Kernel("meta", frozenset({"meta"}), None, meta.detail, meta.drop),
     Kernel("reference", None, None, reference.detail, reference.drop),
 )
@@ -76,8 +78,14 @@ _on_cpu = cpu.drop if cpu.missing is None else None
 
 
 def drop(
-    output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
+    output: Tensor,
+    input: Tensor,
+    key: Tensor | int,
+    values: Values,
+    steps: Sequence[int] | None,
+    base: int,
+    add: Tensor | None = None,
 ) -> None:
     """Write every element of `output` by the best kernel of its device."""
     run = _on_cpu if _on_cpu is not None and input.is_cpu else kernel_for(input.device.type).drop
-    run(output, input, key, values, steps, base)
+    run(output, input, key, values, steps, base, add)

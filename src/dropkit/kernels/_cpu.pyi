@@ -7,7 +7,7 @@ from dropkit.kernels.values import Values
 DTYPES: tuple[str, ...]
 
 @overload
-def drop(dst: int, src: int, dtype: int, key: int, values: Values, base: int, n: int, /) -> None: ...
+def drop(dst: int, src: int, dtype: int, key: int, values: Values, base: int, n: int, add: int = ..., /) -> None: ...
 @overload
 def drop(
     dst: int,

@@ -29,16 +29,29 @@ LEVEL = "DROPKIT_CPU_LEVEL"
 
 
 def drop(
-    output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
+    output: Tensor,
+    input: Tensor,
+    key: Tensor | int,
+    values: Values,
+    steps: Sequence[int] | None,
+    base: int,
+    add: Tensor | None = None,
 ) -> None:
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
     if steps is None and input.is_contiguous() and output.is_contiguous():
-        _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, input.numel())
-        return
+        row = output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, input.numel()
+        if add is None:
+            _drop(*row)
+            return
+        if add.is_contiguous() and values.threshold < 2**32:
+            _drop(*row, add.data_ptr())
+            return
     shape = tuple(input.shape)
     coins = row_major(shape) if steps is None else tuple(steps)
     strides = output.stride(), input.stride()
     _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, shape, *strides, coins)
+    if add is not None:
+        output.add_(add)
 
 
 def levels() -> dict[str, bool]:

@@ -14,6 +14,12 @@ def detail() -> str:
 
 
 def drop(
-    output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
+    output: Tensor,
+    input: Tensor,
+    key: Tensor | int,
+    values: Values,
+    steps: Sequence[int] | None,
+    base: int,
+    add: Tensor | None = None,
 ) -> None:
     """Do nothing; see `dropkit.kernels.Kernel.drop`."""

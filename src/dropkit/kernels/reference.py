@@ -68,7 +68,13 @@ def detail() -> str:
 
 
 def drop(
-    output: Tensor, input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None, base: int
+    output: Tensor,
+    input: Tensor,
+    key: Tensor | int,
+    values: Values,
+    steps: Sequence[int] | None,
+    base: int,
+    add: Tensor | None = None,
 ) -> None:
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
     arithmetic = torch.float64 if input.dtype == torch.float64 else torch.float32
@@ -80,3 +86,5 @@ def drop(
         kept = kept + values.shift
     fill = torch.tensor(values.fill, dtype=arithmetic, device=input.device)
     output.copy_(torch.where(keep, kept, fill))
+    if add is not None:
+        output.add_(add)

@@ -1,0 +1,119 @@
+"""Bias, activation, dropout and addition in one kernel, and its gradient, in Triton."""
+
+import triton
+import triton.language as tl
+
+from dropkit.kernels.gpu.coins import VARYING, dropped, halves, kept, rounded_sum
+
+# Activations, by the places that `dropkit.kernels.activations` gives them.
+RELU, GELU, GELU_TANH, SILU = (tl.constexpr(place) for place in range(4))
+
+_SQRT_HALF = tl.constexpr(0.7071067811865476)
+_SQRT_2_BY_PI = tl.constexpr(0.7978845608028654)
+# 1 / sqrt(2 pi).
+_DENSITY = tl.constexpr(0.3989422804014327)
+_CUBIC = tl.constexpr(0.044715)
+
+
+@triton.jit
+def _tanh(x):
+    return 2.0 / (1.0 + tl.exp(-2.0 * x)) - 1.0
+
+
+@triton.jit
+def _activated(x, ACTIVATION: tl.constexpr):
+    """In float32."""
+    if ACTIVATION == RELU:
+        # A NaN stays one.
+        y = tl.where(x < 0.0, 0.0, x)
+    elif ACTIVATION == GELU:
+        y = 0.5 * x * (1.0 + tl.erf(x * _SQRT_HALF))
+    elif ACTIVATION == GELU_TANH:
+        y = 0.5 * x * (1.0 + _tanh(_SQRT_2_BY_PI * (x + _CUBIC * x * x * x)))
+    else:
+        y = x / (1.0 + tl.exp(-x))
+    return y
+
+
+@triton.jit
+def _slope(x, ACTIVATION: tl.constexpr):
+    """The derivative, in float32."""
+    if ACTIVATION == RELU:
+        y = tl.where(x > 0.0, 1.0, 0.0)
+    elif ACTIVATION == GELU:
+        y = 0.5 * (1.0 + tl.erf(x * _SQRT_HALF)) + x * _DENSITY * tl.exp(-0.5 * x * x)
+    elif ACTIVATION == GELU_TANH:
+        t = _tanh(_SQRT_2_BY_PI * (x + _CUBIC * x * x * x))
+        y = 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * _SQRT_2_BY_PI * (1.0 + 3.0 * _CUBIC * x * x)
+    else:
+        s = 1.0 / (1.0 + tl.exp(-x))
+        y = s * (1.0 + x * (1.0 - s))
+    return y
+
+
+@triton.jit
+def _with_bias(input, bias, start, columns, inside, BIAS: tl.constexpr, BLOCK: tl.constexpr):
+    """The sums of elements and their column's bias, rounded to their type."""
+    at = tl.arange(0, BLOCK)
+    x = tl.load(input + start + at, inside, other=0.0)
+    if BIAS:
+        column = ((start % columns).to(tl.int32) + at) % columns.to(tl.int32)
+        x = rounded_sum(x, tl.load(bias + column, inside, other=0.0))
+    return x
+
+
+@triton.jit(do_not_specialize=VARYING)
+def forward(
+    output,
+    input,
+    bias,
+    residual,
+    key,
+    threshold: tl.uint32,
+    scale: tl.int64,
+    count: tl.int64,
+    columns: tl.int64,
+    KEY_IN_MEMORY: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    BIAS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """All contiguous; `bias` has an element for each place of the last dimension."""
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    at = tl.arange(0, BLOCK)
+    inside = at < count - start
+    x = _with_bias(input, bias, start, columns, inside, BIAS, BLOCK)
+    y = _activated(x.to(tl.float32), ACTIVATION).to(x.dtype)
+    low, high = halves(key, KEY_IN_MEMORY)
+    eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
+    y = dropped(y, kept(start, threshold, low, high, eight, BLOCK, [BLOCK]), scale, scale, scale, False).to(x.dtype)
+    tl.store(output + start + at, rounded_sum(y, tl.load(residual + start + at, inside, other=0.0)), inside)
+
+
+@triton.jit(do_not_specialize=VARYING)
+def backward(
+    grad_input,
+    grad_output,
+    input,
+    bias,
+    key,
+    threshold: tl.uint32,
+    scale: tl.int64,
+    count: tl.int64,
+    columns: tl.int64,
+    KEY_IN_MEMORY: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    BIAS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The gradient of what the activation is taken of; its sum over rows is the gradient of the bias."""
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    at = tl.arange(0, BLOCK)
+    inside = at < count - start
+    x = _with_bias(input, bias, start, columns, inside, BIAS, BLOCK)
+    g = tl.load(grad_output + start + at, inside, other=0.0)
+    low, high = halves(key, KEY_IN_MEMORY)
+    eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
+    g = dropped(g, kept(start, threshold, low, high, eight, BLOCK, [BLOCK]), scale, scale, scale, False).to(x.dtype)
+    y = g.to(tl.float32) * _slope(x.to(tl.float32), ACTIVATION)
+    tl.store(grad_input + start + at, y.to(grad_input.dtype.element_ty), inside)

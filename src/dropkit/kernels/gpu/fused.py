@@ -1,0 +1,174 @@
+"""Dropout with what stands around it, on a GPU: calls of the kernels in `norms` and `activations`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from dropkit.kernels.gpu import as_bits, constants
+from dropkit.kernels.values import Values
+
+# A row lies in the registers of one program.
+MOST_COLUMNS = 2**14
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
+
+_BLOCK = 1024
+# Programs of the backward pass of a norm for each multiprocessor: each writes a row of gradients of its own.
+_FOR_EACH = 4
+
+
+def norm_forward(
+    input: Tensor,
+    residual: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    row_scale: Tensor | None,
+    key: Tensor | int,
+    values: Values | None,
+    eps: float,
+    centred: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The norm of `residual + row_scale * drop(input)` along the last dimension.
+
+    Args:
+        input, residual: contiguous, of one shape and dtype.
+        row_scale: contiguous, of the shape without the last dimension.
+        values: None to drop nothing.
+        centred: of LayerNorm; else of RMSNorm.
+
+    Returns:
+        The norm, the sum, and of each row its mean and 1 / its standard deviation, float32.
+    """
+    columns = input.shape[-1]
+    rows = input.numel() // columns
+    output, summed = torch.empty_like(input), torch.empty_like(input)
+    mean, spread = (torch.empty(rows, dtype=torch.float32, device=input.device) for _ in range(2))
+    threshold, scale = _drawn(values)
+    _norms().forward[(rows,)](
+        output, summed, mean, spread, input, residual,
+        _or(weight, input), _or(bias, input), _or(row_scale, input), key, threshold, scale, columns, as_bits(eps),
+        **_row_constants(columns, key, values, weight, bias, row_scale, centred),
+    )  # fmt: skip
+    return output, summed, mean, spread
+
+
+def norm_backward(
+    grad_output: Tensor,
+    grad_summed: Tensor | None,
+    summed: Tensor,
+    mean: Tensor,
+    spread: Tensor,
+    weight: Tensor | None,
+    bias: bool,
+    row_scale: Tensor | None,
+    key: Tensor | int,
+    values: Values | None,
+    centred: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The gradients of input, residual, weight and bias."""
+    columns = summed.shape[-1]
+    rows = summed.numel() // columns
+    programs = min(rows, _multiprocessors(summed.device) * _FOR_EACH)
+    each = -(-rows // programs)
+    programs = -(-rows // each)
+    grad_input, grad_residual = torch.empty_like(summed), torch.empty_like(summed)
+    of_weight, of_bias = (torch.empty(programs, columns, dtype=torch.float32, device=summed.device) for _ in range(2))
+    threshold, scale = _drawn(values)
+    _norms().backward[(programs,)](
+        grad_input, grad_residual, of_weight, of_bias, grad_output, _or(grad_summed, grad_output), summed, mean, spread,
+        _or(weight, summed), _or(row_scale, summed), key, threshold, scale, rows, columns, each,
+        GRAD_SUMMED=grad_summed is not None,
+        **_row_constants(columns, key, values, weight, summed if bias else None, row_scale, centred),
+    )  # fmt: skip
+    grad_weight = None if weight is None else of_weight.sum(0).to(weight.dtype)
+    return grad_input, grad_residual, grad_weight, of_bias.sum(0).to(summed.dtype) if bias else None
+
+
+def activation_forward(
+    input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, key: Tensor | int, values: Values
+) -> Tensor:
+    """`residual + drop(activation(input + bias))`; all contiguous, `bias` of the last dimension's size."""
+    output = torch.empty_like(input)
+    _activations().forward[_grid(input)](
+        output, input, _or(bias, input), residual, key, *_drawn(values), input.numel(), input.shape[-1],
+        **_flat_constants(key, bias, activation),
+    )  # fmt: skip
+    return output
+
+
+def activation_backward(
+    grad: Tensor, input: Tensor, bias: Tensor | None, activation: str, key: Tensor | int, values: Values
+) -> Tensor:
+    """The gradient of `input + bias`."""
+    output = torch.empty_like(input)
+    _activations().backward[_grid(input)](
+        output, grad, input, _or(bias, input), key, *_drawn(values), input.numel(), input.shape[-1],
+        **_flat_constants(key, bias, activation),
+    )  # fmt: skip
+    return output
+
+
+def _drawn(values: Values | None) -> tuple[int, int]:
+    """Threshold and scale: plain dropout has no other numbers."""
+    return (0, 0) if values is None else (values.threshold, as_bits(values.scale))
+
+
+def _row_constants(
+    columns: int,
+    key: Tensor | int,
+    values: Values | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    row_scale: Tensor | None,
+    centred: bool,
+) -> dict[str, Any]:
+    across = max(8, 1 << (columns - 1).bit_length())
+    return {
+        **constants(key),
+        "DROPS": values is not None,
+        "ALIGNED": columns % 4 == 0,
+        "CENTRED": centred,
+        "WEIGHT": weight is not None,
+        "BIAS": bias is not None,
+        "ROW_SCALE": row_scale is not None,
+        "COLUMNS": across,
+        "num_warps": min(16, max(1, across // 512)),
+    }
+
+
+def _flat_constants(key: Tensor | int, bias: Tensor | None, activation: str) -> dict[str, Any]:
+    place = ACTIVATIONS.index(activation)
+    return {**constants(key), "ACTIVATION": place, "BIAS": bias is not None, "BLOCK": _BLOCK}
+
+
+def _grid(input: Tensor) -> tuple[int]:
+    return (-(-input.numel() // _BLOCK),)
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """Something to point at, where the kernel reads nothing."""
+    return other if tensor is None else tensor
+
+
+@lru_cache(maxsize=8)
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return int(cast("Any", torch.cuda.get_device_properties(device)).multi_processor_count)
+
+
+@lru_cache(maxsize=1)
+def _norms() -> Any:
+    from dropkit.kernels.gpu import norms  # Triton takes a while to import
+
+    return norms
+
+
+@lru_cache(maxsize=1)
+def _activations() -> Any:
+    from dropkit.kernels.gpu import activations
+
+    return activations

@@ -1,0 +1,117 @@
+"""Bias, activation, dropout and residual addition: the end of a feed-forward or convolution block.
+
+Sources: Hendrycks, Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415 (GELU and SiLU, and GELU's
+approximation by tanh).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
+
+from dropkit import random
+from dropkit.arguments import check
+from dropkit.kernels.values import inverted
+from dropkit.nn.dropout_add import dropout_add
+from dropkit.nn.layer import check_probability
+from dropkit.ops import fused
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+
+_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "silu": F.silu}
+
+
+def bias_act_dropout_add(
+    input: Tensor,
+    bias: Tensor | None,
+    residual: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    activation: Activation = "gelu",
+    generator: Generator | None = None,
+    key: Tensor | int | None = None,
+) -> Tensor:
+    r"""`residual + dropout(activation(input + bias), p, training)`.
+
+    .. math:: y = r + \mathrm{dropout}(a(x + b))
+
+    The mask is that of `dropout` for the same key; values are those of the separate calls within one rounding. On a GPU
+    one kernel does it, and one its gradient, which keeps `input` alone; elsewhere dropout and addition take one walk.
+
+    Args:
+        input: :math:`x`; float16, bfloat16, float32 or float64.
+        bias: :math:`b`; None for 0.
+        residual: :math:`r`.
+        p: expected fraction of elements dropped, in [0, 1].
+        training: if false, drop nothing.
+        activation: :math:`a`: "relu", "gelu", "gelu_tanh" (GELU's approximation) or "silu".
+        generator: where the key is drawn from; torch's default generator of the input's device if None.
+        key: 64 bits, an int or a 0-d int64 tensor. Drawn if None.
+
+    Shape:
+        input, residual: (..., C); bias: (C). Returns (..., C).
+
+    Raises:
+        ValueError: `p` is not in [0, 1], `activation` is unknown, shapes do not fit, or `generator` and `key` are both
+            given.
+
+    Example:
+        >>> x, r = torch.tensor([[-1.0, 1.0, 2.0, 3.0]]), torch.zeros(1, 4)
+        >>> bias_act_dropout_add(x, torch.ones(4), r, 0.5, activation="relu", key=7)
+        tensor([[0., 4., 0., 0.]])
+    """
+    check_probability(p)
+    names = ", ".join(f'"{name}"' for name in _ACTIVATIONS)
+    check("activation", activation in _ACTIVATIONS, f"one of {names}", activation)
+    check(
+        "residual", residual.shape == input.shape, f"of the input's shape {tuple(input.shape)}", tuple(residual.shape)
+    )
+    columns = input.shape[-1:]
+    check("bias", bias is None or bias.shape == columns, f"of shape {tuple(columns)}", bias is not None and bias.shape)
+    given = (input, residual) if bias is None else (input, residual, bias)
+    if training and 0 < p < 1 and not has_torch_function(given) and fused.serves(*given):
+        key = random.draw(generator, input.device) if key is None else random.checked(key, generator)
+        return fused.activation(input, bias, residual, activation, key, inverted(p))
+    branch = _ACTIVATIONS[activation](input if bias is None else input + bias)
+    return dropout_add(branch, residual, p, training, generator=generator, key=key)
+
+
+class BiasActDropoutAdd(nn.Module):
+    """`dropkit.functional.bias_act_dropout_add` as a module with a bias, that of a linear layer without one before it.
+
+    Args:
+        features: the size of the last dimension, C.
+        p: expected fraction of elements dropped, in [0, 1].
+        activation: "relu", "gelu", "gelu_tanh" or "silu".
+
+    Example:
+        >>> BiasActDropoutAdd(8, 0.1)
+        BiasActDropoutAdd(8, p=0.1, activation=gelu)
+    """
+
+    activation: Activation
+
+    def __init__(self, features: int, p: float = 0.5, activation: Activation = "gelu") -> None:
+        super().__init__()
+        check_probability(p)
+        check("activation", activation in _ACTIVATIONS, f"one of {', '.join(_ACTIVATIONS)}", activation)
+        self.features, self.p, self.activation = features, p, activation
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(
+        self, input: Tensor, residual: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None
+    ) -> Tensor:
+        """See the functional form."""
+        return bias_act_dropout_add(
+            input, self.bias, residual, self.p, self.training,
+            activation=self.activation, generator=generator, key=key,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, p={self.p}, activation={self.activation}"

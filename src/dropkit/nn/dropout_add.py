@@ -1,0 +1,106 @@
+"""Dropout of one branch, added to another: the end of every residual block, in one walk over memory.
+
+Source: Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin, "Attention Is All You Need", 2017,
+arXiv:1706.03762, section 5.4 (dropout of each sub-layer's output, before it is added to the sub-layer's input).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
+
+from dropkit import random
+from dropkit.kernels import FLOATS
+from dropkit.kernels.values import inverted
+from dropkit.nn.dropout import dropout
+from dropkit.nn.layer import check_probability
+from dropkit.ops import eager
+
+
+def dropout_add(
+    input: Tensor,
+    residual: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    generator: Generator | None = None,
+    key: Tensor | int | None = None,
+) -> Tensor:
+    r"""`residual + dropout(input, p, training)`, to the bit, in less time: nothing is written in between.
+
+    Args:
+        input: the branch that is dropped; float16, bfloat16, float32 or float64.
+        residual: what it is added to.
+        p: expected fraction of elements dropped, in [0, 1].
+        training: if false, return `residual + input`.
+        generator: where the key is drawn from; torch's default generator of the input's device if None.
+        key: 64 bits, an int or a 0-d int64 tensor; equal keys and shapes give equal masks. Drawn if None.
+
+    Shape:
+        input, residual: any that broadcast; output: what they broadcast to. One coin for each element of `input`. Of
+        one shape and dtype they take one walk, else two.
+
+    Raises:
+        ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
+
+    Example:
+        >>> dropout_add(torch.ones(6), torch.full((6,), 10.0), 0.5, key=7)
+        tensor([12., 12., 10., 10., 10., 12.])
+    """
+    if not _takes_one_walk(input, residual, p):
+        return residual + dropout(input, p, training, generator=generator, key=key)
+    if key is not None:
+        key = random.checked(key, generator)
+    if not training:
+        return residual + input
+    if key is None:
+        key = random.draw_int(generator) if input.is_cpu else random.draw(generator, input.device)
+    return eager.drop_add(input, residual, key, inverted(p))
+
+
+def _takes_one_walk(input: Tensor, residual: Tensor, p: float) -> bool:
+    """Whether both are ordinary tensors that lie alike, and some of `input` is dropped."""
+    return (
+        not has_torch_function((input, residual))
+        and isinstance(p, (int, float))
+        and 0 < p < 1
+        and eager.serves(input)
+        and eager.serves(residual)
+        and input.dtype == residual.dtype
+        and input.shape == residual.shape
+        and input.device == residual.device
+        and input.dtype in FLOATS
+        and input.layout is residual.layout is torch.strided
+        and not input.is_nested
+        and not residual.is_nested
+        and input.numel() > 0
+    )
+
+
+class DropoutAdd(torch.nn.Module):
+    """`dropkit.functional.dropout_add` as a module: drops in training mode, only adds in eval mode.
+
+    Args:
+        p: expected fraction of elements of the branch dropped, in [0, 1].
+
+    Example:
+        >>> DropoutAdd(0.1)
+        DropoutAdd(p=0.1)
+    """
+
+    p: float
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        check_probability(p)
+        self.p = p
+
+    def forward(
+        self, input: Tensor, residual: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None
+    ) -> Tensor:
+        """`residual` plus what is left of `input`; see the functional form."""
+        return dropout_add(input, residual, self.p, self.training, generator=generator, key=key)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

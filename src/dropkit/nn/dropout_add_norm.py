@@ -1,0 +1,157 @@
+"""Dropout, residual addition and normalisation: the seam between two sub-layers of a transformer.
+
+Sources: Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin, "Attention Is All You Need", 2017,
+arXiv:1706.03762 (the seam); Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450; Zhang, Sennrich, "Root
+Mean Square Layer Normalization", NeurIPS 2019, arXiv:1910.07467; Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks
+with Stochastic Depth", ECCV 2016, arXiv:1603.09382 (`row_scale`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
+
+from dropkit import random
+from dropkit.arguments import check
+from dropkit.kernels.values import inverted
+from dropkit.nn.dropout import dropout
+from dropkit.nn.dropout_add import dropout_add
+from dropkit.nn.layer import check_probability
+from dropkit.ops import fused
+
+Norm = Literal["layer", "rms"]
+
+
+def dropout_add_norm(
+    input: Tensor,
+    residual: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    norm: Norm = "layer",
+    eps: float = 1e-5,
+    row_scale: Tensor | None = None,
+    generator: Generator | None = None,
+    key: Tensor | int | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""The norm of a residual sum whose new branch is dropped, and the sum itself, which the next residual needs.
+
+    .. math:: s = r + c \cdot \mathrm{dropout}(x), \qquad y = \mathrm{norm}(s)
+
+    The mask is that of `dropout` for the same key; values are those of the separate calls within one rounding. On a GPU
+    one kernel does it, and one its gradient; elsewhere the sum takes one walk and the norm another.
+
+    Args:
+        input: the branch that is dropped, :math:`x`; float16, bfloat16, float32 or float64.
+        residual: what it is added to, :math:`r`.
+        weight, bias: of the norm; None for 1 and 0. RMSNorm takes a bias as well.
+        p: expected fraction of elements of the branch dropped, in [0, 1].
+        training: if false, drop nothing.
+        norm: over the last dimension; "layer" takes the mean off, "rms" does not.
+        eps: added to the variance.
+        row_scale: :math:`c`, what each row of the dropped branch is multiplied by: with stochastic depth at rate q, 0
+            or 1 / (1 - q). It takes no gradient.
+        generator: where the key is drawn from; torch's default generator of the input's device if None.
+        key: 64 bits, an int or a 0-d int64 tensor. Drawn if None.
+
+    Shape:
+        input, residual: (..., C); weight, bias: (C); row_scale: (...). Returns two tensors (..., C).
+
+    Raises:
+        ValueError: `p` is not in [0, 1], `norm` is unknown, shapes do not fit, or `generator` and `key` are both given.
+
+    Example:
+        >>> y, s = dropout_add_norm(torch.ones(2, 4), torch.zeros(2, 4), p=0.5, key=7)
+        >>> s
+        tensor([[2., 2., 0., 0.],
+                [0., 2., 0., 2.]])
+        >>> y.round(decimals=3)
+        tensor([[ 1.,  1., -1., -1.],
+                [-1.,  1., -1.,  1.]])
+    """
+    check_probability(p)
+    check("norm", norm in ("layer", "rms"), '"layer" or "rms"', norm)
+    check(
+        "residual", residual.shape == input.shape, f"of the input's shape {tuple(input.shape)}", tuple(residual.shape)
+    )
+    for name, one, shape in (
+        ("weight", weight, input.shape[-1:]),
+        ("bias", bias, input.shape[-1:]),
+        ("row_scale", row_scale, input.shape[:-1]),
+    ):
+        check(name, one is None or one.shape == shape, f"of shape {tuple(shape)}", one is not None and tuple(one.shape))
+    if row_scale is not None:
+        row_scale = row_scale.detach()
+    given = tuple(one for one in (input, residual, weight, bias, row_scale) if one is not None)
+    if p < 1 and not has_torch_function(given) and fused.serves(*given):
+        drops = training and p > 0
+        if key is not None:
+            key = random.checked(key, generator)
+        elif drops:
+            key = random.draw(generator, input.device)
+        values = inverted(p) if drops else None
+        key = 0 if key is None else key
+        return fused.norm(input, residual, weight, bias, row_scale, key, values, eps, norm == "layer")
+    if row_scale is None:
+        summed = dropout_add(input, residual, p, training, generator=generator, key=key)
+    else:
+        dropped = dropout(input, p, training, generator=generator, key=key)
+        summed = residual + dropped * row_scale.unsqueeze(-1)
+    if norm == "layer":
+        return F.layer_norm(summed, summed.shape[-1:], weight, bias, eps), summed
+    output = F.rms_norm(summed, summed.shape[-1:], weight, eps)
+    return output if bias is None else output + bias, summed
+
+
+class DropoutAddNorm(nn.Module):
+    """`dropkit.functional.dropout_add_norm` as a module, with the weight and bias of `torch.nn.LayerNorm` or `RMSNorm`.
+
+    Args:
+        features: the size of the last dimension, C.
+        p: expected fraction of elements of the branch dropped, in [0, 1].
+        norm: "layer" or "rms".
+        eps: added to the variance.
+        bias: learn a bias; if None, for "layer" alone.
+
+    Example:
+        >>> DropoutAddNorm(8, 0.1)
+        DropoutAddNorm(8, p=0.1, norm=layer, eps=1e-05)
+    """
+
+    bias: Tensor | None
+    norm: Norm
+
+    def __init__(
+        self, features: int, p: float = 0.5, norm: Norm = "layer", eps: float = 1e-5, bias: bool | None = None
+    ) -> None:
+        super().__init__()
+        check_probability(p)
+        check("norm", norm in ("layer", "rms"), '"layer" or "rms"', norm)
+        self.features, self.p, self.norm, self.eps = features, p, norm, eps
+        self.weight = nn.Parameter(torch.ones(features))
+        wanted = norm == "layer" if bias is None else bias
+        self.bias = nn.Parameter(torch.zeros(features)) if wanted else None
+
+    def forward(
+        self,
+        input: Tensor,
+        residual: Tensor,
+        *,
+        row_scale: Tensor | None = None,
+        generator: Generator | None = None,
+        key: Tensor | int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The norm and the sum; see the functional form."""
+        return dropout_add_norm(
+            input, residual, self.weight, self.bias, self.p, self.training,
+            norm=self.norm, eps=self.eps, row_scale=row_scale, generator=generator, key=key,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, p={self.p}, norm={self.norm}, eps={self.eps}"

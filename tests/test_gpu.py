@@ -1,0 +1,165 @@
+"""The GPU kernel without a GPU: run by Triton's interpreter on CPU tensors, and compiled ahead of time for GPUs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from grid import COINS, DTYPES, GRID, LAYOUTS, by_reference, same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dropkit.kernels import gpu, reference
+from dropkit.kernels.values import Values, alpha, inverted
+
+pytestmark = [
+    pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which Triton compiles for"),
+    # NumPy says of each sum that wraps, as Philox's are meant to, that it does.
+    pytest.mark.filterwarnings("ignore:overflow encountered"),
+]
+
+
+def by_gpu(input: Tensor, key: Tensor | int, values: Values, steps: tuple[int, ...] | None, base: int) -> Tensor:
+    output = torch.empty_like(input)
+    gpu.drop(output, input, key, values, steps, base)
+    return output
+
+
+def truncated(output: Tensor) -> Tensor:
+    """float32 as the interpreter makes bfloat16 of it: cut off, where a GPU rounds to nearest even."""
+    return (output.view(torch.int32) >> 16).to(torch.int16).view(torch.bfloat16)
+
+
+def expected_of(input: Tensor, key: int, values: Values, steps: tuple[int, ...], base: int) -> Tensor:
+    if input.dtype != torch.bfloat16:
+        return by_reference(input, key, values, steps, base)
+    return truncated(by_reference(input.float(), key, values, steps, base).contiguous())
+
+
+@pytest.mark.parametrize(("coins", "dtype"), GRID, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_bits_are_those_of_the_reference(layout, coins, dtype):
+    """Whatever the layout, the coins, the dtype and the rule."""
+    input = LAYOUTS[layout]().to(dtype)
+    steps, base = COINS[coins](input)
+    for values in (inverted(0.3), alpha(0.3), inverted(1.0)):
+        assert same_bits(by_gpu(input, -5, values, steps, base), expected_of(input, -5, values, steps, base)), values
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_walk_gives_the_bits_of_the_reference(data):
+    """Up to six dimensions in any order of memory, any steps, any first coin."""
+    shape = data.draw(st.lists(st.integers(1, 5) | st.sampled_from([8, 33]), max_size=6))
+    if torch.Size(shape).numel() > 5000:
+        return
+    order = data.draw(st.permutations(range(len(shape))))
+    gaps = [data.draw(st.integers(1, 2)) for _ in shape]
+    stored = torch.randn([shape[d] * gaps[d] for d in order])[tuple(slice(None, None, gaps[d]) for d in order)]
+    input = stored.permute([order.index(d) for d in range(len(shape))])
+    steps = tuple(
+        data.draw(st.sampled_from([step, 0, 4, 3]) if data.draw(st.booleans()) else st.just(step))
+        for step in reference.row_major(shape)
+    )
+    base = data.draw(st.integers(0, 2**62))
+
+    output = by_gpu(input, 17, inverted(0.5), steps, base)
+
+    assert same_bits(output, by_reference(input, 17, inverted(0.5), steps, base))
+
+
+@pytest.mark.parametrize("layout", ["ragged", "long", "offset", "sliced", "channels_last"])
+def test_in_place_gives_the_bits_of_out_of_place(layout):
+    """Reading and writing the same memory changes nothing."""
+    input = LAYOUTS[layout]()
+    expected = by_gpu(input, 3, inverted(0.4), None, 0)
+
+    gpu.drop(input, input, 3, inverted(0.4), None, 0)
+
+    assert same_bits(input, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dropped_is_exactly_zero(dtype):
+    """A dropped NaN or infinity is +0."""
+    strange = torch.tensor([float("nan"), float("inf"), -1.0, -0.0] * 50, dtype=dtype)
+
+    output = by_gpu(strange, 9, inverted(0.5), None, 0)
+
+    dropped = by_gpu(torch.ones_like(strange), 9, inverted(0.5), None, 0) == 0
+    assert dropped.any()
+    assert same_bits(output[dropped], torch.zeros_like(output[dropped]))
+
+
+def test_the_key_is_read_from_memory():
+    """A key in a tensor is that key, also when the tensor is written between calls."""
+    x, key = torch.randn(1000), torch.tensor(5)
+    first = by_gpu(x, key, inverted(0.5), None, 0)
+    key.fill_(-(2**62) - 3)
+    second = by_gpu(x, key, inverted(0.5), None, 0)
+
+    assert same_bits(first, by_gpu(x, 5, inverted(0.5), None, 0))
+    assert same_bits(second, by_gpu(x, -(2**62) - 3, inverted(0.5), None, 0))
+    assert not torch.equal(first, second)
+
+
+def test_empty_inputs_are_left_alone():
+    """No element, no launch."""
+    for shape in [(0,), (3, 0)]:
+        assert by_gpu(torch.empty(shape), 1, inverted(0.5), None, 0).shape == shape
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, dict[str, object]]:
+    """What Triton makes of the kernels for three GPUs, in a process where it does not interpret."""
+    script = Path(__file__).with_name("compiled_for_gpus.py")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("gpu_name", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_the_flat_kernel_is_as_wide_as_memory(compiled, gpu_name, dtype):
+    """16 bytes a load and a store, no shared memory, nothing spilled."""
+    made = compiled[f"flat {dtype} {gpu_name}"]
+
+    assert made["wide_loads"] > 0
+    assert made["wide_stores"] > 0
+    # A thread's four doubles are two loads of 16 bytes, which lie apart: they change places.
+    assert made["shared"] == 0 or dtype == "float64"
+    assert made["spilled"] == 0
+    assert made["registers"] <= 72
+
+
+@pytest.mark.parametrize("gpu_name", ["sm_80", "sm_90"])
+def test_half_a_round_is_one_multiply(compiled, gpu_name):
+    """Philox by 32 x 32 -> 64 bit multiplies: never a high half by itself."""
+    made = compiled[f"flat float32 {gpu_name}"]
+
+    assert made["wide_multiplies"] > 0
+    assert made["high_multiplies"] == 0
+
+
+@pytest.mark.parametrize("kernel", ["flat float32", "added bfloat16", "tiles ONE", "tiles FOURS", "tiles ANY"])
+def test_amd_compiles(compiled, kernel):
+    """No intrinsic of one vendor."""
+    assert compiled[f"{kernel} gfx942"]["size"] > 0
+
+
+def test_any_strides_compile(compiled):
+    """For each kind of coins: as wide as memory where rows are dense, and without spills."""
+    for kind in ("ONE", "FOURS", "ANY"):
+        made = compiled[f"tiles {kind} sm_90"]
+        assert made["spilled"] == 0, kind
+        assert made["shared"] == 0, kind
+        assert made["registers"] <= 64, kind
+        # Two bytes for each of the four elements that are a thread's, where each draws for itself.
+        assert made["wide_loads"] > 0 or kind == "ANY", kind
+        assert made["wide_stores"] > 0 or kind == "ANY", kind
