@@ -1,4 +1,4 @@
-"""Compiles the GPU kernels ahead of time, on a machine without a GPU, and prints what came of it as JSON."""
+"""Compiles the GPU kernels on a machine without a GPU, by the calls that would run them, and prints what came of it."""
 
 from __future__ import annotations
 
@@ -6,34 +6,102 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
 
-from dropkit.kernels.gpu import walks
+from dropkit.kernels import FLOATS, gpu
+from dropkit.kernels.gpu import fused
+from dropkit.kernels.values import inverted
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
-# What memory that torch allocates, and most counts, are multiples of.
-ALIGNED = [["tt.divisibility", 16]]
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+KEY = torch.tensor(7)
+P = inverted(0.1)
 
 
-def compiled(kernel: Any, dtype: str, target: str, aligned: tuple[str, ...], **constants: Any) -> dict[str, Any]:
-    pointer = f"*{TYPES[dtype]}"
-    signature = {"output": pointer, "input": pointer, "add": pointer, "key": "*i64", "threshold": "u32"}
-    signature = {name: signature.get(name, "constexpr" if name in constants else "i64") for name in kernel.arg_names}
-    attributes = {(kernel.arg_names.index(name),): ALIGNED for name in ("output", "input", *aligned)}
-    source = ASTSource(kernel, signature, constants, attributes)
-    options = {"num_warps": 4, "enable_fp_fusion": False}
-    made = triton.compile(source, target=TARGETS[target], options=options)
+class Driver:
+    """Of a GPU that is not there: Triton asks it what to compile for, and is kept from asking for more."""
+
+    target = "sm_90"
+
+    def get_current_device(self) -> int:
+        return [*TARGETS].index(self.target)
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return TARGETS[self.target]
+
+
+MADE: list[Any] = []
+
+
+def compile_alone(run: Callable[..., Any]) -> Callable[..., Any]:
+    def compiled(self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        MADE.append(run(self, *args, grid=grid, warmup=True, **kwargs))
+
+    return compiled
+
+
+def drop(dtype: torch.dtype, count: int = 4096, add: bool = False, values: Any = P, key: Any = KEY) -> None:
+    x = torch.empty(count, dtype=dtype)
+    gpu.drop(torch.empty_like(x), x, key, values, None, 0, x if add else None)
+
+
+def walk(steps: tuple[int, int]) -> None:
+    x = torch.empty(64, 2048, dtype=torch.bfloat16)[:, :1024]
+    gpu.drop(torch.empty(64, 1024, dtype=torch.bfloat16), x, KEY, P, steps, 0)
+
+
+def norm(backward: bool, columns: int = 4096) -> None:
+    x, w, row = (
+        torch.empty(8, columns, dtype=torch.bfloat16),
+        torch.empty(columns, dtype=torch.bfloat16),
+        torch.empty(8),
+    )
+    if backward:
+        fused.norm_backward(x, x, x, row, row, w, True, None, KEY, P, True)
+    else:
+        fused.norm_forward(x, x, w, w, None, KEY, P, 1e-5, True)
+
+
+def activation(backward: bool) -> None:
+    x, b = torch.empty(8, 4096, dtype=torch.bfloat16), torch.empty(4096, dtype=torch.bfloat16)
+    if backward:
+        fused.activation_backward(x, x, b, "gelu", KEY, P)
+    else:
+        fused.activation_forward(x, b, x, "gelu", KEY, P)
+
+
+DTYPES = {str(one).removeprefix("torch."): one for one in sorted(FLOATS, key=str)}
+CALLS: dict[str, Callable[[], None]] = {
+    **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
+    **{f"added {name}": partial(drop, dtype, add=True) for name, dtype in DTYPES.items()},
+    "flat odd": partial(drop, torch.bfloat16, 4099),
+    "walk one": partial(walk, (4, 0)),
+    "walk fours": partial(walk, (1024, 1)),
+    "walk any": partial(walk, (3, 5)),
+    "norm forward": partial(norm, False),
+    "norm backward": partial(norm, True),
+    "activation forward": partial(activation, False),
+    "activation backward": partial(activation, True),
+}
+
+
+def described(made: Any) -> dict[str, Any]:
     if "ptx" not in made.asm:
         return {"size": len(made.asm["hsaco"])}
     ptx = made.asm["ptx"]
@@ -60,21 +128,20 @@ def used(cubin: bytes) -> dict[str, int]:
 
 
 def main() -> None:
+    device = Driver()
+    driver.set_active(device)
+    JITFunction.run = compile_alone(JITFunction.run)
     found: dict[str, Any] = {}
-    flat = {"KEY_IN_MEMORY": True, "AFFINE": False, "ADD": False, "BLOCK": 2048}
-    # As Triton finds them where rows are dense and of an even length.
-    tiles = {"KEY_IN_MEMORY": True, "AFFINE": False, "OUTER": 1, "input_stride": 1, "output_stride": 1}
-    even = ("columns", "input_stride1", "output_stride1", "step1", "base")
-    sizes = {"ONE": (2, 1024), "FOURS": (2, 1024), "ANY": (1, 512)}
-    for target in TARGETS:
-        for dtype in TYPES:
-            found[f"flat {dtype} {target}"] = compiled(walks.flat, dtype, target, ("base",), **flat)
-            found[f"added {dtype} {target}"] = compiled(
-                walks.flat, dtype, target, ("add", "base"), **flat | {"ADD": True}
-            )
-        for kind, (rows, columns) in sizes.items():
-            shape = {"KIND": getattr(walks, kind).value, "ROWS": rows, "COLUMNS": columns}
-            found[f"tiles {kind} {target}"] = compiled(walks.tiles, "bfloat16", target, even, **tiles, **shape)
+    for Driver.target in TARGETS:
+        for name, call in CALLS.items():
+            call()
+            found[f"{name} {Driver.target}"] = described(MADE[-1])
+    Driver.target = "sm_90"
+    MADE.clear()
+    for p in (0.1, 0.25, 0.5, 2**-32, 0.9):
+        drop(torch.float32, values=inverted(p))
+        drop(torch.float32, values=inverted(p), key=torch.tensor(3))
+    found["kernels for ten rates and keys"] = len({id(one) for one in MADE})
     print(json.dumps(found, indent=2))
 
 

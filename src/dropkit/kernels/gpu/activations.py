@@ -29,7 +29,7 @@ def _activated(x, ACTIVATION: tl.constexpr):
     elif ACTIVATION == GELU:
         y = 0.5 * x * (1.0 + tl.erf(x * _SQRT_HALF))
     elif ACTIVATION == GELU_TANH:
-        y = 0.5 * x * (1.0 + _tanh(_SQRT_2_BY_PI * (x + _CUBIC * x * x * x)))
+        y = 0.5 * x * (1.0 + _tanh((x + x * x * x * _CUBIC) * _SQRT_2_BY_PI))
     else:
         y = x / (1.0 + tl.exp(-x))
     return y
@@ -43,8 +43,8 @@ def _slope(x, ACTIVATION: tl.constexpr):
     elif ACTIVATION == GELU:
         y = 0.5 * (1.0 + tl.erf(x * _SQRT_HALF)) + x * _DENSITY * tl.exp(-0.5 * x * x)
     elif ACTIVATION == GELU_TANH:
-        t = _tanh(_SQRT_2_BY_PI * (x + _CUBIC * x * x * x))
-        y = 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * _SQRT_2_BY_PI * (1.0 + 3.0 * _CUBIC * x * x)
+        t = _tanh((x + x * x * x * _CUBIC) * _SQRT_2_BY_PI)
+        y = 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * (1.0 + x * x * (3.0 * _CUBIC)) * _SQRT_2_BY_PI
     else:
         s = 1.0 / (1.0 + tl.exp(-x))
         y = s * (1.0 + x * (1.0 - s))

@@ -111,7 +111,7 @@ def backward(
         w = tl.load(weight + at, inside, other=0.0).to(tl.float32)
     first = program * rows_each
     for row in range(first, tl.minimum(first + rows_each, rows)):
-        start = row.to(tl.int64) * columns
+        start = row * columns
         y = tl.load(summed + start + at, inside, other=0.0).to(tl.float32)
         over = tl.load(spread + row)
         if CENTRED:

@@ -66,8 +66,8 @@ def tiles(
     base: tl.int64,
     rows: tl.int64,
     columns: tl.int64,
-    input_stride: tl.int64,
-    output_stride: tl.int64,
+    input_stride,
+    output_stride,
     step: tl.int64,
     size1: tl.int64, input_stride1: tl.int64, output_stride1: tl.int64, step1: tl.int64,
     size2: tl.int64, input_stride2: tl.int64, output_stride2: tl.int64, step2: tl.int64,
@@ -80,7 +80,10 @@ def tiles(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Any strides: rows are places in up to four outer dimensions, the last of them fastest, columns in one more."""
+    """Any strides: rows are places in up to four outer dimensions, the last of them fastest, columns in one more.
+
+    The columns' strides are not annotated, so that Triton compiles for those that are 1.
+    """
     across = tl.cdiv(columns, COLUMNS)
     tile = tl.program_id(0).to(tl.int64)
     row = tile // across * ROWS + tl.arange(0, ROWS).to(tl.int64)
