@@ -45,7 +45,7 @@ def expected_of(input: Tensor, key: int, values: Values, steps: tuple[int, ...],
 @pytest.mark.parametrize(("coins", "dtype"), GRID, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_bits_are_those_of_the_reference(monkeypatch, layout, coins, dtype):
-    """Whatever the layout, the coins, the dtype and the rule; in blocks of its own size, or in some that take less time."""
+    """Whatever the layout, the coins, the dtype and the rule; in blocks of its own size, or in some that are larger."""
     if layout not in ("short", "long", "ragged"):
         monkeypatch.setattr(gpu, "_BLOCK", 2**15)
     input = LAYOUTS[layout]().to(dtype)

@@ -146,6 +146,50 @@ def test_below_autograd_nothing_is_recorded():
         assert not torch.dropout(x, 0.5, True).requires_grad
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_native_dropout_returns_the_mask_it_used(dtype):
+    """Below torch's own derivative: the mask and the gradient are those of the output, also where the input is 0."""
+    x = torch.arange(500, dtype=dtype).requires_grad_()
+    with dropkit.installed():
+        torch.manual_seed(5)
+        output, mask = torch.native_dropout(x, 0.25, True)
+        torch.manual_seed(5)
+        expected = dropout(x, 0.25)
+    (grad,) = torch.autograd.grad(output, x, torch.ones_like(output))
+
+    assert torch.equal(output, expected)
+    assert torch.equal(mask, dropout(torch.ones_like(x), 0.25, key=dropkit.random.draw(seeded(5))) != 0)
+    assert torch.equal(grad, (mask / 0.75).to(dtype))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("arguments", [(0.5, False), (0.0, True), (1.0, True), (0.5, None), (1.5, True)])
+def test_native_dropout_keeps_torchs_contract(arguments):
+    """What drops nothing, or everything, or fails, does so as in torch; afterwards torch's own kernel is back."""
+    results = []
+    for install in (False, True, False):
+        (dropkit.install if install else dropkit.uninstall)()
+        torch.manual_seed(0)
+        try:
+            output, mask = torch.native_dropout(torch.ones(200), *arguments)
+        except RuntimeError as error:
+            output, mask = torch.tensor([0.0]), str(error).splitlines()[0]
+        results.append((output, mask))
+    (first, first_mask), (ours, our_mask), (last, last_mask) = results
+
+    assert torch.equal(first, last)
+    assert first_mask == last_mask if isinstance(first_mask, str) else torch.equal(first_mask, last_mask)
+    if arguments == (0.5, None):
+        assert set(ours.tolist()) == {0.0, 2.0}
+        assert torch.equal(ours != 0, our_mask)
+        assert not torch.equal(ours, first)
+    else:
+        assert torch.equal(ours, first)
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -1,6 +1,6 @@
 """install: torch's own dropout operators run on dropkit's kernels, for a whole process.
 
-The kernels are registered at torch's dispatcher for CPU tensors, with and without autograd, so whatever calls
+The kernels are registered at torch's dispatcher for CPU and CUDA tensors, with and without autograd, so whatever calls
 `aten::dropout` and its family, from Python or from C++, arrives here: in eager mode, under torch.func, and where a
 compiler traces. Subclasses that take operators apart themselves get torch's own kernel.
 """
@@ -24,7 +24,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from dropkit.kernels import FLOATS
 from dropkit.nn import LAYERS
 from dropkit.nn.layer import Layer
-from dropkit.replace import recurrent
+from dropkit.replace import native, recurrent
 
 # What compilers put in the place of ordinary tensors.
 _TRACED = frozenset({FakeTensor, FunctionalTensor})
@@ -32,7 +32,10 @@ _TRACED = frozenset({FakeTensor, FunctionalTensor})
 # In the key of torch's caches of compiled code. The 1 is the version of the mask specification.
 _TAG = "dropkit-install-1"
 
-_KEYS = ("AutogradCPU", "CPU", "FuncTorchDynamicLayerFrontMode")
+# torch's builds for AMD call their devices CUDA as well.
+_DEVICES = ("CPU", "CUDA")
+_TRANSFORMS = "FuncTorchDynamicLayerFrontMode"
+_KEYS = (*_DEVICES, *(f"Autograd{device}" for device in _DEVICES), _TRANSFORMS)
 
 # Taking a kernel back frees it at once, though another thread may have been on its way into it. So the last ones are
 # held for longer than any thread waits between finding a kernel and entering it.
@@ -45,14 +48,14 @@ _asked, _blocks = False, 0
 
 
 def install() -> None:
-    """Run every dropout on CPU tensors in this process on dropkit's kernels, until `uninstall`.
+    """Run every dropout on CPU and CUDA tensors in this process on dropkit's kernels, until `uninstall`.
 
     Reaches `torch.nn.Dropout*`, `torch.nn.functional.dropout*`, `torch.dropout` and its family, and the dropout inside
     `nn.TransformerEncoderLayer`, `nn.MultiheadAttention`, `F.scaled_dot_product_attention`, `nn.LSTM`, `nn.GRU` and
     `nn.RNN`. Arguments, errors, `train`/`eval` and seeds mean what they mean in torch; the masks for a seed are
-    dropkit's. `torch.native_dropout`, which returns its mask, stays torch's. Compiled functions too: those that are
-    compiled already are compiled again. Installing twice is installing once. Processes that are spawned, not forked,
-    begin without it.
+    dropkit's. The fused attention of a GPU keeps its own dropout. Compiled functions too: those that are compiled
+    already are compiled again. Installing twice is installing once. Processes that are spawned, not forked, begin
+    without it.
 
     Example:
         >>> dropkit.install()
@@ -107,6 +110,7 @@ def _follow() -> None:
             if layer.aten is not None:
                 _take_over(_library, layer, layer.aten, inplace=False)
                 _take_over(_library, layer, layer.aten + "_", inplace=True)
+        _alive.extend(native.take_over(_library, _DEVICES))
         recurrent.mend()
         _forget_compiled()
     elif not wanted and _library is not None:
@@ -120,7 +124,7 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
     original = getattr(torch.ops.aten, name).default
 
     def kernel(input: Tensor, p: float, train: bool) -> Any:
-        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not input.is_cpu or _is_wrapper(input):
+        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not _is_reached(input):
             return _torchs_own(original, input, p, train)
         return layer.drop(input, p, train, inplace)
 
@@ -128,13 +132,13 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
         with torch.no_grad():
             return kernel(input, p, train)
 
-    autograd, cpu, transforms = _KEYS
-    library.impl(name, kernel, autograd)
-    library.impl(name, below_autograd, cpu)
+    for device in _DEVICES:
+        library.impl(name, kernel, f"Autograd{device}")
+        library.impl(name, below_autograd, device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
         # torch.func takes composite operators apart before any other kernel sees them.
-        library.impl(name, kernel, transforms, allow_override=True)
+        library.impl(name, kernel, _TRANSFORMS, allow_override=True)
     for key in _KEYS:
         _alive.append(torch.library.get_kernel(original, key))
 
@@ -155,10 +159,11 @@ def _forget_compiled() -> None:
         torch.compiler.reset()
 
 
-def _is_wrapper(input: Tensor) -> bool:
-    """Whether `input` is of a subclass that takes operators apart itself, and knows torch's alone."""
+def _is_reached(input: Tensor) -> bool:
+    """Whether `input` is on a device of ours, and of no subclass that takes operators apart and knows torch's alone."""
     kind: Any = type(input)
-    return kind.__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl and kind not in _TRACED
+    plain = kind.__torch_dispatch__ is torch._C._disabled_torch_dispatch_impl or kind in _TRACED
+    return plain and (input.is_cpu or input.is_cuda)
 
 
 def _torchs_own(operator: torch._ops.OpOverload, *arguments: Any) -> Any:

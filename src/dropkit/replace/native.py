@@ -1,0 +1,45 @@
+"""`torch.native_dropout`, which returns its mask: what torch runs on a GPU, and what C++ calls for it.
+
+Its derivative stays torch's, which multiplies by the mask.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropkit import random
+from dropkit.kernels import FLOATS
+from dropkit.nn.dropout import LAYER
+
+_OPERATOR = torch.ops.aten.native_dropout.default
+
+
+def take_over(library: torch.library.Library, devices: tuple[str, ...]) -> list[Any]:
+    """Register for these dispatch keys, where this torch has them; returns what must live as long as it may run."""
+    kernels: list[Any] = []
+    for device in devices:
+        if not _OPERATOR.has_kernel_for_dispatch_key(getattr(torch._C.DispatchKey, device)):
+            continue
+        kernels.append(torch.library.get_kernel(_OPERATOR, device))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
+            library.impl("native_dropout", _kernel(kernels[-1]), device, with_keyset=True, allow_override=True)
+        kernels.append(torch.library.get_kernel(_OPERATOR, device))
+    return kernels
+
+
+def _kernel(torchs_own: Any) -> Any:
+    def kernel(keys: Any, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+        draws = train is not False and 0 < p <= 1 and input.numel() > 0
+        if not draws or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
+            return torchs_own.call_boxed(keys, input, p, train)
+        key = random.draw_int() if input.is_cpu else random.draw(device=input.device)
+        with torch.no_grad():
+            output = LAYER.drop(input, p, True, False, None, key)
+            return output, LAYER.drop(torch.ones_like(input), p, True, False, None, key) != 0
+
+    return kernel
