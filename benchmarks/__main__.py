@@ -19,6 +19,7 @@ BENCHMARKS = (
     "kept_memory",
     "small",
     "layouts",
+    "fused",
     "transformer",
     "compiled",
     "importing",

@@ -15,5 +15,7 @@ def test_law(law, layer):
 
 def test_every_layer_is_public():
     """What is listed can be had from dropkit.nn and dropkit.functional, under its own name."""
-    assert {layer.module for layer in LAYERS} == {getattr(nn, name) for name in nn.__all__ if name != "LAYERS"}
-    assert {layer.function for layer in LAYERS} == {getattr(functional, name) for name in functional.__all__}
+    modules = {layer.module for layer in LAYERS} | set(nn.FUSED)
+    assert modules == {getattr(nn, name) for name in nn.__all__ if name not in ("LAYERS", "FUSED")}
+    functions = {layer.function for layer in LAYERS} | {kind.function for kind in nn.FUSED}
+    assert functions == {getattr(functional, name) for name in functional.__all__}

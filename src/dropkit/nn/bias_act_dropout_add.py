@@ -96,6 +96,7 @@ class BiasActDropoutAdd(nn.Module):
     """
 
     activation: Activation
+    function = staticmethod(bias_act_dropout_add)
 
     def __init__(self, features: int, p: float = 0.5, activation: Activation = "gelu") -> None:
         super().__init__()

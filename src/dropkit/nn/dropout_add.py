@@ -90,6 +90,7 @@ class DropoutAdd(torch.nn.Module):
     """
 
     p: float
+    function = staticmethod(dropout_add)
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()

@@ -126,6 +126,7 @@ class DropoutAddNorm(nn.Module):
 
     bias: Tensor | None
     norm: Norm
+    function = staticmethod(dropout_add_norm)
 
     def __init__(
         self, features: int, p: float = 0.5, norm: Norm = "layer", eps: float = 1e-5, bias: bool | None = None

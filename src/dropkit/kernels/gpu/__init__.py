@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dropkit.kernels.reference import row_major
@@ -78,10 +80,11 @@ def detail() -> str:
 
 def _flat(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base: int, add: Tensor | None) -> None:
     count = input.numel()
-    _code().flat[(_tiles(count, _BLOCK),)](
-        output, input, output if add is None else add, key, *numbers(values), base, count,
-        AFFINE=_affine(values), ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **constants(key),
-    )  # fmt: skip
+    with there(input):
+        _code().flat[(_tiles(count, _BLOCK),)](
+            output, input, output if add is None else add, key, *numbers(values), base, count,
+            AFFINE=_affine(values), ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **constants(key),
+        )  # fmt: skip
 
 
 def _walk(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base: int, dims: list[_Dim]) -> None:
@@ -102,12 +105,13 @@ def _walk(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base
     down = min(_power_of_two(rows), block // across)
     strides = [number for one in outer for number in (one.size, one.input, one.output, one.step)]
     strides += [1, 0, 0, 0] * (_OUTER - len(outer))
-    code.tiles[(_tiles(rows, down) * _tiles(inner.size, across),)](
-        output, input, key, *numbers(values), base,
-        rows, inner.size, inner.input, inner.output, inner.step, *strides,
-        AFFINE=_affine(values), KIND=kind.value, OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS,
-        **constants(key),
-    )  # fmt: skip
+    with there(input):
+        code.tiles[(_tiles(rows, down) * _tiles(inner.size, across),)](
+            output, input, key, *numbers(values), base,
+            rows, inner.size, inner.input, inner.output, inner.step, *strides,
+            AFFINE=_affine(values), KIND=kind.value, OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS,
+            **constants(key),
+        )  # fmt: skip
 
 
 def numbers(values: Values) -> tuple[int, ...]:
@@ -118,6 +122,13 @@ def numbers(values: Values) -> tuple[int, ...]:
 def as_bits(number: float) -> int:
     """Of a double: Triton would hand it on as a single."""
     return struct.unpack("<q", struct.pack("<d", number))[0]
+
+
+def there(input: Tensor) -> AbstractContextManager[object]:
+    """Where Triton is to launch: it takes the current device for the right one."""
+    if input.is_cpu or input.device.index == torch.accelerator.current_device_index():
+        return nullcontext()
+    return torch.accelerator.device_index(input.device.index)
 
 
 def constants(key: Tensor | int) -> dict[str, Any]:

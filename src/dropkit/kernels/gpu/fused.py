@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dropkit.kernels.gpu import as_bits, constants
+from dropkit.kernels.gpu import as_bits, constants, there
 from dropkit.kernels.values import Values
 
 # A row lies in the registers of one program.
@@ -47,11 +47,12 @@ def norm_forward(
     output, summed = torch.empty_like(input), torch.empty_like(input)
     mean, spread = (torch.empty(rows, dtype=torch.float32, device=input.device) for _ in range(2))
     threshold, scale = _drawn(values)
-    _norms().forward[(rows,)](
-        output, summed, mean, spread, input, residual,
-        _or(weight, input), _or(bias, input), _or(row_scale, input), key, threshold, scale, columns, as_bits(eps),
-        **_row_constants(columns, key, values, weight, bias, row_scale, centred),
-    )  # fmt: skip
+    with there(input):
+        _norms().forward[(rows,)](
+            output, summed, mean, spread, input, residual,
+            _or(weight, input), _or(bias, input), _or(row_scale, input), key, threshold, scale, columns, as_bits(eps),
+            **_row_constants(columns, key, values, weight, bias, row_scale, centred),
+        )  # fmt: skip
     return output, summed, mean, spread
 
 
@@ -77,12 +78,14 @@ def norm_backward(
     grad_input, grad_residual = torch.empty_like(summed), torch.empty_like(summed)
     of_weight, of_bias = (torch.empty(programs, columns, dtype=torch.float32, device=summed.device) for _ in range(2))
     threshold, scale = _drawn(values)
-    _norms().backward[(programs,)](
-        grad_input, grad_residual, of_weight, of_bias, grad_output, _or(grad_summed, grad_output), summed, mean, spread,
-        _or(weight, summed), _or(row_scale, summed), key, threshold, scale, rows, columns, each,
-        GRAD_SUMMED=grad_summed is not None,
-        **_row_constants(columns, key, values, weight, summed if bias else None, row_scale, centred),
-    )  # fmt: skip
+    with there(summed):
+        _norms().backward[(programs,)](
+            grad_input, grad_residual, of_weight, of_bias, grad_output, _or(grad_summed, grad_output),
+            summed, mean, spread, _or(weight, summed), _or(row_scale, summed),
+            key, threshold, scale, rows, columns, each,
+            GRAD_SUMMED=grad_summed is not None,
+            **_row_constants(columns, key, values, weight, summed if bias else None, row_scale, centred),
+        )  # fmt: skip
     grad_weight = None if weight is None else of_weight.sum(0).to(weight.dtype)
     return grad_input, grad_residual, grad_weight, of_bias.sum(0).to(summed.dtype) if bias else None
 
@@ -92,10 +95,11 @@ def activation_forward(
 ) -> Tensor:
     """`residual + drop(activation(input + bias))`; all contiguous, `bias` of the last dimension's size."""
     output = torch.empty_like(input)
-    _activations().forward[_grid(input)](
-        output, input, _or(bias, input), residual, key, *_drawn(values), input.numel(), input.shape[-1],
-        **_flat_constants(key, bias, activation),
-    )  # fmt: skip
+    with there(input):
+        _activations().forward[_grid(input)](
+            output, input, _or(bias, input), residual, key, *_drawn(values), input.numel(), input.shape[-1],
+            **_flat_constants(key, bias, activation),
+        )  # fmt: skip
     return output
 
 
@@ -104,10 +108,11 @@ def activation_backward(
 ) -> Tensor:
     """The gradient of `input + bias`."""
     output = torch.empty_like(input)
-    _activations().backward[_grid(input)](
-        output, grad, input, _or(bias, input), key, *_drawn(values), input.numel(), input.shape[-1],
-        **_flat_constants(key, bias, activation),
-    )  # fmt: skip
+    with there(input):
+        _activations().backward[_grid(input)](
+            output, grad, input, _or(bias, input), key, *_drawn(values), input.numel(), input.shape[-1],
+            **_flat_constants(key, bias, activation),
+        )  # fmt: skip
     return output
 
 
