@@ -64,6 +64,10 @@ FUNCTIONALS: dict[str, Functional] = {
     # The two whose `training` is False unless given: alone among torch's, and so never on by accident.
     _F + "alpha_dropout": Functional(1, 2, 3, training_default=False, module="AlphaDropout"),
     _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
+    # dropkit's alone.
+    _F + "dropout_add": Functional(2, 3, None),
+    _F + "dropout_add_norm": Functional(4, 5, None),
+    _F + "bias_act_dropout_add": Functional(3, 4, None),
     # These have no default: a call without the flag fails at once.
     "torch.dropout": Functional(1, 2, None, training_name="train", training_default=None),
     "torch.alpha_dropout": Functional(1, 2, None, training_name="train", training_default=None),
