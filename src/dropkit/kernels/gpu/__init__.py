@@ -59,10 +59,14 @@ def drop(
         return
     if isinstance(key, Tensor) and key.device != input.device:
         key = int(key) if key.is_cpu else key.to(input.device)
-    dims = _merged(input, output, row_major(input.shape) if steps is None else steps)
+    whole = _Dim(input.numel(), 1, 1, 1)
+    if steps is None and input.is_contiguous() and output.is_contiguous():
+        dims = [whole]
+    else:
+        dims = _merged(input, output, row_major(input.shape) if steps is None else steps)
     if values.threshold >= 2**32:
         output.fill_(values.fill)
-    elif len(dims) == 1 and dims[0] == _Dim(input.numel(), 1, 1, 1) and base % 4 == 0:
+    elif dims == [whole] and base % 4 == 0:
         together = add is not None and add.is_contiguous() and add.dtype == input.dtype
         _flat(output, input, key, values, base, add if together else None)
         add = None if together else add
