@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from grid import DTYPES, LAYOUTS, same_bits
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from dropkit import kernels
 from dropkit.functional import bias_act_dropout_add, dropout, dropout_add, dropout_add_norm
@@ -138,6 +139,57 @@ def test_dropout_add_norm_is_the_three_calls(kernel, norm, affine, columns, p):
             assert near(one, wanted, 64)
 
 
+def calls_of(kind: str) -> Callable[..., Tensor]:
+    """The functions on (input, residual), one output each, in float32."""
+    if kind == "norm":
+        return lambda x, r, **named: dropout_add_norm(x, r, **named)[0]
+    return lambda x, r, **named: bias_act_dropout_add(x, None, r, **named)
+
+
+def apart(kind: str, x: Tensor, r: Tensor, p: float) -> Tensor:
+    if kind == "norm":
+        return F.layer_norm(r + dropout(x, p, key=3), x.shape[-1:])
+    return r + dropout(F.gelu(x), p, key=3)
+
+
+@pytest.mark.parametrize("kind", ["norm", "activation"])
+def test_whatever_looks_inside_gets_the_separate_calls(kernel, kind):
+    """Second derivatives, forward mode, batched gradients, a rate in a tensor, one so high that nothing is kept."""
+    call, (x, r, t) = calls_of(kind), tensors(SHAPE, SHAPE, SHAPE)
+
+    seconds = []
+    for output in (call(x, r, p=0.3, key=3), apart(kind, x, r, 0.3)):
+        (first,) = torch.autograd.grad(output.pow(3).sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.pow(2).sum(), [x, r]))
+    assert all(near(one, other, 256) for one, other in zip(*seconds, strict=True))
+
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x.detach(), t.detach())
+        ours, theirs = (
+            forward_ad.unpack_dual(output).tangent
+            for output in (call(dual, r.detach(), p=0.3, key=3), apart(kind, dual, r.detach(), 0.3))
+        )
+    assert near(ours, theirs, 16)
+
+    upstream = torch.randn(4, *SHAPE)
+    batched = [
+        torch.autograd.grad(output, x, upstream, is_grads_batched=True)[0]
+        for output in (call(x, r, p=0.3, key=3), apart(kind, x, r, 0.3))
+    ]
+    assert near(*batched, 64)
+
+    assert near(call(x, r, p=torch.tensor(0.25), key=3), apart(kind, x, r, 0.25))
+    assert near(call(x, r, p=1 - 2**-40, key=3), apart(kind, x, r, 1.0))
+
+
+def test_a_loss_on_the_sum_alone_leaves_the_norm_alone(kernel):
+    """Weight and bias get no gradient from it, and the sum of constants wants none."""
+    x, r, w, b = tensors(SHAPE, SHAPE, SHAPE[-1:], SHAPE[-1:])
+    _, summed = dropout_add_norm(x, r, w, b, 0.5, key=1)
+    assert torch.autograd.grad(summed.sum(), [x, w, b], allow_unused=True)[1:] == (None, None)
+    assert not dropout_add_norm(x.detach(), r.detach(), w, b, 0.5, key=1)[1].requires_grad
+
+
 def test_dropout_add_norm_scales_rows(kernel):
     """Stochastic depth: a row whose branch is gone keeps its residual, and sends no gradient into the branch."""
     input, residual = tensors(SHAPE, SHAPE)
@@ -228,7 +280,10 @@ def test_modules_follow_their_mode(module: nn.Module):
             lambda x: dropout_add_norm(x, x, row_scale=torch.ones(12)),
             r"row_scale must be of shape \(3, 5\), got \(12,\)",
         ),
-        (lambda x: bias_act_dropout_add(x, None, x, activation="tanh"), 'activation must be one of "relu".* got tanh'),
+        (
+            lambda x: bias_act_dropout_add(x, None, x, activation="tanh"),
+            "activation must be one of relu, gelu, gelu_tanh, silu, got tanh",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, said):

@@ -162,6 +162,15 @@ def test_native_dropout_returns_the_mask_it_used(dtype):
     assert torch.equal(grad, (mask / 0.75).to(dtype))
 
 
+def test_native_dropout_has_forward_mode():
+    """As in torch, whose derivative it keeps."""
+    x, tangent = torch.randn(50), torch.randn(50)
+    with dropkit.installed(), torch.autograd.forward_ad.dual_level():
+        output, mask = torch.native_dropout(torch.autograd.forward_ad.make_dual(x, tangent), 0.25, True)
+        found = torch.autograd.forward_ad.unpack_dual(output).tangent
+    assert torch.allclose(found, tangent * mask / 0.75)
+
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

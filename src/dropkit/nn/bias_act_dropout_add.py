@@ -6,11 +6,9 @@ approximation by tanh).
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
@@ -18,12 +16,10 @@ from dropkit import random
 from dropkit.arguments import check
 from dropkit.kernels.values import inverted
 from dropkit.nn.dropout_add import dropout_add
-from dropkit.nn.layer import check_probability
+from dropkit.nn.layer import check_probability, checked_rate
 from dropkit.ops import fused
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
-
-_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "silu": F.silu}
 
 
 def bias_act_dropout_add(
@@ -66,20 +62,25 @@ def bias_act_dropout_add(
         >>> bias_act_dropout_add(x, torch.ones(4), r, 0.5, activation="relu", key=7)
         tensor([[0., 4., 0., 0.]])
     """
-    check_probability(p)
-    names = ", ".join(f'"{name}"' for name in _ACTIVATIONS)
-    check("activation", activation in _ACTIVATIONS, f"one of {names}", activation)
+    rate = checked_rate(p)
+    _check_activation(activation)
     check(
         "residual", residual.shape == input.shape, f"of the input's shape {tuple(input.shape)}", tuple(residual.shape)
     )
     columns = input.shape[-1:]
     check("bias", bias is None or bias.shape == columns, f"of shape {tuple(columns)}", bias is not None and bias.shape)
     given = (input, residual) if bias is None else (input, residual, bias)
-    if training and 0 < p < 1 and not has_torch_function(given) and fused.serves(*given):
-        key = random.draw(generator, input.device) if key is None else random.checked(key, generator)
-        return fused.activation(input, bias, residual, activation, key, inverted(p))
-    branch = _ACTIVATIONS[activation](input if bias is None else input + bias)
-    return dropout_add(branch, residual, p, training, generator=generator, key=key)
+    if training and not has_torch_function(given) and not isinstance(rate, Tensor) and rate > 0:
+        values = inverted(rate)
+        if fused.serves(values, *given):
+            key = random.draw(generator, input.device) if key is None else random.checked(key, generator)
+            return fused.activation(input, bias, residual, activation, key, values)
+    branch = fused.ACTIVATIONS[activation](input if bias is None else input + bias)
+    return dropout_add(branch, residual, cast("float", rate), training, generator=generator, key=key)
+
+
+def _check_activation(name: str) -> None:
+    check("activation", name in fused.ACTIVATIONS, f"one of {', '.join(fused.ACTIVATIONS)}", name)
 
 
 class BiasActDropoutAdd(nn.Module):
@@ -101,7 +102,7 @@ class BiasActDropoutAdd(nn.Module):
     def __init__(self, features: int, p: float = 0.5, activation: Activation = "gelu") -> None:
         super().__init__()
         check_probability(p)
-        check("activation", activation in _ACTIVATIONS, f"one of {', '.join(_ACTIVATIONS)}", activation)
+        _check_activation(activation)
         self.features, self.p, self.activation = features, p, activation
         self.bias = nn.Parameter(torch.zeros(features))
 

@@ -6,6 +6,8 @@ arXiv:1706.03762, section 5.4 (dropout of each sub-layer's output, before it is 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Generator, Tensor
 from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
@@ -14,7 +16,7 @@ from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.values import inverted
 from dropkit.nn.dropout import dropout
-from dropkit.nn.layer import check_probability
+from dropkit.nn.layer import check_probability, checked_rate
 from dropkit.ops import eager
 
 
@@ -48,27 +50,30 @@ def dropout_add(
         >>> dropout_add(torch.ones(6), torch.full((6,), 10.0), 0.5, key=7)
         tensor([12., 12., 10., 10., 10., 12.])
     """
-    if not _takes_one_walk(input, residual, p):
-        return residual + dropout(input, p, training, generator=generator, key=key)
+    rate = checked_rate(p)
+    if isinstance(rate, Tensor) or not _take_one_walk(input, residual, rate):
+        # Its stub knows of no rate that is a tensor.
+        return residual + dropout(input, cast("float", rate), training, generator=generator, key=key)
     if key is not None:
         key = random.checked(key, generator)
     if not training:
         return residual + input
     if key is None:
         key = random.draw_int(generator) if input.is_cpu else random.draw(generator, input.device)
-    return eager.drop_add(input, residual, key, inverted(p))
+    return eager.drop_add(input, residual, key, inverted(rate))
 
 
-def _takes_one_walk(input: Tensor, residual: Tensor, p: float) -> bool:
+def _take_one_walk(input: Tensor, residual: Tensor, p: float) -> bool:
     """Whether both are ordinary tensors that lie alike, and some of `input` is dropped."""
     return (
         not has_torch_function((input, residual))
-        and isinstance(p, (int, float))
         and 0 < p < 1
         and eager.serves(input)
         and eager.serves(residual)
         and input.dtype == residual.dtype
         and input.shape == residual.shape
+        # Of other strides, the sum's would be those of `residual`.
+        and input.stride() == residual.stride()
         and input.device == residual.device
         and input.dtype in FLOATS
         and input.layout is residual.layout is torch.strided

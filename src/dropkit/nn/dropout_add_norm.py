@@ -8,10 +8,9 @@ with Stochastic Depth", ECCV 2016, arXiv:1603.09382 (`row_scale`).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
@@ -20,7 +19,7 @@ from dropkit.arguments import check
 from dropkit.kernels.values import inverted
 from dropkit.nn.dropout import dropout
 from dropkit.nn.dropout_add import dropout_add
-from dropkit.nn.layer import check_probability
+from dropkit.nn.layer import check_probability, checked_rate
 from dropkit.ops import fused
 
 Norm = Literal["layer", "rms"]
@@ -75,8 +74,10 @@ def dropout_add_norm(
         tensor([[ 1.,  1., -1., -1.],
                 [-1.,  1., -1.,  1.]])
     """
-    check_probability(p)
+    rate = checked_rate(p)
     check("norm", norm in ("layer", "rms"), '"layer" or "rms"', norm)
+    check("eps", isinstance(eps, (int, float)), "a number", eps)
+    check("input", input.dim() > 0, "of at least one dimension", "none")
     check(
         "residual", residual.shape == input.shape, f"of the input's shape {tuple(input.shape)}", tuple(residual.shape)
     )
@@ -89,24 +90,21 @@ def dropout_add_norm(
     if row_scale is not None:
         row_scale = row_scale.detach()
     given = tuple(one for one in (input, residual, weight, bias, row_scale) if one is not None)
-    if p < 1 and not has_torch_function(given) and fused.serves(*given):
-        drops = training and p > 0
-        if key is not None:
-            key = random.checked(key, generator)
-        elif drops:
-            key = random.draw(generator, input.device)
-        values = inverted(p) if drops else None
-        key = 0 if key is None else key
-        return fused.norm(input, residual, weight, bias, row_scale, key, values, eps, norm == "layer")
+    if not has_torch_function(given) and not isinstance(rate, Tensor):
+        values = inverted(rate) if training and rate > 0 else None
+        if fused.serves(values, *given):
+            if key is not None:
+                key = random.checked(key, generator)
+            elif values is not None:
+                key = random.draw(generator, input.device)
+            key = 0 if key is None else key
+            return fused.norm(input, residual, weight, bias, row_scale, key, values, eps, norm == "layer")
+    rate = cast("float", rate)
     if row_scale is None:
-        summed = dropout_add(input, residual, p, training, generator=generator, key=key)
+        summed = dropout_add(input, residual, rate, training, generator=generator, key=key)
     else:
-        dropped = dropout(input, p, training, generator=generator, key=key)
-        summed = residual + dropped * row_scale.unsqueeze(-1)
-    if norm == "layer":
-        return F.layer_norm(summed, summed.shape[-1:], weight, bias, eps), summed
-    output = F.rms_norm(summed, summed.shape[-1:], weight, eps)
-    return output if bias is None else output + bias, summed
+        summed = residual + dropout(input, rate, training, generator=generator, key=key) * row_scale.unsqueeze(-1)
+    return fused.normed(summed, weight, bias, eps, norm == "layer"), summed
 
 
 class DropoutAddNorm(nn.Module):

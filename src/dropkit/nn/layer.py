@@ -194,6 +194,20 @@ def check_probability(p: Any) -> None:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
+def checked_rate(p: Any) -> float | Tensor:
+    """`p` as a number; as it is where a compiler or a transform holds its value back.
+
+    Raises:
+        ValueError: `p` is out of range.
+        TypeError: `p` is a tensor that cannot be a rate.
+    """
+    if isinstance(p, Tensor) and not eager.serves(p):
+        check_schedule(p)
+        return p
+    check_probability(p)
+    return float(p)
+
+
 def check_schedule(p: Any) -> None:
     """Raises unless `p` can be read as a rate each time a compiled graph runs; its value is checked then.
 

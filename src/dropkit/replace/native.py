@@ -6,15 +6,17 @@ Its derivative stays torch's, which multiplies by the mask.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.nn.dropout import LAYER
 
+_without_tangents: Any = cast("Any", forward_ad)._set_fwd_grad_enabled
 _OPERATOR = torch.ops.aten.native_dropout.default
 
 
@@ -38,7 +40,8 @@ def _kernel(torchs_own: Any) -> Any:
         if not draws or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             return torchs_own.call_boxed(keys, input, p, train)
         key = random.draw_int() if input.is_cpu else random.draw(device=input.device)
-        with torch.no_grad():
+        # Tangents, too, are for torch's own derivative.
+        with torch.no_grad(), _without_tangents(False):
             output = LAYER.drop(input, p, True, False, None, key)
             return output, LAYER.drop(torch.ones_like(input), p, True, False, None, key) != 0
 

@@ -57,8 +57,7 @@ def drop(
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
     if input.numel() == 0:
         return
-    if isinstance(key, Tensor) and key.device != input.device:
-        key = int(key) if key.is_cpu else key.to(input.device)
+    key = key_there(key, input)
     whole = _Dim(input.numel(), 1, 1, 1)
     if steps is None and input.is_contiguous() and output.is_contiguous():
         dims = [whole]
@@ -126,6 +125,13 @@ def numbers(values: Values) -> tuple[int, ...]:
 def as_bits(number: float) -> int:
     """Of a double: Triton would hand it on as a single."""
     return struct.unpack("<q", struct.pack("<d", number))[0]
+
+
+def key_there(key: Tensor | int, input: Tensor) -> Tensor | int:
+    """A key that the device of `input` can read."""
+    if not isinstance(key, Tensor) or key.device == input.device:
+        return key
+    return int(key) if key.is_cpu else key.to(input.device)
 
 
 def there(input: Tensor) -> AbstractContextManager[object]:

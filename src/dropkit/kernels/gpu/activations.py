@@ -39,7 +39,7 @@ def _activated(x, ACTIVATION: tl.constexpr):
 def _slope(x, ACTIVATION: tl.constexpr):
     """The derivative, in float32."""
     if ACTIVATION == RELU:
-        y = tl.where(x > 0.0, 1.0, 0.0)
+        y = tl.where(x <= 0.0, 0.0, 1.0)
     elif ACTIVATION == GELU:
         y = 0.5 * (1.0 + tl.erf(x * _SQRT_HALF)) + x * _DENSITY * tl.exp(-0.5 * x * x)
     elif ACTIVATION == GELU_TANH:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dropkit.kernels.gpu import as_bits, constants, there
+from dropkit.kernels.gpu import as_bits, constants, key_there, there
 from dropkit.kernels.values import Values
 
 # A row lies in the registers of one program.
@@ -42,7 +42,7 @@ def norm_forward(
     Returns:
         The norm, the sum, and of each row its mean and 1 / its standard deviation, float32.
     """
-    columns = input.shape[-1]
+    key, columns = key_there(key, input), input.shape[-1]
     rows = input.numel() // columns
     output, summed = torch.empty_like(input), torch.empty_like(input)
     mean, spread = (torch.empty(rows, dtype=torch.float32, device=input.device) for _ in range(2))
@@ -70,7 +70,7 @@ def norm_backward(
     centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The gradients of input, residual, weight and bias."""
-    columns = summed.shape[-1]
+    key, columns = key_there(key, summed), summed.shape[-1]
     rows = summed.numel() // columns
     programs = min(rows, _multiprocessors(summed.device) * _FOR_EACH)
     each = -(-rows // programs)
@@ -94,7 +94,7 @@ def activation_forward(
     input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, key: Tensor | int, values: Values
 ) -> Tensor:
     """`residual + drop(activation(input + bias))`; all contiguous, `bias` of the last dimension's size."""
-    output = torch.empty_like(input)
+    output, key = torch.empty_like(input), key_there(key, input)
     with there(input):
         _activations().forward[_grid(input)](
             output, input, _or(bias, input), residual, key, *_drawn(values), input.numel(), input.shape[-1],
@@ -107,7 +107,7 @@ def activation_backward(
     grad: Tensor, input: Tensor, bias: Tensor | None, activation: str, key: Tensor | int, values: Values
 ) -> Tensor:
     """The gradient of `input + bias`."""
-    output = torch.empty_like(input)
+    output, key = torch.empty_like(input), key_there(key, input)
     with there(input):
         _activations().backward[_grid(input)](
             output, grad, input, _or(bias, input), key, *_drawn(values), input.numel(), input.shape[-1],
@@ -140,7 +140,8 @@ def _row_constants(
         "BIAS": bias is not None,
         "ROW_SCALE": row_scale is not None,
         "COLUMNS": across,
-        "num_warps": min(16, max(1, across // 512)),
+        # Eight elements a thread, so that a row and the sums of rows fit the registers.
+        "num_warps": min(32, max(1, across // 256)),
     }
 
 
@@ -161,7 +162,7 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
-        return 1
+        return 1 if device.type == "cpu" else 64
     return int(cast("Any", torch.cuda.get_device_properties(device)).multi_processor_count)
 
 
