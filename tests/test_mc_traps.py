@@ -257,7 +257,7 @@ def test_the_result_is_that_of_the_plain_loop(kind: type[nn.Module], masks: str)
     ("kind", "why"),
     [
         (WritesAView, "share memory"),
-        (BehindTheScenes, "where no call of torch was seen"),
+        (BehindTheScenes, "numpy of a tensor gives access that nothing counts"),
     ],
 )
 def test_what_cannot_be_replayed_runs_in_full(kind: type[nn.Module], why: str) -> None:

@@ -57,6 +57,10 @@ class Batch:
         part = self.map(lambda one: one[begin:end] if self._is_one_each(one) else one)
         return Batch(part.args, part.kwargs, end - begin)
 
+    def copied(self) -> Batch:
+        """With tensors of its own."""
+        return self.map(lambda one: one.clone() if isinstance(one, Tensor) else one)
+
     def rolled(self) -> Batch:
         """Each input in the next one's place."""
         return self.map(lambda one: _rolled(one) if self._is_one_each(one) else one)

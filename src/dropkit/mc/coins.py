@@ -129,7 +129,8 @@ class Coins:
     def __init__(self, seed: int, samples: int, plan: Plan | None = None) -> None:
         self._seed, self._samples, self._plan = random.key(seed), samples, plan
         self._keys: list[list[int]] = []
-        self._places: dict[int, Tensor] = {}
+        # Site by site, and what they were made for.
+        self._places: dict[int, tuple[tuple[object, ...], Tensor]] = {}
 
     def key(self, site: int, sample: int) -> int:
         """The key of a site in a sample; the one after the last sample is the plan's."""
@@ -186,10 +187,11 @@ class Coins:
 
     def _placed(self, mask: Mask, p: float, site: int, device: torch.device) -> Tensor:
         assert self._plan is not None
-        if site not in self._places:
+        made_for = mask.shape, mask.steps, p
+        if site not in self._places or self._places[site][0] != made_for:
             plan, key = self._plan, self.key(site, self._samples)
-            self._places[site] = _of_words(mask, key, device, lambda word: plan.places(word, p))
-        return self._places[site]
+            self._places[site] = made_for, _of_words(mask, key, device, lambda word: plan.places(word, p))
+        return self._places[site][1]
 
 
 def _of_words(mask: Mask, key: int, device: torch.device, make: Callable[[Tensor], Tensor]) -> Tensor:

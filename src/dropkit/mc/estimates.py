@@ -75,7 +75,7 @@ class Sums:
             name: torch.zeros((self._groups, *shape), dtype=torch.float32, device=first.device)
             for name, shape in shapes.items()
         }
-        self.counts = torch.zeros((self._groups, first.shape[1]), device=first.device)
+        self.counts = torch.zeros((self._groups, first.shape[1]), dtype=torch.float32, device=first.device)
 
     @property
     def _single(self) -> bool:
@@ -104,7 +104,7 @@ class Sums:
         value, square = self.total("value"), self.total("square")
         count = _like(self.count, value)
         error = (_variance(value / count, square / count) / (count - 1)).sqrt()
-        return error.flatten(1).amax(1)
+        return error.view(len(error), -1).amax(1)
 
     def jackknife(self, measure: Measure) -> tuple[Measures, Measures, Measures]:
         """Measures of all samples, their standard errors, and the measures without their bias of the first order.

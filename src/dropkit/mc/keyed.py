@@ -15,7 +15,8 @@ from dropkit.mc.coins import Coins, Mask, Rows, mask
 from dropkit.mc.layout import Layout
 from dropkit.mc.mode import Args, Kwargs
 from dropkit.mc.sited import Draw, Sited
-from dropkit.mc.tape import Tape
+from dropkit.mc.tape import ESCAPES, Tape
+from dropkit.nn.layer import Unit
 
 
 class Keyed(Sited):
@@ -33,6 +34,8 @@ class Keyed(Sited):
         self._sample = self._site = 0
         self._tape: Tape | None = None
         self._thin = False
+        # Sites with a layout that does not fit the tensor that came.
+        self.lost: set[int] = set()
         # Site by site, and what it was made for.
         self._masks: dict[int, tuple[tuple[object, ...], Mask]] = {}
         # Sites whose thinned tensor was of no use: what follows wants all of it.
@@ -62,6 +65,8 @@ class Keyed(Sited):
         self._thinned = []
 
     def other(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        if self._tape is not None and func in ESCAPES:
+            self._tape.fault = f"{getattr(func, '__name__', func)} of a tensor gives access that nothing counts"
         if self._tape is not None and self._tape.running:
             return self._tape.call(func, args, kwargs)
         if self._thin:
@@ -80,11 +85,9 @@ class Keyed(Sited):
         site = self._next()
         with torch._C.DisableTorchFunction():
             coins = self._mask(input, draw, site)
-            dim = (
-                coins.only
-                if self._thin and draw.rule is inverted and not draw.inplace and site not in self._dense
-                else None
-            )
+            thins = self._thin and draw.rule is inverted and not draw.inplace and site not in self._dense
+            # Not where the inputs share a dimension of the tensor with others.
+            dim = coins.only if thins and len(coins.shape) == len(input.shape) else None
             if dim is not None and input.shape.numel() >= thin.WORTH * input.shape[dim]:
                 kept = self._coins.kept(coins, draw.p, site, self._sample, input.device)
                 part = thin.thinned(input, kept, dim, inverted(draw.p).scale)
@@ -97,9 +100,16 @@ class Keyed(Sited):
         made_for = input.shape, draw.unit, draw.layout
         if site not in self._masks or self._masks[site][0] != made_for:
             unit = draw.unit and draw.unit(input)
-            made = mask(input.shape, unit, draw.layout or self._layout(site), self._rows)
-            self._masks[site] = made_for, made
+            self._masks[site] = made_for, self._made(input.shape, unit, draw.layout or self._layout(site), site)
         return self._masks[site][1]
+
+    def _made(self, shape: torch.Size, unit: Unit | None, layout: Layout | None, site: int) -> Mask:
+        try:
+            return mask(shape, unit, layout, self._rows)
+        except ValueError:
+            # What lies here is none of the inputs', or another pass took another way.
+            self.lost.add(site)
+            return mask(shape, unit, None, self._rows)
 
     def _drop(self, input: Tensor, draw: Draw, coins: Mask, site: int) -> Tensor:
         if input.dtype not in FLOATS:
@@ -112,7 +122,7 @@ class Keyed(Sited):
 
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
         site = self._next()
-        coins = mask(shape, None, self._layout(site), self._rows)
+        coins = self._made(shape, None, self._layout(site), site)
         with torch._C.DisableTorchFunction():
             return self._coins.uniform(coins, site, self._sample, device).view(shape)
 

@@ -12,6 +12,8 @@ from dropkit.mc.estimates import entropy
 
 # How far the sum of float16 probabilities of some thousand classes may be from 1.
 _SLACK = 1e-2
+# Rows of logits that hardly all sum to 1 by chance.
+_TELLING = 8
 # Numbers of float32 in a vector register.
 _VECTOR = 16
 
@@ -42,6 +44,8 @@ def probabilities(outputs: Tensor, form: str, class_dim: int) -> tuple[Tensor, T
     if not (-dims < class_dim < dims and class_dim != 0):
         raise ValueError(f"class_dim must be a dimension of the output after the first, of {dims}, got {class_dim}")
     outputs = outputs.float().movedim(class_dim + (class_dim >= 0), -1)
+    if form == "logits":
+        _check_logits(outputs[0])
     if outputs.shape[-1] == 1:
         # Of the second of two classes.
         rest = 1 - outputs if form == "probabilities" else torch.zeros_like(outputs)
@@ -49,10 +53,6 @@ def probabilities(outputs: Tensor, form: str, class_dim: int) -> tuple[Tensor, T
     if form == "probabilities":
         _check_probabilities(outputs[0])
         return outputs, entropy(outputs)
-    if bool((outputs[0] >= 0).all()) and torch.allclose(outputs[0].sum(-1), outputs.new_ones(()), atol=1e-3):
-        raise ValueError(
-            'outputs must be "probabilities" where the model returns them, got "logits" and numbers that sum to 1'
-        )
     logs = _log_softmax(outputs)
     p = logs.exp()
     # 0 log 0 is 0, as 0 times any finite logarithm is.
@@ -70,6 +70,16 @@ def _log_softmax(outputs: Tensor) -> Tensor:
         return outputs.log_softmax(-1)
     # torch takes several times as long over few neighbours as over numbers that lie apart.
     return outputs.transpose(-1, -2).contiguous().log_softmax(-2).transpose(-1, -2)
+
+
+def _check_logits(outputs: Tensor) -> None:
+    """Of the first sample; of a few rows it cannot be told."""
+    if outputs.shape[-1] == 1 or outputs[..., 0].numel() < _TELLING:
+        return
+    if bool((outputs >= 0).all()) and torch.allclose(outputs.sum(-1), outputs.new_ones(()), atol=1e-3):
+        raise ValueError(
+            'outputs must be "probabilities" where the model returns them, got "logits" and numbers that sum to 1'
+        )
 
 
 def _check_probabilities(p: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -37,8 +37,11 @@ class Passes:
     ) -> None:
         self._model, self._output, self._coins = model, output, coins
         self._replay, self._thin, self._copying = replay, thin, False
+        # The model writes over its inputs, or may: it is given copies, so that the user's stay what they are.
+        self._writes = True
         self._held = held_by(model)
         self._layouts: list[Layout | None] | None = None
+        self._said_lost = False
         # Why an idea was given up, for the user.
         self.notes: list[str] = []
 
@@ -56,19 +59,23 @@ class Passes:
             output, tape = self._pass(mode, batch, rows, sample, tape)
             if not mode.drawn:
                 raise nothing()
+            if mode.lost and not self._said_lost:
+                self._said_lost = True
+                self._say_lost(mode.lost)
             yield output
 
     def _pass(
         self, mode: Keyed, batch: Batch, rows: Rows, sample: int, tape: Tape | None
     ) -> tuple[Tensor, Tape | None]:
         """One pass, and the tape for the next."""
+        given = batch.copied() if self._writes else batch
         if tape is None and self._replay:
-            tape = Tape(Known([*self._held, *tensors([batch.args, batch.kwargs])]), self._copying)
+            tape = Tape(Known([*self._held, *tensors([given.args, given.kwargs])]), self._copying)
         elif tape is not None:
             tape.begin()
         thin = self._thin and rows.group is not None
         try:
-            output = self._once(mode, batch, sample, tape, thin)
+            output = self._once(mode, given, sample, tape, thin)
         except Stale as stale:
             mode.never_wait(stale.place)
             return self._pass(mode, batch, rows, sample, None)
@@ -127,18 +134,26 @@ class Passes:
         else:
             self._layouts = []
             self.notes.append(f"masks depend on the batches: inputs cannot be told apart by rolling them ({fault})")
-        lost = [str(site) for site, layout in enumerate(self._layouts) if layout is None]
+        lost = [site for site, layout in enumerate(self._layouts) if layout is None]
         if lost:
-            self.notes.append(f"masks depend on the batches: inputs cannot be told apart at draw {', '.join(lost)}")
+            self._say_lost(lost)
+
+    def _say_lost(self, sites: Iterable[int]) -> None:
+        places = ", ".join(map(str, sorted(sites)))
+        self.notes.append(f"masks depend on the batches: inputs cannot be told apart at draw {places}")
 
     def _found(self, batch: Batch) -> list[Layout | None]:
+        batch = batch.copied()
         rolled = batch.rolled()
+        before = Known(tensors([batch.args, batch.kwargs]))
 
         def run(roll: bool) -> None:
             one = rolled if roll else batch
             self._model(*one.args, **one.kwargs)
 
-        return layouts(run, batch.count)
+        found = layouts(run, batch.count)
+        self._writes = not before.untouched()
+        return found
 
 
 def _said(error: Exception) -> str:

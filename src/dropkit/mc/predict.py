@@ -110,6 +110,7 @@ def predict(
     settings = _Settings(samples, task, masks, plan, until, outputs, batch_size, chunk)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    index = None if index is None else torch.as_tensor(index)
     number = int(random.draw()) if seed is None else random.signed(seed, "seed")
     known = batches.count(inputs) if index is None else len(index)
     group = settings.group(known)
@@ -156,7 +157,9 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
         >>> from_samples(members).mean
         tensor([[0.7000, 0.3000]])
     """
-    check("probabilities", probabilities.dim() >= 3, "(T, N, ..., classes)", tuple(probabilities.shape))
+    probabilities = torch.as_tensor(probabilities)
+    fits = probabilities.dim() >= 3 and len(probabilities) > 0
+    check("probabilities", fits, "(T, N, ..., classes) with T of at least 1", tuple(probabilities.shape))
     estimator = Classification(len(probabilities), None, lambda p: (p, entropy(p)))
     kept = estimator.add(0, probabilities.float(), None)
     found = _found(estimator, [kept])
@@ -223,9 +226,11 @@ def _one_batch(
     waiting: list[Tensor] = []
     for sample, output in enumerate(passes.run(batch, rows, samples)):
         check_rows(output, batch.count)
-        waiting.append(output)
         look = until is not None and (sample + 1) % _LOOK == 0
-        if not (look or sample + 1 == samples or len(waiting) * output.numel() >= _TOGETHER):
+        enough = look or sample + 1 == samples or (len(waiting) + 1) * output.numel() >= _TOGETHER
+        # The next pass may write where this one did.
+        waiting.append(output if enough else output.clone())
+        if not enough:
             continue
         value = estimator.add(sample + 1 - len(waiting), torch.stack(waiting), active)
         bar.advance(len(waiting) * batch.count)
@@ -254,6 +259,8 @@ def _numbered(stream: Iterator[Batch], index: Tensor | None) -> Iterator[tuple[B
     """Each batch with the numbers of its inputs."""
     first = 0
     for batch in stream:
+        if batch.count == 0:
+            continue
         last = first + batch.count
         if index is None:
             yield batch, torch.arange(first, last)

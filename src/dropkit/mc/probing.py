@@ -24,6 +24,9 @@ class _Probe(Sited):
 
     def site(self, input: Tensor, draw: Draw) -> Tensor:
         self.sites.append(draw.layout or input.clone())
+        if draw.inplace and not input.is_inference():
+            # It would have been written.
+            torch.autograd.graph.increment_version(input)
         return input
 
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
@@ -44,10 +47,12 @@ def layouts(run: Callable[[bool], Any], count: int) -> list[Layout | None]:
     """
     before, after = _Probe(), _Probe()
     state = torch.get_rng_state()
-    for probe, rolled in ((before, False), (after, True)):
-        with probe:
-            run(rolled)
-    torch.set_rng_state(state)
+    try:
+        for probe, rolled in ((before, False), (after, True)):
+            with probe:
+                run(rolled)
+    finally:
+        torch.set_rng_state(state)
     return [_layout(one, other, count) for one, other in zip(before.sites, after.sites, strict=False)]
 
 

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-_PLAIN = frozenset({bool, int, float, str, torch.dtype, torch.device, torch.Size, type(None)})
+_PLAIN = frozenset(
+    {bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, type(None)}
+)
+# What shares a tensor's memory with code whose writes no version counts.
+ESCAPES: frozenset[Any] = frozenset(
+    {
+        Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, cast("Any", Tensor).data.__get__,
+    }
+)  # fmt: skip
 
 
 class Diverged(Exception):
@@ -129,6 +137,10 @@ class Tape:
         return self._copying or all(_version(tensor) == version for tensor, version in self._held.values())
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
+        if any(
+            hasattr(one, "__array_interface__") and not isinstance(one, Tensor) for one in (*args, *kwargs.values())
+        ):
+            self.fault = "numbers come from an array, which may be others in the next pass"
         for tensor in tensors([*args, *kwargs.values()]):
             if id(tensor) not in self._ids and self.fault is None:
                 self.fault = "a tensor comes from where no call of torch was seen"
@@ -154,6 +166,8 @@ class Tape:
             return _unreadable(leaf.shape)
         if id(tensor) in self._known.ids:
             return tensor
+        if tensor.is_inference():
+            self.fault = "writes to tensors of inference mode are not counted"
         if id(tensor) not in self._held:
             kept = tensor.clone() if self._copying else tensor
             self._held[id(tensor)] = kept, _version(kept)
@@ -173,11 +187,19 @@ def _version(tensor: Tensor) -> int:
 
 
 def _plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The arguments that can be compared."""
-    plain: list[Any] = [one for one in args if type(one) in _PLAIN]
-    for name, one in kwargs.items():
+    """The arguments that can be compared, also inside of lists, tuples, slices and dicts."""
+    plain: list[Any] = []
+    for one in args:
         if type(one) in _PLAIN:
-            plain += name, one
+            plain.append(one)
+        elif isinstance(one, slice):
+            plain += one.start, one.stop, one.step
+        elif isinstance(one, (list, tuple)):
+            plain += len(cast("list[Any]", one)), *_plain(cast("list[Any]", one), {})
+        elif isinstance(one, dict):
+            plain += _plain([], cast("dict[str, Any]", one))
+    for name, one in kwargs.items():
+        plain += name, *_plain([one], {})
     return tuple(plain)
 
 

@@ -64,12 +64,14 @@ class Thin(Part):
     Attributes:
         slices: what is kept, times `scale` what they stand for.
         kept: places along the dimension `along`, int64.
+        aliased: whether another shares its slices.
     """
 
     slices: Tensor
     kept: Tensor
     along: int
     scale: float
+    aliased: bool
 
     def make(self) -> Tensor:
         whole = self.slices.new_zeros(self._size())
@@ -143,6 +145,8 @@ def thinned(input: Tensor, kept: Tensor, dim: int, scale: float) -> Thin:
 
 def call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Run a function on parts: by its rule, or on the tensors that they stand for."""
+    if _writes(func, kwargs) and any(isinstance(one, Thin) and one.aliased for one in args):
+        raise NotImplementedError("a view of a thinned tensor is written")
     rule = _RULES.get(func)
     if rule is not None:
         output = rule(func, args, kwargs)
@@ -152,6 +156,12 @@ def call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         with torch._C.DisableTorchFunction():
             return func(*args, **kwargs)
     return func(*_wholes(args), **_wholes(kwargs))
+
+
+def _writes(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether it is in place."""
+    name = getattr(func, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or bool(kwargs.get("inplace"))
 
 
 def lazily(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], place: int) -> Any:
@@ -164,6 +174,8 @@ def lazily(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], place: int
         shape, groups = source.shape, rest[1].get("groups", rest[0][3] if len(rest[0]) > 3 else 1)
         dim = len(shape) - 1 if linear else 1
         rows = shape.numel() // max(shape[dim], 1) if shape else 0
+        if source.is_inference():
+            return NotImplemented  # whose writes are not counted
         if rows < WORTH or weight.dim() < 2 or (not linear and (groups != 1 or len(shape) != weight.dim())):
             return NotImplemented
         if torch.is_autocast_enabled(weight.device.type):
@@ -194,7 +206,7 @@ def _versions(lazy: Lazy) -> tuple[int, ...]:
 
 def _thin(values: Tensor, kept: Tensor, dim: int, scale: float, shape: Sequence[int]) -> Thin:
     thin: Thin = Part.made(Thin, shape, values)
-    thin.slices, thin.kept, thin.along, thin.scale = values, kept, dim, scale
+    thin.slices, thin.kept, thin.along, thin.scale, thin.aliased = values, kept, dim, scale, False
     return thin
 
 
@@ -205,7 +217,7 @@ def _elementwise(zero_stays: bool, homogeneous: bool = False) -> Callable[..., A
         part, rest = args[0], args[1:]
         if not isinstance(part, Part) or part.full is not None or any(isinstance(one, Tensor) for one in rest):
             return NotImplemented
-        in_place = getattr(func, "__name__", "").endswith("_") or bool(kwargs.get("inplace"))
+        in_place = _writes(func, kwargs)
         if isinstance(part, Lazy):
             follower = part if in_place else _copy(part)
             # What a layer has just computed is nobody else's.
@@ -240,6 +252,9 @@ def _of_channels(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
     part = args[0]
     if not isinstance(part, Thin) or part.full is not None or part.along != 1:
         return NotImplemented
+    # Of fewer dimensions the first is that of the channels.
+    if part.slices.dim() != _POOLS[func]:
+        return NotImplemented
     values = func(part.slices, *args[1:], **kwargs)
     if not isinstance(values, Tensor):
         return NotImplemented
@@ -260,7 +275,9 @@ def _flattened(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any
     if tuple(size) != (shape[0], shape[1] * each):
         return NotImplemented
     kept = (part.kept[:, None] * each + torch.arange(each, device=part.kept.device)).flatten()
-    return _thin(part.slices.flatten(1), kept, 1, part.scale, size)
+    view = _thin(part.slices.flatten(1), kept, 1, part.scale, size)
+    part.aliased = view.aliased = True
+    return view
 
 
 def _is_about_shape(func: Any) -> bool:
@@ -297,10 +314,11 @@ _HOMOGENEOUS = (
     *_RELU, F.leaky_relu, F.leaky_relu_, torch.abs, Tensor.abs,
 )  # fmt: skip
 _MOVE_ZERO = (F.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.softplus, F.hardsigmoid)
-_POOLS = (
-    torch.max_pool1d, torch.max_pool2d, F.max_pool1d, F.max_pool2d, F.avg_pool1d, F.avg_pool2d,
-    F.adaptive_avg_pool2d,
-)  # fmt: skip
+# With the dimensions of a batch.
+_POOLS = {
+    torch.max_pool1d: 3, F.max_pool1d: 3, F.avg_pool1d: 3,
+    torch.max_pool2d: 4, F.max_pool2d: 4, F.avg_pool2d: 4, F.adaptive_avg_pool2d: 4,
+}  # fmt: skip
 _FLATTENING = (torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape)
 
 _RULES: dict[Any, Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]] = {
