@@ -84,7 +84,7 @@ def detail() -> str:
 def _flat(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base: int, add: Tensor | None) -> None:
     count = input.numel()
     with there(input):
-        _code().flat[(_tiles(count, _BLOCK),)](
+        _code().flat[(parts(count, _BLOCK),)](
             output, input, output if add is None else add, key, *numbers(values), base, count,
             AFFINE=_affine(values), ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **constants(key),
         )  # fmt: skip
@@ -104,12 +104,12 @@ def _walk(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base
         rows *= one.size
     # Where no two coins share a block, four times as much is computed for an element.
     block = _BLOCK if kind is not code.ANY else _BLOCK // 4
-    across = min(max(8, _power_of_two(inner.size)), block // 2)
-    down = min(_power_of_two(rows), block // across)
+    across = min(max(8, power_of_two(inner.size)), block // 2)
+    down = min(power_of_two(rows), block // across)
     strides = [number for one in outer for number in (one.size, one.input, one.output, one.step)]
     strides += [1, 0, 0, 0] * (_OUTER - len(outer))
     with there(input):
-        code.tiles[(_tiles(rows, down) * _tiles(inner.size, across),)](
+        code.tiles[(parts(rows, down) * parts(inner.size, across),)](
             output, input, key, *numbers(values), base,
             rows, inner.size, inner.input, inner.output, inner.step, *strides,
             AFFINE=_affine(values), KIND=kind.value, OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS,
@@ -175,11 +175,12 @@ def _affine(values: Values) -> bool:
     return bool(values.shift or values.fill)
 
 
-def _tiles(size: int, each: int) -> int:
+def parts(size: int, each: int) -> int:
+    """How many parts of `each` cover `size`."""
     return -(-size // each)
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
     """The smallest that is at least `number`."""
     return 1 << (number - 1).bit_length()
 

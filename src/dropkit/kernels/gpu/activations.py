@@ -5,7 +5,7 @@ import triton.language as tl
 
 from dropkit.kernels.gpu.coins import VARYING, dropped, halves, kept, rounded_sum
 
-# Activations, by the places that `dropkit.kernels.activations` gives them.
+# By the upper-case names of the activations.
 RELU, GELU, GELU_TANH, SILU = (tl.constexpr(place) for place in range(4))
 
 _SQRT_HALF = tl.constexpr(0.7071067811865476)
@@ -62,6 +62,15 @@ def _with_bias(input, bias, start, columns, inside, BIAS: tl.constexpr, BLOCK: t
     return x
 
 
+@triton.jit
+def _drop(x, key, threshold, scale, start, KEY_IN_MEMORY: tl.constexpr, BLOCK: tl.constexpr):
+    """Elements whose coins are consecutive from `start` on, rounded to their type."""
+    low, high = halves(key, KEY_IN_MEMORY)
+    eight: tl.constexpr = x.dtype.primitive_bitwidth == 16
+    keep = kept(start, threshold, low, high, eight, BLOCK, [BLOCK])
+    return dropped(x, keep, scale, scale, scale, False).to(x.dtype)
+
+
 @triton.jit(do_not_specialize=VARYING)
 def forward(
     output,
@@ -84,9 +93,7 @@ def forward(
     inside = at < count - start
     x = _with_bias(input, bias, start, columns, inside, BIAS, BLOCK)
     y = _activated(x.to(tl.float32), ACTIVATION).to(x.dtype)
-    low, high = halves(key, KEY_IN_MEMORY)
-    eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
-    y = dropped(y, kept(start, threshold, low, high, eight, BLOCK, [BLOCK]), scale, scale, scale, False).to(x.dtype)
+    y = _drop(y, key, threshold, scale, start, KEY_IN_MEMORY, BLOCK)
     tl.store(output + start + at, rounded_sum(y, tl.load(residual + start + at, inside, other=0.0)), inside)
 
 
@@ -112,8 +119,6 @@ def backward(
     inside = at < count - start
     x = _with_bias(input, bias, start, columns, inside, BIAS, BLOCK)
     g = tl.load(grad_output + start + at, inside, other=0.0)
-    low, high = halves(key, KEY_IN_MEMORY)
-    eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
-    g = dropped(g, kept(start, threshold, low, high, eight, BLOCK, [BLOCK]), scale, scale, scale, False).to(x.dtype)
+    g = _drop(g, key, threshold, scale, start, KEY_IN_MEMORY, BLOCK)
     y = g.to(tl.float32) * _slope(x.to(tl.float32), ACTIVATION)
     tl.store(grad_input + start + at, y.to(grad_input.dtype.element_ty), inside)

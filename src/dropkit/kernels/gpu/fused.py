@@ -8,12 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dropkit.kernels.gpu import as_bits, constants, key_there, there
+from dropkit.kernels.gpu import as_bits, constants, key_there, parts, power_of_two, there
 from dropkit.kernels.values import Values
 
 # A row lies in the registers of one program.
 MOST_COLUMNS = 2**14
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 
 _BLOCK = 1024
 # Programs of the backward pass of a norm for each multiprocessor: each writes a row of gradients of its own.
@@ -73,8 +72,8 @@ def norm_backward(
     key, columns = key_there(key, summed), summed.shape[-1]
     rows = summed.numel() // columns
     programs = min(rows, _multiprocessors(summed.device) * _FOR_EACH)
-    each = -(-rows // programs)
-    programs = -(-rows // each)
+    each = parts(rows, programs)
+    programs = parts(rows, each)
     grad_input, grad_residual = torch.empty_like(summed), torch.empty_like(summed)
     of_weight, of_bias = (torch.empty(programs, columns, dtype=torch.float32, device=summed.device) for _ in range(2))
     threshold, scale = _drawn(values)
@@ -130,7 +129,7 @@ def _row_constants(
     row_scale: Tensor | None,
     centred: bool,
 ) -> dict[str, Any]:
-    across = max(8, 1 << (columns - 1).bit_length())
+    across = max(8, power_of_two(columns))
     return {
         **constants(key),
         "DROPS": values is not None,
@@ -146,12 +145,12 @@ def _row_constants(
 
 
 def _flat_constants(key: Tensor | int, bias: Tensor | None, activation: str) -> dict[str, Any]:
-    place = ACTIVATIONS.index(activation)
+    place = getattr(_activations(), activation.upper()).value
     return {**constants(key), "ACTIVATION": place, "BIAS": bias is not None, "BLOCK": _BLOCK}
 
 
 def _grid(input: Tensor) -> tuple[int]:
-    return (-(-input.numel() // _BLOCK),)
+    return (parts(input.numel(), _BLOCK),)
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
