@@ -350,6 +350,7 @@ def test_memory_is_that_of_a_batch() -> None:
     ("settings", "error", "text"),
     [
         ({"samples": 0}, ValueError, "samples must be an integer of at least 1, got 0"),
+        ({"samples": True}, ValueError, "samples must be an integer of at least 1, got True"),
         ({"samples": 2.5}, ValueError, "samples must be an integer of at least 1, got 2.5"),
         ({"task": "ranking"}, ValueError, 'task must be "classification" or "regression", got ranking'),
         ({"masks": "batch"}, ValueError, 'masks must be "input", "chunk" or "shared", got batch'),

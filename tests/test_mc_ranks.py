@@ -80,5 +80,5 @@ def test_it_is_the_result_of_one_process(name: str, ranks) -> None:  # type: ign
 
 
 def test_the_work_is_shared(ranks) -> None:  # type: ignore[no-untyped-def]
-    """Five batches of 30 passes: three for one process, two for the other, and two passes each to find layouts."""
-    assert [passes for _, passes in ranks] == [3 * 30 + 2, 2 * 30 + 2]
+    """Five batches of 30 passes: three for one process, two for the other, and three passes each to find layouts."""
+    assert [passes for _, passes in ranks] == [3 * 30 + 3, 2 * 30 + 3]

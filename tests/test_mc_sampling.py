@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sampled import KINDS, Attention, DropPath, flags, inputs, made
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
@@ -319,6 +321,69 @@ class OwnNorm(nn.BatchNorm1d):
 def test_only_flags_that_gate_dropout_are_raised(kind: type[nn.Module], gates: bool) -> None:
     """Not those of statistics or outputs, nor where the flag is an argument that can be rewritten."""
     assert gates_dropout(kind) is gates
+
+
+class ByOneFlag(nn.Module):
+    """Statistics and a mask made by hand, both by one flag, and by place or by name."""
+
+    def __init__(self, norm: Callable[..., Tensor], named: bool) -> None:
+        super().__init__()
+        self.norm, self.flag = norm, {F.batch_norm: "training", F.instance_norm: "use_input_stats"}[norm]
+        self.named, self.inner = named, nn.BatchNorm1d(8)
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("var", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x)
+        if self.named:
+            x = self.norm(x, running_mean=self.mean, running_var=self.var, **{self.flag: self.training})
+        else:
+            x = self.norm(x, self.mean, self.var, None, None, self.training)
+        return x * torch.bernoulli(torch.full_like(x, 0.5)) if self.training else x
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("norm", [F.batch_norm, F.instance_norm])
+def test_statistics_stay_where_the_flag_is_up_for_dropout(norm: Callable[..., Tensor], named: bool) -> None:
+    """The function that keeps them is told that it is evaluation; a layer that the user trains is not."""
+    model, x = ByOneFlag(norm, named).eval(), torch.randn(6, 8, 5)
+    expected = model(x)
+
+    with mc.sampling():
+        y = model(x)
+    assert (y == 0).any()
+    torch.testing.assert_close(y[y != 0], expected[y != 0])
+    assert not model.mean.any()
+    assert not model.inner.running_mean.any()
+
+    model.inner.train()
+    with mc.sampling():
+        model(x)
+    assert not model.mean.any()
+    assert model.inner.running_mean.any()
+
+    model.inner.eval()
+    assert mc.predict(model, x, 5, "regression", seed=0).variance.any()
+    assert not model.mean.any()
+
+
+def test_a_register_of_classes_is_not_told_of_the_class_that_is_lent() -> None:
+    """Nor is one that wants arguments left without."""
+    names: list[str] = []
+
+    class Registered(nn.Module):
+        def __init_subclass__(cls, name: str) -> None:
+            names.append(name)
+
+    class Masked(Registered, name="masked"):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.bernoulli(torch.full_like(x, 0.5)) if self.training else x
+
+    model = Masked().eval()
+    with mc.sampling():
+        assert spread(model) > 0
+    assert names == ["masked"]
+    assert type(model) is Masked
 
 
 def test_code_without_source_is_read_by_its_names() -> None:

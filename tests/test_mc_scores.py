@@ -199,8 +199,8 @@ def test_a_prediction_with_shared_masks_is_chosen_from():
         ({"count": 1, "candidates": [[1]]}, ValueError, r"candidates must be of one dimension, got \(1, 1\)"),
         ({"count": 1, "candidates": [1.0]}, TypeError, "candidates must hold numbers of inputs as integers"),
         ({"count": 1, "candidates": torch.ones(6) > 0}, TypeError, "as integers, got torch.bool"),
-        ({"count": 1, "exact": 0}, ValueError, "exact must be at least 1, got 0"),
-        ({"count": 1, "configurations": 0}, ValueError, "configurations must be at least 1, got 0"),
+        ({"count": 1, "exact": 0}, ValueError, "exact must be an integer of at least 1, got 0"),
+        ({"count": 1, "configurations": 0}, ValueError, "configurations must be an integer of at least 1, got 0"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, kind, message):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -55,6 +58,31 @@ def inference_residual(s: Any, x: Tensor) -> Tensor:
     return s.o(h)
 
 
+def keeps_features(s: Any, x: Tensor) -> Tensor:
+    s.kept = {"deep": [s.a(F.dropout(x, training=s.training))]}
+    return s.o(F.dropout(torch.relu(s.kept["deep"][0]), training=s.training))
+
+
+def adds_a_dimension(s: Any, x: Tensor) -> Tensor:
+    h = F.dropout(s.a(x), training=s.training)
+    h.unsqueeze_(1)
+    return s.o(h.flatten(1))
+
+
+def writes_out(s: Any, x: Tensor) -> Tensor:
+    h, out = F.dropout(s.a(x), training=s.training), torch.empty(len(x), 16)
+    torch.tanh(h, out=out)
+    torch.sigmoid(s.a(x), out=h)
+    return s.o(F.dropout(out, training=s.training) + h)
+
+
+def writes_data_of_what_waits(s: Any, x: Tensor) -> Tensor:
+    x = F.dropout(x, 0.2, s.training).tanh() + 1
+    h = s.a(x)
+    x.data.mul_(2)
+    return s.o(F.dropout(h, training=s.training) + s.a(x))
+
+
 def buffered() -> nn.Module:
     model = Calls(same_buffer, o=nn.Linear(12, 3))
     model.register_buffer("buffer", torch.empty(70, 3))
@@ -74,6 +102,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "one buffer for all passes": buffered,
     "writes that are not counted": lambda: linears(writes_data),
     "a residual in inference mode": lambda: linears(inference_residual),
+    "features that are kept": lambda: linears(keeps_features),
+    "a dimension that is added in place": lambda: linears(adds_a_dimension),
+    "results that are written elsewhere": lambda: linears(writes_out),
+    "writes that a waiting layer would miss": lambda: linears(writes_data_of_what_waits),
     "features that are one": lambda: Calls(
         lambda s, x: F.dropout(x.reshape(-1, 1), training=s.training).view(-1, 12)[:, :3], a=nn.Identity()
     ),
@@ -129,14 +161,105 @@ def test_a_balanced_plan_follows_a_site_that_changes_its_size():
         assert torch.isfinite(found.mean).all()
 
 
-def test_masks_of_weights_are_no_inputs():
-    """A mask made by hand whose size happens to divide runs, with a note."""
+@pytest.mark.parametrize("batch_size", [70, 12, 6, 3])
+def test_masks_of_weights_are_no_inputs(batch_size):
+    """A mask made by hand runs, with a note, also where its size happens to be that of the batch, or to divide."""
     model = Calls(lambda s, x: x * torch.bernoulli(torch.full((1, 12), 0.5)), a=nn.Identity()).eval()
 
-    found = predict(model, X, 10, masks="shared", seed=0, task="regression")
+    found = predict(model, X, 10, masks="shared", seed=0, task="regression", batch_size=batch_size)
 
     assert (found.variance > 0).any()
     assert any("cannot be told apart" in note for note in found.notes)
+
+
+class Cells(nn.Module):
+    """A draw for every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.o = nn.GRUCell(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 8)
+        for step in x.unbind(1):
+            h = F.dropout(self.cell(step, h), 0.3, self.training)
+        return self.o(h)
+
+
+def test_batches_may_differ_in_length():
+    """An input's masks are its own, however long the first batch was."""
+    short, long = torch.randn(2, 4, 3, 4).unbind(), torch.randn(4, 6, 4)
+    batches = [short[0], long, short[1]]
+    number = torch.arange(12).view(3, 4)
+    model, settings = Cells().eval(), {"samples": 5, "seed": 1, "keep_samples": True}
+
+    found = predict(model, batches, **settings)
+    parts = predict(model, [part for batch in batches for part in (batch[:2], batch[2:])], **settings)
+    turned = predict(model, [long, *short], index=number[[1, 0, 2]].flatten(), **settings)
+
+    torch.testing.assert_close(parts.draws, found.draws)
+    torch.testing.assert_close(turned.draws[:, number[[1, 0, 2]].flatten().argsort()], found.draws)
+    assert found.notes == parts.notes == turned.notes == ()
+
+
+def test_draws_that_no_probe_saw_are_told():
+    """A branch that few inputs do not take."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        x = F.dropout(x, training=s.training)
+        return F.dropout(x, training=s.training) if len(x) > 5 else x
+
+    found = predict(Calls(forward).eval(), X, 5, "regression", seed=0)
+
+    assert found.notes == ("masks depend on the batches: inputs cannot be told apart at draw 1",)
+
+
+def folded(s: Any, x: Tensor) -> Tensor:
+    """Step by step, all inputs of each."""
+    steps = F.dropout(x.transpose(0, 1).flatten(0, 1), 0.3, s.training)
+    return steps.view(x.shape[1], len(x), -1).sum(0)
+
+
+def test_the_first_inputs_may_be_alike():
+    """Padding says nothing about where inputs lie: others are asked."""
+    x = torch.randn(20, 4, 6)
+    x[:3] = 0
+    settings = {"samples": 5, "task": "regression", "seed": 0, "keep_samples": True}
+
+    found, parts = (predict(Calls(folded).eval(), x, batch_size=size, **settings) for size in (20, 7))
+    alike = predict(Calls(folded).eval(), torch.ones(20, 4, 6), **settings)
+
+    torch.testing.assert_close(parts.draws, found.draws)
+    assert found.notes == parts.notes == ()
+    assert alike.notes == ("masks may depend on the batches: inputs are all alike at draw 0",)
+
+
+@pytest.mark.parametrize("masks", ["input", "shared"])
+def test_what_a_model_keeps_is_a_tensor(masks):
+    """Of the last pass, and no stand-in that waits or was cut; hooks may keep what they see as well."""
+    model, seen = linears(keeps_features).eval(), list[Tensor]()
+    model.a.register_forward_hook(lambda module, args, output: seen.append(output))
+
+    predict(model, X, 3, masks=masks, seed=0)
+
+    features = model.kept["deep"][0]
+    assert type(features) is Tensor
+    torch.testing.assert_close(copy.deepcopy(model).kept["deep"][0], features)
+    model.a.weight.data.zero_()
+    torch.testing.assert_close(pickle.loads(pickle.dumps(copy.deepcopy(seen[-1]))), features)
+
+
+def test_noise_leaves_the_generators_alone():
+    """Also those of devices that are not in use, and where Python of torch's draws; seeded, it is the same again."""
+    model = Calls(lambda s, x: F.gumbel_softmax(x, dim=1) + torch.randn_like(x)).eval()
+    state = torch.get_rng_state()
+
+    with mock.patch("torch.cuda.manual_seed_all") as seeded:
+        found, again = (predict(model, X, 5, "regression", seed=0).mean for _ in range(2))
+
+    assert torch.equal(found, again)
+    assert torch.equal(state, torch.get_rng_state())
+    seeded.assert_not_called()
 
 
 def test_odd_inputs_are_taken():
@@ -147,6 +270,8 @@ def test_odd_inputs_are_taken():
     numbered = predict(model, X, 5, seed=1, index=list(range(70)))
     torch.testing.assert_close(whole.mean, parts.mean)
     torch.testing.assert_close(whole.mean, numbered.mean)
+
+    torch.testing.assert_close(whole.mean, predict(model, X, np.int64(5), seed=np.int64(1)).mean)
 
     flat = nn.Sequential(nn.Dropout(), nn.Linear(12, 1), nn.Flatten(0)).eval()
     assert predict(flat, X, 30, "regression", until=0.1, seed=1).samples.min() >= 10
@@ -171,3 +296,5 @@ def test_samples_from_elsewhere_may_be_an_array():
     assert from_samples(np.full((2, 3, 2), 0.5)).mean.shape == (3, 2)
     with pytest.raises(ValueError, match="probabilities must be"):
         from_samples(torch.zeros(0, 3, 2))
+    with pytest.raises(ValueError, match="probabilities must be of classes, with a sum of 1 over the last dimension"):
+        from_samples(torch.randn(4, 3, 2))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from operator import index
 
 import torch
 from torch import Generator, Tensor
@@ -111,6 +112,9 @@ def split(key: Tensor | int, num: int = 2) -> Tensor:
 
 def signed(number: int, name: str) -> int:
     """The 64 bits of `number` as torch holds them."""
+    if not isinstance(number, (int, Tensor)) and hasattr(number, "__index__"):
+        # One of NumPy's.
+        number = index(number)
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f"{name} must be an int or an int64 tensor, got {type(number).__name__}")
     if not LOWEST <= number < 2**64:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 # From what a loader yields to what the model is called with.
 Adapt = Callable[[Any], Any]
@@ -57,6 +58,19 @@ class Batch:
         part = self.map(lambda one: one[begin:end] if self._is_one_each(one) else one)
         return Batch(part.args, part.kwargs, end - begin)
 
+    def kind(self) -> tuple[object, ...]:
+        """What batches have in common whose inputs are of the same shapes."""
+        leaves, spec = tree_flatten([self.args, self.kwargs])
+        return (spec, *(self._kind_of(leaf) for leaf in leaves))
+
+    def spread(self, count: int) -> Batch:
+        """So many of the inputs, evenly; all, if they are no more."""
+        if count >= self.count:
+            return self
+        places = [place * self.count // count for place in range(count)]
+        part = self.map(lambda one: _picked(one, places) if self._is_one_each(one) else one)
+        return Batch(part.args, part.kwargs, count)
+
     def copied(self) -> Batch:
         """With tensors of its own."""
         return self.map(lambda one: one.clone() if isinstance(one, Tensor) else one)
@@ -67,6 +81,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         return self.map(lambda one: one.to(device) if isinstance(one, Tensor) else one)
+
+    def _kind_of(self, leaf: Any) -> object:
+        if not isinstance(leaf, Tensor):
+            return type(leaf).__name__
+        return leaf.dtype, tuple(leaf.shape[1:] if self._is_one_each(leaf) else leaf.shape)
 
     def _is_one_each(self, value: Any) -> bool:
         if isinstance(value, Tensor):
@@ -125,6 +144,10 @@ def _is_array(value: Any) -> bool:
 
 def _as_tensor(value: Any) -> Any:
     return torch.as_tensor(value) if _is_array(value) else value
+
+
+def _picked(value: Any, places: list[int]) -> Any:
+    return value[places] if isinstance(value, Tensor) else type(value)([value[place] for place in places])
 
 
 def _rolled(value: Any) -> Any:

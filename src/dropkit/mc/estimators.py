@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dropkit.arguments import check
+from dropkit.arguments import check, counted
 from dropkit.mc.predict import predict
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.nn import Dropout
@@ -78,8 +78,7 @@ class _Network(BaseEstimator):
     def _begin(self, X: Array) -> Tensor:
         """Check the parameters, draw the seed, and standardise the inputs of the training."""
         for name in ("epochs", "batch_size", "samples"):
-            value: Any = getattr(self, name)
-            check(name, isinstance(value, Integral) and int(value) >= 1, "an integer of at least 1", value)
+            counted(name, getattr(self, name))
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.input_scaler_: Any = StandardScaler().fit(X)
         return self._inputs(X)

@@ -6,6 +6,7 @@ reads it; afterwards it has its class back.
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 from collections.abc import Generator
@@ -62,6 +63,18 @@ def _before(module: nn.Module, args: Any) -> None:
         _here.blocks[-1][id(module)] = module
 
 
+def only_raised() -> bool:
+    """Whether the module whose code is running is in evaluation mode, and its flag up for this thread alone."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(first, nn.Module):
+            return _own(type(first)) is not type(first) and not vars(first)["training"]
+        frame = frame.f_back
+    return False
+
+
 def _refuse_scripted(module: Any) -> None:
     """TorchScript reads flags of its own and shows no calls.
 
@@ -91,6 +104,16 @@ def _lower(module: nn.Module) -> None:
             module.__class__ = kind
 
 
+class _Unregistered:
+    """In front of a class: its `__init_subclass__` is not told of what is none of its family.
+
+    Without `__slots__`: the layout is that of a module, which alone can then be given the class.
+    """
+
+    def __init_subclass__(cls) -> None:
+        pass
+
+
 def _own(kind: type[nn.Module]) -> type[nn.Module]:
     return vars(kind).get("_dropkit_own", kind)
 
@@ -113,7 +136,7 @@ def _seen_training(kind: type[nn.Module]) -> type[nn.Module]:
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     like: Any = type(
         kind.__name__,
-        (kind,),
+        (_Unregistered, kind),
         {**names, "training": property(read, write), "__reduce_ex__": reduce, "_dropkit_own": kind},
     )
     return like

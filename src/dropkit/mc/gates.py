@@ -23,9 +23,10 @@ from dropkit.callables import known
 _SPEAKS_OF_DROPOUT = re.compile(r"drop|stochastic_?depth|survival|bernoulli|\brand\b|rand_like|uniform_", re.IGNORECASE)
 # Statistics and what else is kept across batches change with the flag.
 _KEEPS_STATISTICS = re.compile(r"norm(?!aliz)|ema\b|quantiz", re.IGNORECASE)
-# Their `training` is an argument that a function mode rewrites, so the flag may stay as it is.
-_REWRITTEN = frozenset({function.name for function in known().values() if function.training is not None}) | {
-    "lstm", "gru", "rnn_tanh", "rnn_relu"
+# What is handed the flag, and does nothing else with it: a function mode rewrites it where it is for dropout, and it
+# must stay where it is for statistics.
+_HANDED = frozenset({function.name for function in known().values() if function.training is not None}) | {
+    "lstm", "gru", "rnn_tanh", "rnn_relu", "batch_norm", "instance_norm",
 }  # fmt: skip
 _NOT_THE_FORWARD = frozenset({"__init__", "train", "eval", "extra_repr", "__repr__"})
 
@@ -104,7 +105,7 @@ def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) 
         if isinstance(parent, ast.keyword):
             parent = parents[parent]
         if isinstance(parent, ast.Call) and node is not parent.func:
-            return "" if _is_rewritten(parent.func) else ast.unparse(parent)
+            return "" if _is_handed(parent.func) else ast.unparse(parent)
         if isinstance(parent, ast.IfExp):
             return ast.unparse(_statement(parent, parents))
         if isinstance(parent, ast.If) and node is parent.test:
@@ -115,11 +116,11 @@ def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) 
     return ast.unparse(function)
 
 
-def _is_rewritten(callee: ast.expr) -> bool:
+def _is_handed(callee: ast.expr) -> bool:
     """A function of torch by its name; a method of the module's own may do what it likes."""
     if isinstance(callee, ast.Attribute):
-        return callee.attr in _REWRITTEN and not (isinstance(callee.value, ast.Name) and callee.value.id == "self")
-    return isinstance(callee, ast.Name) and callee.id in _REWRITTEN
+        return callee.attr in _HANDED and not (isinstance(callee.value, ast.Name) and callee.value.id == "self")
+    return isinstance(callee, ast.Name) and callee.id in _HANDED
 
 
 def _guarded(branch: ast.If, parents: dict[ast.AST, ast.AST]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from dropkit.mc import thin
 from dropkit.mc.coins import Coins, Mask, Rows, mask
 from dropkit.mc.layout import Layout
 from dropkit.mc.mode import Args, Kwargs
-from dropkit.mc.sited import Draw, Sited
+from dropkit.mc.sited import Draw, Sited, forked
 from dropkit.mc.tape import ESCAPES, Tape
 from dropkit.nn.layer import Unit
 
@@ -34,13 +35,15 @@ class Keyed(Sited):
         self._sample = self._site = 0
         self._tape: Tape | None = None
         self._thin = False
-        # Sites with a layout that does not fit the tensor that came.
+        # Sites whose layout was not found, or does not fit the tensor that came.
         self.lost: set[int] = set()
         # Site by site, and what it was made for.
         self._masks: dict[int, tuple[tuple[object, ...], Mask]] = {}
         # Sites whose thinned tensor was of no use: what follows wants all of it.
         self._dense: set[int] = set()
         self._thinned: list[tuple[int, thin.Thin]] = []
+        # What this pass has made that is no ordinary tensor.
+        self._parts: list[weakref.ref[thin.Part]] = []
         # Layers whose input is written while they wait.
         self._eager: set[int] = set()
         self._affine = 0
@@ -49,7 +52,7 @@ class Keyed(Sited):
         """A pass begins."""
         self._sample, self._tape, self._thin = sample, tape, thin
         self._site = self._affine = 0
-        self._thinned = []
+        self._thinned, self._parts = [], []
 
     def never_wait(self, layer: int) -> None:
         """Compute this layer of a pass where it stands."""
@@ -59,27 +62,42 @@ class Keyed(Sited):
         """A tensor of a pass, as an ordinary one."""
         return output.whole() if isinstance(output, thin.Part) else output
 
-    def end(self) -> None:
-        """A pass has ended."""
+    def end(self) -> bool:
+        """A pass has ended; whether something it made that is no ordinary tensor is still held."""
         self._dense.update(site for site, part in self._thinned if part.full is not None)
         self._thinned = []
+        return self._settled()
+
+    def _settled(self) -> bool:
+        """Make tensors of all parts that are left; whether there are any."""
+        parts = thin.living(self._parts)
+        for part in parts:
+            part.whole()
+        return bool(parts)
 
     def other(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         if self._tape is not None and func in ESCAPES:
             self._tape.fault = f"{getattr(func, '__name__', func)} of a tensor gives access that nothing counts"
         if self._tape is not None and self._tape.running:
             return self._tape.call(func, args, kwargs)
-        if self._thin:
-            if func in thin.AFFINE:
-                self._affine += 1
-                output = (
-                    thin.lazily(func, args, kwargs, self._affine) if self._affine not in self._eager else NotImplemented
-                )
-                if output is not NotImplemented:
-                    return output
-            if any(issubclass(one, thin.Part) for one in types):
-                return thin.call(func, args, kwargs)
-        return func(*args, **kwargs)
+        return self._thinly(func, types, args, kwargs) if self._thin else func(*args, **kwargs)
+
+    def _thinly(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        """A call where linear layers wait, and dropped units are cut out."""
+        if func in ESCAPES:
+            # What waits would miss what is written that way.
+            self._settled()
+        output = NotImplemented
+        if func in thin.AFFINE:
+            self._affine += 1
+            if self._affine not in self._eager:
+                output = thin.lazily(func, args, kwargs, self._affine)
+        if output is NotImplemented:
+            parts = any(issubclass(one, thin.Part) for one in types)
+            output = thin.call(func, args, kwargs) if parts else func(*args, **kwargs)
+        if isinstance(output, thin.Part):
+            self._parts.append(weakref.ref(output))
+        return output
 
     def site(self, input: Tensor, draw: Draw) -> Tensor:
         site = self._next()
@@ -92,6 +110,7 @@ class Keyed(Sited):
                 kept = self._coins.kept(coins, draw.p, site, self._sample, input.device)
                 part = thin.thinned(input, kept, dim, inverted(draw.p).scale)
                 self._thinned.append((site, part))
+                self._parts.append(weakref.ref(part))
                 return part
             return self._drop(self.dense(input), draw, coins, site)
 
@@ -129,8 +148,7 @@ class Keyed(Sited):
     def seeded(self, draw: Callable[[], Any]) -> Any:
         site = self._next()
         first = int(self._rows.ids[0]) if self._rows.group is None else self._rows.group
-        with torch._C.DisableTorchFunction(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._coins.key(site, self._sample) ^ first)
+        with torch._C.DisableTorchFunction(), forked(self._coins.key(site, self._sample) ^ first):
             return draw()
 
     def _next(self) -> int:
@@ -140,4 +158,9 @@ class Keyed(Sited):
         return self._site - 1
 
     def _layout(self, site: int) -> Layout | None:
-        return self._layouts[site] if site < len(self._layouts) else None
+        if site < len(self._layouts):
+            return self._layouts[site]
+        if len(self._rows) > 1:
+            # More draws than when the layouts were found.
+            self.lost.add(site)
+        return None

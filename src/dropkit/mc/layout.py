@@ -6,7 +6,7 @@ tokens. Roll the inputs, and what belongs to them rolls along: the dimension for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,31 +48,41 @@ class Layout:
         return (*shape[: self.dim], *parts, *shape[self.dim + 1 :]), self.dim + (not self.outer)
 
 
-def find(before: Tensor, after: Tensor, count: int) -> Layout | None:
-    """The layout of a tensor that was computed from `count` inputs, and again from the same, rolled by one.
+def fitting(before: Tensor, after: Tensor, count: int, fewer: Sequence[int] | None, fewer_count: int) -> list[Layout]:
+    """The layouts that a tensor may have, the likeliest first.
 
-    None if nothing in it rolled along: the inputs were mixed, or sorted.
+    There is none if nothing in it rolled along, the inputs being mixed or sorted; there are several if they are alike.
+
+    Args:
+        before, after: computed from `count` inputs, and again from the same, rolled by one.
+        fewer: the shape that came of `fewer_count` inputs, if that is known.
     """
     if before.shape != after.shape:
-        return None
+        return []
     if not before.is_floating_point():
         before, after = before.double(), after.double()
     allowed = _TOLERANCE.get(before.dtype, _COARSE) * float(before.abs().nan_to_num().max()) if before.numel() else 0.0
-    for layout in _candidates(before.shape, count):
+    found: list[Layout] = []
+    for layout in by_shape(before.shape, count, fewer, fewer_count):
         shape, axis = layout.axis(before.shape, count)
         expected = before.reshape(shape).roll(1, axis)
         if torch.allclose(after.reshape(shape), expected, rtol=0, atol=allowed, equal_nan=True):
-            return layout
-    return None
+            found.append(layout)
+    return found
 
 
-def by_shape(shape: Sequence[int], count: int) -> Layout | None:
-    """The likeliest layout of a tensor that was computed from no input, such as a mask made by hand."""
-    return next(_candidates(shape, count), None)
+def by_shape(shape: Sequence[int], count: int, fewer: Sequence[int] | None, fewer_count: int) -> list[Layout]:
+    """The same of a tensor that was computed from no input, such as a mask made by hand.
 
+    A dimension of just as many as inputs comes first, then one that holds them as blocks. It must follow their number.
 
-def _candidates(shape: Sequence[int], count: int) -> Iterator[Layout]:
-    """The likeliest first: a dimension of just that size, then one that holds the inputs as blocks."""
-    yield from (Layout(dim) for dim, size in enumerate(shape) if size == count)
-    for outer in (True, False):
-        yield from (Layout(dim, outer) for dim, size in enumerate(shape) if size > count and size % count == 0)
+    Example:
+        >>> by_shape((6, 3), 3, (4, 3), 2)
+        [Layout(dim=0, outer=True), Layout(dim=0, outer=False)]
+    """
+    sizes = dict(enumerate(shape))
+    if fewer is not None and len(fewer) == len(shape):
+        sizes = {dim: size for dim, size in sizes.items() if size * fewer_count == fewer[dim] * count}
+    exact = [Layout(dim) for dim, size in sizes.items() if size == count]
+    blocks = [dim for dim, size in sizes.items() if size > count and size % count == 0]
+    return exact + [Layout(dim, outer) for outer in (True, False) for dim in blocks]

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dropkit.callables import Function, known
+from dropkit.mc.flags import only_raised
 
 Args = Sequence[Any]
 Kwargs = Mapping[str, Any]
@@ -27,6 +28,10 @@ Kwargs = Mapping[str, Any]
 RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 LAYERS, DROPOUT, TRAIN = 4, 5, 6
 
+# F.batch_norm(input, running_mean, running_var, weight, bias, training, ...), and what the flag is called.
+NORMS = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}
+RUNNING_MEAN, NORM_TRAINING = 1, 5
+
 # Whatever else draws from torch's generator: masks made by hand, stochastic depth, noise.
 RANDOM: frozenset[Any] = frozenset(
     {
@@ -34,6 +39,9 @@ RANDOM: frozenset[Any] = frozenset(
         torch.randint_like, torch.randn, torch.randn_like, torch.randperm, torch.binomial,
         Tensor.bernoulli, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
         Tensor.log_normal_, Tensor.multinomial, Tensor.normal_, Tensor.random_, Tensor.uniform_,
+        # Python that draws inside, where no mode sees it.
+        F.gumbel_softmax, F.fractional_max_pool2d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d,
+        F.fractional_max_pool3d_with_indices, torch.svd_lowrank, torch.pca_lowrank,
     }
 )  # fmt: skip
 
@@ -82,6 +90,7 @@ class Mode(TorchFunctionMode):
 def _handlers() -> dict[Any, Handler]:
     handlers: dict[Any, Handler] = dict.fromkeys(RANDOM, _random)
     handlers |= dict.fromkeys(RECURRENT, _recurrent)
+    handlers |= {func: _norm(flag) for func, flag in NORMS.items()}
     for func, function in known().items():
         handlers[func] = _attention(function) if function.attention else _dropout(function)
     handlers[F.multi_head_attention_forward] = _multi_head
@@ -120,6 +129,21 @@ def _recurrent(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
     given[TRAIN + shift] = True
     mode.drawn += 1
     return mode.recurrent(func, given, packed)
+
+
+def _norm(flag: str) -> Handler:
+    def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+        mean = args[RUNNING_MEAN] if len(args) > RUNNING_MEAN else kwargs.get("running_mean")
+        given = args[NORM_TRAINING] if len(args) > NORM_TRAINING else kwargs.get(flag)
+        if given and mean is not None and only_raised():
+            # The flag is up for dropout alone.
+            if len(args) > NORM_TRAINING:
+                args = (*args[:NORM_TRAINING], False, *args[NORM_TRAINING + 1 :])
+            else:
+                kwargs = {**kwargs, flag: False}
+        return mode.other(func, (), args, kwargs)
+
+    return handle
 
 
 def _random(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:

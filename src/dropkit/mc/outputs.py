@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from dropkit.arguments import check
 from dropkit.mc.estimates import entropy
 
 # How far the sum of float16 probabilities of some thousand classes may be from 1.
@@ -51,7 +52,8 @@ def probabilities(outputs: Tensor, form: str, class_dim: int) -> tuple[Tensor, T
         rest = 1 - outputs if form == "probabilities" else torch.zeros_like(outputs)
         outputs = torch.cat([rest, outputs], -1)
     if form == "probabilities":
-        _check_probabilities(outputs[0])
+        # The first sample tells.
+        check_probabilities(outputs[0], "outputs", '"logits" where they are no probabilities')
         return outputs, entropy(outputs)
     logs = _log_softmax(outputs)
     p = logs.exp()
@@ -82,11 +84,13 @@ def _check_logits(outputs: Tensor) -> None:
         )
 
 
-def _check_probabilities(p: Tensor) -> None:
-    """Of the first sample, which tells."""
+def check_probabilities(p: Tensor, argument: str, wanted: str) -> None:
+    """Raise where numbers along the last dimension are no probabilities; not a number is let through.
+
+    Raises:
+        ValueError: "<argument> must be <wanted>, got sums of ...": some are negative, or do not sum to 1.
+    """
     sums = p.sum(-1)
     if bool((p < 0).any() | ((sums - 1).abs() > _SLACK).any()):
         least, most = (float(one) for one in sums.aminmax())
-        raise ValueError(
-            f'outputs must be "logits" where they are no probabilities, got sums of {least:.3g} to {most:.3g}'
-        )
+        check(argument, False, wanted, f"sums of {least:.3g} to {most:.3g}")

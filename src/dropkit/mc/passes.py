@@ -12,13 +12,15 @@ from dropkit.mc.batches import Batch
 from dropkit.mc.coins import Coins, Rows
 from dropkit.mc.keyed import Keyed
 from dropkit.mc.layout import Layout
-from dropkit.mc.probing import layouts
+from dropkit.mc.probing import Probed, probe
 from dropkit.mc.sampling import nothing
 from dropkit.mc.tape import Diverged, Known, Tape, held_by, tensors
-from dropkit.mc.thin import Stale
+from dropkit.mc.thin import Stale, settle
 
-# Enough to tell the inputs from most other sizes, and to roll.
-_PROBED = 3
+# Inputs to find the layouts from: enough to tell their number from most other sizes, and to roll; more where these are
+# alike.
+_FEW, _MORE = 3, 32
+_LOST = "masks depend on the batches: inputs cannot be told apart at draw"
 
 
 class Passes:
@@ -37,10 +39,12 @@ class Passes:
     ) -> None:
         self._model, self._output, self._coins = model, output, coins
         self._replay, self._thin, self._copying = replay, thin, False
-        # The model writes over its inputs, or may: it is given copies, so that the user's stay what they are.
-        self._writes = True
+        # The model writes over its inputs; None if that is not known yet. It is then given copies, so that the user's
+        # stay what they are.
+        self._writes: bool | None = None
         self._held = held_by(model)
-        self._layouts: list[Layout | None] | None = None
+        # For batches of which a single input has these shapes.
+        self._layouts: dict[tuple[object, ...], list[Layout | None]] = {}
         self._said_lost = False
         # Why an idea was given up, for the user.
         self.notes: list[str] = []
@@ -51,24 +55,22 @@ class Passes:
         Raises:
             NothingToSample: nothing draws.
         """
-        self._probe(batch)
+        layouts = self._found(batch)
         self._coins.forget_batch()
-        mode = Keyed(self._coins, self._layouts or [], rows)
+        mode = Keyed(self._coins, layouts, rows)
         tape: Tape | None = None
         for sample in range(samples):
             output, tape = self._pass(mode, batch, rows, sample, tape)
             if not mode.drawn:
                 raise nothing()
-            if mode.lost and not self._said_lost:
-                self._said_lost = True
-                self._say_lost(mode.lost)
+            self._say_lost(_LOST, mode.lost)
             yield output
 
     def _pass(
         self, mode: Keyed, batch: Batch, rows: Rows, sample: int, tape: Tape | None
     ) -> tuple[Tensor, Tape | None]:
         """One pass, and the tape for the next."""
-        given = batch.copied() if self._writes else batch
+        given = batch if self._writes is False else batch.copied()
         if tape is None and self._replay:
             tape = Tape(Known([*self._held, *tensors([given.args, given.kwargs])]), self._copying)
         elif tape is not None:
@@ -99,7 +101,8 @@ class Passes:
         if tape is not None and tape.running and not tape.recording:
             raise Diverged("no draw, where the first pass drew")
         output = mode.dense(output)
-        mode.end()
+        if mode.end():
+            settle(self._model)
         return output
 
     def _judged(self, tape: Tape) -> Tape | None:
@@ -119,41 +122,42 @@ class Passes:
         self._replay = False
         self.notes.append(f"every pass ran in full: {why}")
 
-    def _probe(self, batch: Batch) -> None:
-        """Find the layouts, as soon as there are two inputs to tell apart."""
-        if self._layouts is not None or batch.count < 2:
-            return
-        few, fault = batch.take(0, min(batch.count, _PROBED)), ""
-        # A model may want batches of one size.
-        for part in (few, batch):
-            try:
-                self._layouts = self._found(part)
-                break
-            except Exception as error:
-                fault = _said(error)
-        else:
-            self._layouts = []
-            self.notes.append(f"masks depend on the batches: inputs cannot be told apart by rolling them ({fault})")
-        lost = [site for site, layout in enumerate(self._layouts) if layout is None]
-        if lost:
-            self._say_lost(lost)
-
-    def _say_lost(self, sites: Iterable[int]) -> None:
-        places = ", ".join(map(str, sorted(sites)))
-        self.notes.append(f"masks depend on the batches: inputs cannot be told apart at draw {places}")
-
     def _found(self, batch: Batch) -> list[Layout | None]:
-        batch = batch.copied()
-        rolled = batch.rolled()
+        """The layouts, as soon as there are two inputs to tell apart."""
+        kind = batch.kind()
+        if kind in self._layouts or batch.count < 2:
+            return self._layouts.get(kind, [])
+        try:
+            probed = self._probed(batch)
+        except Exception as error:
+            self._say_lost(f"masks depend on the batches: inputs cannot be told apart by rolling them ({_said(error)})")
+            probed = Probed([], [])
+        self._say_lost(_LOST, [site for site, layout in enumerate(probed.layouts) if layout is None])
+        if probed.alike:
+            self._say_lost("masks may depend on the batches: inputs are all alike at draw", probed.alike)
+        else:
+            self._layouts[kind] = probed.layouts
+        return probed.layouts
+
+    def _probed(self, batch: Batch) -> Probed:
+        try:
+            probed = probe(self._run, batch.take(0, min(batch.count, _FEW)))
+            return probe(self._run, batch.spread(_MORE)) if probed.alike else probed
+        except Exception:
+            # A model may want batches of one size.
+            return probe(self._run, batch)
+
+    def _run(self, batch: Batch) -> None:
         before = Known(tensors([batch.args, batch.kwargs]))
+        self._model(*batch.args, **batch.kwargs)
+        self._writes = self._writes or not before.untouched()
 
-        def run(roll: bool) -> None:
-            one = rolled if roll else batch
-            self._model(*one.args, **one.kwargs)
-
-        found = layouts(run, batch.count)
-        self._writes = not before.untouched()
-        return found
+    def _say_lost(self, why: str, sites: Iterable[int] | None = None) -> None:
+        """Once: what holds of one batch holds of most."""
+        places = None if sites is None else ", ".join(map(str, sorted(sites)))
+        if not self._said_lost and places != "":
+            self._said_lost = True
+            self.notes.append(why if places is None else f"{why} {places}")
 
 
 def _said(error: Exception) -> str:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from dropkit import modes, random
-from dropkit.arguments import check
+from dropkit.arguments import check, counted
 from dropkit.mc import batches, ranks
 from dropkit.mc.batches import Adapt, Batch
 from dropkit.mc.coins import Coins, Masks, Rows
 from dropkit.mc.estimates import Classification, Estimator, Measures, Regression, entropy
-from dropkit.mc.outputs import check_rows, probabilities, tensor_of
+from dropkit.mc.outputs import check_probabilities, check_rows, probabilities, tensor_of
 from dropkit.mc.passes import Passes, rows_of
 from dropkit.mc.plans import Plan
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
@@ -107,7 +107,8 @@ def predict(
         >>> r.mean.shape, r.mutual_information.shape
         (torch.Size([5, 3]), torch.Size([5]))
     """
-    settings = _Settings(samples, task, masks, plan, until, outputs, batch_size, chunk)
+    samples, batch_size, chunk = counted("samples", samples), counted("batch_size", batch_size), counted("chunk", chunk)
+    settings = _Settings(task, masks, plan, until, outputs, chunk)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     index = None if index is None else torch.as_tensor(index)
@@ -150,7 +151,7 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
         probabilities: (T, N, ..., classes).
 
     Raises:
-        ValueError: there are fewer than three dimensions.
+        ValueError: there are fewer than three dimensions, or numbers that are no probabilities.
 
     Example:
         >>> members = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]])
@@ -160,6 +161,7 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
     probabilities = torch.as_tensor(probabilities)
     fits = probabilities.dim() >= 3 and len(probabilities) > 0
     check("probabilities", fits, "(T, N, ..., classes) with T of at least 1", tuple(probabilities.shape))
+    check_probabilities(probabilities.float(), "probabilities", "of classes, with a sum of 1 over the last dimension")
     estimator = Classification(len(probabilities), None, lambda p: (p, entropy(p)))
     kept = estimator.add(0, probabilities.float(), None)
     found = _found(estimator, [kept])
@@ -170,15 +172,13 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """The arguments that can be wrong."""
+    """The arguments that must go together."""
 
-    samples: int
     task: str
     masks: str | None
     plan: str
     until: float | None
     outputs: str
-    batch_size: int
     chunk: int
 
     def __post_init__(self) -> None:
@@ -187,9 +187,6 @@ class _Settings:
         kinds = [one.value for one in Masks]
         check("masks", self.masks is None or self.masks in kinds, '"input", "chunk" or "shared"', self.masks)
         check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
-        for name in ("samples", "batch_size", "chunk"):
-            value: Any = getattr(self, name)
-            check(name, isinstance(value, int) and value >= 1, "an integer of at least 1", value)
         check("until", self.until is None or self.until > 0, "larger than 0", self.until)
         if self.until is not None:
             check("plan", self.plan == "iid", '"iid" where until is given: balanced samples end together', self.plan)

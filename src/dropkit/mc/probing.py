@@ -1,18 +1,33 @@
-"""Probing: two small passes that tell where the inputs lie at each site."""
+"""Probing: three small passes that tell where the inputs lie at each site."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dropkit.mc.layout import Layout, by_shape, find
-from dropkit.mc.sited import Draw, Sited
+from dropkit.mc.batches import Batch
+from dropkit.mc.layout import Layout, by_shape, fitting
+from dropkit.mc.sited import Draw, Sited, forked
 
 # What stood at a site: a tensor, the shape of a mask made by hand, a layout that is known, or nothing that can be told.
 _Seen = Tensor | torch.Size | Layout | None
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What came of it.
+
+    Attributes:
+        layouts: of each site, in order; None where inputs cannot be told apart.
+        alike: the sites where several fit, because what the inputs gave was alike.
+    """
+
+    layouts: list[Layout | None]
+    alike: list[int]
 
 
 class _Probe(Sited):
@@ -38,27 +53,45 @@ class _Probe(Sited):
         return draw()
 
 
-def layouts(run: Callable[[bool], Any], count: int) -> list[Layout | None]:
-    """The layout of each site, in order.
+def probe(run: Callable[[Batch], Any], batch: Batch) -> Probed:
+    """Find the layout of each site.
 
     Args:
-        run: runs the model on `count` inputs; on the same, rolled by one, if its argument is true.
-        count: at least 2.
+        run: runs the model; may write over its inputs.
+        batch: at least two inputs.
     """
-    before, after = _Probe(), _Probe()
-    state = torch.get_rng_state()
-    try:
-        for probe, rolled in ((before, False), (after, True)):
-            with probe:
-                run(rolled)
-    finally:
-        torch.set_rng_state(state)
-    return [_layout(one, other, count) for one, other in zip(before.sites, after.sites, strict=False)]
+    few = min(2, batch.count - 1)
+    # Made first: the model may write over what it is given.
+    one, rolled, part = (given.copied() for given in (batch, batch.rolled(), batch.take(0, few)))
+    with forked():
+        before, after = _seen(run, one), _seen(run, rolled)
+        try:
+            fewer = _seen(run, part)
+        except Exception:
+            # A model may want batches of one size.
+            fewer = []
+    sizes = [_shape(seen) for seen in fewer] if len(fewer) == len(before) else [None] * len(before)
+    found = [
+        _layouts(one, other, batch.count, size, few) for one, other, size in zip(before, after, sizes, strict=False)
+    ]
+    return Probed([one[0] if one else None for one in found], [site for site, one in enumerate(found) if len(one) > 1])
 
 
-def _layout(before: _Seen, after: _Seen, count: int) -> Layout | None:
+def _seen(run: Callable[[Batch], Any], batch: Batch) -> list[_Seen]:
+    mode = _Probe()
+    with mode:
+        run(batch)
+    return mode.sites
+
+
+def _shape(seen: _Seen) -> torch.Size | None:
+    return seen.shape if isinstance(seen, Tensor) else seen if isinstance(seen, torch.Size) else None
+
+
+def _layouts(before: _Seen, after: _Seen, count: int, fewer: torch.Size | None, few: int) -> list[Layout]:
     if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return find(before, after, count)
+        return fitting(before, after, count, fewer, few)
     if isinstance(before, torch.Size):
-        return by_shape(before, count)
-    return before if isinstance(before, Layout) else None
+        # Nothing rolls in it.
+        return by_shape(before, count, fewer, few)[:1]
+    return [before] if isinstance(before, Layout) else []

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dropkit import random
-from dropkit.arguments import check
+from dropkit.arguments import check, counted
 from dropkit.mc.estimates import entropy as entropy_of
 from dropkit.mc.prediction import ClassPrediction
 
@@ -92,8 +92,7 @@ def batch_bald(
     draws = _draws(r)
     inputs = _inputs(candidates, len(r))
     check("count", 1 <= count <= len(inputs), f"in [1, {len(inputs)}], the number of candidates", count)
-    for name, value in (("exact", exact), ("configurations", configurations)):
-        check(name, value >= 1, "at least 1", value)
+    exact, configurations = counted("exact", exact), counted("configurations", configurations)
     draws = draws[:, inputs].double()
     known = entropy_of(draws).mean(0)
     joint, chosen = _Joint(draws), list[int]()

@@ -54,6 +54,20 @@ def packed_order() -> Generator[None]:
         hook.remove()
 
 
+@contextmanager
+def forked(seed: int | None = None) -> Generator[None]:
+    """For the length of a `with` block torch's generators go a way of their own, from this seed if there is one.
+
+    `torch.manual_seed` would seed those of devices, too, and of one that is not in use yet for as soon as it is.
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        if seed is not None:
+            for generator in (torch.default_generator, *(torch.cuda.default_generators[one] for one in devices)):
+                generator.manual_seed(seed)
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """How a site drops.

@@ -7,12 +7,14 @@ what will be dropped is never computed. Any function that knows neither gets the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # Fewer rows than this cost less than the cutting.
 WORTH = 64
@@ -48,6 +50,12 @@ class Part(Tensor):
         if self.full is None:
             self.full = self.make()
         return self.full
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return deepcopy(self.whole(), memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return cast("Any", self.whole()).__reduce_ex__(protocol)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -155,13 +163,48 @@ def call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if _is_about_shape(func):
         with torch._C.DisableTorchFunction():
             return func(*args, **kwargs)
-    return func(*_wholes(args), **_wholes(kwargs))
+    output = func(*_wholes(args), **_wholes(kwargs))
+    if _writes(func, kwargs) and any(_reshaped(one) for one in args):
+        raise NotImplementedError(f"{func.__name__} of a thinned tensor changes its shape")
+    return output
+
+
+def _reshaped(value: Any) -> bool:
+    if not isinstance(value, Part) or value.full is None:
+        return False
+    with torch._C.DisableTorchFunction():
+        return value.shape != value.full.shape
 
 
 def _writes(func: Any, kwargs: Mapping[str, Any]) -> bool:
     """Whether it is in place."""
     name = getattr(func, "__name__", "")
     return (name.endswith("_") and not name.endswith("__")) or bool(kwargs.get("inplace"))
+
+
+def living(parts: Iterable[weakref.ref[Part]]) -> list[Part]:
+    """Those that something still holds."""
+    return [part for ref in parts if (part := ref()) is not None]
+
+
+def settle(model: nn.Module) -> None:
+    """Put tensors in the place of the parts that a pass has left in attributes of the model."""
+    seen: set[int] = set()
+    for module in model.modules():
+        _settle(vars(module), seen)
+
+
+def _settle(container: dict[Any, Any] | list[Any], seen: set[int]) -> None:
+    """In a dict or a list, and in what these hold."""
+    if id(container) in seen:
+        return
+    seen.add(id(container))
+    entries: Iterable[tuple[Any, Any]] = container.items() if isinstance(container, dict) else enumerate(container)
+    for place, value in list(entries):
+        if isinstance(value, (dict, list)):
+            _settle(cast("Any", value), seen)
+        elif isinstance(value, (Part, tuple)):
+            container[place] = _wholes(value)
 
 
 def lazily(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], place: int) -> Any:
@@ -215,7 +258,8 @@ def _elementwise(zero_stays: bool, homogeneous: bool = False) -> Callable[..., A
 
     def rule(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         part, rest = args[0], args[1:]
-        if not isinstance(part, Part) or part.full is not None or any(isinstance(one, Tensor) for one in rest):
+        others = any(isinstance(one, Tensor) for one in (*rest, *kwargs.values()))
+        if not isinstance(part, Part) or part.full is not None or others:
             return NotImplemented
         in_place = _writes(func, kwargs)
         if isinstance(part, Lazy):

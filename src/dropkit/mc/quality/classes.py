@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dropkit.arguments import check
+from dropkit.arguments import check, counted
 from dropkit.mc.prediction import ClassPrediction
 from dropkit.mc.quality.common import line, plain, standard_error
 from dropkit.mc.quality.strangers import Measure, groups, uncertainty
@@ -147,7 +147,7 @@ def class_quality(prediction: ClassPrediction, y: Tensor, bins: int = 15, by: Me
         >>> 0 <= q.brier <= 2, len(q.reliability)
         (True, 15)
     """
-    check("bins", isinstance(bins, int) and bins >= 1, "an integer of at least 1", bins)
+    bins = counted("bins", bins)
     unsure = uncertainty(prediction, by)
     y = _labels(prediction, y)
     p, label, confidence = prediction.mean.double(), prediction.label, prediction.confidence
