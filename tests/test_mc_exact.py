@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dropkit.mc.estimates import entropy
 from dropkit.mc.predict import predict
+from dropkit.mc.prediction import ClassPrediction
 
 INPUTS, P, Q = 40, 0.5, 0.3
 
@@ -83,24 +84,30 @@ def exact(model: Small, x: Tensor) -> dict[str, Tensor]:
     }
 
 
+# With so many samples the bias of plug-in entropies is a fraction of their error.
+MANY = 4000
+
+
+@pytest.fixture(scope="module", params=["input", "chunk", "shared"])
+def many(request: pytest.FixtureRequest, model: Small, x: Tensor) -> tuple[str, ClassPrediction]:
+    r = predict(model, x, MANY, masks=request.param, chunk=20, seed=11)
+    assert isinstance(r, ClassPrediction)
+    return request.param, r
+
+
 def scores(found: Tensor, error: Tensor, exact: Tensor) -> Tensor:
     """How many standard errors each estimate is off."""
     return ((found.double() - exact) / error.double()).flatten()
 
 
-# With so many samples the bias of plug-in entropies is a fraction of their error.
-MANY = 4000
-
-
-@pytest.mark.parametrize("masks", ["input", "chunk", "shared"])
 @pytest.mark.parametrize(
     "measure", ["mean", "variance", "entropy", "expected_entropy", "mutual_information", "variation_ratio"]
 )
 def test_measures_converge_to_the_enumeration(
-    measure: str, masks: Any, model: Small, x: Tensor, exact: dict[str, Tensor]
+    measure: str, many: tuple[str, ClassPrediction], exact: dict[str, Tensor]
 ) -> None:
     """Each estimate lies within its own standard error, and these errors are of the right size."""
-    r = predict(model, x, MANY, masks=masks, chunk=20, seed=11)
+    masks, r = many
     z = scores(getattr(r, measure), r.standard_error[measure], exact[measure])
 
     assert z.abs().max() < 5
