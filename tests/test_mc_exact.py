@@ -153,6 +153,45 @@ def test_variances_are_unbiased(model: Small, x: Tensor, exact: dict[str, Tensor
     assert scores(found.mean(0), found.std(0) / runs**0.5, exact["variance"]).abs().max() < 6
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_balanced_variances_are_unbiased_where_main_effects_are_all(task: Any) -> None:
+    """Divided by the number of samples, for their mean does not vary: and otherwise rather too small than too large."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Dropout(), nn.Linear(16, 2)).eval(), torch.randn(30, 16)
+    true = predict(model, x, 20_000, task, seed=99).variance.double()
+    for samples in (2, 4, 10):
+        runs = [predict(model, x, samples, task, plan="balanced", seed=seed).variance for seed in range(60)]
+        ratio = torch.stack(runs).double().mean(0).sum() / true.sum()
+        if task == "regression":
+            assert abs(ratio - 1) < 0.05
+        assert ratio < 1.1
+
+
+def test_variances_of_the_confident_are_as_sharp_as_others() -> None:
+    """Nothing is lost to rounding where all samples are close to 1."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 3)).eval()
+    model[3].bias.data.copy_(torch.tensor([9.0, 0.0, 0.0]))
+
+    r = predict(model, torch.randn(200, 8), 50, seed=0, keep_samples=True)
+
+    assert r.draws is not None
+    assert r.mean[:, 0].median() > 0.999
+    # Each p is rounded by 2**-24 at most.
+    torch.testing.assert_close(r.variance, r.draws.double().var(0).float(), rtol=1e-3, atol=2.0**-46)
+
+
+def test_errors_do_not_depend_on_the_batch() -> None:
+    """Also of outputs so large that samples are summed in groups."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Dropout(), nn.Linear(8, 1000)).eval(), torch.randn(300, 8)
+
+    r, other = (predict(model, x, 50, seed=0, masks="input", batch_size=size) for size in (300, 20))
+
+    for name, error in r.standard_error.items():
+        torch.testing.assert_close(other.standard_error[name], error, rtol=1e-2, atol=1e-6)
+
+
 def test_the_jackknife_takes_most_of_the_bias_of_mutual_information(
     model: Small, x: Tensor, exact: dict[str, Tensor]
 ) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.overrides import TorchFunctionMode
 
-from dropkit import mc
+from dropkit import callables, mc
+from dropkit.mc import gates
 from dropkit.mc.gates import gates_dropout
 
 X = inputs(4)
@@ -301,6 +302,35 @@ class Named(nn.Module):
         return x * torch.empty_like(x).bernoulli_(0.5) if on else x
 
 
+def dropout(x: Tensor, training: bool) -> Tensor:
+    """Called as torch's, and none of it."""
+    return x * torch.bernoulli(torch.full_like(x, 0.5)) if training else x
+
+
+class OwnFunction(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.training)
+
+
+class ImportsInside(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        import torch.nn.functional as F
+
+        return F.dropout(x, 0.5, self.training)
+
+
+class GaussianDropout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + torch.randn_like(x)) if self.training else x
+
+
+class Sampled(nn.Module):
+    """As in an autoencoder: noise that is no dropout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+
 class OwnNorm(nn.BatchNorm1d):
     """Keeps statistics, and has a dropout rate as well."""
 
@@ -314,6 +344,7 @@ class OwnNorm(nn.BatchNorm1d):
     ("kind", "gates"),
     [
         (Attention, True), (DropPath, True), (EarlyReturn, True), (Named, True), (Auxiliary, False),
+        (OwnFunction, True), (ImportsInside, False), (GaussianDropout, True), (Sampled, False),
         (Statistics, False), (OwnNorm, False), (nn.Dropout, False), (nn.LSTM, False), (nn.RReLU, False),
         (nn.MultiheadAttention, False), (nn.TransformerEncoderLayer, False),
     ],
@@ -394,6 +425,14 @@ def test_code_without_source_is_read_by_its_names() -> None:
 
     assert gates_dropout(names["Drops"])
     assert not gates_dropout(names["Adds"])
+
+
+def test_what_was_imported_before_does_not_matter(torchvision) -> None:  # type: ignore[no-untyped-def]
+    """Functions of torchvision are Python that no mode sees, known to the catalog or not."""
+    for known in (gates_dropout, gates._handed, callables.known):
+        known.cache_clear()
+    assert gates_dropout(torchvision.ops.StochasticDepth)
+    assert gates_dropout(torchvision.ops.DropBlock2d)
 
 
 def test_timm_and_torchvision_draw(torchvision) -> None:  # type: ignore[no-untyped-def]

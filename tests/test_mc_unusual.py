@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -83,6 +84,33 @@ def writes_data_of_what_waits(s: Any, x: Tensor) -> Tensor:
     return s.o(F.dropout(h, training=s.training) + s.a(x))
 
 
+def changes_a_list(s: Any, x: Tensor) -> Tensor:
+    order = x.mean(0).argsort().tolist()
+    h = F.dropout(x, 0.1, s.training)
+    order.reverse()
+    return s.o(s.a(h[:, order]))
+
+
+def sets_data(s: Any, x: Tensor) -> Tensor:
+    h = s.a(x)
+    h.data = h + F.dropout(h, 0.1, s.training)
+    return s.o(h)
+
+
+def writes_later_inputs(s: Any, x: Tensor) -> Tensor:
+    if len(x) > 3:
+        x[x > 1] = 0
+    x.requires_grad_()
+    return s.a(F.dropout(x, training=s.training))
+
+
+def derivative(s: Any, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        y = F.dropout(torch.tanh(s.a(F.dropout(x, training=s.training))), training=s.training)
+        return torch.autograd.grad(s.o(y).sum(), x)[0]
+
+
 def buffered() -> nn.Module:
     model = Calls(same_buffer, o=nn.Linear(12, 3))
     model.register_buffer("buffer", torch.empty(70, 3))
@@ -106,6 +134,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "a dimension that is added in place": lambda: linears(adds_a_dimension),
     "results that are written elsewhere": lambda: linears(writes_out),
     "writes that a waiting layer would miss": lambda: linears(writes_data_of_what_waits),
+    "a list that is changed": lambda: linears(changes_a_list),
+    "data that is set": lambda: linears(sets_data),
+    "inputs that are written, but not the first": lambda: linears(writes_later_inputs),
+    "a derivative": lambda: linears(derivative),
     "features that are one": lambda: Calls(
         lambda s, x: F.dropout(x.reshape(-1, 1), training=s.training).view(-1, 12)[:, :3], a=nn.Identity()
     ),
@@ -126,6 +158,7 @@ def test_replay_and_cutting_change_nothing(name, masks):
     torch.testing.assert_close(found.draws, plain.draws, rtol=1e-4, atol=1e-5)
     assert found.variance.amax() > 1e-4
     assert torch.equal(inputs, X)
+    assert not inputs.requires_grad
 
 
 RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
@@ -214,6 +247,114 @@ def test_draws_that_no_probe_saw_are_told():
     assert found.notes == ("masks depend on the batches: inputs cannot be told apart at draw 1",)
 
 
+def test_layers_that_are_skipped_are_told():
+    """Each pass leaves out others, and the sites behind them move to tensors of other dimensions."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        for layer in (s.a, s.b):
+            if s.training and torch.rand([]) < 0.5:
+                continue
+            x = F.dropout(layer(x), 0.2, s.training)
+        return F.dropout(x[:, :, None].mean(2), 0.2, s.training)
+
+    class Skips(Calls):
+        def forward(self, x: Tensor) -> Tensor:
+            # The source of a class says what its flag is for.
+            return forward(self, x) if self.training else x + torch.rand([])
+
+    found = predict(Skips(forward, a=nn.Linear(12, 12), b=nn.Linear(12, 12)).eval(), X, 20, "regression", seed=0)
+
+    assert any("masks depend on the batches" in note for note in found.notes)
+
+
+def test_draws_that_some_batches_skip_are_told():
+    """What is routed elsewhere moves the sites behind it."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        if bool((x[:, 0] > 5).any()):
+            x = F.dropout(x, 0.3, s.training)
+        return F.dropout(x, training=s.training)
+
+    x = X.clone()
+    x[0, 0] = 6.0
+
+    found = predict(Calls(forward).eval(), x, 5, "regression", seed=0, batch_size=10)
+
+    assert found.notes == ("masks depend on the batches: passes differ in how often they draw",)
+
+
+class Masking(nn.Module):
+    """Drops by its own flag."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.bernoulli(torch.full_like(x, 0.5)) if self.training else x
+
+
+@pytest.mark.parametrize("how", ["a generator", "adapt"])
+def test_networks_that_make_the_inputs_stay_in_evaluation(how):
+    """Only the model that predicts draws."""
+    encoder = nn.Sequential(Masking()).eval()
+    model = nn.Sequential(nn.Dropout(), nn.Linear(12, 3)).eval()
+    state = torch.get_rng_state()
+
+    if how == "adapt":
+        found = predict(model, X, 5, seed=0, adapt=encoder)
+    else:
+        found = predict(model, (encoder(part) for part in X.split(10)), 5, seed=0)
+
+    torch.testing.assert_close(found.mean, predict(model, X, 5, seed=0).mean)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_derivatives_follow_the_mask():
+    """Of autograd and of torch.func, inside of the model: what is dropped has none."""
+
+    def both(s: Any, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = torch.ones_like(x).requires_grad_()
+            y = F.dropout(x, training=s.training)
+            return torch.stack([y.detach(), torch.autograd.grad(y.sum(), x)[0]], 1)
+
+    for plan in ("iid", "balanced"):
+        for masks in ("input", "shared"):
+            settings = {"masks": masks, "plan": plan, "seed": 0, "keep_samples": True}
+            draws = predict(Calls(both).eval(), X, 6, "regression", **settings).draws
+            assert torch.equal(draws[:, :, 0], draws[:, :, 1])
+            assert set(draws.unique().tolist()) == {0.0, 2.0}
+
+    def jacobian(s: Any, x: Tensor) -> Tensor:
+        return torch.func.vmap(torch.func.jacrev(lambda row: F.dropout(row, training=s.training).sum()))(x)
+
+    draws = predict(Calls(jacobian).eval(), X, 6, "regression", seed=0, keep_samples=True).draws
+    assert set(draws.unique().tolist()) == {0.0, 2.0}
+
+
+UNSEEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "a distribution": lambda x: torch.distributions.Gamma(5.0, 5.0).sample((len(x), 1)),
+    "an operator": lambda x: torch.ops.aten.rand_like(x),
+    "noise of an activation": lambda x: F.rrelu(x, training=True),
+}
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("name", UNSEEN)
+def test_whatever_draws_follows_the_seed(name, first):
+    """And is drawn anew in every pass, before the first dropout, too."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        if first:
+            return F.dropout(x * UNSEEN[name](x), 1e-6, s.training)
+        return F.dropout(x, 1e-6, s.training) * UNSEEN[name](x)
+
+    state = torch.get_rng_state()
+    found, again = (predict(Calls(forward).eval(), X, 6, "regression", seed=0) for _ in range(2))
+
+    assert torch.equal(found.mean, again.mean)
+    assert (found.variance > 0).any(1).all() if name != "noise of an activation" else (found.variance > 0).any()
+    assert torch.equal(state, torch.get_rng_state())
+    assert any("masks depend on the batches" in note for note in found.notes)
+
+
 def folded(s: Any, x: Tensor) -> Tensor:
     """Step by step, all inputs of each."""
     steps = F.dropout(x.transpose(0, 1).flatten(0, 1), 0.3, s.training)
@@ -289,6 +430,37 @@ def test_single_rows_do_not_decide_what_the_outputs_are():
     binary[3].weight.data.zero_()
     binary[3].bias.data.fill_(1.0)
     assert predict(binary, X, 3, batch_size=1, seed=0).mean.shape == (70, 2)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([0.2, 0.7], "index must be (N,) of integers, got (2,) of torch.float32"),
+        ([[0], [1]], "index must be (N,) of integers, got (2, 1) of torch.int64"),
+        ([True, False], "index must be (N,) of integers, got (2,) of torch.bool"),
+        ([0, 2**32], "index must be in [0, 2**32), got 0 to 4294967296"),
+        ([-1, 5], "index must be in [0, 2**32), got -1 to 5"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(index, message):
+    """Nor may two inputs have the masks of one by accident."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        predict(nn.Dropout().eval(), X[:2], 3, "regression", index=index)
+
+
+def test_packed_sequences_are_refused():
+    """Their first part holds steps, not inputs."""
+    packed = nn.utils.rnn.pack_sequence([X[:3], X[:2]])
+    for inputs in (packed, [packed]):
+        with pytest.raises(TypeError, match="got a PackedSequence"):
+            predict(nn.Dropout().eval(), inputs, 3, "regression")
+
+
+def test_what_is_not_a_number_is_not_certain():
+    """No measure of it is a number."""
+    found = predict(Calls(lambda s, x: F.dropout(x, training=s.training) * torch.nan).eval(), X, 5, seed=0)
+    assert found.variation_ratio.isnan().all()
+    assert found.entropy.isnan().all()
 
 
 def test_samples_from_elsewhere_may_be_an_array():

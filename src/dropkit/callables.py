@@ -10,8 +10,19 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from dropkit.catalog import ATTENTION, FUNCTIONALS, MULTI_HEAD, MULTI_HEAD_P, MULTI_HEAD_TRAINING
+
+# torch.lstm(input, hx, params, has_biases, num_layers, dropout, train, ...): places in both forms of a call. In the
+# other form sizes of steps come second, for packed sequences.
+RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
+LAYERS, DROPOUT, TRAIN = 4, 5, 6
+
+# What keeps statistics while it trains, and what the flag is called: F.batch_norm(input, running_mean, running_var,
+# weight, bias, training, ...).
+NORMS = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}
+RUNNING_MEAN, NORM_TRAINING = 1, 5
 
 # (place, name) of an argument; a place of None means by name alone.
 _Where = tuple["int | None", str]

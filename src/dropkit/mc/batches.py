@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_flatten
 
 # From what a loader yields to what the model is called with.
@@ -32,8 +33,12 @@ class Batch:
         """A mapping by name, a tuple by position, anything else as the one argument.
 
         Raises:
-            TypeError: there is no tensor in it.
+            TypeError: there is no tensor in it, or a packed sequence.
         """
+        if isinstance(value, PackedSequence):
+            raise TypeError(
+                "inputs must be padded tensors with their lengths beside them, got a PackedSequence; let the model pack"
+            )
         if isinstance(value, Mapping):
             args, kwargs = (), dict(cast("Mapping[str, Any]", value))
         else:
@@ -99,7 +104,7 @@ def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]
     Raises:
         TypeError: inputs are of no such kind.
     """
-    if _is_whole(inputs):
+    if _is_whole(inputs) or isinstance(inputs, PackedSequence):
         whole = Batch.of(inputs if adapt is None else adapt(inputs))
         for begin in range(0, whole.count, batch_size):
             yield whole.take(begin, min(begin + batch_size, whole.count))
@@ -133,7 +138,7 @@ def _is_whole(inputs: Any) -> bool:
 
 def _first(batch: Any) -> Any:
     """Of a pair that a loader yields the inputs; the others are what is to be predicted."""
-    if isinstance(batch, (list, tuple)) and not isinstance(batch, str):
+    if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
         return cast("list[Any]", batch)[0]
     return batch
 

@@ -141,6 +141,10 @@ class Coins:
             self._keys += random.fold_in(of_sites, torch.arange(self._samples + 1)).tolist()
         return self._keys[site][sample]
 
+    def unseen(self, sample: int, first: int) -> int:
+        """A seed for what draws where it is not seen."""
+        return ~self.key(0, sample) ^ first
+
     def forget_batch(self) -> None:
         """The next batch begins: what was kept for this one is of no use."""
         self._places.clear()

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dropkit.mc.plans import Plan
 
-# Groups are joined where single samples of a batch would take more. In bytes.
+# Groups are joined where single samples of so many inputs would take more bytes. Not those of the batch at hand: an
+# input's errors do not depend on its neighbours.
+_INPUTS = 256
 _MEMORY = 32 * 2**20
 _FEWEST_GROUPS = 10
 _GROUPS_AT_ONCE = 8
@@ -65,8 +68,8 @@ class Sums:
         self.counts.index_add_(0, group, taken.expand(count, -1))
 
     def _begin(self, values: Measures) -> None:
-        each = sum(value[0].numel() * 4 for value in values.values())
-        fitting = max(_FEWEST_GROUPS, _MEMORY // max(each, 1))
+        each = sum(value[0, :1].numel() * 4 for value in values.values())
+        fitting = max(_FEWEST_GROUPS, _MEMORY // max(each * _INPUTS, 1))
         self._groups = min(self._samples, fitting) if self._plan is None else int(self._plan.blocks[-1]) + 1
         names = [*values] if self._single else [*values, "square"]
         shapes = {name: values.get(name, values["value"]).shape[1:] for name in names}
@@ -147,7 +150,7 @@ class Estimator:
     """What a task makes of the outputs of a batch. One more task is one more of these."""
 
     def __init__(self, samples: int, plan: Plan | None) -> None:
-        self.sums = Sums(samples, plan)
+        self.sums, self._plan = Sums(samples, plan), plan
 
     @abstractmethod
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
@@ -156,6 +159,16 @@ class Estimator:
     @abstractmethod
     def measures(self) -> tuple[Measures, Measures]:
         """The measures of uncertainty of each input, and the standard error of each."""
+
+    def _unbiased(self, measures: Measures) -> Measures:
+        """The variance of samples, of one sample not a number.
+
+        Samples of a plan balance one another: their mean hardly varies, so that nothing is lost of the variance to it.
+        """
+        variance = measures["variance"]
+        samples = _like(self.sums.count, variance)
+        factor = samples / (samples - 1) if self._plan is None else torch.ones_like(samples)
+        return {**measures, "variance": variance * torch.where(samples > 1, factor, torch.nan)}
 
 
 class Classification(Estimator):
@@ -171,27 +184,31 @@ class Classification(Estimator):
         super().__init__(samples, plan)
         self._probabilities = probabilities
         self._votes: Tensor | None = None
+        self._first: Tensor | None = None
 
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
         p, each = self._probabilities(outputs)
-        self.sums.add(first, active, value=p, entropy=each)
-        if self._votes is None:
-            self._votes = torch.zeros_like(p[0])
+        # Sums of squares lose what is common: what the first sample said is taken off.
+        if self._votes is None or self._first is None:
+            self._votes, self._first = torch.zeros_like(p[0]), p[0].clone()
+        self.sums.add(first, active, value=p - self._first, entropy=each)
         votes = p.argmax(-1).movedim(0, -1)
         taken = torch.ones_like(p[0, ..., :1]) if active is None else _like(active, p[0]).to(p.dtype)
         self._votes.scatter_add_(-1, votes, taken.expand(votes.shape))
         return p
 
     def measures(self) -> tuple[Measures, Measures]:
-        found, errors, unbiased = self.sums.jackknife(_of_classes)
+        assert self._votes is not None
+        assert self._first is not None
+        found, errors, unbiased = self.sums.jackknife(partial(_of_classes, first=self._first))
         found["mutual_information"] = found["mutual_information"].clamp(min=0)
         found["mutual_information_jackknife"] = unbiased["mutual_information"]
-        assert self._votes is not None
         count = _like(self.sums.count, self._votes[..., 0])
-        ratio = 1 - self._votes.amax(-1) / count
+        # What is not a number has no class to vote for.
+        ratio = torch.where(found["mean"].isnan().any(-1), torch.nan, 1 - self._votes.amax(-1) / count)
         error = torch.where(count > 1, (ratio * (1 - ratio) / count).sqrt(), torch.nan)
         found["variation_ratio"], errors["variation_ratio"] = ratio, error
-        return _unbiased(found, self.sums.count), _unbiased(errors, self.sums.count)
+        return self._unbiased(found), self._unbiased(errors)
 
 
 class Regression(Estimator):
@@ -203,7 +220,6 @@ class Regression(Estimator):
 
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
         y = outputs.float()
-        # Sums of squares lose what is common: what the first sample said is taken off.
         if self._first is None:
             self._first = y[0].clone()
         off = y - self._first
@@ -214,7 +230,7 @@ class Regression(Estimator):
         found, errors, _ = self.sums.jackknife(_of_values)
         assert self._first is not None
         found["mean"] += self._first
-        return _unbiased(found, self.sums.count), _unbiased(errors, self.sums.count)
+        return self._unbiased(found), self._unbiased(errors)
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -228,13 +244,14 @@ def entropy(p: Tensor) -> Tensor:
     return -torch.special.xlogy(p, p).sum(-1)  # pyright: ignore[reportUnknownVariableType]
 
 
-def _of_classes(mean: Means) -> Measures:
-    p, expected = mean("value"), mean("entropy")
+def _of_classes(mean: Means, first: Tensor) -> Measures:
+    off, expected = mean("value"), mean("entropy")
+    p = off + first
     # A difference of sums may be a little below 0.
     total = entropy(p.clamp(min=0))
     return {
         "mean": p,
-        "variance": _variance(p, mean("square")),
+        "variance": _variance(off, mean("square")),
         "entropy": total,
         "expected_entropy": expected,
         "mutual_information": total - expected,
@@ -246,16 +263,8 @@ def _of_values(mean: Means) -> Measures:
 
 
 def _variance(mean: Tensor, square: Tensor) -> Tensor:
-    """Divided by the number of samples; `_unbiased` divides by one less."""
+    """Divided by the number of samples."""
     return (square - mean.square()).clamp(min=0)
-
-
-def _unbiased(measures: Measures, count: Tensor) -> Measures:
-    """The variance of samples, of one sample not a number."""
-    variance = measures["variance"]
-    samples = _like(count, variance)
-    factor = torch.where(samples > 1, samples / (samples - 1), torch.nan)
-    return {**measures, "variance": variance * factor}
 
 
 def _like(inputs: Tensor, value: Tensor) -> Tensor:

@@ -11,23 +11,21 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, cast
 
+import torch
 from torch import nn
 
-from dropkit.callables import known
+from dropkit.callables import NORMS, RECURRENT, known
 
 _SPEAKS_OF_DROPOUT = re.compile(r"drop|stochastic_?depth|survival|bernoulli|\brand\b|rand_like|uniform_", re.IGNORECASE)
 # Statistics and what else is kept across batches change with the flag.
 _KEEPS_STATISTICS = re.compile(r"norm(?!aliz)|ema\b|quantiz", re.IGNORECASE)
-# What is handed the flag, and does nothing else with it: a function mode rewrites it where it is for dropout, and it
-# must stay where it is for statistics.
-_HANDED = frozenset({function.name for function in known().values() if function.training is not None}) | {
-    "lstm", "gru", "rnn_tanh", "rnn_relu", "batch_norm", "instance_norm",
-}  # fmt: skip
+# What draws noise of other kinds, which counts in a class that is called after dropout.
+_DRAWS = re.compile(r"randn|\bnormal_?\b|poisson|exponential_|multinomial")
 _NOT_THE_FORWARD = frozenset({"__init__", "train", "eval", "extra_repr", "__repr__"})
 
 
@@ -42,7 +40,10 @@ def gates_dropout(kind: type[nn.Module]) -> bool:
         >>> gates_dropout(Noisy), gates_dropout(nn.Dropout), gates_dropout(nn.BatchNorm1d)
         (True, False, False)
     """
-    return not _KEEPS_STATISTICS.search(kind.__name__) and any(_gates(function) for function in _methods(kind))
+    if _KEEPS_STATISTICS.search(kind.__name__):
+        return False
+    named = _SPEAKS_OF_DROPOUT.search(kind.__name__) is not None
+    return any(_gates(function, named) for function in _methods(kind))
 
 
 def _methods(kind: type[nn.Module]) -> Iterator[FunctionType]:
@@ -56,13 +57,12 @@ def _methods(kind: type[nn.Module]) -> Iterator[FunctionType]:
                 yield function
 
 
-def _gates(function: FunctionType) -> bool:
+def _gates(function: FunctionType, named: bool) -> bool:
     if "training" not in _names(function.__code__):
         return False
     tree = _parsed(function)
-    if tree is None:
-        return _SPEAKS_OF_DROPOUT.search(" ".join(_names(function.__code__))) is not None
-    return any(_SPEAKS_OF_DROPOUT.search(text) for text in _hanging_on_the_flag(tree))
+    texts = [" ".join(_names(function.__code__))] if tree is None else _hanging_on_the_flag(tree, function)
+    return any(_SPEAKS_OF_DROPOUT.search(text) or (named and _DRAWS.search(text)) for text in texts)
 
 
 def _names(code: CodeType) -> set[str]:
@@ -86,51 +86,70 @@ def _parsed(function: FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | 
     return first if isinstance(first, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
 
 
-def _hanging_on_the_flag(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
-    """For every read of the flag, the source of what it decides."""
-    arguments = [*function.args.posonlyargs, *function.args.args]
+def _hanging_on_the_flag(tree: ast.FunctionDef | ast.AsyncFunctionDef, function: FunctionType) -> Iterator[str]:
+    """For every read of the flag, the source of what it decides; none where that is a function which is handed it."""
+    arguments = [*tree.args.posonlyargs, *tree.args.args]
     self = arguments[0].arg if arguments else ""
-    parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
-    for node in ast.walk(function):
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name(id=name), attr="training", ctx=ast.Load()) if name == self:
-                yield _decided(node, function, parents)
+                decided = _decided(node, tree, parents)
+                if not (isinstance(decided, ast.Call) and _is_handed(_meant(decided.func, function))):
+                    yield "\n".join(map(ast.unparse, decided)) if isinstance(decided, list) else ast.unparse(decided)
             case _:
                 pass
 
 
-def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) -> str:
+def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST | list[ast.AST]:
     while node is not function:
         parent = parents[node]
         if isinstance(parent, ast.keyword):
             parent = parents[parent]
         if isinstance(parent, ast.Call) and node is not parent.func:
-            return "" if _is_handed(parent.func) else ast.unparse(parent)
+            return parent
         if isinstance(parent, ast.IfExp):
-            return ast.unparse(_statement(parent, parents))
+            return _statement(parent, parents)
         if isinstance(parent, ast.If) and node is parent.test:
             return _guarded(parent, parents)
         if isinstance(parent, ast.Assign):
-            return ast.unparse(function)
+            return function
         node = parent
-    return ast.unparse(function)
+    return function
 
 
-def _is_handed(callee: ast.expr) -> bool:
-    """A function of torch by its name; a method of the module's own may do what it likes."""
+def _meant(callee: ast.expr, function: FunctionType) -> Any:
+    """The object that a name in a function stands for; None for what only a call of it could tell."""
     if isinstance(callee, ast.Attribute):
-        return callee.attr in _HANDED and not (isinstance(callee.value, ast.Name) and callee.value.id == "self")
-    return isinstance(callee, ast.Name) and callee.id in _HANDED
+        return getattr(_meant(callee.value, function), callee.attr, None)
+    if not isinstance(callee, ast.Name):
+        return None
+    free = inspect.getclosurevars(function)
+    # What is imported inside is mostly torch's functional, by its usual name.
+    return {"F": nn.functional, "torch": torch, **free.builtins, **free.globals, **free.nonlocals}.get(callee.id)
 
 
-def _guarded(branch: ast.If, parents: dict[ast.AST, ast.AST]) -> str:
+def _is_handed(callee: Any) -> bool:
+    return callable(callee) and isinstance(callee, Hashable) and callee in _handed()
+
+
+@lru_cache(maxsize=1)
+def _handed() -> frozenset[Any]:
+    """What is handed the flag, and shows a function mode the call: the mode rewrites the flag where it is for dropout.
+
+    For statistics it must stay as it is. Functions of other packages are Python that no mode sees.
+    """
+    seen = {one for one in known() if not getattr(one, "__module__", "").startswith("torchvision")}
+    return frozenset(seen | set(RECURRENT) | set(NORMS))
+
+
+def _guarded(branch: ast.If, parents: dict[ast.AST, ast.AST]) -> list[ast.AST]:
     """What runs or not: the branches, and where one leaves the function, what follows as well."""
-    text = ast.unparse(branch)
+    after: list[ast.AST] = []
     if any(isinstance(last, (ast.Return, ast.Continue)) for last in (branch.body[-1], *branch.orelse[-1:])):
         block: list[ast.stmt] = getattr(parents[branch], "body", [])
-        after = block[block.index(branch) + 1 :] if branch in block else []
-        text += "\n".join(map(ast.unparse, after))
-    return text
+        after = [*block[block.index(branch) + 1 :]] if branch in block else []
+    return [branch, *after]
 
 
 def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dropkit.kernels import FLOATS
-from dropkit.kernels.values import inverted
+from dropkit.kernels.values import Values, inverted, threshold
 from dropkit.mc import thin
 from dropkit.mc.coins import Coins, Mask, Rows, mask
 from dropkit.mc.layout import Layout
 from dropkit.mc.mode import Args, Kwargs
-from dropkit.mc.sited import Draw, Sited, forked
+from dropkit.mc.sited import Draw, Sited, forked, transformed
 from dropkit.mc.tape import ESCAPES, Tape
 from dropkit.nn.layer import Unit
 
@@ -47,6 +47,18 @@ class Keyed(Sited):
         # Layers whose input is written while they wait.
         self._eager: set[int] = set()
         self._affine = 0
+        # Whether the model asked for access to memory whose writes nothing counts.
+        self.escaped = False
+
+    @property
+    def sites(self) -> int:
+        """How many there were in this pass, so far."""
+        return self._site
+
+    @property
+    def first(self) -> int:
+        """The number of the first input, or of the group: where there is no saying what is whose."""
+        return int(self._rows.ids[0]) if self._rows.group is None else self._rows.group
 
     def begin(self, sample: int, tape: Tape | None, thin: bool) -> None:
         """A pass begins."""
@@ -76,8 +88,10 @@ class Keyed(Sited):
         return bool(parts)
 
     def other(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
-        if self._tape is not None and func in ESCAPES:
-            self._tape.fault = f"{getattr(func, '__name__', func)} of a tensor gives access that nothing counts"
+        if func in ESCAPES:
+            self.escaped = True
+            if self._tape is not None:
+                self._tape.fault = f"{getattr(func, '__name__', func)} of a tensor gives access that nothing counts"
         if self._tape is not None and self._tape.running:
             return self._tape.call(func, args, kwargs)
         return self._thinly(func, types, args, kwargs) if self._thin else func(*args, **kwargs)
@@ -90,7 +104,7 @@ class Keyed(Sited):
         output = NotImplemented
         if func in thin.AFFINE:
             self._affine += 1
-            if self._affine not in self._eager:
+            if self._affine not in self._eager and not (transformed() or torch.is_grad_enabled()):
                 output = thin.lazily(func, args, kwargs, self._affine)
         if output is NotImplemented:
             parts = any(issubclass(one, thin.Part) for one in types)
@@ -103,6 +117,8 @@ class Keyed(Sited):
         site = self._next()
         with torch._C.DisableTorchFunction():
             coins = self._mask(input, draw, site)
+            if transformed() or (torch.is_grad_enabled() and input.requires_grad):
+                return self._drop_watched(input, draw, coins, site)
             thins = self._thin and draw.rule is inverted and not draw.inplace and site not in self._dense
             # Not where the inputs share a dimension of the tensor with others.
             dim = coins.only if thins and len(coins.shape) == len(input.shape) else None
@@ -113,6 +129,15 @@ class Keyed(Sited):
                 self._parts.append(weakref.ref(part))
                 return part
             return self._drop(self.dense(input), draw, coins, site)
+
+    def _drop_watched(self, input: Tensor, draw: Draw, coins: Mask, site: int) -> Tensor:
+        """By calls that have derivatives: a kernel that writes has none."""
+        with cast("Any", torch._C)._DisableFuncTorch():
+            kept = torch.ones(input.shape, device=input.device)
+            self._coins.drop(kept, kept, coins, _keeping, draw.p, site, self._sample)
+        values = draw.rule(draw.p)
+        output = torch.where(kept.bool(), input * values.scale + values.shift, values.fill)
+        return input.copy_(output) if draw.inplace else output
 
     def _mask(self, input: Tensor, draw: Draw, site: int) -> Mask:
         """The same in every pass over a batch."""
@@ -147,8 +172,7 @@ class Keyed(Sited):
 
     def seeded(self, draw: Callable[[], Any]) -> Any:
         site = self._next()
-        first = int(self._rows.ids[0]) if self._rows.group is None else self._rows.group
-        with torch._C.DisableTorchFunction(), forked(self._coins.key(site, self._sample) ^ first):
+        with torch._C.DisableTorchFunction(), forked(self._coins.key(site, self._sample) ^ self.first):
             return draw()
 
     def _next(self) -> int:
@@ -164,3 +188,8 @@ class Keyed(Sited):
             # More draws than when the layouts were found.
             self.lost.add(site)
         return None
+
+
+def _keeping(p: float) -> Values:
+    """1 where kept, 0 where dropped."""
+    return Values(threshold(p), 1.0, 0.0, 0.0)

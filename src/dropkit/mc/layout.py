@@ -39,7 +39,7 @@ class Layout:
             >>> Layout(0).axis((6, 4), 3), Layout(0, outer=False).axis((6, 4), 3), Layout(1).axis((2, 3), 3)
             (((3, 2, 4), 0), ((2, 3, 4), 1), ((2, 3), 1))
         """
-        copies, rest = divmod(shape[self.dim], count)
+        copies, rest = divmod(shape[self.dim], count) if self.dim < len(shape) else (0, 1)
         if rest:
             raise ValueError(f"dimension {self.dim} of {tuple(shape)} must hold {count} inputs")
         if copies == 1:

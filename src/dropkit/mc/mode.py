@@ -17,20 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dropkit.callables import Function, known
+from dropkit.callables import DROPOUT, LAYERS, NORM_TRAINING, NORMS, RECURRENT, RUNNING_MEAN, TRAIN, Function, known
 from dropkit.mc.flags import only_raised
 
 Args = Sequence[Any]
 Kwargs = Mapping[str, Any]
-
-# torch.lstm(input, hx, params, has_biases, num_layers, dropout, train, ...): places in both forms of a call. In the
-# other form sizes of steps come second, for packed sequences.
-RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
-LAYERS, DROPOUT, TRAIN = 4, 5, 6
-
-# F.batch_norm(input, running_mean, running_var, weight, bias, training, ...), and what the flag is called.
-NORMS = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}
-RUNNING_MEAN, NORM_TRAINING = 1, 5
 
 # Whatever else draws from torch's generator: masks made by hand, stochastic depth, noise.
 RANDOM: frozenset[Any] = frozenset(
@@ -39,6 +30,7 @@ RANDOM: frozenset[Any] = frozenset(
         torch.randint_like, torch.randn, torch.randn_like, torch.randperm, torch.binomial,
         Tensor.bernoulli, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
         Tensor.log_normal_, Tensor.multinomial, Tensor.normal_, Tensor.random_, Tensor.uniform_,
+        torch._VF._standard_gamma, torch._VF._sample_dirichlet,
         # Python that draws inside, where no mode sees it.
         F.gumbel_softmax, F.fractional_max_pool2d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d,
         F.fractional_max_pool3d_with_indices, torch.svd_lowrank, torch.pca_lowrank,

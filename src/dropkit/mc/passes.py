@@ -14,6 +14,7 @@ from dropkit.mc.keyed import Keyed
 from dropkit.mc.layout import Layout
 from dropkit.mc.probing import Probed, probe
 from dropkit.mc.sampling import nothing
+from dropkit.mc.sited import forked
 from dropkit.mc.tape import Diverged, Known, Tape, held_by, tensors
 from dropkit.mc.thin import Stale, settle
 
@@ -39,12 +40,10 @@ class Passes:
     ) -> None:
         self._model, self._output, self._coins = model, output, coins
         self._replay, self._thin, self._copying = replay, thin, False
-        # The model writes over its inputs; None if that is not known yet. It is then given copies, so that the user's
-        # stay what they are.
-        self._writes: bool | None = None
         self._held = held_by(model)
         # For batches of which a single input has these shapes.
         self._layouts: dict[tuple[object, ...], list[Layout | None]] = {}
+        self._draws: dict[tuple[object, ...], int] = {}
         self._said_lost = False
         # Why an idea was given up, for the user.
         self.notes: list[str] = []
@@ -55,22 +54,29 @@ class Passes:
         Raises:
             NothingToSample: nothing draws.
         """
-        layouts = self._found(batch)
+        kind = batch.kind()
+        layouts = self._found(batch, kind)
         self._coins.forget_batch()
         mode = Keyed(self._coins, layouts, rows)
+        inputs = _Inputs(batch)
         tape: Tape | None = None
         for sample in range(samples):
-            output, tape = self._pass(mode, batch, rows, sample, tape)
+            output, tape = self._pass(mode, inputs, rows, sample, tape)
             if not mode.drawn:
                 raise nothing()
             self._say_lost(_LOST, mode.lost)
+            if self._draws.setdefault(kind, mode.sites) != mode.sites:
+                self._say_lost("masks depend on the batches: passes differ in how often they draw")
             yield output
 
     def _pass(
-        self, mode: Keyed, batch: Batch, rows: Rows, sample: int, tape: Tape | None
+        self, mode: Keyed, inputs: _Inputs, rows: Rows, sample: int, tape: Tape | None
     ) -> tuple[Tensor, Tape | None]:
         """One pass, and the tape for the next."""
-        given = batch if self._writes is False else batch.copied()
+        if inputs.written(mode) and tape is not None:
+            self._give_up_replay("the model writes into its inputs")
+            tape = None
+        given = inputs.own
         if tape is None and self._replay:
             tape = Tape(Known([*self._held, *tensors([given.args, given.kwargs])]), self._copying)
         elif tape is not None:
@@ -80,7 +86,7 @@ class Passes:
             output = self._once(mode, given, sample, tape, thin)
         except Stale as stale:
             mode.never_wait(stale.place)
-            return self._pass(mode, batch, rows, sample, None)
+            return self._pass(mode, inputs, rows, sample, None)
         except Exception as error:
             if thin and not isinstance(error, Diverged):
                 self._thin = False
@@ -89,15 +95,22 @@ class Passes:
                 self._give_up_replay(f"the model does not run the same way before its first draw ({_said(error)})")
             else:
                 raise
-            return self._pass(mode, batch, rows, sample, None)
+            return self._pass(mode, inputs, rows, sample, None)
         if tape is not None:
             tape = self._judged(tape)
         return output, tape
 
     def _once(self, mode: Keyed, batch: Batch, sample: int, tape: Tape | None, thin: bool) -> Tensor:
         mode.begin(sample, tape, thin)
-        with mode:
-            output = self._output(self._model(*batch.args, **batch.kwargs))
+        with forked(self._coins.unseen(sample, mode.first)):
+            before = torch.get_rng_state()
+            with mode:
+                output = self._output(self._model(*batch.args, **batch.kwargs))
+            moved = not torch.equal(before, torch.get_rng_state())
+        if moved:
+            self._say_lost("masks depend on the batches: something draws from torch's generator unseen")
+            if tape is not None:
+                tape.fault = "something draws from torch's generator unseen"
         if tape is not None and tape.running and not tape.recording:
             raise Diverged("no draw, where the first pass drew")
         output = mode.dense(output)
@@ -122,9 +135,8 @@ class Passes:
         self._replay = False
         self.notes.append(f"every pass ran in full: {why}")
 
-    def _found(self, batch: Batch) -> list[Layout | None]:
+    def _found(self, batch: Batch, kind: tuple[object, ...]) -> list[Layout | None]:
         """The layouts, as soon as there are two inputs to tell apart."""
-        kind = batch.kind()
         if kind in self._layouts or batch.count < 2:
             return self._layouts.get(kind, [])
         try:
@@ -137,6 +149,8 @@ class Passes:
             self._say_lost("masks may depend on the batches: inputs are all alike at draw", probed.alike)
         else:
             self._layouts[kind] = probed.layouts
+        if probed.layouts:
+            self._draws.setdefault(kind, len(probed.layouts))
         return probed.layouts
 
     def _probed(self, batch: Batch) -> Probed:
@@ -148,9 +162,7 @@ class Passes:
             return probe(self._run, batch)
 
     def _run(self, batch: Batch) -> None:
-        before = Known(tensors([batch.args, batch.kwargs]))
         self._model(*batch.args, **batch.kwargs)
-        self._writes = self._writes or not before.untouched()
 
     def _say_lost(self, why: str, sites: Iterable[int] | None = None) -> None:
         """Once: what holds of one batch holds of most."""
@@ -158,6 +170,29 @@ class Passes:
         if not self._said_lost and places != "":
             self._said_lost = True
             self.notes.append(why if places is None else f"{why} {places}")
+
+
+class _Inputs:
+    """What the model is given: copies, for it may write over them.
+
+    Attributes:
+        own: as the user's are, once `written` has been asked.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._copy()
+
+    def _copy(self) -> None:
+        self.own = self._batch.copied()
+        self._known = Known(tensors([self.own.args, self.own.kwargs]))
+
+    def written(self, mode: Keyed) -> bool:
+        """Whether a pass has written over them, or may have; they are then copied anew."""
+        written = mode.escaped or not self._known.untouched()
+        if written:
+            self._copy()
+        return written
 
 
 def _said(error: Exception) -> str:

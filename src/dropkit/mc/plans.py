@@ -2,7 +2,7 @@
 
 Independent masks need no plan. A balanced one keeps every unit equally often: over T samples each is kept T(1-p) times,
 rounded up or down by a coin of its own where that is no integer, so that each single mask is what it was, one
-independent coin a unit, and every estimate that is unbiased without the plan is with it.
+independent coin a unit, and every mean that is unbiased without the plan is with it.
 
 Source: the method is stratified sampling, one unit at a time: McKay, Beckman, Conover, "A Comparison of Three Methods
 for Selecting Values of Input Variables in the Analysis of Output from a Computer Code", Technometrics 21(2), 1979.

@@ -71,7 +71,8 @@ def predict(
         task: "classification" of logits, or "regression" of values.
         masks: which inputs share the masks of a sample: none ("input"), `chunk` neighbours ("chunk") or all ("shared").
             Shared masks are much faster, and each input's estimates are as good, but the errors of neighbours are
-            correlated. "chunk" for the classification of more than `chunk` inputs if None, else "input".
+            correlated. If None, "chunk" for the classification of what is known to be more than `chunk` inputs, else
+            "input".
         plan: "iid" for independent samples; "balanced" keeps each unit equally often over the samples, which needs
             fewer of them for the same error of the mean.
         seed: 64 bits; from torch's generator if None.
@@ -84,7 +85,8 @@ def predict(
         output: from what the model returns to the tensor of outputs. If None: the tensor itself, `.logits`, the entry
             "logits", or the first of a tuple.
         adapt: from a batch to the argument of the model, or a tuple or mapping of its arguments.
-        index: (N,), int64, the number of each input, which its masks follow; its place in `inputs` if None.
+        index: (N,), integers in [0, 2**32), the number of each input, which its masks follow; its place in `inputs` if
+            None.
         batch_size: inputs in a pass, where `inputs` are not in batches already.
         chunk: inputs that share masks with "chunk".
         replay: compute what comes before the first draw once for all samples.
@@ -111,7 +113,7 @@ def predict(
     settings = _Settings(task, masks, plan, until, outputs, chunk)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    index = None if index is None else torch.as_tensor(index)
+    index = None if index is None else _checked_index(torch.as_tensor(index))
     number = int(random.draw()) if seed is None else random.signed(seed, "seed")
     known = batches.count(inputs) if index is None else len(index)
     group = settings.group(known)
@@ -125,7 +127,7 @@ def predict(
 
     found: list[tuple[int, _Found]] = []
     notes: list[str] = []
-    with modes.evaluating(model), torch.inference_mode(False), torch.no_grad(), uncompiled(), packed_order():
+    with modes.evaluating(model), torch.inference_mode(False), torch.no_grad():
         passes = Passes(model, output or tensor_of, coins, replay, thin)
         device = _device_of(model)
         with Progress(None if known is None else known * samples, progress) as bar:
@@ -134,7 +136,9 @@ def predict(
                     continue
                 for begin, end, rows in rows_of(ids, group):
                     part = batch.take(begin, end).to(device)
-                    one = _one_batch(passes, part, rows, estimator(), samples, until, keep_samples, bar)
+                    # Not around what makes the batches: the user's own networks may.
+                    with uncompiled(), packed_order():
+                        one = _one_batch(passes, part, rows, estimator(), samples, until, keep_samples, bar)
                     found.append((place, one))
         notes = passes.notes
     return _joined(ranks.gathered(found), task, notes)
@@ -267,6 +271,15 @@ def _numbered(stream: Iterator[Batch], index: Tensor | None) -> Iterator[tuple[B
         first = last
     check("inputs", first > 0, "at least one", "none")
     check("index", index is None or first == len(index), "as long as the inputs", index is not None and len(index))
+
+
+def _checked_index(index: Tensor) -> Tensor:
+    integers = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
+    check("index", index.dim() == 1 and integers, "(N,) of integers", f"{tuple(index.shape)} of {index.dtype}")
+    if len(index):
+        least, most = (int(one) for one in index.aminmax())
+        check("index", 0 <= least <= most < 2**32, "in [0, 2**32)", f"{least} to {most}")
+    return index.long()
 
 
 def _joined(parts: list[_Found], task: str, notes: list[str]) -> Prediction:

@@ -20,7 +20,8 @@ class Prediction:
 
     Attributes:
         mean: of the samples: (N, ..., classes) probabilities, or (N, ...) values.
-        variance: between the samples, of the same shape, divided by one less than their number.
+        variance: between the samples, of the same shape, divided by one less than their number; by their number, where
+            they balance one another.
         standard_error: of each measure, by its name and in its shape: the error that comes of so few samples. Not a
             number where there were too few to tell.
         samples: (N,), int64, how many each input took.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dropkit.mc.batches import Batch
 from dropkit.mc.layout import Layout, by_shape, fitting
-from dropkit.mc.sited import Draw, Sited, forked
+from dropkit.mc.sited import Draw, Sited, forked, transformed
 
 # What stood at a site: a tensor, the shape of a mask made by hand, a layout that is known, or nothing that can be told.
 _Seen = Tensor | torch.Size | Layout | None
@@ -38,7 +38,8 @@ class _Probe(Sited):
         self.sites: list[_Seen] = []
 
     def site(self, input: Tensor, draw: Draw) -> Tensor:
-        self.sites.append(draw.layout or input.clone())
+        # Of a transform's tensor nothing is left when the transform has ended.
+        self.sites.append(None if transformed() else draw.layout or input.detach().clone())
         if draw.inplace and not input.is_inference():
             # It would have been written.
             torch.autograd.graph.increment_version(input)

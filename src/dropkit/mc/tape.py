@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,10 +20,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 _PLAIN = frozenset(
     {bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, type(None)}
 )
+_MUTABLE = frozenset({list, dict, set})
 # What shares a tensor's memory with code whose writes no version counts.
 ESCAPES: frozenset[Any] = frozenset(
     {
         Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, cast("Any", Tensor).data.__get__,
+        cast("Any", Tensor).data.__set__,
     }
 )  # fmt: skip
 
@@ -110,7 +113,10 @@ class Tape:
         if call.func != func or call.plain != _plain(args, kwargs):
             raise Diverged(f"another call of {getattr(func, '__name__', func)} than in the first pass")
         leaves = [self._copies.get(id(leaf), leaf) for leaf in call.leaves] if self._copies else call.leaves
-        return leaves[0] if call.spec is None else tree_unflatten(leaves, call.spec)
+        if call.spec is not None:
+            return tree_unflatten(leaves, call.spec)
+        # The model may change a list that it was given.
+        return deepcopy(leaves[0]) if type(leaves[0]) in _MUTABLE else leaves[0]
 
     def cut(self) -> None:
         """The first draw: what lives now is kept, and from here on everything runs.
@@ -144,7 +150,7 @@ class Tape:
         for tensor in tensors([*args, *kwargs.values()]):
             if id(tensor) not in self._ids and self.fault is None:
                 self.fault = "a tensor comes from where no call of torch was seen"
-        leaves, spec = [output], None
+        leaves, spec = [deepcopy(output) if type(output) in _MUTABLE else output], None
         if not isinstance(output, Tensor) and any(True for _ in tensors([output])):
             leaves, spec = tree_flatten(output)
         leaves = [self._weakly(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
