@@ -61,9 +61,9 @@ def drop(dtype: torch.dtype, count: int = 4096, add: bool = False, values: Any =
     gpu.drop(torch.empty_like(x), x, key, values, None, 0, x if add else None)
 
 
-def walk(steps: tuple[int, int]) -> None:
-    x = torch.empty(64, 2048, dtype=torch.bfloat16)[:, :1024]
-    gpu.drop(torch.empty(64, 1024, dtype=torch.bfloat16), x, KEY, P, steps, 0)
+def walk(steps: tuple[int, int], rows: int = 64) -> None:
+    x = torch.empty(rows, 2048, dtype=torch.bfloat16)[:, :1024]
+    gpu.drop(torch.empty(rows, 1024, dtype=torch.bfloat16), x, KEY, P, steps, 0)
 
 
 def norm(backward: bool, columns: int = 4096) -> None:
@@ -96,21 +96,24 @@ CALLS: dict[str, Callable[[], None]] = {
     "walk any": partial(walk, (3, 5)),
     "norm forward": partial(norm, False),
     "norm backward": partial(norm, True),
+    "wide norm forward": partial(norm, False, fused.MOST_COLUMNS),
+    "wide norm backward": partial(norm, True, fused.MOST_COLUMNS),
     "activation forward": partial(activation, False),
     "activation backward": partial(activation, True),
 }
 
 
 def described(made: Any) -> dict[str, Any]:
+    common = {"threads": made.metadata.num_warps * made.metadata.warp_size, "shared": made.metadata.shared}
     if "ptx" not in made.asm:
-        return {"size": len(made.asm["hsaco"])}
+        return {"size": len(made.asm["hsaco"]), **common}
     ptx = made.asm["ptx"]
     return {
+        **common,
         "wide_loads": len(re.findall(r"ld\.global\S*\.v4\.b32|ld\.global\S*\.v2\.b64", ptx)),
         "wide_stores": len(re.findall(r"st\.global\S*\.v4\.b32|st\.global\S*\.v2\.b64", ptx)),
         "wide_multiplies": ptx.count("mul.wide.u32"),
         "high_multiplies": ptx.count("mul.hi"),
-        "shared": made.metadata.shared,
         **used(made.asm["cubin"]),
     }
 
@@ -132,7 +135,8 @@ def main() -> None:
     driver.set_active(device)
     JITFunction.run = compile_alone(JITFunction.run)
     found: dict[str, Any] = {}
-    for Driver.target in TARGETS:
+    for Driver.target, target in TARGETS.items():
+        fused.warp_size = lambda size=target.warp_size: size
         for name, call in CALLS.items():
             call()
             found[f"{name} {Driver.target}"] = described(MADE[-1])
@@ -142,6 +146,14 @@ def main() -> None:
         drop(torch.float32, values=inverted(p))
         drop(torch.float32, values=inverted(p), key=torch.tensor(3))
     found["kernels for ten rates and keys"] = len({id(one) for one in MADE})
+    MADE.clear()
+    for count in (1, 16, 17, 4096, 4100):
+        drop(torch.float32, count)
+    found["kernels for five sizes"] = len({id(one) for one in MADE})
+    MADE.clear()
+    for rows in (1, 3, 16, 64):
+        walk((1024, 1), rows)
+    found["kernels for four heights"] = len({id(one) for one in MADE})
     print(json.dumps(found, indent=2))
 
 

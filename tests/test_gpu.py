@@ -159,7 +159,16 @@ def test_other_calls_are_compiled_well(compiled, target):
         made = compiled[f"{name} {target}"]
         assert made["shared"] == 0, name
         assert made["registers"] <= 72, name
-    assert all(made["spilled"] == 0 for name, made in compiled.items() if name.endswith(target))
+    # The gradients of the widest rows that are taken do not all fit the registers.
+    spilled = {name for name, made in compiled.items() if name.endswith(target) and made["spilled"]}
+    assert spilled == {f"wide norm backward {target}"}
+
+
+def test_every_kernel_can_be_launched(compiled):
+    """No more threads and shared memory than any of these GPUs gives one program."""
+    programs = {name: made for name, made in compiled.items() if isinstance(made, dict)}
+
+    assert {name for name, made in programs.items() if made["threads"] > 1024 or made["shared"] > 2**16 - 1} == set()
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
@@ -179,6 +188,8 @@ def test_amd_compiles(compiled):
     assert all(sizes)
 
 
-def test_nothing_is_compiled_for_a_new_rate_or_key(compiled):
-    """Ten calls with five rates and two keys run one kernel."""
+def test_nothing_is_compiled_for_a_new_rate_key_or_size(compiled):
+    """Ten calls with five rates and two keys run one kernel; of rows, what is one row is one dimension less."""
     assert compiled["kernels for ten rates and keys"] == 1
+    assert compiled["kernels for five sizes"] == 1
+    assert compiled["kernels for four heights"] == 2

@@ -84,7 +84,8 @@ def drop(
     kept = input.to(arithmetic) * values.scale
     if values.shift:
         kept = kept + values.shift
-    fill = torch.tensor(values.fill, dtype=arithmetic, device=input.device)
+    # Not by way of the CPU, for which a device would have to be waited for.
+    fill = torch.full((), values.fill, dtype=arithmetic, device=input.device)
     output.copy_(torch.where(keep, kept, fill))
     if add is not None:
         output.add_(add)

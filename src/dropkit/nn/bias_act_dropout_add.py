@@ -17,7 +17,7 @@ from dropkit.arguments import check
 from dropkit.kernels.values import inverted
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.nn.layer import check_probability, checked_rate
-from dropkit.ops import fused
+from dropkit.ops import eager, fused
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -73,7 +73,7 @@ def bias_act_dropout_add(
     if training and not has_torch_function(given) and not isinstance(rate, Tensor) and rate > 0:
         values = inverted(rate)
         if fused.serves(values, *given):
-            key = random.draw(generator, input.device) if key is None else random.checked(key, generator)
+            key = random.draw(generator, input.device) if key is None else eager.own(random.checked(key, generator))
             return fused.activation(input, bias, residual, activation, key, values)
     branch = fused.ACTIVATIONS[activation](input if bias is None else input + bias)
     return dropout_add(branch, residual, cast("float", rate), training, generator=generator, key=key)

@@ -115,6 +115,8 @@ class Layer:
             steps = coin_steps(self.unit(input))
         if key is None:
             key = random.draw_int(generator) if input.is_cpu else random.draw(generator, input.device)
+        elif isinstance(key, Tensor):
+            key = eager.own(key)
         return (eager.drop_ if inplace else eager.drop)(input, key, _cached_values(self.rule, p), steps)
 
     def _drop_watched(

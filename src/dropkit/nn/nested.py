@@ -54,7 +54,7 @@ def drop(
     def run(dense: Tensor, steps: Sequence[int] | None, base: int) -> Tensor:
         if isinstance(values, general.Scheduled) or not eager.serves(dense):
             return general.drop(dense, chosen, values, steps, base)
-        return eager.drop(dense, chosen, values, steps, base)
+        return eager.drop(dense, eager.own(chosen), values, steps, base)
 
     # torch keeps nested tensors for backward for their sizes, and would refuse once they are written.
     source = input.clone() if inplace and input.requires_grad and torch.is_grad_enabled() else input

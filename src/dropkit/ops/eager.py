@@ -57,9 +57,8 @@ def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] 
     """Dropout by `values` with the coins of `key`, out of place.
 
     The element at some coordinates uses coin `base + sum(coordinate * step)`; `steps` None means one coin an element in
-    row-major order.
+    row-major order. Backward reads the key again: nobody may write it any more, see `own`.
     """
-    key = _own(key)
     if (input.requires_grad and torch.is_grad_enabled()) or _forward_ad._current_level >= 0:
         return _apply_drop(input, (key, values, steps, base))
     output = torch.empty_like(input)
@@ -71,7 +70,6 @@ def drop_(
     input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0
 ) -> Tensor:
     """`drop` in place. Whatever torch forbids is raised before anything is written."""
-    key = _own(key)
     refuse_in_place(input)
     if _forward_ad._current_level >= 0:
         # A Function would have to write the tangent in place too, which torch cannot tell of a batched one.
@@ -86,7 +84,6 @@ def drop_(
 
 def drop_add(input: Tensor, residual: Tensor, key: Tensor | int, values: Values) -> Tensor:
     """`residual + drop(input, key, values)` in one walk, equal to it to the bit; the two of one shape and dtype."""
-    key = _own(key)
     wanted = (input.requires_grad or residual.requires_grad) and torch.is_grad_enabled()
     if wanted or _forward_ad._current_level >= 0:
         return _apply_drop_add(input, residual, (key, values, None, 0))
@@ -99,8 +96,8 @@ def _added(input: Tensor, residual: Tensor, coins: Coins) -> Tensor:
     return output
 
 
-def _own(key: Tensor | int) -> Tensor | int:
-    """The key as it is now: backward must not see what the caller does to the tensor later."""
+def own(key: Tensor | int) -> Tensor | int:
+    """A key that a caller gave, as it is now: backward must not see what the caller does to the tensor later."""
     if not isinstance(key, Tensor):
         return key
     return int(key) if key.is_cpu else key.clone()

@@ -136,7 +136,7 @@ def norm(
     centred: bool,
 ) -> tuple[Tensor, Tensor]:
     """The norm of `residual + row_scale * drop(input)`, and the sum itself; see `fused.norm_forward`."""
-    given = input, residual, weight, bias, row_scale, eager._own(key), values, eps, centred
+    given = input, residual, weight, bias, row_scale, key, values, eps, centred
     return cast("tuple[Tensor, Tensor]", _Norm.apply(*given))
 
 
@@ -181,4 +181,4 @@ def activation(
     input: Tensor, bias: Tensor | None, residual: Tensor, name: str, key: Tensor | int, values: Values
 ) -> Tensor:
     """`residual + drop(activation(input + bias))`; see `fused.activation_forward`."""
-    return cast("Tensor", _Activation.apply(input, bias, residual, name, eager._own(key), values))
+    return cast("Tensor", _Activation.apply(input, bias, residual, name, key, values))

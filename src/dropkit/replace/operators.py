@@ -53,9 +53,9 @@ def install() -> None:
     Reaches `torch.nn.Dropout*`, `torch.nn.functional.dropout*`, `torch.dropout` and its family, and the dropout inside
     `nn.TransformerEncoderLayer`, `nn.MultiheadAttention`, `F.scaled_dot_product_attention`, `nn.LSTM`, `nn.GRU` and
     `nn.RNN`. Arguments, errors, `train`/`eval` and seeds mean what they mean in torch; the masks for a seed are
-    dropkit's. The fused attention of a GPU keeps its own dropout. Compiled functions too: those that are compiled
-    already are compiled again. Installing twice is installing once. Processes that are spawned, not forked, begin
-    without it.
+    dropkit's. On a GPU fused attention, and recurrent networks by cuDNN, keep their own dropout. Compiled functions are
+    reached too: those that are compiled already are compiled again. Installing twice is installing once. Processes that
+    are spawned, not forked, begin without it.
 
     Example:
         >>> dropkit.install()

@@ -139,8 +139,9 @@ def _row_constants(
         "BIAS": bias is not None,
         "ROW_SCALE": row_scale is not None,
         "COLUMNS": across,
-        # Eight elements a thread, so that a row and the sums of rows fit the registers.
-        "num_warps": min(32, max(1, across // 256)),
+        # Eight elements a thread, so that a row and the sums of rows fit the registers; 1,024 threads at most, and on
+        # AMD's they are half as many warps.
+        "num_warps": min(1024 // warp_size(), max(1, across // 256)),
     }
 
 
@@ -163,6 +164,11 @@ def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1 if device.type == "cpu" else 64
     return int(cast("Any", torch.cuda.get_device_properties(device)).multi_processor_count)
+
+
+def warp_size() -> int:
+    """Threads that go together: 64 on AMD's accelerators, 32 elsewhere."""
+    return 64 if torch.version.hip else 32
 
 
 @lru_cache(maxsize=1)

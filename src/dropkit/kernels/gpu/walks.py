@@ -9,7 +9,7 @@ from dropkit.kernels.gpu.coins import VARYING, dropped, halves, kept, rounded_su
 ONE, FOURS, ANY = (tl.constexpr(kind) for kind in range(3))
 
 
-@triton.jit(do_not_specialize=VARYING)
+@triton.jit(do_not_specialize=[*VARYING, "base", "count"])
 def flat(
     output,
     input,
@@ -54,7 +54,11 @@ def _of_row(row, size, input_stride, output_stride, step, from_input, from_outpu
     return rest, from_input + here * input_stride, from_output + here * output_stride, coin + here * step
 
 
-@triton.jit(do_not_specialize=VARYING)
+# What says nothing of how memory is read: a kernel serves all of it.
+_SIZES = ["base", "rows", "step", *(f"{name}{place}" for name in ("size", "step") for place in range(1, 5))]
+
+
+@triton.jit(do_not_specialize=[*VARYING, *_SIZES])
 def tiles(
     output,
     input,
