@@ -27,7 +27,7 @@ from dropkit.nn.layer import Layer
 
 EXAMPLES = os.environ.get("DROPKIT_EXAMPLES")
 FUZZ = settings(
-    max_examples=int(EXAMPLES or 1500),
+    max_examples=int(EXAMPLES or 750),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=None,

@@ -36,7 +36,7 @@ def worth_it():
     """Files with a word that some rule looks for, and a few without."""
     paths = sample(files(), 1500)
     likely = [path for path in paths if any(word in path.read_bytes() for word in WORDS)]
-    return [*sample(likely, 100), *sample([path for path in paths if path not in set(likely)], 30)]
+    return [*sample(likely, 50), *sample([path for path in paths if path not in set(likely)], 15)]
 
 
 def test_no_file_crashes_a_rule(worth_it):

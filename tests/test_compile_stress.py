@@ -114,7 +114,7 @@ def agrees(backend: str, steps: Sequence[Step], results: Sequence[int], dynamic:
 
 
 @pytest.mark.slow
-@fuzz(50)
+@fuzz(25)
 @given(program, st.lists(number, max_size=3))
 def test_partitioned_programs_equal_eager_ones(steps, results):
     """Split into forward and backward with as little saved as possible: what is computed again has its first mask."""
