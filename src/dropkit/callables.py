@@ -21,11 +21,11 @@ LAYERS, DROPOUT, TRAIN = 4, 5, 6
 
 # What keeps statistics while it trains, and what the flag is called: F.batch_norm(input, running_mean, running_var,
 # weight, bias, training, ...).
-NORMS = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}
-RUNNING_MEAN, NORM_TRAINING = 1, 5
+NORMS = {F.batch_norm: (5, "training"), F.instance_norm: (5, "use_input_stats")}
+RUNNING_MEAN = (1, "running_mean")
 
 # (place, name) of an argument; a place of None means by name alone.
-_Where = tuple["int | None", str]
+Where = tuple["int | None", str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +34,37 @@ class Function:
 
     name: str
     attention: bool
-    p: _Where
+    p: Where
     p_default: float
-    training: _Where | None
+    training: Where | None
     training_default: bool | None
-    inplace: _Where | None
+    inplace: Where | None
 
     def reads(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float | bool | None, bool | None, bool]:
         """p, training and inplace of a call."""
-        p = _argument(self.p, args, kwargs, self.p_default)
-        training = self.training and _argument(self.training, args, kwargs, self.training_default)
-        inplace = self.name.endswith("_") or (self.inplace and _argument(self.inplace, args, kwargs, False))
+        p = argument(self.p, args, kwargs, self.p_default)
+        training = self.training and argument(self.training, args, kwargs, self.training_default)
+        inplace = self.name.endswith("_") or (self.inplace and argument(self.inplace, args, kwargs, False))
         if isinstance(p, torch.Tensor):
             p = float(p)
         return p, None if training is None else bool(training), bool(inplace)
 
     def in_training(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """The arguments of a call with its flag on."""
-        if self.training is None:
-            return args, kwargs
-        place, name = self.training
-        if place is not None and place < len(args):
-            return (*args[:place], True, *args[place + 1 :]), kwargs
-        return args, {**kwargs, name: True}
+        return (args, kwargs) if self.training is None else replaced(self.training, args, kwargs, True)
 
 
-def _argument(where: _Where, args: Sequence[Any], kwargs: Mapping[str, Any], default: Any) -> Any:
+def replaced(
+    where: Where, args: Sequence[Any], kwargs: Mapping[str, Any], value: Any
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The arguments of a call with this one instead."""
+    place, name = where
+    if place is not None and place < len(args):
+        return (*args[:place], value, *args[place + 1 :]), kwargs
+    return args, {**kwargs, name: value}
+
+
+def argument(where: Where, args: Sequence[Any], kwargs: Mapping[str, Any], default: Any) -> Any:
     place, name = where
     if place is not None and place < len(args):
         return args[place]

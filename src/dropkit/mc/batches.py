@@ -104,7 +104,7 @@ def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]
     Raises:
         TypeError: inputs are of no such kind.
     """
-    if _is_whole(inputs) or isinstance(inputs, PackedSequence):
+    if _is_whole(inputs):
         whole = Batch.of(inputs if adapt is None else adapt(inputs))
         for begin in range(0, whole.count, batch_size):
             yield whole.take(begin, min(begin + batch_size, whole.count))
@@ -131,7 +131,7 @@ def count(inputs: Any) -> int | None:
 
 def _is_whole(inputs: Any) -> bool:
     """All inputs at once, to be cut into batches here."""
-    if isinstance(inputs, (Tensor, Mapping)) or _is_array(inputs):
+    if isinstance(inputs, (Tensor, Mapping, PackedSequence)) or _is_array(inputs):
         return True
     return isinstance(inputs, tuple) and all(isinstance(one, Tensor) or _is_array(one) for one in cast("Any", inputs))
 

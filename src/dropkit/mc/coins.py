@@ -55,6 +55,11 @@ class Rows:
         return len(self.ids)
 
     @cached_property
+    def first(self) -> int:
+        """The number of the first input, or of the group: where there is no saying what is whose."""
+        return int(self.ids[0]) if self.group is None else self.group
+
+    @cached_property
     def runs(self) -> tuple[tuple[int, int, int], ...]:
         """Neighbours with consecutive numbers: (place of the first, how many, its number)."""
         breaks = cast("list[int]", (self.ids.diff() != 1).nonzero().flatten().add(1).tolist())
@@ -98,8 +103,7 @@ def mask(shape: Sequence[int], unit: Unit | None, layout: Layout | None, rows: R
     """The coins of a tensor of this shape, whose mask without Monte Carlo has the shape `unit`."""
     if layout is None:
         # One input, or no saying which coin is whose.
-        first = int(rows.ids[0]) if rows.group is None else rows.group
-        return Mask(tuple(shape), None, coin_steps(unit or tuple(shape)), ((0, 1, first * _OWN),))
+        return Mask(tuple(shape), None, coin_steps(unit or tuple(shape)), ((0, 1, rows.first * _OWN),))
     whole, axis = layout.axis(shape, len(rows))
     if unit is None:
         own = list(whole)
@@ -115,6 +119,11 @@ def mask(shape: Sequence[int], unit: Unit | None, layout: Layout | None, rows: R
     steps[axis] = _OWN
     runs = tuple((begin, size, number * _OWN) for begin, size, number in rows.runs)
     return Mask(whole, axis, tuple(steps), runs)
+
+
+def keeping(p: float) -> Values:
+    """1 where kept, 0 where dropped, of ones."""
+    return Values(threshold(p), 1.0, 0.0, 0.0)
 
 
 class Coins:
@@ -172,7 +181,7 @@ class Coins:
         if self._plan is not None:
             return self._kept(mask, p, site, sample, device).flatten().nonzero().flatten()
         ones = torch.ones(mask.shape[dim], device=device)
-        kernels.drop(ones, ones, self.key(site, sample), Values(threshold(p), 1.0, 0.0, 0.0), (1,), mask.runs[0][2])
+        kernels.drop(ones, ones, self.key(site, sample), keeping(p), (1,), mask.runs[0][2])
         return ones.nonzero().flatten()
 
     def uniform(self, mask: Mask, site: int, sample: int, device: torch.device) -> Tensor:

@@ -151,6 +151,7 @@ class Estimator:
 
     def __init__(self, samples: int, plan: Plan | None) -> None:
         self.sums, self._plan = Sums(samples, plan), plan
+        self._first: Tensor | None = None
 
     @abstractmethod
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
@@ -159,6 +160,12 @@ class Estimator:
     @abstractmethod
     def measures(self) -> tuple[Measures, Measures]:
         """The measures of uncertainty of each input, and the standard error of each."""
+
+    def _off(self, value: Tensor) -> Tensor:
+        """Samples, less what the first of all said: sums of squares lose what is common."""
+        if self._first is None:
+            self._first = value[0].clone()
+        return value - self._first
 
     def _unbiased(self, measures: Measures) -> Measures:
         """The variance of samples, of one sample not a number.
@@ -184,14 +191,12 @@ class Classification(Estimator):
         super().__init__(samples, plan)
         self._probabilities = probabilities
         self._votes: Tensor | None = None
-        self._first: Tensor | None = None
 
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
         p, each = self._probabilities(outputs)
-        # Sums of squares lose what is common: what the first sample said is taken off.
-        if self._votes is None or self._first is None:
-            self._votes, self._first = torch.zeros_like(p[0]), p[0].clone()
-        self.sums.add(first, active, value=p - self._first, entropy=each)
+        self.sums.add(first, active, value=self._off(p), entropy=each)
+        if self._votes is None:
+            self._votes = torch.zeros_like(p[0])
         votes = p.argmax(-1).movedim(0, -1)
         taken = torch.ones_like(p[0, ..., :1]) if active is None else _like(active, p[0]).to(p.dtype)
         self._votes.scatter_add_(-1, votes, taken.expand(votes.shape))
@@ -214,16 +219,9 @@ class Classification(Estimator):
 class Regression(Estimator):
     """Values, (N, ...)."""
 
-    def __init__(self, samples: int, plan: Plan | None) -> None:
-        super().__init__(samples, plan)
-        self._first: Tensor | None = None
-
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
         y = outputs.float()
-        if self._first is None:
-            self._first = y[0].clone()
-        off = y - self._first
-        self.sums.add(first, active, value=off)
+        self.sums.add(first, active, value=self._off(y))
         return y
 
     def measures(self) -> tuple[Measures, Measures]:

@@ -95,27 +95,27 @@ def _hanging_on_the_flag(tree: ast.FunctionDef | ast.AsyncFunctionDef, function:
         match node:
             case ast.Attribute(value=ast.Name(id=name), attr="training", ctx=ast.Load()) if name == self:
                 decided = _decided(node, tree, parents)
-                if not (isinstance(decided, ast.Call) and _is_handed(_meant(decided.func, function))):
-                    yield "\n".join(map(ast.unparse, decided)) if isinstance(decided, list) else ast.unparse(decided)
+                if not (isinstance(decided[0], ast.Call) and _is_handed(_meant(decided[0].func, function))):
+                    yield "\n".join(map(ast.unparse, decided))
             case _:
                 pass
 
 
-def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST | list[ast.AST]:
+def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) -> list[ast.AST]:
     while node is not function:
         parent = parents[node]
         if isinstance(parent, ast.keyword):
             parent = parents[parent]
         if isinstance(parent, ast.Call) and node is not parent.func:
-            return parent
+            return [parent]
         if isinstance(parent, ast.IfExp):
-            return _statement(parent, parents)
+            return [_statement(parent, parents)]
         if isinstance(parent, ast.If) and node is parent.test:
             return _guarded(parent, parents)
         if isinstance(parent, ast.Assign):
-            return function
+            return [function]
         node = parent
-    return function
+    return [function]
 
 
 def _meant(callee: ast.expr, function: FunctionType) -> Any:

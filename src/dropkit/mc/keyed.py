@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels import FLOATS
-from dropkit.kernels.values import Values, inverted, threshold
+from dropkit.kernels.values import inverted
 from dropkit.mc import thin
-from dropkit.mc.coins import Coins, Mask, Rows, mask
+from dropkit.mc.coins import Coins, Mask, Rows, keeping, mask
 from dropkit.mc.layout import Layout
 from dropkit.mc.mode import Args, Kwargs
-from dropkit.mc.sited import Draw, Sited, forked, transformed
+from dropkit.mc.sited import Draw, Sited, forked
 from dropkit.mc.tape import ESCAPES, Tape
 from dropkit.nn.layer import Unit
+from dropkit.ops.general import transformed
 
 
 class Keyed(Sited):
@@ -31,7 +32,7 @@ class Keyed(Sited):
 
     def __init__(self, coins: Coins, layouts: Sequence[Layout | None], rows: Rows) -> None:
         super().__init__()
-        self._coins, self._layouts, self._rows = coins, layouts, rows
+        self._coins, self._layouts, self.rows = coins, layouts, rows
         self._sample = self._site = 0
         self._tape: Tape | None = None
         self._thin = False
@@ -54,11 +55,6 @@ class Keyed(Sited):
     def sites(self) -> int:
         """How many there were in this pass, so far."""
         return self._site
-
-    @property
-    def first(self) -> int:
-        """The number of the first input, or of the group: where there is no saying what is whose."""
-        return int(self._rows.ids[0]) if self._rows.group is None else self._rows.group
 
     def begin(self, sample: int, tape: Tape | None, thin: bool) -> None:
         """A pass begins."""
@@ -90,6 +86,8 @@ class Keyed(Sited):
     def other(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         if func in ESCAPES:
             self.escaped = True
+            # What waits would miss what is written that way.
+            self._settled()
             if self._tape is not None:
                 self._tape.fault = f"{getattr(func, '__name__', func)} of a tensor gives access that nothing counts"
         if self._tape is not None and self._tape.running:
@@ -98,9 +96,6 @@ class Keyed(Sited):
 
     def _thinly(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         """A call where linear layers wait, and dropped units are cut out."""
-        if func in ESCAPES:
-            # What waits would miss what is written that way.
-            self._settled()
         output = NotImplemented
         if func in thin.AFFINE:
             self._affine += 1
@@ -134,7 +129,7 @@ class Keyed(Sited):
         """By calls that have derivatives: a kernel that writes has none."""
         with cast("Any", torch._C)._DisableFuncTorch():
             kept = torch.ones(input.shape, device=input.device)
-            self._coins.drop(kept, kept, coins, _keeping, draw.p, site, self._sample)
+            self._coins.drop(kept, kept, coins, keeping, draw.p, site, self._sample)
         values = draw.rule(draw.p)
         output = torch.where(kept.bool(), input * values.scale + values.shift, values.fill)
         return input.copy_(output) if draw.inplace else output
@@ -149,11 +144,11 @@ class Keyed(Sited):
 
     def _made(self, shape: torch.Size, unit: Unit | None, layout: Layout | None, site: int) -> Mask:
         try:
-            return mask(shape, unit, layout, self._rows)
+            return mask(shape, unit, layout, self.rows)
         except ValueError:
             # What lies here is none of the inputs', or another pass took another way.
             self.lost.add(site)
-            return mask(shape, unit, None, self._rows)
+            return mask(shape, unit, None, self.rows)
 
     def _drop(self, input: Tensor, draw: Draw, coins: Mask, site: int) -> Tensor:
         if input.dtype not in FLOATS:
@@ -172,7 +167,7 @@ class Keyed(Sited):
 
     def seeded(self, draw: Callable[[], Any]) -> Any:
         site = self._next()
-        with torch._C.DisableTorchFunction(), forked(self._coins.key(site, self._sample) ^ self.first):
+        with torch._C.DisableTorchFunction(), forked(self._coins.key(site, self._sample) ^ self.rows.first):
             return draw()
 
     def _next(self) -> int:
@@ -184,12 +179,7 @@ class Keyed(Sited):
     def _layout(self, site: int) -> Layout | None:
         if site < len(self._layouts):
             return self._layouts[site]
-        if len(self._rows) > 1:
+        if len(self.rows) > 1:
             # More draws than when the layouts were found.
             self.lost.add(site)
         return None
-
-
-def _keeping(p: float) -> Values:
-    """1 where kept, 0 where dropped."""
-    return Values(threshold(p), 1.0, 0.0, 0.0)

@@ -17,7 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dropkit.callables import DROPOUT, LAYERS, NORM_TRAINING, NORMS, RECURRENT, RUNNING_MEAN, TRAIN, Function, known
+from dropkit.callables import (
+    DROPOUT,
+    LAYERS,
+    NORMS,
+    RECURRENT,
+    RUNNING_MEAN,
+    TRAIN,
+    Function,
+    Where,
+    argument,
+    known,
+    replaced,
+)
 from dropkit.mc.flags import only_raised
 
 Args = Sequence[Any]
@@ -123,16 +135,12 @@ def _recurrent(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return mode.recurrent(func, given, packed)
 
 
-def _norm(flag: str) -> Handler:
+def _norm(flag: Where) -> Handler:
     def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        mean = args[RUNNING_MEAN] if len(args) > RUNNING_MEAN else kwargs.get("running_mean")
-        given = args[NORM_TRAINING] if len(args) > NORM_TRAINING else kwargs.get(flag)
-        if given and mean is not None and only_raised():
+        keeps = argument(RUNNING_MEAN, args, kwargs, None) is not None
+        if keeps and argument(flag, args, kwargs, False) and only_raised():
             # The flag is up for dropout alone.
-            if len(args) > NORM_TRAINING:
-                args = (*args[:NORM_TRAINING], False, *args[NORM_TRAINING + 1 :])
-            else:
-                kwargs = {**kwargs, flag: False}
+            args, kwargs = replaced(flag, args, kwargs, False)
         return mode.other(func, (), args, kwargs)
 
     return handle

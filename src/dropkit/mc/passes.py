@@ -61,17 +61,15 @@ class Passes:
         inputs = _Inputs(batch)
         tape: Tape | None = None
         for sample in range(samples):
-            output, tape = self._pass(mode, inputs, rows, sample, tape)
+            output, tape = self._pass(mode, inputs, sample, tape)
             if not mode.drawn:
                 raise nothing()
-            self._say_lost(_LOST, mode.lost)
+            self._say_lost_at(mode.lost)
             if self._draws.setdefault(kind, mode.sites) != mode.sites:
                 self._say_lost("masks depend on the batches: passes differ in how often they draw")
             yield output
 
-    def _pass(
-        self, mode: Keyed, inputs: _Inputs, rows: Rows, sample: int, tape: Tape | None
-    ) -> tuple[Tensor, Tape | None]:
+    def _pass(self, mode: Keyed, inputs: _Inputs, sample: int, tape: Tape | None) -> tuple[Tensor, Tape | None]:
         """One pass, and the tape for the next."""
         if inputs.written(mode) and tape is not None:
             self._give_up_replay("the model writes into its inputs")
@@ -81,12 +79,12 @@ class Passes:
             tape = Tape(Known([*self._held, *tensors([given.args, given.kwargs])]), self._copying)
         elif tape is not None:
             tape.begin()
-        thin = self._thin and rows.group is not None
+        thin = self._thin and mode.rows.group is not None
         try:
             output = self._once(mode, given, sample, tape, thin)
         except Stale as stale:
             mode.never_wait(stale.place)
-            return self._pass(mode, inputs, rows, sample, None)
+            return self._pass(mode, inputs, sample, None)
         except Exception as error:
             if thin and not isinstance(error, Diverged):
                 self._thin = False
@@ -95,17 +93,17 @@ class Passes:
                 self._give_up_replay(f"the model does not run the same way before its first draw ({_said(error)})")
             else:
                 raise
-            return self._pass(mode, inputs, rows, sample, None)
+            return self._pass(mode, inputs, sample, None)
         if tape is not None:
             tape = self._judged(tape)
         return output, tape
 
     def _once(self, mode: Keyed, batch: Batch, sample: int, tape: Tape | None, thin: bool) -> Tensor:
         mode.begin(sample, tape, thin)
-        with forked(self._coins.unseen(sample, mode.first)):
+        with forked(self._coins.unseen(sample, mode.rows.first)):
             before = torch.get_rng_state()
             with mode:
-                output = self._output(self._model(*batch.args, **batch.kwargs))
+                output = self._output(self._run(batch))
             moved = not torch.equal(before, torch.get_rng_state())
         if moved:
             self._say_lost("masks depend on the batches: something draws from torch's generator unseen")
@@ -144,9 +142,9 @@ class Passes:
         except Exception as error:
             self._say_lost(f"masks depend on the batches: inputs cannot be told apart by rolling them ({_said(error)})")
             probed = Probed([], [])
-        self._say_lost(_LOST, [site for site, layout in enumerate(probed.layouts) if layout is None])
+        self._say_lost_at(site for site, layout in enumerate(probed.layouts) if layout is None)
         if probed.alike:
-            self._say_lost("masks may depend on the batches: inputs are all alike at draw", probed.alike)
+            self._say_lost_at(probed.alike, "masks may depend on the batches: inputs are all alike at draw")
         else:
             self._layouts[kind] = probed.layouts
         if probed.layouts:
@@ -161,15 +159,19 @@ class Passes:
             # A model may want batches of one size.
             return probe(self._run, batch)
 
-    def _run(self, batch: Batch) -> None:
-        self._model(*batch.args, **batch.kwargs)
+    def _run(self, batch: Batch) -> Any:
+        return self._model(*batch.args, **batch.kwargs)
 
-    def _say_lost(self, why: str, sites: Iterable[int] | None = None) -> None:
+    def _say_lost(self, why: str) -> None:
         """Once: what holds of one batch holds of most."""
-        places = None if sites is None else ", ".join(map(str, sorted(sites)))
-        if not self._said_lost and places != "":
+        if not self._said_lost:
             self._said_lost = True
-            self.notes.append(why if places is None else f"{why} {places}")
+            self.notes.append(why)
+
+    def _say_lost_at(self, sites: Iterable[int], why: str = _LOST) -> None:
+        places = ", ".join(map(str, sorted(sites)))
+        if places:
+            self._say_lost(f"{why} {places}")
 
 
 class _Inputs:

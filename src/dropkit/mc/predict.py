@@ -162,12 +162,12 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
         >>> from_samples(members).mean
         tensor([[0.7000, 0.3000]])
     """
-    probabilities = torch.as_tensor(probabilities)
+    probabilities = torch.as_tensor(probabilities).float()
     fits = probabilities.dim() >= 3 and len(probabilities) > 0
     check("probabilities", fits, "(T, N, ..., classes) with T of at least 1", tuple(probabilities.shape))
-    check_probabilities(probabilities.float(), "probabilities", "of classes, with a sum of 1 over the last dimension")
+    check_probabilities(probabilities, "probabilities", "of classes, with a sum of 1 over the last dimension")
     estimator = Classification(len(probabilities), None, lambda p: (p, entropy(p)))
-    kept = estimator.add(0, probabilities.float(), None)
+    kept = estimator.add(0, probabilities, None)
     found = _found(estimator, [kept])
     prediction = _joined([found], "classification", [])
     assert isinstance(prediction, ClassPrediction)

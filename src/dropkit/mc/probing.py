@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dropkit.mc.batches import Batch
 from dropkit.mc.layout import Layout, by_shape, fitting
-from dropkit.mc.sited import Draw, Sited, forked, transformed
+from dropkit.mc.sited import Draw, Sited, forked
+from dropkit.ops.general import transformed
 
 # What stood at a site: a tensor, the shape of a mask made by hand, a layout that is known, or nothing that can be told.
 _Seen = Tensor | torch.Size | Layout | None

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,6 @@ from dropkit.mc.layout import Layout
 from dropkit.mc.mode import Args, Kwargs, Mode
 from dropkit.nn import LAYERS as DROPOUTS
 from dropkit.nn.layer import Layer, Unit
-
-# Whether a transform of torch.func follows what is computed here.
-transformed = cast("Callable[[], bool]", cast("Any", torch._C)._are_functorch_transforms_active)
 
 # By the names of torch's functions and of its operators, in place or not.
 _LAYERS: dict[str, Layer] = {

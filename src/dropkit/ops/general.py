@@ -24,7 +24,7 @@ from dropkit.ops import inductor
 
 _forward_ad = cast("Any", forward_ad)
 
-_transformed = cast("Callable[[], bool]", cast("Any", torch._C)._are_functorch_transforms_active)
+transformed = cast("Callable[[], bool]", cast("Any", torch._C)._are_functorch_transforms_active)
 
 
 class Scheduled(NamedTuple):
@@ -178,7 +178,7 @@ def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 def _differentiable(*inputs: Any) -> Tensor:
     """The operators above memory: torch's way of registering a gradient has neither torch.func nor forward mode."""
     # A graph that a compiler runs enters forward mode where Python does not see it; torch.func's levels it does.
-    forward_mode = _forward_ad._current_level >= 0 or _transformed()
+    forward_mode = _forward_ad._current_level >= 0 or transformed()
     if forward_mode or (inputs[0].requires_grad and torch.is_grad_enabled()):
         with enable_single_level_autograd_function():
             return cast("Any", _Drop).apply(*inputs)
