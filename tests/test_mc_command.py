@@ -333,7 +333,7 @@ def test_the_batch_size_does_not_change_what_is_said(here):
 
 def test_the_options_of_predict_reach_it(here):
     """What the command gives is what `predict` gives with the same words."""
-    options = {"masks": "shared", "plan": "balanced", "samples": 12, "seed": 3, "outputs": "probabilities"}
+    options = {"masks": "shared", "plan": "stratified", "samples": 12, "seed": 3, "outputs": "probabilities"}
     words = [word for name, one in options.items() for word in (f"--{name}", one)]
 
     lines = records("net.py:probabilities", "--data", "net.py:pair", *words)
@@ -683,7 +683,7 @@ def test_a_model_that_cannot_be_sampled_is_refused(here, model, options, said):
         ("--top -1", "--top"),
         ("--until 0", "'--until': must be larger than 0 and finite, got 0.0"),
         ("--until nan", "'--until': must be larger than 0 and finite, got nan"),
-        ("--until 0.1 --plan balanced", "--until needs --plan iid: balanced samples end together"),
+        ("--until 0.1 --plan stratified", "--until needs --plan iid: stratified samples end together"),
         ("--tau 0 --task regression", "'--tau': must be larger than 0 and finite, got 0.0"),
         ("--tau inf --task regression", "'--tau': must be larger than 0 and finite, got inf"),
         ("--tau 1", "--tau means nothing with --task classification"),

@@ -210,7 +210,7 @@ def test_every_row_is_visited_once_an_epoch():
     assert first != second
 
 
-@pytest.mark.parametrize(("samples", "plan"), [(10, "iid"), (20, "iid"), (10, "balanced")])
+@pytest.mark.parametrize(("samples", "plan"), [(10, "iid"), (20, "iid"), (10, "stratified")])
 def test_samples_and_plan_reach_the_passes(samples, plan):
     """The mean is that of `predict` with the same seed, shared masks, and these."""
     X, y = rows()

@@ -31,7 +31,7 @@ def close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("plan", ["iid", "balanced"])
+@pytest.mark.parametrize("plan", ["iid", "stratified"])
 @pytest.mark.parametrize("masks", ["input", "chunk"])
 @pytest.mark.parametrize("name", MODELS)
 def test_batch_size_does_not_change_the_result(name: str, masks: str, plan: str) -> None:
@@ -54,7 +54,7 @@ def test_order_does_not_change_the_result(name: str) -> None:
     assert close(run(name).draws[:, order], shuffled.draws)
 
 
-@pytest.mark.parametrize("plan", ["iid", "balanced"])
+@pytest.mark.parametrize("plan", ["iid", "stratified"])
 @pytest.mark.parametrize("masks", ["input", "chunk", "shared"])
 @pytest.mark.parametrize("name", MODELS)
 def test_replay_gives_the_same_bits(name: str, masks: str, plan: str) -> None:
@@ -111,7 +111,7 @@ def test_a_model_is_left_as_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "LSTM", "DropPath", "MultiheadAttention"])
-def test_a_balanced_plan_keeps_every_unit_equally_often(name: str) -> None:
+def test_a_stratified_plan_keeps_every_unit_equally_often(name: str) -> None:
     """With T (1 - p) an integer at every site, the mean of a linear readout of the masks is exact."""
     seen: list[Tensor] = []
 
@@ -124,7 +124,7 @@ def test_a_balanced_plan_keeps_every_unit_equally_often(name: str) -> None:
             return self.inner(torch.ones_like(x)).flatten(1)
 
     for masks in ("input", "chunk"):
-        r = run(Readout(), samples=20, task="regression", masks=masks, plan="balanced")
+        r = run(Readout(), samples=20, task="regression", masks=masks, plan="stratified")
         seen.append(r.mean)
 
     assert all(torch.equal(mean, torch.ones_like(mean)) for mean in seen)
@@ -354,9 +354,9 @@ def test_memory_is_that_of_a_batch() -> None:
         ({"samples": 2.5}, ValueError, "samples must be an integer of at least 1, got 2.5"),
         ({"task": "ranking"}, ValueError, 'task must be "classification" or "regression", got ranking'),
         ({"masks": "batch"}, ValueError, 'masks must be "input", "chunk" or "shared", got batch'),
-        ({"plan": "sobol"}, ValueError, 'plan must be "iid" or "balanced", got sobol'),
+        ({"plan": "sobol"}, ValueError, 'plan must be "iid" or "stratified", got sobol'),
         ({"until": 0.0}, ValueError, "until must be larger than 0, got 0.0"),
-        ({"until": 0.1, "plan": "balanced"}, ValueError, 'plan must be "iid" where until is given'),
+        ({"until": 0.1, "plan": "stratified"}, ValueError, 'plan must be "iid" where until is given'),
         ({"outputs": "odds"}, ValueError, 'outputs must be "logits" or "probabilities", got odds'),
         ({"seed": 2**64}, ValueError, "seed must fit 64 bits"),
         ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),

@@ -180,7 +180,7 @@ def test_randomness_that_torch_does_not_see_is_not_replayed(name):
     assert any("every pass ran in full" in note for note in found.notes)
 
 
-def test_a_balanced_plan_follows_a_site_that_changes_its_size():
+def test_a_stratified_plan_follows_a_site_that_changes_its_size():
     """A layer that is skipped at random moves the sites behind it: no unit is dropped for good."""
 
     def forward(s: Any, x: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def test_a_balanced_plan_follows_a_site_that_changes_its_size():
 
     for seed in range(6):
         model = Calls(forward, a=nn.Linear(12, 16), b=nn.Linear(16, 12), c=nn.Linear(12, 8), o=nn.Linear(8, 3)).eval()
-        found = predict(model, X, 20, plan="balanced", masks="shared", seed=seed)
+        found = predict(model, X, 20, plan="stratified", masks="shared", seed=seed)
         assert torch.isfinite(found.mean).all()
 
 
@@ -315,7 +315,7 @@ def test_derivatives_follow_the_mask():
             y = F.dropout(x, training=s.training)
             return torch.stack([y.detach(), torch.autograd.grad(y.sum(), x)[0]], 1)
 
-    for plan in ("iid", "balanced"):
+    for plan in ("iid", "stratified"):
         for masks in ("input", "shared"):
             settings = {"masks": masks, "plan": plan, "seed": 0, "keep_samples": True}
             draws = predict(Calls(both).eval(), X, 6, "regression", **settings).draws

@@ -23,7 +23,7 @@ from dropkit.mc import ClassPrediction, NothingToSample, Prediction, predict, su
 _CHOICES = {
     "--task": ("classification", "regression"),
     "--masks": ("input", "chunk", "shared"),
-    "--plan": ("iid", "balanced"),
+    "--plan": ("iid", "stratified"),
     "--outputs": ("logits", "probabilities"),
     "--color": ("auto", "always", "never"),
 }
@@ -62,7 +62,7 @@ def _seed(context: click.Context, parameter: click.Parameter, value: int) -> int
 @click.option("--samples", type=click.IntRange(min=1), default=50, show_default=True, help="Passes for each input.")
 @_choice("--task", "What the model returns: classes or values.")
 @_choice("--masks", "Which inputs share masks. Default: chunk for many inputs of classes, else input.", default=False)
-@_choice("--plan", "Independent samples, or such that keep each unit equally often.")
+@_choice("--plan", "Independent samples, or stratified ones, which need fewer passes.")
 @_choice("--outputs", "What the model returns for classes.")
 @click.option("--class-dim", type=int, default=1, show_default=True, help="The dimension of classes in the output.")
 @click.option(
@@ -146,8 +146,8 @@ def _check(context: click.Context) -> None:
         path = options[option]
         if path not in (None, "-"):
             must_lie_in_a_folder(path, f"--{option}")
-    if options["until"] is not None and options["plan"] == "balanced":
-        raise click.UsageError("--until needs --plan iid: balanced samples end together")
+    if options["until"] is not None and options["plan"] == "stratified":
+        raise click.UsageError("--until needs --plan iid: stratified samples end together")
     for name in ("tau",) if options["task"] == "classification" else ("outputs", "class_dim"):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name.replace('_', '-')} means nothing with --task {options['task']}")

@@ -20,13 +20,15 @@ from dropkit import kernels, random
 from dropkit.kernels.reference import coins, words
 from dropkit.kernels.values import Values, threshold
 from dropkit.mc.layout import Layout
-from dropkit.mc.plans import Plan
+from dropkit.mc.stratified import Stratified
 from dropkit.nn.layer import Unit, coin_steps
 
 # More than a tensor that fits a machine has coins for one input.
 _OWN = 2**32
 # Sites whose keys are made together.
 _AT_A_TIME = 16
+# Folded into the seed, far from the number of any site, for the key of the strata's permutations.
+_STRATA = 2**40
 # Of each coin some ten numbers of eight bytes are made on the way to its word.
 _COINS_AT_ONCE = 2**16
 
@@ -132,22 +134,23 @@ class Coins:
     Args:
         seed: 64 bits.
         samples: how many there will be at most.
-        plan: None for independent samples.
+        stratified: make each mask element pass through the strata of [0, 1), instead of drawing it independently.
     """
 
-    def __init__(self, seed: int, samples: int, plan: Plan | None = None) -> None:
-        self._seed, self._samples, self._plan = random.key(seed), samples, plan
+    def __init__(self, seed: int, samples: int, stratified: bool = False) -> None:
+        self._seed, self._samples = random.key(seed), samples
+        self._stratified = Stratified(samples, int(random.fold_in(self._seed, _STRATA))) if stratified else None
         self._keys: list[list[int]] = []
         # Site by site, and what they were made for.
-        self._places: dict[int, tuple[tuple[object, ...], Tensor]] = {}
+        self._places: dict[int, tuple[tuple[object, ...], tuple[Tensor, Tensor]]] = {}
 
     def key(self, site: int, sample: int) -> int:
-        """The key of a site in a sample; the one after the last sample is the plan's."""
+        """The key of a site in a sample; the two after the last sample are those of its stratification."""
         while site >= len(self._keys):
             # Many at a time, which takes as long as one.
             sites = torch.arange(len(self._keys), len(self._keys) + _AT_A_TIME)
             of_sites = random.fold_in(self._seed, sites)[:, None]
-            self._keys += random.fold_in(of_sites, torch.arange(self._samples + 1)).tolist()
+            self._keys += random.fold_in(of_sites, torch.arange(self._samples + 2)).tolist()
         return self._keys[site][sample]
 
     def unseen(self, sample: int, first: int) -> int:
@@ -162,7 +165,7 @@ class Coins:
              site: int, sample: int) -> None:  # fmt: skip
         """Write every element of `output`; both may be the same tensor."""
         values = rule(p)
-        if self._plan is None:
+        if self._stratified is None:
             key = self.key(site, sample)
             for (out, given), base in mask.parts(output, input):
                 kernels.drop(out, given, key, values, mask.steps, base)
@@ -178,7 +181,7 @@ class Coins:
         """The places that are kept along the one dimension with coins, int64."""
         dim = mask.only
         assert dim is not None
-        if self._plan is not None:
+        if self._stratified is not None:
             return self._kept(mask, p, site, sample, device).flatten().nonzero().flatten()
         ones = torch.ones(mask.shape[dim], device=device)
         kernels.drop(ones, ones, self.key(site, sample), keeping(p), (1,), mask.runs[0][2])
@@ -186,34 +189,39 @@ class Coins:
 
     def uniform(self, mask: Mask, site: int, sample: int, device: torch.device) -> Tensor:
         """A number in [0, 1) for each element of the mask's shape, float64."""
-        word = _of_words(mask, self.key(site, sample), device, lambda word: word)
-        if self._plan is None:
+        key = self.key(site, sample)
+        word = _joined([_words_of(shape, mask, base, key, device) for shape, base in _shapes(mask)], mask)
+        if self._stratified is None:
             return (word.double() / 2**32).expand(mask.shape)
         places = self._placed(mask, 0.0, site, device)
-        return self._plan.uniform(places, self.key(site, self._samples), sample, word).expand(mask.shape)
+        return self._stratified.uniform(places, sample, word).expand(mask.shape)
 
     def _kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
-        """By the plan: a bool for each coin, of a shape that broadcasts with the mask's."""
-        assert self._plan is not None
-        places = self._placed(mask, p, site, device)
-        return self._plan.kept(places, self.key(site, self._samples), p, sample)
+        """By stratification: a bool for each mask element, of a shape that broadcasts with the mask's."""
+        assert self._stratified is not None
+        return self._stratified.kept(self._placed(mask, p, site, device), p, sample)
 
-    def _placed(self, mask: Mask, p: float, site: int, device: torch.device) -> Tensor:
-        assert self._plan is not None
+    def _placed(self, mask: Mask, p: float, site: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        assert self._stratified is not None
         made_for = mask.shape, mask.steps, p
         if site not in self._places or self._places[site][0] != made_for:
-            plan, key = self._plan, self.key(site, self._samples)
-            self._places[site] = made_for, _of_words(mask, key, device, lambda word: plan.places(word, p))
+            keys = self.key(site, self._samples), self.key(site, self._samples + 1)
+            parts = [
+                self._stratified.places(*(_words_of(shape, mask, base, key, device) for key in keys), p)
+                for shape, base in _shapes(mask)
+            ]
+            outer, inner = (_joined(one, mask) for one in zip(*parts, strict=True))
+            self._places[site] = made_for, (outer, inner)
         return self._places[site][1]
 
 
-def _of_words(mask: Mask, key: int, device: torch.device, make: Callable[[Tensor], Tensor]) -> Tensor:
-    """What `make` makes of the word of each coin, of a shape that broadcasts with the mask's."""
-    parts = [
-        make(words(coins(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device)))
-        for shape, base in _shapes(mask)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, mask.axis or 0)
+def _words_of(shape: Sequence[int], mask: Mask, base: int, key: int, device: torch.device) -> Tensor:
+    """The word of each mask element of a part of a mask, of a shape that broadcasts with the part's."""
+    return words(coins(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device))
+
+
+def _joined(parts: Sequence[Tensor], mask: Mask) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), mask.axis or 0)
 
 
 def _shapes(mask: Mask) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -1,12 +1,16 @@
 """Estimates: from samples, one after another, to means and measures of uncertainty, each with its standard error.
 
 Samples are summed in groups, never kept; the standard error of any measure is that of the jackknife over the groups,
-which are single samples where memory allows.
+which are single samples where memory allows. It is stated so wide that the estimate +- 1.96 standard errors is a 95 %
+confidence interval also for few samples: see `_stated`. Stratified samples are treated as if they were independent,
+which by Owen's bound states their errors too large rather than too small.
 
 Sources: Gal, Islam, Ghahramani, "Deep Bayesian Active Learning with Image Data", ICML 2017, arXiv:1703.02910 (the
 measures); Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian Active Learning for Classification and Preference Learning",
 2011, arXiv:1112.5745 (BALD); Quenouille, "Notes on Bias in Estimation", Biometrika 43, 1956, and Tukey, "Bias and
-Confidence in Not-Quite Large Samples", Annals of Mathematical Statistics 29, 1958 (the jackknife).
+Confidence in Not-Quite Large Samples", Annals of Mathematical Statistics 29, 1958 (the jackknife); Agresti, Coull,
+"Approximate Is Better than 'Exact' for Interval Estimation of Binomial Proportions", The American Statistician 52(2),
+1998; Abramowitz, Stegun, "Handbook of Mathematical Functions", 1964, 26.7.5 (Student's t).
 """
 
 from __future__ import annotations
@@ -18,14 +22,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dropkit.mc.plans import Plan
-
 # Groups are joined where single samples of so many inputs would take more bytes. Not those of the batch at hand: an
 # input's errors do not depend on its neighbours.
 _INPUTS = 256
 _MEMORY = 32 * 2**20
 _FEWEST_GROUPS = 10
 _GROUPS_AT_ONCE = 8
+# Of a standard normal number 95 % lie within.
+_Z = 1.96
+# On a logarithmic scale intervals end here: of an estimate that is hardly larger than its error nothing is known.
+_WIDEST = 3.0
+# Measures that cannot be negative, and those whose estimate is biased by the concavity of the entropy.
+_POSITIVE = frozenset({"variance", "mutual_information"})
+_BIASED = frozenset({"entropy", "mutual_information"})
 
 Measures = dict[str, Tensor]
 # From the name of what is summed to its mean over the samples.
@@ -38,11 +47,10 @@ class Sums:
 
     Args:
         samples: how many there will be at most.
-        plan: its blocks are the groups; None for independent samples.
     """
 
-    def __init__(self, samples: int, plan: Plan | None) -> None:
-        self._samples, self._plan = samples, plan
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
         self._groups = 0
         self._sums: Measures = {}
         self.counts: Tensor
@@ -59,7 +67,7 @@ class Sums:
         if not self._sums:
             self._begin(values)
         places = torch.arange(first, first + count)
-        group = (places % self._groups if self._plan is None else self._plan.blocks[places]).to(self.counts.device)
+        group = (places % self._groups).to(self.counts.device)
         if not self._single:
             values["square"] = values["value"].square()
         for name, value in values.items():
@@ -70,7 +78,7 @@ class Sums:
     def _begin(self, values: Measures) -> None:
         each = sum(value[0, :1].numel() * 4 for value in values.values())
         fitting = max(_FEWEST_GROUPS, _MEMORY // max(each * _INPUTS, 1))
-        self._groups = min(self._samples, fitting) if self._plan is None else int(self._plan.blocks[-1]) + 1
+        self._groups = min(self._samples, fitting)
         names = [*values] if self._single else [*values, "square"]
         shapes = {name: values.get(name, values["value"]).shape[1:] for name in names}
         first = next(iter(values.values()))
@@ -106,7 +114,7 @@ class Sums:
         """The largest standard error of each input's mean so far, (N,)."""
         value, square = self.total("value"), self.total("square")
         count = _like(self.count, value)
-        error = (_variance(value / count, square / count) / (count - 1)).sqrt()
+        error = (_variance(value / count, square / count) / (count - 1)).sqrt() * _widening(count - 1)
         return error.view(len(error), -1).amax(1)
 
     def jackknife(self, measure: Measure) -> tuple[Measures, Measures, Measures]:
@@ -133,6 +141,7 @@ class Sums:
             spread = (second[name] - first[name].square() / number).clamp(min=0)
             errors[name] = torch.where(number > 1, ((number - 1) / number * spread).sqrt(), torch.nan)
             unbiased[name] = torch.where(number > 1, one - (number - 1) * first[name] / number, torch.nan)
+            errors[name] = _stated(name, one, errors[name], unbiased[name], number - 1)
         return whole, errors, unbiased
 
     def _without(self, block: slice, totals: Measures, count: Tensor, measure: Measure) -> Measures:
@@ -147,10 +156,15 @@ class Sums:
 
 
 class Estimator:
-    """What a task makes of the outputs of a batch. One more task is one more of these."""
+    """What a task makes of the outputs of a batch. One more task is one more of these.
 
-    def __init__(self, samples: int, plan: Plan | None) -> None:
-        self.sums, self._plan = Sums(samples, plan), plan
+    Args:
+        samples: how many there will be at most.
+        stratified: the samples are.
+    """
+
+    def __init__(self, samples: int, stratified: bool = False) -> None:
+        self.sums, self._stratified = Sums(samples), stratified
         self._first: Tensor | None = None
 
     @abstractmethod
@@ -170,11 +184,11 @@ class Estimator:
     def _unbiased(self, measures: Measures) -> Measures:
         """The variance of samples, of one sample not a number.
 
-        Samples of a plan balance one another: their mean hardly varies, so that nothing is lost of the variance to it.
+        The mean of stratified samples hardly varies, so that nothing is lost of the variance to it.
         """
         variance = measures["variance"]
         samples = _like(self.sums.count, variance)
-        factor = samples / (samples - 1) if self._plan is None else torch.ones_like(samples)
+        factor = samples / (samples - 1) if not self._stratified else torch.ones_like(samples)
         return {**measures, "variance": variance * torch.where(samples > 1, factor, torch.nan)}
 
 
@@ -182,13 +196,14 @@ class Classification(Estimator):
     """Class probabilities.
 
     Args:
+        samples, stratified: as there.
         probabilities: from outputs of the model, (samples, N, ...), to (samples, N, ..., classes) and their entropies.
     """
 
     def __init__(
-        self, samples: int, plan: Plan | None, probabilities: Callable[[Tensor], tuple[Tensor, Tensor]]
+        self, samples: int, probabilities: Callable[[Tensor], tuple[Tensor, Tensor]], stratified: bool = False
     ) -> None:
-        super().__init__(samples, plan)
+        super().__init__(samples, stratified)
         self._probabilities = probabilities
         self._votes: Tensor | None = None
 
@@ -211,7 +226,7 @@ class Classification(Estimator):
         count = _like(self.sums.count, self._votes[..., 0])
         # What is not a number has no class to vote for.
         ratio = torch.where(found["mean"].isnan().any(-1), torch.nan, 1 - self._votes.amax(-1) / count)
-        error = torch.where(count > 1, (ratio * (1 - ratio) / count).sqrt(), torch.nan)
+        error = torch.where(count > 1, _error_of_proportion(ratio, count), torch.nan)
         found["variation_ratio"], errors["variation_ratio"] = ratio, error
         return self._unbiased(found), self._unbiased(errors)
 
@@ -258,6 +273,47 @@ def _of_classes(mean: Means, first: Tensor) -> Measures:
 
 def _of_values(mean: Means) -> Measures:
     return {"mean": mean("value"), "variance": _variance(mean("value"), mean("square"))}
+
+
+def _stated(name: str, estimate: Tensor, error: Tensor, unbiased: Tensor, freedom: Tensor) -> Tensor:
+    """The standard error for which the estimate +- 1.96 errors is a 95 % confidence interval, also for few samples.
+
+    Args:
+        name: of the measure.
+        error, unbiased: of the jackknife.
+        freedom: degrees of freedom of the error, at least 1.
+    """
+    error = error * _widening(freedom)
+    if name in _BIASED:
+        error = error.hypot(unbiased - estimate)
+    if name in _POSITIVE:
+        # Where such a measure is estimated too small, so is its error. The logarithm is estimated with the same error
+        # wherever it lies, and its interval is the longer one above: with width w, of estimate * (exp(w) - 1).
+        width = (_Z * error / estimate).clamp(max=_WIDEST)
+        error = torch.where(estimate > 0, error * width.expm1() / width, error).where(error > 0, error)
+    return error
+
+
+def _widening(freedom: Tensor) -> Tensor:
+    """How much further 95 % of Student's t reach than of the normal distribution."""
+    n, z = freedom.clamp(min=1), _Z
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return 1 + sum((term / z / n**power for power, term in enumerate(terms, 1)), torch.zeros_like(n))
+
+
+def _error_of_proportion(ratio: Tensor, count: Tensor) -> Tensor:
+    """Of a fraction of independent events: the further end of the interval of Agresti and Coull, in units of 1.96.
+
+    That of the plain formula is 0 where no event was seen, or all were.
+    """
+    wider = count + _Z**2
+    middle = (ratio * count + _Z**2 / 2) / wider
+    return (middle - ratio).abs() / _Z + (middle * (1 - middle) / wider).sqrt()
 
 
 def _variance(mean: Tensor, square: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ except ImportError as error:
 Array = NDArray[Any]
 Make = Callable[[int, int], nn.Module]
 Masks = Literal["input", "chunk", "shared"]
-Plan = Literal["iid", "balanced"]
+Plan = Literal["iid", "stratified"]
 Task = Literal["classification", "regression"]
 
 # Of the rows that a regressor is given, those that tell the noise: a fifth, but no fewer than this if there are.
@@ -147,7 +147,7 @@ class MCClassifier(ClassifierMixin, _Network):
         samples: passes for each prediction.
         masks: which inputs share the masks of a pass, as for `predict`. "shared" if None: the prediction for a row does
             not depend on the rows beside it.
-        plan: "iid" or "balanced", as for `predict`.
+        plan: "iid" or "stratified", as for `predict`.
         random_state: a seed, a `numpy.random.RandomState`, or None for numpy's own.
 
     Attributes:

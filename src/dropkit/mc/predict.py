@@ -17,7 +17,6 @@ from dropkit.mc.coins import Coins, Masks, Rows
 from dropkit.mc.estimates import Classification, Estimator, Measures, Regression, entropy
 from dropkit.mc.outputs import check_probabilities, check_rows, probabilities, tensor_of
 from dropkit.mc.passes import Passes, rows_of
-from dropkit.mc.plans import Plan
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.mc.progress import Progress
 from dropkit.mc.sampling import uncompiled
@@ -40,7 +39,7 @@ def predict(
     task: Literal["classification", "regression"] = "classification",
     *,
     masks: Literal["input", "chunk", "shared"] | None = None,
-    plan: Literal["iid", "balanced"] = "iid",
+    plan: Literal["iid", "stratified"] = "iid",
     seed: int | None = None,
     until: float | None = None,
     keep_samples: bool = False,
@@ -73,8 +72,9 @@ def predict(
             Shared masks are much faster, and each input's estimates are as good, but the errors of neighbours are
             correlated. If None, "chunk" for the classification of what is known to be more than `chunk` inputs, else
             "input".
-        plan: "iid" for independent samples; "balanced" keeps each unit equally often over the samples, which needs
-            fewer of them for the same error of the mean.
+        plan: "iid" for independent samples; "stratified" for a Latin hypercube, in which each unit is kept equally
+            often over the samples. The error of the mean is then never noticeably larger, and mostly much smaller;
+            `standard_error` is that of independent samples, which bounds it.
         seed: 64 bits; from torch's generator if None.
         until: a standard error of the mean. An input for which it is reached takes no further samples; looked at after
             every 10. None for `samples` passes each.
@@ -117,13 +117,13 @@ def predict(
     number = int(random.draw()) if seed is None else random.signed(seed, "seed")
     known = batches.count(inputs) if index is None else len(index)
     group = settings.group(known)
-    balanced = Plan(samples) if plan == "balanced" else None
-    coins = Coins(ranks.agreed(number), samples, balanced)
+    stratified = plan == "stratified"
+    coins = Coins(ranks.agreed(number), samples, stratified)
 
     def estimator() -> Estimator:
         if task == "regression":
-            return Regression(samples, balanced)
-        return Classification(samples, balanced, lambda one: probabilities(one, outputs, class_dim))
+            return Regression(samples, stratified)
+        return Classification(samples, lambda one: probabilities(one, outputs, class_dim), stratified)
 
     found: list[tuple[int, _Found]] = []
     notes: list[str] = []
@@ -166,7 +166,7 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
     fits = probabilities.dim() >= 3 and len(probabilities) > 0
     check("probabilities", fits, "(T, N, ..., classes) with T of at least 1", tuple(probabilities.shape))
     check_probabilities(probabilities, "probabilities", "of classes, with a sum of 1 over the last dimension")
-    estimator = Classification(len(probabilities), None, lambda p: (p, entropy(p)))
+    estimator = Classification(len(probabilities), lambda p: (p, entropy(p)))
     kept = estimator.add(0, probabilities, None)
     found = _found(estimator, [kept])
     prediction = _joined([found], "classification", [])
@@ -187,13 +187,13 @@ class _Settings:
 
     def __post_init__(self) -> None:
         check("task", self.task in ("classification", "regression"), '"classification" or "regression"', self.task)
-        check("plan", self.plan in ("iid", "balanced"), '"iid" or "balanced"', self.plan)
+        check("plan", self.plan in ("iid", "stratified"), '"iid" or "stratified"', self.plan)
         kinds = [one.value for one in Masks]
         check("masks", self.masks is None or self.masks in kinds, '"input", "chunk" or "shared"', self.masks)
         check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
         check("until", self.until is None or self.until > 0, "larger than 0", self.until)
         if self.until is not None:
-            check("plan", self.plan == "iid", '"iid" where until is given: balanced samples end together', self.plan)
+            check("plan", self.plan == "iid", '"iid" where until is given: stratified samples end together', self.plan)
 
     def group(self, count: int | None) -> int | None:
         """Inputs that share masks: None for none, 0 for all."""
