@@ -206,11 +206,12 @@ class Coins:
         made_for = mask.shape, mask.steps, p
         if site not in self._places or self._places[site][0] != made_for:
             keys = self.key(site, self._samples), self.key(site, self._samples + 1)
-            parts = [
-                self._stratified.places(*(_words_of(shape, mask, base, key, device) for key in keys), p)
-                for shape, base in _shapes(mask)
-            ]
-            outer, inner = (_joined(one, mask) for one in zip(*parts, strict=True))
+            parts: list[tuple[Tensor, Tensor]] = []
+            for shape, base in _shapes(mask):
+                word, other = (_words_of(shape, mask, base, key, device) for key in keys)
+                parts.append(self._stratified.places(word, other, p))
+            outer = _joined([outer for outer, _ in parts], mask)
+            inner = _joined([inner for _, inner in parts], mask)
             self._places[site] = made_for, (outer, inner)
         return self._places[site][1]
 
@@ -220,8 +221,8 @@ def _words_of(shape: Sequence[int], mask: Mask, base: int, key: int, device: tor
     return words(coins(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device))
 
 
-def _joined(parts: Sequence[Tensor], mask: Mask) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), mask.axis or 0)
+def _joined(parts: list[Tensor], mask: Mask) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, mask.axis or 0)
 
 
 def _shapes(mask: Mask) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -19,8 +19,7 @@ from dropkit.kernels.reference import words
 
 # Permutations in each of the two tables, times samples: small enough for a processor's second cache.
 _ENTRIES = 2**18
-# However many samples, there are no fewer permutations; for few samples more would change nothing: with 1024 in each table
-# one pair of elements in a million shares both.
+# For few samples no more than this: with 1024 in each table one pair of elements in a million shares both permutations.
 _FEWEST, _MOST = 16, 1024
 
 
