@@ -18,7 +18,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dropkit.auditor.tree import LONG, OWN
+from dropkit.auditor.tree import LONG
+from dropkit.torch_private import REGISTERED
 
 _DEEPEST = 8
 _MOST = 20_000
@@ -54,7 +55,7 @@ class Attributes:
         attributes = vars(module)
         self._undo.append(_undo_dict(attributes))
         for name, value in list(attributes.items()):
-            if name in OWN:
+            if name in REGISTERED:
                 # However many there are. Those of TorchScript are views, and nothing to put back.
                 self._seen[id(value)] = value
                 held = cast("dict[str, Any]", value)

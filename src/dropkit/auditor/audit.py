@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import is_lazy
 
 from dropkit.auditor.outcome import AuditFinding, Report, totals
@@ -20,6 +19,7 @@ from dropkit.auditor.tree import tree
 from dropkit.facts.trace import Site, Trace
 from dropkit.replace import operators
 from dropkit.rules import RULES, Rule, Sight
+from dropkit.torch_private import AUDIT, FakeTensor, compiled_module, require
 
 # Audits set and restore generators, which are the process's.
 _one_at_a_time = threading.RLock()
@@ -82,6 +82,7 @@ class Auditor:
 
     def audit(self, model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
         """See `dropkit.audit`."""
+        require(AUDIT)
         model = _runnable(model)
         held = tree(model)
         alike = None if self.group is None else _alike(self.group)
@@ -142,7 +143,7 @@ def _runnable(model: Any) -> nn.Module:
     if kind in ("FullyShardedDataParallel",) or any(one.__name__ == "FSDPModule" for one in type(model).__mro__):
         raise TypeError("model must be audited before its parameters are sharded, got one under FSDP")
     if kind == "OptimizedModule":
-        return _runnable(cast("Any", model)._orig_mod)
+        return _runnable(compiled_module(model))
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return _runnable(cast("Any", model).module)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:

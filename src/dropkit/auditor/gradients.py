@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import _engine_run_backward
+
+from dropkit.torch_private import run_backward
 
 
 def backward(model: nn.Module, outputs: list[Tensor], inputs: list[Tensor]) -> str | None:
@@ -20,7 +21,7 @@ def backward(model: nn.Module, outputs: list[Tensor], inputs: list[Tensor]) -> s
     # Reentrant checkpoints know one way only, which writes `grad`.
     reentrant = _is_reentrant(wanted)
     try:
-        _engine_run_backward(
+        run_backward(
             tuple(wanted), ones, False, False, () if reentrant else leaves,
             allow_unreachable=True, accumulate_grad=reentrant,
         )  # fmt: skip

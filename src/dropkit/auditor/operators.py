@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from dropkit.torch_private import OpOverload, operator_schema, storage_identity
+
 # Operators by what torch.nn calls the same; the others keep their own name.
 _LAYERS = {
     "addmm": "Linear", "mm": "Linear", "linear": "Linear", "bmm": "matmul", "baddbmm": "matmul",
@@ -131,7 +133,7 @@ class Ran:
 @lru_cache(maxsize=4096)
 def describe(overload: Any) -> Operator:
     """What there is to know of an operator before it is called."""
-    schema = overload._schema
+    schema = operator_schema(overload)
     base = str(schema.name).rpartition("::")[2]
     name: str = base[:-1] if base.endswith("_") and not base.endswith("__") else base
     arguments: list[Any] = schema.arguments
@@ -158,7 +160,7 @@ def describe(overload: Any) -> Operator:
 
 def is_overload(func: Any) -> bool:
     """Whether a mode was given an operator; control flow and its kind are none."""
-    return isinstance(func, torch._ops.OpOverload)
+    return isinstance(func, OpOverload)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -173,6 +175,6 @@ def tensors(value: Any) -> Iterator[Tensor]:
 def storage(tensor: Tensor) -> int | None:
     """What identifies the memory of a tensor and of all its views; None where a subclass has no memory of its own."""
     try:
-        return tensor.untyped_storage()._cdata
+        return storage_identity(tensor.untyped_storage())
     except (RuntimeError, NotImplementedError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -20,6 +19,7 @@ from dropkit.auditor.untouched import Untouched, untouched
 from dropkit.auditor.untouched import seed as seed_all
 from dropkit.catalog import RATE_HOLDERS
 from dropkit.facts.trace import Form, Phase, Site, Switch, Trace
+from dropkit.torch_private import dynamo_is_loaded
 
 Call = Callable[..., Any]
 
@@ -121,7 +121,7 @@ def _evaluate(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> 
 @contextmanager
 def _eagerly() -> Generator[None]:
     """Compiled code runs as the Python that it was compiled from: nothing can be seen inside of it."""
-    compiler = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    compiler = torch.compiler.set_stance("force_eager") if dynamo_is_loaded() else nullcontext()
     with compiler:
         yield
 

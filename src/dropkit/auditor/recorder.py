@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from dropkit.auditor.draws import Draws
 from dropkit.auditor.flow import Flow
@@ -27,6 +26,7 @@ from dropkit.auditor.tree import Held, holds_rate
 from dropkit.auditor.untouched import Untouched
 from dropkit.callables import Function, known
 from dropkit.facts.trace import Draw, Origin, Phase, Site
+from dropkit.torch_private import TorchDispatchMode, dispatch_mode_stack, no_torch_function
 
 # What no operator sees.
 _READERS: frozenset[Any] = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
@@ -91,7 +91,7 @@ class Recorder:
         """Hooks are the whole process's; modes are a thread's, and of the threads that run its backward pass."""
 
         def guarded(module: nn.Module, *rest: Any) -> None:
-            if self._operators in _get_current_dispatch_mode_stack():
+            if self._operators in dispatch_mode_stack():
                 hook(module, *rest)
 
         return guarded
@@ -192,7 +192,7 @@ class _Operators(TorchDispatchMode):
         output = func(*args, **kwargs)
         self._synchronize()
         seconds = perf_counter() - begin
-        with torch._C.DisableTorchFunction():
+        with no_torch_function():
             self._recorder.ran(Ran.of(func, operator, args, kwargs, output, seconds))
         return output
 

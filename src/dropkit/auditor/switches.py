@@ -7,12 +7,10 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropkit.auditor.tree import Held, drops, rate_of
 from dropkit.facts.trace import Phase, Switch
-
-_FUSED = torch.ops.aten._transformer_encoder_layer_fwd
+from dropkit.torch_private import FUSED_ENCODER_LAYER, TorchDispatchMode
 
 
 def tell(module: nn.Module, phase: Phase) -> Any:
@@ -64,7 +62,7 @@ def fast_paths(held: Mapping[int, Held], run: Callable[[], Any]) -> list[str]:
         supports_higher_order_operators = True
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if getattr(func, "overloadpacket", None) is _FUSED and running:
+            if getattr(func, "overloadpacket", None) is FUSED_ENCODER_LAYER and running:
                 skipping.append(suspects[running[-1]])
             return func(*args, **(kwargs or {}))
 

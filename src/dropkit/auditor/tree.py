@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from torch import nn
 
-# Attributes of every module, which hold no module of the user's.
-OWN = frozenset({"_modules", "_parameters", "_buffers"})
+from dropkit.torch_private import DROPOUTS, REGISTERED
+
 # A layer that drops and is none of torch's: by the last word of its name.
 _DROPPING = re.compile(
     r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
@@ -45,7 +45,7 @@ def tree(model: nn.Module) -> dict[int, Held]:
     while queue:
         holder = queue.pop(0)
         for key, value in list(vars(holder.module).items()):
-            if key in OWN:
+            if key in REGISTERED:
                 continue
             prefix = f"{holder.name}.{key}" if holder.name else key
             for name, module in _within(value, prefix, 0):
@@ -58,9 +58,9 @@ def tree(model: nn.Module) -> dict[int, Held]:
 
 def drops(module: nn.Module) -> bool:
     """Whether a module does nothing but drop: torch's layers, and others by their name if they hold no module."""
-    if isinstance(module, nn.modules.dropout._DropoutNd):
+    if isinstance(module, DROPOUTS):
         return True
-    return _DROPPING.search(type(module).__name__) is not None and not module._modules
+    return _DROPPING.search(type(module).__name__) is not None and next(module.children(), None) is None
 
 
 def holds_rate(module: nn.Module) -> bool:

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropkit import modes
 from dropkit.auditor.attributes import Attributes
 from dropkit.auditor.operators import Operator, describe, is_overload, storage, tensors
+from dropkit.torch_private import ACCUMULATED, TENSOR_HOOKS, TorchDispatchMode, module_buffers
 
 
 class _Kept:
@@ -62,7 +62,7 @@ class Untouched:
         self._watched = {key for kept in self._kept if (key := storage(kept.tensor)) is not None}
         self._before: dict[int, tuple[torch.UntypedStorage, Tensor]] = {}
         for module in self.modules:
-            for buffer in module._buffers.values():
+            for buffer in module_buffers(module).values():
                 if buffer is not None:
                     self._copy(buffer)
 
@@ -92,7 +92,7 @@ class Untouched:
         for kept in self._kept:
             if kept.tensor.is_leaf:
                 kept.tensor.grad = None
-            accumulated = getattr(kept.tensor, "_post_accumulate_grad_hooks", None)
+            accumulated = getattr(kept.tensor, ACCUMULATED, None)
             if accumulated:
                 accumulated.clear()
 
@@ -179,4 +179,4 @@ def _same_view(tensor: Tensor, data: Tensor) -> bool:
 
 
 def _hooks(tensor: Tensor) -> list[tuple[str, dict[Any, Any] | None]]:
-    return [(name, getattr(tensor, name, None)) for name in ("_backward_hooks", "_post_accumulate_grad_hooks")]
+    return [(name, getattr(tensor, name, None)) for name in TENSOR_HOOKS]

@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._pytree import tree_flatten
+
+from dropkit.torch_private import tree_flatten
 
 # From what a loader yields to what the model is called with.
 Adapt = Callable[[Any], Any]

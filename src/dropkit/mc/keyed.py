@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from dropkit.mc.mode import Args, Kwargs
 from dropkit.mc.sited import Draw, Sited, forked
 from dropkit.mc.tape import ESCAPES, Tape
 from dropkit.nn.layer import Unit
-from dropkit.ops.general import transformed
+from dropkit.torch_private import functorch_is_active, no_functorch, no_torch_function
 
 
 class Keyed(Sited):
@@ -99,7 +99,7 @@ class Keyed(Sited):
         output = NotImplemented
         if func in thin.AFFINE:
             self._affine += 1
-            if self._affine not in self._eager and not (transformed() or torch.is_grad_enabled()):
+            if self._affine not in self._eager and not (functorch_is_active() or torch.is_grad_enabled()):
                 output = thin.lazily(func, args, kwargs, self._affine)
         if output is NotImplemented:
             parts = any(issubclass(one, thin.Part) for one in types)
@@ -110,9 +110,9 @@ class Keyed(Sited):
 
     def site(self, input: Tensor, draw: Draw) -> Tensor:
         site = self._next()
-        with torch._C.DisableTorchFunction():
+        with no_torch_function():
             coins = self._mask(input, draw, site)
-            if transformed() or (torch.is_grad_enabled() and input.requires_grad):
+            if functorch_is_active() or (torch.is_grad_enabled() and input.requires_grad):
                 return self._drop_watched(input, draw, coins, site)
             thins = self._thin and draw.rule is inverted and not draw.inplace and site not in self._dense
             # Not where the inputs share a dimension of the tensor with others.
@@ -127,7 +127,7 @@ class Keyed(Sited):
 
     def _drop_watched(self, input: Tensor, draw: Draw, coins: Mask, site: int) -> Tensor:
         """By calls that have derivatives: a kernel that writes has none."""
-        with cast("Any", torch._C)._DisableFuncTorch():
+        with no_functorch():
             kept = torch.ones(input.shape, device=input.device)
             self._coins.drop(kept, kept, coins, keeping, draw.p, site, self._sample)
         values = draw.rule(draw.p)
@@ -162,12 +162,12 @@ class Keyed(Sited):
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
         site = self._next()
         coins = self._made(shape, None, self._layout(site), site)
-        with torch._C.DisableTorchFunction():
+        with no_torch_function():
             return self._coins.uniform(coins, site, self._sample, device).view(shape)
 
     def seeded(self, draw: Callable[[], Any]) -> Any:
         site = self._next()
-        with torch._C.DisableTorchFunction(), forked(self._coins.key(site, self._sample) ^ self.rows.first):
+        with no_torch_function(), forked(self._coins.key(site, self._sample) ^ self.rows.first):
             return draw()
 
     def _next(self) -> int:

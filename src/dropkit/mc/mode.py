@@ -31,6 +31,7 @@ from dropkit.callables import (
     replaced,
 )
 from dropkit.mc.flags import only_raised
+from dropkit.torch_private import DRAWING
 
 Args = Sequence[Any]
 Kwargs = Mapping[str, Any]
@@ -42,7 +43,7 @@ RANDOM: frozenset[Any] = frozenset(
         torch.randint_like, torch.randn, torch.randn_like, torch.randperm, torch.binomial,
         Tensor.bernoulli, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
         Tensor.log_normal_, Tensor.multinomial, Tensor.normal_, Tensor.random_, Tensor.uniform_,
-        torch._VF._standard_gamma, torch._VF._sample_dirichlet,
+        *DRAWING,
         # Python that draws inside, where no mode sees it.
         F.gumbel_softmax, F.fractional_max_pool2d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d,
         F.fractional_max_pool3d_with_indices, torch.svd_lowrank, torch.pca_lowrank,

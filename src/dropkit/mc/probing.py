@@ -12,7 +12,7 @@ from torch import Tensor
 from dropkit.mc.batches import Batch
 from dropkit.mc.layout import Layout, by_shape, fitting
 from dropkit.mc.sited import Draw, Sited, forked
-from dropkit.ops.general import transformed
+from dropkit.torch_private import functorch_is_active
 
 # What stood at a site: a tensor, the shape of a mask made by hand, a layout that is known, or nothing that can be told.
 _Seen = Tensor | torch.Size | Layout | None
@@ -40,7 +40,7 @@ class _Probe(Sited):
 
     def site(self, input: Tensor, draw: Draw) -> Tensor:
         # Of a transform's tensor nothing is left when the transform has ended.
-        self.sites.append(None if transformed() else draw.layout or input.detach().clone())
+        self.sites.append(None if functorch_is_active() else draw.layout or input.detach().clone())
         if draw.inplace and not input.is_inference():
             # It would have been written.
             torch.autograd.graph.increment_version(input)

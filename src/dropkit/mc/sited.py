@@ -24,6 +24,7 @@ from dropkit.mc.layout import Layout
 from dropkit.mc.mode import Args, Kwargs, Mode
 from dropkit.nn import LAYERS as DROPOUTS
 from dropkit.nn.layer import Layer, Unit
+from dropkit.torch_private import no_torch_function, pack_padded, pad_packed
 
 # By the names of torch's functions and of its operators, in place or not.
 _LAYERS: dict[str, Layer] = {
@@ -175,13 +176,13 @@ class Sited(Mode):
     def _packed_site(self, data: Tensor, sizes: Tensor, p: float) -> Tensor:
         """Sequences of several lengths, step after step, the longest first: for the mask in the order of the inputs."""
         order: Tensor | None = getattr(_here, "order", None)
-        padded, lengths = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, len(sizes))
+        padded, lengths = pad_packed(data, sizes, False, 0.0, len(sizes))
         if order is not None:
             padded = padded.index_select(1, order.argsort())
         dropped = self.site(padded, Draw(p, layout=Layout(1)))
         if order is not None:
             dropped = dropped.index_select(1, order)
-        return torch._VF._pack_padded_sequence(dropped, lengths.cpu(), False)[0]
+        return pack_padded(dropped, lengths.cpu(), False)[0]
 
     def random(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Masks made by hand are sites; other noise is drawn from a seeded generator."""
@@ -196,7 +197,7 @@ class Sited(Mode):
         if func is Tensor.uniform_ and len(args) == 1 and not kwargs:
             return args[0].copy_(self._uniform(args[0]))
         if func in (torch.rand, torch.rand_like) and "out" not in kwargs:
-            with torch._C.DisableTorchFunction():
+            with no_torch_function():
                 like = (torch.empty if func is torch.rand else torch.empty_like)(*args, **kwargs)
             return like.copy_(self._uniform(like))
         return NotImplemented

@@ -15,7 +15,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from dropkit.torch_private import make_unreadable, storage_identity, tree_flatten, tree_unflatten, write_count
 
 _PLAIN = frozenset(
     {bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, type(None)}
@@ -61,12 +62,12 @@ class Known:
     """The tensors that exist before a pass, as they are now."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._versions = [(one, _version(one)) for one in tensors]
+        self._versions = [(one, write_count(one)) for one in tensors]
         self.ids = {id(one) for one, _ in self._versions}
 
     def untouched(self) -> bool:
         """Whether none has been written since."""
-        return all(_version(one) == version for one, version in self._versions)
+        return all(write_count(one) == version for one, version in self._versions)
 
 
 class Tape:
@@ -140,7 +141,7 @@ class Tape:
     @property
     def intact(self) -> bool:
         """Whether what is kept is as it was at the first draw."""
-        return self._copying or all(_version(tensor) == version for tensor, version in self._held.values())
+        return self._copying or all(write_count(tensor) == version for tensor, version in self._held.values())
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
         if any(
@@ -176,20 +177,16 @@ class Tape:
             self.fault = "writes to tensors of inference mode are not counted"
         if id(tensor) not in self._held:
             kept = tensor.clone() if self._copying else tensor
-            self._held[id(tensor)] = kept, _version(kept)
-            self._storages.append(tensor.untyped_storage()._cdata)
+            self._held[id(tensor)] = kept, write_count(kept)
+            self._storages.append(storage_identity(tensor.untyped_storage()))
         return self._held[id(tensor)][0]
 
 
 def _unreadable(shape: torch.Size) -> Tensor:
     """In the place of a result that nothing holds any more: whoever asks for its memory is told that there is none."""
     tensor = torch.empty(shape, device="meta")
-    cast("Any", torch._C)._set_throw_on_mutable_data_ptr(tensor)
+    make_unreadable(tensor)
     return tensor
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropkit.torch_private import make_unreadable, no_torch_function, wrapper_subclass, write_count
+
 # Fewer rows than this cost less than the cutting.
 WORTH = 64
 
@@ -35,10 +37,9 @@ class Part(Tensor):
 
     @staticmethod
     def made(kind: type[Any], shape: Sequence[int], like: Tensor) -> Any:
-        make = cast("Any", Tensor)._make_wrapper_subclass
-        part = make(kind, tuple(shape), dtype=like.dtype, device=like.device)
+        part = wrapper_subclass(kind, tuple(shape), dtype=like.dtype, device=like.device)
         # Code that no rule sees must not find memory where there is none.
-        cast("Any", torch._C)._set_throw_on_mutable_data_ptr(part)
+        make_unreadable(part)
         part.full = None
         return part
 
@@ -86,7 +87,7 @@ class Thin(Part):
         return whole.index_copy_(self.along, self.kept, self.slices * self.scale)
 
     def _size(self) -> Sequence[int]:
-        with torch._C.DisableTorchFunction():
+        with no_torch_function():
             return self.shape
 
     def scaled(self) -> Tensor:
@@ -142,7 +143,7 @@ class Lazy(Part):
 
 def thinned(input: Tensor, kept: Tensor, dim: int, scale: float) -> Thin:
     """`input` with what is not kept along `dim` cut out, and the rest to be scaled."""
-    with torch._C.DisableTorchFunction():
+    with no_torch_function():
         shape = input.shape
     if isinstance(input, Lazy) and input.full is None and input.along == dim:
         values = input.cut(kept)
@@ -161,7 +162,7 @@ def call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if output is not NotImplemented:
             return output
     if _is_about_shape(func):
-        with torch._C.DisableTorchFunction():
+        with no_torch_function():
             return func(*args, **kwargs)
     output = func(*_wholes(args), **_wholes(kwargs))
     if _writes(func, kwargs) and any(_reshaped(one) for one in args):
@@ -172,7 +173,7 @@ def call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 def _reshaped(value: Any) -> bool:
     if not isinstance(value, Part) or value.full is None:
         return False
-    with torch._C.DisableTorchFunction():
+    with no_torch_function():
         return value.shape != value.full.shape
 
 
@@ -213,7 +214,7 @@ def lazily(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], place: int
     source, weight, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
     rest = tuple(args[3:]), given
     linear = func is F.linear
-    with torch._C.DisableTorchFunction():
+    with no_torch_function():
         shape, groups = source.shape, rest[1].get("groups", rest[0][3] if len(rest[0]) > 3 else 1)
         dim = len(shape) - 1 if linear else 1
         rows = shape.numel() // max(shape[dim], 1) if shape else 0
@@ -244,7 +245,7 @@ def _conv_shape(func: Any, shape: Sequence[int], weight: Tensor, rest: tuple[tup
 
 def _versions(lazy: Lazy) -> tuple[int, ...]:
     read = (lazy.source, lazy.weight, lazy.bias)
-    return tuple(one._version if one is not None and not one.is_inference() else 0 for one in read)
+    return tuple(0 if one is None else write_count(one) for one in read)
 
 
 def _thin(values: Tensor, kept: Tensor, dim: int, scale: float, shape: Sequence[int]) -> Thin:
@@ -277,14 +278,14 @@ def _elementwise(zero_stays: bool, homogeneous: bool = False) -> Callable[..., A
         if in_place:
             part.slices, part.scale = values, scale
             return part
-        with torch._C.DisableTorchFunction():
+        with no_torch_function():
             return _thin(values, part.kept, part.along, scale, part.shape)
 
     return rule
 
 
 def _copy(lazy: Lazy) -> Lazy:
-    with torch._C.DisableTorchFunction():
+    with no_torch_function():
         copy: Lazy = Part.made(Lazy, lazy.shape, lazy.weight)
     for name, value in vars(lazy).items():
         setattr(copy, name, value)
@@ -302,7 +303,7 @@ def _of_channels(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
     values = func(part.slices, *args[1:], **kwargs)
     if not isinstance(values, Tensor):
         return NotImplemented
-    with torch._C.DisableTorchFunction():
+    with no_torch_function():
         shape = (*part.shape[:2], *values.shape[2:])
     return _thin(values, part.kept, 1, part.scale, shape)
 
@@ -312,7 +313,7 @@ def _flattened(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any
     part = args[0]
     if not isinstance(part, Thin) or part.full is not None or part.along != 1:
         return NotImplemented
-    with torch._C.DisableTorchFunction():
+    with no_torch_function():
         shape = part.shape
         size = func(torch.empty(shape, device="meta"), *args[1:], **kwargs).shape
     each = shape[2:].numel()

@@ -22,6 +22,7 @@ from dropkit.kernels.values import Rule, Values
 from dropkit.nn import nested, script
 from dropkit.ops import eager, general
 from dropkit.ops.draw import draw
+from dropkit.torch_private import has_forward_hooks, tracing_state
 
 Unit = tuple[int, ...]
 
@@ -98,7 +99,7 @@ class Layer:
         if not training or (not isinstance(p, Tensor) and p == 0):
             return input
         ordinary = eager.serves(input)
-        if not ordinary and eager._tracing() is not None:
+        if not ordinary and tracing_state() is not None:
             return script.traced(self, input, p, inplace, generator, key)
         if input.numel() == 0 if ordinary else _is_empty(input):
             return input
@@ -282,7 +283,7 @@ class Dropping(torch.nn.Module):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""
-        if isinstance(input, fx.Proxy) and not self._forward_hooks and not self._forward_pre_hooks:
+        if isinstance(input, fx.Proxy) and not has_forward_hooks(self):
             return self._stay_a_module(input, generator=generator, key=key)
         return type(self).function(input, self.p, self.training, self.inplace, generator=generator, key=key)
 

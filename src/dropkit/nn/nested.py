@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from dropkit import random
 from dropkit.ops import eager, general
 from dropkit.ops.draw import draw
+from dropkit.torch_private import max_length, min_length, nested_sizes, ragged_dim
 
 if TYPE_CHECKING:
     from dropkit.nn.layer import Layer
@@ -67,7 +68,7 @@ def _jagged(input: Any, run: Run, channels: bool) -> Tensor:
 
     What lies in the gaps between components, where there are `lengths`, stays.
     """
-    values, offsets, lengths, ragged = input.values(), input.offsets(), input.lengths(), input._ragged_idx
+    values, offsets, lengths, ragged = input.values(), input.offsets(), input.lengths(), ragged_dim(input)
     if ragged == 1 and lengths is None:
         output = run(values, None, 0)  # the components already lie end to end
     else:
@@ -78,7 +79,7 @@ def _jagged(input: Any, run: Run, channels: bool) -> Tensor:
         if not values.is_contiguous():
             output = torch.empty_like(values).copy_(output)
     return torch.nested.nested_tensor_from_jagged(
-        output, offsets, lengths, ragged, input._maybe_min_seqlen, input._maybe_max_seqlen
+        output, offsets, lengths, ragged, min_length(input), max_length(input)
     )
 
 
@@ -126,6 +127,7 @@ def _refuse_unless_channels(layer: Layer, input: Tensor) -> None:
 def _sizes(input: Any) -> list[int | None]:
     """None stands for a size that differs between components; a jagged tensor says which that is."""
     if input.layout is torch.jagged:
-        return [None if dim == input._ragged_idx else input.size(dim) for dim in range(input.dim())]
-    each = [set(sizes) for sizes in zip(*input._nested_tensor_size().tolist(), strict=True)]
+        return [None if dim == ragged_dim(input) else input.size(dim) for dim in range(input.dim())]
+    shapes = cast("list[list[int]]", nested_sizes(input).tolist())
+    each = [set(sizes) for sizes in zip(*shapes, strict=True)]
     return [input.size(0), *(sizes.pop() if len(sizes) == 1 else None for sizes in each)]

@@ -13,14 +13,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._functorch import config as functorch_config
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
-from torch.fx import traceback as fx_traceback
 from torch.fx.experimental import proxy_tensor
 from torch.utils.checkpoint import CheckpointPolicy
 
 from dropkit.ops import inductor
 from dropkit.ops.inductor import HIGHEST, LOWEST
+from dropkit.torch_private import as_batched, below_vmap, memory_budget, vmap_level
 
 _SCHEMA = "(SymInt[] size, *, Device device, Tensor? p=None, Tensor? after=None) -> Tensor"
 
@@ -28,9 +26,6 @@ _SCHEMA = "(SymInt[] size, *, Device device, Tensor? p=None, Tensor? after=None)
 _library = torch.library.Library("dropkit", "FRAGMENT")
 _library.define("draw_v1" + _SCHEMA, tags=(torch.Tag.nondeterministic_seeded, torch.Tag.pt2_compliant_tag))
 _operator = torch.ops.dropkit.draw_v1.default
-
-_functorch = cast("Any", torch._C)._functorch
-_vmap_mode = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
 
 
 def draw(device: torch.device, p: Tensor | None = None) -> Tensor:
@@ -56,18 +51,18 @@ torch.library.register_fake("dropkit::draw_v1", _fake, lib=_library)
 @torch.library.impl(_library, "draw_v1", "FuncTorchVmapMode")
 def _vmap(size: Sequence[int], *, device: torch.device, p: Tensor | None = None, after: Tensor | None = None) -> Tensor:
     """vmap's `randomness`: one key for all slices, a key for each, or an error."""
-    level: Any = retrieve_current_functorch_interpreter()
+    level: Any = vmap_level()
     randomness: str = level.randomness()
     if randomness == "error":
         raise RuntimeError(
             "vmap: called random operation while in randomness error mode. Please either use the 'same' or "
             "'different' randomness flags on vmap or perform the randomness operation out of vmap"
         )
-    with torch._C._ExcludeDispatchKeyGuard(_vmap_mode):
+    with below_vmap():
         if randomness == "same":
             return _operator(size, device=device, p=p, after=after)
         keys = _operator((level.batch_size(), *size), device=device, p=p, after=after)
-    return _functorch._add_batch_dim(keys, 0, level.level())
+    return as_batched(keys, 0, level.level())
 
 
 _Record = Callable[..., Tensor]
@@ -97,7 +92,4 @@ def _record(
 
 def _policy(node: torch.fx.Node) -> CheckpointPolicy:
     """Saved always, but under a memory budget of 0, which saves nothing: there the generator's state is restored."""
-    budget = fx_traceback._get_memory_budget_annotation(node)
-    if budget is None:
-        budget = functorch_config.activation_memory_budget
-    return CheckpointPolicy.MUST_RECOMPUTE if budget == 0 else CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.MUST_RECOMPUTE if memory_budget(node) == 0 else CheckpointPolicy.MUST_SAVE

@@ -11,22 +11,20 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from dropkit import kernels
 from dropkit.kernels.values import Values
 from dropkit.ops import general
-
-_modes = torch._C._len_torch_dispatch_stack
-# torch's stubs have no functorch, and a tracing state that is never None.
-_functorch = cast("Any", torch._C)._functorch
-_transform = cast("Callable[[], object]", _functorch.peek_interpreter_stack)
-_legacy_batched = cast("Callable[[Tensor], bool]", _functorch.is_legacy_batchedtensor)
-_creation = cast("Any", torch._C)._autograd._get_creation_meta
-_views = cast("Any", torch._C)._autograd.CreationMeta
-_tracing = cast("Callable[[], object]", torch._C._get_tracing_state)
-_forward_ad = cast("Any", forward_ad)
+from dropkit.torch_private import (
+    count_dispatch_modes,
+    functorch_interpreter,
+    in_forward_mode,
+    is_legacy_batched,
+    is_zero_tensor,
+    may_be_written,
+    tracing_state,
+)
 
 Coins = tuple["Tensor | int", Values, "Sequence[int] | None", int]
 
@@ -43,14 +41,19 @@ def serves(input: Tensor) -> bool:
         not watched()
         and type(input) in _TYPES
         and not input.is_neg()
-        and not input._is_zerotensor()
-        and not _legacy_batched(input)
+        and not is_zero_tensor(input)
+        and not is_legacy_batched(input)
     )
 
 
 def watched() -> bool:
     """Whether a compiler, transform, mode or tracer wants to see the operators that run, whatever their input."""
-    return is_dynamo_compiling() or _transform() is not None or bool(_modes()) or _tracing() is not None
+    return (
+        is_dynamo_compiling()
+        or functorch_interpreter() is not None
+        or bool(count_dispatch_modes())
+        or tracing_state() is not None
+    )
 
 
 def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0) -> Tensor:
@@ -59,7 +62,7 @@ def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] 
     The element at some coordinates uses coin `base + sum(coordinate * step)`; `steps` None means one coin an element in
     row-major order. Backward reads the key again: nobody may write it any more, see `own`.
     """
-    if (input.requires_grad and torch.is_grad_enabled()) or _forward_ad._current_level >= 0:
+    if (input.requires_grad and torch.is_grad_enabled()) or in_forward_mode():
         return _apply_drop(input, (key, values, steps, base))
     output = torch.empty_like(input)
     kernels.drop(output, input, key, values, steps, base)
@@ -71,7 +74,7 @@ def drop_(
 ) -> Tensor:
     """`drop` in place. Whatever torch forbids is raised before anything is written."""
     refuse_in_place(input)
-    if _forward_ad._current_level >= 0:
+    if in_forward_mode():
         # A Function would have to write the tangent in place too, which torch cannot tell of a batched one.
         return input.copy_(drop(input, key, values, steps, base))
     if input.requires_grad and torch.is_grad_enabled():
@@ -85,7 +88,7 @@ def drop_(
 def drop_add(input: Tensor, residual: Tensor, key: Tensor | int, values: Values) -> Tensor:
     """`residual + drop(input, key, values)` in one walk, equal to it to the bit; the two of one shape and dtype."""
     wanted = (input.requires_grad or residual.requires_grad) and torch.is_grad_enabled()
-    if wanted or _forward_ad._current_level >= 0:
+    if wanted or in_forward_mode():
         return _apply_drop_add(input, residual, (key, values, None, 0))
     return _added(input, residual, (key, values, None, 0))
 
@@ -105,7 +108,7 @@ def own(key: Tensor | int) -> Tensor | int:
 
 def refuse_in_place(input: Tensor) -> None:
     """Raise what torch would for a write to `input` that it forbids, before anything is written."""
-    if input.requires_grad and torch.is_grad_enabled() and _autograd_refuses(input):
+    if input.requires_grad and torch.is_grad_enabled() and not may_be_written(input):
         input.mul_(1)  # torch's own words
     if any(step == 0 and size > 1 for step, size in zip(input.stride(), input.shape, strict=True)):
         raise RuntimeError(
@@ -115,14 +118,6 @@ def refuse_in_place(input: Tensor) -> None:
     if input.is_inference() and not torch.is_inference_mode_enabled():
         # torch's own words, from an operation on none of the elements.
         input.as_strided((0,), (1,)).zero_()
-
-
-def _autograd_refuses(input: Tensor) -> bool:
-    """Whether `input`, which requires grad, is a leaf, a view of one, or a view that must not be written."""
-    if input.is_leaf:
-        return True
-    base = input._base
-    return base is not None and (base.is_leaf or _creation(input) != _views.DEFAULT)
 
 
 class _Drop(torch.autograd.Function):

@@ -17,6 +17,7 @@ from dropkit.kernels import FLOATS, gpu, kernel_for
 from dropkit.kernels.gpu import fused
 from dropkit.kernels.values import Values
 from dropkit.ops import eager
+from dropkit.torch_private import in_forward_mode
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -40,7 +41,7 @@ def serves(values: Values | None, input: Tensor, *others: Tensor | None) -> bool
     Args:
         values: None to drop nothing.
     """
-    if eager.watched() or eager._forward_ad._current_level >= 0 or (values is not None and values.threshold >= 2**32):
+    if eager.watched() or in_forward_mode() or (values is not None and values.threshold >= 2**32):
         return False
     tensors = (input, *(one for one in others if one is not None))
     return (

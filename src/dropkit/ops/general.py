@@ -13,18 +13,20 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd import forward_ad
 from torch.fx.experimental import proxy_tensor
 
 from dropkit import kernels
 from dropkit.kernels.reference import row_major
 from dropkit.kernels.values import RULES, Values
 from dropkit.ops import inductor
-
-_forward_ad = cast("Any", forward_ad)
-
-transformed = cast("Callable[[], bool]", cast("Any", torch._C)._are_functorch_transforms_active)
+from dropkit.torch_private import (
+    SingleLevelFunction,
+    below_autograd,
+    forward_mode_set_to,
+    functorch_is_active,
+    in_forward_mode,
+    single_level_functions,
+)
 
 
 class Scheduled(NamedTuple):
@@ -137,13 +139,13 @@ def _gradient(ctx: Any, grad: Tensor) -> Tensor:
     return drop(grad, key, _kind(numbers)(*numbers).gradient, *ctx.where)
 
 
-class _Drop(torch.autograd.function._SingleLevelFunction):
+class _Drop(SingleLevelFunction):
     """The derivatives at one level of autograd; torch.func has a level for each of its transforms."""
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
         # A Function runs its forward without gradients, which the next level may want.
-        with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad(), _forward_ad._set_fwd_grad_enabled(True):
+        with below_autograd(), torch.enable_grad(), forward_mode_set_to(True):
             return _operator(inputs)(*inputs)
 
     setup_context = staticmethod(_setup_context)
@@ -178,11 +180,11 @@ def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 def _differentiable(*inputs: Any) -> Tensor:
     """The operators above memory: torch's way of registering a gradient has neither torch.func nor forward mode."""
     # A graph that a compiler runs enters forward mode where Python does not see it; torch.func's levels it does.
-    forward_mode = _forward_ad._current_level >= 0 or transformed()
+    forward_mode = in_forward_mode() or functorch_is_active()
     if forward_mode or (inputs[0].requires_grad and torch.is_grad_enabled()):
-        with enable_single_level_autograd_function():
+        with single_level_functions():
             return cast("Any", _Drop).apply(*inputs)
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return _operator(inputs)(*inputs)
 
 

@@ -10,10 +10,8 @@ by its name.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from dropkit.kernels import cpu
 from dropkit.kernels.values import Values
+from dropkit.torch_private import Inductor, inductor, inductor_is_loaded
 
 # The range of a drawn key. torch's ranges end before their upper bound, so one key in 2**64 is never drawn.
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
@@ -49,18 +48,15 @@ def drop_v1(
 
 def prepare() -> None:
     """Tell inductor of these functions, if it is there; called wherever a graph is recorded."""
-    if "torch._inductor.lowering" in sys.modules and cpu.missing is None:
-        _register()
+    if inductor_is_loaded() and cpu.missing is None and (parts := inductor()) is not None:
+        _register(parts)
 
 
 @cache
-def _register() -> None:
-    # Private to torch, and without types.
-    ir: Any = import_module("torch._inductor.ir")
-    lowering: Any = import_module("torch._inductor.lowering")
-    V: Any = import_module("torch._inductor.virtualized").V  # noqa: N806 (its name there)
+def _register(parts: Inductor) -> None:
+    V = parts.V  # noqa: N806 (its name there)
 
-    class Call(ir.ExternKernelOut):
+    class Call(parts.ExternKernelOut):
         """A call of one of the functions of this file."""
 
         def __init__(self, function: Callable[..., None], layout: Any, inputs: list[Any], constants: Any = ()) -> None:
@@ -78,18 +74,18 @@ def _register() -> None:
 
     def layout() -> Any:
         meta = V.graph.current_node.meta["val"]
-        size, stride = (ir.convert_shape_to_inductor(numbers) for numbers in (meta.size(), meta.stride()))
-        return ir.FixedLayout(meta.device, meta.dtype, size, stride)
+        size, stride = (parts.convert_shape(numbers) for numbers in (meta.size(), meta.stride()))
+        return parts.FixedLayout(meta.device, meta.dtype, size, stride)
 
     def lower(operator: Any, call: Callable[..., Any]) -> None:
-        fallback = lowering.fallback_handler(operator)
+        fallback = parts.fallback_handler(operator)
 
         def lowered(*arguments: Any, **named: Any) -> Any:
             cpu_python = layout().device.type == "cpu" and not V.graph.cpp_wrapper and not V.graph.fx_wrapper
             output = call(*arguments, **named) if cpu_python else None
-            return fallback(*arguments, **named) if output is None else ir.TensorBox.create(output)
+            return fallback(*arguments, **named) if output is None else parts.TensorBox.create(output)
 
-        lowering.register_lowering(operator, type_promotion_kind=None)(lowered)
+        parts.register_lowering(operator, type_promotion_kind=None)(lowered)
 
     def draw(size: Sequence[int], *, device: torch.device, p: Any = None, after: Any = None) -> Any:
         return None if p is not None else Call(draw_v1, layout(), [] if after is None else [after])

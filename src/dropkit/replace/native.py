@@ -6,17 +6,16 @@ Its derivative stays torch's, which multiplies by the mask.
 from __future__ import annotations
 
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.nn.dropout import LAYER
+from dropkit.torch_private import forward_mode_set_to, has_kernel
 
-_without_tangents: Any = cast("Any", forward_ad)._set_fwd_grad_enabled
 _OPERATOR = torch.ops.aten.native_dropout.default
 
 
@@ -24,7 +23,7 @@ def take_over(library: torch.library.Library, devices: tuple[str, ...]) -> list[
     """Register for these dispatch keys, where this torch has them; returns what must live as long as it may run."""
     kernels: list[Any] = []
     for device in devices:
-        if not _OPERATOR.has_kernel_for_dispatch_key(getattr(torch._C.DispatchKey, device)):
+        if not has_kernel(_OPERATOR, device):
             continue
         kernels.append(torch.library.get_kernel(_OPERATOR, device))
         with warnings.catch_warnings():
@@ -41,7 +40,7 @@ def _kernel(torchs_own: Any) -> Any:
             return torchs_own.call_boxed(keys, input, p, train)
         key = random.draw_int() if input.is_cpu else random.draw(device=input.device)
         # Tangents, too, are for torch's own derivative.
-        with torch.no_grad(), _without_tangents(False):
+        with torch.no_grad(), forward_mode_set_to(False):
             output = LAYER.drop(input, p, True, False, None, key)
             return output, LAYER.drop(torch.ones_like(input), p, True, False, None, key) != 0
 

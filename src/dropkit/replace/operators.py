@@ -7,7 +7,6 @@ compiler traces. Subclasses that take operators apart themselves get torch's own
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 from collections import deque
@@ -18,13 +17,22 @@ from typing import Any
 import torch
 import torch.compiler.config
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
 
 from dropkit.kernels import FLOATS
 from dropkit.nn import LAYERS
 from dropkit.nn.layer import Layer
 from dropkit.replace import native, recurrent
+from dropkit.torch_private import (
+    INSTALL,
+    FakeTensor,
+    FunctionalTensor,
+    destroy,
+    dynamo_is_loaded,
+    forget_dispatch,
+    require,
+    run_composite,
+    sees_operators,
+)
 
 # What compilers put in the place of ordinary tensors.
 _TRACED = frozenset({FakeTensor, FunctionalTensor})
@@ -65,6 +73,7 @@ def install() -> None:
         >>> dropkit.uninstall()
     """
     global _asked
+    require(INSTALL)
     with _lock:
         _asked = True
         _follow()
@@ -86,6 +95,7 @@ def installed() -> Generator[None]:
         >>> with dropkit.installed():
         ...     y = torch.nn.functional.dropout(torch.ones(4))
     """
+    require(INSTALL)
     _enter(1)
     try:
         yield
@@ -114,7 +124,7 @@ def _follow() -> None:
         recurrent.mend()
         _forget_compiled()
     elif not wanted and _library is not None:
-        _library._destroy()
+        destroy(_library)
         _library = None
         recurrent.restore()
         _forget_compiled()
@@ -125,7 +135,7 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
 
     def kernel(input: Tensor, p: float, train: bool) -> Any:
         if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not _is_reached(input):
-            return _torchs_own(original, input, p, train)
+            return run_composite(original, input, p, train)
         return layer.drop(input, p, train, inplace)
 
     def below_autograd(input: Tensor, p: float, train: bool) -> Any:
@@ -151,24 +161,16 @@ def _forget_compiled() -> None:
     for layer in LAYERS:
         if layer.aten is not None:
             for name in (layer.aten, layer.aten + "_"):
-                getattr(torch.ops.aten, name).default._dispatch_cache.clear()
+                forget_dispatch(getattr(torch.ops.aten, name).default)
     config = torch.compiler.config
     tags = [tag for tag in config.cache_key_tag.split() if tag != _TAG]
     config.cache_key_tag = " ".join([*tags, _TAG] if _library is not None else tags)
-    if "torch._dynamo" in sys.modules:
+    if dynamo_is_loaded():
         torch.compiler.reset()
 
 
 def _is_reached(input: Tensor) -> bool:
     """Whether `input` is on a device of ours, and of no subclass that takes operators apart and knows torch's alone."""
     kind: Any = type(input)
-    plain = kind.__torch_dispatch__ is torch._C._disabled_torch_dispatch_impl or kind in _TRACED
+    plain = kind in _TRACED or not sees_operators(kind)
     return plain and (input.is_cpu or input.is_cuda)
-
-
-def _torchs_own(operator: torch._ops.OpOverload, *arguments: Any) -> Any:
-    """What the dispatcher would have run: the C++ kernel, or its Python stand-in while a compiler traces."""
-    composite = torch._C.DispatchKey.CompositeImplicitAutograd
-    if torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PythonDispatcher):
-        return operator.decompose(*arguments)
-    return operator._op_dk(composite, *arguments)

@@ -12,22 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import decompositions
 
-_torchs: Any = decompositions
-_walk: Any = getattr(_torchs, "_rnn_helper", None)
+from dropkit.torch_private import recurrent_layer, recurrent_walk, set_recurrent_walk
 
 
 def mend() -> None:
     """Let torch's decompositions drop between layers; nothing where this torch walks otherwise."""
-    if _walk is not None:
-        _torchs._rnn_helper = _walk_with_dropout
+    if recurrent_walk is not None:
+        set_recurrent_walk(_walk_with_dropout)
 
 
 def restore() -> None:
     """Undo `mend`."""
-    if _walk is not None:
-        _torchs._rnn_helper = _walk
+    if recurrent_walk is not None:
+        set_recurrent_walk(recurrent_walk)
 
 
 def _walk_with_dropout(
@@ -42,9 +40,10 @@ def _walk_with_dropout(
     batch_first: bool,
     layer: Callable[..., Any],
 ) -> tuple[Tensor, list[Any]]:
-    if layer is _torchs.mkldnn_one_layer_lstm and _differentiated(input, params):
+    if layer is recurrent_layer("mkldnn_one_layer_lstm") and _differentiated(input, params):
         # torch looks at the input alone, and this function has no gradient.
-        layer = _torchs.one_layer_lstm
+        layer = recurrent_layer("one_layer_lstm")
+    walk: Any = recurrent_walk
     directions = 2 if bidirectional else 1
     # Time first, as in eager, so that the masks are the same.
     output = input.transpose(0, 1) if batch_first else input
@@ -53,9 +52,7 @@ def _walk_with_dropout(
         if index > 0 and train and dropout:
             output = torch.dropout(output, dropout, True)
         own = slice(index * directions, (index + 1) * directions)
-        output, hiddens = _walk(
-            output, hidden[own], params[own], has_biases, 1, 0.0, train, bidirectional, False, layer
-        )
+        output, hiddens = walk(output, hidden[own], params[own], has_biases, 1, 0.0, train, bidirectional, False, layer)
         last.extend(hiddens)
     return (output.transpose(0, 1) if batch_first else output), last
 
