@@ -272,6 +272,7 @@ _VMAP_MODE: Any = _find("torch._C:DispatchKey.FuncTorchVmapMode", VMAP)
 
 def below_vmap() -> AbstractContextManager[object]:
     """Where an operator of vmap's random numbers may call itself for all slices."""
+    require(VMAP)
     return _without_keys(_keys(_VMAP_MODE))
 
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,8 +74,19 @@ def why_slow(device: str) -> str | None:
     return "; ".join(kernel.missing for kernel in own if kernel.missing) or "no kernel was written for this device"
 
 
+def _drop_on_one_thread(*arguments: Any) -> None:
+    """The CPU kernel where it cannot reach torch's threads: its first call says so."""
+    global _on_cpu
+    _on_cpu = cpu.drop
+    text = f"dropkit's CPU kernel runs on one thread: {cpu.single_threaded}"
+    warnings.warn(text, SlowKernelWarning, stacklevel=3)
+    cpu.drop(*arguments)
+
+
 # Looking the kernel of a device up takes 0.3 us, which a CPU call need not.
-_on_cpu = cpu.drop if cpu.missing is None else None
+_on_cpu: Callable[..., None] | None = None
+if cpu.missing is None:
+    _on_cpu = cpu.drop if cpu.single_threaded is None else _drop_on_one_thread
 
 
 def drop(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import sysconfig
 from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import torch
@@ -14,11 +16,23 @@ from torch import Tensor
 from dropkit.kernels.reference import row_major
 from dropkit.kernels.values import Values
 
+
+def _why_missing(error: ImportError) -> str:
+    if PathFinder.find_spec("dropkit.kernels._cpu", [str(Path(__file__).parent)]) is not None:
+        return f"the compiled extension cannot be loaded ({error})"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "the compiled extension is not built for free-threaded Python"
+    return (
+        "the compiled extension is missing, since dropkit was installed without a working C++17 compiler; with one, "
+        "DROPKIT_REQUIRE_EXTENSION=1 pip install --force-reinstall --no-deps --no-cache-dir builds it or fails"
+    )
+
+
 try:
     from dropkit.kernels import _cpu
 except ImportError as error:
     _cpu = None
-    missing: str | None = f"the compiled extension cannot be loaded ({error})"
+    missing: str | None = _why_missing(error)
 else:
     missing = None
     _codes = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
@@ -82,20 +96,27 @@ def detail() -> str:
     return f"{level()}{forced}; {_threads}"
 
 
-def _torch_parallel_for() -> int | None:
-    """Address of libtorch's exported thread pool entry (torch >= 2.10); None where it cannot be found."""
+def _torch_parallel_for() -> int:
+    """Address of libtorch's exported thread pool entry (torch >= 2.10).
+
+    Raises:
+        OSError: there is no such library.
+        AttributeError: it has no such entry.
+    """
     name = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
-    try:
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
-        return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value
-    except (OSError, AttributeError):
-        return None
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
+    return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value or 0
 
 
-_threads = "not loaded"
+_threads = "torch's thread pool"
+# Why the kernel runs on one thread; None if it runs on torch's.
+single_threaded: str | None = None
 if _cpu is not None:
-    _address = _torch_parallel_for()
-    _threads = "torch's thread pool" if _address else "one thread (this torch exports no torch_parallel_for)"
-    _cpu.use_pool(_address or 0)
+    try:
+        _cpu.use_pool(_torch_parallel_for())
+    except (OSError, AttributeError) as error:
+        single_threaded = f"torch {torch.__version__} exports no torch_parallel_for ({error})"
+        _threads = f"one thread, because {single_threaded}"
+        _cpu.use_pool(0)
     if wanted := os.environ.get(LEVEL):
         use_level(wanted)

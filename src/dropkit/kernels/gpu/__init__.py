@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -76,9 +77,12 @@ def drop(
 
 
 def detail() -> str:
-    from importlib.metadata import version  # slow to import
-
-    return f"Triton {version('triton')}"
+    # The module, since its distribution is called otherwise where it comes with torch for AMD or Intel.
+    try:
+        triton = import_module("triton")
+    except Exception as error:
+        return f"Triton, which cannot be imported ({error})"
+    return f"Triton {getattr(triton, '__version__', 'of an unknown version')}"
 
 
 def _flat(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base: int, add: Tensor | None) -> None:

@@ -1,0 +1,56 @@
+"""What pyproject.toml cannot say of the build: when the C++ extension may be missing, and that it is.
+
+The reference kernel serves without the extension, and the checker needs neither. With DROPKIT_REQUIRE_EXTENSION=1 in
+the environment a build without it fails. Free-threaded Python has no limited API, so none is built there.
+"""
+
+import os
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+REQUIRED = os.environ.get("DROPKIT_REQUIRE_EXTENSION", "") not in ("", "0")
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+class BuildExtension(build_ext):
+    """Builds what can be built."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        for extension in self.extensions:
+            extension.optional = not REQUIRED
+
+    def run(self) -> None:
+        if FREE_THREADED and REQUIRED:
+            raise SystemExit("DROPKIT_REQUIRE_EXTENSION must be unset: free-threaded Python has no limited C API")
+        if FREE_THREADED:
+            self.extensions = []
+            self._warn("free-threaded Python has no limited C API")
+            return
+        super().run()
+        if not all(Path(output).exists() for output in self.get_outputs()):
+            self._warn("the C++ compiler failed or is missing, see above")
+
+    def _warn(self, reason: str) -> None:
+        lines = (
+            f"dropkit is built WITHOUT its C++ kernel: {reason}.",
+            "Everything works, but dropout on the CPU is some 100 times slower. `dropkit kernels` says the same.",
+            "Set DROPKIT_REQUIRE_EXTENSION=1 to make this an error.",
+        )
+        self.warn("\n" + "\n".join(f"*** {line}" for line in lines))
+
+
+class Wheel(bdist_wheel):
+    """Names the wheel after the limited API where there is one."""
+
+    def finalize_options(self) -> None:
+        if FREE_THREADED:
+            self.py_limited_api = False
+        super().finalize_options()
+
+
+setup(cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel})
