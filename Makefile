@@ -1,14 +1,20 @@
-# Everything that sets itself up. PYTHON chooses the interpreter that .venv is made from.
+# Everything that sets itself up. PYTHON chooses the interpreter that .venv is made from; TORCH, another release of torch
+# than that of constraints.txt, which gets an environment of its own.
 PYTHON ?= python3
-VENV := .venv
+TORCH ?=
+VENV := .venv$(if $(TORCH),-$(TORCH))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
+# Here a compiler that fails is an error.
+export DROPKIT_REQUIRE_EXTENSION := 1
 
 .PHONY: help demo test lint bench peers pages clean
 
 help:
 	@echo "make demo    train the classic digit network with and without dropout (a minute on 2 cores)"
 	@echo "make test    lint, types, import floors, C++ warnings, tests"
+	@echo "make test TORCH=2.14.1    the tests alone, with another release of torch"
 	@echo "make bench   every benchmark: ratios against torch, taken side by side"
 	@echo "make peers   Monte Carlo dropout beside other packages, in an environment of their own"
 	@echo "make pages   write docs/rules from the rules"
@@ -18,9 +24,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Made again when what is installed changes; Python files of src are used where they are.
-$(INSTALLED): $(BIN)/python pyproject.toml constraints.txt $(wildcard csrc/*)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch,study,dev]"
+$(INSTALLED): $(BIN)/python pyproject.toml setup.py $(CONSTRAINTS) $(wildcard csrc/*)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[torch,study,dev]"
 	@touch $@
+
+# What belongs to a release of torch is found by pip.
+$(VENV)/constraints.txt: constraints.txt $(BIN)/python
+	sed '/^\(torch\|torchvision\|triton\)==/d' constraints.txt > $@
+	echo torch==$(TORCH) >> $@
 
 demo: $(INSTALLED)
 	$(BIN)/dropkit study
@@ -33,7 +44,7 @@ lint: $(INSTALLED)
 	$(BIN)/python tests/cpp_warnings.py
 
 # Two processes of one thread each: more threads than cores wait for each other, which takes half as long again.
-test: lint
+test: $(if $(TORCH),$(INSTALLED),lint)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 bench: $(INSTALLED)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import click
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from dropkit.kernels import FLOATS, KERNELS, kernel_for, why_slow
+from dropkit import torch_private
+from dropkit.kernels import FLOATS, KERNELS, SlowKernelWarning, kernel_for, why_slow
 from dropkit.kernels.cpu import LEVEL, levels
 
 
@@ -26,21 +28,33 @@ def command(as_json: bool) -> None:
     Set DROPKIT_CPU_LEVEL to an instruction set of this machine to use that one.
     """
     dtypes = sorted(str(dtype).removeprefix("torch.") for dtype in FLOATS)
-    rows = [(device, kernel_for(device)) for device in _devices()]
+    with warnings.catch_warnings():
+        # What it would warn of stands in the table.
+        warnings.simplefilter("ignore", SlowKernelWarning)
+        rows = [(device, kernel_for(device)) for device in _devices()]
+    absent = {kernel.name: kernel.missing for kernel in KERNELS if kernel.missing}
     if as_json:
         served = {
             device: {"kernel": kernel.name, "dtypes": dtypes, "detail": kernel.detail(), "why_slow": why_slow(device)}
             for device, kernel in rows
         }
-        click.echo(json.dumps({"devices": served, "cpu_levels": levels(), "torch": torch.__version__}, indent=2))
+        answer = {
+            "devices": served,
+            "cpu_levels": levels(),
+            "not_available": absent,
+            "torch": torch.__version__,
+            "torch_lacks": torch_private.missing(),
+        }
+        click.echo(json.dumps(answer, indent=2))
         return
     table = Table("device", "kernel", "dtypes", "how", "why not a faster one")
     for device, kernel in rows:
         table.add_row(device, kernel.name, ", ".join(dtypes), kernel.detail(), why_slow(device) or "it is the fastest")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     able = ", ".join(f"{name} ({'runs here' if runs else 'not on this processor'})" for name, runs in levels().items())
     console.print(f"CPU instruction sets of this build, best first: {able or 'none'}. {LEVEL} chooses one.")
-    absent = [kernel for kernel in KERNELS if kernel.missing]
-    for kernel in absent:
-        console.print(f"Not available: {kernel.name}, because {kernel.missing}.")
+    for name, reason in absent.items():
+        console.print(f"Not available: {name}, because {reason}.")
+    for line in torch_private.missing():
+        console.print(line)
