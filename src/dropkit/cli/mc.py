@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from typing import Any, cast
 
 import click
@@ -27,6 +28,11 @@ _CHOICES = {
     "--outputs": ("logits", "probabilities"),
     "--color": ("auto", "always", "never"),
 }
+# Whether what makes a model loads weights cannot be seen.
+_UNLOADED = (
+    "no --weights given: the weights are those of the model as made; unless what makes it loads some, they are random, "
+    "and so are these predictions"
+)
 
 
 def _choice(name: str, help: str | None = None, default: bool = True) -> Any:
@@ -116,6 +122,9 @@ def command(
     # What the user's code prints must not stand among the JSON.
     with redirect_stdout(sys.stderr) if jsonl == "-" else nullcontext():
         network = _model(model, weights, trust)
+        unloaded = None if weights is not None or model.endswith(TORCH) else _UNLOADED
+        if unloaded is not None:
+            click.echo(f"warning: {unloaded}", err=True)
         inputs, truth = given(data, labels, network, settings["task"])
         fitted = settings["task"] == "regression" and truth is not None and tau is None
         if fitted and isinstance(truth, Tensor):
@@ -124,18 +133,20 @@ def command(
     if isinstance(truth, Pairs):
         truth = checked(truth.joined(), settings["task"], "--data", len(found))
     truth = None if truth is None else _shaped(truth, found)
+    found = summary.noted(found, fitted and truth is not None)
+    # The table stands on the terminal where the warning stands already.
+    kept = found if unloaded is None else replace(found, notes=(unloaded, *found.notes))
     if jsonl is not None:
-        _write(jsonl, (json.dumps(line, allow_nan=False) + "\n" for line in summary.lines(found, truth)))
+        _write(jsonl, (json.dumps(line, allow_nan=False) + "\n" for line in summary.lines(kept, truth)))
     try:
         quality = summary.quality(found, truth, tau)
     except (ValueError, TypeError, ImportError) as error:
         raise Failed(f"the prediction cannot be compared with the truth: {error}") from error
-    found = summary.noted(found, fitted and truth is not None)
     if jsonl != "-":
         colored = wants_color(color)
         click.echo(summary.text(found, truth, quality, top, colored), color=colored)
     if html is not None:
-        _write(html, [summary.page(found, truth, quality, top, model)])
+        _write(html, [summary.page(kept, truth, quality, top, model)])
     return 0
 
 

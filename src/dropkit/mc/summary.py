@@ -93,7 +93,7 @@ def text(found: Prediction, truth: Tensor | None, quality: Quality | None, top: 
 
 
 def lines(found: Prediction, truth: Tensor | None) -> Iterator[dict[str, Any]]:
-    """One record for each input, in order; tensors as nested lists, None for what is not a finite number."""
+    """One record for each input, in order, with the notes on all; tensors as nested lists, None if not finite."""
     names = ["mean", "variance", *(_MEASURES if isinstance(found, ClassPrediction) else ())]
     for place in range(len(found)):
         record: dict[str, Any] = {"index": place, "samples": int(found.samples[place])}
@@ -103,6 +103,7 @@ def lines(found: Prediction, truth: Tensor | None) -> Iterator[dict[str, Any]]:
         if truth is not None and len(truth) == len(found):
             record["truth"] = _numbers(truth[place])
         record |= {name: _numbers(getattr(found, name)[place]) for name in names}
+        record["notes"] = list(found.notes)
         record["standard_error"] = {name: _numbers(error[place]) for name, error in found.standard_error.items()}
         yield record
 
