@@ -369,7 +369,42 @@ def test_classes_may_lie_in_the_last_dimension(here):
     assert re.search(r"\n  \d +- +0\.\d+", out)
 
 
+def test_the_truth_tells_where_the_classes_lie(here):
+    """Or whoever predicts has to: the line that refuses names the option."""
+    words = "net.py:tokens", "--data"
+
+    assert records(*words, "net.py:sentences") == records(*words, "net.py:sentences", "--class-dim", -1)
+    numpy.save(here / "x.npy", numpy.zeros((6, 4), dtype=numpy.int64))
+    line = refused(*words, "x.npy")
+    assert "class_dim must be given for outputs of shape (6, 4, 5)" in line
+    assert line.endswith("; on the command line: --class-dim")
+
+
 # What is printed and written
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_weights_that_nobody_loaded_are_reported(here, weights):
+    """On stderr, in each record and on the page; not where they are given, or come in a checkpoint."""
+    torch.save(_program()["net"]().state_dict(), here / "weights.pt")
+    torch.save(nn.Sequential(nn.Linear(4, 3), nn.Dropout()), here / "model.pt")
+    model = ["net.py:net", "--weights", "weights.pt"] if weights else ["net.py:net"]
+    words = "--data", "net.py:inputs", "--jsonl", "found.jsonl", "--html", "page.html"
+
+    result = run(*model, *words)
+
+    said = UNLOADED.removeprefix("warning: ").rstrip()
+    assert result.stderr == ("" if weights else UNLOADED)
+    lines = [json.loads(line) for line in (here / "found.jsonl").read_text().splitlines()]
+    assert {said in line["notes"] for line in lines} == {not weights}
+    assert (said.partition(":")[0] in (here / "page.html").read_text()) != weights
+    assert run("model.pt", "--trust", *words).stderr == ""
+
+
+def _program():
+    names = {}
+    exec(PROGRAM, names)
+    return names
 
 
 def test_the_table_is_plain_in_a_pipe_and_colored_on_demand(here, monkeypatch):
@@ -757,7 +792,7 @@ def test_help_names_every_option_and_default():
     for name in inspect.signature(mc.predict).parameters.keys() & {one.name for one in command.params}:
         assert f"--{name.replace('_', '-')} " in text or name == "model"
     assert all(one.help for one in command.params if one.name not in ("model", "color", "help"))
-    for default in ("50", "classification", "iid", "logits", "1", "0", "256", "10", "auto"):
+    for default in ("50", "classification", "iid", "logits", "0", "256", "10", "auto"):
         assert f"[default: {default}" in text
 
 

@@ -302,7 +302,7 @@ def test_classes_may_lie_in_any_dimension() -> None:
 
     assert last.mean.shape == (COUNT, 5, 3)
     assert last.entropy.shape == last.label.shape == (COUNT, 5)
-    assert close(run(nn.Sequential(model, Transposed())).mean, last.mean)
+    assert close(run(nn.Sequential(model, Transposed()), class_dim=1).mean, last.mean)
 
 
 class Transposed(nn.Module):

@@ -70,7 +70,12 @@ def _seed(context: click.Context, parameter: click.Parameter, value: int) -> int
 @_choice("--masks", "Which inputs share masks. Default: chunk for many inputs of classes, else input.", default=False)
 @_choice("--plan", "Independent samples, or stratified ones, which need fewer passes.")
 @_choice("--outputs", "What the model returns for classes.")
-@click.option("--class-dim", type=int, default=1, show_default=True, help="The dimension of classes in the output.")
+@click.option(
+    "--class-dim",
+    type=int,
+    help="The dimension of classes in the output: -1 for tokens (N, T, C), 1 for pixels (N, C, H, W). Default: the "
+    "second of two dimensions; of more the one that the model's configuration or the shape of the truth tells.",
+)
 @click.option(
     "--until",
     type=float,
@@ -206,7 +211,8 @@ def _checkpoint(path: str, trust: bool) -> Any:
 def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
     keep, pairs = settings["task"] == "regression", truth if isinstance(truth, Pairs) else None
     try:
-        return predict(network, inputs, samples, keep_samples=keep, adapt=pairs, **settings)
+        labels = truth if isinstance(truth, Tensor) else None
+        return predict(network, inputs, samples, keep_samples=keep, adapt=pairs, labels=labels, **settings)
     except NothingToSample as error:
         raise Failed(f"{error}; on the command line: dropkit audit") from error
     except (Exception, SystemExit) as error:
@@ -214,7 +220,14 @@ def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settin
         parts = cast("tuple[Any, ...]", inputs) if isinstance(inputs, tuple) else named.values()
         shapes = ", ".join(str(tuple(one.shape)) for one in parts if isinstance(one, Tensor))
         shown = f" (it was given {shapes})" if shapes else ""
-        raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {error}") from error
+        option = _option(error)
+        raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {error}{option}") from error
+
+
+def _option(error: BaseException) -> str:
+    """Where a value is refused, how it is given here."""
+    argument = str(error).partition(" ")[0]
+    return f"; on the command line: --{argument.replace('_', '-')}" if argument in ("class_dim", "outputs") else ""
 
 
 def _shaped(truth: Tensor, found: Prediction) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -23,11 +23,13 @@ class Batch:
     Attributes:
         args, kwargs: of the model.
         count: how many inputs these are: the first size of the first tensor.
+        labels: the shape of each input's labels, where they came with it.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     count: int
+    labels: tuple[int, ...] | None = None
 
     @staticmethod
     def of(value: Any) -> Batch:
@@ -53,16 +55,15 @@ class Batch:
         return Batch(args, kwargs, len(first))
 
     def map(self, change: Callable[[Any], Any]) -> Batch:
-        return Batch(
-            tuple(map(change, self.args)), {name: change(one) for name, one in self.kwargs.items()}, self.count
-        )
+        kwargs = {name: change(one) for name, one in self.kwargs.items()}
+        return replace(self, args=tuple(map(change, self.args)), kwargs=kwargs)
 
     def take(self, begin: int, end: int) -> Batch:
         """Inputs `begin` to `end`; what is not one for each input stays whole."""
         if (begin, end) == (0, self.count):
             return self
         part = self.map(lambda one: one[begin:end] if self._is_one_each(one) else one)
-        return Batch(part.args, part.kwargs, end - begin)
+        return replace(part, count=end - begin)
 
     def kind(self) -> tuple[object, ...]:
         """What batches have in common whose inputs are of the same shapes."""
@@ -75,7 +76,7 @@ class Batch:
             return self
         places = [place * self.count // count for place in range(count)]
         part = self.map(lambda one: _picked(one, places) if self._is_one_each(one) else one)
-        return Batch(part.args, part.kwargs, count)
+        return replace(part, count=count)
 
     def copied(self) -> Batch:
         """With tensors of its own."""
@@ -116,7 +117,7 @@ def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]
             f"{type(inputs).__name__}"
         )
     for one in cast("Iterable[Any]", inputs):
-        yield Batch.of((_first if adapt is None else adapt)(one))
+        yield replace(Batch.of((_first if adapt is None else adapt)(one)), labels=_labels(one))
 
 
 def count(inputs: Any) -> int | None:
@@ -142,6 +143,20 @@ def _first(batch: Any) -> Any:
     if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
         return cast("list[Any]", batch)[0]
     return batch
+
+
+def _labels(batch: Any) -> tuple[int, ...] | None:
+    """The shape of the labels of an input, if a loader yields them in a pair with the inputs."""
+    if isinstance(batch, (list, tuple)) and len(cast("list[Any]", batch)) == 2:
+        return labels_of(cast("list[Any]", batch)[1])
+    return None
+
+
+def labels_of(labels: Any) -> tuple[int, ...] | None:
+    """The shape of the labels of an input; None where these are none, but values or nothing."""
+    if not isinstance(labels, Tensor) or labels.dim() == 0 or labels.is_floating_point() or labels.is_complex():
+        return None
+    return tuple(labels.shape[1:])
 
 
 def _is_array(value: Any) -> bool:

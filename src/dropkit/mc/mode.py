@@ -30,6 +30,7 @@ from dropkit.callables import (
     known,
     replaced,
 )
+from dropkit.mc.endings import Endings
 from dropkit.mc.flags import only_raised
 from dropkit.torch_private import DRAWING
 
@@ -55,11 +56,12 @@ Handler = Callable[["Mode", Any, Args, Kwargs], Any]
 
 
 class Mode(TorchFunctionMode):
-    """Attributes: drawn: how many calls have drawn so far."""
+    """Attributes: drawn: how many calls have drawn so far; endings: what made tensors that tell by it what they are."""
 
     def __init__(self) -> None:
         super().__init__()
         self.drawn = 0
+        self.endings = Endings()
         self._handlers = _handlers()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -68,7 +70,11 @@ class Mode(TorchFunctionMode):
             handler = self._handlers.get(func)
         except TypeError:  # some callables have no hash
             handler = None
-        return self.other(func, types, args, kwargs) if handler is None else handler(self, func, args, kwargs)
+        if handler is not None:
+            return handler(self, func, args, kwargs)
+        output = self.other(func, types, args, kwargs)
+        self.endings.note(func, args, output)
+        return output
 
     def other(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         """A call that does not draw."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dropkit.mc.batches import Batch
 from dropkit.mc.coins import Coins, Rows
+from dropkit.mc.endings import Ending
 from dropkit.mc.keyed import Keyed
 from dropkit.mc.layout import Layout
 from dropkit.mc.probing import Probed, probe
@@ -45,6 +46,8 @@ class Passes:
         self._layouts: dict[tuple[object, ...], list[Layout | None]] = {}
         self._draws: dict[tuple[object, ...], int] = {}
         self._said_lost = False
+        # The call that made the last outputs, where that tells what they are.
+        self.ending: Ending | None = None
         # Why an idea was given up, for the user.
         self.notes: list[str] = []
 
@@ -104,6 +107,7 @@ class Passes:
             before = torch.get_rng_state()
             with mode:
                 output = self._output(self._run(batch))
+            self.ending = mode.endings.of(output)
             moved = not torch.equal(before, torch.get_rng_state())
         if moved:
             self._say_lost("masks depend on the batches: something draws from torch's generator unseen")

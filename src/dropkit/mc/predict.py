@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from dropkit import modes, random
 from dropkit.arguments import check, counted
 from dropkit.mc import batches, ranks
-from dropkit.mc.batches import Adapt, Batch
+from dropkit.mc.batches import Adapt, Batch, labels_of
 from dropkit.mc.coins import Coins, Masks, Rows
 from dropkit.mc.estimates import Classification, Estimator, Measures, Regression, entropy
-from dropkit.mc.outputs import check_probabilities, check_rows, probabilities, tensor_of
+from dropkit.mc.outputs import Classes, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
 from dropkit.mc.passes import Passes, rows_of
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.mc.progress import Progress
@@ -44,7 +44,8 @@ def predict(
     until: float | None = None,
     keep_samples: bool = False,
     outputs: Literal["logits", "probabilities"] = "logits",
-    class_dim: int = 1,
+    class_dim: int | None = None,
+    labels: Tensor | None = None,
     output: Callable[[Any], Tensor] | None = None,
     adapt: Adapt | None = None,
     index: Tensor | None = None,
@@ -81,7 +82,11 @@ def predict(
         keep_samples: keep what each pass gave, too: (T, N, ...).
         outputs: what the model returns for classes: "logits" (or log-probabilities), or "probabilities". One logit, of
             (N,) or (N, 1), is that of the second of two classes.
-        class_dim: the dimension of classes in the output, which has the inputs in dimension 0.
+        class_dim: the dimension of classes in the output, which has the inputs in dimension 0. If None: 1 of two
+            dimensions; of more the one that the model's configuration (`num_labels`, `num_classes`, `vocab_size`) or
+            the shape of the labels tells, and an error if they do not: -1 for (N, T, C), 1 for (N, C, H, W).
+        labels: true classes, whose shape may tell `class_dim` and nothing else; if None, those that a loader yields in
+            pairs with the inputs.
         output: from what the model returns to the tensor of outputs. If None: the tensor itself, `.logits`, the entry
             "logits", or the first of a tuple.
         adapt: from a batch to the argument of the model, or a tuple or mapping of its arguments.
@@ -120,10 +125,13 @@ def predict(
     stratified = plan == "stratified"
     coins = Coins(ranks.agreed(number), samples, stratified)
 
-    def estimator() -> Estimator:
+    classes = Classes(outputs, class_dim, class_counts(model))
+
+    def estimator(batch: Batch) -> Estimator:
         if task == "regression":
             return Regression(samples, stratified)
-        return Classification(samples, lambda one: probabilities(one, outputs, class_dim), stratified)
+        of_batch = replace(classes, labels=batch.labels if labels is None else labels_of(torch.as_tensor(labels)))
+        return Classification(samples, lambda one: of_batch.probabilities(one, passes.ending), stratified)
 
     found: list[tuple[int, _Found]] = []
     notes: list[str] = []
@@ -138,7 +146,7 @@ def predict(
                     part = batch.take(begin, end).to(device)
                     # Not around what makes the batches: the user's own networks may.
                     with uncompiled(), packed_order():
-                        one = _one_batch(passes, part, rows, estimator(), samples, until, keep_samples, bar)
+                        one = _one_batch(passes, part, rows, estimator(batch), samples, until, keep_samples, bar)
                     found.append((place, one))
         notes = passes.notes
     return _joined(ranks.gathered(found), task, notes)
@@ -165,7 +173,11 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
     probabilities = torch.as_tensor(probabilities).float()
     fits = probabilities.dim() >= 3 and len(probabilities) > 0
     check("probabilities", fits, "(T, N, ..., classes) with T of at least 1", tuple(probabilities.shape))
-    check_probabilities(probabilities, "probabilities", "of classes, with a sum of 1 over the last dimension")
+    wanted = "of classes, with a sum of 1 over the last dimension"
+    for dim in range(2, probabilities.dim() - 1):
+        if sum_to_one(probabilities.movedim(dim, -1)):
+            wanted += f", as probabilities.movedim({dim}, -1) has"
+    check_probabilities(probabilities, "probabilities", wanted)
     estimator = Classification(len(probabilities), lambda p: (p, entropy(p)))
     kept = estimator.add(0, probabilities, None)
     found = _found(estimator, [kept])

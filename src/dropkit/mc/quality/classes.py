@@ -177,7 +177,10 @@ def _labels(prediction: ClassPrediction, y: Tensor) -> Tensor:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(f"y must hold classes as integers, got {y.dtype}")
     shape, classes = tuple(prediction.mean.shape[:-1]), prediction.mean.shape[-1]
-    check("y", tuple(y.shape) == shape, f"of shape {shape}", tuple(y.shape))
+    got = str(tuple(y.shape))
+    if y.dim() > 1 and y.dim() == len(shape) and len(y) == len(prediction):
+        got += "; if its dimensions are right, give predict the class_dim that they leave"
+    check("y", tuple(y.shape) == shape, f"of shape {shape}", got)
     least, most = int(y.min()), int(y.max())
     check("y", least >= 0 and most < classes, f"in [0, {classes})", least if least < 0 else most)
     return y.long()

@@ -1,0 +1,235 @@
+"""predict: where the classes lie in what a model returns, and what is taken for logits and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from sampled import Attention
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dropkit.mc import from_samples, predict
+
+TOKENS = torch.randn(12, 7, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.zeros(12, 7, dtype=torch.long)
+ROWS = TOKENS[:, 0]
+
+
+class Returns(nn.Module):
+    """What a function makes of logits behind a dropout."""
+
+    def __init__(self, function: Callable[[Tensor], Any] = lambda h: h, classes: int = 5) -> None:
+        super().__init__()
+        self.function = function
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.3), nn.Linear(16, classes))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self.net(x))
+
+
+def run(model: nn.Module, x: Any = TOKENS, **settings: Any) -> Any:
+    return predict(model.eval(), x, 4, seed=0, **settings)
+
+
+# The dimension of classes
+
+
+def test_a_dimension_of_classes_that_is_not_known_is_refused() -> None:
+    """A softmax over positions would be a silent mistake; the error names the argument, the shape and both values."""
+    with pytest.raises(ValueError, match=r"class_dim must be given for outputs of shape \(12, 7, 5\)") as error:
+        run(Returns())
+    assert "class_dim=-1 where the classes come last, as in (N, T, C)" in str(error.value)
+    assert "class_dim=1 where they come second, as in (N, C, H, W)" in str(error.value)
+    with pytest.raises(ValueError, match=r"class_dim must be given .* \(12, 5, 7, 1\)"):
+        run(Returns(lambda h: h.mT[..., None]))
+
+
+def configured(**names: Any) -> nn.Module:
+    model = Returns()
+    model.config = SimpleNamespace(**names)
+    return model
+
+
+def with_attribute() -> nn.Module:
+    model = Returns()
+    model.num_classes = 5
+    return model
+
+
+KNOWN: dict[str, Callable[[], nn.Module]] = {
+    "num_labels": lambda: configured(num_labels=5),
+    "vocab_size": lambda: configured(vocab_size=5),
+    "id2label": lambda: configured(id2label=dict(enumerate("abcde"))),
+    "both": lambda: configured(num_labels=5, vocab_size=300),
+    "attribute": with_attribute,
+    "wrapped": lambda: nn.Sequential(with_attribute()),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_configuration_tells_the_dimension(name: str) -> None:
+    """Exactly one dimension has the size that it names, whatever the order."""
+    model = KNOWN[name]()
+
+    assert torch.equal(run(model).mean, run(Returns(), class_dim=-1).mean)
+
+
+@pytest.mark.parametrize("counts", [{"num_labels": 7}, {"num_labels": 5, "vocab_size": 7}, {"num_labels": 2}])
+def test_a_configuration_that_may_mean_several_dimensions_tells_nothing(counts: dict[str, int]) -> None:
+    """Where both sizes are named, or both dimensions are of one size, or none."""
+    model, x = configured(**counts), TOKENS[:, :5] if counts == {"num_labels": 7} else TOKENS
+    model.net[2] = nn.Linear(16, 5)
+
+    with pytest.raises(ValueError, match="class_dim must be given"):
+        run(model, x)
+
+
+class Pretrained(Returns):
+    """As those of transformers, which can be asked for the layer that gives logits of the vocabulary."""
+
+    def __init__(self, is_language_model: bool, **counts: int) -> None:
+        super().__init__()
+        self.config, self.is_language_model = SimpleNamespace(**counts), is_language_model
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.net[2] if self.is_language_model else None
+
+
+def test_models_of_transformers_say_what_they_are_for() -> None:
+    """Each has a number of labels, 2 if nobody chose one, and a vocabulary: the head tells which of them counts."""
+    words = run(Pretrained(True, num_labels=7, vocab_size=5))
+    tags = run(Pretrained(False, num_labels=5, vocab_size=7))
+
+    assert words.mean.shape == tags.mean.shape == (12, 7, 5)
+
+
+@pytest.mark.parametrize("given", ["labels", "loader"])
+def test_labels_tell_the_dimension(given: str) -> None:
+    """Those that are given, or that a loader yields beside the inputs, have every dimension but that of the classes."""
+    loader = DataLoader(TensorDataset(TOKENS, LABELS), batch_size=5)
+
+    r = run(Returns(), labels=LABELS) if given == "labels" else run(Returns(), loader)
+
+    assert r.mean.shape == (12, 7, 5)
+    images = run(Returns(lambda h: h.mT[..., None]), labels=LABELS[..., None])
+    assert torch.allclose(images.mean.squeeze(2), r.mean)
+    square = Returns(classes=7)
+    with pytest.raises(ValueError, match="class_dim must be given"):
+        run(square, labels=LABELS)
+    with pytest.raises(ValueError, match="class_dim must be given"):
+        run(Returns(), DataLoader(TensorDataset(TOKENS, TOKENS[..., 0])))
+
+
+@pytest.mark.parametrize("form", ["logits", "probabilities"])
+def test_a_dimension_that_is_plainly_wrong_is_refused(form: str) -> None:
+    """The model's own probabilities, or their logarithms, sum to 1 over another."""
+    last = Returns(lambda h: h.log_softmax(-1) if form == "logits" else h.softmax(-1))
+
+    assert run(last, outputs=form, class_dim=-1).mean.shape == (12, 7, 5)
+    with pytest.raises(ValueError, match="class_dim must be 2, over which the model's probabilities sum to 1, got 1"):
+        run(last, outputs=form, class_dim=1)
+
+
+def test_samples_from_elsewhere_have_their_classes_last() -> None:
+    """Where they lie elsewhere, the error says how to move them."""
+    with pytest.raises(ValueError, match=r"over the last dimension, as probabilities.movedim\(2, -1\) has"):
+        from_samples(torch.randn(3, 4, 5, 7).softmax(2))
+
+
+def test_a_truth_of_other_dimensions_points_to_the_class_dim() -> None:
+    """The labels of positions do not fit a prediction that took the positions for classes."""
+    with pytest.raises(ValueError, match=r"y must be of shape \(12, 5\), got \(12, 7\); .* the class_dim that they"):
+        run(Returns(), class_dim=1).report(LABELS)
+
+
+# Sigmoids
+
+
+SIGMOIDS: dict[str, Callable[[Tensor], Any]] = {
+    "torch.sigmoid": torch.sigmoid,
+    "nn.Sigmoid": nn.Sigmoid(),
+    "nn.Hardsigmoid": nn.Hardsigmoid(),
+    "method": lambda h: h.sigmoid_(),
+    "double": lambda h: h.sigmoid().double(),
+    "named": lambda h: {"logits": h.sigmoid()},
+    "heads": lambda h: torch.cat([h[:, :2].sigmoid(), torch.sigmoid(h[:, 2:])], 1),
+    "transposed": lambda h: torch.sigmoid(h.mT).transpose(0, 1),
+}
+
+
+@pytest.mark.parametrize("masks", ["input", "shared"])
+@pytest.mark.parametrize("name", SIGMOIDS)
+def test_a_sigmoid_is_no_logit(name: str, masks: str) -> None:
+    """Also of two rows: the last call of the pass tells, and the error says what to do."""
+    with pytest.raises(ValueError, match=r"outputs must be logits .* do not sum to 1, .* multilabel task") as error:
+        run(Returns(SIGMOIDS[name]), ROWS[:2], masks=masks)
+    assert "output=" in str(error.value)
+    assert 'task="regression"' in str(error.value)
+    assert run(Returns(SIGMOIDS[name]), ROWS[:2], task="regression").mean.shape == (2, 5)
+    with pytest.raises(ValueError, match=r"got sums of .* multilabel task"):
+        run(Returns(SIGMOIDS[name]), ROWS[:2], outputs="probabilities")
+
+
+def test_a_sigmoid_that_no_call_shows_is_told_by_its_values() -> None:
+    """Many different rows that fill [0, 1], and do not leave it."""
+    by_hand = Returns(lambda h: 1 / (1 + torch.exp(-9 * h)))
+
+    with pytest.raises(ValueError, match="multilabel task"):
+        run(by_hand, ROWS)
+
+
+@pytest.mark.parametrize("shape", ["(N, 1)", "(N,)"])
+def test_one_sigmoid_must_be_named_a_probability(shape: str) -> None:
+    """It is that of the second of two classes; as a logit it would say nothing below one half."""
+    model = Returns(lambda h: h.sigmoid() if shape == "(N, 1)" else h.sigmoid().squeeze(1), classes=1)
+
+    with pytest.raises(ValueError, match=r'outputs must be "probabilities" where .* of the second of two classes'):
+        run(model, ROWS[:3])
+    expected = run(Returns(classes=1), ROWS[:3])
+    assert torch.allclose(run(model, ROWS[:3], outputs="probabilities").mean, expected.mean)
+
+
+def test_a_softmax_is_told_by_one_row() -> None:
+    """By the last call; of the values alone it takes eight rows, of whatever samples."""
+    text = 'outputs must be "probabilities" where the model returns them'
+    with pytest.raises(ValueError, match=text):
+        run(Returns(nn.Softmax(1)), ROWS[:1])
+    by_hand = Returns(lambda h: h.exp() / h.exp().sum(1, keepdim=True))
+    with pytest.raises(ValueError, match=text):
+        run(by_hand, ROWS[:2])
+    run(by_hand, ROWS[:1])
+
+
+LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "of a ReLU": torch.relu,
+    "of a ReLU, small": lambda h: torch.relu(h) / 10,
+    "small": lambda h: h / 100 + 0.5,
+    "all the same": lambda h: h * 0 + torch.tensor([0.1, 0.9, 0.2, 0.5, 0.7]),
+    "all the same, with a sum of 1": lambda h: h * 0 + 0.2,
+    "zero": lambda h: h * 0,
+    "one half each": lambda h: h * 0 + 0.5,
+    "gated": lambda h: h * h.sigmoid(),
+    "behind a gate": lambda h: h.sigmoid() * 3 - 1,
+    "not numbers": lambda h: h.sigmoid() * torch.nan,
+}
+
+
+@pytest.mark.parametrize("classes", [1, 5])
+@pytest.mark.parametrize("rows", [1, 12])
+@pytest.mark.parametrize("name", LOGITS)
+def test_what_may_be_logits_is_taken_for_logits(name: str, rows: int, classes: int) -> None:
+    """Some models give numbers in [0, 1]: what cannot be told raises no error."""
+    run(Returns(lambda h: LOGITS[name](h)[:, :classes]), ROWS[:rows])
+
+
+def test_gates_inside_do_not_matter() -> None:
+    """Only what made the outputs counts, and attention ends in none."""
+    model = nn.Sequential(Attention(), nn.Flatten(), nn.Linear(56, 5), nn.Sigmoid(), nn.Linear(5, 3))
+
+    assert run(model).mean.shape == (12, 3)
