@@ -32,6 +32,7 @@ DROPOUT = "dropout in eager mode"
 OPERATORS = "dropout under torch.compile, torch.export, torch.func and forward-mode differentiation"
 VMAP = "dropout under torch.func.vmap"
 INDUCTOR = "dropkit's own calls in the code that inductor writes"
+EXPORT = "torch.export"
 INSTALL = "dropkit.install"
 MC = "Monte Carlo dropout"
 AUDIT = "dropkit.audit"
@@ -313,6 +314,19 @@ def inductor() -> Inductor | None:
     )  # fmt: skip
     found = [_find(name, INDUCTOR, None, otherwise) for name in names]
     return None if None in found else Inductor(*found)
+
+
+# Export.
+
+_decomposed = "programs that are decomposed under dropkit.install hold dropkit's operators"
+_infra_mode: Any = _find("torch.utils._python_dispatch:_detect_infra_mode", EXPORT, None, _decomposed, costs=False)
+_FUNCTIONAL: Any = _find("torch._C:_TorchDispatchModeKey.FUNCTIONAL", EXPORT, None, _decomposed, costs=False)
+
+
+def is_functionalized_for_export() -> bool:
+    """Whether a program for other tools is decomposed, or compiled ahead of time."""
+    mode: Any = None if _infra_mode is None or _FUNCTIONAL is None else _infra_mode(_FUNCTIONAL)
+    return mode is not None and getattr(mode, "export", False)
 
 
 # install.

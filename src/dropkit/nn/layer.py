@@ -101,6 +101,8 @@ class Layer:
         ordinary = eager.serves(input)
         if not ordinary and tracing_state() is not None:
             return script.traced(self, input, p, inplace, generator, key)
+        if not ordinary and eager.exporting() and key is None and not isinstance(p, Tensor):
+            return self._exported(input, p, inplace, generator)
         if input.numel() == 0 if ordinary else _is_empty(input):
             return input
         if input.dtype in FLOATS and input.is_nested:
@@ -135,6 +137,20 @@ class Layer:
             key = random.draw(generator, input.device)
         return (general.drop_ if inplace else general.drop)(input, key, values, steps)
 
+    def _exported(self, input: Tensor, p: float, inplace: bool, generator: Generator | None) -> Tensor:
+        """torch's operator, which every tool that reads exported programs knows; under `install` it runs our kernel."""
+        if generator is not None:
+            raise NotImplementedError(f"generator must be None under torch.export, got {generator}; pass key=")
+        return self.by_torch(input, p, inplace)
+
+    def by_torch(self, input: Tensor, p: float | Tensor, inplace: bool) -> Tensor:
+        """torch's function, without its warning about the rank of the input: `check` has said so."""
+        if eager.is_dynamo_compiling():  # which cannot follow what is done to the filters
+            return self.torch_function(input, p, True, inplace)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"dropout\dd: Received")
+            return self.torch_function(input, p, True, inplace)
+
     def _ask_subclass(self, input: Tensor, **arguments: Any) -> Tensor:
         """Subclasses and modes see the call that they would see from torch."""
         given = {
@@ -163,10 +179,8 @@ class Layer:
         if p == 1 and input.is_sparse:
             # torch returns uninitialised memory.
             raise NotImplementedError(f"input must be dense, got a tensor of layout {input.layout}")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"dropout\dd: Received")  # `check` has said so
-            # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.
-            output = self.torch_function(input, p, True, inplace and not plain)
+        # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.
+        output = self.by_torch(input, p, inplace and not plain)
         return input.copy_(output) if inplace and plain else output
 
 

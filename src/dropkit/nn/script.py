@@ -25,9 +25,7 @@ def traced(
         if given is not None:
             raise NotImplementedError(f"{name} must be None under torch.jit.trace, got {given}; use torch.export")
     warnings.warn("torch.jit.trace records torch's own dropout: a seed gives torch's masks", stacklevel=1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"dropout\dd: Received")  # the layer has said so
-        return layer.torch_function(input, p, True, inplace)
+    return layer.by_torch(input, p, inplace)
 
 
 def module(given: Dropping) -> torch.nn.Module:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
+from torch.compiler import is_dynamo_compiling, is_exporting
 
 from dropkit import kernels
 from dropkit.kernels.values import Values
@@ -20,6 +20,7 @@ from dropkit.torch_private import (
     count_dispatch_modes,
     functorch_interpreter,
     in_forward_mode,
+    is_functionalized_for_export,
     is_legacy_batched,
     is_zero_tensor,
     may_be_written,
@@ -54,6 +55,13 @@ def watched() -> bool:
         or bool(count_dispatch_modes())
         or tracing_state() is not None
     )
+
+
+def exporting() -> bool:
+    """Whether a program for other tools is recorded: by torch.export, or as one is decomposed or compiled ahead of time."""
+    if is_dynamo_compiling():
+        return is_exporting()
+    return bool(count_dispatch_modes()) and (is_exporting() or is_functionalized_for_export())
 
 
 def drop(input: Tensor, key: Tensor | int, values: Values, steps: Sequence[int] | None = None, base: int = 0) -> Tensor:

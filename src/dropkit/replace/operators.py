@@ -21,6 +21,7 @@ from torch import Tensor
 from dropkit.kernels import FLOATS
 from dropkit.nn import LAYERS
 from dropkit.nn.layer import Layer
+from dropkit.ops import eager
 from dropkit.replace import native, recurrent
 from dropkit.torch_private import (
     INSTALL,
@@ -134,7 +135,7 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
     original = getattr(torch.ops.aten, name).default
 
     def kernel(input: Tensor, p: float, train: bool) -> Any:
-        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not _is_reached(input):
+        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not _is_reached(input) or eager.exporting():
             return run_composite(original, input, p, train)
         return layer.drop(input, p, train, inplace)
 
