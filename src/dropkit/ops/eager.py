@@ -58,7 +58,7 @@ def watched() -> bool:
 
 
 def exporting() -> bool:
-    """Whether a program for other tools is recorded: by torch.export, or as one is decomposed or compiled ahead of time."""
+    """Whether a program for other tools is recorded: by torch.export, or decomposed, or compiled ahead of time."""
     if is_dynamo_compiling():
         return is_exporting()
     return bool(count_dispatch_modes()) and (is_exporting() or is_functionalized_for_export())
