@@ -518,4 +518,5 @@ def test_ranks_that_draw_the_same_masks_are_found(seeded, codes, tmp_path):
         for rank in range(2)
     ]
 
-    assert [rank.communicate(timeout=120)[0].strip() for rank in ranks] == [codes, codes]
+    # Before the last line torch 2.10 prints one of its own.
+    assert [rank.communicate(timeout=120)[0].splitlines()[-1] for rank in ranks] == [codes, codes]

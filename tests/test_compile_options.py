@@ -54,6 +54,7 @@ def test_freezing_folds_no_draw():
 
 # torch's compiled autograd looks for gradients where there are none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.skipif(torch.__version__ < "2.11", reason="torch 2.10's compiled autograd reads no named tuples")
 @pytest.mark.parametrize("forward", [None, "aot_eager"], ids=str)
 def test_compiled_autograd_keeps_each_calls_mask(forward):
     """A backward pass that is compiled by itself gets the key of its forward pass, not that of the first one."""

@@ -1,11 +1,7 @@
 """Programs written for torch on dropkit's kernels: operators, modules, scripts."""
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -304,71 +300,3 @@ def test_convert_refuses_what_is_no_module():
     """The error names the argument."""
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got dict"):
         dropkit.convert({})
-
-
-SCRIPT = """\
-import sys, torch
-import torch.nn.functional as F
-
-class Local:
-    pass
-
-def fail(how):
-    if how == "raise":
-        raise ValueError("from the script")
-    if how == "interrupt":
-        raise KeyboardInterrupt
-    if how == "pickle":
-        import pickle
-        print(type(pickle.loads(pickle.dumps(Local()))) is Local)
-    if how == "exit":
-        sys.exit(5)
-
-if __name__ == "__main__":
-    kind = F.dropout(torch.ones(3, requires_grad=True)).grad_fn.name()
-    print(sys.argv, __file__, sys.path[0], __spec__, file=sys.stdout)
-    print(kind, file=sys.stderr if "-v" in sys.argv else sys.stdout)
-    fail(sys.argv[-1])
-"""
-
-
-@pytest.mark.parametrize("how", ["nothing", "raise", "interrupt", "pickle", "exit"])
-def test_run_changes_the_kernels_alone(how, tmp_path: Path):
-    """`python -m dropkit run SCRIPT ARGS` and `python SCRIPT ARGS`: same argv, __main__, exit code and traceback."""
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "script.py").write_text(SCRIPT)
-    command = [os.path.join("folder", "script.py"), "--help", how]
-
-    plain, ours = (
-        subprocess.run([sys.executable, *start, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
-        for start in ([], ["-m", "dropkit", "run"])
-    )
-
-    assert ours.returncode == plain.returncode
-    assert "MulBackward0" in plain.stdout
-    assert ours.stdout == plain.stdout.replace("MulBackward0", "_DropBackward")
-    assert ours.stderr == plain.stderr
-
-
-def test_run_follows_no_link_and_shows_no_frame_of_its_own(tmp_path: Path):
-    """__file__ of a linked script is the link; a script that does not compile shows its own error alone."""
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "script.py").write_text("import sys; print(__file__, sys.path[0])")
-    (tmp_path / "link.py").symlink_to(tmp_path / "real" / "script.py")
-    (tmp_path / "wrong.py").write_text("x = = 1\n")
-    for script in ("link.py", "wrong.py"):
-        plain, ours = (
-            subprocess.run([sys.executable, *start, script], cwd=tmp_path, capture_output=True, text=True, check=False)
-            for start in ([], ["-m", "dropkit", "run"])
-        )
-        assert (ours.returncode, ours.stdout, ours.stderr) == (plain.returncode, plain.stdout, plain.stderr)
-
-
-def test_run_names_a_script_that_is_not_there():
-    """A missing script is a usage error with exit code 2."""
-    command = [sys.executable, "-m", "dropkit", "run", "nowhere.py"]
-
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-
-    assert done.returncode == 2
-    assert "nowhere.py" in done.stderr

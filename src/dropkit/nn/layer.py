@@ -267,7 +267,8 @@ def per_first(input: Tensor) -> Unit:
 
 
 def _is_empty(input: Tensor) -> bool:
-    if not torch.compiler.is_compiling():
+    # Before torch 2.13 an operator that a compiler runs is not told that it is compiling; the size tells.
+    if not torch.compiler.is_compiling() and type(input.numel()) is int:
         return input.numel() == 0
     # A size that is known when the graph runs, and not before, is taken for one that is not 0.
     return guard_or_false(input.numel() == 0)
