@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,27 @@ def test_errors_are_those_of_eval_mode_on_either_side():
     run = train("answers", lambda arm: Answers(), BASELINE, 0, lopsided, replace(SHORT, digits=20))
 
     assert (run.train_error, run.test_error) == (0.5, 0.0)
+
+
+class Diverged(torch.nn.Module):
+    """Answers NaN, as after a step too long."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.full((2,), torch.nan))
+
+    def forward(self, images):
+        return self.bias.expand(len(images), 2)
+
+
+def test_a_run_that_diverged_has_failed():
+    """NaN is not taken for the first class."""
+    lopsided = digits.Digits(torch.randint(256, (60, 1, 28, 28)), torch.arange(60) // 50)
+
+    run = train("diverged", lambda arm: Diverged(), BASELINE, 0, lopsided, replace(SHORT, digits=20))
+
+    assert run.failed
+    assert isnan(run.test_error)
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """`dropkit study` as it is typed: what it prints, what it refuses, and with which exit code."""
 
 import json
+import signal
 
 import pytest
 from click.testing import CliRunner
 
 from dropkit.cli.study import command
-from dropkit.study import ARMS, digits
+from dropkit.study import ARMS, Plan, Run, digits
+from dropkit.study.kinds import BASELINE
 
 
 def called(*options):
@@ -54,6 +56,51 @@ def test_help_names_every_network_kind_and_default():
     text = " ".join(called("--help").stdout.split())
 
     assert all(word in text for word in ["cnn,mlp", "none,dropkit,torch", *map(str, ARMS)])
+
+
+def fails(error):
+    raise error
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["table", "json"])
+@pytest.mark.parametrize(
+    ("stop", "code", "reason"),
+    [
+        (lambda: signal.raise_signal(signal.SIGINT), 130, "interrupted"),
+        (lambda: signal.raise_signal(signal.SIGTERM), 143, "terminated"),
+        (lambda: fails(MemoryError("full")), 1, "MemoryError: full"),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "error"],
+)
+def test_finished_runs_are_shown_when_a_study_ends_early(stop, code, reason, as_json, monkeypatch):
+    """Nothing is concluded from them, and the exit code says what happened; handlers are as before."""
+
+    def runs(plan):
+        yield Run("mlp", BASELINE, 0, 0.01, 0.0625, 0.1)
+        stop()
+
+    monkeypatch.setattr(Plan, "runs", runs)
+    before = signal.getsignal(signal.SIGTERM)
+
+    result = called("--network", "mlp", "--quiet", *as_json)
+
+    assert result.exit_code == code
+    assert signal.getsignal(signal.SIGTERM) is before
+    if as_json:
+        held = json.loads(result.stdout)
+        assert (held["ended_early"], held["rows"], held["runs"][0]["test_error"]) == (reason, [], 0.0625)
+    else:
+        assert result.stdout.startswith(f"1 of 20 runs finished ({reason}); they show no verdict.\n")
+        assert "6.25" in result.stdout
+        assert "Try next" not in result.stdout
+
+
+def test_a_study_at_chance_concludes_nothing():
+    """Networks that had no time to learn are no evidence, and the output says why."""
+    result = called("--network", "mlp", "--p", "0.5", "--seeds", "2", "--epochs", "1", "--digits", "10")
+
+    assert "no verdict, since the baseline is near chance" in " ".join(result.stdout.split())
+    assert "dropout lowers" not in " ".join(result.stdout.split())
 
 
 @pytest.mark.parametrize(

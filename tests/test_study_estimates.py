@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from math import pi, sqrt, tan
+from math import nan, pi, sqrt, tan
 
 import pytest
 from rich.console import Console
@@ -11,7 +11,14 @@ from dropkit.study import Arm, Estimate, Plan, Recipe, Run, estimate, load, rows
 from dropkit.study.kinds import BASELINE, DROPKIT, TORCH
 from dropkit.study.record import record
 from dropkit.study.table import table
-from dropkit.study.verdicts import Verdict, sentences, try_next, verdict
+from dropkit.study.verdicts import (
+    Verdict,
+    least_error_of_chance,
+    sentences,
+    try_next,
+    verdict,
+    why_no_verdict,
+)
 
 DROPOUT = Arm(DROPKIT, 0.5)
 
@@ -134,6 +141,48 @@ def test_sentences_say_what_the_intervals_say():
     assert lower == f"cnn, dropkit p=0.5: {Verdict.LOWER.value}."
     assert same == f"cnn, torch p=0.5: {Verdict.SAME.value}."
     assert higher == f"cnn, torch p=0.9: {Verdict.HIGHER.value}."
+
+
+def test_a_baseline_near_chance_has_no_verdict(plan):
+    """Where the network without dropout has learnt nothing, a change that is sure is none, and the reason is said."""
+    found = rows(invented({BASELINE: [0.15, 0.88], DROPOUT: [0.10, 0.83]}))
+
+    reason = why_no_verdict(found, plan)
+
+    assert verdict(found[1].change) is Verdict.LOWER
+    assert reason.startswith(
+        "cnn: no verdict, since the baseline is near chance. Its test error is 88.0%; a network that"
+    )
+    assert "of 10 classes" in reason
+    assert "on 4500 digits" in reason
+    assert try_next(found, plan).endswith("dropkit study --network cnn --digits 500 --epochs 60")
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("count", [100, 10**6])
+def test_chance_is_bounded_by_classes_and_items(classes, count):
+    """Below the error of guessing, by less the more items and classes there are."""
+    least = least_error_of_chance(classes, count)
+
+    assert least < 1 - 1 / classes
+    assert least < least_error_of_chance(classes, 10 * count)
+    assert least < least_error_of_chance(10 * classes, count)
+
+
+def test_an_arm_near_chance_is_judged(plan):
+    """Dropping nearly all raises the error of a network that learns without."""
+    assert why_no_verdict(rows(invented({BASELINE: [0.1, 0.12], Arm(TORCH, 0.9): [0.9, 0.9]})), plan) is None
+
+
+def test_failed_runs_have_no_verdict(plan):
+    """A run without finite outputs has no error; its row has no estimate, and JSON no NaN."""
+    found = rows(invented({BASELINE: [0.1, 0.1], DROPOUT: [0.05, nan]}))
+
+    held = json.dumps(record(found, plan), allow_nan=False)
+
+    assert why_no_verdict(found, plan) == "cnn: no verdict, since 1 of 4 runs failed (their outputs are not finite)."
+    assert json.loads(held)["rows"][1]["change"] == {"mean": None, "low": None, "high": None}
+    assert json.loads(held)["no_verdict"] == {"cnn": why_no_verdict(found, plan)}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
+from signal import SIGINT, SIGTERM, signal
 from typing import Any
 
 import click
@@ -12,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dropkit.study import ARMS, KINDS, NETWORKS, SEEDS, Digits, Plan, Recipe, Row, Run, arms, load, rows
-from dropkit.study.record import record
-from dropkit.study.table import legend, table, title
-from dropkit.study.verdicts import sentences, try_next
+from dropkit.study.record import record, unfinished
+from dropkit.study.table import legend, run_table, table, title
+from dropkit.study.verdicts import sentences, try_next, why_no_verdict
 
 _RECIPE = Recipe()
 _DEFAULT = f"Without --kinds and --p it compares {', '.join(str(arm) for arm in ARMS)}."
@@ -74,11 +77,54 @@ def command(
         plan = Plan(everything, network, arms(kinds, p), seeds, recipe)
     except ValueError as error:
         raise click.UsageError(f"--{error}") from None
-    results = rows(_train(plan, quiet))
+    runs: list[Run] = []
+    try:
+        with _terminated():
+            _train(plan, quiet, runs)
+    except (KeyboardInterrupt, _Terminated) as stop:
+        _print_unfinished(runs, plan, "interrupted" if isinstance(stop, KeyboardInterrupt) else "terminated", as_json)
+        # As a shell reports what a signal has ended.
+        raise click.exceptions.Exit(128 + (SIGINT if isinstance(stop, KeyboardInterrupt) else SIGTERM)) from None
+    except Exception as error:
+        _print_unfinished(runs, plan, f"{type(error).__name__}: {error}", as_json)
+        raise
+    results = rows(runs)
     if as_json:
         click.echo(json.dumps(record(results, plan), indent=2))
     else:
         _print(results, plan)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _terminated() -> Generator[None]:
+    """Raise `_Terminated` at SIGTERM, as Python raises `KeyboardInterrupt` at SIGINT."""
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        # No other thread may set handlers.
+        yield
+        return
+    before = signal(SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal(SIGTERM, before)
+
+
+def _print_unfinished(runs: list[Run], plan: Plan, reason: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(unfinished(runs, plan, reason), indent=2))
+        return
+    console = Console(highlight=False, markup=False)
+    console.print(f"{len(runs)} of {len(plan)} runs finished ({reason}); they show no verdict.", style="bold")
+    if runs:
+        console.print(run_table(runs))
 
 
 def _load() -> Digits:
@@ -88,17 +134,15 @@ def _load() -> Digits:
         raise click.ClickException(str(error)) from None
 
 
-def _train(plan: Plan, quiet: bool) -> list[Run]:
-    """All runs, with a bar on stderr while they take place, if that is a terminal."""
+def _train(plan: Plan, quiet: bool, runs: list[Run]) -> None:
+    """Put each run into `runs` once it is finished, with a bar on stderr meanwhile, if that is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    runs: list[Run] = []
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
         task = progress.add_task("training", total=len(plan))
         for run in plan.runs():
             runs.append(run)
             progress.update(task, advance=1, description=f"{run.network} {run.arm}")
-    return runs
 
 
 def _print(results: list[Row], plan: Plan) -> None:
@@ -106,10 +150,11 @@ def _print(results: list[Row], plan: Plan) -> None:
     said: list[str] = []
     for name, group in groupby(results, key=lambda row: row.network):
         shown = list(group)
+        reason = why_no_verdict(shown, plan)
         console.print(title(name, plan), style="bold")
-        console.print(table(shown))
+        console.print(table(shown, judged=reason is None))
         console.print()
-        said += sentences(shown)
+        said += sentences(shown) if reason is None else [reason]
     console.print(legend(plan), style="dim")
     for line in ("", *said, try_next(results, plan)):
         console.print(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, nan, sqrt
 from statistics import mean, median_low, stdev
 
 from dropkit.study.kinds import BASELINE, Arm
@@ -45,10 +45,12 @@ class Row:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean with Student's interval.
+    """The mean with Student's interval; NaN if a value is not finite.
 
     Source: Student, "The Probable Error of a Mean", Biometrika 6(1), 1908.
     """
+    if not all(map(isfinite, values)):
+        return Estimate(nan, nan, nan)
     # Here, not above: a missing extra is told by the digits, which come first and say what to install.
     from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType] (untyped)
 

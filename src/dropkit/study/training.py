@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite, nan
 from time import perf_counter
 
 import torch
@@ -49,7 +50,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trained network: errors are fractions of digits, in eval mode."""
+    """One trained network: errors are fractions of digits, in eval mode; NaN where its outputs are not finite."""
 
     network: str
     arm: Arm
@@ -57,6 +58,11 @@ class Run:
     train_error: float
     test_error: float
     seconds_per_epoch: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether the training ended without a network that answers."""
+        return not (isfinite(self.train_error) and isfinite(self.test_error))
 
 
 def train(name: str, network: Network, arm: Arm, seed: int, digits: Digits, recipe: Recipe) -> Run:
@@ -87,11 +93,12 @@ def _fit(model: nn.Module, digits: Digits, recipe: Recipe, order: torch.Generato
 
 @torch.no_grad()
 def _error(model: nn.Module, digits: Digits) -> float:
-    """The fraction of `digits` that `model`, put in eval mode, takes for another class."""
+    """The fraction of `digits` that `model`, put in eval mode, takes for another class; NaN if it answers NaN."""
     model.eval()
     chunks = (digits.images[first : first + _CHUNK] for first in range(0, len(digits), _CHUNK))
-    guesses = torch.cat([model(images).argmax(1) for images in chunks])
-    return (guesses != digits.labels).double().mean().item()
+    answers = torch.cat([model(images) for images in chunks])
+    wrong = (answers.argmax(1) != digits.labels).double().mean().item()
+    return nan if answers.isnan().any() else wrong
 
 
 def _generator(seed: int, purpose: int) -> torch.Generator:
