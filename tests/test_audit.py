@@ -175,7 +175,7 @@ def test_compiled_models_are_audited_uncompiled(compiled):
 
 def test_scripted_dropout_is_seen_by_its_operator():
     """Which one that is TorchScript decides, once it knows whether gradients are wanted."""
-    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit.script"):
         scripted = torch.jit.script(net())
 
     site = only(dropkit.audit(scripted, torch.randn(8, 16)))

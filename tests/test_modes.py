@@ -59,6 +59,8 @@ def test_every_operator_has_samples():
     assert names == {f"dropkit::{name}" for name in SAMPLES}
 
 
+# torch 2.14 looks for gradients where there are none.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("name", SAMPLES)
 def test_torch_finds_no_fault_with_an_operator(name):
     """torch.library.opcheck: schema, fake results, gradients and compilation agree with what the operator does."""

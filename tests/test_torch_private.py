@@ -19,7 +19,7 @@ torch_private.inductor()
 
 SOURCES = sorted(path for path in Path(torch_private.__file__).parent.rglob("*.py") if path.stem != "torch_private")
 # Of Python itself.
-PYTHONS = {"_getframe", "_fields", "_replace", "_asdict"}
+PYTHONS = {"_getframe", "_run_module_as_main", "_fields", "_replace", "_asdict"}
 
 
 def is_private(name: object) -> bool:

@@ -142,8 +142,8 @@ def without(names, features):
 
 
 if __name__ == "__main__":
-    # What compilers import at their first call is imported once for all.
-    torch.compile(torch.sin, backend="aot_eager")(torch.ones(3, requires_grad=True))
+    # What compilers import at their first call is imported once for all; no child may find that autograd was used.
+    torch.compile(torch.sin, backend="aot_eager")(torch.ones(3))
     torch.export.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),), strict=False)
     for argument in sys.argv[1:]:
         names, _, asked = argument.partition("=")
