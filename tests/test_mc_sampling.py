@@ -331,6 +331,11 @@ class Sampled(nn.Module):
         return x + torch.randn_like(x) if self.training else x
 
 
+class AsksByName(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.bernoulli(torch.full_like(x, 0.5)) if getattr(self, "training", False) else x
+
+
 class OwnNorm(nn.BatchNorm1d):
     """Keeps statistics, and has a dropout rate as well."""
 
@@ -345,7 +350,7 @@ class OwnNorm(nn.BatchNorm1d):
     [
         (Attention, True), (DropPath, True), (EarlyReturn, True), (Named, True), (Auxiliary, False),
         (OwnFunction, True), (ImportsInside, False), (GaussianDropout, True), (Sampled, False),
-        (Statistics, False), (OwnNorm, False), (nn.Dropout, False), (nn.LSTM, False), (nn.RReLU, False),
+        (Statistics, False), (OwnNorm, False), (AsksByName, True), (nn.Dropout, False), (nn.LSTM, False), (nn.RReLU, False),
         (nn.MultiheadAttention, False), (nn.TransformerEncoderLayer, False),
     ],
 )  # fmt: skip

@@ -19,14 +19,30 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from dropkit.mc.gates import gates_dropout
+from dropkit.mc.noise import off
 
 # Operators that drop, or may, in the text of a graph.
 _DROPS_IN_SCRIPT = re.compile(r"dropout|bernoulli|aten::(lstm|gru|rnn_tanh|rnn_relu|scaled_dot_product_attention)\b")
 
 
+class Block:
+    """A `with` block, in one thread.
+
+    Attributes:
+        raised: the modules whose flags are up, by their ids.
+        asked: the other modules that ran.
+        off: notes on what those draw in training mode alone.
+    """
+
+    def __init__(self) -> None:
+        self.raised: dict[int, nn.Module] = {}
+        self.asked: dict[int, nn.Module] = {}
+        self.off: dict[str, None] = {}
+
+
 class _Here(threading.local):
-    # The blocks that are open in this thread, innermost last, each with the modules it has raised.
-    blocks: list[dict[int, nn.Module]]
+    # The blocks that are open in this thread, innermost last.
+    blocks: list[Block]
 
     def __init__(self) -> None:
         self.blocks = []
@@ -39,17 +55,23 @@ _raised: dict[int, tuple[int, type[nn.Module]]] = {}
 
 
 @contextmanager
-def raised() -> Generator[None]:
-    """For the length of a `with` block, modules that gate dropout by their own flag find it up in this thread."""
-    mine: dict[int, nn.Module] = {}
+def raised(before: Block | None = None) -> Generator[Block]:
+    """For the length of a `with` block, modules that gate dropout by their own flag find it up in this thread.
+
+    Args:
+        before: an earlier block on the same model, whose modules are not asked again.
+    """
+    mine = Block()
+    if before is not None:
+        mine.asked, mine.off = before.asked, before.off
     _here.blocks.append(mine)
     hook = register_module_forward_pre_hook(_before)
     try:
-        yield
+        yield mine
     finally:
         hook.remove()
         _here.blocks = [block for block in _here.blocks if block is not mine]
-        for module in mine.values():
+        for module in mine.raised.values():
             _lower(module)
 
 
@@ -58,9 +80,13 @@ def _before(module: nn.Module, args: Any) -> None:
         return
     if isinstance(module, torch.jit.ScriptModule):
         _refuse_scripted(module)
-    elif gates_dropout(_own(type(module))) and id(module) not in _here.blocks[-1]:
-        _raise(module)
-        _here.blocks[-1][id(module)] = module
+    elif gates_dropout(_own(type(module))):
+        if id(module) not in _here.blocks[-1].raised:
+            _raise(module)
+            _here.blocks[-1].raised[id(module)] = module
+    elif id(module) not in _here.blocks[-1].asked:
+        _here.blocks[-1].asked[id(module)] = module
+        _here.blocks[-1].off.update(dict.fromkeys(off(module)))
 
 
 def only_raised() -> bool:

@@ -58,25 +58,27 @@ def _methods(kind: type[nn.Module]) -> Iterator[FunctionType]:
 
 
 def _gates(function: FunctionType, named: bool) -> bool:
-    if "training" not in _names(function.__code__):
+    if "training" not in names_of(function.__code__):
         return False
-    tree = _parsed(function)
-    texts = [" ".join(_names(function.__code__))] if tree is None else _hanging_on_the_flag(tree, function)
+    tree = parsed(function)
+    texts = [" ".join(names_of(function.__code__))] if tree is None else _hanging_on_the_flag(tree, function)
     return any(_SPEAKS_OF_DROPOUT.search(text) or (named and _DRAWS.search(text)) for text in texts)
 
 
-def _names(code: CodeType) -> set[str]:
+def names_of(code: CodeType) -> set[str]:
     """The names, also of functions inside; `training` among them or not is what most classes are told apart by."""
     names = {*code.co_names, *code.co_varnames}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            names |= _names(constant)
+            names |= names_of(constant)
+        elif constant == "training":  # as in getattr(self, "training")
+            names.add(constant)
         elif isinstance(constant, tuple):  # the names of keywords
             names.update(one for one in cast("tuple[Any, ...]", constant) if isinstance(one, str))
     return names
 
 
-def _parsed(function: FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+def parsed(function: FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     """The source; None where there is none, as for code that was made by `exec`."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -93,7 +95,10 @@ def _hanging_on_the_flag(tree: ast.FunctionDef | ast.AsyncFunctionDef, function:
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         match node:
-            case ast.Attribute(value=ast.Name(id=name), attr="training", ctx=ast.Load()) if name == self:
+            case (
+                ast.Attribute(value=ast.Name(id=name), attr="training", ctx=ast.Load())
+                | ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=name), ast.Constant(value="training"), *_])
+            ) if name == self:
                 decided = _decided(node, tree, parents)
                 if not (isinstance(decided[0], ast.Call) and _is_handed(_meant(decided[0].func, function))):
                     yield "\n".join(map(ast.unparse, decided))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -50,6 +50,8 @@ class Passes:
         self.ending: Ending | None = None
         # Why an idea was given up, for the user.
         self.notes: list[str] = []
+        # Notes on what modules draw in training mode, and is no dropout.
+        self.off: Mapping[str, None] = {}
 
     def run(self, batch: Batch, rows: Rows, samples: int) -> Iterator[Tensor]:
         """The outputs of one sample after another.
@@ -66,7 +68,7 @@ class Passes:
         for sample in range(samples):
             output, tape = self._pass(mode, inputs, sample, tape)
             if not mode.drawn:
-                raise nothing()
+                raise nothing(self.off)
             self._say_lost_at(mode.lost)
             if self._draws.setdefault(kind, mode.sites) != mode.sites:
                 self._say_lost("masks depend on the batches: passes differ in how often they draw")

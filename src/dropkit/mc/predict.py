@@ -15,6 +15,7 @@ from dropkit.mc import batches, ranks
 from dropkit.mc.batches import Adapt, Batch, labels_of
 from dropkit.mc.coins import Coins, Masks, Rows
 from dropkit.mc.estimates import Classification, Estimator, Measures, Regression, entropy
+from dropkit.mc.flags import Block
 from dropkit.mc.outputs import Classes, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
 from dropkit.mc.passes import Passes, rows_of
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
@@ -135,6 +136,7 @@ def predict(
 
     found: list[tuple[int, _Found]] = []
     notes: list[str] = []
+    block: Block | None = None
     with modes.evaluating(model), torch.inference_mode(False), torch.no_grad():
         passes = Passes(model, output or tensor_of, coins, replay, thin)
         device = _device_of(model)
@@ -145,10 +147,11 @@ def predict(
                 for begin, end, rows in rows_of(ids, group):
                     part = batch.take(begin, end).to(device)
                     # Not around what makes the batches: the user's own networks may.
-                    with uncompiled(), packed_order():
+                    with uncompiled(block) as block, packed_order():
+                        passes.off = block.off
                         one = _one_batch(passes, part, rows, estimator(batch), samples, until, keep_samples, bar)
                     found.append((place, one))
-        notes = passes.notes
+        notes = [*passes.notes, *passes.off]
     return _joined(ranks.gathered(found), task, notes)
 
 

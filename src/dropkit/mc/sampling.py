@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from dropkit.callables import Function
-from dropkit.mc.flags import raised
+from dropkit.mc.flags import Block, raised
 from dropkit.mc.mode import Args, Kwargs, Mode
 
 
@@ -33,6 +33,8 @@ def sampling() -> Generator[None]:
     statistics, and other threads see nothing of it. Draws come from torch's generator. Compiled models run uncompiled
     inside of the block.
 
+    Noise of other kinds that a module draws in training mode alone stays off, with a warning that says where.
+
     Raises:
         NothingToSample: at the end of the block, if nothing drew.
         TypeError: a scripted module that drops was called.
@@ -47,26 +49,38 @@ def sampling() -> Generator[None]:
     """
     mode = Drawing()
     state = torch.get_rng_state()
-    with uncompiled(), mode:
+    with uncompiled() as block, mode:
         yield
     if not mode.drawn and torch.equal(state, torch.get_rng_state()):
-        raise nothing()
+        raise nothing(block.off)
+    for note in block.off:
+        # For the `with` statement, behind contextlib.
+        warnings.warn(note, stacklevel=3)
 
 
-def nothing() -> NothingToSample:
+def nothing(off: Iterable[str]) -> NothingToSample:
+    """
+    Args:
+        off: notes on what is drawn in training mode, and is no dropout.
+    """
     return NothingToSample(
-        "no dropout drew: the model has none that can be seen, or its rates are 0; dropkit.audit(model, ...) shows "
-        "every dropout that it has"
+        "; ".join(
+            [
+                "no dropout drew: the model has none that can be seen, or its rates are 0; dropkit.audit(model, ...) "
+                "shows every dropout that it has",
+                *off,
+            ]
+        )
     )
 
 
 @contextmanager
-def uncompiled() -> Generator[None]:
+def uncompiled(before: Block | None = None) -> Generator[Block]:
     """Run as Python, which a mode can see, and with the flags up that need to be."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
-        with raised(), _eager():
-            yield
+        with raised(before) as block, _eager():
+            yield block
 
 
 _lock = threading.Lock()

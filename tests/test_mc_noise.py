@@ -1,0 +1,357 @@
+"""Noise that a module draws in training mode alone stays off while one samples, and is reported."""
+
+from __future__ import annotations
+
+import random
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from random import random as chance
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dropkit import mc
+from dropkit.mc.noise import off
+
+X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Block(nn.Module):
+    """With what the layers below want to have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.linear, self.sigma, self.p = nn.Dropout(0.1), nn.Linear(8, 8), 0.1, 0.5
+        self.register_parameter("weight", nn.Parameter(torch.ones(8)))
+
+
+class Added(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = x + torch.randn_like(x) * self.sigma  # here
+        return self.drop(x)
+
+
+class Chosen(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + torch.randn_like(x) if self.training and self.sigma > 0 else x  # here
+        return self.drop(x)
+
+
+class Leaves(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        if not self.training or self.sigma == 0.0:
+            return x
+        noise = torch.empty_like(x).normal_(0, self.sigma)  # here
+        return x + noise
+
+
+class Named(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.training and self.sigma
+        return x + torch.normal(0.0, self.sigma, x.shape) if active else x  # here
+
+
+class Skipped(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        if self.training and random.random() < self.p:  # here
+            return x
+        return x + self.linear(x)
+
+
+class SkippedLast(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        if chance() > self.p or not self.training:  # here
+            x = x + self.linear(x)
+        return self.drop(x)
+
+
+class OfNumPy(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        return x * self.rng.uniform(0.9, 1.1) if self.training else x  # here
+
+
+class Mixed(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            share = np.random.beta(1.0, 1.0)  # here
+            x = share * x + (1 - share) * x.flip(0)
+        return self.drop(x)
+
+
+class ByGetattr(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        if getattr(self, "training", False):
+            x = x + torch.distributions.Normal(0.0, 1.0).sample(x.shape)  # here
+        return self.drop(x)
+
+
+class Helped(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        return self._jittered(x) if self.training else x
+
+    def _jittered(self, x: Tensor) -> Tensor:
+        return x + torch.randn(x.shape)  # here
+
+
+class Inherits(Helped):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+def noised(x: Tensor, sigma: float, training: bool) -> Tensor:
+    if not training:
+        return x
+    return x + sigma * torch.randn_like(x)  # handed the flag
+
+
+class HandsTheFlag(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(noised(x, self.sigma, training=self.training))
+
+
+def shaken(module: Block, x: Tensor) -> Tensor:
+    if module.training:
+        x = x + torch.randn_like(x)  # handed the module
+    return x
+
+
+class HandsItself(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(shaken(self, x))
+
+
+class Rectified(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(F.rrelu(x, 0.1, 0.3, self.training))  # here
+
+
+class Gumbel(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        return F.gumbel_softmax(x) if self.training else x.softmax(-1)  # here
+
+
+class Pooled(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        if self.training:
+            return x[:, torch.randperm(8)[:4]]  # here
+        return x[:, :4]
+
+
+class Multiplied(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.training * torch.randn_like(x)  # here
+
+
+class DrawnBefore(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        noise = torch.randn_like(x)  # here
+        if self.training:
+            x = x + noise
+        return self.drop(x)
+
+
+class GaussianNoise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+class Child(Block):
+    def __init__(self, child: nn.Module | None = None) -> None:
+        super().__init__()
+        self.child = child or GaussianNoise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = self.child(x)  # here
+        return self.drop(x)
+
+
+NOISY = [
+    Added, Chosen, Leaves, Named, Skipped, SkippedLast, OfNumPy, Mixed, ByGetattr, Helped, Inherits, HandsTheFlag,
+    HandsItself, Rectified, Gumbel, Pooled, Multiplied, DrawnBefore, Child,
+]  # fmt: skip
+SOURCE = Path(__file__).read_text().splitlines()
+
+
+def line(kind: type[nn.Module]) -> int:
+    """Where the class, or what it calls, is marked."""
+    marks = {"HandsTheFlag": "# handed the flag", "HandsItself": "# handed the module"}
+    kind = Helped if kind is Inherits else kind
+    begin = 0 if kind.__name__ in marks else SOURCE.index(f"class {kind.__name__}({kind.__mro__[1].__name__}):")
+    return next(i for i in range(begin, len(SOURCE)) if SOURCE[i].endswith(marks.get(kind.__name__, "# here"))) + 1
+
+
+@pytest.mark.parametrize("kind", NOISY)
+def test_noise_that_stays_off_is_noted(kind: type[nn.Module]) -> None:
+    """With the class and the line, once, by `predict` as by `sampling`; the dropout beside it is sampled."""
+    model = nn.Sequential(nn.Dropout(), kind(), kind()).eval()
+
+    r = mc.predict(model, X, 5, "regression", seed=0, batch_size=4)
+    with pytest.warns(UserWarning, match="stays off") as caught, mc.sampling():
+        model(X)
+
+    expected = f"{kind.__name__} draws random numbers in training mode (test_mc_noise.py:{line(kind)}), which stays off"
+    assert [note.partition(" here:")[0] for note in r.notes if "stays off" in note] == [expected]
+    assert [str(one.message).partition(" here:")[0] for one in caught] == [expected]
+    assert caught[0].filename == __file__
+    assert r.variance.amax() > 0
+
+
+class Switched(Block):
+    """Noise whose rate is 0, or that is switched off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sigma, self.noise = 0.0, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.sigma and self.training:
+            x = x + torch.randn_like(x)
+        if self.training and self.noise is not None:
+            x = x + torch.randn_like(x)
+        if self.noise:
+            x = noised(x, self.sigma, self.training)
+        return self.drop(noised(x, 0.1, False))
+
+
+class Always(Block):
+    """Noise in both modes, which is drawn."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or self.sigma:
+            x = x + torch.randn_like(x)
+        return self.drop(noised(x, 0.1, True))
+
+
+class Evaluates(Block):
+    """The flag decides about other things, and draws are those of evaluation mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen = len(x)
+        x = self.linear(x) if self.training else self.linear(x + torch.randn_like(x))
+        return self.drop(x)
+
+
+class Checkpointed(Block):
+    """As in many libraries: the same layer, called in another way in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(GaussianNoise(), nn.Dropout())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            x = torch.utils.checkpoint.checkpoint(self.layer, x) if self.sigma else self.layer(x)
+        else:
+            x = self.layer(x)
+        return x
+
+
+class Overrides(Added):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(x)
+
+    def training_step(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+
+class Sampled(Block):
+    """Names that are no draws."""
+
+    def sample(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = self.sample(x)
+        return self.drop(x)
+
+
+class GaussianDropout(Block):
+    """Dropout, whose flag is up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + 0.1 * torch.randn_like(x)) if self.training else x
+
+
+QUIET = [Switched, Always, Evaluates, Checkpointed, Overrides, Sampled, GaussianDropout, Block]
+
+
+@pytest.mark.parametrize("kind", QUIET)
+def test_what_does_not_stay_off_is_not_noted(kind: type[nn.Module]) -> None:
+    """Noise of no strength, noise of both modes, other uses of the flag, what is not called, and dropout."""
+    model = nn.Sequential(kind() if kind is not Block else nn.Linear(8, 8), nn.Dropout()).eval()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with mc.sampling():
+            model(X)
+
+    assert not [note for note in mc.predict(model, X, 3, "regression").notes if "stays off" in note]
+
+
+@pytest.mark.parametrize("child", [nn.Dropout(0.1), nn.Sequential(GaussianNoise()), nn.Linear(8, 8)])
+def test_a_module_that_is_left_out_is_noted_if_it_draws(child: nn.Module) -> None:
+    """The flag of the module around it decides, and stays down."""
+    assert len(off(Child(child))) == (not isinstance(child, nn.Linear))
+
+
+def test_hooks_and_a_forward_of_its_own_are_read() -> None:
+    """They run with the module, and are handed it."""
+
+    def hook(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
+        return (args[0] + torch.randn_like(args[0]),) if module.training else None
+
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+    hooked, patched = nn.Linear(8, 8), nn.Linear(8, 8)
+    hooked.register_forward_pre_hook(hook)
+    patched.forward = MethodType(forward, patched)
+
+    assert len(off(hooked)) == len(off(patched)) == 1
+
+
+def test_noise_without_dropout_is_named_where_there_is_nothing_to_sample() -> None:
+    """Who expected it to be sampled reads why it was not."""
+    model = nn.Sequential(Child(nn.RReLU()), nn.RReLU()).eval()
+    model[0].drop = nn.Identity()
+
+    for sample in (lambda: mc.predict(model, X), lambda: sampled(model)):
+        with pytest.raises(mc.NothingToSample, match="Child draws random numbers") as error:
+            sample()
+        assert re.search(r"RReLU draws random numbers in training mode \(activation.py:\d+\)", str(error.value))
+
+
+def sampled(model: Callable[[Tensor], Any]) -> None:
+    with mc.sampling():
+        model(X)
+
+
+def test_a_class_without_source_is_passed_over() -> None:
+    """What cannot be read is not guessed at."""
+    names: dict[str, Any] = {}
+    exec(
+        "class Made(nn.Module):\n    def forward(self, x):\n        return x if self.training else x", globals(), names
+    )
+
+    assert off(names["Made"]()) == []
