@@ -12,12 +12,14 @@ from operator import index
 
 import torch
 from torch import Generator, Tensor
+from torch.compiler import is_dynamo_compiling
 
-from dropkit.ops import eager
+from dropkit.ops import eager, recompute
 from dropkit.ops.draw import draw as draw_seen
 from dropkit.ops.fold_in import fold_in as fold_in_here
 from dropkit.ops.fold_in import fold_in_seen
 from dropkit.ops.inductor import HIGHEST, LOWEST
+from dropkit.ops.recompute import backward_pass, forward_mode, saved_tensors_hooks
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -54,7 +56,13 @@ def draw(generator: Generator | None = None, device: torch.device | str | None =
         device = "cpu" if generator is None else generator.device
     if generator is None and eager.watched():
         return draw_seen(torch.device(device))
-    return torch.randint(LOWEST, HIGHEST, (), dtype=torch.int64, device=device, generator=generator)
+
+    def drawn() -> Tensor:
+        return torch.randint(LOWEST, HIGHEST, (), dtype=torch.int64, device=device, generator=generator)
+
+    if is_dynamo_compiling() or not recompute.possible() or recompute.watched():
+        return drawn()
+    return recompute.keyed(drawn, default=generator is None)
 
 
 def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
@@ -143,15 +151,14 @@ def checked(key: Tensor | int, generator: Generator | None = None) -> Tensor | i
 class _Drawn(threading.local):
     """Where this thread draws into: reading the bits by address is 0.5 us faster than `Tensor.item`."""
 
-    tensor: Tensor
-    bits: ctypes.c_int64
+    place: tuple[Tensor, ctypes.c_int64]
 
-    def begin(self) -> Tensor:
+    def begin(self) -> tuple[Tensor, ctypes.c_int64]:
         # Not when the module is imported: that may happen under a mode that makes tensors without memory.
         with torch.inference_mode(False):
-            self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
-        self.bits = ctypes.c_int64.from_address(self.tensor.data_ptr())
-        return self.tensor
+            tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        self.place = tensor, ctypes.c_int64.from_address(tensor.data_ptr())
+        return self.place
 
 
 _drawn = _Drawn()
@@ -159,12 +166,15 @@ _drawn = _Drawn()
 
 def draw_int(generator: Generator | None = None) -> int:
     """The bits that `draw` would return on the CPU, as an int and in half the time; for ordinary eager mode alone."""
+    # `recompute.possible`, without a call.
+    if saved_tensors_hooks(True) is not None or backward_pass() != -1 or not forward_mode():
+        return int(draw(generator))
     try:
-        tensor = _drawn.tensor
+        tensor, bits = _drawn.place
     except AttributeError:
-        tensor = _drawn.begin()
+        tensor, bits = _drawn.begin()
     if generator is None:
         tensor.random_(LOWEST, HIGHEST)
     else:
         tensor.random_(LOWEST, HIGHEST, generator=generator)
-    return _drawn.bits.value
+    return bits.value

@@ -105,10 +105,9 @@ class Layer:
             return self._exported(input, p, inplace, generator)
         if input.numel() == 0 if ordinary else _is_empty(input):
             return input
-        if input.dtype in FLOATS and input.is_nested:
-            return nested.drop(self, input, p, inplace, generator, key)
-        if input.dtype not in FLOATS or input.layout is not torch.strided:
-            return self._leave_to_torch(input, p, inplace, generator, key)
+        if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
+            unusual = nested.drop if input.dtype in FLOATS and input.is_nested else Layer._leave_to_torch
+            return unusual(self, input, p, inplace, generator, key)
         if isinstance(p, Tensor) or not ordinary:
             return self._drop_watched(input, p, inplace, generator, key)
         steps = None

@@ -13,10 +13,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.fx.experimental import proxy_tensor
 from torch.utils.checkpoint import CheckpointPolicy
 
-from dropkit.ops import inductor
+from dropkit.ops import inductor, recompute
 from dropkit.ops.inductor import HIGHEST, LOWEST
 from dropkit.torch_private import as_batched, below_vmap, memory_budget, vmap_level
 
@@ -30,12 +31,20 @@ _operator = torch.ops.dropkit.draw_v1.default
 
 def draw(device: torch.device, p: Tensor | None = None) -> Tensor:
     """A 0-d int64 key from the generator of `device`; if `p` holds 0 or 1 then 0, and nothing is drawn."""
-    return torch.ops.dropkit.draw_v1((), device=device, p=p)
+    if is_dynamo_compiling() or not recompute.possible() or recompute.watched():
+        return torch.ops.dropkit.draw_v1((), device=device, p=p)
+    return recompute.keyed(lambda: torch.ops.dropkit.draw_v1((), device=device, p=p), default=True)
 
 
 @torch.library.impl(_library, "draw_v1", "CompositeExplicitAutograd")
 def _run(size: Sequence[int], *, device: torch.device, p: Tensor | None = None, after: Tensor | None = None) -> Tensor:
     size = size or ()  # AOTInductor hands None for no dimensions
+    if recompute.possible():
+        return recompute.keyed(lambda: _drawn(size, device, p), default=True)
+    return _drawn(size, device, p)
+
+
+def _drawn(size: Sequence[int], device: torch.device, p: Tensor | None) -> Tensor:
     if p is not None and p.item() in (0, 1):
         return torch.zeros(size, dtype=torch.int64, device=device)
     return torch.randint(LOWEST, HIGHEST, size, dtype=torch.int64, device=device)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dropkit.kernels import cpu
 from dropkit.kernels.values import Values
+from dropkit.ops import recompute
 from dropkit.torch_private import Inductor, inductor, inductor_is_loaded
 
 # The range of a drawn key. torch's ranges end before their upper bound, so one key in 2**64 is never drawn.
@@ -27,7 +28,10 @@ LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
 def draw_v1(*_: Tensor, out: Tensor) -> None:
     """A key from the default generator, after the draws before it."""
-    out.random_(LOWEST, HIGHEST)
+    if recompute.possible():
+        out.fill_(recompute.keyed(lambda: int(out.random_(LOWEST, HIGHEST)), default=True))
+    else:
+        out.random_(LOWEST, HIGHEST)
 
 
 def drop_v1(
