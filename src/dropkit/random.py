@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.compiler import is_dynamo_compiling
 
-from dropkit.ops import eager, recompute
+from dropkit.ops import eager, general, recompute
 from dropkit.ops.draw import draw as draw_seen
 from dropkit.ops.fold_in import fold_in as fold_in_here
 from dropkit.ops.fold_in import fold_in_seen
@@ -130,11 +130,11 @@ def signed(number: int, name: str) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def checked(key: Tensor | int, generator: Generator | None = None) -> Tensor | int:
-    """A key that a caller gave, as the kernels take it.
+def checked(key: Tensor | int, generator: Generator | None, input: Tensor) -> Tensor | int:
+    """A key that a caller gave for `input`, as the kernels take it.
 
     Raises:
-        ValueError: a generator was given too, or `key` is out of range or not 0-d.
+        ValueError: a generator was given too, or `key` is out of range, not 0-d, or on the meta device.
         TypeError: `key` is neither an int nor an int64 tensor.
     """
     if generator is not None:
@@ -145,6 +145,7 @@ def checked(key: Tensor | int, generator: Generator | None = None) -> Tensor | i
         raise TypeError(f"key must be an int or an int64 tensor, got a tensor of {key.dtype}")
     if key.dim() != 0:
         raise ValueError(f"key must be 0-d, got shape {tuple(key.shape)}")
+    general.refuse_meta(key, input)
     return key
 
 

@@ -73,7 +73,11 @@ def bias_act_dropout_add(
     if training and not has_torch_function(given) and not isinstance(rate, Tensor) and rate > 0:
         values = inverted(rate)
         if fused.serves(values, *given):
-            key = random.draw(generator, input.device) if key is None else eager.own(random.checked(key, generator))
+            key = (
+                random.draw(generator, input.device)
+                if key is None
+                else eager.own(random.checked(key, generator, input))
+            )
             return fused.activation(input, bias, residual, activation, key, values)
     branch = fused.ACTIVATIONS[activation](input if bias is None else input + bias)
     return dropout_add(branch, residual, cast("float", rate), training, generator=generator, key=key)

@@ -55,7 +55,7 @@ def dropout_add(
         # Its stub knows of no rate that is a tensor.
         return residual + dropout(input, cast("float", rate), training, generator=generator, key=key)
     if key is not None:
-        key = eager.own(random.checked(key, generator))
+        key = eager.own(random.checked(key, generator, input))
     if not training:
         return residual + input
     if key is None:

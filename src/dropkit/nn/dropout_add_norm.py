@@ -94,7 +94,7 @@ def dropout_add_norm(
         values = inverted(rate) if training and rate > 0 else None
         if fused.serves(values, *given):
             if key is not None:
-                key = eager.own(random.checked(key, generator))
+                key = eager.own(random.checked(key, generator, input))
             elif values is not None:
                 key = random.draw(generator, input.device)
             key = 0 if key is None else key

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import guard_or_false
 from torch.overrides import (
     handle_torch_function,
@@ -95,7 +96,7 @@ class Layer:
     ) -> Tensor:
         """The call below the checks of `torch.nn.functional`: what an operator of torch's own would do."""
         if key is not None:
-            key = random.checked(key, generator)
+            key = random.checked(key, generator, input)
         if not training or (not isinstance(p, Tensor) and p == 0):
             return input
         ordinary = eager.serves(input)
@@ -103,6 +104,9 @@ class Layer:
             return script.traced(self, input, p, inplace, generator, key)
         if not ordinary and eager.exporting() and key is None and not isinstance(p, Tensor):
             return self._exported(input, p, inplace, generator)
+        if not ordinary and type(input) is FakeTensor and general.fake_mode() is None:
+            with input.fake_mode:  # where keys are no real tensors either
+                return self.drop(input, p, training, inplace, generator, general.faked(key, input))
         if input.numel() == 0 if ordinary else _is_empty(input):
             return input
         if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:

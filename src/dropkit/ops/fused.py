@@ -41,7 +41,7 @@ def serves(values: Values | None, input: Tensor, *others: Tensor | None) -> bool
     Args:
         values: None to drop nothing.
     """
-    if eager.watched() or in_forward_mode() or (values is not None and values.threshold >= 2**32):
+    if not eager.serves(input) or in_forward_mode() or (values is not None and values.threshold >= 2**32):
         return False
     tensors = (input, *(one for one in others if one is not None))
     return (

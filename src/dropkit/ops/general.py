@@ -20,6 +20,7 @@ from dropkit.kernels.reference import row_major
 from dropkit.kernels.values import RULES, Values
 from dropkit.ops import inductor
 from dropkit.torch_private import (
+    FakeTensor,
     SingleLevelFunction,
     below_autograd,
     forward_mode_set_to,
@@ -120,8 +121,29 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
     return output
 
 
-def _fake(input: Tensor, *_: Any) -> Tensor:
+def _fake(input: Tensor, key: Tensor, *_: Any) -> Tensor:
+    refuse_meta(key, input)  # which lead here, also where `input` has memory
     return torch.empty_like(input)
+
+
+def refuse_meta(key: Any, input: Tensor) -> None:
+    """Raise unless the bits of a key can be read where `input` has memory.
+
+    Raises:
+        ValueError: `key` is on the meta device, and `input` is not.
+    """
+    if isinstance(key, Tensor) and key.is_meta and not input.is_meta:
+        raise ValueError(f"key must be on the device of the input, {input.device}, or on the CPU, got one on meta")
+
+
+def fake_mode() -> Any:
+    """The mode in which tensors have no memory, where one is active."""
+    return cast("Any", torch._C)._get_dispatch_mode(cast("Any", torch._C)._TorchDispatchModeKey.FAKE)
+
+
+def faked(key: Tensor | int | None, input: FakeTensor) -> Tensor | int | None:
+    """A key as the mode of `input` takes it."""
+    return input.fake_mode.from_tensor(key) if isinstance(key, Tensor) and type(key) is not FakeTensor else key
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

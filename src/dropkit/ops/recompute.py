@@ -21,9 +21,7 @@ from torch.utils import checkpoint as torchs
 Key = TypeVar("Key", bound="Tensor | int")
 
 _autograd = cast("Any", torch._C)._autograd
-saved_tensors_hooks = cast(
-    "Callable[[bool], Any]", getattr(_autograd, "_top_saved_tensors_default_hooks", lambda _: None)
-)
+saved_tensors_hooks = cast("Callable[[bool], Any]", _autograd._top_saved_tensors_default_hooks)
 backward_pass = torch._C._current_graph_task_id
 forward_mode = cast("Callable[[], bool]", cast("Any", torch._C)._is_fwd_grad_enabled)
 _transform = cast("Callable[[], object]", cast("Any", torch._C)._functorch.peek_interpreter_stack)

@@ -1,0 +1,121 @@
+"""Tensors without memory: FakeTensors outside of their mode, and keys on the meta device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+import dropkit
+from dropkit import functional as ours
+from dropkit import nn
+from dropkit.nn import LAYERS
+from dropkit.nn.layer import Layer
+
+
+def fake(*shape: int, requires_grad: bool = False, **options) -> Tensor:
+    with FakeTensorMode():
+        return torch.empty(shape, requires_grad=requires_grad, **options)
+
+
+@pytest.mark.parametrize("source", [{}, {"key": 7}, {"key": torch.tensor(7)}], ids=["drawn", "int", "tensor"])
+@pytest.mark.parametrize("p", [0.4, 1.0])
+@pytest.mark.parametrize("inplace", [False, True], ids=["", "inplace"])
+def test_a_fake_tensor_gives_a_fake_tensor(layer: Layer, inplace, p, source):
+    """Function and module, out of place and in place, with the shape, dtype and strides of a real call."""
+    x, real = fake(*layer.shape, dtype=torch.bfloat16), torch.empty(layer.shape, dtype=torch.bfloat16)
+
+    for output in (layer.function(x, p, True, inplace, **source), layer.module(p, inplace)(x, **source)):
+        assert type(output) is FakeTensor
+        assert (output is x) == inplace
+        expected = layer.function(real, p, True)
+        assert (output.dtype, output.stride()) == (expected.dtype, expected.stride())
+
+
+def test_a_fake_tensor_has_a_fake_gradient(layer: Layer):
+    """Forward outside of the mode, and backward."""
+    x = fake(*layer.shape, requires_grad=True)
+
+    layer.function(x, 0.4, True).sum().backward()
+
+    assert type(x.grad) is FakeTensor
+    assert x.grad.shape == x.shape
+
+
+def test_fused_functions_take_fake_tensors():
+    """With their gradients."""
+    x = fake(4, 8, requires_grad=True)
+    summed = ours.bias_act_dropout_add(ours.dropout_add(x, x, 0.3), None, x, 0.4)
+    output, _ = ours.dropout_add_norm(summed, x, p=0.2)
+
+    output.sum().backward()
+
+    assert type(x.grad) is FakeTensor
+    assert type(nn.DropoutAdd(0.3)(x, x)) is FakeTensor
+
+
+def test_a_fake_tensor_of_a_gpu_needs_none():
+    """Nor a warning that there is none."""
+    x = fake(4, 8, device="cuda")
+
+    assert ours.dropout(x).is_cuda
+    assert ours.dropout_add_norm(x, x)[0].is_cuda
+
+
+def test_install_takes_fake_tensors():
+    """torch's functions under install."""
+    with dropkit.installed():
+        for layer in LAYERS:
+            assert type(layer.torch_function(fake(*layer.shape), 0.4, True)) is FakeTensor
+
+
+def test_nothing_is_drawn_for_fake_tensors():
+    """As in torch, and in eval mode the input itself comes back."""
+    before = torch.get_rng_state()
+
+    ours.dropout(fake(4))
+
+    assert torch.equal(torch.get_rng_state(), before)
+    assert ours.dropout(x := fake(4), training=False) is x
+
+
+META = torch.tensor(7, device="meta")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: ours.dropout(x, key=META),
+        lambda x: ours.dropout(x, key=META, inplace=True),
+        lambda x: ours.dropout(x.requires_grad_(), key=META),
+        lambda x: ours.dropout_add(x, x, key=META),
+        lambda x: ours.dropout_add_norm(x, x, key=META),
+        lambda x: ours.bias_act_dropout_add(x, None, x, key=META),
+        lambda x: torch.vmap(lambda x: ours.dropout(x, key=META))(x),
+        lambda x: torch.vmap(lambda x, key: ours.dropout(x, key=key))(x, META.expand(4)),
+        lambda x: torch.func.grad(lambda x: ours.dropout(x, key=META).sum())(x),
+        lambda x: torch.ops.dropkit.drop_v1(x, META, 1 << 31, 2.0, 0.0, 0.0, None, 0),
+        lambda x: torch.ops.dropkit.drop_at_v1(x, META, torch.tensor(0.5), "inverted", True, None, 0),
+    ],
+)
+def test_a_key_on_the_meta_device_is_refused(call):
+    """Its bits cannot be read, and there is no such thing as a result."""
+    with pytest.raises(
+        ValueError, match=r"key must be on the device of the input, cpu, or on the CPU, got one on meta"
+    ):
+        call(torch.ones(4, 6))
+
+
+def test_a_compiled_call_refuses_a_key_on_the_meta_device():
+    """When it is compiled."""
+    with pytest.raises(Exception, match=r"key must be on the device of the input, cpu"):
+        torch.compile(lambda x, key: ours.dropout(x, key=key), backend="aot_eager", fullgraph=True)(torch.ones(4), META)
+
+
+def test_a_tensor_on_the_meta_device_takes_any_key():
+    """Nothing is computed."""
+    x = torch.empty(4, device="meta")
+
+    for key in (7, META, torch.tensor(7)):
+        assert ours.dropout(x, key=key).is_meta
