@@ -31,10 +31,20 @@ PyObject* fail(const char* const text) {
 
 std::uintptr_t address(PyObject* const number) { return static_cast<std::uintptr_t>(PyLong_AsUnsignedLongLong(number)); }
 
+// False with a TypeError set unless `object` is a tuple.
+bool is_tuple(PyObject* const object, const char* const what) {
+  if (PyTuple_Check(object)) return true;
+  PyErr_Format(PyExc_TypeError, "%s must be a tuple", what);
+  return false;
+}
+
 // Reads element d of four tuples of equal length.
 bool read_walk(PyObject* const* const args, Walk& walk) {
+  for (int i = 0; i < 4; ++i) {
+    if (!is_tuple(args[i], "each of sizes, dst_strides, src_strides and coin_steps")) return false;
+  }
   const Py_ssize_t rank = PyTuple_Size(args[0]);
-  if (rank < 0 || rank > dropkit::kMaxDims) return false;
+  if (rank > dropkit::kMaxDims) return false;
   for (int i = 1; i < 4; ++i) {
     if (PyTuple_Size(args[i]) != rank) return false;
   }
@@ -53,7 +63,7 @@ bool read_walk(PyObject* const* const args, Walk& walk) {
 
 // Reads (threshold, scale, shift, fill).
 bool read_values(PyObject* const tuple, Call& call) {
-  if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != 4) return false;
+  if (!is_tuple(tuple, "values") || PyTuple_Size(tuple) != 4) return false;
   call.threshold = PyLong_AsUnsignedLongLong(PyTuple_GetItem(tuple, 0));
   double numbers[3];
   for (Py_ssize_t i = 0; i < 3; ++i) numbers[i] = PyFloat_AsDouble(PyTuple_GetItem(tuple, i + 1));
@@ -95,7 +105,12 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   if (call.threshold > std::uint64_t{1} << 32) return fail("threshold is not in [0, 2**32]");
   if (call.add != nullptr && call.threshold >> 32 != 0) return fail("threshold is not below 2**32, and add is given");
   call.dtype = static_cast<dropkit::Dtype>(dtype);
+  for (int d = 0; d < walk.rank; ++d) {
+    if (walk.dims[d].size < 0) return fail("sizes must be at least 0");
+  }
   const std::int64_t count = walk.count();
+  if (count == 0) Py_RETURN_NONE;
+  if (call.dst == nullptr || call.src == nullptr || (n == 8 && call.add == nullptr)) return fail("dst, src and add must not be null");
   bool done = false;
   if (count < kHoldLock) {
     done = dropkit::drop(call, walk, *level, pool);

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import oracle
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dropkit import kernels
+from dropkit.functional import dropout
 from dropkit.kernels import cpu, reference
 from dropkit.kernels.values import Values, alpha, inverted
 
@@ -311,6 +313,78 @@ def test_the_extension_refuses_what_it_cannot_run():
         cpu._cpu.drop(*good[:6], (1,) * 65, (1,) * 65, (1,) * 65, (1,) * 65)
     with pytest.raises(TypeError):
         cpu._cpu.drop(*good[:6], "many")
+
+
+def test_the_extension_takes_tuples_and_memory_alone():
+    """Lists are TypeErrors, null pointers and negative sizes ValueErrors."""
+    x = torch.ones(4)
+    good = [x.data_ptr(), x.data_ptr(), 0, 0, inverted(0.5), 0, (4,), (1,), (1,), (1,)]
+    for position in (4, 6, 7, 8, 9):
+        with pytest.raises(TypeError, match="must be a tuple"):
+            cpu._cpu.drop(*good[:position], list(good[position]), *good[position + 1 :])
+    for position, wrong in [(0, 0), (1, 0), (6, (-4,))]:
+        with pytest.raises(ValueError, match=r"must (not be null|be at least 0)"):
+            cpu._cpu.drop(*good[:position], wrong, *good[position + 1 :])
+    with pytest.raises(ValueError, match="must not be null"):
+        cpu._cpu.drop(*good[:6], 4, 0)
+
+
+ROW = torch.ones(12)
+FREED = torch.ones(12)
+FREED.untyped_storage().resize_(0)
+WRONG_TENSORS = {
+    "short": ROW[:5], "long": torch.ones(99), "shape": torch.ones(3, 4), "dtype": torch.ones(12).double(),
+    "integers": torch.ones(12, dtype=torch.int64), "meta": torch.empty(12, device="meta"),
+    "sparse": torch.ones(12).to_sparse(), "list": [1.0] * 12, "array": torch.ones(12).numpy(), "None": None,
+    "freed": FREED, "expanded": torch.ones(1).expand(12), "shifted": torch.ones(13)[1:],
+    "nested": torch.nested.nested_tensor([torch.ones(12)], layout=torch.jagged),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        (wrong, place)
+        for wrong, place in itertools.product(WRONG_TENSORS, ("output", "input", "add"))
+        # A good input, and no addition.
+        if place == "output" or wrong not in ("expanded", "shifted", "None") or (wrong, place) == ("None", "input")
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(wrong, place):
+    """Before the extension is given an address: an error, never a crash."""
+    tensors: dict[str, Any] = {"output": torch.ones(12), "input": torch.ones(12), "add": torch.ones(12)}
+    tensors[place] = WRONG_TENSORS[wrong]
+    if wrong == "shifted":
+        tensors["input"] = WRONG_TENSORS[wrong]._base[:12]
+
+    with pytest.raises((TypeError, ValueError), match=r"(output|input|add) must"):
+        cpu.drop(tensors["output"], tensors["input"], 0, inverted(0.5), None, 0, tensors["add"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "base"),
+    [((), 0), ((1, 1), 0), ((-1,), 0), ((2**63,), 0), ((2**62,), 0), (("a",), 0), (1, 0), ("x", 0),
+     ((1.5,), 0), (None, -1), (None, 2**63), (None, 2**63 - 5), (None, 1.0), (None, None)],
+)  # fmt: skip
+def test_coins_that_are_none_are_refused(steps, base):
+    """As many steps as dimensions, none negative, and all coins below 2**63."""
+    with pytest.raises((TypeError, ValueError)):
+        cpu.drop(torch.ones(12), torch.ones(12), 0, inverted(0.5), steps, base)
+
+
+@pytest.mark.parametrize("values", [None, (1, 2), [1, 1.0, 0.0, 0.0], (-1, 1.0, 0.0, 0.0), ("a", 1.0, 0.0, 0.0)])
+@pytest.mark.parametrize("steps", [None, (1,)])
+def test_values_that_are_none_are_refused(values, steps):
+    """Four numbers in a tuple, the threshold among them in range."""
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        cpu.drop(torch.ones(12), torch.ones(12), 0, values, steps, 0)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_tensor_without_its_memory_is_an_error(inplace):
+    """Whose storage was freed, as sharded training frees it: torch crashes."""
+    with pytest.raises(ValueError, match="must not be null"):
+        dropout(FREED, 0.5, inplace=inplace)
 
 
 def test_p_is_exact_to_the_last_of_32_bits():

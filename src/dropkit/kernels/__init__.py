@@ -77,16 +77,16 @@ def why_slow(device: str) -> str | None:
 def _drop_on_one_thread(*arguments: Any) -> None:
     """The CPU kernel where it cannot reach torch's threads: its first call says so."""
     global _on_cpu
-    _on_cpu = cpu.drop
+    _on_cpu = cpu.run
     text = f"dropkit's CPU kernel runs on one thread: {cpu.single_threaded}"
     warnings.warn(text, SlowKernelWarning, stacklevel=3)
-    cpu.drop(*arguments)
+    cpu.run(*arguments)
 
 
 # Looking the kernel of a device up takes 0.3 us, which a CPU call need not.
 _on_cpu: Callable[..., None] | None = None
 if cpu.missing is None:
-    _on_cpu = cpu.drop if cpu.single_threaded is None else _drop_on_one_thread
+    _on_cpu = cpu.run if cpu.single_threaded is None else _drop_on_one_thread
 
 
 def drop(
@@ -98,6 +98,6 @@ def drop(
     base: int,
     add: Tensor | None = None,
 ) -> None:
-    """Write every element of `output` by the best kernel of its device."""
+    """Write every element of `output` by the best kernel of its device, for callers that made it like `input`."""
     run = _on_cpu if _on_cpu is not None and input.is_cpu else kernel_for(input.device.type).drop
     run(output, input, key, values, steps, base, add)

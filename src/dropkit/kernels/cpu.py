@@ -8,11 +8,14 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
+from operator import index
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dropkit.arguments import check
 from dropkit.kernels.reference import row_major
 from dropkit.kernels.values import Values
 
@@ -51,7 +54,27 @@ def drop(
     base: int,
     add: Tensor | None = None,
 ) -> None:
-    """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
+    """Write every element of `output`; see `dropkit.kernels.Kernel.drop`.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or the tensors are not of one floating dtype.
+        ValueError: the tensors do not lie in the CPU's memory, differ in shape, or overlap in part; or there are not as
+            many steps as dimensions, one of them or `base` is negative, or coins do not fit 63 bits.
+    """
+    _check(output, input, steps, base, add)
+    run(output, input, key, values, steps, base, add)
+
+
+def run(
+    output: Tensor,
+    input: Tensor,
+    key: Tensor | int,
+    values: Values,
+    steps: Sequence[int] | None,
+    base: int,
+    add: Tensor | None = None,
+) -> None:
+    """`drop` for callers that made `output` like `input`: nothing is checked."""
     if steps is None and input.is_contiguous() and output.is_contiguous():
         row = output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, input.numel()
         if add is None:
@@ -66,6 +89,55 @@ def drop(
     _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, shape, *strides, coins)
     if add is not None:
         output.add_(add)
+
+
+def _check(output: Any, input: Any, steps: Any, base: Any, add: Any) -> None:
+    """The extension is given addresses: whatever would lead it out of memory stops here."""
+    for name, tensor in (("input", input), ("output", output), ("add", add)):
+        if tensor is None and name == "add":
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(tensor).__name__}")
+        if not tensor.is_cpu or tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
+            raise ValueError(f"{name} must be a dense tensor on the CPU, got {tensor.layout} on {tensor.device}")
+        if tensor.dtype not in _codes or tensor.dtype != input.dtype:
+            raise TypeError(f"{name} must be of the input's floating dtype, got {tensor.dtype} and {input.dtype}")
+        if tensor.shape != input.shape:
+            raise ValueError(f"{name} must be of the input's shape {tuple(input.shape)}, got {tuple(tensor.shape)}")
+        if tensor.numel() > 0 and _bytes(tensor)[1] > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} must have memory, got a tensor that is larger than its storage")
+    expanded = any(step == 0 and size > 1 for step, size in zip(output.stride(), output.shape, strict=True))
+    check("output", not expanded, "a tensor that does not overlap itself", "an expanded one")
+    for other in (input, *(() if add is None else (add,))):
+        apart = _apart(output, other)
+        if not apart and (output.data_ptr() != other.data_ptr() or output.stride() != other.stride()):
+            raise ValueError("output must lie apart from what is read, or exactly on it, got tensors that overlap")
+    _check_coins(tuple(input.shape), steps, base)
+
+
+def _check_coins(shape: tuple[int, ...], steps: Any, base: Any) -> None:
+    steps = row_major(shape) if steps is None else tuple(steps)
+    check("steps", len(steps) == len(shape), f"{len(shape)} numbers, one for each dimension", f"{len(steps)}")
+    last = index(base)
+    for size, step in zip(shape, steps, strict=True):
+        check("steps", index(step) >= 0, "at least 0", step)
+        last += max(size - 1, 0) * index(step)
+    check("base", index(base) >= 0, "at least 0", base)
+    check("base", last < 2**63, "such that all coins are below 2**63", base)
+
+
+def _bytes(tensor: Tensor) -> tuple[int, int]:
+    """Where its elements begin in its storage, and where they end."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in steps)
+    return tensor.storage_offset() * tensor.element_size(), (last + 1) * tensor.element_size()
+
+
+def _apart(one: Tensor, other: Tensor) -> bool:
+    """Whether two dense tensors share no memory; those with gaps may lie between one another, and count as apart."""
+    if not (one.numel() and one.is_contiguous() and other.is_contiguous()):
+        return True
+    return abs(one.data_ptr() - other.data_ptr()) >= one.nbytes
 
 
 def levels() -> dict[str, bool]:

@@ -47,7 +47,7 @@ def drop_v1(
     out: Tensor,
 ) -> None:
     """The operator of this name into `out`; `steps` None for one coin an element in row-major order."""
-    cpu.drop(out, input, key, Values(threshold, scale, shift, fill), steps, base)
+    cpu.run(out, input, key, Values(threshold, scale, shift, fill), steps, base)
 
 
 def prepare() -> None:
