@@ -104,7 +104,7 @@ def _check(output: Any, input: Any, steps: Any, base: Any, add: Any) -> None:
             raise TypeError(f"{name} must be of the input's floating dtype, got {tensor.dtype} and {input.dtype}")
         if tensor.shape != input.shape:
             raise ValueError(f"{name} must be of the input's shape {tuple(input.shape)}, got {tuple(tensor.shape)}")
-        if tensor.numel() > 0 and _bytes(tensor)[1] > tensor.untyped_storage().nbytes():
+        if tensor.numel() > 0 and _end(tensor) > tensor.untyped_storage().nbytes():
             raise ValueError(f"{name} must have memory, got a tensor that is larger than its storage")
     expanded = any(step == 0 and size > 1 for step, size in zip(output.stride(), output.shape, strict=True))
     check("output", not expanded, "a tensor that does not overlap itself", "an expanded one")
@@ -126,11 +126,11 @@ def _check_coins(shape: tuple[int, ...], steps: Any, base: Any) -> None:
     check("base", last < 2**63, "such that all coins are below 2**63", base)
 
 
-def _bytes(tensor: Tensor) -> tuple[int, int]:
-    """Where its elements begin in its storage, and where they end."""
+def _end(tensor: Tensor) -> int:
+    """The byte of its storage that its elements reach."""
     steps = zip(tensor.shape, tensor.stride(), strict=True)
-    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in steps)
-    return tensor.storage_offset() * tensor.element_size(), (last + 1) * tensor.element_size()
+    last = int(tensor.storage_offset()) + sum((size - 1) * stride for size, stride in steps)
+    return (last + 1) * tensor.element_size()
 
 
 def _apart(one: Tensor, other: Tensor) -> bool:

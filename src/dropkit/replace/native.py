@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit import random
-from dropkit.kernels import FLOATS
+from dropkit import kernels, random
+from dropkit.kernels import FLOATS, cpu
+from dropkit.kernels.values import Values, threshold
 from dropkit.nn.dropout import LAYER
 from dropkit.torch_private import forward_mode_set_to, has_kernel
 
+# Elements at a time: 512 KiB, twice.
+_RUN = 2**17
 _OPERATOR = torch.ops.aten.native_dropout.default
 
 
@@ -41,7 +44,28 @@ def _kernel(torchs_own: Any) -> Any:
         key = random.draw_int() if input.is_cpu else random.draw(device=input.device)
         # Tangents, too, are for torch's own derivative.
         with torch.no_grad(), forward_mode_set_to(False):
-            output = LAYER.drop(input, p, True, False, None, key)
-            return output, LAYER.drop(torch.ones_like(input), p, True, False, None, key) != 0
+            return LAYER.drop(input, p, True, False, None, key), _mask(input, p, key)
 
     return kernel
+
+
+def _mask(input: Tensor, p: float, key: Tensor | int) -> Tensor:
+    """What is kept, with the strides of `input`.
+
+    By runs of coins that fit the cache: as long as the tensor, the numbers that it is read from would take more time than
+    the dropout.
+    """
+    run = cpu.run if input.is_cpu and cpu.missing is None else kernels.drop
+    keeping = Values(threshold(p), 1.0, 0.0, 0.0)
+    if input.numel() <= _RUN:
+        kept = torch.ones_like(input)
+        run(kept, kept, key, keeping, None, 0)
+        return kept.bool()
+    mask = torch.empty(input.numel(), dtype=torch.bool, device=input.device)
+    ones = torch.ones(_RUN, device=input.device)
+    kept = torch.empty_like(ones)
+    for base, part in zip(range(0, input.numel(), _RUN), mask.split(_RUN), strict=True):
+        run(kept[: len(part)], ones[: len(part)], key, keeping, None, base)
+        part.copy_(kept[: len(part)])
+    mask = mask.view(input.shape)
+    return mask if input.is_contiguous() else torch.empty_like(input, dtype=torch.bool).copy_(mask)
