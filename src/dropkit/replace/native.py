@@ -52,8 +52,8 @@ def _kernel(torchs_own: Any) -> Any:
 def _mask(input: Tensor, p: float, key: Tensor | int) -> Tensor:
     """What is kept, with the strides of `input`.
 
-    By runs of coins that fit the cache: as long as the tensor, the numbers that it is read from would take more time than
-    the dropout.
+    By runs of coins that fit the cache: the numbers that it is read from would take more time than the dropout if they
+    were as many as the tensor has.
     """
     run = cpu.run if input.is_cpu and cpu.missing is None else kernels.drop
     keeping = Values(threshold(p), 1.0, 0.0, 0.0)
