@@ -350,7 +350,8 @@ class OwnNorm(nn.BatchNorm1d):
     [
         (Attention, True), (DropPath, True), (EarlyReturn, True), (Named, True), (Auxiliary, False),
         (OwnFunction, True), (ImportsInside, False), (GaussianDropout, True), (Sampled, False),
-        (Statistics, False), (OwnNorm, False), (AsksByName, True), (nn.Dropout, False), (nn.LSTM, False), (nn.RReLU, False),
+        (Statistics, False), (OwnNorm, False), (AsksByName, True), (nn.Dropout, False), (nn.LSTM, False),
+        (nn.RReLU, False),
         (nn.MultiheadAttention, False), (nn.TransformerEncoderLayer, False),
     ],
 )  # fmt: skip

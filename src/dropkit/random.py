@@ -19,7 +19,7 @@ from dropkit.ops.draw import draw as draw_seen
 from dropkit.ops.fold_in import fold_in as fold_in_here
 from dropkit.ops.fold_in import fold_in_seen
 from dropkit.ops.inductor import HIGHEST, LOWEST
-from dropkit.ops.recompute import backward_pass, forward_mode, saved_tensors_hooks
+from dropkit.torch_private import backward_pass, forward_mode_is_enabled, saved_tensors_hooks
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -168,7 +168,7 @@ _drawn = _Drawn()
 def draw_int(generator: Generator | None = None) -> int:
     """The bits that `draw` would return on the CPU, as an int and in half the time; for ordinary eager mode alone."""
     # `recompute.possible`, without a call.
-    if saved_tensors_hooks(True) is not None or backward_pass() != -1 or not forward_mode():
+    if saved_tensors_hooks(True) is not None or backward_pass() != -1 or not forward_mode_is_enabled():
         return int(draw(generator))
     try:
         tensor, bits = _drawn.place

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pkgutil import resolve_name
@@ -32,6 +32,7 @@ DROPOUT = "dropout in eager mode"
 OPERATORS = "dropout under torch.compile, torch.export, torch.func and forward-mode differentiation"
 VMAP = "dropout under torch.func.vmap"
 INDUCTOR = "dropkit's own calls in the code that inductor writes"
+CHECKPOINT = "dropout in regions under torch.utils.checkpoint"
 EXPORT = "torch.export"
 INSTALL = "dropkit.install"
 MC = "Monte Carlo dropout"
@@ -316,11 +317,49 @@ def inductor() -> Inductor | None:
     return None if None in found else Inductor(*found)
 
 
+# Activation checkpointing in eager mode.
+
+_GENERATORS_ALONE = "a checkpointed region has one mask only where torch restores its generators"
+saved_tensors_hooks: Callable[[bool], Any] = _find(
+    "torch._C:_autograd._top_saved_tensors_default_hooks", CHECKPOINT, _nothing, _GENERATORS_ALONE, costs=False
+)
+# The number of the backward pass that runs in this thread, -1 if none does.
+backward_pass: Callable[[], int] = _find(
+    "torch._C:_current_graph_task_id", CHECKPOINT, lambda: -1, _GENERATORS_ALONE, costs=False
+)
+# False in the forward of an autograd Function.
+forward_mode_is_enabled: Callable[[], bool] = _find(
+    "torch._C:_is_fwd_grad_enabled", CHECKPOINT, lambda: True, _GENERATORS_ALONE, costs=False
+)
+checkpoint_hook: Any = _find(
+    "torch.utils.checkpoint:_checkpoint_hook", CHECKPOINT, None, _GENERATORS_ALONE, costs=False
+)
+without_dispatch_modes: Callable[[], AbstractContextManager[object]] = _find(
+    "torch._C:_DisableTorchDispatch", CHECKPOINT, nullcontext, "modes see the keys of checkpointed regions", costs=False
+)
+
+# Modes of compilers.
+
+_get_mode: Any = _find("torch._C:_get_dispatch_mode", OPERATORS, _nothing, "no mode is known", costs=False)
+_FAKE: Any = _find("torch._C:_TorchDispatchModeKey.FAKE", OPERATORS, None, "no mode is known", costs=False)
+_FUNCTIONAL: Any = _find("torch._C:_TorchDispatchModeKey.FUNCTIONAL", OPERATORS, None, "no mode is known", costs=False)
+_PROXY: Any = _find("torch._C:_TorchDispatchModeKey.PROXY", OPERATORS, None, "no mode is known", costs=False)
+
+
+def fake_mode() -> Any:
+    """The FakeTensorMode that is on; None if none is."""
+    return None if _FAKE is None else _get_mode(_FAKE)
+
+
+def is_traced() -> bool:
+    """Whether a mode is on that a compiler looks on with."""
+    return any(kind is not None and _get_mode(kind) is not None for kind in (_FAKE, _FUNCTIONAL, _PROXY))
+
+
 # Export.
 
 _decomposed = "programs that are decomposed under dropkit.install hold dropkit's operators"
 _infra_mode: Any = _find("torch.utils._python_dispatch:_detect_infra_mode", EXPORT, None, _decomposed, costs=False)
-_FUNCTIONAL: Any = _find("torch._C:_TorchDispatchModeKey.FUNCTIONAL", EXPORT, None, _decomposed, costs=False)
 
 
 def is_functionalized_for_export() -> bool:
@@ -464,6 +503,11 @@ _forward_pre_hooks = _attribute("_forward_pre_hooks", FX)
 def has_forward_hooks(module: nn.Module) -> bool:
     """Whether a call of `module` runs hooks of its own."""
     return bool(_forward_hooks(module) or _forward_pre_hooks(module))
+
+
+def forward_hooks(module: nn.Module) -> list[Any]:
+    """What runs before and after a call of `module`."""
+    return [*_forward_pre_hooks(module).values(), *_forward_hooks(module).values()]
 
 
 ragged_dim = _attribute("_ragged_idx", NESTED)

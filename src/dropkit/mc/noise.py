@@ -19,6 +19,10 @@ from torch import nn
 
 from dropkit.mc.conditions import Bound, Condition, Frame, never_in_evaluation, source, value
 from dropkit.mc.gates import gates_dropout, names_of
+from dropkit.nn import LAYERS
+from dropkit.torch_private import forward_hooks
+
+_DROPOUTS = tuple(layer.torch_module for layer in LAYERS)
 
 # What draws, whatever it is called on.
 _DRAWS = frozenset(
@@ -79,7 +83,7 @@ def _draws(module: nn.Module) -> bool:
         return any(map(_draws, module))
     reader = _Reader(module, every=True)
     reader.read()
-    return bool(reader.places) or isinstance(module, nn.modules.dropout._DropoutNd) or gates_dropout(type(module))
+    return bool(reader.places) or isinstance(module, _DROPOUTS) or gates_dropout(type(module))
 
 
 @lru_cache(maxsize=4096)
@@ -120,7 +124,7 @@ def _unwrapped(member: Any) -> FunctionType | None:
 
 def _own_entries(module: nn.Module) -> list[FunctionType]:
     """What runs with a module and is not of its class: hooks, and a `forward` that was put in the place of its own."""
-    own: list[Any] = [vars(module).get("forward"), *module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    own: list[Any] = [vars(module).get("forward"), *forward_hooks(module)]
     functions = (_unwrapped(one.__func__ if isinstance(one, MethodType) else one) for one in own)
     return [one for one in functions if one is not None and _is_read(one)]
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import guard_or_false
 from torch.overrides import (
     handle_torch_function,
@@ -23,7 +22,7 @@ from dropkit.kernels.values import Rule, Values
 from dropkit.nn import nested, script
 from dropkit.ops import eager, general
 from dropkit.ops.draw import draw
-from dropkit.torch_private import has_forward_hooks, tracing_state
+from dropkit.torch_private import FakeTensor, fake_mode, has_forward_hooks, tracing_state
 
 Unit = tuple[int, ...]
 
@@ -104,7 +103,7 @@ class Layer:
             return script.traced(self, input, p, inplace, generator, key)
         if not ordinary and eager.exporting() and key is None and not isinstance(p, Tensor):
             return self._exported(input, p, inplace, generator)
-        if not ordinary and type(input) is FakeTensor and general.fake_mode() is None:
+        if not ordinary and type(input) is FakeTensor and fake_mode() is None:
             with input.fake_mode:  # where keys are no real tensors either
                 return self.drop(input, p, training, inplace, generator, general.faked(key, input))
         if input.numel() == 0 if ordinary else _is_empty(input):

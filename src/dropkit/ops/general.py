@@ -136,11 +136,6 @@ def refuse_meta(key: Any, input: Tensor) -> None:
         raise ValueError(f"key must be on the device of the input, {input.device}, or on the CPU, got one on meta")
 
 
-def fake_mode() -> Any:
-    """The mode in which tensors have no memory, where one is active."""
-    return cast("Any", torch._C)._get_dispatch_mode(cast("Any", torch._C)._TorchDispatchModeKey.FAKE)
-
-
 def faked(key: Tensor | int | None, input: FakeTensor) -> Tensor | int | None:
     """A key as the mode of `input` takes it."""
     return input.fake_mode.from_tensor(key) if isinstance(key, Tensor) and type(key) is not FakeTensor else key

@@ -18,16 +18,17 @@ import torch
 from torch import Tensor
 from torch.utils import checkpoint as torchs
 
-Key = TypeVar("Key", bound="Tensor | int")
+from dropkit.torch_private import (
+    backward_pass,
+    checkpoint_hook,
+    forward_mode_is_enabled,
+    functorch_interpreter,
+    is_traced,
+    saved_tensors_hooks,
+    without_dispatch_modes,
+)
 
-_autograd = cast("Any", torch._C)._autograd
-saved_tensors_hooks = cast("Callable[[bool], Any]", _autograd._top_saved_tensors_default_hooks)
-backward_pass = torch._C._current_graph_task_id
-forward_mode = cast("Callable[[], bool]", cast("Any", torch._C)._is_fwd_grad_enabled)
-_transform = cast("Callable[[], object]", cast("Any", torch._C)._functorch.peek_interpreter_stack)
-_mode = cast("Callable[[Any], object]", cast("Any", torch._C)._get_dispatch_mode)
-_kinds = cast("Any", torch._C)._TorchDispatchModeKey
-_TRACING = _kinds.FAKE, _kinds.FUNCTIONAL, _kinds.PROXY
+Key = TypeVar("Key", bound="Tensor | int")
 
 
 class Notes:
@@ -75,12 +76,12 @@ _drawing = _Drawing()
 
 def possible() -> bool:
     """Whether this may be a checkpointed region: hooks on saved tensors, a Function's forward or a backward pass."""
-    return saved_tensors_hooks(True) is not None or backward_pass() != -1 or not forward_mode()
+    return saved_tensors_hooks(True) is not None or backward_pass() != -1 or not forward_mode_is_enabled()
 
 
 def watched() -> bool:
     """Whether a draw would give no tensor that could be kept: a transform's, or one of a compiler that looks on."""
-    return _transform() is not None or any(_mode(kind) is not None for kind in _TRACING)
+    return functorch_interpreter() is not None or is_traced()
 
 
 def keyed(draw: Callable[[], Key], default: bool) -> Key:
@@ -123,7 +124,7 @@ def _copied(key: Any) -> Any:
     """Nobody's to write, and nothing that a mode would see."""
     if not isinstance(key, Tensor):
         return key
-    with torch._C._DisableTorchDispatch():
+    with without_dispatch_modes():
         return key.clone()
 
 
@@ -194,8 +195,7 @@ def _cell(function: Any, name: str) -> Any:
 
 def _codes() -> dict[str, CodeType]:
     """By name; what this torch does not have is missing."""
-    hooks = getattr(torchs, "_checkpoint_hook", None)
-    inner = hooks.__init__.__code__.co_consts if hooks is not None else ()
+    inner = checkpoint_hook.__init__.__code__.co_consts if checkpoint_hook is not None else ()
     reentrant = torchs.CheckpointFunction
     found = [
         inspect.unwrap(cast("Any", torchs.checkpoint)).__code__,
