@@ -9,6 +9,7 @@ from typing import cast
 import torch
 
 from dropkit.nn import LAYERS
+from dropkit.nn.layer import Dropping
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def convert(model: torch.nn.Module) -> list[Converted]:
     named = cast("Iterator[tuple[str, torch.nn.Module]]", model.named_modules())
     for name, module in named:
         before = type(module)
-        if before in ours:
+        if before in ours and not isinstance(module, Dropping):
             module.__class__ = ours[before]
             changed.append(Converted(name, before, module))
     return changed

@@ -64,7 +64,8 @@ def _mask(input: Tensor, p: float, key: Tensor | int) -> Tensor:
     mask = torch.empty(input.numel(), dtype=torch.bool, device=input.device)
     ones = torch.ones(_RUN, device=input.device)
     kept = torch.empty_like(ones)
-    for base, part in zip(range(0, input.numel(), _RUN), mask.split(_RUN), strict=True):
+    for base in range(0, input.numel(), _RUN):
+        part = mask[base : base + _RUN]
         run(kept[: len(part)], ones[: len(part)], key, keeping, None, base)
         part.copy_(kept[: len(part)])
     mask = mask.view(input.shape)

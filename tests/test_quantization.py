@@ -1,0 +1,121 @@
+"""torch's quantisation of modules: what it makes around dropkit's dropout is what it makes around torch's."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao import quantization
+from torch.ao.quantization import quantize_fx
+from torch.fx.experimental.optimization import remove_dropout
+
+import dropkit
+from dropkit.nn import LAYERS, Dropout
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:UserWarning")
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+
+
+def torchs(**options) -> nn.Module:
+    torch.manual_seed(0)
+    drops = nn.Dropout(0.3, **options), nn.Dropout(0.5, **options)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), drops[0], nn.Linear(16, 4), drops[1])
+
+
+def ours(**options) -> nn.Module:
+    model = torchs(**options)
+    model[2], model[4] = Dropout(0.3, **options), Dropout(0.5, **options)
+    return model
+
+
+def converted(**options) -> nn.Module:
+    model = torchs(**options)
+    dropkit.convert(model)
+    return model
+
+
+def graph(model) -> list[tuple[str, str, str]]:
+    modules = dict(model.named_modules())
+    return [
+        (node.op, str(node.target), type(modules[node.target]).__name__ if node.op == "call_module" else "")
+        for node in model.graph.nodes
+    ]
+
+
+def after_training(model: nn.Module) -> tuple[list, list, Tensor]:
+    mapping = quantization.get_default_qconfig_mapping("fbgemm")
+    prepared = quantize_fx.prepare_fx(model.eval(), mapping, (X,))
+    prepared(X)
+    quantized = quantize_fx.convert_fx(prepared)
+    return graph(prepared), graph(quantized), quantized(X)
+
+
+def aware(model: nn.Module) -> tuple[list, list, Tensor]:
+    mapping = quantization.get_default_qat_qconfig_mapping("fbgemm")
+    prepared = quantize_fx.prepare_qat_fx(model.train(), mapping, (X,))
+    assert not torch.equal(prepared(X), prepared(X))
+    quantized = quantize_fx.convert_fx(prepared.eval())
+    return graph(prepared), graph(quantized), X
+
+
+@pytest.mark.parametrize(("make", "inplace"), [(ours, False), (ours, True), (converted, False)])
+@pytest.mark.parametrize("how", [after_training, aware])
+def test_fx_quantises_as_around_torchs(how, make, inplace):
+    """Node by node the same graphs, prepared and quantised, and the same results."""
+    (prepared, quantized, output), expected = how(make(inplace=inplace)), how(torchs(inplace=inplace))
+
+    assert prepared == expected[0]
+    assert quantized == expected[1]
+    assert torch.equal(output, expected[2])
+
+
+def test_training_that_is_aware_of_quantisation_has_dropkits_masks():
+    """The model that was given keeps its modules, and so does the prepared one."""
+    model = ours()
+    prepared = quantize_fx.prepare_qat_fx(model.train(), quantization.get_default_qat_qconfig_mapping("fbgemm"), (X,))
+
+    kept = prepared.get_submodule("2")
+
+    assert kept is model[2]
+    assert torch.equal(kept(X, key=7), dropkit.functional.dropout(X, 0.3, key=7))
+
+
+def test_modules_are_quantised_without_a_graph():
+    """By replacing one after the other."""
+    found = []
+    for make in (torchs, ours):
+        model = nn.Sequential(quantization.QuantStub(), *make(), quantization.DeQuantStub()).eval()
+        model.qconfig = quantization.get_default_qconfig("fbgemm")
+        prepared = quantization.prepare(model)
+        prepared(X)
+        quantized = quantization.convert(prepared)
+        found.append([[type(module) for module in quantized], quantized(X)])
+
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_fx_removes_dropout():
+    """Its pass for inference finds the modules."""
+    names = [str(node.target) for node in remove_dropout(ours().eval()).graph.nodes]
+
+    assert names == ["input", "0", "1", "3", "output"]
+
+
+@pytest.mark.parametrize("listed", LAYERS, ids=lambda layer: layer.name)
+def test_a_class_is_found_where_torchs_is_listed(listed):
+    """By ==, in lists and in tables; its subclasses are not, nor is it any other, and it stays an object of its own."""
+    subclass = type("Mine", (listed.module,), {})
+
+    assert listed.module == listed.torch_module
+    assert listed.module in [listed.torch_module]
+    assert {listed.torch_module: 1}[listed.module] == 1
+    assert listed.module is not listed.torch_module
+    assert subclass not in {listed.module, listed.torch_module}
+    assert sum(listed.module == other.torch_module for other in LAYERS) == 1
+    for copied in (copy.deepcopy(listed.module(0.3)), pickle.loads(pickle.dumps(listed.module(0.3)))):
+        assert type(copied) is listed.module
