@@ -210,7 +210,7 @@ def test_the_jackknife_takes_most_of_the_bias_of_mutual_information(
 def test_stratified_samples_need_half_the_passes_for_the_same_error(
     model: Small, x: Tensor, exact: dict[str, Tensor]
 ) -> None:
-    """The error of the predictive mean of 20 balanced samples is below that of 40 independent ones."""
+    """The error of the predictive mean of 20 stratified samples is below that of 40 independent ones."""
 
     def error(plan: Any, samples: int) -> float:
         off = [predict(model, x, samples, plan=plan, seed=seed).mean - exact["mean"] for seed in range(60)]

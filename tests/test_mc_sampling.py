@@ -350,9 +350,8 @@ class OwnNorm(nn.BatchNorm1d):
     [
         (Attention, True), (DropPath, True), (EarlyReturn, True), (Named, True), (Auxiliary, False),
         (OwnFunction, True), (ImportsInside, False), (GaussianDropout, True), (Sampled, False),
-        (Statistics, False), (OwnNorm, False), (AsksByName, True), (nn.Dropout, False), (nn.LSTM, False),
-        (nn.RReLU, False),
-        (nn.MultiheadAttention, False), (nn.TransformerEncoderLayer, False),
+        (Statistics, False), (OwnNorm, False), (nn.Dropout, False), (nn.LSTM, False), (nn.RReLU, False),
+        (nn.MultiheadAttention, False), (nn.TransformerEncoderLayer, False), (AsksByName, True),
     ],
 )  # fmt: skip
 def test_only_flags_that_gate_dropout_are_raised(kind: type[nn.Module], gates: bool) -> None:

@@ -212,7 +212,7 @@ def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settin
     keep, pairs = settings["task"] == "regression", truth if isinstance(truth, Pairs) else None
     try:
         labels = truth if isinstance(truth, Tensor) else None
-        return predict(network, inputs, samples, keep_samples=keep, adapt=pairs, labels=labels, **settings)
+        return cast("Any", predict)(network, inputs, samples, keep_samples=keep, adapt=pairs, labels=labels, **settings)
     except NothingToSample as error:
         raise Failed(f"{error}; on the command line: dropkit audit") from error
     except (Exception, SystemExit) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,13 @@ from dropkit.mc.estimates import Classification, Estimator, Measures, Regression
 from dropkit.mc.flags import Block
 from dropkit.mc.outputs import Classes, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
 from dropkit.mc.passes import Passes, rows_of
-from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
+from dropkit.mc.prediction import ClassPrediction, ValuePrediction
 from dropkit.mc.progress import Progress
 from dropkit.mc.sampling import uncompiled
 from dropkit.mc.sited import packed_order
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Inputs that share a mask with `masks="chunk"`; more than these are "many".
 CHUNK = 2048
@@ -32,12 +35,53 @@ _LOOK = 10
 _TOGETHER = 2**17
 
 
+class Options(TypedDict, total=False):
+    """The named arguments of `predict`, for type checkers; they are explained there."""
+
+    masks: Literal["input", "chunk", "shared"] | None
+    plan: Literal["iid", "stratified"]
+    seed: int | None
+    until: float | None
+    keep_samples: bool
+    outputs: Literal["logits", "probabilities"]
+    class_dim: int | None
+    labels: Tensor | None
+    output: Callable[[Any], Tensor] | None
+    adapt: Adapt | None
+    index: Tensor | None
+    batch_size: int
+    chunk: int
+    replay: bool
+    thin: bool
+    progress: bool | None
+
+
+@overload
+def predict(
+    model: nn.Module,
+    inputs: Any,
+    samples: int = 50,
+    task: Literal["classification"] = "classification",
+    **options: Unpack[Options],
+) -> ClassPrediction: ...
+@overload
+def predict(
+    model: nn.Module, inputs: Any, samples: int = 50, *, task: Literal["regression"], **options: Unpack[Options]
+) -> ValuePrediction: ...
+@overload
+def predict(
+    model: nn.Module, inputs: Any, samples: int, task: Literal["regression"], **options: Unpack[Options]
+) -> ValuePrediction: ...
+@overload
+def predict(
+    model: nn.Module, inputs: Any, samples: int = 50, task: str = "classification", **options: Unpack[Options]
+) -> ClassPrediction | ValuePrediction: ...
 @torch.no_grad()
 def predict(
     model: nn.Module,
     inputs: Any,
     samples: int = 50,
-    task: Literal["classification", "regression"] = "classification",
+    task: str = "classification",
     *,
     masks: Literal["input", "chunk", "shared"] | None = None,
     plan: Literal["iid", "stratified"] = "iid",
@@ -55,7 +99,7 @@ def predict(
     replay: bool = True,
     thin: bool = True,
     progress: bool | None = None,
-) -> Prediction:
+) -> ClassPrediction | ValuePrediction:
     r"""Run a model many times with its dropout on, and estimate from that what it predicts and how sure it is of it.
 
     The model runs in evaluation mode with every dropout drawing, as in `sampling`; it is left as it was found. The mask
@@ -297,7 +341,7 @@ def _checked_index(index: Tensor) -> Tensor:
     return index.long()
 
 
-def _joined(parts: list[_Found], task: str, notes: list[str]) -> Prediction:
+def _joined(parts: list[_Found], task: str, notes: list[str]) -> ClassPrediction | ValuePrediction:
     measures, errors = (
         {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(parts[0], kind)}
         for kind in ("measures", "errors")

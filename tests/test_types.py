@@ -1,0 +1,121 @@
+"""Type checkers know what the public functions return, as users write them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+import dropkit
+from dropkit import mc
+from dropkit.mc.predict import Options
+
+# Each line that reveals a type says which; the others must be without a fault.
+PROGRAM = """
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import dropkit
+import dropkit.nn
+from dropkit.mc import MCClassifier, MCRegressor
+
+model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, 3))
+x, y = torch.randn(5, 4), torch.zeros(5, dtype=torch.long)
+
+
+def predicted(loader: DataLoader[Tensor], task: str, std: bool) -> None:
+    r = dropkit.mc.predict(model, x, samples=50, seed=0)
+    reveal_type(r)  # ClassPrediction
+    reveal_type(r.entropy)  # Tensor
+    reveal_type(r.mean)  # Tensor
+    reveal_type(r.standard_error["mutual_information"])  # Tensor
+    reveal_type(dropkit.mc.predict(model, loader).label)  # Tensor
+    reveal_type(dropkit.mc.predict(model, {"x": x}, 50, "classification", plan="iid", class_dim=-1))  # ClassPrediction
+    reveal_type(r.report(y).ece)  # float
+    reveal_type(r.ood(r).auroc)  # float
+    reveal_type(r.notes)  # tuple[str, ...]
+    values = dropkit.mc.predict(model, x, task="regression", keep_samples=True, masks="shared")
+    reveal_type(values)  # ValuePrediction
+    reveal_type(dropkit.mc.predict(model, x, 50, "regression"))  # ValuePrediction
+    reveal_type(values.fit_tau(x))  # float
+    reveal_type(values.interval(0.95, 1.0))  # tuple[Tensor, Tensor]
+    reveal_type(dropkit.mc.predict(model, x, task=task))  # ClassPrediction | ValuePrediction
+    reveal_type(dropkit.mc.predict(model, x, 50, task).mean)  # Tensor
+    reveal_type(dropkit.mc.from_samples(x))  # ClassPrediction
+    reveal_type(dropkit.mc.scores.bald(r))  # Tensor
+    reveal_type(dropkit.mc.scores.batch_bald(r, 2))  # Tensor
+    reveal_type(dropkit.mc.quality.ood(r, r).fpr95)  # float
+    with dropkit.mc.sampling():
+        model(x)
+    reveal_type(MCClassifier(epochs=2).fit(x, y).predict_mc(x))  # ClassPrediction
+    regressor = MCRegressor(epochs=2).fit(x, y)
+    reveal_type(regressor.predict_mc(x))  # ValuePrediction
+    mean = regressor.predict(x)
+    mean.sum()
+    mean, deviation = regressor.predict(x, return_std=True)
+    deviation.sum()
+    reveal_type(len(regressor.predict(x, std)))  # int
+    dropkit.mc.predict(model, x, sampels=5)  # error
+    dropkit.mc.predict(model, x, masks="all")  # error
+
+
+def others(key: Tensor) -> None:
+    report = dropkit.audit(model, x)
+    reveal_type(report.findings[0].code)  # str
+    reveal_type(report.table())  # str
+    reveal_type([site.name for site in report.sites])  # list[str]
+    reveal_type(dropkit.functional.dropout(x, 0.5, training=True))  # Tensor
+    reveal_type(dropkit.functional.dropout2d(x, key=key))  # Tensor
+    reveal_type(dropkit.functional.dropout_add(x, x, 0.1))  # Tensor
+    reveal_type(dropkit.nn.Dropout(0.5))  # Dropout
+    reveal_type(dropkit.nn.Dropout2d(0.1).p)  # float
+"""
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    """All that pyright says in strict mode, of one run: it takes seconds."""
+    pyright = pytest.importorskip("pyright")
+    folder = tmp_path_factory.mktemp("types")
+    (folder / "program.py").write_text(PROGRAM)
+    settings = {"typeCheckingMode": "strict", "extraPaths": [str(Path(dropkit.__file__).parents[1])]}
+    # Of what others wrote, and of torch's stubs, which are partial.
+    settings |= dict.fromkeys(["reportUnknownMemberType", "reportUnknownVariableType", "reportUnusedExpression"], False)
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    process = pyright.run(
+        "--outputjson", "--pythonpath", sys.executable, "-p", str(folder), stdout=subprocess.PIPE, env=dict(os.environ)
+    )
+    return json.loads(process.stdout)["generalDiagnostics"]
+
+
+@pytest.mark.slow
+def test_type_checkers_know_what_is_returned(faults: list[dict[str, object]]) -> None:
+    """Each documented use is without a fault, and its type is the one that it has."""
+    lines = PROGRAM.split("\n")
+    wanted = {number: line.partition("  # ")[2] for number, line in enumerate(lines) if "  # " in line}
+
+    found: dict[int, str] = {}
+    for one in faults:
+        revealed = re.search(r'is "(.*)"$', str(one["message"]))
+        number = one["range"]["start"]["line"]  # type: ignore[index]
+        found[number] = revealed[1] if one["severity"] == "information" and revealed else str(one["severity"])
+
+    assert found == wanted, "\n".join(f"{one['range']['start']['line']}: {one['message']}" for one in faults)  # type: ignore[index]
+
+
+def test_the_options_of_type_checkers_are_those_of_predict() -> None:
+    """Each keyword has a type there, and it is the same."""
+    keywords = [one for one in inspect.signature(mc.predict).parameters.values() if one.kind is one.KEYWORD_ONLY]
+
+    assert {one.name: one.annotation for one in keywords} == {
+        name: hint.__forward_arg__ for name, hint in Options.__annotations__.items()
+    }
+    assert get_type_hints(Options).keys() == {one.name for one in keywords}
