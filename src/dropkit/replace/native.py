@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dropkit import kernels, random
-from dropkit.kernels import FLOATS, cpu
+from dropkit.kernels import FLOATS
 from dropkit.kernels.values import Values, threshold
 from dropkit.nn.dropout import LAYER
 from dropkit.torch_private import forward_mode_set_to, has_kernel
@@ -55,18 +55,17 @@ def _mask(input: Tensor, p: float, key: Tensor | int) -> Tensor:
     By runs of coins that fit the cache: the numbers that it is read from would take more time than the dropout if they
     were as many as the tensor has.
     """
-    run = cpu.run if input.is_cpu and cpu.missing is None else kernels.drop
     keeping = Values(threshold(p), 1.0, 0.0, 0.0)
     if input.numel() <= _RUN:
         kept = torch.ones_like(input)
-        run(kept, kept, key, keeping, None, 0)
+        kernels.drop(kept, kept, key, keeping, None, 0)
         return kept.bool()
     mask = torch.empty(input.numel(), dtype=torch.bool, device=input.device)
     ones = torch.ones(_RUN, device=input.device)
     kept = torch.empty_like(ones)
     for base in range(0, input.numel(), _RUN):
         part = mask[base : base + _RUN]
-        run(kept[: len(part)], ones[: len(part)], key, keeping, None, base)
+        kernels.drop(kept[: len(part)], ones[: len(part)], key, keeping, None, base)
         part.copy_(kept[: len(part)])
     mask = mask.view(input.shape)
     return mask if input.is_contiguous() else torch.empty_like(input, dtype=torch.bool).copy_(mask)
