@@ -160,13 +160,12 @@ def test_native_dropout_returns_the_mask_it_used(dtype):
 
 @pytest.mark.parametrize("shape", [(40, 30), (700, 400)], ids=["small", "large"])
 @pytest.mark.parametrize("transposed", [False, True], ids=["", "transposed"])
-def test_native_dropout_runs_dropout_once(shape, transposed, calls):
-    """Its mask is made beside the output, of the same coins and with the same strides, whatever the size."""
+def test_the_mask_of_native_dropout_is_that_of_its_output(shape, transposed):
+    """The mask has the same elements and strides as the output, whether it is made in one run or in several."""
     x = torch.zeros(shape).t() if transposed else torch.zeros(shape)
     with dropkit.installed():
         torch.manual_seed(5)
         output, mask = torch.native_dropout(x, 0.25, True)
-    assert calls.count == 1
 
     expected = dropout(torch.ones_like(x), 0.25, key=dropkit.random.draw(seeded(5))) != 0
     assert torch.equal(mask, expected)
