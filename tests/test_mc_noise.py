@@ -355,3 +355,35 @@ def test_a_class_without_source_is_passed_over() -> None:
     )
 
     assert off(names["Made"]()) == []
+
+
+class Branch(Block):
+    """Stochastic depth by hand, which is dropout, by numbers that torch does not draw."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        drops = self.training and self.draw() < self.p
+        return x if drops else x + self.linear(x)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_draws_of_python_follow_the_seed(draw: Callable[[], float], alone: bool) -> None:
+    """Where they are part of the dropout; a note says that they know no inputs. Their generators are left alone."""
+    branch = Branch(draw)
+    model = (branch if alone else nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.01), branch)).eval()
+    random.seed(1)
+    np.random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+
+    r, again, other = (mc.predict(model, X, 20, "regression", seed=seed, keep_samples=True) for seed in (0, 0, 1))
+
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    assert torch.equal(r.draws, again.draws)
+    assert not torch.equal(r.draws, other.draws)
+    assert r.draws.flatten(1).var(0).amax() > 1e-3
+    assert any("generators of Python or NumPy" in note for note in r.notes)
+    sampled(model)

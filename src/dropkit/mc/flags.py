@@ -89,6 +89,11 @@ def _before(module: nn.Module, args: Any) -> None:
         _here.blocks[-1].off.update(dict.fromkeys(off(module)))
 
 
+def any_raised() -> bool:
+    """Whether flags of modules are up in the innermost block of this thread."""
+    return bool(_here.blocks and _here.blocks[-1].raised)
+
+
 def only_raised() -> bool:
     """Whether the module whose code is running is in evaluation mode, and its flag up for this thread alone."""
     frame = inspect.currentframe()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from dropkit.mc import generators
 from dropkit.mc.batches import Batch
 from dropkit.mc.coins import Coins, Rows
 from dropkit.mc.endings import Ending
+from dropkit.mc.flags import any_raised
 from dropkit.mc.keyed import Keyed
 from dropkit.mc.layout import Layout
 from dropkit.mc.probing import Probed, probe
@@ -46,6 +49,8 @@ class Passes:
         self._layouts: dict[tuple[object, ...], list[Layout | None]] = {}
         self._draws: dict[tuple[object, ...], int] = {}
         self._said_lost = False
+        # Whether the model draws from the generators of Python or NumPy.
+        self._of_python = False
         # The call that made the last outputs, where that tells what they are.
         self.ending: Ending | None = None
         # Why an idea was given up, for the user.
@@ -105,12 +110,20 @@ class Passes:
 
     def _once(self, mode: Keyed, batch: Batch, sample: int, tape: Tape | None, thin: bool) -> Tensor:
         mode.begin(sample, tape, thin)
-        with forked(self._coins.unseen(sample, mode.rows.first)):
+        seed = self._coins.unseen(sample, mode.rows.first)
+        # The first pass over a batch tells whether it is worth the time in the others.
+        watches = sample == 0 or self._of_python
+        with forked(seed), generators.kept(seed) if watches else nullcontext(_no) as drawn:
             before = torch.get_rng_state()
             with mode:
                 output = self._output(self._run(batch))
             self.ending = mode.endings.of(output)
             moved = not torch.equal(before, torch.get_rng_state())
+            self._of_python = drawn() or (watches and sample > 0)
+        if self._of_python:
+            self._say_lost("masks depend on the batches: something draws from the generators of Python or NumPy")
+            # What gates dropout may do so by Python's numbers alone.
+            mode.drawn += any_raised()
         if moved:
             self._say_lost("masks depend on the batches: something draws from torch's generator unseen")
             if tape is not None:
@@ -201,6 +214,10 @@ class _Inputs:
         if written:
             self._copy()
         return written
+
+
+def _no() -> bool:
+    return False
 
 
 def _said(error: Exception) -> str:

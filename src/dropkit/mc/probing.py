@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropkit.mc import generators
 from dropkit.mc.batches import Batch
 from dropkit.mc.layout import Layout, by_shape, fitting
 from dropkit.mc.sited import Draw, Sited, forked
@@ -65,7 +66,7 @@ def probe(run: Callable[[Batch], Any], batch: Batch) -> Probed:
     few = min(2, batch.count - 1)
     # Made first: the model may write over what it is given.
     one, rolled, part = (given.copied() for given in (batch, batch.rolled(), batch.take(0, few)))
-    with forked():
+    with forked(), generators.kept():
         before, after = _seen(run, one), _seen(run, rolled)
         try:
             fewer = _seen(run, part)

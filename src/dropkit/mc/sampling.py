@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from dropkit.callables import Function
+from dropkit.mc import generators
 from dropkit.mc.flags import Block, raised
 from dropkit.mc.mode import Args, Kwargs, Mode
 
@@ -48,10 +49,12 @@ def sampling() -> Generator[None]:
         (True, False)
     """
     mode = Drawing()
-    state = torch.get_rng_state()
+    state, of_python = torch.get_rng_state(), generators.state()
     with uncompiled() as block, mode:
         yield
-    if not mode.drawn and torch.equal(state, torch.get_rng_state()):
+    # What gates dropout may do so by Python's numbers alone.
+    by_python = block.raised and of_python != generators.state()
+    if not mode.drawn and torch.equal(state, torch.get_rng_state()) and not by_python:
         raise nothing(block.off)
     for note in block.off:
         # For the `with` statement, behind contextlib.
