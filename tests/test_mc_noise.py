@@ -274,6 +274,13 @@ class Overrides(Added):
         return x + torch.randn_like(x) if self.training else x
 
 
+class Recursive(Block):
+    """Calls itself, with another number each time."""
+
+    def forward(self, x: Tensor, level: int = 3) -> Tensor:
+        return self.forward(x, level - 1) if level else self.drop(x if self.training is None else x + 1)
+
+
 class Sampled(Block):
     """Names that are no draws."""
 
@@ -293,7 +300,7 @@ class GaussianDropout(Block):
         return x * (1 + 0.1 * torch.randn_like(x)) if self.training else x
 
 
-QUIET = [Switched, Always, Evaluates, Checkpointed, Overrides, Sampled, GaussianDropout, Block]
+QUIET = [Switched, Always, Evaluates, Checkpointed, Overrides, Sampled, Recursive, GaussianDropout, Block]
 
 
 @pytest.mark.parametrize("kind", QUIET)
@@ -387,3 +394,16 @@ def test_draws_of_python_follow_the_seed(draw: Callable[[], float], alone: bool)
     assert r.draws.flatten(1).var(0).amax() > 1e-3
     assert any("generators of Python or NumPy" in note for note in r.notes)
     sampled(model)
+
+
+def test_models_of_libraries_have_no_notes(torchvision: Any) -> None:
+    """Nor has their dropout, nor what they do in training mode besides, such as auxiliary heads."""
+    with torch.device("meta"):
+        models = [
+            torchvision.models.resnet18(),
+            torchvision.models.googlenet(aux_logits=True, init_weights=False),
+            torchvision.models.VisionTransformer(16, 8, 1, 2, 8, 8, dropout=0.1),
+            torchvision.models.densenet121(drop_rate=0.1),
+        ]
+
+    assert [note for model in models for module in model.modules() for note in off(module)] == []

@@ -52,8 +52,9 @@ _MAY_DRAW = frozenset(
 _CHANCE = ("rand", "rng", "generator", "dist", "normal", "uniform", "bernoulli", "beta", "torch")
 # What draws if it is handed the flag, by its place.
 _IF_TRAINING = {"rrelu": 3, "rrelu_": 3}
-# Calls inside of calls that are followed.
-_DEPTH = 5
+# Calls inside of calls that are followed: some functions call themselves.
+_DEPTH = 6
+_Cached: type[Any] = type(lru_cache(lambda: None))
 
 
 def off(module: nn.Module) -> list[str]:
@@ -116,9 +117,12 @@ def _methods(kind: type[nn.Module]) -> Mapping[str, list[FunctionType]]:
 
 
 def _unwrapped(member: Any) -> FunctionType | None:
-    function: Any = (
-        inspect.unwrap(member) if isinstance(member, FunctionType) or hasattr(member, "__wrapped__") else None
-    )
+    """The function behind decorators; None for anything else, some of which answers to every name."""
+    if isinstance(member, (staticmethod, classmethod)):
+        member = cast("Any", member).__func__
+    if not isinstance(member, (FunctionType, _Cached)):
+        return None
+    function: Any = inspect.unwrap(member)
     return function if isinstance(function, FunctionType) else None
 
 
@@ -153,6 +157,7 @@ class _Reader:
         # The modules that are called: where, and whether they are off.
         self._modules: dict[nn.Module, list[tuple[str, bool]]] = {}
         self._seen: set[tuple[object, ...]] = set()
+        self._depth = 0
 
     def read(self) -> None:
         for function in (*_methods(type(self._module)).get("forward", [])[:1], *_own_entries(self._module)):
@@ -214,9 +219,11 @@ class _Reader:
         # What knows of no mode cannot depend on it.
         depends = is_off or any(isinstance(one, nn.Module) or one is not other for one, other in known)
         key = function, is_off, *(one if isinstance(one, (bool, int, float)) else id(one) for one, _ in known)
-        if (depends or self._all) and key not in self._seen:
+        if (depends or self._all) and key not in self._seen and self._depth < _DEPTH:
             self._seen.add(key)
+            self._depth += 1
             self._walk(function, args, kwargs, tests)
+            self._depth -= 1
 
     def _inherited(self, function: FunctionType, name: str) -> FunctionType | None:
         """The method of that name after this function, where `super()` is asked for it."""
