@@ -6,11 +6,25 @@ import warnings
 import pytest
 import torch
 
+from dropkit.kernels import cpu
 from dropkit.nn import LAYERS
 
 # Before anything imports Triton: without a GPU its kernels are interpreted.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without the compiled extension the reference serves, which says so once: here that is no error."""
+    if cpu.missing is not None:
+        config.addinivalue_line("filterwarnings", "ignore:dropkit runs its slow reference kernel on cpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the extension are skipped where it is missing, by name and with the reason."""
+    for item in items:
+        if cpu.missing is not None and item.get_closest_marker("extension"):
+            item.add_marker(pytest.mark.skip(reason=cpu.missing))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

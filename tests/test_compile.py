@@ -256,6 +256,7 @@ def test_a_trailing_draw_that_nothing_uses_is_removed(drop):
     assert not torch.equal(state, expected_state)
 
 
+@pytest.mark.extension
 def test_inductor_calls_the_kernel_itself():
     """The code that inductor writes calls our functions, not the dispatcher; only what it cannot plan goes there."""
     from torch._inductor.utils import run_and_get_code

@@ -1,5 +1,8 @@
 """The kernels: known answers, and every kernel equal to the reference to the bit."""
 
+import ctypes
+import importlib.metadata
+import importlib.util
 import itertools
 import json
 import os
@@ -9,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import oracle
@@ -21,8 +25,9 @@ from torch import Tensor
 
 from dropkit import kernels
 from dropkit.functional import dropout
-from dropkit.kernels import cpu, reference
+from dropkit.kernels import cpu, gpu, reference
 from dropkit.kernels.values import Values, alpha, inverted
+from dropkit.ops import inductor
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "mask-v1.json").read_text())
 LEVELS = [name for name, runs_here in cpu.levels().items() if runs_here]
@@ -59,6 +64,7 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+@pytest.mark.extension
 @pytest.mark.parametrize(("counter", "key", "words"), RANDOM123)
 def test_philox_gives_the_known_answers(counter, key, words):
     """The oracle, the reference and the compiled kernel give the words that Random123 publishes."""
@@ -155,6 +161,7 @@ def test_empty_inputs_are_left_alone(level):
         assert by_cpu(torch.empty(shape), 1, inverted(0.5), None, 0).shape == shape
 
 
+@pytest.mark.extension
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_random_walks_give_the_bits_of_the_reference(data):
@@ -186,6 +193,7 @@ LARGE = {
 }
 
 
+@pytest.mark.extension
 @pytest.mark.parametrize("unit", ["element", "channel"])
 @pytest.mark.parametrize("layout", LARGE)
 def test_the_number_of_threads_does_not_change_the_bits(layout, unit):
@@ -204,6 +212,7 @@ def test_the_number_of_threads_does_not_change_the_bits(layout, unit):
     assert all(same_bits(output, expected) for output in outputs)
 
 
+@pytest.mark.extension
 def test_twenty_threads_at_once():
     """Concurrent calls do not disturb one another: each thread's masks are those of its key."""
     input = torch.ones(50_000)
@@ -239,6 +248,7 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
 """
 
 
+@pytest.mark.extension
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_can_go_on():
     """A process forked after the thread pool was used neither hangs nor draws other masks."""
@@ -262,6 +272,86 @@ def test_an_unknown_level_is_refused():
     """The error names the variable, what is possible here and what came."""
     with pytest.raises(ValueError, match=rf"DROPKIT_CPU_LEVEL must be one of {', '.join(LEVELS)} .* got 'sse9'"):
         cpu.use_level("sse9")
+
+
+def without_extension(monkeypatch):
+    """The reference serves the CPU."""
+    monkeypatch.setattr(kernels, "_on_cpu", reference.drop)
+
+
+def test_the_reference_leaves_gradients_to_its_callers(monkeypatch):
+    """In place, where autograd sees what a kernel made of operators does, the gradient is that of one dropout."""
+    without_extension(monkeypatch)
+    x = torch.ones(64, requires_grad=True)
+
+    output = dropout(x * 1, 0.5, inplace=True, key=3)
+    output.sum().backward()
+
+    assert torch.equal(x.grad, output)
+
+
+def test_compiled_code_on_disk_runs_without_the_extension(monkeypatch):
+    """What inductor wrote when there was an extension calls the kernel that there is now."""
+    without_extension(monkeypatch)
+    monkeypatch.setattr(cpu, "_drop", None)
+    output = torch.empty(64)
+
+    inductor.drop_v1(torch.ones(64), torch.tensor(3), *inverted(0.5), None, 0, out=output)
+
+    assert torch.equal(output, by_reference(torch.ones(64), 3, inverted(0.5), (1,), 0))
+
+
+@pytest.mark.extension
+def test_one_thread_is_said_once_with_the_reason(monkeypatch):
+    """Where torch's thread pool cannot be reached the kernel runs all the same, with one warning."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: SimpleNamespace())
+    spec = importlib.util.spec_from_file_location("dropkit.kernels.alone", cpu.__file__)
+    alone = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(alone)
+    finally:
+        monkeypatch.undo()
+        cpu._cpu.use_pool(cpu._torch_parallel_for())
+    monkeypatch.setattr(cpu, "single_threaded", alone.single_threaded)
+    monkeypatch.setattr(kernels, "_on_cpu", kernels._drop_on_one_thread)
+
+    with pytest.warns(
+        kernels.SlowKernelWarning, match=r"runs on one thread: torch 2\..* exports no torch_parallel_for"
+    ) as said:
+        first, second = dropout(torch.ones(64), key=7), dropout(torch.ones(64), key=7)
+
+    assert len(said) == 1
+    assert torch.equal(first, second)
+    assert alone.detail().endswith(f"one thread, because {alone.single_threaded}")
+
+
+@pytest.mark.parametrize(("spec", "gil", "reason"), [
+    (None, 0, "is missing, since dropkit was installed without a working C++17 compiler"),
+    (None, 1, "is not built for free-threaded Python"),
+    ("there", 0, "cannot be loaded (wrong ELF class)"),
+])  # fmt: skip
+def test_a_missing_extension_says_why(spec, gil, reason, monkeypatch):
+    """Not built, not to be built, and built for another machine are three things."""
+    monkeypatch.setattr(cpu, "PathFinder", SimpleNamespace(find_spec=lambda name, path: spec))
+    monkeypatch.setattr(cpu, "sysconfig", SimpleNamespace(get_config_var=lambda name: gil))
+
+    assert f"the compiled extension {reason}" in cpu._why_missing(ImportError("wrong ELF class"))
+
+
+@pytest.mark.parametrize(("module", "said"), [
+    (SimpleNamespace(__version__="3.4.0+rocm"), "Triton 3.4.0+rocm"),
+    (None, "Triton, which cannot be imported"),
+])  # fmt: skip
+def test_triton_is_known_by_its_module(module, said, monkeypatch):
+    """AMD's and Intel's builds of torch bring it along under the names of other distributions."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: fails())
+    monkeypatch.setitem(sys.modules, "triton", module)
+
+    assert gpu.detail().startswith(said)
+
+
+def fails():
+    raise importlib.metadata.PackageNotFoundError("triton")
 
 
 WITHOUT_EXTENSION = """
@@ -288,6 +378,7 @@ def test_falling_back_is_said_once_with_the_reason():
     )
 
 
+@pytest.mark.extension
 def test_every_device_has_a_kernel():
     """The first kernel that serves a device is used, and the last serves all."""
     assert kernels.kernel_for("cpu").name == "cpu"
@@ -297,6 +388,7 @@ def test_every_device_has_a_kernel():
     assert kernels.why_slow("abacus") == "no kernel was written for this device"
 
 
+@pytest.mark.extension
 def test_the_extension_refuses_what_it_cannot_run():
     """Wrong numbers and kinds of arguments are errors, not crashes."""
     good = [0, 0, 0, 0, inverted(0.5), 0, 0]
@@ -315,6 +407,7 @@ def test_the_extension_refuses_what_it_cannot_run():
         cpu._cpu.drop(*good[:6], "many")
 
 
+@pytest.mark.extension
 def test_the_extension_takes_tuples_and_memory_alone():
     """Lists are TypeErrors, null pointers and negative sizes ValueErrors."""
     x = torch.ones(4)
@@ -341,6 +434,7 @@ WRONG_TENSORS = {
 }  # fmt: skip
 
 
+@pytest.mark.extension
 @pytest.mark.parametrize(
     ("wrong", "place"),
     [
@@ -361,6 +455,7 @@ def test_tensors_that_do_not_fit_are_refused(wrong, place):
         cpu.drop(tensors["output"], tensors["input"], 0, inverted(0.5), None, 0, tensors["add"])
 
 
+@pytest.mark.extension
 @pytest.mark.parametrize(
     ("steps", "base"),
     [((), 0), ((1, 1), 0), ((-1,), 0), ((2**63,), 0), ((2**62,), 0), (("a",), 0), (1, 0), ("x", 0),
@@ -372,6 +467,7 @@ def test_coins_that_are_none_are_refused(steps, base):
         cpu.drop(torch.ones(12), torch.ones(12), 0, inverted(0.5), steps, base)
 
 
+@pytest.mark.extension
 @pytest.mark.parametrize("values", [None, (1, 2), [1, 1.0, 0.0, 0.0], (-1, 1.0, 0.0, 0.0), ("a", 1.0, 0.0, 0.0)])
 @pytest.mark.parametrize("steps", [None, (1,)])
 def test_values_that_are_none_are_refused(values, steps):
@@ -380,6 +476,7 @@ def test_values_that_are_none_are_refused(values, steps):
         cpu.drop(torch.ones(12), torch.ones(12), 0, values, steps, 0)
 
 
+@pytest.mark.extension
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_tensor_without_its_memory_is_an_error(inplace):
     """Whose storage was freed, as sharded training frees it: torch crashes."""
@@ -387,6 +484,7 @@ def test_a_tensor_without_its_memory_is_an_error(inplace):
         dropout(FREED, 0.5, inplace=inplace)
 
 
+@pytest.mark.extension
 def test_p_is_exact_to_the_last_of_32_bits():
     """The smallest rate drops one word in 2**32, the threshold of p is round(p * 2**32), and p = 1 drops all."""
     assert inverted(2**-32).threshold == 1

@@ -26,8 +26,8 @@ def _why_missing(error: ImportError) -> str:
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "the compiled extension is not built for free-threaded Python"
     return (
-        "the compiled extension is missing, since dropkit was installed without a working C++17 compiler; with one, "
-        "DROPKIT_REQUIRE_EXTENSION=1 pip install --force-reinstall --no-deps --no-cache-dir builds it or fails"
+        "the compiled extension is missing, since dropkit was installed without a working C++17 compiler; where there "
+        "is one, DROPKIT_REQUIRE_EXTENSION=1 pip install --force-reinstall --no-deps --no-cache-dir dropkit builds it"
     )
 
 

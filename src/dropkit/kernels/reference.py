@@ -67,6 +67,8 @@ def detail() -> str:
     return "plain torch operations, some 100 times slower"
 
 
+# A kernel writes memory: its callers know the gradient, of which in place autograd would record a second one.
+@torch.no_grad()
 def drop(
     output: Tensor,
     input: Tensor,
