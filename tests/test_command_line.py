@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from dropkit import torch_private
 from dropkit.cli import COMMANDS, _group
+from dropkit.kernels import KERNELS
 
 
 def fresh(code: str) -> str:
@@ -50,6 +54,23 @@ def test_an_unknown_name_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="module 'dropkit' has no attribute 'dropuot'"):
         _ = dropkit.dropuot
+
+
+def test_kernels_says_what_is_missing(monkeypatch):
+    """A kernel that cannot run and a name that this torch lacks are told with their reasons, in both forms."""
+    use = torch_private.Use("dropkit.audit", found=False, otherwise=None)
+    monkeypatch.setitem(torch_private.NAMES, "torch._C:_gone", use)
+    missing = replace(KERNELS[0], missing="the compiled extension is missing [here]")
+    monkeypatch.setattr("dropkit.cli.kernels.KERNELS", (missing, *KERNELS[1:]))
+
+    table = " ".join(CliRunner().invoke(_group, ["kernels"]).output.split())
+    held = json.loads(CliRunner().invoke(_group, ["kernels", "--json"]).output)
+
+    lacks = f"torch {torch.__version__} has no torch._C._gone: dropkit.audit is refused."
+    assert "Not available: cpu, because the compiled extension is missing [here]." in table
+    assert lacks in table
+    assert held["not_available"]["cpu"] == "the compiled extension is missing [here]"
+    assert lacks in held["torch_lacks"]
 
 
 def test_kernels_says_which_kernel_serves():

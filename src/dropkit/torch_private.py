@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # The releases of torch that the test suite was run on.
-TESTED = "2.10, 2.13 and 2.14"
+TESTED = "2.10 to 2.14"
 
 DROPOUT = "dropout in eager mode"
 OPERATORS = "dropout under torch.compile, torch.export, torch.func and forward-mode differentiation"

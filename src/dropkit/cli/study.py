@@ -70,7 +70,10 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train small networks on real digits with and without dropout, and compare their test errors in pairs."""
+    """Train small networks on real digits with and without dropout, and compare their test errors in pairs.
+
+    There is no verdict where the baseline is near chance or a run failed. Ctrl-C shows the runs that are finished.
+    """
     recipe = Recipe(digits=digits, epochs=epochs)
     everything = _load()
     try:
