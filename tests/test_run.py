@@ -177,13 +177,17 @@ def test_children_of_multiprocessing_are_reached_and_other_pythons_named(form, f
         ("[sys.executable, '--version']", False),
         ("['cc', '-I/usr/include/python3']", False),
         ("['ls', '/usr/bin/python3']", False),
+        ("'python \\'', shell=True", False),
+        ("[]", False),
+        ("[1]", False),
     ],
 )
 def test_only_pythons_that_run_a_program_are_named(command, named, folder: Path):
     """Compilers that read Python's headers and questions for its version are no such Python."""
     (folder / "script.py").write_text(
         "import contextlib, subprocess, sys\n"
-        f"with contextlib.suppress(OSError):\n    subprocess.run({command}, capture_output=True)\n"
+        "with contextlib.suppress(OSError, TypeError, IndexError):\n"
+        f"    subprocess.run({command}, capture_output=True)\n"
     )
 
     _, _, complained = ran(folder, "-m", "dropkit", "run", "script.py")

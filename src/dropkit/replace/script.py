@@ -135,8 +135,11 @@ def _watch_for_pythons() -> Callable[[str, tuple[Any, ...]], None]:
         nonlocal said
         if said or event not in _STARTS:
             return
-        another = next(filter(_is_another_python, _commands(arguments[_STARTS[event]])), None)
-        if another is None:
+        try:
+            another = next(filter(_is_another_python, _commands(arguments[_STARTS[event]])), None)
+        except (TypeError, ValueError):
+            return  # No command that could be read: what is wrong with it, if anything, others say.
+        if another is None or sys.stderr is None:
             return
         said = True
         command = shlex.join(another)
@@ -166,7 +169,7 @@ def _commands(command: Any) -> list[list[str]]:
         words = list(read)
     else:
         words = [os.fsdecode(word) for word in command]
-        if os.path.basename(words[0]) in _SHELLS and words[1:2] == ["-c"] and len(words) > 2:
+        if len(words) > 2 and os.path.basename(words[0]) in _SHELLS and words[1] == "-c":
             return _commands(words[2])
     commands: list[list[str]] = [[]]
     for word in words:
