@@ -20,6 +20,7 @@ from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.values import Rule, Values
 from dropkit.nn import nested, script
+from dropkit.nn.classes import AsTorchs
 from dropkit.ops import eager, general
 from dropkit.ops.draw import draw
 from dropkit.torch_private import FakeTensor, fake_mode, has_forward_hooks, tracing_state
@@ -286,27 +287,7 @@ def coin_steps(unit: Unit) -> tuple[int, ...]:
     return tuple(steps)
 
 
-class _AsTorchs(type):
-    """Makes dropkit's class of a module equal to torch's, though it is another object.
-
-    torch's quantisation, and much else, looks modules up by their exact class: in lists, in tables, with ==. There ours
-    is torch's. A subclass is itself, as one of torch's classes is.
-    """
-
-    def __eq__(cls, other: object) -> bool:
-        return cls is other or other is _torchs(cls)
-
-    def __hash__(cls) -> int:
-        return type.__hash__(_torchs(cls))
-
-
-def _torchs(kind: type) -> type:
-    """The class of torch's that `kind` stands for, or itself."""
-    base = kind.__bases__[-1]
-    return base if base.__module__ == torch.nn.Dropout.__module__ else kind
-
-
-class Dropping(torch.nn.Module, metaclass=_AsTorchs):
+class Dropping(torch.nn.Module, metaclass=AsTorchs):
     """What dropkit's modules add to torch's: a checked `p`, and `generator=` and `key=` in `forward`."""
 
     # torch's own classes set these.
