@@ -38,8 +38,9 @@ def serves(input: Tensor) -> bool:
 
     Not a subclass, mode, transform or tracer, nor a tensor that is lazily negated, zero or batched.
     """
+    # `watched`, without a call.
     return (
-        not watched()
+        not (is_dynamo_compiling() or _transform() is not None or _modes() or _tracing() is not None)
         and type(input) in _TYPES
         and not input.is_neg()
         and not is_zero_tensor(input)
