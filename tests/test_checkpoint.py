@@ -241,6 +241,28 @@ def test_a_derivative_inside_of_a_region_has_the_mask_of_its_function():
     assert torch.equal(of_x != 0, (output != 0) & (X != 0))
 
 
+def test_a_later_run_draws_once_for_each_key():
+    """Where torch restores its generator, what else a region draws is the same in both runs."""
+    noise: list[Tensor] = []
+
+    def region(x):
+        x = dropout(dropout(x.exp(), 0.5).exp(), 0.5)
+        noise.append(torch.rand(4))
+        if len(noise) > 1:  # a key that the first run did not draw
+            before = torch.get_rng_state()
+            random.draw()
+            after = torch.get_rng_state()
+            torch.set_rng_state(before)
+            torch.randint(-(2**63), 2**63 - 1, ())
+            assert torch.equal(torch.get_rng_state(), after)
+        return x.exp().exp()
+
+    checkpoint(region, torch.zeros(8, requires_grad=True), use_reentrant=False).sum().backward()
+
+    assert len(noise) == 2
+    assert torch.equal(*noise)
+
+
 def test_a_draw_that_the_first_run_did_not_make_is_refused():
     """Where it cannot be right, the error says what to do."""
     runs: list[int] = []

@@ -97,6 +97,7 @@ def keyed(draw: Callable[[], Key], default: bool) -> Key:
     if _drawing.now or torch.is_inference_mode_enabled():
         return draw()
     key: Any = None
+    restored = False
     first: list[Notes] = []
     for region in _regions(sys._getframe(1)):
         if region.run is None:
@@ -110,11 +111,10 @@ def keyed(draw: Callable[[], Key], default: bool) -> Key:
                 "a checkpointed region draws a key as it is computed again that it did not draw the first time, from a "
                 "generator that torch does not restore; pass key=, or keep preserve_rng_state=True and no generator="
             )
-        if restored:
-            _draw(draw)  # what is drawn after it depends on the state
         break
-    if key is None:
-        key = _draw(draw)
+    # Where torch has restored the state, what is drawn after this depends on it.
+    drawn = _draw(draw) if key is None or restored else key
+    key = drawn if key is None else key
     for notes in first:
         notes.keys.append(_copied(key))
     return key
