@@ -1,5 +1,6 @@
 """The command line, and what importing costs."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,10 +9,27 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.table import Table
+from torch import nn
 
 from dropkit import torch_private
+from dropkit.auditor import Auditor
 from dropkit.cli import COMMANDS, _group
 from dropkit.kernels import KERNELS
+from dropkit.report.console import console, progress_columns
+
+# What rich takes for a style, in a name that a file or a layer may have.
+MARKUP = "[bold]x[/bold]"
+WITH_MARKUP = {
+    "audit": [f"{MARKUP}.py:make", "--input", "3"],
+    "check": [MARKUP],
+    "explain": [MARKUP],
+    "kernels": [MARKUP],
+    "mc": [f"{MARKUP}.py:make", "--data", "x.npy"],
+    "run": [MARKUP],
+    "server": [MARKUP],
+    "study": ["--network", MARKUP],
+}
 
 
 def fresh(code: str) -> str:
@@ -100,3 +118,42 @@ def test_a_command_without_torch_says_what_to_install():
 
     assert done.returncode == 1
     assert done.stderr == 'Error: this command needs torch: pip install "dropkit[torch]"\n'
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_brackets_in_an_argument_are_shown_as_they_are(name):
+    """In whatever a command says of it."""
+    result = CliRunner().invoke(_group, [name, *WITH_MARKUP[name]])
+
+    assert MARKUP in result.output
+
+
+def test_brackets_are_text_wherever_a_console_prints():
+    """In lines, in cells of tables, in what a progress bar describes; and words between colons are."""
+    screen = console(file=io.StringIO(), width=80)
+    table = Table(MARKUP)
+    table.add_row(f"{MARKUP} :smiley:")
+
+    screen.print(MARKUP, table)
+
+    assert screen.file.getvalue().count(MARKUP) == 3
+    assert ":smiley:" in screen.file.getvalue()
+    assert progress_columns()[0].markup is False
+
+
+def test_a_missing_kernel_names_the_extra_to_install(monkeypatch):
+    """`dropkit[gpu]` is not a style named gpu."""
+    from dropkit.cli import kernels
+
+    absent = [replace(one, missing="it is absent (pip install dropkit[gpu])") for one in kernels.KERNELS]
+    monkeypatch.setattr(kernels, "KERNELS", absent)
+
+    assert "dropkit[gpu]" in "".join(CliRunner().invoke(_group, ["kernels"]).output.split("\n"))
+
+
+def test_a_site_is_named_as_the_model_names_it():
+    """In the table of an audit, too."""
+    model = nn.Sequential()
+    model.add_module(MARKUP, nn.Dropout())
+
+    assert MARKUP in Auditor().audit(model, torch.ones(2, 3)).table(width=200)

@@ -8,12 +8,12 @@ import sys
 from collections import Counter
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dropkit.auditor.outcome import Report, summary
 from dropkit.facts.finding import Severity
+from dropkit.report.console import console
 
 _LEFT = ("site", "kind", "p", "dropped", "draws in", "held")
 _MORE = ("time", "one coin each", "input", "calls", "after > before")
@@ -29,30 +29,30 @@ def text(report: Report, width: int | None, color: bool) -> str:
     """The sites, the findings, the totals."""
     if width is None:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
-    console = Console(file=io.StringIO(), width=width, force_terminal=color, color_system="standard" if color else None)
+    screen = console(file=io.StringIO(), width=width, force_terminal=color, color_system="standard" if color else None)
     if report.sites:
-        console.print(_table(report, width < _NARROW))
+        screen.print(_table(report, width < _NARROW))
     if report.findings:
-        console.print()
+        screen.print()
     mild: Counter[str] = Counter()
     for finding in report.findings:
         mild[finding.code] += finding.severity is Severity.INFO
         # Of what is mild and everywhere the first few say enough.
         if mild[finding.code] <= _ENOUGH:
             # Whole on one line, however long: editors and terminals make links of places.
-            console.print(Text(str(finding), _STYLES[finding.severity]), soft_wrap=True)
+            screen.print(Text(str(finding), _STYLES[finding.severity]), soft_wrap=True)
     for code, count in mild.items():
         if count > _ENOUGH:
-            console.print(Text(f"... and {code} at {count - _ENOUGH} more sites", _STYLES[Severity.INFO]))
+            screen.print(Text(f"... and {code} at {count - _ENOUGH} more sites", _STYLES[Severity.INFO]))
     if report.stopped is not None:
-        console.print(Text(f"stopped in {report.stopped}", "bold red"), soft_wrap=True)
+        screen.print(Text(f"stopped in {report.stopped}", "bold red"), soft_wrap=True)
     if report.findings or report.sites:
-        console.print()
+        screen.print()
     for line in summary(report):
-        console.print(Text(line), soft_wrap=True)
+        screen.print(Text(line), soft_wrap=True)
     if report.findings:
-        console.print(Text("`dropkit explain CODE` says what happens and why", "dim"), soft_wrap=True)
-    file = console.file
+        screen.print(Text("`dropkit explain CODE` says what happens and why", "dim"), soft_wrap=True)
+    file = screen.file
     assert isinstance(file, io.StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
 

@@ -77,8 +77,9 @@ def _list() -> str:
 
 def _print_table() -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Column, Table
+
+    from dropkit.report.console import console
 
     table = Table(
         "code",
@@ -95,14 +96,15 @@ def _print_table() -> None:
         kind = ("safe" if one.fix_is_safe else "unsafe") if one.fix else ""
         by = one.found_by[0] if len(one.found_by) == 1 else "both"
         table.add_row(one.code, one.name, by, one.default.value, one.severity.value, kind)
-    Console().print(table)
+    console().print(table)
 
 
 def _print_page(rule: Rule) -> None:
-    from rich.console import Console
     from rich.markdown import Markdown
 
+    from dropkit.report.console import console
+
     title, _, rest = page(rule).partition("\n")
-    console = Console()
-    console.print(title.removeprefix("# "), style="bold", highlight=False)
-    console.print(Markdown(rest, code_theme="ansi_dark"))
+    screen = console()
+    screen.print(title.removeprefix("# "), style="bold", highlight=False)
+    screen.print(Markdown(rest, code_theme="ansi_dark"))

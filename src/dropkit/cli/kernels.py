@@ -7,12 +7,12 @@ import warnings
 
 import click
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from dropkit import torch_private
 from dropkit.kernels import FLOATS, KERNELS, SlowKernelWarning, kernel_for, why_slow
 from dropkit.kernels.cpu import LEVEL, levels
+from dropkit.report.console import console
 
 
 def _devices() -> list[str]:
@@ -52,11 +52,11 @@ def command(as_json: bool) -> None:
         # What to do about it stands below the table.
         reason = (why_slow(device) or "it is the fastest").partition(";")[0]
         table.add_row(device, kernel.name, ", ".join(dtypes), kernel.detail(), reason)
-    console = Console(markup=False)
-    console.print(table)
+    screen = console()
+    screen.print(table)
     able = ", ".join(f"{name} ({'runs here' if runs else 'not on this processor'})" for name, runs in levels().items())
-    console.print(f"CPU instruction sets of this build, best first: {able or 'none'}. {LEVEL} chooses one.")
+    screen.print(f"CPU instruction sets of this build, best first: {able or 'none'}. {LEVEL} chooses one.")
     for name, reason in absent.items():
-        console.print(f"Not available: {name}, because {reason}.")
+        screen.print(f"Not available: {name}, because {reason}.")
     for line in torch_private.missing():
-        console.print(line)
+        screen.print(line)

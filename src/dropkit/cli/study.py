@@ -11,9 +11,9 @@ from signal import SIGINT, SIGTERM, signal
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from dropkit.report.console import console, progress_columns
 from dropkit.study import ARMS, KINDS, NETWORKS, SEEDS, Digits, Plan, Recipe, Row, Run, arms, load, rows
 from dropkit.study.record import record, unfinished
 from dropkit.study.table import legend, run_table, table, title
@@ -124,10 +124,10 @@ def _print_unfinished(runs: list[Run], plan: Plan, reason: str, as_json: bool) -
     if as_json:
         click.echo(json.dumps(unfinished(runs, plan, reason), indent=2))
         return
-    console = Console(highlight=False, markup=False)
-    console.print(f"{len(runs)} of {len(plan)} runs finished ({reason}); they show no verdict.", style="bold")
+    screen = console(highlight=False)
+    screen.print(f"{len(runs)} of {len(plan)} runs finished ({reason}); they show no verdict.", style="bold")
     if runs:
-        console.print(run_table(runs))
+        screen.print(run_table(runs))
 
 
 def _load() -> Digits:
@@ -139,9 +139,9 @@ def _load() -> Digits:
 
 def _train(plan: Plan, quiet: bool, runs: list[Run]) -> None:
     """Put each run into `runs` once it is finished, with a bar on stderr meanwhile, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+    screen = console(stderr=True)
+    hidden = quiet or not screen.is_terminal
+    with Progress(*progress_columns(), console=screen, transient=True, disable=hidden) as progress:
         task = progress.add_task("training", total=len(plan))
         for run in plan.runs():
             runs.append(run)
@@ -149,15 +149,15 @@ def _train(plan: Plan, quiet: bool, runs: list[Run]) -> None:
 
 
 def _print(results: list[Row], plan: Plan) -> None:
-    console = Console(highlight=False)
+    screen = console(highlight=False)
     said: list[str] = []
     for name, group in groupby(results, key=lambda row: row.network):
         shown = list(group)
         reason = why_no_verdict(shown, plan)
-        console.print(title(name, plan), style="bold")
-        console.print(table(shown, judged=reason is None))
-        console.print()
+        screen.print(title(name, plan), style="bold")
+        screen.print(table(shown, judged=reason is None))
+        screen.print()
         said += sentences(shown) if reason is None else [reason]
-    console.print(legend(plan), style="dim")
+    screen.print(legend(plan), style="dim")
     for line in ("", *said, try_next(results, plan)):
-        console.print(line)
+        screen.print(line)

@@ -6,9 +6,9 @@ import sys
 from time import monotonic
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from dropkit.report.console import console, progress_columns
 
 _PATIENCE = 2.0
 
@@ -33,8 +33,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done)
         elif self._allowed and monotonic() > self._after:
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar = Bar(*progress_columns(), console=console(stderr=True), transient=True)
             self._bar.add_task("sampling", total=self._total, completed=self._done)
             self._bar.start()
 

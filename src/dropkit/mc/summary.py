@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -18,6 +17,7 @@ import dropkit
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction, said_samples
 from dropkit.mc.quality import ClassQuality, ValueQuality
 from dropkit.report import plots
+from dropkit.report.console import console
 
 # Of images and texts a line would be as long as the input.
 MOST_NUMBERS = 1000
@@ -68,26 +68,24 @@ def noted(found: Prediction, fitted: bool) -> Prediction:
 
 def text(found: Prediction, truth: Tensor | None, quality: Quality | None, top: int, color: bool) -> str:
     """The measures, the quality where the truth is known, and the least certain inputs."""
-    console = Console(
+    screen = console(
         file=io.StringIO(),
         width=_WIDTH,
         force_terminal=color,
         color_system="standard" if color else None,
         no_color=not color,  # whatever NO_COLOR says, which the caller has heard
-        markup=False,  # brackets in a note or in a name are no colours
-        emoji=False,
     )
-    console.print(repr(found), style="bold", highlight=False)
-    console.print(_table(("measure", "mean over inputs", "standard error of one input"), _means(found)))
+    screen.print(repr(found), style="bold", highlight=False)
+    screen.print(_table(("measure", "mean over inputs", "standard error of one input"), _means(found)))
     if quality is not None:
-        console.print(quality.table(), highlight=False)
-        console.print()
+        screen.print(quality.table(), highlight=False)
+        screen.print()
     if top:
-        console.print(f"least certain, by {_least_certain_by(found)}", style="bold", highlight=False)
-        console.print(_table(*_least_certain(found, truth, top)))
+        screen.print(f"least certain, by {_least_certain_by(found)}", style="bold", highlight=False)
+        screen.print(_table(*_least_certain(found, truth, top)))
     for note in found.notes:
-        console.print(f"note: {note}", style="yellow", highlight=False)
-    file = console.file
+        screen.print(f"note: {note}", style="yellow", highlight=False)
+    file = screen.file
     assert isinstance(file, io.StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
 
