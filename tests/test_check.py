@@ -32,6 +32,12 @@ def dropkit(*arguments, cwd, input=None):
     return subprocess.run(command, cwd=cwd, input=input, capture_output=True, text=True, timeout=60)
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    """Results of tests are no results of the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool.dropkit]\n")

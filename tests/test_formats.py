@@ -1,6 +1,7 @@
 """What `dropkit check` prints, in each format, for findings that are given."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from dropkit.check.formats import FORMATS
-from dropkit.check.outcome import Note, Outcome
+from dropkit.check.outcome import UNFIXED, Note, Outcome
 from dropkit.facts.finding import Edit, Finding, Fix, Severity, Span
 from dropkit.facts.text import Text
 from dropkit.rules import RULES
@@ -178,7 +179,8 @@ def test_formats_for_programs_have_no_colours(name):
 
 
 def test_json_says_all_that_a_finding_says():
-    assert json.loads(shown("json", outcome(notes=(Note("b.py", "gone"),)))) == [
+    """And of what was not read, by the same names, that it was not: it is neither clean nor left out."""
+    assert json.loads(shown("json", outcome(notes=(Note("b.ipynb", "cell 2:3: gone", cell=2, line=3),)))) == [
         {
             "code": RULE.code,
             "name": RULE.name,
@@ -196,7 +198,20 @@ def test_json_says_all_that_a_finding_says():
                 "changes_training": True,
                 "edits": [{"line": 5, "column": 28, "end_line": 5, "end_column": 28, "text": ", 0.1"}],
             },
-        }
+        },
+        {
+            "code": None,
+            "name": "not-checked",
+            "message": "not checked: cell 2:3: gone",
+            "severity": "error",
+            "path": "b.ipynb",
+            "cell": 2,
+            "line": 3,
+            "column": None,
+            "end_line": None,
+            "end_column": None,
+            "fix": None,
+        },
     ]
 
 
@@ -246,7 +261,7 @@ def test_github_reads_back_what_was_said():
 
     place = {"line": "5", "col": "17", "endLine": "5", "endColumn": "29"}
     assert found == ("error", {"file": "a,b:100%.py", **place, "title": RULE.code}, RULE.message)
-    assert noted == ("notice", {"file": "b.py", "title": "not checked"}, note.message)
+    assert noted == ("error", {"file": "b.py", "title": "not checked"}, note.message)
 
 
 def test_github_gives_no_columns_over_several_lines_and_no_lines_in_notebooks():
@@ -317,13 +332,14 @@ def test_sarif_fingerprints_follow_the_line_and_tell_equal_lines_apart():
 
 
 def test_sarif_reports_files_that_were_passed_over():
-    run = log(Outcome(notes=(Note("/b.py", "gone"),), files=1))
+    run = log(Outcome(notes=(Note("/b.py", "gone", line=3),), files=1))
     (notification,) = run["invocations"][0]["toolExecutionNotifications"]
 
     assert run["results"] == []
-    assert run["invocations"][0]["executionSuccessful"] is True
-    assert notification["message"]["text"] == "not checked: gone"
-    assert notification["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "file:///b.py"
+    assert run["invocations"][0]["executionSuccessful"] is False
+    assert (notification["level"], notification["message"]["text"]) == ("error", "not checked: gone")
+    physical = {"artifactLocation": {"uri": "file:///b.py"}, "region": {"startLine": 3}}
+    assert notification["locations"] == [{"physicalLocation": physical}]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -349,3 +365,54 @@ def test_showing_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["False", "True", "False", "False"]
+
+
+ODD_NAMES = [
+    os.fsdecode(b"caf\xe9.py"), "\x1b[2J.py", "a\nb.py", "a\r::error::b.py", "::error::a.py", " ::stop-commands::x.py",
+    "[bold]a[/bold].py", "\u202ea.py", "a b%0A.py", "a\x07\x08\x7f\x9b.py", "\ud800.py",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ODD_NAMES, ids=ascii)
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_name_of_any_characters_is_shown_and_does_nothing(name, path):
+    """What is printed is UTF-8, moves no cursor, begins no workflow command of its own, and can be read back."""
+    one = finding(Text(SOURCE.encode()), "F.dropout(x)", path=path)
+    given = Outcome((one,), (Note(path, f"it is {path}"),), 1, (one,), {(path, None): Text(SOURCE.encode())})
+
+    printed = shown(name, given)
+
+    assert printed.encode()
+    assert not set("\x1b\x07\x08\x7f\x9b\r\u202e") & set(printed)
+    begun = [line for line in printed.splitlines() if line.lstrip().startswith("::")]
+    assert len(begun) == (2 if name == "github" else 0)
+    if name in ("json", "sarif"):
+        json.dumps(json.loads(printed), ensure_ascii=False).encode()
+
+
+def test_a_name_that_is_no_utf8_is_still_that_name():
+    """As an address percent-encoded, byte by byte; elsewhere with the bytes spelt out."""
+    path = os.fsdecode(b"caf\xe9.py")
+    given = outcome(path=path)
+
+    (result,) = log(given)["results"]
+
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "caf%E9.py"
+    assert shown("concise", given).startswith("caf\\udce9.py:5:17: ")
+    assert json.loads(shown("json", given))[0]["path"] == "caf\\udce9.py"
+
+
+def test_what_was_not_read_is_counted_in_the_last_line():
+    """And the files that were are not said to be all."""
+    notes = (
+        Note("a.py", "gone"),
+        Note("b.ipynb", "m", cell=1),
+        Note("b.ipynb", "m", cell=2),
+        Note("c.py", "m", what=UNFIXED),
+    )
+
+    printed = shown("concise", Outcome(notes=notes, files=1))
+
+    assert printed.endswith(
+        "No misuse of dropout found in 1 file.\nNot mended: 1 file.\nNot checked: 1 file and 2 cells of 1 notebook.\n"
+    )

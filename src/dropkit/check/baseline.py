@@ -6,11 +6,13 @@ A finding is known by its file, its code and the text of its line, not by the nu
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dropkit import files
 from dropkit.check.config import BadConfig
 from dropkit.check.outcome import Outcome
 from dropkit.facts.finding import Finding
@@ -22,7 +24,7 @@ def write(file: Path, outcome: Outcome, root: Path) -> int:
     """Write every finding of `outcome` to `file`; return how many."""
     counts = Counter(_name(finding, outcome, root) for finding in outcome.findings)
     entries = [{"path": p, "code": c, "line": d, "count": n} for (p, c, d), n in sorted(counts.items())]
-    file.write_text(json.dumps({"format": _FORMAT, "findings": entries}, indent=1) + "\n", encoding="utf-8")
+    files.write(file, (json.dumps({"format": _FORMAT, "findings": entries}, indent=1) + "\n").encode())
     return len(outcome.findings)
 
 
@@ -33,15 +35,15 @@ def new(file: Path, outcome: Outcome, root: Path) -> tuple[Finding, ...]:
         BadConfig: the file cannot be read, or is no baseline.
     """
     try:
-        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(files.read(file))
         if document["format"] != _FORMAT:
-            raise BadConfig(f"{file} is a baseline of format {document['format']}, wanted {_FORMAT}")
+            raise ValueError(f"its format must be {_FORMAT}, got {document['format']}")
         known = Counter({(one["path"], one["code"], one["line"]): int(one["count"]) for one in document["findings"]})
     except FileNotFoundError as error:
         raise BadConfig(f"no such baseline: {file}; --write-baseline {file} writes one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, BadConfig):
-            raise
+    except OSError as error:
+        raise BadConfig(f"{file} could not be read: {files.reason(error)}") from error
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         raise BadConfig(f"{file} is not a baseline: {error}") from error
     return _beyond(outcome.findings, known, outcome, root)
 
@@ -60,7 +62,7 @@ def _beyond(
 
 
 def _name(finding: Finding, outcome: Outcome, root: Path) -> tuple[str, str, str]:
-    path = Path(finding.path).resolve()
+    path = Path(os.path.realpath(finding.path))
     shown = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
     import hashlib  # most runs have no baseline
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, cast
 
+from dropkit import files
 from dropkit.facts.finding import Severity
 from dropkit.rules import RULES, Default, Rule
 
@@ -18,6 +20,9 @@ EXCLUDED = (
     ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "site-packages", "__pycache__", "build", "dist", "_build",
     ".tox", ".nox", ".eggs", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".dropkit_cache", ".ipynb_checkpoints",
 )  # fmt: skip
+
+# Characters of a value that a message shows.
+_LONGEST = 100
 
 
 class BadConfig(ValueError):
@@ -39,19 +44,21 @@ class Config:
     severity: Severity = Severity.WARNING
     respect_gitignore: bool = True
     respect_noqa: bool = True
+    allow_unread: bool = False
 
     @classmethod
     def load(cls, start: Path) -> Config:
         """The settings of the nearest pyproject.toml with a [tool.dropkit] table at or above `start`, or the defaults.
 
         Raises:
-            BadConfig: the file is not TOML, or has settings that are not known.
+            BadConfig: the file cannot be read, is not TOML, or has settings that are not known.
         """
-        start = start.resolve()
-        folders = [start, *start.parents] if start.is_dir() else list(start.parents)
+        start = Path(os.path.realpath(start))
+        folders = [start, *start.parents] if os.path.isdir(start) else list(start.parents)
         for folder in folders:
             file = folder / "pyproject.toml"
-            if file.is_file():
+            # A link that leads nowhere is a file that cannot be read, not one that is missing.
+            if os.path.lexists(file):
                 table = _table(file)
                 if table is not None:
                     return cls.parse(table, folder, str(file))
@@ -67,7 +74,7 @@ class Config:
         table = _table(file)
         if table is None:
             raise BadConfig(f"{file} has no [tool.dropkit] table")
-        return cls.parse(table, file.resolve().parent, str(file))
+        return cls.parse(table, Path(os.path.realpath(file)).parent, str(file))
 
     @classmethod
     def parse(cls, table: Mapping[str, Any], root: Path, where: str = "[tool.dropkit]") -> Config:
@@ -115,7 +122,7 @@ class Config:
 
     def matches(self, path: str, pattern: str) -> bool:
         """Whether `path` is meant by `pattern`: its name, or its way from the root."""
-        full = Path(path).resolve()
+        full = Path(os.path.realpath(path))
         try:
             relative = full.relative_to(self.root).as_posix()
         except ValueError:
@@ -135,13 +142,33 @@ def _nearest(word: str, known: list[str]) -> str:
 def _table(file: Path) -> Mapping[str, Any] | None:
     toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        document: dict[str, Any] = toml.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        table = toml.loads(files.read(file).decode())
+    except OSError as error:
+        raise BadConfig(f"{file}: {files.reason(error)}") from error
+    except RecursionError as error:
+        raise BadConfig(f"{file}: nested too deeply") from error
+    except ValueError as error:
         raise BadConfig(f"{file}: {error}") from error
-    table = document.get("tool", {}).get("dropkit")
-    if table is not None and not isinstance(table, dict):
-        raise BadConfig(f"{file}: tool.dropkit must be a table, got {table!r}")
-    return cast("dict[str, Any] | None", table)
+    for name, way in (("tool", "tool"), ("dropkit", "tool.dropkit")):
+        if name not in table:
+            return None
+        table = _table_of(f"{file}: {way}", table[name], "a table")
+    return table
+
+
+def _table_of(name: str, value: Any, wanted: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadConfig(f"{name} must be {wanted}, got {_shown(value)}")
+    return cast("dict[str, Any]", value)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: not longer than a line, and of numbers that Python does not spell their type."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _chosen(codes: Iterable[str]) -> set[str]:
@@ -151,15 +178,17 @@ def _chosen(codes: Iterable[str]) -> set[str]:
         found = {r.code for r in RULES if code == "ALL" or r.code.startswith(code.upper()) or r.name == code}
         if not code or not found:
             hint = _nearest(code.upper(), [rule.code for rule in RULES])
-            raise BadConfig(f"select and ignore must hold codes such as DRP101 or DRP1, or names, got {code!r}{hint}")
+            got = f"{_shown(code)}{hint}"
+            raise BadConfig(f"select and ignore must hold codes such as DRP101 or DRP1, or names, got {got}")
         chosen |= found
     return chosen
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):  # pyright: ignore
-        raise BadConfig(f"{name} must be a list of strings, got {value!r}")
-    return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    items = cast("list[Any]", value if isinstance(value, (list, tuple)) else [None])
+    if not all(isinstance(one, str) for one in items):
+        raise BadConfig(f"{name} must be a list of strings, got {_shown(value)}")
+    return tuple(items)
 
 
 def _codes(name: str, value: Any) -> tuple[str, ...]:
@@ -173,7 +202,7 @@ def _codes(name: str, value: Any) -> tuple[str, ...]:
 
 def _boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise BadConfig(f"{name} must be true or false, got {value!r}")
+        raise BadConfig(f"{name} must be true or false, got {_shown(value)}")
     return value
 
 
@@ -181,13 +210,12 @@ def _severity(name: str, value: Any) -> Severity:
     try:
         return Severity(value)
     except ValueError as error:
-        raise BadConfig(f"{name} must be error, warning or info, got {value!r}") from error
+        raise BadConfig(f"{name} must be error, warning or info, got {_shown(value)}") from error
 
 
 def _by_file(name: str, value: Any) -> dict[str, tuple[str, ...]]:
-    if not isinstance(value, dict):
-        raise BadConfig(f"{name} must be a table of pattern = [codes], got {value!r}")
-    return {str(pattern): _codes(f"{name}.{pattern}", codes) for pattern, codes in value.items()}  # pyright: ignore
+    table = _table_of(name, value, "a table of pattern = [codes]")
+    return {pattern: _codes(f"{name}.{pattern}", codes) for pattern, codes in table.items()}
 
 
 _KEYS: dict[str, Any] = {
@@ -201,4 +229,5 @@ _KEYS: dict[str, Any] = {
     "always-on-names": _strings,
     "severity": _severity,
     "respect-gitignore": _boolean,
+    "allow-unread": _boolean,
 }

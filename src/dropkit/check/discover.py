@@ -3,57 +3,111 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dropkit import files
 from dropkit.check.config import Config
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+from dropkit.check.gitignore import Patterns
+from dropkit.check.outcome import Note
 
 SUFFIXES = (".py", ".pyi", ".pyw", ".ipynb")
 
 
-def discover(paths: Iterable[str], config: Config) -> list[str]:
-    """The files to check, each once, in order. A file that is named is taken whatever it is called.
+@dataclass(slots=True)
+class Found:
+    """The files to check, each once, in order; what could not be looked at; and what the user may not have meant."""
+
+    files: list[str] = field(default_factory=list[str])
+    notes: list[Note] = field(default_factory=list[Note])
+    warnings: list[str] = field(default_factory=list[str])
+
+
+def search(paths: Iterable[str], config: Config) -> Found:
+    """Look for the files to check. A file that is named is taken whatever it is called.
 
     Raises:
-        FileNotFoundError: a path does not exist.
+        FileNotFoundError: none of the paths exists.
     """
-    found: dict[str, None] = {}
+    found = Found()
+    paths = list(paths)
+    missing = [path for path in paths if not os.path.lexists(path)]
+    if missing and len(missing) == len(paths):
+        raise FileNotFoundError(f"no such file or folder: {', '.join(missing)}")
     for path in paths:
-        if os.path.isdir(path):
-            for file in sorted(_below(path, config)):
-                found.setdefault(file)
-        elif os.path.exists(path):
-            found.setdefault(path)
+        if path in missing:
+            found.notes.append(Note(path, "no such file or folder"))
+        elif os.path.isdir(path):
+            below = sorted(_below(path, config, found.notes))
+            found.files += below
+            if not below:
+                found.warnings.append(f"no Python file or notebook to check below {path}")
+        elif (why := _why_not_read(path)) is not None:
+            found.notes.append(Note(path, why))
         else:
-            raise FileNotFoundError(f"no such file or folder: {path}")
-    return list(found)
+            found.files.append(path)
+            # A script may do without an ending; another one says that the file is something else.
+            if os.path.splitext(path)[1] and not path.endswith(SUFFIXES):
+                found.warnings.append(f"{path} is checked as Python, which its name does not say it is")
+    found.files, found.notes = list(dict.fromkeys(found.files)), list(dict.fromkeys(found.notes))
+    return found
 
 
-def _below(folder: str, config: Config) -> Iterator[str]:
-    specs = _specs_above(folder) if config.respect_gitignore else []
-    pending = [(folder, specs)]
+def discover(paths: Iterable[str], config: Config) -> list[str]:
+    """The files that `search` finds."""
+    return search(paths, config).files
+
+
+def _why_not_read(path: str) -> str | None:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return files.reason(error)
+    return None if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ignored:
+    """The patterns of the .gitignore in `folder`."""
+
+    folder: str
+    patterns: Patterns
+
+
+def _below(folder: str, config: Config, notes: list[Note]) -> Iterator[str]:
+    ignored = _ignored_above(folder, notes) if config.respect_gitignore else []
+    pending = [(folder, ignored)]
     while pending:
-        here, specs = pending.pop()
+        here, ignored = pending.pop()
         if config.respect_gitignore:
-            specs = [*specs, *_spec(here)]
+            ignored = [*ignored, *_ignored_in(here, notes)]
         try:
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-        except OSError:
+            entries = sorted((one.name, one.path, one.is_dir(follow_symlinks=False)) for one in os.scandir(here))
+        except OSError as error:
+            notes.append(Note(here, files.reason(error)))
             continue
-        for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if not is_folder and not entry.name.endswith(SUFFIXES):
+        for name, path, is_folder in entries:
+            if not is_folder and not _is_python(name):
                 continue
-            if _excluded(entry.path, entry.name, config) or _ignored(entry.path, is_folder, specs):
+            if _excluded(path, name, config) or _ignores(path, is_folder, ignored):
                 continue
+            path = os.path.normpath(path)
             if is_folder:
-                pending.append((entry.path, specs))
-            elif entry.is_file():
-                yield os.path.normpath(entry.path)
+                pending.append((path, ignored))
+            # A link to a folder is not followed: what it leads to is another tree, or is found without it.
+            elif not os.path.isdir(path):
+                why = _why_not_read(path)
+                if why is None:
+                    yield path
+                else:
+                    notes.append(Note(path, why))
+
+
+def _is_python(name: str) -> bool:
+    # Emacs marks a file that it edits by a link `.#name` that leads nowhere.
+    return name.endswith(SUFFIXES) and not name.startswith(".#")
 
 
 def _excluded(path: str, name: str, config: Config) -> bool:
@@ -63,34 +117,34 @@ def _excluded(path: str, name: str, config: Config) -> bool:
     )
 
 
-def _specs_above(folder: str) -> list[tuple[str, GitIgnoreSpec]]:
+def _ignored_above(folder: str, notes: list[Note]) -> list[_Ignored]:
     """The .gitignore files from the root of the repository down to the parent of `folder`; none outside of one."""
-    above = Path(folder).resolve()
+    above = Path(os.path.realpath(folder))
     chain = [above, *above.parents]
     for depth, one in enumerate(chain):
-        if (one / ".git").exists():
-            specs = [spec for each in reversed(chain[1 : depth + 1]) for spec in _spec(str(each))]
+        if os.path.lexists(one / ".git"):
+            ignored = [each for place in reversed(chain[1 : depth + 1]) for each in _ignored_in(str(place), notes)]
             # Whoever names a folder that git ignores wants it checked.
-            ignored = any(_ignored(str(each), True, specs) for each in chain[:depth])
-            return [] if ignored else specs
+            return [] if any(_ignores(str(each), True, ignored) for each in chain[:depth]) else ignored
     return []
 
 
-def _spec(folder: str) -> list[tuple[str, GitIgnoreSpec]]:
+def _ignored_in(folder: str, notes: list[Note]) -> list[_Ignored]:
+    path = os.path.join(folder, ".gitignore")
     try:
-        with open(os.path.join(folder, ".gitignore"), encoding="utf-8", errors="replace") as file:
-            from pathspec import GitIgnoreSpec  # most runs on one file need it not
-
-            return [(os.path.abspath(folder), GitIgnoreSpec.from_lines(file))]
-    except OSError:
+        return [_Ignored(os.path.abspath(folder), Patterns.parse(files.read(path)))]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        notes.append(Note(os.path.normpath(path), f"its patterns are not known: {files.reason(error)}"))
         return []
 
 
-def _ignored(path: str, is_folder: bool, specs: list[tuple[str, GitIgnoreSpec]]) -> bool:
+def _ignores(path: str, is_folder: bool, ignored: list[_Ignored]) -> bool:
     """The nearest .gitignore that has a word on the path decides."""
-    for base, spec in reversed(specs):
-        relative = os.path.relpath(os.path.abspath(path), base).replace(os.sep, "/") + ("/" if is_folder else "")
-        verdict = spec.check_file(relative).include
+    for one in reversed(ignored):
+        relative = os.path.relpath(os.path.abspath(path), one.folder).replace(os.sep, "/")
+        verdict = one.patterns.verdict(relative, is_folder)
         if verdict is not None:
             return verdict
     return False

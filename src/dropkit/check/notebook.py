@@ -1,18 +1,24 @@
-"""Notebooks: the code cells one after the other as one text, findings and edits taken back to their cells."""
+"""Notebooks: the code cells one after the other as one text, findings and edits taken back to their cells.
+
+A cell that is not Python is left out of the text, and the others are read.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from itertools import accumulate
+from typing import Any, cast
 
+from dropkit.check.ipython import without_magic
 from dropkit.facts.finding import Edit, Finding, Span
+from dropkit.facts.reading import Unreadable, parse
 from dropkit.facts.text import Text
-
-_MAGIC = re.compile(r"^(\s*)([%!?]|[\w.]+\?)")
 
 
 class NotANotebook(ValueError):
@@ -20,14 +26,28 @@ class NotANotebook(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A code cell, from 1 over all cells, that could not be read, and why; `line` counts in it."""
+
+    cell: int
+    reason: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f":{self.line}"
+        return f"cell {self.cell}{line}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Notebook:
-    """A notebook and its code. `first` holds, for each cell, the line of `text` that it begins at."""
+    """A notebook and its code. `begins` holds, for each of `cells` (from 1), the byte of `text` that it begins at."""
 
     document: dict[str, Any]
     original: bytes
     cells: tuple[int, ...]
-    first: tuple[int, ...]
+    begins: tuple[int, ...]
     text: Text
+    unread: tuple[Unread, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes) -> Notebook:
@@ -37,32 +57,40 @@ class Notebook:
             NotANotebook: it is not JSON, or has no list of cells.
         """
         try:
-            document = json.loads(data)
-            cells = [(i, cell) for i, cell in enumerate(document["cells"]) if cell["cell_type"] == "code"]
-            sources = ["".join(cell["source"]) for _, cell in cells]
-        except (ValueError, KeyError, TypeError) as error:
+            document = _loaded(data)
+        except RecursionError as error:
+            raise NotANotebook("not a notebook: nested too deeply") from error
+        except ValueError as error:
             raise NotANotebook(f"not a notebook: {error}") from error
-        lines: list[str] = []
-        first: list[int] = []
-        for source in sources:
-            first.append(len(lines) + 1)
-            lines.extend(_without_magic(source))
-        code = "\n".join(lines) + "\n"
-        return cls(document, data, tuple(i for i, _ in cells), tuple(first), Text(code.encode()))
+        if not isinstance(_held(document, "cells"), list):
+            raise NotANotebook("not a notebook: it has no list of cells")
+        code = _code(document)
+        joined = cls._joined(document, data, code)
+        try:
+            parse(joined.text)
+            return joined
+        except Unreadable:
+            # Something is wrong somewhere: each cell is looked at by itself.
+            return cls._joined(document, data, {number: _parsed(number, source) for number, source in code.items()})
+
+    @classmethod
+    def _joined(cls, document: dict[str, Any], data: bytes, code: Mapping[int, bytes | Unread]) -> Notebook:
+        sources = {number: source + b"\n" for number, source in code.items() if isinstance(source, bytes)}
+        ends = list(accumulate(map(len, sources.values()), initial=0))
+        unread = tuple(one for one in code.values() if isinstance(one, Unread))
+        return cls(document, data, tuple(sources), tuple(ends[:-1]), Text(b"".join(sources.values())), unread)
 
     def place(self, finding: Finding) -> Finding:
         """The finding with its cell, from 1 over all cells, and lines counted in it."""
-        index = bisect_right(self.first, finding.span.line) - 1
-        shift = self.first[index] - 1
         span = finding.span
+        index = bisect_right(self.begins, self.text.starts[span.line - 1]) - 1
+        shift = self.text.position(self.begins[index])[0] - 1
         span = Span(span.line - shift, span.column, span.end_line - shift, span.end_column)
-        placed = replace(finding, span=span, cell=self.cells[index] + 1)
-        return _moved(placed, -self.text.starts[self.first[index] - 1])
+        return _moved(replace(finding, span=span, cell=self.cells[index]), -self.begins[index])
 
     def unplace(self, finding: Finding) -> Finding:
         """The finding with its edits counted in `text` again."""
-        index = self.cells.index((finding.cell or 1) - 1)
-        return _moved(finding, self.text.starts[self.first[index] - 1])
+        return _moved(finding, self.begins[self.cells.index(finding.cell or 1)])
 
     def cell_text(self, cell: int) -> Text:
         """The source of a cell, from 1."""
@@ -70,22 +98,79 @@ class Notebook:
 
     def edited(self, edits: Sequence[Edit]) -> bytes | None:
         """The file after edits of `text`; None where writing it would change more than those."""
-        indent = _indent(self.original)
-        if _dump(self.document, indent, self.original) != self.original:
+        write = _writer(self.document, self.original)
+        if write is None:
             return None
-        document = json.loads(self.original)
-        for index, cell in enumerate(self.cells):
-            begin = self.text.starts[self.first[index] - 1]
-            source = self.cell_text(cell + 1)
+        document = _loaded(self.original)
+        for cell, begin in zip(self.cells, self.begins, strict=True):
+            source = self.cell_text(cell)
             end = begin + len(source.utf8)
             mine = [
                 replace(e, start=e.start - begin, end=e.end - begin) for e in edits if begin <= e.start <= e.end <= end
             ]
             if mine:
                 new = source.edited(mine).utf8.decode()
-                old = document["cells"][cell]["source"]
-                document["cells"][cell]["source"] = new if isinstance(old, str) else new.splitlines(keepends=True)
-        return _dump(document, indent, self.original)
+                held = document["cells"][cell - 1]
+                held["source"] = new if isinstance(held["source"], str) else new.splitlines(keepends=True)
+        return write(document)
+
+
+def _loaded(data: bytes) -> Any:
+    return json.loads(data, parse_int=_number)
+
+
+def _held(value: Any, name: str) -> Any:
+    """What a JSON object holds by this name; None where it does not, or is no object."""
+    return cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
+
+
+def _number(digits: str) -> int | float:
+    """An integer; of more digits than Python reads, what is nearest."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+def _code(document: dict[str, Any]) -> dict[int, bytes | Unread]:
+    """What stands in each code cell of Python, without its magics."""
+    if not _is_python(_held(document, "metadata")):
+        return {}
+    sources = ((number, _source(number, cell)) for number, cell in enumerate(document["cells"], 1))
+    return {number: source for number, source in sources if source is not None}
+
+
+def _is_python(metadata: Any) -> bool:
+    """Whether the kernel runs Python; where nothing is said of it, it does."""
+    for about, name in (("language_info", "name"), ("kernelspec", "language")):
+        language = _held(_held(metadata, about), name)
+        if isinstance(language, str):
+            return "python" in language.lower()
+    return True
+
+
+def _source(number: int, cell: Any) -> bytes | Unread | None:
+    kind, source = _held(cell, "cell_type"), _held(cell, "source")
+    if not isinstance(kind, str):
+        return Unread(number, "has no cell_type")
+    if kind != "code":
+        return None
+    parts = [source] if isinstance(source, str) else source
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in cast("list[Any]", parts)):
+        return Unread(number, "its source must be text")
+    try:
+        return without_magic("".join(cast("list[str]", parts))).encode()
+    except UnicodeEncodeError:
+        return Unread(number, "holds half of a surrogate pair, which is no character")
+
+
+def _parsed(number: int, source: bytes | Unread) -> bytes | Unread:
+    if isinstance(source, bytes):
+        try:
+            parse(Text(source))
+        except Unreadable as error:
+            return Unread(number, error.reason, error.line)
+    return source
 
 
 def _moved(finding: Finding, by: int) -> Finding:
@@ -95,31 +180,16 @@ def _moved(finding: Finding, by: int) -> Finding:
     return replace(finding, fix=replace(finding.fix, edits=edits))
 
 
-def _without_magic(source: str) -> list[str]:
-    """Lines of a cell with what only IPython understands turned into as many characters of nothing."""
-    lines = source.split("\n")
-    if lines[0].startswith("%%") and not lines[0].startswith(("%%time", "%%capture")):
-        return ["#" * len(line) for line in lines]
-    blank: list[str] = []
-    for line in lines:
-        match = _MAGIC.match(line)
-        # An expression in its place keeps a block that holds nothing else.
-        blank.append(
-            line if match is None else match[1] + ("0#" + line[len(match[1]) + 2 :])[: len(line) - len(match[1])]
-        )
-    return blank
+def _writer(document: Any, original: bytes) -> Callable[[Any], bytes] | None:
+    """What writes a notebook in the style of this one: its indent, its way with characters beyond ASCII, its end."""
+    match = re.match(rb"\{\r?\n( +)", original)
+    end = "\n" if original.endswith(b"\n") else ""
 
+    def write(document: Any, ascii_only: bool) -> bytes:
+        return (json.dumps(document, indent=match and len(match[1]), ensure_ascii=ascii_only) + end).encode()
 
-def _indent(data: bytes) -> int | None:
-    match = re.match(rb"\{\r?\n( +)", data)
-    return len(match[1]) if match else None
-
-
-def _dump(document: Any, indent: int | None, like: bytes) -> bytes:
-    end = "\n" if like.endswith(b"\n") else ""
-    for ascii_only in (False, True):
-        text = json.dumps(document, indent=indent, ensure_ascii=ascii_only) + end
-        if not ascii_only and not any(byte > 127 for byte in like) and not text.isascii():
-            continue
-        return text.encode()
-    return b""
+    for ascii_only in (original.isascii(), not original.isascii()):
+        with suppress(UnicodeEncodeError, RecursionError):
+            if write(document, ascii_only) == original:
+                return partial(write, ascii_only=ascii_only)
+    return None

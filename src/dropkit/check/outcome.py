@@ -1,4 +1,4 @@
-"""What a run of the checker leaves: findings, files that could not be read, what was mended."""
+"""What a run of the checker leaves: findings, what could not be read or written, what was mended."""
 
 from __future__ import annotations
 
@@ -8,20 +8,29 @@ from dataclasses import dataclass, field
 from dropkit.facts.finding import Finding
 from dropkit.facts.text import Text
 
+UNREAD, UNFIXED = "not checked", "not fixed"
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A file that was passed over, and why. A note never changes the exit code."""
+    """What could not be done with a file, or with one cell of a notebook, and why. The exit code is then 2.
+
+    `line` counts in the cell. The message says it, too, where there is one.
+    """
 
     path: str
     message: str
+    cell: int | None = None
+    line: int | None = None
+    what: str = UNREAD
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Everything a format needs to show.
 
-    `texts` holds the text that a finding's span counts in, by (path, cell), for every file that has findings.
+    `texts` holds the text that a finding's span counts in, by (path, cell), for every file that has findings. `files`
+    is the number of files that were read. `warnings` are about the run, and do not change the exit code.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -29,6 +38,7 @@ class Outcome:
     files: int = 0
     mended: tuple[Finding, ...] = ()
     texts: Mapping[tuple[str, int | None], Text] = field(default_factory=dict["tuple[str, int | None]", "Text"])
+    warnings: tuple[str, ...] = ()
 
     @property
     def fixable(self) -> int:

@@ -9,20 +9,23 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dropkit.check.config import Config
-from dropkit.check.discover import discover
+from dropkit.check.discover import discover, search
 from dropkit.check.file import Unreadable, check, decode, mend, read, worth_reading
 from dropkit.check.notebook import NotANotebook, Notebook
 from dropkit.check.outcome import Note, Outcome
 from dropkit.check.record import Cache, Record, dump, load
 from dropkit.check.relations import Account, Answers, account
 from dropkit.facts.finding import Edit, Finding
+from dropkit.facts.module import Module
 from dropkit.facts.suppress import Comments
-from dropkit.facts.text import Text, Undecodable
+from dropkit.facts.text import Text
+from dropkit.files import project, reason
+from dropkit.files import read as read_bytes
+from dropkit.rules import Rule
 
 # Below this many files starting processes costs more than they save.
 _MANY = 200
@@ -41,8 +44,7 @@ def check_source(path: str, data: bytes, config: Config) -> Outcome:
     """
     record = examine(path, data, config)
     findings = _wanted(record.findings, config)
-    notes = () if record.note is None else (Note(path, record.note),)
-    return Outcome(findings, notes, 1, texts=_texts(findings, {path: data}))
+    return Outcome(findings, record.notes, _read(record), texts=_texts(findings, {path: data}))
 
 
 def check_paths(
@@ -52,7 +54,7 @@ def check_paths(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Check files and folders.
+    """Check files and folders. What cannot be read is noted, and the rest is checked.
 
     Args:
         paths: files, taken as they are, and folders, searched.
@@ -62,39 +64,76 @@ def check_paths(
         progress: called with the files done and the files in all.
 
     Raises:
-        FileNotFoundError: a path does not exist.
+        FileNotFoundError: none of the paths exists.
     """
-    files = discover(paths, config)
+    found = search(paths, config)
+    files = found.files
     kept = Cache(cache, repr((config, [rule.code for rule in config.rules])))
     records = _examine_all(files, config, kept, jobs, progress)
     findings = [one for path in files for one in records[path].findings]
     refuted = _refuted(findings, files, records, config, kept)
     kept.save()
     standing = _wanted([one for one in findings if one not in refuted], config)
-    notes = tuple(Note(path, note) for path in files if (note := records[path].note) is not None)
-    return Outcome(standing, notes, len(files), texts=_texts(standing, {}))
+    return Outcome(
+        standing,
+        (*found.notes, *(note for path in files for note in records[path].notes)),
+        sum(map(_read, records.values())),
+        texts=_texts(standing, {}),
+        warnings=(*found.warnings, *([] if kept.warning is None else [kept.warning])),
+    )
 
 
 def examine(path: str, data: bytes, config: Config) -> Record:
-    """Run the rules over one file and keep what is not silenced; questions to other files stay open."""
-    if not worth_reading(data):
-        return Record()
+    """Run the rules over one file and keep what is not silenced; questions to other files stay open.
+
+    Whatever is in the file, and whatever fails on it, is noted and never raised.
+    """
     try:
-        notebook = Notebook.parse(data) if path.endswith(".ipynb") else None
-        text = decode(data) if notebook is None else notebook.text
-        module = read(path, text, config.always_on_names)
-    except (Unreadable, NotANotebook) as error:
-        return Record(note=str(error))
+        return _examine(path, data, config) if worth_reading(data) else Record()
+    except Unreadable as error:
+        return Record(notes=(Note(path, str(error), line=error.line),))
+    except NotANotebook as error:
+        return Record(notes=(Note(path, str(error)),))
+    except Exception as error:  # a fault of the checker's own on one file must not hide what it finds in others
+        return Record(notes=(Note(path, _failed("the checker", error)),))
+
+
+def _examine(path: str, data: bytes, config: Config) -> Record:
+    notebook = Notebook.parse(data) if path.endswith(".ipynb") else None
+    text = decode(data) if notebook is None else notebook.text
+    module = read(path, text, config.always_on_names)
     ignored = config.ignored_in(path)
-    findings = check(module, [rule for rule in config.rules if rule.code not in ignored])
+    findings, notes = _check_each(module, [rule for rule in config.rules if rule.code not in ignored])
     comments = Comments(text)
     if config.respect_noqa:
         findings = [finding for finding in findings if not comments.silence(finding)]
     if notebook is not None:
         findings = [notebook.place(finding) for finding in findings]
-    record = Record(tuple(findings), account=account(module))
+        notes += [Note(path, str(one), one.cell, one.line) for one in notebook.unread]
+    record = Record(tuple(findings), tuple(notes), account(module))
     module.forget()
     return record
+
+
+def _check_each(module: Module, rules: Iterable[Rule]) -> tuple[list[Finding], list[Note]]:
+    """What the rules find, in the order of the text, and which of them failed."""
+    findings: list[Finding] = []
+    notes: list[Note] = []
+    for rule in rules:
+        try:
+            findings += check(module, [rule])
+        except Exception as error:  # as above
+            notes.append(Note(module.path, _failed(rule.code, error)))
+    return sorted(findings, key=lambda one: (one.span.line, one.span.column, one.code)), notes
+
+
+def _failed(what: str, error: Exception) -> str:
+    return f"{what} failed: {type(error).__name__}: {error}"
+
+
+def _read(record: Record) -> bool:
+    """Whether the file was read, all of it or all but some cells."""
+    return all(note.cell is not None for note in record.notes)
 
 
 def mended(data: bytes, findings: Sequence[Finding], config: Config, unsafe: bool) -> tuple[bytes, list[Finding]]:
@@ -139,10 +178,9 @@ def _examine_all(
     left: list[str] = []
     for path in files:
         try:
-            with open(path, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            records[path] = Record(note=error.strerror or str(error))
+            data = read_bytes(path)
+        except (OSError, MemoryError) as error:
+            records[path] = _unread(path, error)
             continue
         record = kept.get(path, data) if worth_reading(data) else Record()
         if record is None:
@@ -151,8 +189,10 @@ def _examine_all(
             records[path] = record
     done = len(records)
     for path, data, values in _work(left, config, jobs):
-        kept.put(path, data, values)
         records[path] = load(path, values)
+        # Some reasons pass: memory is short once.
+        if not records[path].notes:
+            kept.put(path, data, values)
         done += 1
         if progress is not None:
             progress(done, len(files))
@@ -170,12 +210,36 @@ def _work(files: list[str], config: Config, jobs: int | None) -> Iterator[tuple[
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     # A child made by fork starts at once; where threads or the system forbid it, a new interpreter does.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    largest = sorted(files, key=os.path.getsize, reverse=True)
-    with ProcessPoolExecutor(count, context, _begin, (config,)) as pool:
-        yield from pool.map(_examine_file, largest, chunksize=8)
+    left = dict.fromkeys(sorted(files, key=_size, reverse=True))
+    try:
+        with ProcessPoolExecutor(count, context, _begin, (config,)) as pool:
+            for done in pool.map(_examine_file, list(left), chunksize=8):
+                del left[done[0]]
+                yield done
+    except BrokenProcessPool:
+        # One of them ended its process, as where memory runs out. Each is tried in a process of its own to see which.
+        for path in left:
+            with ProcessPoolExecutor(1, context, _begin, (config,)) as pool:
+                try:
+                    yield pool.submit(_examine_file, path).result()
+                except BrokenProcessPool:
+                    yield path, b"", dump(Record(notes=(Note(path, "the process that read it died"),)))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def _unread(path: str, error: OSError | MemoryError) -> Record:
+    why = reason(error) if isinstance(error, OSError) else "it does not fit in memory"
+    return Record(notes=(Note(path, why),))
 
 
 _config: Config
@@ -192,10 +256,9 @@ def _begin(config: Config) -> None:
 def _examine_file(path: str) -> tuple[str, bytes, list[Any]]:
     global _read_since
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        return path, b"", dump(Record(note=error.strerror or str(error)))
+        data = read_bytes(path)
+    except (OSError, MemoryError) as error:
+        return path, b"", dump(_unread(path, error))
     values = dump(examine(path, data, _config))
     _read_since += len(data)
     if _read_since > _COLLECT_AFTER:
@@ -215,7 +278,7 @@ def _refuted(
     if asking:
         checked = {os.path.abspath(path) for path in files if records[path].account is not None}
         folders = {os.path.dirname(os.path.abspath(path)) for path in files}
-        roots = {root for folder in folders if (root := _project(folder)) is not None}
+        roots = {root for folder in folders if (root := project(folder)) is not None}
         others = dict.fromkeys(os.path.abspath(path) for path in (*files, *discover(sorted(roots), config)))
         owners = {one.unless.owner.encode() for one in asking if one.unless is not None}
         accounts += _accounts([path for path in others if path not in checked], owners, kept)
@@ -232,8 +295,8 @@ def _accounts(files: list[str], owners: set[bytes], kept: Cache) -> Iterator[Acc
     """What files that were not parsed yet, and name one of the classes, say of them."""
     for path in files:
         try:
-            data = Path(path).read_bytes()
-        except OSError:
+            data = read_bytes(path)
+        except (OSError, MemoryError):
             continue
         if not any(owner in data for owner in owners):
             continue
@@ -252,17 +315,8 @@ def _account_only(path: str, data: bytes) -> Record:
         record = Record(account=account(module))
         module.forget()
         return record
-    except (Unreadable, NotANotebook):
+    except Exception:  # it was not asked to be checked: what it could have said stays unsaid
         return Record()
-
-
-@cache
-def _project(folder: str) -> str | None:
-    """The folder of the project around `folder`: the nearest with .git, a pyproject.toml or a setup.py."""
-    if any(os.path.exists(os.path.join(folder, name)) for name in (".git", "pyproject.toml", "setup.py")):
-        return folder
-    above = os.path.dirname(folder)
-    return _project(above) if above != folder else None
 
 
 def _wanted(findings: Iterable[Finding], config: Config) -> tuple[Finding, ...]:
@@ -277,9 +331,9 @@ def _texts(findings: Iterable[Finding], contents: dict[str, bytes]) -> dict[tupl
         if key not in texts:
             try:
                 if finding.path not in contents:
-                    contents[finding.path] = Path(finding.path).read_bytes()
+                    contents[finding.path] = read_bytes(finding.path)
                 data = contents[finding.path]
                 texts[key] = Text.decode(data) if finding.cell is None else Notebook.parse(data).cell_text(finding.cell)
-            except (OSError, Undecodable, NotANotebook):
+            except (OSError, ValueError, LookupError, TypeError):  # it may have become anything since
                 texts[key] = Text(b"")
     return texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import Any
 
@@ -68,5 +69,9 @@ def main() -> None:
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
 )
-def _group() -> None:
+@click.pass_context
+def _group(context: click.Context) -> None:
     """Dropout for PyTorch: kernels, checks and measurements."""
+    # What a script prints is its own affair; elsewhere a name or a line of source must not end the command.
+    if context.invoked_subcommand != "run" and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -7,13 +7,13 @@ import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
 from torch import Tensor, nn
 
+from dropkit import files
 from dropkit.auditor import Auditor, Report
 from dropkit.cli.options import must_lie_in_a_folder, split, wants_color
 from dropkit.cli.targets import FAILED, Failed, called, load, users_own
@@ -82,13 +82,20 @@ def command(
     with _waiting(as_json):
         report = _audited(auditor, network, args, kwargs)
     if html is not None:
-        Path(html).write_text(report.to_html(), encoding="utf-8")
+        _write(html, report.to_html())
     colored = wants_color(color)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.table(color=colored), color=colored)
     worst = min((finding.severity.rank for finding in report.findings), default=len(Severity))
     if worst <= Severity(severity).rank:
         return _FOUND
     return _CLEAN if report.stopped is None else FAILED
+
+
+def _write(path: str, page: str) -> None:
+    try:
+        files.write(path, page.encode(errors="backslashreplace"))
+    except OSError as error:
+        raise Failed(f"{path} could not be written: {files.reason(error)}") from error
 
 
 def _auditor(ignore: tuple[str, ...]) -> Auditor:
@@ -153,7 +160,7 @@ def _waiting(quiet: bool) -> Generator[None]:
     if quiet or not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
+    from dropkit.report.console import console
 
-    with Console(stderr=True).status("running the model in both modes"):
+    with console(stderr=True).status("running the model in both modes"):
         yield

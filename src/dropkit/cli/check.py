@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dropkit import files
 from dropkit.check import baseline
 from dropkit.check.config import BadConfig, Config
-from dropkit.check.discover import discover
+from dropkit.check.discover import search
 from dropkit.check.formats import FORMATS
-from dropkit.check.outcome import Outcome
+from dropkit.check.formats.escape import seen
+from dropkit.check.outcome import UNFIXED, UNREAD, Note, Outcome
 from dropkit.check.project import check_paths, check_source, mended
+from dropkit.check.record import user_folder
 from dropkit.cli.options import split, wants_color
 from dropkit.facts.finding import Finding
 
@@ -37,6 +41,7 @@ class _Options:
     cache: Path | None
     jobs: int | None
     baseline: Path | None
+    output_file: str | None
     exit_zero: bool
     color: bool
 
@@ -76,34 +81,57 @@ class _Options:
     "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Read settings from this file."
 )
 @click.option("--show-files", is_flag=True, help="List the files that would be checked.")
-@click.option("--cache-dir", type=click.Path(file_okay=False), help="Where to keep results.  [default: .dropkit_cache]")
+@click.option(
+    "--cache-dir", type=click.Path(file_okay=False), help="Where to keep results.  [default: ~/.cache/dropkit]"
+)
 @click.option("--no-cache", is_flag=True, help="Keep nothing.")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Processes.  [default: as many as processors]")
-@click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever is found.")
+@click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever is found, and whatever could not be read.")
+@click.option(
+    "--allow-unread/--no-allow-unread", default=None, help="Name what could not be read, and do not exit with 2 for it."
+)
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
 def command(**given: Any) -> int | Callable[[], None]:
     """Find dropout that does not do what it seems to, in Python files and notebooks below PATHS (here, if none).
 
     A dash for PATHS reads standard input. Nothing that is checked is imported or run.
 
-    Exit code: 0 nothing found (or all of it mended), 1 something found, 2 the check could not be done.
+    Exit code: 0 nothing found (or all of it mended), 1 something found, 2 the check, or a part of it, could not be
+    done: what was not read is not clean.
     """
     try:
         options = _options(given)
         if given["show_files"]:
-            click.echo("".join(f"{path}\n" for path in discover(options.paths, options.config)), nl=False)
-            return _CLEAN
+            return _show_files(options)
         if options.paths == ("-",) or (given["stdin_filename"] and not given["paths"]):
             return _check_stdin(given["stdin_filename"] or "-", options)
         if given["watch"]:
             from dropkit.check.watch import watch
 
-            watch(options.paths, options.config, lambda: _report(_checked(options), options, None))
+            watch(options.paths, options.config, lambda: _attempt(lambda: _report(_checked(options), options)))
             return _CLEAN
-        return _check_files(options, given)
-    except (BadConfig, FileNotFoundError) as error:
-        click.echo(f"Error: {error}", err=True)
-        return _FAILED
+        return _attempt(lambda: _check_files(options, given))
+    except BadConfig as error:
+        return _fail(str(error))
+
+
+def _attempt(check: Callable[[], int]) -> int:
+    """The exit code of `check`; of one that meets what it cannot go on with, the reason on standard error, and 2."""
+    try:
+        return check()
+    except BrokenPipeError:
+        raise  # a reader that has enough, such as head
+    except OSError as error:
+        # Of the system's errors, those without a name are about where the report goes.
+        where = "" if error.errno is None else f"{error.filename or 'standard output'}: "
+        return _fail(where + files.reason(error))
+    except BadConfig as error:
+        return _fail(str(error))
+
+
+def _fail(why: str) -> int:
+    click.echo(f"Error: {seen(why)}", err=True)
+    return _FAILED
 
 
 def _options(given: dict[str, Any]) -> _Options:
@@ -118,15 +146,18 @@ def _options(given: dict[str, Any]) -> _Options:
         severity=None if given["severity"] is None else type(config.severity)(given["severity"]),
         exclude=None if given["exclude"] is None else (*config.exclude, *given["exclude"]),
         respect_noqa=False if given["ignore_noqa"] else None,
+        allow_unread=given["allow_unread"],
     )
     _ = config.rules  # a code that is not one is said before any file is read
-    cache = None if given["no_cache"] else Path(given["cache_dir"] or config.root / ".dropkit_cache")
+    # Not below the project, and not where its settings say: it could bring results of its own.
+    folder = Path(given["cache_dir"]) if given["cache_dir"] else user_folder(config.root)
+    cache = None if given["no_cache"] else folder
     into_file = given["color"] == "auto" and given["output_file"] is not None
     color = not into_file and wants_color(given["color"])
     known = Path(given["baseline_file"]) if given["baseline_file"] else None
     return _Options(
         tuple(paths), config, given["fix"], given["unsafe_fixes"], given["diff"], given["output_format"],
-        given["statistics"], cache, given["jobs"], known, given["exit_zero"], color,
+        given["statistics"], cache, given["jobs"], known, given["output_file"], given["exit_zero"], color,
     )  # fmt: skip
 
 
@@ -137,107 +168,168 @@ def _checked(options: _Options) -> Outcome:
     return outcome
 
 
+def _show_files(options: _Options) -> int:
+    found = search(options.paths, options.config)
+    if sys.stdout.isatty():
+        click.echo("".join(f"{seen(path)}\n" for path in found.files), nl=False)
+    else:
+        # Whoever opens them needs the names as they are.
+        click.echo(b"".join(os.fsencode(path) + b"\n" for path in found.files), nl=False)
+    return _end(Outcome(notes=tuple(found.notes), warnings=tuple(found.warnings)), options)
+
+
 def _check_files(options: _Options, given: dict[str, Any]) -> int:
     outcome = _checked(options)
     if given["write_baseline"]:
         count = baseline.write(Path(given["write_baseline"]), outcome, options.config.root)
-        click.echo(f"Wrote {count} findings to {given['write_baseline']}.")
-        return _CLEAN
+        click.echo(f"Wrote {count} findings to {seen(given['write_baseline'])}.")
+        return _end(replace(outcome, findings=()), options)
     if given["add_noqa"]:
-        click.echo(f"Silenced {_silence(outcome, given['marker'])} findings.")
-        return _CLEAN
+        silenced, notes = _silence(outcome, given["marker"])
+        click.echo(f"Silenced {silenced} findings.")
+        return _end(replace(outcome, findings=(), notes=(*outcome.notes, *notes)), options)
     if options.fix or options.diff:
         outcome = _mend(outcome, options)
         if options.diff:
-            return _CLEAN if not outcome.mended or options.exit_zero else _FOUND
-    return _report(outcome, options, given["output_file"])
+            return _end(replace(outcome, findings=outcome.mended), options)
+    return _report(outcome, options)
 
 
 def _check_stdin(path: str, options: _Options) -> int:
     data = sys.stdin.buffer.read()
     outcome = check_source(path, data, options.config)
     if options.fix or options.diff:
-        fixed, done = mended(data, outcome.findings, options.config, options.unsafe) if outcome.findings else (data, [])
+        fixed, done = data, list[Finding]()
+        if outcome.findings:
+            try:
+                fixed, done = mended(data, outcome.findings, options.config, options.unsafe)
+            except Exception as error:  # what is there is left as it is, whatever the reason
+                outcome = replace(outcome, notes=(*outcome.notes, _unfixed(path, error)))
         if options.diff:
-            click.echo(_diff(path, data, fixed), nl=False)
-            return _FOUND if done else _CLEAN
-        sys.stdout.buffer.write(fixed)
+            _print_diff(path, data, fixed)
+            return _end(replace(outcome, findings=tuple(done)), options)
+        click.echo(fixed, nl=False)
         left = check_source(path, fixed, options.config)
-        return _CLEAN if not left.findings or options.exit_zero else _FOUND
-    return _report(outcome, options, None)
+        return _end(replace(outcome, findings=left.findings), options)
+    return _report(outcome, options)
 
 
-def _report(outcome: Outcome, options: _Options, output_file: str | None) -> int:
+def _report(outcome: Outcome, options: _Options) -> int:
     text = (
         _statistics(outcome, options) if options.statistics else FORMATS[options.output_format](outcome, options.color)
     )
-    if output_file is not None:
-        Path(output_file).write_text(text, encoding="utf-8")
+    if options.output_file is not None:
+        files.write(options.output_file, text.encode())
     else:
         click.echo(text, nl=not text.endswith("\n") and bool(text), color=options.color)
-    return _CLEAN if not outcome.findings or options.exit_zero else _FOUND
+    _warn(outcome.warnings)
+    return _exit_code(outcome, options)
+
+
+def _end(outcome: Outcome, options: _Options) -> int:
+    """Say on standard error what could not be done, where no report does; the exit code."""
+    _warn(outcome.warnings)
+    for line in _notes(outcome):
+        click.echo(line, err=True)
+    return _exit_code(outcome, options)
+
+
+def _notes(outcome: Outcome) -> Iterator[str]:
+    return (f"{seen(note.path)}: {note.what}: {seen(note.message)}" for note in outcome.notes)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {seen(warning)}", err=True)
+
+
+def _exit_code(outcome: Outcome, options: _Options) -> int:
+    if options.exit_zero:
+        return _CLEAN
+    if any(note.what != UNREAD or not options.config.allow_unread for note in outcome.notes):
+        return _FAILED
+    return _FOUND if outcome.findings else _CLEAN
 
 
 def _mend(outcome: Outcome, options: _Options) -> Outcome:
     """Mend, or show what mending would change; what is left is checked again."""
     done: list[Finding] = []
+    notes: list[Note] = []
     for path in dict.fromkeys(finding.path for finding in outcome.findings):
         mine = [finding for finding in outcome.findings if finding.path == path]
         if not any(one.fix is not None and (options.unsafe or one.fix.safe) for one in mine):
             continue
-        data = Path(path).read_bytes()
-        fixed, taken = mended(data, mine, options.config, options.unsafe)
+        try:
+            _must_be_editable(path)
+            data = files.read(path)
+            fixed, taken = mended(data, mine, options.config, options.unsafe)
+            if fixed != data and not options.diff:
+                files.write(path, fixed)
+        except Exception as error:  # one file that cannot be mended is left as it is, and the others are mended
+            notes.append(_unfixed(path, error))
+            continue
         done += taken
         if options.diff:
-            click.echo(_diff(path, data, fixed), nl=False)
-        elif fixed != data:
-            _write(Path(path), fixed)
-    if options.diff or not done:
-        return replace(outcome, mended=tuple(done))
-    return replace(_checked(options), mended=tuple(done))
+            _print_diff(path, data, fixed)
+    if not options.diff and done:
+        outcome = _checked(options)
+    return replace(outcome, mended=tuple(done), notes=(*outcome.notes, *notes))
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Replace the content of a file, or leave it whole: never half of it."""
-    import os
-    import shutil
-    import tempfile
+def _must_be_editable(path: str) -> None:
+    why = files.why_not_edited(path)
+    if why is not None:
+        raise OSError(f"it {why}")
 
-    target = path.resolve()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        shutil.copymode(target, name)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+
+def _unfixed(path: str, error: Exception) -> Note:
+    why = files.reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+    return Note(path, why, what=UNFIXED)
+
+
+def _print_diff(path: str, before: bytes, after: bytes) -> None:
+    """What `patch` takes, byte by byte; on a terminal, what it can show of it."""
+    text = _diff(path, before, after)
+    if not sys.stdout.isatty():
+        click.echo(text.encode(errors="surrogateescape"), nl=False)
+        return
+    for line in text.splitlines(keepends=True):
+        click.echo("\t".join(map(seen, line.rstrip("\r\n").split("\t"))))
 
 
 def _diff(path: str, before: bytes, after: bytes) -> str:
+    import io
+    import json
     from difflib import unified_diff
 
-    old, new = (data.decode("utf-8", "replace").splitlines(keepends=True) for data in (before, after))
+    # Lines end at line feeds alone: a form feed stands within one.
+    old, new = (list(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="\n")) for data in (before, after))
+    a, b = (f"{side}/{path}" if path.isprintable() else json.dumps(f"{side}/{path}") for side in "ab")
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-        for line in unified_diff(old, new, f"a/{path}", f"b/{path}")
+        for line in unified_diff(old, new, a, b)
     )
 
 
-def _silence(outcome: Outcome, marker: str) -> int:
+def _silence(outcome: Outcome, marker: str) -> tuple[int, list[Note]]:
+    """How many findings were silenced, and the files that could not be written."""
     from dropkit.check.file import decode
     from dropkit.facts.suppress import add_comments
 
     silenced = 0
+    notes: list[Note] = []
     for path in dict.fromkeys(finding.path for finding in outcome.findings if finding.cell is None):
-        text = decode(Path(path).read_bytes())
         mine = [finding for finding in outcome.findings if finding.path == path]
-        after = add_comments(text, mine, marker)
-        if after.utf8 != text.utf8:
-            _write(Path(path), after.encode())
-            silenced += len(mine)
-    return silenced
+        try:
+            _must_be_editable(path)
+            text = decode(files.read(path))
+            after = add_comments(text, mine, marker)
+            if after.utf8 != text.utf8:
+                files.write(path, after.encode())
+                silenced += len(mine)
+        except Exception as error:  # as where files are mended
+            notes.append(_unfixed(path, error))
+    return silenced, notes
 
 
 def _statistics(outcome: Outcome, options: _Options) -> str:
@@ -250,9 +342,13 @@ def _statistics(outcome: Outcome, options: _Options) -> str:
     rows = [(counts[rule.code], rule.code, rule.name, rule.fix) for rule in RULES if counts[rule.code]]
     rows.sort(key=lambda row: -row[0])
     if options.output_format in ("json", "jsonl"):
-        return json.dumps([{"code": code, "name": name, "count": n} for n, code, name, _ in rows], indent=2) + "\n"
+        unread = Counter(note.what for note in outcome.notes)
+        listed = [{"code": code, "name": name, "count": n} for n, code, name, _ in rows]
+        listed += [{"code": None, "name": what.replace(" ", "-"), "count": n} for what, n in unread.items()]
+        return json.dumps(listed, indent=2) + "\n"
     width = len(str(rows[0][0])) if rows else 1
-    return "".join(f"{n:>{width}}  {code}  {name}{'  [fix]' if fix else ''}\n" for n, code, name, fix in rows)
+    counted = "".join(f"{n:>{width}}  {code}  {name}{'  [fix]' if fix else ''}\n" for n, code, name, fix in rows)
+    return counted + "".join(f"{line}\n" for line in _notes(outcome))
 
 
 def _progress() -> Callable[[int, int], None] | None:

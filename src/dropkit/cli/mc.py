@@ -15,7 +15,7 @@ import torch
 from click.core import ParameterSource
 from torch import Tensor, nn
 
-from dropkit import random
+from dropkit import files, random
 from dropkit.cli.given import TORCH, Pairs, checked, either, given, must_exist, need, read
 from dropkit.cli.options import must_lie_in_a_folder, wants_color
 from dropkit.cli.targets import Failed, called, load, users_own
@@ -242,9 +242,11 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _write(path: str, parts: Iterable[str]) -> None:
     try:
-        with click.open_file(path, "w", encoding="utf-8") as file:
-            file.writelines(parts)
+        if path == "-":
+            sys.stdout.writelines(parts)
+        else:
+            files.write(path, "".join(parts).encode(errors="backslashreplace"))
     except BrokenPipeError:
         raise  # a reader that has enough, such as head
     except OSError as error:
-        raise Failed(f"{path} could not be written: {error.strerror}") from error
+        raise Failed(f"{path} could not be written: {files.reason(error)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import warnings
 
 from dropkit.facts.module import Module
@@ -9,11 +10,16 @@ from dropkit.facts.text import Text
 
 
 class Unreadable(ValueError):
-    """A file that cannot be decoded or parsed; the message says why and where."""
+    """A file that cannot be decoded or parsed; `reason` says why, `line` where, and the message both."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason if line is None else f"line {line}: {reason}")
+        self.reason = reason
+        self.line = line
 
 
-def read(path: str, text: Text, always_on: tuple[str, ...] = ()) -> Module:
-    """Parse and index `text`.
+def parse(text: Text) -> ast.Module:
+    """Parse `text`.
 
     Raises:
         Unreadable: it is not Python of a grammar this interpreter knows.
@@ -22,8 +28,21 @@ def read(path: str, text: Text, always_on: tuple[str, ...] = ()) -> Module:
         # Invalid escapes and the like are the file's own affair.
         warnings.simplefilter("ignore")
         try:
-            return Module(path, text, text.parse(), always_on)
+            return text.parse()
         except SyntaxError as error:
-            raise Unreadable(f"line {error.lineno}: {error.msg}") from error
+            raise Unreadable(error.msg, error.lineno) from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise Unreadable(str(error) or type(error).__name__) from error
+
+
+def read(path: str, text: Text, always_on: tuple[str, ...] = ()) -> Module:
+    """Parse and index `text`.
+
+    Raises:
+        Unreadable: it is not Python of a grammar this interpreter knows.
+    """
+    tree = parse(text)
+    try:
+        return Module(path, text, tree, always_on)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise Unreadable(str(error) or type(error).__name__) from error

@@ -46,7 +46,8 @@ class Text:
             body = data[3:] if bom else data
             name = "utf-8" if encoding == "utf-8-sig" else encoding
             utf8 = body.decode(name).encode()
-        except (SyntaxError, UnicodeError, LookupError) as error:
+        except (SyntaxError, ValueError, LookupError, ArithmeticError) as error:
+            # Of the codecs that a comment can name not all raise what they should.
             raise Undecodable(str(error)) from error
         return cls(utf8, name, bom)
 
@@ -93,7 +94,9 @@ class Text:
         return self.utf8[self.start(node) : self.end(node)].decode()
 
     def line(self, number: int) -> str:
-        """Line `number` from 1, without its end."""
+        """Line `number` from 1, without its end; nothing where the text has fewer lines."""
+        if not 0 < number <= len(self.starts):
+            return ""
         begin = self.starts[number - 1]
         end = self.starts[number] if number < len(self.starts) else len(self.utf8)
         return self.utf8[begin:end].decode(errors="replace").rstrip("\r\n")

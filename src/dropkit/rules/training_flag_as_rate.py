@@ -10,6 +10,7 @@ The fix names the flag (`training=self.training`); the rate is then the default 
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator
 
 from dropkit.catalog import FUNCTIONALS
@@ -55,7 +56,10 @@ def _number(rate: ast.expr) -> float | None:
         value = _number(rate.operand)
         return None if value is None else -value
     if isinstance(rate, ast.Constant) and isinstance(rate.value, (int, float)) and not isinstance(rate.value, bool):
-        return rate.value
+        try:
+            return float(rate.value)
+        except OverflowError:
+            return math.inf
     return None
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from rich.cells import cell_len
 from rich.text import Text as Line
 
-from dropkit.check.formats.lines import STYLES, header, painted, remarks, seen, summary
+from dropkit.check.formats.escape import seen
+from dropkit.check.formats.lines import STYLES, header, painted, remarks, summary
 from dropkit.check.outcome import Outcome
 from dropkit.facts.finding import Finding
 from dropkit.facts.text import Text

@@ -5,6 +5,7 @@ Source: docs.github.com, "Workflow commands for GitHub Actions"; the escapes are
 
 from __future__ import annotations
 
+from dropkit.check.formats.escape import seen
 from dropkit.check.outcome import Note, Outcome
 from dropkit.facts.finding import Finding, Severity
 
@@ -12,7 +13,7 @@ _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO
 
 
 def render(outcome: Outcome, color: bool) -> str:
-    """One command for each finding, and for each file that was passed over."""
+    """One command for each finding, and for each file or cell that could not be read or mended."""
     return "".join([*map(_finding, outcome.findings), *map(_note, outcome.notes)])
 
 
@@ -30,7 +31,9 @@ def _finding(finding: Finding) -> str:
 
 
 def _note(note: Note) -> str:
-    return _command("notice", note.message, {"file": note.path, "title": "not checked"})
+    # Lines of a cell are not lines of the file.
+    place: dict[str, str | int] = {} if note.line is None or note.cell is not None else {"line": note.line}
+    return _command("error", note.message, {"file": note.path, **place, "title": note.what})
 
 
 def _command(name: str, message: str, properties: dict[str, str | int]) -> str:
@@ -39,7 +42,9 @@ def _command(name: str, message: str, properties: dict[str, str | int]) -> str:
 
 
 def _data(value: str) -> str:
-    return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    # Line ends are for GitHub to show; other control characters are for nobody.
+    lines = ("%0A".join(map(seen, line.split("\n"))) for line in value.replace("%", "%25").split("\r"))
+    return "%0D".join(lines)
 
 
 def _property(value: str) -> str:

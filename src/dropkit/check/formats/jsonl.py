@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from dropkit.check.formats.json import record
+from dropkit.check.formats.json import records
 from dropkit.check.outcome import Outcome
 
 
 def render(outcome: Outcome, color: bool) -> str:
-    """One line for each finding; nothing where there is none."""
-    return "".join(json.dumps(record(outcome, finding)) + "\n" for finding in outcome.findings)
+    """One line for each object; nothing where there is none."""
+    return "".join(json.dumps(one) + "\n" for one in records(outcome))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable
 
 from rich.console import Console
 from rich.text import Text as Line
 
-from dropkit.check.outcome import Outcome
+from dropkit.check.formats.escape import seen
+from dropkit.check.outcome import UNFIXED, UNREAD, Outcome
 from dropkit.facts.finding import Finding, Severity
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
-
-# Control characters would move the cursor, marks of direction would show code in another order than it runs in.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def painted(lines: Iterable[Line], color: bool) -> str:
@@ -35,11 +32,6 @@ def painted(lines: Iterable[Line], color: bool) -> str:
     return file.getvalue()
 
 
-def seen(text: str) -> str:
-    """`text` with a replacement character for each one that a terminal would obey instead of show."""
-    return _UNSEEN.sub("\ufffd", text)
-
-
 def header(finding: Finding) -> Line:
     """`path:line:column: CODE severity: message`."""
     return Line.assemble(
@@ -55,35 +47,54 @@ def header(finding: Finding) -> Line:
 def place(finding: Finding) -> str:
     """`path:line:column`, or `path:cell 3:line:column` in a notebook."""
     cell = "" if finding.cell is None else f"cell {finding.cell}:"
-    return f"{seen(finding.path)}:{cell}{finding.span.line}:{finding.span.column}"
+    return f"{_named(finding.path)}:{cell}{finding.span.line}:{finding.span.column}"
+
+
+def _named(path: str) -> str:
+    """A path at the beginning of a line. GitHub Actions would take `::error::x.py` there for a command."""
+    return f"./{seen(path)}" if path.lstrip().startswith("::") else seen(path)
 
 
 def remarks(outcome: Outcome) -> list[Line]:
-    """A line for each file that was passed over."""
+    """A line for each file, or cell of a notebook, that could not be read or mended."""
     return [
-        Line.assemble((seen(note.path), "bold"), ": not checked: ", (seen(note.message), "dim"))
+        Line.assemble((_named(note.path), "bold"), f": {note.what}: ", (seen(note.message), "dim"))
         for note in outcome.notes
     ]
 
 
 def summary(outcome: Outcome) -> list[Line]:
-    """What was mended, what was found and what can be mended."""
+    """What was mended, what was found, what can be mended, and what could not be read or mended."""
     lines = [*_mended(outcome), _found(outcome)]
     if outcome.fixable:
         lines.append(Line(f"{outcome.fixable} can be mended with --fix."))
     if outcome.unsafely_fixable:
         more = " more" if outcome.fixable else ""
         lines.append(Line(f"{outcome.unsafely_fixable}{more} can be mended with --fix --unsafe-fixes: read the diff."))
-    return lines
+    return [*lines, *_left_out(outcome)]
 
 
 def _found(outcome: Outcome) -> Line:
     files = _count(outcome.files, "file")
     if not outcome.findings:
-        return Line(f"No misuse of dropout {'left' if outcome.mended else 'found'} in {files}.", "green")
+        style = "" if outcome.notes else "green"
+        return Line(f"No misuse of dropout {'left' if outcome.mended else 'found'} in {files}.", style)
     counts = Counter(finding.severity for finding in outcome.findings)
     listed = [_count(counts[severity], _NOUNS[severity]) for severity in Severity if counts[severity]]
     return Line(f"Found {_joined(listed)} in {files}.", "bold")
+
+
+def _left_out(outcome: Outcome) -> list[Line]:
+    """What is neither clean nor not, for it was not read."""
+    cells = [note for note in outcome.notes if note.cell is not None]
+    files = {note.path for note in outcome.notes if note.what == UNREAD and note.cell is None}
+    unfixed = {note.path for note in outcome.notes if note.what == UNFIXED}
+    unread = [
+        *([_count(len(files), "file")] if files else []),
+        *([f"{_count(len(cells), 'cell')} of {_count(len({one.path for one in cells}), 'notebook')}"] if cells else []),
+    ]
+    lines = [f"Not mended: {_count(len(unfixed), 'file')}."] if unfixed else []
+    return [Line(line, "bold yellow") for line in (*lines, *([f"Not checked: {_joined(unread)}."] if unread else []))]
 
 
 def _mended(outcome: Outcome) -> list[Line]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import dropkit
+from dropkit.check.formats.escape import utf8
 from dropkit.check.formats.json import edit_record
 from dropkit.check.outcome import Note, Outcome
 from dropkit.check.page import page
@@ -33,7 +35,10 @@ def render(outcome: Outcome, color: bool) -> str:
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
         "invocations": [
-            {"executionSuccessful": True, "toolExecutionNotifications": [_note(note) for note in outcome.notes]}
+            {
+                "executionSuccessful": not outcome.notes,
+                "toolExecutionNotifications": [_note(note) for note in outcome.notes],
+            }
         ],
         "results": _results(outcome),
     }
@@ -68,7 +73,7 @@ def _result(finding: Finding, text: Text | None, fingerprint: str) -> dict[str, 
         "ruleId": finding.code,
         "ruleIndex": _INDEX[finding.code],
         "level": _LEVELS[finding.severity],
-        "message": {"text": finding.message},
+        "message": {"text": utf8(finding.message)},
         "locations": [_location(finding)],
         "partialFingerprints": {"dropkit/v1": fingerprint},
     }
@@ -104,18 +109,27 @@ def _fix(finding: Finding, fix: Fix, text: Text) -> dict[str, Any]:
         replacements.append({"deletedRegion": _region(**place), "insertedContent": inserted})
     change = {"artifactLocation": {"uri": _uri(finding.path)}, "replacements": replacements}
     kind = "safe" if fix.safe else "unsafe"
-    return {"description": {"text": f"{fix.title} ({kind})"}, "artifactChanges": [change]}
+    return {"description": {"text": utf8(f"{fix.title} ({kind})")}, "artifactChanges": [change]}
 
 
 def _note(note: Note) -> dict[str, Any]:
-    location = {"physicalLocation": {"artifactLocation": {"uri": _uri(note.path)}}}
-    return {"level": "note", "message": {"text": f"not checked: {note.message}"}, "locations": [location]}
+    physical: dict[str, Any] = {"artifactLocation": {"uri": _uri(note.path)}}
+    location: dict[str, Any] = {"physicalLocation": physical}
+    if note.cell is not None:
+        location["logicalLocations"] = [{"name": f"cell {note.cell}"}]
+    elif note.line is not None:
+        physical["region"] = {"startLine": note.line}
+    return {"level": "error", "message": {"text": f"{note.what}: {utf8(note.message)}"}, "locations": [location]}
 
 
 def _uri(path: str) -> str:
     """Relative paths stay relative: code scanning takes them from the root of the repository."""
     given = Path(path)
-    return given.as_uri() if given.is_absolute() else quote(given.as_posix())
+    try:
+        # Bytes, which a name is made of: not all of them are UTF-8.
+        return given.as_uri() if given.is_absolute() else quote(os.fsencode(given.as_posix()))
+    except UnicodeEncodeError:
+        return _uri(utf8(path))
 
 
 def _source(text: Text | None, finding: Finding) -> str:
@@ -126,4 +140,4 @@ def _source(text: Text | None, finding: Finding) -> str:
 
 def _digest(parts: tuple[str, ...]) -> str:
     """The same for the same line of the same file, wherever in it the line moves."""
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]
