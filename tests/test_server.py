@@ -1,6 +1,7 @@
 """The editor server, spoken to over standard input and output as an editor does."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -64,7 +65,9 @@ class Editor:
         assert code == 0
 
     def tell(self, method, params, **more):
-        body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **more}).encode()
+        self.send(json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **more}).encode())
+
+    def send(self, body):
         self.server.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         self.server.stdin.flush()
 
@@ -307,3 +310,109 @@ def test_the_server_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
+
+
+ODD_ADDRESSES = [
+    "", "x", "http://example.com/a.py", "git:/a.py?ref=1", "file:///a%00b.py", "file:///nowhere/a.py", "\ud800", 3,
+    None, "file://host/a.py", "vscode-notebook-cell:/a.ipynb#x", "file:///%ff.py", "file:///" + "a" * 5000 + ".py",
+]  # fmt: skip
+
+
+def request(method, uri, line=0, character=0):
+    """The parameters of a request about a place."""
+    place = {"line": line, "character": character}
+    about = {"textDocument": {"uri": uri}}
+    if method.endswith("hover"):
+        return about | {"position": place}
+    return about | {"range": {"start": place, "end": place}, "context": {"diagnostics": [], "only": ["quickfix"]}}
+
+
+REQUESTS = ("textDocument/hover", "textDocument/codeAction")
+
+
+def test_addresses_of_any_kind_get_an_answer(editor):
+    """Open or not; none keeps the server from the next."""
+    fifo = editor.folder / "fifo.py"
+    os.mkfifo(fifo)
+    for uri in (*ODD_ADDRESSES, fifo.as_uri()):
+        document = {"uri": uri, "languageId": "python", "version": 1, "text": "x = 1\n"}
+        assert [editor.ask(method, request(method, uri)) for method in REQUESTS] == [None, []]
+        editor.tell("textDocument/didOpen", {"textDocument": document})
+        assert editor.wait_for("textDocument/publishDiagnostics")["diagnostics"] == []
+        editor.tell("textDocument/didSave", {"textDocument": {"uri": uri}})
+        assert [editor.ask(method, request(method, uri)) for method in REQUESTS] == [None, []]
+        editor.tell("textDocument/didClose", {"textDocument": {"uri": uri}})
+        assert [editor.wait_for("textDocument/publishDiagnostics")["diagnostics"] for _ in range(2)] == [[], []]
+
+    assert len(editor.open(SOURCE)["diagnostics"]) == 2
+    assert not [one for one in editor.heard if one["method"] == "window/showMessage"]
+
+
+def test_text_that_is_no_file_yet_is_checked(editor):
+    document = {"uri": "untitled:Untitled-1", "languageId": "python", "version": 1, "text": SOURCE}
+
+    editor.tell("textDocument/didOpen", {"textDocument": document})
+
+    assert len(editor.wait_for("textDocument/publishDiagnostics")["diagnostics"]) == 2
+
+
+def test_changes_of_a_file_with_an_odd_name_are_checked(editor):
+    """Its address is not what the server knows it by: a space is encoded."""
+    editor.open(CLEAN, "my model.py")
+
+    editor.change(SOURCE, 2, "my model.py")
+
+    assert len(editor.wait_for("textDocument/publishDiagnostics")["diagnostics"]) == 2
+
+
+def test_a_document_that_does_not_parse_gets_an_answer(editor):
+    """Nothing is found in it, and the next one is checked."""
+    for version, source in enumerate(["def f(:\n", "\0", "(" * 100_000, "x = " + "9" * 5000, "\ud800", "\r", ""]):
+        text = f"# torch dropout\n{source}"
+        document = {"uri": editor.uri(), "languageId": "python", "version": version, "text": text}
+        editor.tell("textDocument/didOpen", {"textDocument": document})
+
+        assert editor.wait_for("textDocument/publishDiagnostics")["diagnostics"] == []
+        assert [editor.ask(method, request(method, editor.uri())) for method in REQUESTS] == [None, []]
+    assert len(editor.open(SOURCE)["diagnostics"]) == 2
+
+
+def refused(editor, **message):
+    """The error that a message gets."""
+    editor.send(json.dumps({"jsonrpc": "2.0"} | message).encode())
+    answer = editor.read()
+    assert answer["id"] == message.get("id")
+    return answer["error"]["code"]
+
+
+def test_places_outside_of_the_document_get_an_answer(editor):
+    """Nothing is there; what is no place at all is an error of this request."""
+    editor.open(SOURCE)
+
+    for method in REQUESTS:
+        assert not editor.ask(method, request(method, editor.uri(), 0, 2**31 - 1))
+        assert not editor.ask("textDocument/hover", request("textDocument/hover", editor.uri(), 10**9))
+        for number, place in enumerate([(-1, 0), (0, -1), (2**31, 0), (10**30, 0), ("a", 0), (None, None)]):
+            params = request(method, editor.uri(), *place)
+            assert refused(editor, id=f"{method} {number}", method=method, params=params) in (-32602, -32603)
+    assert editor.ask("textDocument/hover", request("textDocument/hover", editor.uri(), 7, 20)) is not None
+
+
+MALFORMED = {
+    b"{": -32700, b"\xff\xfe": -32700, b"[" * 100_000: -32700, b"9" * 10_000: -32700, b"[]": -32600, b"3": -32600,
+    b"null": -32600, b'"x"': -32600, b"{}": -32600, b'{"id": 1, "method": "textDocument/hover"}': -32600,
+}  # fmt: skip
+
+
+def test_a_body_that_is_no_message_gets_an_error(editor):
+    """About no request in particular, as JSON-RPC has it; the next message is read."""
+    editor.open(SOURCE)
+    for body, code in MALFORMED.items():
+        editor.send(body)
+
+        answer = editor.read()
+
+        assert (answer["id"], answer["error"]["code"]) == (None, code)
+    assert refused(editor, id=99, method="textDocument/hover", params=3) == -32602
+    assert refused(editor, id=100, method=3) == -32603
+    assert editor.ask("textDocument/hover", request("textDocument/hover", editor.uri(), 7, 20)) is not None

@@ -9,15 +9,20 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote
 
 from lsprotocol import types as lsp
+from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.workspace import TextDocument
 
 import dropkit
+from dropkit import files
 from dropkit.check.buffer import as_bytes
 from dropkit.check.config import BadConfig, Config
 from dropkit.check.file import mend
+from dropkit.check.malformed import Protocol
 from dropkit.check.outcome import Outcome
 from dropkit.check.page import page
 from dropkit.check.project import check_paths, check_source
@@ -27,6 +32,8 @@ from dropkit.rules import RULES
 
 # How long typing must rest before a document is checked, in seconds.
 _REST = 0.2
+# What an editor calls a file, and text that is to become one. Others are views of something else.
+_SCHEMES = ("file", "untitled")
 _FIX_ALL = "source.fixAll.dropkit"
 _SEVERITIES = {
     Severity.ERROR: lsp.DiagnosticSeverity.Error,
@@ -73,16 +80,30 @@ class Server(LanguageServer):
 
     def __init__(self) -> None:
         # Whole documents: pygls applies changes to lines that end where Python's do not.
-        super().__init__("dropkit", dropkit.__version__, lsp.TextDocumentSyncKind.Full)
+        super().__init__("dropkit", dropkit.__version__, lsp.TextDocumentSyncKind.Full, protocol_cls=Protocol)
         self.confirmed: dict[str, set[tuple[str, str]]] = {}
 
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        """Answer what could not be read; of all other errors the user is told."""
+        if source is not JsonRpcException or not cast("Protocol", self.protocol).refuse_unreadable(error):
+            super().report_server_error(error, source)
+
+    def document(self, uri: str) -> TextDocument | None:
+        """The open document of this name; None where it is not open, or is not one that could be a file."""
+        document = self.workspace.text_documents.get(unquote(uri))
+        if document is None or uri.partition(":")[0] not in _SCHEMES or "\0" in document.path:
+            return None
+        return document
+
     def view(self, uri: str) -> _View | None:
-        """Check a document as it is in the editor; None where it is not to be checked or cannot be read.
+        """Check a document as it is in the editor; None where it is not to be checked.
 
         Raises:
             BadConfig: its pyproject.toml has a setting that is not one.
         """
-        document = self.workspace.get_text_document(uri)
+        document = self.document(uri)
+        if document is None:
+            return None
         config = Config.load(Path(document.path))
         if document.path.endswith(".ipynb") or _excluded(Path(document.path), config):
             return None
@@ -93,7 +114,10 @@ class Server(LanguageServer):
 
     def ask_project(self, uri: str) -> None:
         """Find out which findings other files of the project do not refute; the document must be saved."""
-        path = self.workspace.get_text_document(uri).path
+        document = self.document(uri)
+        if document is None:
+            return
+        path = document.path
         try:
             config = Config.load(Path(path))
             if path.endswith(".ipynb") or not any(one.unless for one in self._asking(path, config)):
@@ -112,12 +136,13 @@ class Server(LanguageServer):
             self.window_show_message(lsp.ShowMessageParams(lsp.MessageType.Error, f"dropkit: {error}"))
             view = None
         diagnostics = [] if view is None else [_diagnostic(view, finding) for finding in view.findings]
-        version = self.workspace.get_text_document(uri).version
+        document = self.document(uri)
+        version = None if document is None else document.version
         self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri, diagnostics, version))
 
     @staticmethod
     def _asking(path: str, config: Config) -> tuple[Finding, ...]:
-        return check_source(path, Path(path).read_bytes(), config).findings
+        return check_source(path, files.read(path), config).findings
 
 
 def create() -> Server:
@@ -139,7 +164,8 @@ def create() -> Server:
         uri, version = params.text_document.uri, params.text_document.version
         await asyncio.sleep(_REST)
         # Of several changes in a row only the last is checked, and none of a document closed since.
-        if uri in server.workspace.text_documents and server.workspace.get_text_document(uri).version == version:
+        document = server.document(uri)
+        if document is not None and document.version == version:
             server.publish(uri)
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_CLOSE)
