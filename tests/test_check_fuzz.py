@@ -1,21 +1,31 @@
 """The checker on other people's code: it never crashes, and what it mends still means the same elsewhere.
 
-The files are those of the standard library and of what is installed beside dropkit: a part of them each time, all with
-DROPKIT_EXAMPLES=all.
+Neither do files, settings, patterns and caches that were damaged at random crash it. The files are those of the
+standard library and of what is installed beside dropkit: a part of them each time, all with DROPKIT_EXAMPLES=all.
 """
 
 import ast
+import json
 import os
 import random
 import sysconfig
+import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dropkit.check.config import Config
+from dropkit.check import baseline
+from dropkit.check.config import BadConfig, Config
 from dropkit.check.file import Unreadable, check, decode, mend, read
+from dropkit.check.formats import FORMATS
+from dropkit.check.gitignore import Patterns
+from dropkit.check.project import check_paths, check_source, mended
 from dropkit.check.relations import account
+from dropkit.facts.text import Undecodable
 from dropkit.rules import RULES
 
 WORDS = (b"ropout", b"def train(", b"def eval(", b"torch")
@@ -92,3 +102,96 @@ def statements(text, touched):
 
 def test_settings_do_not_change_what_a_rule_sees():
     assert {rule.code for rule in Config(select=("ALL",)).rules} == {rule.code for rule in RULES}
+
+
+# Files that somebody made by hand, or that were damaged: a few bytes are put in the place of others.
+
+GREAT = [b"[" * 2000, b"9" * 5000, b"1e999", b"*" * 30, b"\\ud800", b"null", b"{}", b"[]", b'"', b"\xff", b"\0"]
+NOISE = st.one_of(st.binary(max_size=4), st.sampled_from(GREAT))
+DAMAGE = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), NOISE), max_size=4)
+quick = settings(max_examples=1000 if EVERYTHING else 60, deadline=None, derandomize=not EVERYTHING, database=None)
+
+MODULE = "import torch.nn.functional as F\nfrom torch import nn\nclass A(nn.Module):\n    def forward(self, x):\n"
+MODULE += "        return F.dropout(x, 0.5)\n"
+NOTEBOOK = json.dumps({
+    "cells": [{"cell_type": "code", "metadata": {}, "source": part} for part in ("!ls\nx = %time 3\ny?", MODULE)],
+    "metadata": {"language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5,
+}, indent=1).encode()  # fmt: skip
+SETTINGS = b"""[tool.dropkit]
+select = ["DRP1"]
+exclude = ["a*", "b/**"]
+severity = "info"
+preview = true
+[tool.dropkit.per-file-ignores]
+"tests/*" = ["DRP101"]
+"""
+IGNORE = b"*.pyc\n!keep.py\n/build/\na/**/b\n[!a-c]x?\n**/c\n\\#d\n"
+
+
+def damaged(data, damage):
+    """`data` with, at each place (a fraction of it), so many bytes replaced."""
+    for place, length, noise in damage:
+        at = int(place * len(data))
+        data = data[:at] + noise + data[at + length :]
+    return data
+
+
+def shown(outcome):
+    """It can be, in every format, and is UTF-8."""
+    for render in FORMATS.values():
+        render(outcome, False).encode()
+
+
+@quick
+@given(DAMAGE, st.sampled_from(["a.py", "a.ipynb"]))
+def test_no_damage_of_a_file_is_raised(damage, path):
+    """It is checked, or noted; what is mended is checked again."""
+    data = damaged(NOTEBOOK if path.endswith("ipynb") else MODULE.encode(), damage)
+
+    outcome = check_source(path, data, Config())
+
+    shown(outcome)
+    if outcome.findings:
+        try:
+            fixed, done = mended(data, outcome.findings, Config(), unsafe=True)
+        except Undecodable:
+            return
+        assert (fixed != data) == bool(done)
+        shown(check_source(path, fixed, Config()))
+
+
+@quick
+@given(DAMAGE)
+def test_no_damage_of_settings_is_raised_but_as_such(damage):
+    """Settings that can be read can be used."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "pyproject.toml").write_bytes(damaged(SETTINGS, damage))
+        try:
+            config = Config.load(Path(folder))
+        except BadConfig:
+            return
+        shown(check_source(os.path.join(folder, "a.py"), MODULE.encode(), config))
+        config.matches(os.path.join(folder, "tests", "a.py"), "tests/*")
+
+
+@quick
+@given(DAMAGE, st.text(alphabet="abcx#!.py /*[]\\\xe9\udcff", min_size=1, max_size=12))
+def test_no_damage_of_patterns_is_raised(damage, name):
+    assert Patterns.parse(damaged(IGNORE, damage)).verdict(name, is_folder=False) in (True, False, None)
+
+
+@quick
+@given(DAMAGE)
+def test_no_damage_of_a_cache_is_raised(damage):
+    """Nor is that of a baseline, but as what it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "a.py").write_text(MODULE)
+        config, cache, known = Config(root=Path(folder)), Path(folder, "kept"), Path(folder, "known.json")
+        outcome = check_paths([folder], config, cache)
+        baseline.write(known, outcome, Path(folder))
+        for path in (*cache.glob("*.json"), known):
+            path.write_bytes(damaged(path.read_bytes(), damage))
+
+        shown(check_paths([folder], config, cache))
+        with suppress(BadConfig):
+            baseline.new(known, outcome, Path(folder))

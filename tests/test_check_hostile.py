@@ -574,7 +574,7 @@ JUNK = [None, True, -1, 0.5, 1e999, 1 << 70, "x", "\ud800", [], [[]], {}, {"a": 
 def test_of_a_cache_only_that_is_taken_which_could_have_been_written():
     """Whatever stands in the place of each of a record's parts: it is refused, or means what it says."""
     finding = Finding(
-        "DRP1", "m", Severity.ERROR, "a.py", Span(1, 1, 1, 2), Fix("t", (Edit(0, 1, "x"),)), Question("A", "b")
+        "DRP101", "m", Severity.ERROR, "a.py", Span(1, 1, 1, 2), Fix("t", (Edit(0, 1, "x"),)), Question("A", "b")
     )
     account = Account({"A": ["B"]}, {"A": ["b"]}, ["A.b"], ["c"], ["d"])
     whole = json.loads(json.dumps(dump(Record((finding,), (Note("a.py", "m", 1, 2),), account))))

@@ -18,8 +18,10 @@ from dropkit import files
 from dropkit.check.outcome import Note
 from dropkit.check.relations import Account
 from dropkit.facts.finding import Edit, Finding, Fix, Question, Severity, Span
+from dropkit.rules import RULES
 
 T = TypeVar("T")
+_CODES = frozenset(rule.code for rule in RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def _loaded(path: str, values: Any) -> Finding:
     code, message, severity, span, fix, unless, cell = _items(values, 7)
     line, column, end_line, end_column = map(_place, _items(span, 4))
     return Finding(
-        _text(code),
+        _code(code),
         _text(message),
         Severity(_text(severity)),
         path,
@@ -212,6 +214,12 @@ def _items(value: Any, count: int | None = None) -> list[Any]:
 
 def _text(value: Any) -> str:
     return _of(str, value)
+
+
+def _code(value: Any) -> str:
+    if _text(value) not in _CODES:
+        raise ValueError("must be the code of a rule")
+    return value
 
 
 def _flag(value: Any) -> bool:
