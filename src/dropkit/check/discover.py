@@ -84,11 +84,14 @@ def _below(folder: str, config: Config, notes: list[Note]) -> Iterator[str]:
         if config.respect_gitignore:
             ignored = [*ignored, *_ignored_in(here, notes)]
         try:
-            entries = sorted((one.name, one.path, one.is_dir(follow_symlinks=False)) for one in os.scandir(here))
+            entries = sorted(
+                (one.name, one.path, one.is_dir(follow_symlinks=False), one.is_file(follow_symlinks=False))
+                for one in os.scandir(here)
+            )
         except OSError as error:
             notes.append(Note(here, files.reason(error)))
             continue
-        for name, path, is_folder in entries:
+        for name, path, is_folder, is_file in entries:
             if not is_folder and not _is_python(name):
                 continue
             if _excluded(path, name, config) or _ignores(path, is_folder, ignored):
@@ -96,6 +99,8 @@ def _below(folder: str, config: Config, notes: list[Note]) -> Iterator[str]:
             path = os.path.normpath(path)
             if is_folder:
                 pending.append((path, ignored))
+            elif is_file:
+                yield path
             # A link to a folder is not followed: what it leads to is another tree, or is found without it.
             elif not os.path.isdir(path):
                 why = _why_not_read(path)
