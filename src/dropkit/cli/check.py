@@ -18,9 +18,10 @@ from dropkit.check.config import BadConfig, Config
 from dropkit.check.discover import search
 from dropkit.check.formats import FORMATS
 from dropkit.check.formats.escape import seen
-from dropkit.check.outcome import UNFIXED, UNREAD, Note, Outcome
+from dropkit.check.outcome import UNREAD, Outcome
 from dropkit.check.project import check_paths, check_source, mended
 from dropkit.check.record import user_folder
+from dropkit.cli import edits
 from dropkit.cli.options import split, wants_color
 from dropkit.facts.finding import Finding
 
@@ -99,20 +100,22 @@ def command(**given: Any) -> int | Callable[[], None]:
     Exit code: 0 nothing found (or all of it mended), 1 something found, 2 the check, or a part of it, could not be
     done: what was not read is not clean.
     """
-    try:
-        options = _options(given)
-        if given["show_files"]:
-            return _show_files(options)
-        if options.paths == ("-",) or (given["stdin_filename"] and not given["paths"]):
-            return _check_stdin(given["stdin_filename"] or "-", options)
-        if given["watch"]:
-            from dropkit.check.watch import watch
+    return _attempt(lambda: _run(given))
 
-            watch(options.paths, options.config, lambda: _attempt(lambda: _report(_checked(options), options)))
-            return _CLEAN
-        return _attempt(lambda: _check_files(options, given))
-    except BadConfig as error:
-        return _fail(str(error))
+
+def _run(given: dict[str, Any]) -> int:
+    options = _options(given)
+    if given["show_files"]:
+        return _show_files(options)
+    if options.paths == ("-",) or (given["stdin_filename"] and not given["paths"]):
+        return _check_stdin(given["stdin_filename"] or "-", options)
+    if given["watch"]:
+        from dropkit.check.watch import watch
+
+        # What cannot be done now may be done after the next change.
+        watch(options.paths, options.config, lambda: _attempt(lambda: _report(_checked(options), options)))
+        return _CLEAN
+    return _check_files(options, given)
 
 
 def _attempt(check: Callable[[], int]) -> int:
@@ -185,11 +188,14 @@ def _check_files(options: _Options, given: dict[str, Any]) -> int:
         click.echo(f"Wrote {count} findings to {seen(given['write_baseline'])}.")
         return _end(replace(outcome, findings=()), options)
     if given["add_noqa"]:
-        silenced, notes = _silence(outcome, given["marker"])
+        silenced, notes = edits.silence(outcome, given["marker"])
         click.echo(f"Silenced {silenced} findings.")
         return _end(replace(outcome, findings=(), notes=(*outcome.notes, *notes)), options)
     if options.fix or options.diff:
-        outcome = _mend(outcome, options)
+        done, notes = edits.mend(outcome, options.config, options.unsafe, options.diff)
+        if done and not options.diff:
+            outcome = _checked(options)
+        outcome = replace(outcome, mended=tuple(done), notes=(*outcome.notes, *notes))
         if options.diff:
             return _end(replace(outcome, findings=outcome.mended), options)
     return _report(outcome, options)
@@ -204,9 +210,9 @@ def _check_stdin(path: str, options: _Options) -> int:
             try:
                 fixed, done = mended(data, outcome.findings, options.config, options.unsafe)
             except Exception as error:  # what is there is left as it is, whatever the reason
-                outcome = replace(outcome, notes=(*outcome.notes, _unfixed(path, error)))
+                outcome = replace(outcome, notes=(*outcome.notes, edits.unfixed(path, error)))
         if options.diff:
-            _print_diff(path, data, fixed)
+            edits.print_diff(path, data, fixed)
             return _end(replace(outcome, findings=tuple(done)), options)
         click.echo(fixed, nl=False)
         left = check_source(path, fixed, options.config)
@@ -249,87 +255,6 @@ def _exit_code(outcome: Outcome, options: _Options) -> int:
     if any(note.what != UNREAD or not options.config.allow_unread for note in outcome.notes):
         return _FAILED
     return _FOUND if outcome.findings else _CLEAN
-
-
-def _mend(outcome: Outcome, options: _Options) -> Outcome:
-    """Mend, or show what mending would change; what is left is checked again."""
-    done: list[Finding] = []
-    notes: list[Note] = []
-    for path in dict.fromkeys(finding.path for finding in outcome.findings):
-        mine = [finding for finding in outcome.findings if finding.path == path]
-        if not any(one.fix is not None and (options.unsafe or one.fix.safe) for one in mine):
-            continue
-        try:
-            _must_be_editable(path)
-            data = files.read(path)
-            fixed, taken = mended(data, mine, options.config, options.unsafe)
-            if fixed != data and not options.diff:
-                files.write(path, fixed)
-        except Exception as error:  # one file that cannot be mended is left as it is, and the others are mended
-            notes.append(_unfixed(path, error))
-            continue
-        done += taken
-        if options.diff:
-            _print_diff(path, data, fixed)
-    if not options.diff and done:
-        outcome = _checked(options)
-    return replace(outcome, mended=tuple(done), notes=(*outcome.notes, *notes))
-
-
-def _must_be_editable(path: str) -> None:
-    why = files.why_not_edited(path)
-    if why is not None:
-        raise OSError(f"it {why}")
-
-
-def _unfixed(path: str, error: Exception) -> Note:
-    why = files.reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
-    return Note(path, why, what=UNFIXED)
-
-
-def _print_diff(path: str, before: bytes, after: bytes) -> None:
-    """What `patch` takes, byte by byte; on a terminal, what it can show of it."""
-    text = _diff(path, before, after)
-    if not sys.stdout.isatty():
-        click.echo(text.encode(errors="surrogateescape"), nl=False)
-        return
-    for line in text.splitlines(keepends=True):
-        click.echo("\t".join(map(seen, line.rstrip("\r\n").split("\t"))))
-
-
-def _diff(path: str, before: bytes, after: bytes) -> str:
-    import io
-    import json
-    from difflib import unified_diff
-
-    # Lines end at line feeds alone: a form feed stands within one.
-    old, new = (list(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="\n")) for data in (before, after))
-    a, b = (f"{side}/{path}" if path.isprintable() else json.dumps(f"{side}/{path}") for side in "ab")
-    return "".join(
-        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-        for line in unified_diff(old, new, a, b)
-    )
-
-
-def _silence(outcome: Outcome, marker: str) -> tuple[int, list[Note]]:
-    """How many findings were silenced, and the files that could not be written."""
-    from dropkit.check.file import decode
-    from dropkit.facts.suppress import add_comments
-
-    silenced = 0
-    notes: list[Note] = []
-    for path in dict.fromkeys(finding.path for finding in outcome.findings if finding.cell is None):
-        mine = [finding for finding in outcome.findings if finding.path == path]
-        try:
-            _must_be_editable(path)
-            text = decode(files.read(path))
-            after = add_comments(text, mine, marker)
-            if after.utf8 != text.utf8:
-                files.write(path, after.encode())
-                silenced += len(mine)
-        except Exception as error:  # as where files are mended
-            notes.append(_unfixed(path, error))
-    return silenced, notes
 
 
 def _statistics(outcome: Outcome, options: _Options) -> str:

@@ -1,0 +1,94 @@
+"""What `dropkit check` writes into source files: fixes, and the comments that silence."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import click
+
+from dropkit import files
+from dropkit.check.config import Config
+from dropkit.check.formats.escape import seen
+from dropkit.check.outcome import UNFIXED, Note, Outcome
+from dropkit.check.project import mended
+from dropkit.facts.finding import Finding
+
+
+def mend(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> tuple[list[Finding], list[Note]]:
+    """Mend, or if `diff` show what mending would change; what was mended, and the files that could not be."""
+    done: list[Finding] = []
+    notes: list[Note] = []
+    for path in dict.fromkeys(finding.path for finding in outcome.findings):
+        mine = [finding for finding in outcome.findings if finding.path == path]
+        if not any(one.fix is not None and (unsafe or one.fix.safe) for one in mine):
+            continue
+        try:
+            _must_be_editable(path)
+            data = files.read(path)
+            fixed, taken = mended(data, mine, config, unsafe)
+            if fixed != data and not diff:
+                files.write(path, fixed)
+        except Exception as error:  # one file that cannot be mended is left as it is, and the others are mended
+            notes.append(unfixed(path, error))
+            continue
+        done += taken
+        if diff:
+            print_diff(path, data, fixed)
+    return done, notes
+
+
+def silence(outcome: Outcome, marker: str) -> tuple[int, list[Note]]:
+    """Silence findings by comments; how many, and the files that could not be written."""
+    from dropkit.check.file import decode
+    from dropkit.facts.suppress import add_comments
+
+    silenced = 0
+    notes: list[Note] = []
+    for path in dict.fromkeys(finding.path for finding in outcome.findings if finding.cell is None):
+        mine = [finding for finding in outcome.findings if finding.path == path]
+        try:
+            _must_be_editable(path)
+            text = decode(files.read(path))
+            after = add_comments(text, mine, marker)
+            if after.utf8 != text.utf8:
+                files.write(path, after.encode())
+                silenced += len(mine)
+        except Exception as error:  # as where files are mended
+            notes.append(unfixed(path, error))
+    return silenced, notes
+
+
+def _must_be_editable(path: str) -> None:
+    why = files.why_not_edited(path)
+    if why is not None:
+        raise OSError(f"it {why}")
+
+
+def unfixed(path: str, error: Exception) -> Note:
+    """A note of a file that was left as it was."""
+    why = files.reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+    return Note(path, why, what=UNFIXED)
+
+
+def print_diff(path: str, before: bytes, after: bytes) -> None:
+    """Print what `patch` takes, byte by byte; on a terminal, what it can show of it."""
+    text = _diff(path, before, after)
+    if not sys.stdout.isatty():
+        click.echo(text.encode(errors="surrogateescape"), nl=False)
+        return
+    for line in io.StringIO(text, newline="\n"):
+        click.echo("\t".join(map(seen, line.rstrip("\r\n").split("\t"))))
+
+
+def _diff(path: str, before: bytes, after: bytes) -> str:
+    from difflib import unified_diff
+
+    # Lines end at line feeds alone: a form feed stands within one.
+    old, new = (list(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="\n")) for data in (before, after))
+    a, b = (f"{side}/{path}" if path.isprintable() else json.dumps(f"{side}/{path}") for side in "ab")
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+        for line in unified_diff(old, new, a, b)
+    )
