@@ -145,6 +145,17 @@ def test_a_page_that_has_no_place_is_said_before_the_audit(program):
     assert "--html: must lie in a folder that exists" in done.output
 
 
+def test_a_page_is_not_written_through_a_link(program):
+    """The file that it leads to keeps its content, and the exit code says that the page is missing."""
+    (program / "other").write_text("kept")
+    (program / "page.html").symlink_to("other")
+
+    done = run(f"{program}/net.py:Net", "--input", "1x9x9", "--html", f"{program}/page.html")
+
+    assert (done.exit_code, (program / "other").read_text()) == (2, "kept")
+    assert "page.html could not be written: must not be a symbolic link" in done.output
+
+
 def test_integers_are_given_where_they_are_asked_for(tmp_path):
     (tmp_path / "tokens.py").write_text(
         "from torch import nn\ndef make(): return nn.Sequential(nn.Embedding(2, 4), nn.Dropout(), nn.Linear(4, 2))\n"

@@ -12,6 +12,8 @@ from dropkit.check import baseline
 from dropkit.check.config import BadConfig, Config
 from dropkit.check.discover import discover
 from dropkit.check.project import check_paths, check_source, mended
+from dropkit.facts import suppress
+from dropkit.facts.text import Text
 
 BAD = """\
 import torch.nn.functional as F
@@ -166,6 +168,19 @@ def test_add_noqa_silences_everything_and_keeps_comments(project, marker):
     expected = {"noqa": "# the rate  # noqa: DRP101", "dropkit": "# the rate  # dropkit: ignore[DRP101]"}[marker]
     assert (project / "net.py").read_text().splitlines()[-1].endswith(expected)
     assert dropkit(".", cwd=project).returncode == 0
+
+
+def test_a_file_is_taken_apart_once_however_much_is_silenced(monkeypatch):
+    """Not again for each finding."""
+    text = Text(BAD.replace("        return", "        x = F.dropout(x)\n" * 50 + "        return").encode())
+    findings = check_source("net.py", text.utf8, Config()).findings
+    read = []
+    monkeypatch.setattr(suppress, "_tokens", lambda text, real=suppress._tokens: read.append(text) or real(text))
+
+    after = suppress.add_comments(text, findings, "noqa")
+
+    assert after.utf8.count(b"# noqa: DRP101") == 51 < len(findings)
+    assert len(read) == 1
 
 
 def test_a_baseline_shows_only_what_is_new(project):

@@ -486,6 +486,32 @@ def test_a_number_of_any_size_is_a_rate_out_of_range(rate):
     assert ([one.code for one in outcome.findings], outcome.notes) == (["DRP301"], ())
 
 
+def test_a_file_that_would_take_all_memory_is_not_read(project):
+    """A sparse one takes no room on the disk."""
+    with open("odd.py", "wb") as file:
+        file.truncate(1 << 40)
+
+    code, out, _ = dropkit()
+
+    assert code == 2
+    assert "odd.py: not checked: must hold at most 1 GiB, got 1099511627776 bytes" in out
+    assert "DRP101" in out
+
+
+def test_a_comment_of_many_spaces_is_read_once(project):
+    """Not once for each way to part them."""
+    source = BAD.replace("0.5)", "0.5)  # noqa: E501" + " " * 100_000 + "x")
+
+    assert len(check_source("net.py", source.encode(), Config()).findings) == 1
+
+
+def test_names_and_patterns_of_many_stars_are_matched(project):
+    config = Config(root=project, exclude=("*a" * 40 + "b",), per_file_ignores={"*a" * 40 + "c/x": ("DRP1",)})
+
+    assert len(check_source("a" * 200 + ".py", BAD.encode(), config).findings) == 1
+    assert not config.matches("a" * 200, config.exclude[0])
+
+
 # Settings
 
 

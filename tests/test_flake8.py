@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from dropkit.rules import RULES, Default
+from dropkit.check.flake8 import Plugin
+from dropkit.rules import RULES, Default, Rule
 
 SOURCE = """import torch.nn.functional as F
 from torch import nn
@@ -86,3 +87,14 @@ def test_the_plugin_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
+
+
+def test_a_rule_that_fails_is_said(monkeypatch):
+    """What was not read is not clean, whatever flake8 itself made of it."""
+    monkeypatch.setattr(Rule, "findings", lambda self, module: 1 / 0 if self.code == "DRP301" else ())
+
+    found = list(Plugin(None, "model.py", SOURCE.splitlines(keepends=True)).run())
+
+    assert [(line, text) for line, _, text, _ in found] == [
+        (1, "DRP000 not checked: DRP301 failed: ZeroDivisionError: division by zero")
+    ]

@@ -116,7 +116,7 @@ def _take_after(path: Path, old: os.stat_result) -> None:
 
 def _write_in_place(path: Path, data: bytes) -> None:
     # A FIFO that nobody reads is an error, not a reason to wait.
-    handle = os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0))
+    handle = os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "wb") as file:
         if hasattr(os, "set_blocking"):
             os.set_blocking(handle, True)

@@ -18,6 +18,8 @@ from dropkit.check.project import check_source
 from dropkit.facts.finding import Finding, Severity
 from dropkit.rules import RULES, Default
 
+# No rule has this code: a file that flake8 can read and a rule cannot is not clean.
+_UNREAD = "DRP000"
 _MEANT_AS_INFO = {rule.code for rule in RULES if rule.severity is Severity.INFO}
 
 
@@ -47,7 +49,10 @@ class Plugin:
         config = Config.load(path).with_options(
             select=("ALL",), extend_select=(), ignore=(), per_file_ignores={}, severity=Severity.INFO
         )
-        for finding in check_source(self.filename, as_bytes(self.source), config).findings:
+        outcome = check_source(self.filename, as_bytes(self.source), config)
+        for note in outcome.notes:
+            yield note.line or 1, 0, f"{_UNREAD} not checked: {note.message}", Plugin
+        for finding in outcome.findings:
             if finding.unless is None and _is_shown(finding):
                 yield finding.span.line, finding.span.column - 1, f"{finding.code} {finding.message}", Plugin
 

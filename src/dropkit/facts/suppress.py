@@ -16,10 +16,11 @@ from functools import cached_property
 from dropkit.facts.finding import Edit, Finding
 from dropkit.facts.text import Text
 
-_CODES = r"[A-Za-z]+[0-9]+(?:\s*[,\s]\s*[A-Za-z]+[0-9]+)*"
+_CODES = r"[A-Za-z]+[0-9]+(?:[,\s]+[A-Za-z]+[0-9]+)*"
 _NOQA = re.compile(rf"#\s*noqa(?!\w)(?:\s*:\s*(?P<codes>{_CODES}))?", re.IGNORECASE)
 _IGNORE = re.compile(rf"#\s*dropkit:\s*ignore(?!-)(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
 _FILE = re.compile(rf"#\s*dropkit:\s*ignore-file(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
+_STRINGS = ("STRING", "FSTRING_MIDDLE", "TSTRING_MIDDLE")
 _ANY = re.compile(rb"#\s*(?:noqa|dropkit:\s*ignore)", re.IGNORECASE)
 
 
@@ -34,7 +35,7 @@ class Comments:
         """Comments by line."""
         if _ANY.search(self.text.utf8) is None:
             return {}
-        return _comments(self.text)
+        return _comments(_tokens(self.text))
 
     @cached_property
     def for_file(self) -> list[set[str] | None]:
@@ -62,14 +63,16 @@ def add_comments(text: Text, findings: Iterable[Finding], marker: str) -> Text:
     wanted: dict[int, set[str]] = {}
     for finding in findings:
         wanted.setdefault(finding.span.end_line, set()).add(finding.code)
-    present = _comments(text)
+    tokens = _tokens(text)
+    present = _comments(tokens)
+    inside = _inside_strings(tokens)
     edits: list[Edit] = []
     for number, codes in wanted.items():
         line = text.line(number)
         end = text.starts[number - 1] + len(line.encode())
         old = present.get(number)
         match = (_NOQA if marker == "noqa" else _IGNORE).search(old) if old is not None else None
-        if line.endswith("\\") or (old is None and _in_string(text, number)):
+        if line.endswith("\\") or (old is None and number in inside):
             continue
         if match is not None and old is not None:
             codes = codes | (_codes(match) or set())
@@ -98,9 +101,11 @@ def _tokens(text: Text) -> list[tokenize.TokenInfo]:
     return tokens
 
 
-def _comments(text: Text) -> dict[int, str]:
-    return {token.start[0]: token.string for token in _tokens(text) if token.type == tokenize.COMMENT}
+def _comments(tokens: Iterable[tokenize.TokenInfo]) -> dict[int, str]:
+    return {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
 
 
-def _in_string(text: Text, line: int) -> bool:
-    return any(token.start[0] <= line < token.end[0] for token in _tokens(text) if token.type == tokenize.STRING)
+def _inside_strings(tokens: Iterable[tokenize.TokenInfo]) -> set[int]:
+    """The lines that end inside of a string; those of an f-string are tokens of their own since Python 3.12."""
+    strings = (token for token in tokens if tokenize.tok_name[token.type] in _STRINGS)
+    return {line for token in strings for line in range(token.start[0], token.end[0])}
