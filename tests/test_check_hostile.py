@@ -266,6 +266,20 @@ def test_a_report_that_cannot_be_printed_is_an_error(project):
     assert (done.returncode, done.stderr) == (2, "Error: standard output: No space left on device\n")
 
 
+def test_names_are_printed_in_any_encoding_of_the_terminal(project):
+    """With their bytes spelt out where it has no character for them; to a program, listed as they are."""
+    name = os.fsdecode(b"\xe9\xe6\x97\xa5.py")
+    (project / "net.py").rename(project / name)
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+
+    def run(*options):
+        command = [sys.executable, "-m", "dropkit", "check", *options]
+        return subprocess.run(command, env=environment, capture_output=True, check=False).stdout
+
+    assert run("-f", "concise").startswith(b"\\udce9\\u65e5.py:7:16: DRP101")
+    assert run("--show-files") == os.fsencode(name) + b"\n"
+
+
 def test_a_module_of_the_project_is_not_run_in_place_of_the_checkers_own(project):
     """`python -m` puts the working directory before the standard library."""
     for name in ("json", "tokenize", "click", "tomllib", "difflib", "rich"):
