@@ -145,7 +145,7 @@ def shown(outcome):
 @quick
 @given(DAMAGE, st.sampled_from(["a.py", "a.ipynb"]))
 def test_no_damage_of_a_file_is_raised(damage, path):
-    """It is checked, or noted; what is mended is checked again."""
+    """It is checked, or noted; what is fixed is checked again."""
     data = damaged(NOTEBOOK if path.endswith("ipynb") else MODULE.encode(), damage)
 
     outcome = check_source(path, data, Config())

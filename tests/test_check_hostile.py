@@ -214,7 +214,7 @@ LEFT_ALONE = {read_only: "read-only", hard_link: "hard links", linked: "symbolic
 @pytest.mark.parametrize("make", LEFT_ALONE, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("option", ["--fix", "--add-noqa", "--diff"])
 def test_files_that_are_not_only_this_one_are_not_edited(project, make, option):
-    """An edit would reach further than the name says, or where its owner does not want it. The others are mended."""
+    """An edit would reach further than the name says, or where its owner does not want it. The others are fixed."""
     make(project)
     (project / "second.py").write_text(BAD)
     before = {path: path.read_bytes() for path in project.parent.rglob("*.py")}

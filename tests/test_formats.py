@@ -414,5 +414,5 @@ def test_what_was_not_read_is_counted_in_the_last_line():
     printed = shown("concise", Outcome(notes=notes, files=1))
 
     assert printed.endswith(
-        "No misuse of dropout found in 1 file.\nNot mended: 1 file.\nNot checked: 1 file and 2 cells of 1 notebook.\n"
+        "No misuse of dropout found in 1 file.\nNot fixed: 1 file.\nNot checked: 1 file and 2 cells of 1 notebook.\n"
     )

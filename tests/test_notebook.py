@@ -58,7 +58,7 @@ def places(outcome):
 
 @pytest.mark.parametrize("odd", [*IPYTHON, *NEITHER], ids=lambda odd: ascii(odd[:20]))
 def test_what_is_not_python_leaves_the_rest(odd):
-    """Findings are placed in their cells, and mended there, byte by byte."""
+    """Findings are placed in their cells, and fixed there, byte by byte."""
     data = notebook(IMPORTS, cell("words"), odd, BAD)
 
     outcome = checked(data)

@@ -1,4 +1,4 @@
-"""What a run of the checker leaves: findings, what could not be read or written, what was mended."""
+"""What a run of the checker leaves: findings, what could not be read or written, what was fixed."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def command(**given: Any) -> int | Callable[[], None]:
 
     A dash for PATHS reads standard input. Nothing that is checked is imported or run.
 
-    Exit code: 0 nothing found (or all of it mended), 1 something found, 2 the check, or a part of it, could not be
+    Exit code: 0 nothing found (or all of it fixed), 1 something found, 2 the check, or a part of it, could not be
     done: what was not read is not clean.
     """
     return _attempt(lambda: _run(given))
@@ -192,7 +192,7 @@ def _check_files(options: _Options, given: dict[str, Any]) -> int:
         click.echo(f"Silenced {silenced} findings.")
         return _end(replace(outcome, findings=(), notes=(*outcome.notes, *notes)), options)
     if options.fix or options.diff:
-        done, notes = edits.mend(outcome, options.config, options.unsafe, options.diff)
+        done, notes = edits.apply_fixes(outcome, options.config, options.unsafe, options.diff)
         if done and not options.diff:
             outcome = _checked(options)
         outcome = replace(outcome, mended=tuple(done), notes=(*outcome.notes, *notes))

@@ -16,8 +16,8 @@ from dropkit.check.project import mended
 from dropkit.facts.finding import Finding
 
 
-def mend(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> tuple[list[Finding], list[Note]]:
-    """Mend, or if `diff` show what mending would change; what was mended, and the files that could not be."""
+def apply_fixes(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> tuple[list[Finding], list[Note]]:
+    """Apply fixes, or if `diff` show what they would change; what was fixed, and the files that could not be."""
     done: list[Finding] = []
     notes: list[Note] = []
     for path in dict.fromkeys(finding.path for finding in outcome.findings):
@@ -30,7 +30,7 @@ def mend(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> tuple[li
             fixed, taken = mended(data, mine, config, unsafe)
             if fixed != data and not diff:
                 files.write(path, fixed)
-        except Exception as error:  # one file that cannot be mended is left as it is, and the others are mended
+        except Exception as error:  # one file that cannot be fixed is left as it is, and the others are fixed
             notes.append(unfixed(path, error))
             continue
         done += taken
@@ -55,7 +55,7 @@ def silence(outcome: Outcome, marker: str) -> tuple[int, list[Note]]:
             if after.utf8 != text.utf8:
                 files.write(path, after.encode())
                 silenced += len(mine)
-        except Exception as error:  # as where files are mended
+        except Exception as error:  # as where fixes are applied
             notes.append(unfixed(path, error))
     return silenced, notes
 

@@ -13,7 +13,7 @@ _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO
 
 
 def render(outcome: Outcome, color: bool) -> str:
-    """One command for each finding, and for each file or cell that could not be read or mended."""
+    """One command for each finding, and for each file or cell that could not be read or fixed."""
     return "".join([*map(_finding, outcome.findings), *map(_note, outcome.notes)])
 
 

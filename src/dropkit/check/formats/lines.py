@@ -56,7 +56,7 @@ def _named(path: str) -> str:
 
 
 def remarks(outcome: Outcome) -> list[Line]:
-    """A line for each file, or cell of a notebook, that could not be read or mended."""
+    """A line for each file, or cell of a notebook, that could not be read or fixed."""
     return [
         Line.assemble((_named(note.path), "bold"), f": {note.what}: ", (seen(note.message), "dim"))
         for note in outcome.notes
@@ -64,7 +64,7 @@ def remarks(outcome: Outcome) -> list[Line]:
 
 
 def summary(outcome: Outcome) -> list[Line]:
-    """What was mended, what was found, what can be mended, and what could not be read or mended."""
+    """What was fixed, what was found, what can be fixed, and what could not be read or fixed."""
     lines = [*_mended(outcome), _found(outcome)]
     if outcome.fixable:
         lines.append(Line(f"{outcome.fixable} can be mended with --fix."))
@@ -93,7 +93,7 @@ def _left_out(outcome: Outcome) -> list[Line]:
         *([_count(len(files), "file")] if files else []),
         *([f"{_count(len(cells), 'cell')} of {_count(len({one.path for one in cells}), 'notebook')}"] if cells else []),
     ]
-    lines = [f"Not mended: {_count(len(unfixed), 'file')}."] if unfixed else []
+    lines = [f"Not fixed: {_count(len(unfixed), 'file')}."] if unfixed else []
     return [Line(line, "bold yellow") for line in (*lines, *([f"Not checked: {_joined(unread)}."] if unread else []))]
 
 
