@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 FunctionNode: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda"
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+# So many classes a lineage has at most, which keeps the work on deep hierarchies linear. Those of people end at a
+# dozen; of a class with more ancestors it is not known whether it is a Module, and no rule judges it.
+_MOST_ANCESTORS = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -100,18 +105,12 @@ class Class:
     @property
     def lineage(self) -> list[Class]:
         """Itself and the classes of this file that it inherits from, nearest first."""
-        found: list[Class] = [self]
-        for one in found:
-            for base in one.node.bases:
-                known = self.module.local_class(base)
-                if known is not None and known not in found:
-                    found.append(known)
-        return found
+        return self.module.lineages[self]
 
     @property
     def heirs(self) -> list[Class]:
         """The classes of this file that inherit from it, near or far."""
-        return [other for other in self.module.classes if other is not self and self in other.lineage]
+        return self.module.heirs.get(self, [])
 
     def method(self, name: str) -> Function | None:
         """The method that a call of `name` runs, as far as this file knows."""
@@ -120,9 +119,21 @@ class Class:
                 return one.methods[name]
         return None
 
+    def all_writes(self, attribute: str) -> list[Write]:
+        """Every `self.attribute = ...` here or in bases of this file."""
+        known = self.module.remembered(Class.all_writes)
+        key = self, attribute
+        if key not in known:
+            known[key] = [write for one in self.lineage for write in one.writes.get(attribute, [])]
+        return known[key]
+
     def values(self, attribute: str) -> list[ast.expr | None]:
         """Everything that `self.attribute` is set to here or in bases of this file."""
-        return [write.value for one in self.lineage for write in one.writes.get(attribute, [])]
+        known = self.module.remembered(Class.values)
+        key = self, attribute
+        if key not in known:
+            known[key] = [write.value for write in self.all_writes(attribute)]
+        return known[key]
 
     @property
     def roots(self) -> list[str]:
@@ -147,6 +158,8 @@ class Class:
         return known
 
     def _looks_like_a_module(self) -> bool:
+        if len(self.lineage) > _MOST_ANCESTORS:
+            return False
         for root in self.roots:
             last = root.rsplit(".", 1)[-1]
             if root.startswith("torch.nn.") and last.lstrip("_")[:1].isupper():
@@ -165,3 +178,31 @@ class Class:
             for writes in one.writes.values()
             for write in writes
         )
+
+
+def lineages(classes: list[Class]) -> dict[Class, list[Class]]:
+    """For each class itself and the classes of its file that it inherits from, nearest first."""
+    bases = {one: [known for base in one.node.bases if (known := one.module.local_class(base))] for one in classes}
+    return {one: _ancestors(one, bases) for one in classes}
+
+
+def heirs(lineages: dict[Class, list[Class]]) -> dict[Class, list[Class]]:
+    """For each class those of its file that inherit from it, near or far."""
+    found: dict[Class, list[Class]] = {}
+    for heir, lineage in lineages.items():
+        for one in lineage[1:]:
+            found.setdefault(one, []).append(heir)
+    return found
+
+
+def _ancestors(one: Class, bases: dict[Class, list[Class]]) -> list[Class]:
+    found = {one: None}
+    pending = deque([one])
+    while pending:
+        for base in bases[pending.popleft()]:
+            if base not in found:
+                found[base] = None
+                pending.append(base)
+                if len(found) > _MOST_ANCESTORS:
+                    return list(found)
+    return list(found)

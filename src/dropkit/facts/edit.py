@@ -6,7 +6,7 @@ import ast
 import re
 
 from dropkit.facts.finding import Edit
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.text import Text
 
 _COMMENT = re.compile(rb"#[^\r\n]*")
@@ -40,8 +40,8 @@ def add_argument(module: Module, call: ast.Call, text: str) -> Edit | None:
 
 def drop_argument(module: Module, call: ast.Call, node: ast.expr | ast.keyword) -> Edit | None:
     """Take one argument out, with the comma that is then too many; None where a comment stands between."""
-    given = sorted([*call.args, *call.keywords], key=module.text.start)
-    index = given.index(node)
+    given, places = _given(module, call)
+    index = places[node]
     utf8 = module.text.utf8
     start, end = module.text.start(node), module.text.end(node)
     if index + 1 < len(given):
@@ -56,6 +56,13 @@ def drop_argument(module: Module, call: ast.Call, node: ast.expr | ast.keyword) 
     closing = module.text.end(call) - 1
     rest = utf8[end:closing].strip()
     return Edit(start, closing, "") if rest in (b"", b",") else None
+
+
+@once
+def _given(module: Module, call: ast.Call) -> tuple[list[ast.expr | ast.keyword], dict[ast.AST, int]]:
+    """The arguments of a call in the order of the text, and the place of each."""
+    given = sorted([*call.args, *call.keywords], key=module.text.start)
+    return given, {one: index for index, one in enumerate(given)}
 
 
 def delete_statement(module: Module, statement: ast.stmt) -> Edit | None:
@@ -96,6 +103,7 @@ def insert_before(module: Module, statement: ast.stmt, line: str) -> Edit | None
     return Edit(start, start, f"{line}{newline}{indent}")
 
 
+@once
 def spell(module: Module, dotted: str) -> str | None:
     """How code of this file can write a library's `torch.nn.ModuleList`: by what it imports; None where it cannot."""
     spellings: list[tuple[int, str]] = []

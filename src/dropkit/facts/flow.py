@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
-from dropkit.facts.definitions import Binding
+from dropkit.facts.definitions import FUNCTIONS, Binding, Class, Function
 from dropkit.facts.expressions import argument, self_attribute
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once, start, whole
 
+# So many sources of one value are looked at. Of a value with more it is not known where it comes from: what a rule
+# is not sure of it does not report, and the work on long functions stays linear.
+MOST = 32
+_BLOCKS = (ast.For, ast.AsyncFor, ast.With, ast.AsyncWith)
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
@@ -37,7 +43,7 @@ def operation(module: Module, expression: ast.AST) -> Operation | None:
         return Operation(name, expression, first)
     made = layers(module, expression.func)
     if made:
-        made = [last_layer(module, one) for one in made]
+        made = [last_layer(module, one, -1) for one in made]
         names = {module.called(one) if one is not None else None for one in made}
         only = names.pop() if len(names) == 1 else None
         return Operation(only, expression, first, tuple(one for one in made if one is not None)) if only else None
@@ -51,32 +57,40 @@ def layers(module: Module, callee: ast.expr) -> list[ast.Call]:
     attribute = self_attribute(callee)
     owner = module.owner(callee)
     if isinstance(callee, ast.Call):
-        values: list[ast.expr | None] = [callee]
-    elif attribute is not None and owner is not None:
-        writes = [write for one in owner.lineage for write in one.writes.get(attribute, [])]
-        values = [None if write.derived else write.value for write in writes]
-    elif isinstance(callee, ast.Name):
-        values = [module.value(callee)]
-    else:
-        return []
+        return _constructors(module, [callee])
+    if attribute is not None and owner is not None:
+        return _held(module, owner, attribute)
+    return _constructors(module, [module.value(callee)]) if isinstance(callee, ast.Name) else []
+
+
+@once
+def _held(module: Module, owner: Class, attribute: str) -> list[ast.Call]:
+    """The constructor calls that `self.attribute` is set to."""
+    return _constructors(module, [None if one.derived else one.value for one in owner.all_writes(attribute)])
+
+
+def _constructors(module: Module, values: list[ast.expr | None]) -> list[ast.Call]:
     found: list[ast.Call] = []
     for value in values:
-        for one in _alternatives(module, value):
-            if not isinstance(one, ast.Call) or module.called(one) is None:
+        for one in alternatives(module, value):
+            if not isinstance(one, ast.Call) or module.called(one) is None or len(found) == MOST:
                 return []
             found.append(one)
     return found
 
 
+@once
 def last_layer(module: Module, layer: ast.expr | None, step: int = -1) -> ast.Call | None:
     """The layer that runs last in `layer` (or first, for a `step` of 1): itself, unless it is a Sequential."""
-    chosen = list(_alternatives(module, layer))
-    if len(chosen) != 1 or not isinstance(chosen[0], ast.Call):
-        return None
-    if module.called(chosen[0]) != "torch.nn.Sequential":
-        return chosen[0]
-    inner = list(_rows(chosen[0].args))
-    return last_layer(module, inner[-1 if step < 0 else 0], step) if inner else None
+    chosen = alternatives(module, layer)
+    while len(chosen) == 1 and isinstance(chosen[0], ast.Call):
+        if module.called(chosen[0]) != "torch.nn.Sequential":
+            return chosen[0]
+        inner = _row_end(chosen[0].args, step)
+        if inner is None:
+            return None
+        chosen = alternatives(module, inner)
+    return None
 
 
 def beside(module: Module, layer: ast.expr, step: int) -> ast.Call | None:
@@ -85,16 +99,14 @@ def beside(module: Module, layer: ast.expr, step: int) -> ast.Call | None:
     Rows of layers are the arguments of a Sequential, lists and OrderedDicts of them, and calls of `append`, `extend`
     and `add_module` that follow one another.
     """
-    node: ast.AST = layer
-    above = module.parent(layer)
-    while above is not None and (isinstance(above, ast.IfExp) or _is_named_layer(above)):
-        node, above = above, module.parent(above)
+    node = module.climb(module.remembered(beside), layer, _outermost) or layer
+    above = module.parent(node)
     if isinstance(above, (ast.List, ast.Tuple)):
         row, whole = above.elts, above
     elif isinstance(above, ast.Call) and _calls(above, "Sequential"):
         row, whole = above.args, above
         inside = module.parent(above)
-        if isinstance(inside, (ast.List, ast.Call)) and not _within(row, node, step):
+        if isinstance(inside, (ast.List, ast.Call)) and not _within(module, above, row, node, step):
             return beside(module, above, step)
     elif isinstance(above, ast.Call) and _calls(above, "append", "add_module"):
         return _next_row(module, above, step)
@@ -102,29 +114,65 @@ def beside(module: Module, layer: ast.expr, step: int) -> ast.Call | None:
         return None
     if isinstance(whole, (ast.List, ast.Tuple)) and not _is_row(module, whole):
         return None
-    if _within(row, node, step):
-        return last_layer(module, _bare(row[row.index(node) + step]), step)  # pyright: ignore[reportArgumentType]
+    if _within(module, whole, row, node, step):
+        return last_layer(module, _bare(row[_places(module, whole)[node] + step]), step)
     return _next_row(module, whole, step) if isinstance(whole, ast.List) else None
+
+
+def _outermost(node: ast.AST, above: ast.AST) -> ast.AST | None:
+    """What stands in a row: not a choice of layers, nor a layer with its name, but the whole of it."""
+    return None if isinstance(above, ast.IfExp) or _is_named_layer(above) else node
+
+
+def beyond(module: Module, layer: ast.expr, step: int, skipped: Callable[[str | None], bool]) -> ast.Call | None:
+    """The nearest layer in the row before (`step` -1) or behind (1) `layer` whose name is not to be skipped."""
+    known = module.remembered(skipped)
+    passed: list[ast.expr] = []
+    at: ast.expr = layer
+    found: ast.Call | None = None
+    while True:
+        if (at, step) in known:
+            found = known[at, step]
+            break
+        passed.append(at)
+        found = beside(module, at, step)
+        if found is None or not skipped(module.called(found)):
+            break
+        at = found
+    for one in passed:
+        known[one, step] = found
+    return found
 
 
 def origins(module: Module, expression: ast.expr) -> list[ast.expr | None]:
     """The expressions whose value `expression` may be: itself, or all that reach a local name (None: not known)."""
-    if not isinstance(expression, ast.Name):
-        return [expression]
-    found: list[ast.expr | None] = []
-    for binding in reaching(module, expression):
-        if binding.derived or binding.value is None:
-            found.append(None)
-        else:
-            found += origins(module, binding.value)
-    return found or [None]
+    found: dict[ast.expr | None, None] = {}
+    seen: set[ast.expr] = set()
+    pending = [expression]
+    while pending:
+        one = pending.pop()
+        if not isinstance(one, ast.Name):
+            found[one] = None
+        elif one not in seen:
+            seen.add(one)
+            sources = [None if source.derived else source.value for source in reaching(module, one)]
+            if not sources or None in sources:
+                found[None] = None
+            pending += [source for source in reversed(sources) if source is not None]
+        if len(seen) > MOST or len(found) > MOST:
+            return [None]
+    return list(found)
 
 
+@once
 def reaching(module: Module, name: ast.Name) -> list[Binding]:
     """The bindings in its function that `name` may have its value from: not in another branch, not overwritten."""
-    use, there = (name.lineno, name.col_offset), _path(module, name)
+    use, there = start(name), _path(module, name)
     found: list[Binding] = []
-    for one in reversed(module.bindings(name)):
+    for looked_at, one in enumerate(module.before(module.bindings(name), name)):
+        if looked_at == MOST:
+            found.append(Binding(name, derived=True))
+            break
         if not _end(one.statement) <= use or _apart(module, one.statement, there):
             continue
         if not any(_overwrites(module, other.statement, one.statement) for other in found):
@@ -136,41 +184,69 @@ def reaching(module: Module, name: ast.Name) -> list[Binding]:
     return found[::-1]
 
 
-def reads_after(module: Module, name: str, node: ast.AST) -> Iterator[ast.Name]:
+def reads_after(module: Module, name: str, node: ast.AST) -> list[ast.Name]:
     """Reads of the local `name` in its function that come after `node` and before the name is bound again."""
     function = module.function(node)
     if function is None:
-        return
+        return []
     statement = module.statement(node)
-    end = _end(node)
-    rebound = [_end(one.statement) for one in function.names.get(name, []) if _end(one.statement) > _end(statement)]
-    limit = min(rebound, default=(1 << 60, 0))
     block = module.block(statement)
-    for after in block[block.index(statement) :] if statement in block else ():
-        for one in ast.walk(after):
-            if not isinstance(one, ast.Name) or one.id != name or not isinstance(one.ctx, ast.Load):
-                continue
-            if end <= (one.lineno, one.col_offset) < limit:
-                yield one
+    if not block:
+        return []
+    until = min(whole(block[-1]), _next_binding(module, function, name, _end(statement)))
+    return [one for one in module.between(name, _end(node), until) if isinstance(one.ctx, ast.Load)]
 
 
-def readers(module: Module, statement: ast.stmt, name: str) -> Iterator[ast.Name]:
+def _next_binding(module: Module, function: Function, name: str, behind: tuple[int, int]) -> tuple[int, int]:
+    """Where the local `name` is bound next."""
+    ends = _binding_ends(module, function, name)
+    at = bisect_right(ends, behind)
+    return ends[at] if at < len(ends) else (1 << 60, 0)
+
+
+@once
+def _binding_ends(module: Module, function: Function, name: str) -> list[tuple[int, int]]:
+    return sorted(_end(one.statement) for one in function.names.get(name, []))
+
+
+def readers(module: Module, statement: ast.stmt, name: str) -> list[ast.Name]:
     """Reads of the local `name` that may have the value which `statement` binds to it, in whatever block they stand."""
     function = module.function(statement)
-    for one in ast.walk(function.node) if function is not None else ():
-        if not isinstance(one, ast.Name) or one.id != name or not isinstance(one.ctx, ast.Load):
-            continue
-        if any(binding.statement is statement for binding in reaching(module, one)):
-            yield one
+    return _readers(module, function, name).get(statement, []) if function is not None else []
 
 
-def _alternatives(module: Module, value: ast.expr | None) -> Iterator[ast.expr | None]:
+@once
+def _readers(module: Module, function: Function, name: str) -> dict[ast.AST, list[ast.Name]]:
+    """By binding, the reads of a name in a function that may have its value."""
+    found: dict[ast.AST, list[ast.Name]] = {}
+    for one in module.reads_in(function.node, name):
+        for statement in dict.fromkeys(binding.statement for binding in reaching(module, one)):
+            found.setdefault(statement, []).append(one)
+    return found
+
+
+def alternatives(module: Module, value: ast.expr | None) -> list[ast.expr | None]:
     """The values of a conditional; None and Identity, which stand for nothing, are left out beside others."""
-    if isinstance(value, ast.IfExp):
-        both = [*_alternatives(module, value.body), *_alternatives(module, value.orelse)]
-        yield from [one for one in both if module.called(one or ast.Pass()) != "torch.nn.Identity"]
-    elif not (isinstance(value, ast.Constant) and value.value is None):
-        yield value
+    if not isinstance(value, ast.IfExp):
+        return [] if isinstance(value, ast.Constant) and value.value is None else [value]
+    found: list[ast.expr | None] = []
+    pending: list[ast.expr] = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, ast.IfExp):
+            pending += [one.orelse, one.body]
+        elif not (isinstance(one, ast.Constant) and one.value is None) and module.called(one) != "torch.nn.Identity":
+            found.append(one)
+    return found
+
+
+def _row_end(arguments: list[ast.expr], step: int) -> ast.expr | None:
+    """The layer at one end of the arguments of a Sequential."""
+    for one in arguments if step > 0 else reversed(arguments):
+        inner = list(_rows([one]))
+        if inner:
+            return inner[0 if step > 0 else -1]
+    return None
 
 
 def _rows(arguments: list[ast.expr]) -> Iterator[ast.expr]:
@@ -216,19 +292,27 @@ def _is_row(module: Module, whole: ast.List | ast.Tuple) -> bool:
     return isinstance(whole, ast.List) and isinstance(above, (ast.Assign, ast.AugAssign, ast.AnnAssign))
 
 
-def _within(row: list[ast.expr], node: ast.AST, step: int) -> bool:
-    return node in row and 0 <= row.index(node) + step < len(row)  # pyright: ignore[reportArgumentType]
+@once
+def _places(module: Module, whole: ast.List | ast.Tuple | ast.Call) -> dict[ast.AST, int]:
+    """Where each element of a row stands."""
+    return {one: index for index, one in enumerate(whole.args if isinstance(whole, ast.Call) else whole.elts)}
+
+
+def _within(
+    module: Module, whole: ast.List | ast.Tuple | ast.Call, row: list[ast.expr], node: ast.AST, step: int
+) -> bool:
+    place = _places(module, whole).get(node)
+    return place is not None and 0 <= place + step < len(row)
 
 
 def _next_row(module: Module, whole: ast.expr, step: int) -> ast.Call | None:
     """The layer at the near end of the statement before (or after) the one that `whole` is added by."""
     statement: ast.AST = module.statement(whole)
-    receiver, _ = _added(statement)
+    receiver, _ = _added(module, statement)
     while receiver is not None:
-        block = module.block(statement)
-        index = block.index(statement) + step if statement in block else -1  # pyright: ignore[reportArgumentType]
-        if 0 <= index < len(block):
-            other, added = _added(block[index])
+        block, place = module.position(statement)
+        if 0 <= place + step < len(block):
+            other, added = _added(module, block[place + step])
             near = added[-1 if step < 0 else 0] if other == receiver and added else None
             return last_layer(module, _bare(near), step) if near is not None else None
         above = module.parent(statement)
@@ -238,40 +322,67 @@ def _next_row(module: Module, whole: ast.expr, step: int) -> ast.Call | None:
     return None
 
 
-def _added(statement: ast.AST) -> tuple[str | None, list[ast.expr]]:
+def _added(module: Module, statement: ast.AST) -> tuple[str | None, list[ast.expr]]:
     """The list that a statement adds layers to, as source, and these layers."""
     match statement:
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=to, attr="append"), args=[one])):
-            return ast.unparse(to), [one]
+            return module.text.of(to), [one]
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=to, attr="add_module"), args=[_, one])):
-            return ast.unparse(to), [one]
+            return module.text.of(to), [one]
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=to, attr="extend"), args=[ast.List(elts=several)])):
-            return ast.unparse(to), several
+            return module.text.of(to), several
         case (
             ast.AugAssign(target=to, value=ast.List(elts=several))
             | ast.Assign(targets=[to], value=ast.List(elts=several))
         ):
-            return ast.unparse(to), several
+            return module.text.of(to), several
         case _:
             return None, []
 
 
 def _end(node: ast.AST) -> tuple[int, int]:
-    if isinstance(node, (ast.For, ast.AsyncFor, ast.With, ast.AsyncWith)):
-        return node.lineno, node.col_offset
-    return getattr(node, "end_lineno", None) or 0, getattr(node, "end_col_offset", None) or 0
+    return start(node) if isinstance(node, _BLOCKS) else whole(node)
 
 
 def _path(module: Module, node: ast.AST) -> dict[ast.AST, list[ast.stmt]]:
-    """From a compound statement around `node` to the one of its blocks that `node` stands in."""
-    below, found = node, dict[ast.AST, "list[ast.stmt]"]()
-    for above in module.parents(node):
+    """From a compound statement around `node` to the one of its blocks that `node` stands in.
+
+    An `if` with all its `elif` is one statement, as it is written.
+    """
+    function = module.function(node)
+    if isinstance(node, ast.arg) or (function is not None and isinstance(function.node, ast.Lambda)):
+        return {}
+    if isinstance(node, ast.stmt):
+        return _path_of(module, node)
+    return _path_of(module, _chain(module, module.statement(node)))
+
+
+@once
+def _path_of(module: Module, statement: ast.stmt) -> dict[ast.AST, list[ast.stmt]]:
+    found: dict[ast.AST, list[ast.stmt]] = {}
+    below: ast.AST = statement
+    while (above := module.parent(below)) is not None:
+        above = _chain(module, above)
         if isinstance(below, ast.stmt):
             found[above] = module.block(below)
-        if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        if isinstance(above, FUNCTIONS):
             break
         below = above
     return found
+
+
+_Node = TypeVar("_Node", bound=ast.AST)
+
+
+def _chain(module: Module, node: _Node) -> _Node:
+    """The first `if` of those that an `elif` belongs to; any other node itself."""
+    if not isinstance(node, ast.If):
+        return node
+    return cast("_Node", module.climb(module.remembered(_chain), node, _first_if) or node)
+
+
+def _first_if(node: ast.AST, above: ast.AST) -> ast.AST | None:
+    return None if isinstance(above, ast.If) and above.orelse[:1] == [node] and len(above.orelse) == 1 else node
 
 
 def _apart(module: Module, statement: ast.AST, there: dict[ast.AST, list[ast.stmt]]) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any, cast
 
-from dropkit.facts.definitions import Class, Function
-from dropkit.facts.module import Module
+from dropkit.facts.definitions import FUNCTIONS, Class, Function
+from dropkit.facts.module import Module, once
 
 # Words that settle that a name is about the mode, or a switch of its own that someone sets on purpose.
 _FLAG = re.compile(
@@ -51,7 +52,8 @@ def flags(expression: ast.AST) -> Iterator[str]:
             yield name
 
 
-def mentions_mode(expression: ast.AST) -> bool:
+@once
+def mentions_mode(module: Module, expression: ast.AST) -> bool:
     """Whether any name in `expression` speaks of the mode."""
     return next(flags(expression), None) is not None
 
@@ -60,63 +62,112 @@ def guards(module: Module, node: ast.AST) -> Iterator[Guard]:
     """Every condition on the way to `node` in its function: branches, conditionals, and exits that came before."""
     below = node
     for above in module.parents(node):
-        if isinstance(above, (ast.If, ast.While)):
-            if below is not above.test:
-                yield Guard(above.test, below in above.body)
-        elif isinstance(above, ast.IfExp):
-            if below is not above.test:
-                yield Guard(above.test, below is above.body)
-        elif isinstance(above, ast.BoolOp):
-            for value in _before(above.values, below):
-                yield Guard(value, isinstance(above.op, ast.And))
-        elif isinstance(above, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-            for generator in above.generators:
-                for test in generator.ifs:
-                    yield Guard(test, True)
-        if isinstance(below, ast.stmt):
-            block = module.block(below)
-            for earlier in block[: block.index(below)] if below in block else ():
-                if isinstance(earlier, ast.If) and _leaves(earlier.body):
-                    yield Guard(earlier.test, False)
-                elif isinstance(earlier, ast.Assert) or (isinstance(earlier, ast.If) and _leaves(earlier.orelse)):
-                    yield Guard(earlier.test, True)
-        if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        yield from _conditions(module, below, above)
+        if isinstance(above, ast.BoolOp):
+            yield from (Guard(one, isinstance(above.op, ast.And)) for one in above.values[: above.values.index(below)])  # pyright: ignore[reportArgumentType]: it is one of them
+        block, place = module.position(below)
+        yield from (guard for one in block[:place] if (guard := _exit(one)) is not None)
+        if isinstance(above, FUNCTIONS):
             return
         below = above
 
 
 def under_mode(module: Module, node: ast.AST) -> bool:
-    """Whether a condition on the way to `node` speaks of the mode, in its own words or those of a local name."""
-    for guard in guards(module, node):
-        if mentions_mode(guard.test):
+    """Whether a condition on the way to `node` in its function speaks of the mode: a branch, or an exit before it.
+
+    In its own words or those of a local name.
+    """
+
+    def step(below: ast.AST, above: ast.AST) -> bool | None:
+        if below in _behind_asking(module, above):
             return True
-        for name in ast.walk(guard.test):
-            if isinstance(name, ast.Name):
-                value = module.value(name)
-                if value is not None and mentions_mode(value):
-                    return True
-    return False
+        if any(_asks(module, guard.test) for guard in _conditions(module, below, above)):
+            return True
+        return False if isinstance(above, FUNCTIONS) else None
+
+    return bool(module.climb(module.remembered(under_mode), node, step))
 
 
+@once
 def follows_mode(module: Module, expression: ast.expr) -> bool:
     """Whether the value of `expression` depends on the mode: itself, or the local name that it is, one step back."""
-    if mentions_mode(expression):
-        return True
-    for name in ast.walk(expression):
-        if isinstance(name, ast.Name):
-            for binding in module.bindings(name):
-                if binding.value is not None and mentions_mode(binding.value):
-                    return True
-                if isinstance(binding.statement, ast.stmt) and under_mode(module, binding.statement):
-                    return True
-    return False
+    return mentions_mode(module, expression) or any(
+        _is_set_by_mode(module, name) for name in ast.walk(expression) if isinstance(name, ast.Name)
+    )
 
 
+@once
 def called_under_mode(module: Module, node: ast.AST) -> bool:
     """Whether every call of the method around `node` in its class stands under a condition on the mode."""
     function, owner = module.function(node), module.owner(node)
-    calls = owner.own_calls.get(function.method.name, []) if function is not None and owner is not None else []
+    return function is not None and owner is not None and _is_called_under_mode(module, owner, function.method.name)
+
+
+@once
+def _is_called_under_mode(module: Module, owner: Class, name: str) -> bool:
+    calls = owner.own_calls.get(name, [])
     return bool(calls) and all(under_mode(module, call) for call in calls)
+
+
+@once
+def _asks(module: Module, test: ast.expr) -> bool:
+    """Whether a condition speaks of the mode, itself or in what a local name in it was set to."""
+    if mentions_mode(module, test):
+        return True
+    values = (module.value(name) for name in ast.walk(test) if isinstance(name, ast.Name))
+    return any(value is not None and mentions_mode(module, value) for value in values)
+
+
+def _is_set_by_mode(module: Module, name: ast.Name) -> bool:
+    """Whether a local name is set to what speaks of the mode, or under a condition that does."""
+    bindings, known = module.bindings(name), module.remembered(_is_set_by_mode)
+    if id(bindings) not in known:
+        known[id(bindings)] = any(
+            (one.value is not None and mentions_mode(module, one.value))
+            or (isinstance(one.statement, ast.stmt) and under_mode(module, one.statement))
+            for one in bindings
+        )
+    return known[id(bindings)]
+
+
+def _conditions(module: Module, below: ast.AST, above: ast.AST) -> list[Guard]:
+    """What `above` asks before it comes to `below`, by its form alone."""
+    if isinstance(above, (ast.If, ast.While)) and below is not above.test:
+        return [Guard(above.test, module.block(below) is above.body)]
+    if isinstance(above, ast.IfExp) and below is not above.test:
+        return [Guard(above.test, below is above.body)]
+    if isinstance(above, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
+        return [Guard(test, True) for generator in above.generators for test in generator.ifs]
+    return []
+
+
+def _exit(statement: ast.AST) -> Guard | None:
+    """What holds behind a statement that may leave the block: an assertion, or an `if` of which an arm does."""
+    if isinstance(statement, ast.If) and _leaves(statement.body):
+        return Guard(statement.test, False)
+    if isinstance(statement, ast.Assert) or (isinstance(statement, ast.If) and _leaves(statement.orelse)):
+        return Guard(statement.test, True)
+    return None
+
+
+@once
+def _behind_asking(module: Module, above: ast.AST) -> set[ast.AST]:
+    """The parts of `above` that come behind one which speaks of the mode and may end the whole before them."""
+    if isinstance(above, ast.BoolOp):
+        return _behind(above.values, {one for one in above.values if _asks(module, one)})
+    found: set[ast.AST] = set()
+    for name in ("body", "orelse", "finalbody"):
+        block: Any = getattr(above, name, None)
+        if isinstance(block, list):
+            exits = ((one, _exit(one)) for one in cast("list[ast.stmt]", block))
+            asking = {one for one, guard in exits if guard is not None and _asks(module, guard.test)}
+            found |= _behind(cast("list[ast.stmt]", block), asking)
+    return found
+
+
+def _behind(parts: Sequence[ast.AST], those: set[ast.AST]) -> set[ast.AST]:
+    first = next((index for index, one in enumerate(parts) if one in those), len(parts))
+    return set(parts[first + 1 :])
 
 
 # Whoever names a class or function so wants dropout at prediction time.
@@ -169,13 +220,6 @@ def marked_file(module: Module) -> bool:
     if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
         first = body[1].lineno if len(body) > 1 else len(module.text.starts)
     return any(_MARKER.search(module.text.line(number)) for number in range(1, first))
-
-
-def _before(values: list[ast.expr], one: ast.AST) -> Iterator[ast.expr]:
-    for value in values:
-        if value is one:
-            return
-        yield value
 
 
 def _leaves(body: list[ast.stmt]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from dropkit.catalog import RATES
 from dropkit.facts.expressions import argument
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 
 _LAST_NAMES = sorted({name.rsplit(".", 1)[1] for name in RATES})
 
@@ -25,9 +25,11 @@ def rates(module: Module) -> Iterator[tuple[ast.Call, ast.expr]]:
 def default(module: Module, parameter: ast.AST) -> ast.expr | None:
     """The default value of a parameter; None where it has none, or is not one."""
     arguments = module.parent(parameter)
-    if not isinstance(arguments, ast.arguments):
-        return None
+    return _defaults(module, arguments).get(parameter) if isinstance(arguments, ast.arguments) else None
+
+
+@once
+def _defaults(_: Module, arguments: ast.arguments) -> dict[ast.AST, ast.expr | None]:
     plain = [*arguments.posonlyargs, *arguments.args]
     given = [*([None] * (len(plain) - len(arguments.defaults))), *arguments.defaults]
-    pairs = [*zip(plain, given, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    return next((value for one, value in pairs if one is parameter), None)
+    return dict([*zip(plain, given, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)])

@@ -11,7 +11,7 @@ import re
 from dropkit.catalog import MODULE_BASES
 from dropkit.facts.definitions import Class
 from dropkit.facts.expressions import self_attribute
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 
 # Holders of settings: what is read of them is no layer of anyone's.
 _SETTINGS = re.compile(r"conf|cfg|arg|opt|param|(^|_)hps?(_|$)|setting|kw|spec|prune|flags", re.IGNORECASE)
@@ -28,6 +28,14 @@ _ADMITS = re.compile(
     r"|ignored|placeholder|dummy|reserved|state.?dict|checkpoint|pre-?trained|not[ _]applied|for[ _]subclass",
     re.IGNORECASE,
 )
+# So many relatives are asked; of a class with more it is not known who reads what, and nothing is reported.
+_MOST_RELATIVES = 64
+# A string that is a name. Not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
+_QUOTED = re.compile(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
+# A use of `self.x` that does not set it, in code, comments and strings alike; calls in comments.
+_USED = re.compile(r"\bself\s*\.\s*(\w+)\b(?!\s*(?::|=[^=]))")
+_COMMENT = re.compile(r"#[^\n]*")
+_CALLED = re.compile(r"\b(\w+)\s*\(")
 
 
 def family(owner: Class) -> list[Class]:
@@ -40,14 +48,27 @@ def family(owner: Class) -> list[Class]:
 
 def may_be_read(owner: Class, attribute: str) -> bool:
     """Whether anyone in this file may read `attribute` of an `owner`."""
-    relatives = family(owner)
+    module = owner.module
+    relatives = _relatives(module, owner)
+    reached = _reached(module, attribute)
     return (
-        any(attribute in one.reads for one in relatives)
-        or any(_reaches(owner, relatives, node) for node in owner.module.attributes.get(attribute, []))
-        or any(_reads_any(one) for one in relatives)
-        or _named_at_run_time(owner.module, relatives, attribute)
-        or any(_spoken_of(one, attribute) for one in relatives)
+        relatives is None
+        or reached is None
+        or any(
+            attribute in one.reads
+            or one.name in reached
+            or attribute in _names_in_text(module, one)
+            or _reads_any(module, one)
+            for one in relatives
+        )
+        or _named_at_run_time(module, attribute)
     )
+
+
+@once
+def _relatives(module: Module, owner: Class) -> list[Class] | None:
+    """The family of a class; None where it is too large to be known."""
+    return None if len(owner.heirs) > _MOST_RELATIVES else family(owner)
 
 
 def is_plain(owner: Class) -> bool:
@@ -73,12 +94,14 @@ def is_abstract(owner: Class) -> bool:
     forward = owner.method("forward")
     if forward is None or isinstance(forward.node, ast.Lambda):
         return True
-    for one in owner.lineage:
-        for method in one.methods.values():
-            decorators = method.node.decorator_list if not isinstance(method.node, ast.Lambda) else []
-            if any("abstract" in ast.unparse(decorator) for decorator in decorators):
-                return True
-    return is_empty(forward.node.body)
+    return any(_has_abstract(owner.module, one) for one in owner.lineage) or is_empty(forward.node.body)
+
+
+@once
+def _has_abstract(module: Module, owner: Class) -> bool:
+    nodes = [method.node for method in owner.methods.values()]
+    decorators = [one for node in nodes if not isinstance(node, ast.Lambda) for one in node.decorator_list]
+    return any("abstract" in module.text.of(decorator) for decorator in decorators)
 
 
 def is_empty(body: list[ast.stmt]) -> bool:
@@ -95,12 +118,17 @@ def is_empty(body: list[ast.stmt]) -> bool:
 
 def leans_on_base(owner: Class) -> bool:
     """Whether its forward, or another method, hands the work to a base of another file."""
-    return any(
-        isinstance(parent := owner.module.parent(call), ast.Attribute)
-        and parent.attr not in ("__init__", "train", "eval")
-        for call in owner.module.calls.get("super", [])
-        if owner.module.owner(call) is owner
-    )
+    return owner in _leaning(owner.module)
+
+
+@once
+def _leaning(module: Module) -> set[Class | None]:
+    """The classes that call a method of their base, other than those that build and switch modes."""
+    return {
+        module.owner(call)
+        for call in module.calls.get("super", [])
+        if isinstance(parent := module.parent(call), ast.Attribute) and parent.attr not in ("__init__", "train", "eval")
+    }
 
 
 def admitted(module: Module, node: ast.AST) -> bool:
@@ -123,24 +151,29 @@ def _initialises(expression: ast.expr) -> bool:
     return isinstance(expression, ast.Call) and getattr(expression.func, "attr", None) == "__init__"
 
 
-def _reaches(owner: Class, relatives: list[Class], node: ast.Attribute) -> bool:
-    """Whether a use of an attribute of this name, not through `self` in the class, may be one of `owner`'s."""
-    module = owner.module
-    if isinstance(node.ctx, ast.Del):
-        return True
-    if isinstance(node.ctx, ast.Store):
-        return False
-    if self_attribute(node) is not None:
-        # In a method of another class it is that class's own; in a function it is anyone's.
-        return module.owner(node) is None
-    if module.dotted(node) is not None:
-        return False
-    holder = node.value
-    last = holder.attr if isinstance(holder, ast.Attribute) else holder.id if isinstance(holder, ast.Name) else ""
-    if _SETTINGS.search(last):
-        return False
-    made = _classes(module, holder)
-    return not made or any(one.name in made for one in relatives)
+@once
+def _reached(module: Module, attribute: str) -> set[str] | None:
+    """The classes whose attribute of this name is used other than through `self` in them; None if anyone's may be."""
+    found: set[str] = set()
+    for node in module.attributes.get(attribute, []):
+        if isinstance(node.ctx, ast.Del):
+            return None
+        if isinstance(node.ctx, ast.Store):
+            continue
+        if self_attribute(node) is not None:
+            # In a method of another class it is that class's own; in a function it is anyone's.
+            if module.owner(node) is None:
+                return None
+            continue
+        holder = node.value
+        last = holder.attr if isinstance(holder, ast.Attribute) else holder.id if isinstance(holder, ast.Name) else ""
+        if module.dotted(node) is not None or _SETTINGS.search(last):
+            continue
+        made = _classes(module, holder)
+        if not made:
+            return None
+        found |= made
+    return found
 
 
 def _classes(module: Module, holder: ast.expr) -> set[str]:
@@ -155,7 +188,8 @@ def _classes(module: Module, holder: ast.expr) -> set[str]:
     return set() if any(not name[:1].isupper() for name in names) else names
 
 
-def _reads_any(owner: Class) -> bool:
+@once
+def _reads_any(module: Module, owner: Class) -> bool:
     """Whether it walks over its children, or lets another do so, without naming them."""
     if any(name in owner.own_calls for name in ("children", "named_children", "__getattr__")):
         return True
@@ -163,7 +197,7 @@ def _reads_any(owner: Class) -> bool:
         return True
     if any(_in_forward(owner, call) for name in ("modules", "named_modules") for call in owner.own_calls.get(name, [])):
         return True
-    return any(_hands_itself_over(owner, call) for calls in owner.module.calls.values() for call in calls)
+    return owner in _handed_over(module)
 
 
 def _in_forward(owner: Class, call: ast.Call) -> bool:
@@ -171,12 +205,15 @@ def _in_forward(owner: Class, call: ast.Call) -> bool:
     return function is not None and "forward" in function.method.name
 
 
-def _hands_itself_over(owner: Class, call: ast.Call) -> bool:
+@once
+def _handed_over(module: Module) -> set[Class | None]:
+    """The classes that give `self` to what may read any attribute of it."""
+    return {module.owner(call) for calls in module.calls.values() for call in calls if _hands_self_over(call)}
+
+
+def _hands_self_over(call: ast.Call) -> bool:
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
-    if (
-        not any(isinstance(one, ast.Name) and one.id == "self" for one in given)
-        or owner.module.owner(call) is not owner
-    ):
+    if not any(isinstance(one, ast.Name) and one.id == "self" for one in given):
         return False
     last = getattr(call.func, "attr", getattr(call.func, "id", ""))
     if last == "getattr" and len(call.args) > 1:
@@ -184,31 +221,35 @@ def _hands_itself_over(owner: Class, call: ast.Call) -> bool:
     return last not in _HARMLESS
 
 
-def _named_at_run_time(module: Module, relatives: list[Class], attribute: str) -> bool:
-    """Whether a string in the class, or a getattr anywhere, is or may become the name."""
-    # Not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
-    text = re.compile(rf"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?:'{attribute}'|\"{attribute}\")")
-    if any(text.search(source(one)) for one in relatives):
-        return True
+@once
+def _names_in_text(module: Module, owner: Class) -> set[str]:
+    """The names that strings in a class are, and those that its comments and strings use as attributes."""
+    text = source(owner)
+    found = {match[2] for match in _QUOTED.finditer(text)} | {match[1] for match in _USED.finditer(text)}
+    for comment in _COMMENT.finditer(text):
+        found.update(match[1] for match in _CALLED.finditer(comment[0]))
+    return found
+
+
+def _named_at_run_time(module: Module, attribute: str) -> bool:
+    """Whether a getattr anywhere in the file may make the name."""
+    names, beginnings = _made_names(module)
+    return attribute in names or any(attribute[:length] in beginnings for length in range(1, len(attribute) + 1))
+
+
+@once
+def _made_names(module: Module) -> tuple[set[str], set[str]]:
+    """What `getattr` is given for a name, other than of settings: whole, and the beginnings of what is put together."""
+    names: set[str] = set()
+    beginnings: set[str] = set()
     for call in module.calls.get("getattr", []):
-        if len(call.args) > 1 and _may_make(call.args[1], attribute):
-            holder = ast.unparse(call.args[0])
-            if not _SETTINGS.search(holder.rsplit(".", 1)[-1]):
-                return True
-    return False
-
-
-def _may_make(expression: ast.expr, attribute: str) -> bool:
-    """Whether the first constant part of a string that is put together begins the name."""
-    for node in ast.walk(expression):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            start = re.split(r"[{%]", node.value, maxsplit=1)[0]
-            whole = isinstance(expression, ast.Constant)
-            return attribute == node.value if whole else bool(start) and attribute.startswith(start)
-    return False
-
-
-def _spoken_of(owner: Class, attribute: str) -> bool:
-    """Whether a comment or string in the class uses the attribute, which its code does not."""
-    used = rf"\bself\s*\.\s*{attribute}\b(?!\s*(?::|=[^=]))|#[^\n]*\b{attribute}\s*\("
-    return re.search(used, source(owner)) is not None
+        if len(call.args) < 2 or _SETTINGS.search(module.text.of(call.args[0]).rsplit(".", 1)[-1]):
+            continue
+        for node in ast.walk(call.args[1]):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if node is call.args[1]:
+                    names.add(node.value)
+                else:
+                    beginnings.add(re.split(r"[{%]", node.value, maxsplit=1)[0])
+                break
+    return names, beginnings

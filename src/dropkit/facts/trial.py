@@ -13,19 +13,19 @@ _TRIES = re.compile(r"test|bench|profil|warm_?up", re.IGNORECASE)
 
 def is_trial(module: Module, node: ast.AST) -> bool:
     """Whether `node` stands in a test, a benchmark, or a block or call that expects an error."""
-    for above in module.parents(node):
-        if isinstance(above, (ast.With, ast.AsyncWith)):
-            if any(_EXPECTS.search(_last(item.context_expr)) for item in above.items):
-                return True
-        elif isinstance(above, ast.Call):
-            if _EXPECTS.search(_last(above)):
-                return True
-        elif isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            if _TRIES.search(above.name):
-                return True
-        elif isinstance(above, ast.ClassDef) and any("TestCase" in _last(base) for base in above.bases):
-            return True
-    return False
+    return bool(module.climb(module.remembered(is_trial), node, _tries))
+
+
+def _tries(_: ast.AST, above: ast.AST) -> bool | None:
+    if isinstance(above, (ast.With, ast.AsyncWith)):
+        tries = any(_EXPECTS.search(_last(item.context_expr)) for item in above.items)
+    elif isinstance(above, ast.Call):
+        tries = _EXPECTS.search(_last(above)) is not None
+    elif isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        tries = _TRIES.search(above.name) is not None
+    else:
+        tries = isinstance(above, ast.ClassDef) and any("TestCase" in _last(base) for base in above.bases)
+    return tries or None
 
 
 def _last(expression: ast.expr) -> str:

@@ -26,8 +26,9 @@ from dropkit.facts.definitions import Class
 from dropkit.facts.edit import add_argument, replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
+from dropkit.facts.flow import MOST, alternatives
 from dropkit.facts.mode import called_under_mode, flags, follows_mode, is_flag, on_purpose, under_mode
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
 from dropkit.rules.active import active_in_eval
 from dropkit.rules.rule import Example, Hit, Rule, Sight
@@ -102,15 +103,18 @@ def _is_rate(module: Module, owner: Class, p: ast.expr, depth: int = 0) -> bool:
         case ast.Constant(value=value):
             return isinstance(value, (int, float)) and value != 0
         case ast.IfExp():
-            return any(_is_rate(module, owner, one, depth) for one in (p.body, p.orelse))
+            branches = alternatives(module, p)
+            return any(_is_rate(module, owner, one, depth) for one in branches if one is not None)
         case ast.BoolOp(values=values):
             return any(_is_rate(module, owner, one, depth) for one in values)
         case ast.Call(func=ast.Name(id="float"), args=[inner]):
             return _is_rate(module, owner, inner, depth)
         case ast.Name():
-            values = [one.value if not one.derived else None for one in module.bindings(p)]
+            bindings = module.bindings(p)
+            values = [one.value if not one.derived else None for one in bindings[:MOST]]
             return (
                 depth < 2
+                and len(bindings) <= MOST
                 and None not in values
                 and any(_is_rate(module, owner, one, depth + 1) for one in values if one is not None)
             )
@@ -129,11 +133,12 @@ def _is_own(module: Module, owner: Class, p: ast.Attribute) -> bool:
     return isinstance(root, ast.Name) and root.id in _CONFIGURATIONS
 
 
+@once
 def _stays(module: Module, owner: Class, attribute: str, whole: bool) -> bool:
     """Whether `self.attribute` is set once, is not always zero, and no property or method answers for it."""
     if owner.method(attribute) is not None or is_flag(attribute):
         return False
-    writes = [write for one in owner.lineage for write in one.writes.get(attribute, [])]
+    writes = owner.all_writes(attribute)
     if any(write.function is not None and write.function.name in ("train", "eval") for write in writes):
         return False
     values = [write.value for write in writes if write.value is not None]
@@ -151,6 +156,7 @@ def _comes_from_elsewhere(module: Module, call: ast.Call) -> bool:
     return unbound or "." in (module.called(call) or "")
 
 
+@once
 def _gates_itself(module: Module, owner: Class, name: str) -> bool:
     """Whether a method of that name in this file asks for the mode."""
     method = owner.method(name)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from dropkit.facts.definitions import Class, Function
 from dropkit.facts.finding import Severity
-from dropkit.facts.flow import origins, readers
+from dropkit.facts.flow import MOST, origins, readers
 from dropkit.facts.mode import is_flag, mentions_mode, on_purpose, under_mode
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
 from dropkit.rules.active import active_in_eval, ignores_its_flag
 from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
@@ -26,6 +27,8 @@ from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 _DRAWS = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")
 _UNIFORM = ("torch.rand", "torch.rand_like")
 _BERNOULLI = ("torch.distributions.Bernoulli", "torch.distributions.bernoulli.Bernoulli")
+# So far around a mask, and so many names of a product, are looked at.
+_FARTHEST = 200
 _DROPS = re.compile(r"drop|keep|zone_?out", re.IGNORECASE)
 # Whoever is named so draws because drawing is the point.
 _SAMPLERS = re.compile(
@@ -43,7 +46,7 @@ def find(module: Module) -> Iterator[Hit]:
             function = module.function(call)
             if function is None or function.method.owner is None or not function.method.owner.is_module:
                 continue
-            if not _is_drop(module, call, function.method) or not _falls_on_values(module, call, set()):
+            if not _is_drop(module, call, function.method) or not _falls_on_values(module, call):
                 continue
             if not _asks(module, call, function.method, function.method.owner) and not on_purpose(module, call):
                 yield Hit(call)
@@ -72,46 +75,63 @@ def _is_coin(module: Module, call: ast.Call) -> bool:
 
 def _is_cut(module: Module, draw: ast.expr) -> bool:
     """Whether uniform numbers are made zeros and ones: compared with a rate, or rounded down."""
-    for above in module.parents(draw):
-        if isinstance(above, ast.Compare):
-            return isinstance(above.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE))
-        if isinstance(above, ast.Call) and _last(above) in ("floor", "floor_", "lt", "gt", "le", "ge"):
+    pending: list[ast.expr] = [draw]
+    for one in pending:
+        end = _end(module, one, lambda _, above: True if _cuts(above) is not None else None)
+        if end is not None and _cuts(end):
             return True
-        if isinstance(above, ast.Assign):
-            targets = [one for one in above.targets if isinstance(one, ast.Name)]
-            return any(_is_cut(module, read) for one in targets for read in readers(module, above, one.id))
-        if isinstance(above, ast.stmt):
+        for target in end.targets if isinstance(end, ast.Assign) else ():
+            if isinstance(target, ast.Name):
+                pending += [read for read in readers(module, end, target.id) if read not in pending]
+        if len(pending) > MOST:
             return False
     return False
 
 
-def _falls_on_values(module: Module, mask: ast.expr, seen: set[str]) -> bool:
-    """Whether `mask`, or what is made of it, is multiplied with something or fills it with zero."""
-    below: ast.AST = mask
-    for above in module.parents(mask):
-        if isinstance(above, ast.BinOp) and isinstance(above.op, ast.Mult):
-            if _holds_values(above.right if below is above.left else above.left, seen):
-                return True
-        elif isinstance(above, ast.AugAssign):
-            return isinstance(above.op, ast.Mult)
-        elif isinstance(above, ast.Call) and _multiplies(above, below, seen):
-            return True
-        elif isinstance(above, ast.Assign):
-            return any(
-                isinstance(target, ast.Name) and _reaches_values(module, target.id, above, seen)
-                for target in above.targets
-            )
-        elif isinstance(above, ast.stmt):
-            return False
+def _cuts(node: ast.AST) -> bool | None:
+    """Whether `node` makes few values of many; None where what stands around it may."""
+    if isinstance(node, ast.Compare):
+        return isinstance(node.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE))
+    return (isinstance(node, ast.Call) and _last(node) in ("floor", "floor_", "lt", "gt", "le", "ge")) or None
+
+
+def _end(module: Module, node: ast.AST, ends: Callable[[ast.AST, ast.AST], bool | None]) -> ast.AST | None:
+    """The first node around `node` for which `ends(node below, node)`, or its statement; None if that is far off."""
+    below = node
+    for above in islice(module.parents(node), _FARTHEST):
+        if ends(below, above) or isinstance(above, ast.stmt):
+            return above
         below = above
+    return None
+
+
+def _falls_on_values(module: Module, mask: ast.expr) -> bool:
+    """Whether `mask`, or what is made of it, is multiplied with something or fills it with zero."""
+    seen: set[str] = set()
+    pending: list[ast.expr] = [mask]
+    for one in pending:
+        met = _end(module, one, lambda below, above: _applies(below, above, seen))
+        if not isinstance(met, (ast.Assign, ast.AugAssign)):
+            if met is not None and not isinstance(met, ast.stmt):
+                return True
+        elif isinstance(met, ast.AugAssign):
+            if isinstance(met.op, ast.Mult):
+                return True
+        else:
+            for target in met.targets:
+                if isinstance(target, ast.Name) and target.id not in seen:
+                    seen.add(target.id)
+                    pending += readers(module, met, target.id)
+        if len(pending) > MOST:
+            return False
     return False
 
 
-def _reaches_values(module: Module, name: str, statement: ast.stmt, seen: set[str]) -> bool:
-    if name in seen:
-        return False
-    seen.add(name)
-    return any(_falls_on_values(module, read, seen) for read in readers(module, statement, name))
+def _applies(below: ast.AST, above: ast.AST, seen: set[str]) -> bool:
+    """Whether `above` multiplies something with the mask `below`, or fills it with zero where the mask says so."""
+    if isinstance(above, ast.BinOp) and isinstance(above.op, ast.Mult):
+        return _holds_values(above.right if below is above.left else above.left, seen)
+    return isinstance(above, ast.Call) and _multiplies(above, below, seen)
 
 
 def _multiplies(call: ast.Call, mask: ast.AST, seen: set[str]) -> bool:
@@ -137,51 +157,80 @@ def _is_zero(expression: ast.expr) -> bool:
 
 def _holds_values(expression: ast.expr, seen: set[str]) -> bool:
     """Whether a name in `expression` is neither the mask's nor that of a rate."""
-    names = [one for one in ast.walk(expression) if isinstance(one, ast.Name)]
-    return any(one.id not in seen and one.id != "self" and not _SCALE.search(one.id) for one in names) or any(
-        isinstance(one, ast.Attribute) and not _SCALE.search(one.attr) and one.attr in ("weight", "data")
-        for one in ast.walk(expression)
+    return any(
+        one.id not in seen and one.id != "self" and not _SCALE.search(one.id)
+        if isinstance(one, ast.Name)
+        else isinstance(one, ast.Attribute) and one.attr in ("weight", "data")
+        for one in islice(ast.walk(expression), _FARTHEST)
     )
 
 
 def _asks(module: Module, call: ast.Call, method: Function, owner: Class) -> bool:
     """Whether the method, one that calls it, or whoever holds an object of the class asks for the mode."""
+    return under_mode(module, call) or _callers_ask(module, owner, method)
+
+
+@once
+def _callers_ask(module: Module, owner: Class, method: Function) -> bool:
     family = [*owner.lineage, *owner.heirs]
-    asked, names = [method], [method.name]
-    for name in names:
-        for one in family:
-            callers = [module.function(own) for own in one.own_calls.get(name, [])]
-            found = [caller.method for caller in callers if caller is not None]
-            found += [one.methods[name]] if name in one.methods else []
-            asked += [caller for caller in found if caller not in asked]
-            names += [caller.name for caller in found if caller.name not in names]
-    return (
-        under_mode(module, call)
-        or any(_reads_mode(module, one) for one in asked)
-        or any(_holder_asks(module, one) for one in family)
-    )
+    asked = {method: None, **{one.methods[method.name]: None for one in family if method.name in one.methods}}
+    pending = list(asked)
+    for one in pending:
+        # With so many callers it is not known.
+        if _reads_mode(module, one) or len(pending) > MOST:
+            return True
+        for caller in _callers(module, owner, one.name):
+            if caller not in asked:
+                asked[caller] = None
+                pending.append(caller)
+    return any(_holder_asks(module, one) for one in family)
 
 
+@once
+def _callers(module: Module, owner: Class, name: str) -> list[Function]:
+    """The methods of a class and its relatives that call `self.name`, and those that stand for them in relatives."""
+    family = [*owner.lineage, *owner.heirs]
+    found: dict[Function, None] = {}
+    for one in family:
+        for call in one.own_calls.get(name, []):
+            caller = module.function(call)
+            if caller is not None:
+                found[caller.method] = None
+    for caller in list(found):
+        found.update({one.methods[caller.name]: None for one in family if caller.name in one.methods})
+    return list(found)
+
+
+@once
 def _reads_mode(module: Module, function: Function) -> bool:
-    if any(is_flag(parameter.arg) for parameter in function.parameters):
-        return True
-    if any(
-        (inner := module.function(node)) and inner.method is function for node in module.attributes.get("training", [])
-    ):
+    if any(is_flag(parameter.arg) for parameter in function.parameters) or function in _readers_of_mode(module):
         return True
     tests = (one.test for one in ast.walk(function.node) if isinstance(one, (ast.If, ast.IfExp, ast.While)))
-    return any(mentions_mode(test) for test in tests)
+    return any(mentions_mode(module, test) for test in tests)
 
 
+@once
+def _readers_of_mode(module: Module) -> set[Function]:
+    """The methods that name `training` of anything."""
+    nodes = module.attributes.get("training", [])
+    return {function.method for node in nodes if (function := module.function(node)) is not None}
+
+
+@once
 def _holder_asks(module: Module, owner: Class) -> bool:
     """Whether `self.drop`, set to an object of `owner`, is called under a condition on the mode."""
     for built in module.calls.get(owner.name, []):
         statement = module.statement(built)
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         names = [target.attr for target in targets if isinstance(target, ast.Attribute)]
-        if any(under_mode(module, call) for name in names for call in module.calls.get(name, [])):
+        if any(_is_called_under_mode(module, name) for name in names):
             return True
     return False
+
+
+@once
+def _is_called_under_mode(module: Module, name: str) -> bool:
+    return any(under_mode(module, call) for call in module.calls.get(name, []))
 
 
 def _last(call: ast.Call) -> str | None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from dropkit.facts.definitions import Class, Function, Write
 from dropkit.facts.finding import Question, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.flow import MOST
+from dropkit.facts.module import Module, once
 from dropkit.facts.rates import default
 from dropkit.facts.reads import admitted, is_abstract, is_container, is_empty, is_plain, may_be_read, source
 from dropkit.facts.trace import Trace
@@ -36,6 +38,8 @@ _ADMITTED = (
     r"unused|not\s+(?:yet\s+)?(?:used|supported|implemented|applied)|ignored|deprecat|compat|placeholder"
     r"|no effect|dummy"
 )
+# Before a name that is no value: a base of a class, or what an object is tested against.
+_OTHER_USE = re.compile(r"(?:super|isinstance|issubclass)\s*\([^()]*$|\bclass\s[^\n]*$")
 _STAND_INS = re.compile(
     r"Dummy|Identity|Null|Noop|NoOp|Stub|Fake|Mock|Abstract|Interface|Base$|^Base|Mixin|Export|Empty"
 )
@@ -53,7 +57,7 @@ def find(module: Module) -> Iterator[Hit]:
 
 
 def _judge(module: Module, owner: Class, constructor: Function, rate: ast.arg) -> Iterator[Hit]:
-    uses = [node for node in _names(constructor) if node.id == rate.arg]
+    uses = _names(module, constructor).get(rate.arg, [])
     write = _store(owner, uses)
     if (uses and write is None) or _said(owner, constructor, rate) or _fills_a_signature(owner, rate.arg):
         return
@@ -67,7 +71,7 @@ def _judge(module: Module, owner: Class, constructor: Function, rate: ast.arg) -
 def _is_rate(module: Module, parameter: ast.arg) -> bool:
     if _RATE.search(parameter.arg) is None or _NO_RATE.search(parameter.arg) is not None:
         return False
-    annotation = ast.unparse(parameter.annotation) if parameter.annotation is not None else ""
+    annotation = module.text.of(parameter.annotation) if parameter.annotation is not None else ""
     value = default(module, parameter)
     is_number = value is None or (isinstance(value, ast.Constant) and not isinstance(value.value, (bool, str)))
     return is_number and not re.search(r"bool|str|Module|Callable|Type|Config", annotation)
@@ -81,69 +85,132 @@ def _excused(module: Module, owner: Class, constructor: Function) -> bool:
         return True
     # **kwargs that nobody reads: whatever comes is swallowed.
     swallowed = [one.arg for one in (node.args.vararg, node.args.kwarg) if one is not None]
-    if swallowed and not any(name.id in swallowed for name in _names(constructor)):
+    if swallowed and not any(name in _names(module, constructor) for name in swallowed):
         return True
-    return any(
-        module.owner(call) is owner and (keeper != "vars" or not call.args)
+    return owner in _keepers(module)
+
+
+@once
+def _keepers(module: Module) -> set[Class | None]:
+    """The classes that call what keeps every argument."""
+    return {
+        module.owner(call)
         for keeper in _KEEPERS
         for call in module.calls.get(keeper, [])
-    )
+        if keeper != "vars" or not call.args
+    }
 
 
-def _names(constructor: Function) -> Iterator[ast.Name]:
+@once
+def _names(_: Module, constructor: Function) -> dict[str, list[ast.Name]]:
+    """The names in the body of a constructor."""
     assert not isinstance(constructor.node, ast.Lambda)
+    found: dict[str, list[ast.Name]] = {}
     for statement in constructor.node.body:
         for node in ast.walk(statement):
             if isinstance(node, ast.Name):
-                yield node
+                found.setdefault(node.id, []).append(node)
+    return found
 
 
 def _store(owner: Class, uses: list[ast.Name]) -> Write | None:
     """The assignment to `self` that is the one use of an argument, if that is not read in its class."""
-    if len(uses) == 1:
-        for attribute, writes in owner.writes.items():
-            if len(writes) == 1 and writes[0].value is uses[0] and not writes[0].derived:
-                return None if attribute in owner.reads else writes[0]
-    return None
+    write = _stores(owner.module, owner).get(uses[0]) if len(uses) == 1 else None
+    return write if write is not None and write.attribute not in owner.reads else None
+
+
+@once
+def _stores(_: Module, owner: Class) -> dict[ast.expr | None, Write]:
+    """The attributes that are set once, by what they are set to."""
+    return {
+        writes[0].value: writes[0]
+        for writes in reversed(owner.writes.values())
+        if len(writes) == 1 and not writes[0].derived
+    }
 
 
 def _said(owner: Class, constructor: Function, rate: ast.arg) -> bool:
     """Whether a comment or docstring says that the argument is not used, or shows a use that was taken out."""
-    if admitted(owner.module, rate):
-        return True
-    text = source(owner)
-    name = re.escape(rate.arg)
-    if re.search(rf"\b{name}\b[^\n]*(?:\n[^\n:]*)?(?:{_ADMITTED})", text, re.IGNORECASE):
-        return True
+    module = owner.module
+    return (
+        admitted(module, rate)
+        or rate.arg.lower() in _admitted(module, owner)
+        or rate.arg in _commented(module, owner, constructor)
+    )
+
+
+@once
+def _admitted(_: Module, owner: Class) -> set[str]:
+    """The words of a class before which it is said that something is not used, on the line or the one above."""
+    found: set[str] = set()
+    above = ""
+    for line in source(owner).lower().split("\n"):
+        places = [match.start() for match in re.finditer(_ADMITTED, line)]
+        if places:
+            found.update(re.findall(r"\w+", line[: places[-1]]))
+            if ":" not in line[: places[0]]:
+                found.update(re.findall(r"\w+", above))
+        above = line
+    return found
+
+
+@once
+def _commented(_: Module, owner: Class, constructor: Function) -> set[str]:
+    """The words in comments from the body of the constructor on."""
     assert not isinstance(constructor.node, ast.Lambda)
-    body = text.split("\n")[constructor.node.body[0].lineno - owner.node.lineno :]
-    return any(re.search(rf"#.*\b{name}\b", line) for line in body)
+    body = source(owner).split("\n")[constructor.node.body[0].lineno - owner.node.lineno :]
+    return {word for line in body for word in re.findall(r"\w+", line.partition("#")[2])}
 
 
 def _fills_a_signature(owner: Class, name: str) -> bool:
     """Whether a base, a sibling of the same base, or a class that stands for the same slot takes the argument too."""
     module = owner.module
-    others = [one for one in module.classes if one is not owner and _takes(one, name)]
-    if any(one in owner.lineage or owner in one.lineage for one in others):
+    takers, bases = _takers(module, name), _bases_of_takers(module, name)
+    if len(owner.heirs) > MOST or any(one in takers for one in (*owner.lineage[1:], *owner.heirs)):
         return True
-    bases = {base for base in owner.bases if base and base.rsplit(".", 1)[-1] not in ("Module", "object")}
-    if any(bases.intersection(base for base in one.bases if base) for one in others):
+    if any(bases[base] > 1 for base in _shared_bases(owner)):
         return True
-    return _is_value(module, owner) and any(_is_value(module, one) for one in others)
+    values = _values(module)
+    return owner.name in values and _values_among_takers(module, name) > 1
 
 
-def _takes(one: Class, name: str) -> bool:
-    constructor = one.methods.get("__init__")
-    return constructor is not None and any(parameter.arg == name for parameter in constructor.parameters)
+def _takers(module: Module, name: str) -> dict[Class, None]:
+    """The classes whose constructors take an argument of this name."""
+    return _by_parameter(module)[name]
 
 
-def _is_value(module: Module, owner: Class) -> bool:
-    """Whether the class itself is handed about: in a table, as an argument, under another name."""
+@once
+def _by_parameter(module: Module) -> dict[str, dict[Class, None]]:
+    found: dict[str, dict[Class, None]] = {}
+    for one in module.classes:
+        constructor = one.methods.get("__init__")
+        for parameter in constructor.parameters if constructor is not None else ():
+            found.setdefault(parameter.arg, {})[one] = None
+    return found
+
+
+@once
+def _bases_of_takers(module: Module, name: str) -> Counter[str]:
+    """How many of them have each base."""
+    return Counter(base for one in _takers(module, name) for base in _shared_bases(one))
+
+
+def _shared_bases(owner: Class) -> set[str]:
+    """The bases that make siblings of two classes."""
+    return {base for base in owner.bases if base and base.rsplit(".", 1)[-1] not in ("Module", "object")}
+
+
+@once
+def _values_among_takers(module: Module, name: str) -> int:
+    return sum(one.name in _values(module) for one in _takers(module, name))
+
+
+@once
+def _values(module: Module) -> set[str]:
+    """The names that are handed about: in a table, as an argument, under another name."""
     text = module.text.utf8.decode()
-    return any(
-        not re.search(r"(?:super|isinstance|issubclass)\s*\([^()]*$|\bclass\s[^\n]*$", text[: match.start() + 1][-160:])
-        for match in re.finditer(rf"(?:[=:,(\[]|\breturn)\s*{re.escape(owner.name)}\s*(?=[,)\]}}\n])", text)
-    )
+    found = re.finditer(r"(?:[=:,(\[]|\breturn)\s*(\w+)\s*(?=[,)\]}\n])", text)
+    return {one[1] for one in found if not _OTHER_USE.search(text[max(one.start() - 159, 0) : one.start() + 1])}
 
 
 def _message(text: str) -> str | None:

@@ -18,7 +18,7 @@ from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
 from dropkit.rules.active import active_in_eval
 from dropkit.rules.rule import Example, Hit, Rule, Sight
@@ -43,12 +43,18 @@ def _runs(module: Module, function: Function) -> bool:
     method = function.method
     if method.owner is not None:
         return method.owner.is_module and method.name not in _BUILDERS and method.self_name is not None
-    return method.within is None and any(
+    return method.within is None and _is_called_by_modules(module, method.name)
+
+
+@once
+def _is_called_by_modules(module: Module, name: str) -> bool:
+    """Whether a method of a Module, other than one that builds it, calls the function of this name."""
+    return any(
         (owner := module.owner(call)) is not None
         and owner.is_module
         and (caller := module.function(call)) is not None
         and caller.method.name not in _BUILDERS
-        for call in module.calls.get(method.name, [])
+        for call in module.calls.get(name, [])
         if isinstance(call.func, ast.Name)
     )
 
@@ -71,24 +77,26 @@ def _used_up(module: Module, built: ast.Call, function: Function) -> bool:
     return False
 
 
+@once
 def _only_called(module: Module, name: str, function: Function) -> bool:
     """Whether all that the function does with a local name is to call it."""
-    uses = [
-        node
-        for node in ast.walk(function.node)
-        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
-    ]
-    parents = [(node, module.parent(node)) for node in uses]
-    return bool(uses) and all(isinstance(above, ast.Call) and above.func is node for node, above in parents)
+    uses = [(node, module.parent(node)) for node in module.reads_in(function.node, name)]
+    return bool(uses) and all(isinstance(above, ast.Call) and above.func is node for node, above in uses)
 
 
 def _rebuilt(module: Module, attribute: str, owner: Class, function: Function, statement: ast.stmt) -> bool:
     """Whether `forward` sets `self.attribute` to a new layer, under no condition, and calls it."""
     return (
         function.name == "forward"
-        and statement in function.node.body  # pyright: ignore[reportOperatorIssue]
-        and any(module.function(call) is function for call in owner.own_calls.get(attribute, []))
+        and module.block(statement) is function.node.body
+        and function in _callers(module, owner, attribute)
     )
+
+
+@once
+def _callers(module: Module, owner: Class, attribute: str) -> set[Function | None]:
+    """The functions of a class that call `self.attribute`."""
+    return {module.function(call) for call in owner.own_calls.get(attribute, [])}
 
 
 def _excused(module: Module, built: ast.Call) -> bool:
@@ -123,16 +131,23 @@ def _fix(module: Module, built: ast.Call) -> Fix | None:
 
 def _functional(module: Module, node: ast.AST) -> str | None:
     """What this file can call `torch.nn.functional` without a new import."""
-    rest = {"torch.nn.functional": "", "torch.nn": ".functional", "torch": ".nn.functional"}
-    found: dict[str, str] = {}
     function = module.function(node)
+    tables = () if function is None else (function.names, function.method.names)
+    ways = _ways_to_functional(module)
+    return next((path for name, path in ways if not any(name in table for table in tables)), None)
+
+
+@once
+def _ways_to_functional(module: Module) -> list[tuple[str, str]]:
+    """The names that this file imports `torch.nn.functional` by, and how it is written with them; the shortest first."""
+    rest = {"torch.nn.functional": "", "torch.nn": ".functional", "torch": ".nn.functional"}
+    found: dict[str, list[tuple[str, str]]] = {origin: [] for origin in rest}
     for name, bindings in module.names.items():
         origins = {canonical(one.imported) if one.imported is not None else None for one in bindings}
         origin = origins.pop() if len(origins) == 1 else None
-        hidden = function is not None and (name in function.names or name in function.method.names)
-        if origin in rest and not hidden:
-            found.setdefault(origin, name + rest[origin])
-    return next((found[origin] for origin in rest if origin in found), None)
+        if origin is not None and origin in rest:
+            found[origin].append((name, name + rest[origin]))
+    return [way for ways in found.values() for way in ways]
 
 
 def see(trace: Trace) -> Iterator[Sight]:

@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterator
 
 from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS, REGISTERING
-from dropkit.facts.definitions import Class, Function
+from dropkit.facts.definitions import Class
 from dropkit.facts.edit import replace, spell
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
 from dropkit.facts.trial import is_trial
 from dropkit.rules.active import active_in_eval
@@ -43,6 +43,9 @@ _SAYS_SO = re.compile(
     r"#.*(regist|hide|hidden from|not (be )?(saved|trained)|state.?dict|avoid|on purpose)", re.IGNORECASE
 )
 
+# So many elements of what a container holds are looked at.
+_MOST_ELEMENTS = 1000
+
 
 def find(module: Module) -> Iterator[Hit]:
     for owner in module.classes:
@@ -56,14 +59,28 @@ def find(module: Module) -> Iterator[Hit]:
 
 def _is_plain(module: Module, value: ast.expr | None) -> bool:
     """Whether `value` is a list, tuple or dict of Python's, or a name that was set to one."""
-    if isinstance(value, ast.Name):
-        value = _local(module, value)
+    value = _local(module, value) if isinstance(value, ast.Name) else value
+    return value is not None and all(_is_literal(module, one) for one in _terms(value))
+
+
+def _is_literal(module: Module, value: ast.expr | None) -> bool:
+    value = _local(module, value) if isinstance(value, ast.Name) else value
     if isinstance(value, ast.Call):
-        name = value.func
-        return isinstance(name, ast.Name) and name.id in _PLAIN
-    if isinstance(value, ast.BinOp):
-        return _is_plain(module, value.left) and (isinstance(value.op, ast.Mult) or _is_plain(module, value.right))
+        return isinstance(value.func, ast.Name) and value.func.id in _PLAIN
     return isinstance(value, (ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp))
+
+
+def _terms(value: ast.expr) -> list[ast.expr]:
+    """The parts of a sum of containers; of a product its first factor."""
+    found: list[ast.expr] = []
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, ast.BinOp):
+            pending += [one.left] if isinstance(one.op, ast.Mult) else [one.right, one.left]
+        else:
+            found.append(one)
+    return found
 
 
 def _local(module: Module, name: ast.Name) -> ast.expr | None:
@@ -99,7 +116,7 @@ def _places(
                 yield from ((value, element) for element in _elements(first))
             function = module.function(value)
             if function is not None:
-                yield from _added(module, _uses(function, value.id))
+                yield from _added(module, module.reads_in(function.node, value.id))
         else:
             yield from ((value, element) for element in _elements(value))
     yield from _added(module, owner.reads.get(attribute, []))
@@ -115,18 +132,10 @@ def _elements(value: ast.expr) -> list[ast.expr]:
             return [element]
         case ast.Call(args=[ast.List() | ast.Tuple() | ast.ListComp() | ast.GeneratorExp() as inner]):
             return _elements(inner)
-        case ast.BinOp(left=left, right=right):
-            return _elements(left) + _elements(right)
+        case ast.BinOp():
+            return [element for term in _terms(value) for element in _elements(term)]
         case _:
             return []
-
-
-def _uses(function: Function, name: str) -> list[ast.Name]:
-    return [
-        node
-        for node in ast.walk(function.node)
-        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
-    ]
 
 
 def _added(module: Module, uses: list[ast.Attribute] | list[ast.Name]) -> Iterator[tuple[ast.expr, ast.expr]]:
@@ -149,24 +158,28 @@ def _is_alone(values: list[ast.expr], places: list[tuple[ast.expr, ast.expr]]) -
     )
 
 
+@once
 def _has_modes(module: Module, element: ast.expr) -> bool:
-    """Whether `element` is a new layer that behaves differently in training and evaluation."""
-    if isinstance(element, ast.Name):
-        value = _local(module, element)
-        return value is not None and not _goes_elsewhere(module, element) and _has_modes(module, value)
-    if isinstance(element, (ast.List, ast.Tuple)):
-        return any(_has_modes(module, one) for one in element.elts)
-    if not isinstance(element, ast.Call):
-        return False
-    if isinstance(element.func, ast.Attribute) and element.func.attr in ("to", "cuda", "double", "float", "half"):
-        return _has_modes(module, element.func.value)
-    name = module.called(element)
-    if name in _HAVE_MODES:
-        return True
-    if name in _CONTAINERS:
-        return any(_has_modes(module, one) for one in _contents(element))
-    made = module.local_class(element.func)
-    return made is not None and made.is_module and made in _classes_with_modes(module)
+    """Whether `element` is, or holds, a new layer that behaves differently in training and evaluation."""
+    pending = [element]
+    for one in pending:
+        if isinstance(one, ast.Name):
+            value = _local(module, one)
+            pending += [value] if value is not None and not _goes_elsewhere(module, one) else []
+        elif isinstance(one, (ast.List, ast.Tuple)):
+            pending += one.elts
+        elif isinstance(one, ast.Call):
+            name, made = module.called(one), module.local_class(one.func)
+            if isinstance(one.func, ast.Attribute) and one.func.attr in ("to", "cuda", "double", "float", "half"):
+                pending.append(one.func.value)
+            elif name in _HAVE_MODES or (made in _classes_with_modes(module) and made.is_module):
+                return True
+            elif name in _CONTAINERS:
+                pending += _contents(one)
+        # Longer rows and chains of names are not followed to their ends.
+        if len(pending) > _MOST_ELEMENTS:
+            return False
+    return False
 
 
 def _contents(container: ast.Call) -> Iterator[ast.expr]:
@@ -178,35 +191,48 @@ def _contents(container: ast.Call) -> Iterator[ast.expr]:
 def _goes_elsewhere(module: Module, name: ast.Name) -> bool:
     """Whether the layer of that name is also given to something else, or set to an attribute: registered, perhaps."""
     function = module.function(name)
-    for use in _uses(function, name.id) if function is not None else []:
-        above = module.parent(use)
-        if use is not name and not isinstance(above, (ast.Attribute, ast.Compare)):
+    for use in module.reads_in(function.node, name.id) if function is not None else []:
+        if use is not name and not isinstance(module.parent(use), (ast.Attribute, ast.Compare)):
             return True
     return False
 
 
-def _classes_with_modes(module: Module) -> list[Class]:
+@once
+def _classes_with_modes(module: Module) -> dict[Class | None, None]:
     """The classes of this file that use dropout or batch normalisation, themselves or in the layers they make."""
-    found: list[Class] = []
-    for name in _LAST_NAMES:
-        for call in module.calls.get(name, []):
-            owner = module.owner(call)
-            if owner is not None and owner not in found and module.called(call) in _HAVE_MODES:
-                found.append(owner)
-    for one in found:
-        found += [heir for heir in one.heirs if heir not in found]
-        for call in module.calls.get(one.name, []):
-            owner = module.owner(call)
-            if owner is not None and owner not in found:
-                found.append(owner)
-    return found
+    users = (
+        module.owner(call)
+        for name in _LAST_NAMES
+        for call in module.calls.get(name, [])
+        if module.called(call) in _HAVE_MODES
+    )
+    found = {one: None for one in users if one is not None}
+    pending = list(found)
+    for one in pending:
+        holders = [module.owner(call) for call in module.calls.get(one.name, [])]
+        for other in (*one.heirs, *holders):
+            if other is not None and other not in found:
+                found[other] = None
+                pending.append(other)
+    return {**found}
 
 
 def _registers_by_hand(module: Module, owner: Class) -> bool:
-    family = [*owner.lineage, *owner.heirs]
+    return any(one in _by_hand(module) for one in (*owner.lineage, *owner.heirs))
+
+
+@once
+def _by_hand(module: Module) -> set[Class | None]:
+    """The classes that register layers by other means than an assignment."""
     calls = [call for name in _BY_HAND for call in module.calls.get(name, [])]
-    touched = [*calls, *module.attributes.get("_modules", [])]
-    return any(module.owner(node) in family for node in touched)
+    return {module.owner(node) for node in [*calls, *module.attributes.get("_modules", [])]}
+
+
+@once
+def _set_from_outside(module: Module, attribute: str) -> bool:
+    """Whether an attribute of this name is set other than through self: model.blocks = nn.ModuleList(model.blocks)."""
+    nodes = module.attributes.get(attribute, [])
+    return any(self_attribute(node) is None and isinstance(node.ctx, ast.Store) for node in nodes)
 
 
 def _is_used_elsewhere(module: Module, owner: Class, attribute: str, values: list[ast.expr]) -> bool:
@@ -218,10 +244,8 @@ def _is_used_elsewhere(module: Module, owner: Class, attribute: str, values: lis
     for value in values:
         function = module.function(value)
         if isinstance(value, ast.Name) and function is not None:
-            uses += [use for use in _uses(function, value.id) if use is not value]
-    # From outside: model.blocks = nn.ModuleList(model.blocks).
-    outside = [node for node in module.attributes.get(attribute, []) if self_attribute(node) is None]
-    return any(isinstance(node.ctx, ast.Store) for node in outside) or any(_gives_away(module, use) for use in uses)
+            uses += [use for use in module.reads_in(function.node, value.id) if use is not value]
+    return _set_from_outside(module, attribute) or any(_gives_away(module, use) for use in uses)
 
 
 def _gives_away(module: Module, use: ast.Attribute | ast.Name) -> bool:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from math import inf
 
 from dropkit.catalog import DROPOUT_PATHS
 from dropkit.facts.definitions import Class, Write
 from dropkit.facts.edit import delete_statement
-from dropkit.facts.expressions import argument, unpacks
+from dropkit.facts.expressions import unpacks
 from dropkit.facts.finding import Fix, Question, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.flow import MOST
+from dropkit.facts.module import Module, once
 from dropkit.facts.rates import default
 from dropkit.facts.reads import admitted, is_abstract, is_container, is_plain, leans_on_base, may_be_read
 from dropkit.facts.trace import Trace
@@ -27,6 +29,8 @@ from dropkit.rules.rule import Example, Hit, Rule, Sight
 # By convention of all libraries: `Dropout2d`, `VariationalDropout`, `DropPath`, `StochasticDepth`.
 _LAYER = re.compile(r"^(?:[A-Z]\w*)?(?:Dropout\w*|DropOut\w*|DropPath|DropBlock\w*|StochasticDepth|DropConnect)$")
 _ROWS = ("ModuleList", "Sequential")
+# Bytes of source that what a rate is called has at most.
+_LONGEST = 100
 
 
 def find(module: Module) -> Iterator[Hit]:
@@ -49,20 +53,25 @@ def _makes_dropout(write: Write) -> bool:
 
 def _layers(value: ast.expr | None) -> list[ast.Call]:
     """The dropouts that `value` makes; empty where it makes, or may make, anything else."""
-    if isinstance(value, ast.IfExp):
-        branches = [_layers(one) for one in (value.body, value.orelse) if not _is_nothing(one)]
-        return [one for branch in branches for one in branch] if all(branches) else []
-    if not isinstance(value, ast.Call):
-        return []
-    last = getattr(value.func, "attr", getattr(value.func, "id", ""))
-    if _LAYER.match(last):
-        return [value]
-    if last in _ROWS and value.args:
-        given = value.args[0] if len(value.args) == 1 else ast.List(elts=value.args)
-        rows = given.elts if isinstance(given, (ast.List, ast.Tuple)) else [getattr(given, "elt", given)]
-        inner = [_layers(one) for one in rows if one is not value]
-        return [one for layers in inner for one in layers] if all(inner) else []
-    return []
+    found: list[ast.Call] = []
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        last = getattr(one.func, "attr", getattr(one.func, "id", "")) if isinstance(one, ast.Call) else ""
+        if isinstance(one, ast.IfExp):
+            inner = [branch for branch in (one.orelse, one.body) if not _is_nothing(branch)]
+        elif isinstance(one, ast.Call) and last in _ROWS and one.args:
+            given = one.args[0] if len(one.args) == 1 else ast.List(elts=one.args)
+            inner = given.elts if isinstance(given, (ast.List, ast.Tuple)) else [getattr(given, "elt", given)]
+        elif isinstance(one, ast.Call) and _LAYER.match(last):
+            found.append(one)
+            continue
+        else:
+            return []
+        if not inner:
+            return []
+        pending += inner
+    return found
 
 
 def _is_nothing(value: ast.expr) -> bool:
@@ -79,12 +88,13 @@ def _excused(owner: Class, attribute: str, writes: list[Write]) -> bool:
         or may_be_read(owner, attribute)
         or (not is_plain(owner) and ("forward" not in owner.methods or leans_on_base(owner)))
         or any(_rate_is_applied(owner, write) for write in writes)
-        or _is_unfinished(owner)
+        or _is_unfinished(owner.module, owner)
         or all(_is_always_zero(owner, write) for write in writes)
     )
 
 
-def _is_unfinished(owner: Class) -> bool:
+@once
+def _is_unfinished(_: Module, owner: Class) -> bool:
     """Whether `forward` says that it is still to be written."""
     forward = owner.methods.get("forward")
     return forward is not None and "TODO" in owner.module.text.of(forward.node)
@@ -93,7 +103,7 @@ def _is_unfinished(owner: Class) -> bool:
 def _is_always_zero(owner: Class, write: Write) -> bool:
     """Whether the rate is an argument that is 0 by default, and nobody in the file who makes the object gives it."""
     layers = _layers(write.value)
-    made = owner.module.calls.get(owner.name, [])
+    made = owner.name in owner.module.calls
     if write.function is None or len(layers) != 1 or not made or owner.heirs:
         return False
     rates = [*layers[0].args, *(keyword.value for keyword in layers[0].keywords)]
@@ -101,8 +111,19 @@ def _is_always_zero(owner: Class, write: Write) -> bool:
     parameters = {parameter.arg: parameter for parameter in write.function.parameters}
     if name not in parameters or not _is_zero(default(owner.module, parameters[name])):
         return False
-    place = list(parameters).index(name) - 1
-    return not any(unpacks(call) or argument(call, place, name) is not None for call in made)
+    names, count = _given(owner.module, owner.name)
+    return name not in names and list(parameters).index(name) - 1 >= count
+
+
+@once
+def _given(module: Module, name: str) -> tuple[set[str], float]:
+    """What the calls of a class give it: by name, and how many arguments by position."""
+    names: set[str] = set()
+    count: float = 0
+    for call in module.calls.get(name, []):
+        names.update(keyword.arg for keyword in call.keywords if keyword.arg is not None)
+        count = inf if unpacks(call) else max(count, len(call.args))
+    return names, count
 
 
 def _is_zero(value: ast.expr | None) -> bool:
@@ -113,55 +134,113 @@ def _rate_is_applied(owner: Class, write: Write) -> bool:
     """Whether what the rate is made from also goes elsewhere in the class, or a layer of equal rate is applied."""
     module = owner.module
     rates = [rate for call in _layers(write.value) for rate in [*call.args, *(k.value for k in call.keywords)]]
-    words = {word for rate in rates for word in _words(module, rate)}
-    for node in ast.walk(owner.node):
-        named = isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load)
-        if named and ast.unparse(node) in words and not _counts_for_nothing(owner, node, words):
-            return True
+    words = _words(module, rates)
+    if words is None:
+        return True
     if words:
-        return False
-    same = {ast.unparse(call) for call in _layers(write.value)}
-    return any(
-        attribute in owner.reads and any(ast.unparse(call) in same for call in _layers(other.value))
-        for attribute, others in owner.writes.items()
-        for other in others
-    )
+        return _are_applied(module, owner, frozenset(words))
+    return any(module.text.of(call) in _applied(module, owner) for call in _layers(write.value))
 
 
-def _words(module: Module, rate: ast.expr) -> Iterator[str]:
-    """The names, as source, that a rate is taken from: `dropout`, `config.dropout`, `self.rates[2]`."""
-    for node in ast.walk(rate):
-        above = module.parent(node)
-        part = isinstance(above, (ast.Attribute, ast.Subscript)) or (isinstance(above, ast.Call) and above.func is node)
-        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and (node is rate or not part):
-            yield ast.unparse(node)
+@once
+def _are_applied(module: Module, owner: Class, words: frozenset[str]) -> bool:
+    """Whether any of the names that a rate is taken from goes elsewhere in the class."""
+    for word in words:
+        nodes = _uses(module, owner).get(word, [])
+        # Whoever reads it so often applies it somewhere.
+        if len(nodes) > MOST or not all(_counts_for_nothing(owner, node, words) for node in nodes):
+            return True
+    return False
+
+
+@once
+def _uses(module: Module, owner: Class) -> dict[str, list[ast.AST]]:
+    """The reads in a class of names, attributes and items, by their source."""
+    found: dict[str, list[ast.AST]] = {}
+    for node in ast.walk(owner.node):
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load):
+            word = _word(module, node)
+            if word is not None:
+                found.setdefault(word, []).append(node)
+    return found
+
+
+@once
+def _applied(module: Module, owner: Class) -> set[str]:
+    """The source of the dropout layers in a class that are read."""
+    return {
+        module.text.of(call)
+        for attribute, writes in owner.writes.items()
+        if attribute in owner.reads
+        for write in writes
+        for call in _layers(write.value)
+    }
+
+
+def _word(module: Module, node: ast.expr) -> str | None:
+    """The source of a name, attribute or item; None where it is too long to be what a rate is called."""
+    long = module.text.end(node) - module.text.start(node) > _LONGEST
+    return None if long else ast.unparse(node)
+
+
+def _words(module: Module, rates: list[ast.expr]) -> set[str] | None:
+    """The names, as source, that rates are taken from: `dropout`, `config.dropout`, `self.rates[2]`.
+
+    None where there are too many to follow.
+    """
+    found: set[str] = set()
+    followed: set[ast.expr] = set()
+    pending = list(rates)
+    while pending:
+        rate = pending.pop()
+        for node in ast.walk(rate):
+            if not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
+                continue
+            above = module.parent(node)
+            called = isinstance(above, ast.Call) and above.func is node
+            if node is not rate and (called or isinstance(above, (ast.Attribute, ast.Subscript))):
+                continue
+            word = _word(module, node)
+            if word is None or len(found) > MOST:
+                return None
+            found.add(word)
             value = module.value(node) if isinstance(node, ast.Name) else None
-            if value is not None:
-                yield from _words(module, value)
+            if value is not None and value not in followed:
+                followed.add(value)
+                pending.append(value)
+            if len(followed) > MOST:
+                return None
+    return found
 
 
-def _counts_for_nothing(owner: Class, node: ast.AST, words: set[str]) -> bool:
+def _counts_for_nothing(owner: Class, node: ast.AST, words: frozenset[str]) -> bool:
     """Whether a read only asks (`if dropout > 0`), renames the rate, or feeds what nobody reads."""
     module = owner.module
-    below: ast.AST = node
-    for above in module.parents(node):
-        if isinstance(above, (ast.Assert, ast.Raise)):
-            return True
-        if isinstance(above, (ast.If, ast.IfExp)) and above.test is below:
-            return True
-        if isinstance(above, ast.stmt):
-            break
-        below = above
+    if module.climb(module.remembered(_only_asks), node, _only_asks):
+        return True
     statement = module.statement(node)
     if isinstance(statement, ast.Assign) and all(
         isinstance(to, ast.Name) and to.id in words for to in statement.targets
     ):
         return True
-    return any(
-        write.statement is statement and not may_be_read(owner, attribute)
-        for attribute, writes in owner.writes.items()
-        for write in writes
-    )
+    return any(not may_be_read(owner, attribute) for attribute in _set_by(module, owner).get(statement, []))
+
+
+def _only_asks(below: ast.AST, above: ast.AST) -> bool | None:
+    """Whether `above` is what asks, and `below` its question; False where a statement is reached that does more."""
+    if isinstance(above, (ast.Assert, ast.Raise)) or (isinstance(above, (ast.If, ast.IfExp)) and above.test is below):
+        return True
+    return False if isinstance(above, ast.stmt) else None
+
+
+@once
+def _set_by(_: Module, owner: Class) -> dict[ast.AST, list[str]]:
+    """The attributes that each statement sets."""
+    found: dict[ast.AST, list[str]] = {}
+    for attribute, writes in owner.writes.items():
+        for write in writes:
+            found.setdefault(write.statement, []).append(attribute)
+    return found
 
 
 def _hit(module: Module, owner: Class, attribute: str, writes: list[Write]) -> Hit:

@@ -19,7 +19,7 @@ from dropkit.facts.edit import add_argument, replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
 from dropkit.rules.active import active_in_eval, ignores_its_flag
 from dropkit.rules.rule import Example, Hit, Rule, Sight
@@ -63,12 +63,24 @@ def _place(module: Module, node: ast.Attribute) -> ast.AST | None:
         callee = above.func
         last = callee.attr if isinstance(callee, ast.Attribute) else callee.id if isinstance(callee, ast.Name) else ""
         return above if "drop" in last.lower() or module.called(above) in FUNCTIONALS else None
+    below: ast.AST = node
     while isinstance(above, (ast.BoolOp, ast.UnaryOp)):
-        above = module.parent(above)
-    if isinstance(above, (ast.If, ast.IfExp)) and node in ast.walk(above.test):
-        calls = [one for one in ast.walk(above) if isinstance(one, ast.Call)]
-        return node if any(module.called(one) in FUNCTIONALS for one in calls) else None
-    return None
+        below, above = above, module.parent(above)
+    asks = isinstance(above, (ast.If, ast.IfExp)) and above.test is below
+    return node if asks and above in _around_drops(module) else None
+
+
+@once
+def _around_drops(module: Module) -> set[ast.AST]:
+    """Every node that a call of a function that drops stands in."""
+    found: set[ast.AST] = set()
+    for calls in module.calls.values():
+        for call in calls:
+            at: ast.AST | None = call if module.called(call) in FUNCTIONALS else None
+            while at is not None and at not in found:
+                found.add(at)
+                at = module.parent(at)
+    return found
 
 
 def _judge_helper(module: Module, call: ast.Call, function: Functional) -> Hit | None:
@@ -78,13 +90,19 @@ def _judge_helper(module: Module, call: ast.Call, function: Functional) -> Hit |
         return None
     if argument(call, function.training, function.training_name) is not None:
         return None
-    names = [helper.name, *(parameter.arg for parameter in helper.parameters)]
-    uses = [use for use in module.calls.get(helper.name, []) if isinstance(use.func, ast.Name)]
-    if any(is_flag(name) for name in names) or not uses:
+    if any(is_flag(name) for name in (helper.name, *(parameter.arg for parameter in helper.parameters))):
         return None
-    at_work = all((owner := module.owner(use)) is not None and owner.is_module for use in uses)
+    at_work = _is_at_work_unasked(module, helper.name)
+    return Hit(call, "a function has no mode: pass training to it, and on") if at_work else None
+
+
+@once
+def _is_at_work_unasked(module: Module, name: str) -> bool:
+    """Whether a function is called, and by Modules only, none of which asks for the mode before it calls."""
+    uses = [use for use in module.calls.get(name, []) if isinstance(use.func, ast.Name)]
     asked = any(under_mode(module, use) or follows_mode(module, use) or on_purpose(module, use) for use in uses)
-    return Hit(call, "a function has no mode: pass training to it, and on") if at_work and not asked else None
+    at_work = all((owner := module.owner(use)) is not None and owner.is_module for use in uses)
+    return bool(uses) and at_work and not asked
 
 
 def _judge(module: Module, call: ast.Call, function: Functional, owner: Class) -> Hit | None:
@@ -103,7 +121,7 @@ def _judge(module: Module, call: ast.Call, function: Functional, owner: Class) -
     attribute = self_attribute(flag)
     if attribute in ("train", "eval") and not owner.values(attribute):
         return None  # found as a method that stands for a flag
-    if attribute is not None and attribute != "training" and is_flag(attribute) and _set_once(owner, attribute):
+    if attribute is not None and attribute != "training" and is_flag(attribute) and _set_once(module, owner, attribute):
         message = f"self.{attribute} is set once and does not follow model.eval()"
         return Hit(call, message, _fix(module, call, flag))
     return None
@@ -120,23 +138,31 @@ def _excused(module: Module, call: ast.Call, function: Functional) -> bool:
 
 
 def _another_follows(module: Module, call: ast.Call, owner: Class) -> bool:
+    return any(other is not call for other in _following(module).get(owner, []))
+
+
+@once
+def _following(module: Module) -> dict[Class | None, list[ast.Call]]:
+    """By class, calls of functions that drop where `self.training` says so: two at most."""
+    found: dict[Class | None, list[ast.Call]] = {}
     for calls in module.calls.values():
-        for other in calls:
-            function = FUNCTIONALS.get(module.called(other) or "") if module.owner(other) is owner else None
-            if function is not None and other is not call:
-                flag = argument(other, function.training, function.training_name)
-                if self_attribute(flag) == "training":
-                    return True
-    return False
+        for call in calls:
+            function = FUNCTIONALS.get(module.called(call) or "")
+            flag = argument(call, function.training, function.training_name) if function is not None else None
+            if self_attribute(flag) == "training":
+                known = found.setdefault(module.owner(call), [])
+                known += [call] if len(known) < 2 else []
+    return found
 
 
-def _set_once(owner: Class, attribute: str) -> bool:
+@once
+def _set_once(module: Module, owner: Class, attribute: str) -> bool:
     """Whether only constructors set `self.attribute`, and no one in this file does from outside."""
-    writes = [write for one in owner.lineage for write in one.writes.get(attribute, [])]
+    writes = owner.all_writes(attribute)
     inside = writes and all(write.function is not None and write.function.name == "__init__" for write in writes)
     from_outside = any(
         isinstance(node.ctx, ast.Store) and self_attribute(node) is None
-        for node in owner.module.attributes.get(attribute, [])
+        for node in module.attributes.get(attribute, [])
     )
     return bool(inside) and not from_outside
 

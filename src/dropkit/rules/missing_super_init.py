@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import insert_before
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.flow import MOST
+from dropkit.facts.module import Module, once
 from dropkit.facts.trial import is_trial
 from dropkit.rules.rule import Example, Hit, Rule
 
@@ -82,10 +83,11 @@ def _is_known(module: Module, base: ast.expr) -> bool:
     return name in _NEUTRAL or (name.startswith("torch.nn.") and name.count(".") == 2)
 
 
+@once
 def _others_initialise(module: Module) -> bool:
     """Whether some class of a bare `Module` here calls `__init__`: fastai's, of the same name, never has to."""
     return any(
-        isinstance(base, ast.Name) and base.id == "Module" and _calls_init(module, one.methods["__init__"])
+        isinstance(base, ast.Name) and base.id == "Module" and one.methods["__init__"] in _init_callers(module)
         for one in module.classes
         if "__init__" in one.methods
         for base in one.node.bases
@@ -100,42 +102,53 @@ def _remakes(decorator: ast.expr) -> bool:
     )
 
 
-def _initialises(module: Module, owner: Class, method: Function, seen: tuple[Function, ...] = ()) -> bool:
+def _initialises(module: Module, owner: Class, method: Function) -> bool:
     """Whether `method`, or a method of self that it calls, calls an `__init__` or takes over a whole `__dict__`."""
-    if _calls_init(module, method) or any(
-        module.function(node) is method for node in module.attributes.get("__dict__", [])
-    ):
-        return True
-    for one in owner.lineage:
-        for name, calls in one.own_calls.items():
-            if any(_in_method(module, call, method) for call in calls):
-                called = owner.method(name)
-                known = called is None or called in (*seen, method)
-                if called is not None and not known and _initialises(module, owner, called, (*seen, method)):
-                    return True
-    return False
-
-
-def _calls_init(module: Module, method: Function) -> bool:
-    """Whether `__init__` of anything is called, or kept to be called, in `method`."""
-    for node in module.attributes.get("__init__", []):
-        if _in_method(module, node, method) and not isinstance(module.parent(node), ast.Expr):
+    reached = {method: None}
+    pending = [method]
+    while pending:
+        one = pending.pop()
+        # With so many methods in play it is not known.
+        if one in _init_callers(module) or len(reached) > MOST:
             return True
+        for name in _own_calls(module, one.owner).get(one, ()) if one.owner is not None else ():
+            called = owner.method(name)
+            if called is not None and called not in reached:
+                reached[called] = None
+                pending.append(called)
     return False
 
 
-def _in_method(module: Module, node: ast.AST, method: Function) -> bool:
-    function = module.function(node)
-    return function is not None and function.method is method
+@once
+def _init_callers(module: Module) -> set[Function]:
+    """The methods that call `__init__` of anything, keep it to be called, or touch a `__dict__`."""
+    calls = (node for node in module.attributes.get("__init__", []) if not isinstance(module.parent(node), ast.Expr))
+    nodes = [*calls, *module.attributes.get("__dict__", [])]
+    return {function.method for node in nodes if (function := module.function(node)) is not None}
+
+
+@once
+def _own_calls(module: Module, owner: Class) -> dict[Function, set[str]]:
+    """By method of a class, the names of its own that it calls."""
+    found: dict[Function, set[str]] = {}
+    for name, calls in owner.own_calls.items():
+        for call in calls:
+            function = module.function(call)
+            if function is not None:
+                found.setdefault(function.method, set()).add(name)
+    return found
 
 
 def _an_heir_does(module: Module, owner: Class) -> bool:
     """Whether a class below initialises torch's part by name, so that this one need not."""
-    for heir in owner.heirs:
-        for call in module.calls.get("__init__", []):
-            if module.owner(call) is heir and (module.called(call) or "").startswith("torch.nn."):
-                return True
-    return False
+    return any(heir in _initialising(module) for heir in owner.heirs)
+
+
+@once
+def _initialising(module: Module) -> set[Class | None]:
+    """The classes that call `__init__` of torch's by name."""
+    calls = module.calls.get("__init__", [])
+    return {module.owner(call) for call in calls if (module.called(call) or "").startswith("torch.nn.")}
 
 
 def _fix(module: Module, owner: Class, init: Function) -> Fix | None:

@@ -15,11 +15,11 @@ import re
 from collections.abc import Iterator
 
 from dropkit.catalog import MODE_DEPENDENT
-from dropkit.facts.definitions import Class
+from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
@@ -86,33 +86,49 @@ def _is_model(module: Module, owner: ast.expr, trusted: bool = False) -> bool:
     name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
     if not name or (isinstance(owner, ast.Name) and _is_walked(module, owner)):
         return False
-    for call in _built(module, owner):
-        made = module.local_class(call.func)
+    built = _known_model(module, owner)
+    return (
+        built if built is not None else _NO_MODEL.search(name) is None and (trusted or _MODEL.search(name) is not None)
+    )
+
+
+def _known_model(module: Module, owner: ast.expr) -> bool | None:
+    """Whether `model` or `self.model` is set to a model; None where it is not known what it is set to."""
+    if isinstance(owner, ast.Name):
+        bindings, known = module.bindings(owner), module.remembered(_known_model)
+        if id(bindings) not in known:
+            known[id(bindings)] = _makes_model(module, [one.value for one in bindings if not one.derived])
+        return known[id(bindings)]
+    holder, attribute = module.owner(owner), self_attribute(owner)
+    return _holds_model(module, holder, attribute) if holder is not None and attribute is not None else None
+
+
+@once
+def _holds_model(module: Module, holder: Class, attribute: str) -> bool | None:
+    return _makes_model(module, holder.values(attribute))
+
+
+def _makes_model(module: Module, values: list[ast.expr | None]) -> bool | None:
+    for call in values:
+        made = module.local_class(call.func) if isinstance(call, ast.Call) else None
         if made is not None:
             return made.is_module and made.method("training") is None
-        called = module.called(call) or ""
+        called = (module.called(call) if call is not None else None) or ""
         if called.startswith("torch.nn."):
             return called not in _LEAVES
-    return _NO_MODEL.search(name) is None and (trusted or _MODEL.search(name) is not None)
-
-
-def _built(module: Module, owner: ast.expr) -> list[ast.Call]:
-    """The calls that `model` or `self.model` is set to."""
-    if isinstance(owner, ast.Name):
-        values = [one.value for one in module.bindings(owner) if not one.derived]
-    else:
-        holder, attribute = module.owner(owner), self_attribute(owner)
-        values = holder.values(attribute) if holder is not None and attribute is not None else []
-    return [value for value in values if isinstance(value, ast.Call)]
+    return None
 
 
 def _is_walked(module: Module, name: ast.Name) -> bool:
     """Whether a name is imported, or takes what a call yields: `for m in model.modules()` reaches them all."""
     loops = (ast.For, ast.AsyncFor, ast.Name)
-    return any(
-        one.imported is not None or (isinstance(one.statement, loops) and isinstance(one.value, ast.Call))
-        for one in module.bindings(name)
-    )
+    bindings, known = module.bindings(name), module.remembered(_is_walked)
+    if id(bindings) not in known:
+        known[id(bindings)] = any(
+            one.imported is not None or (isinstance(one.statement, loops) and isinstance(one.value, ast.Call))
+            for one in bindings
+        )
+    return known[id(bindings)]
 
 
 def _is_own(module: Module, node: ast.Attribute) -> bool:
@@ -124,7 +140,12 @@ def _is_own(module: Module, node: ast.Attribute) -> bool:
 
 
 def _holds_layers(module: Module, owner: Class) -> bool:
-    values = [write.value for one in owner.lineage for writes in one.writes.values() for write in writes]
+    return any(_sets_layers(module, one) for one in owner.lineage)
+
+
+@once
+def _sets_layers(module: Module, owner: Class) -> bool:
+    values = [write.value for writes in owner.writes.values() for write in writes]
     calls = [one for value in values if isinstance(value, ast.Call) for one in (value, *value.args)]
     return any(module.called(one) in MODE_DEPENDENT for one in calls)
 
@@ -134,32 +155,44 @@ def _is_switched(module: Module, node: ast.Attribute, statement: ast.stmt) -> bo
     comments = "".join(module.text.line(at).partition("#")[2] for at in range(max(node.lineno - 2, 1), node.lineno + 1))
     if _ALONE.search(comments):
         return True
-    block = module.block(statement)
-    evaluates = any(module.function(call) is module.function(node) for call in _calls(module, node, "eval"))
-    return evaluates or any(module.statement(call) in block for call in _calls(module, node, "train"))
+    model = module.text.of(node.value)
+    evaluates = module.function(node) in _switching(module, "eval", model)[0]
+    return evaluates or id(module.block(statement)) in _switching(module, "train", model)[1]
+
+
+@once
+def _switching(module: Module, name: str, model: str) -> tuple[set[Function | None], set[int]]:
+    """The functions, and the blocks of statements by identity, that call `name` on the object of this source."""
+    calls = _by_model(module, name).get(model, [])
+    return {module.function(call) for call in calls}, {id(module.block(module.statement(call))) for call in calls}
+
+
+@once
+def _by_model(module: Module, name: str) -> dict[str, list[ast.Call]]:
+    """All calls of `name` by the source of the object that they are made on."""
+    found: dict[str, list[ast.Call]] = {}
+    for call in module.calls.get(name, []):
+        if isinstance(call.func, ast.Attribute):
+            found.setdefault(module.text.of(call.func.value), []).append(call)
+    return found
 
 
 def _is_ever_off(module: Module, node: ast.Attribute) -> bool:
     """Whether this file puts the same object in evaluation, so that to set it training matters."""
-    same = ast.dump(node.value)
-    flags = (
-        (other, above)
-        for other in module.attributes.get(node.attr, [])
-        if isinstance(above := module.parent(other), ast.Assign) and ast.dump(other.value) == same
-    )
-    return bool(_calls(module, node, "eval")) or any(
-        isinstance(above.value, ast.Constant) and above.value.value is (node.attr == "eval") for _, above in flags
-    )
+    model = module.text.of(node.value)
+    return model in _by_model(module, "eval") or model in _set_off(module, node.attr)
 
 
-def _calls(module: Module, node: ast.Attribute, name: str) -> list[ast.Call]:
-    """All calls of `name` on the object whose flag `node` is."""
-    same = ast.dump(node.value)
-    return [
-        call
-        for call in module.calls.get(name, [])
-        if isinstance(call.func, ast.Attribute) and ast.dump(call.func.value) == same
-    ]
+@once
+def _set_off(module: Module, name: str) -> set[str]:
+    """The source of the objects whose attribute `name` is set to what means evaluation."""
+    return {
+        module.text.of(node.value)
+        for node in module.attributes.get(name, [])
+        if isinstance(above := module.parent(node), ast.Assign)
+        and isinstance(above.value, ast.Constant)
+        and above.value.value is (name == "eval")
+    }
 
 
 def _fix(module: Module, statement: ast.stmt, text: str) -> Fix:

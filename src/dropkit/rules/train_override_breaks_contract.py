@@ -19,7 +19,7 @@ from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import insert_after, insert_before, replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Edit, Fix, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Phase, Trace
 from dropkit.rules.active import active_in_eval
 from dropkit.rules.rule import Example, Hit, Rule, Sight
@@ -115,18 +115,22 @@ def _leaves_children(module: Module, owner: Class, inside: list[ast.AST]) -> boo
     }
     sets = any(isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store) for one in inside)
     works = any(isinstance(one, (ast.For, ast.While, ast.With)) for one in inside)
-    return (bool(switched) or sets) and not works and bool(_children(module, owner) - switched)
+    if works or not (switched or sets):
+        return False
+    return any(name not in switched for one in owner.lineage for name in _children(module, one))
 
 
-def _children(module: Module, owner: Class) -> set[str]:
-    """Attributes set to dropout, normalization, containers, or Modules of this file."""
-    return {
+@once
+def _children(module: Module, owner: Class) -> list[str]:
+    """Attributes that a class sets to dropout, normalization, containers, or Modules of this file."""
+    return [
         name
-        for one in owner.lineage
-        for name, writes in one.writes.items()
-        for write in writes
-        if isinstance(write.value, ast.Call) and write.function is not None and _has_a_mode(module, write.value)
-    }
+        for name, writes in owner.writes.items()
+        if any(
+            isinstance(write.value, ast.Call) and write.function is not None and _has_a_mode(module, write.value)
+            for write in writes
+        )
+    ]
 
 
 def _has_a_mode(module: Module, call: ast.Call) -> bool:
@@ -137,18 +141,21 @@ def _has_a_mode(module: Module, call: ast.Call) -> bool:
 
 def _falls_through(body: list[ast.stmt]) -> bool:
     """Whether the end of a block is reached: then the function returns None."""
-    match body[-1] if body else None:
-        case ast.Return() | ast.Raise() | ast.Continue():
-            return False
-        case ast.If(body=then, orelse=orelse):
-            return _falls_through(then) or _falls_through(orelse)
-        case ast.With(body=inner):
-            return _falls_through(inner)
-        case ast.Try(body=inner, handlers=handlers, orelse=orelse, finalbody=final):
-            ends = [orelse or inner, *(handler.body for handler in handlers)]
-            return (not final or _falls_through(final)) and any(_falls_through(one) for one in ends)
-        case _:
-            return True
+    pending = [body]
+    while pending:
+        match pending.pop():
+            case [*_, ast.Return() | ast.Raise() | ast.Continue()]:
+                continue
+            case [*_, ast.If(body=then, orelse=orelse)]:
+                pending += [then, orelse]
+            case [*_, ast.With(body=inner)]:
+                pending.append(inner)
+            case [*_, ast.Try(body=inner, handlers=handlers, orelse=orelse, finalbody=final)]:
+                if not final or _falls_through(final):
+                    pending += [orelse or inner, *(handler.body for handler in handlers)]
+            case _:
+                return True
+    return False
 
 
 def _is_stub(node: ast.FunctionDef) -> bool:
