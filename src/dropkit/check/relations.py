@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from dropkit.facts.definitions import Class
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Question
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 
 # What a dropout or its rate may be called; others are not told of, and stay unanswered.
 _LIKELY = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
+
+# So many relatives of a class, in all files, are looked at.
+_MOST_RELATIVES = 500
 
 
 @dataclass(slots=True)
@@ -55,13 +58,15 @@ def account(module: Module) -> Account:
     for attribute, nodes in module.attributes.items():
         if _LIKELY.search(attribute) is None:
             continue
+        holders: set[frozenset[str]] = set()
         for node in nodes:
             if self_attribute(node) is None and isinstance(node.ctx, ast.Load):
                 classes = _classes(module, node.value)
-                held.update(f"{name}.{attribute}" for name in classes)
+                holders.add(classes)
                 above = module.parent(node)
                 if not classes and isinstance(above, ast.Call) and above.func is node and module.dotted(node) is None:
                     loose.add(attribute)
+        held.update(f"{name}.{attribute}" for classes in holders for name in classes)
     told.held, told.loose = sorted(held), sorted(loose)
     return told
 
@@ -70,13 +75,20 @@ class Answers:
     """What many accounts say together."""
 
     def __init__(self, accounts: Iterable[Account]) -> None:
-        self.accounts = list(accounts)
         self.bases: dict[str, set[str]] = {}
         self.heirs: dict[str, set[str]] = {}
         self.reads: dict[str, set[str]] = {}
         self.held: set[str] = set()
-        for told in self.accounts:
+        # Class -> the files that import or define it, by number; attribute -> those that call it on unknown objects.
+        self.named: dict[str, set[int]] = {}
+        self.loose: dict[str, set[int]] = {}
+        self._families: dict[tuple[str, int], set[str]] = {}
+        for number, told in enumerate(accounts):
             self.held.update(told.held)
+            for attribute in told.loose:
+                self.loose.setdefault(attribute, set()).add(number)
+            for name in (*told.imports, *told.bases):
+                self.named.setdefault(name, set()).add(number)
             for name, attributes in told.reads.items():
                 self.reads.setdefault(name, set()).update(attributes)
             for name, bases in told.bases.items():
@@ -87,40 +99,47 @@ class Answers:
     def to(self, question: Question) -> bool:
         """Whether a base, an heir or a holder of `question.owner` reads `question.attribute` in some file."""
         owner, attribute = question.owner, question.attribute
-        family = _reach(owner, self.heirs)
-        others = (family | _reach(owner, self.bases)) - {owner}
-        if any(attribute in self.reads.get(name, ()) for name in others):
+        heirs, bases = self._family(owner, self.heirs), self._family(owner, self.bases)
+        # Of a class with so many relatives it is not known who reads what.
+        if max(len(heirs), len(bases)) > _MOST_RELATIVES:
             return True
-        if any(f"{name}.{attribute}" in self.held for name in family):
+        if any(attribute in self.reads.get(name, ()) for name in (heirs | bases) - {owner}):
             return True
+        loose = self.loose.get(attribute, set())
         return any(
-            attribute in told.loose and not (family.isdisjoint(told.imports) and family.isdisjoint(told.bases))
-            for told in self.accounts
+            f"{name}.{attribute}" in self.held or not loose.isdisjoint(self.named.get(name, ())) for name in heirs
         )
 
+    def _family(self, name: str, steps: dict[str, set[str]]) -> set[str]:
+        """`name` and all that is reached from it, as far as it is looked at."""
+        key = name, id(steps)
+        if key not in self._families:
+            found, pending = {name}, [name]
+            while pending and len(found) <= _MOST_RELATIVES:
+                more = steps.get(pending.pop(), set()) - found
+                found |= more
+                pending += more
+            self._families[key] = found
+        return self._families[key]
 
-def _reach(name: str, steps: dict[str, set[str]]) -> set[str]:
-    """`name` and all that is reached from it."""
-    found, pending = {name}, [name]
-    while pending:
-        more = steps.get(pending.pop(), set()) - found
-        found |= more
-        pending += more
-    return found
 
-
-def _classes(module: Module, holder: ast.expr) -> set[str]:
+def _classes(module: Module, holder: ast.expr) -> frozenset[str]:
     """The simple names of the classes whose objects `holder` (`self.encoder`, `model`) is made from."""
-    values: list[ast.expr | None] = []
     attribute = self_attribute(holder)
+    owner = module.owner(holder) if attribute is not None else None
     if attribute is not None:
-        owner: Class | None = module.owner(holder)
-        values = owner.values(attribute) if owner is not None else []
-    elif isinstance(holder, ast.Name):
-        values = [module.value(holder)]
-    elif isinstance(holder, ast.Call):
-        values = [holder]
-    return {name for value in values if isinstance(value, ast.Call) and (name := _last(value.func))[:1].isupper()}
+        return _held(module, owner, attribute) if owner is not None else frozenset()
+    return _made([module.value(holder) if isinstance(holder, ast.Name) else holder])
+
+
+@once
+def _held(_: Module, owner: Class, attribute: str) -> frozenset[str]:
+    return _made(owner.values(attribute))
+
+
+def _made(values: list[ast.expr | None]) -> frozenset[str]:
+    calls = (value for value in values if isinstance(value, ast.Call))
+    return frozenset(name for call in calls if (name := _last(call.func))[:1].isupper())
 
 
 def _last(node: ast.expr) -> str:

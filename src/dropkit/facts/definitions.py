@@ -138,12 +138,21 @@ class Class:
     @property
     def roots(self) -> list[str]:
         """The dotted names that its lineage ends in: bases from other files or libraries."""
-        return [
-            root
-            for one in self.lineage
-            for base, name in zip(one.node.bases, one.bases, strict=True)
-            if (root := name or self._unbound(base)) is not None and self.module.local_class(base) is None
-        ]
+        known = self.module.remembered(Class.roots)
+        if self not in known:
+            known[self] = [root for one in self.lineage for root in one._own_roots()]
+        return known[self]
+
+    def _own_roots(self) -> list[str]:
+        """The dotted names of its own bases from other files or libraries."""
+        known = self.module.remembered(Class._own_roots)
+        if self not in known:
+            known[self] = [
+                root
+                for base, name in zip(self.node.bases, self.bases, strict=True)
+                if (root := name or self._unbound(base)) is not None and self.module.local_class(base) is None
+            ]
+        return known[self]
 
     def _unbound(self, base: ast.expr) -> str | None:
         """The name of a base that this file does not bind: from a star import, or the file is a piece of another."""

@@ -168,18 +168,22 @@ def origins(module: Module, expression: ast.expr) -> list[ast.expr | None]:
 def reaching(module: Module, name: ast.Name) -> list[Binding]:
     """The bindings in its function that `name` may have its value from: not in another branch, not overwritten."""
     use, there = start(name), _path(module, name)
+    around = {id(block) for block in there.values()}
     found: list[Binding] = []
+    # Where those found stand: they overwrite what was bound in these blocks, and further in, before.
+    overwritten: set[int] = set()
     for looked_at, one in enumerate(module.before(module.bindings(name), name)):
         if looked_at == MOST:
             found.append(Binding(name, derived=True))
             break
         if not _end(one.statement) <= use or _apart(module, one.statement, there):
             continue
-        if not any(_overwrites(module, other.statement, one.statement) for other in found):
+        if overwritten.isdisjoint(_blocks(module, one.statement)):
             found.append(one)
-        if not isinstance(one.statement, (ast.For, ast.AsyncFor)):
-            block = module.block(one.statement)
-            if block and any(block is other for other in there.values()):
+        if not isinstance(one.statement, (ast.For, ast.AsyncFor, ast.arg)):
+            block = id(module.block(one.statement))
+            overwritten.add(block)
+            if block in around:
                 break  # It always runs before the use: what came before it is gone.
     return found[::-1]
 
@@ -396,11 +400,10 @@ def _apart(module: Module, statement: ast.AST, there: dict[ast.AST, list[ast.stm
     return False
 
 
-def _overwrites(module: Module, later: ast.AST, earlier: ast.AST) -> bool:
-    """Whether `later` always runs after `earlier`: it follows in a block that `earlier` stands in."""
-    if later is earlier or isinstance(later, (ast.arg, ast.For, ast.AsyncFor)) or not _end(earlier) < _end(later):
-        return False
-    if isinstance(earlier, ast.arg):
-        return isinstance(module.parent(later), (ast.FunctionDef, ast.AsyncFunctionDef))
-    block = module.block(later)
-    return any(block is other for other in _path(module, earlier).values())
+@once
+def _blocks(module: Module, binding: ast.AST) -> set[int]:
+    """The blocks, by identity, that a binding stands in; for a parameter the body of its function."""
+    if isinstance(binding, ast.arg):
+        function = module.parent(module.parent(binding) or binding)
+        return {id(function.body)} if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) else set()
+    return {id(block) for block in _path(module, binding).values()}

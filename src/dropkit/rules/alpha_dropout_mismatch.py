@@ -12,11 +12,12 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import ACTIVATION_KINDS, FUNCTIONALS
+from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.flow import beside, layers, operation, origins
-from dropkit.facts.module import Module
+from dropkit.facts.flow import MOST, beside, layers, operation, origins
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Phase, Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
@@ -39,11 +40,12 @@ _MESSAGES = {
 def find(module: Module) -> Iterator[Hit]:
     has_selu = b"selu" in module.text.utf8.lower()
     hits = [*_in_a_row(module), *_applications(module)] if has_selu or b"lpha" in module.text.utf8 else []
+    dropped: set[ast.AST | None] = {call for call, _, _ in hits}
     for call, made, activation in hits:
         kind = _kind(module, made[0])
         fits = activation in _SELU if kind == _PLAIN else activation in _OTHERS and not has_selu
         if fits and not _never(module, made) and not (kind == _PLAIN and _normalises(module, call)):
-            yield Hit(call, _MESSAGES[kind], _fix(module, call, made, [one for one, _, _ in hits]))
+            yield Hit(call, _MESSAGES[kind], _fix(module, call, made, dropped))
 
 
 def _in_a_row(module: Module) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...], str]]:
@@ -89,19 +91,21 @@ def _never(module: Module, made: tuple[ast.Call, ...]) -> bool:
 
 def _normalises(module: Module, node: ast.AST) -> bool:
     """Whether the class, or the function outside of classes, has a layer that normalises."""
-    owner, function = module.owner(node), module.function(node)
-    for name, calls in module.calls.items():
-        if any(word in name for word in _NORMS):
-            for call in calls:
-                if module.owner(call) is owner and (owner is not None or module.function(call) is function):
-                    return True
-    return False
+    owner = module.owner(node)
+    return (owner or module.function(node)) in _normalising(module)
 
 
-def _fix(module: Module, call: ast.Call, made: tuple[ast.Call, ...], hits: list[ast.Call]) -> Fix | None:
+@once
+def _normalising(module: Module) -> set[Class | Function | None]:
+    """The classes, and the functions outside of classes, that have a layer which normalises."""
+    named = [call for name, calls in module.calls.items() if any(word in name for word in _NORMS) for call in calls]
+    return {module.owner(call) or module.function(call) for call in named}
+
+
+def _fix(module: Module, call: ast.Call, made: tuple[ast.Call, ...], hits: set[ast.AST | None]) -> Fix | None:
     attribute, owner = self_attribute(call.func), module.owner(call)
     reads = owner.reads.get(attribute or "", []) if owner is not None else []
-    if any(module.parent(one) not in hits for one in reads):
+    if len(reads) > MOST or any(module.parent(one) not in hits for one in reads):
         return None  # A layer that is applied elsewhere too cannot be swapped for this place alone.
     edits = [
         replace(module, one.func, f"{module.text.of(one.func.value)}.{_other(one.func.attr)}")

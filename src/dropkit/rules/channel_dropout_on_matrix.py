@@ -12,10 +12,11 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import ACTIVATIONS, CHANNEL_DROPOUTS, CHANNEL_KINDS, DROPOUT_MODULES
+from dropkit.facts.definitions import Class
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.flow import beside, last_layer, layers, operation, origins, reads_after
+from dropkit.facts.flow import MOST, beside, beyond, last_layer, layers, operation, origins, reads_after
 from dropkit.facts.module import Module
 from dropkit.facts.trace import Phase, Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
@@ -37,8 +38,12 @@ def find(module: Module) -> Iterator[Hit]:
                 yield Hit(call, _message(call), _fix(module, (call,)))
     hits = [(call, made) for call, made in _applications(module) if _is_matrix(module, _input(call))
             or _feeds_linear(module, call)]  # fmt: skip
+    found = {call for call, _ in hits}
+    all_hit = {layer: all(module.parent(one) in found for one in _uses(*layer))
+               for layer in dict.fromkeys(_layer(module, call) for call in found)}  # fmt: skip
     for call, made in hits:
-        yield Hit(call, _message(made[0]), _fix(module, made) if _all_hit(module, call, [c for c, _ in hits]) else None)
+        # A layer is made anew for all its uses.
+        yield Hit(call, _message(made[0]), _fix(module, made) if all_hit[_layer(module, call)] else None)
 
 
 def _applications(module: Module) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...]]]:
@@ -67,10 +72,11 @@ def _row_is_linear(module: Module, call: ast.expr) -> bool:
 
 def _past_same_shape(module: Module, layer: ast.expr, step: int) -> ast.Call | None:
     """The nearest layer in the row that may change the shape."""
-    found = beside(module, layer, step)
-    while found is not None and module.called(found) in _SAME_SHAPE:
-        found = beside(module, found, step)
-    return found
+    return beyond(module, layer, step, _keeps_shape)
+
+
+def _keeps_shape(name: str | None) -> bool:
+    return name in _SAME_SHAPE
 
 
 def _makes_matrix(module: Module, layer: ast.Call) -> bool:
@@ -79,11 +85,22 @@ def _makes_matrix(module: Module, layer: ast.Call) -> bool:
 
 def _is_matrix(module: Module, expression: ast.expr | None) -> bool:
     """Whether `expression` is certainly samples by features, or what a linear layer made."""
-    known = origins(module, expression) if expression is not None else []
-    return bool(known) and all(one is not None and _made_as_matrix(module, one) for one in known)
+    pending: list[ast.expr | None] = [expression]
+    for one in pending:
+        for origin in origins(module, one) if one is not None else [None]:
+            # What is made in so many steps is not followed to its beginning.
+            if origin is None or len(pending) > MOST:
+                return False
+            made = _made_as_matrix(module, origin)
+            if isinstance(made, ast.expr):
+                pending.append(made)
+            elif not made:
+                return False
+    return True
 
 
-def _made_as_matrix(module: Module, expression: ast.expr) -> bool:
+def _made_as_matrix(module: Module, expression: ast.expr) -> bool | ast.expr:
+    """Whether a layer or function makes a matrix; where it keeps the shape, its input, which then decides."""
     applied = operation(module, expression)
     if applied is None:
         return False
@@ -93,10 +110,10 @@ def _made_as_matrix(module: Module, expression: ast.expr) -> bool:
         if any(beside(module, one, -1) is not None for one in applied.layers):
             rows = [_past_same_shape(module, one, -1) for one in applied.layers]
             return all(one is not None and _makes_matrix(module, one) for one in rows)
-        return _is_matrix(module, applied.input)
+        return applied.input if applied.input is not None else False
     last = applied.name.rsplit(".", 1)[-1]
     if last in _SAME_SHAPE_CALLS:
-        return _is_matrix(module, applied.input)
+        return applied.input if applied.input is not None else False
     return applied.name in _LINEAR or _flattens(module, applied.call, last, applied.name.startswith("."))
 
 
@@ -130,9 +147,9 @@ def _feeds_linear(module: Module, call: ast.Call) -> bool:
     target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is call else None
     if not isinstance(target, ast.Name):
         return False
-    reads = list(reads_after(module, target.id, statement))
+    reads = reads_after(module, target.id, statement)
     return (
-        bool(reads)
+        0 < len(reads) <= MOST
         and all(_starts_linear(module, module.parent(one), one) for one in reads)
         and _unknown_shape(module, call)
     )
@@ -158,12 +175,14 @@ def _unknown_shape(module: Module, call: ast.Call) -> bool:
     return True
 
 
-def _all_hit(module: Module, call: ast.Call, hits: list[ast.Call]) -> bool:
-    """Whether every use of the layer that `call` applies is a finding, so that it can be made anew for all."""
+def _layer(module: Module, call: ast.Call) -> tuple[Class | None, str | None]:
+    """The class and the attribute that holds the layer which `call` applies."""
     attribute, owner = self_attribute(call.func), module.owner(call)
-    if attribute is None or owner is None:
-        return True
-    return all(module.parent(one) in hits for one in owner.reads.get(attribute, []))
+    return (owner, attribute) if owner is not None and attribute is not None else (None, None)
+
+
+def _uses(owner: Class | None, attribute: str | None) -> list[ast.Attribute]:
+    return owner.reads.get(attribute or "", []) if owner is not None else []
 
 
 def _input(call: ast.Call) -> ast.expr | None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import cast
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
-from dropkit.facts.definitions import Class, Function
+from dropkit.facts.definitions import FUNCTIONS, Binding, Class, Function
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.flow import MOST
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Phase, Place, Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
@@ -46,117 +48,130 @@ def _random(module: Module, call: ast.Call) -> bool:
     run = call.args[0] if call.args else next((one.value for one in call.keywords if one.arg in names), None)
     if run is None:
         return False
-    dropping, owner = _Dropping(module), module.owner(call)
-    known = dropping.expression(run)
-    return known if known is not None else owner is not None and dropping.holds(owner)
+    owner, known = module.owner(call), _drops_when_called(module, run)
+    return known if known is not None else owner is not None and owner in _dropping_classes(module)
 
 
-class _Dropping:
-    """What drops in a file: its functions, its classes, and what holds objects of those."""
+def _drops_when_called(module: Module, run: ast.expr) -> bool | None:
+    """Whether calling `run` drops, itself or in what it calls in this file; None where that is not known."""
+    found: bool | None = False
+    seen: set[ast.AST] = set()
+    pending = [run]
+    for one in pending:
+        # Longer ways through a file are not followed.
+        if len(pending) > MOST:
+            return None
+        target = _run_by(module, one)
+        for tree in target if target is not None else ():
+            if tree not in seen:
+                seen.add(tree)
+                drops, calls = _inside(module, tree)
+                if drops:
+                    return True
+                found = None if drops is None else found
+                pending += calls
+        found = None if target is None else found
+    return found
 
-    def __init__(self, module: Module) -> None:
-        self.module = module
-        self._seen: set[ast.AST] = set()
-        self._direct = [call for calls in module.calls.values() for call in calls if self._drops(call)]
-        self._classes = {owner.name for call in self._direct if (owner := module.owner(call)) is not None}
-        grown = True
-        while grown:
-            # A class drops that makes an object of one that drops.
-            makers = {
-                owner.name
-                for name in self._classes
-                for call in module.calls.get(name, [])
-                if (owner := module.owner(call)) is not None
-            }
-            heirs = {one.name for one in module.classes if any(base.name in self._classes for base in one.lineage)}
-            grown = not makers | heirs <= self._classes
-            self._classes |= makers | heirs
 
-    def holds(self, owner: Class) -> bool:
-        return owner.name in self._classes
-
-    def expression(self, run: ast.expr) -> bool | None:
-        """Whether calling `run` drops; None where that is not known."""
+def _run_by(module: Module, run: ast.expr) -> list[ast.AST] | None:
+    """The code that calling `run` runs: functions, lambdas, calls that make layers. None where it is not known."""
+    for _ in range(MOST):
+        attribute, owner = self_attribute(run), module.owner(run)
         if isinstance(run, ast.Subscript):
-            return self.expression(run.value)
-        if isinstance(run, ast.Call):
-            name = self.module.called(run)
-            if name is not None and name.endswith("partial") and run.args:
-                return self.expression(run.args[0])
-            local = self.module.local_class(run.func)
-            return self.holds(local) if local is not None else self._within(run)
-        attribute, owner = self_attribute(run), self.module.owner(run)
-        if attribute is not None and owner is not None:
+            run = run.value
+        elif isinstance(run, ast.Call):
+            if not ((module.called(run) or "").endswith("partial") and run.args):
+                return [run]
+            run = run.args[0]
+        elif attribute is not None and owner is not None:
             method = owner.method(attribute)
             if method is not None:
-                return self._function(method)
+                return [method.node]
             values = [value for value in owner.values(attribute) if value is not None]
-            found = [self._within(value) for value in values]
-            return True if True in found else None if None in found or not found else False
-        if isinstance(run, ast.Lambda):
-            return self._within(run)
-        name = self.module.dotted(run)
-        if name is not None and name.startswith("torch."):
-            return "drop" in name
-        return self._name(run) if isinstance(run, ast.Name) else None
+            return list(values) if 0 < len(values) <= MOST else None
+        elif isinstance(run, ast.Lambda) or (module.dotted(run) or "").startswith("torch."):
+            return [run]
+        else:
+            inner = _set_to(module, run) if isinstance(run, ast.Name) else None
+            if inner is None or isinstance(inner, FUNCTIONS):
+                return [inner] if inner is not None else None
+            run = cast("ast.expr", inner)
+    return None
 
-    def _name(self, run: ast.Name) -> bool | None:
-        for binding in reversed(self.module.bindings(run)):
-            function = self.module.by_node.get(binding.statement)
-            if isinstance(function, Function):
-                return self._function(function)
-            if isinstance(binding.statement, (ast.For, ast.AsyncFor)):
-                # for layer in self.layers: / for i, layer in enumerate(self.layers):
-                over = binding.statement.iter
-                inner = over.args[0] if isinstance(over, ast.Call) and over.args else over
-                return self.expression(inner)
-            if binding.value is not None and not binding.derived:
-                return self.expression(binding.value)
-        return None
 
-    def _function(self, function: Function) -> bool | None:
-        """Whether a function of this file drops, itself or in what it calls."""
-        if function.node in self._seen:
-            return False
-        self._seen.add(function.node)
-        return self._within(function.node)
+def _set_to(module: Module, name: ast.Name) -> ast.AST | None:
+    """What a name stands for: a function, what a loop goes over, or the expression that it is set to."""
+    bindings, known = module.bindings(name), module.remembered(_set_to)
+    if id(bindings) not in known:
+        known[id(bindings)] = next((found for one in reversed(bindings) if (found := _bound_to(module, one))), None)
+    return known[id(bindings)]
 
-    def _within(self, tree: ast.AST) -> bool | None:
-        """Whether something inside drops; None if something inside is not known to this file."""
-        known: set[bool | None] = {False}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                known.add(self._call(node, applied=node is not tree))
-                if True in known:
-                    return True
-        return None if None in known else False
 
-    def _call(self, call: ast.Call, applied: bool) -> bool | None:
-        """Whether one call drops, or makes something that does."""
-        local, name = self.module.local_class(call.func), self.module.called(call)
-        if call in self._direct or local is not None:
-            return local is None or self.holds(local)
-        if name is not None and name.startswith("torch."):
-            return False
-        if isinstance(call.func, ast.Name) or self_attribute(call.func) is not None:
-            return self.expression(call.func) if applied else None
-        # A method of a tensor, or of an object that is not known: mostly the former.
-        return False
+def _bound_to(module: Module, binding: Binding) -> ast.AST | None:
+    function = module.by_node.get(binding.statement)
+    if isinstance(function, Function):
+        return function.node
+    if isinstance(binding.statement, (ast.For, ast.AsyncFor)):
+        # for layer in self.layers: / for i, layer in enumerate(self.layers):
+        over = binding.statement.iter
+        return over.args[0] if isinstance(over, ast.Call) and over.args else over
+    return None if binding.derived else binding.value
 
-    def _drops(self, call: ast.Call) -> bool:
-        name = self.module.called(call)
-        if name in _DROP_INSIDE:
-            rate = argument(call, None, "dropout")
-            return bool(_DROP_INSIDE[name]) if rate is None else not _is_zero(rate)
-        function = FUNCTIONALS.get(name or "")
-        if function is not None:
-            flag = argument(call, function.training, function.training_name)
-            p = argument(call, function.p, function.p_name)
-            return not any(one is not None and _is_zero(one) for one in (flag, p))
-        if name in DROPOUT_MODULES or (name or "").endswith(("DropPath", "StochasticDepth")):
-            rate = argument(call, 0, "p")
-            return rate is None or not _is_zero(rate)
-        return False
+
+@once
+def _inside(module: Module, tree: ast.AST) -> tuple[bool | None, list[ast.expr]]:
+    """Whether something inside drops (None: something there is not known), and what of this file is called there."""
+    known: set[bool | None] = {False}
+    calls: list[ast.expr] = []
+    if isinstance(tree, ast.expr) and (module.dotted(tree) or "").startswith("torch."):
+        return "drop" in (module.dotted(tree) or ""), calls
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        local, name = module.local_class(call.func), module.called(call)
+        if _drops(module, call) or local is not None:
+            known.add(local is None or local in _dropping_classes(module))
+        elif name is not None and name.startswith("torch."):
+            continue
+        elif isinstance(call.func, ast.Name) or self_attribute(call.func) is not None:
+            # A method of a tensor, or of an object that is not known, is mostly the former and passed over.
+            calls += [call.func] if call is not tree else []
+            known |= {None} if call is tree else set()
+    return (True if True in known else None if None in known else False), calls
+
+
+@once
+def _dropping_classes(module: Module) -> set[Class]:
+    """The classes that drop, that make an object of one that does, or that inherit from one."""
+    direct = (module.owner(call) for calls in module.calls.values() for call in calls if _drops(module, call))
+    found = {owner: None for owner in direct if owner is not None}
+    pending = list(found)
+    for one in pending:
+        makers = (module.owner(call) for call in module.calls.get(one.name, []))
+        for other in (*makers, *one.heirs):
+            if other is not None and other not in found:
+                found[other] = None
+                pending.append(other)
+    return set(found)
+
+
+@once
+def _drops(module: Module, call: ast.Call) -> bool:
+    """Whether one call drops, or makes a layer of torch that does."""
+    name = module.called(call)
+    if name in _DROP_INSIDE:
+        rate = argument(call, None, "dropout")
+        return bool(_DROP_INSIDE[name]) if rate is None else not _is_zero(rate)
+    function = FUNCTIONALS.get(name or "")
+    if function is not None:
+        flag = argument(call, function.training, function.training_name)
+        p = argument(call, function.p, function.p_name)
+        return not any(one is not None and _is_zero(one) for one in (flag, p))
+    if name in DROPOUT_MODULES or (name or "").endswith(("DropPath", "StochasticDepth")):
+        rate = argument(call, 0, "p")
+        return rate is None or not _is_zero(rate)
+    return False
 
 
 def _is_zero(value: ast.expr) -> bool:

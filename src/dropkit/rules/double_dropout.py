@@ -46,8 +46,9 @@ def _nested(module: Module, call: ast.Call) -> Hit | None:
 def _next(module: Module, call: ast.Call) -> Hit | None:
     """x = dropout(x) in the statement behind one that binds x to a dropout, too."""
     statement = module.parent(call)
-    block = module.block(statement) if isinstance(statement, ast.Assign) and statement.value is call else []
-    index = block.index(statement) if statement in block else 0  # pyright: ignore[reportArgumentType]
+    if not isinstance(statement, ast.Assign) or statement.value is not call:
+        return None
+    block, index = module.position(statement)
     if index == 0:
         return None
     match dropped(call), block[index - 1], statement:

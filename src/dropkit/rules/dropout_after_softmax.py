@@ -16,8 +16,8 @@ from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAX_KINDS
 from dropkit.facts.definitions import Class
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Severity
-from dropkit.facts.flow import beside, layers, operation, origins, reads_after
-from dropkit.facts.module import Module
+from dropkit.facts.flow import MOST, beside, layers, operation, origins, reads_after
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Phase, Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
@@ -72,9 +72,15 @@ def _named(module: Module, node: ast.AST, words: re.Pattern[str]) -> bool:
     """Whether a name near by says that these probabilities weigh something."""
     owner, function = module.owner(node), module.function(node)
     around = [owner.name if owner is not None else "", function.name if function is not None else ""]
-    inside = [one.id if isinstance(one, ast.Name) else one.attr for one in ast.walk(module.statement(node))
-              if isinstance(one, (ast.Name, ast.Attribute))]  # fmt: skip
-    return any(words.search(name) for name in [*around, *inside] if name not in ("self", "nn", "torch", "F"))
+    return any(words.search(name) for name in around) or _is_said(module, module.statement(node), words)
+
+
+@once
+def _is_said(_: Module, statement: ast.stmt, words: re.Pattern[str]) -> bool:
+    """Whether a name in a statement is one of `words`."""
+    inside = (one.id if isinstance(one, ast.Name) else one.attr for one in ast.walk(statement)
+              if isinstance(one, (ast.Name, ast.Attribute)))  # fmt: skip
+    return any(words.search(name) for name in inside if name not in ("self", "nn", "torch", "F"))
 
 
 def _ends(module: Module, call: ast.Call) -> bool:
@@ -88,7 +94,8 @@ def _ends(module: Module, call: ast.Call) -> bool:
         return False
     forward = function is not None and function.name == "forward"
     uses = [module.parent(one) for one in reads_after(module, target.id, statement)]
-    return bool(uses) and all((forward and isinstance(use, ast.Return)) or _is_loss(module, use) for use in uses)
+    few = 0 < len(uses) <= MOST
+    return few and all((forward and isinstance(use, ast.Return)) or _is_loss(module, use) for use in uses)
 
 
 def _is_loss(module: Module, use: ast.AST | None) -> bool:
@@ -111,6 +118,7 @@ def _row_ends(module: Module, call: ast.Call) -> bool:
     return _returned(module, owner, self_attribute(held.targets[0]))
 
 
+@once
 def _returned(module: Module, owner: Class, attribute: str | None) -> bool:
     """Whether all that `forward` does with `self.attribute(...)` is to return it."""
     calls = owner.own_calls.get(attribute or "", [])

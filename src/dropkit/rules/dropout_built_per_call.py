@@ -139,7 +139,7 @@ def _functional(module: Module, node: ast.AST) -> str | None:
 
 @once
 def _ways_to_functional(module: Module) -> list[tuple[str, str]]:
-    """The names that this file imports `torch.nn.functional` by, and how it is written with them; the shortest first."""
+    """The names that this file imports `torch.nn.functional` by, and `F.` written with each; the shortest first."""
     rest = {"torch.nn.functional": "", "torch.nn": ".functional", "torch": ".nn.functional"}
     found: dict[str, list[tuple[str, str]]] = {origin: [] for origin in rest}
     for name, bindings in module.names.items():

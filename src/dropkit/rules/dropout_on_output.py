@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAXES
 from dropkit.facts.expressions import argument
 from dropkit.facts.finding import Severity
-from dropkit.facts.flow import beside, operation, origins, readers
+from dropkit.facts.flow import MOST, beside, operation, origins, readers
 from dropkit.facts.mode import on_purpose
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Phase, Trace
 from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
@@ -67,8 +67,10 @@ def _ends_a_head(module: Module, dropout: ast.Call) -> bool:
     """Whether `dropout` is last in a Sequential, but for a softmax, right behind a layer as wide as the classes."""
     row: ast.AST | None = module.parent(dropout)
     elements = row.elts if isinstance(row, ast.List) else row.args if isinstance(row, ast.Call) else []
-    after = elements[elements.index(dropout) + 1 :] if dropout in elements else None
-    if after is None or len(after) > 1 or any(module.called(one) not in SOFTMAXES for one in after):
+    if dropout not in elements[-2:]:
+        return False
+    after = elements[-1:] if elements[-1] is not dropout else []
+    if any(module.called(one) not in SOFTMAXES for one in after):
         return False
     if isinstance(row, ast.List):
         star = module.parent(row)
@@ -87,9 +89,9 @@ def _falls_on_output(module: Module, call: ast.Call) -> bool:
     owner, dropout = module.owner(call), operation(module, call)
     if owner is None or not owner.is_module or dropout is None or dropout.name not in _DROPOUTS:
         return False
-    if dropout.input is None or any(isinstance(above, (ast.For, ast.While)) for above in module.parents(call)):
+    if dropout.input is None or module.climb(module.remembered(_loops), call, _loops):
         return False
-    uses = set(_uses(module, call))
+    uses = _uses(module, call)
     if "layer" in uses:
         return False
     return "logits" in uses or ("output" in uses and _comes_from_last_layer(module, dropout.input))
@@ -113,25 +115,43 @@ def _is_last(module: Module, callee: ast.expr, layer: ast.Call) -> bool:
     return few and named and module.called(layer) in _LINEAR
 
 
-def _uses(module: Module, value: ast.expr, depth: int = 0) -> Iterator[str]:
+def _loops(_: ast.AST, above: ast.AST) -> bool | None:
+    return isinstance(above, (ast.For, ast.While)) or None
+
+
+def _uses(module: Module, value: ast.expr) -> set[str]:
     """What becomes of `value`: "logits" of a softmax or a loss, "output" that is returned, or input of a "layer"."""
-    above = module.parent(value)
-    while isinstance(above, (ast.keyword, ast.Tuple, ast.List, ast.Dict, ast.Attribute, ast.IfExp)):
-        above = module.parent(above)
-    if isinstance(above, ast.Return):
-        yield "output"
-    elif isinstance(above, ast.Call):
-        used = operation(module, above)
-        name = used.name if used is not None else ""
-        if name in _LOG_SOFTMAX or name in _LOSSES or (name in _LOSS_MODULES and used is not None and used.layers):
-            yield "logits"
-        elif name in _PROBABILITIES:
-            yield from _uses(module, above, depth)
-        elif used is None or used.layers:
-            yield "layer"
-    elif isinstance(above, ast.Assign) and isinstance(above.targets[0], ast.Name) and depth < 3:
-        for read in readers(module, above, above.targets[0].id):
-            yield from _uses(module, read, depth + 1)
+    found: set[str] = set()
+    seen: set[ast.expr] = set()
+    pending = [(value, 0)]
+    for one, renamed in pending:
+        if one in seen:
+            continue
+        seen.add(one)
+        if len(pending) > MOST:
+            return {"layer"}  # who knows
+        whole = module.climb(module.remembered(_part_of), one, _part_of) or one
+        above = module.parent(whole)
+        if isinstance(above, ast.Return):
+            found.add("output")
+        elif isinstance(above, ast.Call):
+            used = operation(module, above)
+            name = used.name if used is not None else ""
+            if name in _LOG_SOFTMAX or name in _LOSSES or (name in _LOSS_MODULES and used is not None and used.layers):
+                found.add("logits")
+            elif name in _PROBABILITIES:
+                pending.append((above, renamed))
+            elif used is None or used.layers:
+                found.add("layer")
+        elif isinstance(above, ast.Assign) and isinstance(above.targets[0], ast.Name) and renamed < 3:
+            pending += [(read, renamed + 1) for read in readers(module, above, above.targets[0].id)]
+    return found
+
+
+def _part_of(node: ast.AST, above: ast.AST) -> ast.AST | None:
+    """The outermost container, keyword or choice that a value is part of."""
+    parts = (ast.keyword, ast.Tuple, ast.List, ast.Dict, ast.Attribute, ast.IfExp)
+    return None if isinstance(above, parts) else node
 
 
 def _width(layer: ast.Call) -> ast.expr | None:
@@ -140,6 +160,7 @@ def _width(layer: ast.Call) -> ast.expr | None:
     return named[0] if named else layer.args[1] if len(layer.args) > 1 else None
 
 
+@once
 def _is_as_wide_as_classes(module: Module, layer: ast.Call) -> bool:
     """Whether the number of outputs of `layer` is named after classes, labels or words."""
     width = _width(layer)
@@ -153,9 +174,14 @@ def _is_as_wide_as_classes(module: Module, layer: ast.Call) -> bool:
 def _is_other(module: Module, call: ast.Call) -> bool:
     """Whether the statement or method says that its values are weights of something, not outputs."""
     function, owner = module.function(call), module.owner(call)
-    names = [function.method.name if function is not None else "", module.text.of(module.statement(call))]
+    name = function.method.name if function is not None else ""
     by_design = owner is not None and re.search(r"prodlda|dmon|molgan|topic|cluster", owner.name, re.IGNORECASE)
-    return bool(by_design) or any(_OTHER.search(name) for name in names)
+    return bool(by_design) or _OTHER.search(name) is not None or _says_other(module, module.statement(call))
+
+
+@once
+def _says_other(module: Module, statement: ast.stmt) -> bool:
+    return _OTHER.search(module.text.of(statement)) is not None
 
 
 def see(trace: Trace) -> Iterator[Sight]:

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 
 from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT
 from dropkit.facts.definitions import Class, Function
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Severity
+from dropkit.facts.flow import MOST
 from dropkit.facts.mode import on_purpose
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.rules.rule import Default, Example, Hit, Rule
 
 # Whole transformers drop a tenth unless told otherwise.
@@ -101,18 +101,25 @@ def _runs_trained_model(module: Module, body: list[ast.stmt]) -> bool:
 
 def _is_trained(module: Module, built: list[ast.Call]) -> bool:
     """Whether an optimiser gets the parameters of one of these models."""
-    for call in module.calls["parameters"]:
-        model = call.func.value if isinstance(call.func, ast.Attribute) else None
-        if any(one in built for one in _built(module, model, 0)):
-            return True
-    return False
+    return any(one in _trained(module) for one in built)
 
 
+@once
+def _trained(module: Module) -> set[ast.Call]:
+    """The calls that built models whose parameters are asked for."""
+    models = (call.func.value for call in module.calls["parameters"] if isinstance(call.func, ast.Attribute))
+    return {one for model in models for one in _built(module, model, 0)}
+
+
+@once
 def _built(module: Module, model: ast.expr | None, depth: int) -> list[ast.Call]:
     """The calls that built `model`, through names, parameters, `.to(device)` and wrappers; empty where not known."""
     if model is None or depth > 5:
         return []
-    deeper = partial(_built, module, depth=depth + 1)
+
+    def deeper(inner: ast.expr | None) -> list[ast.Call]:
+        return _built(module, inner, depth + 1)
+
     if isinstance(model, ast.Call):
         last = model.func.attr if isinstance(model.func, ast.Attribute) else getattr(model.func, "id", "")
         if isinstance(model.func, ast.Attribute) and last in _SAME_MODEL and module.called(model) is None:
@@ -120,31 +127,38 @@ def _built(module: Module, model: ast.expr | None, depth: int) -> list[ast.Call]
         return deeper(model.args[0]) if last in _WRAPPERS and model.args else [model]
     attribute, owner = self_attribute(model), module.owner(model)
     if attribute is not None and owner is not None:
-        return _all(deeper, [value for value in owner.values(attribute) if not _passes_on(value, model)])
+        if len(owner.values(attribute)) > MOST:
+            return []
+        return _all(deeper, [value for value in owner.values(attribute) if not _passes_on(module, value, model)])
     if not isinstance(model, ast.Name):
         return []
     values: list[ast.expr | None] = []
     for binding in module.bindings(model):
+        if len(values) > MOST:
+            return []
         if isinstance(binding.statement, ast.arg):
             values += _given(module, module.function(model), model.id)
         elif binding.value is None or binding.derived:
             return []
-        elif not _passes_on(binding.value, model):
+        elif not _passes_on(module, binding.value, model):
             values.append(binding.value)
     return _all(deeper, values)
 
 
-def _passes_on(value: ast.expr | None, model: ast.expr) -> bool:
+def _passes_on(module: Module, value: ast.expr | None, model: ast.expr) -> bool:
     """Whether `value` is made of the model itself, as in `model = model.to(device)`."""
-    return value is not None and ast.dump(model).replace("Store", "Load") in ast.dump(value)
+    name = re.escape(module.text.of(model))
+    return value is not None and re.search(rf"(?<![\w.]){name}\b", module.text.of(value)) is not None
 
 
-def _all(deeper: partial[list[ast.Call]], values: list[ast.expr | None]) -> list[ast.Call]:
+def _all(deeper: Callable[[ast.expr | None], list[ast.Call]], values: list[ast.expr | None]) -> list[ast.Call]:
     """What built all of `values`; empty where one is hidden."""
     each = [deeper(value) for value in values]
-    return [one for inner in each for one in inner] if all(each) else []
+    found = dict.fromkeys(one for inner in each for one in inner)
+    return list(found) if all(each) and len(found) <= MOST else []
 
 
+@once
 def _given(module: Module, function: Function | None, name: str) -> list[ast.expr | None]:
     """What the calls in this file give for a parameter of `function`."""
     while function is not None and name not in [one.arg for one in function.parameters]:
@@ -165,6 +179,7 @@ def _given(module: Module, function: Function | None, name: str) -> list[ast.exp
     return [argument(call, index, name) for call in calls] or [None]
 
 
+@once
 def _depends_on_mode(module: Module, built: ast.Call) -> bool:
     """Whether the model that `built` makes has dropout or batch normalisation."""
     name = module.called(built) or ""
@@ -176,18 +191,23 @@ def _depends_on_mode(module: Module, built: ast.Call) -> bool:
     return known is not None and known.is_module and known in _dependent(module)
 
 
-def _dependent(module: Module) -> list[Class]:
+@once
+def _dependent(module: Module) -> set[Class]:
     """The classes of this file that hold such layers, or objects of one that does, or inherit from one."""
-    found: list[Class] = []
-    for calls in module.calls.values():
-        for call in calls:
-            name, owner = module.called(call), module.owner(call)
-            if owner is not None and owner not in found and (name in _DEPENDENT or name in FUNCTIONALS):
-                found.append(owner)
-    for one in found:
+    found = {
+        owner: None
+        for calls in module.calls.values()
+        for call in calls
+        if ((name := module.called(call)) in _DEPENDENT or name in FUNCTIONALS) and (owner := module.owner(call))
+    }
+    pending = list(found)
+    for one in pending:
         holders = [module.owner(call) for call in module.calls.get(one.name, [])]
-        found += [other for other in [*holders, *one.heirs] if other is not None and other not in found]
-    return found
+        for other in (*holders, *one.heirs):
+            if other is not None and other not in found:
+                found[other] = None
+                pending.append(other)
+    return set(found)
 
 
 RULE = Rule(

@@ -13,11 +13,12 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, NEEDS_ITS_OUTPUT
+from dropkit.facts.definitions import Function
 from dropkit.facts.edit import drop_argument
 from dropkit.facts.expressions import argument
 from dropkit.facts.finding import Edit, Fix, Severity
-from dropkit.facts.flow import Operation, beside, last_layer, layers, operation, origins, reaching, reads_after
-from dropkit.facts.module import Module
+from dropkit.facts.flow import MOST, Operation, beyond, last_layer, layers, operation, origins, reaching, reads_after
+from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Phase, Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
@@ -78,9 +79,7 @@ def _in_a_row(module: Module, call: ast.Call) -> Iterator[Hit]:
     """A dropout layer right behind one that keeps its output, in a Sequential or a list of layers."""
     if module.called(call) not in _IN_PLACE or not _drops_in_place(module, call):
         return
-    before = beside(module, call, -1)
-    while before is not None and _last(module.called(before)) in _VIEWS:
-        before = beside(module, before, -1)
+    before = beyond(module, call, -1, _is_view)
     name = module.called(before) if before is not None else None
     if before is not None and name is not None and _keeps(name, (before,)):
         message = f"in-place dropout overwrites what {_last(name)} keeps for backward"
@@ -116,23 +115,34 @@ def _drops_in_place(module: Module, call: ast.Call) -> bool:
     return isinstance(in_place, ast.Constant) and in_place.value is True and not never
 
 
-def _breaks(module: Module, expression: ast.expr | None, turned: tuple[str, ...] = ()) -> str | None:
+def _is_view(name: str | None) -> bool:
+    return _last(name) in _VIEWS
+
+
+def _breaks(module: Module, expression: ast.expr | None) -> str | None:
     """The name of the operation that made `expression` and keeps it for backward."""
-    for origin in origins(module, expression) if expression is not None else ():
-        applied = operation(module, origin) if origin is not None else None
-        if isinstance(origin, ast.Subscript) and _slices(origin):
-            return _breaks(module, origin.value, (*turned, "narrow"))
-        if applied is None:
+    seen: set[ast.expr] = set()
+    pending: list[tuple[ast.expr, tuple[str, ...]]] = [(expression, ())] if expression is not None else []
+    while pending and len(seen) <= MOST:
+        one, turned = pending.pop()
+        if one in seen:
             continue
-        last = _last(applied.name)
-        if _keeps(applied.name, applied.layers or (applied.call,)):
-            # A view of turned axes is copied to be made contiguous: then backward has its own.
-            copied = any(one in _TURN and set(turned[:index]) & _COPY for index, one in enumerate(turned))
-            return None if copied else last
-        if last in _VIEWS and applied.input is not None and not _halves(applied):
-            found = _breaks(module, applied.input, (*turned, last))
-            if found is not None:
-                return found
+        seen.add(one)
+        inner: list[tuple[ast.expr, tuple[str, ...]]] = []
+        for origin in origins(module, one):
+            applied = operation(module, origin) if origin is not None else None
+            if isinstance(origin, ast.Subscript) and _slices(origin):
+                inner.append((origin.value, (*turned, "narrow")))
+            if applied is None:
+                continue
+            last = _last(applied.name)
+            if _keeps(applied.name, applied.layers or (applied.call,)):
+                # A view of turned axes is copied to be made contiguous: then backward has its own.
+                copied = any(name in _TURN and set(turned[:index]) & _COPY for index, name in enumerate(turned))
+                return None if copied else last
+            if last in _VIEWS and applied.input is not None and not _halves(applied):
+                inner.append((applied.input, (*turned, last)))
+        pending += reversed(inner)
     return None
 
 
@@ -156,19 +166,31 @@ def _read_again(module: Module, call: ast.Call) -> bool:
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     bound = any(isinstance(one, ast.Name) and one.id in (given.id, "_") for one in targets)
     names = [*_aliases(module, given), *([] if bound else [given.id])]
-    return any(_takes_values(module, one) for name in names for one in reads_after(module, name, call))
+    return any(_takes_values(module, one) for name in names for one in reads_after(module, name, call)[:MOST])
 
 
 def _aliases(module: Module, given: ast.Name) -> Iterator[str]:
     """Other names of the same tensor: `skip = x` after the last statement that bound `x`, or `x = skip` itself."""
     function = module.function(given)
     sources = reaching(module, given)
-    for name, bindings in function.names.items() if function is not None else ():
-        value = bindings[-1].value if len(bindings) == 1 and not bindings[-1].derived else None
-        if isinstance(value, ast.Name) and value.id == given.id and reaching(module, value) == sources:
+    others = _other_names(module, function).get(given.id, []) if function is not None else []
+    # More names than these for one tensor are not looked at.
+    for name, value in others[:MOST]:
+        if reaching(module, value) == sources:
             yield name
     if len(sources) == 1 and isinstance(sources[0].value, ast.Name) and not sources[0].derived:
         yield sources[0].value.id
+
+
+@once
+def _other_names(_: Module, function: Function) -> dict[str, list[tuple[str, ast.Name]]]:
+    """By name, the local names that are set to it, once and for all, and where."""
+    found: dict[str, list[tuple[str, ast.Name]]] = {}
+    for name, bindings in function.names.items():
+        value = bindings[0].value if len(bindings) == 1 and not bindings[0].derived else None
+        if isinstance(value, ast.Name):
+            found.setdefault(value.id, []).append((name, value))
+    return found
 
 
 def _takes_values(module: Module, name: ast.Name) -> bool:

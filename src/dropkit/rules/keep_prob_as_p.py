@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.flow import MOST
+from dropkit.facts.module import Module, once
 from dropkit.facts.rates import default, rates
 from dropkit.facts.trace import Phase, Trace
 from dropkit.facts.trial import is_trial
@@ -60,10 +61,16 @@ def _name(rate: ast.expr) -> str | None:
 
 def _holds_drop(module: Module, rate: ast.expr) -> bool:
     """Whether what the name is set to is a rate to drop after all: `1 - keep_prob`, or by default a small number."""
-    return any(_is_drop(value) for value in _values(module, rate, 2))
+    values = _values(module, rate)
+    for _ in range(3):
+        if len(values) > MOST or any(_is_drop(module, value) for value in values):
+            return True  # or set in so many places that it is not known
+        values = list(dict.fromkeys(inner for value in values for inner in _values(module, value)))
+    return False
 
 
-def _is_drop(value: ast.expr) -> bool:
+@once
+def _is_drop(_: Module, value: ast.expr) -> bool:
     if isinstance(value, ast.Constant):
         return isinstance(value.value, (int, float)) and value.value < 0.5
     names = [_name(one) or "" for one in ast.walk(value) if isinstance(one, ast.expr)]
@@ -74,30 +81,28 @@ def _is_drop(value: ast.expr) -> bool:
     return not says_keep and any(_DROP.search(name) for name in names)
 
 
-def _values(module: Module, rate: ast.expr, depth: int) -> Iterator[ast.expr]:
-    """What a name or an attribute of self is set to in this file, and what those names are set to."""
-    found: list[ast.expr | None] = []
+def _values(module: Module, rate: ast.expr) -> list[ast.expr]:
+    """What a name, an attribute of self or an option is set to in this file."""
     attribute, owner = self_attribute(rate), module.owner(rate)
     if attribute is not None and owner is not None:
         found = owner.values(attribute)
     elif isinstance(rate, ast.Name):
-        for binding in module.bindings(rate):
-            found.append(binding.value or default(module, binding.statement))
+        bindings = module.bindings(rate)
+        found = [binding.value or default(module, binding.statement) for binding in bindings[: MOST + 1]]
     else:
-        found = [*_option(module, _name(rate) or "")]
-    for value in found:
-        if value is not None:
-            yield value
-            if depth > 0:
-                yield from _values(module, value, depth - 1)
+        found = [_options(module).get(_name(rate) or "")]
+    return [value for value in found if value is not None]
 
 
-def _option(module: Module, name: str) -> Iterator[ast.expr | None]:
-    """The default of `parser.add_argument("--keep-prob", default=0.1)` in this file."""
+@once
+def _options(module: Module) -> dict[str, ast.expr | None]:
+    """The defaults of `parser.add_argument("--keep-prob", default=0.1)` in this file."""
+    found: dict[str, ast.expr | None] = {}
     for call in module.calls.get("add_argument", []):
-        flags = [one.value for one in call.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
-        if any(flag.lstrip("-").replace("-", "_") == name for flag in flags):
-            yield argument(call, None, "default")
+        for one in call.args:
+            if isinstance(one, ast.Constant) and isinstance(one.value, str):
+                found[one.value.lstrip("-").replace("-", "_")] = argument(call, None, "default")
+    return found
 
 
 def see(trace: Trace) -> Iterator[Sight]:

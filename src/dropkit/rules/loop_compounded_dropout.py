@@ -8,13 +8,15 @@ with the whole value.
 from __future__ import annotations
 
 import ast
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from dropkit.catalog import FUNCTIONALS
+from dropkit.facts.definitions import Binding
 from dropkit.facts.drops import calls_that_may_drop, dropped, kind, looks_like_dropout
 from dropkit.facts.finding import Severity
 from dropkit.facts.mode import on_purpose
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, start, whole
 from dropkit.facts.trace import Phase, Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
@@ -48,33 +50,42 @@ def _applies(module: Module, call: ast.Call) -> bool:
 
 def _loop(module: Module, call: ast.Call) -> ast.For | ast.AsyncFor | ast.While | None:
     """The innermost loop around `call` that comes round again."""
-    below: ast.AST = call
-    for above in module.parents(call):
-        if isinstance(above, _SCOPES):
-            return None
-        block = module.block(below)
-        if isinstance(below, ast.stmt) and any(isinstance(one, (ast.Break, ast.Return, ast.Raise)) for one in block):
-            return None
-        if isinstance(above, _LOOPS) and below in above.body:
-            return above
-        below = above
-    return None
+
+    def step(below: ast.AST, above: ast.AST) -> ast.AST | None:
+        if isinstance(above, _SCOPES) or (isinstance(below, ast.stmt) and _leaves(module, module.block(below))):
+            return module.tree  # no loop
+        return above if isinstance(above, _LOOPS) and module.block(below) is above.body else None
+
+    found = module.climb(module.remembered(_loop), call, step)
+    return found if isinstance(found, _LOOPS) else None
+
+
+def _leaves(module: Module, block: list[ast.stmt]) -> bool:
+    """Whether a statement of a block ends it for good."""
+    known = module.remembered(_leaves)
+    if id(block) not in known:
+        known[id(block)] = any(isinstance(one, (ast.Break, ast.Return, ast.Raise)) for one in block)
+    return known[id(block)]
 
 
 def _compounds(module: Module, loop: ast.AST, name: str, statement: ast.stmt) -> bool:
     """Whether the loop gives `name` no other value, and feeds it to something in every round."""
     function = module.function(statement)
     bindings = function.names.get(name, []) if function is not None else module.names.get(name, [])
-    first, last = loop.lineno, loop.end_lineno or 0  # pyright: ignore
-    for one in bindings:
-        if one.statement is not statement and first <= getattr(one.statement, "lineno", 0) <= last:
-            return False
-    reads = [
-        node
-        for node in ast.walk(loop)
-        if isinstance(node, ast.Name) and node.id == name and module.statement(node) is not statement
-    ]
-    return any(_feeds(module, node) for node in reads) and not any(_changes(module, node) for node in reads)
+    if len(_within(module, bindings, loop)) > 1:
+        return False
+    uses = [node for node in module.between(name, start(loop), whole(loop)) if module.statement(node) is not statement]
+    return any(_feeds(module, node) for node in uses) and not any(_changes(module, node) for node in uses)
+
+
+def _within(module: Module, bindings: list[Binding], loop: ast.AST) -> list[int]:
+    """The first two lines of a loop on which a name is bound."""
+    known = module.remembered(_within)
+    if id(bindings) not in known:
+        known[id(bindings)] = sorted(getattr(one.statement, "lineno", 0) for one in bindings)
+    lines: list[int] = known[id(bindings)]
+    first = bisect_left(lines, start(loop)[0])
+    return [line for line in lines[first : first + 2] if line <= whole(loop)[0]]
 
 
 def _feeds(module: Module, node: ast.Name) -> bool:

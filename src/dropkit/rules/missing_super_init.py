@@ -60,16 +60,20 @@ def _is_layer(module: Module, value: ast.expr) -> bool:
 
 def _is_plain_module(module: Module, owner: Class) -> bool:
     """Whether every class it inherits from is known, torch's in the end, and makes objects in the usual way."""
-    for one in owner.lineage:
-        node = one.node
-        if node.keywords or _CONSTRUCTION & one.methods.keys() or any(_remakes(name) for name in node.decorator_list):
-            return False
-        if not all(_is_known(module, base) for base in node.bases):
-            return False
     init = owner.methods["__init__"].node
-    if isinstance(init, ast.Lambda) or init.decorator_list:
+    if isinstance(init, ast.Lambda) or init.decorator_list or not owner.is_module:
         return False
-    return any(root.startswith("torch.nn.") for root in owner.roots)
+    return all(_is_usual(module, one) for one in owner.lineage) and any(
+        root.startswith("torch.nn.") for root in owner.roots
+    )
+
+
+@once
+def _is_usual(module: Module, owner: Class) -> bool:
+    """Whether a class makes objects in the usual way, and its bases are known."""
+    node = owner.node
+    remade = node.keywords or _CONSTRUCTION & owner.methods.keys() or any(_remakes(one) for one in node.decorator_list)
+    return not remade and all(_is_known(module, base) for base in node.bases)
 
 
 def _is_known(module: Module, base: ast.expr) -> bool:

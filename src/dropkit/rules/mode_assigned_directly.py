@@ -87,9 +87,9 @@ def _is_model(module: Module, owner: ast.expr, trusted: bool = False) -> bool:
     if not name or (isinstance(owner, ast.Name) and _is_walked(module, owner)):
         return False
     built = _known_model(module, owner)
-    return (
-        built if built is not None else _NO_MODEL.search(name) is None and (trusted or _MODEL.search(name) is not None)
-    )
+    if built is not None:
+        return built
+    return _NO_MODEL.search(name) is None and (trusted or _MODEL.search(name) is not None)
 
 
 def _known_model(module: Module, owner: ast.expr) -> bool | None:

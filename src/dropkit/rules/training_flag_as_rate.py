@@ -17,7 +17,7 @@ from dropkit.catalog import FUNCTIONALS
 from dropkit.facts.edit import rename_keyword
 from dropkit.facts.expressions import argument, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
-from dropkit.facts.module import Module
+from dropkit.facts.module import Module, once
 from dropkit.facts.rates import default, rates
 from dropkit.facts.trace import Phase, Trace
 from dropkit.facts.trial import is_trial
@@ -81,20 +81,30 @@ def _is_switch(module: Module, name: ast.Name) -> bool:
     if _is_true(default(module, parameter)):
         return True
     made = function.owner.name if function.owner is not None and function.name == "__init__" else function.name
-    given = [
-        keyword.value for call in module.calls.get(made, []) for keyword in call.keywords if keyword.arg == name.id
-    ]
-    return any(_is_true(value) for value in given)
+    return name.id in _given_true(module, made)
+
+
+@once
+def _given_true(module: Module, made: str) -> set[str | None]:
+    """The arguments that calls of this name give as True."""
+    calls = module.calls.get(made, [])
+    return {keyword.arg for call in calls for keyword in call.keywords if _is_true(keyword.value)}
 
 
 def _is_asked_for(module: Module, name: ast.Name) -> bool:
     """Whether a condition on the way looks at more than the truth of `name`: it may let only numbers through."""
-    tests = [above.test for above in module.parents(name) if isinstance(above, (ast.If, ast.IfExp))]
-    return any(
-        isinstance(node, ast.Name) and node.id == name.id and not isinstance(module.parent(node), (ast.If, ast.IfExp))
-        for test in tests
-        for node in ast.walk(test)
-    )
+
+    def step(_: ast.AST, above: ast.AST) -> bool | None:
+        return (isinstance(above, (ast.If, ast.IfExp)) and name.id in _looked_at(module, above.test)) or None
+
+    return bool(module.climb(module.remembered((_is_asked_for, name.id)), name, step))
+
+
+@once
+def _looked_at(module: Module, test: ast.expr) -> set[str]:
+    """The names in a condition that are not the whole of one."""
+    names = (node for node in ast.walk(test) if isinstance(node, ast.Name))
+    return {node.id for node in names if not isinstance(module.parent(node), (ast.If, ast.IfExp))}
 
 
 def _is_true(value: ast.expr | None) -> bool:
