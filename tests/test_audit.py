@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 import dropkit
 from dropkit.auditor import Auditor
 from dropkit.auditor.outcome import share
+from dropkit.facts.finding import Severity
 from dropkit.facts.trace import Phase
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -446,7 +447,7 @@ def test_rules_can_be_ignored_by_code_or_its_beginning():
             Auditor(ignore=[wrong])
 
 
-def test_dropout_that_is_meant_to_stay_on_is_no_finding():
+def test_dropout_that_is_named_to_stay_on_is_information():
     class MCDropout(nn.Module):
         def forward(self, x):
             return F.dropout(x, 0.5, training=True)
@@ -454,7 +455,7 @@ def test_dropout_that_is_meant_to_stay_on_is_no_finding():
     report = dropkit.audit(nn.Sequential(nn.Linear(4, 4), MCDropout(), nn.Linear(4, 2)), torch.randn(8, 4))
 
     assert report.sites[0].drew(Phase.EVAL)
-    assert report.findings == ()
+    assert [(one.code, one.severity) for one in report.findings] == [("DRP101", Severity.INFO)]
 
 
 def test_comments_say_what_they_say_to_the_checker(tmp_path):

@@ -12,7 +12,7 @@ from torch import nn
 from dropkit.auditor.gradients import backward
 from dropkit.auditor.inputs import fresh, leaves
 from dropkit.auditor.recorder import Recorder
-from dropkit.auditor.source import means_it
+from dropkit.auditor.source import is_named_so, means_it
 from dropkit.auditor.switches import fast_paths, mixed, switch, tell
 from dropkit.auditor.tree import Held, drops, holds_rate
 from dropkit.auditor.untouched import Untouched, untouched
@@ -165,7 +165,8 @@ def _know_more(sites: list[Site], held: Mapping[int, Held], flags: Mapping[Phase
             site.flag_in_train, site.flag_in_eval = train.get(key), evaluation.get(key)
         holder = ids.get(site.name.rpartition(".")[0] if site.is_module else site.name)
         site.frozen = holder is not None and train.get(holder) is False
-        site.meant = site.place is not None and site.drew(Phase.EVAL) and means_it(site.place)
+        if site.place is not None and site.drew(Phase.EVAL):
+            site.meant, site.named = means_it(site.place), is_named_so(site.place)
 
 
 def _idle_rates(

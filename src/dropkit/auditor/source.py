@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 from functools import lru_cache
 
-from dropkit.facts.mode import on_purpose
+from dropkit.facts.mode import named_around, on_purpose
 from dropkit.facts.module import Module
 from dropkit.facts.reading import Unreadable, read
 from dropkit.facts.suppress import Comments
@@ -20,13 +21,22 @@ def silences(place: Place, code: str) -> bool:
 
 
 def means_it(place: Place) -> bool:
-    """Whether a name around the line, a comment beside it or a marker says that dropout stays on."""
+    """Whether a docstring, a comment beside the line or a marker says that dropout stays on."""
+    return any(on_purpose(module, call) for module, call in _calls(place))
+
+
+def is_named_so(place: Place) -> bool:
+    """Whether the name of a function or class around the line says so."""
+    return any(named_around(module, call) for module, call in _calls(place))
+
+
+def _calls(place: Place) -> list[tuple[Module, ast.Call]]:
+    """The calls on a line."""
     module = _module(place.file)
     if module is None:
-        return False
-    calls = [call for found in module.calls.values() for call in found]
-    here = [call for call in calls if call.lineno <= place.line <= (call.end_lineno or call.lineno)]
-    return any(on_purpose(module, call) for call in here)
+        return []
+    calls = (call for found in module.calls.values() for call in found)
+    return [(module, call) for call in calls if call.lineno <= place.line <= (call.end_lineno or call.lineno)]
 
 
 def _text(file: str) -> Text | None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dropkit.facts.finding import Finding, Fix
+from dropkit.facts.finding import Edit, Finding
 from dropkit.facts.module import Module
 from dropkit.facts.reading import Unreadable, read
 from dropkit.facts.text import Text, Undecodable
@@ -23,6 +26,8 @@ _WORDS = re.compile(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\s*=(?!=)|\.eval\b|bernoulli|rand_like"
 )
 _ORIGINS = (b"torch", b"dropkit", b"mmengine", b"import *")
+# So often the fixes of a file are tried together or in parts; what is then left stays a finding.
+_MOST_TRIES = 64
 
 
 def worth_reading(data: bytes) -> bool:
@@ -51,52 +56,85 @@ def check(module: Module, rules: Iterable[Rule]) -> list[Finding]:
 def mend(path: str, text: Text, findings: Sequence[Finding], rules: Sequence[Rule]) -> tuple[Text, list[Finding]]:
     """Apply the fixes of `findings`; return the new text and the findings that are mended.
 
-    From the end of the text to its beginning, each tried on what the ones before it left. Of two fixes that meet, the
-    later one in the text is taken and the other waits for another run.
+    All at once; if something is then not as it should be, each half by itself. Of two fixes that meet, the later one
+    in the text is taken and the other waits for another run.
     """
     by_code = {rule.code: rule for rule in rules}
-    first = len(text.utf8) + 1
-    taken: list[Finding] = []
-    fixable = [(finding, finding.fix) for finding in findings if finding.fix is not None and finding.fix.edits]
-    for finding, fix in sorted(fixable, key=lambda pair: -_reach(pair[1])[1]):
-        begin, end = _reach(fix)
-        if end >= first:
-            continue
-        after = text.edited(fix.edits)
-        if _holds(path, text, after, fix, by_code[finding.code]):
-            text, first = after, begin
-            taken.append(finding)
-    return text, taken
+    apart = _apart([finding for finding in findings if finding.fix is not None and finding.fix.edits])
+    return _mend(path, text, apart, by_code, iter(range(_MOST_TRIES)))
 
 
-def _reach(fix: Fix) -> tuple[int, int]:
+def _apart(findings: list[Finding]) -> list[Finding]:
+    """Those whose fixes do not meet, from the end of the text to its beginning."""
+    first = sys.maxsize
+    chosen: list[Finding] = []
+    for finding in sorted(findings, key=lambda one: -_reach(one)[1]):
+        begin, end = _reach(finding)
+        if end < first:
+            first = begin
+            chosen.append(finding)
+    return chosen
+
+
+def _mend(
+    path: str, text: Text, findings: Sequence[Finding], rules: Mapping[str, Rule], tries: Iterator[int]
+) -> tuple[Text, list[Finding]]:
+    """Apply fixes that do not meet, the last in the text first."""
+    if not findings or next(tries, None) is None:
+        return text, []
+    after = text.edited([edit for finding in findings for edit in _edits(finding)])
+    if _holds(path, text, after, findings, rules):
+        return after, list(findings)
+    if len(findings) == 1:
+        return text, []
+    # What is done at the end of the text moves nothing before it.
+    middle = len(findings) // 2
+    text, last = _mend(path, text, findings[:middle], rules, tries)
+    text, first = _mend(path, text, findings[middle:], rules, tries)
+    return text, [*last, *first]
+
+
+def _edits(finding: Finding) -> tuple[Edit, ...]:
+    return finding.fix.edits if finding.fix is not None else ()
+
+
+def _reach(finding: Finding) -> tuple[int, int]:
     """The first and the last byte that a fix touches."""
-    return min(edit.start for edit in fix.edits), max(edit.end for edit in fix.edits)
+    return min(edit.start for edit in _edits(finding)), max(edit.end for edit in _edits(finding))
 
 
-def _holds(path: str, before: Text, after: Text, fix: Fix, rule: Rule) -> bool:
-    """Whether the edit did what it was to do, and nothing else."""
+def _holds(path: str, before: Text, after: Text, findings: Sequence[Finding], rules: Mapping[str, Rule]) -> bool:
+    """Whether the edits did what they were to do, and nothing else."""
     try:
         after.encode()
         was, now = read(path, before), read(path, after)
     except (Unreadable, Undecodable):
         return False
-    return len(list(rule.findings(now))) < len(list(rule.findings(was))) and _same_outside(was, now, fix)
+    fixed = Counter(finding.code for finding in findings)
+    return all(
+        len(list(rules[code].findings(now))) <= len(list(rules[code].findings(was))) - count
+        for code, count in fixed.items()
+    ) and _same_outside(was, now, findings)
 
 
-def _same_outside(was: Module, now: Module, fix: Fix) -> bool:
+def _same_outside(was: Module, now: Module, findings: Sequence[Finding]) -> bool:
     """Whether every statement that no edit touches is the same tree before and after."""
-    touched = {was.text.position(edit.start)[0] for edit in fix.edits} | {
-        was.text.position(edit.end)[0] for edit in fix.edits
-    }
-    return _untouched(was, touched) <= _untouched(now, set())
+    edits = [edit for finding in findings for edit in _edits(finding)]
+    touched = sorted({was.text.position(at)[0] for edit in edits for at in (edit.start, edit.end)})
+    return _untouched(was, touched) <= _untouched(now, [])
 
 
-def _untouched(module: Module, touched: set[int]) -> set[str]:
-    return {
-        ast.dump(node)
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.stmt)
-        and not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-        and touched.isdisjoint(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    }
+def _untouched(module: Module, touched: list[int]) -> set[bytes]:
+    """The source of every statement, of a compound one its head, that has none of the lines `touched`, in order."""
+    utf8, start = module.text.utf8, module.text.start
+    found: set[bytes] = set()
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.stmt) or isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        cases: list[ast.match_case] = getattr(node, "cases", [])
+        inner: list[ast.stmt] = cases[0].body if cases else getattr(node, "body", [])
+        last = inner[0].lineno if inner else node.end_lineno or node.lineno
+        nearest = bisect_left(touched, node.lineno)
+        if nearest == len(touched) or touched[nearest] > last:
+            found.add(utf8[start(node) : start(inner[0]) if inner else module.text.end(node)])
+    return found

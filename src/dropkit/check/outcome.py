@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dropkit.facts.finding import Finding
+from dropkit.facts.finding import Finding, Severity
 from dropkit.facts.text import Text
 
 UNREAD, UNFIXED = "not checked", "not fixed"
@@ -39,6 +39,11 @@ class Outcome:
     mended: tuple[Finding, ...] = ()
     texts: Mapping[tuple[str, int | None], Text] = field(default_factory=dict["tuple[str, int | None]", "Text"])
     warnings: tuple[str, ...] = ()
+
+    @property
+    def fails(self) -> bool:
+        """Whether anything was found that is more than information."""
+        return any(finding.severity is not Severity.INFO for finding in self.findings)
 
     @property
     def fixable(self) -> int:

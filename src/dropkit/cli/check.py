@@ -97,8 +97,8 @@ def command(**given: Any) -> int | Callable[[], None]:
 
     A dash for PATHS reads standard input. Nothing that is checked is imported or run.
 
-    Exit code: 0 nothing found (or all of it fixed), 1 something found, 2 the check, or a part of it, could not be
-    done: what was not read is not clean.
+    Exit code: 0 nothing found but information (or all of it fixed), 1 something found, 2 the check, or a part of it,
+    could not be done: what was not read is not clean.
     """
     return _attempt(lambda: _run(given))
 
@@ -254,7 +254,7 @@ def _exit_code(outcome: Outcome, options: _Options) -> int:
         return _CLEAN
     if any(note.what != UNREAD or not options.config.allow_unread for note in outcome.notes):
         return _FAILED
-    return _FOUND if outcome.findings else _CLEAN
+    return _FOUND if outcome.fails else _CLEAN
 
 
 def _statistics(outcome: Outcome, options: _Options) -> str:

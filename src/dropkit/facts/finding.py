@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Severity(str, Enum):
-    """How sure and how bad: errors and warnings are shown, `info` only when asked for."""
+    """How sure and how bad: errors and warnings are shown; `info` only when asked for, and it never fails a run."""
 
     ERROR = "error"
     WARNING = "warning"

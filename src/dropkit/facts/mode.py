@@ -15,15 +15,16 @@ from typing import Any, cast
 
 from dropkit.facts.definitions import FUNCTIONS, Class, Function
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
 
 # Words that settle that a name is about the mode, or a switch of its own that someone sets on purpose.
-_FLAG = re.compile(
-    r"train|eval|infer|predict|\btest|_test|is_test|sampl|phase|stage|determinis|montecarlo|monte_carlo|(^|_)mc(_|$)"
-    r"|always|switch|use_drop|enable_drop|apply_drop|do_drop|with_drop|drop_on|active|stochastic",
-    re.IGNORECASE,
+_FLAG = Vocabulary(
+    r"(?:is|in)?(?:train|training)|train(?:ed|able|mode|ing?mode)?|trainer|(?:is|in)?eval\w*|infer\w*|predict\w*|test|testing|istest"
+    r"|sampl(?:e|ing)|phase|stage|determinis\w*|monte ?carlo|mc|always|switch|active|stochastic"
+    r"|(?:use|enable|apply|do|with) ?(?:drop|dropout)s?|(?:drop|dropout) (?:on|switch)"
 )
 # A rate is no flag, whatever else its name says (`train_dropout_rate`).
-_RATE = re.compile(r"rate|prob|(^|_)p$", re.IGNORECASE)
+_RATE = Vocabulary(r"\w*rates?|prob\w*|p$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,10 @@ def is_flag(name: str) -> bool:
     Example:
         >>> is_flag("training"), is_flag("is_eval"), is_flag("dropout"), is_flag("train_dropout_rate")
         (True, True, False, False)
+        >>> is_flag("constraint"), is_flag("interval"), is_flag("downsample")
+        (False, False, False)
     """
-    return _FLAG.search(name) is not None and _RATE.search(name) is None
+    return _FLAG.has(name) and not _RATE.has(name)
 
 
 def flags(expression: ast.AST) -> Iterator[str]:
@@ -170,41 +173,31 @@ def _behind(parts: Sequence[ast.AST], those: set[ast.AST]) -> set[ast.AST]:
     return set(parts[first + 1 :])
 
 
-# Whoever names a class or function so wants dropout at prediction time.
-ON_PURPOSE = (
-    "*Prenet*", "*PreNet*", "*prenet*", "*pre_net*", "*MCDrop*", "*mc_dropout*", "*MonteCarlo*", "*monte_carlo*",
-    "*Bayes*", "*bayes*", "*epistemic*", "*Epistemic*", "*EPISTEMIC*", "*uncertain*", "*Uncertain*", "*always*",
-    "*Always*", "*noise*", "*Noise*", "*Consistent*Dropout*",
-)  # fmt: skip
+# Whoever names a class or function so wants dropout at prediction time: Monte Carlo dropout, Tacotron's pre-net.
+_ALWAYS_ON = Vocabulary(r"mc ?drop(?:out)?|monte ?carlo|pre ?net|always ?on|always drop(?:out)?")
 _SAID_SO = re.compile(
-    r"always.{0,24}(drop|on\b|appl|activ|enabl)|monte.?carlo|\bmc[ _-]?drop|on purpose|intentional|by design"
-    r"|(also|even) (at|during|in) (eval|infer|test|predict)|dropkit: *always-on",
+    r"\balways\b.{0,24}\b(drop|on\b|appl|activ|enabl)|\bmonte.?carlo\b|\bmc[ _-]?drop|\b(?<!not )on purpose\b"
+    r"|(?<!not )\bintentional|\bby design\b|\b(also|even) (at|during|in) (eval|infer|test|predict)"
+    r"|dropkit: *always-on",
     re.IGNORECASE,
 )
 _MARKER = re.compile(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
 
 
+def named_on_purpose(name: str) -> bool:
+    """Whether a class or function of this name is one whose dropout is known to stay on in evaluation.
+
+    Example:
+        >>> [named_on_purpose(name) for name in ("MCDropout", "monte_carlo_forward", "Prenet", "Denoiser", "AlwaysX")]
+        [True, True, True, False, False]
+    """
+    return _ALWAYS_ON.has(name)
+
+
 def on_purpose(module: Module, node: ast.AST) -> bool:
-    """Whether dropout that stays on is wanted here: a name around it, a comment beside it or a marker says so."""
-    around: list[Class | Function] = []
-    function = module.function(node)
-    while function is not None:
-        around.append(function)
-        if function.owner is not None:
-            around.append(function.owner)
-            around.extend(function.owner.lineage[1:])
-        function = function.within
-    called = [one.name for one in around]
-    for one in around:
-        if isinstance(one, Class):
-            called += [base.rsplit(".", 1)[-1] for base in one.bases if base is not None]
-    if any(fnmatchcase(name, pattern) for name in called for pattern in (*ON_PURPOSE, *module.always_on)):
+    """Whether dropout that stays on is wanted here: a comment beside it, a docstring, a marker or a setting says so."""
+    if any(_says_so(module, one) for one in _around(module, module.function(node))):
         return True
-    for one in around:
-        if isinstance(one, Class) and _MARKER.search(module.text.line(one.node.lineno)):
-            return True
-        if not isinstance(one.node, ast.Lambda) and _SAID_SO.search(ast.get_docstring(one.node, clean=False) or ""):
-            return True
     span = module.text.span(node)
     for number in {max(span.line - 1, 1), span.line, span.end_line}:
         _, sign, comment = module.text.line(number).partition("#")
@@ -213,6 +206,40 @@ def on_purpose(module: Module, node: ast.AST) -> bool:
     return marked_file(module)
 
 
+@once
+def named_around(module: Module, node: ast.AST) -> bool:
+    """Whether a function or class around `node`, or a base of one, bears the name of what drops on purpose."""
+    around = _around(module, module.function(node))
+    bases = (base for one in around if isinstance(one, Class) for base in one.bases if base is not None)
+    names = [*(one.name for one in around), *(base.rsplit(".", 1)[-1] for base in bases)]
+    return any(named_on_purpose(name) for name in names)
+
+
+@once
+def _around(_: Module, function: Function | None) -> list[Class | Function]:
+    """A function, those around it, and the classes whose methods they are, with their bases."""
+    around: list[Class | Function] = []
+    while function is not None:
+        around += [function, *(function.owner.lineage if function.owner is not None else ())]
+        function = function.within
+    return around
+
+
+@once
+def _says_so(module: Module, one: Class | Function) -> bool:
+    if any(fnmatchcase(one.name, pattern) for pattern in module.always_on):
+        return True
+    if isinstance(one, Class):
+        bases = [base.rsplit(".", 1)[-1] for base in one.bases if base is not None]
+        if _MARKER.search(module.text.line(one.node.lineno)) or any(
+            fnmatchcase(base, pattern) for base in bases for pattern in module.always_on
+        ):
+            return True
+    documented = None if isinstance(one.node, ast.Lambda) else ast.get_docstring(one.node, clean=False)
+    return _SAID_SO.search(documented or "") is not None
+
+
+@once
 def marked_file(module: Module) -> bool:
     """Whether the marker stands on a line of its own at the head of the file, before its first statement."""
     first = module.tree.body[0].lineno if module.tree.body else 1

@@ -12,9 +12,13 @@ from dropkit.catalog import MODULE_BASES
 from dropkit.facts.definitions import Class
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
 
 # Holders of settings: what is read of them is no layer of anyone's.
-_SETTINGS = re.compile(r"conf|cfg|arg|opt|param|(^|_)hps?(_|$)|setting|kw|spec|prune|flags", re.IGNORECASE)
+_SETTINGS = Vocabulary(
+    r"\w*confs?|\w*configs?|configuration|cfgs?|\w*args?|arguments?|opts?|options?|\w*params?|parameters|hps?"
+    r"|settings?|kws?|kwargs|specs?|prune\w*|flags"
+)
 # Bases that read no attribute by a name of the class's own.
 _PLAIN = frozenset({"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin"})
 # Bases whose forward runs every child in order.
@@ -167,7 +171,7 @@ def _reached(module: Module, attribute: str) -> set[str] | None:
             continue
         holder = node.value
         last = holder.attr if isinstance(holder, ast.Attribute) else holder.id if isinstance(holder, ast.Name) else ""
-        if module.dotted(node) is not None or _SETTINGS.search(last):
+        if module.dotted(node) is not None or _SETTINGS.has(last):
             continue
         made = _classes(module, holder)
         if not made:
@@ -243,7 +247,7 @@ def _made_names(module: Module) -> tuple[set[str], set[str]]:
     names: set[str] = set()
     beginnings: set[str] = set()
     for call in module.calls.get("getattr", []):
-        if len(call.args) < 2 or _SETTINGS.search(module.text.of(call.args[0]).rsplit(".", 1)[-1]):
+        if len(call.args) < 2 or _SETTINGS.has(module.text.of(call.args[0]).rsplit(".", 1)[-1]):
             continue
         for node in ast.walk(call.args[1]):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -125,7 +125,9 @@ class Text:
 
     def edited(self, edits: Iterable[Edit]) -> Text:
         """The text after `edits`, which must not overlap."""
-        utf8 = self.utf8
-        for edit in sorted(edits, key=lambda edit: (edit.start, edit.end), reverse=True):
-            utf8 = utf8[: edit.start] + edit.text.encode() + utf8[edit.end :]
-        return Text(utf8, self.encoding, self.bom)
+        parts: list[bytes] = []
+        at = 0
+        for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
+            parts += [self.utf8[at : edit.start], edit.text.encode()]
+            at = edit.end
+        return Text(b"".join([*parts, self.utf8[at:]]), self.encoding, self.bom)

@@ -137,6 +137,7 @@ class Site:
         flag_in_eval: the same after `model.eval()`.
         frozen: whether the module that holds it is in evaluation mode while the model trains.
         meant: whether the program says that it stays on in evaluation.
+        named: whether a name around the line says so.
         carries_rate: never run itself, but another site beside it drops at its rate.
         visits: in order of execution.
     """
@@ -152,6 +153,7 @@ class Site:
     flag_in_eval: bool | None = None
     frozen: bool = False
     meant: bool = False
+    named: bool = False
     carries_rate: bool = False
     visits: list[Visit] = field(default_factory=list[Visit])
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import re
 
 from dropkit.facts.module import Module
+from dropkit.facts.names import Vocabulary
 
-_EXPECTS = re.compile(r"raises|warns|expect|suppress", re.IGNORECASE)
-_TRIES = re.compile(r"test|bench|profil|warm_?up", re.IGNORECASE)
+_EXPECTS = Vocabulary(r"raises|warns|expect\w*|suppress\w*")
+_TRIES = Vocabulary(r"tests?|testing|bench\w*|profil\w*|warm ?up")
 
 
 def is_trial(module: Module, node: ast.AST) -> bool:
@@ -18,11 +18,11 @@ def is_trial(module: Module, node: ast.AST) -> bool:
 
 def _tries(_: ast.AST, above: ast.AST) -> bool | None:
     if isinstance(above, (ast.With, ast.AsyncWith)):
-        tries = any(_EXPECTS.search(_last(item.context_expr)) for item in above.items)
+        tries = any(_EXPECTS.has(_last(item.context_expr)) for item in above.items)
     elif isinstance(above, ast.Call):
-        tries = _EXPECTS.search(_last(above)) is not None
+        tries = _EXPECTS.has(_last(above))
     elif isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        tries = _TRIES.search(above.name) is not None
+        tries = _TRIES.has(above.name)
     else:
         tries = isinstance(above, ast.ClassDef) and any("TestCase" in _last(base) for base in above.bases)
     return tries or None

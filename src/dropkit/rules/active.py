@@ -1,20 +1,36 @@
-"""What the rules of the 1xx family ask of a trace: who draws though the model was told to evaluate."""
+"""What the rules of the 1xx family have in common: who draws though the model is to evaluate, and who means to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
+from dataclasses import replace
 
-from dropkit.facts.mode import ON_PURPOSE
+from dropkit.facts.finding import Severity
+from dropkit.facts.mode import named_around, named_on_purpose, on_purpose
+from dropkit.facts.module import Module
 from dropkit.facts.trace import Phase, Site, Trace
+from dropkit.rules.rule import Hit
+
+
+def unless_meant(module: Module, hit: Hit) -> Iterator[Hit]:
+    """`hit`, unless the code says that this dropout is to stay on; where only a name does, for information."""
+    if not on_purpose(module, hit.node):
+        yield for_information(hit) if named_around(module, hit.node) else hit
+
+
+def for_information(hit: Hit) -> Hit:
+    """The same for whoever asks for it: nothing that fails a run, or is mended."""
+    return replace(hit, severity=Severity.INFO, fix=None)
 
 
 def active_in_eval(trace: Trace) -> Iterator[Site]:
-    """Sites that draw after `model.eval()`, but for those whose class says that they are to: MCDropout, Prenet ..."""
-    for site in trace.sites:
-        meant = site.meant or any(fnmatchcase(owner, pattern) for owner in site.owners for pattern in ON_PURPOSE)
-        if site.drew(Phase.EVAL) and not meant:
-            yield site
+    """Sites that draw after `model.eval()`, but for those of which the code says that they are to."""
+    return (site for site in trace.sites if site.drew(Phase.EVAL) and not site.meant)
+
+
+def severity(site: Site) -> Severity | None:
+    """Information, of a site whose name or that of a class around it says that it stays on: MCDropout, Prenet."""
+    return Severity.INFO if site.named or any(named_on_purpose(owner) for owner in site.owners) else None
 
 
 def ignores_its_flag(site: Site, by_hand: bool) -> bool:

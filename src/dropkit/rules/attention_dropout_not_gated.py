@@ -27,10 +27,10 @@ from dropkit.facts.edit import add_argument, replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.flow import MOST, alternatives
-from dropkit.facts.mode import called_under_mode, flags, follows_mode, is_flag, on_purpose, under_mode
+from dropkit.facts.mode import called_under_mode, flags, follows_mode, is_flag, under_mode
 from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
-from dropkit.rules.active import active_in_eval
+from dropkit.rules.active import active_in_eval, severity, unless_meant
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _ARGUMENT = {name.rsplit(".", 1)[1]: argument for name, (_, argument) in ATTENTION.items()}
@@ -47,7 +47,7 @@ def find(module: Module) -> Iterator[Hit]:
                 continue
             hit = _multi_head(module, call) if module.called(call) == MULTI_HEAD else _kernel(module, call, owner, name)
             if hit is not None and not _excused(module, call):
-                yield hit
+                yield from unless_meant(module, hit)
 
 
 def _renamed(module: Module) -> set[str]:
@@ -94,7 +94,7 @@ def _multi_head(module: Module, call: ast.Call) -> Hit | None:
 def _excused(module: Module, call: ast.Call) -> bool:
     function = module.function(call)
     twin = function is not None and is_flag(function.method.name)
-    return twin or under_mode(module, call) or on_purpose(module, call) or called_under_mode(module, call)
+    return twin or under_mode(module, call) or called_under_mode(module, call)
 
 
 def _is_rate(module: Module, owner: Class, p: ast.expr, depth: int = 0) -> bool:
@@ -182,7 +182,7 @@ def _fix(module: Module, call: ast.Call, edit: Edit | None) -> Fix | None:
 
 
 def see(trace: Trace) -> Iterator[Sight]:
-    return (Sight(site) for site in active_in_eval(trace) if site.form is Form.ATTENTION)
+    return (Sight(site, severity=severity(site)) for site in active_in_eval(trace) if site.form is Form.ATTENTION)
 
 
 RULE = Rule(

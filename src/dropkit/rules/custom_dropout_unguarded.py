@@ -4,8 +4,8 @@ Random zeros are multiplied into the values on every call, so predictions of the
 call and are worse than the model is; nothing warns. A mask drawn with `torch.bernoulli` or `torch.rand` does not see
 `model.eval()`, as `nn.Dropout` does: return the input as it is unless `self.training`.
 
-Seen in methods of Modules where neither they nor the methods that call them read a flag of the mode. Samplers, noise,
-gates and augmentation that are named so are left alone.
+Seen in methods of Modules where neither they nor the methods that call them read a flag of the mode. In samplers,
+noise, gates and augmentation that are named so it is information only.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import ast
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import PurePath
 
 from dropkit.facts.definitions import Class, Function
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import MOST, origins, readers
-from dropkit.facts.mode import is_flag, mentions_mode, on_purpose, under_mode
+from dropkit.facts.mode import is_flag, mentions_mode, under_mode
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
 from dropkit.facts.trace import Form, Trace
-from dropkit.rules.active import active_in_eval, ignores_its_flag
+from dropkit.rules.active import active_in_eval, for_information, ignores_its_flag, severity, unless_meant
 from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
 _DRAWS = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")
@@ -31,13 +33,15 @@ _BERNOULLI = ("torch.distributions.Bernoulli", "torch.distributions.bernoulli.Be
 _FARTHEST = 200
 _DROPS = re.compile(r"drop|keep|zone_?out", re.IGNORECASE)
 # Whoever is named so draws because drawing is the point.
-_SAMPLERS = re.compile(
-    r"vae|sampl|gumbel|diffus|noise|noisy|polic|actor|agent|rbm|boltzmann|augment|specaug|concrete|gate|rout|binar"
-    r"|quanti|spik|poisson|maskedl|pretrain|corrupt|perturb|generat|explor|denois|ensembl",
-    re.IGNORECASE,
+_SAMPLERS = Vocabulary(
+    r"vae|sampl(?:e|er|ers|ing)|gumbel|diffusion|noise|noisy|policy|actor|agent|rbm|boltzmann|augment\w*|spec ?aug\w*"
+    r"|concrete|gate|gated|gating|router|routing|binar\w*|quanti[sz]\w*|spik\w*|poisson|masked ?lm?|pretrain\w*"
+    r"|corrupt\w*|perturb\w*|generat\w*|explor\w*|denois\w*|ensembl\w*"
 )
 # Names that scale a mask; any other that it is multiplied with holds values.
-_SCALE = re.compile(r"prob|rate|keep|scale|gamma|drop|(^|_)(p|q|eps)$|numel|math|np|torch|len|float", re.IGNORECASE)
+_SCALE = Vocabulary(
+    r"prob\w*|\w*rates?|keep\w*|scal(?:e|ed|ing)|gamma|\w*drop\w*|p|q|eps|numel|math|np|numpy|torch|len|float"
+)
 
 
 def find(module: Module) -> Iterator[Hit]:
@@ -48,8 +52,9 @@ def find(module: Module) -> Iterator[Hit]:
                 continue
             if not _is_drop(module, call, function.method) or not _falls_on_values(module, call):
                 continue
-            if not _asks(module, call, function.method, function.method.owner) and not on_purpose(module, call):
-                yield Hit(call)
+            if not _asks(module, call, function.method, function.method.owner):
+                hit = Hit(call)
+                yield from unless_meant(module, for_information(hit) if _is_sampler(module, function.method) else hit)
 
 
 def _is_drop(module: Module, call: ast.Call, method: Function) -> bool:
@@ -57,9 +62,14 @@ def _is_drop(module: Module, call: ast.Call, method: Function) -> bool:
     assert method.owner is not None
     if not _is_coin(module, call):
         return False
-    around = f"{module.path} {method.owner.name} {method.name}"
     said = f"{method.owner.name} {method.name} {module.text.of(module.statement(call))}"
-    return _DROPS.search(said) is not None and _SAMPLERS.search(around) is None
+    return _DROPS.search(said) is not None
+
+
+def _is_sampler(module: Module, method: Function) -> bool:
+    """Whether the file, the class or the method says that it draws because drawing is the point."""
+    assert method.owner is not None
+    return any(_SAMPLERS.has(name) for name in (PurePath(module.path).stem, method.owner.name, method.name))
 
 
 def _is_coin(module: Module, call: ast.Call) -> bool:
@@ -158,7 +168,7 @@ def _is_zero(expression: ast.expr) -> bool:
 def _holds_values(expression: ast.expr, seen: set[str]) -> bool:
     """Whether a name in `expression` is neither the mask's nor that of a rate."""
     return any(
-        one.id not in seen and one.id != "self" and not _SCALE.search(one.id)
+        one.id not in seen and one.id != "self" and not _SCALE.has(one.id)
         if isinstance(one, ast.Name)
         else isinstance(one, ast.Attribute) and one.attr in ("weight", "data")
         for one in islice(ast.walk(expression), _FARTHEST)
@@ -240,7 +250,7 @@ def _last(call: ast.Call) -> str | None:
 def see(trace: Trace) -> Iterator[Sight]:
     for site in active_in_eval(trace):
         if site.form is Form.MASK or (site.form is Form.REGISTERED and ignores_its_flag(site, by_hand=True)):
-            yield Sight(site)
+            yield Sight(site, severity=severity(site))
 
 
 RULE = Rule(

@@ -18,15 +18,17 @@ from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import MOST, beside, layers, operation, origins, reads_after
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
 from dropkit.facts.trace import Phase, Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 # Names of softmaxes that weigh something, and are not the end of a model: few for log_softmax, which weighs nothing.
-_ATTENTION = re.compile(r"att(?!r)|score|alpha|weight|align", re.IGNORECASE)
-_WEIGHTS = re.compile(
-    _ATTENTION.pattern + r"|beta|kernel|dynamic|gate|gating|rout|mix|adj|edge|graph|topic|theta|assign|cluster|expert"
-    r"|coef|affin|similar|corr|memory|slot|select|energy|heat|relation|aggr",
-    re.IGNORECASE,
+_LOGARITHMS = r"att|attn|atten|attention|attentions|score|scores|alpha|alphas|weight|weights|weighted|align\w*"
+_ATTENTION = Vocabulary(_LOGARITHMS)
+_WEIGHTS = Vocabulary(
+    _LOGARITHMS + r"|beta|betas|kernels?|dynamic|gate|gates|gated|gating|rout(?:e|er|ing)|mix|mixing|mixture|adj"
+    r"|adjacency|edges?|graph|topics?|theta|assign\w*|cluster\w*|experts?|coef\w*|affin\w*|similar\w*|corr|correlation|memory"
+    r"|slots?|select|selector|selection|energy|heat|heatmaps?|relations?|aggr\w*"
 )
 _LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
 
@@ -68,19 +70,19 @@ def _kind(module: Module, expression: ast.expr) -> str:
     return {"LogSoftmax": "log_softmax", "Softmax": "softmax"}.get(last, last)
 
 
-def _named(module: Module, node: ast.AST, words: re.Pattern[str]) -> bool:
+def _named(module: Module, node: ast.AST, words: Vocabulary) -> bool:
     """Whether a name near by says that these probabilities weigh something."""
     owner, function = module.owner(node), module.function(node)
     around = [owner.name if owner is not None else "", function.name if function is not None else ""]
-    return any(words.search(name) for name in around) or _is_said(module, module.statement(node), words)
+    return any(words.has(name) for name in around) or _is_said(module, module.statement(node), words)
 
 
 @once
-def _is_said(_: Module, statement: ast.stmt, words: re.Pattern[str]) -> bool:
+def _is_said(_: Module, statement: ast.stmt, words: Vocabulary) -> bool:
     """Whether a name in a statement is one of `words`."""
     inside = (one.id if isinstance(one, ast.Name) else one.attr for one in ast.walk(statement)
               if isinstance(one, (ast.Name, ast.Attribute)))  # fmt: skip
-    return any(words.search(name) for name in inside if name not in ("self", "nn", "torch", "F"))
+    return any(words.has(name) for name in inside if name not in ("self", "nn", "torch", "F"))
 
 
 def _ends(module: Module, call: ast.Call) -> bool:

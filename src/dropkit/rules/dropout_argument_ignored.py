@@ -18,6 +18,7 @@ from dropkit.facts.definitions import Class, Function, Write
 from dropkit.facts.finding import Question, Severity
 from dropkit.facts.flow import MOST
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
 from dropkit.facts.rates import default
 from dropkit.facts.reads import admitted, is_abstract, is_container, is_empty, is_plain, may_be_read, source
 from dropkit.facts.trace import Trace
@@ -40,8 +41,8 @@ _ADMITTED = (
 )
 # Before a name that is no value: a base of a class, or what an object is tested against.
 _OTHER_USE = re.compile(r"(?:super|isinstance|issubclass)\s*\([^()]*$|\bclass\s[^\n]*$")
-_STAND_INS = re.compile(
-    r"Dummy|Identity|Null|Noop|NoOp|Stub|Fake|Mock|Abstract|Interface|Base$|^Base|Mixin|Export|Empty"
+_STAND_INS = Vocabulary(
+    r"dummy|identity|null|noop|no op|stub|fake|mock|abstract|interface|base|mixin|export|exportable|empty"
 )
 
 
@@ -79,7 +80,7 @@ def _is_rate(module: Module, parameter: ast.arg) -> bool:
 
 def _excused(module: Module, owner: Class, constructor: Function) -> bool:
     node = constructor.node
-    if isinstance(node, ast.Lambda) or node.decorator_list or is_empty(node.body) or _STAND_INS.search(owner.name):
+    if isinstance(node, ast.Lambda) or node.decorator_list or is_empty(node.body) or _STAND_INS.has(owner.name):
         return True
     if is_container(owner) or is_abstract(owner) or not is_plain(owner):
         return True

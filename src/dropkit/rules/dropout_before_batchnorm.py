@@ -6,8 +6,8 @@ what was learnt, and each layer above sees numbers on another scale (Li et al., 
 Dropout and Batch Normalization by Variance Shift", 2019). Put dropout after the last batch normalisation, or behind
 the activation.
 
-Some published networks (Wide ResNet, ConvE, discriminators after DCGAN) have this order: files with classes so named
-are not reported.
+Some published networks (Wide ResNet, ConvE, discriminators after DCGAN) have this order: in files with classes so named
+it is information only.
 """
 
 from __future__ import annotations
@@ -20,18 +20,24 @@ from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import beside, operation, origins
 from dropkit.facts.module import Module
+from dropkit.facts.names import Vocabulary
 from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.active import for_information
 from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
-_PUBLISHED = re.compile(r"wide|wrn|conve|gan|discriminator", re.IGNORECASE)
+_PUBLISHED = Vocabulary(r"wide|wrn|conv e|conve|\w{0,3}gan|discriminator")
 _NAMED = re.compile(r"norm|bn|^b\d", re.IGNORECASE)
 _DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
 _NORM = "torch.nn.functional.batch_norm"
 
 
 def find(module: Module) -> Iterator[Hit]:
-    if any(_PUBLISHED.search(one.name) for one in module.classes):
-        return
+    published = any(_PUBLISHED.has(one.name) for one in module.classes)
+    for hit in _hits(module):
+        yield for_information(hit) if published else hit
+
+
+def _hits(module: Module) -> Iterator[Hit]:
     for name, calls in module.calls.items():
         if "Dropout" in name:
             yield from (Hit(call) for call in calls if _is_built_before_norm(module, call))

@@ -17,10 +17,10 @@ from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
+from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, under_mode
 from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
-from dropkit.rules.active import active_in_eval
+from dropkit.rules.active import active_in_eval, severity, unless_meant
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _LAST = sorted(name.rsplit(".", 1)[1] for name in DROPOUT_MODULES)
@@ -35,7 +35,7 @@ def find(module: Module) -> Iterator[Hit]:
             if module.called(built) not in DROPOUT_MODULES or function is None or not _runs(module, function):
                 continue
             if _used_up(module, built, function) and not _excused(module, built):
-                yield Hit(built, fix=_fix(module, built))
+                yield from unless_meant(module, Hit(built, fix=_fix(module, built)))
 
 
 def _runs(module: Module, function: Function) -> bool:
@@ -100,13 +100,13 @@ def _callers(module: Module, owner: Class, attribute: str) -> set[Function | Non
 
 
 def _excused(module: Module, built: ast.Call) -> bool:
-    """A condition asks for the mode, the rate is zero or follows it, or somebody wants it so."""
+    """A condition asks for the mode, or the rate is zero or follows it."""
     p = argument(built, 0, "p")
     if p is not None and (follows_mode(module, p) or (isinstance(p, ast.Constant) and not p.value)):
         return True
     function = module.function(built)
     twin = function is not None and is_flag(function.method.name)
-    return twin or under_mode(module, built) or on_purpose(module, built) or called_under_mode(module, built)
+    return twin or under_mode(module, built) or called_under_mode(module, built)
 
 
 def _fix(module: Module, built: ast.Call) -> Fix | None:
@@ -151,7 +151,7 @@ def _ways_to_functional(module: Module) -> list[tuple[str, str]]:
 
 
 def see(trace: Trace) -> Iterator[Sight]:
-    return (Sight(site) for site in active_in_eval(trace) if site.form is Form.PER_CALL)
+    return (Sight(site, severity=severity(site)) for site in active_in_eval(trace) if site.form is Form.PER_CALL)
 
 
 RULE = Rule(

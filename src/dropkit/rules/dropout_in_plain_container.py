@@ -19,9 +19,10 @@ from dropkit.facts.edit import replace, spell
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
 from dropkit.facts.trace import Form, Trace
 from dropkit.facts.trial import is_trial
-from dropkit.rules.active import active_in_eval
+from dropkit.rules.active import active_in_eval, for_information, severity
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _HAVE_MODES = DROPOUT_MODULES | BATCH_NORMS | FUNCTIONALS.keys() | {
@@ -38,7 +39,7 @@ _LOOKING = frozenset(
 # Who registers by hand: self.add_module("0", layer), setattr(self, "layer0", layer), self._modules["0"] = layer.
 _BY_HAND = frozenset({"setattr", "__setattr__", "add_module", "register_module"})
 # Held out of the state dict on purpose.
-_HIDDEN = re.compile(r"teacher|ema\b|ema_|frozen|momentum|pretrain|discrim|loss|metric", re.IGNORECASE)
+_HIDDEN = Vocabulary(r"teachers?|ema|frozen|momentum|pretrain\w*|discriminators?|loss|losses|metrics?")
 _SAYS_SO = re.compile(
     r"#.*(regist|hide|hidden from|not (be )?(saved|trained)|state.?dict|avoid|on purpose)", re.IGNORECASE
 )
@@ -94,7 +95,7 @@ def _local(module: Module, name: ast.Name) -> ast.expr | None:
 def _judge(module: Module, owner: Class, attribute: str, values: list[ast.expr]) -> Iterator[Hit]:
     places = list(_places(module, owner, attribute, values))
     bad = [place for place, element in places if _has_modes(module, element)]
-    if not bad or _is_alone(values, places) or _HIDDEN.search(attribute):
+    if not bad or _is_alone(values, places):
         return
     if _registers_by_hand(module, owner) or _is_used_elsewhere(module, owner, attribute, values):
         return
@@ -102,7 +103,8 @@ def _judge(module: Module, owner: Class, attribute: str, values: list[ast.expr])
     lines = {where.lineno - 1, where.lineno, *(value.lineno for value in values)}
     if any(_SAYS_SO.search(module.text.line(line)) for line in lines if line > 0) or is_trial(module, where):
         return
-    yield Hit(where, fix=_fix(module, values, len(bad) == len(places)))
+    hit = Hit(where, fix=_fix(module, values, len(bad) == len(places)))
+    yield for_information(hit) if _HIDDEN.has(attribute) else hit
 
 
 def _places(
@@ -277,7 +279,7 @@ def _fix(module: Module, values: list[ast.expr], all_are_modules: bool) -> Fix |
 def see(trace: Trace) -> Iterator[Sight]:
     for site in active_in_eval(trace):
         if site.form is Form.UNREGISTERED:
-            yield Sight(site, "not registered in the model: model.eval() does not reach it")
+            yield Sight(site, "not registered in the model: model.eval() does not reach it", severity(site))
 
 
 RULE = Rule(

@@ -18,9 +18,11 @@ from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAXES
 from dropkit.facts.expressions import argument
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import MOST, beside, operation, origins, readers
-from dropkit.facts.mode import on_purpose
+from dropkit.facts.mode import named_around, on_purpose
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
 from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.active import for_information
 from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
 _F = "torch.nn.functional."
@@ -45,9 +47,11 @@ _CLASSES = re.compile(
 _FEW = 1000
 _CLASSIFIER = re.compile(r"classif|logit", re.IGNORECASE)
 # Scores that are inputs of something else, and outputs that are dropped on by design.
-_OTHER = re.compile(
-    r"attn|attention|atten|gate|rout|alpha|cluster|topic|prodlda|dmon|molgan|embed|assign|prototype", re.IGNORECASE
+_OTHER = Vocabulary(
+    r"attn|attention|atten|gate|gates|gated|gating|rout(?:e|er|ing)|alpha|cluster\w*|topics?|prodlda|prod lda|dmon"
+    r"|molgan|embed|embedding|embeddings|assign|assignments?|prototypes?"
 )
+_BY_DESIGN = Vocabulary(r"prodlda|prod lda|dmon|molgan|mol gan|topics?|cluster\w*")
 
 
 def find(module: Module) -> Iterator[Hit]:
@@ -59,8 +63,9 @@ def find(module: Module) -> Iterator[Hit]:
                 found = _ends_a_head(module, call)
             else:
                 found = _falls_on_output(module, call)
-            if found and not _is_other(module, call) and not on_purpose(module, call):
-                yield Hit(call)
+            if found and not on_purpose(module, call):
+                by_name = _is_other(module, call) or named_around(module, call)
+                yield for_information(Hit(call)) if by_name else Hit(call)
 
 
 def _ends_a_head(module: Module, dropout: ast.Call) -> bool:
@@ -175,13 +180,13 @@ def _is_other(module: Module, call: ast.Call) -> bool:
     """Whether the statement or method says that its values are weights of something, not outputs."""
     function, owner = module.function(call), module.owner(call)
     name = function.method.name if function is not None else ""
-    by_design = owner is not None and re.search(r"prodlda|dmon|molgan|topic|cluster", owner.name, re.IGNORECASE)
-    return bool(by_design) or _OTHER.search(name) is not None or _says_other(module, module.statement(call))
+    by_design = owner is not None and _BY_DESIGN.has(owner.name)
+    return by_design or _OTHER.has(name) or _says_other(module, module.statement(call))
 
 
 @once
 def _says_other(module: Module, statement: ast.stmt) -> bool:
-    return _OTHER.search(module.text.of(statement)) is not None
+    return _OTHER.has(module.text.of(statement))
 
 
 def see(trace: Trace) -> Iterator[Sight]:

@@ -19,8 +19,9 @@ from dropkit.facts.definitions import Class, Function
 from dropkit.facts.expressions import argument, self_attribute
 from dropkit.facts.finding import Severity
 from dropkit.facts.flow import MOST
-from dropkit.facts.mode import on_purpose
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
+from dropkit.rules.active import unless_meant
 from dropkit.rules.rule import Default, Example, Hit, Rule
 
 # Whole transformers drop a tenth unless told otherwise.
@@ -34,7 +35,7 @@ _MEASURED = re.compile(
     re.IGNORECASE,
 )
 # Whatever else is named so may switch modes out of sight.
-_SWITCHES = re.compile(r"eval|(^|_)mode(_|$)|inference|freeze|trainer|predict", re.IGNORECASE)
+_SWITCHES = Vocabulary(r"eval\w*|mode|inference|infer|freeze|trainer|predict\w*")
 _SAME_MODEL = ("to", "cuda", "cpu", "float", "double", "half", "train", "apply", "requires_grad_")
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "compile", "prepare")
 _PRETRAINED = re.compile(r"^torchvision\.models\.(?!vit)([a-z]+\.)?[a-z]")
@@ -46,8 +47,8 @@ def find(module: Module) -> Iterator[Hit]:
     for name in ("no_grad", "inference_mode"):
         for call in module.calls.get(name, []):
             body = _body(module, call) if module.called(call) in _NO_GRAD else []
-            if body and _measures(body) and _runs_trained_model(module, body) and not on_purpose(module, call):
-                yield Hit(call)
+            if body and _measures(body) and _runs_trained_model(module, body):
+                yield from unless_meant(module, Hit(call))
 
 
 def _switches(module: Module) -> bool:
@@ -59,7 +60,7 @@ def _switches(module: Module) -> bool:
     if any(isinstance(node.ctx, ast.Store) for node in module.attributes.get("training", [])):
         return True
     known = {function.name for function in module.functions}
-    return any(_SWITCHES.search(name) and name not in known and name not in _NO_GRAD for name in _foreign(module))
+    return any(_SWITCHES.has(name) and name not in known and name not in _NO_GRAD for name in _foreign(module))
 
 
 def _foreign(module: Module) -> Iterator[str]:

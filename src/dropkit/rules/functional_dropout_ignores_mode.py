@@ -4,8 +4,9 @@
 `model.eval()`. Predictions then differ from call to call, validation is noisy and worse than the model is, and nothing
 warns. Pass `training=self.training`, or use the module.
 
-Dropout that is meant to stay on (Monte Carlo dropout, the prenet of Tacotron) says so: by a name such as `MCDropout` or
-`Prenet`, by a comment beside it, or by `# dropkit: always-on` on the line of its class or at the head of the file.
+Dropout that is meant to stay on says so: by a comment beside it, or by `# dropkit: always-on` on the line of its class
+or at the head of the file. The names of Monte Carlo dropout and of Tacotron's pre-net (`MCDropout`, `MonteCarloHead`,
+`Prenet`) make it information, which is shown with `--severity info` and fails no run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
 from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
-from dropkit.rules.active import active_in_eval, ignores_its_flag
+from dropkit.rules.active import active_in_eval, ignores_its_flag, severity, unless_meant
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _TITLE = "Pass training=self.training"
@@ -39,7 +40,7 @@ def find(module: Module) -> Iterator[Hit]:
                 continue
             hit = _judge(module, call, function, owner) if owner is not None else _judge_helper(module, call, function)
             if hit is not None and not _excused(module, call, function):
-                yield hit
+                yield from unless_meant(module, hit)
 
 
 def _methods_for_flags(module: Module) -> Iterator[Hit]:
@@ -128,13 +129,13 @@ def _judge(module: Module, call: ast.Call, function: Functional, owner: Class) -
 
 
 def _excused(module: Module, call: ast.Call, function: Functional) -> bool:
-    """A condition around the call asks for the mode, the rate is zero or follows it, or somebody wants it so."""
+    """A condition around the call asks for the mode, or the rate is zero or follows it."""
     p = argument(call, function.p, function.p_name)
     if isinstance(p, ast.Constant) and p.value in (0, 0.0):
         return True
     if p is not None and follows_mode(module, p):
         return True
-    return under_mode(module, call) or on_purpose(module, call) or called_under_mode(module, call)
+    return under_mode(module, call) or called_under_mode(module, call)
 
 
 def _another_follows(module: Module, call: ast.Call, owner: Class) -> bool:
@@ -184,7 +185,7 @@ def _fix(module: Module, call: ast.Call, flag: ast.expr | None) -> Fix | None:
 def see(trace: Trace) -> Iterator[Sight]:
     for site in active_in_eval(trace):
         if site.form is Form.FUNCTION or (site.form is Form.REGISTERED and ignores_its_flag(site, by_hand=False)):
-            yield Sight(site)
+            yield Sight(site, severity=severity(site))
 
 
 RULE = Rule(

@@ -15,9 +15,9 @@ from dropkit.catalog import FUNCTIONALS
 from dropkit.facts.definitions import Binding
 from dropkit.facts.drops import calls_that_may_drop, dropped, kind, looks_like_dropout
 from dropkit.facts.finding import Severity
-from dropkit.facts.mode import on_purpose
 from dropkit.facts.module import Module, start, whole
 from dropkit.facts.trace import Phase, Trace
+from dropkit.rules.active import unless_meant
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -30,8 +30,8 @@ def find(module: Module) -> Iterator[Hit]:
         loop = _loop(module, call) if target is not None else None
         if target is None or loop is None or not _applies(module, call):
             continue
-        if _compounds(module, loop, target, module.statement(call)) and not on_purpose(module, call):
-            yield Hit(module.statement(call))
+        if _compounds(module, loop, target, module.statement(call)):
+            yield from unless_meant(module, Hit(module.statement(call)))
 
 
 def _dropped_in_place(module: Module, call: ast.Call) -> str | None:

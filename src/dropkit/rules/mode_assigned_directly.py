@@ -20,6 +20,7 @@ from dropkit.facts.edit import replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import Vocabulary
 from dropkit.facts.trace import Trace
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
@@ -29,8 +30,9 @@ _MODEL = re.compile(
     r"|student|unet|vae|gan|bert|gpt|resnet|vit|transformer|policy|module)(\d|_|$|[A-Z])|^net[A-Z]|net$|(Model|Net)$"
 )
 # Whose `training` is a flag of its own, or whose `train` is a data set.
-_NO_MODEL = re.compile(
-    r"trainer|learn|data|dls|dm$|loader|args|config|cfg|opt|settings|state|agent|env|context|ctx|history"
+_NO_MODEL = Vocabulary(
+    r"trainer|learn|learner|data|dataset|datasets|dls|dm|\w*loader|args|\w*config|cfg|opt|settings|state|agent|env"
+    r"|context|ctx|history"
 )
 _LEAVES = MODE_DEPENDENT | {"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN", "torch.nn.MultiheadAttention"}
 _TORCH = frozenset({"torch", "torchvision", "timm", "transformers", "lightning", "pytorch_lightning"})
@@ -89,7 +91,7 @@ def _is_model(module: Module, owner: ast.expr, trusted: bool = False) -> bool:
     built = _known_model(module, owner)
     if built is not None:
         return built
-    return _NO_MODEL.search(name) is None and (trusted or _MODEL.search(name) is not None)
+    return not _NO_MODEL.has(name) and (trusted or _MODEL.search(name) is not None)
 
 
 def _known_model(module: Module, owner: ast.expr) -> bool | None:

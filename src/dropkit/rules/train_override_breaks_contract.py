@@ -21,7 +21,7 @@ from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Phase, Trace
-from dropkit.rules.active import active_in_eval
+from dropkit.rules.active import active_in_eval, severity
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _MODE = re.compile(r"mode|train|^is_|^flag$|eval", re.IGNORECASE)
@@ -204,10 +204,11 @@ def see(trace: Trace) -> Iterator[Sight]:
     for switch in trace.switches:
         yield Sight(switch.name, f"{switch.kind}: {switch.fault}")
     for site in active_in_eval(trace):
+        worst = severity(site) or Severity.ERROR
         if site.form is Form.REGISTERED and site.flag_in_eval:
-            yield Sight(site, "in training mode after model.eval()", Severity.ERROR)
+            yield Sight(site, "in training mode after model.eval()", worst)
         elif site.form is Form.REGISTERED and any(visit.training for visit in site.of(Phase.EVAL)):
-            yield Sight(site, "set to training mode by the forward, while the model evaluates", Severity.ERROR)
+            yield Sight(site, "set to training mode by the forward, while the model evaluates", worst)
 
 
 RULE = Rule(
