@@ -164,6 +164,11 @@ MODE_DEPENDENT = DROPOUT_MODULES | BATCH_NORMS
 MODULE_BASES = frozenset(
     {"Module", "LightningModule", "PreTrainedModel", "BaseModule", "BaseModel", "MessagePassing", "FairseqModel"}
 )
+# Whose Modules are torch's for sure.
+MODULE_LIBRARIES = (
+    "torch.nn.", "lightning.", "transformers.", "torchvision.", "timm.", "torch_geometric.", "fairseq.", "mmengine.",
+    "mmcv.", "diffusers.", "speechbrain.", "nemo.",
+)  # fmt: skip
 # Libraries that use such a name for something else.
 NO_MODULES = ("chainer.", "flax.", "tensorflow.", "keras.", "pydantic.", "paddle.", "mindspore.", "jittor.", "peewee.")
 # Modules whose metaclass calls super().__init__(), and programs that are no modules though they have a `train`.

@@ -166,6 +166,15 @@ class Class:
             known = self.module.is_module_by_class[self.node] = self._looks_like_a_module()
         return known
 
+    @property
+    def has_mode(self) -> bool:
+        """Whether its objects surely have `training`: by a base of torch or of what is made for it, or by their use."""
+        return self.is_module and (
+            any(root.startswith(catalog.MODULE_LIBRARIES) for root in self.roots)
+            or any("training" in one.reads for one in self.lineage)
+            or self._keeps_layers()
+        )
+
     def _looks_like_a_module(self) -> bool:
         if len(self.lineage) > _MOST_ANCESTORS:
             return False
@@ -180,6 +189,9 @@ class Class:
         ):
             return False
         # A base that is not known, a forward, and layers kept in self.
+        return self._keeps_layers()
+
+    def _keeps_layers(self) -> bool:
         return self.method("forward") is not None and any(
             isinstance(write.value, ast.Call)
             and (self.module.dotted(write.value.func) or "").startswith(("torch.nn.", "torch_geometric.nn."))

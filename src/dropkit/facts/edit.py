@@ -109,6 +109,8 @@ def spell(module: Module, dotted: str) -> str | None:
     spellings: list[tuple[int, str]] = []
     for name, bindings in module.names.items():
         imported = bindings[-1].imported
+        if module.block(bindings[-1].statement) is not module.tree.body:
+            continue  # for type checkers only, perhaps
         if imported == dotted:
             spellings.append((0, name))
         elif imported is not None and dotted.startswith(imported + "."):

@@ -195,9 +195,15 @@ class Module:
         return found if isinstance(found, Function) else None
 
     def self_name(self, node: ast.AST) -> str | None:
-        """What the method around `node` calls its object; None outside of methods."""
+        """What the method around `node` calls its object; None outside of methods, and where the name is bound anew."""
         function = self.function(node)
-        return function.method.self_name if function is not None else None
+        name = function.method.self_name if function is not None else None
+        while function is not None and name is not None:
+            bound = len(function.names.get(name, []))
+            if bound > (function is function.method):
+                return None
+            function = function.within if function is not function.method else None
+        return name
 
     def owner(self, node: ast.AST) -> Class | None:
         """The class whose method (or a closure in it) `node` stands in."""

@@ -176,9 +176,10 @@ def _gated(module: Module, call: ast.Call, p: ast.expr) -> Edit:
 
 
 def _fix(module: Module, call: ast.Call, edit: Edit | None) -> Fix | None:
-    if edit is None or module.self_name(call) is None:
+    owner = module.owner(call)
+    if edit is None or owner is None or module.self_name(call) is None:
         return None
-    return Fix("Drop only if self.training", (edit,))
+    return Fix("Drop only if self.training", (edit,), safe=owner.has_mode)
 
 
 def see(trace: Trace) -> Iterator[Sight]:

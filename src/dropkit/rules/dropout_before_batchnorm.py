@@ -25,7 +25,7 @@ from dropkit.facts.trace import Phase, Trace
 from dropkit.rules.active import for_information
 from dropkit.rules.rule import Default, Example, Hit, Rule, Sight
 
-_PUBLISHED = Vocabulary(r"wide|wrn|conv e|conve|\w{0,3}gan|discriminator")
+_PUBLISHED = Vocabulary(r"wide|wrn|conv e|conve|(?:dc|w|c|s|r|sn|sa|ac|bi|big|info|style|cycle|star)?gan|discriminator")
 _NAMED = re.compile(r"norm|bn|^b\d", re.IGNORECASE)
 _DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
 _NORM = "torch.nn.functional.batch_norm"

@@ -118,15 +118,17 @@ def _fix(module: Module, built: ast.Call) -> Fix | None:
         return None
     if len(call.args) != 1 or call.keywords or isinstance(call.args[0], (ast.Starred, ast.GeneratorExp)):
         return None
-    if "#" in module.text.of(call):
-        return None
+    if "#" in module.text.of(call) or any(isinstance(one, ast.NamedExpr) for one in ast.walk(call)):
+        return None  # what is bound on the way is bound in another order
     last = _FUNCTION[module.called(built) or ""].rsplit(".", 1)[1]
     p, inplace = argument(built, 0, "p"), argument(built, 1, "inplace")
     parts = [module.text.of(call.args[0])]
     parts += [module.text.of(p) if p in built.args else f"p={module.text.of(p)}"] if p is not None else []
     parts += [f"{known.training_name}={name}.training"]
     parts += [f"inplace={module.text.of(inplace)}"] if inplace is not None else []
-    return Fix(f"Call {prefix}.{last}", (replace(module, call, f"{prefix}.{last}({', '.join(parts)})"),))
+    owner = module.owner(built)
+    edit = replace(module, call, f"{prefix}.{last}({', '.join(parts)})")
+    return Fix(f"Call {prefix}.{last}", (edit,), safe=owner is not None and owner.has_mode)
 
 
 def _functional(module: Module, node: ast.AST) -> str | None:
@@ -143,7 +145,9 @@ def _ways_to_functional(module: Module) -> list[tuple[str, str]]:
     rest = {"torch.nn.functional": "", "torch.nn": ".functional", "torch": ".nn.functional"}
     found: dict[str, list[tuple[str, str]]] = {origin: [] for origin in rest}
     for name, bindings in module.names.items():
-        origins = {canonical(one.imported) if one.imported is not None else None for one in bindings}
+        # Not what is imported for type checkers only, or in one branch.
+        whole = all(module.block(one.statement) is module.tree.body for one in bindings)
+        origins = {canonical(one.imported) if one.imported is not None and whole else None for one in bindings}
         origin = origins.pop() if len(origins) == 1 else None
         if origin is not None and origin in rest:
             found[origin].append((name, name + rest[origin]))

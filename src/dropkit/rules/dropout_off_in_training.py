@@ -41,11 +41,11 @@ def see(trace: Trace) -> Iterator[Sight]:
 
 
 def _fix(module: Module, call: ast.Call) -> Fix | None:
-    name = module.self_name(call)
+    name, owner = module.self_name(call), module.owner(call)
     edit = add_argument(module, call, f"training={name}.training") if name is not None else None
-    if edit is None:
+    if edit is None or owner is None:
         return None
-    return Fix("Pass training=self.training", (edit,), changes_training=True)
+    return Fix("Pass training=self.training", (edit,), safe=owner.has_mode, changes_training=True)
 
 
 RULE = Rule(

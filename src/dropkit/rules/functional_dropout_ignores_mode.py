@@ -49,10 +49,13 @@ def _methods_for_flags(module: Module) -> Iterator[Hit]:
         owner = module.owner(node)
         if self_attribute(node) is None or owner is None or not owner.is_module or owner.values("train"):
             continue
+        method = owner.method("train")
+        if method is not None and method.node.decorator_list:  # pyright: ignore[reportAttributeAccessIssue]: no lambda
+            continue  # a property, perhaps, that is a flag
         place = _place(module, node)
         if place is not None:
             message = "self.train is a method, always true: self.training is meant"
-            yield Hit(place, message, Fix(_TITLE, (replace(module, node, "self.training"),)))
+            yield Hit(place, message, Fix(_TITLE, (replace(module, node, "self.training"),), safe=owner.has_mode))
 
 
 def _place(module: Module, node: ast.Attribute) -> ast.AST | None:
@@ -169,17 +172,17 @@ def _set_once(module: Module, owner: Class, attribute: str) -> bool:
 
 
 def _fix(module: Module, call: ast.Call, flag: ast.expr | None) -> Fix | None:
-    name = module.self_name(call)
-    if name is None:
+    name, owner = module.self_name(call), module.owner(call)
+    if name is None or owner is None:
         return None
     text = f"{name}.training"
     if flag is not None:
         # A method and a literal are true in training as well; a flag of its own may have been false there.
         changes = self_attribute(flag) not in (None, "train", "eval")
-        return Fix(_TITLE, (replace(module, flag, text),), changes_training=changes)
+        return Fix(_TITLE, (replace(module, flag, text),), safe=owner.has_mode, changes_training=changes)
     keyword = FUNCTIONALS[module.called(call) or ""].training_name
     edit = add_argument(module, call, f"{keyword}={text}")
-    return Fix(_TITLE, (edit,)) if edit is not None else None
+    return Fix(_TITLE, (edit,), safe=owner.has_mode) if edit is not None else None
 
 
 def see(trace: Trace) -> Iterator[Sight]:

@@ -10,6 +10,7 @@ dropped too. Leave `inplace=True` out; it saves next to nothing.
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Iterator
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, NEEDS_ITS_OUTPUT
@@ -61,12 +62,28 @@ def find(module: Module) -> Iterator[Hit]:
                 yield from _in_a_row(module, call)
     for call, dropouts in _applications(module):
         made_by = _breaks(module, _input(call))
-        fix = _fix(module, dropouts)
+        # Where the result is thrown away, what is done in place is all that is done.
+        fix = _fix(module, dropouts) if not _is_discarded(module, call) else None
         if made_by is not None:
             yield Hit(call, f"in-place dropout overwrites what {made_by} keeps for backward", fix)
         elif not _alone(module, call) and _read_again(module, call):
             message = "in-place dropout also drops the tensor that is read again"
+            fix = dataclasses.replace(fix, changes_training=True) if fix is not None else None
             yield Hit(call, message, fix, Severity.WARNING)
+
+
+def _is_discarded(module: Module, call: ast.Call) -> bool:
+    """Whether the result of this call, or of another of the same layer, is thrown away."""
+    if isinstance(module.parent(call), ast.Expr):
+        return True
+    callee = call.func
+    name = callee.attr if isinstance(callee, ast.Attribute) else getattr(callee, "id", "")
+    return module.called(call) is None and _is_ever_discarded(module, name)
+
+
+@once
+def _is_ever_discarded(module: Module, name: str) -> bool:
+    return any(isinstance(module.parent(call), ast.Expr) for call in module.calls.get(name, []))
 
 
 def _alone(module: Module, call: ast.Call) -> bool:
@@ -228,6 +245,8 @@ def _leave_out(module: Module, call: ast.Call) -> Edit | None:
     function = FUNCTIONALS.get(module.called(call) or "")
     given = argument(call, function.inplace if function is not None else 1, "inplace")
     node = next((one for one in call.keywords if one.value is given), given)
+    if node in call.args[:-1]:
+        return None  # the arguments behind it would move
     return drop_argument(module, call, node) if node is not None else None
 
 

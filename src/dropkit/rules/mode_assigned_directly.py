@@ -19,6 +19,7 @@ from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Fix, Severity
+from dropkit.facts.flow import MOST
 from dropkit.facts.module import Module, once
 from dropkit.facts.names import Vocabulary
 from dropkit.facts.trace import Trace
@@ -58,7 +59,7 @@ def _judge(module: Module, node: ast.Attribute) -> Hit | None:
         if not _is_model(module, node.value, trusted=node.attr == "eval"):
             return None
         text = module.text.of(node)
-        return Hit(node, f"{node.attr} is not called here: nothing happens", _fix(module, statement, f"{text}()"))
+        return Hit(node, f"{node.attr} is not called here: nothing happens", _fix(module, node, statement, f"{text}()"))
     if not isinstance(statement, ast.Assign) or len(statement.targets) > 1 or statement.targets[0] is not node:
         return None
     value = statement.value
@@ -70,7 +71,7 @@ def _judge(module: Module, node: ast.Attribute) -> Hit | None:
         return None
     call = f"{module.text.of(node.value)}.{'train' if on else 'eval'}()"
     message = None if node.attr == "training" else f"{node.attr} is a method: assigned to, it sets no mode"
-    return Hit(statement, message, _fix(module, statement, call))
+    return Hit(statement, message, _fix(module, node, statement, call))
 
 
 def _uses_torch(module: Module) -> bool:
@@ -197,8 +198,33 @@ def _set_off(module: Module, name: str) -> set[str]:
     }
 
 
-def _fix(module: Module, statement: ast.stmt, text: str) -> Fix:
-    return Fix(f"Call {text}", (replace(module, statement, text),))
+def _fix(module: Module, node: ast.Attribute, statement: ast.stmt, text: str) -> Fix | None:
+    """Make the call; unsafe where only a name says that it is a model, none where its class has another `train`."""
+    model, owner = node.value, module.owner(node)
+    made = _built_from(module, model) if owner is None or not _is_self(module, model) else owner
+    if isinstance(made, Class) and (made.method("train") is not None or made.method("eval") is not None):
+        return None
+    return Fix(f"Call {text}", (replace(module, statement, text),), safe=made is not None)
+
+
+def _is_self(module: Module, model: ast.expr) -> bool:
+    return isinstance(model, ast.Name) and model.id == module.self_name(model)
+
+
+def _built_from(module: Module, model: ast.expr) -> Class | str | None:
+    """The class that a name or attribute is made from, or the name if it is torch's; None if that is not known."""
+    attribute, owner = self_attribute(model), module.owner(model)
+    if isinstance(model, ast.Name):
+        values = [None if one.derived else one.value for one in module.bindings(model)]
+    else:
+        values = owner.values(attribute) if owner is not None and attribute is not None else []
+    made: set[Class | str | None] = set()
+    for value in values[:MOST]:
+        local = module.local_class(value.func) if isinstance(value, ast.Call) else None
+        name = module.called(value) if value is not None else None
+        known = local is not None and local.is_module
+        made.add(local if known else name if name is not None and name.startswith("torch.nn.") else None)
+    return made.pop() if len(made) == 1 and len(values) <= MOST else None
 
 
 def see(trace: Trace) -> Iterator[Sight]:

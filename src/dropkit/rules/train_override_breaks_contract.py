@@ -4,8 +4,9 @@
 An override that does not pass the call on leaves children in the mode they were in: their dropout stays on after
 `model.eval()`. One that returns nothing makes `model = Model().eval()` None, far from the line at fault.
 
-Call `super().train(mode)` and `return self`. A method of another meaning (`train(self, data)`) is not judged, nor one
-that only returns self: it keeps a frozen model as it is.
+Call `super().train(mode)` and `return self`. A method of another meaning is not judged: one that takes something else
+than a mode (`train(self, loader)`), trains, yields or returns something else; nor one that only returns self: it keeps
+a frozen model as it is.
 """
 
 from __future__ import annotations
@@ -20,11 +21,21 @@ from dropkit.facts.edit import insert_after, insert_before, replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.module import Module, once
+from dropkit.facts.names import spoken
+from dropkit.facts.rates import default
 from dropkit.facts.trace import Form, Phase, Trace
 from dropkit.rules.active import active_in_eval, severity
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
-_MODE = re.compile(r"mode|train|^is_|^flag$|eval", re.IGNORECASE)
+_MODE = re.compile(
+    r"(?:is |in |set )?(?:mode|train|training|eval|evaluating|is train|is training)(?: mode| flag)?|flag"
+)
+# What only a training or evaluation procedure does.
+_WORKS = frozenset({"backward", "step", "zero_grad", "fit"})
+_OTHER_RESULTS = frozenset(
+    {"int", "float", "bool", "str", "dict", "list", "tuple", "set", "Dict", "List", "Tuple", "Iterator", "Iterable",
+     "Generator", "Tensor", "Mapping", "Sequence", "Optional", "Union", "DataFrame", "ndarray"}
+)  # fmt: skip
 _WALKS = frozenset({"children", "modules", "named_children", "named_modules", "_modules", "apply"})
 _UNJUDGED = frozenset({"overload", "abstractmethod", "property", "cached_property", "contextmanager"})
 _CONTAINERS = frozenset("torch.nn." + name for name in ("Sequential", "ModuleList", "ModuleDict", "Transformer"))
@@ -40,18 +51,48 @@ def find(module: Module) -> Iterator[Hit]:
 
 def _judge(module: Module, owner: Class, method: Function, node: ast.FunctionDef) -> Iterator[Hit]:
     inside = _own_nodes(node)
-    if any(isinstance(one, (ast.Yield, ast.YieldFrom)) for one in inside):
-        return
     delegates = any(_delegates(one, method) for one in inside)
     walks = any(isinstance(one, ast.Attribute) and one.attr in _WALKS for one in inside)
+    if _is_procedure(node, method, inside, delegates or walks):
+        return
     empty = [one for one in inside if isinstance(one, ast.Return) and _is_none(one.value)]
     silent = bool(empty) or _falls_through(node.body)
     place = module.text.head(node)
     if not delegates and not walks and _leaves_children(module, owner, inside):
         message = f"{node.name}() does not reach the children of the module"
-        yield Hit(place, message, _fix(module, node, empty, silent, passes_on=True), Severity.ERROR)
+        yield Hit(place, message, _fix(module, owner, node, empty, silent, passes_on=True), Severity.ERROR)
     elif silent and (delegates or walks or (node.name == "train" and not _is_stub(node))):
-        yield Hit(place, f"{node.name}() does not return self", _fix(module, node, empty, silent, passes_on=False))
+        message = f"{node.name}() does not return self"
+        yield Hit(place, message, _fix(module, owner, node, empty, silent, passes_on=False))
+
+
+def _is_procedure(node: ast.FunctionDef, method: Function, inside: list[ast.AST], passes_on: bool) -> bool:
+    """Whether it is another thing under the same name: a generator, a training, or what returns something else."""
+    returned = (one.value for one in inside if isinstance(one, ast.Return) and not _is_none(one.value))
+    if any(not (_is_self(value, method) or _is_switch(value)) for value in returned):
+        return True
+    if node.returns is not None and _last(_bare(node.returns)) in _OTHER_RESULTS:
+        return True
+    loops = any(isinstance(one, (ast.For, ast.AsyncFor, ast.While)) for one in inside)
+    switches = passes_on or any(isinstance(one, ast.Call) and _last(one.func) in ("train", "eval") for one in inside)
+    return (loops and not switches) or any(
+        isinstance(one, (ast.Yield, ast.YieldFrom, ast.Await))
+        or (isinstance(one, ast.Call) and _last(one.func) in _WORKS)
+        for one in inside
+    )
+
+
+def _is_self(value: ast.expr | None, method: Function) -> bool:
+    return isinstance(value, ast.Name) and value.id == method.self_name
+
+
+def _is_switch(value: ast.expr | None) -> bool:
+    """`super().train(mode)`, `self.eval()`: what may return the module."""
+    return isinstance(value, ast.Call) and _last(value.func) in ("train", "eval", "requires_grad_", "apply")
+
+
+def _bare(annotation: ast.expr) -> ast.expr:
+    return annotation.value if isinstance(annotation, ast.Subscript) else annotation
 
 
 def _overrides(owner: Class, method: Function) -> bool:
@@ -59,14 +100,29 @@ def _overrides(owner: Class, method: Function) -> bool:
     node, own = method.node, method.self_name
     if own is None or isinstance(node, ast.Lambda) or any(_last(one) in _UNJUDGED for one in node.decorator_list):
         return False
-    positional = [*node.args.posonlyargs, *node.args.args][1:]
+    arguments = node.args
+    positional = [*arguments.posonlyargs, *arguments.args][1:]
+    optional = len(positional) - len(arguments.defaults)
+    if any(default is None for default in arguments.kw_defaults) or len(method.names.get(own, [])) > 1:
+        return False
+    passes_on = any(_is_super(one, method) for one in _own_nodes(node))
     if method.name == "eval":
-        fits = len(positional) == len(node.args.defaults)
+        fits = optional <= 0 and all(_may_be_mode(owner, one) for one in positional)
     elif positional:
-        fits = _MODE.search(positional[0].arg) is not None and len(positional) - 1 <= len(node.args.defaults)
+        fits = _may_be_mode(owner, positional[0]) and optional <= 1
     else:
-        fits = node.args.vararg is not None
-    return fits and (owner.is_module or any(_is_super(one, method) for one in _own_nodes(node)))
+        fits = passes_on or (arguments.vararg is not None and arguments.vararg.arg in ("args", "arg", "_"))
+    return fits and (owner.is_module or passes_on)
+
+
+def _may_be_mode(owner: Class, parameter: ast.arg) -> bool:
+    """Whether a parameter may be a mode: a bool by its annotation or default, or else by its name."""
+    value = default(owner.module, parameter)
+    if parameter.annotation is not None:
+        return re.search(r"\bbool\b", owner.module.text.of(parameter.annotation)) is not None
+    if isinstance(value, ast.Constant) and value.value is not None:
+        return isinstance(value.value, bool)
+    return (value is None or isinstance(value, ast.Constant)) and _MODE.fullmatch(spoken(parameter.arg)) is not None
 
 
 def _own_nodes(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.AST]:
@@ -180,7 +236,9 @@ def _without_annotation(module: Module, returns: ast.expr) -> Edit | None:
     return Edit(arrow.start(), module.text.end(returns), "") if arrow is not None else None
 
 
-def _fix(module: Module, node: ast.FunctionDef, empty: Sequence[ast.AST], silent: bool, passes_on: bool) -> Fix | None:
+def _fix(
+    module: Module, owner: Class, node: ast.FunctionDef, empty: Sequence[ast.AST], silent: bool, passes_on: bool
+) -> Fix | None:
     """Return self wherever nothing is returned; with `passes_on`, call super first, which changes training."""
     own = [*node.args.posonlyargs, *node.args.args]
     edits: list[Edit | None] = [replace(module, one, f"return {own[0].arg}") for one in empty] if silent else []
@@ -197,7 +255,9 @@ def _fix(module: Module, node: ast.FunctionDef, empty: Sequence[ast.AST], silent
     known = [one for one in edits if one is not None]
     if len(known) < len(edits):
         return None
-    return Fix(f"Call super().{node.name}" if passes_on else "Return self", tuple(known), safe=not passes_on)
+    # Of a class that is not known to be a Module, the base may mean something else by the name.
+    safe = not passes_on and owner.is_module
+    return Fix(f"Call super().{node.name}" if passes_on else "Return self", tuple(known), safe=safe)
 
 
 def see(trace: Trace) -> Iterator[Sight]:
