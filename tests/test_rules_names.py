@@ -102,9 +102,11 @@ def test_a_flag_is_one_by_a_whole_word(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["training", "is_train", "isTraining", "istraining", "trainmode", "apply_during_inference", "use_mc_dropout"]
-    + ["dropout_switch", "monte_carlo", "eval_mode", "deterministic"],
-)
+    [
+        "training", "is_train", "isTraining", "istraining", "trainmode", "apply_during_inference", "use_mc_dropout",
+        "dropout_switch", "monte_carlo", "eval_mode", "deterministic",
+    ],
+)  # fmt: skip
 def test_a_flag_says_so_in_a_whole_word(name):
     assert is_flag(name)
     assert found(program("Net", CALLS["DRP101"]).replace("return ", f"if x.{name}: return ")) == []

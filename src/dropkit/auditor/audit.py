@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from dropkit.auditor.inputs import arranged
 from dropkit.auditor.outcome import AuditFinding, Report, totals
 from dropkit.auditor.passes import trace as run
 from dropkit.auditor.savings import savings
@@ -35,14 +37,17 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
 
     Args:
         model: any module. What `torch.compile`, `DataParallel` and `DistributedDataParallel` wrap is audited inside.
-        *inputs: what the model takes; tensors, or containers of them. One small batch says it all.
+        *inputs: what the model takes; tensors, or containers of them. One small batch says it all. A single mapping or
+            dataclass gives the arguments by name where `forward` takes such names, a single tuple gives them by
+            position; otherwise it is the one argument.
         **kwargs: the same by name.
 
     Returns:
         The report: `print` it, or see `findings`, `sites`, `table()`, `to_dict()` and `to_html()`.
 
     Raises:
-        TypeError: `model` is no module, or of a kind that cannot be audited; the message says what to do.
+        TypeError: `model` is no module, or of a kind that cannot be audited, or does not take `inputs`; the message
+            says what to do.
         ValueError: its parameters have no values yet.
 
     Example:
@@ -84,10 +89,12 @@ class Auditor:
         """See `dropkit.audit`."""
         require(AUDIT)
         model = _runnable(model)
+        if len(inputs) == 1 and not kwargs and self.call is None:
+            inputs, kwargs = arranged(model, inputs[0])
         held = tree(model)
         alike = None if self.group is None else _alike(self.group)
         with _one_at_a_time, torch.inference_mode(False):
-            trace = run(model, held, self.call or _call, inputs, kwargs, self.seed)
+            trace = run(model, held, self.call or _called(model), inputs, kwargs, self.seed)
         trace = replace(trace, alike_on_all_ranks=alike)
         saved = None
         if operators._library is None and _drops_on_cpu(trace):
@@ -106,8 +113,22 @@ class Auditor:
         return [rule for rule in RULES if not rule.code.startswith(tuple(self.ignore))]
 
 
-def _call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
-    return model(*inputs, **kwargs)
+def _called(audited: nn.Module) -> Callable[..., Any]:
+    """How the model is called. What it cannot do with a mapping given as its one argument is said in our words."""
+
+    def call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
+        try:
+            return model(*inputs, **kwargs)
+        except (TypeError, AttributeError) as error:
+            kind = type(inputs[0]).__name__ if len(inputs) == 1 and isinstance(inputs[0], Mapping) else None
+            if kind is None or kind not in str(error):
+                raise
+            names = ", ".join(map(str, cast("Mapping[Any, Any]", inputs[0])))
+            takes = ", ".join(inspect.signature(audited.forward).parameters)
+            wanted = f"named as the arguments of {type(audited).__name__}.forward ({takes})"
+            raise TypeError(f"inputs must be {wanted}, got {names}") from error
+
+    return call
 
 
 def _findings(trace: Trace, rules: Sequence[Rule]) -> Iterator[AuditFinding]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dropkit.auditor import masks
 from dropkit.auditor.flow import Flow
 from dropkit.auditor.ledger import Chance, Ledger, Mask
-from dropkit.auditor.operators import MASKS, Ran
+from dropkit.auditor.operators import MASKS, Ran, storage
 from dropkit.auditor.places import here
 from dropkit.auditor.sites import Scope, Sites
 from dropkit.facts.trace import Draw, Form, Phase, Site, Visit
@@ -43,7 +43,7 @@ class Draws:
         seen = self._masks(ran)
         if ran.operator.name in _OURS:
             self._ours(ran)
-        elif ran.operator.draws or ran.rate > 0:
+        elif ran.draws:
             self._drew(ran)
         elif seen:
             self._spend(seen[0].chance, ran.seconds)
@@ -63,10 +63,10 @@ class Draws:
 
     def _drew(self, ran: Ran) -> None:
         name = ran.operator.name
-        if not ran.outputs or (name == "native_dropout" and ran.args[2] is False):
+        if not ran.outputs:
             self._flow.through(ran)
             return
-        if ran.rate > 0 or name == "native_dropout":
+        if ran.rate > 0:
             self._fused(ran)
             return
         if not ran.operator.fresh and name not in ("bernoulli", "uniform"):
@@ -129,7 +129,7 @@ class Draws:
             # What this dropout drew itself; its input may be random, too.
             mask = next((one for one in seen if one.chance.visit is scope.visit), mask)
         own = mask.chance if scope is not None else None
-        others = [one for one in ran.inputs if one.numel() > 1 and not self._is_chance(one, own)]
+        others = [one for one in ran.inputs if not self._is_chance(one, own) and self._is_value(one, ran, scope)]
         if not others or operator.compares:
             discrete = mask.discrete or operator.compares
             changed = replace(mask, discrete=discrete, independent=mask.independent and not operator.pools)
@@ -144,6 +144,18 @@ class Draws:
             self._ledger.note(ran.outputs[0], made)
         elif not (operator.applies and mask.discrete and self._applied(ran, mask, others)):
             self._flow.through(ran)
+
+    def _is_value(self, tensor: Tensor, ran: Ran, scope: Scope | None) -> bool:
+        """Whether a tensor is what is dropped from, and no number that a mask is scaled by.
+
+        A single element is where the mask is one too, in a dropout: its input, or what was made of it.
+        """
+        if tensor.numel() > 1:
+            return True
+        if scope is None or any(one.numel() > 1 for one in ran.inputs):
+            return False
+        known = scope.input is not None and storage(tensor) == storage(scope.input)
+        return known or self._ledger.made(tensor) is not None
 
     def _is_chance(self, tensor: Tensor, chance: Chance | None) -> bool:
         """Whether a tensor is random numbers: those of `chance`, or any if that is None."""

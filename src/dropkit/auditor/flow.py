@@ -93,7 +93,12 @@ class Flow:
         elif not new:
             return  # a view
         if operator.copies or (operator.name in ("mul", "div", "neg") and _alone(inputs)):
-            source = inputs[1] if operator.name == "copy" and len(inputs) > 1 else inputs[0]
+            source = next((one for one in inputs if one.dim() > 0), inputs[0])
+            if operator.name == "copy" and len(inputs) > 1:
+                source = inputs[1]
+            for one in inputs:
+                if one is not source and operator.name != "copy":
+                    self.use(one, operator.layer)
             for one in new:
                 self._ledger.note(one, self._ledger.copied(source, one))
             return

@@ -49,7 +49,26 @@ _APPLY = frozenset({"mul", "where", "masked_fill", "index_put", "div"})
 MASKS = frozenset(
     {"bernoulli", "uniform", "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "draw_v1"}
 )
+# Marked by torch as if they drew: a choice of kernel, a layout, and backward passes, which use what was drawn before.
+_DRAW_NOTHING = frozenset(
+    {"_fused_sdp_choice", "_nested_tensor_softmax_with_shape", "_cudnn_init_dropout_state",
+     "_flash_attention_forward_no_dropout_inplace", "_cudnn_attention_backward",
+     "_scaled_dot_product_cudnn_attention_backward", "_scaled_dot_product_efficient_attention_backward"}
+)  # fmt: skip
 _SELU_SCALE = 1.0507
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """Where an argument of an operator stands, and what it is if it is left out."""
+
+    place: int
+    name: str
+    default: Any
+
+    def of(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Its value in a call."""
+        return args[self.place] if self.place < len(args) else kwargs.get(self.name, self.default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +85,9 @@ class Operator:
         fresh: whether it asks for shape and dtype only.
         applies: whether it is a way to apply a mask.
         written: place and name of the arguments that it changes.
-        rate: place of its dropout rate; None if it has none.
+        rate: its dropout rate; None if it has none.
+        flag: what says whether it trains; None if it has none.
+        layers: its number of layers, between which it drops; None if it has none.
     """
 
     name: str
@@ -78,7 +99,9 @@ class Operator:
     fresh: bool
     applies: bool
     written: tuple[tuple[int, str], ...]
-    rate: int | None
+    rate: Argument | None
+    flag: Argument | None
+    layers: Argument | None
 
     @property
     def elementwise(self) -> bool:
@@ -103,15 +126,24 @@ class Operator:
 
     def drops_at(self, args: Sequence[Any], kwargs: dict[str, Any]) -> float:
         """The rate of a fused operator that takes one; 0 of any other."""
-        if self.rate is None:
-            return 0.0
-        value = args[self.rate] if self.rate < len(args) else kwargs.get("dropout_p", kwargs.get("dropout", 0.0))
-        return float(value) if isinstance(value, (int, float)) else 0.0
+        value = self.rate.of(args, kwargs) if self.rate is not None else 0.0
+        return float(value) if isinstance(value, (int, float)) and not self._is_idle(args, kwargs) else 0.0
+
+    def draws_with(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Whether it draws, given these: not if it drops at a rate of 0, or only while training and is not."""
+        if self.rate is not None:
+            return self.drops_at(args, kwargs) > 0
+        return self.draws and not self._is_idle(args, kwargs)
+
+    def _is_idle(self, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Whether it evaluates, or has one layer and so nothing between layers."""
+        evaluates = self.flag is not None and self.flag.of(args, kwargs) is False
+        return evaluates or (self.layers is not None and self.layers.of(args, kwargs) == 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """An operator that has run: with what, what came of it, how long it took in seconds, and the rate it was given."""
+    """An operator that has run: with what, what came of it, its time in seconds, its rate, and whether it drew."""
 
     overload: Any
     operator: Operator
@@ -120,14 +152,15 @@ class Ran:
     outputs: list[Tensor]
     seconds: float
     rate: float
+    draws: bool
 
     @staticmethod
     def of(
         overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, seconds: float
     ) -> Ran:
         inputs = list(tensors([*args, *kwargs.values()]))
-        rate = operator.drops_at(args, kwargs)
-        return Ran(overload, operator, args, inputs, list(tensors(output)), seconds, rate)
+        rate, draws = operator.drops_at(args, kwargs), operator.draws_with(args, kwargs)
+        return Ran(overload, operator, args, inputs, list(tensors(output)), seconds, rate, draws)
 
 
 @lru_cache(maxsize=4096)
@@ -143,18 +176,24 @@ def describe(overload: Any) -> Operator:
         if one.alias_info is not None and one.alias_info.is_write
     )
     rates = ("p",) if name == "native_dropout" else ("dropout_p", "dropout")
-    rate = next((i for i, one in enumerate(arguments) if one.name in rates), None)
+
+    def find(*names: str) -> Argument | None:
+        places = ((i, one) for i, one in enumerate(arguments) if one.name in names)
+        return next((Argument(i, one.name, one.default_value) for i, one in places), None)
+
     return Operator(
         name=name,
         layer=_LAYERS.get(name, name),
-        draws=torch.Tag.nondeterministic_seeded in overload.tags,
+        draws=torch.Tag.nondeterministic_seeded in overload.tags and name not in _DRAW_NOTHING,
         copies=name in _COPIES,
         compares=name in _COMPARE,
         pools=any(word in name for word in _POOLS),
         fresh=name.endswith("_like") or name.startswith("new_"),
         applies=name in _APPLY,
         written=written,
-        rate=rate,
+        rate=find(*rates) if name not in _DRAW_NOTHING else None,
+        flag=find("train", "training"),
+        layers=find("num_layers"),
     )
 
 

@@ -32,7 +32,7 @@ class DropoutAudit(TrainerCallback):
     """
 
     def __init__(self, ignore: Sequence[str] = (), stop: bool = False, quiet: bool = False) -> None:
-        self._first = FirstBatch(Auditor(ignore=ignore), stop, quiet)
+        self._first = FirstBatch(Auditor(call=_as_called, ignore=ignore), stop, quiet)
 
     @property
     def report(self) -> Report | None:
@@ -49,3 +49,8 @@ class DropoutAudit(TrainerCallback):
             self._first.audit(module, inputs, named, state.is_world_process_zero)
 
         hook = model.register_forward_pre_hook(first, with_kwargs=True)
+
+
+def _as_called(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The forward call as it was made, however its arguments are packed."""
+    return model(*args, **kwargs)

@@ -76,11 +76,11 @@ def command(
     with users_own(model):
         network = called(load(model, "MODEL"), model)
     with users_own(inputs or ""):
-        args, kwargs = _given(inputs) if inputs is not None else ([_random(shape, batch) for shape in shapes], {})
+        args = [_given(inputs)] if inputs is not None else [_random(shape, batch) for shape in shapes]
     if not isinstance(network, nn.Module):
         raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(network).__name__}")
     with _waiting(as_json):
-        report = _audited(auditor, network, args, kwargs)
+        report = _audited(auditor, network, args)
     if html is not None:
         _write(html, report.to_html())
     colored = wants_color(color)
@@ -134,18 +134,15 @@ def _random(text: str, batch: int) -> Tensor:
     return torch.randint(_INTEGERS, (batch, *shape), generator=generator).to(dtype)
 
 
-def _given(target: str) -> tuple[list[Any], dict[str, Any]]:
+def _given(target: str) -> Any:
     """The inputs that a user's function returns."""
     made = load(target, "--inputs")
-    value = made() if callable(made) and not isinstance(made, nn.Module) else made
-    if isinstance(value, dict):
-        return [], value  # pyright: ignore[reportUnknownVariableType]
-    return (list(value), {}) if isinstance(value, tuple) else ([value], {})  # pyright: ignore[reportUnknownArgumentType]
+    return made() if callable(made) and not isinstance(made, nn.Module) else made
 
 
-def _audited(auditor: Auditor, network: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Report:
+def _audited(auditor: Auditor, network: nn.Module, args: list[Any]) -> Report:
     try:
-        return auditor.audit(network, *args, **kwargs)
+        return auditor.audit(network, *args)
     except (Exception, SystemExit) as error:
         shapes = ", ".join(str(tuple(one.shape)) for one in args if isinstance(one, Tensor))
         hint = f" (it was given {shapes})" if shapes else ""

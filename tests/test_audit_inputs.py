@@ -1,0 +1,242 @@
+"""What an audit is given as a batch, small outputs, and operators that are marked as random and draw nothing."""
+
+from collections import OrderedDict, UserDict, namedtuple
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import dropkit
+from dropkit.cli.audit import command
+
+X, Y = torch.randn(4, 8), torch.randn(4, 8)
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.drop, self.out = nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2)
+
+    def run(self, x):
+        assert isinstance(x, Tensor)
+        return self.out(self.drop(self.fc(x)))
+
+
+class One(Base):
+    def forward(self, x):
+        return self.run(x)
+
+
+class Named(Base):
+    def forward(self, input_ids, attention_mask=None):
+        return self.run(input_ids if attention_mask is None else input_ids + attention_mask)
+
+
+class Two(Base):
+    def forward(self, left, right):
+        return self.run(left + right)
+
+
+class Whole(Base):
+    def forward(self, batch):
+        return self.run(batch["image"] + batch["mask"])
+
+
+class Annotated(Base):
+    def forward(self, batch: dict[str, Tensor]):
+        return self.run(batch["batch"])
+
+
+class Rows(Base):
+    def forward(self, rows):
+        return self.run(rows[0] + rows[1])
+
+
+class Fields(Base):
+    def forward(self, batch):
+        return self.run(batch.left + batch.right)
+
+
+class Anything(Base):
+    def forward(self, **named):
+        return self.run(named["image"])
+
+
+@dataclass
+class Batch:
+    left: Tensor
+    right: Tensor
+
+
+class Encoding(UserDict):
+    """As tokenizers of transformers give it."""
+
+
+Pair = namedtuple("Pair", ["left", "right"])
+IDS = {"input_ids": X, "attention_mask": Y}
+TAKEN = {
+    "names": (Named, IDS),
+    "names, some left out": (Named, {"input_ids": X}),
+    "an encoding": (Named, Encoding(IDS)),
+    "an ordered dict": (Named, OrderedDict(IDS)),
+    "any names": (Anything, {"image": X}),
+    "a mapping as the one argument": (Whole, {"image": X, "mask": Y}),
+    "an encoding as the one argument": (Whole, Encoding(image=X, mask=Y)),
+    "a mapping that is asked for": (Annotated, {"batch": X}),
+    "a tuple by position": (Two, (X, Y)),
+    "a tuple as the one argument": (Rows, (X, Y)),
+    "a list by position": (Two, [X, Y]),
+    "a list as the one argument": (Rows, [X, Y]),
+    "a named tuple by position": (Two, Pair(X, Y)),
+    "a named tuple as the one argument": (Fields, Pair(X, Y)),
+    "a dataclass by names": (Two, Batch(X, Y)),
+    "a dataclass as the one argument": (Fields, Batch(X, Y)),
+    "an object": (Fields, SimpleNamespace(left=X, right=Y)),
+}
+
+
+@pytest.mark.parametrize(("kind", "batch"), TAKEN.values(), ids=TAKEN)
+def test_a_batch_is_given_as_forward_takes_it(kind, batch):
+    """By name or by position where `forward` takes that, else as the one argument."""
+    report = dropkit.audit(kind(), batch)
+
+    assert [site.name for site in report.sites if site.reached] == ["drop"]
+    assert report.stopped is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch", "message"),
+    [
+        (
+            Named,
+            {**IDS, "labels": X},
+            r"named as the arguments of Named.forward \(input_ids, attention_mask\), got labels",
+        ),
+        (Two, {"left": X}, r"named as the arguments of Two.forward \(left, right\), got only left"),
+        (Two, {"image": X}, r"named as the arguments of Two.forward \(left, right\), got image"),
+        (nn.Sequential(nn.Linear(8, 8)).__class__, {"image": X}, r"got image"),
+        (Two, [X, X, X], r"inputs must be what Two.forward takes \(left, right\), got 3 in a list"),
+    ],
+)
+def test_a_batch_that_forward_does_not_take_is_an_error_that_names_it(kind, batch, message):
+    model = kind() if kind is not nn.Sequential else nn.Sequential(nn.Linear(8, 8))
+
+    with pytest.raises(TypeError, match=message):
+        dropkit.audit(model, batch)
+
+
+def test_a_packed_sequence_is_one_argument():
+    packed = pack_padded_sequence(torch.randn(5, 3, 8), torch.tensor([5, 4, 2]))
+
+    report = dropkit.audit(nn.LSTM(8, 8, 2, dropout=0.5), packed)
+
+    assert [site.kind for site in report.sites] == ["LSTM"]
+
+
+def test_the_command_takes_what_the_function_takes(tmp_path):
+    """A dict of names, a dict that is the one argument, a tuple."""
+    file = tmp_path / "model.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.fc, self.drop, self.out = nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2)\n"
+        "    def forward(self, x):\n"
+        "        x = x['image'] if isinstance(x, dict) else x\n"
+        "        return self.out(self.drop(self.fc(x)))\n"
+        "x = torch.randn(4, 8)\nnamed, whole, placed = {'x': x}, {'image': x}, (x,)\n"
+    )
+
+    for inputs in ("named", "whole", "placed"):
+        done = CliRunner().invoke(command, [f"{file}:Net", "--inputs", f"{file}:{inputs}"], standalone_mode=False)
+        assert (done.return_value, done.exception) == (0, None), done.output
+
+
+def model(forward, training_only=True):
+    class Net(Base):
+        def forward(self, x):
+            h = self.fc(x)
+            return forward(self, h) if self.training or not training_only else h
+
+    return Net()
+
+
+SMALL = {
+    "sum": lambda net, h: net.drop(h.sum()),
+    "mean": lambda net, h: F.dropout(h.mean(), 0.5),
+    "maximum": lambda net, h: F.dropout(h.max(), 0.5),
+    "norm": lambda net, h: F.dropout(h.norm(), 0.5),
+    "a loss": lambda net, h: F.dropout(F.mse_loss(h, h * 0), 0.5),
+    "one element": lambda net, h: F.dropout(h.sum().reshape(1, 1), 0.5),
+    "a slice of one": lambda net, h: F.dropout(h[:1, :1] * 2, 0.5),
+    "channels": lambda net, h: F.dropout2d(h.sum().reshape(1, 1, 1, 1), 0.5),
+    "alpha": lambda net, h: F.alpha_dropout(h.sum(), 0.5, True),
+    "added": lambda net, h: net.drop(h.sum()) + h.mean(),
+    "multiplied": lambda net, h: net.drop(h.sum()) * h,
+    "multiplied from the left": lambda net, h: h * net.drop(h.sum()),
+    "scaled": lambda net, h: net.drop(h.sum()) * 2,
+    "stacked": lambda net, h: torch.stack([net.drop(h.sum()), h.mean()]),
+    "in place": lambda net, h: F.dropout(h.sum() * 1, 0.5, inplace=True),
+    "read by Python": lambda net, h: h * float(net.drop(h.sum()).detach()),
+}
+
+
+@pytest.mark.parametrize("forward", SMALL.values(), ids=SMALL)
+def test_a_single_element_is_dropped_from_as_any_other(forward):
+    """Its result is used, and is no mask."""
+    report = dropkit.audit(model(forward), X)
+    site = next(site for site in report.sites if site.reached)
+
+    assert "DRP201" not in [finding.code for finding in report.findings]
+    assert (site.visits[0].drew, site.visits[0].coins) == (True, 1)
+
+
+def test_a_single_element_that_is_thrown_away_is_found():
+    def forward(net, h):
+        net.drop(h.sum())
+        return h.mean()
+
+    assert "DRP201" in [finding.code for finding in dropkit.audit(model(forward), X).findings]
+
+
+QUIET = {
+    "attention": lambda net, h: F.scaled_dot_product_attention(h[None], h[None], h[None]),
+    "attention with a mask": lambda net, h: F.scaled_dot_product_attention(
+        h[None], h[None], h[None], attn_mask=torch.ones(4, 4, dtype=torch.bool)
+    ),
+    "flash": lambda net, h: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        h[None, None], h[None, None], h[None, None]
+    )[0],
+    "dropout, rate 0": lambda net, h: F.dropout(h, 0.0),
+    "dropout, evaluating": lambda net, h: torch.dropout(h, 0.5, False),
+    "native, rate 0": lambda net, h: torch.native_dropout(h, 0.0, True)[0],
+    "native, evaluating": lambda net, h: torch.native_dropout(h, 0.5, False)[0],
+    "rrelu, evaluating": lambda net, h: F.rrelu(h),
+    "feature dropout, rate 0": lambda net, h: F.dropout1d(h[:, None], 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forward", QUIET.values(), ids=QUIET)
+def test_what_is_marked_as_random_and_draws_nothing_is_no_draw(forward):
+    net = model(forward, training_only=False)
+
+    assert dropkit.audit(net, X).draws == ()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_recurrent_networks_without_dropout_draw_nothing(layers):
+    assert dropkit.audit(nn.LSTM(8, 8, layers), X[None]).draws == ()
+
+
+def test_what_draws_is_still_told():
+    """Attention with dropout is a site that draws; noise is a draw."""
+    attention = model(lambda net, h: F.scaled_dot_product_attention(h[None], h[None], h[None], dropout_p=0.5))
+    noise = model(lambda net, h: h + torch.randn_like(h))
+
+    assert [site.visits[0].drew for site in dropkit.audit(attention, X).sites if site.reached] == [True]
+    assert [draw.operator for draw in dropkit.audit(noise, X).draws] == ["randn_like"]
