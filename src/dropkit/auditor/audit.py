@@ -120,10 +120,10 @@ def _called(audited: nn.Module) -> Callable[..., Any]:
         try:
             return model(*inputs, **kwargs)
         except (TypeError, AttributeError) as error:
-            kind = type(inputs[0]).__name__ if len(inputs) == 1 and isinstance(inputs[0], Mapping) else None
-            if kind is None or kind not in str(error):
+            given = inputs[0] if len(inputs) == 1 else None
+            if not isinstance(given, Mapping) or type(cast("Any", given)).__name__ not in str(error):
                 raise
-            names = ", ".join(map(str, cast("Mapping[Any, Any]", inputs[0])))
+            names = ", ".join(map(str, cast("Mapping[Any, Any]", given)))
             takes = ", ".join(inspect.signature(audited.forward).parameters)
             wanted = f"named as the arguments of {type(audited).__name__}.forward ({takes})"
             raise TypeError(f"inputs must be {wanted}, got {names}") from error

@@ -23,23 +23,21 @@ def arranged(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, A
         TypeError: `forward` takes it in none of these ways.
     """
     whole: tuple[tuple[Any, ...], dict[str, Any]] = (batch,), {}
-    if isinstance(batch, PackedSequence):
+    named = _by_name(batch)
+    if named is None and (not isinstance(batch, (list, tuple)) or isinstance(batch, PackedSequence)):
         return whole
-    named, several = _by_name(batch), list(cast("list[Any]", batch)) if isinstance(batch, (list, tuple)) else None
-    if named is None and several is None:
-        return whole
+    placed: tuple[tuple[Any, ...], dict[str, Any]] = tuple(cast("list[Any]", batch)) if named is None else (), {}
     try:
         signature = inspect.signature(model.forward)
-    except (TypeError, ValueError):
-        return ((), named) if named is not None else (tuple(several), {}) if isinstance(batch, tuple) else whole
+    except (TypeError, ValueError):  # not Python's
+        return ((), named) if named is not None else placed if isinstance(batch, tuple) else whole
     if named is not None:
         return _named(model, signature, named, whole)
-    by_position = tuple(several or ()), dict[str, Any]()
-    ways = [by_position, whole] if isinstance(batch, tuple) else [whole, by_position]
+    ways = [placed, whole] if isinstance(batch, tuple) else [whole, placed]
     chosen = next((way for way in ways if _fits(signature, *way)), None)
     if chosen is None:
         wanted = ", ".join(signature.parameters)
-        raise TypeError(f"inputs must be what {_forward(model)} takes ({wanted}), got {len(by_position[0])} in a list")
+        raise TypeError(f"inputs must be what {_forward(model)} takes ({wanted}), got {len(placed[0])} in a list")
     return chosen
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -168,7 +168,7 @@ def _behind_asking(module: Module, above: ast.AST) -> set[ast.AST]:
     return found
 
 
-def _behind(parts: Sequence[ast.AST], those: set[ast.AST]) -> set[ast.AST]:
+def _behind(parts: Sequence[ast.AST], those: Container[ast.AST]) -> set[ast.AST]:
     first = next((index for index, one in enumerate(parts) if one in those), len(parts))
     return set(parts[first + 1 :])
 

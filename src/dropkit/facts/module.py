@@ -346,7 +346,7 @@ def _end(statement: ast.AST) -> tuple[int, int]:
 
 def start(node: ast.AST) -> tuple[int, int]:
     """Line and column where an expression or statement begins."""
-    return node.lineno, node.col_offset  # pyright: ignore[reportAttributeAccessIssue]: every one that is asked has both
+    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
 
 
 def whole(node: ast.AST) -> tuple[int, int]:

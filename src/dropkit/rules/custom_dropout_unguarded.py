@@ -90,9 +90,9 @@ def _is_cut(module: Module, draw: ast.expr) -> bool:
         end = _end(module, one, lambda _, above: True if _cuts(above) is not None else None)
         if end is not None and _cuts(end):
             return True
-        for target in end.targets if isinstance(end, ast.Assign) else ():
-            if isinstance(target, ast.Name):
-                pending += [read for read in readers(module, end, target.id) if read not in pending]
+        if isinstance(end, ast.Assign):
+            names = [target.id for target in end.targets if isinstance(target, ast.Name)]
+            pending += [read for name in names for read in readers(module, end, name) if read not in pending]
         if len(pending) > MOST:
             return False
     return False

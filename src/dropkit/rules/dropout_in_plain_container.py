@@ -174,7 +174,7 @@ def _has_modes(module: Module, element: ast.expr) -> bool:
             name, made = module.called(one), module.local_class(one.func)
             if isinstance(one.func, ast.Attribute) and one.func.attr in ("to", "cuda", "double", "float", "half"):
                 pending.append(one.func.value)
-            elif name in _HAVE_MODES or (made in _classes_with_modes(module) and made.is_module):
+            elif name in _HAVE_MODES or (made is not None and made.is_module and made in _classes_with_modes(module)):
                 return True
             elif name in _CONTAINERS:
                 pending += _contents(one)
