@@ -20,7 +20,7 @@ from dropkit.facts.module import Module, once
 _LIKELY = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
 
 # So many relatives of a class, in all files, are looked at.
-_MOST_RELATIVES = 500
+_MOST_RELATIVES = 128
 
 
 @dataclass(slots=True)

@@ -52,14 +52,14 @@ def _judge(module: Module, call: ast.Call, rate: ast.expr) -> Hit | None:
 
 def _number(rate: ast.expr) -> float | None:
     """The value of a number as written, with its sign."""
-    if isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.USub):
-        value = _number(rate.operand)
-        return None if value is None else -value
+    sign = 1
+    while isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.USub):
+        rate, sign = rate.operand, -sign
     if isinstance(rate, ast.Constant) and isinstance(rate.value, (int, float)) and not isinstance(rate.value, bool):
         try:
-            return float(rate.value)
+            return sign * float(rate.value)
         except OverflowError:
-            return math.inf
+            return sign * math.inf
     return None
 
 
