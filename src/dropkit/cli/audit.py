@@ -38,7 +38,7 @@ _INTEGERS = 2
 @click.option(
     "--inputs",
     metavar="FILE.py:NAME",
-    help="A function that returns the inputs: a tensor, a tuple of them, or a dict of them by name.",
+    help="A batch, or a function that returns one: a tensor, a tuple, a dict by the names that forward takes ...",
 )
 @click.option("--ignore", multiple=True, callback=split, metavar="CODES", help="Do not ask these rules: DRP407,DRP2.")
 @click.option(
