@@ -443,3 +443,24 @@ def test_watch_checks_again(project):
         deadline.cancel()
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_other_files_answer_for_many_classes(tmp_path, count):
+    """A subclass in another file applies what its base builds, be it one of few or of many."""
+    (tmp_path / "pyproject.toml").write_text("")
+    body = "(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.drop = nn.Dropout(0.1)\n"
+    forward = "    def forward(self, x):\n        return x\n"
+    (tmp_path / "bases.py").write_text(
+        "from torch import nn\n" + "".join(f"class Base{i}{body}{forward}" for i in range(count))
+    )
+    (tmp_path / "heirs.py").write_text(
+        "from bases import *\n"
+        + "".join(
+            f"class Heir{i}(Base{i}):\n    def run(self, x):\n        return self.drop(x)\n" for i in range(1, count)
+        )
+    )
+
+    outcome = check_paths([str(tmp_path / "bases.py")], Config(root=tmp_path))
+
+    assert [(one.code, one.span.line) for one in outcome.findings] == [("DRP202", 5)]

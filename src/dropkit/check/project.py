@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from dropkit.files import read as read_bytes
 _MANY = 200
 # What is left in circles is collected after so many bytes of source, so that memory stays small.
 _COLLECT_AFTER = 5_000_000
+# Up to so many words a search for each is faster than to take a text apart.
+_FEW = 32
 # Fixes can make room for others; a file is done after so many rounds at the latest.
 _ROUNDS = 10
 
@@ -243,7 +246,7 @@ def _accounts(files: list[str], owners: set[bytes], kept: Cache) -> Iterator[Acc
             data = read_bytes(path)
         except (OSError, MemoryError):
             continue
-        if not any(owner in data for owner in owners):
+        if not _names_any(owners, data):
             continue
         record = kept.get(path, data, "account")
         if record is None:
@@ -251,6 +254,13 @@ def _accounts(files: list[str], owners: set[bytes], kept: Cache) -> Iterator[Acc
             kept.put(path, data, dump(record), "account")
         if record.account is not None:
             yield record.account
+
+
+def _names_any(owners: set[bytes], data: bytes) -> bool:
+    """Whether a file names one of the classes: by a search for each, or, where there are many, by all of its words."""
+    if len(owners) <= _FEW:
+        return any(owner in data for owner in owners)
+    return not owners.isdisjoint(re.findall(rb"\w+", data))
 
 
 def _account_only(path: str, data: bytes) -> Record:
