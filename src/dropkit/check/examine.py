@@ -61,6 +61,8 @@ def _check_each(module: Module, rules: Iterable[Rule]) -> tuple[list[Finding], l
 
 
 def _failed(what: str, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"nested too deeply for {what}"
     return f"{what} failed: {type(error).__name__}: {error}"
 
 
