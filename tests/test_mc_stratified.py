@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dropkit.kernels.values import inverted
+from dropkit.kernels.values import Rule, alpha, inverted
 from dropkit.mc import coins
 from dropkit.mc.coins import Coins, Rows, mask
 from dropkit.mc.layout import Layout
@@ -126,6 +126,22 @@ def test_masks_do_not_depend_on_how_many_words_are_made_at_once(
     monkeypatch.setattr(coins, "_COINS_AT_ONCE", 20)
     assert torch.equal(dropped(), whole)
     assert set((whole / x).round(decimals=4).flatten().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("rule", [inverted, alpha])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dropped_elements_are_chosen_not_multiplied(dtype: torch.dtype, rule: Rule) -> None:
+    """What is dropped becomes the fill value, also where the input is not a number; nothing else changes."""
+    made = mask((5, 40), None, Layout(0), Rows(torch.arange(5), None))
+    strata = Coins(3, 10, stratified=True)
+    wild, tame = torch.full((5, 40), torch.nan, dtype=dtype), torch.ones(5, 40, dtype=dtype)
+    for x in (wild, tame):
+        strata.drop(x, x, made, rule, 0.5, site=0, sample=4)
+
+    dropped = tame == torch.tensor(rule(0.5).fill, dtype=torch.float64).to(dtype)
+    assert 0.3 < dropped.double().mean() < 0.7
+    assert torch.equal(wild.isnan(), ~dropped)
+    assert torch.equal(wild[dropped], tame[dropped])
 
 
 class _Made(nn.Module):

@@ -29,6 +29,7 @@ _OWN = 2**32
 _AT_A_TIME = 16
 # Folded into the seed, far from the number of any site, for the key of the strata's permutations.
 _STRATA = 2**40
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Of each coin some ten numbers of eight bytes are made on the way to its word.
 _COINS_AT_ONCE = 2**16
 
@@ -175,7 +176,12 @@ class Coins:
         torch.mul(_split(input, mask), values.scale, out=target)
         if values.shift:
             target.add_(values.shift)
-        target.masked_fill_(~keep, values.fill)
+        if values.fill:
+            target.masked_fill_(~keep, values.fill)
+        else:
+            # All bits or none: ten times as fast, and what is dropped is 0 even if it was not a number.
+            bits = _BITS[target.element_size()]
+            target.view(bits).bitwise_and_(keep.to(bits).neg_())
 
     def kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
         """The places that are kept along the one dimension with coins, int64."""

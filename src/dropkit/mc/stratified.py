@@ -42,7 +42,9 @@ class Stratified:
         count = min(max(_ENTRIES // samples, _FEWEST), _MOST)
         number = torch.arange(2 * count * samples).view(2, count, samples)
         # Stable, so that equal words do not leave the order to the library.
-        self._outer, inner = words(number, torch.tensor(key)).argsort(stable=True, dim=-1).int()
+        outer, inner = words(number, torch.tensor(key)).argsort(stable=True, dim=-1).int()
+        # A row for each sample.
+        self._outer = outer.t().contiguous()
         # Twice in a row, for a shift without a modulo.
         self._inner = torch.cat([inner, inner], -1).flatten()
         # By rate: for each entry of `_inner` whether the stratum is kept; then the same with one stratum more.
@@ -55,7 +57,7 @@ class Stratified:
             word, other: uniform in [0, 2**32), int64, two for each element.
             p: the fraction that is to be dropped; 0 if all strata are wanted.
         """
-        count = len(self._outer)
+        count = self._outer.shape[1]
         outer = word * count
         inner = other * (count * self.samples) >> 32
         inner += inner // self.samples * self.samples
@@ -73,7 +75,7 @@ class Stratified:
             whole = int(self.samples * (1 - p))
             table = torch.cat([self._inner < whole, self._inner < whole + 1]).to(where.device)
             self._tables[p, where.device] = table
-        return table[where]
+        return table.index_select(0, where).view(places[0].shape)
 
     def uniform(self, places: tuple[Tensor, Tensor], sample: int, word: Tensor) -> Tensor:
         """For each element a number in [0, 1), float64: over the samples one in each of T equal parts.
@@ -82,9 +84,10 @@ class Stratified:
             places: made with p = 0.
             word: uniform in [0, 2**32), int64: where inside of its part.
         """
-        stratum = self._inner.to(word.device)[self._where(places, sample)]
+        stratum = self._inner.to(word.device).index_select(0, self._where(places, sample)).view(word.shape)
         return (stratum + word.double() / 2**32) / self.samples
 
     def _where(self, places: tuple[Tensor, Tensor], sample: int) -> Tensor:
+        """The places in `_inner`, in one dimension: selecting there takes a fifth of the time of indexing."""
         outer, inner = places
-        return self._outer[:, sample].to(outer.device)[outer] + inner
+        return self._outer[sample].to(outer.device).index_select(0, outer.flatten()).add_(inner.flatten())
