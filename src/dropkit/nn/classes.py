@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta
-
 import torch
 
 
-class AsTorchs(ABCMeta):
+class AsTorchs(type):
     """Makes dropkit's class of a module equal to torch's, though it is another object.
 
     torch's quantisation, and much else, looks modules up by their exact class: in lists, in tables, with ==. There ours
-    is torch's. A subclass is itself, as one of torch's classes is. It is an ABCMeta so that a subclass can be abstract.
+    is torch's. A subclass is itself, as one of torch's classes is.
     """
 
     def __eq__(cls, other: object) -> bool:
