@@ -18,8 +18,8 @@ from dropkit import torch_private
 torch_private.inductor()
 
 SOURCES = sorted(path for path in Path(torch_private.__file__).parent.rglob("*.py") if path.stem != "torch_private")
-# Of Python itself.
-PYTHONS = {"_getframe", "_run_module_as_main", "_fields", "_replace", "_asdict"}
+# Of Python itself, and of pygls.
+PYTHONS = {"_getframe", "_run_module_as_main", "_fields", "_replace", "_asdict", "_send_data"}
 
 
 def is_private(name: object) -> bool:

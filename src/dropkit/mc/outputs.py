@@ -185,7 +185,9 @@ def _check_logits(outputs: Tensor, ending: Ending | None, dim: int) -> None:
         return
     _check_dimension(outputs, dim)
     fill = least > 0 and most - least >= _FILLED.get(classes, _FILLED_BY_MANY)
-    if ending is Ending.SIGMOID or (fill and len(cast("Tensor", rows[:_LOOKED_AT].unique(dim=0))) >= _TELLING):
+    # Of one sample: those of few inputs, however many samples, lie close together.
+    differing = outputs[0].flatten(0, -2)[:_LOOKED_AT]
+    if ending is Ending.SIGMOID or (fill and len(cast("Tensor", differing.unique(dim=0))) >= _TELLING):
         if classes == 1:
             text = '"probabilities" where the model returns that of the second of two classes'
             check("outputs", False, text, '"logits" and numbers in [0, 1], as of a sigmoid')

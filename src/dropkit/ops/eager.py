@@ -40,7 +40,12 @@ def serves(input: Tensor) -> bool:
     """
     # `watched`, without a call.
     return (
-        not (is_dynamo_compiling() or _transform() is not None or _modes() or _tracing() is not None)
+        not (
+            is_dynamo_compiling()
+            or functorch_interpreter() is not None
+            or count_dispatch_modes()
+            or tracing_state() is not None
+        )
         and type(input) in _TYPES
         and not input.is_neg()
         and not is_zero_tensor(input)
