@@ -237,6 +237,21 @@ def test_intervals_of_two_standard_errors_cover(
         assert 0.92 <= covered.double().mean() <= most, name
 
 
+@pytest.mark.parametrize("samples", [200, 2000])
+def test_errors_of_what_hardly_varies_are_not_those_of_rounding(samples: int) -> None:
+    """The stated error of a tiny mutual information has the size of its spread over runs, also of many samples."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3)).eval()
+    model[3].weight.data.mul_(0.3)
+
+    r = predict(model, torch.randn(6).repeat(100, 1), samples, masks="input", seed=0)
+
+    for estimate in (r.mutual_information, r.mutual_information_jackknife):
+        ratio = r.standard_error["mutual_information"].mean() / estimate.std()
+        # The spread of 100 runs is known to 7 %, and errors of few samples are stated wider.
+        assert 0.7 < ratio < 1.5
+
+
 def test_the_error_of_a_fraction_of_votes_is_not_0_where_none_was_seen() -> None:
     """Of 20 votes for one class, 1 in 20 may yet be for another."""
     votes = torch.tensor([[[0.9, 0.1]]]).expand(20, 1, 2)

@@ -123,7 +123,8 @@ class Sums:
         Args:
             measure: from means by name, over the samples, to measures by name, each (..., N, ...).
         """
-        totals, count = {name: self.total(name) for name in (*self._sums, "square")}, self.count
+        # In float64, as the bias is T - 1 times a difference of nearly equal numbers.
+        totals, count = {name: self.total(name).double() for name in (*self._sums, "square")}, self.count
         whole = measure(lambda name: totals[name] / _like(count, totals[name]))
         first = {name: torch.zeros_like(one) for name, one in whole.items()}
         second = {name: torch.zeros_like(one) for name, one in whole.items()}
@@ -133,7 +134,8 @@ class Sums:
                 off = left_out - whole[name]
                 first[name] += off.sum(0)
                 second[name] += off.square_().sum(0)
-        groups = (self.counts > 0).sum(0).float()
+        groups = (self.counts > 0).sum(0).double()
+        widening = _widening(groups - 1)
         errors: Measures = {}
         unbiased: Measures = {}
         for name, one in whole.items():
@@ -141,7 +143,10 @@ class Sums:
             spread = (second[name] - first[name].square() / number).clamp(min=0)
             errors[name] = torch.where(number > 1, ((number - 1) / number * spread).sqrt(), torch.nan)
             unbiased[name] = torch.where(number > 1, one - (number - 1) * first[name] / number, torch.nan)
-            errors[name] = _stated(name, one, errors[name], unbiased[name], number - 1)
+            errors[name] = _stated(name, one, errors[name] * _like(widening, one), unbiased[name])
+        whole, errors, unbiased = (
+            {name: one.float() for name, one in measures.items()} for measures in (whole, errors, unbiased)
+        )
         return whole, errors, unbiased
 
     def _without(self, block: slice, totals: Measures, count: Tensor, measure: Measure) -> Measures:
@@ -275,15 +280,13 @@ def _of_values(mean: Means) -> Measures:
     return {"mean": mean("value"), "variance": _variance(mean("value"), mean("square"))}
 
 
-def _stated(name: str, estimate: Tensor, error: Tensor, unbiased: Tensor, freedom: Tensor) -> Tensor:
+def _stated(name: str, estimate: Tensor, error: Tensor, unbiased: Tensor) -> Tensor:
     """The standard error for which the estimate +- 1.96 errors is a 95 % confidence interval, also for few samples.
 
     Args:
         name: of the measure.
-        error, unbiased: of the jackknife.
-        freedom: degrees of freedom of the error, at least 1.
+        error, unbiased: of the jackknife, the error as wide as Student's t asks for.
     """
-    error = error * _widening(freedom)
     if name in _BIASED:
         error = error.hypot(unbiased - estimate)
     if name in _POSITIVE:
