@@ -334,6 +334,14 @@ forward_mode_is_enabled: Callable[[], bool] = _find(
 checkpoint_hook: Any = _find(
     "torch.utils.checkpoint:_checkpoint_hook", CHECKPOINT, None, _GENERATORS_ALONE, costs=False
 )
+# What `checkpoint` calls since torch 2.14; before, it did all of it itself.
+checkpoint_function: Any = _find(
+    "torch.utils.checkpoint:_checkpoint_impl",
+    CHECKPOINT,
+    None,
+    "the public function has its code, as before 2.14",
+    costs=False,
+)
 without_dispatch_modes: Callable[[], AbstractContextManager[object]] = _find(
     "torch._C:_DisableTorchDispatch", CHECKPOINT, nullcontext, "modes see the keys of checkpointed regions", costs=False
 )

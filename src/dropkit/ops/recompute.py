@@ -20,6 +20,7 @@ from torch.utils import checkpoint as torchs
 
 from dropkit.torch_private import (
     backward_pass,
+    checkpoint_function,
     checkpoint_hook,
     forward_mode_is_enabled,
     functorch_interpreter,
@@ -197,12 +198,14 @@ def _codes() -> dict[str, CodeType]:
     """By name; what this torch does not have is missing."""
     inner = checkpoint_hook.__init__.__code__.co_consts if checkpoint_hook is not None else ()
     reentrant = torchs.CheckpointFunction
-    found = [
-        inspect.unwrap(cast("Any", torchs.checkpoint)).__code__,
-        reentrant.forward.__code__,
-        reentrant.backward.__code__,
-    ]
-    return {code.co_name: code for code in (*inner, *found) if isinstance(code, CodeType)}
+    found = {code.co_name: code for code in inner if isinstance(code, CodeType)}
+    checkpoint = inspect.unwrap(cast("Any", checkpoint_function or torchs.checkpoint)).__code__
+    return {
+        **found,
+        "checkpoint": checkpoint,
+        "forward": reentrant.forward.__code__,
+        "backward": reentrant.backward.__code__,
+    }
 
 
 _CODES = _codes()
