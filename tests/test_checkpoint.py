@@ -336,3 +336,20 @@ def test_torchs_own_dropout_loses_its_mask_where_ours_does_not():
     """Why the two tests above exist; should this fail, torch is mended, and they show no difference any more."""
     assert has_one_mask(F.dropout, "aot_eager_decomp_partition", 1.0)
     assert not has_one_mask(F.dropout, "aot_eager_decomp_partition", 0.5)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_key_that_is_drawn_in_inference_mode_is_kept(reentrant):
+    """The second run of a region has it again, wherever in the region it was drawn."""
+    own = torch.Generator().manual_seed(0)
+
+    def region(x):
+        with torch.inference_mode():
+            key = random.draw(own)
+        return dropout(x.exp().log(), 0.5, key=int(key))
+
+    weight = torch.ones(200, requires_grad=True)
+    output = checkpoint(region, weight, use_reentrant=reentrant, preserve_rng_state=False)
+    output.sum().backward()
+
+    assert torch.equal(weight.grad != 0, output != 0)

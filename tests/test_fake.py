@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import dropkit
 from dropkit import functional as ours
-from dropkit import nn
+from dropkit import nn, random
 from dropkit.nn import LAYERS
 from dropkit.nn.layer import Layer
 
@@ -119,3 +119,28 @@ def test_a_tensor_on_the_meta_device_takes_any_key():
 
     for key in (7, META, torch.tensor(7)):
         assert ours.dropout(x, key=key).is_meta
+
+
+@pytest.mark.parametrize("key", [3, None])
+@pytest.mark.parametrize("call", ["vmap", "compile"])
+def test_a_rate_without_memory_is_refused(call, key):
+    """As a key is: what would be read there is whatever memory holds."""
+    p = torch.tensor(0.5, device="meta")
+    run = {
+        "vmap": torch.vmap(lambda x: ours.dropout(x, p, key=key), randomness="same"),
+        "compile": torch.compile(lambda x: ours.dropout(x, p, key=key), backend="aot_eager"),
+    }[call]
+
+    with pytest.raises(Exception, match="p must be on the device of the input"):
+        run(torch.ones(3, 4))
+
+
+def test_keys_are_derived_from_fake_ones_outside_of_their_mode():
+    """`fold_in` and `split` of a FakeTensor are FakeTensors; it cannot drop elements of a real tensor."""
+    with FakeTensorMode():
+        key = torch.tensor(3)
+
+    assert type(random.fold_in(key, 3)) is type(key)
+    assert random.split(key).shape == (2,)
+    with pytest.raises(ValueError, match="key must have bits that can be read"):
+        ours.dropout(torch.ones(3), key=key)

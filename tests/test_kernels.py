@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -429,6 +429,7 @@ WRONG_TENSORS = {
     "short": ROW[:5], "long": torch.ones(99), "shape": torch.ones(3, 4), "dtype": torch.ones(12).double(),
     "integers": torch.ones(12, dtype=torch.int64), "meta": torch.empty(12, device="meta"),
     "sparse": torch.ones(12).to_sparse(), "list": [1.0] * 12, "array": torch.ones(12).numpy(), "None": None,
+    "negated": torch.full((12,), 1j).conj().imag,
     "freed": FREED, "expanded": torch.ones(1).expand(12), "shifted": torch.ones(13)[1:],
     "nested": torch.nested.nested_tensor([torch.ones(12)], layout=torch.jagged),
 }  # fmt: skip
@@ -465,6 +466,26 @@ def test_coins_that_are_none_are_refused(steps, base):
     """As many steps as dimensions, none negative, and all coins below 2**63."""
     with pytest.raises((TypeError, ValueError)):
         cpu.drop(torch.ones(12), torch.ones(12), 0, inverted(0.5), steps, base)
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize(
+    "key",
+    [2**70, -(2**63) - 1, "a", None, 1.5, torch.ones(()), torch.ones(2).long(), torch.ones((), device="meta").long()],
+)
+def test_keys_that_are_none_are_refused(key):
+    """64 bits, as an int or a 0-d int64 tensor that can be read."""
+    with pytest.raises((TypeError, ValueError), match="^key must"):
+        cpu.drop(torch.ones(12), torch.ones(12), key, inverted(0.5), None, 0)
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize(("strides", "overlaps"), [((1, 1), True), ((2, 3), False), ((3, 1), False), ((0, 1), True)])
+def test_an_output_that_overlaps_itself_is_refused(strides, overlaps):
+    """Also where no stride is 0; not where elements lie between one another."""
+    output, refused = torch.zeros(50).as_strided((3, 2), strides), pytest.raises(ValueError, match="overlap itself")
+    with refused if overlaps else nullcontext():
+        cpu.drop(output, torch.ones(3, 2), 0, inverted(0.5), None, 0)
 
 
 @pytest.mark.extension

@@ -19,7 +19,7 @@ from dropkit.ops.draw import draw as draw_seen
 from dropkit.ops.fold_in import fold_in as fold_in_here
 from dropkit.ops.fold_in import fold_in_seen
 from dropkit.ops.inductor import HIGHEST, LOWEST
-from dropkit.torch_private import backward_pass, forward_mode_is_enabled, saved_tensors_hooks
+from dropkit.torch_private import FakeTensor, backward_pass, fake_mode, forward_mode_is_enabled, saved_tensors_hooks
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -89,6 +89,10 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
         >>> len({fold_in(7, rank).item() for rank in range(1000)})
         1000
     """
+    for fake in (key, n):
+        if type(fake) is FakeTensor and fake_mode() is None:
+            with fake.fake_mode:
+                return fold_in(general.faked(key, fake), general.faked(n, fake))
     device = next((x.device for x in (key, n) if isinstance(x, Tensor)), None)
     key, n = (
         x if isinstance(x, Tensor) else torch.tensor(signed(x, name), device=device)
@@ -145,7 +149,9 @@ def checked(key: Tensor | int, generator: Generator | None, input: Tensor) -> Te
         raise TypeError(f"key must be an int or an int64 tensor, got a tensor of {key.dtype}")
     if key.dim() != 0:
         raise ValueError(f"key must be 0-d, got shape {tuple(key.shape)}")
-    general.refuse_meta(key, input)
+    general.refuse_meta("key", key, input)
+    if type(key) is FakeTensor and eager.serves(input):
+        raise ValueError("key must have bits that can be read where the input has memory, got a FakeTensor")
     return key
 
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dropkit.arguments import check
-from dropkit.kernels.reference import row_major
+from dropkit.kernels.reference import coins, row_major
 from dropkit.kernels.values import Values
 
 
@@ -62,6 +62,7 @@ def drop(
             many steps as dimensions, one of them or `base` is negative, or coins do not fit 63 bits.
     """
     _check(output, input, steps, base, add)
+    _check_numbers(key, values)
     run(output, input, key, values, steps, base, add)
 
 
@@ -84,9 +85,9 @@ def run(
             _drop(*row, add.data_ptr())
             return
     shape = tuple(input.shape)
-    coins = row_major(shape) if steps is None else tuple(steps)
+    coin_steps = row_major(shape) if steps is None else tuple(steps)
     strides = output.stride(), input.stride()
-    _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, shape, *strides, coins)
+    _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, shape, *strides, coin_steps)
     if add is not None:
         output.add_(add)
 
@@ -100,14 +101,15 @@ def _check(output: Any, input: Any, steps: Any, base: Any, add: Any) -> None:
             raise TypeError(f"{name} must be a Tensor, got {type(tensor).__name__}")
         if not tensor.is_cpu or tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
             raise ValueError(f"{name} must be a dense tensor on the CPU, got {tensor.layout} on {tensor.device}")
+        check(name, not tensor.is_neg(), "resolved", "a tensor that is lazily negated; see Tensor.resolve_neg")
         if tensor.dtype not in _codes or tensor.dtype != input.dtype:
             raise TypeError(f"{name} must be of the input's floating dtype, got {tensor.dtype} and {input.dtype}")
         if tensor.shape != input.shape:
             raise ValueError(f"{name} must be of the input's shape {tuple(input.shape)}, got {tuple(tensor.shape)}")
         if tensor.numel() > 0 and _end(tensor) > tensor.untyped_storage().nbytes():
             raise ValueError(f"{name} must have memory, got a tensor that is larger than its storage")
-    expanded = any(step == 0 and size > 1 for step, size in zip(output.stride(), output.shape, strict=True))
-    check("output", not expanded, "a tensor that does not overlap itself", "an expanded one")
+        check(name, tensor.numel() == 0 or tensor.data_ptr() != 0, "in memory", "a tensor that has none")
+    check("output", not _overlaps_itself(output), "a tensor that does not overlap itself", f"strides {output.stride()}")
     for other in (input, *(() if add is None else (add,))):
         apart = _apart(output, other)
         if not apart and (output.data_ptr() != other.data_ptr() or output.stride() != other.stride()):
@@ -115,15 +117,40 @@ def _check(output: Any, input: Any, steps: Any, base: Any, add: Any) -> None:
     _check_coins(tuple(input.shape), steps, base)
 
 
+def _check_numbers(key: Any, values: Any) -> None:
+    if isinstance(key, Tensor):
+        if key.dtype != torch.int64 or key.dim() != 0:
+            raise TypeError(f"key must be 64 bits, got a tensor of {key.dtype} and shape {tuple(key.shape)}")
+        check("key", not key.is_meta, "a tensor whose bits can be read", "one on the meta device")
+    elif not isinstance(key, int):
+        raise TypeError(f"key must be an int or a tensor, got {type(key).__name__}")
+    else:
+        check("key", -(2**63) <= key < 2**64, "of 64 bits", key)
+    if not isinstance(values, tuple) or len(cast("tuple[Any, ...]", values)) != len(Values._fields):
+        raise TypeError(f"values must be a tuple of {len(Values._fields)} numbers, got {values!r}")
+    check("threshold", 0 <= index(cast("Any", values)[0]) <= 2**32, "in [0, 2**32]", cast("Any", values)[0])
+
+
+def _overlaps_itself(tensor: Tensor) -> bool:
+    """Whether two elements lie in one place."""
+    extent = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= extent:
+            places = coins(tensor.shape, tensor.stride(), 0, tensor.device)
+            return len(set(cast("list[int]", places.flatten().tolist()))) < tensor.numel()
+        extent += max(size - 1, 0) * stride
+    return False
+
+
 def _check_coins(shape: tuple[int, ...], steps: Any, base: Any) -> None:
     steps = row_major(shape) if steps is None else tuple(steps)
     check("steps", len(steps) == len(shape), f"{len(shape)} numbers, one for each dimension", f"{len(steps)}")
+    check("base", index(base) >= 0, "at least 0", base)
     last = index(base)
     for size, step in zip(shape, steps, strict=True):
         check("steps", index(step) >= 0, "at least 0", step)
         last += max(size - 1, 0) * index(step)
-    check("base", index(base) >= 0, "at least 0", base)
-    check("base", last < 2**63, "such that all coins are below 2**63", base)
+    check("base and steps", 0 in shape or last < 2**63, "such that mask indices are below 2**63", f"{base} and {steps}")
 
 
 def _end(tensor: Tensor) -> int:

@@ -129,6 +129,7 @@ class Layer:
         self, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
     ) -> Tensor:
         """By operators, which compilers, transforms and modes see."""
+        general.refuse_meta("p", p, input)
         whole = not isinstance(p, Tensor) and p == 1
         values = general.Scheduled(p, self.rule.__name__) if isinstance(p, Tensor) else self.rule(p)
         steps = None if self.unit is None or whole else coin_steps(self.unit(input))

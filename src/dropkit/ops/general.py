@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from dropkit.torch_private import (
     in_forward_mode,
     single_level_functions,
 )
+
+_Key = TypeVar("_Key", bound="Tensor | int | None")
 
 
 class Scheduled(NamedTuple):
@@ -121,24 +123,27 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
     return output
 
 
-def _fake(input: Tensor, key: Tensor, *_: Any) -> Tensor:
-    refuse_meta(key, input)  # which lead here, also where `input` has memory
+def _fake(input: Tensor, key: Tensor, *numbers: Any) -> Tensor:
+    refuse_meta("key", key, input)  # tensors on meta lead here, also where `input` has memory
+    refuse_meta("p", numbers[0], input)
     return torch.empty_like(input)
 
 
-def refuse_meta(key: Any, input: Tensor) -> None:
-    """Raise unless the bits of a key can be read where `input` has memory.
+def refuse_meta(name: str, value: Any, input: Tensor) -> None:
+    """Raise unless a key or a rate can be read where `input` has memory.
 
     Raises:
-        ValueError: `key` is on the meta device, and `input` is not.
+        ValueError: `value` is a tensor on the meta device, and `input` is not.
     """
-    if isinstance(key, Tensor) and key.is_meta and not input.is_meta:
-        raise ValueError(f"key must be on the device of the input, {input.device}, or on the CPU, got one on meta")
+    if isinstance(value, Tensor) and value.is_meta and not input.is_meta:
+        raise ValueError(f"{name} must be on the device of the input, {input.device}, or on the CPU, got one on meta")
 
 
-def faked(key: Tensor | int | None, input: FakeTensor) -> Tensor | int | None:
+def faked(key: _Key, input: FakeTensor) -> _Key:
     """A key as the mode of `input` takes it."""
-    return input.fake_mode.from_tensor(key) if isinstance(key, Tensor) and type(key) is not FakeTensor else key
+    if not isinstance(key, Tensor) or type(key) is FakeTensor:
+        return key
+    return input.fake_mode.from_tensor(key)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

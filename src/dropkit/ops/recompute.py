@@ -95,7 +95,7 @@ def keyed(draw: Callable[[], Key], default: bool) -> Key:
     Raises:
         RuntimeError: the region did not draw a key in this place, and torch does not restore the generator.
     """
-    if _drawing.now or torch.is_inference_mode_enabled():
+    if _drawing.now:
         return draw()
     key: Any = None
     restored = False
@@ -125,7 +125,7 @@ def _copied(key: Any) -> Any:
     """Nobody's to write, and nothing that a mode would see."""
     if not isinstance(key, Tensor):
         return key
-    with without_dispatch_modes():
+    with torch.inference_mode(False), without_dispatch_modes():
         return key.clone()
 
 

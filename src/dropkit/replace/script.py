@@ -92,7 +92,8 @@ def _read(target: str, main: ModuleType) -> tuple[str, Any]:
         _begin_path_with("")
         vars(main).update(__file__="<stdin>", __cached__=None)
         return "<stdin>", sys.stdin.buffer.read()
-    path = os.path.abspath(target)
+    # Python makes the name absolute and leaves it as it is otherwise.
+    path = os.path.join(os.getcwd(), target)
     _begin_path_with(os.path.dirname(os.path.realpath(path)))
     loader = (SourcelessFileLoader if path.endswith(".pyc") else SourceFileLoader)("__main__", path)
     vars(main).update(__file__=path, __cached__=None, __loader__=loader)
