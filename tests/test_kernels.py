@@ -475,7 +475,7 @@ def test_coins_that_are_none_are_refused(steps, base):
 )
 def test_keys_that_are_none_are_refused(key):
     """64 bits, as an int or a 0-d int64 tensor that can be read."""
-    with pytest.raises((TypeError, ValueError), match="^key must"):
+    with pytest.raises((TypeError, ValueError), match=r"^key must"):
         cpu.drop(torch.ones(12), torch.ones(12), key, inverted(0.5), None, 0)
 
 

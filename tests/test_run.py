@@ -81,7 +81,16 @@ def both(folder: Path, *arguments: str | Path, stdin: str | None = None) -> list
 
 @pytest.mark.parametrize(
     "form",
-    [["folder/script.py"], ["link.py"], ["-m", "package.module"], ["-m", "package"], ["-"], ["package"], ["app.pyz"]],
+    [
+        ["folder/script.py"],
+        ["./folder/script.py"],
+        ["link.py"],
+        ["-m", "package.module"],
+        ["-m", "package"],
+        ["-"],
+        ["package"],
+        ["app.pyz"],
+    ],
     ids=" ".join,
 )
 def test_a_program_sees_what_it_would_under_python(form, folder: Path):
