@@ -366,6 +366,18 @@ def is_traced() -> bool:
 
 # Export.
 
+_HAS_FLAG = (
+    _find("torch.compiler:_is_exporting_flag", EXPORT, None, "torch.compiler.is_exporting is asked", costs=False)
+    is not None
+)
+
+
+def is_exporting() -> bool:
+    """Whether torch.export runs. torch.compile makes `torch.compiler.is_exporting` true on torch 2.10 and 2.11."""
+    compiler: Any = torch.compiler
+    return compiler._is_exporting_flag if _HAS_FLAG else compiler.is_exporting()
+
+
 _decomposed = "programs that are decomposed under dropkit.install hold dropkit's operators"
 _infra_mode: Any = _find("torch.utils._python_dispatch:_detect_infra_mode", EXPORT, None, _decomposed, costs=False)
 

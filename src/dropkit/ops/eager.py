@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling, is_exporting
+from torch.compiler import is_dynamo_compiling
 
 from dropkit import kernels
 from dropkit.kernels.values import Values
@@ -20,6 +20,7 @@ from dropkit.torch_private import (
     count_dispatch_modes,
     functorch_interpreter,
     in_forward_mode,
+    is_exporting,
     is_functionalized_for_export,
     is_legacy_batched,
     is_zero_tensor,
