@@ -57,9 +57,68 @@ class Rows(Base):
         return self.run(rows[0] + rows[1])
 
 
+class Optional(Base):
+    def forward(self, x, lengths=None, flag=False):
+        assert flag is False
+        assert lengths is None or lengths.shape == (4,)
+        return self.run(x)
+
+
+class Scaled(Base):
+    def forward(self, x, scale=None):
+        return self.run(x if scale is None else x @ scale)
+
+
+class Typed(Base):
+    def forward(self, x: Tensor, flag: bool = False):
+        return self.run(x[0] if isinstance(x, list) else x)
+
+
+class TypedRows(Base):
+    def forward(self, rows: list[Tensor] | tuple[Tensor, ...], scale=None):
+        return self.run(rows[0] + rows[1])
+
+
+class Either(Base):
+    def forward(self, x: Tensor | list[Tensor], scale=None):
+        return self.run(x[0] if scale is None else x * scale)
+
+
+class Positions(Base):
+    def forward(self, *parts):
+        return self.run(parts[0])
+
+
+class Passed(Base):
+    def forward(self, *parts):
+        return One.forward(self, *parts)
+
+
 class Fields(Base):
     def forward(self, batch):
         return self.run(batch.left + batch.right)
+
+
+class Checked(Base):
+    def forward(self, x):
+        if not isinstance(x, Tensor):
+            raise ValueError("x must be a tensor")
+        return self.run(x)
+
+
+class Defaults(Base):
+    def forward(self, x=None, y=None):
+        return self.run(x + 1)
+
+
+class FieldsOrMore(Base):
+    def forward(self, batch, extra=None):
+        return self.run(batch.left + batch.right)
+
+
+class TypedFields(Base):
+    def forward(self, left: "Pair", right=None):
+        return self.run(left.left + left.right)
 
 
 class Anything(Base):
@@ -78,6 +137,7 @@ class Encoding(UserDict):
 
 
 Pair = namedtuple("Pair", ["left", "right"])
+LABELS = torch.tensor([0, 1, 1, 0])
 IDS = {"input_ids": X, "attention_mask": Y}
 TAKEN = {
     "names": (Named, IDS),
@@ -94,6 +154,26 @@ TAKEN = {
     "a list as the one argument": (Rows, [X, Y]),
     "a named tuple by position": (Two, Pair(X, Y)),
     "a named tuple as the one argument": (Fields, Pair(X, Y)),
+    "a named tuple by names": (Two, namedtuple("Pair", ["right", "left"])(X, Y)),
+    "a named tuple as the one argument beside an optional one": (FieldsOrMore, Pair(X, Y)),
+    "a named tuple that is asked for": (TypedFields, Pair(X, Y)),
+    "a named tuple of inputs and labels": (One, Pair(X, LABELS)),
+    "a list with an optional argument": (Optional, [X, LABELS]),
+    "a list that is asked for": (TypedRows, [X, Y]),
+    "a tuple that is asked for": (TypedRows, (X, Y)),
+    "a list where either is asked for": (Either, [X, Y]),
+    "a tuple where either is asked for": (Either, (X, Y)),
+    "a list of arguments": (Positions, [X, Y]),
+    "a list of one": (One, [X]),
+    "a tuple of one": (One, (X,)),
+    "inputs and labels": (One, [X, LABELS]),
+    "inputs and labels in a tuple": (One, (X, LABELS)),
+    "inputs and labels, any arguments": (Passed, [X, LABELS]),
+    "inputs and labels beside a flag": (Typed, [X, LABELS]),
+    "inputs and labels where forward checks": (Checked, [X, LABELS]),
+    "inputs, labels and weights": (One, [X, LABELS, torch.ones(4)]),
+    "named inputs and labels": (Named, [IDS, LABELS]),
+    "several inputs and labels": (Two, [(X, Y), LABELS]),
     "a dataclass by names": (Two, Batch(X, Y)),
     "a dataclass as the one argument": (Fields, Batch(X, Y)),
     "an object": (Fields, SimpleNamespace(left=X, right=Y)),
@@ -121,6 +201,13 @@ def test_a_batch_is_given_as_forward_takes_it(kind, batch):
         (Two, {"image": X}, r"named as the arguments of Two.forward \(left, right\), got image"),
         (nn.Sequential(nn.Linear(8, 8)).__class__, {"image": X}, r"got image"),
         (Two, [X, X, X], r"inputs must be what Two.forward takes \(left, right\), got 3 in a list"),
+        (Two, [X], r"inputs must be what Two.forward takes \(left, right\), got 1 in a list$"),
+        (One, [[], LABELS], r"inputs must be what One.forward takes \(x\), got 2 in a list; give batch\[0\]"),
+        (One, [], r"inputs must be what One.forward takes \(x\), got an empty list$"),
+        (Defaults, {}, r"inputs must be what Defaults.forward takes \(x, y\), got an empty dict$"),
+        (Defaults, [], r"inputs must be what Defaults.forward takes \(x, y\), got an empty list$"),
+        (Two, (), r"inputs must be what Two.forward takes \(left, right\), got an empty tuple$"),
+        (Named, {}, r"inputs must be what Named.forward takes \(input_ids, attention_mask\), got an empty dict$"),
     ],
 )
 def test_a_batch_that_forward_does_not_take_is_an_error_that_names_it(kind, batch, message):
@@ -128,6 +215,48 @@ def test_a_batch_that_forward_does_not_take_is_an_error_that_names_it(kind, batc
 
     with pytest.raises(TypeError, match=message):
         dropkit.audit(model, batch)
+
+
+@pytest.mark.parametrize("batch", [[X, LABELS], (X, LABELS), [X]], ids=["list", "tuple", "one"])
+@pytest.mark.parametrize(
+    "wrap", [nn.Sequential, lambda net: torch.jit.script(nn.Sequential(net))], ids=["eager", "script"]
+)
+def test_what_a_loader_yields_is_audited_without_its_labels(wrap, batch):
+    """The report is that of the inputs alone, and the model, the batch and the generator are as before."""
+    net = wrap(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2)))
+    state, generator = {name: value.clone() for name, value in net.state_dict().items()}, torch.get_rng_state()
+
+    report = dropkit.audit(net, batch)
+
+    assert [site.rate for site in report.sites] == [site.rate for site in dropkit.audit(net, X).sites]
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_optional_parts_with_which_forward_fails_are_left_out_with_a_warning():
+    with pytest.warns(UserWarning, match="batch was audited without its optional parts, .* RuntimeError"):
+        report = dropkit.audit(Scaled(), [X, LABELS])
+
+    assert [site.name for site in report.sites if site.reached] == ["drop"]
+
+
+WRONG = {
+    "shapes of inputs": (One, [X[:, :3], LABELS], RuntimeError, "shapes cannot be multiplied"),
+    "shapes in a list": (Rows, [X, Y[:3]], RuntimeError, "must match the size"),
+    "a list that is too short": (Rows, [X], IndexError, "list index out of range"),
+    "a list of the model's own": (Two, [X, Y], TypeError, "can only concatenate list"),
+}
+
+
+@pytest.mark.parametrize(("kind", "batch", "error", "message"), WRONG.values(), ids=WRONG)
+def test_a_fault_of_the_model_is_raised_as_it_is(kind, batch, error, message):
+    """No other arrangement of the batch is audited instead."""
+    net = kind()
+    if error is TypeError:
+        net.run = lambda x: [] + x  # noqa: RUF005 - the fault
+
+    with pytest.raises(error, match=message):
+        dropkit.audit(net, batch)
 
 
 def test_a_packed_sequence_is_one_argument():

@@ -86,6 +86,10 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     pyright = pytest.importorskip("pyright")
     folder = tmp_path_factory.mktemp("types")
     (folder / "program.py").write_text(PROGRAM)
+    page = (Path(__file__).parents[1] / "docs" / "audit.md").read_text()
+    (folder / "page.py").write_text(
+        "# pyright: basic\n" + "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    )
     settings = {"typeCheckingMode": "strict", "extraPaths": [str(Path(dropkit.__file__).parents[1])]}
     # Of what others wrote, and of torch's stubs, which are partial.
     settings |= dict.fromkeys(["reportUnknownMemberType", "reportUnknownVariableType", "reportUnusedExpression"], False)
@@ -103,12 +107,18 @@ def test_type_checkers_know_what_is_returned(faults: list[dict[str, object]]) ->
     wanted = {number: line.partition("  # ")[2] for number, line in enumerate(lines) if "  # " in line}
 
     found: dict[int, str] = {}
+    faults = [one for one in faults if Path(str(one["file"])).name == "program.py"]
     for one in faults:
         revealed = re.search(r'is "(.*)"$', str(one["message"]))
         number = one["range"]["start"]["line"]  # type: ignore[index]
         found[number] = revealed[1] if one["severity"] == "information" and revealed else str(one["severity"])
 
     assert found == wanted, "\n".join(f"{one['range']['start']['line']}: {one['message']}" for one in faults)  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_what_the_page_on_audits_shows_passes_a_type_checker(faults: list[dict[str, object]]) -> None:
+    assert [one["message"] for one in faults if Path(str(one["file"])).name == "page.py"] == []
 
 
 def test_the_options_of_type_checkers_are_those_of_predict() -> None:

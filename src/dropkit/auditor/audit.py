@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from dropkit.auditor.inputs import arranged
+from dropkit.auditor.arguments import run_with
 from dropkit.auditor.outcome import AuditFinding, Report, totals
 from dropkit.auditor.passes import trace as run
 from dropkit.auditor.savings import savings
@@ -38,8 +37,9 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
     Args:
         model: any module. What `torch.compile`, `DataParallel` and `DistributedDataParallel` wrap is audited inside.
         *inputs: what the model takes; tensors, or containers of them. One small batch says it all. A single mapping or
-            dataclass gives the arguments by name where `forward` takes such names, a single tuple gives them by
-            position; otherwise it is the one argument.
+            dataclass gives the arguments by name where `forward` takes such names, a single tuple or list gives them
+            by position; otherwise it is the one argument, or, where `forward` takes no list, its first part is, as in
+            `[inputs, labels]` from a loader.
         **kwargs: the same by name.
 
     Returns:
@@ -89,12 +89,17 @@ class Auditor:
         """See `dropkit.audit`."""
         require(AUDIT)
         model = _runnable(model)
-        if len(inputs) == 1 and not kwargs and self.call is None:
-            inputs, kwargs = arranged(model, inputs[0])
         held = tree(model)
         alike = None if self.group is None else _alike(self.group)
+
+        def traced(args: tuple[Any, ...], named: dict[str, Any]) -> Trace:
+            return run(model, held, self.call or _call, args, named, self.seed)
+
         with _one_at_a_time, torch.inference_mode(False):
-            trace = run(model, held, self.call or _called(model), inputs, kwargs, self.seed)
+            if len(inputs) == 1 and not kwargs and self.call is None:
+                trace = run_with(model, inputs[0], traced)
+            else:
+                trace = traced(inputs, kwargs)
         trace = replace(trace, alike_on_all_ranks=alike)
         saved = None
         if operators._library is None and _drops_on_cpu(trace):
@@ -113,22 +118,8 @@ class Auditor:
         return [rule for rule in RULES if not rule.code.startswith(tuple(self.ignore))]
 
 
-def _called(audited: nn.Module) -> Callable[..., Any]:
-    """How the model is called. What it cannot do with a mapping given as its one argument is said in our words."""
-
-    def call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
-        try:
-            return model(*inputs, **kwargs)
-        except (TypeError, AttributeError) as error:
-            given = inputs[0] if len(inputs) == 1 else None
-            if not isinstance(given, Mapping) or type(cast("Any", given)).__name__ not in str(error):
-                raise
-            names = ", ".join(map(str, cast("Mapping[Any, Any]", given)))
-            takes = ", ".join(inspect.signature(audited.forward).parameters)
-            wanted = f"named as the arguments of {type(audited).__name__}.forward ({takes})"
-            raise TypeError(f"inputs must be {wanted}, got {names}") from error
-
-    return call
+def _call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
+    return model(*inputs, **kwargs)
 
 
 def _findings(trace: Trace, rules: Sequence[Rule]) -> Iterator[AuditFinding]:

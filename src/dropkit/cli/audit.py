@@ -38,7 +38,8 @@ _INTEGERS = 2
 @click.option(
     "--inputs",
     metavar="FILE.py:NAME",
-    help="A batch, or a function that returns one: a tensor, a tuple, a dict by the names that forward takes ...",
+    help="A batch, or a function that returns one: a tensor, a tuple, a dict by the names that forward takes, "
+    "what a loader yields ...",
 )
 @click.option("--ignore", multiple=True, callback=split, metavar="CODES", help="Do not ask these rules: DRP407,DRP2.")
 @click.option(
