@@ -222,7 +222,7 @@ def test_a_batch_that_forward_does_not_take_is_an_error_that_names_it(kind, batc
     "wrap", [nn.Sequential, lambda net: torch.jit.script(nn.Sequential(net))], ids=["eager", "script"]
 )
 def test_what_a_loader_yields_is_audited_without_its_labels(wrap, batch):
-    """The report is that of the inputs alone, and the model, the batch and the generator are as before."""
+    """The report is that of the inputs alone, and the model and the generator are as before."""
     net = wrap(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2)))
     state, generator = {name: value.clone() for name, value in net.state_dict().items()}, torch.get_rng_state()
 
@@ -268,7 +268,7 @@ def test_a_packed_sequence_is_one_argument():
 
 
 def test_the_command_takes_what_the_function_takes(tmp_path):
-    """A dict of names, a dict that is the one argument, a tuple."""
+    """A dict of names, a dict that is the one argument, a tuple, inputs with labels."""
     file = tmp_path / "model.py"
     file.write_text(
         "import torch\nfrom torch import nn\n"
@@ -278,10 +278,10 @@ def test_the_command_takes_what_the_function_takes(tmp_path):
         "    def forward(self, x):\n"
         "        x = x['image'] if isinstance(x, dict) else x\n"
         "        return self.out(self.drop(self.fc(x)))\n"
-        "x = torch.randn(4, 8)\nnamed, whole, placed = {'x': x}, {'image': x}, (x,)\n"
+        "x = torch.randn(4, 8)\nnamed, whole, placed, labelled = {'x': x}, {'image': x}, (x,), [x, x[:, 0]]\n"
     )
 
-    for inputs in ("named", "whole", "placed"):
+    for inputs in ("named", "whole", "placed", "labelled"):
         done = CliRunner().invoke(command, [f"{file}:Net", "--inputs", f"{file}:{inputs}"], standalone_mode=False)
         assert (done.return_value, done.exception) == (0, None), done.output
 
