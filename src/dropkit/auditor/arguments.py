@@ -45,11 +45,11 @@ def run_with(model: nn.Module, batch: Any, run: Callable[[tuple[Any, ...], dict[
         try:
             result = run(way.args, way.kwargs)
         except Exception as error:
-            refused = _is_refusal(error, way)
-            if not refused and not way.may_be_labels:
-                raise
             failed.append((way, error))
-            ignored = ignored if refused else error
+            if not _is_refusal(error, way):
+                if not way.may_be_labels:
+                    break
+                ignored = error
             continue
         if ignored is not None:
             reason = f"{type(ignored).__name__}: {ignored}"
@@ -57,10 +57,10 @@ def run_with(model: nn.Module, batch: Any, run: Callable[[tuple[Any, ...], dict[
                 f"batch was audited without its optional parts, with which forward raised {reason}", stacklevel=4
             )
         return result
-    # What the model raised on tensors says more than that it takes no list.
-    own = next((error for way, error in reversed(failed) if not _is_about_container(error, way)), None)
-    if own is not None and not _is_empty(batch):
-        raise own
+    # What went wrong inside the model says more than that it takes no list, and most where it did take the list.
+    own = [(way, error) for way, error in failed if not _is_about_container(error, way)]
+    if own and not _is_empty(batch):
+        raise next((error for way, error in own if len(way.args) == 1 and way.args[0] is batch), own[-1][1])
     raise TypeError(_unfit(model, batch)) from (failed[-1][1] if failed else None)
 
 
@@ -180,11 +180,9 @@ def _fits(signature: inspect.Signature, way: Arguments) -> bool:
 
 
 def _is_refusal(error: Exception, way: Arguments) -> bool:
-    """Whether an error is about the kind of an argument. What a list lacks at some index is a fault of its own."""
+    """Whether an error is about the kind of an argument."""
     if isinstance(error, (TypeError, AttributeError, AssertionError)):
         return True
-    if isinstance(error, LookupError):
-        return False
     # TorchScript checks arguments itself, and raises RuntimeError.
     return _is_about_container(error, way) or str(error).lower().startswith("forward() expected")
 
@@ -192,11 +190,12 @@ def _is_refusal(error: Exception, way: Arguments) -> bool:
 def _is_about_container(error: Exception, way: Arguments) -> bool:
     """Whether an error says the kind of a container that was given as an argument by itself, or asserts another."""
     kinds = [type(one).__name__ for one in way.args if _is_container(one)]
+    if not kinds or isinstance(error, LookupError):  # a list that is too short is a list nevertheless
+        return False
     if isinstance(error, AssertionError):
-        return bool(kinds)
-    if isinstance(error, ValueError):  # as in "x must be a tensor"
-        kinds += ["tensors?"] if kinds else []
-    return any(re.search(rf"\b{kind}\b", str(error), re.IGNORECASE) for kind in kinds)
+        return True
+    wanted = ["tensors?"] if isinstance(error, ValueError) else []  # as in "x must be a tensor"
+    return re.search(rf"\b({'|'.join([*kinds, 'sequence', *wanted])})\b", str(error), re.IGNORECASE) is not None
 
 
 def _unfit(model: nn.Module, batch: Any) -> str:
