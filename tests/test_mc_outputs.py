@@ -126,6 +126,84 @@ def test_labels_tell_the_dimension(given: str) -> None:
         run(Returns(), DataLoader(TensorDataset(TOKENS, TOKENS[..., 0])))
 
 
+ONE_LOGIT: dict[str, Callable[[Tensor], Tensor]] = {
+    "tokens": lambda h: h[..., 0],
+    "labels": lambda h: h[:, 0],
+    "pixels": lambda h: h.repeat_interleave(5, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.float, torch.bool])
+@pytest.mark.parametrize("given", ["labels", "loader"])
+@pytest.mark.parametrize("name", ONE_LOGIT)
+def test_one_logit_for_each_label_is_no_distribution_over_labels(name: str, given: str, dtype: torch.dtype) -> None:
+    """A softmax over positions or labels would be a silent mistake; the error names what to give, which then works."""
+    model = Returns(ONE_LOGIT[name])
+    labels = torch.arange(model(TOKENS).numel()).reshape(model(TOKENS).shape).remainder(3).eq(0).to(dtype)
+
+    def predicted(**settings: Any) -> Any:
+        if given == "labels":
+            return run(model, labels=labels, **settings)
+        return run(model, DataLoader(TensorDataset(TOKENS, labels), batch_size=5), **settings)
+
+    with pytest.raises(ValueError, match=r"class_dim must be given .* the labels have the same shape") as error:
+        predicted()
+    assert "output=lambda y: y.unsqueeze(-1) with class_dim=-1" in str(error.value)
+    assert 'multilabel task; for the latter also task="regression" of sigmoids' in str(error.value)
+    r = predicted(output=lambda y: y.unsqueeze(-1), class_dim=-1)
+    assert torch.allclose(r.mean, predicted(output=lambda y: torch.stack([y * 0, y], -1), class_dim=-1).mean)
+
+
+def test_labels_in_the_shape_of_the_outputs_may_be_one_hot() -> None:
+    """Then the outputs are logits of classes: (N, C), (N, T, C), and (N, 1) of the second of two classes."""
+    classes = nn.functional.one_hot(torch.arange(12) % 5, 5)
+    soft = classes * 0.8 + 0.04
+
+    for labels in (classes, classes.bool(), soft):
+        assert torch.equal(run(Returns(), ROWS, labels=labels).mean, run(Returns(), ROWS).mean)
+    assert run(Returns(), labels=nn.functional.one_hot(LABELS, 5)).mean.shape == (12, 7, 5)
+    assert run(Returns(classes=1), ROWS, labels=torch.ones(12, 1)).mean.shape == (12, 2)
+    assert run(Returns(), ROWS, labels=torch.zeros(12, 5).long(), class_dim=1).mean.shape == (12, 5)
+
+
+class Detector(nn.Module):
+    """One logit for each token, as of a discriminator."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Embedding(9, 8), nn.Dropout(), nn.Linear(8, 1), nn.Flatten())
+        self.config, self.places = SimpleNamespace(num_labels=2), places
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.net(ids)[:, : self.places]
+
+
+def test_one_logit_for_each_token_is_told_by_the_tokens() -> None:
+    """Where the outputs have their shape, and the configuration names another number of classes."""
+    with pytest.raises(ValueError, match=r"class_dim must be given .* the tokens have the same shape.*unsqueeze"):
+        run(Detector(7), LABELS)
+    assert run(Detector(7), LABELS, class_dim=1).mean.shape == (12, 7)
+    assert run(Detector(7), LABELS, output=lambda y: y).mean.shape == (12, 7)
+    assert run(Detector(2), LABELS[:, :2]).mean.shape == (12, 2)
+    assert run(Detector(4), LABELS).mean.shape == (12, 4)
+
+
+def test_a_dimension_that_is_no_integer_is_refused_before_anything_runs() -> None:
+    """As are labels of another length, and both for regression."""
+    model = Returns(lambda h: pytest.fail("it ran"))
+
+    for dim in (True, "last", 1.0):
+        with pytest.raises(ValueError, match="class_dim must be an integer or None, got"):
+            run(model, class_dim=dim)
+    for labels in (LABELS[:3], torch.tensor(1)):
+        with pytest.raises(ValueError, match="labels must be one for each of 12 inputs, got shape"):
+            run(model, labels=labels)
+    with pytest.raises(ValueError, match='class_dim must be None with task="regression", got 1'):
+        run(model, task="regression", class_dim=1)
+    with pytest.raises(ValueError, match='labels must be None with task="regression"'):
+        run(model, task="regression", labels=LABELS)
+
+
 @pytest.mark.parametrize("form", ["logits", "probabilities"])
 def test_a_dimension_that_is_plainly_wrong_is_refused(form: str) -> None:
     """The model's own probabilities, or their logarithms, sum to 1 over another."""

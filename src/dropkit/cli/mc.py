@@ -210,8 +210,8 @@ def _checkpoint(path: str, trust: bool) -> Any:
 
 def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
     keep, pairs = settings["task"] == "regression", truth if isinstance(truth, Pairs) else None
+    labels = truth if isinstance(truth, Tensor) and not keep else None
     try:
-        labels = truth if isinstance(truth, Tensor) else None
         return cast("Any", predict)(network, inputs, samples, keep_samples=keep, adapt=pairs, labels=labels, **settings)
     except NothingToSample as error:
         raise Failed(f"{error}; on the command line: dropkit audit") from error

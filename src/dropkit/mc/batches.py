@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from dropkit.mc.outputs import Labels
 from dropkit.torch_private import tree_flatten
 
 # From what a loader yields to what the model is called with.
@@ -23,13 +24,13 @@ class Batch:
     Attributes:
         args, kwargs: of the model.
         count: how many inputs these are: the first size of the first tensor.
-        labels: the shape of each input's labels, where they came with it.
+        labels: those of the inputs, where they came with them.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     count: int
-    labels: tuple[int, ...] | None = None
+    labels: Labels | None = None
 
     @staticmethod
     def of(value: Any) -> Batch:
@@ -70,6 +71,11 @@ class Batch:
         leaves, spec = tree_flatten([self.args, self.kwargs])
         return (spec, *(self._kind_of(leaf) for leaf in leaves))
 
+    def token_shapes(self) -> frozenset[tuple[int, ...]]:
+        """The shapes of the arguments that hold integers at each position of each input, such as tokens."""
+        tensors = (one for one in (*self.args, *self.kwargs.values()) if isinstance(one, Tensor))
+        return frozenset(tuple(one.shape[1:]) for one in tensors if one.dim() > 1 and not one.is_floating_point())
+
     def spread(self, count: int) -> Batch:
         """So many of the inputs, evenly; all, if they are no more."""
         if count >= self.count:
@@ -106,7 +112,7 @@ def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]
     Raises:
         TypeError: inputs are of no such kind.
     """
-    if _is_whole(inputs):
+    if is_whole(inputs):
         whole = Batch.of(inputs if adapt is None else adapt(inputs))
         for begin in range(0, whole.count, batch_size):
             yield whole.take(begin, min(begin + batch_size, whole.count))
@@ -122,7 +128,7 @@ def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]
 
 def count(inputs: Any) -> int | None:
     """How many inputs there are; None if that is not known before they are read."""
-    if _is_whole(inputs):
+    if is_whole(inputs):
         return Batch.of(inputs).count
     dataset = getattr(inputs, "dataset", None)
     try:
@@ -131,7 +137,7 @@ def count(inputs: Any) -> int | None:
         return None
 
 
-def _is_whole(inputs: Any) -> bool:
+def is_whole(inputs: Any) -> bool:
     """All inputs at once, to be cut into batches here."""
     if isinstance(inputs, (Tensor, Mapping, PackedSequence)) or _is_array(inputs):
         return True
@@ -145,18 +151,11 @@ def _first(batch: Any) -> Any:
     return batch
 
 
-def _labels(batch: Any) -> tuple[int, ...] | None:
-    """The shape of the labels of an input, if a loader yields them in a pair with the inputs."""
+def _labels(batch: Any) -> Labels | None:
+    """The labels, if a loader yields them in a pair with the inputs."""
     if isinstance(batch, (list, tuple)) and len(cast("list[Any]", batch)) == 2:
-        return labels_of(cast("list[Any]", batch)[1])
+        return Labels.of(cast("list[Any]", batch)[1])
     return None
-
-
-def labels_of(labels: Any) -> tuple[int, ...] | None:
-    """The shape of the labels of an input; None where these are none, but values or nothing."""
-    if not isinstance(labels, Tensor) or labels.dim() == 0 or labels.is_floating_point() or labels.is_complex():
-        return None
-    return tuple(labels.shape[1:])
 
 
 def _is_array(value: Any) -> bool:

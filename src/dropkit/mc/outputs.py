@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -32,6 +33,11 @@ _MULTILABEL = (
     "as of a sigmoid for a multilabel task, which is not served yet: return logits (output=...) if one class of "
     'several is true, or give task="regression" for the mean and variance of each number'
 )
+_DIMENSIONS = (
+    "class_dim=-1 where the classes come last, as in (N, T, C) of tokens, class_dim=1 where they come second, as in "
+    "(N, C, H, W) of pixels or in (N, C), output=lambda y: y.unsqueeze(-1) with class_dim=-1 where there is one logit "
+    "for each label, as in (N, T) of tokens, (N, H, W) of pixels or (N, L) of a multilabel task"
+)
 # Numbers of float32 in a vector register.
 _VECTOR = 16
 
@@ -50,6 +56,39 @@ def tensor_of(returned: Any) -> Tensor:
     raise TypeError(f"the model must return a tensor, logits, or a tuple that begins with one, got {kind}; see output=")
 
 
+@dataclass(frozen=True)
+class Labels:
+    """True classes, of which only the shape and where they are one-hot are looked at.
+
+    Attributes:
+        values: (N, ...).
+    """
+
+    values: Tensor
+
+    @staticmethod
+    def of(values: Any) -> Labels | None:
+        """None for what is no label: nothing, or numbers that are neither integers nor in [0, 1]."""
+        if not isinstance(values, Tensor) or values.dim() == 0 or values.is_complex():
+            return None
+        if values.is_floating_point() and not bool(((values >= 0) & (values <= 1)).all()):
+            return None
+        return Labels(values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the labels of a single input."""
+        return tuple(self.values.shape[1:])
+
+    @cached_property
+    def one_hot(self) -> frozenset[int]:
+        """The dimensions over which the labels are one-hot, or probabilities."""
+        if bool((self.values < 0).any()):
+            return frozenset()
+        dims = range(1, self.values.dim())
+        return frozenset(dim for dim in dims if sum_to_one(self.values.movedim(dim, -1)))
+
+
 @dataclass(frozen=True, slots=True)
 class Classes:
     """What is known of the classes in a model's outputs.
@@ -58,13 +97,15 @@ class Classes:
         form: "logits" or "probabilities".
         dim: the dimension they lie in; None where the user did not say.
         counts: how many there are, by the model's configuration; more than one number where that cannot be told.
-        labels: the shape of the labels of a single input; None where they are not known.
+        labels: the labels of the inputs; None where they are not known.
+        tokens: the shapes of arguments that hold one integer at each position of an input.
     """
 
     form: str
     dim: int | None = None
     counts: frozenset[int] = frozenset()
-    labels: tuple[int, ...] | None = None
+    labels: Labels | None = None
+    tokens: frozenset[tuple[int, ...]] = frozenset()
 
     def dimension(self, shape: tuple[int, ...]) -> int:
         """The dimension of the classes in outputs of this shape, (N, ...).
@@ -77,16 +118,23 @@ class Classes:
             fits = -dims < self.dim < dims and self.dim != 0
             check("class_dim", fits, f"a dimension of the output after the first, of {dims}", self.dim)
             return self.dim % dims
-        if dims == 2:
-            return 1
+        of_one, wanted = shape[1:], f"given for outputs of shape {shape}"
+        labels = None if self.labels is None else self.labels.shape
         by_count = {dim for dim in range(1, dims) if shape[dim] in self.counts}
-        by_labels = {dim for dim in range(1, dims) if shape[1:dim] + shape[dim + 1 :] == self.labels}
+        if self.labels is not None and labels == of_one:
+            # One logit for each label, unless the labels are one-hot.
+            by_labels = set(self.labels.one_hot) | {dim for dim in range(1, dims) if shape[dim] == 1}
+            said = f'None: {_DIMENSIONS}; for the latter also task="regression" of sigmoids'
+            check("class_dim", bool(by_labels), f"{wanted}, as the labels have the same shape", said)
+        elif dims == 2:
+            # Numbers of each token, as long as the tokens and not as many as the classes.
+            one_each = bool(self.counts) and not by_count and of_one in self.tokens
+            check("class_dim", not one_each, f"{wanted}, as the tokens have the same shape", f"None: {_DIMENSIONS}")
+            return 1
+        else:
+            by_labels = {dim for dim in range(1, dims) if shape[1:dim] + shape[dim + 1 :] == labels}
         known = by_count & by_labels if by_count and by_labels else by_count | by_labels
-        hint = (
-            "None: class_dim=-1 where the classes come last, as in (N, T, C) of tokens, class_dim=1 where they come "
-            "second, as in (N, C, H, W) of pixels"
-        )
-        check("class_dim", len(known) == 1, f"given for outputs of shape {shape}", hint)
+        check("class_dim", len(known) == 1, wanted, f"None: {_DIMENSIONS}")
         return known.pop()
 
     def probabilities(self, outputs: Tensor, ending: Ending | None = None) -> tuple[Tensor, Tensor]:

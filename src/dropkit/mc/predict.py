@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from dropkit import modes, random
 from dropkit.arguments import check, counted
 from dropkit.mc import batches, ranks
-from dropkit.mc.batches import Adapt, Batch, labels_of
+from dropkit.mc.batches import Adapt, Batch
 from dropkit.mc.coins import Coins, Masks, Rows
 from dropkit.mc.estimates import Classification, Estimator, Measures, Regression, entropy
 from dropkit.mc.flags import Block
-from dropkit.mc.outputs import Classes, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
+from dropkit.mc.outputs import Classes, Labels, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
 from dropkit.mc.passes import Passes, rows_of
 from dropkit.mc.prediction import ClassPrediction, ValuePrediction
 from dropkit.mc.progress import Progress
@@ -129,7 +129,8 @@ def predict(
             (N,) or (N, 1), is that of the second of two classes.
         class_dim: the dimension of classes in the output, which has the inputs in dimension 0. If None: 1 of two
             dimensions; of more the one that the model's configuration (`num_labels`, `num_classes`, `vocab_size`) or
-            the shape of the labels tells, and an error if they do not: -1 for (N, T, C), 1 for (N, C, H, W).
+            the shape of the labels tells, and an error if they do not: -1 for (N, T, C), 1 for (N, C, H, W). One logit
+            for each label, (N, T) or (N, L), needs `output=lambda y: y.unsqueeze(-1)` and -1.
         labels: true classes, whose shape may tell `class_dim` and nothing else; if None, those that a loader yields in
             pairs with the inputs.
         output: from what the model returns to the tensor of outputs. If None: the tensor itself, `.logits`, the entry
@@ -160,7 +161,7 @@ def predict(
         (torch.Size([5, 3]), torch.Size([5]))
     """
     samples, batch_size, chunk = counted("samples", samples), counted("batch_size", batch_size), counted("chunk", chunk)
-    settings = _Settings(task, masks, plan, until, outputs, chunk)
+    settings = _Settings(task, masks, plan, until, outputs, class_dim, labels is not None, chunk)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     index = None if index is None else _checked_index(torch.as_tensor(index))
@@ -170,12 +171,14 @@ def predict(
     stratified = plan == "stratified"
     coins = Coins(ranks.agreed(number), samples, stratified)
 
-    classes = Classes(outputs, class_dim, class_counts(model))
+    classes = Classes(outputs, None if class_dim is None else int(class_dim), class_counts(model))
+    given = None if labels is None else _checked_labels(labels, inputs if adapt is None else None)
 
     def estimator(batch: Batch) -> Estimator:
         if task == "regression":
             return Regression(samples, stratified)
-        of_batch = replace(classes, labels=batch.labels if labels is None else labels_of(torch.as_tensor(labels)))
+        tokens = batch.token_shapes() if output is None else frozenset[tuple[int, ...]]()
+        of_batch = replace(classes, labels=batch.labels if labels is None else given, tokens=tokens)
         return Classification(samples, lambda one: of_batch.probabilities(one, passes.ending), stratified)
 
     found: list[tuple[int, _Found]] = []
@@ -242,6 +245,8 @@ class _Settings:
     plan: str
     until: float | None
     outputs: str
+    class_dim: object
+    has_labels: bool
     chunk: int
 
     def __post_init__(self) -> None:
@@ -250,6 +255,11 @@ class _Settings:
         kinds = [one.value for one in Masks]
         check("masks", self.masks is None or self.masks in kinds, '"input", "chunk" or "shared"', self.masks)
         check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
+        integer = hasattr(self.class_dim, "__index__") and not isinstance(self.class_dim, bool)
+        check("class_dim", self.class_dim is None or integer, "an integer or None", repr(self.class_dim))
+        if self.task == "regression":
+            check("class_dim", self.class_dim is None, 'None with task="regression"', self.class_dim)
+            check("labels", not self.has_labels, 'None with task="regression"', "labels")
         check("until", self.until is None or self.until > 0, "larger than 0", self.until)
         if self.until is not None:
             check("plan", self.plan == "iid", '"iid" where until is given: stratified samples end together', self.plan)
@@ -339,6 +349,15 @@ def _checked_index(index: Tensor) -> Tensor:
         least, most = (int(one) for one in index.aminmax())
         check("index", 0 <= least <= most < 2**32, "in [0, 2**32)", f"{least} to {most}")
     return index.long()
+
+
+def _checked_labels(labels: Any, inputs: Any) -> Labels | None:
+    labels = torch.as_tensor(labels)
+    count = batches.count(inputs) if batches.is_whole(inputs) else None
+    fits = labels.dim() > 0 and count in (None, len(labels))
+    wanted = "one for each input" if count is None else f"one for each of {count} inputs"
+    check("labels", fits, wanted, f"shape {tuple(labels.shape)}")
+    return Labels.of(labels)
 
 
 def _joined(parts: list[_Found], task: str, notes: list[str]) -> ClassPrediction | ValuePrediction:
