@@ -168,6 +168,26 @@ class DrawnBefore(Block):
         return self.drop(x)
 
 
+class Keeps(Block):
+    """In an attribute that another method reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.noise = torch.randn_like(x)  # here
+        return self._noisy(self.drop(x))
+
+    def _noisy(self, x: Tensor) -> Tensor:
+        return x + self.noise if self.training else x
+
+
+class Writes(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        if self.training:
+            x[:, : random.randrange(1, 4)] = 0  # here
+        return x
+
+
 class GaussianNoise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.randn_like(x)
@@ -186,7 +206,7 @@ class Child(Block):
 
 NOISY = [
     Added, Chosen, Leaves, Named, Skipped, SkippedLast, OfNumPy, Mixed, ByGetattr, Helped, Inherits, HandsTheFlag,
-    HandsItself, Rectified, Gumbel, Pooled, Multiplied, DrawnBefore, Child,
+    HandsItself, Rectified, Gumbel, Pooled, Multiplied, DrawnBefore, Child, Keeps, Writes,
 ]  # fmt: skip
 SOURCE = Path(__file__).read_text().splitlines()
 
@@ -300,7 +320,62 @@ class GaussianDropout(Block):
         return x * (1 + 0.1 * torch.randn_like(x)) if self.training else x
 
 
-QUIET = [Switched, Always, Evaluates, Checkpointed, Overrides, Sampled, Recursive, GaussianDropout, Block]
+class AuxiliaryHead(Block):
+    """Whose dropout is part of the head, which is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Sequential(nn.ReLU(), nn.Dropout1d(0.1)))
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.drop(x)
+        if self.training:
+            return y, self.head(x)
+        return y
+
+
+class ForALoss(Block):
+    """Draws that never reach the output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            rows = torch.randperm(len(x))[:2]
+            distance = (x[rows] - x[:2]).pow(2)
+            self.contrastive = distance.mean()
+        return self.drop(x)
+
+
+class Logs(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and random.random() < 0.01:
+            print("mean", x.mean())
+        return self.drop(x)
+
+
+class MadeOnce(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and not hasattr(self, "buffer"):
+            self.buffer = torch.randn(8)
+        if self.training and not hasattr(self, "other"):
+            self.register_buffer("other", torch.randn(8))
+        return self.drop(x)
+
+
+QUIET = [
+    AuxiliaryHead,
+    ForALoss,
+    Logs,
+    MadeOnce,
+    Switched,
+    Always,
+    Evaluates,
+    Checkpointed,
+    Overrides,
+    Sampled,
+    Recursive,
+    GaussianDropout,
+    Block,
+]
 
 
 @pytest.mark.parametrize("kind", QUIET)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropkit.mc.gates import parsed
+from dropkit.mc.liveness import live_statements
 
 
 class _Unknown:
@@ -62,6 +63,7 @@ class Source:
         parameters: by position.
         named: all that have a name and are not written in the function; those that are can be anything.
         assigned: the expression of each other name that is assigned once.
+        calls: those that may change what the function returns.
     """
 
     parameters: tuple[str, ...]
@@ -71,8 +73,12 @@ class Source:
 
 
 @lru_cache(maxsize=4096)
-def source(function: FunctionType) -> Source | None:
-    """Read a function; None where it has no source."""
+def source(function: FunctionType, read: frozenset[str]) -> Source | None:
+    """Read a function; None where it has no source.
+
+    Args:
+        read: attributes of the module that other functions read, each with a dot before it.
+    """
     tree = parsed(function)
     if tree is None:
         return None
@@ -93,19 +99,22 @@ def source(function: FunctionType) -> Source | None:
             case _:
                 pass
 
-    def call(node: ast.Call) -> Call:
-        statement: ast.AST = node
-        while statement in parents and not isinstance(statement, ast.stmt):
-            statement = parents[statement]
+    live = live_statements(tree, read)
+
+    def call(node: ast.Call, statement: ast.AST) -> Call:
         uses = loads.get(names[statement], []) if statement in names else []
         return Call(node, tuple(_guards(node, parents)), tuple(tuple(_guards(one, parents)) for one in uses))
 
+    def statement_of(node: ast.AST) -> ast.AST:
+        return node if isinstance(node, ast.stmt) else statement_of(parents[node])
+
+    calls = [(node, statement_of(node)) for node in nodes if isinstance(node, ast.Call)]
     named = {*parameters, *(one.arg for one in given.kwonlyargs)}
     return Source(
         parameters,
         frozenset(name for name in named if not stores[name]),
         {name: one for name, one in assigned.items() if name not in named},
-        tuple(call(node) for node in nodes if isinstance(node, ast.Call)),
+        tuple(call(*one) for one in calls if one[1] in live),
     )
 
 

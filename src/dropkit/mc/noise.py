@@ -18,7 +18,8 @@ from typing import Any, cast
 from torch import nn
 
 from dropkit.mc.conditions import Bound, Condition, Frame, never_in_evaluation, source, value
-from dropkit.mc.gates import gates_dropout, names_of
+from dropkit.mc.gates import gates_dropout, names_of, parsed
+from dropkit.mc.liveness import attributes_read
 from dropkit.nn import LAYERS
 from dropkit.torch_private import forward_hooks
 
@@ -81,10 +82,17 @@ def off(module: nn.Module) -> list[str]:
 def _draws(module: nn.Module) -> bool:
     """Whether a module itself draws, in some mode; not a part of it, such as the dropout of an auxiliary head."""
     if isinstance(module, nn.Sequential):
-        return any(map(_draws, module))
+        # Dropout among other layers is that of a head, which is left out as a whole.
+        return _is_dropout(module) or any(_draws(one) and not _is_dropout(one) for one in module)
     reader = _Reader(module, every=True)
     reader.read()
-    return bool(reader.places) or isinstance(module, _DROPOUTS) or gates_dropout(type(module))
+    return bool(reader.places) or _is_dropout(module)
+
+
+def _is_dropout(module: nn.Module) -> bool:
+    if isinstance(module, nn.Sequential):
+        return len(module) > 0 and all(map(_is_dropout, module))
+    return isinstance(module, _DROPOUTS) or gates_dropout(type(module))
 
 
 @lru_cache(maxsize=4096)
@@ -114,6 +122,19 @@ def _methods(kind: type[nn.Module]) -> Mapping[str, list[FunctionType]]:
             if function is not None:
                 methods.setdefault(name, []).append(function)
     return methods
+
+
+@lru_cache(maxsize=4096)
+def _read_elsewhere(kind: type[nn.Module], function: FunctionType) -> frozenset[str]:
+    """The attributes of itself that a class reads in other functions than this one."""
+    others = (one for functions in _methods(kind).values() for one in functions if one is not function)
+    return frozenset(name for one in others for name in _reads(one))
+
+
+@lru_cache(maxsize=4096)
+def _reads(function: FunctionType) -> set[str]:
+    tree = parsed(function)
+    return set() if tree is None else attributes_read(tree)
 
 
 def _unwrapped(member: Any) -> FunctionType | None:
@@ -167,7 +188,8 @@ class _Reader:
                 self.places.update(places)
 
     def _walk(self, function: FunctionType, args: list[Any], kwargs: dict[str, Any], tests: list[Condition]) -> None:
-        read = source(function) if _is_read(function) else None
+        elsewhere = _read_elsewhere(type(self._module), function)
+        read = source(function, elsewhere) if _is_read(function) else None
         if read is None:
             return
         frame = Frame.of(function, read, args, kwargs)
