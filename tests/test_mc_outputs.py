@@ -238,6 +238,18 @@ SIGMOIDS: dict[str, Callable[[Tensor], Any]] = {
     "named": lambda h: {"logits": h.sigmoid()},
     "heads": lambda h: torch.cat([h[:, :2].sigmoid(), torch.sigmoid(h[:, 2:])], 1),
     "transposed": lambda h: torch.sigmoid(h.mT).transpose(0, 1),
+    "T": lambda h: torch.sigmoid(h).T.mT,
+    "swapped": lambda h: h.sigmoid().swapaxes(0, 1).swapaxes(0, 1),
+    "half": lambda h: h.sigmoid().half().to(torch.float64).type(torch.bfloat16),
+    "selected": lambda h: h.sigmoid().index_select(1, torch.arange(5)),
+    "chunks": lambda h: torch.hstack(h.sigmoid().chunk(2, 1)),
+    "split": lambda h: torch.vstack(torch.split(h.sigmoid(), 1)),
+    "unbound": lambda h: torch.stack(h.sigmoid().unbind(1), 1),
+    "clamped": lambda h: h.sigmoid().clamp(1e-6, 1 - 1e-6).masked_fill(h > 9, 0.5),
+    "mean": lambda h: torch.stack([h.sigmoid(), (2 * h).sigmoid()]).mean(0),
+    "half of the sum": lambda h: (h.sigmoid() + (2 * h).sigmoid()) / 2,
+    "chosen": lambda h: torch.where(h > 0, h.sigmoid(), (h / 2).sigmoid()),
+    "exp of logsigmoid": lambda h: nn.functional.logsigmoid(h).exp(),
 }
 
 
@@ -258,8 +270,9 @@ def test_a_sigmoid_that_no_call_shows_is_told_by_its_values() -> None:
     """Many different rows that fill [0, 1], and do not leave it."""
     by_hand = Returns(lambda h: 1 / (1 + torch.exp(-9 * h)))
 
-    with pytest.raises(ValueError, match="multilabel task"):
+    with pytest.raises(ValueError, match=r"multilabel task.* give output=lambda y: y \+ 1, which changes no softmax"):
         run(by_hand, ROWS)
+    assert run(by_hand, ROWS, output=lambda y: y + 1).mean.shape == (12, 5)
 
 
 @pytest.mark.parametrize("shape", ["(N, 1)", "(N,)"])
@@ -269,6 +282,8 @@ def test_one_sigmoid_must_be_named_a_probability(shape: str) -> None:
 
     with pytest.raises(ValueError, match=r'outputs must be "probabilities" where .* of the second of two classes'):
         run(model, ROWS[:3])
+    logits = run(model, ROWS[:3], output=lambda y: torch.stack([y * 0, y], -1) + 1, class_dim=-1)
+    assert logits.mean.shape[-1] == 2
     expected = run(Returns(classes=1), ROWS[:3])
     assert torch.allclose(run(model, ROWS[:3], outputs="probabilities").mean, expected.mean)
 
@@ -304,6 +319,28 @@ LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_what_may_be_logits_is_taken_for_logits(name: str, rows: int, classes: int) -> None:
     """Some models give numbers in [0, 1]: what cannot be told raises no error."""
     run(Returns(lambda h: LOGITS[name](h)[:, :classes]), ROWS[:rows])
+
+
+UNIT: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": lambda h: torch.exp(-3 * torch.cdist(h, h[:5])),
+    "cosine": lambda h: nn.functional.cosine_similarity(h.exp()[:, None] ** 3, torch.eye(5) + 0.001, dim=-1),
+    "linear of unit vectors": lambda h: nn.functional.linear(
+        nn.functional.normalize(h.exp() ** 3), nn.functional.normalize(torch.eye(5) + 0.001)
+    ),
+    "hardtanh": lambda h: nn.functional.hardtanh(3 * h, 0.001, 1),
+    "one-hot": lambda h: nn.functional.one_hot(h.argmax(1), 5).float(),
+    "straight through": lambda h: nn.functional.one_hot(h.argmax(1), 5) + h - h.detach(),
+    "moved": lambda h: torch.exp(-3 * torch.cdist(h[:5], h)).mT.clone(),
+}
+
+
+@pytest.mark.parametrize("name", UNIT)
+def test_logits_in_the_unit_interval_are_told_by_their_call(name: str) -> None:
+    """Values alone make no error where another reading is as good."""
+    outputs = Returns(lambda h: UNIT[name](4 * h))(ROWS)
+    assert 0 <= outputs.amin() <= outputs.amax() <= 1 + 1e-6
+
+    run(Returns(lambda h: UNIT[name](4 * h)), ROWS, masks="shared")
 
 
 def test_gates_inside_do_not_matter() -> None:

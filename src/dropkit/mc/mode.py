@@ -73,7 +73,7 @@ class Mode(TorchFunctionMode):
         if handler is not None:
             return handler(self, func, args, kwargs)
         output = self.other(func, types, args, kwargs)
-        self.endings.note(func, args, output)
+        self.endings.note(func, args, kwargs, output)
         return output
 
     def other(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:

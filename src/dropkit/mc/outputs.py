@@ -38,6 +38,8 @@ _DIMENSIONS = (
     "(N, C, H, W) of pixels or in (N, C), output=lambda y: y.unsqueeze(-1) with class_dim=-1 where there is one logit "
     "for each label, as in (N, T) of tokens, (N, H, W) of pixels or (N, L) of a multilabel task"
 )
+_LOGITS = "; if they are logits all the same, give output=lambda y: y + 1, which changes no softmax"
+_LOGIT = "; if it is a logit all the same, give output=lambda y: torch.stack([y * 0, y], -1) + 1 and class_dim=-1"
 # Numbers of float32 in a vector register.
 _VECTOR = 16
 
@@ -227,19 +229,21 @@ def _check_logits(outputs: Tensor, ending: Ending | None, dim: int) -> None:
         return
     rows: Tensor = outputs.flatten(0, -2)
     if classes > 1 and sum_to_one(rows, _SLACK if ending is Ending.SOFTMAX else _CLOSE):
-        told = ending is Ending.SOFTMAX or (len(rows) >= _TELLING and bool((rows != rows[0]).any()))
+        # One-hot rows may be logits.
+        differ = len(rows) >= _TELLING and bool((rows != rows[0]).any() & ((rows > 0) & (rows < 1)).any())
+        told = ending is Ending.SOFTMAX or differ
         text = '"probabilities" where the model returns them'
-        check("outputs", not told, text, '"logits" and numbers that sum to 1')
+        check("outputs", not told, text, f'"logits" and numbers that sum to 1{_LOGITS}')
         return
     _check_dimension(outputs, dim)
-    fill = least > 0 and most - least >= _FILLED.get(classes, _FILLED_BY_MANY)
+    fill = ending is not Ending.OTHER and least > 0 and most - least >= _FILLED.get(classes, _FILLED_BY_MANY)
     # Of one sample: those of few inputs, however many samples, lie close together.
     differing = outputs[0].flatten(0, -2)[:_LOOKED_AT]
     if ending is Ending.SIGMOID or (fill and len(cast("Tensor", differing.unique(dim=0))) >= _TELLING):
         if classes == 1:
             text = '"probabilities" where the model returns that of the second of two classes'
-            check("outputs", False, text, '"logits" and numbers in [0, 1], as of a sigmoid')
-        check("outputs", False, _ONE_OF_THEM, f"numbers in [0, 1] that do not sum to 1, {_MULTILABEL}")
+            check("outputs", False, text, f'"logits" and numbers in [0, 1], as of a sigmoid{_LOGIT}')
+        check("outputs", False, _ONE_OF_THEM, f"numbers in [0, 1] that do not sum to 1, {_MULTILABEL}{_LOGITS}")
 
 
 def _check_dimension(p: Tensor, dim: int, logarithms: bool = False) -> None:
