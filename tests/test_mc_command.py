@@ -55,6 +55,10 @@ def probabilities():
     return nn.Sequential(net(), nn.Softmax(1))
 
 
+def sigmoids():
+    return nn.Sequential(net(), nn.Sigmoid())
+
+
 def tokens():
     return seeded(nn.Sequential(nn.Embedding(9, 8), nn.Dropout(0.5), nn.Linear(8, 5)))
 
@@ -707,11 +711,22 @@ def test_a_prediction_that_is_no_number_is_not_compared(here):
             'outputs must be "logits" where they are no probabilities, got sums of ',
         ),
         ("probabilities", [], 'outputs must be "probabilities" where the model returns them'),
+        ("sigmoids", [], "one class of several is true, or give --task regression for the mean and variance"),
+        ("sigmoids", ["--outputs", "probabilities"], "or give --task regression for the mean and variance"),
     ],
 )
 def test_a_model_that_cannot_be_sampled_is_refused(here, model, options, said):
     """The line says what it was given, what went wrong and what to do."""
     assert said in refused(f"net.py:{model}", "--data", "net.py:inputs", *options)
+
+
+@pytest.mark.parametrize("options", [[], ["--outputs", "probabilities"]])
+def test_an_error_names_what_the_command_line_has(here, options):
+    """A sigmoid of several labels is a task of its own here, and no option gives a function."""
+    line = refused("net.py:sigmoids", "--data", "net.py:inputs", *options)
+
+    assert "output=" not in line
+    assert "--outputs" not in line
 
 
 @pytest.mark.parametrize(

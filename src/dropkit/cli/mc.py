@@ -220,14 +220,28 @@ def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settin
         parts = cast("tuple[Any, ...]", inputs) if isinstance(inputs, tuple) else named.values()
         shapes = ", ".join(str(tuple(one.shape)) for one in parts if isinstance(one, Tensor))
         shown = f" (it was given {shapes})" if shapes else ""
-        option = _option(error)
-        raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {error}{option}") from error
+        raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {_said(error)}") from error
 
 
-def _option(error: BaseException) -> str:
-    """Where a value is refused, how it is given here."""
-    argument = str(error).partition(" ")[0]
-    return f"; on the command line: --{argument.replace('_', '-')}" if argument in ("class_dim", "outputs") else ""
+# What an error tells to give in Python, and what there is for it here.
+_HERE = {
+    " (output=...)": "",
+    'give task="regression"': "give --task regression",
+    'task="regression"': "--task regression",
+    "give output=lambda y:": "let the model return, of its output y,",
+    "output=lambda y:": "a model that returns, of its output y,",
+}
+
+
+def _said(error: BaseException) -> str:
+    """The error, and where a value is refused, how it is given here."""
+    said = str(error)
+    for python, here in _HERE.items():
+        said = said.replace(python, here)
+    argument = said.partition(" ")[0]
+    if argument not in ("class_dim", "outputs") or (argument == "outputs" and "multilabel" in said):
+        return said
+    return f"{said}; on the command line: --{argument.replace('_', '-')}"
 
 
 def _shaped(truth: Tensor, found: Prediction) -> Tensor:
