@@ -126,6 +126,15 @@ def test_labels_tell_the_dimension(given: str) -> None:
         run(Returns(), DataLoader(TensorDataset(TOKENS, TOKENS[..., 0])))
 
 
+@pytest.mark.parametrize("name", ["lm_head", "class_labels_classifier"])
+def test_heads_that_are_no_output_embeddings_tell_how_many_classes_there_are(name: str) -> None:
+    """Of the vocabulary, as in speech recognition, or of one more than the labels, as in detection."""
+    model = Pretrained(False, num_labels=4, vocab_size=5)
+    setattr(model, name, nn.Sequential(nn.Linear(16, 16), nn.ReLU(), model.net[2]))
+
+    assert run(model).mean.shape == (12, 7, 5)
+
+
 ONE_LOGIT: dict[str, Callable[[Tensor], Tensor]] = {
     "tokens": lambda h: h[..., 0],
     "labels": lambda h: h[:, 0],

@@ -28,6 +28,8 @@ _FILLED = {1: 0.9, 2: 0.7}
 _FILLED_BY_MANY = 0.5
 # Names for the number of classes.
 _LABELS = ("num_labels", "num_classes", "n_classes", "id2label")
+# Names for heads that are no output embeddings and do not give one number for each label.
+_HEADS = ("lm_head", "class_labels_classifier")
 _ONE_OF_THEM = "logits or probabilities of classes of which one is true"
 _MULTILABEL = (
     "as of a sigmoid for a multilabel task, which is not served yet: return logits (output=...) if one class of "
@@ -184,12 +186,21 @@ def class_counts(model: nn.Module) -> frozenset[int]:
         except NotImplementedError:
             head = None
         # Every configuration of transformers has two labels and a vocabulary, whatever the model is for.
-        return frozenset(labels if head is None else vocabulary | set(head.weight.shape[:1]))
+        if head is not None:
+            return frozenset(vocabulary | set(head.weight.shape[:1]))
+        return frozenset(_of_head(model) or labels)
     children = list(model.children())
     if labels or vocabulary or len(children) != 1 or any(True for _ in model.parameters(recurse=False)):
         return frozenset(labels | vocabulary)
     # A wrapper that has nothing of its own, such as that of a compiled model.
     return class_counts(children[0])
+
+
+def _of_head(model: nn.Module) -> set[int]:
+    """How many numbers the head gives, by transformers' names: of a speech recogniser, or a detector's with "none"."""
+    heads = (getattr(model, name, None) for name in _HEADS)
+    layers = ([one for one in head.modules() if isinstance(one, nn.Linear)] for head in heads if head is not None)
+    return {found[-1].out_features for found in layers if found}
 
 
 def _counts(source: Any, name: str) -> set[int]:
