@@ -204,7 +204,80 @@ class Child(Block):
         return self.drop(x)
 
 
+class Listed(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.noises = nn.ModuleList([GaussianNoise()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            for noise in self.noises:
+                x = noise(x)  # here
+        return self.drop(x)
+
+
+class First(Listed):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        return self.noises[0](x) if self.training else x  # here
+
+
+class ByName(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.noises = nn.ModuleDict({"a": GaussianNoise()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        return self.noises["a"](x) if self.training else x  # here
+
+
+class ByProperty(Block):
+    @property
+    def is_noisy(self) -> bool:
+        """Whether noise is added."""
+        return self.training and self.sigma > 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(x + torch.randn_like(x) if self.is_noisy else x)  # here
+
+
+class DefinedInside(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        def noisy(y: Tensor) -> Tensor:
+            return y + torch.randn_like(y)  # here
+
+        x = noisy(x) if self.training else x
+        return self.drop(x)
+
+
+class OfADistribution(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        q = torch.distributions.Normal(x, 0.1)
+        x = q.sample() if self.training else q.mean  # here
+        return self.drop(x)
+
+
+class ImportedInside(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        from random import random as number
+
+        x = self.drop(x)
+        return 2 * x if self.training and number() < self.p else x  # here
+
+
+class Matched(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        match self.training:
+            case True:
+                x = x + torch.randn_like(x)  # here
+            case _:
+                pass
+        return self.linear(x)
+
+
 NOISY = [
+    Listed, First, ByName, ByProperty, DefinedInside, OfADistribution, ImportedInside, Matched,
     Added, Chosen, Leaves, Named, Skipped, SkippedLast, OfNumPy, Mixed, ByGetattr, Helped, Inherits, HandsTheFlag,
     HandsItself, Rectified, Gumbel, Pooled, Multiplied, DrawnBefore, Child, Keeps, Writes,
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import builtins
 import operator
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any, cast
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropkit.mc.gates import parsed
 from dropkit.mc.liveness import live_statements
+
+_HOLDERS: Any = (nn.ModuleList, nn.ModuleDict, nn.Sequential, list, tuple, dict)
 
 
 class _Unknown:
@@ -63,12 +64,18 @@ class Source:
         parameters: by position.
         named: all that have a name and are not written in the function; those that are can be anything.
         assigned: the expression of each other name that is assigned once.
+        iterated: what each name of a loop goes through.
+        imported: for each name that is imported inside, the module, and the name there.
+        returned: the expression of a function that is one `return`.
         calls: those that may change what the function returns.
     """
 
     parameters: tuple[str, ...]
     named: frozenset[str]
     assigned: Mapping[str, ast.expr]
+    iterated: Mapping[str, ast.expr]
+    imported: Mapping[str, tuple[str, str | None]]
+    returned: ast.expr | None
     calls: tuple[Call, ...]
 
 
@@ -89,6 +96,8 @@ def source(function: FunctionType, read: frozenset[str]) -> Source | None:
     stores = Counter(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     loads: dict[str, list[ast.Name]] = {}
     assigned: dict[str, ast.expr] = {}
+    iterated: dict[str, ast.expr] = {}
+    imported: dict[str, tuple[str, str | None]] = {}
     names: dict[ast.AST, str] = {}
     for node in nodes:
         match node:
@@ -96,13 +105,24 @@ def source(function: FunctionType, read: frozenset[str]) -> Source | None:
                 loads.setdefault(name, []).append(node)
             case ast.Assign(targets=[ast.Name(id=name)], value=expression) if stores[name] == 1:
                 assigned[name], names[node] = expression, name
+            case ast.For(target=ast.Name(id=name), iter=iterable):
+                iterated[name] = iterable
+            case ast.ImportFrom(module=str() as module, names=aliases, level=0):
+                imported |= {one.asname or one.name: (module, one.name) for one in aliases}
+            case ast.Import(names=aliases):
+                imported |= {one.asname or one.name: (one.name, None) for one in aliases}
             case _:
                 pass
 
     live = live_statements(tree, read)
 
     def call(node: ast.Call, statement: ast.AST) -> Call:
-        uses = loads.get(names[statement], []) if statement in names else []
+        # Of what a function does that is defined inside, wherever that is named.
+        inner = next(
+            (one for one in _above(node, parents) if isinstance(one, ast.FunctionDef) and one is not tree), None
+        )
+        name = names.get(statement) if inner is None else inner.name
+        uses = loads.get(name, []) if name is not None else []
         return Call(node, tuple(_guards(node, parents)), tuple(tuple(_guards(one, parents)) for one in uses))
 
     def statement_of(node: ast.AST) -> ast.AST:
@@ -114,8 +134,23 @@ def source(function: FunctionType, read: frozenset[str]) -> Source | None:
         parameters,
         frozenset(name for name in named if not stores[name]),
         {name: one for name, one in assigned.items() if name not in named},
+        iterated,
+        imported,
+        _returned(tree),
         tuple(call(*one) for one in calls if one[1] in live),
     )
+
+
+def _above(node: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> Iterator[ast.AST]:
+    while node in parents:
+        node = parents[node]
+        yield node
+
+
+def _returned(tree: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.expr | None:
+    last = tree.body[-1]
+    documented = len(tree.body) == 1 + (ast.get_docstring(tree) is not None)
+    return last.value if documented and isinstance(last, ast.Return) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +218,9 @@ def _guards(node: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> Iterator[Guard
                     yield test, node is body
             case ast.BoolOp(op=op, values=values):
                 yield from ((one, isinstance(op, ast.And)) for one in values if one is not node)
+            case ast.match_case(pattern=ast.MatchSingleton(value=constant)):
+                subject = cast("ast.Match", parents[parent]).subject
+                yield ast.Compare(subject, [ast.Is()], [ast.Constant(constant)]), True
             case ast.BinOp(op=ast.Mult(), left=left, right=right):
                 yield (left if node is right else right), True
             case _:
@@ -220,6 +258,9 @@ def _value(node: ast.AST, frame: Frame, training: bool) -> Any:
             return _named(name, frame, training)
         case ast.Attribute(value=owner, attr=name):
             return _attribute(value(owner, frame, training), name, training)
+        case ast.Subscript(value=owner, slice=ast.Constant(value=key)):
+            held: Any = value(owner, frame, training)
+            return held[key] if isinstance(held, _HOLDERS) else UNKNOWN
         case ast.Call(func=ast.Name(id="getattr"), args=[owner, ast.Constant(value=str() as name), *_]):
             return _attribute(value(owner, frame, training), name, training)
         case ast.Call(func=ast.Name(id="bool" | "float" | "int"), args=[argument]):
@@ -246,14 +287,16 @@ def _named(name: str, frame: Frame, training: bool) -> Any:
         return value(found.node, found.frame, training) if isinstance(found, Bound) else found
     if name in frame.source.assigned:
         return value(frame.source.assigned[name], frame, training)
+    if name in frame.source.imported:
+        module, attribute = frame.source.imported[name]
+        found = sys.modules.get(module, UNKNOWN)
+        return found if attribute is None else getattr(found, attribute, UNKNOWN)
     function: Any = frame.function
     if name in function.__code__.co_varnames:
         return UNKNOWN
     if name in function.__code__.co_freevars and function.__closure__ is not None:
         return function.__closure__[function.__code__.co_freevars.index(name)].cell_contents
-    # What is imported inside is mostly torch's functional, by its usual name.
-    usual = {"F": F, "torch": torch}.get(name, UNKNOWN)
-    return function.__globals__.get(name, getattr(builtins, name, usual))
+    return function.__globals__.get(name, getattr(builtins, name, UNKNOWN))
 
 
 def _attribute(owner: Any, name: str, training: bool) -> Any:
@@ -261,13 +304,14 @@ def _attribute(owner: Any, name: str, training: bool) -> Any:
         return UNKNOWN
     if name == "training" and isinstance(owner, nn.Module):
         return training
-    if not isinstance(owner, ModuleType) and _is_property(cast("Any", type(owner)), name):
-        return UNKNOWN
+    member = None if isinstance(owner, ModuleType) else getattr(cast("Any", type(owner)), name, None)
+    if isinstance(member, property):
+        getter: Any = member.fget
+        read = source(getter, frozenset[str]()) if isinstance(getter, FunctionType) else None
+        if read is None or read.returned is None:
+            return UNKNOWN
+        return value(read.returned, Frame.of(getter, read, [owner], {}), training)
     return getattr(owner, name, UNKNOWN)
-
-
-def _is_property(kind: type[Any], name: str) -> bool:
-    return isinstance(getattr(kind, name, None), property)
 
 
 def _joined(values: list[Any], all_of: bool) -> Any:

@@ -141,6 +141,8 @@ def _unwrapped(member: Any) -> FunctionType | None:
     """The function behind decorators; None for anything else, some of which answers to every name."""
     if isinstance(member, (staticmethod, classmethod)):
         member = cast("Any", member).__func__
+    if isinstance(member, property):
+        member = member.fget
     if not isinstance(member, (FunctionType, _Cached)):
         return None
     function: Any = inspect.unwrap(member)
@@ -203,15 +205,16 @@ class _Reader:
                 named = [keyword.value for keyword in call.keywords if keyword.arg == "training"]
                 flag = [*named, *call.args[_IF_TRAINING[name] :]][:1]
                 self._draw(place, [*under, *frame.under([(node, True) for node in flag])])
-            elif name in _DRAWS or (name in _MAY_DRAW and _is_about_chance(call.func, callee)):
+            elif name in _DRAWS or (name in _MAY_DRAW and _is_about_chance(call.func, callee, frame)):
                 if one.uses and not never_in_evaluation(under):
                     # Drawn in both modes, and perhaps of use in one: `if self.training: x = x + noise`.
                     for use in one.uses:
                         self._draw(place, [*under, *frame.under(use)])
                 else:
                     self._draw(place, under)
-            elif isinstance(callee, nn.Module):
-                self._modules.setdefault(callee, []).append((place, never_in_evaluation(under)))
+            elif modules := _modules(call.func, callee, frame):
+                for module in modules:
+                    self._modules.setdefault(module, []).append((place, never_in_evaluation(under)))
             else:
                 self._follow(call, callee, frame, under)
 
@@ -255,14 +258,28 @@ class _Reader:
         return next(iter(methods.get(name, [])[after:]), None)
 
 
+def _modules(func: ast.expr, callee: Any, frame: Frame) -> list[nn.Module]:
+    """The modules that a call calls: one, or each that a loop goes through."""
+    if isinstance(callee, nn.Module):
+        return [callee]
+    if not isinstance(func, ast.Name) or func.id not in frame.source.iterated:
+        return []
+    held = value(frame.source.iterated[func.id], frame, True)
+    known = isinstance(held, (nn.ModuleList, nn.Sequential, list, tuple))
+    return [one for one in cast("list[Any]", held) if isinstance(one, nn.Module)] if known else []
+
+
 def _name(call: ast.Call, callee: Any) -> str:
     """What a call calls, by its own name where it is known."""
     written = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     return getattr(callee, "__name__", written)
 
 
-def _is_about_chance(func: ast.expr, callee: Any) -> bool:
+def _is_about_chance(func: ast.expr, callee: Any, frame: Frame) -> bool:
     """By where the callee is from, or by the words before its name."""
     origin = f"{getattr(callee, '__module__', '')} {type(getattr(callee, '__self__', None)).__name__}"
-    before = ast.unparse(func.value) if isinstance(func, ast.Attribute) else ""
+    owner = func.value if isinstance(func, ast.Attribute) else None
+    if isinstance(owner, ast.Name):
+        owner = frame.source.assigned.get(owner.id, owner)
+    before = "" if owner is None else ast.unparse(owner)
     return any(one in f"{origin} {before}".lower() for one in _CHANCE)

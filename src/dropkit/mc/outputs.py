@@ -188,7 +188,8 @@ def class_counts(model: nn.Module) -> frozenset[int]:
         # Every configuration of transformers has two labels and a vocabulary, whatever the model is for.
         if head is not None:
             return frozenset(vocabulary | set(head.weight.shape[:1]))
-        return frozenset(_of_head(model) or labels)
+        last = {one.out_features for one in model.children() if isinstance(one, nn.Linear)}
+        return frozenset(_of_head(model) or vocabulary & last or labels)
     children = list(model.children())
     if labels or vocabulary or len(children) != 1 or any(True for _ in model.parameters(recurse=False)):
         return frozenset(labels | vocabulary)
