@@ -458,6 +458,14 @@ def test_standard_input_that_does_not_parse_is_not_clean(project):
     assert err == "-: not checked: line 1: invalid syntax\n"
 
 
+@pytest.mark.parametrize(("source", "count"), [(GOOD, "1 file."), (BAD, "1 file."), ("def f(:", "0 files.")])
+def test_standard_input_counts_as_a_file(project, source, count):
+    """One, or none where it could not be read."""
+    lines = dropkit("-", "-f", "concise", "--stdin-filename", "x.py", input=source + "\n# torch dropout\n")[1]
+
+    assert count in lines
+
+
 def test_a_fault_of_one_rule_leaves_the_others(project, monkeypatch):
     """It is named with its error, and the file counts as not read."""
 

@@ -1,5 +1,6 @@
 """No rule's work grows faster than the file: counted in calls, on programs of many shapes and two sizes."""
 
+import json
 from collections.abc import Callable
 from cProfile import Profile
 from dataclasses import replace
@@ -219,6 +220,18 @@ def test_fixes_are_tried_together(shape):
         assert check_source("file.py", fixed, Config()).fixable == 0
 
     assert work(lambda: mend_all(100)) < 2.8 * work(lambda: mend_all(50))
+
+
+def test_twice_the_cells_are_twice_the_work():
+    """To check a notebook and to have the text of each finding at hand."""
+
+    def check_cells(n: int) -> None:
+        source = net("        x = F.dropout(x, 0.5)\n") + "# a line\n" * 100
+        cells = [{"cell_type": "code", "source": source}] * n
+        outcome = check_source("file.ipynb", json.dumps({"cells": cells}).encode(), Config())
+        assert len(outcome.texts) == n
+
+    assert work(lambda: check_cells(80)) < 2.4 * work(lambda: check_cells(40))
 
 
 def test_a_fix_that_does_not_hold_keeps_none_of_the_others_back():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -90,7 +90,7 @@ class Notebook:
 
     def unplace(self, finding: Finding) -> Finding:
         """The finding with its edits counted in `text` again."""
-        return _moved(finding, self.begins[self.cells.index(finding.cell or 1)])
+        return _moved(finding, self.begins[bisect_left(self.cells, finding.cell or 1)])
 
     def cell_text(self, cell: int) -> Text:
         """The source of a cell, from 1."""
@@ -102,16 +102,16 @@ class Notebook:
         if write is None:
             return None
         document = _loaded(self.original)
-        for cell, begin in zip(self.cells, self.begins, strict=True):
-            source = self.cell_text(cell)
-            end = begin + len(source.utf8)
-            mine = [
-                replace(e, start=e.start - begin, end=e.end - begin) for e in edits if begin <= e.start <= e.end <= end
-            ]
-            if mine:
-                new = source.edited(mine).utf8.decode()
-                held = document["cells"][cell - 1]
-                held["source"] = new if isinstance(held["source"], str) else new.splitlines(keepends=True)
+        by_cell: dict[int, list[Edit]] = {}
+        for edit in edits:
+            index = bisect_right(self.begins, edit.start) - 1
+            begin = self.begins[index]
+            moved = replace(edit, start=edit.start - begin, end=edit.end - begin)
+            by_cell.setdefault(self.cells[index], []).append(moved)
+        for cell, mine in by_cell.items():
+            new = self.cell_text(cell).edited(mine).utf8.decode()
+            held = document["cells"][cell - 1]
+            held["source"] = new if isinstance(held["source"], str) else new.splitlines(keepends=True)
         return write(document)
 
 

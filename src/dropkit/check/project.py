@@ -9,7 +9,8 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def check_source(path: str, data: bytes, config: Config) -> Outcome:
     """
     record = examine(path, data, config)
     findings = _wanted(record.findings, config)
-    return Outcome(findings, record.notes, was_read(record), texts=_texts(findings, {path: data}))
+    return Outcome(findings, record.notes, int(was_read(record)), texts=_texts(findings, {path: data}))
 
 
 def check_paths(
@@ -279,16 +280,35 @@ def _wanted(findings: Iterable[Finding], config: Config) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.severity.rank <= config.severity.rank)
 
 
-def _texts(findings: Iterable[Finding], contents: dict[str, bytes]) -> dict[tuple[str, int | None], Text]:
+def _texts(findings: Iterable[Finding], contents: Mapping[str, bytes]) -> dict[tuple[str, int | None], Text]:
     texts: dict[tuple[str, int | None], Text] = {}
-    for finding in findings:
-        key = (finding.path, finding.cell)
-        if key not in texts:
-            try:
-                if finding.path not in contents:
-                    contents[finding.path] = read_bytes(finding.path)
-                data = contents[finding.path]
-                texts[key] = Text.decode(data) if finding.cell is None else Notebook.parse(data).cell_text(finding.cell)
-            except (OSError, ValueError, LookupError, TypeError):  # it may have become anything since
-                texts[key] = Text(b"")
+    for path, cells in _cells_by_path(findings).items():
+        text_of: Callable[[int | None], Text] = _no_text
+        with suppress(OSError, ValueError, LookupError, TypeError):  # it may have become anything since
+            text_of = _text_of(path, contents[path] if path in contents else read_bytes(path))
+        for cell in cells:
+            texts[path, cell] = _no_text(cell)
+            with suppress(ValueError, LookupError, TypeError):
+                texts[path, cell] = text_of(cell)
     return texts
+
+
+def _cells_by_path(findings: Iterable[Finding]) -> dict[str, dict[int | None, None]]:
+    """The cells with findings, None for a file that is no notebook, each once and in order."""
+    cells: dict[str, dict[int | None, None]] = {}
+    for finding in findings:
+        cells.setdefault(finding.path, {})[finding.cell] = None
+    return cells
+
+
+def _text_of(path: str, data: bytes) -> Callable[[int | None], Text]:
+    """Read a file once, and return what gives the text of one of its cells."""
+    if path.endswith(".ipynb"):
+        notebook = Notebook.parse(data)
+        return lambda cell: _no_text(cell) if cell is None else notebook.cell_text(cell)
+    text = Text.decode(data)
+    return lambda _: text
+
+
+def _no_text(_: int | None) -> Text:
+    return Text(b"")
