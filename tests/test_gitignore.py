@@ -1,11 +1,14 @@
 """Patterns of .gitignore mean what they mean to git, whatever they are, and none takes long."""
 
+import os
 import random
 import shutil
 import subprocess
 
 import pytest
 
+from dropkit.check.config import Config
+from dropkit.check.discover import search
 from dropkit.check.gitignore import Patterns, _expression
 
 # Without `a**/b`, which older versions of git misread.
@@ -87,6 +90,47 @@ def test_a_pattern_means_what_it_means_to_git(tree):
 )
 def test_no_content_is_an_error(data):
     Patterns.parse(data).verdict("a.py", is_folder=False)
+
+
+def test_what_git_leaves_out_is_left_out(tree_of, tmp_path):
+    """Patterns of folders above and below, of the repository itself, and of none that a link leads to."""
+    tree_of(".git/info/exclude", "x.py\ny.py\n")
+    tree_of(".gitignore", "!y.py\n/b/c/z.py\n")
+    tree_of("a/.gitignore/odd", "")
+    tree_of("b/.gitignore", "**/v.py\n")
+    tree_of("b/c/.gitignore", "!v.py\n")
+    tree_of("patterns", "w.py\n")
+    (tmp_path / "a/b").mkdir()
+    (tmp_path / "a/b/.gitignore").symlink_to("../../patterns")
+    for folder in (".", "a", "a/b", "b", "b/c"):
+        for name in "vwxyz":
+            tree_of(f"{folder}/{name}.py", "")
+    (tmp_path.parent / f"{tmp_path.name}-link").symlink_to(tmp_path)
+    command = ["git", "ls-files", "-z", "-o", "--exclude-standard"]
+
+    for folder in (".", "a", "b", "b/c"):
+        for root in (tmp_path, tmp_path.parent / f"{tmp_path.name}-link"):
+            shown = subprocess.run(command, cwd=tmp_path / folder, capture_output=True, check=True).stdout.decode()
+            found = search([str(root / folder)], Config())
+
+            assert {os.path.relpath(path, root / folder) for path in found.files} == {
+                name for name in shown.split("\0") if name.endswith(".py")
+            }
+            assert found.notes == []
+
+
+@pytest.fixture
+def tree_of(tmp_path):
+    """A repository, and what writes a file in it."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+
+    def write(name, text):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    return write
 
 
 def test_a_mark_of_byte_order_and_carriage_returns_are_no_part_of_a_pattern():

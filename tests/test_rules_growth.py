@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dropkit.check.config import Config
+from dropkit.check.discover import search
 from dropkit.check.file import Unreadable, check, mend, read
 from dropkit.check.project import check_source, mended
 from dropkit.check.relations import Account, Answers, account
@@ -232,6 +233,34 @@ def test_twice_the_cells_are_twice_the_work():
         assert len(outcome.texts) == n
 
     assert work(lambda: check_cells(80)) < 2.4 * work(lambda: check_cells(40))
+
+
+def nested(folder, n: int) -> None:
+    """Folders in one another, each with patterns of its own."""
+    for number in range(n):
+        folder.joinpath(".gitignore").write_text(f"a{number}\n*.b{number}\n/c{number}/d\n")
+        folder.joinpath("file.py").touch()
+        folder = folder / "f"
+        folder.mkdir()
+
+
+def wide(folder, n: int) -> None:
+    """Many files and many patterns for their names."""
+    folder.joinpath(".gitignore").write_text("".join(f"a{i}*b*c\n*b{i}.x\n/d{i}.py\n" for i in range(n)))
+    for number in range(n):
+        folder.joinpath(f"a{number}.py").touch()
+
+
+@pytest.mark.parametrize("make", [nested, wide])
+def test_patterns_of_files_that_git_ignores_are_not_compared_with_every_name(tmp_path, make):
+    """Twice the folders and patterns are twice the work."""
+    for name, n in (("small", 40), ("large", 80)):
+        (tmp_path / name / ".git").mkdir(parents=True)
+        make(tmp_path / name, n)
+
+    small, large = (work(lambda: search([str(tmp_path / name)], Config())) for name in ("small", "large"))  # noqa: B023
+
+    assert large < 2.5 * small
 
 
 def test_a_fix_that_does_not_hold_keeps_none_of_the_others_back():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dropkit import files
 from dropkit.check.config import Config
-from dropkit.check.gitignore import Patterns
+from dropkit.check.gitignore import Patterns, part_of_path
 from dropkit.check.outcome import Note
 
 SUFFIXES = (".py", ".pyi", ".pyw", ".ipynb")
@@ -40,7 +41,7 @@ def search(paths: Iterable[str], config: Config) -> Found:
         if path in missing:
             found.notes.append(Note(path, "no such file or folder"))
         elif os.path.isdir(path):
-            below = sorted(_below(path, config, found.notes))
+            below = sorted(_below(path, config, found))
             found.files += below
             if not below:
                 found.warnings.append(f"no Python file or notebook to check below {path}")
@@ -52,6 +53,7 @@ def search(paths: Iterable[str], config: Config) -> Found:
             if os.path.splitext(path)[1] and not path.endswith(SUFFIXES):
                 found.warnings.append(f"{path} is checked as Python, which its name does not say it is")
     found.files, found.notes = list(dict.fromkeys(found.files)), list(dict.fromkeys(found.notes))
+    found.warnings = list(dict.fromkeys(found.warnings))
     return found
 
 
@@ -68,37 +70,31 @@ def _why_not_read(path: str) -> str | None:
     return None if stat.S_ISREG(status.st_mode) else "not a regular file"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ignored:
-    """The patterns of the .gitignore in `folder`."""
-
-    folder: str
-    patterns: Patterns
-
-
-def _below(folder: str, config: Config, notes: list[Note]) -> Iterator[str]:
-    ignored = _ignored_above(folder, notes) if config.respect_gitignore else []
-    pending = [(folder, ignored)]
+def _below(folder: str, config: Config, found: Found) -> Iterator[str]:
+    # Patterns are compared with the parts of real paths: a link on the way to the repository is no part of them.
+    parts = tuple(map(part_of_path, os.path.realpath(folder).split(os.sep)))
+    pending = [(folder, parts, _ignored_above(parts, found) if config.respect_gitignore else Patterns())]
     while pending:
-        here, ignored = pending.pop()
-        if config.respect_gitignore:
-            ignored = [*ignored, *_ignored_in(here, notes)]
+        here, parts, ignored = pending.pop()
         try:
             entries = sorted(
                 (one.name, one.path, one.is_dir(follow_symlinks=False), one.is_file(follow_symlinks=False))
                 for one in os.scandir(here)
             )
         except OSError as error:
-            notes.append(Note(here, files.reason(error)))
+            found.notes.append(Note(here, files.reason(error)))
             continue
+        if config.respect_gitignore:
+            ignored = _with_ignored(here, len(parts), ignored, {entry[0] for entry in entries}, found)
         for name, path, is_folder, is_file in entries:
             if not is_folder and not _is_python(name):
                 continue
-            if _excluded(path, name, config) or _ignores(path, is_folder, ignored):
+            way = (*parts, part_of_path(name))
+            if _excluded(path, name, config) or ignored.verdict_on(way, is_folder):
                 continue
             path = os.path.normpath(path)
             if is_folder:
-                pending.append((path, ignored))
+                pending.append((path, way, ignored))
             elif is_file:
                 yield path
             # A link to a folder is not followed: what it leads to is another tree, or is found without it.
@@ -107,7 +103,7 @@ def _below(folder: str, config: Config, notes: list[Note]) -> Iterator[str]:
                 if why is None:
                     yield path
                 else:
-                    notes.append(Note(path, why))
+                    found.notes.append(Note(path, why))
 
 
 def _is_python(name: str) -> bool:
@@ -122,34 +118,49 @@ def _excluded(path: str, name: str, config: Config) -> bool:
     )
 
 
-def _ignored_above(folder: str, notes: list[Note]) -> list[_Ignored]:
-    """The .gitignore files from the root of the repository down to the parent of `folder`; none outside of one."""
-    above = Path(os.path.realpath(folder))
-    chain = [above, *above.parents]
-    for depth, one in enumerate(chain):
-        if os.path.lexists(one / ".git"):
-            ignored = [each for place in reversed(chain[1 : depth + 1]) for each in _ignored_in(str(place), notes)]
-            # Whoever names a folder that git ignores wants it checked.
-            return [] if any(_ignores(str(each), True, ignored) for each in chain[:depth]) else ignored
-    return []
+def _ignored_above(parts: tuple[str, ...], found: Found) -> Patterns:
+    """The patterns from the root of the repository down to the parent of the folder; none outside of one."""
+    folders = [_folder(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    root = next((depth for depth in range(len(parts), 0, -1) if os.path.lexists(f"{folders[depth - 1]}/.git")), None)
+    ignored = Patterns()
+    for depth in range(root or len(parts), len(parts)):
+        ignored = _with_ignored(folders[depth - 1], depth, ignored, {".git", ".gitignore"}, found)
+        # Whoever names a folder that git ignores wants it checked.
+        if ignored.verdict_on(parts[: depth + 1], is_folder=True):
+            return Patterns()
+    return ignored
 
 
-def _ignored_in(folder: str, notes: list[Note]) -> list[_Ignored]:
-    path = os.path.join(folder, ".gitignore")
+def _folder(parts: Iterable[str]) -> str:
+    return os.fsdecode(os.sep.join(parts).encode("latin-1")) or os.sep
+
+
+def _with_ignored(folder: str, depth: int, ignored: Patterns, names: Container[str], found: Found) -> Patterns:
+    """`ignored` and the patterns in `folder`, which holds `names`: of its repository, if it is one, and its own."""
+    if ".git" in names:
+        with suppress(OSError):  # most repositories have none
+            ignored = ignored.with_file(files.read(_git_folder(folder) / "info" / "exclude"), depth)
+    path = os.path.normpath(os.path.join(folder, ".gitignore"))
+    if ".gitignore" not in names or (os.path.isdir(path) and not os.path.islink(path)):
+        return ignored
+    if os.path.islink(path):
+        found.warnings.append(f"{path} is a symbolic link, which git does not follow: its patterns do not hold")
+        return ignored
     try:
-        return [_Ignored(os.path.abspath(folder), Patterns.parse(files.read(path)))]
+        return ignored.with_file(files.read(path, follow=False), depth)
     except FileNotFoundError:
-        return []
+        return ignored
     except OSError as error:
-        notes.append(Note(os.path.normpath(path), f"its patterns are not known: {files.reason(error)}"))
-        return []
+        found.notes.append(Note(path, f"its patterns are not known: {files.reason(error)}"))
+        return ignored
 
 
-def _ignores(path: str, is_folder: bool, ignored: list[_Ignored]) -> bool:
-    """The nearest .gitignore that has a word on the path decides."""
-    for one in reversed(ignored):
-        relative = os.path.relpath(os.path.abspath(path), one.folder).replace(os.sep, "/")
-        verdict = one.patterns.verdict(relative, is_folder)
-        if verdict is not None:
-            return verdict
-    return False
+def _git_folder(folder: str) -> Path:
+    """What holds the settings of the repository at `folder`, of a linked working tree those of the main one."""
+    place = Path(folder, ".git")
+    if place.is_dir():
+        return place
+    place = Path(folder, os.fsdecode(files.read(place).removeprefix(b"gitdir:").strip()))
+    with suppress(OSError):
+        return place / os.fsdecode(files.read(place / "commondir").strip())
+    return place

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
 _WILD = re.compile(r"[*?\[\\]")
@@ -24,44 +24,108 @@ _CLASSES = {
 }  # fmt: skip
 
 
+# What a name is looked up by: all of it, its beginning or its end; two empty strings stand for any name.
+_Key = tuple[str, str]
+_ANY_NAME = ("", "")
+_BEGINNING = re.compile(r"[^*?\[\\]*")
+_END = re.compile(r"[^*?\[\]\\]*\Z")
+
+
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One line. `segments` are matched against the parts of a path, or one of them against the name alone."""
+    """What a line looks for. `segments` are matched against the parts of a path from `depth` on.
+
+    Where `depth` is None there is one segment, and it is matched against the name alone.
+    """
 
     segments: tuple[str, ...]
-    ignores: bool
     only_folders: bool
-    by_name: bool
+    depth: int | None
+
+    @property
+    def key(self) -> _Key:
+        """What the name of a path that matches must have."""
+        last = self.segments[-1]
+        if _is_any_depth(last):
+            return _ANY_NAME
+        if _WILD.search(last) is None:
+            return "=", last
+        beginning, end = _BEGINNING.match(last), _END.search(last)
+        if beginning is not None and beginning[0]:
+            return "^", beginning[0]
+        return ("$", end[0]) if end is not None and end[0] else _ANY_NAME
 
     def matches(self, parts: Sequence[str], is_folder: bool) -> bool:
-        """Whether the path of these parts, counted from the folder of the .gitignore, is meant."""
+        """Whether the path of these parts is meant."""
         if self.only_folders and not is_folder:
             return False
-        return _matches_name(self.segments[0], parts[-1]) if self.by_name else _matches_path(self.segments, parts)
+        if self.depth is None:
+            return _matches_name(self.segments[0], parts[-1])
+        return _matches_path(self.segments, parts, self.depth)
 
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """The patterns of one .gitignore, the last of which that matches decides."""
+    """The patterns of .gitignore files, each in a folder below the one before it. The last that matches decides.
 
-    patterns: tuple[Pattern, ...]
+    `found` holds, by what a name must have and by pattern, its number among all lines and whether it ignores. A name
+    is compared only with the patterns that it could match: of many lines these are few.
+    """
+
+    lines: int = 0
+    found: Mapping[_Key, Mapping[Pattern, tuple[int, bool]]] = field(
+        default_factory=dict["_Key", "Mapping[Pattern, tuple[int, bool]]"]
+    )
 
     @classmethod
     def parse(cls, data: bytes) -> Patterns:
-        """Read the content of a .gitignore."""
-        lines = data.removeprefix(b"\xef\xbb\xbf").decode(_BYTES).split("\n")
-        return cls(tuple(one for line in lines if (one := _pattern(line.removesuffix("\r"))) is not None))
+        """Read the content of one .gitignore, in the folder that paths are counted from."""
+        return cls().with_file(data, 0)
+
+    def with_file(self, data: bytes, depth: int) -> Patterns:
+        """These patterns and those of a .gitignore `depth` folders below the one that paths are counted from."""
+        added: dict[_Key, dict[Pattern, tuple[int, bool]]] = {}
+        number = self.lines
+        for line in data.removeprefix(b"\xef\xbb\xbf").decode(_BYTES).split("\n"):
+            number += 1
+            read = _pattern(line.removesuffix("\r"), depth)
+            if read is not None:
+                pattern, ignores = read
+                added.setdefault(pattern.key, {})[pattern] = number, ignores
+        grown = {key: {**self.found.get(key, {}), **patterns} for key, patterns in added.items()}
+        return Patterns(number, {**self.found, **grown})
 
     def verdict(self, relative: str, is_folder: bool) -> bool | None:
         """Whether the path is ignored; None where no pattern says."""
-        parts = os.fsencode(relative).decode(_BYTES).split("/")
-        for pattern in reversed(self.patterns):
-            if pattern.matches(parts, is_folder):
-                return pattern.ignores
-        return None
+        return self.verdict_on([part_of_path(part) for part in relative.split("/")], is_folder)
+
+    def verdict_on(self, parts: Sequence[str], is_folder: bool) -> bool | None:
+        """As `verdict`, of a path whose parts are `part_of_path`s."""
+        if not self.found:
+            return None
+        latest, verdict = 0, None
+        for key in _keys(parts[-1]):
+            for pattern, (number, ignores) in self.found.get(key, {}).items():
+                if number > latest and pattern.matches(parts, is_folder):
+                    latest, verdict = number, ignores
+        return verdict
 
 
-def _pattern(line: str) -> Pattern | None:
+def part_of_path(name: str) -> str:
+    """A name in the form that patterns are compared with: a character for each byte."""
+    return os.fsencode(name).decode(_BYTES)
+
+
+def _keys(name: str) -> Iterator[_Key]:
+    yield _ANY_NAME
+    yield "=", name
+    for at in range(len(name)):
+        yield "^", name[: at + 1]
+        yield "$", name[at:]
+
+
+def _pattern(line: str, depth: int) -> tuple[Pattern, bool] | None:
+    """What a line looks for, and whether it ignores that; None where it looks for nothing."""
     if line.startswith("#"):
         return None
     line = _without_trailing_spaces(line)
@@ -70,7 +134,13 @@ def _pattern(line: str) -> Pattern | None:
     only_folders = line.endswith("/")
     line = line.removesuffix("/")
     segments = _segments(line.removeprefix("/"))
-    return None if not line or segments is None else Pattern(segments, ignores, only_folders, by_name="/" not in line)
+    if not line or segments is None:
+        return None
+    by_name = "/" not in line
+    # A name at any depth is a name.
+    if len(segments) == 2 and _is_any_depth(segments[0]) and not _is_any_depth(segments[1]):
+        segments, by_name = segments[1:], True
+    return Pattern(segments, only_folders, None if by_name else depth), ignores
 
 
 def _segments(pattern: str) -> tuple[str, ...] | None:
@@ -95,9 +165,9 @@ def _without_trailing_spaces(line: str) -> str:
     return bare + " " if slashes % 2 and bare != line else bare
 
 
-def _matches_path(segments: Sequence[str], parts: Sequence[str]) -> bool:
+def _matches_path(segments: Sequence[str], parts: Sequence[str], begin: int) -> bool:
     """Match segments and parts one by one; `**` takes as many parts as it must, the last one at least one."""
-    at, place, star, mark = 0, 0, -1, 0
+    at, place, star, mark = 0, begin, -1, 0
     while place < len(parts):
         if at < len(segments) and _is_any_depth(segments[at]):
             if at == len(segments) - 1:
