@@ -458,6 +458,54 @@ def test_standard_input_that_does_not_parse_is_not_clean(project):
     assert err == "-: not checked: line 1: invalid syntax\n"
 
 
+ENCODED = {
+    "UTF-16": GOOD.encode("utf-16"),
+    "UTF-16 without a mark": GOOD.encode("utf-16-be"),
+    "UTF-32": GOOD.encode("utf-32"),
+    "Latin-1": "x = '\u00e9'\n".encode("latin-1"),
+    "unknown": b"#!/bin/python\n# coding: nonsense\n",
+}
+
+
+@pytest.mark.parametrize("data", ENCODED.values(), ids=ENCODED)
+def test_what_is_in_another_encoding_than_it_says_is_not_clean(project, data):
+    """Nor where none of its bytes spell torch or dropout."""
+    (project / "net.py").write_bytes(data)
+
+    code, out, _ = dropkit()
+
+    assert code == 2
+    assert "net.py: not checked: " in out
+
+
+NOTEBOOKS = {
+    "UTF-16": b"\xff\xfe" + '{"cells": []'.encode("utf-16-le"),
+    "cut off": b'{"cells": [',
+    "empty": b"",
+    "no cells": b"{}",
+    "cell": b'{"cells": [{"cell_type": "code", "source": "def f(:"}]}',
+}
+
+
+@pytest.mark.parametrize("data", NOTEBOOKS.values(), ids=NOTEBOOKS)
+def test_what_is_no_notebook_is_not_clean(project, data):
+    """Nor where it holds no word that a rule looks for."""
+    (project / "n.ipynb").write_bytes(data)
+
+    code, out, _ = dropkit()
+
+    assert code == 2
+    assert "n.ipynb: not checked: " in out
+
+
+def test_words_that_a_notebook_spells_in_escapes_are_read(project):
+    spelled = BAD.replace("\n", "\\n").replace("torch", "\\u0074orch").replace("dropout", "drop\\u006fut")
+    (project / "net.py").unlink()
+    (project / "n.ipynb").write_text(f'{{"cells": [{{"cell_type": "code", "source": "{spelled}"}}]}}')
+
+    assert "DRP101" in dropkit()[1]
+
+
 @pytest.mark.parametrize(("source", "count"), [(GOOD, "1 file."), (BAD, "1 file."), ("def f(:", "0 files.")])
 def test_standard_input_counts_as_a_file(project, source, count):
     """One, or none where it could not be read."""

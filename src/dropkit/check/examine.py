@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dropkit.check.config import Config
-from dropkit.check.file import Unreadable, check, decode, read, worth_reading
+from dropkit.check.file import Unreadable, check, decode, has_words, read, worth_reading
 from dropkit.check.notebook import NotANotebook, Notebook
 from dropkit.check.outcome import Note
 from dropkit.check.record import Record
@@ -22,7 +22,7 @@ def examine(path: str, data: bytes, config: Config) -> Record:
     Whatever is in the file, and whatever fails on it, is noted and never raised.
     """
     try:
-        return _examine(path, data, config) if worth_reading(data) else Record()
+        return _examine(path, data, config) if worth_reading(path, data) else Record()
     except Unreadable as error:
         return Record(notes=(Note(path, str(error), line=error.line),))
     except NotANotebook as error:
@@ -34,6 +34,10 @@ def examine(path: str, data: bytes, config: Config) -> Record:
 def _examine(path: str, data: bytes, config: Config) -> Record:
     notebook = Notebook.parse(data) if path.endswith(".ipynb") else None
     text = decode(data) if notebook is None else notebook.text
+    unread = () if notebook is None else notebook.unread
+    unread = tuple(Note(path, str(one), one.cell, one.line) for one in unread)
+    if notebook is not None and not has_words(text.utf8):
+        return Record(notes=unread)
     module = read(path, text, config.always_on_names)
     ignored = config.ignored_in(path)
     findings, notes = _check_each(module, [rule for rule in config.rules if rule.code not in ignored])
@@ -42,8 +46,7 @@ def _examine(path: str, data: bytes, config: Config) -> Record:
         findings = [finding for finding in findings if not comments.silence(finding)]
     if notebook is not None:
         findings = [notebook.place(finding) for finding in findings]
-        notes += [Note(path, str(one), one.cell, one.line) for one in notebook.unread]
-    record = Record(tuple(findings), tuple(notes), account(module))
+    record = Record(tuple(findings), (*notes, *unread), account(module))
     module.forget()
     return record
 

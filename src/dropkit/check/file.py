@@ -19,20 +19,39 @@ from dropkit.facts.reading import Unreadable, read
 from dropkit.facts.text import Text, Undecodable
 from dropkit.rules import Rule
 
-__all__ = ["Unreadable", "check", "decode", "mend", "read", "worth_reading"]
+__all__ = ["Unreadable", "check", "decode", "has_words", "mend", "read", "worth_reading"]
 
 # What a file must contain for any rule to have something to say: a word, and torch or what may bring it along.
 _WORDS = re.compile(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\s*=(?!=)|\.eval\b|bernoulli|rand_like"
 )
 _ORIGINS = (b"torch", b"dropkit", b"mmengine", b"import *")
+# A comment on one of the first two lines names an encoding that is not UTF-8.
+_OTHER_ENCODING = re.compile(rb"(?:[^\r\n]*[\r\n]+)?[^\r\n]*coding[:=](?![ \t]*utf[-_]?8)", re.IGNORECASE)
 # So often the fixes of a file are tried together or in parts; what is then left stays a finding.
 _MOST_TRIES = 64
 
 
-def worth_reading(data: bytes) -> bool:
-    """Whether any rule could find something in a file with this content."""
+def worth_reading(path: str, data: bytes) -> bool:
+    """Whether a file with this content must be parsed: a rule could find something in it, or it may not be readable.
+
+    A notebook always is, to see whether it is one. So is a file whose bytes may spell their words in another encoding.
+    """
+    return path.endswith(".ipynb") or has_words(data) or not _is_plain(data)
+
+
+def has_words(data: bytes) -> bool:
+    """Whether any rule could find something in source of these bytes."""
     return any(origin in data for origin in _ORIGINS) and (b"ropout" in data or _WORDS.search(data) is not None)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether these bytes are UTF-8 and do not say that they are something else."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data and _OTHER_ENCODING.match(data) is None
 
 
 def decode(data: bytes) -> Text:

@@ -1,6 +1,6 @@
 """Many files: each is examined by itself, in several processes where there are many, then findings ask the others.
 
-Files whose bytes hold no word that a rule looks for are not parsed. What a file gave is kept for the next run.
+Python files whose bytes hold no word that a rule looks for are not parsed. What a file gave is kept for the next run.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _examine_all(
         except (OSError, MemoryError) as error:
             records[path] = _unread(path, error)
             continue
-        record = kept.get(path, data) if worth_reading(data) else Record()
+        record = kept.get(path, data) if worth_reading(path, data) else Record()
         if record is None:
             left.append(path)
         else:
