@@ -25,6 +25,10 @@ class NotANotebook(ValueError):
     """The file is not a notebook of the format that Jupyter writes."""
 
 
+class OddLayout(ValueError):
+    """The file cannot be written so that only what is edited changes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unread:
     """A code cell, from 1 over all cells, that could not be read, and why; `line` counts in it."""
@@ -96,11 +100,13 @@ class Notebook:
         """The source of a cell, from 1."""
         return Text("".join(self.document["cells"][cell - 1]["source"]).encode())
 
-    def edited(self, edits: Sequence[Edit]) -> bytes | None:
-        """The file after edits of `text`; None where writing it would change more than those."""
+    def edited(self, edits: Sequence[Edit]) -> bytes:
+        """The file after edits of `text`.
+
+        Raises:
+            OddLayout: writing it would change more than those.
+        """
         write = _writer(self.document, self.original)
-        if write is None:
-            return None
         document = _loaded(self.original)
         by_cell: dict[int, list[Edit]] = {}
         for edit in edits:
@@ -180,16 +186,24 @@ def _moved(finding: Finding, by: int) -> Finding:
     return replace(finding, fix=replace(finding.fix, edits=edits))
 
 
-def _writer(document: Any, original: bytes) -> Callable[[Any], bytes] | None:
-    """What writes a notebook in the style of this one: its indent, its way with characters beyond ASCII, its end."""
-    match = re.match(rb"\{\r?\n( +)", original)
-    end = "\n" if original.endswith(b"\n") else ""
+def _writer(document: Any, original: bytes) -> Callable[[Any], bytes]:
+    """What writes a notebook in the style of this one: indent, separators, line ends, characters beyond ASCII.
 
-    def write(document: Any, ascii_only: bool) -> bytes:
-        return (json.dumps(document, indent=match and len(match[1]), ensure_ascii=ascii_only) + end).encode()
+    Raises:
+        OddLayout: it has none that is the same from beginning to end.
+    """
+    match = re.match(rb"\{(\r?\n)([ \t]*)", original)
+    newline, indent = (None, None) if match is None else (match[1].decode(), match[2].decode())
+    end = original[len(original.rstrip()) :]
+
+    def write(document: Any, ascii_only: bool, separators: tuple[str, str] | None) -> bytes:
+        text = json.dumps(document, indent=indent, ensure_ascii=ascii_only, separators=separators)
+        # Within the strings of JSON line feeds are escaped.
+        return text.replace("\n", newline or "\n").encode() + end
 
     for ascii_only in (original.isascii(), not original.isascii()):
-        with suppress(UnicodeEncodeError, RecursionError):
-            if write(document, ascii_only) == original:
-                return partial(write, ascii_only=ascii_only)
-    return None
+        for separators in (None, (",", ":")):
+            with suppress(UnicodeEncodeError, RecursionError):
+                if write(document, ascii_only, separators) == original:
+                    return partial(write, ascii_only=ascii_only, separators=separators)
+    raise OddLayout("its JSON is not laid out as Jupyter lays it out; saving it in Jupyter first makes it so")

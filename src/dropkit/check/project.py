@@ -90,6 +90,7 @@ def mended(data: bytes, findings: Sequence[Finding], config: Config, unsafe: boo
 
     Raises:
         Undecodable: a fix needs a character that the file's encoding lacks. Nothing is changed then.
+        OddLayout: the JSON of a notebook cannot be written as it is laid out. Nothing is changed then, either.
     """
     path = findings[0].path
     wanted = {(one.code, one.message, one.unless) for one in findings}
@@ -114,8 +115,7 @@ def _mend_once(path: str, data: bytes, findings: list[Finding], config: Config) 
         notebook = Notebook.parse(data)
         text, taken = mend(path, notebook.text, [notebook.unplace(one) for one in findings], config.rules)
         edits: list[Edit] = [edit for one in taken if one.fix is not None for edit in one.fix.edits]
-        written = notebook.edited(edits) if taken else data
-        return (data, []) if written is None else (written, taken)
+        return (notebook.edited(edits) if taken else data), taken
     text, taken = mend(path, decode(data), findings, config.rules)
     return text.encode(), taken
 
