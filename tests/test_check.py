@@ -164,7 +164,7 @@ def test_add_noqa_silences_everything_and_keeps_comments(project, marker):
 
     added = dropkit("--add-noqa", "--marker", marker, ".", cwd=project)
 
-    assert added.stdout == "Silenced 1 findings.\n"
+    assert added.stdout == "Silenced 1 finding.\n"
     expected = {"noqa": "# the rate  # noqa: DRP101", "dropkit": "# the rate  # dropkit: ignore[DRP101]"}[marker]
     assert (project / "net.py").read_text().splitlines()[-1].endswith(expected)
     assert dropkit(".", cwd=project).returncode == 0

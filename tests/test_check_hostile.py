@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -266,6 +267,24 @@ def test_a_report_that_cannot_be_printed_is_an_error(project):
     assert (done.returncode, done.stderr) == (2, "Error: standard output: No space left on device\n")
 
 
+@pytest.mark.parametrize("arguments", [[], ["-"], ["--fix"], ["--add-noqa"], ["--show-files"], ["--diff"]], ids=str)
+def test_closed_output_is_an_error_before_anything_is_written(project, monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "stdout", None)
+
+    assert _group.main(["check", *arguments], standalone_mode=False) == 2
+    assert capsys.readouterr().err == "Error: standard output is closed\n"
+    assert (project / "net.py").read_text() == BAD
+    assert _group.main(["check", "-o", "report", "net.py"], standalone_mode=False) == 1
+
+
+def test_closed_input_is_an_error_where_it_is_read(project, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+
+    assert _group.main(["check", "-"], standalone_mode=False) == 2
+    assert capsys.readouterr().err == "Error: standard input is closed\n"
+    assert _group.main(["check"], standalone_mode=False) == 1
+
+
 def test_names_are_printed_in_any_encoding_of_the_terminal(project):
     """With their bytes spelt out where it has no character for them; to a program, listed as they are."""
     name = os.fsdecode(b"\xe9\xe6\x97\xa5.py")
@@ -290,6 +309,105 @@ def test_a_module_of_the_project_is_not_run_in_place_of_the_checkers_own(project
     )
 
     assert (done.returncode, done.stderr) == (1, "")
+
+
+# What is asked for
+
+CLASHES = [
+    *(["--watch", task] for task in ("--fix", "--diff", "--add-noqa", "--show-files", "--write-baseline=b")),
+    *([task, "--add-noqa"] for task in ("--fix", "--diff", "--show-files", "--write-baseline=b")),
+    *([task, "--write-baseline=b"] for task in ("--fix", "--diff", "--show-files")),
+    *(["-", task] for task in ("--watch", "--add-noqa", "--show-files", "--write-baseline=b")),
+    *([*how, report] for how in (["-", "--fix"], ["--diff"], ["--add-noqa"]) for report in ("-oout", "--statistics")),
+    ["--stdin-filename=x.py", "net.py"],
+    *([f"{name}="] for name in ("--output-file", "--baseline", "--write-baseline", "--cache-dir", "--stdin-filename")),
+]
+
+
+@pytest.mark.parametrize("arguments", CLASHES, ids=" ".join)
+def test_options_that_would_be_passed_over_are_an_error(project, arguments):
+    """Nothing is read or written."""
+    with pytest.raises(click.UsageError, match="must"):
+        dropkit(*arguments, input=BAD)
+
+    assert sorted(path.name for path in project.iterdir()) == ["net.py", "pyproject.toml"]
+    assert (project / "net.py").read_text() == BAD
+
+
+@pytest.mark.parametrize("given", [["--fix", "--diff"], ["-", "--fix", "--diff"], ["--fix", "-oout"], ["-", "-oout"]])
+def test_options_that_go_together_do(project, given):
+    assert dropkit(*given, input=BAD)[0] in (0, 1)
+
+
+def test_what_is_watched_must_exist(project):
+    assert dropkit("nowhere", "--watch")[::2] == (2, "Error: no such file or folder: nowhere\n")
+
+
+def test_a_baseline_is_written_with_what_an_earlier_one_holds(project):
+    for arguments in (["--write-baseline=b"], ["--baseline=b", "--write-baseline=b"]):
+        assert dropkit(*arguments)[:2] == (0, "Wrote 1 finding to b.\n")
+
+    assert dropkit("--baseline=b")[0] == 0
+
+
+def test_a_baseline_holds_for_standard_input(project):
+    dropkit("--write-baseline=b")
+
+    assert dropkit("-", "--baseline=b", "--stdin-filename=net.py", input=BAD)[0] == 0
+    assert dropkit("-", "--baseline=b", "--stdin-filename=other.py", input=BAD)[0] == 1
+    assert dropkit("-", "--fix", "--baseline=b", "--stdin-filename=net.py", input=BAD)[:2] == (0, BAD)
+
+
+@pytest.mark.parametrize("option", [[], ["--fix"], ["--diff"]], ids=str)
+def test_standard_input_that_is_excluded_is_left_out(project, option):
+    (project / "pyproject.toml").write_text('[tool.dropkit]\nexclude = ["gen"]\n')
+
+    code, out, _ = dropkit("-", *option, "--stdin-filename=gen/net.py", input=BAD)
+
+    assert (code, "DRP101" in out) == (0, False)
+    assert (out == BAD) == (option == ["--fix"])
+    assert dropkit("-", "--stdin-filename=net.py", input=BAD)[0] == 1
+
+
+CANNOT_BE_SILENCED = {
+    "continued": GOOD + "    def f(self, x):\n        return F.dropout(x, 0.5) \\\n            + x\n",
+    "string": GOOD + '    def f(self, x):\n        return F.dropout(x, 0.5), """\n"""\n',
+}
+
+
+@pytest.mark.parametrize("source", CANNOT_BE_SILENCED.values(), ids=CANNOT_BE_SILENCED)
+def test_a_line_that_bears_no_comment_is_named(project, source):
+    (project / "net.py").write_text(source)
+    (project / "bad.py").write_text(BAD)
+
+    code, out, err = dropkit("--add-noqa")
+
+    assert (code, out) == (2, "Silenced 1 finding.\n")
+    assert err == "net.py: not silenced: DRP101 in line 9: no comment can stand there\n"
+
+
+def test_findings_in_notebooks_are_not_silenced(project):
+    cell = {"cell_type": "code", "source": BAD}
+    (project / "n.ipynb").write_text(json.dumps({"cells": [cell]}))
+
+    code, out, err = dropkit("--add-noqa", "n.ipynb")
+
+    assert (code, out) == (2, "Silenced 0 findings.\n")
+    assert err == "n.ipynb: not silenced: DRP101 in cell 1, line 7: no comment is written into a notebook\n"
+
+
+def test_a_relative_home_keeps_nothing(project, monkeypatch):
+    monkeypatch.setenv("HOME", "home")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    assert dropkit()[0] == 1
+    assert not (project / "home").exists()
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_settings(project):
+    (project / "pyproject.toml").write_text('\ufeff[tool.dropkit]\nignore = ["DRP101"]\n')
+
+    assert dropkit()[0] == 0
 
 
 # What is read
@@ -636,18 +754,30 @@ def test_a_pyproject_of_another_shape_is_one_line(project, text, named):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["[]", "3", "null", "{}", "[" * 100_000, '{"format": 1e999}', '{"format": 1, "findings": 3}', "\udcff",
-     '{"format": 1, "findings": [{"path": [], "code": 1, "line": 2, "count": 3}]}',
-     '{"format": 1, "findings": [{"path": "a", "code": "b", "line": "c", "count": 1e999}]}'],
-)  # fmt: skip
-def test_a_damaged_baseline_is_an_error(project, text):
+    ("text", "why"),
+    [
+        ("[]", "it must be an object with format, findings"),
+        ("{}", "format of it must be a whole number"),
+        ("", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        ("\udcff", "it is not JSON"),
+        ('{"format": 1e999}', "format of it must be a whole number"),
+        ('{"format": 2, "findings": []}', "its format must be 1, got 2"),
+        ('{"format": 1, "findings": 3}', "findings of it must be a list"),
+        ('{"format": 1, "findings": [3]}', "finding 1 must be an object with path, code, line, count"),
+        ('{"format": 1, "findings": [{"path": []}]}', "path of finding 1 must be text"),
+        ('{"format": 1, "findings": [{"path": "a", "code": "b", "line": "c", "count": 1e999}]}', "a whole number"),
+    ],
+    ids=lambda one: one[:40],
+)
+def test_a_damaged_baseline_is_an_error(project, text, why):
     (project / "known.json").write_bytes(text.encode(errors="surrogateescape"))
 
     code, out, err = dropkit("--baseline", "known.json")
 
     assert (code, out) == (2, "")
     assert "known.json is not a baseline" in err
+    assert why in err
 
 
 # Caches

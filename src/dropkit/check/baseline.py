@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dropkit import files
 from dropkit.check.config import BadConfig
@@ -18,6 +18,7 @@ from dropkit.check.outcome import Outcome
 from dropkit.facts.finding import Finding
 
 _FORMAT = 1
+_NAMES = {int: "a whole number", list: "a list", str: "text"}
 
 
 def write(file: Path, outcome: Outcome, root: Path) -> int:
@@ -35,17 +36,43 @@ def new(file: Path, outcome: Outcome, root: Path) -> tuple[Finding, ...]:
         BadConfig: the file cannot be read, or is no baseline.
     """
     try:
-        document: dict[str, Any] = json.loads(files.read(file))
-        if document["format"] != _FORMAT:
-            raise ValueError(f"its format must be {_FORMAT}, got {document['format']}")
-        known = Counter({(one["path"], one["code"], one["line"]): int(one["count"]) for one in document["findings"]})
+        known = _known(json.loads(files.read(file)))
     except FileNotFoundError as error:
         raise BadConfig(f"no such baseline: {file}; --write-baseline {file} writes one") from error
     except OSError as error:
         raise BadConfig(f"{file} could not be read: {files.reason(error)}") from error
-    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+    except _NoBaseline as error:
         raise BadConfig(f"{file} is not a baseline: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadConfig(f"{file} is not a baseline: it is not JSON: {error}") from error
     return _beyond(outcome.findings, known, outcome, root)
+
+
+class _NoBaseline(ValueError):
+    """JSON, but not what `write` writes."""
+
+
+def _known(document: Any) -> Counter[tuple[str, str, str]]:
+    """How often each finding was there."""
+    version, findings = _fields(document, "it", format=int, findings=list)
+    if version != _FORMAT:
+        raise _NoBaseline(f"its format must be {_FORMAT}, got {version}")
+    known: Counter[tuple[str, str, str]] = Counter()
+    for number, one in enumerate(findings, 1):
+        path, code, line, count = _fields(one, f"finding {number}", path=str, code=str, line=str, count=int)
+        known[path, code, line] += count
+    return known
+
+
+def _fields(value: Any, what: str, **kinds: type) -> Iterator[Any]:
+    """What a JSON object holds by these names, each of its kind."""
+    if not isinstance(value, dict):
+        raise _NoBaseline(f"{what} must be an object with {', '.join(kinds)}")
+    for name, kind in kinds.items():
+        held = cast("dict[str, Any]", value).get(name)
+        if not isinstance(held, kind):
+            raise _NoBaseline(f"{name} of {what} must be {_NAMES[kind]}")
+        yield held
 
 
 def _beyond(

@@ -142,7 +142,7 @@ def _nearest(word: str, known: list[str]) -> str:
 def _table(file: Path) -> Mapping[str, Any] | None:
     toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        table = toml.loads(files.read(file).decode())
+        table = toml.loads(files.read(file).decode("utf-8-sig"))
     except OSError as error:
         raise BadConfig(f"{file}: {files.reason(error)}") from error
     except RecursionError as error:

@@ -62,6 +62,13 @@ def discover(paths: Iterable[str], config: Config) -> list[str]:
     return search(paths, config).files
 
 
+def excludes(path: str, config: Config) -> bool:
+    """Whether a search of its project would pass the file over, by the settings."""
+    full = Path(os.path.realpath(path))
+    inside = full.relative_to(config.root) if full.is_relative_to(config.root) else full
+    return any(name in inside.parts or config.matches(path, name) for name in config.exclude)
+
+
 def _why_not_read(path: str) -> str | None:
     try:
         status = os.stat(path)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dropkit.facts.finding import Finding, Severity
 from dropkit.facts.text import Text
 
-UNREAD, UNFIXED = "not checked", "not fixed"
+UNREAD, UNFIXED, UNSILENCED = "not checked", "not fixed", "not silenced"
 
 
 @dataclass(frozen=True, slots=True)

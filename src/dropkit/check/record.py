@@ -60,12 +60,14 @@ def load(path: str, values: Any) -> Record:
 def user_folder(root: Path) -> Path | None:
     """Where the results of the project at `root` are kept: below the user's cache folder, where no project writes.
 
-    None where the user has no home.
+    None where the user has no home, or one that is not absolute: it would lie in whatever folder this is.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
         base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
     except RuntimeError:
+        return None
+    if not base.is_absolute():
         return None
     # Links above it are the user's own.
     return Path(os.path.realpath(base)) / "dropkit" / _digest(os.fsencode(os.path.realpath(root)))

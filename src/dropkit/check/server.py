@@ -21,6 +21,7 @@ import dropkit
 from dropkit import files
 from dropkit.check.buffer import as_bytes
 from dropkit.check.config import BadConfig, Config
+from dropkit.check.discover import excludes
 from dropkit.check.file import mend
 from dropkit.check.malformed import Protocol
 from dropkit.check.outcome import Outcome
@@ -105,7 +106,7 @@ class Server(LanguageServer):
         if document is None:
             return None
         config = Config.load(Path(document.path))
-        if document.path.endswith(".ipynb") or _excluded(Path(document.path), config):
+        if document.path.endswith(".ipynb") or excludes(document.path, config):
             return None
         outcome = check_source(document.path, as_bytes(document.source), config)
         known = self.confirmed.get(uri, set())
@@ -195,13 +196,6 @@ def _view_or_none(server: Server, uri: str) -> _View | None:
     except BadConfig:
         # Said when the diagnostics were sent.
         return None
-
-
-def _excluded(path: Path, config: Config) -> bool:
-    """Whether a search of its project would pass the file over."""
-    path = path.resolve()
-    inside = path.relative_to(config.root) if path.is_relative_to(config.root) else path
-    return any(name in inside.parts or config.matches(str(path), name) for name in config.exclude)
 
 
 def _text(outcome: Outcome, document: TextDocument) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import click
@@ -15,7 +16,11 @@ def watch(paths: Sequence[str], config: Config, check: Callable[[], object]) -> 
 
     Raises:
         BadConfig: watchfiles is not installed.
+        FileNotFoundError: none of the paths exists.
     """
+    there = [path for path in paths if os.path.exists(path)]
+    if not there:
+        raise FileNotFoundError(f"no such file or folder: {', '.join(paths)}")
 
     try:
         from watchfiles import Change
@@ -28,7 +33,7 @@ def watch(paths: Sequence[str], config: Config, check: Callable[[], object]) -> 
 
     # The watch begins before the first check, so that what changes during it is not missed.
     begun = False
-    for found in changes(*paths, watch_filter=counts, raise_interrupt=False, rust_timeout=100, yield_on_timeout=True):
+    for found in changes(*there, watch_filter=counts, raise_interrupt=False, rust_timeout=100, yield_on_timeout=True):
         if found or not begun:
             begun = True
             click.clear()

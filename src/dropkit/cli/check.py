@@ -8,21 +8,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from dropkit import files
 from dropkit.check import baseline
 from dropkit.check.config import BadConfig, Config
-from dropkit.check.discover import search
+from dropkit.check.discover import excludes, search
 from dropkit.check.formats import FORMATS
 from dropkit.check.formats.escape import seen
 from dropkit.check.outcome import UNREAD, Outcome
 from dropkit.check.project import check_paths, check_source, mended
 from dropkit.check.record import user_folder
 from dropkit.cli import edits
-from dropkit.cli.options import split, wants_color
+from dropkit.cli.options import counted, is_terminal, must_go_together, named, split, wants_color
 from dropkit.facts.finding import Finding
 
 _CLEAN, _FOUND, _FAILED = 0, 1, 2
@@ -61,7 +61,9 @@ class _Options:
     "--exclude", multiple=True, callback=split, metavar="PATTERNS", help="Leave these files and folders out, too."
 )
 @click.option("--output-format", "-f", type=click.Choice(list(FORMATS)), default="full", show_default=True)
-@click.option("--output-file", "-o", type=click.Path(dir_okay=False), help="Write there, not to standard output.")
+@click.option(
+    "--output-file", "-o", type=click.Path(dir_okay=False), callback=named, help="Write there, not to standard output."
+)
 @click.option("--statistics", is_flag=True, help="Show how often each rule was broken, not where.")
 @click.option("--add-noqa", is_flag=True, help="Silence every finding by a comment on its line.")
 @click.option(
@@ -72,18 +74,27 @@ class _Options:
     help="The comment of --add-noqa: `# noqa: CODE` or `# dropkit: ignore[CODE]`.",
 )
 @click.option(
-    "--baseline", "baseline_file", type=click.Path(dir_okay=False), help="Show only what is not in this file."
+    "--baseline",
+    "baseline_file",
+    type=click.Path(dir_okay=False),
+    callback=named,
+    help="Show only what is not in this file.",
 )
-@click.option("--write-baseline", type=click.Path(dir_okay=False), help="Write all findings to this file.")
+@click.option(
+    "--write-baseline", type=click.Path(dir_okay=False), callback=named, help="Write all findings to this file."
+)
 @click.option("--watch", is_flag=True, help="Check again whenever a file changes.")
 @click.option("--ignore-noqa", is_flag=True, help="Show silenced findings, too.")
-@click.option("--stdin-filename", metavar="PATH", help="The name of what comes from standard input.")
+@click.option("--stdin-filename", metavar="PATH", callback=named, help="The name of what comes from standard input.")
 @click.option(
     "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="Read settings from this file."
 )
 @click.option("--show-files", is_flag=True, help="List the files that would be checked.")
 @click.option(
-    "--cache-dir", type=click.Path(file_okay=False), help="Where to keep results.  [default: ~/.cache/dropkit]"
+    "--cache-dir",
+    type=click.Path(file_okay=False),
+    callback=named,
+    help="Where to keep results.  [default: ~/.cache/dropkit]",
 )
 @click.option("--no-cache", is_flag=True, help="Keep nothing.")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Processes.  [default: as many as processors]")
@@ -104,11 +115,15 @@ def command(**given: Any) -> int | Callable[[], None]:
 
 
 def _run(given: dict[str, Any]) -> int:
+    from_stdin = given["paths"] == ("-",) or bool(given["stdin_filename"] and not given["paths"])
+    must_go_together(given, from_stdin)
+    _must_be_open("input", sys.stdin, from_stdin)
+    _must_be_open("output", sys.stdout, given["output_file"] is None)
     options = _options(given)
     if given["show_files"]:
         return _show_files(options)
-    if options.paths == ("-",) or (given["stdin_filename"] and not given["paths"]):
-        return _check_stdin(given["stdin_filename"] or "-", options)
+    if from_stdin:
+        return _check_stdin(given["stdin_filename"], options)
     if given["watch"]:
         from dropkit.check.watch import watch
 
@@ -116,6 +131,12 @@ def _run(given: dict[str, Any]) -> int:
         watch(options.paths, options.config, lambda: _attempt(lambda: _report(_checked(options), options)))
         return _CLEAN
     return _check_files(options, given)
+
+
+def _must_be_open(name: str, stream: TextIO | None, needed: bool) -> None:
+    """Said before the work is done that would be lost. Python has no stream where the shell closed it."""
+    if needed and stream is None:
+        raise OSError(f"standard {name} is closed")
 
 
 def _attempt(check: Callable[[], int]) -> int:
@@ -165,15 +186,19 @@ def _options(given: dict[str, Any]) -> _Options:
 
 
 def _checked(options: _Options) -> Outcome:
-    outcome = check_paths(options.paths, options.config, options.cache, options.jobs, _progress())
-    if options.baseline is not None:
-        outcome = replace(outcome, findings=baseline.new(options.baseline, outcome, options.config.root))
-    return outcome
+    return _new(check_paths(options.paths, options.config, options.cache, options.jobs, _progress()), options)
+
+
+def _new(outcome: Outcome, options: _Options) -> Outcome:
+    """`outcome` without the findings that the baseline holds."""
+    if options.baseline is None:
+        return outcome
+    return replace(outcome, findings=baseline.new(options.baseline, outcome, options.config.root))
 
 
 def _show_files(options: _Options) -> int:
     found = search(options.paths, options.config)
-    if sys.stdout.isatty():
+    if is_terminal(sys.stdout):
         click.echo("".join(f"{seen(path)}\n" for path in found.files), nl=False)
     else:
         # Whoever opens them needs the names as they are.
@@ -182,14 +207,16 @@ def _show_files(options: _Options) -> int:
 
 
 def _check_files(options: _Options, given: dict[str, Any]) -> int:
-    outcome = _checked(options)
     if given["write_baseline"]:
+        # All of them: what an earlier baseline holds would otherwise be missing in the next.
+        outcome = _checked(replace(options, baseline=None))
         count = baseline.write(Path(given["write_baseline"]), outcome, options.config.root)
-        click.echo(f"Wrote {count} findings to {seen(given['write_baseline'])}.")
+        click.echo(f"Wrote {counted(count, 'finding')} to {seen(given['write_baseline'])}.")
         return _end(replace(outcome, findings=()), options)
+    outcome = _checked(options)
     if given["add_noqa"]:
         silenced, notes = edits.silence(outcome, given["marker"])
-        click.echo(f"Silenced {silenced} findings.")
+        click.echo(f"Silenced {counted(silenced, 'finding')}.")
         return _end(replace(outcome, findings=(), notes=(*outcome.notes, *notes)), options)
     if options.fix or options.diff:
         done, notes = edits.apply_fixes(outcome, options.config, options.unsafe, options.diff)
@@ -201,9 +228,10 @@ def _check_files(options: _Options, given: dict[str, Any]) -> int:
     return _report(outcome, options)
 
 
-def _check_stdin(path: str, options: _Options) -> int:
-    data = sys.stdin.buffer.read()
-    outcome = check_source(path, data, options.config)
+def _check_stdin(name: str | None, options: _Options) -> int:
+    path, data = name or "-", sys.stdin.buffer.read()
+    left_out = name is not None and excludes(name, options.config)
+    outcome = Outcome() if left_out else _new(check_source(path, data, options.config), options)
     if options.fix or options.diff:
         fixed, done = data, list[Finding]()
         if outcome.findings:
@@ -215,8 +243,9 @@ def _check_stdin(path: str, options: _Options) -> int:
             edits.print_diff(path, data, fixed)
             return _end(replace(outcome, findings=tuple(done)), options)
         click.echo(fixed, nl=False)
-        left = check_source(path, fixed, options.config)
-        return _end(replace(outcome, findings=left.findings), options)
+        if done:
+            outcome = replace(_new(check_source(path, fixed, options.config), options), notes=outcome.notes)
+        return _end(outcome, options)
     return _report(outcome, options)
 
 
@@ -278,7 +307,7 @@ def _statistics(outcome: Outcome, options: _Options) -> str:
 
 def _progress() -> Callable[[int, int], None] | None:
     """A line on the terminal once the check takes longer than a moment; nothing where errors are piped."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         return None
     begin = time.monotonic()
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterable
 
 import click
 
 from dropkit import files
 from dropkit.check.config import Config
 from dropkit.check.formats.escape import seen
-from dropkit.check.outcome import UNFIXED, Note, Outcome
+from dropkit.check.outcome import UNFIXED, UNSILENCED, Note, Outcome
 from dropkit.check.project import mended
+from dropkit.cli.options import is_terminal
 from dropkit.facts.finding import Finding
 
 
@@ -20,8 +22,7 @@ def apply_fixes(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> t
     """Apply fixes, or if `diff` show what they would change; what was fixed, and the files that could not be."""
     done: list[Finding] = []
     notes: list[Note] = []
-    for path in dict.fromkeys(finding.path for finding in outcome.findings):
-        mine = [finding for finding in outcome.findings if finding.path == path]
+    for path, mine in _by_path(outcome.findings).items():
         if not any(one.fix is not None and (unsafe or one.fix.safe) for one in mine):
             continue
         try:
@@ -40,24 +41,43 @@ def apply_fixes(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> t
 
 
 def silence(outcome: Outcome, marker: str) -> tuple[int, list[Note]]:
-    """Silence findings by comments; how many, and the files that could not be written."""
+    """Silence findings by comments; how many, and those that could not be."""
     from dropkit.check.file import decode
-    from dropkit.facts.suppress import add_comments
+    from dropkit.facts.suppress import Comments, add_comments
 
     silenced = 0
     notes: list[Note] = []
-    for path in dict.fromkeys(finding.path for finding in outcome.findings if finding.cell is None):
-        mine = [finding for finding in outcome.findings if finding.path == path]
+    for path, mine in _by_path(outcome.findings).items():
+        if path.endswith(".ipynb"):
+            notes += [_unsilenced(finding, "no comment is written into a notebook") for finding in mine]
+            continue
         try:
             _must_be_editable(path)
             text = decode(files.read(path))
             after = add_comments(text, mine, marker)
             if after.utf8 != text.utf8:
                 files.write(path, after.encode())
-                silenced += len(mine)
         except Exception as error:  # as where fixes are applied
             notes.append(unfixed(path, error))
+            continue
+        comments = Comments(after)
+        left = [finding for finding in mine if not comments.silence(finding)]
+        silenced += len(mine) - len(left)
+        notes += [_unsilenced(finding, "no comment can stand there") for finding in left]
     return silenced, notes
+
+
+def _by_path(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    by_path: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_path.setdefault(finding.path, []).append(finding)
+    return by_path
+
+
+def _unsilenced(finding: Finding, why: str) -> Note:
+    line = f"line {finding.span.line}"
+    where = line if finding.cell is None else f"cell {finding.cell}, {line}"
+    return Note(finding.path, f"{finding.code} in {where}: {why}", finding.cell, finding.span.line, UNSILENCED)
 
 
 def _must_be_editable(path: str) -> None:
@@ -75,7 +95,7 @@ def unfixed(path: str, error: Exception) -> Note:
 def print_diff(path: str, before: bytes, after: bytes) -> None:
     """Print what `patch` takes, byte by byte; on a terminal, what it can show of it."""
     text = _diff(path, before, after)
-    if not sys.stdout.isatty():
+    if not is_terminal(sys.stdout):
         click.echo(text.encode(errors="surrogateescape"), nl=False)
         return
     for line in io.StringIO(text, newline="\n"):
