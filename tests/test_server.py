@@ -377,6 +377,17 @@ def test_a_document_that_does_not_parse_gets_an_answer(editor):
     assert len(editor.open(SOURCE)["diagnostics"]) == 2
 
 
+def test_half_a_surrogate_pair_keeps_no_finding_back(editor):
+    """In a comment, in a string, on the line of a finding or before it."""
+    line = SOURCE.splitlines()[6]
+    text = '# \ud800\nx = "\udc00"\n' + SOURCE.replace(line, f"{line}  # \udfff")
+    document = {"uri": editor.uri(), "languageId": "python", "version": 1, "text": text}
+
+    editor.tell("textDocument/didOpen", {"textDocument": document})
+
+    assert len(editor.wait_for("textDocument/publishDiagnostics")["diagnostics"]) == 2
+
+
 def refused(editor, **message):
     """The error that a message gets."""
     editor.send(json.dumps({"jsonrpc": "2.0"} | message).encode())
@@ -414,5 +425,8 @@ def test_a_body_that_is_no_message_gets_an_error(editor):
 
         assert (answer["id"], answer["error"]["code"]) == (None, code)
     assert refused(editor, id=99, method="textDocument/hover", params=3) == -32602
-    assert refused(editor, id=100, method=3) == -32603
+    for number, method in enumerate([3, None, [], {}], 100):
+        assert refused(editor, id=number, method=method) == -32600
+    for number, version in enumerate(["1.0", 2.0, None, [], {}], 200):
+        assert refused(editor, jsonrpc=version, id=number, method="textDocument/hover") == -32600
     assert editor.ask("textDocument/hover", request("textDocument/hover", editor.uri(), 7, 20)) is not None

@@ -21,6 +21,9 @@ class Protocol(LanguageServerProtocol):
         """Read one JSON object; answer a request that cannot be read."""
         if "jsonrpc" not in data:
             return data
+        if data["jsonrpc"] != self.VERSION or not isinstance(data.get("method", ""), str):
+            self.refuse(JsonRpcInvalidRequest(), data.get("id"))
+            return _ANSWERED
         try:
             return super().structure_message(data)
         except JsonRpcException as error:
