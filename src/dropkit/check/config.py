@@ -122,14 +122,18 @@ class Config:
 
     def matches(self, path: str, pattern: str) -> bool:
         """Whether `path` is meant by `pattern`: its name, or its way from the root."""
-        full = Path(os.path.realpath(path))
-        try:
-            relative = full.relative_to(self.root).as_posix()
-        except ValueError:
-            relative = full.as_posix()
-        return (
-            fnmatch(relative, pattern) or fnmatch(full.name, pattern) or fnmatch(relative, pattern.rstrip("/") + "/*")
-        )
+        return means(pattern, self.way_to(os.path.realpath(path)))
+
+    def way_to(self, real: str) -> str:
+        """The way from the root to a path without links; all of the path where it is not below the root."""
+        root = os.path.join(self.root, "")
+        return real.removeprefix(root).replace(os.sep, "/")
+
+
+def means(pattern: str, way: str) -> bool:
+    """Whether a pattern of the settings means the file or folder that this way leads to."""
+    name = way.rpartition("/")[2]
+    return fnmatch(way, pattern) or fnmatch(name, pattern) or fnmatch(way, pattern.rstrip("/") + "/*")
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dropkit import files
-from dropkit.check.config import Config
+from dropkit.check.config import Config, means
 from dropkit.check.gitignore import Patterns, part_of_path
 from dropkit.check.outcome import Note
 
@@ -79,10 +79,11 @@ def _why_not_read(path: str) -> str | None:
 
 def _below(folder: str, config: Config, found: Found) -> Iterator[str]:
     # Patterns are compared with the parts of real paths: a link on the way to the repository is no part of them.
-    parts = tuple(map(part_of_path, os.path.realpath(folder).split(os.sep)))
-    pending = [(folder, parts, _ignored_above(parts, found) if config.respect_gitignore else Patterns())]
+    real = os.path.realpath(folder)
+    parts = tuple(map(part_of_path, real.split(os.sep)))
+    pending = [(folder, real, parts, _ignored_above(parts, found) if config.respect_gitignore else Patterns())]
     while pending:
-        here, parts, ignored = pending.pop()
+        here, real, parts, ignored = pending.pop()
         try:
             entries = sorted(
                 (one.name, one.path, one.is_dir(follow_symlinks=False), one.is_file(follow_symlinks=False))
@@ -96,12 +97,13 @@ def _below(folder: str, config: Config, found: Found) -> Iterator[str]:
         for name, path, is_folder, is_file in entries:
             if not is_folder and not _is_python(name):
                 continue
+            target = os.path.join(real, name) if is_folder or is_file else os.path.realpath(path)
             way = (*parts, part_of_path(name))
-            if _excluded(path, name, config) or ignored.verdict_on(way, is_folder):
+            if _excluded(name, config.way_to(target), config) or ignored.verdict_on(way, is_folder):
                 continue
             path = os.path.normpath(path)
             if is_folder:
-                pending.append((path, way, ignored))
+                pending.append((path, target, way, ignored))
             elif is_file:
                 yield path
             # A link to a folder is not followed: what it leads to is another tree, or is found without it.
@@ -118,10 +120,9 @@ def _is_python(name: str) -> bool:
     return name.endswith(SUFFIXES) and not name.startswith(".#")
 
 
-def _excluded(path: str, name: str, config: Config) -> bool:
+def _excluded(name: str, way: str, config: Config) -> bool:
     return any(
-        name == pattern or (("*" in pattern or "/" in pattern) and config.matches(path, pattern))
-        for pattern in config.exclude
+        name == pattern or (("*" in pattern or "/" in pattern) and means(pattern, way)) for pattern in config.exclude
     )
 
 
