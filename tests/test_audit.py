@@ -459,7 +459,7 @@ def test_dropout_that_is_named_to_stay_on_is_information():
 
 
 def test_comments_say_what_they_say_to_the_checker(tmp_path):
-    """A silenced line is silent, and a marked class means it; beside them the same without a word is found."""
+    """A silenced line is silent, a marked class means it, prose makes it information; without a word it is found."""
     file = tmp_path / "commented.py"
     file.write_text(
         "import torch.nn.functional as F\n"
@@ -470,6 +470,9 @@ def test_comments_say_what_they_say_to_the_checker(tmp_path):
         "class Sampler(nn.Module):  # dropkit: always-on\n"
         "    def forward(self, x):\n"
         "        return F.dropout(x, 0.5)\n"
+        "class Spoken(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return F.dropout(x, 0.5)  # dropout is always on\n"
         "class Wrong(nn.Module):\n"
         "    def forward(self, x):\n"
         "        return F.dropout(x, 0.5)\n"
@@ -477,10 +480,12 @@ def test_comments_say_what_they_say_to_the_checker(tmp_path):
     names = {}
     exec(compile(file.read_text(), str(file), "exec"), names)
 
-    def codes(name):
-        return [finding.code for finding in dropkit.audit(names[name](), torch.randn(8, 4)).findings]
+    def found(name):
+        return [(one.code, one.severity) for one in dropkit.audit(names[name](), torch.randn(8, 4)).findings]
 
-    assert [codes(name) for name in ("Silenced", "Sampler", "Wrong")] == [[], [], ["DRP101"]]
+    assert found("Silenced") == found("Sampler") == []
+    assert found("Spoken") == [("DRP101", Severity.INFO)]
+    assert found("Wrong") == [("DRP101", Severity.ERROR)]
 
 
 def test_wrapped_models_are_audited_inside():

@@ -179,7 +179,7 @@ CLEAN = {
     + model("self.words = WordDrop(p, 1, 1)", "if self.training:\n    x = self.words(x)\nreturn x", "Holder"),
     "noise, not zeros": model(LAYERS, "drop = torch.rand_like(x)\nreturn x * drop"),
     "layer drop decides in Python": model(LAYERS, "drop = torch.rand([])\nreturn x if drop < self.p else x * 2"),
-    "marked": model(LAYERS, "keep = torch.rand_like(x) > self.p  # always on\nreturn x * keep"),
+    "marked": model(LAYERS, "keep = torch.rand_like(x) > self.p  # dropkit: always-on\nreturn x * keep"),
     "no Module": "class Drop:\n    def apply(self, x):\n        return x * (torch.rand_like(x) > 0.5)\n",
     # DRP406
     "hidden layer dropped": model(LAYERS, "return self.fc(self.drop(self.hidden(x)))"),

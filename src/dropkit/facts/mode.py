@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -16,6 +16,7 @@ from typing import Any, cast
 from dropkit.facts.definitions import FUNCTIONS, Class, Function
 from dropkit.facts.module import Module, once
 from dropkit.facts.names import Vocabulary
+from dropkit.facts.suppress import comments
 
 # Words that settle that a name is about the mode, or a switch of its own that someone sets on purpose.
 _FLAG = Vocabulary(
@@ -175,12 +176,27 @@ def _behind(parts: Sequence[ast.AST], those: Container[ast.AST]) -> set[ast.AST]
 
 # Whoever names a class or function so wants dropout at prediction time: Monte Carlo dropout, Tacotron's pre-net.
 _ALWAYS_ON = Vocabulary(r"mc ?drop(?:out)?|monte ?carlo|pre ?net|always ?on|always drop(?:out)?")
-_SAID_SO = re.compile(
-    r"\balways\b.{0,24}\b(drop|on\b|appl|activ|enabl)|\bmonte.?carlo\b|\bmc[ _-]?drop|\b(?<!not )on purpose\b"
-    r"|(?<!not )\bintentional|\bby design\b|\b(also|even) (at|during|in) (eval|infer|test|predict)"
-    r"|dropkit: *always-on",
+_DROP = r"drop[ _-]?(?:outs?|path|connect|block)"
+_ON = r"(?:on|active|enabled)"
+_DONE = r"(?:on|active|activated|enabled|applied|used|kept|done|performed)"
+_DOING = r"(?:on|active|enabled|appl(?:y|ies|ying)|us(?:es?|ing)|keeps?|enables?|performs?|do|does)"
+# A sentence that speaks of dropout and says that it stays on, or that it is as it is for a reason.
+_SPEAKS = re.compile(_DROP, re.IGNORECASE)
+_INTENT = re.compile(
+    rf"{_DROP} (?:\w+ )?(?:stays?|remains?|kept) {_ON}\b|\b(?:keeps?|leaves?) (?:the )?{_DROP} {_ON}\b"
+    rf"|{_DROP}[^,]{{0,24}}\balways\b.{{0,12}}\b{_DONE}\b|\balways[ -]{_DOING} (?:(?:the|this|its|some|a) )?{_DROP}"
+    rf"|\bmonte.?carlo[ -](?:\(mc\)[ -])?{_DROP}|\bmc[ _-]?{_DROP}"
+    r"|\bon purpose\b|\b(?:intentional|deliberate)|\bby design\b"
+    r"|\b(?:also|even) (?:at|during|in) (?:eval|infer|test|predict)",
     re.IGNORECASE,
 )
+_BUG = re.compile(r"\b(?:bug\w*|fix|fixme|todo|xxx|wrong\w*|mistake\w*|broken)\b|\?", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"\b(?:not(?! (?:only|just)\b)|never|no(?! matter\b)|nor|neither|none|cannot|without|off|inactive"
+    r"|disabl\w*|deactivat\w*|only (?:in|at|during|while|when|for) train\w*)\b|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n\s*\n")
 _MARKER = re.compile(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
 
 
@@ -195,24 +211,28 @@ def named_on_purpose(name: str) -> bool:
 
 
 def on_purpose(module: Module, node: ast.AST) -> bool:
-    """Whether dropout that stays on is wanted here: a comment beside it, a docstring, a marker or a setting says so."""
-    if any(_says_so(module, one) for one in _around(module, module.function(node))):
+    """Whether a marker or a setting says that dropout which stays on is wanted here."""
+    if any(_is_marked(module, one) for one in _around(module, module.function(node))):
         return True
-    span = module.text.span(node)
-    for number in {max(span.line - 1, 1), span.line, span.end_line}:
-        _, sign, comment = module.text.line(number).partition("#")
-        if sign and _SAID_SO.search(sign + comment):
-            return True
-    return marked_file(module)
+    lines = _lines_beside(module, node)
+    return any(_MARKER.search(_comment(module, number)) for number in lines) or marked_file(module)
 
 
 @once
 def named_around(module: Module, node: ast.AST) -> bool:
-    """Whether a function or class around `node`, or a base of one, bears the name of what drops on purpose."""
+    """Whether words say that dropout is to stay on here, which only a reader can be sure of.
+
+    They are the name of a function or class around `node`, or of a base of one; a docstring of theirs; a comment
+    beside `node`.
+    """
     around = _around(module, module.function(node))
     bases = (base for one in around if isinstance(one, Class) for base in one.bases if base is not None)
     names = [*(one.name for one in around), *(base.rsplit(".", 1)[-1] for base in bases)]
-    return any(named_on_purpose(name) for name in names)
+    return (
+        any(named_on_purpose(name) for name in names)
+        or any(_is_documented_so(module, one) for one in around)
+        or any(_is_commented_so(module, number) for number in _lines_beside(module, node))
+    )
 
 
 @once
@@ -226,27 +246,78 @@ def _around(_: Module, function: Function | None) -> list[Class | Function]:
 
 
 @once
-def _says_so(module: Module, one: Class | Function) -> bool:
-    if any(fnmatchcase(one.name, pattern) for pattern in module.always_on):
-        return True
+def _is_marked(module: Module, one: Class | Function) -> bool:
+    """Whether the marker stands on the line of a class, or a setting names it, a base of it or a function."""
+    names = [one.name]
     if isinstance(one, Class):
-        bases = [base.rsplit(".", 1)[-1] for base in one.bases if base is not None]
-        if _MARKER.search(module.text.line(one.node.lineno)) or any(
-            fnmatchcase(base, pattern) for base in bases for pattern in module.always_on
-        ):
+        names += [base.rsplit(".", 1)[-1] for base in one.bases if base is not None]
+        if _MARKER.search(_comment(module, one.node.lineno)):
             return True
+    return any(fnmatchcase(name, pattern) for name in names for pattern in module.always_on)
+
+
+@once
+def _is_documented_so(_: Module, one: Class | Function) -> bool:
     documented = None if isinstance(one.node, ast.Lambda) else ast.get_docstring(one.node, clean=False)
-    return _SAID_SO.search(documented or "") is not None
+    return _states_intent(documented or "")
+
+
+@once
+def _is_commented_so(module: Module, number: int) -> bool:
+    comment = _comment(module, number).replace("#", "")
+    return _BUG.search(comment) is None and _states_intent(comment)
+
+
+def _states_intent(prose: str) -> bool:
+    """Whether a sentence says that dropout is to stay on: no word of it denies that, or calls it a mistake.
+
+    Example:
+        >>> [_states_intent(prose) for prose in ("Dropout is always on.", "MC dropout", "No dropout on purpose")]
+        [True, True, False]
+        >>> _states_intent("The norm is always applied. Dropout follows.")
+        False
+    """
+    sentences = (" ".join(one.split()) for one in _SENTENCE.split(prose))
+    return any(
+        _SPEAKS.search(one) and _INTENT.search(one) and not _DENIAL.search(one) and not _BUG.search(one)
+        for one in sentences
+    )
+
+
+def _lines_beside(module: Module, node: ast.AST) -> set[int]:
+    """The lines whose comments are about `node`: its first and last, and the last one of a comment above."""
+    begin = getattr(node, "lineno", 1)
+    beside = {begin, getattr(node, "end_lineno", None) or begin}
+    return beside | {above - 1 for above in (begin, module.statement(node).lineno) if _stands_alone(module, above - 1)}
+
+
+@once
+def _comments(module: Module) -> Mapping[int, str]:
+    return comments(module.text)
+
+
+@once
+def _stands_alone(module: Module, number: int) -> bool:
+    """Whether a line is a comment and nothing else."""
+    return number in _comments(module) and module.text.line(number).lstrip(" \t\f").startswith("#")
+
+
+@once
+def _comment(module: Module, number: int) -> str:
+    """The comment on a line, with all of its lines where it has several of its own."""
+    last = number
+    while _stands_alone(module, number) and _stands_alone(module, number - 1):
+        number -= 1
+    return "\n".join(_comments(module).get(one, "") for one in range(number, last + 1))
 
 
 @once
 def marked_file(module: Module) -> bool:
     """Whether the marker stands on a line of its own at the head of the file, before its first statement."""
-    first = module.tree.body[0].lineno if module.tree.body else 1
     body = module.tree.body
-    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        first = body[1].lineno if len(body) > 1 else len(module.text.starts)
-    return any(_MARKER.search(module.text.line(number)) for number in range(1, first))
+    documented = bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+    first = body[documented].lineno if len(body) > documented else len(module.text.starts) + 1
+    return any(_MARKER.search(comment) for number, comment in _comments(module).items() if number < first)
 
 
 def _leaves(body: list[ast.stmt]) -> bool:

@@ -35,7 +35,7 @@ class Comments:
         """Comments by line."""
         if _ANY.search(self.text.utf8) is None:
             return {}
-        return _comments(_tokens(self.text))
+        return comments(self.text)
 
     @cached_property
     def for_file(self) -> list[set[str] | None]:
@@ -53,6 +53,11 @@ class Comments:
             comment = self.lines.get(number, "")
             named += [_codes(match) for pattern in (_NOQA, _IGNORE) if (match := pattern.search(comment))]
         return any(codes is None or code in codes for codes in named)
+
+
+def comments(text: Text) -> dict[int, str]:
+    """The comments of a file by line: what only looks like one inside of a string is none."""
+    return _comments(_tokens(text))
 
 
 def add_comments(text: Text, findings: Iterable[Finding], marker: str) -> Text:

@@ -13,7 +13,7 @@ from dropkit.rules.rule import Hit
 
 
 def unless_meant(module: Module, hit: Hit) -> Iterator[Hit]:
-    """`hit`, unless the code says that this dropout is to stay on; where only a name does, for information."""
+    """`hit`, unless the code says that this dropout is to stay on; where only words do, for information."""
     if not on_purpose(module, hit.node):
         yield for_information(hit) if named_around(module, hit.node) else hit
 

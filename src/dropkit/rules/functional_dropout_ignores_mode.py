@@ -4,9 +4,10 @@
 `model.eval()`. Predictions then differ from call to call, validation is noisy and worse than the model is, and nothing
 warns. Pass `training=self.training`, or use the module.
 
-Dropout that is meant to stay on says so: by a comment beside it, or by `# dropkit: always-on` on the line of its class
-or at the head of the file. The names of Monte Carlo dropout and of Tacotron's pre-net (`MCDropout`, `MonteCarloHead`,
-`Prenet`) make it information, which is shown with `--severity info` and fails no run.
+Dropout that is meant to stay on says so by `# dropkit: always-on` beside it, on the line of its class or at the head of
+the file. The names of Monte Carlo dropout and of Tacotron's pre-net (`MCDropout`, `MonteCarloHead`, `Prenet`), and a
+comment or docstring that says that dropout stays on, make it information, which is shown with `--severity info` and
+fails no run.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from dropkit.facts.definitions import Class
 from dropkit.facts.edit import add_argument, replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, on_purpose, under_mode
+from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, named_around, on_purpose, under_mode
 from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
-from dropkit.rules.active import active_in_eval, ignores_its_flag, severity, unless_meant
+from dropkit.rules.active import active_in_eval, for_information, ignores_its_flag, severity, unless_meant
 from dropkit.rules.rule import Example, Hit, Rule, Sight
 
 _TITLE = "Pass training=self.training"
@@ -96,8 +97,11 @@ def _judge_helper(module: Module, call: ast.Call, function: Functional) -> Hit |
         return None
     if any(is_flag(name) for name in (helper.name, *(parameter.arg for parameter in helper.parameters))):
         return None
-    at_work = _is_at_work_unasked(module, helper.name)
-    return Hit(call, "a function has no mode: pass training to it, and on") if at_work else None
+    if not _is_at_work_unasked(module, helper.name):
+        return None
+    hit = Hit(call, "a function has no mode: pass training to it, and on")
+    meant = any(named_around(module, use) for use in module.calls[helper.name])
+    return for_information(hit) if meant else hit
 
 
 @once
