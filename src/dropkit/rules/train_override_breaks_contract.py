@@ -5,8 +5,9 @@ An override that does not pass the call on leaves children in the mode they were
 `model.eval()`. One that returns nothing makes `model = Model().eval()` None, far from the line at fault.
 
 Call `super().train(mode)` and `return self`. A method of another meaning is not judged: one that takes something else
-than a mode (`train(self, loader)`), trains, yields or returns something else; nor one that only returns self: it keeps
-a frozen model as it is.
+than a mode (`train(self, loader)`, `train(self, resume=False)`), trains, yields or returns something else; nor one that
+only returns self: it keeps a frozen model as it is. The fix is safe where the method does nothing but switch modes and
+set attributes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace as replaced
 
 from dropkit.catalog import MODE_DEPENDENT
 from dropkit.facts.definitions import Class, Function
@@ -21,7 +23,7 @@ from dropkit.facts.edit import insert_after, insert_before, replace
 from dropkit.facts.expressions import self_attribute
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.module import Module, once
-from dropkit.facts.names import spoken
+from dropkit.facts.names import Vocabulary, spoken
 from dropkit.facts.rates import default
 from dropkit.facts.trace import Form, Phase, Trace
 from dropkit.rules.active import active_in_eval, severity
@@ -30,8 +32,23 @@ from dropkit.rules.rule import Example, Hit, Rule, Sight
 _MODE = re.compile(
     r"(?:is |in |set )?(?:mode|train|training|eval|evaluating|is train|is training)(?: mode| flag)?|flag"
 )
-# What only a training or evaluation procedure does.
-_WORKS = frozenset({"backward", "step", "zero_grad", "fit"})
+# What only a training or evaluation procedure does, by the words of what it calls.
+_WORKS = Vocabulary(
+    r"backward|steps?|zero grad|fit|runs?|runner|loops?|epochs?|batch(?! norm)|batches|validate|validation|evaluate"
+    r"|evaluation|learn|optimi[sz]ers?|sgd|adam\w*|loss(?:es)?|criterion|metrics?|training|accuracy|scores?|predict"
+)
+# What switches the mode of a module, or its gradients.
+_SWITCHES = re.compile(
+    r"train|eval|requires grad|(?:set|switch|toggle) (?:mode|train|training|eval)(?: mode)?|(?:un)?freeze(?: \w+)*"
+)
+_PROCEDURES = Vocabulary(r"\w*trainer|runner|engine|agent|solver|algo|algorithm|evaluator|env")
+# Calls that do nothing but answer.
+_ASKS = frozenset(
+    {"isinstance", "issubclass", "hasattr", "getattr", "callable", "bool", "len", "any", "all", "type", "super",
+     "startswith", "endswith", "enumerate", "zip", "list", "tuple", "reversed", "chain", "values", "items", "keys",
+     "get", "parameters", "named_parameters", "children", "modules", "named_children", "named_modules",
+     "get_submodule"}
+)  # fmt: skip
 _OTHER_RESULTS = frozenset(
     {"int", "float", "bool", "str", "dict", "list", "tuple", "set", "Dict", "List", "Tuple", "Iterator", "Iterable",
      "Generator", "Tensor", "Mapping", "Sequence", "Optional", "Union", "DataFrame", "ndarray"}
@@ -55,6 +72,9 @@ def _judge(module: Module, owner: Class, method: Function, node: ast.FunctionDef
     walks = any(isinstance(one, ast.Attribute) and one.attr in _WALKS for one in inside)
     if _is_procedure(node, method, inside, delegates or walks):
         return
+    switches_only = all(_is_switching(one, method) for one in node.body)
+    if not (delegates or switches_only or any(_sets_training(one, method) for one in inside)):
+        return
     empty = [one for one in inside if isinstance(one, ast.Return) and _is_none(one.value)]
     silent = bool(empty) or _falls_through(node.body)
     place = module.text.head(node)
@@ -63,7 +83,60 @@ def _judge(module: Module, owner: Class, method: Function, node: ast.FunctionDef
         yield Hit(place, message, _fix(module, owner, node, empty, silent, passes_on=True), Severity.ERROR)
     elif silent and (delegates or walks or (node.name == "train" and not _is_stub(node))):
         message = f"{node.name}() does not return self"
-        yield Hit(place, message, _fix(module, owner, node, empty, silent, passes_on=False))
+        fix = _fix(module, owner, node, empty, silent, passes_on=False)
+        # What does more than to switch may return nothing for a reason.
+        yield Hit(place, message, replaced(fix, safe=fix.safe and switches_only) if fix is not None else None)
+
+
+def _is_switching(statement: ast.stmt, method: Function) -> bool:
+    """Whether a statement does nothing but to switch modes and set attributes, perhaps under conditions."""
+    match statement:
+        case ast.Pass() | ast.Raise() | ast.Assert() | ast.Continue() | ast.Break() | ast.Expr(value=ast.Constant()):
+            return True
+        case ast.Return(value=value):
+            return value is None or isinstance(value, (ast.Constant, ast.Name)) or _is_call_of_switch(value, method)
+        case ast.Expr(value=ast.Call() as call):
+            return _is_call_of_switch(call, method)
+        case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.AugAssign(value=value):
+            return value is None or _only_asks(value)
+        case ast.If(test=head, body=body, orelse=orelse) | ast.For(iter=head, body=body, orelse=orelse):
+            return _only_asks(head) and all(_is_switching(one, method) for one in (*body, *orelse))
+        case _:
+            return False
+
+
+def _is_call_of_switch(node: ast.expr, method: Function) -> bool:
+    """`super().train(mode)`, `self.norm.eval()`, `weight.requires_grad_(False)`, `setattr(self, name, mode)`."""
+    if not isinstance(node, ast.Call):
+        return False
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    last = _last(node.func) or ""
+    if _delegates(node, method) or last in ("setattr", "apply"):
+        return all(map(_only_asks, given))
+    receiver = _last(node.func.value) if isinstance(node.func, ast.Attribute) else None
+    return (
+        _SWITCHES.fullmatch(spoken(last)) is not None
+        and not _PROCEDURES.has(receiver or "")
+        and all(isinstance(one, (ast.Constant, ast.Name, ast.UnaryOp, ast.BoolOp, ast.Compare)) for one in given)
+        and _only_asks(node.func)
+        and all(map(_only_asks, given))
+    )
+
+
+def _only_asks(expression: ast.expr) -> bool:
+    """Whether to evaluate an expression changes nothing, as far as the names of what it calls tell."""
+    calls = (one for one in ast.walk(expression) if isinstance(one, ast.Call))
+    return all(_last(call.func) in _ASKS for call in calls)
+
+
+def _sets_training(node: ast.AST, method: Function) -> bool:
+    """`self.training = mode`."""
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr == "training"
+        and isinstance(node.ctx, ast.Store)
+        and _is_self(node.value, method)
+    )
 
 
 def _is_procedure(node: ast.FunctionDef, method: Function, inside: list[ast.AST], passes_on: bool) -> bool:
@@ -77,9 +150,13 @@ def _is_procedure(node: ast.FunctionDef, method: Function, inside: list[ast.AST]
     switches = passes_on or any(isinstance(one, ast.Call) and _last(one.func) in ("train", "eval") for one in inside)
     return (loops and not switches) or any(
         isinstance(one, (ast.Yield, ast.YieldFrom, ast.Await))
-        or (isinstance(one, ast.Call) and _last(one.func) in _WORKS)
+        or (isinstance(one, ast.Call) and _works(_last(one.func) or ""))
         for one in inside
     )
+
+
+def _works(called: str) -> bool:
+    return _WORKS.has(called) and _SWITCHES.fullmatch(spoken(called)) is None
 
 
 def _is_self(value: ast.expr | None, method: Function) -> bool:
@@ -105,24 +182,43 @@ def _overrides(owner: Class, method: Function) -> bool:
     optional = len(positional) - len(arguments.defaults)
     if any(default is None for default in arguments.kw_defaults) or len(method.names.get(own, [])) > 1:
         return False
-    passes_on = any(_is_super(one, method) for one in _own_nodes(node))
+    inside = _own_nodes(node)
+    passes_on = any(_is_super(one, method) for one in inside)
+    if any(not _is_bool(owner, one) for one in (*positional[1:], *arguments.kwonlyargs)):
+        return False
     if method.name == "eval":
-        fits = optional <= 0 and all(_may_be_mode(owner, one) for one in positional)
+        fits = optional <= 0 and all(_may_be_mode(owner, one, inside) for one in positional)
     elif positional:
-        fits = _may_be_mode(owner, positional[0]) and optional <= 1
+        fits = optional <= 1 and _may_be_mode(owner, positional[0], inside)
     else:
         fits = passes_on or (arguments.vararg is not None and arguments.vararg.arg in ("args", "arg", "_"))
     return fits and (owner.is_module or passes_on)
 
 
-def _may_be_mode(owner: Class, parameter: ast.arg) -> bool:
-    """Whether a parameter may be a mode: a bool by its annotation or default, or else by its name."""
+def _may_be_mode(owner: Class, parameter: ast.arg, inside: Sequence[ast.AST]) -> bool:
+    """Whether a parameter may be a mode: by its name, or a bool that is given to what switches one."""
     value = default(owner.module, parameter)
+    if _MODE.fullmatch(spoken(parameter.arg)) is not None:
+        may_be = value is None or (
+            isinstance(value, ast.Constant) and (value.value is None or _is_bool(owner, parameter))
+        )
+        return may_be and (parameter.annotation is None or _is_bool(owner, parameter))
+    given = (
+        one.id
+        for call in inside
+        if isinstance(call, ast.Call) and _last(call.func) in ("train", "requires_grad_")
+        for one in (*call.args, *(keyword.value for keyword in call.keywords))
+        if isinstance(one, ast.Name)
+    )
+    return _is_bool(owner, parameter) and parameter.arg in given
+
+
+def _is_bool(owner: Class, parameter: ast.arg) -> bool:
+    """Whether a parameter is a bool by its annotation, or else by its default."""
     if parameter.annotation is not None:
         return re.search(r"\bbool\b", owner.module.text.of(parameter.annotation)) is not None
-    if isinstance(value, ast.Constant) and value.value is not None:
-        return isinstance(value.value, bool)
-    return (value is None or isinstance(value, ast.Constant)) and _MODE.fullmatch(spoken(parameter.arg)) is not None
+    value = default(owner.module, parameter)
+    return isinstance(value, ast.Constant) and isinstance(value.value, bool)
 
 
 def _own_nodes(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.AST]:
