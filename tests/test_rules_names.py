@@ -90,10 +90,15 @@ def test_information_is_shown_on_request_and_fails_no_run(tmp_path, format):
 
 
 @pytest.mark.parametrize(
-    "name", ["constraint", "strainer", "interval", "retrieval", "downsample", "interactive", "latest"]
-)
-def test_a_flag_is_one_by_a_whole_word(name):
-    """A condition on such a name is no condition on the mode."""
+    "name",
+    [
+        "constraint", "strainer", "interval", "retrieval", "downsample", "interactive", "latest", "stage", "phase",
+        "num_test_samples", "active_experts", "test_batch", "stage_norm", "sampling_rate", "training_steps",
+        "eval_interval", "train_loader", "always_norm", "predict_default", "switch_layers", "mc_controller",
+    ],
+)  # fmt: skip
+def test_a_flag_is_one_by_its_whole_name(name):
+    """A condition on another name is no condition on the mode, whatever word it has."""
     source = program("Net", CALLS["DRP101"]).replace("return ", f"if x.{name}: return ")
 
     assert not is_flag(name)
@@ -104,12 +109,49 @@ def test_a_flag_is_one_by_a_whole_word(name):
     "name",
     [
         "training", "is_train", "isTraining", "istraining", "trainmode", "apply_during_inference", "use_mc_dropout",
-        "dropout_switch", "monte_carlo", "eval_mode", "deterministic",
+        "dropout_switch", "monte_carlo", "eval_mode", "deterministic", "is_test", "testing", "test_time", "sampling",
+        "always_on", "is_active", "use_dropout", "mc_samples", "eval_dropout", "dropout_in_eval", "inference_only",
+        "train_phase", "not_training", "TRAIN", "isPredicting",
     ],
 )  # fmt: skip
 def test_a_flag_says_so_in_a_whole_word(name):
     assert is_flag(name)
     assert found(program("Net", CALLS["DRP101"]).replace("return ", f"if x.{name}: return ")) == []
+
+
+def under(condition):
+    """A dropout behind a condition on what is no attribute."""
+    return (
+        program("Net", CALLS["DRP101"])
+        .replace("(self, x)", "(self, x, phase, sample, training)")
+        .replace("        return ", f"        {condition}return ")
+    )
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'if phase == "train": ', 'if "train" == self.mode: ', 'if phase != "test": ', "if phase in (Stage.TRAIN, 1): ",
+        'if self.split in ("train", "val"): ', "if training and x.ndim: ", "assert training\n        ",
+        "assert x.ndim == 2 and self.training, x\n        ", "mode = phase == 'train'\n        if mode: ",
+        "assert not self.testing\n        ", 'if phase == "test":\n            return x\n        ',
+    ],
+)  # fmt: skip
+def test_a_condition_asks_for_the_mode_by_a_flag_or_what_it_compares_with(condition):
+    assert found(under(condition)) == []
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "if phase == 1: ", "if phase: ", "if phase is not None: ", "if sample is not None: ", 'if phase == "warm_up": ',
+        "for stage in self.stages:\n            if stage: ", "assert x.size(0) == self.test_batch\n        ",
+        "assert x.ndim == 2 or training\n        ", "assert x.training == phase\n        ",
+        "if x is None:\n            return self.predict()\n        ", "if x.shape == self.test_shape: ",
+    ],
+)  # fmt: skip
+def test_a_condition_on_something_else_is_none_on_the_mode(condition):
+    assert [one.code for one in found(under(condition))] == ["DRP101"]
 
 
 @pytest.mark.parametrize("path", ["noise/generator/sampler_files/model.py", "denoise_all/net.py"])

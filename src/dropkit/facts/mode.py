@@ -9,71 +9,95 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from dropkit.facts.definitions import FUNCTIONS, Class, Function
 from dropkit.facts.module import Module, once
-from dropkit.facts.names import Vocabulary
+from dropkit.facts.names import Vocabulary, spoken
 from dropkit.facts.suppress import comments
 
-# Words that settle that a name is about the mode, or a switch of its own that someone sets on purpose.
-_FLAG = Vocabulary(
-    r"(?:is|in)?(?:train|training)|train(?:ed|able|mode|ing?mode)?|trainer|(?:is|in)?eval\w*|infer\w*|predict\w*|test|testing|istest"
-    r"|sampl(?:e|ing)|phase|stage|determinis\w*|monte ?carlo|mc|always|switch|active|stochastic"
+# Words for the mode, or for a switch of its own that someone sets on purpose: one must be in the name of a flag.
+_MODES = (
+    r"(?:is|in)?train(?:ing)?|train(?:ed|able|ing)?mode|train(?:ed|able)|(?:is|in)?eval|evalmode|evaluat(?:e|ing|ion)"
+    r"|infer(?:ence|ring)?|predict(?:ing|ion)?|(?:is)?test|testing|sampl(?:e|ing)|determinis\w*|stochastic"
+    r"|monte ?carlo|mc|always|switch|active"
+)
+_DROPS = r"drop(?:out|path)?s?"
+# Words that may stand beside them. What has any other is about something else: `num_test_samples`, `active_experts`.
+_BESIDE = (
+    r"is|are|in|at|on|during|not|no|now|currently|do|does|use|using|set|should|for|force|forced|enable|enabled|apply|with"
+    r"|keep|add|run|only|if|or|and|model|module|self|the|mode|flag|time|phase|stage|state|status|pass|val|validation|off"
+)
+_FLAG = re.compile(
+    rf"(?:(?:{_BESIDE}|{_DROPS}) )*(?:{_MODES})(?: (?:{_MODES}|{_BESIDE}|{_DROPS}))*"
+    rf"|(?:(?:use|enable|apply|do|with) )?{_DROPS} (?:on|enabled|switch)|(?:use|enable|apply|do|with) {_DROPS}"
+    r"|(?:n |num )?(?:mc|monte carlo) (?:samples?|passes|iterations)"
+)
+# What strings that name a mode say, in a comparison: `phase == "train"`.
+_MODE_STRING = re.compile(rf"{_MODES}|val|valid|validation|validate|fit|training|prediction")
+# Functions for one mode: `forward_train`, `predict_step`, `training_step`.
+_SERVES = Vocabulary(
+    r"(?:is|in)?(?:train|training)|train(?:ed|able|mode|ing?mode)?|trainer|(?:is|in)?eval\w*|infer\w*|predict\w*|test"
+    r"|testing|istest|sampl(?:e|ing)|phase|stage|determinis\w*|monte ?carlo|mc|always|switch|active|stochastic"
     r"|(?:use|enable|apply|do|with) ?(?:drop|dropout)s?|(?:drop|dropout) (?:on|switch)"
 )
 # A rate is no flag, whatever else its name says (`train_dropout_rate`).
 _RATE = Vocabulary(r"\w*rates?|prob\w*|p$")
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """A condition that must be true (or false) for a place in the code to be reached."""
-
-    test: ast.expr
-    holds: bool
-
-
 def is_flag(name: str) -> bool:
-    """Whether a name speaks of the mode.
+    """Whether a name of a value speaks of the mode, and of nothing else.
 
     Example:
         >>> is_flag("training"), is_flag("is_eval"), is_flag("dropout"), is_flag("train_dropout_rate")
         (True, True, False, False)
-        >>> is_flag("constraint"), is_flag("interval"), is_flag("downsample")
-        (False, False, False)
+        >>> is_flag("constraint"), is_flag("num_test_samples"), is_flag("active_experts"), is_flag("stage")
+        (False, False, False, False)
     """
-    return _FLAG.has(name) and not _RATE.has(name)
+    return _FLAG.fullmatch(spoken(name)) is not None and not _RATE.has(name)
+
+
+def serves_one_mode(name: str) -> bool:
+    """Whether a function's name says which mode it is for.
+
+    Example:
+        >>> serves_one_mode("forward_train"), serves_one_mode("predict_step"), serves_one_mode("forward")
+        (True, True, False)
+    """
+    return _SERVES.has(name) and not _RATE.has(name)
 
 
 def flags(expression: ast.AST) -> Iterator[str]:
-    """The names in `expression` that speak of the mode."""
+    """The names in `expression` that speak of the mode, and the strings that something is compared with."""
+    asked_for_none = {node.left for node in ast.walk(expression) if isinstance(node, ast.Compare) and _is_none(node)}
     for node in ast.walk(expression):
         name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
-        if name is not None and is_flag(name):
+        if name is not None and is_flag(name) and node not in asked_for_none:
             yield name
+        elif isinstance(node, ast.Compare):
+            yield from (one for one in _strings(node) if _MODE_STRING.fullmatch(spoken(one)))
+
+
+def _is_none(comparison: ast.Compare) -> bool:
+    """`sample is not None`: whether there is one, not which it is."""
+    other = comparison.comparators[0]
+    return (
+        isinstance(comparison.ops[0], (ast.Is, ast.IsNot)) and isinstance(other, ast.Constant) and other.value is None
+    )
+
+
+def _strings(comparison: ast.Compare) -> Iterator[str]:
+    for side in (comparison.left, *comparison.comparators):
+        for one in side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side]:
+            if isinstance(one, ast.Constant) and isinstance(one.value, str):
+                yield one.value
 
 
 @once
 def mentions_mode(module: Module, expression: ast.AST) -> bool:
-    """Whether any name in `expression` speaks of the mode."""
+    """Whether anything in `expression` speaks of the mode."""
     return next(flags(expression), None) is not None
-
-
-def guards(module: Module, node: ast.AST) -> Iterator[Guard]:
-    """Every condition on the way to `node` in its function: branches, conditionals, and exits that came before."""
-    below = node
-    for above in module.parents(node):
-        yield from _conditions(module, below, above)
-        if isinstance(above, ast.BoolOp):
-            yield from (Guard(one, isinstance(above.op, ast.And)) for one in above.values[: above.values.index(below)])  # pyright: ignore[reportArgumentType]: it is one of them
-        block, place = module.position(below)
-        yield from (guard for one in block[:place] if (guard := _exit(one)) is not None)
-        if isinstance(above, FUNCTIONS):
-            return
-        below = above
 
 
 def under_mode(module: Module, node: ast.AST) -> bool:
@@ -85,7 +109,7 @@ def under_mode(module: Module, node: ast.AST) -> bool:
     def step(below: ast.AST, above: ast.AST) -> bool | None:
         if below in _behind_asking(module, above):
             return True
-        if any(_asks(module, guard.test) for guard in _conditions(module, below, above)):
+        if any(_asks(module, test) for test in _conditions(below, above)):
             return True
         return False if isinstance(above, FUNCTIONS) else None
 
@@ -134,24 +158,28 @@ def _is_set_by_mode(module: Module, name: ast.Name) -> bool:
     return known[id(bindings)]
 
 
-def _conditions(module: Module, below: ast.AST, above: ast.AST) -> list[Guard]:
+def _conditions(below: ast.AST, above: ast.AST) -> list[ast.expr]:
     """What `above` asks before it comes to `below`, by its form alone."""
-    if isinstance(above, (ast.If, ast.While)) and below is not above.test:
-        return [Guard(above.test, module.block(below) is above.body)]
-    if isinstance(above, ast.IfExp) and below is not above.test:
-        return [Guard(above.test, below is above.body)]
+    if isinstance(above, (ast.If, ast.While, ast.IfExp)) and below is not above.test:
+        return [above.test]
     if isinstance(above, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-        return [Guard(test, True) for generator in above.generators for test in generator.ifs]
+        return [test for generator in above.generators for test in generator.ifs]
     return []
 
 
-def _exit(statement: ast.AST) -> Guard | None:
-    """What holds behind a statement that may leave the block: an assertion, or an `if` of which an arm does."""
-    if isinstance(statement, ast.If) and _leaves(statement.body):
-        return Guard(statement.test, False)
-    if isinstance(statement, ast.Assert) or (isinstance(statement, ast.If) and _leaves(statement.orelse)):
-        return Guard(statement.test, True)
-    return None
+def _exits_by_mode(module: Module, statement: ast.stmt) -> bool:
+    """Whether a statement may leave the block by the mode: an `if` of which an arm does, or an assertion of a flag.
+
+    Another assertion asks whether all is well, whatever else is named in it.
+    """
+    if isinstance(statement, ast.If) and (_leaves(statement.body) or _leaves(statement.orelse)):
+        return _asks(module, statement.test)
+    if not isinstance(statement, ast.Assert):
+        return False
+    test = statement.test
+    parts = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else [test]
+    bare = [part.operand if isinstance(part, ast.UnaryOp) else part for part in parts]
+    return any(isinstance(part, (ast.Name, ast.Attribute)) and _asks(module, part) for part in bare)
 
 
 @once
@@ -163,8 +191,7 @@ def _behind_asking(module: Module, above: ast.AST) -> set[ast.AST]:
     for name in ("body", "orelse", "finalbody"):
         block: Any = getattr(above, name, None)
         if isinstance(block, list):
-            exits = ((one, _exit(one)) for one in cast("list[ast.stmt]", block))
-            asking = {one for one, guard in exits if guard is not None and _asks(module, guard.test)}
+            asking = {one for one in cast("list[ast.stmt]", block) if _exits_by_mode(module, one)}
             found |= _behind(cast("list[ast.stmt]", block), asking)
     return found
 

@@ -27,7 +27,7 @@ from dropkit.facts.edit import add_argument, replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Edit, Fix, Severity
 from dropkit.facts.flow import MOST, alternatives
-from dropkit.facts.mode import called_under_mode, flags, follows_mode, is_flag, under_mode
+from dropkit.facts.mode import called_under_mode, flags, follows_mode, is_flag, serves_one_mode, under_mode
 from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
 from dropkit.rules.active import active_in_eval, severity, unless_meant
@@ -93,7 +93,7 @@ def _multi_head(module: Module, call: ast.Call) -> Hit | None:
 
 def _excused(module: Module, call: ast.Call) -> bool:
     function = module.function(call)
-    twin = function is not None and is_flag(function.method.name)
+    twin = function is not None and serves_one_mode(function.method.name)
     return twin or under_mode(module, call) or called_under_mode(module, call)
 
 

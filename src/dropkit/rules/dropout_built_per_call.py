@@ -17,7 +17,7 @@ from dropkit.facts.definitions import Class, Function
 from dropkit.facts.edit import replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, under_mode
+from dropkit.facts.mode import called_under_mode, follows_mode, serves_one_mode, under_mode
 from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
 from dropkit.rules.active import active_in_eval, severity, unless_meant
@@ -105,7 +105,7 @@ def _excused(module: Module, built: ast.Call) -> bool:
     if p is not None and (follows_mode(module, p) or (isinstance(p, ast.Constant) and not p.value)):
         return True
     function = module.function(built)
-    twin = function is not None and is_flag(function.method.name)
+    twin = function is not None and serves_one_mode(function.method.name)
     return twin or under_mode(module, built) or called_under_mode(module, built)
 
 

@@ -20,7 +20,15 @@ from dropkit.facts.definitions import Class
 from dropkit.facts.edit import add_argument, replace
 from dropkit.facts.expressions import argument, self_attribute, unpacks
 from dropkit.facts.finding import Fix, Severity
-from dropkit.facts.mode import called_under_mode, follows_mode, is_flag, named_around, on_purpose, under_mode
+from dropkit.facts.mode import (
+    called_under_mode,
+    follows_mode,
+    is_flag,
+    named_around,
+    on_purpose,
+    serves_one_mode,
+    under_mode,
+)
 from dropkit.facts.module import Module, once
 from dropkit.facts.trace import Form, Trace
 from dropkit.rules.active import active_in_eval, for_information, ignores_its_flag, severity, unless_meant
@@ -95,7 +103,7 @@ def _judge_helper(module: Module, call: ast.Call, function: Functional) -> Hit |
         return None
     if argument(call, function.training, function.training_name) is not None:
         return None
-    if any(is_flag(name) for name in (helper.name, *(parameter.arg for parameter in helper.parameters))):
+    if serves_one_mode(helper.name) or any(is_flag(parameter.arg) for parameter in helper.parameters):
         return None
     if not _is_at_work_unasked(module, helper.name):
         return None

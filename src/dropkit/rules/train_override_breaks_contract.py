@@ -72,7 +72,7 @@ def _judge(module: Module, owner: Class, method: Function, node: ast.FunctionDef
     walks = any(isinstance(one, ast.Attribute) and one.attr in _WALKS for one in inside)
     if _is_procedure(node, method, inside, delegates or walks):
         return
-    switches_only = all(_is_switching(one, method) for one in node.body)
+    switches_only = _only_switches(node.body, method)
     if not (delegates or switches_only or any(_sets_training(one, method) for one in inside)):
         return
     empty = [one for one in inside if isinstance(one, ast.Return) and _is_none(one.value)]
@@ -88,27 +88,33 @@ def _judge(module: Module, owner: Class, method: Function, node: ast.FunctionDef
         yield Hit(place, message, replaced(fix, safe=fix.safe and switches_only) if fix is not None else None)
 
 
-def _is_switching(statement: ast.stmt, method: Function) -> bool:
-    """Whether a statement does nothing but to switch modes and set attributes, perhaps under conditions."""
-    match statement:
-        case ast.Pass() | ast.Raise() | ast.Assert() | ast.Continue() | ast.Break() | ast.Expr(value=ast.Constant()):
-            return True
-        case ast.Return(value=value):
-            return value is None or isinstance(value, (ast.Constant, ast.Name)) or _is_call_of_switch(value, method)
-        case ast.Expr(value=ast.Call() as call):
-            return _is_call_of_switch(call, method)
-        case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.AugAssign(value=value):
-            return value is None or _only_asks(value)
-        case ast.If(test=head, body=body, orelse=orelse) | ast.For(iter=head, body=body, orelse=orelse):
-            return _only_asks(head) and all(_is_switching(one, method) for one in (*body, *orelse))
-        case _:
+def _only_switches(body: Sequence[ast.stmt], method: Function) -> bool:
+    """Whether statements do nothing but to switch modes and set attributes, perhaps under conditions."""
+    pending = list(body)
+    while pending:
+        match pending.pop():
+            case (
+                ast.Pass() | ast.Raise() | ast.Assert() | ast.Continue() | ast.Break() | ast.Expr(value=ast.Constant())
+            ):
+                continue
+            case ast.Return(value=None | ast.Constant() | ast.Name()):
+                continue
+            case ast.Return(value=ast.Call() as call) | ast.Expr(value=ast.Call() as call):
+                plain = _is_call_of_switch(call, method)
+            case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.AugAssign(value=value):
+                plain = value is None or _only_asks(value)
+            case ast.If(test=head, body=then, orelse=orelse) | ast.For(iter=head, body=then, orelse=orelse):
+                pending += [*then, *orelse]
+                plain = _only_asks(head)
+            case _:
+                return False
+        if not plain:
             return False
+    return True
 
 
-def _is_call_of_switch(node: ast.expr, method: Function) -> bool:
+def _is_call_of_switch(node: ast.Call, method: Function) -> bool:
     """`super().train(mode)`, `self.norm.eval()`, `weight.requires_grad_(False)`, `setattr(self, name, mode)`."""
-    if not isinstance(node, ast.Call):
-        return False
     given = [*node.args, *(keyword.value for keyword in node.keywords)]
     last = _last(node.func) or ""
     if _delegates(node, method) or last in ("setattr", "apply"):
