@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 from typing import Any, cast
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +37,12 @@ _MADE: dict[Any, Ending] = {
         _called(
             "linear bilinear matmul mm bmm mv addmm baddbmm einsum tensordot conv1d conv2d conv3d conv_transpose1d "
             "conv_transpose2d conv_transpose3d layer_norm rms_norm normalize cosine_similarity cdist pairwise_distance "
-            "hardtanh relu relu_ relu6 softplus one_hot"
+            "hardtanh one_hot"
         ),
         Ending.OTHER,
     ),
 }
+_LAST = 16
 _EXP = _called("exp exp_")
 _OF_LOGS = {Ending.LOG_SIGMOID: Ending.SIGMOID, Ending.LOG_SOFTMAX: Ending.SOFTMAX}
 # What puts numbers elsewhere, or several tensors together, rounds or limits them, or takes their mean.
@@ -58,13 +60,20 @@ class Endings:
     """The tensors of a pass that are known to have been made so; those that are gone are forgotten."""
 
     def __init__(self) -> None:
-        self._known: dict[Ending, WeakValueDictionary[int, Tensor]] = {one: WeakValueDictionary() for one in Ending}
+        telling = [one for one in Ending if one is not Ending.OTHER]
+        self._known: dict[Ending, WeakValueDictionary[int, Tensor]] = {one: WeakValueDictionary() for one in telling}
+        self._tells = False
+        # Whatever makes logits is called so often that only the last are kept.
+        self._others: deque[ref[Tensor]] = deque(maxlen=_LAST)
 
     def note(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Take notice of a call of torch's and of what it gave."""
         try:
             ending, moved, exp = _MADE.get(func), func in _MOVED, func in _EXP
         except TypeError:  # some callables have no hash
+            return
+        if ending is Ending.OTHER and type(output) is Tensor and not self._tells:
+            self._others.append(ref(output))
             return
         if moved or exp or ending is Ending.OTHER:
             found = self._found(args, kwargs)
@@ -79,16 +88,20 @@ class Endings:
         if ending is not None:
             outputs = cast("list[Any]", output) if isinstance(output, (tuple, list)) else [output]
             for one in outputs:
-                if isinstance(one, Tensor):
-                    self._known[ending][id(one)] = one
+                if isinstance(one, Tensor) and ending is Ending.OTHER:
+                    self._others.append(ref(one))
+                elif isinstance(one, Tensor):
+                    self._known[ending][id(one)], self._tells = one, True
 
     def of(self, tensor: Any) -> Ending | None:
         """What made this tensor, if that is known."""
-        return next((one for one, known in self._known.items() if known.get(id(tensor)) is tensor), None)
+        found = next((one for one, known in self._known.items() if known.get(id(tensor)) is tensor), None)
+        is_other = found is None and any(one() is tensor for one in self._others)
+        return Ending.OTHER if is_other else found
 
     def _found(self, args: Any, kwargs: Any) -> set[Ending | None]:
         """What made the tensors that a call is given, but for indices and masks."""
-        if not any(self._known.values()):
+        if not self._others and not self._tells:
             return {None}
         tensors: set[Ending | None] = set()
         for part in (*args, *kwargs.values()):
