@@ -59,7 +59,7 @@ def drop(
     Raises:
         TypeError: an argument is of the wrong type, or the tensors are not of one floating dtype.
         ValueError: the tensors do not lie in the CPU's memory, differ in shape, or overlap in part; or there are not as
-            many steps as dimensions, one of them or `base` is negative, or coins do not fit 63 bits.
+            many steps as dimensions, one of them or `base` is negative, or mask indices do not fit 63 bits.
     """
     _check(output, input, steps, base, add)
     _check_numbers(key, values)

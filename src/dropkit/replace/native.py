@@ -52,8 +52,8 @@ def _kernel(torchs_own: Any) -> Any:
 def _mask(input: Tensor, p: float, key: Tensor | int) -> Tensor:
     """What is kept, with the strides of `input`.
 
-    By runs of coins that fit the cache: the numbers that it is read from would take more time than the dropout if they
-    were as many as the tensor has.
+    In runs of mask elements that fit the cache: as many ones as the tensor has elements, to read the mask from, would
+    take more time than the dropout.
     """
     keeping = Values(threshold(p), 1.0, 0.0, 0.0)
     if input.numel() <= _RUN:
