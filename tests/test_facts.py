@@ -2,6 +2,7 @@
 
 import ast
 import codecs
+import re
 
 import pytest
 from hypothesis import given
@@ -358,39 +359,38 @@ def test_a_base_is_the_class_that_has_its_name_by_then():
 
 # Conditions
 
-GUARDS = {
-    "f(x)": [],
-    "if a:\n    f(x)": [("a", True)],
-    "if a:\n    pass\nelse:\n    f(x)": [("a", False)],
-    "if a:\n    pass\nelif b:\n    f(x)": [("b", True), ("a", False)],
-    "while a:\n    f(x)": [("a", True)],
-    "if f(x):\n    pass": [],
-    "y = f(x) if a else 0": [("a", True)],
-    "y = 0 if a else f(x)": [("a", False)],
-    "y = a and b and f(x)": [("a", True), ("b", True)],
-    "y = a or f(x)": [("a", False)],
-    "y = f(x) and a": [],
-    "y = [f(i) for i in x if a]": [("a", True)],
-    "if a:\n    return x\nf(x)": [("a", False)],
-    "if a:\n    raise x\nf(x)": [("a", False)],
-    "if a:\n    return x\nelse:\n    y = 1\nf(x)": [("a", False)],
-    "if a:\n    y = 1\nelse:\n    return x\nf(x)": [("a", True)],
-    "if a:\n    y = 1\nf(x)": [],
-    "assert a\nf(x)": [("a", True)],
-    "for i in x:\n    if a:\n        continue\n    f(i)": [("a", False)],
-    "if a:\n    return x\nwith b:\n    try:\n        f(x)\n    except c:\n        pass": [("a", False)],
+# Whether the call of `f` stands under a condition on `a`, which is the training flag here.
+CONDITIONS = {
+    "f(x)": False,
+    "if a:\n    f(x)": True,
+    "if a:\n    pass\nelse:\n    f(x)": True,
+    "if a:\n    pass\nelif b:\n    f(x)": True,
+    "while a:\n    f(x)": True,
+    "if f(x):\n    a": False,
+    "y = f(x) if a else 0": True,
+    "y = 0 if a else f(x)": True,
+    "y = a and b and f(x)": True,
+    "y = a or f(x)": True,
+    "y = f(x) and a": False,
+    "y = [f(i) for i in x if a]": True,
+    "if a:\n    return x\nf(x)": True,
+    "if a:\n    raise x\nf(x)": True,
+    "if a:\n    return x\nelse:\n    y = 1\nf(x)": True,
+    "if a:\n    y = 1\nelse:\n    return x\nf(x)": True,
+    "if a:\n    y = 1\nf(x)": False,
+    "assert a\nf(x)": True,
+    "for i in x:\n    if a:\n        continue\n    f(i)": True,
+    "if a:\n    return x\nwith b:\n    try:\n        f(x)\n    except c:\n        pass": True,
 }
 
 
-@pytest.mark.parametrize(("body", "expected"), GUARDS.items(), ids=GUARDS)
+@pytest.mark.parametrize(("body", "expected"), CONDITIONS.items(), ids=CONDITIONS)
 def test_conditions_on_the_way_are_found(body, expected):
     """Branches, conditionals and exits that came before, within the function and none outside of it."""
-    lines = "".join(f"        {line}\n" for line in body.split("\n"))
-    module = index(f"if outside:\n    def g(x):\n{lines}")
+    lines = "".join(f"        {line}\n" for line in re.sub(r"\ba\b", "self.training", body).split("\n"))
+    module = index(f"if self.training:\n    def g(self, x):\n{lines}")
 
-    found = [(module.text.of(guard.test), guard.holds) for guard in mode.guards(module, call(module))]
-
-    assert found == expected
+    assert mode.under_mode(module, call(module)) is expected
 
 
 @pytest.mark.parametrize(

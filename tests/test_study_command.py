@@ -81,8 +81,13 @@ def test_finished_runs_are_shown_when_a_study_ends_early(stop, code, reason, as_
 
     monkeypatch.setattr(Plan, "runs", runs)
     before = signal.getsignal(signal.SIGTERM)
+    # A shell that runs the tests in the background has them ignore Ctrl-C.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    result = called("--network", "mlp", "--quiet", *as_json)
+    try:
+        result = called("--network", "mlp", "--quiet", *as_json)
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
 
     assert result.exit_code == code
     assert signal.getsignal(signal.SIGTERM) is before
