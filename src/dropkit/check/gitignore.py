@@ -144,7 +144,7 @@ def _pattern(line: str, depth: int) -> tuple[Pattern, bool] | None:
 
 
 def _segments(pattern: str) -> tuple[str, ...] | None:
-    """What stands between slashes, those in brackets left out; None where the pattern matches nothing."""
+    """Split a pattern at slashes outside of brackets; None where the pattern matches nothing."""
     segments: list[str] = []
     begin = at = 0
     while at < len(pattern):
@@ -229,7 +229,7 @@ def _token(segment: str, at: int) -> tuple[str | None, int]:
 
 
 def _bracket(segment: str, at: int) -> tuple[str | None, int]:
-    """What stands in brackets, from behind the first of them."""
+    """Read a character class, from behind its opening bracket."""
     negated = segment[at : at + 1] in ("!", "^")
     at += negated
     items: list[str] = []

@@ -1,4 +1,4 @@
-"""What only IPython understands in a cell (`%magic`, `!command`, `name?`), turned into as many bytes of nothing.
+"""Replace what only IPython understands in a cell (`%magic`, `!command`, `name?`) by Python of the same length.
 
 Source: ipython.readthedocs.io, "Python vs IPython". Only the beginning of a statement is looked at: inside brackets,
 strings and continued lines a percent sign is an operator, or text.
@@ -24,7 +24,7 @@ _TOKEN = re.compile(r"#.*|\\$|[\[({]|[\])}]|'''|\"\"\"|'(?:\\.|[^'\\])*'?|\"(?:\
 
 
 def without_magic(source: str) -> str:
-    """`source` with the same lines, and the same number of bytes in each."""
+    """Return `source` without IPython syntax, with the same lines and the same number of bytes in each."""
     cell = _CELL.match(source)
     lines = re.split(r"(\r\n|\r|\n)", source)
     if cell is not None and cell[1] not in _PYTHON:

@@ -139,7 +139,7 @@ def _number(digits: str) -> int | float:
 
 
 def _code(document: dict[str, Any]) -> dict[int, bytes | Unread]:
-    """What stands in each code cell of Python, without its magics."""
+    """The source of each Python cell, without IPython syntax."""
     if not _is_python(_held(document, "metadata")):
         return {}
     sources = ((number, _source(number, cell)) for number, cell in enumerate(document["cells"], 1))

@@ -85,7 +85,7 @@ class Server(LanguageServer):
         self.confirmed: dict[str, set[tuple[str, str]]] = {}
 
     def report_server_error(self, error: Exception, source: Any) -> None:
-        """Answer what could not be read; of all other errors the user is told."""
+        """Answer a message that could not be read; show the user any other error."""
         if source is not JsonRpcException or not cast("Protocol", self.protocol).refuse_unreadable(error):
             super().report_server_error(error, source)
 

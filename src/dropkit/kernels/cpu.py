@@ -93,7 +93,7 @@ def run(
 
 
 def _check(output: Any, input: Any, steps: Any, base: Any, add: Any) -> None:
-    """The extension is given addresses: whatever would lead it out of memory stops here."""
+    """Refuse tensors whose addresses would lead the extension outside of their memory."""
     for name, tensor in (("input", input), ("output", output), ("add", add)):
         if tensor is None and name == "add":
             continue
@@ -154,7 +154,7 @@ def _check_coins(shape: tuple[int, ...], steps: Any, base: Any) -> None:
 
 
 def _end(tensor: Tensor) -> int:
-    """The byte of its storage that its elements reach."""
+    """The end of its elements in its storage, in bytes."""
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     last = int(tensor.storage_offset()) + sum((size - 1) * stride for size, stride in steps)
     return (last + 1) * tensor.element_size()

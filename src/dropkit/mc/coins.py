@@ -179,7 +179,7 @@ class Coins:
         if values.fill:
             target.masked_fill_(~keep, values.fill)
         else:
-            # All bits or none: ten times as fast, and what is dropped is 0 even if it was not a number.
+            # Masking bits is ten times as fast as masked_fill_, and turns NaN into 0, too.
             bits = _BITS[target.element_size()]
             target.view(bits).bitwise_and_(keep.to(bits).neg_())
 
@@ -203,7 +203,7 @@ class Coins:
         return self._stratified.uniform(places, sample, word).expand(mask.shape)
 
     def _kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
-        """By stratification: a bool for each mask element, of a shape that broadcasts with the mask's."""
+        """Whether stratified sampling keeps each mask element: bool, of a shape that broadcasts with the mask's."""
         assert self._stratified is not None
         return self._stratified.kept(self._placed(mask, p, site, device), p, sample)
 

@@ -30,7 +30,7 @@ _FEWEST_GROUPS = 10
 _GROUPS_AT_ONCE = 8
 # Of a standard normal number 95 % lie within.
 _Z = 1.96
-# On a logarithmic scale intervals end here: of an estimate that is hardly larger than its error nothing is known.
+# Largest half width of an interval on the logarithmic scale. An estimate no larger than its error says little.
 _WIDEST = 3.0
 # Measures that cannot be negative, and those whose estimate is biased by the concavity of the entropy.
 _POSITIVE = frozenset({"variance", "mutual_information"})
@@ -165,7 +165,7 @@ class Estimator:
 
     Args:
         samples: how many there will be at most.
-        stratified: the samples are.
+        stratified: whether the samples are stratified.
     """
 
     def __init__(self, samples: int, stratified: bool = False) -> None:
@@ -201,7 +201,7 @@ class Classification(Estimator):
     """Class probabilities.
 
     Args:
-        samples, stratified: as there.
+        samples, stratified: as for `Estimator`.
         probabilities: from outputs of the model, (samples, N, ...), to (samples, N, ..., classes) and their entropies.
     """
 
@@ -298,7 +298,10 @@ def _stated(name: str, estimate: Tensor, error: Tensor, unbiased: Tensor) -> Ten
 
 
 def _widening(freedom: Tensor) -> Tensor:
-    """How much further 95 % of Student's t reach than of the normal distribution."""
+    """The 97.5 % quantile of Student's t, for each number of degrees of freedom, over that of the normal distribution.
+
+    An expansion in 1 / freedom: within 1 % from 2 degrees of freedom on, 11 % too small for 1.
+    """
     n, z = freedom.clamp(min=1), _Z
     terms = (
         (z**3 + z) / 4,
@@ -310,9 +313,9 @@ def _widening(freedom: Tensor) -> Tensor:
 
 
 def _error_of_proportion(ratio: Tensor, count: Tensor) -> Tensor:
-    """Of a fraction of independent events: the further end of the interval of Agresti and Coull, in units of 1.96.
+    """The standard error of an observed proportion, from the 95 % interval of Agresti and Coull.
 
-    That of the plain formula is 0 where no event was seen, or all were.
+    The plain formula gives 0 where the event was never seen, or always.
     """
     wider = count + _Z**2
     middle = (ratio * count + _Z**2 / 2) / wider

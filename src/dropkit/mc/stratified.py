@@ -28,9 +28,9 @@ class Stratified:
 
     In sample t element u is in stratum :math:`\pi_u(t) = Q_j[(P_i[t] + s) \bmod T]`: i and j choose among many random
     permutations, s is a shift, and all three come from the element's own words. Elements that differ in i or in j have
-    independent permutations, since P and Q are independent and uniform. Those few that share i and j still differ by
-    a shift inside of Q, which leaves nothing in common but for one pair in T. That is two look-ups an element and
-    sample; a permutation computed for each element alone, without tables, takes some fifty operations.
+    independent permutations, since P and Q are independent and uniform. Of the few pairs that share i and j, one in T
+    has the same shift too, and so the same permutation. This takes two look-ups for each element and sample; computing
+    a permutation for each element without tables takes some fifty operations.
 
     Args:
         samples: T, at least 1.
