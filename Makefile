@@ -41,7 +41,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python tests/cpp_warnings.py
+	$(BIN)/python tests/helpers/cpp_warnings.py
 
 # Two processes of one thread each: more threads than cores wait for each other, which takes half as long again.
 test: $(if $(TORCH),$(INSTALLED),lint)

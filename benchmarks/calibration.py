@@ -14,7 +14,7 @@ from stand_in import stand_in_for_torchvision
 from torch import Tensor, nn
 
 from dropkit import mc
-from dropkit.mc.quality import class_quality
+from dropkit.mc.metrics import class_quality
 from dropkit.study.digits import Digits, load, split
 from dropkit.study.kinds import DROPKIT, Arm
 from dropkit.study.networks import cnn, mlp

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import oracle
 import pytest
 import torch
+from helpers import oracle
 from hypothesis import given
 from hypothesis import strategies as st
 

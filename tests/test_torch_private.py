@@ -141,7 +141,7 @@ def test_features_do_without_a_name_or_refuse():
         names = ",".join(name for name, use in uses.items() if use.otherwise is None and use.feature == feature)
         expected.append(set().union(*(refusing for one, refusing in REFUSED.items() if one in feature)))
         arguments.append(f"{names}=eager,{','.join(expected[-1])}")
-    command = [sys.executable, Path(__file__).with_name("without_names.py"), *arguments]
+    command = [sys.executable, Path(__file__).parent / "helpers" / "without_names.py", *arguments]
 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 

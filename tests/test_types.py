@@ -50,9 +50,9 @@ def predicted(loader: DataLoader[Tensor], task: str, std: bool) -> None:
     reveal_type(dropkit.mc.predict(model, x, task=task))  # ClassPrediction | ValuePrediction
     reveal_type(dropkit.mc.predict(model, x, 50, task).mean)  # Tensor
     reveal_type(dropkit.mc.from_samples(x))  # ClassPrediction
-    reveal_type(dropkit.mc.scores.bald(r))  # Tensor
-    reveal_type(dropkit.mc.scores.batch_bald(r, 2))  # Tensor
-    reveal_type(dropkit.mc.quality.ood(r, r).fpr95)  # float
+    reveal_type(dropkit.mc.acquisition.bald(r))  # Tensor
+    reveal_type(dropkit.mc.acquisition.batch_bald(r, 2))  # Tensor
+    reveal_type(dropkit.mc.metrics.ood(r, r).fpr95)  # float
     with dropkit.mc.sampling():
         model(x)
     reveal_type(MCClassifier(epochs=2).fit(x, y).predict_mc(x))  # ClassPrediction

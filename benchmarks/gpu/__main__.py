@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import dropkit
 from dropkit import functional, kernels
-from dropkit.kernels.values import inverted
+from dropkit.kernels.params import inverted
 
 P = 0.1
 ROUNDS = 15

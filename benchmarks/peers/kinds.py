@@ -12,7 +12,7 @@ import warnings
 import click
 import torch
 from forms import FORMS, Form
-from sampled import KINDS
+from helpers.mc_models import KINDS
 from torch import nn
 
 COLUMNS = {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dropkit.check.page import fix, page
+from dropkit.lint.engine.rule_docs import fix, page
 from dropkit.rules import RULES
 
 HERE = Path(__file__).parent

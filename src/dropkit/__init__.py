@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dropkit import functional, mc, nn, random, testing
     from dropkit.auditor.audit import audit
-    from dropkit.replace.modules import convert
-    from dropkit.replace.operators import install, installed, uninstall
+    from dropkit.patch.convert import convert
+    from dropkit.patch.install import install, installed, uninstall
 
     __version__: str
 
 _SUBMODULES = ("functional", "mc", "nn", "random", "testing")
 _NAMES = {
     "audit": "dropkit.auditor.audit",
-    "convert": "dropkit.replace.modules",
-    "install": "dropkit.replace.operators",
-    "installed": "dropkit.replace.operators",
-    "uninstall": "dropkit.replace.operators",
+    "convert": "dropkit.patch.convert",
+    "install": "dropkit.patch.install",
+    "installed": "dropkit.patch.install",
+    "uninstall": "dropkit.patch.install",
 }
 
 __all__ = [

@@ -14,8 +14,8 @@ import torch
 from torch import Generator, Tensor
 from torch.compiler import is_dynamo_compiling
 
-from dropkit.ops import eager, general, recompute
-from dropkit.ops.draw import draw as draw_seen
+from dropkit.ops import autograd, custom_op, recompute
+from dropkit.ops.draw_key import draw as draw_seen
 from dropkit.ops.fold_in import fold_in as fold_in_here
 from dropkit.ops.fold_in import fold_in_seen
 from dropkit.ops.inductor import HIGHEST, LOWEST
@@ -54,7 +54,7 @@ def draw(generator: Generator | None = None, device: torch.device | str | None =
     """
     if device is None:
         device = "cpu" if generator is None else generator.device
-    if generator is None and eager.watched():
+    if generator is None and autograd.watched():
         return draw_seen(torch.device(device))
 
     def drawn() -> Tensor:
@@ -92,7 +92,7 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
     for fake in (key, n):
         if type(fake) is FakeTensor and fake_mode() is None:
             with fake.fake_mode:
-                return fold_in(general.faked(key, fake), general.faked(n, fake))
+                return fold_in(custom_op.faked(key, fake), custom_op.faked(n, fake))
     device = next((x.device for x in (key, n) if isinstance(x, Tensor)), None)
     key, n = (
         x if isinstance(x, Tensor) else torch.tensor(signed(x, name), device=device)
@@ -101,7 +101,7 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
     for tensor, name in ((key, "key"), (n, "n")):
         if tensor.dtype != torch.int64:
             raise TypeError(f"{name} must be an int64 tensor or an int, got a tensor of {tensor.dtype}")
-    return (fold_in_seen if eager.watched() else fold_in_here)(key, n)
+    return (fold_in_seen if autograd.watched() else fold_in_here)(key, n)
 
 
 def split(key: Tensor | int, num: int = 2) -> Tensor:
@@ -149,8 +149,8 @@ def checked(key: Tensor | int, generator: Generator | None, input: Tensor) -> Te
         raise TypeError(f"key must be an int or an int64 tensor, got a tensor of {key.dtype}")
     if key.dim() != 0:
         raise ValueError(f"key must be 0-d, got shape {tuple(key.shape)}")
-    general.refuse_meta("key", key, input)
-    if type(key) is FakeTensor and eager.serves(input):
+    custom_op.refuse_meta("key", key, input)
+    if type(key) is FakeTensor and autograd.serves(input):
         raise ValueError("key must have bits that can be read where the input has memory, got a FakeTensor")
     return key
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import oracle
+from helpers import oracle
 
 KEYS = [0, 1, -1, 7, 2**63 - 1, -(2**63), 0x0123456789ABCDEF]
 FIRST = [0, 1, 2, 3, 61, 2**32 - 3, 2**34 - 7, 2**40 + 5]

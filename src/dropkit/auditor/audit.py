@@ -11,16 +11,16 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from dropkit.auditor.arguments import run_with
-from dropkit.auditor.outcome import AuditFinding, Report, totals
+from dropkit.auditor.call_arguments import run_with
+from dropkit.auditor.module_tree import tree
 from dropkit.auditor.passes import trace as run
+from dropkit.auditor.report import AuditFinding, Report, totals
 from dropkit.auditor.savings import savings
-from dropkit.auditor.source import silences
-from dropkit.auditor.tree import tree
-from dropkit.facts.trace import Site, Trace
-from dropkit.replace import operators
-from dropkit.rules import RULES, Rule, Sight
+from dropkit.auditor.source_comments import silences
+from dropkit.patch import install
+from dropkit.rules import RULES, Rule, TraceViolation
 from dropkit.torch_private import AUDIT, FakeTensor, compiled_module, require
+from dropkit.trace import Site, Trace
 
 # Audits set and restore generators, which are the process's.
 _one_at_a_time = threading.RLock()
@@ -102,7 +102,7 @@ class Auditor:
                 trace = traced(inputs, kwargs)
         trace = replace(trace, alike_on_all_ranks=alike)
         saved = None
-        if operators._library is None and _drops_on_cpu(trace):
+        if install._library is None and _drops_on_cpu(trace):
             saved = savings(trace.sites)
         return Report(
             model=trace.model,
@@ -124,13 +124,13 @@ def _call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
 
 def _findings(trace: Trace, rules: Sequence[Rule]) -> Iterator[AuditFinding]:
     for rule in rules:
-        for sight in rule.see(trace) if rule.see is not None else ():
+        for sight in rule.check_trace(trace) if rule.check_trace is not None else ():
             finding = _finding(rule, sight)
             if finding.place is None or not silences(finding.place, rule.code):
                 yield finding
 
 
-def _finding(rule: Rule, sight: Sight) -> AuditFinding:
+def _finding(rule: Rule, sight: TraceViolation) -> AuditFinding:
     site = sight.at if isinstance(sight.at, Site) else None
     return AuditFinding(
         code=rule.code,

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dropkit.facts.trace import Visit
+from dropkit.trace import Visit
 
 _FIRST = 4096
 

@@ -11,15 +11,15 @@ from torch import nn
 
 from dropkit.auditor.gradients import backward
 from dropkit.auditor.inputs import fresh, leaves
+from dropkit.auditor.module_tree import Held, drops, holds_rate
 from dropkit.auditor.recorder import Recorder
-from dropkit.auditor.source import is_named_so, means_it
-from dropkit.auditor.switches import fast_paths, mixed, switch, tell
-from dropkit.auditor.tree import Held, drops, holds_rate
-from dropkit.auditor.untouched import Untouched, untouched
-from dropkit.auditor.untouched import seed as seed_all
+from dropkit.auditor.snapshot import Untouched, untouched
+from dropkit.auditor.snapshot import seed as seed_all
+from dropkit.auditor.source_comments import is_named_so, means_it
+from dropkit.auditor.train_mode import fast_paths, mixed, switch, tell
 from dropkit.catalog import RATE_HOLDERS
-from dropkit.facts.trace import Form, Phase, Site, Switch, Trace
 from dropkit.torch_private import dynamo_is_loaded
+from dropkit.trace import Form, Phase, Site, Switch, Trace
 
 Call = Callable[..., Any]
 

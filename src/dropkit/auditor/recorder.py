@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from dropkit.auditor.draws import Draws
-from dropkit.auditor.flow import Flow
-from dropkit.auditor.ledger import Ledger, Made
+from dropkit.auditor.data_flow import Flow
+from dropkit.auditor.module_tree import Held, holds_rate
 from dropkit.auditor.operators import Operator, Ran, describe, is_overload, tensors
+from dropkit.auditor.provenance import Ledger, Made
+from dropkit.auditor.random_draws import Draws
 from dropkit.auditor.sites import Scope, Sites
-from dropkit.auditor.tree import Held, holds_rate
-from dropkit.auditor.untouched import Untouched
-from dropkit.callables import Function, known
-from dropkit.facts.trace import Draw, Origin, Phase, Site
+from dropkit.auditor.snapshot import Untouched
+from dropkit.dropout_functions import DropoutFunction, dropout_functions
 from dropkit.torch_private import TorchDispatchMode, dispatch_mode_stack, no_torch_function
+from dropkit.trace import Draw, Origin, Phase, Site
 
 # What no operator sees.
 _READERS: frozenset[Any] = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
@@ -108,7 +108,7 @@ class Recorder:
         elif isinstance(module, nn.RNNBase):
             self._ledger.note(made, Made(Origin(scope.kind, scope.kind), made.stride(-1)))
 
-    def call(self, function: Function, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, function: DropoutFunction, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run a function that drops, as a site of its own or as part of the module that calls it."""
         p, training, inplace = function.reads(args, kwargs)
         within = self._sites.dropping
@@ -157,7 +157,7 @@ class Recorder:
 class _Functions(TorchFunctionMode):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
-        self._recorder, self._known = recorder, known()
+        self._recorder, self._known = recorder, dropout_functions()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -11,10 +11,10 @@ from time import perf_counter
 import torch
 
 from dropkit.catalog import RATE_HOLDERS
-from dropkit.facts.trace import Phase, Site, Visit
-from dropkit.kernels.values import inverted
+from dropkit.kernels.params import inverted
 from dropkit.nn.layer import coin_steps
-from dropkit.ops import eager
+from dropkit.ops import autograd
+from dropkit.trace import Phase, Site, Visit
 
 # Bytes that a dropout of ours keeps for backward: its key.
 _KEY = 8
@@ -58,6 +58,6 @@ def _seconds(shape: tuple[int, ...], unit: tuple[int, ...], dtype: str) -> float
     with torch.no_grad():
         for _ in range(_REPEATS):
             begin = perf_counter()
-            eager.drop(input, 0, inverted(0.5), steps)
+            autograd.drop(input, 0, inverted(0.5), steps)
             times.append(perf_counter() - begin)
     return 2 * scale * min(times)

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropkit.auditor.masks import shape_of
-from dropkit.auditor.places import here
-from dropkit.auditor.tree import Held, drops, holds_rate, rate_of
-from dropkit.callables import Function
-from dropkit.facts.trace import Form, Phase, Place, Site, Visit
+from dropkit.auditor.module_tree import Held, drops, holds_rate, rate_of
+from dropkit.auditor.source_location import here
+from dropkit.dropout_functions import DropoutFunction
+from dropkit.trace import Form, Phase, Place, Site, Visit
 
 
 @dataclass(slots=True)
@@ -73,7 +73,12 @@ class Sites:
         self._scopes.append(scope)
 
     def enter_function(
-        self, function: Function, p: float | bool | None, training: bool | None, inplace: bool, input: Tensor | None
+        self,
+        function: DropoutFunction,
+        p: float | bool | None,
+        training: bool | None,
+        inplace: bool,
+        input: Tensor | None,
     ) -> None:
         site = self._of_function(function)
         visit = self._visit(site, p, training, input)
@@ -111,7 +116,7 @@ class Sites:
             self._born.append((site, weakref.ref(module)))
         return site
 
-    def _of_function(self, function: Function) -> Site:
+    def _of_function(self, function: DropoutFunction) -> Site:
         place = here()
         key = self._owner, function.name, place
         form = Form.ATTENTION if function.attention else Form.FUNCTION

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from dropkit.auditor import Auditor, Report
-from dropkit.facts.finding import Severity
+from dropkit.diagnostics import Severity
 
 
 class BadDropout(RuntimeError):

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from dropkit import files
 from dropkit.auditor import Auditor, Report
+from dropkit.cli.model_loading import FAILED, Failed, called, load, users_own
 from dropkit.cli.options import must_lie_in_a_folder, split, wants_color
-from dropkit.cli.targets import FAILED, Failed, called, load, users_own
-from dropkit.facts.finding import Severity
+from dropkit.diagnostics import Severity
 
 _CLEAN, _FOUND = 0, 1
 _INPUT = re.compile(r"(\d+(?:x\d+)*)?(?::(\w+))?")

@@ -13,17 +13,17 @@ from typing import Any, TextIO
 import click
 
 from dropkit import files
-from dropkit.check import baseline
-from dropkit.check.config import BadConfig, Config
-from dropkit.check.discover import excludes, search
-from dropkit.check.formats import FORMATS
-from dropkit.check.formats.escape import seen
-from dropkit.check.outcome import UNREAD, Outcome
-from dropkit.check.project import check_paths, check_source, mended
-from dropkit.check.record import user_folder
 from dropkit.cli import edits
 from dropkit.cli.options import counted, is_terminal, must_go_together, named, split, wants_color
-from dropkit.facts.finding import Finding
+from dropkit.diagnostics import Diagnostic
+from dropkit.lint.engine import baseline
+from dropkit.lint.engine.cache import user_folder
+from dropkit.lint.engine.config import BadConfig, Config
+from dropkit.lint.engine.discovery import excludes, search
+from dropkit.lint.engine.project import check_paths, check_source, mended
+from dropkit.lint.engine.result import UNREAD, Outcome
+from dropkit.lint.formats import FORMATS
+from dropkit.lint.formats.escape import seen
 
 _CLEAN, _FOUND, _FAILED = 0, 1, 2
 # Seconds without a word before progress is shown.
@@ -125,7 +125,7 @@ def _run(given: dict[str, Any]) -> int:
     if from_stdin:
         return _check_stdin(given["stdin_filename"], options)
     if given["watch"]:
-        from dropkit.check.watch import watch
+        from dropkit.lint.engine.watch import watch
 
         # What cannot be done now may be done after the next change.
         watch(options.paths, options.config, lambda: _attempt(lambda: _report(_checked(options), options)))
@@ -233,7 +233,7 @@ def _check_stdin(name: str | None, options: _Options) -> int:
     left_out = name is not None and excludes(name, options.config)
     outcome = Outcome() if left_out else _new(check_source(path, data, options.config), options)
     if options.fix or options.diff:
-        fixed, done = data, list[Finding]()
+        fixed, done = data, list[Diagnostic]()
         if outcome.findings:
             try:
                 fixed, done = mended(data, outcome.findings, options.config, options.unsafe)

@@ -10,17 +10,17 @@ from collections.abc import Iterable
 import click
 
 from dropkit import files
-from dropkit.check.config import Config
-from dropkit.check.formats.escape import seen
-from dropkit.check.outcome import UNFIXED, UNSILENCED, Note, Outcome
-from dropkit.check.project import mended
 from dropkit.cli.options import is_terminal
-from dropkit.facts.finding import Finding
+from dropkit.diagnostics import Diagnostic
+from dropkit.lint.engine.config import Config
+from dropkit.lint.engine.project import mended
+from dropkit.lint.engine.result import UNFIXED, UNSILENCED, Note, Outcome
+from dropkit.lint.formats.escape import seen
 
 
-def apply_fixes(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> tuple[list[Finding], list[Note]]:
+def apply_fixes(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> tuple[list[Diagnostic], list[Note]]:
     """Apply fixes, or if `diff` show what they would change; what was fixed, and the files that could not be."""
-    done: list[Finding] = []
+    done: list[Diagnostic] = []
     notes: list[Note] = []
     for path, mine in _by_path(outcome.findings).items():
         if not any(one.fix is not None and (unsafe or one.fix.safe) for one in mine):
@@ -42,8 +42,8 @@ def apply_fixes(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> t
 
 def silence(outcome: Outcome, marker: str) -> tuple[int, list[Note]]:
     """Silence findings by comments; how many, and those that could not be."""
-    from dropkit.check.file import decode
-    from dropkit.facts.suppress import Comments, add_comments
+    from dropkit.lint.engine.check_file import decode
+    from dropkit.lint.semantic.noqa import Comments, add_comments
 
     silenced = 0
     notes: list[Note] = []
@@ -67,14 +67,14 @@ def silence(outcome: Outcome, marker: str) -> tuple[int, list[Note]]:
     return silenced, notes
 
 
-def _by_path(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    by_path: dict[str, list[Finding]] = {}
+def _by_path(findings: Iterable[Diagnostic]) -> dict[str, list[Diagnostic]]:
+    by_path: dict[str, list[Diagnostic]] = {}
     for finding in findings:
         by_path.setdefault(finding.path, []).append(finding)
     return by_path
 
 
-def _unsilenced(finding: Finding, why: str) -> Note:
+def _unsilenced(finding: Diagnostic, why: str) -> Note:
     line = f"line {finding.span.line}"
     where = line if finding.cell is None else f"cell {finding.cell}, {line}"
     return Note(finding.path, f"{finding.code} in {where}: {why}", finding.cell, finding.span.line, UNSILENCED)

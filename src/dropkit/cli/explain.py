@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dropkit.check.page import fix, page
+from dropkit.lint.engine.rule_docs import fix, page
 from dropkit.rules import RULES, Rule
 
 

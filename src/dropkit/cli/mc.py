@@ -16,10 +16,11 @@ from click.core import ParameterSource
 from torch import Tensor, nn
 
 from dropkit import files, random
-from dropkit.cli.given import TORCH, Pairs, checked, either, given, must_exist, need, read
+from dropkit.cli import mc_summary
+from dropkit.cli.data_loading import TORCH, Pairs, checked, either, given, must_exist, need, read
+from dropkit.cli.model_loading import Failed, called, load, users_own
 from dropkit.cli.options import must_lie_in_a_folder, wants_color
-from dropkit.cli.targets import Failed, called, load, users_own
-from dropkit.mc import ClassPrediction, NothingToSample, Prediction, predict, summary
+from dropkit.mc import ClassPrediction, NothingToSample, Prediction, predict
 
 _CHOICES = {
     "--task": ("classification", "regression"),
@@ -96,7 +97,7 @@ def _seed(context: click.Context, parameter: click.Parameter, value: int) -> int
     metavar="FILE",
     type=click.Path(dir_okay=False, allow_dash=True),
     help="Write a line of JSON for each input; - for standard output, and nothing else there. What is not a finite "
-    f"number is null, and so are more than {summary.MOST_NUMBERS} numbers in one place.",
+    f"number is null, and so are more than {mc_summary.MOST_NUMBERS} numbers in one place.",
 )
 @click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write a page with plots.")
 @_choice("--color")
@@ -138,20 +139,20 @@ def command(
     if isinstance(truth, Pairs):
         truth = checked(truth.joined(), settings["task"], "--data", len(found))
     truth = None if truth is None else _shaped(truth, found)
-    found = summary.noted(found, fitted and truth is not None)
+    found = mc_summary.noted(found, fitted and truth is not None)
     # The table stands on the terminal where the warning stands already.
     kept = found if unloaded is None else replace(found, notes=(unloaded, *found.notes))
     if jsonl is not None:
-        _write(jsonl, (json.dumps(line, allow_nan=False) + "\n" for line in summary.lines(kept, truth)))
+        _write(jsonl, (json.dumps(line, allow_nan=False) + "\n" for line in mc_summary.lines(kept, truth)))
     try:
-        quality = summary.quality(found, truth, tau)
+        quality = mc_summary.quality(found, truth, tau)
     except (ValueError, TypeError, ImportError) as error:
         raise Failed(f"the prediction cannot be compared with the truth: {error}") from error
     if jsonl != "-":
         colored = wants_color(color)
-        click.echo(summary.text(found, truth, quality, top, colored), color=colored)
+        click.echo(mc_summary.text(found, truth, quality, top, colored), color=colored)
     if html is not None:
-        _write(html, [summary.page(kept, truth, quality, top, model)])
+        _write(html, [mc_summary.page(kept, truth, quality, top, model)])
     return 0
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from dropkit.replace.script import STDIN, run
+from dropkit.patch.run_script import STDIN, run
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

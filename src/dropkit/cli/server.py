@@ -14,7 +14,7 @@ def command() -> None:
     Needs pygls: pip install "dropkit[editor]".
     """
     try:
-        server = importlib.import_module("dropkit.check.server")
+        server = importlib.import_module("dropkit.lint.engine.language_server")
     except ModuleNotFoundError as error:
         if error.name not in ("pygls", "lsprotocol"):
             raise

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels import cpu, gpu, meta, reference
-from dropkit.kernels.values import Values
+from dropkit.kernels.params import DropoutParams
 
 FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 
-Drop = Callable[[Tensor, Tensor, "Tensor | int", Values, "Sequence[int] | None", int, "Tensor | None"], None]
+Drop = Callable[[Tensor, Tensor, "Tensor | int", DropoutParams, "Sequence[int] | None", int, "Tensor | None"], None]
 
 
 class SlowKernelWarning(UserWarning):
@@ -93,7 +93,7 @@ def drop(
     output: Tensor,
     input: Tensor,
     key: Tensor | int,
-    values: Values,
+    values: DropoutParams,
     steps: Sequence[int] | None,
     base: int,
     add: Tensor | None = None,

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check
+from dropkit.kernels.params import DropoutParams
 from dropkit.kernels.reference import coins, row_major
-from dropkit.kernels.values import Values
 
 
 def _why_missing(error: ImportError) -> str:
@@ -49,7 +49,7 @@ def drop(
     output: Tensor,
     input: Tensor,
     key: Tensor | int,
-    values: Values,
+    values: DropoutParams,
     steps: Sequence[int] | None,
     base: int,
     add: Tensor | None = None,
@@ -70,7 +70,7 @@ def run(
     output: Tensor,
     input: Tensor,
     key: Tensor | int,
-    values: Values,
+    values: DropoutParams,
     steps: Sequence[int] | None,
     base: int,
     add: Tensor | None = None,
@@ -126,8 +126,8 @@ def _check_numbers(key: Any, values: Any) -> None:
         raise TypeError(f"key must be an int or a tensor, got {type(key).__name__}")
     else:
         check("key", -(2**63) <= key < 2**64, "of 64 bits", key)
-    if not isinstance(values, tuple) or len(cast("tuple[Any, ...]", values)) != len(Values._fields):
-        raise TypeError(f"values must be a tuple of {len(Values._fields)} numbers, got {values!r}")
+    if not isinstance(values, tuple) or len(cast("tuple[Any, ...]", values)) != len(DropoutParams._fields):
+        raise TypeError(f"values must be a tuple of {len(DropoutParams._fields)} numbers, got {values!r}")
     check("threshold", 0 <= index(cast("Any", values)[0]) <= 2**32, "in [0, 2**32]", cast("Any", values)[0])
 
 

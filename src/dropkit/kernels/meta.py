@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from dropkit.kernels.values import Values
+from dropkit.kernels.params import DropoutParams
 
 
 def detail() -> str:
@@ -17,7 +17,7 @@ def drop(
     output: Tensor,
     input: Tensor,
     key: Tensor | int,
-    values: Values,
+    values: DropoutParams,
     steps: Sequence[int] | None,
     base: int,
     add: Tensor | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dropkit.kernels.values import Values
+from dropkit.kernels.params import DropoutParams
 
 _WORD = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -73,7 +73,7 @@ def drop(
     output: Tensor,
     input: Tensor,
     key: Tensor | int,
-    values: Values,
+    values: DropoutParams,
     steps: Sequence[int] | None,
     base: int,
     add: Tensor | None = None,

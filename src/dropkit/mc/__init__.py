@@ -10,11 +10,11 @@ from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.mc.sampling import NothingToSample, sampling
 
 if TYPE_CHECKING:
-    from dropkit.mc import quality, scores
-    from dropkit.mc.estimators import MCClassifier, MCRegressor
+    from dropkit.mc import acquisition, metrics
+    from dropkit.mc.sklearn import MCClassifier, MCRegressor
 
 # What needs more than torch, when it is first used.
-_LATER = {"MCClassifier": "estimators", "MCRegressor": "estimators", "quality": "quality", "scores": "scores"}
+_LATER = {"MCClassifier": "sklearn", "MCRegressor": "sklearn", "acquisition": "acquisition", "metrics": "metrics"}
 
 __all__ = [
     "ClassPrediction",
@@ -23,11 +23,11 @@ __all__ = [
     "NothingToSample",
     "Prediction",
     "ValuePrediction",
+    "acquisition",
     "from_samples",
+    "metrics",
     "predict",
-    "quality",
     "sampling",
-    "scores",
 ]
 
 

@@ -17,21 +17,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dropkit.callables import (
+from dropkit.dropout_functions import (
     DROPOUT,
     LAYERS,
     NORMS,
     RECURRENT,
     RUNNING_MEAN,
     TRAIN,
-    Function,
+    DropoutFunction,
     Where,
     argument,
-    known,
+    dropout_functions,
     replaced,
 )
-from dropkit.mc.endings import Endings
-from dropkit.mc.flags import only_raised
+from dropkit.mc.output_calls import Endings
+from dropkit.mc.training_flag.override import only_raised
 from dropkit.torch_private import DRAWING
 
 Args = Sequence[Any]
@@ -81,11 +81,11 @@ class Mode(TorchFunctionMode):
         return func(*args, **kwargs)
 
     @abstractmethod
-    def dropout(self, function: Function, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """A call of the dropout family that draws; its flag is on."""
 
     @abstractmethod
-    def attention(self, function: Function, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Attention with dropout of its weights."""
 
     @abstractmethod
@@ -102,13 +102,13 @@ def _handlers() -> dict[Any, Handler]:
     handlers: dict[Any, Handler] = dict.fromkeys(RANDOM, _random)
     handlers |= dict.fromkeys(RECURRENT, _recurrent)
     handlers |= {func: _norm(flag) for func, flag in NORMS.items()}
-    for func, function in known().items():
+    for func, function in dropout_functions().items():
         handlers[func] = _attention(function) if function.attention else _dropout(function)
     handlers[F.multi_head_attention_forward] = _multi_head
     return handlers
 
 
-def _dropout(function: Function) -> Handler:
+def _dropout(function: DropoutFunction) -> Handler:
     def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
         args, kwargs = function.in_training(args, kwargs)
         p, _, _ = function.reads(args, kwargs)
@@ -120,7 +120,7 @@ def _dropout(function: Function) -> Handler:
     return handle
 
 
-def _attention(function: Function) -> Handler:
+def _attention(function: DropoutFunction) -> Handler:
     def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
         p, _, _ = function.reads(args, kwargs)
         if not p:
@@ -160,7 +160,7 @@ def _random(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _multi_head(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Run the Python of `F.multi_head_attention_forward` with the mode on, so that what it calls is seen."""
-    args, kwargs = known()[func].in_training(args, kwargs)
+    args, kwargs = dropout_functions()[func].in_training(args, kwargs)
     with mode:
         return _seen_multi_head()(*args, **kwargs)
 

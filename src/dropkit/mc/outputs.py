@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dropkit.arguments import check
-from dropkit.mc.endings import Ending
-from dropkit.mc.estimates import entropy
+from dropkit.mc.accumulators import entropy
+from dropkit.mc.output_calls import Ending
 
 # How far the sum of float16 probabilities of some thousand classes may be from 1.
 _SLACK = 1e-2

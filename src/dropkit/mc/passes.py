@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from dropkit.mc import generators
+from dropkit.mc.accelerate.prefix_cache import Diverged, Known, Tape, held_by, tensors
+from dropkit.mc.accelerate.pruned import Stale, settle
+from dropkit.mc.batch_dim import Layout
+from dropkit.mc.batch_dim_probe import Probed, probe
 from dropkit.mc.batches import Batch
-from dropkit.mc.coins import Coins, Rows
-from dropkit.mc.endings import Ending
-from dropkit.mc.flags import any_raised
-from dropkit.mc.keyed import Keyed
-from dropkit.mc.layout import Layout
-from dropkit.mc.probing import Probed, probe
+from dropkit.mc.intercept import forked
+from dropkit.mc.keyed_mode import Keyed
+from dropkit.mc.masks import Coins, Rows
+from dropkit.mc.output_calls import Ending
 from dropkit.mc.sampling import nothing
-from dropkit.mc.sited import forked
-from dropkit.mc.tape import Diverged, Known, Tape, held_by, tensors
-from dropkit.mc.thin import Stale, settle
+from dropkit.mc.training_flag.override import any_raised
 
 # Inputs to find the layouts from: enough to tell their number from most other sizes, and to roll; more where these are
 # alike.

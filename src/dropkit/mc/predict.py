@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from dropkit import modes, random
 from dropkit.arguments import check, counted
-from dropkit.mc import batches, ranks
+from dropkit.mc import batches, distributed
+from dropkit.mc.accumulators import Classification, Estimator, Measures, Regression, entropy
 from dropkit.mc.batches import Adapt, Batch
-from dropkit.mc.coins import Coins, Masks, Rows
-from dropkit.mc.estimates import Classification, Estimator, Measures, Regression, entropy
-from dropkit.mc.flags import Block
+from dropkit.mc.intercept import packed_order
+from dropkit.mc.masks import Coins, Masks, Rows
 from dropkit.mc.outputs import Classes, Labels, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
 from dropkit.mc.passes import Passes, rows_of
 from dropkit.mc.prediction import ClassPrediction, ValuePrediction
-from dropkit.mc.progress import Progress
 from dropkit.mc.sampling import uncompiled
-from dropkit.mc.sited import packed_order
+from dropkit.mc.training_flag.override import Block
+from dropkit.report.progress import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -169,7 +169,7 @@ def predict(
     known = batches.count(inputs) if index is None else len(index)
     group = settings.group(known)
     stratified = plan == "stratified"
-    coins = Coins(ranks.agreed(number), samples, stratified)
+    coins = Coins(distributed.agreed(number), samples, stratified)
 
     classes = Classes(outputs, None if class_dim is None else int(class_dim), class_counts(model))
     given = None if labels is None else _checked_labels(labels, inputs if adapt is None else None)
@@ -189,7 +189,7 @@ def predict(
         device = _device_of(model)
         with Progress(None if known is None else known * samples, progress) as bar:
             for place, (batch, ids) in enumerate(_numbered(batches.stream(inputs, batch_size, adapt), index)):
-                if not ranks.mine(place):
+                if not distributed.mine(place):
                     continue
                 for begin, end, rows in rows_of(ids, group):
                     part = batch.take(begin, end).to(device)
@@ -199,7 +199,7 @@ def predict(
                         one = _one_batch(passes, part, rows, estimator(batch), samples, until, keep_samples, bar)
                     found.append((place, one))
         notes = [*passes.notes, *passes.off]
-    return _joined(ranks.gathered(found), task, notes)
+    return _joined(distributed.gathered(found), task, notes)
 
 
 @torch.no_grad()

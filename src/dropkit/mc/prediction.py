@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from dropkit.mc.quality import ClassQuality, Measure, Ood, ValueQuality
+    from dropkit.mc.metrics import ClassQuality, Measure, Ood, ValueQuality
 
 # eq=False: tensors do not compare to one bool.
 
@@ -81,15 +81,15 @@ class ClassPrediction(Prediction):
 
     def report(self, y: Tensor, bins: int = 15, by: Measure = "entropy") -> ClassQuality:
         """Compare with the true classes: `quality.class_quality`."""
-        from dropkit.mc import quality
+        from dropkit.mc import metrics
 
-        return quality.class_quality(self, y, bins, by)
+        return metrics.class_quality(self, y, bins, by)
 
     def ood(self, other: ClassPrediction, by: Measure = "mutual_information") -> Ood:
         """Say how well a measure of uncertainty tells these inputs from others, from elsewhere: `quality.ood`."""
-        from dropkit.mc import quality
+        from dropkit.mc import metrics
 
-        return quality.ood(self, other, by)
+        return metrics.ood(self, other, by)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -98,18 +98,18 @@ class ValuePrediction(Prediction):
 
     def report(self, y: Tensor, tau: float) -> ValueQuality:
         """Compare with the true values, under noise of precision `tau`: `quality.value_quality`."""
-        from dropkit.mc import quality
+        from dropkit.mc import metrics
 
-        return quality.value_quality(self, y, tau)
+        return metrics.value_quality(self, y, tau)
 
     def fit_tau(self, y: Tensor) -> float:
         """The precision of the noise under which these true values are likeliest: `quality.fit_tau`."""
-        from dropkit.mc import quality
+        from dropkit.mc import metrics
 
-        return quality.fit_tau(self, y)
+        return metrics.fit_tau(self, y)
 
     def interval(self, level: float = 0.95, tau: float | None = None) -> tuple[Tensor, Tensor]:
         """The ends of the central interval, with the noise of precision `tau` or without it: `quality.interval`."""
-        from dropkit.mc import quality
+        from dropkit.mc import metrics
 
-        return quality.interval(self, level, tau)
+        return metrics.interval(self, level, tau)

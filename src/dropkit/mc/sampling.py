@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from dropkit.callables import Function
+from dropkit.dropout_functions import DropoutFunction
 from dropkit.mc import generators
-from dropkit.mc.flags import Block, raised
 from dropkit.mc.mode import Args, Kwargs, Mode
+from dropkit.mc.training_flag.override import Block, raised
 
 
 class NothingToSample(RuntimeError):
@@ -112,10 +112,10 @@ def _eager() -> Generator[None]:
 class Drawing(Mode):
     """Draws are torch's own."""
 
-    def dropout(self, function: Function, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         return func(*args, **kwargs)
 
-    def attention(self, function: Function, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         return func(*args, **kwargs)
 
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from dropkit.kernels.values import alpha
+from dropkit.kernels.params import alpha
 from dropkit.nn.layer import Dropping, Layer
 
 

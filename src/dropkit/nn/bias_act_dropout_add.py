@@ -14,10 +14,10 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 
 from dropkit import random
 from dropkit.arguments import check
-from dropkit.kernels.values import inverted
+from dropkit.kernels.params import inverted
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.nn.layer import check_probability, checked_rate
-from dropkit.ops import eager, fused
+from dropkit.ops import autograd, fused
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -76,7 +76,7 @@ def bias_act_dropout_add(
             key = (
                 random.draw(generator, input.device)
                 if key is None
-                else eager.own(random.checked(key, generator, input))
+                else autograd.own(random.checked(key, generator, input))
             )
             return fused.activation(input, bias, residual, activation, key, values)
     branch = fused.ACTIVATIONS[activation](input if bias is None else input + bias)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from dropkit.kernels.values import inverted
+from dropkit.kernels.params import inverted
 from dropkit.nn.layer import Dropping, Layer
 
 

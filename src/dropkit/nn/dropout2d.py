@@ -11,7 +11,7 @@ import warnings
 import torch
 from torch import Generator, Tensor
 
-from dropkit.kernels.values import inverted
+from dropkit.kernels.params import inverted
 from dropkit.nn.layer import CALLER, Dropping, Layer, per_channel, warn_unless_channels
 
 

@@ -16,11 +16,11 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 
 from dropkit import random
 from dropkit.arguments import check
-from dropkit.kernels.values import inverted
+from dropkit.kernels.params import inverted
 from dropkit.nn.dropout import dropout
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.nn.layer import check_probability, checked_rate
-from dropkit.ops import eager, fused
+from dropkit.ops import autograd, fused
 
 Norm = Literal["layer", "rms"]
 
@@ -94,7 +94,7 @@ def dropout_add_norm(
         values = inverted(rate) if training and rate > 0 else None
         if fused.serves(values, *given):
             if key is not None:
-                key = eager.own(random.checked(key, generator, input))
+                key = autograd.own(random.checked(key, generator, input))
             elif values is not None:
                 key = random.draw(generator, input.device)
             key = 0 if key is None else key

@@ -18,11 +18,11 @@ from torch.overrides import (
 
 from dropkit import random
 from dropkit.kernels import FLOATS
-from dropkit.kernels.values import Rule, Values
-from dropkit.nn import nested, script
+from dropkit.kernels.params import DropoutParams, Rule
+from dropkit.nn import nested, torchscript
 from dropkit.nn.classes import AsTorchs
-from dropkit.ops import eager, general
-from dropkit.ops.draw import draw
+from dropkit.ops import autograd, custom_op
+from dropkit.ops.draw_key import draw
 from dropkit.torch_private import FakeTensor, fake_mode, has_forward_hooks, tracing_state
 
 Unit = tuple[int, ...]
@@ -73,7 +73,7 @@ class Layer:
         """The functional form, from its arguments to its result."""
         if has_torch_function_unary(input):
             return self._ask_subclass(input, p=p, training=training, inplace=inplace, generator=generator, key=key)
-        scheduled = isinstance(p, Tensor) and not eager.serves(p)
+        scheduled = isinstance(p, Tensor) and not autograd.serves(p)
         if scheduled:
             check_schedule(p)
         else:
@@ -99,14 +99,14 @@ class Layer:
             key = random.checked(key, generator, input)
         if not training or (not isinstance(p, Tensor) and p == 0):
             return input
-        ordinary = eager.serves(input)
+        ordinary = autograd.serves(input)
         if not ordinary and tracing_state() is not None:
-            return script.traced(self, input, p, inplace, generator, key)
-        if not ordinary and eager.exporting() and key is None and not isinstance(p, Tensor):
+            return torchscript.traced(self, input, p, inplace, generator, key)
+        if not ordinary and autograd.exporting() and key is None and not isinstance(p, Tensor):
             return self._exported(input, p, inplace, generator)
         if not ordinary and type(input) is FakeTensor and fake_mode() is None:
             with input.fake_mode:  # where keys are no real tensors either
-                return self.drop(input, p, training, inplace, generator, general.faked(key, input))
+                return self.drop(input, p, training, inplace, generator, custom_op.faked(key, input))
         if input.numel() == 0 if ordinary else _is_empty(input):
             return input
         if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
@@ -122,16 +122,16 @@ class Layer:
         if key is None:
             key = random.draw_int(generator) if input.is_cpu else random.draw(generator, input.device)
         elif isinstance(key, Tensor):
-            key = eager.own(key)
-        return (eager.drop_ if inplace else eager.drop)(input, key, _cached_values(self.rule, p), steps)
+            key = autograd.own(key)
+        return (autograd.drop_ if inplace else autograd.drop)(input, key, _cached_values(self.rule, p), steps)
 
     def _drop_watched(
         self, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
     ) -> Tensor:
         """By operators, which compilers, transforms and modes see."""
-        general.refuse_meta("p", p, input)
+        custom_op.refuse_meta("p", p, input)
         whole = not isinstance(p, Tensor) and p == 1
-        values = general.Scheduled(p, self.rule.__name__) if isinstance(p, Tensor) else self.rule(p)
+        values = custom_op.Scheduled(p, self.rule.__name__) if isinstance(p, Tensor) else self.rule(p)
         steps = None if self.unit is None or whole else coin_steps(self.unit(input))
         if whole:
             key = 0
@@ -139,7 +139,7 @@ class Layer:
             key = draw(input.device, p if isinstance(p, Tensor) else None)
         elif key is None:
             key = random.draw(generator, input.device)
-        return (general.drop_ if inplace else general.drop)(input, key, values, steps)
+        return (custom_op.drop_ if inplace else custom_op.drop)(input, key, values, steps)
 
     def _exported(self, input: Tensor, p: float, inplace: bool, generator: Generator | None) -> Tensor:
         """torch's operator, which every tool that reads exported programs knows; under `install` it runs our kernel."""
@@ -149,7 +149,7 @@ class Layer:
 
     def by_torch(self, input: Tensor, p: float | Tensor, inplace: bool) -> Tensor:
         """torch's function, without its warning about the rank of the input: `check` has said so."""
-        if eager.is_dynamo_compiling():  # which cannot follow what is done to the filters
+        if autograd.is_dynamo_compiling():  # which cannot follow what is done to the filters
             return self.torch_function(input, p, True, inplace)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"dropout\dd: Received")
@@ -190,8 +190,8 @@ class Layer:
 
 def _zeroed(input: Tensor, inplace: bool) -> Tensor:
     """Integers and complex numbers at p = 1."""
-    if inplace and eager.serves(input):
-        eager.refuse_in_place(input)
+    if inplace and autograd.serves(input):
+        autograd.refuse_in_place(input)
     zero = torch.zeros((), dtype=input.dtype, device=input.device)
     if not input.is_complex():
         return input.mul_(zero) if inplace else input.mul(zero)
@@ -201,7 +201,7 @@ def _zeroed(input: Tensor, inplace: bool) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def _cached_values(rule: Rule, p: float) -> Values:
+def _cached_values(rule: Rule, p: float) -> DropoutParams:
     return rule(p)
 
 
@@ -222,7 +222,7 @@ def checked_rate(p: Any) -> float | Tensor:
         ValueError: `p` is out of range.
         TypeError: `p` is a tensor that cannot be a rate.
     """
-    if isinstance(p, Tensor) and not eager.serves(p):
+    if isinstance(p, Tensor) and not autograd.serves(p):
         check_schedule(p)
         return p
     check_probability(p)
@@ -313,4 +313,4 @@ class Dropping(torch.nn.Module, metaclass=AsTorchs):
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What `torch.jit.script` takes in the place of this module."""
-        return script.module(self) if type(self).forward is Dropping.forward else self
+        return torchscript.module(self) if type(self).forward is Dropping.forward else self

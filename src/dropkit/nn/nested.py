@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit import random
-from dropkit.ops import eager, general
-from dropkit.ops.draw import draw
+from dropkit.ops import autograd, custom_op
+from dropkit.ops.draw_key import draw
 from dropkit.torch_private import max_length, min_length, nested_sizes, ragged_dim
 
 if TYPE_CHECKING:
@@ -43,19 +43,19 @@ def drop(
     if layer.unit is not None:
         _refuse_unless_channels(layer, input)
     scheduled = isinstance(p, Tensor)
-    values = general.Scheduled(p, layer.rule.__name__) if scheduled else layer.rule(p)
+    values = custom_op.Scheduled(p, layer.rule.__name__) if scheduled else layer.rule(p)
     if not scheduled and p == 1:
         key = 0
-    elif key is None and generator is None and (scheduled or eager.watched()):
+    elif key is None and generator is None and (scheduled or autograd.watched()):
         key = draw(input.device, p if scheduled else None)
     elif key is None:
         key = random.draw(generator, input.device)
     chosen = key
 
     def run(dense: Tensor, steps: Sequence[int] | None, base: int) -> Tensor:
-        if isinstance(values, general.Scheduled) or not eager.serves(dense):
-            return general.drop(dense, chosen, values, steps, base)
-        return eager.drop(dense, eager.own(chosen), values, steps, base)
+        if isinstance(values, custom_op.Scheduled) or not autograd.serves(dense):
+            return custom_op.drop(dense, chosen, values, steps, base)
+        return autograd.drop(dense, autograd.own(chosen), values, steps, base)
 
     # torch keeps nested tensors for backward for their sizes, and would refuse once they are written.
     source = input.clone() if inplace and input.requires_grad and torch.is_grad_enabled() else input

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dropkit.kernels import FLOATS, gpu, kernel_for
 from dropkit.kernels.gpu import fused
-from dropkit.kernels.values import Values
-from dropkit.ops import eager
+from dropkit.kernels.params import DropoutParams
+from dropkit.ops import autograd
 from dropkit.torch_private import in_forward_mode
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -35,13 +35,13 @@ def normed(summed: Tensor, weight: Tensor | None, bias: Tensor | None, eps: floa
     return output if bias is None else output + bias
 
 
-def serves(values: Values | None, input: Tensor, *others: Tensor | None) -> bool:
+def serves(values: DropoutParams | None, input: Tensor, *others: Tensor | None) -> bool:
     """Whether the kernels take these: ordinary tensors on one GPU, each contiguous, of one dtype but not float64.
 
     Args:
         values: None to drop nothing.
     """
-    if not eager.serves(input) or in_forward_mode() or (values is not None and values.threshold >= 2**32):
+    if not autograd.serves(input) or in_forward_mode() or (values is not None and values.threshold >= 2**32):
         return False
     tensors = (input, *(one for one in others if one is not None))
     return (
@@ -53,7 +53,7 @@ def serves(values: Values | None, input: Tensor, *others: Tensor | None) -> bool
         and input.shape[-1] <= fused.MOST_COLUMNS
         and input.numel() > 0
         and all(
-            eager.serves(one) and one.device == input.device and one.dtype == input.dtype and one.is_contiguous()
+            autograd.serves(one) and one.device == input.device and one.dtype == input.dtype and one.is_contiguous()
             for one in tensors
         )
     )
@@ -61,7 +61,7 @@ def serves(values: Values | None, input: Tensor, *others: Tensor | None) -> bool
 
 def _takes(*grads: Tensor | None) -> bool:
     """Whether a kernel may take these gradients, and nobody will ask for theirs."""
-    return not torch.is_grad_enabled() and all(grad is None or eager.serves(grad) for grad in grads)
+    return not torch.is_grad_enabled() and all(grad is None or autograd.serves(grad) for grad in grads)
 
 
 class _Norm(torch.autograd.Function):
@@ -74,7 +74,7 @@ class _Norm(torch.autograd.Function):
         bias: Tensor | None,
         row_scale: Tensor | None,
         key: Tensor | int,
-        values: Values | None,
+        values: DropoutParams | None,
         eps: float,
         centred: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ def _by_calls(ctx: Any, grad_output: Tensor | None, grad_summed: Tensor | None) 
     if of_input is not None and row_scale is not None:
         of_input = of_input * row_scale.unsqueeze(-1)
     if of_input is not None and values is not None:
-        of_input = eager._again(of_input, (key, values, None, 0), None)
+        of_input = autograd._again(of_input, (key, values, None, 0), None)
     return of_input, of_sum, of_affine.get(2), of_affine.get(3)
 
 
@@ -132,7 +132,7 @@ def norm(
     bias: Tensor | None,
     row_scale: Tensor | None,
     key: Tensor | int,
-    values: Values | None,
+    values: DropoutParams | None,
     eps: float,
     centred: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -150,7 +150,7 @@ class _Activation(torch.autograd.Function):
         residual: Tensor,
         activation: str,
         key: Tensor | int,
-        values: Values,
+        values: DropoutParams,
     ) -> Tensor:
         ctx.save_for_backward(input, bias)
         ctx.rest = activation, key, values
@@ -172,14 +172,14 @@ class _Activation(torch.autograd.Function):
                 start = input if bias is None else input + bias
                 start = start if start.requires_grad else start.detach().requires_grad_()
                 output = ACTIVATIONS[name](start)
-            dropped = eager._again(grad, (key, values, None, 0), None)
+            dropped = autograd._again(grad, (key, values, None, 0), None)
             (of_input,) = torch.autograd.grad(output, start, dropped, create_graph=torch.is_grad_enabled())
         of_bias = of_input.sum_to_size(cast("Tensor", bias).shape) if wants_bias else None
         return of_input, of_bias, grad, None, None, None
 
 
 def activation(
-    input: Tensor, bias: Tensor | None, residual: Tensor, name: str, key: Tensor | int, values: Values
+    input: Tensor, bias: Tensor | None, residual: Tensor, name: str, key: Tensor | int, values: DropoutParams
 ) -> Tensor:
     """`residual + drop(activation(input + bias))`; see `fused.activation_forward`."""
     return cast("Tensor", _Activation.apply(input, bias, residual, name, key, values))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dropkit import kernels
 from dropkit.kernels import cpu
-from dropkit.kernels.values import Values
+from dropkit.kernels.params import DropoutParams
 from dropkit.ops import recompute
 from dropkit.torch_private import Inductor, inductor, inductor_is_loaded
 
@@ -49,7 +49,7 @@ def drop_v1(
 ) -> None:
     """The operator of this name into `out`; `steps` None for one coin an element in row-major order."""
     # By the best kernel, since code on disk may be older than the installation that runs it.
-    kernels.drop(out, input, key, Values(threshold, scale, shift, fill), steps, base)
+    kernels.drop(out, input, key, DropoutParams(threshold, scale, shift, fill), steps, base)
 
 
 def prepare() -> None:

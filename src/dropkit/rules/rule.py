@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from dropkit.facts.finding import Finding, Fix, Question, Severity
-from dropkit.facts.module import Module
-from dropkit.facts.trace import Site, Trace
+from dropkit.diagnostics import CrossFileCondition, Diagnostic, Fix, Severity
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.trace import Site, Trace
 
 
 class Default(str, Enum):
@@ -23,7 +23,7 @@ class Default(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Violation:
     """What a rule saw: the node that is wrong, and what differs from the rule's own message and severity."""
 
     node: ast.AST
@@ -31,11 +31,11 @@ class Hit:
     fix: Fix | None = None
     severity: Severity | None = None
     # Stands only if no other file answers yes.
-    unless: Question | None = None
+    unless: CrossFileCondition | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class TraceViolation:
     """What a rule saw in a run: the site or the module that is wrong, and what differs from the rule's own words."""
 
     at: Site | str
@@ -58,15 +58,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One misuse. `find` sees it in a file, `see` in a run; the docstring of its file says what happens and why."""
+    """One misuse. `check_source` finds it in a file, `check_trace` in a run; the docstring of its file explains it."""
 
     code: str
     name: str
     message: str
     severity: Severity
     examples: tuple[Example, ...]
-    find: Callable[[Module], Iterator[Hit]] | None = None
-    see: Callable[[Trace], Iterator[Sight]] | None = None
+    check_source: Callable[[SourceFile], Iterator[Violation]] | None = None
+    check_trace: Callable[[Trace], Iterator[TraceViolation]] | None = None
     default: Default = Default.ON
     # What --fix, or --fix --unsafe-fixes, does; empty where there is no fix.
     fix: str = ""
@@ -75,24 +75,24 @@ class Rule:
     @property
     def explanation(self) -> str:
         """The docstring of the rule's file."""
-        detector = self.find or self.see
+        detector = self.check_source or self.check_trace
         return inspect.cleandoc(sys.modules[detector.__module__].__doc__ or "") if detector is not None else ""
 
     @property
     def found_by(self) -> tuple[str, ...]:
         """The commands that find it: check, audit or both."""
-        detectors = {"check": self.find, "audit": self.see}
+        detectors = {"check": self.check_source, "audit": self.check_trace}
         return tuple(name for name, detector in detectors.items() if detector is not None)
 
-    def findings(self, module: Module) -> Iterator[Finding]:
-        """What the rule finds in `module`."""
-        for hit in self.find(module) if self.find is not None else ():
-            yield Finding(
+    def diagnostics(self, source: SourceFile) -> Iterator[Diagnostic]:
+        """What the rule finds in `source`."""
+        for hit in self.check_source(source) if self.check_source is not None else ():
+            yield Diagnostic(
                 code=self.code,
                 message=hit.message or self.message,
                 severity=hit.severity or self.severity,
-                path=module.path,
-                span=module.text.span(hit.node),
+                path=source.path,
+                span=source.text.span(hit.node),
                 fix=hit.fix,
                 unless=hit.unless,
             )

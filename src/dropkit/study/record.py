@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import dropkit
-from dropkit.study.estimates import CONFIDENCE, Estimate, Row
+from dropkit.study.intervals import CONFIDENCE, Estimate, Row
 from dropkit.study.plan import Plan
 from dropkit.study.training import Run
 from dropkit.study.verdicts import why_no_verdict

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from dropkit.study.estimates import CONFIDENCE, Estimate, Row
+from dropkit.study.intervals import CONFIDENCE, Estimate, Row
 from dropkit.study.kinds import BASELINE, Arm
 from dropkit.study.plan import Plan
 from dropkit.study.training import Run

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import Enum
 from math import sqrt
 
-from dropkit.study.estimates import Estimate, Row
+from dropkit.study.intervals import Estimate, Row
 from dropkit.study.kinds import BASELINE
 from dropkit.study.plan import Plan
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropkit.kernels.params import DropoutParams
 from dropkit.kernels.reference import row_major
-from dropkit.kernels.values import Values
 
 missing = None if find_spec("triton") else "Triton is not installed (pip install dropkit[gpu])"
 
@@ -50,7 +50,7 @@ def drop(
     output: Tensor,
     input: Tensor,
     key: Tensor | int,
-    values: Values,
+    values: DropoutParams,
     steps: Sequence[int] | None,
     base: int,
     add: Tensor | None = None,
@@ -85,7 +85,9 @@ def detail() -> str:
     return f"Triton {getattr(triton, '__version__', 'of an unknown version')}"
 
 
-def _flat(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base: int, add: Tensor | None) -> None:
+def _flat(
+    output: Tensor, input: Tensor, key: Tensor | int, values: DropoutParams, base: int, add: Tensor | None
+) -> None:
     count = input.numel()
     with there(input):
         _code().flat[(parts(count, _BLOCK),)](
@@ -94,7 +96,7 @@ def _flat(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base
         )  # fmt: skip
 
 
-def _walk(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base: int, dims: list[_Dim]) -> None:
+def _walk(output: Tensor, input: Tensor, key: Tensor | int, values: DropoutParams, base: int, dims: list[_Dim]) -> None:
     inner, outer = dims[-1], dims[:-1]
     if len(outer) > _OUTER:
         for place, (source, target) in enumerate(_slices(input, output, dims)):
@@ -121,7 +123,7 @@ def _walk(output: Tensor, input: Tensor, key: Tensor | int, values: Values, base
         )  # fmt: skip
 
 
-def numbers(values: Values) -> tuple[int, ...]:
+def numbers(values: DropoutParams) -> tuple[int, ...]:
     """The values, fractions as their bits."""
     return values.threshold, *map(as_bits, values[1:])
 
@@ -174,7 +176,7 @@ def _merged(input: Tensor, output: Tensor, steps: Sequence[int]) -> list[_Dim]:
     return merged
 
 
-def _affine(values: Values) -> bool:
+def _affine(values: DropoutParams) -> bool:
     """Whether there is more to do than to scale what is kept."""
     return bool(values.shift or values.fill)
 
@@ -192,6 +194,6 @@ def power_of_two(number: int) -> int:
 @lru_cache(maxsize=1)
 def _code() -> Any:
     """Triton takes a while to import, so it waits for the first call."""
-    from dropkit.kernels.gpu import walks
+    from dropkit.kernels.gpu import strided
 
-    return walks
+    return strided

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dropkit.kernels.gpu.coins import VARYING, dropped, halves, kept, rounded_sum
+from dropkit.kernels.gpu.philox import VARYING, dropped, halves, kept, rounded_sum
 
 # By the upper-case names of the activations.
 RELU, GELU, GELU_TANH, SILU = (tl.constexpr(place) for place in range(4))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels.gpu import as_bits, constants, key_there, parts, power_of_two, there
-from dropkit.kernels.values import Values
+from dropkit.kernels.params import DropoutParams
 
 # A row lies in the registers of one program.
 MOST_COLUMNS = 2**14
@@ -26,7 +26,7 @@ def norm_forward(
     bias: Tensor | None,
     row_scale: Tensor | None,
     key: Tensor | int,
-    values: Values | None,
+    values: DropoutParams | None,
     eps: float,
     centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -65,7 +65,7 @@ def norm_backward(
     bias: bool,
     row_scale: Tensor | None,
     key: Tensor | int,
-    values: Values | None,
+    values: DropoutParams | None,
     centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The gradients of input, residual, weight and bias."""
@@ -90,7 +90,7 @@ def norm_backward(
 
 
 def activation_forward(
-    input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, key: Tensor | int, values: Values
+    input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, key: Tensor | int, values: DropoutParams
 ) -> Tensor:
     """`residual + drop(activation(input + bias))`; all contiguous, `bias` of the last dimension's size."""
     output, key = torch.empty_like(input), key_there(key, input)
@@ -103,7 +103,7 @@ def activation_forward(
 
 
 def activation_backward(
-    grad: Tensor, input: Tensor, bias: Tensor | None, activation: str, key: Tensor | int, values: Values
+    grad: Tensor, input: Tensor, bias: Tensor | None, activation: str, key: Tensor | int, values: DropoutParams
 ) -> Tensor:
     """The gradient of `input + bias`."""
     output, key = torch.empty_like(input), key_there(key, input)
@@ -115,7 +115,7 @@ def activation_backward(
     return output
 
 
-def _drawn(values: Values | None) -> tuple[int, int]:
+def _drawn(values: DropoutParams | None) -> tuple[int, int]:
     """Threshold and scale: plain dropout has no other numbers."""
     return (0, 0) if values is None else (values.threshold, as_bits(values.scale))
 
@@ -123,7 +123,7 @@ def _drawn(values: Values | None) -> tuple[int, int]:
 def _row_constants(
     columns: int,
     key: Tensor | int,
-    values: Values | None,
+    values: DropoutParams | None,
     weight: Tensor | None,
     bias: Tensor | None,
     row_scale: Tensor | None,

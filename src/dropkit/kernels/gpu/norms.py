@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dropkit.kernels.gpu.coins import VARYING, double, dropped, halves, kept, rounded_sum, word
+from dropkit.kernels.gpu.philox import VARYING, double, dropped, halves, kept, rounded_sum, word
 
 
 @triton.jit

@@ -1,0 +1,237 @@
+"""What the user wants checked: `[tool.dropkit]` of the nearest pyproject.toml, and what the command line adds."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, cast
+
+from dropkit import files
+from dropkit.diagnostics import Severity
+from dropkit.rules import RULES, Default, Rule
+
+# Folders that hold other people's code, or none.
+EXCLUDED = (
+    ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "site-packages", "__pycache__", "build", "dist", "_build",
+    ".tox", ".nox", ".eggs", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".dropkit_cache", ".ipynb_checkpoints",
+)  # fmt: skip
+
+# Characters of a value that a message shows.
+_LONGEST = 100
+
+
+class BadConfig(ValueError):
+    """A setting that is not one, or has a value it cannot have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting of a run. `root` is the folder that patterns are relative to."""
+
+    root: Path = field(default_factory=Path.cwd)
+    select: tuple[str, ...] = ()
+    extend_select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    preview: bool = False
+    exclude: tuple[str, ...] = EXCLUDED
+    per_file_ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict["str", "tuple[str, ...]"])
+    always_on_names: tuple[str, ...] = ()
+    severity: Severity = Severity.WARNING
+    respect_gitignore: bool = True
+    respect_noqa: bool = True
+    allow_unread: bool = False
+
+    @classmethod
+    def load(cls, start: Path) -> Config:
+        """The settings of the nearest pyproject.toml with a [tool.dropkit] table at or above `start`, or the defaults.
+
+        Raises:
+            BadConfig: the file cannot be read, is not TOML, or has settings that are not known.
+        """
+        start = Path(os.path.realpath(start))
+        folders = [start, *start.parents] if os.path.isdir(start) else list(start.parents)
+        for folder in folders:
+            file = folder / "pyproject.toml"
+            # A link that leads nowhere is a file that cannot be read, not one that is missing.
+            if os.path.lexists(file):
+                table = _table(file)
+                if table is not None:
+                    return cls.parse(table, folder, str(file))
+        return cls(root=folders[0] if folders else start)
+
+    @classmethod
+    def read(cls, file: Path) -> Config:
+        """The settings of one given file: a pyproject.toml.
+
+        Raises:
+            BadConfig: as `load`, or the file has no [tool.dropkit].
+        """
+        table = _table(file)
+        if table is None:
+            raise BadConfig(f"{file} has no [tool.dropkit] table")
+        return cls.parse(table, Path(os.path.realpath(file)).parent, str(file))
+
+    @classmethod
+    def parse(cls, table: Mapping[str, Any], root: Path, where: str = "[tool.dropkit]") -> Config:
+        """The settings of a table.
+
+        Raises:
+            BadConfig: a key is not known or its value is of another kind.
+        """
+        settings: dict[str, Any] = {}
+        for key, value in table.items():
+            if key not in _KEYS:
+                hint = _nearest(key, list(_KEYS)) or f"; known are {', '.join(_KEYS)}"
+                raise BadConfig(f"{where}: {key} is not a setting{hint}")
+            settings[key.replace("-", "_")] = _KEYS[key](f"{where}: {key}", value)
+        if "extend_exclude" in settings:
+            settings["exclude"] = (*settings.get("exclude", EXCLUDED), *settings.pop("extend_exclude"))
+        return replace(cls(root=root), **settings)
+
+    def with_options(self, **options: Any) -> Config:
+        """The same with what the command line gave; None leaves a setting as it is."""
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that run.
+
+        Raises:
+            BadConfig: a code is not one of a rule or the beginning of some.
+        """
+        if self.select:
+            chosen = _chosen(self.select)
+        else:
+            wanted = (Default.ON, Default.PREVIEW) if self.preview else (Default.ON,)
+            chosen = {rule.code for rule in RULES if rule.default in wanted}
+        chosen = (chosen | _chosen(self.extend_select)) - _chosen(self.ignore)
+        return tuple(rule for rule in RULES if rule.code in chosen)
+
+    def ignored_in(self, path: str) -> set[str]:
+        """The codes that per-file-ignores takes out for `path`."""
+        ignored: set[str] = set()
+        for pattern, codes in self.per_file_ignores.items():
+            if self.matches(path, pattern):
+                ignored |= _chosen(codes)
+        return ignored
+
+    def matches(self, path: str, pattern: str) -> bool:
+        """Whether `path` is meant by `pattern`: its name, or its way from the root."""
+        return means(pattern, self.way_to(os.path.realpath(path)))
+
+    def way_to(self, real: str) -> str:
+        """The way from the root to a path without links; all of the path where it is not below the root."""
+        root = os.path.join(self.root, "")
+        return real.removeprefix(root).replace(os.sep, "/")
+
+
+def means(pattern: str, way: str) -> bool:
+    """Whether a pattern of the settings means the file or folder that this way leads to."""
+    name = way.rpartition("/")[2]
+    return fnmatch(way, pattern) or fnmatch(name, pattern) or fnmatch(way, pattern.rstrip("/") + "/*")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _table(file: Path) -> Mapping[str, Any] | None:
+    toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        table = toml.loads(files.read(file).decode("utf-8-sig"))
+    except OSError as error:
+        raise BadConfig(f"{file}: {files.reason(error)}") from error
+    except RecursionError as error:
+        raise BadConfig(f"{file}: nested too deeply") from error
+    except ValueError as error:
+        raise BadConfig(f"{file}: {error}") from error
+    for name, way in (("tool", "tool"), ("dropkit", "tool.dropkit")):
+        if name not in table:
+            return None
+        table = _table_of(f"{file}: {way}", table[name], "a table")
+    return table
+
+
+def _table_of(name: str, value: Any, wanted: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadConfig(f"{name} must be {wanted}, got {_shown(value)}")
+    return cast("dict[str, Any]", value)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: not longer than a line, and of numbers that Python does not spell their type."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _chosen(codes: Iterable[str]) -> set[str]:
+    """The rules that codes, beginnings of codes, names or ALL stand for."""
+    chosen: set[str] = set()
+    for code in codes:
+        found = {r.code for r in RULES if code == "ALL" or r.code.startswith(code.upper()) or r.name == code}
+        if not code or not found:
+            hint = _nearest(code.upper(), [rule.code for rule in RULES])
+            got = f"{_shown(code)}{hint}"
+            raise BadConfig(f"select and ignore must hold codes such as DRP101 or DRP1, or names, got {got}")
+        chosen |= found
+    return chosen
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    items = cast("list[Any]", value if isinstance(value, (list, tuple)) else [None])
+    if not all(isinstance(one, str) for one in items):
+        raise BadConfig(f"{name} must be a list of strings, got {_shown(value)}")
+    return tuple(items)
+
+
+def _codes(name: str, value: Any) -> tuple[str, ...]:
+    codes = _strings(name, value)
+    try:
+        _chosen(codes)
+    except BadConfig as error:
+        raise BadConfig(f"{name}: {error}") from error
+    return codes
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadConfig(f"{name} must be true or false, got {_shown(value)}")
+    return value
+
+
+def _severity(name: str, value: Any) -> Severity:
+    try:
+        return Severity(value)
+    except ValueError as error:
+        raise BadConfig(f"{name} must be error, warning or info, got {_shown(value)}") from error
+
+
+def _by_file(name: str, value: Any) -> dict[str, tuple[str, ...]]:
+    table = _table_of(name, value, "a table of pattern = [codes]")
+    return {pattern: _codes(f"{name}.{pattern}", codes) for pattern, codes in table.items()}
+
+
+_KEYS: dict[str, Any] = {
+    "select": _codes,
+    "extend-select": _codes,
+    "ignore": _codes,
+    "preview": _boolean,
+    "exclude": _strings,
+    "extend-exclude": _strings,
+    "per-file-ignores": _by_file,
+    "always-on-names": _strings,
+    "severity": _severity,
+    "respect-gitignore": _boolean,
+    "allow-unread": _boolean,
+}

@@ -1,0 +1,103 @@
+"""The format `full`: each finding with the lines around it, what would mend it, and where to read more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.cells import cell_len
+from rich.text import Text as Line
+
+from dropkit.diagnostics import Diagnostic
+from dropkit.lint.engine.result import Outcome
+from dropkit.lint.formats.escape import seen
+from dropkit.lint.formats.lines import STYLES, header, painted, remarks, summary
+from dropkit.lint.semantic.source_text import Text
+
+# Lines shown above and below.
+_AROUND = 2
+# Characters of a line shown; the longer ones are cut.
+_WIDTH = 120
+_TAB = 4
+
+
+def render(outcome: Outcome, color: bool) -> str:
+    """Findings, files that were passed over, and a summary."""
+    lines: list[Line] = []
+    for finding in outcome.findings:
+        lines += [header(finding), *_excerpt(outcome, finding), *_help(finding), Line()]
+    return painted([*lines, *remarks(outcome), *summary(outcome)], color)
+
+
+def _help(finding: Diagnostic) -> Iterator[Line]:
+    fix = finding.fix
+    if fix is not None:
+        how = "safe, --fix" if fix.safe else "unsafe, --fix --unsafe-fixes"
+        changes = "; changes training behaviour" if fix.changes_training else ""
+        yield Line.assemble(("help: ", "bold cyan"), seen(fix.title), (f" ({how}{changes})", "dim"))
+    yield Line.assemble(("more: ", "bold cyan"), f"dropkit explain {finding.code}")
+
+
+def _excerpt(outcome: Outcome, finding: Diagnostic) -> Iterator[Line]:
+    """The lines around the finding, numbered, and carets under as much of its first line as it takes."""
+    text = outcome.texts.get((finding.path, finding.cell))
+    # The file may have become shorter, or gone, since it was checked.
+    if text is None or finding.span.line > len(text.starts):
+        return
+    first, last = _bounds(text, finding.span.line)
+    gutter = len(str(last))
+    yield Line(f"{'':{gutter}} |", "blue")
+    for number in range(first, last + 1):
+        edge = (f"{number:>{gutter}} | ", "blue")
+        if number != finding.span.line:
+            yield _stripped(Line.assemble(edge, _cut(_expanded(text.line(number)), 0, 0)[0]))
+            continue
+        shown, before, width = _marked(text, finding)
+        yield Line.assemble(edge, shown)
+        yield Line.assemble((f"{'':{gutter}} | ", "blue"), " " * before, ("^" * width, STYLES[finding.severity]))
+    yield Line(f"{'':{gutter}} |", "blue")
+
+
+def _bounds(text: Text, line: int) -> tuple[int, int]:
+    """The first and last line to show; blank ones at either end are left out."""
+    first, last = max(1, line - _AROUND), min(len(text.starts), line + _AROUND)
+    while first < line and not text.line(first).strip():
+        first += 1
+    while last > line and not text.line(last).strip():
+        last -= 1
+    return first, last
+
+
+def _marked(text: Text, finding: Diagnostic) -> tuple[str, int, int]:
+    """The finding's first line as shown, and how many cells stand before the carets and above them."""
+    line, span = text.line(finding.span.line), finding.span
+    stop = span.end_column - 1 if span.end_line == span.line else len(line.rstrip())
+    start = len(_expanded(line[: span.column - 1]))
+    shown, start, end = _cut(_expanded(line), start, max(start + 1, len(_expanded(line[:stop]))))
+    before = cell_len(shown[:start])
+    return shown, before, max(1, cell_len(shown[:end]) - before)
+
+
+def _cut(line: str, start: int, end: int) -> tuple[str, int, int]:
+    """At most `_WIDTH` characters of `line`, among them `start`; and where `start` and `end` are in them."""
+    if len(line) <= _WIDTH:
+        return line, start, end
+    begin = 0 if end <= _WIDTH else max(0, start - _WIDTH // 4)
+    shown = line[begin : begin + _WIDTH]
+    left, right = "…" if begin else "", "…" if begin + _WIDTH < len(line) else ""
+    shift = len(left) - begin
+    return f"{left}{shown}{right}", start + shift, min(end, begin + len(shown)) + shift
+
+
+def _expanded(line: str) -> str:
+    """`line` as a terminal shows it. A tab reaches to the next multiple of `_TAB` cells."""
+    shown, width = "", 0
+    for index, part in enumerate(map(seen, line.split("\t"))):
+        gap = " " * (_TAB - width % _TAB) if index else ""
+        shown += gap + part
+        width += len(gap) + cell_len(part)
+    return shown
+
+
+def _stripped(line: Line) -> Line:
+    line.rstrip()
+    return line

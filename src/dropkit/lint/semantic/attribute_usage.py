@@ -1,0 +1,259 @@
+"""Who may read an attribute of a class, as far as its own file tells: methods, subclasses, owners, run-time names.
+
+A word in a comment counts as a reader: whoever wrote `# x = self.dropout(x)` knows that the layer is not applied.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from dropkit.catalog import MODULE_BASES
+from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.model import SourceFile, once
+
+# Holders of settings: what is read of them is no layer of anyone's.
+_SETTINGS = Vocabulary(
+    r"\w*confs?|\w*configs?|configuration|cfgs?|\w*args?|arguments?|opts?|options?|\w*params?|parameters|hps?"
+    r"|settings?|kws?|kwargs|specs?|prune\w*|flags"
+)
+# Bases that read no attribute by a name of the class's own.
+_PLAIN = frozenset({"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin"})
+# Bases whose forward runs every child in order.
+_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
+# Calls that take `self` and read no layer of it.
+_HARMLESS = frozenset(
+    {"super", "isinstance", "issubclass", "hasattr", "setattr", "getattr", "delattr", "type", "id", "__init__", "print"}
+)
+_ADMITS = re.compile(
+    r"unused|not[ _]used|never[ _]used|un-?necessary|no[ _]effect|not[ _]needed|todo|fixme|deprecat|legacy|compat"
+    r"|ignored|placeholder|dummy|reserved|state.?dict|checkpoint|pre-?trained|not[ _]applied|for[ _]subclass",
+    re.IGNORECASE,
+)
+# So many relatives are asked; of a class with more it is not known who reads what, and nothing is reported.
+_MOST_RELATIVES = 64
+# A string that is a name. Not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
+_QUOTED = re.compile(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
+# A use of `self.x` that does not set it, in code, comments and strings alike; calls in comments.
+_USED = re.compile(r"\bself\s*\.\s*(\w+)\b(?!\s*(?::|=[^=]))")
+_COMMENT = re.compile(r"#[^\n]*")
+_CALLED = re.compile(r"\b(\w+)\s*\(")
+
+
+def family(owner: ClassDefinition) -> list[ClassDefinition]:
+    """The class, its subclasses in this file, and whatever these inherit from."""
+    found: dict[ClassDefinition, None] = {}
+    for one in (owner, *owner.subclasses):
+        found.update(dict.fromkeys(one.mro))
+    return list(found)
+
+
+def may_be_read(owner: ClassDefinition, attribute: str) -> bool:
+    """Whether anyone in this file may read `attribute` of an `owner`."""
+    source = owner.source
+    relatives = _relatives(source, owner)
+    reached = _reached(source, attribute)
+    return (
+        relatives is None
+        or reached is None
+        or any(
+            attribute in one.reads
+            or one.name in reached
+            or attribute in _names_in_text(source, one)
+            or _reads_any(source, one)
+            for one in relatives
+        )
+        or _named_at_run_time(source, attribute)
+    )
+
+
+@once
+def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefinition] | None:
+    """The family of a class; None where it is too large to be known."""
+    return None if len(owner.subclasses) > _MOST_RELATIVES else family(owner)
+
+
+def is_plain(owner: ClassDefinition) -> bool:
+    """Whether it inherits, in the end, from nothing but torch's Module and bases known to be as bare."""
+    for one in owner.mro:
+        for base, name in zip(one.node.bases, one.bases, strict=True):
+            if owner.source.local_class(base) is not None:
+                continue
+            node = base.value if isinstance(base, ast.Subscript) else base
+            last = (name or getattr(node, "attr", None) or getattr(node, "id", "")).rsplit(".", 1)[-1]
+            if last not in MODULE_BASES and last not in _PLAIN:
+                return False
+    return True
+
+
+def is_container(owner: ClassDefinition) -> bool:
+    """Whether its children run, or are handed out, without being named."""
+    return any(root.rsplit(".", 1)[-1].endswith(_CONTAINERS) for root in owner.roots)
+
+
+def is_abstract(owner: ClassDefinition) -> bool:
+    """Whether it is made to be inherited from: no forward, or one that only complains."""
+    forward = owner.method("forward")
+    if forward is None or isinstance(forward.node, ast.Lambda):
+        return True
+    return any(_has_abstract(owner.source, one) for one in owner.mro) or is_empty(forward.node.body)
+
+
+@once
+def _has_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
+    nodes = [method.node for method in owner.methods.values()]
+    decorators = [one for node in nodes if not isinstance(node, ast.Lambda) for one in node.decorator_list]
+    return any("abstract" in source.text.of(decorator) for decorator in decorators)
+
+
+def is_empty(body: list[ast.stmt]) -> bool:
+    """Whether a body does nothing but explain itself, pass, call super().__init__() or raise."""
+    return all(
+        isinstance(statement, (ast.Pass, ast.Raise))
+        or (
+            isinstance(statement, ast.Expr)
+            and (isinstance(statement.value, ast.Constant) or _initialises(statement.value))
+        )
+        for statement in body
+    )
+
+
+def leans_on_base(owner: ClassDefinition) -> bool:
+    """Whether its forward, or another method, hands the work to a base of another file."""
+    return owner in _leaning(owner.source)
+
+
+@once
+def _leaning(source: SourceFile) -> set[ClassDefinition | None]:
+    """The classes that call a method of their base, other than those that build and switch modes."""
+    return {
+        source.owner(call)
+        for call in source.calls.get("super", [])
+        if isinstance(parent := source.parent(call), ast.Attribute) and parent.attr not in ("__init__", "train", "eval")
+    }
+
+
+def admitted(source: SourceFile, node: ast.AST) -> bool:
+    """Whether a comment beside `node`, or on the line above, says that it does nothing or why it is kept."""
+    first, last = source.text.span(node).line, source.text.span(node).end_line
+    for number in range(max(1, first - 1), last + 1):
+        text = source.text.line(number)
+        code, mark, comment = text.partition("#")
+        if mark and (number >= first or not code.strip()) and _ADMITS.search(comment):
+            return True
+    return False
+
+
+def class_text(owner: ClassDefinition) -> str:
+    """The text of a class."""
+    return owner.source.text.of(owner.node)
+
+
+def _initialises(expression: ast.expr) -> bool:
+    return isinstance(expression, ast.Call) and getattr(expression.func, "attr", None) == "__init__"
+
+
+@once
+def _reached(source: SourceFile, attribute: str) -> set[str] | None:
+    """The classes whose attribute of this name is used other than through `self` in them; None if anyone's may be."""
+    found: set[str] = set()
+    for node in source.attributes.get(attribute, []):
+        if isinstance(node.ctx, ast.Del):
+            return None
+        if isinstance(node.ctx, ast.Store):
+            continue
+        if self_attribute(node) is not None:
+            # In a method of another class it is that class's own; in a function it is anyone's.
+            if source.owner(node) is None:
+                return None
+            continue
+        holder = node.value
+        last = holder.attr if isinstance(holder, ast.Attribute) else holder.id if isinstance(holder, ast.Name) else ""
+        if source.dotted(node) is not None or _SETTINGS.has(last):
+            continue
+        made = _classes(source, holder)
+        if not made:
+            return None
+        found |= made
+    return found
+
+
+def _classes(source: SourceFile, holder: ast.expr) -> set[str]:
+    """Simple names of the classes that `holder` is made from; empty where one of them is not known."""
+    attribute, owner = self_attribute(holder), source.owner(holder)
+    values = [holder]
+    if attribute is not None and owner is not None:
+        values = owner.values(attribute)
+    elif isinstance(holder, ast.Name):
+        values = [source.value(holder)]
+    names = {(source.called(value) or "").rsplit(".", 1)[-1] if isinstance(value, ast.Call) else "" for value in values}
+    return set() if any(not name[:1].isupper() for name in names) else names
+
+
+@once
+def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
+    """Whether it walks over its children, or lets another do so, without naming them."""
+    if any(name in owner.own_calls for name in ("children", "named_children", "__getattr__")):
+        return True
+    if any(name in owner.reads for name in ("_modules", "__dict__", "__getattribute__")):
+        return True
+    if any(_in_forward(owner, call) for name in ("modules", "named_modules") for call in owner.own_calls.get(name, [])):
+        return True
+    return owner in _handed_over(source)
+
+
+def _in_forward(owner: ClassDefinition, call: ast.Call) -> bool:
+    function = owner.source.function(call)
+    return function is not None and "forward" in function.method.name
+
+
+@once
+def _handed_over(source: SourceFile) -> set[ClassDefinition | None]:
+    """The classes that give `self` to what may read any attribute of it."""
+    return {source.owner(call) for calls in source.calls.values() for call in calls if _hands_self_over(call)}
+
+
+def _hands_self_over(call: ast.Call) -> bool:
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    if not any(isinstance(one, ast.Name) and one.id == "self" for one in given):
+        return False
+    last = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if last == "getattr" and len(call.args) > 1:
+        return not isinstance(call.args[1], ast.Constant)
+    return last not in _HARMLESS
+
+
+@once
+def _names_in_text(source: SourceFile, owner: ClassDefinition) -> set[str]:
+    """The names that strings in a class are, and those that its comments and strings use as attributes."""
+    text = class_text(owner)
+    found = {match[2] for match in _QUOTED.finditer(text)} | {match[1] for match in _USED.finditer(text)}
+    for comment in _COMMENT.finditer(text):
+        found.update(match[1] for match in _CALLED.finditer(comment[0]))
+    return found
+
+
+def _named_at_run_time(source: SourceFile, attribute: str) -> bool:
+    """Whether a getattr anywhere in the file may make the name."""
+    names, beginnings = _made_names(source)
+    return attribute in names or any(attribute[:length] in beginnings for length in range(1, len(attribute) + 1))
+
+
+@once
+def _made_names(source: SourceFile) -> tuple[set[str], set[str]]:
+    """What `getattr` is given for a name, other than of settings: whole, and the beginnings of what is put together."""
+    names: set[str] = set()
+    beginnings: set[str] = set()
+    for call in source.calls.get("getattr", []):
+        if len(call.args) < 2 or _SETTINGS.has(source.text.of(call.args[0]).rsplit(".", 1)[-1]):
+            continue
+        for node in ast.walk(call.args[1]):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if node is call.args[1]:
+                    names.add(node.value)
+                else:
+                    beginnings.add(re.split(r"[{%]", node.value, maxsplit=1)[0])
+                break
+    return names, beginnings

@@ -1,0 +1,140 @@
+"""Edits of source that keep its formatting: comments, brackets and trailing commas stay where they are."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from dropkit.diagnostics import Edit
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.source_text import Text
+
+_COMMENT = re.compile(rb"#[^\r\n]*")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def replace(source: SourceFile, node: ast.AST, text: str) -> Edit:
+    """Put `text` where `node` stands. Brackets around it stay."""
+    return Edit(source.text.start(node), source.text.end(node), text)
+
+
+def rename_keyword(source: SourceFile, keyword: ast.keyword, name: str) -> Edit:
+    """Call a keyword argument by another name."""
+    assert keyword.arg is not None
+    start = source.text.start(keyword)
+    return Edit(start, start + len(keyword.arg.encode()), name)
+
+
+def add_argument(source: SourceFile, call: ast.Call, text: str) -> Edit | None:
+    """Put `text` (`training=self.training`) behind the last argument of `call`; None where there is no safe place."""
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    if not given:
+        end = source.text.end(call) - 1
+        return Edit(end, end, text) if source.text.utf8[end : end + 1] == b")" else None
+    last = max(source.text.end(node) for node in given)
+    if any(isinstance(node, ast.GeneratorExp) for node in call.args) and len(given) == 1:
+        return None
+    at = _behind_brackets(source, last, source.text.end(call) - 1)
+    return Edit(at, at, f", {text}")
+
+
+def drop_argument(source: SourceFile, call: ast.Call, node: ast.expr | ast.keyword) -> Edit | None:
+    """Take one argument out, with the comma that is then too many; None where a comment stands between."""
+    given, places = _given(source, call)
+    index = places[node]
+    utf8 = source.text.utf8
+    start, end = source.text.start(node), source.text.end(node)
+    if index + 1 < len(given):
+        between = utf8[end : source.text.start(given[index + 1])]
+        # A bracket behind the comma belongs to the next argument, and stays.
+        comma, _, _ = between.partition(b"(")
+        return None if b"#" in between or b")" in between else Edit(start, end + len(comma), "")
+    if index > 0:
+        before = _behind_brackets(source, source.text.end(given[index - 1]), start)
+        end = _behind_brackets(source, end, source.text.end(call) - 1)
+        return None if b"#" in utf8[before:end] else Edit(before, end, "")
+    closing = source.text.end(call) - 1
+    rest = utf8[end:closing].strip()
+    return Edit(start, closing, "") if rest in (b"", b",") else None
+
+
+@once
+def _given(source: SourceFile, call: ast.Call) -> tuple[list[ast.expr | ast.keyword], dict[ast.AST, int]]:
+    """The arguments of a call in the order of the text, and the place of each."""
+    given = sorted([*call.args, *call.keywords], key=source.text.start)
+    return given, {one: index for index, one in enumerate(given)}
+
+
+def delete_statement(source: SourceFile, statement: ast.stmt) -> Edit | None:
+    """Take a statement out with its line; None where it shares the line, or is all that its block has."""
+    block = source.block(statement)
+    text = source.text
+    start, end = text.starts[statement.lineno - 1], text.end(statement)
+    tail = text.utf8[end : text.starts[_last_line(statement)] if _has_next(source, statement) else len(text.utf8)]
+    if len(block) < 2 or text.utf8[start : text.start(statement)].strip() or _COMMENT.sub(b"", tail).strip():
+        return None
+    return Edit(start, end + len(tail), "")
+
+
+def insert_after(source: SourceFile, statement: ast.stmt, line: str) -> Edit | None:
+    """Put a line of its own behind `statement`, as deep as it; None where something else stands on its line."""
+    text = source.text
+    end = text.end(statement)
+    line_end = text.starts[_last_line(statement)] if _has_next(source, statement) else len(text.utf8)
+    tail = text.utf8[end:line_end]
+    if _COMMENT.sub(b"", tail).strip():
+        return None
+    newline = _newline(text)
+    indent = text.utf8[text.starts[statement.lineno - 1] : text.start(statement)].decode()
+    if indent.strip():
+        return None
+    at = end + len(tail.rstrip(b"\r\n"))
+    return Edit(at, at, f"{newline}{indent}{line}")
+
+
+def insert_before(source: SourceFile, statement: ast.stmt, line: str) -> Edit | None:
+    """Put a line of its own before `statement`, as deep as it; None where something else stands on its line."""
+    text = source.text
+    start = text.start(statement)
+    indent = text.utf8[text.starts[statement.lineno - 1] : start].decode()
+    if indent.strip():
+        return None
+    newline = _newline(text)
+    return Edit(start, start, f"{line}{newline}{indent}")
+
+
+@once
+def spell(source: SourceFile, dotted: str) -> str | None:
+    """How code of this file can write a library's `torch.nn.ModuleList`: by what it imports; None where it cannot."""
+    spellings: list[tuple[int, str]] = []
+    for name, bindings in source.names.items():
+        imported = bindings[-1].imported
+        if source.block(bindings[-1].statement) is not source.tree.body:
+            continue  # for type checkers only, perhaps
+        if imported == dotted:
+            spellings.append((0, name))
+        elif imported is not None and dotted.startswith(imported + "."):
+            rest = dotted[len(imported) :]
+            spellings.append((rest.count("."), name + rest))
+    return min(spellings)[1] if spellings else None
+
+
+def _newline(text: Text) -> str:
+    """How the first line of the file ends."""
+    ending = _LINE_END.search(text.utf8)
+    return ending.group().decode() if ending else "\n"
+
+
+def _last_line(statement: ast.stmt) -> int:
+    return statement.end_lineno or statement.lineno
+
+
+def _has_next(source: SourceFile, statement: ast.stmt) -> bool:
+    return _last_line(statement) < len(source.text.starts)
+
+
+def _behind_brackets(source: SourceFile, start: int, end: int) -> int:
+    """Behind the last closing bracket between an argument and the end of its call: they belong to the argument."""
+    between = _COMMENT.sub(lambda match: b" " * len(match.group()), source.text.utf8[start:end])
+    closing = between.rfind(b")")
+    return start + closing + 1 if closing >= 0 else start

@@ -1,0 +1,1 @@
+"""Faster sampling with equal results: a cache of the deterministic prefix, and layers without their dropped inputs."""

@@ -1,0 +1,288 @@
+"""The mode of a model set, or meant to be set, without a call.
+
+`model.training = False` changes one flag of one object: the layers inside keep theirs, so dropout stays on and batch
+normalization goes on learning. `model.eval` without brackets, and `model.eval = True`, change no flag at all. Nothing
+warns; predictions differ from call to call.
+
+Call `model.eval()`, or `model.train()`. A single layer, a walk over `modules()` and a flag that is put back as it was
+are left alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dropkit.catalog import MODE_DEPENDENT
+from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.edits import replace
+from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Trace
+
+# What whole models are called, with or without a word before or behind: `model_ema`, `netG`, `self.text_encoder`.
+_MODEL = re.compile(
+    r"(^|_)(model|net|network|encoder|decoder|backbone|generator|discriminator|classifier|detector|critic|actor|teacher"
+    r"|student|unet|vae|gan|bert|gpt|resnet|vit|transformer|policy|module)(\d|_|$|[A-Z])|^net[A-Z]|net$|(Model|Net)$"
+)
+# Whose `training` is a flag of its own, or whose `train` is a data set.
+_NO_MODEL = Vocabulary(
+    r"trainer|learn|learner|data|dataset|datasets|dls|dm|\w*loader|args|\w*config|cfg|opt|settings|state|agent|env"
+    r"|context|ctx|history"
+)
+_LEAVES = MODE_DEPENDENT | {"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN", "torch.nn.MultiheadAttention"}
+_TORCH = frozenset({"torch", "torchvision", "timm", "transformers", "lightning", "pytorch_lightning"})
+# Beside these, a model may be theirs, where a flag is the way.
+_OTHERS = frozenset({"chainer", "tensorflow", "keras", "mlx", "paddle", "jax", "flax", "unittest", "mock"})
+# A comment that says so: the flag of the outermost module alone is meant.
+_ALONE = re.compile(r"only|trick|wrapper|child|sub-?module|batch ?norm|\bBN\b|without", re.IGNORECASE)
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    if not _uses_torch(source):
+        return
+    for name in ("training", "eval", "train"):
+        for node in source.attributes.get(name, []):
+            hit = _judge(source, node)
+            if hit is not None:
+                yield hit
+
+
+def _judge(source: SourceFile, node: ast.Attribute) -> Violation | None:
+    statement = source.parent(node)
+    if isinstance(statement, ast.Expr) and node.attr != "training":
+        if not _is_model(source, node.value, trusted=node.attr == "eval"):
+            return None
+        text = source.text.of(node)
+        return Violation(
+            node, f"{node.attr} is not called here: nothing happens", _fix(source, node, statement, f"{text}()")
+        )
+    if not isinstance(statement, ast.Assign) or len(statement.targets) > 1 or statement.targets[0] is not node:
+        return None
+    value = statement.value
+    if not isinstance(value, ast.Constant) or not isinstance(value.value, bool):
+        return None
+    known = _is_own(source, node) if self_attribute(node) is not None else _is_model(source, node.value)
+    on = value.value is (node.attr != "eval")
+    if not known or _is_switched(source, node, statement) or (on and not _is_ever_off(source, node)):
+        return None
+    call = f"{source.text.of(node.value)}.{'train' if on else 'eval'}()"
+    message = None if node.attr == "training" else f"{node.attr} is a method: assigned to, it sets no mode"
+    return Violation(statement, message, _fix(source, node, statement, call))
+
+
+def _uses_torch(source: SourceFile) -> bool:
+    """Whether models here are torch's, and no other library's."""
+    bindings = (one for all_of_it in source.names.values() for one in all_of_it)
+    imported = {one.imported.split(".")[0] for one in bindings if one.imported is not None}
+    return not imported & _OTHERS and (bool(imported & _TORCH) or any(one.is_module for one in source.classes))
+
+
+def _is_model(source: SourceFile, owner: ast.expr, trusted: bool = False) -> bool:
+    """Whether an expression is a model of many layers: by what it was set to, else by its name.
+
+    `trusted`: the attribute asked for is one that hardly anything but a model has.
+    """
+    name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+    if not name or (isinstance(owner, ast.Name) and _is_walked(source, owner)):
+        return False
+    built = _known_model(source, owner)
+    if built is not None:
+        return built
+    return not _NO_MODEL.has(name) and (trusted or _MODEL.search(name) is not None)
+
+
+def _known_model(source: SourceFile, owner: ast.expr) -> bool | None:
+    """Whether `model` or `self.model` is set to a model; None where it is not known what it is set to."""
+    if isinstance(owner, ast.Name):
+        bindings, known = source.bindings(owner), source.remembered(_known_model)
+        if id(bindings) not in known:
+            known[id(bindings)] = _makes_model(source, [one.value for one in bindings if not one.derived])
+        return known[id(bindings)]
+    holder, attribute = source.owner(owner), self_attribute(owner)
+    return _holds_model(source, holder, attribute) if holder is not None and attribute is not None else None
+
+
+@once
+def _holds_model(source: SourceFile, holder: ClassDefinition, attribute: str) -> bool | None:
+    return _makes_model(source, holder.values(attribute))
+
+
+def _makes_model(source: SourceFile, values: list[ast.expr | None]) -> bool | None:
+    for call in values:
+        made = source.local_class(call.func) if isinstance(call, ast.Call) else None
+        if made is not None:
+            return made.is_module and made.method("training") is None
+        called = (source.called(call) if call is not None else None) or ""
+        if called.startswith("torch.nn."):
+            return called not in _LEAVES
+    return None
+
+
+def _is_walked(source: SourceFile, name: ast.Name) -> bool:
+    """Whether a name is imported, or takes what a call yields: `for m in model.modules()` reaches them all."""
+    loops = (ast.For, ast.AsyncFor, ast.Name)
+    bindings, known = source.bindings(name), source.remembered(_is_walked)
+    if id(bindings) not in known:
+        known[id(bindings)] = any(
+            one.imported is not None or (isinstance(one.statement, loops) and isinstance(one.value, ast.Call))
+            for one in bindings
+        )
+    return known[id(bindings)]
+
+
+def _is_own(source: SourceFile, node: ast.Attribute) -> bool:
+    """`self.training` in a method of a Module with mode-dependent layers, neither constructor nor override."""
+    owner, function = source.owner(node), source.function(node)
+    if owner is None or function is None or not owner.is_module or node.attr != "training":
+        return False
+    return function.method.name not in ("__init__", "train", "eval", "training") and _holds_layers(source, owner)
+
+
+def _holds_layers(source: SourceFile, owner: ClassDefinition) -> bool:
+    return any(_sets_layers(source, one) for one in owner.mro)
+
+
+@once
+def _sets_layers(source: SourceFile, owner: ClassDefinition) -> bool:
+    values = [write.value for writes in owner.writes.values() for write in writes]
+    calls = [one for value in values if isinstance(value, ast.Call) for one in (value, *value.args)]
+    return any(source.called(one) in MODE_DEPENDENT for one in calls)
+
+
+def _is_switched(source: SourceFile, node: ast.Attribute, statement: ast.stmt) -> bool:
+    """Whether the mode is set by a call as well, or a comment says that the flag alone is meant."""
+    comments = "".join(source.text.line(at).partition("#")[2] for at in range(max(node.lineno - 2, 1), node.lineno + 1))
+    if _ALONE.search(comments):
+        return True
+    model = source.text.of(node.value)
+    evaluates = source.function(node) in _switching(source, "eval", model)[0]
+    return evaluates or id(source.block(statement)) in _switching(source, "train", model)[1]
+
+
+@once
+def _switching(source: SourceFile, name: str, model: str) -> tuple[set[FunctionDefinition | None], set[int]]:
+    """The functions, and the blocks of statements by identity, that call `name` on the object of this source."""
+    calls = _by_model(source, name).get(model, [])
+    return {source.function(call) for call in calls}, {id(source.block(source.statement(call))) for call in calls}
+
+
+@once
+def _by_model(source: SourceFile, name: str) -> dict[str, list[ast.Call]]:
+    """All calls of `name` by the source of the object that they are made on."""
+    found: dict[str, list[ast.Call]] = {}
+    for call in source.calls.get(name, []):
+        if isinstance(call.func, ast.Attribute):
+            found.setdefault(source.text.of(call.func.value), []).append(call)
+    return found
+
+
+def _is_ever_off(source: SourceFile, node: ast.Attribute) -> bool:
+    """Whether this file puts the same object in evaluation, so that to set it training matters."""
+    model = source.text.of(node.value)
+    return model in _by_model(source, "eval") or model in _set_off(source, node.attr)
+
+
+@once
+def _set_off(source: SourceFile, name: str) -> set[str]:
+    """The source of the objects whose attribute `name` is set to what means evaluation."""
+    return {
+        source.text.of(node.value)
+        for node in source.attributes.get(name, [])
+        if isinstance(above := source.parent(node), ast.Assign)
+        and isinstance(above.value, ast.Constant)
+        and above.value.value is (name == "eval")
+    }
+
+
+def _fix(source: SourceFile, node: ast.Attribute, statement: ast.stmt, text: str) -> Fix | None:
+    """Make the call; unsafe where only a name says that it is a model, none where its class has another `train`."""
+    model, owner = node.value, source.owner(node)
+    made = _built_from(source, model) if owner is None or not _is_self(source, model) else owner
+    if isinstance(made, ClassDefinition) and (made.method("train") is not None or made.method("eval") is not None):
+        return None
+    return Fix(f"Call {text}", (replace(source, statement, text),), safe=made is not None)
+
+
+def _is_self(source: SourceFile, model: ast.expr) -> bool:
+    return isinstance(model, ast.Name) and model.id == source.self_name(model)
+
+
+def _built_from(source: SourceFile, model: ast.expr) -> ClassDefinition | str | None:
+    """The class that a name or attribute is made from, or the name if it is torch's; None if that is not known."""
+    attribute, owner = self_attribute(model), source.owner(model)
+    if isinstance(model, ast.Name):
+        values = [None if one.derived else one.value for one in source.bindings(model)]
+    else:
+        values = owner.values(attribute) if owner is not None and attribute is not None else []
+    made: set[ClassDefinition | str | None] = set()
+    for value in values[:MOST]:
+        local = source.local_class(value.func) if isinstance(value, ast.Call) else None
+        name = source.called(value) if value is not None else None
+        known = local is not None and local.is_module
+        made.add(local if known else name if name is not None and name.startswith("torch.nn.") else None)
+    return made.pop() if len(made) == 1 and len(values) <= MOST else None
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for name in trace.mixed[:1]:
+        more = f" (and {len(trace.mixed) - 1} more)" if len(trace.mixed) > 1 else ""
+        yield TraceViolation(
+            name, f"found in training mode{more}, its model in evaluation mode: call train() or eval()"
+        )
+
+
+RULE = Rule(
+    code="DRP106",
+    name="mode-assigned-directly",
+    message="layers inside keep their mode: call train() or eval()",
+    severity=Severity.WARNING,
+    check_source=check_source,
+    check_trace=check_trace,
+    fix="call `model.eval()` or `model.train()`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+model.training = False  # DRP106
+model(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+model.eval()
+model(torch.randn(4, 8))
+""",
+        ),
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+model.eval  # DRP106
+model(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+model.eval()
+model(torch.randn(4, 8))
+""",
+            unseen="a method that was not called changes nothing that could be seen",
+        ),
+    ),
+)

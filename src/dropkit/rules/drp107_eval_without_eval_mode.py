@@ -1,0 +1,261 @@
+"""Evaluation of a model that is still in training mode.
+
+The accuracy or loss that is reported is not the model's: dropout still drops, batch normalisation still uses the batch,
+and learns from test data what it keeps. `torch.no_grad()` switches gradients off and nothing else. Call `model.eval()`
+before and `model.train()` after.
+
+Reported where a file builds a model with such layers, trains it and measures it under `torch.no_grad()`, and nothing in
+the file switches modes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+
+from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT
+from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.rules._stays_on import unless_meant
+from dropkit.rules.rule import Default, Example, Rule, Violation
+
+# Whole transformers drop a tenth unless told otherwise.
+_DEPENDENT = MODE_DEPENDENT | frozenset(
+    "torch.nn." + name for name in ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")
+)
+_NO_GRAD = ("torch.no_grad", "torch.inference_mode", "torch.autograd.no_grad", "torch.autograd.inference_mode")
+_MEASURED = re.compile(
+    r"acc($|_|u)|correct|metric|scores?$|f1|auc|mse|rmse|mae|psnr|ssim|iou|dice|recall|precision|confusion|loss|error"
+    r"|perplexity|ppl|hits|mrr|y_true|y_pred",
+    re.IGNORECASE,
+)
+# Whatever else is named so may switch modes out of sight.
+_SWITCHES = Vocabulary(r"eval\w*|mode|inference|infer|freeze|trainer|predict\w*")
+_SAME_MODEL = ("to", "cuda", "cpu", "float", "double", "half", "train", "apply", "requires_grad_")
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "compile", "prepare")
+_PRETRAINED = re.compile(r"^torchvision\.models\.(?!vit)([a-z]+\.)?[a-z]")
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    if not all(source.calls.get(name) for name in ("backward", "step", "parameters")) or _switches(source):
+        return
+    for name in ("no_grad", "inference_mode"):
+        for call in source.calls.get(name, []):
+            body = _body(source, call) if source.called(call) in _NO_GRAD else []
+            if body and _measures(body) and _runs_trained_model(source, body):
+                yield from unless_meant(source, Violation(call))
+
+
+def _switches(source: SourceFile) -> bool:
+    """Whether anything in the file may put a model into evaluation, be it by another name."""
+    if "eval" in source.attributes or any(
+        isinstance(call.func, ast.Attribute) and (call.args or call.keywords) for call in source.calls.get("train", [])
+    ):
+        return True
+    if any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("training", [])):
+        return True
+    known = {function.name for function in source.functions}
+    return any(_SWITCHES.has(name) and name not in known and name not in _NO_GRAD for name in _foreign(source))
+
+
+def _foreign(source: SourceFile) -> Iterator[str]:
+    """Last names of what is called without being torch's."""
+    for name, calls in source.calls.items():
+        if name not in ("inference_mode", "no_grad") and not (source.called(calls[0]) or "").startswith("torch."):
+            yield name
+
+
+def _body(source: SourceFile, no_grad: ast.Call) -> list[ast.stmt]:
+    """What runs without gradients: the block of a `with`, or the function that is decorated."""
+    above = source.parent(no_grad)
+    if isinstance(above, ast.withitem):
+        above = source.parent(above)
+    return above.body if isinstance(above, (ast.With, ast.FunctionDef)) else []
+
+
+def _measures(body: list[ast.stmt]) -> bool:
+    """Whether something named as a measure is added to, assigned or returned, and nothing is learnt."""
+    found = False
+    for statement in body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Attribute) and node.attr in ("backward", "step"):
+                return False
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and _MEASURED.search(node.id):
+                found = True
+    return found
+
+
+def _runs_trained_model(source: SourceFile, body: list[ast.stmt]) -> bool:
+    for statement in body:
+        for call in ast.walk(statement):
+            if isinstance(call, ast.Call) and (isinstance(call.func, ast.Name) or self_attribute(call.func)):
+                built = _built(source, call.func, 0)
+                if built and all(_depends_on_mode(source, one) for one in built) and _is_trained(source, built):
+                    return True
+    return False
+
+
+def _is_trained(source: SourceFile, built: list[ast.Call]) -> bool:
+    """Whether an optimiser gets the parameters of one of these models."""
+    return any(one in _trained(source) for one in built)
+
+
+@once
+def _trained(source: SourceFile) -> set[ast.Call]:
+    """The calls that built models whose parameters are asked for."""
+    models = (call.func.value for call in source.calls["parameters"] if isinstance(call.func, ast.Attribute))
+    return {one for model in models for one in _built(source, model, 0)}
+
+
+@once
+def _built(source: SourceFile, model: ast.expr | None, depth: int) -> list[ast.Call]:
+    """The calls that built `model`, through names, parameters, `.to(device)` and wrappers; empty where not known."""
+    if model is None or depth > 5:
+        return []
+
+    def deeper(inner: ast.expr | None) -> list[ast.Call]:
+        return _built(source, inner, depth + 1)
+
+    if isinstance(model, ast.Call):
+        last = model.func.attr if isinstance(model.func, ast.Attribute) else getattr(model.func, "id", "")
+        if isinstance(model.func, ast.Attribute) and last in _SAME_MODEL and source.called(model) is None:
+            return deeper(model.func.value)
+        return deeper(model.args[0]) if last in _WRAPPERS and model.args else [model]
+    attribute, owner = self_attribute(model), source.owner(model)
+    if attribute is not None and owner is not None:
+        if len(owner.values(attribute)) > MOST:
+            return []
+        return _all(deeper, [value for value in owner.values(attribute) if not _passes_on(source, value, model)])
+    if not isinstance(model, ast.Name):
+        return []
+    values: list[ast.expr | None] = []
+    for binding in source.bindings(model):
+        if len(values) > MOST:
+            return []
+        if isinstance(binding.statement, ast.arg):
+            values += _given(source, source.function(model), model.id)
+        elif binding.value is None or binding.derived:
+            return []
+        elif not _passes_on(source, binding.value, model):
+            values.append(binding.value)
+    return _all(deeper, values)
+
+
+def _passes_on(source: SourceFile, value: ast.expr | None, model: ast.expr) -> bool:
+    """Whether `value` is made of the model itself, as in `model = model.to(device)`."""
+    name = re.escape(source.text.of(model))
+    return value is not None and re.search(rf"(?<![\w.]){name}\b", source.text.of(value)) is not None
+
+
+def _all(deeper: Callable[[ast.expr | None], list[ast.Call]], values: list[ast.expr | None]) -> list[ast.Call]:
+    """What built all of `values`; empty where one is hidden."""
+    each = [deeper(value) for value in values]
+    found = dict.fromkeys(one for inner in each for one in inner)
+    return list(found) if all(each) and len(found) <= MOST else []
+
+
+@once
+def _given(source: SourceFile, function: FunctionDefinition | None, name: str) -> list[ast.expr | None]:
+    """What the calls in this file give for a parameter of `function`."""
+    while function is not None and name not in [one.arg for one in function.parameters]:
+        function = function.within
+    if function is None:
+        return [None]
+    index = [one.arg for one in function.parameters].index(name)
+    called, is_method = function.name, function.owner is not None
+    if function.owner is not None:
+        index -= 1
+        if called == "__init__":
+            called, is_method = function.owner.name, False
+    calls = [
+        call
+        for call in source.calls.get(called, [])
+        if isinstance(call.func, ast.Attribute) == is_method and source.function(call) is not function
+    ]
+    return [argument(call, index, name) for call in calls] or [None]
+
+
+@once
+def _depends_on_mode(source: SourceFile, built: ast.Call) -> bool:
+    """Whether the model that `built` makes has dropout or batch normalisation."""
+    name = source.called(built) or ""
+    if name == "torch.nn.Sequential":
+        return any(source.called(one) in _DEPENDENT for one in ast.walk(built) if isinstance(one, ast.Call))
+    if _PRETRAINED.match(name):
+        return True
+    known = source.local_class(built.func)
+    return known is not None and known.is_module and known in _dependent(source)
+
+
+@once
+def _dependent(source: SourceFile) -> set[ClassDefinition]:
+    """The classes of this file that hold such layers, or objects of one that does, or inherit from one."""
+    found = {
+        owner: None
+        for calls in source.calls.values()
+        for call in calls
+        if ((name := source.called(call)) in _DEPENDENT or name in FUNCTIONALS) and (owner := source.owner(call))
+    }
+    pending = list(found)
+    for one in pending:
+        holders = [source.owner(call) for call in source.calls.get(one.name, [])]
+        for other in (*holders, *one.subclasses):
+            if other is not None and other not in found:
+                found[other] = None
+                pending.append(other)
+    return set(found)
+
+
+RULE = Rule(
+    code="DRP107",
+    name="eval-without-eval-mode",
+    message="the model is measured in training mode: no eval() here",
+    severity=Severity.WARNING,
+    default=Default.PREVIEW,
+    check_source=check_source,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+x, y = torch.randn(32, 8), torch.randint(2, (32,))
+
+model.train()
+for _ in range(3):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+
+with torch.no_grad():  # DRP107
+    accuracy = (model(x).argmax(1) == y).float().mean()
+""",
+            good="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+x, y = torch.randn(32, 8), torch.randint(2, (32,))
+
+model.train()
+for _ in range(3):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+
+model.eval()
+with torch.no_grad():
+    accuracy = (model(x).argmax(1) == y).float().mean()
+""",
+            unseen="the mode is right or wrong in the loop around the model, which is not run",
+        ),
+    ),
+)

@@ -1,0 +1,164 @@
+"""Dropout whose result is thrown away.
+
+`F.dropout(x, p)` and `self.dropout(x)` return a new tensor and leave `x` as it was. As a statement of its own the call
+drops nothing: the network trains without the regularisation that its code shows, at any rate, and nothing warns.
+Assign the result (`x = self.dropout(x)`). Only a dropout made with `inplace=True` changes its input.
+
+The fix makes dropout work, and so changes the numbers of the next training run.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from dropkit.catalog import DROPOUT_MODULES, DROPOUT_PATHS, FUNCTIONALS
+from dropkit.diagnostics import Edit, Fix, Severity
+from dropkit.lint.semantic.data_flow import layers
+from dropkit.lint.semantic.definitions import FunctionDefinition
+from dropkit.lint.semantic.expressions import argument, unpacks
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.test_context import is_trial
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Phase, Trace
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for calls in source.calls.values():
+        for call in calls:
+            above = source.parent(call)
+            if isinstance(above, ast.Call) and above.func is call:
+                # nn.Dropout(0.5)(x)
+                call, above = above, source.parent(above)
+            if not isinstance(above, ast.Expr) or source.function(call) is None:
+                continue
+            if _drops_a_copy(source, call) and not is_trial(source, call):
+                yield Violation(call, fix=_fix(source, call, above))
+
+
+def _drops_a_copy(source: SourceFile, call: ast.Call) -> bool:
+    function = FUNCTIONALS.get(source.called(call) or "")
+    if function is not None:
+        return not unpacks(call) and not _in_place(call, function.inplace)
+    if not call.args and not call.keywords:
+        return False
+    return _holds_dropout(source, call.func)
+
+
+def _holds_dropout(source: SourceFile, layer: ast.expr) -> bool:
+    """Whether `layer` is a dropout module that returns a new tensor."""
+    # Somebody may set the flag later: model.dropout.inplace = True.
+    if any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("inplace", [])):
+        return False
+    made = layers(source, layer)
+    return bool(made) and all(_makes_dropout(source, one) for one in made)
+
+
+def _makes_dropout(source: SourceFile, made: ast.Call) -> bool:
+    name = source.called(made)
+    if name is None or unpacks(made):
+        return False
+    if name in DROPOUT_MODULES:
+        return not _in_place(made, 1)
+    return name.rsplit(".", 1)[-1] in DROPOUT_PATHS and not _in_place(made, None)
+
+
+def _in_place(call: ast.Call, position: int | None) -> bool:
+    """Whether `inplace` is given, as anything but a plain False."""
+    flag = argument(call, position, "inplace")
+    return flag is not None and not (isinstance(flag, ast.Constant) and flag.value is False)
+
+
+def _fix(source: SourceFile, call: ast.Call, statement: ast.Expr) -> Fix | None:
+    input, function = argument(call, 0, "input"), source.function(call)
+    if not isinstance(input, ast.Name) or function is None or input.id not in function.names:
+        return None
+    if not _read_later(source, function, input, call):
+        return None
+    at = source.text.start(statement)
+    return Fix("Assign the result", (Edit(at, at, f"{input.id} = "),), changes_training=True)
+
+
+def _read_later(source: SourceFile, function: FunctionDefinition, input: ast.Name, call: ast.Call) -> bool:
+    """Whether `input` is read again behind `call`, or before it in the next round of a loop."""
+    loops = [one for one in source.parents(call) if isinstance(one, (ast.For, ast.AsyncFor, ast.While))]
+    return any(
+        node.id == input.id and node is not input and (_behind(node, call) or any(_inside(node, one) for one in loops))
+        for node in ast.walk(function.node)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
+
+
+def _behind(node: ast.expr, other: ast.expr) -> bool:
+    return (node.lineno, node.col_offset) > (other.end_lineno or 0, other.end_col_offset or 0)
+
+
+def _inside(node: ast.expr, loop: ast.For | ast.AsyncFor | ast.While) -> bool:
+    return loop.lineno <= node.lineno <= (loop.end_lineno or 0)
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        visits = [visit for visit in site.of(Phase.TRAIN) if visit.drew and not visit.inplace]
+        if visits and not any(visit.used for visit in visits) and not trace.stopped:
+            yield TraceViolation(site)
+
+
+RULE = Rule(
+    code="DRP201",
+    name="dropout-result-discarded",
+    message="the result of dropout is thrown away: nothing is dropped",
+    severity=Severity.ERROR,
+    check_source=check_source,
+    check_trace=check_trace,
+    fix="assign the result: `x = F.dropout(x, ...)`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.2)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        self.dropout(x)  # DRP201
+        x = self.hidden(x)
+        F.dropout(x, 0.5, self.training)  # DRP201
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.2)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.dropout(x)
+        x = self.hidden(x)
+        x = F.dropout(x, 0.5, self.training)
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

@@ -1,0 +1,315 @@
+"""A dropout layer that is built and never applied.
+
+The model trains without the regularisation that its constructor promises: it overfits as if the rate were zero, and
+tuning the rate changes nothing. Apply the layer in `forward`, or delete it so that nobody trusts it.
+
+Layers that a subclass, a holder of the object or a name made at run time may apply are not reported, nor are leftovers
+whose rate reaches another layer.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from math import inf
+
+from dropkit.catalog import DROPOUT_PATHS
+from dropkit.diagnostics import CrossFileCondition, Fix, Severity
+from dropkit.lint.semantic.attribute_usage import (
+    admitted,
+    is_abstract,
+    is_container,
+    is_plain,
+    leans_on_base,
+    may_be_read,
+)
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition, Write
+from dropkit.lint.semantic.edits import delete_statement
+from dropkit.lint.semantic.expressions import unpacks
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.rates import default
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Trace
+
+# By convention of all libraries: `Dropout2d`, `VariationalDropout`, `DropPath`, `StochasticDepth`.
+_LAYER = re.compile(r"^(?:[A-Z]\w*)?(?:Dropout\w*|DropOut\w*|DropPath|DropBlock\w*|StochasticDepth|DropConnect)$")
+_ROWS = ("ModuleList", "Sequential")
+# Bytes of source that what a rate is called has at most.
+_LONGEST = 100
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for owner in source.classes:
+        for attribute, writes in owner.writes.items():
+            if attribute in owner.reads or not all(_makes_dropout(write) for write in writes):
+                continue
+            if not owner.is_module or _excused(owner, attribute, writes):
+                continue
+            yield _hit(source, owner, attribute, writes)
+
+
+def _makes_dropout(write: Write) -> bool:
+    """Whether a method keeps a new dropout layer under this name alone."""
+    alone = isinstance(write.statement, ast.AnnAssign) or (
+        isinstance(write.statement, ast.Assign) and len(write.statement.targets) == 1
+    )
+    return alone and write.function is not None and not write.derived and bool(_layers(write.value))
+
+
+def _layers(value: ast.expr | None) -> list[ast.Call]:
+    """The dropouts that `value` makes; empty where it makes, or may make, anything else."""
+    found: list[ast.Call] = []
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        last = getattr(one.func, "attr", getattr(one.func, "id", "")) if isinstance(one, ast.Call) else ""
+        if isinstance(one, ast.IfExp):
+            inner = [branch for branch in (one.orelse, one.body) if not _is_nothing(branch)]
+        elif isinstance(one, ast.Call) and last in _ROWS and one.args:
+            given = one.args[0] if len(one.args) == 1 else ast.List(elts=one.args)
+            inner = given.elts if isinstance(given, (ast.List, ast.Tuple)) else [getattr(given, "elt", given)]
+        elif isinstance(one, ast.Call) and _LAYER.match(last):
+            found.append(one)
+            continue
+        else:
+            return []
+        if not inner:
+            return []
+        pending += inner
+    return found
+
+
+def _is_nothing(value: ast.expr) -> bool:
+    if isinstance(value, ast.Call):
+        return getattr(value.func, "attr", getattr(value.func, "id", "")) == "Identity"
+    return isinstance(value, (ast.Constant, ast.Lambda))
+
+
+def _excused(owner: ClassDefinition, attribute: str, writes: list[Write]) -> bool:
+    return (
+        is_container(owner)
+        or is_abstract(owner)
+        or any(admitted(owner.source, write.statement) for write in writes)
+        or may_be_read(owner, attribute)
+        or (not is_plain(owner) and ("forward" not in owner.methods or leans_on_base(owner)))
+        or any(_rate_is_applied(owner, write) for write in writes)
+        or _is_unfinished(owner.source, owner)
+        or all(_is_always_zero(owner, write) for write in writes)
+    )
+
+
+@once
+def _is_unfinished(_: SourceFile, owner: ClassDefinition) -> bool:
+    """Whether `forward` says that it is still to be written."""
+    forward = owner.methods.get("forward")
+    return forward is not None and "TODO" in owner.source.text.of(forward.node)
+
+
+def _is_always_zero(owner: ClassDefinition, write: Write) -> bool:
+    """Whether the rate is an argument that is 0 by default, and nobody in the file who makes the object gives it."""
+    layers = _layers(write.value)
+    made = owner.name in owner.source.calls
+    if write.function is None or len(layers) != 1 or not made or owner.subclasses:
+        return False
+    rates = [*layers[0].args, *(keyword.value for keyword in layers[0].keywords)]
+    name = rates[0].id if len(rates) == 1 and isinstance(rates[0], ast.Name) else None
+    parameters = {parameter.arg: parameter for parameter in write.function.parameters}
+    if name not in parameters or not _is_zero(default(owner.source, parameters[name])):
+        return False
+    names, count = _given(owner.source, owner.name)
+    return name not in names and list(parameters).index(name) - 1 >= count
+
+
+@once
+def _given(source: SourceFile, name: str) -> tuple[set[str], float]:
+    """What the calls of a class give it: by name, and how many arguments by position."""
+    names: set[str] = set()
+    count: float = 0
+    for call in source.calls.get(name, []):
+        names.update(keyword.arg for keyword in call.keywords if keyword.arg is not None)
+        count = inf if unpacks(call) else max(count, len(call.args))
+    return names, count
+
+
+def _is_zero(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and isinstance(value.value, (int, float)) and value.value == 0
+
+
+def _rate_is_applied(owner: ClassDefinition, write: Write) -> bool:
+    """Whether what the rate is made from also goes elsewhere in the class, or a layer of equal rate is applied."""
+    source = owner.source
+    rates = [rate for call in _layers(write.value) for rate in [*call.args, *(k.value for k in call.keywords)]]
+    words = _words(source, rates)
+    if words is None:
+        return True
+    if words:
+        return _are_applied(source, owner, frozenset(words))
+    return any(source.text.of(call) in _applied(source, owner) for call in _layers(write.value))
+
+
+@once
+def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[str]) -> bool:
+    """Whether any of the names that a rate is taken from goes elsewhere in the class."""
+    for word in words:
+        nodes = _uses(source, owner).get(word, [])
+        # Whoever reads it so often applies it somewhere.
+        if len(nodes) > MOST or not all(_counts_for_nothing(owner, node, words) for node in nodes):
+            return True
+    return False
+
+
+@once
+def _uses(source: SourceFile, owner: ClassDefinition) -> dict[str, list[ast.AST]]:
+    """The reads in a class of names, attributes and items, by their source."""
+    found: dict[str, list[ast.AST]] = {}
+    for node in ast.walk(owner.node):
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load):
+            word = _word(source, node)
+            if word is not None:
+                found.setdefault(word, []).append(node)
+    return found
+
+
+@once
+def _applied(source: SourceFile, owner: ClassDefinition) -> set[str]:
+    """The source of the dropout layers in a class that are read."""
+    return {
+        source.text.of(call)
+        for attribute, writes in owner.writes.items()
+        if attribute in owner.reads
+        for write in writes
+        for call in _layers(write.value)
+    }
+
+
+def _word(source: SourceFile, node: ast.expr) -> str | None:
+    """The source of a name, attribute or item; None where it is too long to be what a rate is called."""
+    long = source.text.end(node) - source.text.start(node) > _LONGEST
+    return None if long else ast.unparse(node)
+
+
+def _words(source: SourceFile, rates: list[ast.expr]) -> set[str] | None:
+    """The names, as source, that rates are taken from: `dropout`, `config.dropout`, `self.rates[2]`.
+
+    None where there are too many to follow.
+    """
+    found: set[str] = set()
+    followed: set[ast.expr] = set()
+    pending = list(rates)
+    while pending:
+        rate = pending.pop()
+        for node in ast.walk(rate):
+            if not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
+                continue
+            above = source.parent(node)
+            called = isinstance(above, ast.Call) and above.func is node
+            if node is not rate and (called or isinstance(above, (ast.Attribute, ast.Subscript))):
+                continue
+            word = _word(source, node)
+            if word is None or len(found) > MOST:
+                return None
+            found.add(word)
+            value = source.value(node) if isinstance(node, ast.Name) else None
+            if value is not None and value not in followed:
+                followed.add(value)
+                pending.append(value)
+            if len(followed) > MOST:
+                return None
+    return found
+
+
+def _counts_for_nothing(owner: ClassDefinition, node: ast.AST, words: frozenset[str]) -> bool:
+    """Whether a read only asks (`if dropout > 0`), renames the rate, or feeds what nobody reads."""
+    source = owner.source
+    if source.climb(source.remembered(_only_asks), node, _only_asks):
+        return True
+    statement = source.statement(node)
+    if isinstance(statement, ast.Assign) and all(
+        isinstance(to, ast.Name) and to.id in words for to in statement.targets
+    ):
+        return True
+    return any(not may_be_read(owner, attribute) for attribute in _set_by(source, owner).get(statement, []))
+
+
+def _only_asks(below: ast.AST, above: ast.AST) -> bool | None:
+    """Whether `above` is what asks, and `below` its question; False where a statement is reached that does more."""
+    if isinstance(above, (ast.Assert, ast.Raise)) or (isinstance(above, (ast.If, ast.IfExp)) and above.test is below):
+        return True
+    return False if isinstance(above, ast.stmt) else None
+
+
+@once
+def _set_by(_: SourceFile, owner: ClassDefinition) -> dict[ast.AST, list[str]]:
+    """The attributes that each statement sets."""
+    found: dict[ast.AST, list[str]] = {}
+    for attribute, writes in owner.writes.items():
+        for write in writes:
+            found.setdefault(write.statement, []).append(attribute)
+    return found
+
+
+def _hit(source: SourceFile, owner: ClassDefinition, attribute: str, writes: list[Write]) -> Violation:
+    edit = delete_statement(source, writes[0].statement) if len(writes) == 1 else None  # pyright: ignore
+    fix = Fix("Delete the layer", (edit,), safe=False) if edit is not None else None
+    message = f"self.{attribute} is built but never applied" if len(attribute) < 26 else None
+    return Violation(writes[0].statement, message, fix, unless=CrossFileCondition(owner.name, attribute))
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        if not site.reached and not site.carries_rate and site.p and not trace.stopped and not trace.branched:
+            # Blocks without a branch around them have such a layer and no use for it.
+            severity = Severity.INFO if site.kind in DROPOUT_PATHS else None
+            yield TraceViolation(site, "dropout layer that this run never reached", severity)
+
+
+RULE = Rule(
+    code="DRP202",
+    name="dropout-never-applied",
+    message="dropout layer is built but never applied",
+    severity=Severity.WARNING,
+    check_source=check_source,
+    check_trace=check_trace,
+    fix="delete the layer that is not applied",
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.5)  # DRP202
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.output(torch.relu(self.hidden(x)))
+
+
+Classifier()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.output(torch.relu(self.hidden(x)))
+
+
+Classifier()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

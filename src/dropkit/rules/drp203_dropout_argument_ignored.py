@@ -1,0 +1,320 @@
+"""A dropout rate that a constructor takes and nobody applies.
+
+Whoever builds the module with `dropout=0.5` gets a module that never drops: no error, no warning, and a sweep over the
+rate is a sweep over noise. Build the dropout that the argument promises, or take the argument away.
+
+Arguments that only fill a common signature are not reported: those that a base or a sibling takes too, unused
+`**kwargs` beside them, names that begin with an underscore, and those that a comment says are unused.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from dropkit.diagnostics import CrossFileCondition, Severity
+from dropkit.lint.semantic.attribute_usage import (
+    admitted,
+    class_text,
+    is_abstract,
+    is_container,
+    is_empty,
+    is_plain,
+    may_be_read,
+)
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition, Write
+from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.rates import default
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Trace
+
+_RATE = re.compile(r"(?:^|_)(?:\w*dropouts?|\w*drop|edrop|idrop|drop_?path|droprate)(?:_|$|\d)|dropout", re.IGNORECASE)
+# Choices, switches, and things that are dropped but are no units: `use_dropout`, `dropout_type`, `drop_last`.
+_NO_RATE = re.compile(
+    r"(?:^|_)(?:use|do|with|apply|is|has|enable|no|mc|always|last|first|type|mode|kind|layer|layers|cls|class|fn|func|module"
+    r"|name|key|seed|mask|inplace|shared?|axis|axes|dims?|tokens?|start|end|steps?|pos|position|location|cfg|config|args"
+    r"|locations?|idx|index|schedule|scheduler|warmup|epochs?|before|after|on|off|connect_type|training|activation|op"
+    r"|columns?|list|dict|kwargs|params?|null|nan|labels?|unused|same|final_layer)(?:_|$)|^_",
+    re.IGNORECASE,
+)
+# Whoever calls one of these keeps every argument.
+_KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
+_ADMITTED = (
+    r"unused|not\s+(?:yet\s+)?(?:used|supported|implemented|applied)|ignored|deprecat|compat|placeholder"
+    r"|no effect|dummy"
+)
+# Before a name that is no value: a base of a class, or what an object is tested against.
+_OTHER_USE = re.compile(r"(?:super|isinstance|issubclass)\s*\([^()]*$|\bclass\s[^\n]*$")
+_STAND_INS = Vocabulary(
+    r"dummy|identity|null|noop|no op|stub|fake|mock|abstract|interface|base|mixin|export|exportable|empty"
+)
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for owner in source.classes:
+        constructor = owner.methods.get("__init__")
+        if constructor is None:
+            continue
+        rates = [one for one in constructor.parameters[1:] if _is_rate(source, one)]
+        if rates and owner.is_module and not _excused(source, owner, constructor):
+            for rate in rates:
+                yield from _judge(source, owner, constructor, rate)
+
+
+def _judge(
+    source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg
+) -> Iterator[Violation]:
+    uses = _names(source, constructor).get(rate.arg, [])
+    write = _store(owner, uses)
+    if (uses and write is None) or _said(owner, constructor, rate) or _fills_a_signature(owner, rate.arg):
+        return
+    if write is None:
+        yield Violation(rate, _message(f"argument {rate.arg} is never read"))
+    elif not admitted(source, write.statement) and not may_be_read(owner, write.attribute):
+        message = _message(f"self.{write.attribute} is set and never read")
+        yield Violation(write.statement, message, unless=CrossFileCondition(owner.name, write.attribute))
+
+
+def _is_rate(source: SourceFile, parameter: ast.arg) -> bool:
+    if _RATE.search(parameter.arg) is None or _NO_RATE.search(parameter.arg) is not None:
+        return False
+    annotation = source.text.of(parameter.annotation) if parameter.annotation is not None else ""
+    value = default(source, parameter)
+    is_number = value is None or (isinstance(value, ast.Constant) and not isinstance(value.value, (bool, str)))
+    return is_number and not re.search("bool|str|Module|Callable|Type|Config", annotation)
+
+
+def _excused(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition) -> bool:
+    node = constructor.node
+    if isinstance(node, ast.Lambda) or node.decorator_list or is_empty(node.body) or _STAND_INS.has(owner.name):
+        return True
+    if is_container(owner) or is_abstract(owner) or not is_plain(owner):
+        return True
+    # **kwargs that nobody reads: whatever comes is swallowed.
+    swallowed = [one.arg for one in (node.args.vararg, node.args.kwarg) if one is not None]
+    if swallowed and not any(name in _names(source, constructor) for name in swallowed):
+        return True
+    return owner in _keepers(source)
+
+
+@once
+def _keepers(source: SourceFile) -> set[ClassDefinition | None]:
+    """The classes that call what keeps every argument."""
+    return {
+        source.owner(call)
+        for keeper in _KEEPERS
+        for call in source.calls.get(keeper, [])
+        if keeper != "vars" or not call.args
+    }
+
+
+@once
+def _names(_: SourceFile, constructor: FunctionDefinition) -> dict[str, list[ast.Name]]:
+    """The names in the body of a constructor."""
+    assert not isinstance(constructor.node, ast.Lambda)
+    found: dict[str, list[ast.Name]] = {}
+    for statement in constructor.node.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name):
+                found.setdefault(node.id, []).append(node)
+    return found
+
+
+def _store(owner: ClassDefinition, uses: list[ast.Name]) -> Write | None:
+    """The assignment to `self` that is the one use of an argument, if that is not read in its class."""
+    write = _stores(owner.source, owner).get(uses[0]) if len(uses) == 1 else None
+    return write if write is not None and write.attribute not in owner.reads else None
+
+
+@once
+def _stores(_: SourceFile, owner: ClassDefinition) -> dict[ast.expr | None, Write]:
+    """The attributes that are set once, by what they are set to."""
+    return {
+        writes[0].value: writes[0]
+        for writes in reversed(owner.writes.values())
+        if len(writes) == 1 and not writes[0].derived
+    }
+
+
+def _said(owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg) -> bool:
+    """Whether a comment or docstring says that the argument is not used, or shows a use that was taken out."""
+    source = owner.source
+    return (
+        admitted(source, rate)
+        or rate.arg.lower() in _admitted(source, owner)
+        or rate.arg in _commented(source, owner, constructor)
+    )
+
+
+@once
+def _admitted(_: SourceFile, owner: ClassDefinition) -> set[str]:
+    """The words of a class before which it is said that something is not used, on the line or the one above."""
+    found: set[str] = set()
+    above = ""
+    for line in class_text(owner).lower().split("\n"):
+        places = [match.start() for match in re.finditer(_ADMITTED, line)]
+        if places:
+            found.update(re.findall(r"\w+", line[: places[-1]]))
+            if ":" not in line[: places[0]]:
+                found.update(re.findall(r"\w+", above))
+        above = line
+    return found
+
+
+@once
+def _commented(_: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition) -> set[str]:
+    """The words in comments from the body of the constructor on."""
+    assert not isinstance(constructor.node, ast.Lambda)
+    body = class_text(owner).split("\n")[constructor.node.body[0].lineno - owner.node.lineno :]
+    return {word for line in body for word in re.findall(r"\w+", line.partition("#")[2])}
+
+
+def _fills_a_signature(owner: ClassDefinition, name: str) -> bool:
+    """Whether a base, a sibling of the same base, or a class that stands for the same slot takes the argument too."""
+    source = owner.source
+    takers, bases = _takers(source, name), _bases_of_takers(source, name)
+    if len(owner.subclasses) > MOST or any(one in takers for one in (*owner.mro[1:], *owner.subclasses)):
+        return True
+    if any(bases[base] > 1 for base in _shared_bases(owner)):
+        return True
+    values = _values(source)
+    return owner.name in values and _values_among_takers(source, name) > 1
+
+
+def _takers(source: SourceFile, name: str) -> dict[ClassDefinition, None]:
+    """The classes whose constructors take an argument of this name."""
+    return _by_parameter(source)[name]
+
+
+@once
+def _by_parameter(source: SourceFile) -> dict[str, dict[ClassDefinition, None]]:
+    found: dict[str, dict[ClassDefinition, None]] = {}
+    for one in source.classes:
+        constructor = one.methods.get("__init__")
+        for parameter in constructor.parameters if constructor is not None else ():
+            found.setdefault(parameter.arg, {})[one] = None
+    return found
+
+
+@once
+def _bases_of_takers(source: SourceFile, name: str) -> Counter[str]:
+    """How many of them have each base."""
+    return Counter(base for one in _takers(source, name) for base in _shared_bases(one))
+
+
+def _shared_bases(owner: ClassDefinition) -> set[str]:
+    """The bases that make siblings of two classes."""
+    return {base for base in owner.bases if base and base.rsplit(".", 1)[-1] not in ("Module", "object")}
+
+
+@once
+def _values_among_takers(source: SourceFile, name: str) -> int:
+    return sum(one.name in _values(source) for one in _takers(source, name))
+
+
+@once
+def _values(source: SourceFile) -> set[str]:
+    """The names that are handed about: in a table, as an argument, under another name."""
+    text = source.text.utf8.decode()
+    found = re.finditer(r"(?:[=:,(\[]|\breturn)\s*(\w+)\s*(?=[,)\]}\n])", text)
+    return {one[1] for one in found if not _OTHER_USE.search(text[max(one.start() - 159, 0) : one.start() + 1])}
+
+
+def _message(text: str) -> str | None:
+    return text if len(text) < 60 else None
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for name, attribute, value in trace.idle_rates:
+        yield TraceViolation(name, f"holds {attribute}={value:g}, and nothing in it drops")
+
+
+RULE = Rule(
+    code="DRP203",
+    name="dropout-argument-ignored",
+    message="dropout rate is taken but never applied",
+    severity=Severity.WARNING,
+    check_source=check_source,
+    check_trace=check_trace,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self, width, dropout=0.5):  # DRP203
+        super().__init__()
+        self.hidden = nn.Linear(width, width)
+        self.output = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.output(torch.relu(self.hidden(x)))
+
+
+Classifier(8, dropout=0.3)(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self, width, dropout=0.5):
+        super().__init__()
+        self.hidden = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.output(self.dropout(torch.relu(self.hidden(x))))
+
+
+Classifier(8, dropout=0.3)(torch.randn(4, 8))
+""",
+            unseen="an argument that was not kept leaves no trace",
+        ),
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self, width, dropout):
+        super().__init__()
+        self.dropout = dropout  # DRP203
+        self.output = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.output(torch.relu(x))
+
+
+Classifier(8, dropout=0.3)(torch.randn(4, 8))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self, width, dropout):
+        super().__init__()
+        self.dropout = dropout
+        self.output = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.output(F.dropout(torch.relu(x), self.dropout, training=self.training))
+
+
+Classifier(8, dropout=0.3)(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

@@ -1,0 +1,191 @@
+"""A dropout rate that is a flag, or no probability at all.
+
+`F.dropout(x, self.training)` puts the flag where the rate belongs: it counts as p = 1, and in training every element is
+zero. `nn.Dropout(True)` does the same, and so does a rate of 1; a rate below 0 or above 1 raises an error only when the
+line is run. Nothing warns of the flag: the layers before it learn nothing, and in evaluation nothing is dropped.
+
+The fix names the flag (`training=self.training`); the rate is then the default one half, so look at it too.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterator
+
+from dropkit.catalog import FUNCTIONALS
+from dropkit.diagnostics import Edit, Fix, Severity
+from dropkit.lint.semantic.edits import rename_keyword
+from dropkit.lint.semantic.expressions import argument, unpacks
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.rates import default, rates
+from dropkit.lint.semantic.test_context import is_trial
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Phase, Trace
+
+_FLAGS = frozenset({"training", "is_training", "is_train"})
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for call, rate in rates(source):
+        hit = _judge(source, call, rate)
+        if hit is not None and not is_trial(source, call):
+            yield hit
+
+
+def _judge(source: SourceFile, call: ast.Call, rate: ast.expr) -> Violation | None:
+    number = _number(rate)
+    if number is not None:
+        if not 0 <= number <= 1:
+            return Violation(rate, f"a rate of {number:g} is not in [0, 1]")
+        return Violation(rate, "a rate of 1 drops everything", severity=Severity.WARNING) if number == 1 else None
+    if isinstance(rate, ast.Constant) and isinstance(rate.value, bool):
+        return Violation(rate, f"{rate.value} is no rate: it counts as {int(rate.value)}")
+    if _is_flag(rate):
+        return Violation(rate, "the mode is given as the rate, and counts as 1", _fix(source, call, rate))
+    if isinstance(rate, ast.Compare) or (isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.Not)):
+        return Violation(rate, "a condition is given as the rate, and counts as 0 or 1")
+    if isinstance(rate, ast.Name) and _is_switch(source, rate):
+        return Violation(rate, f"{rate.id} is True or False: no rate, it counts as 1 or 0")
+    return None
+
+
+def _number(rate: ast.expr) -> float | None:
+    """The value of a number as written, with its sign."""
+    sign = 1
+    while isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.USub):
+        rate, sign = rate.operand, -sign
+    if isinstance(rate, ast.Constant) and isinstance(rate.value, (int, float)) and not isinstance(rate.value, bool):
+        try:
+            return sign * float(rate.value)
+        except OverflowError:
+            return sign * math.inf
+    return None
+
+
+def _is_flag(rate: ast.expr) -> bool:
+    name = rate.attr if isinstance(rate, ast.Attribute) else rate.id if isinstance(rate, ast.Name) else ""
+    return name in _FLAGS
+
+
+def _is_switch(source: SourceFile, name: ast.Name) -> bool:
+    """Whether `name` is an argument that is said to be a bool, is True by default, or is given as True in this file."""
+    bindings, function = source.bindings(name), source.function(name)
+    if len(bindings) != 1 or function is None or _is_asked_for(source, name):
+        return False
+    parameter = bindings[0].statement
+    if not isinstance(parameter, ast.arg) or parameter not in function.parameters:
+        return False
+    if isinstance(parameter.annotation, ast.Name):
+        return parameter.annotation.id == "bool"
+    if _is_true(default(source, parameter)):
+        return True
+    made = function.owner.name if function.owner is not None and function.name == "__init__" else function.name
+    return name.id in _given_true(source, made)
+
+
+@once
+def _given_true(source: SourceFile, made: str) -> set[str | None]:
+    """The arguments that calls of this name give as True."""
+    calls = source.calls.get(made, [])
+    return {keyword.arg for call in calls for keyword in call.keywords if _is_true(keyword.value)}
+
+
+def _is_asked_for(source: SourceFile, name: ast.Name) -> bool:
+    """Whether a condition on the way looks at more than the truth of `name`: it may let only numbers through."""
+
+    def step(_: ast.AST, above: ast.AST) -> bool | None:
+        return (isinstance(above, (ast.If, ast.IfExp)) and name.id in _looked_at(source, above.test)) or None
+
+    return bool(source.climb(source.remembered((_is_asked_for, name.id)), name, step))
+
+
+@once
+def _looked_at(source: SourceFile, test: ast.expr) -> set[str]:
+    """The names in a condition that are not the whole of one."""
+    names = (node for node in ast.walk(test) if isinstance(node, ast.Name))
+    return {node.id for node in names if not isinstance(source.parent(node), (ast.If, ast.IfExp))}
+
+
+def _is_true(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and value.value is True
+
+
+def _fix(source: SourceFile, call: ast.Call, rate: ast.expr) -> Fix | None:
+    function = FUNCTIONALS.get(source.called(call) or "")
+    if function is None or not (source.called(call) or "").startswith("torch.nn.functional.") or unpacks(call):
+        return None
+    if not isinstance(rate, ast.Attribute) or rate.attr != "training" or call.args[2:]:
+        return None
+    if argument(call, function.training, function.training_name) is not None:
+        return None
+    keyword = next((one for one in call.keywords if one.value is rate), None)
+    at = source.text.start(rate)
+    edit = rename_keyword(source, keyword, "training") if keyword is not None else Edit(at, at, "training=")
+    return Fix("Pass the flag as training=", (edit,), changes_training=True)
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        rates = [site.p, *(visit.p for visit in site.visits)]
+        if any(isinstance(rate, bool) for rate in rates):
+            yield TraceViolation(site, "a flag is given as the rate: True drops everything")
+        elif any(rate is not None and not 0 <= rate <= 1 for rate in rates):
+            rate = next(rate for rate in rates if rate is not None and not 0 <= rate <= 1)
+            yield TraceViolation(site, f"the rate must be between 0 and 1, got {rate:g}")
+        elif any(visit.p == 1 and visit.training is not False for visit in site.of(Phase.TRAIN)):
+            yield TraceViolation(site, "the rate is 1: nothing is kept", Severity.WARNING)
+
+
+RULE = Rule(
+    code="DRP301",
+    name="training-flag-as-rate",
+    message="what is given as the rate is no probability",
+    severity=Severity.ERROR,
+    check_source=check_source,
+    check_trace=check_trace,
+    fix="pass the flag as `training=self.training`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(self.hidden(x), self.training)  # DRP301
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(self.hidden(x), training=self.training)
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

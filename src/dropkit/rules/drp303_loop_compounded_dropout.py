@@ -1,0 +1,170 @@
+"""Dropout that is applied again to its own result in every round of a loop.
+
+The masks of the rounds multiply: the tenth round at p = 0.5 keeps one entry in a thousand, a thousand times as large.
+The later rounds train on noise, and nothing warns. Give what is dropped a name of its own, so that every round begins
+with the whole value.
+"""
+
+from __future__ import annotations
+
+import ast
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from dropkit.catalog import FUNCTIONALS
+from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.definitions import Binding
+from dropkit.lint.semantic.dropout_calls import calls_that_may_drop, dropped, kind, looks_like_dropout
+from dropkit.lint.semantic.model import SourceFile, start, whole
+from dropkit.rules._stays_on import unless_meant
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Phase, Trace
+
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for call in calls_that_may_drop(source):
+        target = _dropped_in_place(source, call)
+        loop = _loop(source, call) if target is not None else None
+        if target is None or loop is None or not _applies(source, call):
+            continue
+        if _compounds(source, loop, target, source.statement(call)):
+            yield from unless_meant(source, Violation(source.statement(call)))
+
+
+def _dropped_in_place(source: SourceFile, call: ast.Call) -> str | None:
+    """`x` for the statement `x = dropout(x)`."""
+    match source.parent(call):
+        case ast.Assign(targets=[ast.Name(id=target)], value=value) if value is call:
+            given = dropped(call)
+            return target if isinstance(given, ast.Name) and given.id == target else None
+        case _:
+            return None
+
+
+def _applies(source: SourceFile, call: ast.Call) -> bool:
+    return kind(source, call) is not None or source.called(call) in FUNCTIONALS or looks_like_dropout(source, call)
+
+
+def _loop(source: SourceFile, call: ast.Call) -> ast.For | ast.AsyncFor | ast.While | None:
+    """The innermost loop around `call` that comes round again."""
+
+    def step(below: ast.AST, above: ast.AST) -> ast.AST | None:
+        if isinstance(above, _SCOPES) or (isinstance(below, ast.stmt) and _leaves(source, source.block(below))):
+            return source.tree  # no loop
+        return above if isinstance(above, _LOOPS) and source.block(below) is above.body else None
+
+    found = source.climb(source.remembered(_loop), call, step)
+    return found if isinstance(found, _LOOPS) else None
+
+
+def _leaves(source: SourceFile, block: list[ast.stmt]) -> bool:
+    """Whether a statement of a block ends it for good."""
+    known = source.remembered(_leaves)
+    if id(block) not in known:
+        known[id(block)] = any(isinstance(one, (ast.Break, ast.Return, ast.Raise)) for one in block)
+    return known[id(block)]
+
+
+def _compounds(source: SourceFile, loop: ast.AST, name: str, statement: ast.stmt) -> bool:
+    """Whether the loop gives `name` no other value, and feeds it to something in every round."""
+    function = source.function(statement)
+    bindings = function.names.get(name, []) if function is not None else source.names.get(name, [])
+    if len(_within(source, bindings, loop)) > 1:
+        return False
+    uses = [node for node in source.between(name, start(loop), whole(loop)) if source.statement(node) is not statement]
+    return any(_feeds(source, node) for node in uses) and not any(_changes(source, node) for node in uses)
+
+
+def _within(source: SourceFile, bindings: list[Binding], loop: ast.AST) -> list[int]:
+    """The first two lines of a loop on which a name is bound."""
+    known = source.remembered(_within)
+    if id(bindings) not in known:
+        known[id(bindings)] = sorted(getattr(one.statement, "lineno", 0) for one in bindings)
+    lines: list[int] = known[id(bindings)]
+    first = bisect_left(lines, start(loop)[0])
+    return [line for line in lines[first : first + 2] if line <= whole(loop)[0]]
+
+
+def _feeds(source: SourceFile, node: ast.Name) -> bool:
+    """Whether a read is an operand or argument: not a test, a shape, or a part of a log message."""
+    above = source.parent(node)
+    return isinstance(above, (ast.Call, ast.BinOp, ast.Starred, ast.keyword, ast.Tuple, ast.List)) and not (
+        isinstance(above, ast.Call) and getattr(above.func, "id", "") in ("print", "len", "isinstance", "id")
+    )
+
+
+def _changes(source: SourceFile, node: ast.Name) -> bool:
+    """Whether a use changes the value in place, `x[i] = ...` or `x.add_(...)`, or forgets it."""
+    above = source.parent(node)
+    if not isinstance(node.ctx, ast.Load):
+        return True
+    if isinstance(above, (ast.Subscript, ast.Attribute)) and not isinstance(above.ctx, ast.Load):
+        return True
+    return isinstance(above, ast.Attribute) and above.attr.endswith("_")
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        again = [visit for visit in site.of(Phase.TRAIN) if visit.drew and visit.follows is site]
+        lines = {visit.place for visit in site.of(Phase.TRAIN)}
+        if again and len(lines) == 1:
+            yield TraceViolation(site, f"drops {len(again) + 1} times from its own result")
+
+
+RULE = Rule(
+    code="DRP303",
+    name="loop-compounded-dropout",
+    message="every round of the loop drops from the last one's result",
+    severity=Severity.ERROR,
+    check_source=check_source,
+    check_trace=check_trace,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.heads = nn.ModuleList([nn.Linear(8, 2) for _ in range(4)])
+
+    def forward(self, x):
+        scores = []
+        for head in self.heads:
+            x = self.dropout(x)  # DRP303
+            scores.append(head(x))
+        return scores
+
+
+Heads()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.heads = nn.ModuleList([nn.Linear(8, 2) for _ in range(4)])
+
+    def forward(self, x):
+        scores = []
+        for head in self.heads:
+            dropped = self.dropout(x)
+            scores.append(head(dropped))
+        return scores
+
+
+Heads()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

@@ -1,0 +1,160 @@
+"""Two dropouts on one value, with nothing in between.
+
+They act as one dropout of a higher rate: two of p = 0.5 drop three entries in four. The rate that the model trains with
+is not the one that anybody wrote, and the second mask costs time and memory. Remove one of the two.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from dropkit.diagnostics import Edit, Fix, Severity
+from dropkit.lint.semantic.dropout_calls import calls_that_may_drop, dropped, kind, made_kind
+from dropkit.lint.semantic.edits import delete_statement, drop_argument, replace
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Phase, Site, Trace, Visit
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for call in source.calls.get("Sequential", []):
+        if source.called(call) == "torch.nn.Sequential":
+            yield from _in_a_row(source, call)
+    for call in calls_that_may_drop(source):
+        hit = _nested(source, call) or _next(source, call)
+        if hit is not None:
+            yield hit
+
+
+def _in_a_row(source: SourceFile, sequential: ast.Call) -> Iterator[Violation]:
+    for one, other in zip(sequential.args, sequential.args[1:], strict=False):
+        if isinstance(one, ast.Call) and isinstance(other, ast.Call):
+            first = made_kind(source, [one])
+            if first is not None and first == made_kind(source, [other]):
+                yield Violation(other, fix=_fix(drop_argument(source, sequential, other)))
+
+
+def _nested(source: SourceFile, call: ast.Call) -> Violation | None:
+    """dropout(dropout(x))"""
+    inner = dropped(call)
+    if not isinstance(inner, ast.Call) or not _same(source, inner, call):
+        return None
+    return Violation(call, fix=_fix(replace(source, call, source.text.of(inner))))
+
+
+def _next(source: SourceFile, call: ast.Call) -> Violation | None:
+    """x = dropout(x) in the statement behind one that binds x to a dropout, too."""
+    statement = source.parent(call)
+    if not isinstance(statement, ast.Assign) or statement.value is not call:
+        return None
+    block, index = source.position(statement)
+    if index == 0:
+        return None
+    match dropped(call), block[index - 1], statement:
+        case (
+            ast.Name(id=given),
+            ast.Assign(targets=[ast.Name(id=bound)], value=ast.Call() as earlier),
+            ast.Assign(targets=[ast.Name(id=target)]),
+        ) if given == bound == target and _same(source, earlier, call):
+            return Violation(statement, fix=_fix(delete_statement(source, statement)))  # pyright: ignore[reportArgumentType]
+        case _:
+            return None
+
+
+def _same(source: SourceFile, one: ast.Call, other: ast.Call) -> bool:
+    """Whether both drop alike: a mask over elements and one over channels may both be wanted."""
+    first = kind(source, one)
+    return first is not None and first == kind(source, other)
+
+
+def _fix(edit: Edit | None) -> Fix | None:
+    return Fix("Remove the second dropout", (edit,), safe=False) if edit is not None else None
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        lines = {visit.place for visit in site.of(Phase.TRAIN)}
+        for visit in site.of(Phase.TRAIN):
+            before = visit.follows
+            if visit.drew and before is not None and (before is not site or len(lines) > 1) and _alike(visit, before):
+                yield TraceViolation(site, f"a second dropout on what {before.label} has just dropped from")
+                break
+
+
+def _alike(visit: Visit, before: Site) -> bool:
+    """Whether both have a coin for the same: elements and whole samples are often dropped one after the other."""
+    return any(
+        other.unit == visit.unit or (other.unit == other.shape and visit.unit == visit.shape)
+        for other in before.of(Phase.TRAIN)
+    )
+
+
+RULE = Rule(
+    code="DRP304",
+    name="double-dropout",
+    message="a second dropout on the value just dropped from",
+    severity=Severity.WARNING,
+    check_source=check_source,
+    check_trace=check_trace,
+    fix="remove the second dropout",
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.dropout(x)
+        x = self.dropout(x)  # DRP304
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.dropout(x)
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+        ),
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Dropout(0.2), nn.Linear(8, 2))  # DRP304
+
+model(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+
+model(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

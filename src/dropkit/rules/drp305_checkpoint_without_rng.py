@@ -1,0 +1,241 @@
+"""Checkpointing that forgets the random state, over code that drops.
+
+Checkpointing runs its function a second time in the backward pass. With `preserve_rng_state=False` dropout then draws
+another mask than in the forward pass, so the gradients belong to a network that was never run. Nothing fails or warns:
+training is only noisier and worse. Leave the argument at True, unless nothing in the function is random.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import cast
+
+from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.edits import replace
+from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Phase, Place, Trace
+
+_CHECKPOINTS = ("checkpoint", "checkpoint_sequential", "checkpoint_wrapper")
+# torch's layers that drop inside, by the argument that says how much, and the rate if it is left out.
+_DROP_INSIDE = {
+    "torch.nn.TransformerEncoderLayer": 0.1, "torch.nn.TransformerDecoderLayer": 0.1, "torch.nn.Transformer": 0.1,
+    "torch.nn.MultiheadAttention": 0.0, "torch.nn.LSTM": 0.0, "torch.nn.GRU": 0.0, "torch.nn.RNN": 0.0,
+}  # fmt: skip
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    if b"preserve_rng_state" not in source.text.utf8:
+        return
+    for calls in source.calls.values():
+        for call in calls:
+            flag = argument(call, None, "preserve_rng_state")
+            if isinstance(flag, ast.Constant) and flag.value is False and _random(source, call):
+                yield Violation(call, fix=Fix("Pass preserve_rng_state=True", (replace(source, flag, "True"),)))
+
+
+def _random(source: SourceFile, call: ast.Call) -> bool:
+    """Whether what is run again drops: the first argument, or, where that is not known here, the class around."""
+    name = source.called(call) or ""
+    if not (name.startswith(("torch.utils.checkpoint.", "torch.distributed.")) and name.endswith(_CHECKPOINTS)):
+        return False
+    names = ("function", "functions", "module")
+    run = call.args[0] if call.args else next((one.value for one in call.keywords if one.arg in names), None)
+    if run is None:
+        return False
+    owner, known = source.owner(call), _drops_when_called(source, run)
+    return known if known is not None else owner is not None and owner in _dropping_classes(source)
+
+
+def _drops_when_called(source: SourceFile, run: ast.expr) -> bool | None:
+    """Whether calling `run` drops, itself or in what it calls in this file; None where that is not known."""
+    found: bool | None = False
+    seen: set[ast.AST] = set()
+    pending = [run]
+    for one in pending:
+        # Longer ways through a file are not followed.
+        if len(pending) > MOST:
+            return None
+        target = _run_by(source, one)
+        for tree in target if target is not None else ():
+            if tree not in seen:
+                seen.add(tree)
+                drops, calls = _inside(source, tree)
+                if drops:
+                    return True
+                found = None if drops is None else found
+                pending += calls
+        found = None if target is None else found
+    return found
+
+
+def _run_by(source: SourceFile, run: ast.expr) -> list[ast.AST] | None:
+    """The code that calling `run` runs: functions, lambdas, calls that make layers. None where it is not known."""
+    for _ in range(MOST):
+        attribute, owner = self_attribute(run), source.owner(run)
+        if isinstance(run, ast.Subscript):
+            run = run.value
+        elif isinstance(run, ast.Call):
+            if not ((source.called(run) or "").endswith("partial") and run.args):
+                return [run]
+            run = run.args[0]
+        elif attribute is not None and owner is not None:
+            method = owner.method(attribute)
+            if method is not None:
+                return [method.node]
+            values = [value for value in owner.values(attribute) if value is not None]
+            return list(values) if 0 < len(values) <= MOST else None
+        elif isinstance(run, ast.Lambda) or (source.dotted(run) or "").startswith("torch."):
+            return [run]
+        else:
+            inner = _set_to(source, run) if isinstance(run, ast.Name) else None
+            if inner is None or isinstance(inner, FUNCTIONS):
+                return [inner] if inner is not None else None
+            run = cast("ast.expr", inner)
+    return None
+
+
+def _set_to(source: SourceFile, name: ast.Name) -> ast.AST | None:
+    """What a name stands for: a function, what a loop goes over, or the expression that it is set to."""
+    bindings, known = source.bindings(name), source.remembered(_set_to)
+    if id(bindings) not in known:
+        known[id(bindings)] = next((found for one in reversed(bindings) if (found := _bound_to(source, one))), None)
+    return known[id(bindings)]
+
+
+def _bound_to(source: SourceFile, binding: Binding) -> ast.AST | None:
+    function = source.by_node.get(binding.statement)
+    if isinstance(function, FunctionDefinition):
+        return function.node
+    if isinstance(binding.statement, (ast.For, ast.AsyncFor)):
+        # for layer in self.layers: / for i, layer in enumerate(self.layers):
+        over = binding.statement.iter
+        return over.args[0] if isinstance(over, ast.Call) and over.args else over
+    return None if binding.derived else binding.value
+
+
+@once
+def _inside(source: SourceFile, tree: ast.AST) -> tuple[bool | None, list[ast.expr]]:
+    """Whether something inside drops (None: something there is not known), and what of this file is called there."""
+    known: set[bool | None] = {False}
+    calls: list[ast.expr] = []
+    if isinstance(tree, ast.expr) and (source.dotted(tree) or "").startswith("torch."):
+        return "drop" in (source.dotted(tree) or ""), calls
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        local, name = source.local_class(call.func), source.called(call)
+        if _drops(source, call) or local is not None:
+            known.add(local is None or local in _dropping_classes(source))
+        elif name is not None and name.startswith("torch."):
+            continue
+        elif isinstance(call.func, ast.Name) or self_attribute(call.func) is not None:
+            # A method of a tensor, or of an object that is not known, is mostly the former and passed over.
+            calls += [call.func] if call is not tree else []
+            known |= {None} if call is tree else set()
+    return (True if True in known else None if None in known else False), calls
+
+
+@once
+def _dropping_classes(source: SourceFile) -> set[ClassDefinition]:
+    """The classes that drop, that make an object of one that does, or that inherit from one."""
+    direct = (source.owner(call) for calls in source.calls.values() for call in calls if _drops(source, call))
+    found = {owner: None for owner in direct if owner is not None}
+    pending = list(found)
+    for one in pending:
+        makers = (source.owner(call) for call in source.calls.get(one.name, []))
+        for other in (*makers, *one.subclasses):
+            if other is not None and other not in found:
+                found[other] = None
+                pending.append(other)
+    return set(found)
+
+
+@once
+def _drops(source: SourceFile, call: ast.Call) -> bool:
+    """Whether one call drops, or makes a layer of torch that does."""
+    name = source.called(call)
+    if name in _DROP_INSIDE:
+        rate = argument(call, None, "dropout")
+        return bool(_DROP_INSIDE[name]) if rate is None else not _is_zero(rate)
+    function = FUNCTIONALS.get(name or "")
+    if function is not None:
+        flag = argument(call, function.training, function.training_name)
+        p = argument(call, function.p, function.p_name)
+        return not any(one is not None and _is_zero(one) for one in (flag, p))
+    if name in DROPOUT_MODULES or (name or "").endswith(("DropPath", "StochasticDepth")):
+        rate = argument(call, 0, "p")
+        return rate is None or not _is_zero(rate)
+    return False
+
+
+def _is_zero(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and not value.value
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    first: dict[tuple[str, Place | None], set[bytes | None]] = {}
+    for site in trace.sites:
+        # What is recomputed outside of any module is known by its line only.
+        first.setdefault((site.kind, site.place), set()).update(visit.keep for visit in site.of(Phase.TRAIN))
+    for site in trace.sites:
+        again = {visit.keep for visit in site.of(Phase.BACKWARD) if visit.keep is not None}
+        if not again <= first[site.kind, site.place]:
+            yield TraceViolation(
+                site, "recomputed in backward with another mask: the gradients are wrong", Severity.ERROR
+            )
+
+
+RULE = Rule(
+    code="DRP305",
+    name="checkpoint-without-rng",
+    message="checkpointed dropout draws another mask in backward",
+    severity=Severity.WARNING,
+    check_source=check_source,
+    check_trace=check_trace,
+    fix="pass `preserve_rng_state=True`",
+    fix_is_safe=True,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Dropout(0.1))
+
+    def forward(self, x):
+        return checkpoint(self.block, x, use_reentrant=False, preserve_rng_state=False)  # DRP305
+
+
+Encoder()(torch.randn(4, 8)).sum().backward()
+""",
+            good="""
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Dropout(0.1))
+
+    def forward(self, x):
+        return checkpoint(self.block, x, use_reentrant=False, preserve_rng_state=True)
+
+
+Encoder()(torch.randn(4, 8)).sum().backward()
+""",
+        ),
+    ),
+)

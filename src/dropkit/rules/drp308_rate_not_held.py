@@ -1,0 +1,84 @@
+"""A dropout that does not drop at the rate it was given.
+
+The regularization is another than the one that was tuned or published, and nothing says so. It happens in hand-written
+layers that take the rate to keep for the rate to drop, or that multiply masks, and in block dropout on small maps. What
+was measured is set against the rate with a bound of six standard deviations of the number of coins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+
+from dropkit.diagnostics import Severity
+from dropkit.rules.rule import Example, Rule, TraceViolation
+from dropkit.trace import Phase, Site, Trace
+
+# Standard deviations: one run in half a billion is this far off by chance.
+_BOUND = 6
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        rates = {visit.p for visit in site.of(Phase.TRAIN) if visit.drew and visit.independent}
+        rate = site.rate
+        p = rates.pop() if len(rates) == 1 else None
+        if rate is not None and p is not None and 0 < p < 1 and not _within(rate, p, site):
+            yield TraceViolation(site, f"drops {rate:.1%}, and {p:.1%} was asked for")
+
+
+def _within(rate: float, p: float, site: Site) -> bool:
+    coins = sum(visit.coins for visit in site.of(Phase.TRAIN) if visit.dropped is not None)
+    # Half a coin more: so close a count can come, and no closer.
+    return abs(rate - p) <= _BOUND * sqrt(p * (1 - p) / coins) + 0.5 / coins
+
+
+RULE = Rule(
+    code="DRP308",
+    name="rate-not-held",
+    message="drops at another rate than it was given",
+    severity=Severity.WARNING,
+    check_trace=check_trace,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class ChannelDropout(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        keep = torch.rand(x.shape[:2]) < self.p
+        return x * keep[..., None, None] / self.p
+
+
+nn.Sequential(nn.Conv2d(3, 64, 3), ChannelDropout(0.1), nn.Conv2d(64, 8, 3))(torch.randn(4, 3, 9, 9))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class ChannelDropout(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        keep = torch.rand(x.shape[:2]) >= self.p
+        return x * keep[..., None, None] / (1 - self.p)
+
+
+nn.Sequential(nn.Conv2d(3, 64, 3), ChannelDropout(0.1), nn.Conv2d(64, 8, 3))(torch.randn(4, 3, 9, 9))
+""",
+        ),
+    ),
+)

@@ -1,0 +1,191 @@
+"""Dropout on the probabilities that a model returns, or on their logarithms.
+
+A dropped log-probability is 0, which says "certain": the loss of a sample whose true class is dropped is zero, the
+others are scaled by 1/(1-p), and the outcome is no distribution any more. Dropped probabilities do not sum to one, and
+a true class of probability 0 has an infinite loss. Training is biased without a warning. Put dropout before the last
+linear layer. Dropout of attention weights, which are multiplied with values next, is common and not reported.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAX_KINDS
+from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.data_flow import MOST, beside, layers, operation, origins, reads_after
+from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.trace import Phase, Trace
+
+# Names of softmaxes that weigh something, and are not the end of a model: few for log_softmax, which weighs nothing.
+_LOGARITHMS = r"att|attn|atten|attention|attentions|score|scores|alpha|alphas|weight|weights|weighted|align\w*"
+_ATTENTION = Vocabulary(_LOGARITHMS)
+_WEIGHTS = Vocabulary(
+    _LOGARITHMS + r"|beta|betas|kernels?|dynamic|gate|gates|gated|gating|rout(?:e|er|ing)|mix|mixing|mixture|adj"
+    r"|adjacency|edges?|graph|topics?|theta|assign\w*|cluster\w*|experts?|coef\w*|affin\w*|similar\w*|corr|correlation|memory"
+    r"|slots?|select|selector|selection|energy|heat|heatmaps?|relations?|aggr\w*"
+)
+_LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for name, calls in source.calls.items():
+        if "drop" in name.lower():
+            for call in calls:
+                in_a_row = source.called(call) in DROPOUT_MODULES and _row_ends(source, call)
+                if in_a_row or (_drops(source, call) and _of_probabilities(source, call)):
+                    yield Violation(call)
+
+
+def _drops(source: SourceFile, call: ast.Call) -> bool:
+    """Whether a call puts a tensor through dropout that may be on."""
+    function = FUNCTIONALS.get(source.called(call) or "")
+    if function is not None:
+        p, training = argument(call, function.p, "p"), argument(call, function.training, function.training_name)
+        return not any(isinstance(one, ast.Constant) and not one.value for one in (p, training))
+    made = layers(source, call.func) if source.called(call) is None and call.args else []
+    return bool(made) and all(source.called(one) in DROPOUT_MODULES for one in made)
+
+
+def _of_probabilities(source: SourceFile, call: ast.Call) -> bool:
+    """Whether what is dropped is a log_softmax, or a softmax that ends the model."""
+    kinds: set[str] = set()
+    for origin in origins(source, call.args[0]) if call.args else ():
+        kinds.add(_kind(source, origin) if origin is not None else "")
+    if kinds == {"log_softmax"}:
+        return not _named(source, call, _ATTENTION)
+    return (
+        "softmax" in kinds <= {"log_softmax", "softmax"} and _ends(source, call) and not _named(source, call, _WEIGHTS)
+    )
+
+
+def _kind(source: SourceFile, expression: ast.expr) -> str:
+    applied = operation(source, expression)
+    last = applied.name.rsplit(".", 1)[-1] if applied is not None else ""
+    return {"LogSoftmax": "log_softmax", "Softmax": "softmax"}.get(last, last)
+
+
+def _named(source: SourceFile, node: ast.AST, words: Vocabulary) -> bool:
+    """Whether a name near by says that these probabilities weigh something."""
+    owner, function = source.owner(node), source.function(node)
+    around = [owner.name if owner is not None else "", function.name if function is not None else ""]
+    return any(words.has(name) for name in around) or _is_said(source, source.statement(node), words)
+
+
+@once
+def _is_said(_: SourceFile, statement: ast.stmt, words: Vocabulary) -> bool:
+    """Whether a name in a statement is one of `words`."""
+    inside = (one.id if isinstance(one, ast.Name) else one.attr for one in ast.walk(statement)
+              if isinstance(one, (ast.Name, ast.Attribute)))  # fmt: skip
+    return any(words.has(name) for name in inside if name not in ("self", "nn", "torch", "F"))
+
+
+def _ends(source: SourceFile, call: ast.Call) -> bool:
+    """Whether the outcome of `call` is what `forward` returns, or goes into a loss, and is used for nothing else."""
+    statement = source.statement(call)
+    function = source.function(call)
+    if isinstance(statement, ast.Return) and statement.value is call:
+        return function is not None and function.name == "forward"
+    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is call else None
+    if not isinstance(target, ast.Name):
+        return False
+    forward = function is not None and function.name == "forward"
+    uses = [source.parent(one) for one in reads_after(source, target.id, statement)]
+    few = 0 < len(uses) <= MOST
+    return few and all((forward and isinstance(use, ast.Return)) or _is_loss(source, use) for use in uses)
+
+
+def _is_loss(source: SourceFile, use: ast.AST | None) -> bool:
+    return isinstance(use, ast.Call) and _LOSS.search(source.text.of(use.func)) is not None
+
+
+def _row_ends(source: SourceFile, call: ast.Call) -> bool:
+    """Whether a dropout layer stands behind LogSoftmax, or behind the Softmax that ends what is returned."""
+    before = beside(source, call, -1)
+    name = source.called(before) if before is not None else None
+    if name == "torch.nn.LogSoftmax":
+        return not _named(source, call, _ATTENTION)
+    if name != "torch.nn.Softmax" or _named(source, call, _WEIGHTS):
+        return False
+    row = source.parent(call)
+    held = source.parent(row) if isinstance(row, ast.Call) and row.args[-1] is call else None
+    owner = source.owner(call)
+    if owner is None or not isinstance(held, ast.Assign):
+        return False
+    return _returned(source, owner, self_attribute(held.targets[0]))
+
+
+@once
+def _returned(source: SourceFile, owner: ClassDefinition, attribute: str | None) -> bool:
+    """Whether all that `forward` does with `self.attribute(...)` is to return it."""
+    calls = owner.own_calls.get(attribute or "", [])
+    return bool(calls) and all(_ends(source, call) for call in calls)
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        for visit in site.of(Phase.TRAIN):
+            if visit.origin.last in SOFTMAX_KINDS and visit.before == ["output"]:
+                yield TraceViolation(site)
+                break
+
+
+RULE = Rule(
+    code="DRP403",
+    name="dropout-after-softmax",
+    message="dropout on the probabilities that a model returns",
+    severity=Severity.WARNING,
+    check_source=check_source,
+    check_trace=check_trace,
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.output = nn.Linear(16, 2)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, x):
+        x = self.dropout(F.relu(self.hidden(x)))
+        x = self.dropout(F.log_softmax(self.output(x), dim=1))  # DRP403
+        return x
+
+
+F.nll_loss(Classifier()(torch.randn(4, 8)), torch.tensor([0, 1, 0, 1]))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.output = nn.Linear(16, 2)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, x):
+        x = self.dropout(F.relu(self.hidden(x)))
+        x = F.log_softmax(self.output(x), dim=1)
+        return x
+
+
+F.nll_loss(Classifier()(torch.randn(4, 8)), torch.tensor([0, 1, 0, 1]))
+""",
+        ),
+    ),
+)

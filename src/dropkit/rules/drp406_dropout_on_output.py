@@ -1,0 +1,251 @@
+"""Dropout on the output of the whole model.
+
+The model trains badly: a random part of the logits of every sample, at times that of the right class, is set to zero
+before the loss, and no later layer can make up for it. Dropout makes a layer learn not to lean on single inputs; behind
+the last layer there is none left to learn that. Put it before the last layer.
+
+Reported where the last layer is known by its width (`num_classes`, `vocab_size` and the like) or by the softmax or loss
+that follows.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAXES
+from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.data_flow import MOST, beside, operation, origins, readers
+from dropkit.lint.semantic.expressions import argument
+from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.training_flag import named_around, on_purpose
+from dropkit.rules._stays_on import for_information
+from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
+from dropkit.trace import Phase, Trace
+
+_F = "torch.nn.functional."
+_DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
+_LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear"})
+# What turns logits into probabilities, and what judges them.
+_LOG_SOFTMAX = frozenset({_F + "log_softmax", "torch.log_softmax", "torch.nn.LogSoftmax", ".log_softmax"})
+_SHAPE = (".squeeze", ".view", ".reshape", ".float", ".unsqueeze", ".permute", ".transpose", ".contiguous", ".flatten")
+_PROBABILITIES = frozenset(
+    [_F + "softmax", "torch.softmax", "torch.nn.Softmax", ".softmax", _F + "sigmoid", "torch.sigmoid", ".sigmoid",
+     "torch.nn.Sigmoid", "torch.squeeze", "torch.flatten", *_SHAPE]
+)  # fmt: skip
+_LOSSES = frozenset(_F + name for name in ("cross_entropy", "nll_loss", "binary_cross_entropy_with_logits"))
+_LOSS_MODULES = frozenset("torch.nn." + name for name in ("CrossEntropyLoss", "NLLLoss", "BCEWithLogitsLoss"))
+
+_CLASSES = re.compile(
+    r"(num|n|nb|number|no)_?(of_?)?(\w+_)?(class|label|tag|categor|target)|^n?_?class(es)?$|n_?class|vocab_?size"
+    r"|n_?vocab|^ntokens?$|tagset_?size|label_?size|class_?num|out_?class",
+    re.IGNORECASE,
+)
+# A width below this, behind a layer that is named as a classifier, is a number of classes.
+_FEW = 1000
+_CLASSIFIER = re.compile(r"classif|logit", re.IGNORECASE)
+# Scores that are inputs of something else, and outputs that are dropped on by design.
+_OTHER = Vocabulary(
+    r"attn|attention|atten|gate|gates|gated|gating|rout(?:e|er|ing)|alpha|cluster\w*|topics?|prodlda|prod lda|dmon"
+    r"|molgan|embed|embedding|embeddings|assign|assignments?|prototypes?"
+)
+_BY_DESIGN = Vocabulary(r"prodlda|prod lda|dmon|molgan|mol gan|topics?|cluster\w*")
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for name, calls in source.calls.items():
+        if "drop" not in name.lower():
+            continue
+        for call in calls:
+            if source.called(call) in DROPOUT_MODULES:
+                found = _ends_a_head(source, call)
+            else:
+                found = _falls_on_output(source, call)
+            if found and not on_purpose(source, call):
+                by_name = _is_other(source, call) or named_around(source, call)
+                yield for_information(Violation(call)) if by_name else Violation(call)
+
+
+def _ends_a_head(source: SourceFile, dropout: ast.Call) -> bool:
+    """Whether `dropout` is last in a Sequential, but for a softmax, right behind a layer as wide as the classes."""
+    row: ast.AST | None = source.parent(dropout)
+    elements = row.elts if isinstance(row, ast.List) else row.args if isinstance(row, ast.Call) else []
+    if dropout not in elements[-2:]:
+        return False
+    after = elements[-1:] if elements[-1] is not dropout else []
+    if any(source.called(one) not in SOFTMAXES for one in after):
+        return False
+    if isinstance(row, ast.List):
+        star = source.parent(row)
+        row = source.parent(star) if isinstance(star, ast.Starred) else None
+    if row is None or source.called(row) != "torch.nn.Sequential":
+        return False
+    if isinstance(source.parent(row), (ast.Call, ast.List, ast.Starred)):
+        return False
+    last = beside(source, dropout, -1)
+    judged = bool(after) and source.called(after[0]) == "torch.nn.LogSoftmax"
+    return last is not None and (_is_as_wide_as_classes(source, last) or (judged and source.called(last) in _LINEAR))
+
+
+def _falls_on_output(source: SourceFile, call: ast.Call) -> bool:
+    """Whether `call` drops the result of a last layer, and what is left is returned or judged."""
+    owner, dropout = source.owner(call), operation(source, call)
+    if owner is None or not owner.is_module or dropout is None or dropout.name not in _DROPOUTS:
+        return False
+    if dropout.input is None or source.climb(source.remembered(_loops), call, _loops):
+        return False
+    uses = _uses(source, call)
+    if "layer" in uses:
+        return False
+    return "logits" in uses or ("output" in uses and _comes_from_last_layer(source, dropout.input))
+
+
+def _comes_from_last_layer(source: SourceFile, value: ast.expr) -> bool:
+    before = [operation(source, origin) if origin else None for origin in origins(source, value) or ()]
+    return bool(before) and all(
+        one is not None and one.layers and all(_is_last(source, one.call.func, layer) for layer in one.layers)
+        for one in before
+    )
+
+
+def _is_last(source: SourceFile, callee: ast.expr, layer: ast.Call) -> bool:
+    """Whether `layer`, applied as `callee`, is as wide as there are classes, by its width or by its name."""
+    if _is_as_wide_as_classes(source, layer):
+        return True
+    width = _width(layer)
+    few = isinstance(width, ast.Constant) and isinstance(width.value, int) and width.value < _FEW
+    named = isinstance(callee, ast.Attribute) and _CLASSIFIER.search(callee.attr) is not None
+    return few and named and source.called(layer) in _LINEAR
+
+
+def _loops(_: ast.AST, above: ast.AST) -> bool | None:
+    return isinstance(above, (ast.For, ast.While)) or None
+
+
+def _uses(source: SourceFile, value: ast.expr) -> set[str]:
+    """What becomes of `value`: "logits" of a softmax or a loss, "output" that is returned, or input of a "layer"."""
+    found: set[str] = set()
+    seen: set[ast.expr] = set()
+    pending = [(value, 0)]
+    for one, renamed in pending:
+        if one in seen:
+            continue
+        seen.add(one)
+        if len(pending) > MOST:
+            return {"layer"}  # who knows
+        whole = source.climb(source.remembered(_part_of), one, _part_of) or one
+        above = source.parent(whole)
+        if isinstance(above, ast.Return):
+            found.add("output")
+        elif isinstance(above, ast.Call):
+            used = operation(source, above)
+            name = used.name if used is not None else ""
+            if name in _LOG_SOFTMAX or name in _LOSSES or (name in _LOSS_MODULES and used is not None and used.layers):
+                found.add("logits")
+            elif name in _PROBABILITIES:
+                pending.append((above, renamed))
+            elif used is None or used.layers:
+                found.add("layer")
+        elif isinstance(above, ast.Assign) and isinstance(above.targets[0], ast.Name) and renamed < 3:
+            pending += [(read, renamed + 1) for read in readers(source, above, above.targets[0].id)]
+    return found
+
+
+def _part_of(node: ast.AST, above: ast.AST) -> ast.AST | None:
+    """The outermost container, keyword or choice that a value is part of."""
+    parts = (ast.keyword, ast.Tuple, ast.List, ast.Dict, ast.Attribute, ast.IfExp)
+    return None if isinstance(above, parts) else node
+
+
+def _width(layer: ast.Call) -> ast.expr | None:
+    """The number of outputs that `layer` is made with."""
+    named = [one for name in ("out_features", "out_channels") if (one := argument(layer, None, name)) is not None]
+    return named[0] if named else layer.args[1] if len(layer.args) > 1 else None
+
+
+@once
+def _is_as_wide_as_classes(source: SourceFile, layer: ast.Call) -> bool:
+    """Whether the number of outputs of `layer` is named after classes, labels or words."""
+    width = _width(layer)
+    if width is None or "Embedding" in (source.called(layer) or ""):
+        return False
+    names = [one.attr if isinstance(one, ast.Attribute) else one.id for one in ast.walk(width)
+             if isinstance(one, (ast.Attribute, ast.Name))]  # fmt: skip
+    return any(_CLASSES.search(name) for name in names)
+
+
+def _is_other(source: SourceFile, call: ast.Call) -> bool:
+    """Whether the statement or method says that its values are weights of something, not outputs."""
+    function, owner = source.function(call), source.owner(call)
+    name = function.method.name if function is not None else ""
+    by_design = owner is not None and _BY_DESIGN.has(owner.name)
+    return by_design or _OTHER.has(name) or _says_other(source, source.statement(call))
+
+
+@once
+def _says_other(source: SourceFile, statement: ast.stmt) -> bool:
+    return _OTHER.has(source.text.of(statement))
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        for visit in site.of(Phase.TRAIN):
+            ends = bool(visit.before) and set(visit.before) <= {"output", "LogSoftmax"}
+            if visit.drew and ends and visit.origin.last == visit.origin.layer == "Linear":
+                yield TraceViolation(site)
+                break
+
+
+RULE = Rule(
+    code="DRP406",
+    name="dropout-on-output",
+    message="dropout on the model's output zeroes its predictions",
+    severity=Severity.WARNING,
+    default=Default.PREVIEW,
+    check_source=check_source,
+    check_trace=check_trace,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.dropout = nn.Dropout(0.5)
+        self.output = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = torch.relu(self.hidden(x))
+        return self.dropout(self.output(x))  # DRP406
+
+
+Classifier(3).eval()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.hidden = nn.Linear(8, 16)
+        self.dropout = nn.Dropout(0.5)
+        self.output = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = torch.relu(self.hidden(x))
+        return self.output(self.dropout(x))
+
+
+Classifier(3).eval()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

@@ -1,0 +1,78 @@
+"""One dropout layer, called at several places.
+
+Nothing is wrong with the numbers: each call draws a mask of its own. But the layer has one rate and one place in the
+module tree for all of them, so the rate of one place cannot be tuned, a hook cannot tell the calls apart, and
+`print(model)` shows fewer dropouts than there are. One layer for each place costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dropkit.diagnostics import Severity
+from dropkit.rules.rule import Default, Example, Rule, TraceViolation
+from dropkit.trace import Phase, Trace
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        lines = {visit.place for visit in site.of(Phase.TRAIN) if visit.follows is not site}
+        if site.is_module and len(lines) > 1:
+            yield TraceViolation(site, f"one layer, called from {len(lines)} lines")
+
+
+RULE = Rule(
+    code="DRP410",
+    name="shared-dropout-layer",
+    message="one dropout layer stands at several places",
+    severity=Severity.INFO,
+    default=Default.OFF,
+    check_trace=check_trace,
+    examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 16)
+        self.second = nn.Linear(16, 16)
+        self.output = nn.Linear(16, 2)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        x = self.dropout(torch.relu(self.first(x)))
+        x = self.dropout(torch.relu(self.second(x)))
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(8, 16)
+        self.second = nn.Linear(16, 16)
+        self.output = nn.Linear(16, 2)
+        self.after_first = nn.Dropout(0.5)
+        self.after_second = nn.Dropout(0.5)
+
+    def forward(self, x):
+        x = self.after_first(torch.relu(self.first(x)))
+        x = self.after_second(torch.relu(self.second(x)))
+        return self.output(x)
+
+
+Classifier()(torch.randn(4, 8))
+""",
+        ),
+    ),
+)

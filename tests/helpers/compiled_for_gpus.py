@@ -1,0 +1,161 @@
+"""Compiles the GPU kernels on a machine without a GPU, by the calls that would run them, and prints what came of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+
+from dropkit.kernels import FLOATS, gpu
+from dropkit.kernels.gpu import fused
+from dropkit.kernels.params import inverted
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+KEY = torch.tensor(7)
+P = inverted(0.1)
+
+
+class Driver:
+    """Of a GPU that is not there: Triton asks it what to compile for, and is kept from asking for more."""
+
+    target = "sm_90"
+
+    def get_current_device(self) -> int:
+        return [*TARGETS].index(self.target)
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return TARGETS[self.target]
+
+
+MADE: list[Any] = []
+
+
+def compile_alone(run: Callable[..., Any]) -> Callable[..., Any]:
+    def compiled(self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        MADE.append(run(self, *args, grid=grid, warmup=True, **kwargs))
+
+    return compiled
+
+
+def drop(dtype: torch.dtype, count: int = 4096, add: bool = False, values: Any = P, key: Any = KEY) -> None:
+    x = torch.empty(count, dtype=dtype)
+    gpu.drop(torch.empty_like(x), x, key, values, None, 0, x if add else None)
+
+
+def walk(steps: tuple[int, int], rows: int = 64) -> None:
+    x = torch.empty(rows, 2048, dtype=torch.bfloat16)[:, :1024]
+    gpu.drop(torch.empty(rows, 1024, dtype=torch.bfloat16), x, KEY, P, steps, 0)
+
+
+def norm(backward: bool, columns: int = 4096) -> None:
+    x, w, row = (
+        torch.empty(8, columns, dtype=torch.bfloat16),
+        torch.empty(columns, dtype=torch.bfloat16),
+        torch.empty(8),
+    )
+    if backward:
+        fused.norm_backward(x, x, x, row, row, w, True, None, KEY, P, True)
+    else:
+        fused.norm_forward(x, x, w, w, None, KEY, P, 1e-5, True)
+
+
+def activation(backward: bool) -> None:
+    x, b = torch.empty(8, 4096, dtype=torch.bfloat16), torch.empty(4096, dtype=torch.bfloat16)
+    if backward:
+        fused.activation_backward(x, x, b, "gelu", KEY, P)
+    else:
+        fused.activation_forward(x, b, x, "gelu", KEY, P)
+
+
+DTYPES = {str(one).removeprefix("torch."): one for one in sorted(FLOATS, key=str)}
+CALLS: dict[str, Callable[[], None]] = {
+    **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
+    **{f"added {name}": partial(drop, dtype, add=True) for name, dtype in DTYPES.items()},
+    "flat odd": partial(drop, torch.bfloat16, 4099),
+    "walk one": partial(walk, (4, 0)),
+    "walk fours": partial(walk, (1024, 1)),
+    "walk any": partial(walk, (3, 5)),
+    "norm forward": partial(norm, False),
+    "norm backward": partial(norm, True),
+    "wide norm forward": partial(norm, False, fused.MOST_COLUMNS),
+    "wide norm backward": partial(norm, True, fused.MOST_COLUMNS),
+    "activation forward": partial(activation, False),
+    "activation backward": partial(activation, True),
+}
+
+
+def described(made: Any) -> dict[str, Any]:
+    common = {"threads": made.metadata.num_warps * made.metadata.warp_size, "shared": made.metadata.shared}
+    if "ptx" not in made.asm:
+        return {"size": len(made.asm["hsaco"]), **common}
+    ptx = made.asm["ptx"]
+    return {
+        **common,
+        "wide_loads": len(re.findall(r"ld\.global\S*\.v4\.b32|ld\.global\S*\.v2\.b64", ptx)),
+        "wide_stores": len(re.findall(r"st\.global\S*\.v4\.b32|st\.global\S*\.v2\.b64", ptx)),
+        "wide_multiplies": ptx.count("mul.wide.u32"),
+        "high_multiplies": ptx.count("mul.hi"),
+        **used(made.asm["cubin"]),
+    }
+
+
+def used(cubin: bytes) -> dict[str, int]:
+    """Registers, and bytes of a thread's stack, which only spills need."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        said = subprocess.run(
+            [CUOBJDUMP, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        )
+    found = {name: int(number) for name, number in re.findall(r"(REG|STACK):(\d+)", said.stdout)}
+    return {"registers": found["REG"], "spilled": found["STACK"]}
+
+
+def main() -> None:
+    device = Driver()
+    driver.set_active(device)
+    JITFunction.run = compile_alone(JITFunction.run)
+    found: dict[str, Any] = {}
+    for Driver.target, target in TARGETS.items():
+        fused.warp_size = lambda size=target.warp_size: size
+        for name, call in CALLS.items():
+            call()
+            found[f"{name} {Driver.target}"] = described(MADE[-1])
+    Driver.target = "sm_90"
+    MADE.clear()
+    for p in (0.1, 0.25, 0.5, 2**-32, 0.9):
+        drop(torch.float32, values=inverted(p))
+        drop(torch.float32, values=inverted(p), key=torch.tensor(3))
+    found["kernels for ten rates and keys"] = len({id(one) for one in MADE})
+    MADE.clear()
+    for count in (1, 16, 17, 4096, 4100):
+        drop(torch.float32, count)
+    found["kernels for five sizes"] = len({id(one) for one in MADE})
+    MADE.clear()
+    for rows in (1, 3, 16, 64):
+        walk((1024, 1), rows)
+    found["kernels for four heights"] = len({id(one) for one in MADE})
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

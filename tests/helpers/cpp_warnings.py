@@ -1,0 +1,28 @@
+"""Compiles csrc with every warning an error, for this processor and, where a cross compiler is at hand, for Arm."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Syntax alone: optimising, GCC 12 takes its own AVX-512 headers for uninitialised (GCC bug 105593).
+FLAGS = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+
+
+def main() -> int:
+    includes = [f"-I{sysconfig.get_path('include')}", f"-I{ROOT / 'csrc'}"]
+    compilers = [name for name in (os.environ.get("CXX", "c++"), "aarch64-linux-gnu-g++") if shutil.which(name)]
+    sources = [*sorted(ROOT.glob("csrc/*.cpp")), ROOT / "tests" / "emulate.cpp"]
+    failed = 0
+    for compiler in compilers:
+        for source in sources:
+            failed += subprocess.run([compiler, *FLAGS, *includes, source], check=False).returncode != 0
+    print(f"{len(sources)} C++ files, {', '.join(compilers)}: {failed or 'no'} warnings or errors")
+    return 1 if failed or not compilers else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,336 @@
+"""The laws that every layer obeys, as functions of its record: `test_laws.py` runs each on each layer, and
+`test_broken.py` shows that they reject what is broken.
+
+Chance is tested with fixed keys and a bound of five standard errors, computed from n and p.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from helpers import oracle
+from helpers.compare import agree, compiled, graphs, observe
+from torch import Tensor
+
+from dropkit import random
+from dropkit.nn.layer import Layer
+
+LAWS: list[Callable[[Layer], None]] = []
+RATES = (0.001, 0.1, 0.3, 0.5, 0.7, 0.999)
+MANY = 2**17
+
+
+def law(function: Callable[[Layer], None]) -> Callable[[Layer], None]:
+    LAWS.append(function)
+    return function
+
+
+def bound(p: float, n: int) -> float:
+    """Five standard errors of the share of n coins that drop with probability p."""
+    return 5 * math.sqrt(p * (1 - p) / n)
+
+
+def example(layer: Layer, units: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Ones of the layer's shape, with so many samples that there are at least `units` coins."""
+    samples, *rest = layer.shape
+    coins_a_sample = rest[0]
+    return torch.ones(max(samples, -(-units // coins_a_sample)), *rest, dtype=dtype)
+
+
+def run(layer: Layer, input: Tensor, p: float, key: Tensor | int, **more: bool) -> Tensor:
+    return layer.function(input, p, True, key=key, **more)
+
+
+def kept_elements(layer: Layer, output: Tensor, p: float) -> Tensor:
+    """Which elements of the output for ones are kept, by their value."""
+    return output != torch.tensor(layer.rule(p).fill, dtype=output.dtype)
+
+
+def kept_units(layer: Layer, p: float, key: Tensor | int, units: int = MANY) -> Tensor:
+    """The coins of one call, in their order."""
+    kept = kept_elements(layer, run(layer, example(layer, units), p, key), p)
+    return kept.flatten(2)[..., 0].flatten() if layer.unit is not None else kept.flatten()
+
+
+@law
+def the_mask_is_the_specified_one(layer: Layer) -> None:
+    """Coin j of key k keeps exactly if word j of the Philox stream of k is at least round(p * 2**32)."""
+    for p in RATES:
+        for key in (0, -3):
+            kept = kept_units(layer, p, key, units=100)[:100].tolist()
+            assert kept == [oracle.keeps(coin, key, p) for coin in range(len(kept))]
+
+
+@law
+def the_realised_rate_is_p(layer: Layer) -> None:
+    """The share of dropped units differs from p by less than five standard errors."""
+    for p in RATES:
+        dropped = ~kept_units(layer, p, key=11)
+        assert abs(dropped.double().mean().item() - p) < bound(p, dropped.numel())
+
+
+@law
+def every_unit_drops_at_rate_p(layer: Layer) -> None:
+    """Over many keys each single unit drops at rate p: no place is favoured."""
+    p, draws = 0.3, 400
+    keys = random.split(5, draws)
+
+    dropped = sum(~kept_units(layer, p, key, units=64)[:64] for key in keys) / draws
+
+    # Of 64 units at five standard errors, none strays by chance in a million such tests.
+    assert (dropped - p).abs().max() < bound(p, draws)
+
+
+@law
+def units_are_independent(layer: Layer) -> None:
+    """Pairs of units at every small distance, and a row apart, drop together as often as independent ones."""
+    p = 0.5
+    kept = kept_units(layer, p, key=2)
+    for distance in (1, 2, 3, 4, 5, 7, 8, 16, 63, 64, layer.shape[1]):
+        agree = (kept[distance:] == kept[:-distance]).double().mean().item()
+        assert abs(agree - 0.5) < bound(0.5, kept.numel() - distance)
+
+
+@law
+def neighbouring_keys_are_independent(layer: Layer) -> None:
+    """Keys that differ by one, in one bit, or by `fold_in` of neighbours, give masks that agree by chance alone.
+
+    Nor is one the other shifted along.
+    """
+    p, key = 0.5, 1000
+    kept = kept_units(layer, p, key)
+    for other in (key + 1, key ^ 2**31, key ^ 2**32, key ^ -(2**63), random.fold_in(key, 0), random.fold_in(key, 1)):
+        kept_by_other = kept_units(layer, p, other)
+        for shift in (-4, -1, 0, 1, 4):
+            agree = (kept == kept_by_other.roll(shift)).double().mean().item()
+            assert abs(agree - 0.5) < bound(0.5, kept.numel())
+
+
+@law
+def equal_keys_give_equal_bits(layer: Layer) -> None:
+    """The same key gives the same output, as an int or a tensor; another key gives another."""
+    input = torch.randn(layer.shape)
+
+    first = run(layer, input, 0.4, key=3)
+
+    assert torch.equal(run(layer, input, 0.4, key=3), first)
+    assert torch.equal(run(layer, input, 0.4, key=torch.tensor(3)), first)
+    assert not torch.equal(run(layer, input, 0.4, key=4), first)
+
+
+@law
+def units_are_kept_or_dropped_whole(layer: Layer) -> None:
+    """All elements that share a coin have its fate."""
+    kept = kept_elements(layer, run(layer, example(layer), 0.5, key=1), 0.5)
+    if layer.unit is not None:
+        assert torch.equal(kept.flatten(2).any(2), kept.flatten(2).all(2))
+    assert kept.any()
+    assert not kept.all()
+
+
+@law
+def the_mean_is_kept(layer: Layer) -> None:
+    """On inputs of mean 0 and variance 1, or of mean 1 for the layers that only scale, training keeps the mean."""
+    for p in (0.1, 0.5, 0.8):
+        values = layer.rule(p)
+        scales_only = values.shift == 0
+        input = example(layer, MANY)
+        if not scales_only:
+            # One normal number a unit, so that units are the only source of chance.
+            input = torch.randn(input.shape[:2]).view(*input.shape[:2], *(1,) * (input.dim() - 2)).expand_as(input)
+
+        difference = (run(layer, input, p, key=8).double() - input.double()).flatten(2 if layer.unit else 1)
+        units = difference[..., 0].flatten() if layer.unit else difference.flatten()
+
+        assert abs(units.mean().item()) < 5 * units.std().item() / math.sqrt(units.numel())
+
+
+@law
+def alpha_dropout_keeps_the_variance(layer: Layer) -> None:
+    """The layers that shift keep variance 1 of an input of mean 0 and variance 1."""
+    if layer.rule(0.5).shift == 0:
+        return
+    input = torch.randn(example(layer, MANY).shape, dtype=torch.float64)
+
+    output = run(layer, input, 0.3, key=8)
+
+    squares = (output**2 - 1).flatten(2 if layer.unit else 1).mean(-1).flatten()
+    assert abs(squares.mean().item()) < 5 * squares.std().item() / math.sqrt(squares.numel())
+
+
+@law
+def kept_and_dropped_values_are_exact(layer: Layer) -> None:
+    """Kept is x * scale + shift in float64, dropped is the fill; nothing else occurs."""
+    p = 0.3
+    input = torch.randn(layer.shape, dtype=torch.float64)
+    values = layer.rule(p)
+    kept = kept_elements(layer, run(layer, torch.ones_like(input), p, key=1), p)
+
+    output = run(layer, input, p, key=1)
+
+    dropped = torch.full_like(input, values.fill)
+    assert torch.equal(output, torch.where(kept, input * values.scale + values.shift, dropped))
+    if values.shift == 0:
+        assert values.scale == 1 / (1 - p)
+        assert values.fill == 0
+
+
+@law
+def the_gradient_has_the_mask_of_the_output(layer: Layer) -> None:
+    """The gradient of a kept element is the scale, that of a dropped one is 0, also for infinite gradients."""
+    p = 0.4
+    input = example(layer, dtype=torch.float64).requires_grad_()
+
+    output = run(layer, input, p, key=6)
+    upstream = torch.full_like(input, 2.0)
+    (gradient,) = torch.autograd.grad(output, input, upstream)
+
+    kept = kept_elements(layer, output.detach(), p)
+    assert torch.equal(gradient, torch.where(kept, upstream * layer.rule(p).scale, torch.zeros_like(input)))
+
+
+@law
+def a_dropped_nan_is_gone(layer: Layer) -> None:
+    """Dropped elements are chosen, not multiplied by 0: NaN and infinity do not survive, in output and gradient."""
+    kept = kept_elements(layer, run(layer, example(layer), 0.5, key=6), 0.5)
+    for poison in (math.nan, math.inf):
+        input = example(layer).fill_(poison).requires_grad_()
+
+        output = run(layer, input, 0.5, key=6)
+        (gradient,) = torch.autograd.grad(output, input, torch.full_like(input, poison))
+
+        assert torch.equal(output.detach().isfinite(), ~kept)
+        assert torch.equal(gradient.isfinite(), ~kept)
+        assert (gradient[~kept] == 0).all()
+
+
+@law
+def eval_and_p_0_return_the_same_object(layer: Layer) -> None:
+    """What drops nothing returns its input itself and draws nothing."""
+    input = example(layer)
+    before = torch.get_rng_state()
+
+    assert layer.function(input, 0.5, False) is input
+    assert layer.function(input, 0.0, True) is input
+    assert layer.function(input, 0.5, False, inplace=True) is input
+    assert layer.module(0.5).eval()(input) is input
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@law
+def p_1_gives_zeros(layer: Layer) -> None:
+    """At p = 1 everything is 0, also what was NaN, with gradient 0, and nothing is drawn."""
+    input = example(layer).fill_(math.nan).requires_grad_()
+    before = torch.get_rng_state()
+
+    output = layer.function(input, 1.0, True)
+    (gradient,) = torch.autograd.grad(output.sum(), input)
+
+    assert torch.equal(output, torch.zeros_like(output))
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@law
+def memory_layout_does_not_change_the_bits(layer: Layer) -> None:
+    """Equal keys give equal outputs for every order of the dimensions in memory, and strides are kept."""
+    input = torch.randn(layer.shape)
+    expected = run(layer, input, 0.5, key=5)
+    dims = list(range(input.dim()))
+    for order in (dims[::-1], dims[1:] + dims[:1], dims[-1:] + dims[:-1]):
+        stored = input.permute(order).contiguous().permute([order.index(dim) for dim in dims])
+
+        output = run(layer, stored, 0.5, key=5)
+
+        assert torch.equal(output, expected)
+        assert output.stride() == stored.stride()
+    assert torch.equal(run(layer, torch.cat([input, input], -1)[..., : layer.shape[-1]], 0.5, key=5), expected)
+
+
+@law
+def the_dtype_does_not_change_the_mask(layer: Layer) -> None:
+    """Equal keys keep the same elements in every floating dtype, and the dtype is kept."""
+    masks = []
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        output = run(layer, example(layer, dtype=dtype), 0.5, key=5)
+        assert output.dtype == dtype
+        masks.append(kept_elements(layer, output, 0.5))
+    assert all(torch.equal(mask, masks[0]) for mask in masks)
+
+
+@law
+def a_shorter_batch_has_the_first_masks(layer: Layer) -> None:
+    """The coins of the first samples do not depend on how many follow."""
+    input = torch.randn(layer.shape)
+
+    assert torch.equal(run(layer, input[:3], 0.5, key=5), run(layer, input, 0.5, key=5)[:3])
+
+
+@law
+def in_place_gives_the_same_bits(layer: Layer) -> None:
+    """In place writes what out of place returns, returns its input and counts as one change of it."""
+    input = torch.randn(layer.shape)
+    expected = run(layer, input, 0.5, key=5)
+    version = input._version
+
+    output = run(layer, input, 0.5, key=5, inplace=True)
+
+    assert output is input
+    assert torch.equal(output, expected)
+    assert output._version == version + 1
+
+
+@law
+def seeds_decide_what_is_drawn(layer: Layer) -> None:
+    """Equal seeds give equal masks, calls that follow one another different ones, whatever the size drawn before."""
+    input = torch.randn(layer.shape)
+    torch.manual_seed(1)
+    first, second = layer.function(input, 0.5, True), layer.function(input, 0.5, True)
+
+    torch.manual_seed(1)
+    layer.function(input[:2], 0.5, True)
+    again = layer.function(input, 0.5, True)
+    generator = torch.Generator().manual_seed(1)
+    by_generator = layer.function(input, 0.5, True, generator=generator)
+
+    assert not torch.equal(first, second)
+    assert torch.equal(again, second)
+    assert torch.equal(by_generator, first)
+
+
+@law
+def the_module_is_the_function(layer: Layer) -> None:
+    """In training the module gives what its function gives for the same key, and it is one of torch's kind."""
+    input = torch.randn(layer.shape)
+    module = layer.module(0.3)
+
+    assert torch.equal(module(input, key=5), run(layer, input, 0.3, key=5))
+    assert isinstance(module, layer.torch_module)
+    assert repr(module) == repr(layer.torch_module(0.3))
+
+
+@law
+def compiled_equals_eager(layer: Layer) -> None:
+    """Compiled or not, a call from one seed gives the same output and gradient and moves the generator as far."""
+
+    def drop(input: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        first, second = (layer.function(input, 0.5, True) for _ in range(2))
+        return first, second, run(layer, input, 0.5, key)
+
+    inputs = torch.randn(layer.shape, requires_grad=True), torch.tensor(5)
+
+    assert agree(observe(compiled(drop), *inputs), observe(drop, *inputs))
+
+
+@law
+def one_graph_serves_many_calls(layer: Layer) -> None:
+    """Neither another key nor another rate in a tensor is another graph."""
+
+    def drop(input: Tensor, p: Tensor, key: Tensor) -> tuple[Tensor, ...]:
+        return layer.function(input, p, True), layer.function(input, p, True, key=key)
+
+    input = torch.randn(layer.shape, requires_grad=True)
+
+    assert (
+        graphs(drop, [(input, torch.tensor(p), torch.tensor(key)) for key, p in enumerate((0.3, 0.0, 0.5, 1.0))]) == 1
+    )

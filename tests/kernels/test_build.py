@@ -1,0 +1,51 @@
+"""Building where the C++ extension cannot be: dropkit is built all the same and says so, or fails if told to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytest.importorskip("setuptools", "77", reason="older ones cannot read pyproject.toml")
+
+FREE_THREADED = """
+import sys, sysconfig
+real = sysconfig.get_config_var
+sysconfig.get_config_var = lambda name: 1 if name == "Py_GIL_DISABLED" else real(name)
+exec(compile(open("setup.py").read(), "setup.py", "exec"))
+"""
+
+
+def built(folder: Path, required: str, *start: str) -> subprocess.CompletedProcess[str]:
+    """A build of the extension into `folder` with a compiler that always fails."""
+    command = [sys.executable, *start, "build_ext", "--build-lib", folder, "--build-temp", folder / "temp"]
+    environment = {**os.environ, "CC": "false", "CXX": "false", "DROPKIT_REQUIRE_EXTENSION": required}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_failed_compiler_is_a_warning(tmp_path):
+    """Without a C++ compiler the build succeeds, and says what is missing and how to insist on it."""
+    done = built(tmp_path, "", "setup.py")
+
+    assert done.returncode == 0, done.stderr
+    assert "*** dropkit is built WITHOUT its C++ kernel: the C++ compiler failed or is missing" in done.stderr
+    assert "DROPKIT_REQUIRE_EXTENSION=1" in done.stderr
+    assert not list(tmp_path.rglob("_cpu*"))
+
+
+def test_a_failed_compiler_is_an_error_where_the_extension_is_required(tmp_path):
+    """A CI that expects the extension never goes on without it."""
+    assert built(tmp_path, "1", "setup.py").returncode != 0
+
+
+@pytest.mark.parametrize(("required", "succeeds"), [("", True), ("1", False)])
+def test_free_threaded_python_gets_no_extension(required, succeeds, tmp_path):
+    """There the limited API does not exist: the compiler is not even called."""
+    done = built(tmp_path, required, "-c", FREE_THREADED)
+
+    assert (done.returncode == 0) == succeeds, done.stderr
+    assert "free-threaded Python has no limited C API" in done.stderr
+    assert "false" not in done.stdout

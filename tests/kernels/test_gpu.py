@@ -1,0 +1,195 @@
+"""The GPU kernel without a GPU: run by Triton's interpreter on CPU tensors, and compiled ahead of time for GPUs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.kernel_grid import COINS, DTYPES, GRID, LAYOUTS, by_reference, same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dropkit.kernels import gpu, reference
+from dropkit.kernels.params import DropoutParams, alpha, inverted
+
+pytestmark = [
+    pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which Triton compiles for"),
+    # NumPy says of each sum that wraps, as Philox's are meant to, that it does.
+    pytest.mark.filterwarnings("ignore:overflow encountered"),
+]
+
+
+def by_gpu(input: Tensor, key: Tensor | int, values: DropoutParams, steps: tuple[int, ...] | None, base: int) -> Tensor:
+    output = torch.empty_like(input)
+    gpu.drop(output, input, key, values, steps, base)
+    return output
+
+
+def truncated(output: Tensor) -> Tensor:
+    """float32 as the interpreter makes bfloat16 of it: cut off, where a GPU rounds to nearest even."""
+    return (output.view(torch.int32) >> 16).to(torch.int16).view(torch.bfloat16)
+
+
+def expected_of(input: Tensor, key: int, values: DropoutParams, steps: tuple[int, ...], base: int) -> Tensor:
+    if input.dtype != torch.bfloat16:
+        return by_reference(input, key, values, steps, base)
+    return truncated(by_reference(input.float(), key, values, steps, base).contiguous())
+
+
+@pytest.mark.parametrize(("coins", "dtype"), GRID, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_bits_are_those_of_the_reference(monkeypatch, layout, coins, dtype):
+    """Whatever the layout, the coins, the dtype and the rule; in blocks of its own size, or in some that are larger."""
+    if layout not in ("short", "long", "ragged"):
+        monkeypatch.setattr(gpu, "_BLOCK", 2**15)
+    input = LAYOUTS[layout]().to(dtype)
+    steps, base = COINS[coins](input)
+    for values in (inverted(0.3), alpha(0.3)) if coins == "element" else (inverted(0.3),):
+        assert same_bits(by_gpu(input, -5, values, steps, base), expected_of(input, -5, values, steps, base)), values
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_walk_gives_the_bits_of_the_reference(data):
+    """Up to six dimensions in any order of memory, any steps, any first coin."""
+    shape = data.draw(st.lists(st.integers(1, 5) | st.sampled_from([8, 33]), max_size=6))
+    if torch.Size(shape).numel() > 5000:
+        return
+    order = data.draw(st.permutations(range(len(shape))))
+    gaps = [data.draw(st.integers(1, 2)) for _ in shape]
+    stored = torch.randn([shape[d] * gaps[d] for d in order])[tuple(slice(None, None, gaps[d]) for d in order)]
+    input = stored.permute([order.index(d) for d in range(len(shape))])
+    steps = tuple(
+        data.draw(st.sampled_from([step, 0, 4, 3]) if data.draw(st.booleans()) else st.just(step))
+        for step in reference.row_major(shape)
+    )
+    base = data.draw(st.integers(0, 2**62))
+
+    output = by_gpu(input, 17, inverted(0.5), steps, base)
+
+    assert same_bits(output, by_reference(input, 17, inverted(0.5), steps, base))
+
+
+@pytest.mark.parametrize("layout", ["ragged", "long", "offset", "sliced", "channels_last"])
+def test_in_place_gives_the_bits_of_out_of_place(layout):
+    """Reading and writing the same memory changes nothing."""
+    input = LAYOUTS[layout]()
+    expected = by_gpu(input, 3, inverted(0.4), None, 0)
+
+    gpu.drop(input, input, 3, inverted(0.4), None, 0)
+
+    assert same_bits(input, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dropped_is_exactly_zero(dtype):
+    """A dropped NaN or infinity is +0."""
+    strange = torch.tensor([float("nan"), float("inf"), -1.0, -0.0] * 50, dtype=dtype)
+
+    output = by_gpu(strange, 9, inverted(0.5), None, 0)
+
+    dropped = by_gpu(torch.ones_like(strange), 9, inverted(0.5), None, 0) == 0
+    assert dropped.any()
+    assert same_bits(output[dropped], torch.zeros_like(output[dropped]))
+
+
+def test_the_key_is_read_from_memory():
+    """A key in a tensor is that key, also when the tensor is written between calls."""
+    x, key = torch.randn(1000), torch.tensor(5)
+    first = by_gpu(x, key, inverted(0.5), None, 0)
+    key.fill_(-(2**62) - 3)
+    second = by_gpu(x, key, inverted(0.5), None, 0)
+
+    assert same_bits(first, by_gpu(x, 5, inverted(0.5), None, 0))
+    assert same_bits(second, by_gpu(x, -(2**62) - 3, inverted(0.5), None, 0))
+    assert not torch.equal(first, second)
+
+
+def test_nothing_is_kept_at_one():
+    """Without a launch: everything is the fill."""
+    for values in (inverted(1.0), alpha(1.0)):
+        assert not by_gpu(torch.randn(10), 3, values, None, 0).any()
+
+
+def test_empty_inputs_are_left_alone():
+    """No element, no launch."""
+    for shape in [(0,), (3, 0)]:
+        assert by_gpu(torch.empty(shape), 1, inverted(0.5), None, 0).shape == shape
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, Any]:
+    """What Triton makes of the kernels for three GPUs, in a process where it does not interpret."""
+    script = Path(__file__).parents[1] / "helpers" / "compiled_for_gpus.py"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kernel", ["flat", "added"])
+def test_contiguous_tensors_are_read_as_wide_as_memory(compiled, kernel, dtype, target):
+    """16 bytes a load and a store, no shared memory, nothing spilled."""
+    made = compiled[f"{kernel} {str(dtype).removeprefix('torch.')} {target}"]
+
+    assert made["wide_loads"] > 0
+    assert made["wide_stores"] > 0
+    # A thread's four doubles are two loads of 16 bytes, which lie apart: they change places.
+    assert made["shared"] == 0 or dtype == torch.float64
+    assert made["spilled"] == 0
+    assert made["registers"] <= 72
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_other_calls_are_compiled_well(compiled, target):
+    """Odd sizes and dense rows as wide as memory; scattered coins without spills, and so what is fused."""
+    for name in ("flat odd", "walk one", "walk fours", "norm forward", "norm backward", "activation forward"):
+        made = compiled[f"{name} {target}"]
+        assert made["wide_loads"] > 0, name
+        assert made["wide_stores"] > 0, name
+    for name in ("walk any", "walk one", "walk fours", "flat odd", "activation backward"):
+        made = compiled[f"{name} {target}"]
+        assert made["shared"] == 0, name
+        assert made["registers"] <= 72, name
+    # The gradients of the widest rows that are taken do not all fit the registers.
+    spilled = {name for name, made in compiled.items() if name.endswith(target) and made["spilled"]}
+    assert spilled == {f"wide norm backward {target}"}
+
+
+def test_every_kernel_can_be_launched(compiled):
+    """No more threads and shared memory than any of these GPUs gives one program."""
+    programs = {name: made for name, made in compiled.items() if isinstance(made, dict)}
+
+    assert {name for name, made in programs.items() if made["threads"] > 1024 or made["shared"] > 2**16 - 1} == set()
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_half_a_round_is_one_multiply(compiled, target):
+    """Philox by 32 x 32 -> 64 bit multiplies: never a high half by itself, and 20 of them or fewer a block."""
+    made = compiled[f"flat float32 {target}"]
+
+    assert 0 < made["wide_multiplies"] <= 20 * 4
+    assert made["high_multiplies"] == 0
+
+
+def test_amd_compiles(compiled):
+    """No intrinsic of one vendor: each kernel."""
+    sizes = [made["size"] for name, made in compiled.items() if name.endswith("gfx942")]
+
+    assert len(sizes) == sum(name.endswith("sm_90") for name in compiled)
+    assert all(sizes)
+
+
+def test_nothing_is_compiled_for_a_new_rate_key_or_size(compiled):
+    """Ten calls with five rates and two keys run one kernel; of rows, what is one row is one dimension less."""
+    assert compiled["kernels for ten rates and keys"] == 1
+    assert compiled["kernels for five sizes"] == 1
+    assert compiled["kernels for four heights"] == 2

@@ -1,0 +1,84 @@
+"""predict under torchrun: batches are shared out, and every process gets the result that one would have got."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+from torch.utils.data import DataLoader, TensorDataset
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from helpers.mc_models import inputs, made
+
+from dropkit.mc.predict import predict
+
+WORLD = 2
+CASES = {
+    "input": {"masks": "input", "seed": 5, "batch_size": 16},
+    "chunk": {"masks": "chunk", "seed": 5, "batch_size": 16, "chunk": 24, "keep_samples": True},
+    "until": {"masks": "input", "seed": 5, "batch_size": 16, "until": 0.02},
+    "fewer batches than processes": {"masks": "input", "seed": 5, "batch_size": 100},
+    "no seed": {"masks": "input", "batch_size": 16},
+}
+
+
+def _work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
+    torch.manual_seed(rank)
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    model = made("mlp")
+    model.register_forward_pre_hook(count)
+    found = {name: predict(model, inputs(70), 30, **settings) for name, settings in CASES.items()}
+    loader = DataLoader(TensorDataset(inputs(70)), batch_size=16)
+    found["loader"] = predict(model, loader, 30, masks="input", seed=5)
+    passes = 0
+    predict(model, inputs(70), 30, masks="input", seed=5, batch_size=16)
+    torch.save(
+        ({name: (r.mean, r.entropy, r.samples, r.draws) for name, r in found.items()}, passes), f"{folder}/{rank}"
+    )
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):  # type: ignore[no-untyped-def]
+    folder = str(tmp_path_factory.mktemp("ranks"))
+    multiprocessing.spawn(_work, (folder,), WORLD)
+    return [torch.load(f"{folder}/{rank}") for rank in range(WORLD)]
+
+
+@pytest.mark.parametrize("name", [*CASES, "loader"])
+def test_every_process_gets_the_whole_result(name: str, ranks) -> None:  # type: ignore[no-untyped-def]
+    """The same on all, also where their generators differ."""
+    first, second = (found[name] for found, _ in ranks)
+
+    for one, other in zip(first, second, strict=True):
+        assert one is other is None or torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", [*CASES, "loader"])
+def test_it_is_the_result_of_one_process(name: str, ranks) -> None:  # type: ignore[no-untyped-def]
+    """Masks follow the inputs, not the processes; without a seed the first process's generator decides."""
+    settings = CASES.get(name, {"masks": "input", "seed": 5})
+    mean, _, samples, draws = ranks[0][0][name]
+    torch.manual_seed(0)
+
+    r = predict(made("mlp"), inputs(70), 30, **settings)
+
+    assert torch.allclose(r.mean, mean, rtol=0, atol=2e-5)
+    assert torch.equal(r.samples, samples)
+    assert draws is None or torch.allclose(r.draws, draws, rtol=0, atol=2e-5)
+
+
+def test_the_work_is_shared(ranks) -> None:  # type: ignore[no-untyped-def]
+    """Five batches of 30 passes: three for one process, two for the other, and three passes each to find layouts."""
+    assert [passes for _, passes in ranks] == [3 * 30 + 3, 2 * 30 + 3]

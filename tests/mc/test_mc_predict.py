@@ -1,0 +1,394 @@
+"""predict: laws that hold for every model, whatever kind of dropout it has and wherever its inputs lie."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.mc_models import MODELS, flags, inputs, made
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dropkit import mc
+from dropkit.mc.accelerate import pruned
+from dropkit.mc.predict import predict
+
+COUNT, SAMPLES = 70, 6
+X = inputs(COUNT)
+# Sums in another order.
+ROUNDING = 2e-5
+
+
+def run(model: nn.Module | str, x: Any = X, samples: int = SAMPLES, **settings: Any) -> Any:
+    model = made(model) if isinstance(model, str) else model
+    return predict(model, x, samples, **{"masks": "input", "seed": 5, "keep_samples": True, **settings})
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("plan", ["iid", "stratified"])
+@pytest.mark.parametrize("masks", ["input", "chunk"])
+@pytest.mark.parametrize("name", MODELS)
+def test_batch_size_does_not_change_the_result(name: str, masks: str, plan: str) -> None:
+    """The mask of an input is a function of the seed, the site, the sample and the input."""
+    whole = run(name, masks=masks, plan=plan, chunk=40, batch_size=COUNT)
+
+    parts = run(name, masks=masks, plan=plan, chunk=40, batch_size=13)
+
+    assert close(whole.draws, parts.draws)
+    assert whole.draws.var(0).amax() > 1e-6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_order_does_not_change_the_result(name: str) -> None:
+    """With the number of each input given, shuffled inputs give shuffled results."""
+    order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(2))
+
+    shuffled = run(name, X[order], index=order, batch_size=32)
+
+    assert close(run(name).draws[:, order], shuffled.draws)
+
+
+@pytest.mark.parametrize("plan", ["iid", "stratified"])
+@pytest.mark.parametrize("masks", ["input", "chunk", "shared"])
+@pytest.mark.parametrize("name", MODELS)
+def test_replay_gives_the_same_bits(name: str, masks: str, plan: str) -> None:
+    """What is computed once and replayed is what every pass would compute."""
+    settings: dict[str, Any] = {"masks": masks, "plan": plan, "thin": False}
+
+    replayed, plain = run(name, **settings), run(name, replay=False, **settings)
+
+    assert torch.equal(replayed.draws, plain.draws)
+    assert replayed.notes == plain.notes == ()
+
+
+@pytest.mark.parametrize("masks", ["chunk", "shared"])
+@pytest.mark.parametrize("name", MODELS)
+def test_cutting_units_out_is_the_same_as_zeroing_them(name: str, masks: str) -> None:
+    """Thinned networks give what masked ones do, up to rounding."""
+    thinned = run(name, masks=masks)
+
+    assert close(thinned.draws, run(name, masks=masks, thin=False).draws)
+    assert thinned.notes == ()
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_units_are_in_fact_cut_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are matrix products with less than the full width on both sides."""
+    shapes: list[tuple[int, int]] = []
+    cut = pruned.Lazy.cut
+
+    def noting(lazy: Any, kept: Tensor | None) -> Tensor:
+        out = cut(lazy, kept)
+        shapes.append((lazy.source.shape[1] if lazy.cut_from is not None else -1, out.shape[1]))
+        return out
+
+    monkeypatch.setattr(pruned.Lazy, "cut", noting)
+    run(name, masks="shared", batch_size=COUNT)
+
+    full = {"mlp": (64, 48), "cnn": (36, 20)}[name]
+    assert any(0 < inner < full[0] and outer < full[1] for inner, outer in shapes)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_left_as_it_was(name: str) -> None:
+    """Flags, classes, weights, statistics and torch's generator; from training mode, too."""
+    model = made(name).train()
+    list(model.modules())[-1].eval()
+    before, state = flags(model), copy.deepcopy(model.state_dict())
+    generator = torch.get_rng_state()
+
+    run(model)
+
+    assert flags(model) == before
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "LSTM", "DropPath", "MultiheadAttention"])
+def test_a_stratified_plan_keeps_every_unit_equally_often(name: str) -> None:
+    """With T (1 - p) an integer at every site, the mean of a linear readout of the masks is exact."""
+    seen: list[Tensor] = []
+
+    class Readout(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(torch.ones_like(x)).flatten(1)
+
+    for masks in ("input", "chunk"):
+        r = run(Readout(), samples=20, task="regression", masks=masks, plan="stratified")
+        seen.append(r.mean)
+
+    assert all(torch.equal(mean, torch.ones_like(mean)) for mean in seen)
+    assert run(Readout(), samples=20, task="regression").mean.std() > 0.1
+
+
+def test_threads_do_not_change_the_result() -> None:
+    """One thread and two."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = run("mlp")
+        torch.set_num_threads(2)
+        two = run("mlp")
+    finally:
+        torch.set_num_threads(threads)
+
+    assert close(one.draws, two.draws)
+
+
+def test_seeds() -> None:
+    """Equal seeds give equal results, others others; without one, torch's generator decides."""
+    model = made("mlp")
+
+    assert torch.equal(run(model, seed=1).draws, run(model, seed=1).draws)
+    assert not torch.equal(run(model, seed=1).draws, run(model, seed=2).draws)
+    torch.manual_seed(0)
+    first = run(model, seed=None).draws
+    assert not torch.equal(first, run(model, seed=None).draws)
+    torch.manual_seed(0)
+    assert torch.equal(first, run(model, seed=None).draws)
+
+
+def test_samples_and_sites_have_masks_of_their_own() -> None:
+    """No two masks of a pass, and none of two passes, are equal."""
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.ones(len(x), 64)
+            return torch.cat([nn.functional.dropout(x, 0.5, self.training) for _ in range(2)], 1)
+
+    draws = run(Two(), samples=8, task="regression").draws
+    masks = draws.unflatten(2, (2, 64)).transpose(1, 2).reshape(-1, 64)
+
+    assert len(masks.unique(dim=0)) == len(masks)
+
+
+def test_chunks_share_masks_and_neighbours_do_not() -> None:
+    """`masks` says who shares."""
+
+    class Coins(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.dropout(torch.ones(len(x), 64), 0.5, self.training)
+
+    different = {
+        masks: len(run(Coins(), task="regression", masks=masks, chunk=32).draws[0].unique(dim=0))
+        for masks in ("input", "chunk", "shared")
+    }
+
+    assert different == {"input": COUNT, "chunk": 3, "shared": 1}
+
+
+def test_many_inputs_of_classes_share_masks_by_chunks() -> None:
+    """The default, and not for regression or few inputs."""
+    model = made("mlp")
+
+    def same(one: Any, masks: str, **settings: Any) -> bool:
+        return torch.equal(one.draws, run(model, masks=masks, chunk=32, **settings).draws)
+
+    assert same(run(model, masks=None, chunk=32), "chunk")
+    assert same(predict(model, X[:30], SAMPLES, seed=5, keep_samples=True, chunk=32), "input", x=X[:30])
+    regression = {"task": "regression"}
+    assert same(run(model, masks=None, chunk=32, **regression), "input", **regression)
+
+
+class Named(nn.Module):
+    """Called by names, as models of Hugging Face are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = made("mlp")
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.inner(x)
+        return {"logits": logits if scale is None else logits * scale[:, None]}
+
+
+LABELS = torch.arange(COUNT)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda: X.numpy(),
+        lambda: {"x": X},
+        lambda: {"x": X.numpy()},
+        lambda: (X,),
+        lambda: DataLoader(TensorDataset(X, LABELS), batch_size=16),
+        lambda: DataLoader([{"x": x} for x in X], batch_size=16),
+        lambda: ((X[i : i + 9], LABELS[i : i + 9]) for i in range(0, COUNT, 9)),
+        lambda: [X[:50], X[50:]],
+        lambda: iter([{"x": X[:1]}, {"x": X[1:]}]),
+    ],
+    ids=["array", "mapping", "mapping of arrays", "tuple", "loader", "loader of dicts", "pairs", "list", "iterator"],
+)
+def test_inputs_may_come_in_any_form(given: Any) -> None:
+    """Tensors, arrays, mappings, loaders and whatever yields batches."""
+    assert close(run(Named(), given()).draws, run(Named()).draws)
+
+
+def test_adapt_says_what_a_batch_is() -> None:
+    """Several arguments, by position and by name."""
+    scale = torch.linspace(1, 2, COUNT)
+    expected = run(Named(), {"x": X, "scale": scale}).draws
+    pairs = DataLoader(TensorDataset(scale, X), batch_size=16)
+
+    assert close(run(Named(), pairs, adapt=lambda pair: (pair[1], pair[0])).draws, expected)
+    assert close(run(Named(), pairs, adapt=lambda pair: {"x": pair[1], "scale": pair[0]}).draws, expected)
+
+
+def test_arrays_have_the_dtype_that_they_have() -> None:
+    """A float64 array is for a float64 model."""
+    r = run(made("mlp").double(), X.double().numpy())
+
+    assert r.mean.dtype == torch.float32
+    assert close(r.draws, run("mlp").draws)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("masks", ["input", "chunk"])
+def test_half_precision_gives_float32_results(dtype: torch.dtype, masks: str) -> None:
+    """Sums are in float32 whatever the model's dtype."""
+    r = run(made("mlp").to(dtype), X.to(dtype), masks=masks)
+
+    assert {one.dtype for one in (r.mean, r.variance, r.entropy, *r.standard_error.values())} == {torch.float32}
+    assert torch.allclose(r.mean, run("mlp", masks=masks).mean, atol=0.05)
+
+
+def test_autocast_is_followed() -> None:
+    """Under autocast the model's products are in bfloat16."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        r = run("mlp")
+
+    assert torch.allclose(r.mean, run("mlp").mean, atol=0.05)
+
+
+def test_one_logit_is_that_of_the_second_of_two_classes() -> None:
+    """Binary classifiers have one output."""
+    two = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(40, 2))
+    one = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(40, 1))
+    with torch.no_grad():
+        one[2].weight.copy_(two[2].weight[1:] - two[2].weight[:1])
+        one[2].bias.copy_(two[2].bias[1:] - two[2].bias[:1])
+
+    assert close(run(one).draws, run(two).draws)
+    assert close(run(nn.Sequential(one, nn.Flatten(0))).draws, run(two).draws)
+    assert close(run(nn.Sequential(one, nn.Sigmoid()), outputs="probabilities").draws, run(two).draws)
+
+
+def test_log_probabilities_are_logits_and_probabilities_must_be_named() -> None:
+    """Softmax of log-probabilities is the probabilities; a second softmax of these would be a silent mistake."""
+    model = made("mlp")
+    expected = run(model).draws
+
+    assert close(run(nn.Sequential(model, nn.LogSoftmax(1))).draws, expected)
+    assert close(run(nn.Sequential(model, nn.Softmax(1)), outputs="probabilities").draws, expected)
+    with pytest.raises(ValueError, match=r'outputs must be "probabilities" where the model returns them'):
+        run(nn.Sequential(model, nn.Softmax(1)))
+
+
+def test_classes_may_lie_in_any_dimension() -> None:
+    """Of images dimension 1, of tokens the last."""
+    model = nn.Sequential(nn.Linear(8, 3), nn.Dropout())
+    last = run(model, class_dim=-1)
+
+    assert last.mean.shape == (COUNT, 5, 3)
+    assert last.entropy.shape == last.label.shape == (COUNT, 5)
+    assert close(run(nn.Sequential(model, Transposed()), class_dim=1).mean, last.mean)
+
+
+class Transposed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mT
+
+
+def test_until_stops_each_input_at_its_own_time() -> None:
+    """An input takes samples until the error of its mean is small enough, in tens, whatever the batch."""
+    r = run("mlp", samples=400, until=0.008, keep_samples=False, batch_size=COUNT)
+    parts = run("mlp", samples=400, until=0.008, keep_samples=False, batch_size=11)
+
+    assert torch.equal(r.samples, parts.samples)
+    assert close(r.mean, parts.mean)
+    assert len(r.samples.unique()) > 1
+    assert (r.samples % 10 == 0).all()
+    assert (r.standard_error["mean"].amax(1)[r.samples < 400] <= 0.008).all()
+    whole = run("mlp", samples=400, keep_samples=False)
+    error = (r.standard_error["mean"].square() + whole.standard_error["mean"].square()).sqrt()
+    assert ((r.mean - whole.mean).abs() < 6 * error).all()
+
+
+def test_until_gives_what_so_many_samples_give() -> None:
+    """An input that took n samples has the estimate of its first n."""
+    r = run("mlp", samples=400, until=0.01)
+
+    for i in (0, 1, 2):
+        own = r.draws[: r.samples[i], i]
+        assert close(own.mean(0), r.mean[i])
+        assert close(own.var(0), r.variance[i])
+
+
+def test_memory_is_that_of_a_batch() -> None:
+    """Nothing of the size of samples times inputs is kept."""
+    model, x = nn.Sequential(nn.Dropout(), nn.Linear(40, 1000)), torch.randn(64, 40)
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        predict(model, x, 40, masks="input", batch_size=8)
+    kept = sum(event.self_cpu_memory_usage for event in profile.key_averages())
+
+    # All samples would be 64 x 1000 x 40 numbers; the result is 4 of (64, 1000), and its parts are alive beside it.
+    assert kept < 64 * 1000 * 40 * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"samples": 0}, ValueError, "samples must be an integer of at least 1, got 0"),
+        ({"samples": True}, ValueError, "samples must be an integer of at least 1, got True"),
+        ({"samples": 2.5}, ValueError, "samples must be an integer of at least 1, got 2.5"),
+        ({"task": "ranking"}, ValueError, 'task must be "classification" or "regression", got ranking'),
+        ({"masks": "batch"}, ValueError, 'masks must be "input", "chunk" or "shared", got batch'),
+        ({"plan": "sobol"}, ValueError, 'plan must be "iid" or "stratified", got sobol'),
+        ({"until": 0.0}, ValueError, "until must be larger than 0, got 0.0"),
+        ({"until": 0.1, "plan": "stratified"}, ValueError, 'plan must be "iid" where until is given'),
+        ({"outputs": "odds"}, ValueError, 'outputs must be "logits" or "probabilities", got odds'),
+        ({"seed": 2**64}, ValueError, "seed must fit 64 bits"),
+        ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
+        ({"index": torch.arange(3)}, ValueError, "index must be as long as the inputs, got 3 numbers"),
+        ({"index": torch.arange(99)}, ValueError, "index must be as long as the inputs, got 99"),
+        ({"x": 3}, TypeError, "inputs must be a tensor, an array, .* got int"),
+        ({"x": X[:0]}, ValueError, "inputs must be at least one, got none"),
+        ({"x": ["a", "b"]}, TypeError, "inputs must hold a tensor with a batch dimension, got str"),
+        ({"class_dim": 2}, ValueError, "class_dim must be a dimension of the output after the first, of 2, got 2"),
+        ({"class_dim": 0}, ValueError, "class_dim must be a dimension of the output after the first, of 2, got 0"),
+        ({"outputs": "probabilities"}, ValueError, 'outputs must be "logits" where they are no probabilities'),
+        ({"model": nn.functional.relu}, TypeError, "model must be a torch.nn.Module, got function"),
+        ({"model": nn.Sequential(nn.Flatten(0), nn.Dropout())}, ValueError, "one row for each of 70 inputs"),
+        ({"model": nn.Linear(8, 5)}, mc.NothingToSample, "no dropout drew"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(settings: dict[str, Any], error: type[Exception], text: str) -> None:
+    """Each error names the argument, what is wanted and what came."""
+    settings = {"model": "mlp", **settings}
+
+    with pytest.raises(error, match=text):
+        run(settings.pop("model"), **settings)
+
+
+def test_the_result_says_what_it_is() -> None:
+    """In one line."""
+    assert repr(run("mlp")) == "ClassPrediction(70 inputs, mean (70, 5), 6 samples)"
+    assert repr(run("mlp", task="regression")) == "ValuePrediction(70 inputs, mean (70, 5), 6 samples)"
+
+
+def test_numpy_integers_are_tokens() -> None:
+    """Arrays of integers stay integers."""
+    model = nn.Sequential(nn.Embedding(10, 8), nn.Dropout(), nn.Flatten(), nn.Linear(40, 5))
+
+    assert run(model, np.arange(50).reshape(10, 5) % 10).mean.shape == (10, 5)

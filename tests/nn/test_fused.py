@@ -1,0 +1,305 @@
+"""Dropout with what stands around it: equal to the separate calls, on the CPU and on the GPU's kernels interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.kernel_grid import DTYPES, LAYOUTS, same_bits
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from dropkit import kernels
+from dropkit.functional import bias_act_dropout_add, dropout, dropout_add, dropout_add_norm
+from dropkit.kernels import KERNELS, gpu
+from dropkit.nn import FUSED
+from dropkit.ops import fused
+
+INTERPRETED = next(kernel for kernel in KERNELS if kernel.name == "gpu")
+SHAPE = (3, 5, 12)
+
+gpu_kernel = pytest.param(
+    "gpu",
+    marks=[
+        pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
+        pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which Triton compiles for"),
+        pytest.mark.filterwarnings("ignore:overflow encountered"),
+    ],
+)
+
+
+@pytest.fixture(params=["cpu", gpu_kernel])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Tensors on the CPU run on its own kernel, or on the GPU's."""
+    if request.param == "gpu":
+        monkeypatch.setattr(kernels, "_on_cpu", INTERPRETED.drop)
+        monkeypatch.setattr(fused, "kernel_for", lambda _: INTERPRETED)
+    return request.param
+
+
+def tensors(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32, grad: bool = True) -> list[Tensor]:
+    return [torch.randn(shape).to(dtype).requires_grad_(grad) for shape in shapes]
+
+
+def gradients(outputs: Any, inputs: list[Tensor]) -> list[Tensor]:
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    upstream = [torch.linspace(-1, 2, one.numel()).view(one.shape).to(one.dtype) for one in outputs]
+    return list(torch.autograd.grad(outputs, inputs, upstream))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "scalar"])
+def test_dropout_add_is_the_sum_to_the_bit(layout, p):
+    """Whatever the layout of the branch, and of what it is added to."""
+    for dtype in DTYPES:
+        input = LAYOUTS[layout]().to(dtype)
+        for residual in (torch.randn_like(input), torch.randn(input.shape).to(dtype)):
+            output = dropout_add(input, residual, p, key=5)
+
+            assert same_bits(output, residual + dropout(input, p, key=5)), dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+def test_dropout_add_on_either_kernel(kernel, dtype):
+    """Values and gradients are those of the two calls, to the bit, also past whole blocks and from drawn keys."""
+    for count in (1, 63, 64, 1000, 5003):
+        input, residual = tensors((count,), (count,), dtype=dtype)
+        torch.manual_seed(count)
+        together = dropout_add(input, residual, 0.4)
+        torch.manual_seed(count)
+        apart = residual + dropout(input, 0.4)
+
+        assert same_bits(together.detach(), apart.detach())
+        for one, other in zip(gradients(together, [input, residual]), gradients(apart, [input, residual]), strict=True):
+            assert same_bits(one, other)
+
+
+@pytest.mark.parametrize("shapes", [((4, 6), (6,)), ((6,), (4, 6)), ((4, 1), (4, 6))])
+def test_dropout_add_broadcasts(shapes):
+    """As the sum does; the mask is of the input's shape."""
+    input, residual = tensors(*shapes)
+    assert torch.equal(dropout_add(input, residual, 0.5, key=3), residual + dropout(input, 0.5, key=3))
+
+
+def test_dropout_add_has_all_of_torchs_derivatives():
+    """Backward, backward twice, forward mode, vmap and a compiled graph."""
+    input, residual = tensors((3, 4), (3, 4), dtype=torch.float64)
+
+    def call(x: Tensor, r: Tensor) -> Tensor:
+        return dropout_add(x, r, 0.5, key=2)
+
+    assert torch.autograd.gradcheck(call, (input, residual), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(call, (input, residual))
+    plain = call(input, residual)
+    assert torch.equal(torch.compile(call, backend="aot_eager", fullgraph=True)(input, residual), plain)
+    mapped = torch.func.vmap(call, randomness="same")(input, residual)
+    assert torch.equal(mapped, torch.stack([call(x, r) for x, r in zip(input, residual, strict=True)]))
+
+
+NORMS: dict[str, Callable[[Tensor, Tensor | None, Tensor | None], Tensor]] = {
+    "layer": lambda s, w, b: F.layer_norm(s, s.shape[-1:], w, b, 1e-5),
+    "rms": lambda s, w, b: F.rms_norm(s, s.shape[-1:], w, 1e-5) + (0 if b is None else b),
+}
+
+
+def near(one: Tensor, other: Tensor, roundings: float = 4.0) -> bool:
+    """Within a few units in the last place of the largest number: a sum of a row has as many roundings as elements."""
+    one, other = one.detach(), other.detach()
+    allowed = roundings * torch.finfo(one.dtype).eps * float(other.abs().max().clamp(min=1))
+    return one.dtype == other.dtype and float((one.double() - other.double()).abs().max()) <= allowed
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("affine", ["weight and bias", "weight", "neither"])
+@pytest.mark.parametrize("columns", [12, 15])
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_dropout_add_norm_is_the_three_calls(kernel, norm, affine, columns, p):
+    """The sum to the bit, the norm within one rounding, and every gradient."""
+    input, residual, weight, bias = tensors((3, 5, columns), (3, 5, columns), (columns,), (columns,))
+    weight, bias = (one if name in affine else None for name, one in (("weight", weight), ("bias", bias)))
+    inputs = [one for one in (input, residual, weight, bias) if one is not None]
+
+    output, summed = dropout_add_norm(input, residual, weight, bias, p, norm=norm, key=11)
+
+    expected_sum = residual + dropout(input, p, key=11)
+    expected = NORMS[norm](expected_sum, weight, bias)
+    assert same_bits(summed.detach(), expected_sum.detach())
+    assert near(output, expected)
+    for both in ((output,), (summed,), (output, summed)):
+        other = {1: (expected if both[0] is output else expected_sum,), 2: (expected, expected_sum)}[len(both)]
+        asked = inputs if len(both) == 2 or both[0] is output else inputs[:2]
+        for one, wanted in zip(
+            torch.autograd.grad([one.sum() * 1.5 for one in both], asked, retain_graph=True),
+            torch.autograd.grad([one.sum() * 1.5 for one in other], asked, retain_graph=True),
+            strict=True,
+        ):
+            assert near(one, wanted, 64)
+
+
+def calls_of(kind: str) -> Callable[..., Tensor]:
+    """The functions on (input, residual), one output each, in float32."""
+    if kind == "norm":
+        return lambda x, r, **named: dropout_add_norm(x, r, **named)[0]
+    return lambda x, r, **named: bias_act_dropout_add(x, None, r, **named)
+
+
+def apart(kind: str, x: Tensor, r: Tensor, p: float) -> Tensor:
+    if kind == "norm":
+        return F.layer_norm(r + dropout(x, p, key=3), x.shape[-1:])
+    return r + dropout(F.gelu(x), p, key=3)
+
+
+@pytest.mark.parametrize("kind", ["norm", "activation"])
+def test_whatever_looks_inside_gets_the_separate_calls(kernel, kind):
+    """Second derivatives, forward mode, batched gradients, a rate in a tensor, one so high that nothing is kept."""
+    call, (x, r, t) = calls_of(kind), tensors(SHAPE, SHAPE, SHAPE)
+
+    seconds = []
+    for output in (call(x, r, p=0.3, key=3), apart(kind, x, r, 0.3)):
+        (first,) = torch.autograd.grad(output.pow(3).sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.pow(2).sum(), [x, r]))
+    assert all(near(one, other, 256) for one, other in zip(*seconds, strict=True))
+
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x.detach(), t.detach())
+        ours, theirs = (
+            forward_ad.unpack_dual(output).tangent
+            for output in (call(dual, r.detach(), p=0.3, key=3), apart(kind, dual, r.detach(), 0.3))
+        )
+    assert near(ours, theirs, 16)
+
+    upstream = torch.randn(4, *SHAPE)
+    batched = [
+        torch.autograd.grad(output, x, upstream, is_grads_batched=True)[0]
+        for output in (call(x, r, p=0.3, key=3), apart(kind, x, r, 0.3))
+    ]
+    assert near(*batched, 64)
+
+    assert near(call(x, r, p=torch.tensor(0.25), key=3), apart(kind, x, r, 0.25))
+    assert near(call(x, r, p=1 - 2**-40, key=3), apart(kind, x, r, 1.0))
+
+
+def test_a_loss_on_the_sum_alone_leaves_the_norm_alone(kernel):
+    """Weight and bias get no gradient from it, and the sum of constants wants none."""
+    x, r, w, b = tensors(SHAPE, SHAPE, SHAPE[-1:], SHAPE[-1:])
+    _, summed = dropout_add_norm(x, r, w, b, 0.5, key=1)
+    assert torch.autograd.grad(summed.sum(), [x, w, b], allow_unused=True)[1:] == (None, None)
+    assert not dropout_add_norm(x.detach(), r.detach(), w, b, 0.5, key=1)[1].requires_grad
+
+
+def test_dropout_add_norm_scales_rows(kernel):
+    """Stochastic depth: a row whose branch is gone keeps its residual, and sends no gradient into the branch."""
+    input, residual = tensors(SHAPE, SHAPE)
+    rows = torch.tensor([0.0, 2.0]).repeat(8)[:15].view(3, 5)
+
+    output, summed = dropout_add_norm(input, residual, p=0.3, row_scale=rows, key=4)
+
+    expected = residual + dropout(input, 0.3, key=4) * rows.unsqueeze(-1)
+    assert same_bits(summed.detach(), expected.detach())
+    assert near(output, F.layer_norm(expected, SHAPE[-1:]))
+    of_input, of_residual = gradients((output, summed), [input, residual])
+    wanted = gradients((F.layer_norm(expected, SHAPE[-1:]), expected), [input, residual])
+    assert near(of_input, wanted[0], 64)
+    assert near(of_residual, wanted[1], 64)
+    assert not of_input[rows == 0].any()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_bias_act_dropout_add_is_the_four_calls(kernel, activation, with_bias):
+    """Values within one rounding, masks to the bit, and every gradient."""
+    shape = (7, 5, 37)  # more than one block, and no whole number of them
+    input, residual, bias = tensors(shape, shape, shape[-1:])
+    bias = bias if with_bias else None
+    inputs = [one for one in (input, residual, bias) if one is not None]
+
+    output = bias_act_dropout_add(input, bias, residual, 0.4, activation=activation, key=9)
+
+    branch = ACTIVATIONS[activation](input if bias is None else input + bias)
+    expected = residual + dropout(branch, 0.4, key=9)
+    assert near(output, expected)
+    kept = dropout(torch.ones(shape), 0.4, key=9) != 0
+    assert torch.equal(output[~kept], residual[~kept])
+    for one, wanted in zip(gradients(output, inputs), gradients(expected, inputs), strict=True):
+        assert near(one, wanted, 64)
+
+
+def test_half_precision_is_rounded_where_the_calls_round(kernel):
+    """float16 on either kernel: the sum to the bit, the others within two units in the last place."""
+    input, residual, weight, bias = tensors(SHAPE, SHAPE, SHAPE[-1:], SHAPE[-1:], dtype=torch.float16, grad=False)
+
+    output, summed = dropout_add_norm(input, residual, weight, bias, 0.3, key=1)
+    activated = bias_act_dropout_add(input, bias, residual, 0.3, key=1)
+
+    expected = residual + dropout(input, 0.3, key=1)
+    assert same_bits(summed, expected)
+    assert near(output, F.layer_norm(expected, SHAPE[-1:], weight, bias), 2)
+    assert near(activated, residual + dropout(F.gelu(input + bias), 0.3, key=1), 2)
+
+
+@pytest.mark.parametrize("module", [kind(*((12,) if kind is not FUSED[0] else ()), p=0.5) for kind in FUSED], ids=repr)
+def test_modules_follow_their_mode(module: nn.Module):
+    """They drop in training mode, and in evaluation mode only do the rest; their weights have the customary names."""
+    input, residual = tensors(SHAPE, SHAPE, grad=False)
+
+    def first(*given: Any, **named: Any) -> Tensor:
+        output = module(*given, **named)
+        return output[0] if isinstance(output, tuple) else output
+
+    assert not torch.equal(first(input, residual, key=1), first(input, residual, key=2))
+    assert torch.equal(first(input, residual, key=1), first(input, residual, key=1))
+    torch.manual_seed(3)
+    drawn = first(input, residual)
+    torch.manual_seed(3)
+    assert torch.equal(first(input, residual), drawn)
+    module.eval()
+    assert torch.equal(first(input, residual), first(input, residual))
+    assert set(dict(module.named_parameters())) <= {"weight", "bias"}
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda x: dropout_add(x, x, 1.5), "between 0 and 1, but got 1.5"),
+        (lambda x: dropout_add(x, x, 0.5, key=1, generator=torch.Generator()), "key must be None where generator"),
+        (lambda x: dropout_add_norm(x, x[:1]), r"residual must be of the input's shape \(3, 5, 12\), got \(1, 5, 12\)"),
+        (lambda x: dropout_add_norm(x, x, torch.ones(5)), r"weight must be of shape \(12,\), got \(5,\)"),
+        (lambda x: dropout_add_norm(x, x, norm="batch"), 'norm must be "layer" or "rms", got batch'),
+        (
+            lambda x: dropout_add_norm(x, x, row_scale=torch.ones(12)),
+            r"row_scale must be of shape \(3, 5\), got \(12,\)",
+        ),
+        (
+            lambda x: bias_act_dropout_add(x, None, x, activation="tanh"),
+            "activation must be one of relu, gelu, gelu_tanh, silu, got tanh",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, said):
+    """What is wanted, and what came."""
+    with pytest.raises(ValueError, match=said):
+        call(torch.randn(SHAPE))
+
+
+def test_monte_carlo_sees_the_dropout_inside():
+    """Every one of them draws under `mc.sampling`, while its module stays in evaluation mode."""
+    from dropkit import mc
+
+    input, residual = tensors(SHAPE, SHAPE, grad=False)
+    for kind in FUSED:
+        module = (kind(p=0.5) if kind is FUSED[0] else kind(12, p=0.5)).eval()
+        with mc.sampling():
+            one, other = module(input, residual), module(input, residual)
+        one, other = (found[0] if isinstance(found, tuple) else found for found in (one, other))
+        assert not torch.equal(one, other), kind

@@ -1,0 +1,208 @@
+"""Function transforms, alone, nested and compiled; each program runs eagerly and in one graph.
+
+The rate is 0.5 where numbers are compared, so that the slope is 0 or 2 and every derivative is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.compare import agree, compiled, observe
+from torch import Tensor
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+from dropkit import nn, random
+from dropkit.functional import alpha_dropout, dropout, dropout1d
+
+# torch compiles its own forward-mode decompositions when they are first needed.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
+WAYS = (None, "aot_eager")
+ways = pytest.mark.parametrize("backend", WAYS, ids=str)
+X = torch.arange(1.0, 25.0).view(4, 6)
+KEY = torch.tensor(7)
+KEYS = random.split(7, 4)
+SLOPE = dropout(torch.ones(4, 6), 0.5, key=KEY)
+SLOPES = torch.stack([dropout(torch.ones(6), 0.5, key=key) for key in KEYS])
+
+
+def keyed(x: Tensor, key: Tensor = KEY) -> Tensor:
+    return dropout(x, 0.5, key=key)
+
+
+def squares(x: Tensor, key: Tensor = KEY) -> Tensor:
+    return dropout(x, 0.5, key=key).square().sum()
+
+
+def through(function: Callable[..., Any], backend: str | None) -> Callable[..., Any]:
+    return function if backend is None else compiled(function, backend)
+
+
+def diagonal(slope: Tensor) -> Tensor:
+    return slope.flatten().diag().view(*slope.shape, *slope.shape)
+
+
+def along(x: Tensor) -> Tensor:
+    """The derivative of dropout along x, at x."""
+    return jvp(keyed, (x,), (x,))[1]
+
+
+def back(x: Tensor) -> Tensor:
+    return vjp(keyed, x)[1](x)[0]
+
+
+DERIVATIVES: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
+    "grad": (grad(squares), 2 * X * SLOPE**2),
+    "vjp": (back, X * SLOPE),
+    "jvp": (along, X * SLOPE),
+    "jacrev": (jacrev(keyed), diagonal(SLOPE)),
+    "jacfwd": (jacfwd(keyed), diagonal(SLOPE)),
+    "hessian": (hessian(squares), diagonal(2 * SLOPE**2)),
+    "grad of grad": (grad(lambda x: grad(squares)(x).sum()), 2 * SLOPE**2),
+    "jvp of grad": (lambda x: jvp(grad(squares), (x,), (x,))[1], 2 * X * SLOPE**2),
+    "grad of jvp": (grad(lambda x: along(x).sum()), SLOPE),
+}
+
+
+@pytest.mark.parametrize("backend", [*WAYS, "inductor"], ids=str)
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_derivatives_have_the_mask_of_the_call(name, backend):
+    """Of a call with a key, each derivative is what the mask of that key says."""
+    derivative, expected = DERIVATIVES[name]
+
+    assert torch.equal(through(derivative, backend)(X), expected)
+
+
+DRAWING: dict[str, Callable[[Tensor], Any]] = {
+    "vmap same": vmap(lambda x: dropout(x, 0.5), randomness="same"),
+    "vmap different": vmap(lambda x: dropout(x, 0.5), randomness="different"),
+    "vmap of another dimension": vmap(lambda x: dropout1d(x[None], 0.5), in_dims=1, randomness="different"),
+    "vmap of nothing batched": lambda x: vmap(lambda _: dropout(X, 0.5), randomness="different")(x),
+    "vmap in vmap": vmap(vmap(lambda x: dropout(x, 0.5), randomness="same"), randomness="different"),
+    "vmap in vmap, the other way": vmap(vmap(lambda x: dropout(x, 0.5), randomness="different"), randomness="same"),
+    "vmap of grad": vmap(grad(lambda x: dropout(x, 0.5).square().sum()), randomness="different"),
+    "vmap in place": vmap(lambda x: dropout(x * 2, 0.5, inplace=True), randomness="different"),
+    "vmap of two": vmap(lambda x: dropout(dropout(x, 0.5), 0.5), randomness="same"),
+    "vmap of a draw": vmap(lambda x: dropout(x, 0.5, key=random.draw()), randomness="different"),
+    "vmap with a rate in a tensor": vmap(lambda x: dropout(x, torch.tensor(0.5)), randomness="different"),
+    "grad": grad(lambda x: dropout(x, 0.5).square().sum()),
+    "jvp": lambda x: jvp(lambda x: dropout(x, 0.5), (x,), (x,)),
+    "jacfwd": jacfwd(lambda x: dropout(x, 0.5), randomness="same"),
+}
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("name", DRAWING)
+def test_compiled_transforms_draw_as_eager_ones(name, backend):
+    """Values and the generator's state afterwards are those of the eager program."""
+    function = DRAWING[name]
+
+    assert agree(observe(compiled(function, backend), X), observe(function, X))
+
+
+@ways
+def test_vmap_gives_the_masks_asked_for(backend):
+    """Under "same" all slices share a mask, under "different" each has its own; nested, each level as it says."""
+    ones = torch.ones(3, 4, 20)
+
+    def masks(outer, inner):
+        function = vmap(vmap(lambda x: dropout(x, 0.5), randomness=inner), randomness=outer)
+        return len({tuple(mask) for mask in through(function, backend)(ones).view(12, 20).tolist()})
+
+    assert masks("same", "same") == 1
+    assert masks("same", "different") == 4
+    assert masks("different", "same") == 3
+    assert masks("different", "different") == 12
+
+
+def test_vmap_refuses_draws_in_torchs_words():
+    """In error mode what draws is refused as torch refuses it; what draws nothing is not."""
+    with pytest.raises(RuntimeError) as theirs:
+        vmap(lambda x: F.dropout(x))(X)
+    for call in (lambda x: dropout(x), lambda x: alpha_dropout(x, 0.5, True), lambda x: x * random.draw()):
+        with pytest.raises(RuntimeError) as ours:
+            vmap(call)(X)
+        assert str(ours.value) == str(theirs.value)
+
+
+@ways
+def test_vmap_allows_what_draws_nothing(backend):
+    """In error mode rates of 0 and 1, eval mode and given keys pass."""
+
+    def function(x):
+        return dropout(x, 0.0), dropout(x, 1.0), dropout(x, 0.5, False), keyed(x)
+
+    none, all, eval, given = through(vmap(function), backend)(X)
+
+    assert torch.equal(none, X)
+    assert torch.equal(all, torch.zeros_like(X))
+    assert torch.equal(eval, X)
+    assert torch.equal(given, X * keyed(torch.ones(6)))
+
+
+@ways
+def test_each_sample_may_have_its_key(backend):
+    """A batch of keys gives each sample the mask of its key, in values, gradients and derivatives along a direction."""
+
+    def function(x, keys):
+        forward = vmap(lambda x, key: jvp(lambda x: keyed(x, key), (x,), (x,))[1])
+        return vmap(keyed)(x, keys), vmap(grad(squares))(x, keys), forward(x, keys)
+
+    values, grads, tangents = through(function, backend)(X, KEYS)
+
+    assert torch.equal(values, X * SLOPES)
+    assert torch.equal(grads, 2 * X * SLOPES**2)
+    assert torch.equal(tangents, X * SLOPES)
+
+
+@ways
+def test_keys_may_be_batched_at_two_levels(backend):
+    """A key for each of two nested batches, and one tensor for all."""
+    keys = random.fold_in(KEYS[:, None], torch.arange(3))
+
+    outputs = through(vmap(vmap(keyed, in_dims=(None, 0)), in_dims=(None, 0)), backend)(X, keys)
+
+    expected = torch.stack([torch.stack([keyed(X, key) for key in row]) for row in keys])
+    assert torch.equal(outputs, expected)
+
+
+@ways
+def test_derived_keys_are_those_of_each_slice(backend):
+    """`fold_in` and `split` under vmap give each slice what they give it alone."""
+
+    def function(keys, n):
+        return (
+            vmap(random.fold_in)(keys, n),
+            vmap(random.fold_in, in_dims=(0, None))(keys, n),
+            vmap(random.fold_in, in_dims=(None, 0))(keys, n),
+            vmap(random.split)(keys),
+        )
+
+    n = torch.arange(4) * 2**40
+    both, keys_alone, numbers_alone, pairs = through(function, backend)(KEYS, n)
+
+    every = torch.stack([random.fold_in(key, n) for key in KEYS])
+    assert torch.equal(both, every.diagonal())
+    assert torch.equal(keys_alone, every)
+    assert torch.equal(numbers_alone, every.T)
+    assert torch.equal(pairs, torch.stack([random.split(key) for key in KEYS]))
+
+
+@ways
+def test_functional_call_runs_our_modules(backend):
+    """An ensemble of weights under vmap, each network with its own masks and its own gradients."""
+    network = torch.nn.Sequential(torch.nn.Linear(6, 5, bias=False), nn.Dropout(0.5))
+    weights = torch.arange(90.0).view(3, 5, 6)
+
+    def loss(weight, x):
+        return functional_call(network, {"0.weight": weight}, (x,)).sum()
+
+    function = vmap(grad(loss), in_dims=(0, None), randomness="different")
+    seen = observe(through(function, backend), weights, X)
+
+    assert agree(seen, observe(function, weights, X))
+    assert len({tuple(grads.flatten().tolist()) for grads in seen[0]}) == 3

@@ -1,0 +1,191 @@
+"""What a name excuses: whole words that say that dropout stays on, for information, and no word inside of another."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import dropkit
+from dropkit.diagnostics import Severity
+from dropkit.lint.engine.check_file import check, read
+from dropkit.lint.engine.config import Config
+from dropkit.lint.engine.project import mended
+from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.semantic.training_flag import is_flag, named_on_purpose
+from dropkit.rules import RULES
+
+NO_EXCUSES = (
+    "Denoiser", "AlwaysX", "UncertaintyHead", "BayesY", "BayesianNet", "NoiseRobust", "EpistemicHead", "Preneter",
+    "McDonald", "CarloNet",
+)  # fmt: skip
+EXCUSES = ("MCDropout", "MonteCarloDropout", "mc_dropout_head", "Prenet", "PreNet", "TacotronPrenet", "AlwaysOnDropout")
+CALLS = {
+    "DRP101": "F.dropout(x, 0.5)",
+    "DRP102": "F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)",
+    "DRP103": "nn.Dropout(0.5)(x)",
+}
+
+
+def program(name, call, base="nn.Module"):
+    return (
+        "import torch.nn.functional as F\nfrom torch import nn\n\n\n"
+        f"class {name}({base}):\n    def __init__(self):\n        super().__init__()\n\n"
+        f"    def forward(self, x):\n        return {call}\n"
+    )
+
+
+def found(source):
+    return check(read("example.py", Text(source.encode())), RULES)
+
+
+@pytest.mark.parametrize("name", NO_EXCUSES)
+@pytest.mark.parametrize("code", CALLS)
+def test_a_word_inside_of_a_name_excuses_nothing(code, name):
+    """Nor does a base of such a name."""
+    subclass = program(name, "x") + program("Heir", CALLS[code], name)
+
+    for source in (program(name, CALLS[code]), subclass):
+        assert [(one.code, one.severity) for one in found(source)] == [(code, Severity.ERROR)]
+
+
+@pytest.mark.parametrize("name", EXCUSES)
+@pytest.mark.parametrize("code", CALLS)
+def test_whole_words_make_it_information_that_nothing_mends(code, name):
+    source = program(name, CALLS[code])
+    subclass = program(name, "x") + program("Heir", CALLS[code], name)
+
+    for one in (source, subclass):
+        assert [(f.code, f.severity, f.fix) for f in found(one)] == [(code, Severity.INFO, None)]
+    config = Config(severity=Severity.INFO)
+    assert mended(source.encode(), found(source), config, unsafe=True) == (source.encode(), [])
+
+
+@pytest.mark.parametrize("name", NO_EXCUSES)
+def test_an_audit_takes_no_word_inside_of_a_name_for_an_excuse(name):
+    """As the checker; whole words make it information there too."""
+
+    def model(name):
+        return type(name, (nn.Module,), {"forward": lambda self, x: F.dropout(x, 0.5)})()
+
+    x = torch.randn(8, 4)
+
+    assert [(one.code, one.severity) for one in dropkit.audit(model(name), x).findings] == [("DRP101", Severity.ERROR)]
+    assert [one.severity for one in dropkit.audit(model("MCDropout"), x).findings] == [Severity.INFO]
+
+
+@pytest.mark.parametrize("format", ["concise", "full", "json", "sarif", "github"])
+def test_information_is_shown_on_request_and_fails_no_run(tmp_path, format):
+    file = tmp_path / "model.py"
+    file.write_text(program("MCDropout", CALLS["DRP101"]))
+    command = [sys.executable, "-m", "dropkit", "check", str(file), "--no-cache", "-f", format]
+
+    quiet = subprocess.run(command, capture_output=True, text=True)
+    shown = subprocess.run([*command, "--severity", "info"], capture_output=True, text=True)
+
+    assert (quiet.returncode, shown.returncode) == (0, 0), shown.stderr
+    assert "DRP101" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "constraint", "strainer", "interval", "retrieval", "downsample", "interactive", "latest", "stage", "phase",
+        "num_test_samples", "active_experts", "test_batch", "stage_norm", "sampling_rate", "training_steps",
+        "eval_interval", "train_loader", "always_norm", "predict_default", "switch_layers", "mc_controller",
+    ],
+)  # fmt: skip
+def test_a_flag_is_one_by_its_whole_name(name):
+    """A condition on another name is no condition on the mode, whatever word it has."""
+    source = program("Net", CALLS["DRP101"]).replace("return ", f"if x.{name}: return ")
+
+    assert not is_flag(name)
+    assert [one.code for one in found(source)] == ["DRP101"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "training", "is_train", "isTraining", "istraining", "trainmode", "apply_during_inference", "use_mc_dropout",
+        "dropout_switch", "monte_carlo", "eval_mode", "deterministic", "is_test", "testing", "test_time", "sampling",
+        "always_on", "is_active", "use_dropout", "mc_samples", "eval_dropout", "dropout_in_eval", "inference_only",
+        "train_phase", "not_training", "TRAIN", "isPredicting",
+    ],
+)  # fmt: skip
+def test_a_flag_says_so_in_a_whole_word(name):
+    assert is_flag(name)
+    assert found(program("Net", CALLS["DRP101"]).replace("return ", f"if x.{name}: return ")) == []
+
+
+def under(condition):
+    """A dropout behind a condition on what is no attribute."""
+    return (
+        program("Net", CALLS["DRP101"])
+        .replace("(self, x)", "(self, x, phase, sample, training)")
+        .replace("        return ", f"        {condition}return ")
+    )
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'if phase == "train": ', 'if "train" == self.mode: ', 'if phase != "test": ', "if phase in (Stage.TRAIN, 1): ",
+        'if self.split in ("train", "val"): ', "if training and x.ndim: ", "assert training\n        ",
+        "assert x.ndim == 2 and self.training, x\n        ", "mode = phase == 'train'\n        if mode: ",
+        "assert not self.testing\n        ", 'if phase == "test":\n            return x\n        ',
+    ],
+)  # fmt: skip
+def test_a_condition_asks_for_the_mode_by_a_flag_or_what_it_compares_with(condition):
+    assert found(under(condition)) == []
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "if phase == 1: ", "if phase: ", "if phase is not None: ", "if sample is not None: ", 'if phase == "warm_up": ',
+        "for stage in self.stages:\n            if stage: ", "assert x.size(0) == self.test_batch\n        ",
+        "assert x.ndim == 2 or training\n        ", "assert x.training == phase\n        ",
+        "if x is None:\n            return self.predict()\n        ", "if x.shape == self.test_shape: ",
+    ],
+)  # fmt: skip
+def test_a_condition_on_something_else_is_none_on_the_mode(condition):
+    assert [one.code for one in found(under(condition))] == ["DRP101"]
+
+
+@pytest.mark.parametrize("path", ["noise/generator/sampler_files/model.py", "denoise_all/net.py"])
+def test_the_folder_of_a_file_excuses_nothing(path):
+    source = program("RowDropout", "x * (F.relu(x).bernoulli())")
+    module = read(path, Text(source.encode()))
+
+    assert [(one.code, one.severity.value) for one in check(module, RULES)] == [("DRP108", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("def latest():\n    return F.dropout(x, 1.5)\n", "DRP301"),
+        (
+            "class Baseline(nn.Module):\n    def __init__(self, dropout=0.1):\n        super().__init__()\n"
+            "        self.fc = nn.Linear(2, 2)\n    def forward(self, x):\n        return self.fc(x)\n",
+            "DRP203",
+        ),
+        (
+            "class Pattern(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+            "        self.drop = nn.Dropout(0.1)\n    def forward(self, x):\n"
+            "        return self.drop(F.log_softmax(x, 1))\n",
+            "DRP403",
+        ),
+    ],
+)
+def test_other_excuses_are_whole_words_too(source, code):
+    """Not "test" in `latest`, "base" in `Baseline`, "att" in `Pattern`."""
+    findings = found("import torch.nn.functional as F\nfrom torch import nn\n" + source)
+
+    assert (code, False) in [(one.code, one.severity is Severity.INFO) for one in findings]
+
+
+def test_names_are_told_by_their_words():
+    assert all(map(named_on_purpose, EXCUSES))
+    assert not any(map(named_on_purpose, NO_EXCUSES))
