@@ -635,11 +635,11 @@ def test_standard_input_counts_as_a_file(project, source, count):
 def test_a_fault_of_one_rule_leaves_the_others(project, monkeypatch):
     """It is named with its error, and the file counts as not read."""
 
-    def findings(self, module, real=Rule.findings):
+    def findings(self, module, real=Rule.diagnostics):
         return 1 / 0 if self.code == "DRP301" else real(self, module)
 
     (project / "net.py").write_text(BAD + "d = nn.Dropout(2)\n")
-    monkeypatch.setattr(Rule, "findings", findings)
+    monkeypatch.setattr(Rule, "diagnostics", findings)
 
     outcome = check_paths(["net.py"], Config(root=project))
 

@@ -91,7 +91,7 @@ def test_the_plugin_needs_no_torch():
 
 def test_a_rule_that_fails_is_said(monkeypatch):
     """What was not read is not clean, whatever flake8 itself made of it."""
-    monkeypatch.setattr(Rule, "findings", lambda self, module: 1 / 0 if self.code == "DRP301" else ())
+    monkeypatch.setattr(Rule, "diagnostics", lambda self, module: 1 / 0 if self.code == "DRP301" else ())
 
     found = list(Plugin(None, "model.py", SOURCE.splitlines(keepends=True)).run())
 

@@ -169,9 +169,9 @@ def test_replacing_every_call_by_itself_changes_nothing(source):
     module = index(source)
     outer = [one for calls in module.calls.values() for one in calls if isinstance(module.parent(one), ast.Expr)]
 
-    edits = [edits.replace(module, one, module.text.of(one)) for one in outer]
+    replaced = [edits.replace(module, one, module.text.of(one)) for one in outer]
 
-    assert module.text.edited(edits).utf8 == source.encode()
+    assert module.text.edited(replaced).utf8 == source.encode()
 
 
 # Names
@@ -337,7 +337,7 @@ def test_what_bases_define_is_found(family):
 
     assert leaf.method("forward").owner is family["Root"]
     assert leaf.method("absent") is None
-    assert [leaf.module.text.of(value) for value in leaf.values("layer")] == ["None", "nn.Dropout()"]
+    assert [leaf.source.text.of(value) for value in leaf.values("layer")] == ["None", "nn.Dropout()"]
 
 
 @pytest.mark.parametrize(

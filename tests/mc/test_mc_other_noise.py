@@ -301,7 +301,9 @@ def test_noise_that_stays_off_is_noted(kind: type[nn.Module]) -> None:
     with pytest.warns(UserWarning, match="stays off") as caught, mc.sampling():
         model(X)
 
-    expected = f"{kind.__name__} draws random numbers in training mode (test_mc_noise.py:{line(kind)}), which stays off"
+    expected = (
+        f"{kind.__name__} draws random numbers in training mode (test_mc_other_noise.py:{line(kind)}), which stays off"
+    )
     assert [note.partition(" here:")[0] for note in r.notes if "stays off" in note] == [expected]
     assert [str(one.message).partition(" here:")[0] for one in caught] == [expected]
     assert caught[0].filename == __file__

@@ -434,7 +434,7 @@ def test_code_without_source_is_read_by_its_names() -> None:
 
 def test_what_was_imported_before_does_not_matter(torchvision) -> None:  # type: ignore[no-untyped-def]
     """Functions of torchvision are Python that no mode sees, known to the catalog or not."""
-    for known in (gates_dropout, detection._handed, dropout_functions.known):
+    for known in (gates_dropout, detection._handed, dropout_functions.dropout_functions):
         known.cache_clear()
     assert gates_dropout(torchvision.ops.StochasticDepth)
     assert gates_dropout(torchvision.ops.DropBlock2d)

@@ -2,19 +2,21 @@
 
 from typing import overload
 
-from dropkit.kernels.values import Values
+from dropkit.kernels.params import DropoutParams
 
 DTYPES: tuple[str, ...]
 
 @overload
-def drop(dst: int, src: int, dtype: int, key: int, values: Values, base: int, n: int, add: int = ..., /) -> None: ...
+def drop(
+    dst: int, src: int, dtype: int, key: int, values: DropoutParams, base: int, n: int, add: int = ..., /
+) -> None: ...
 @overload
 def drop(
     dst: int,
     src: int,
     dtype: int,
     key: int,
-    values: Values,
+    values: DropoutParams,
     base: int,
     sizes: tuple[int, ...],
     dst_strides: tuple[int, ...],

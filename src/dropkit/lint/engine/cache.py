@@ -141,10 +141,10 @@ def _must_be_a_folder(folder: Path) -> None:
 @cache
 def _version() -> str:
     """Changes with any file of the checker."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     files = [
-        package / "catalog.py",
-        *(f for name in ("facts", "rules", "check") for f in (package / name).glob("*.py")),
+        *(package / name for name in ("catalog.py", "diagnostics.py", "trace.py")),
+        *(file for name in ("lint", "rules") for file in (package / name).rglob("*.py")),
     ]
     return _digest(b"".join(file.read_bytes() for file in sorted(files)))
 

@@ -131,7 +131,7 @@ def _holds(path: str, before: Text, after: Text, findings: Sequence[Diagnostic],
         return False
     fixed = Counter(finding.code for finding in findings)
     return all(
-        len(list(rules[code].diagnostics(now))) <= len(list(rules[code].findings(was))) - count
+        len(list(rules[code].diagnostics(now))) <= len(list(rules[code].diagnostics(was))) - count
         for code, count in fixed.items()
     ) and _same_outside(was, now, findings)
 
