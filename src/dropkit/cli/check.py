@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +23,9 @@ from dropkit.lint.engine.project import check_paths, check_source, mended
 from dropkit.lint.engine.result import UNREAD, Outcome
 from dropkit.lint.formats import FORMATS
 from dropkit.lint.formats.escape import seen
+from dropkit.report.progress import Progress
 
 _CLEAN, _FOUND, _FAILED = 0, 1, 2
-# Seconds without a word before progress is shown.
-_PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +184,9 @@ def _options(given: dict[str, Any]) -> _Options:
 
 
 def _checked(options: _Options) -> Outcome:
-    return _new(check_paths(options.paths, options.config, options.cache, options.jobs, _progress()), options)
+    with Progress("checking") as bar:
+        outcome = check_paths(options.paths, options.config, options.cache, options.jobs, bar.update)
+    return _new(outcome, options)
 
 
 def _new(outcome: Outcome, options: _Options) -> Outcome:
@@ -303,17 +303,3 @@ def _statistics(outcome: Outcome, options: _Options) -> str:
     width = len(str(rows[0][0])) if rows else 1
     counted = "".join(f"{n:>{width}}  {code}  {name}{'  [fix]' if fix else ''}\n" for n, code, name, fix in rows)
     return counted + "".join(f"{line}\n" for line in _notes(outcome))
-
-
-def _progress() -> Callable[[int, int], None] | None:
-    """A line on the terminal once the check takes longer than a moment; nothing where errors are piped."""
-    if not is_terminal(sys.stderr):
-        return None
-    begin = time.monotonic()
-
-    def show(done: int, files: int) -> None:
-        if time.monotonic() - begin > _PATIENCE:
-            end = "\r\033[K" if done == files else ""
-            click.echo(f"\rchecking {done} of {files} files{end}", nl=False, err=True)
-
-    return show

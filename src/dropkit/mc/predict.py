@@ -187,7 +187,7 @@ def predict(
     with modes.evaluating(model), torch.inference_mode(False), torch.no_grad():
         passes = Passes(model, output or tensor_of, coins, replay, thin)
         device = _device_of(model)
-        with Progress(None if known is None else known * samples, progress) as bar:
+        with Progress("sampling", None if known is None else known * samples, progress) as bar:
             for place, (batch, ids) in enumerate(_numbered(batches.stream(inputs, batch_size, adapt), index)):
                 if not distributed.mine(place):
                     continue
