@@ -1,18 +1,19 @@
-"""Training flags: saved and put back for every single module, whatever `train()` and `eval()` were overridden to do."""
+"""Modes that hold for a `with` block: training flags of single modules, and whether compiled code runs uncompiled."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
 
-if TYPE_CHECKING:
-    from torch import nn
+import torch
+from torch import nn
 
 _lock = threading.Lock()
 # By the id of a model: how many blocks it is in, and its modules that were in training mode before.
 _evaluating: dict[int, tuple[int, list[nn.Module]]] = {}
+# How many `force_eager` blocks are open in all threads, and what ends torch's stance.
+_eager_blocks, _stance = 0, ExitStack()
 
 
 @contextmanager
@@ -64,3 +65,29 @@ def evaluating(model: nn.Module) -> Generator[None]:
             else:
                 for module in trained:
                     module.training = True
+
+
+@contextmanager
+def force_eager() -> Generator[None]:
+    """Run compiled code uncompiled until the last such block of any thread has ended.
+
+    torch's stance is one for the process: blocks that overlap must not each restore the one that they met. It imports
+    the compiler if nothing has yet, which takes seconds.
+
+    Example:
+        >>> with force_eager():
+        ...     torch.compile(torch.sin)(torch.zeros(1))
+        tensor([0.])
+    """
+    global _eager_blocks
+    with _lock:
+        if _eager_blocks == 0:
+            _stance.enter_context(torch.compiler.set_stance("force_eager"))
+        _eager_blocks += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _eager_blocks -= 1
+            if _eager_blocks == 0:
+                _stance.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from dropkit.auditor.snapshot import seed as seed_all
 from dropkit.auditor.source_comments import is_named_so, means_it
 from dropkit.auditor.train_mode import fast_paths, mixed, switch, tell
 from dropkit.catalog import RATE_HOLDERS
+from dropkit.modes import force_eager
 from dropkit.torch_private import dynamo_is_loaded
 from dropkit.trace import Form, Phase, Site, Switch, Trace
 
@@ -38,7 +39,8 @@ def trace(
         once_more, named = fresh((args, kwargs))
         return call(model, *once_more, **named)
 
-    with _eagerly():
+    # Nothing can be seen inside of compiled code. If the compiler was never imported, there is none.
+    with force_eager() if dynamo_is_loaded() else nullcontext():
         found, skipping = mixed(model, held), list[str]()
         if found:
             with untouched(modules) as state, state.careful():
@@ -116,14 +118,6 @@ def _evaluate(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> 
     args, kwargs = inputs
     with torch.no_grad(), recorder.watch(Phase.EVAL, leaves(inputs)):
         call(model, *args, **kwargs)
-
-
-@contextmanager
-def _eagerly() -> Generator[None]:
-    """Compiled code runs as the Python that it was compiled from: nothing can be seen inside of it."""
-    compiler = torch.compiler.set_stance("force_eager") if dynamo_is_loaded() else nullcontext()
-    with compiler:
-        yield
 
 
 def _out_of_range(held: Mapping[int, Held], error: Exception) -> bool:

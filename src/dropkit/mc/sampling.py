@@ -6,10 +6,9 @@ Source: Gal, Ghahramani, "Dropout as a Bayesian Approximation: Representing Mode
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from dropkit.dropout_functions import DropoutFunction
 from dropkit.mc import generators
 from dropkit.mc.mode import Args, Kwargs, Mode
 from dropkit.mc.training_flag.override import Block, raised
+from dropkit.modes import force_eager
 
 
 class NothingToSample(RuntimeError):
@@ -82,31 +82,8 @@ def uncompiled(before: Block | None = None) -> Generator[Block]:
     """Run as Python, which a mode can see, and with the flags up that need to be."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
-        with raised(before) as block, _eager():
+        with raised(before) as block, force_eager():
             yield block
-
-
-_lock = threading.Lock()
-# The blocks that are open in all threads, and what ends torch's stance: it is one for the process, so that blocks that
-# overlap must not each put back what they found.
-_open, _stance = 0, ExitStack()
-
-
-@contextmanager
-def _eager() -> Generator[None]:
-    """Compiled code runs uncompiled until the last block of any thread has ended."""
-    global _open
-    with _lock:
-        if _open == 0:
-            _stance.enter_context(torch.compiler.set_stance("force_eager"))
-        _open += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _open -= 1
-            if _open == 0:
-                _stance.close()
 
 
 class Drawing(Mode):
