@@ -1,36 +1,40 @@
-"""What the examples of docstrings, of the README and of docs/ need in order to run as tests."""
+"""Run the examples of docstrings, of the README and of docs/ as tests."""
 
 import doctest
 from collections.abc import Iterator
 
 import pytest
-import torch
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import dropkit
 
-# Scripts, which print and exit when imported, and files that import others' trainers: tests of their own run them.
+# Scripts, which print and exit when imported, and modules that import Lightning or Transformers: they have tests of
+# their own.
 collect_ignore_glob = ["examples/*", "src/dropkit/callbacks/*"]
 
 _python = PythonCodeBlockParser(doctest_optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
 
 
 @pytest.fixture(autouse=True)
-def _names(doctest_namespace: dict[str, object]) -> None:
-    doctest_namespace.update(torch=torch, dropkit=dropkit)
+def _doctest_names(request: pytest.FixtureRequest, doctest_namespace: dict[str, object]) -> None:
+    """Give docstrings the names `torch` and `dropkit`. Other tests may run where torch is not installed."""
+    if isinstance(request.node, pytest.DoctestItem):
+        import torch
+
+        doctest_namespace.update(torch=torch, dropkit=dropkit)
 
 
-def _page(document: Document) -> Iterator[Region]:
-    """One test a page: its blocks build on each other, and pytest-xdist would spread them over processes."""
+def _parse_page(document: Document) -> Iterator[Region]:
+    """Yield one test per page: its code blocks build on each other, so that one process must run them all."""
     blocks = Document(document.text, document.path)
     for block in _python(document):
         blocks.add(block)
     if blocks.regions:
-        yield Region(0, document.end, blocks, _run)
+        yield Region(0, document.end, blocks, _run_page)
 
 
-def _run(page: Example) -> None:
+def _run_page(page: Example) -> None:
     try:
         for block in page.parsed.examples():
             block.evaluate()
@@ -38,4 +42,4 @@ def _run(page: Example) -> None:
         dropkit.uninstall()
 
 
-pytest_collect_file = Sybil(parsers=[_page], patterns=["README.md", "docs/*.md"]).pytest()
+pytest_collect_file = Sybil(parsers=[_parse_page], patterns=["README.md", "docs/*.md"]).pytest()

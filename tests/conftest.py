@@ -1,56 +1,59 @@
-"""What every test may use."""
+"""Fixtures and collection hooks for all tests.
+
+torch is imported only where a test needs it: the linter's tests run where torch is not installed.
+"""
 
 import os
-import warnings
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 import pytest
-import torch
 
-from dropkit.kernels import cpu
-from dropkit.nn import LAYERS
-
-# Before anything imports Triton: without a GPU its kernels are interpreted.
-if not torch.cuda.is_available():
+# Triton reads this when it is imported: without a GPU its kernels are interpreted. Device files say if there is one
+# (CUDA, ROCm, WSL), since torch.cuda, which could tell too, would be imported for the tests of the linter as well.
+if not [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("kfd"), *Path("/dev").glob("dxg")]:
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+KERNELS = Path(__file__).parents[1] / "src" / "dropkit" / "kernels"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Without the compiled extension the reference serves, which says so once: here that is no error."""
-    if cpu.missing is not None:
+    """Allow the warning about the slow reference kernel where the compiled extension was not built."""
+    if PathFinder.find_spec("dropkit.kernels._cpu", [str(KERNELS)]) is None:
         config.addinivalue_line("filterwarnings", "ignore:dropkit runs its slow reference kernel on cpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the extension are skipped where it is missing, by name and with the reason."""
-    for item in items:
-        if cpu.missing is not None and item.get_closest_marker("extension"):
-            item.add_marker(pytest.mark.skip(reason=cpu.missing))
+    """Skip tests marked `extension` where the extension is missing, and say why it is."""
+    marked = [item for item in items if item.get_closest_marker("extension")]
+    if marked:
+        from dropkit.kernels import cpu
+
+        if cpu.missing is not None:
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=cpu.missing))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with a `layer` argument is a law: it runs for every listed layer."""
+    """Run a test with a `layer` argument, which is a law, for every registered layer."""
     if "layer" in metafunc.fixturenames:
+        from dropkit.nn import LAYERS
+
         metafunc.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    torch.manual_seed(0)
-
-
-_missing: list[torch.library.Library] = []
+    """Seed torch's generator, if anything has imported torch."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def torchvision():
-    """torchvision beside a torch without CUDA: its own operators are then missing, and so is its import."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import torchvision
-        except RuntimeError:
-            _missing.append(torch.library.Library("torchvision", "DEF"))
-            for name in ("nms", "qnms"):
-                _missing[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            import torchvision
-    return torchvision
+    """torchvision, also beside a build of torch without CUDA."""
+    from helpers.torchvision_import import import_torchvision
+
+    return import_torchvision()

@@ -55,14 +55,6 @@ def test_the_fix_turns_bad_into_good_and_then_does_nothing(rule, example):
         assert mend("example.py", text, again, RULES)[0].utf8 == text.utf8
 
 
-@each
-@pytest.mark.filterwarnings("ignore")
-def test_both_examples_run(rule, example):
-    """Examples are programs: what they show can be seen by running them."""
-    for source in (example.bad, example.good):
-        exec(compile(source, "example.py", "exec"), {"__name__": "example"})
-
-
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_every_rule_explains_itself(rule):
     first, _, rest = rule.explanation.partition("\n")

@@ -4,11 +4,7 @@ import subprocess
 import sys
 
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
 
-import dropkit
 from dropkit.diagnostics import Severity
 from dropkit.lint.engine.check_file import check, read
 from dropkit.lint.engine.config import Config
@@ -61,19 +57,6 @@ def test_whole_words_make_it_information_that_nothing_mends(code, name):
         assert [(f.code, f.severity, f.fix) for f in found(one)] == [(code, Severity.INFO, None)]
     config = Config(severity=Severity.INFO)
     assert mended(source.encode(), found(source), config, unsafe=True) == (source.encode(), [])
-
-
-@pytest.mark.parametrize("name", NO_EXCUSES)
-def test_an_audit_takes_no_word_inside_of_a_name_for_an_excuse(name):
-    """As the checker; whole words make it information there too."""
-
-    def model(name):
-        return type(name, (nn.Module,), {"forward": lambda self, x: F.dropout(x, 0.5)})()
-
-    x = torch.randn(8, 4)
-
-    assert [(one.code, one.severity) for one in dropkit.audit(model(name), x).findings] == [("DRP101", Severity.ERROR)]
-    assert [one.severity for one in dropkit.audit(model("MCDropout"), x).findings] == [Severity.INFO]
 
 
 @pytest.mark.parametrize("format", ["concise", "full", "json", "sarif", "github"])

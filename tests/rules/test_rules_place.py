@@ -1,8 +1,6 @@
 """Dropout of the wrong kind or in the wrong place: what the rules must also see, and what they must leave alone."""
 
 import pytest
-import torch
-from torch import nn
 
 from dropkit.lint.engine.check_file import check, read
 from dropkit.lint.semantic.source_text import Text
@@ -179,29 +177,3 @@ def test_the_misuse_is_found_in_other_forms(code, source):
 @each(CLEAN)
 def test_code_that_only_looks_like_it_is_left_alone(code, source):
     assert code not in codes(source)
-
-
-# What torch itself does with in-place dropout behind a layer: the ground that DRP401 stands on.
-KEEPS = [
-    *(nn.ReLU(), nn.ReLU(True), nn.Sigmoid(), nn.Tanh(), nn.Softmax(-1), nn.LogSoftmax(-1), nn.Softmin(-1)),
-    *(nn.LeakyReLU(inplace=True), nn.ELU(inplace=True), nn.CELU(inplace=True), nn.SELU(True), nn.RReLU(inplace=True)),
-]
-FREE = [
-    *(nn.GELU(), nn.SiLU(True), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.ReLU6(True), nn.Hardswish(True), nn.Mish(True)),
-    *(nn.Linear(8, 8), nn.LayerNorm(8), nn.MaxPool1d(2), nn.Dropout(0.5), nn.GLU()),
-]
-
-
-@pytest.mark.parametrize("before", [*KEEPS, *FREE], ids=str)
-def test_backward_fails_exactly_behind_layers_that_keep_their_output(before):
-    x = torch.randn(4, 8, requires_grad=True)
-    source = HEAD + f"net = nn.Sequential(nn.{before}, nn.Dropout(0.5, inplace=True))\n"
-
-    output = nn.Dropout(0.5, inplace=True)(before(x + 0)).sum()
-
-    assert ("DRP401" in codes(source)) == (before in KEEPS)
-    if before in FREE:
-        output.backward()
-    else:
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            output.backward()
