@@ -54,7 +54,7 @@ def test_drp401_reports_exactly_the_layers_behind_which_backward_fails(before):
 
 
 def audited(name):
-    """Audit a model whose class has this name, and whose dropout stays on in eval mode."""
+    """Audit a model of a class with this name, which calls `F.dropout` without a training flag."""
     model = type(name, (nn.Module,), {"forward": lambda self, x: F.dropout(x, 0.5)})()
     return [(finding.code, finding.severity) for finding in dropkit.audit(model, torch.randn(8, 4)).findings]
 
