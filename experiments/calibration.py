@@ -7,10 +7,9 @@ from statistics import mean, stdev
 
 import torch
 import torch.nn.functional as F
+from helpers.torchvision_import import import_torchvision
 from rich.console import Console
 from rich.table import Table
-from side_by_side import machine
-from stand_in import stand_in_for_torchvision
 from torch import Tensor, nn
 
 from dropkit import mc
@@ -62,7 +61,7 @@ def numbers(model: nn.Module, test: Digits) -> dict[str, tuple[float, ...]]:
 
 
 def main() -> None:
-    stand_in_for_torchvision()
+    import_torchvision()  # torchmetrics imports it
     digits, rows = load(), Table(*HEAD)
     for network in (cnn, mlp):
         for p in (0.25, 0.5):
@@ -77,7 +76,7 @@ def main() -> None:
                 )
                 rows.add_row(f"{network.__name__}, p = {p:g}", name, *cells)
     console = Console(width=160)
-    console.print(machine())
+    console.print(f"torch {torch.__version__}")
     console.print(f"{TRAINING} digits to train on, {EPOCHS} epochs, {SEEDS} seeds: means and standard errors")
     console.print(rows)
 
