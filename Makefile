@@ -9,16 +9,20 @@ CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 # Here a compiler that fails is an error.
 export DROPKIT_REQUIRE_EXTENSION := 1
 
-.PHONY: help demo test lint bench peers pages clean
+.PHONY: help install demo quick test lint bench peers pages clean
 
 help:
-	@echo "make demo    train the classic digit network with and without dropout (a minute on 2 cores)"
-	@echo "make test    lint, types, import floors, C++ warnings, tests"
-	@echo "make test TORCH=2.14.1    the tests alone, with another release of torch"
-	@echo "make bench   every benchmark: ratios against torch, taken side by side"
-	@echo "make peers   Monte Carlo dropout beside other packages, in an environment of their own"
-	@echo "make pages   write docs/rules from the rules"
-	@echo "make clean   remove .venv and what was built"
+	@echo "make install   make .venv, and install dropkit with all that the tests need"
+	@echo "make demo      train a digit network with and without dropout (a minute on 2 cores)"
+	@echo "make quick     some tests of each kind, in less than half a minute"
+	@echo "make test      everything: formatting, types, import layers, C++ warnings, all tests"
+	@echo "make test TORCH=2.14.1   the tests alone, with another release of torch"
+	@echo "make bench     all benchmarks, or those of NAMES=\"forward small\""
+	@echo "make peers     Monte Carlo dropout beside other packages, in an environment of their own"
+	@echo "make pages     write docs/rules from the rules"
+	@echo "make clean     remove .venv and everything that was built"
+
+install: $(INSTALLED)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,8 +51,9 @@ lint: $(INSTALLED)
 test: $(if $(TORCH),$(INSTALLED),lint)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+# benchmarks/auditing.py uses tests/helpers.
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks
+	PYTHONPATH=tests $(BIN)/python benchmarks $(NAMES)
 
 peers:
 	$(PYTHON) -m venv $(VENV)/peers

@@ -1,11 +1,13 @@
-"""Runs the benchmarks: all, or those named. `--markdown FILE` writes the tables that it prints to a file, too."""
+"""Run all benchmarks, or those that are named, and print their tables."""
 
 from __future__ import annotations
 
 import importlib
 import json
 from dataclasses import asdict
+from inspect import getdoc
 from pathlib import Path
+from types import ModuleType
 
 import click
 from rich.console import Console
@@ -26,7 +28,25 @@ BENCHMARKS = (
     "checking",
     "auditing",
 )
-HEAD = ("case", "ours", "theirs", "ratio", "target", "met")
+HEAD = ("case", "dropkit", "compared with", "ratio", "target", "met")
+PREFACE = """# Benchmarks
+
+Measured by `make bench` on {machine}.
+
+Each section answers one question, and says what dropkit is compared with. The two sides of a row are timed alternately
+in one process, and each time is a median, so that a ratio compares like with like. A target is the smallest (`>=`) or
+the largest (`<=`, `<`) acceptable ratio; "NO" marks the targets that are missed. The targets of the first two sections
+are half as high on processors without AVX-512. Rows without a target are there for information.
+
+Run them on your machine:
+
+```sh
+make bench                           # all of them
+make bench NAMES="forward small"     # some of them, by the names of the files in benchmarks/
+.venv/bin/python benchmarks/gpu      # on a machine with a GPU; these have not been measured yet
+make peers                           # Monte Carlo dropout beside other packages; the results are in monte-carlo.md
+```
+"""
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -40,31 +60,40 @@ def as_table(title: str, rows: list[Row]) -> Table:
     return table
 
 
-def as_markdown(title: str, rows: list[Row]) -> str:
+def as_section(title: str, explanation: str, rows: list[Row]) -> str:
+    """Return one section of docs/benchmarks.md."""
     lines = [HEAD, ("---",) * len(HEAD), *map(cells, rows)]
-    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return f"## {title}\n\n{explanation}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def title_and_explanation(benchmark: ModuleType) -> tuple[str, str]:
+    """Split the docstring of a benchmark: its first line is the question, the rest says what is compared."""
+    title, _, explanation = (getdoc(benchmark) or "").partition("\n\n")
+    return title, explanation
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(BENCHMARKS))
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables here, too.")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables to this file, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list of all rows, and nothing else.")
 def main(names: tuple[str, ...], markdown: Path | None, as_json: bool) -> None:
-    """Every benchmark is a question; the answer is a ratio of two medians, taken in turn in this one run."""
+    """Run the named benchmarks, or all of them."""
     if as_json:
         rows = [row for name in names or BENCHMARKS for row in importlib.import_module(name).rows()]
         click.echo(json.dumps([asdict(row) for row in rows]))
         return
     console = Console()
     console.print(machine())
-    pages = [f"# Benchmarks\n\nMeasured by `make bench` on {machine()}.\n"]
+    sections = [PREFACE.format(machine=machine())]
     for name in names or BENCHMARKS:
-        file = importlib.import_module(name)
-        rows = file.rows()
-        console.print(as_table(file.__doc__, rows))
-        pages.append(as_markdown(file.__doc__, rows))
+        benchmark = importlib.import_module(name)
+        title, explanation = title_and_explanation(benchmark)
+        rows = benchmark.rows()
+        console.print(as_table(title, rows))
+        sections.append(as_section(title, explanation, rows))
     if markdown is not None:
-        markdown.write_text("\n".join(pages))
+        markdown.write_text("\n".join(sections))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,8 @@
-"""How long does an audit take, against one training step and one evaluation of the same model?"""
+"""How long does an audit take?
+
+`dropkit.audit(model, batch)` is compared with one training step without the optimizer and one evaluation of the same
+model. The ratio is the audit's time as a multiple of theirs: lower is better.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from helpers.torchvision_import import import_torchvision
 from side_by_side import Row, relative
-from stand_in import stand_in_for_torchvision
 from torch import nn
 
 import dropkit
 
 
 class Classifier(nn.Module):
-    """An LSTM over tokens."""
+    """An LSTM that classifies sequences of tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +46,7 @@ def row(case: str, model: nn.Module, inputs: torch.Tensor) -> Row:
 
 
 def steps(model: nn.Module, inputs: torch.Tensor) -> Callable[[], None]:
-    """One step of training without the optimizer, and one evaluation."""
+    """Return a function that takes one training step without the optimizer, and one evaluation."""
 
     def run() -> None:
         model.train()
@@ -59,7 +63,7 @@ def steps(model: nn.Module, inputs: torch.Tensor) -> Callable[[], None]:
 
 
 def timm(name: str, **options: Any) -> nn.Module:
-    stand_in_for_torchvision()
+    import_torchvision()
     import timm
 
     return timm.create_model(name, **options)
@@ -75,14 +79,14 @@ def vit() -> nn.Module:
 
 
 def bert() -> nn.Module:
-    stand_in_for_torchvision()
+    import_torchvision()
     from transformers import BertConfig, BertModel
 
     return BertModel(BertConfig(num_hidden_layers=4))
 
 
 def gpt() -> nn.Module:
-    stand_in_for_torchvision()
+    import_torchvision()
     from transformers import GPT2Config, GPT2Model
 
     return GPT2Model(GPT2Config(n_layer=4))

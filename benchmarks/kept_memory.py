@@ -1,4 +1,10 @@
-"""The same, where the C library keeps freed memory (MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ raised)?"""
+"""How fast are the same calls where the C library keeps freed memory?
+
+These are the rows with at least 2**24 elements of the sections on forward calls and on copies, in a process whose C
+library does not return freed memory to the system (`MALLOC_MMAP_THRESHOLD_=4294967296
+MALLOC_TRIM_THRESHOLD_=17179869184` in the environment). Then no pages have to be zeroed, and what remains is the
+kernel.
+"""
 
 import json
 import os
@@ -8,7 +14,7 @@ from pathlib import Path
 
 from side_by_side import Row
 
-# Without these, glibc maps every output above 32 MB anew, and the system zeroes it page by page while it is written.
+# Without these, glibc maps every output above 32 MB anew, and the system zeroes it page by page as it is written.
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 

@@ -1,4 +1,4 @@
-"""Two ways of doing one thing, timed in turn, so that both meet the same machine; the answer is a ratio of medians."""
+"""Time two ways of doing the same thing alternately, and compare their medians."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dropkit.kernels import cpu
+from dropkit.report.units import in_seconds
 
 Work = Callable[[], object]
 Within = Callable[[], AbstractContextManager[object]]
@@ -21,9 +22,13 @@ Within = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table: a ratio of two times (or byte counts), and what it should be.
+    """One row of a table: a ratio of two times or byte counts, and its target.
 
-    `target` is a number with its direction: ">= 25" or "<= 1.4"; "" where the row is there to be known alone.
+    Attributes:
+        case: what is compared.
+        ours, theirs: the two times or byte counts, with units.
+        ratio: how they compare, in the direction that the benchmark chooses.
+        target: a direction and a number, such as ">= 25" or "<= 1.4"; empty if the row has no target.
     """
 
     case: str
@@ -43,9 +48,13 @@ class Row:
 def compare(
     ours: Work, theirs: Work, runs: int = 9, seconds: float = 2e-3, within: Within = nullcontext
 ) -> tuple[float, float]:
-    """Median seconds a call of each, of `runs` samples taken in turn, each as many calls as last `seconds`.
+    """Return the median seconds per call of each side.
 
-    Ours runs `within` a context, which is entered and left outside of what is timed.
+    Args:
+        ours, theirs: what is timed.
+        runs: number of samples per side, taken alternately.
+        seconds: length of a sample; a sample repeats short calls.
+        within: context in which `ours` runs; entering and leaving it is not timed.
     """
     works: tuple[tuple[Work, Within], ...] = ((ours, within), (theirs, nullcontext))
     repeats: list[int] = []
@@ -54,32 +63,25 @@ def compare(
             repeats.append(max(1, round(seconds / _once(work))))
     samples: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
-        for (work, context), repeat, taken in zip(works, repeats, samples, strict=True):
+        for (work, context), repeat, times in zip(works, repeats, samples, strict=True):
             with context():
                 begin = time.perf_counter()
                 for _ in range(repeat):
                     work()
-                taken.append((time.perf_counter() - begin) / repeat)
+                times.append((time.perf_counter() - begin) / repeat)
     return statistics.median(samples[0]), statistics.median(samples[1])
 
 
 def faster(case: str, ours: Work, theirs: Work, target: str = "", **how: Any) -> Row:
-    """How many times faster ours is."""
-    mine, other = compare(ours, theirs, **how)
-    return Row(case, pretty(mine), pretty(other), other / mine, target)
+    """Return a row whose ratio says how many times faster `ours` is."""
+    our_time, their_time = compare(ours, theirs, **how)
+    return Row(case, in_seconds(our_time), in_seconds(their_time), their_time / our_time, target)
 
 
 def relative(case: str, ours: Work, theirs: Work, target: str = "", **how: Any) -> Row:
-    """Our time as a multiple of the other's."""
-    mine, other = compare(ours, theirs, **how)
-    return Row(case, pretty(mine), pretty(other), mine / other, target)
-
-
-def pretty(seconds: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
+    """Return a row whose ratio is the time of `ours` as a multiple of that of `theirs`."""
+    our_time, their_time = compare(ours, theirs, **how)
+    return Row(case, in_seconds(our_time), in_seconds(their_time), our_time / their_time, target)
 
 
 @contextmanager
@@ -90,8 +92,8 @@ def threads(number: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def wide() -> bool:
-    """Whether the CPU kernel runs on AVX-512, for which the targets of speed are twice those of AVX2."""
+def has_avx512() -> bool:
+    """Return whether the CPU kernel uses AVX-512; the targets of speed are then twice those of AVX2."""
     return cpu.level() == "avx512"
 
 
@@ -102,11 +104,11 @@ def machine() -> str:
 
 
 def _once(work: Work) -> float:
-    for _ in range(3):  # the first calls pay for what later ones find ready
+    for _ in range(3):  # the first calls include one-time costs
         begin = time.perf_counter()
         work()
-        taken = time.perf_counter() - begin
-    return max(taken, 1e-9)
+        seconds = time.perf_counter() - begin
+    return max(seconds, 1e-9)
 
 
 def _cpuinfo() -> list[str]:

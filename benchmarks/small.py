@@ -1,4 +1,8 @@
-"""What does a call on few elements cost?"""
+"""What does a call on few elements cost?
+
+With so few elements the time is that of the call, not of the arithmetic. The ratio is dropkit's time as a multiple of
+PyTorch's, on one thread: lower is better.
+"""
 
 from collections.abc import Callable
 

@@ -1,4 +1,8 @@
-"""How much faster does an unchanged transformer train under dropkit.install()?"""
+"""How much faster does an unchanged transformer train under dropkit.install()?
+
+A training step of `torch.nn.TransformerEncoder` with `dropkit.install()` is compared with the same step without it. The
+second row of each pair replaces dropkit's side by a model without any dropout: no dropout can gain more than that.
+"""
 
 import torch
 from side_by_side import Row, faster, threads

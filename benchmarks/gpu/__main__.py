@@ -1,8 +1,8 @@
-"""Dropout on a GPU, beside a copy, torch's own and what `torch.compile` makes of it; prints one table in Markdown.
+"""Check and time dropout on a GPU, against a copy, PyTorch's dropout and `torch.compile`; print a table in Markdown.
 
     python benchmarks/gpu
 
-Needs a GPU, a build of torch for it, and dropkit. Takes a few minutes; nothing is written.
+This needs a GPU, a build of torch for it, and dropkit. It takes a few minutes and writes no files.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ Row = tuple[str, str, str, str, str]
 
 
 def microseconds(*calls: Callable[[], Any], large: bool = False) -> list[float]:
-    """Median time of each, taken in turn, ten calls a round.
+    """Return the median time of each call; the calls take turns, in rounds of ten.
 
     Args:
-        large: the GPU is kept busy while the first calls are launched, so that their launch does not count. Of small
-            sizes it is what counts.
+        calls: what is timed.
+        large: keep the GPU busy while the first calls are launched, so that launching is not measured. With small sizes
+            launching is what matters.
     """
     for call in calls:
         for _ in range(3):
             call()
     torch.cuda.synchronize()
-    taken: list[list[float]] = [[] for _ in calls]
+    rounds: list[list[float]] = [[] for _ in calls]
     for _ in range(ROUNDS):
-        for call, times in zip(calls, taken, strict=True):
+        for call, times in zip(calls, rounds, strict=True):
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             if large:
                 torch.cuda._sleep(2_000_000)
@@ -50,18 +51,18 @@ def microseconds(*calls: Callable[[], Any], large: bool = False) -> list[float]:
             end.record()
             end.synchronize()
             times.append(begin.elapsed_time(end) * 100)
-    return [statistics.median(times) for times in taken]
+    return [statistics.median(times) for times in rounds]
 
 
-def row(what: str, ours: float, theirs: float, target: float | None, unit: str = "us") -> Row:
-    """Times: how many times as fast, and whether that is as much as wanted."""
+def row(case: str, ours: float, theirs: float, target: float | None, unit: str = "us") -> Row:
+    """Compare two times: how many times faster dropkit is, and whether the target is met."""
     ratio = theirs / ours
     met = "" if target is None else f">= {target:g} {'met' if ratio >= target else 'NOT MET'}"
-    return what, f"{ours:.4g} {unit}", f"{theirs:.4g} {unit}", f"{ratio:.3f}", met
+    return case, f"{ours:.4g} {unit}", f"{theirs:.4g} {unit}", f"{ratio:.3f}", met
 
 
 def masks() -> Iterator[Row]:
-    """The mask of the GPU is that of the CPU."""
+    """Compare the masks of the GPU with those of the CPU."""
     layouts = {
         "contiguous": lambda: torch.ones(1000, 4099),
         "channels_last": lambda: torch.ones(8, 32, 17, 19).to(memory_format=torch.channels_last),
@@ -79,7 +80,7 @@ def masks() -> Iterator[Row]:
                 wrong += int((here != there.cpu()).sum())
                 compared += x.numel()
         yield (
-            f"values unlike the CPU's, {dtype}",
+            f"values that differ from the CPU's, {dtype}",
             f"{wrong}",
             f"of {compared}",
             "",
@@ -91,19 +92,25 @@ def masks() -> Iterator[Row]:
         kernels.drop(far.fill_(1), far, 5, inverted(0.3), (1,), base)
         kernels.drop(near.fill_(1), near, 5, inverted(0.3), (1,), base)
         wrong = int((far.cpu() != near).sum())
-        yield f"the same from coin {base} on", f"{wrong}", f"of {2**20}", "", "0 " + ("NOT MET" if wrong else "met")
+        yield (
+            f"the same from mask element {base} on",
+            f"{wrong}",
+            f"of {2**20}",
+            "",
+            "0 " + ("NOT MET" if wrong else "met"),
+        )
 
 
 def values() -> Iterator[Row]:
-    """Odd places in memory, in place, numbers that are none: to the bit. The fused functions and their gradients."""
+    """Compare results with the CPU's: unaligned and in-place calls, NaN and infinities bit for bit; fused functions."""
     for dtype in sorted(kernels.FLOATS, key=str):
         x = torch.randn(70_001).to(dtype)
         x[::97], x[5::89] = torch.nan, torch.inf
         wrong = compared = 0
         cases: dict[str, Callable[[Tensor], Tensor]] = {
-            "shifted": lambda x: functional.dropout(x[1:], 0.3, key=3),
-            "one": lambda x: functional.dropout(x[5:6], 0.3, key=3),
-            "fifteen": lambda x: functional.dropout(x[1:16], 0.3, key=3),
+            "unaligned": lambda x: functional.dropout(x[1:], 0.3, key=3),
+            "one element": lambda x: functional.dropout(x[5:6], 0.3, key=3),
+            "fifteen elements": lambda x: functional.dropout(x[1:16], 0.3, key=3),
             "sliced": lambda x: functional.dropout(x[:70_000].view(100, 700)[:, 1:650], 0.3, key=3),
             "in place": lambda x: functional.dropout(x.clone(), 0.3, inplace=True, key=3),
             "added": lambda x: functional.dropout_add(x, x.flip(0), 0.3, key=3),
@@ -112,19 +119,22 @@ def values() -> Iterator[Row]:
             here, there = case(x), case(x.cuda()).cpu()
             same = (here == there) | (here.isnan() & there.isnan())
             wrong, compared = wrong + int((~same).sum()), compared + here.numel()
-        yield f"odd places, {dtype}", f"{wrong}", f"of {compared}", "", "0 " + ("NOT MET" if wrong else "met")
+        yield f"layouts, {dtype}", f"{wrong}", f"of {compared}", "", "0 " + ("NOT MET" if wrong else "met")
     for dtype, allowed in ((torch.float32, 1e-4), (torch.bfloat16, 0.03), (torch.float16, 0.004)):
         worst: dict[str, float] = {}
         for columns in (5, 12, 64, 1000, 4096, 16384):
             for name, call in FUSED.items():
-                here, there = of(call, columns, dtype, "cpu"), of(call, columns, dtype, "cuda")
-                for what, one, other in zip(("result", *["gradients"] * 4), here, there, strict=False):
-                    off = (one.double() - other.cpu().double()).abs().max() / one.double().abs().max().clamp(min=1e-9)
-                    # What is not a number is off by any.
-                    worst[f"{name}, {what}"] = max(worst.get(f"{name}, {what}", 0.0), float(off.nan_to_num(torch.inf)))
-        for name, off in worst.items():
-            met = "met" if off <= allowed else "NOT MET"
-            yield f"{name}, {dtype}: off by, of the largest", f"{off:.2g}", "", "", f"<= {allowed:g} {met}"
+                expected, results = (output_and_gradients(call, columns, dtype, device) for device in ("cpu", "cuda"))
+                parts = ("result", *["gradients"] * 4)
+                for part, value, result in zip(parts, expected, results, strict=False):
+                    error = (value.double() - result.cpu().double()).abs().max()
+                    error = error / value.double().abs().max().clamp(min=1e-9)
+                    # NaN counts as an infinite error.
+                    error = float(error.nan_to_num(torch.inf))
+                    worst[f"{name}, {part}"] = max(worst.get(f"{name}, {part}", 0.0), error)
+        for name, error in worst.items():
+            met = "met" if error <= allowed else "NOT MET"
+            yield f"{name}, {dtype}: error relative to the largest", f"{error:.2g}", "", "", f"<= {allowed:g} {met}"
 
 
 FUSED: dict[str, Callable[..., Any]] = {
@@ -137,15 +147,16 @@ FUSED: dict[str, Callable[..., Any]] = {
 }
 
 
-def of(call: Callable[..., Tensor], columns: int, dtype: torch.dtype, where: str) -> list[Tensor]:
-    """The result, and the gradient of each input that has one."""
+def output_and_gradients(call: Callable[..., Tensor], columns: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Return the output, and the gradient of each input that has one."""
     generator = torch.Generator().manual_seed(columns)
     shapes = ((37, columns), (37, columns), (columns,), (columns,), (37, columns))
-    made = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
-    *given, upstream = made if where == "cpu" else [one.cuda() for one in made]
-    given = [one.requires_grad_() for one in given]
-    output = call(*given)
-    grads = torch.autograd.grad(output, given, upstream, allow_unused=True)
+    tensors = [torch.randn(shape, generator=generator).to(dtype).to(device) for shape in shapes]
+    *inputs, upstream = tensors
+    for input in inputs:
+        input.requires_grad_()
+    output = call(*inputs)
+    grads = torch.autograd.grad(output, inputs, upstream, allow_unused=True)
     return [output.detach(), *(grad for grad in grads if grad is not None)]
 
 
@@ -155,11 +166,11 @@ def copies() -> Iterator[Row]:
         y = torch.empty_like(x)
         key = torch.tensor(7, device="cuda")
         drop, copy = partial(kernels.drop, y, x, key, inverted(P), None, 0), partial(y.copy_, x)
-        yield row(f"forward, {dtype}, 2**28, beside a copy", *microseconds(drop, copy, large=True), 0.92)
+        yield row(f"forward, {dtype}, 2**28, compared with a copy", *microseconds(drop, copy, large=True), 0.92)
 
 
 def both_ways() -> Iterator[Row]:
-    for dtype, wanted in ((torch.bfloat16, 1.15), (torch.float32, 1.05)):
+    for dtype, target in ((torch.bfloat16, 1.15), (torch.float32, 1.05)):
         for power in (10, 14, 18, 20, 22, 24, 26, 28):
             x = torch.randn(2**power, device="cuda", dtype=torch.float32).to(dtype).requires_grad_()
             grad = torch.ones_like(x)
@@ -170,8 +181,8 @@ def both_ways() -> Iterator[Row]:
             ours, theirs = microseconds(
                 lambda run=run: run(functional.dropout), lambda run=run: run(F.dropout), large=power > 22
             )
-            where = " (in cache)" if power <= 22 else ""
-            yield row(f"forward + backward, {dtype}, 2**{power}{where}", ours, theirs, wanted if power == 28 else 1.0)
+            cached = " (in cache)" if power <= 22 else ""
+            yield row(f"forward + backward, {dtype}, 2**{power}{cached}", ours, theirs, target if power == 28 else 1.0)
             del x, grad
 
 
@@ -181,26 +192,28 @@ def fused() -> Iterator[Row]:
     w, b = (torch.randn(columns, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in range(2))
     inputs, upstream = (x, r, w, b), (torch.randn_like(x), torch.randn_like(x))
 
-    def apart(x: Tensor, r: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    def separate(x: Tensor, r: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         s = r + F.dropout(x, P)
         return F.layer_norm(s, (columns,), w, b), s
 
-    compiled = torch.compile(apart)
+    compiled = torch.compile(separate)
 
     def run(call: Callable[..., Any]) -> None:
         torch.autograd.grad(call(*inputs), inputs, upstream)
 
     ours, eager, fast = microseconds(
-        lambda: run(lambda *given: functional.dropout_add_norm(*given, P)), lambda: run(apart), lambda: run(compiled)
+        lambda: run(lambda *tensors: functional.dropout_add_norm(*tensors, P)),
+        lambda: run(separate),
+        lambda: run(compiled),
     )
-    yield row("dropout_add_norm, forward + backward, beside eager torch", ours, eager, 3.0)
-    yield row("the same beside torch.compile", ours, fast, 1.0)
+    yield row("dropout_add_norm, forward + backward, compared with eager PyTorch", ours, eager, 3.0)
+    yield row("the same compared with torch.compile", ours, fast, 1.0)
     with torch.no_grad():
         ours, eager, fast = microseconds(
-            lambda: functional.dropout_add_norm(*inputs, P), lambda: apart(*inputs), lambda: compiled(*inputs)
+            lambda: functional.dropout_add_norm(*inputs, P), lambda: separate(*inputs), lambda: compiled(*inputs)
         )
-    yield row("dropout_add_norm, forward, beside eager torch", ours, eager, 3.0)
-    yield row("the same beside torch.compile", ours, fast, 1.0)
+    yield row("dropout_add_norm, forward, compared with eager PyTorch", ours, eager, 3.0)
+    yield row("the same compared with torch.compile", ours, fast, 1.0)
 
     def run_sum(call: Callable[[Tensor, Tensor], Tensor]) -> None:
         torch.autograd.grad(call(x, r), (x, r), upstream[0])
@@ -208,7 +221,7 @@ def fused() -> Iterator[Row]:
     ours, eager = microseconds(
         lambda: run_sum(lambda x, r: functional.dropout_add(x, r, P)), lambda: run_sum(lambda x, r: r + F.dropout(x, P))
     )
-    yield row("dropout_add, forward + backward, beside eager torch", ours, eager, None)
+    yield row("dropout_add, forward + backward, compared with eager PyTorch", ours, eager, None)
 
 
 def memory() -> Iterator[Row]:
@@ -255,8 +268,8 @@ def graphs() -> Iterator[Row]:
         replayed.append(y.clone())
     torch.cuda.manual_seed(3)
     eager = [functional.dropout(x, 0.5) for _ in range(100)]
-    different = len({tuple(one[:256].tolist()) for one in replayed})
-    equal = sum(torch.equal(one, other) for one, other in zip(replayed, eager, strict=True))
+    different = len({tuple(output[:256].tolist()) for output in replayed})
+    equal = sum(map(torch.equal, replayed, eager))
     yield (
         "different masks in 100 replays of a graph",
         f"{different}",
@@ -265,7 +278,7 @@ def graphs() -> Iterator[Row]:
         "100 " + ("met" if different == 100 else "NOT MET"),
     )
     yield (
-        "of them equal to 100 eager calls from the seed",
+        "of them equal to 100 eager calls with the same seed",
         f"{equal}",
         "100",
         "",
@@ -275,19 +288,19 @@ def graphs() -> Iterator[Row]:
 
 @click.command()
 def main() -> None:
-    """Every row is measured in this one run, the two sides of a ratio in turn."""
+    """Check and time dropout on a GPU; the two sides of a ratio are timed alternately."""
     if not torch.cuda.is_available():
         raise click.ClickException("this needs a GPU and a build of torch for it")
     kernel = kernels.kernel_for("cuda")
     click.echo(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, kernel {kernel.name}: {kernel.detail()}\n")
-    click.echo("| what | dropkit | beside | times as fast | target |\n|---|---|---|---|---|")
+    click.echo("| case | dropkit | compared with | times faster | target |\n|---|---|---|---|---|")
     failed: list[str] = []
     for part in (masks, values, graphs, copies, both_ways, memory, fused):
         try:
-            for one in part():
-                click.echo(f"| {' | '.join(one)} |")
+            for cells in part():
+                click.echo(f"| {' | '.join(cells)} |")
         except Exception:
-            # What follows is worth having all the same.
+            # The other parts are still worth having.
             failed.append(f"{part.__name__}:\n{traceback.format_exc()}")
             click.echo(f"| {part.__name__} | | | | failed, see below |")
         torch.cuda.empty_cache()

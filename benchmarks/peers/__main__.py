@@ -1,6 +1,7 @@
-"""Monte Carlo dropout side by side with other packages, each form in processes of its own, in turn.
+"""Compare the speed and memory of Monte Carlo dropout in dropkit and in other packages; print a table in Markdown.
 
-`make peers` installs them into an environment of their own and runs this. Prints one table in Markdown.
+`make peers` installs them into an environment of their own and runs this. Every measurement has a process of its own,
+and the packages take turns.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """A transformer encoder with dropout in its head alone."""
+    """A transformer encoder with dropout only in its head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,8 +52,15 @@ def cnn() -> nn.Module:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A model, its inputs, and how many samples; batches that forms may choose among, and those that run samples at
-    once: few inputs of many samples.
+    """A model with its inputs.
+
+    Attributes:
+        name: what the table calls it.
+        model: makes the model.
+        shape: shape of one input.
+        inputs, samples: how many of each.
+        batches: batch sizes to choose from; each form takes its fastest.
+        few: the same for forms that run all samples of a batch at once, which need more memory per input.
     """
 
     name: str
@@ -71,42 +79,42 @@ WORKS = (
 )
 
 
-# Seconds that a form is measured for, at least.
+# Shortest measurement, in seconds.
 ENOUGH = 1.0
 
 
 def measured(work: Work, form: str, batch: int) -> tuple[float, float]:
-    """Seconds of one call, and the peak of memory above what there was before, in bytes."""
+    """Return the median seconds of a call, and its peak memory in bytes above what the process used before."""
     torch.manual_seed(0)
     model, inputs = work.model().eval(), torch.randn(work.inputs, *work.shape)
     run: Form = FORMS.get(form, plain)
-    # Imports, and what is made once; of few inputs, so that the peak is that of the call.
+    # Warm up with few inputs, so that imports and one-time work are not measured and the peak is that of the call.
     run(model, inputs[:2], 2, 2)
     Path("/proc/self/clear_refs").write_text("5")
     before = psutil.Process().memory_info().rss
-    taken: list[float] = []
-    # A call of a tenth of a second is repeated, so that what is fast is not measured by its first touch of memory.
-    while sum(taken) < ENOUGH:
+    times: list[float] = []
+    # Short calls are repeated: otherwise the first touch of memory would dominate their time.
+    while sum(times) < ENOUGH:
         begin = time.perf_counter()
         run(model, inputs, work.samples, batch)
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken), peak() - before
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times), peak() - before
 
 
 def peak() -> int:
-    """The most memory that the process had since its peak was reset, in bytes."""
+    """Return the largest memory of the process since its peak was reset, in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
 @torch.no_grad()
 def plain(model: nn.Module, inputs: Tensor, samples: int, batch: int) -> Result:
-    """The model's own forward pass, once, whose memory is the measure of ours."""
+    """Run the model's own forward pass once; the table gives dropkit's memory as a multiple of its memory."""
     return by_batch(lambda x: measures(model(x).unsqueeze(0)), inputs, batch)
 
 
-def apart(*args: Any) -> tuple[float, float] | None:
-    """In a process of its own; None where the package fails, which is said."""
+def measured_in_a_process(*args: Any) -> tuple[float, float] | None:
+    """Call `measured` in a process of its own; return None and print the error if the package fails."""
     ours, theirs = multiprocessing.Pipe()
 
     def work() -> None:
@@ -119,17 +127,17 @@ def apart(*args: Any) -> tuple[float, float] | None:
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    found = ours.recv()
+    measurement = ours.recv()
     process.join()
-    return found
+    return measurement
 
 
 def best_batch(work: Work, form: str) -> int | None:
-    """The fastest of one run each."""
+    """Return the batch size that is fastest in one run, or None if the package fails with all of them."""
     batches = work.few if form.endswith("at once") else work.batches
-    tried = {batch: apart(work, form, batch) for batch in batches}
-    good = {batch: found[0] for batch, found in tried.items() if found is not None}
-    return min(good, key=good.__getitem__) if good else None
+    measurements = {batch: measured_in_a_process(work, form, batch) for batch in batches}
+    seconds = {batch: measurement[0] for batch, measurement in measurements.items() if measurement is not None}
+    return min(seconds, key=seconds.__getitem__) if seconds else None
 
 
 def compared(work: Work, rounds: int, forms: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -137,35 +145,38 @@ def compared(work: Work, rounds: int, forms: tuple[str, ...]) -> list[tuple[str,
     runs: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
     for _ in range(rounds):
         for form, batch in batches.items():
-            found = apart(work, form, batch) if batch is not None else None
-            if found is not None:
-                runs[form].append(found)
-    seconds = {form: statistics.median(one for one, _ in found) for form, found in runs.items() if found}
+            measurement = measured_in_a_process(work, form, batch) if batch is not None else None
+            if measurement is not None:
+                runs[form].append(measurement)
+    seconds = {form: statistics.median(run[0] for run in measured) for form, measured in runs.items() if measured}
     best = min((form for form in PEERS if form in seconds), key=seconds.__getitem__)
     rows: list[tuple[str, ...]] = []
-    for form, taken in seconds.items():
-        memory = statistics.median(one for _, one in runs[form])
-        forward = apart(work, "forward", batches[form])
+    for form, time_taken in seconds.items():
+        memory = statistics.median(run[1] for run in runs[form])
+        forward = measured_in_a_process(work, "forward", batches[form])
         more = f"{memory / forward[1]:.2f}" if form in OURS and forward is not None else ""
-        faster = f"{seconds[best] / taken:.2f}" if form in OURS else ""
-        numbers = (f"{taken:.3f}", f"{seconds[NAIVE] / taken:.2f}", faster, f"{memory / 1e6:.0f}", more)
+        faster = f"{seconds[best] / time_taken:.2f}" if form in OURS else ""
+        numbers = (f"{time_taken:.3f}", f"{seconds[NAIVE] / time_taken:.2f}", faster, f"{memory / 1e6:.0f}", more)
         rows.append((work.name, form, str(batches[form]), *numbers))
     return rows
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Measurements per form.")
 @click.option(
-    "--only", type=click.IntRange(min=0, max=len(WORKS) - 1), multiple=True, help="The place of a work in the list."
+    "--only",
+    type=click.IntRange(min=0, max=len(WORKS) - 1),
+    multiple=True,
+    help="Index of a model; all by default.",
 )
-@click.option("--form", "forms", type=click.Choice(list(FORMS)), multiple=True, help="These alone, and the naive loop.")
+@click.option("--form", "forms", type=click.Choice(list(FORMS)), multiple=True, help="Other packages to measure.")
 def main(rounds: int, only: tuple[int, ...], forms: tuple[str, ...]) -> None:
-    """Seconds, and how many times as fast as the naive loop and as the best of the other packages."""
+    """Print seconds and memory, and how many times faster than the naive loop and than the best other package."""
     head = ("work", "form", "batch", "seconds", "x naive", "x best peer", "peak MB", "x forward")
     click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     click.echo(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for place, work in enumerate(WORKS):
-        if not only or place in only:
+    for index, work in enumerate(WORKS):
+        if not only or index in only:
             for row in compared(work, rounds, tuple(dict.fromkeys((*OURS, NAIVE, *(forms or PEERS))))):
                 click.echo(f"| {' | '.join(row)} |")
 

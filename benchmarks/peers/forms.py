@@ -1,8 +1,8 @@
-"""Forms: each package's own way to Monte Carlo dropout, in every form that it documents.
+"""The ways in which each package documents Monte Carlo dropout, as functions with one signature.
 
 A form takes (model, inputs, samples, batch) and returns the mean probabilities, their entropy and the mutual
-information. The model returns logits (N, classes). All share one reduction, the fastest of torch's, where the package
-leaves it to the caller.
+information. The model returns logits (N, classes). Where a package leaves the reduction to the caller, all use the
+same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from stand_in import stand_in_for_torchvision
+from helpers.torchvision_import import import_torchvision
 from torch import Tensor, nn
 
 from dropkit import mc
@@ -28,13 +28,13 @@ def dropkit(masks: str, plan: str, model: nn.Module, inputs: Tensor, samples: in
 
 
 def naive(model: nn.Module, inputs: Tensor, samples: int, batch: int) -> Result:
-    """The usual snippet, streaming: sums, no stack of samples."""
+    """Put the dropout modules in training mode and loop, keeping sums instead of all samples."""
     model.eval()
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.train()
 
-    def one(x: Tensor) -> Result:
+    def of_batch(x: Tensor) -> Result:
         mean, expected = torch.zeros(()), torch.zeros(())
         for _ in range(samples):
             p = model(x).softmax(-1)
@@ -42,14 +42,14 @@ def naive(model: nn.Module, inputs: Tensor, samples: int, batch: int) -> Result:
         total = entropy(mean / samples)
         return mean / samples, total, total - expected / samples
 
-    found = by_batch(one, inputs, batch)
+    result = by_batch(of_batch, inputs, batch)
     model.eval()
-    return found
+    return result
 
 
 def baal(kind: str, model: nn.Module, inputs: Tensor, samples: int, batch: int) -> Result:
-    """`ModelWrapper.predict_on_batch`: all samples as one batch (its default), in a loop, or with its cache."""
-    stand_in_for_torchvision()
+    """Call `ModelWrapper.predict_on_batch`: all samples as one batch (its default), in a loop, or with its cache."""
+    import_torchvision()
     import structlog
     from baal.bayesian.caching_utils import MCCachingModule
     from baal.bayesian.dropout import MCDropoutModule
@@ -65,8 +65,8 @@ def baal(kind: str, model: nn.Module, inputs: Tensor, samples: int, batch: int) 
 
 
 def torch_uncertainty(at_once: bool, model: nn.Module, inputs: Tensor, samples: int, batch: int) -> Result:
-    """`mc_dropout`: all samples as one batch (its default), or in a loop."""
-    stand_in_for_torchvision()
+    """Call `mc_dropout`: all samples as one batch (its default), or in a loop."""
+    import_torchvision()
     from torch_uncertainty.methods import mc_dropout
 
     sampled = mc_dropout(model, num_estimators=samples, on_batch=at_once).eval()
@@ -74,21 +74,20 @@ def torch_uncertainty(at_once: bool, model: nn.Module, inputs: Tensor, samples: 
 
 
 def lightning_uq_box(model: nn.Module, inputs: Tensor, samples: int, batch: int) -> Result:
-    """`MCDropoutClassification.predict_step`, which loops; of its logits the mutual information is taken here."""
-    stand_in_for_torchvision()
+    """Call `MCDropoutClassification.predict_step`, which loops, and compute the mutual information of its logits."""
+    import_torchvision()
     from lightning_uq_box.uq_methods import MCDropoutClassification
 
     sampled = MCDropoutClassification(model, num_mc_samples=samples, loss_fn=nn.CrossEntropyLoss())
 
-    def one(x: Tensor) -> Result:
-        found = sampled.predict_step(x)
-        expected = entropy(found["logits"].softmax(1).transpose(1, 2)).mean(1)
-        return found["pred"], found["pred_uct"], found["pred_uct"] - expected
+    def of_batch(x: Tensor) -> Result:
+        step = sampled.predict_step(x)
+        expected = entropy(step["logits"].softmax(1).transpose(1, 2)).mean(1)
+        return step["pred"], step["pred_uct"], step["pred_uct"] - expected
 
-    return by_batch(one, inputs, batch)
+    return by_batch(of_batch, inputs, batch)
 
 
-# Ours by what they are asked for; theirs by package.
 OURS: dict[str, Form] = {
     "dropkit, masks=input": partial(dropkit, "input", "iid"),
     "dropkit, masks=chunk": partial(dropkit, "chunk", "iid"),
@@ -110,13 +109,13 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def measures(logits: Tensor) -> Result:
-    """Of (samples, N, classes)."""
+    """Reduce logits (samples, N, classes)."""
     p = logits.softmax(-1)
     mean = p.mean(0)
     return mean, entropy(mean), entropy(mean) - entropy(p).mean(0)
 
 
-def by_batch(one: Callable[[Tensor], Result], inputs: Tensor, batch: int) -> Result:
+def by_batch(of_batch: Callable[[Tensor], Result], inputs: Tensor, batch: int) -> Result:
     with torch.no_grad():
-        first, second, third = zip(*[one(x) for x in inputs.split(batch)], strict=True)
+        first, second, third = zip(*[of_batch(x) for x in inputs.split(batch)], strict=True)
         return torch.cat(first), torch.cat(second), torch.cat(third)
