@@ -6,6 +6,7 @@ functions have torch's contract, so they count as torch's.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 # A prefix on the left is known by the one on the right; the first that fits is taken.
@@ -144,8 +145,14 @@ ACTIVATIONS = HOMOGENEOUS | frozenset(
 )  # fmt: skip
 SOFTMAXES = frozenset({"torch.nn.Softmax", "torch.nn.LogSoftmax", "torch.nn.Softmax2d"})
 
-# Modules of torch that drop inside of what else they do.
-RATE_HOLDERS = frozenset({"MultiheadAttention", "LSTM", "GRU", "RNN"})
+# Modules of torch that drop inside of what else they do, by last name.
+RATE_HOLDERS = frozenset(name.rpartition(".")[2] for name in ("torch.nn.MultiheadAttention", *RNNS))
+# Last word of the class names of layers that only drop, whatever library they are from.
+DROPOUT_CLASS_NAME = re.compile(
+    r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
+)
+# Attributes in which such layers store their rate.
+RATE_ATTRIBUTES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")
 
 # The same by the names that a trace uses: the last part, which modules and what runs in their place have in common.
 ACTIVATION_KINDS = frozenset(name.rpartition(".")[2] for name in ACTIVATIONS)

@@ -11,13 +11,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from dropkit import catalog
 from dropkit.catalog import ATTENTION, FUNCTIONALS, MULTI_HEAD, MULTI_HEAD_P, MULTI_HEAD_TRAINING
 
 # torch.lstm(input, hx, params, has_biases, num_layers, dropout, train, ...): places in both forms of a call. In the
 # other form sizes of steps come second, for packed sequences.
 RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 LAYERS, DROPOUT, TRAIN = 4, 5, 6
+
+# Classes of modules that drop inside their own computation.
+RATE_HOLDERS: tuple[type[nn.Module], ...] = tuple(getattr(nn, name) for name in sorted(catalog.RATE_HOLDERS))
 
 # What keeps statistics while it trains, and what the flag is called: F.batch_norm(input, running_mean, running_var,
 # weight, bias, training, ...).

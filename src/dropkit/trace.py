@@ -1,4 +1,4 @@
-"""A trace: what a model did with dropout while it was run, as plain records that rules can read without torch."""
+"""Trace: what a model's dropouts did while it ran, as plain records that rules read without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Phase(str, Enum):
-    """The part of the run: forward in training mode, its backward (where checkpoints recompute), forward in eval."""
+    """A part of the run: forward in training mode, backward (where checkpoints recompute), forward in eval mode."""
 
     TRAIN = "train"
     BACKWARD = "backward"
@@ -16,10 +16,10 @@ class Phase(str, Enum):
 
 
 class Form(str, Enum):
-    """How a program comes by a dropout, which decides what reaches it.
+    """How a dropout is written in the program, which decides whether `model.eval()` reaches it.
 
-    The first three are modules: in the model's tree, held where the tree does not see it, or made in the call and gone
-    after it. A function is called by name; attention takes its rate as a number; a mask is drawn by hand.
+    The first three are modules: registered in the model, held in a plain container, or created in `forward` and gone
+    after the call. A function is called by name, attention takes its rate as a number, a mask is computed by hand.
     """
 
     REGISTERED = "registered"
@@ -35,7 +35,7 @@ MODULES = (Form.REGISTERED, Form.UNREGISTERED, Form.PER_CALL)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of the user's program: `path` as it is shown, `file` as Python knows it."""
+    """A line of the user's program: `path` as it is displayed, `file` as Python names it."""
 
     path: str
     line: int
@@ -48,9 +48,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What made a tensor: the last operation, and the last that was more than an activation or a sum.
+    """What computed a tensor: the last operation, and the last one that is more than an activation or a sum.
 
-    Names are those of torch.nn's classes where there is one, else of torch's operators; "input" is the caller's own.
+    Names are those of torch.nn's classes where there is one, else of torch's operators; "input" is the model's input.
     """
 
     last: str = "input"
@@ -59,37 +59,38 @@ class Origin:
 
 @dataclass(slots=True)
 class Visit:
-    """One passing of data through a site. Written while the model runs, only read afterwards.
+    """One execution of a site. Written while the model runs, and only read afterwards.
 
     Attributes:
-        phase: when.
-        place: the line of the user's program that led here.
+        phase: the part of the run.
+        place: line of the user's program that led here.
         shape: of the input; () if the site was not seen to receive one.
-        p: the rate asked for; None where nothing says it.
-        training: the flag that the call or its module had; None where there is none.
+        p: requested rate; None if unknown.
+        training: flag of the call or its module; None if it has none.
         inplace: whether the input itself was changed.
-        function: the function that did it, by its torch name; None if none that is known.
-        operator: what drew, by torch's or our name of the operator.
-        dtype: of what was dropped from, without "torch.".
-        device: its type, "cpu" or "cuda".
-        drew: whether randomness was drawn.
-        unit: shape of the coins against `shape`, 1 where coins are shared.
-        coins: how many.
-        dropped: how many of them dropped; None where a fused kernel keeps its mask to itself.
-        elements: how many elements the dropped coins cover.
-        independent: whether each coin fell for itself; false where one covers a block.
-        keep: the first coins, to tell masks apart; None where a fused kernel keeps them to itself.
-        chance: bits of chance in `keep`: so many and no fewer say that equal masks are one mask.
-        keyed: whether the caller gave the key, so that equal masks are meant.
-        origin: what made the input.
-        feature_dim: dimension of the features, as the layer before left them; None if unknown.
-        follows: the site whose output came here untouched.
-        before: what used the output, in order.
-        used: whether anything did.
-        aliased: whether it was added to its own input, changed in place: the sum is of one tensor.
-        variance: median over channels of the output's variance as a multiple of the input's, where batch norm followed.
-        kept_bytes: memory held for backward.
-        seconds: spent on dropping, forward and backward.
+        function: torch's name of the function that dropped; None if it is no known one.
+        operator: torch's or dropkit's name of the operator that generated the random numbers.
+        dtype: of the input, without "torch.".
+        device: device type, such as "cpu" or "cuda".
+        is_active: whether random numbers were drawn for a mask.
+        mask_shape: shape of the mask, with as many dimensions as `shape`: 1 where mask elements are shared.
+        mask_elements: number of mask elements.
+        dropped: number of mask elements that drop; None if a fused kernel does not expose its mask.
+        dropped_elements: number of input elements that those mask elements zero.
+        is_independent: whether mask elements are independent; False if one covers a block.
+        mask_start: first mask elements, to tell masks apart; None if a fused kernel does not expose its mask.
+        entropy: of `mask_start` in bits: if it is large, equal `mask_start` means equal masks.
+        has_given_key: whether the caller passed the key, so that equal masks are intended.
+        origin: what computed the input.
+        feature_dim: dimension of the features, as the layer before laid them out; None if unknown.
+        previous: site whose output is the input of this one.
+        consumers: what used the output, in order.
+        is_used: whether anything used the output.
+        is_added_to_itself: whether the output was added to the input, which is the same tensor changed in place.
+        variance_ratio: variance of the output divided by that of the input, median over channels; None unless batch
+            norm followed.
+        kept_bytes: memory of the mask saved for backward.
+        seconds: time spent on dropping, forward and backward.
     """
 
     phase: Phase
@@ -102,43 +103,42 @@ class Visit:
     operator: str | None = None
     dtype: str = ""
     device: str = ""
-    drew: bool = False
-    unit: tuple[int, ...] = ()
-    coins: int = 0
+    is_active: bool = False
+    mask_shape: tuple[int, ...] = ()
+    mask_elements: int = 0
     dropped: int | None = None
-    elements: int = 0
-    independent: bool = True
-    keep: bytes | None = None
-    chance: float = 0.0
-    keyed: bool = False
+    dropped_elements: int = 0
+    is_independent: bool = True
+    mask_start: bytes | None = None
+    entropy: float = 0.0
+    has_given_key: bool = False
     origin: Origin = field(default_factory=Origin)
     feature_dim: int | None = None
-    follows: Site | None = None
-    before: list[str] = field(default_factory=list[str])
-    used: bool = False
-    aliased: bool = False
-    variance: float | None = None
+    previous: Site | None = None
+    consumers: list[str] = field(default_factory=list[str])
+    is_used: bool = False
+    is_added_to_itself: bool = False
+    variance_ratio: float | None = None
     kept_bytes: int = 0
     seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """A place where a model drops, or could: a module, or a line of its forward.
+    """A dropout of a model, active or not: a module, or a line of a `forward`.
 
     Attributes:
-        name: in the module tree; for a function or a mask the module whose forward holds it.
-        kind: Dropout, DropPath, MultiheadAttention, LSTM, dropout (a function), mask (drawn by hand) ...
-        form: how the program comes by it.
-        owners: class names from the model down to what holds the site, its own class included.
-        p: the rate of the module when the audit began, or of the first call that named one.
-        layers: of a recurrent network; None elsewhere.
-        flag_in_train: the module's training flag after `model.train()`; None if it has none.
-        flag_in_eval: the same after `model.eval()`.
-        frozen: whether the module that holds it is in evaluation mode while the model trains.
-        meant: whether the program says that it stays on in evaluation.
-        named: whether a name around the line says so.
-        carries_rate: never run itself, but another site beside it drops at its rate.
+        name: name in the module tree; for a function or a mask the module whose `forward` contains it.
+        kind: Dropout, DropPath, MultiheadAttention, LSTM, dropout (a function), mask (computed by hand) ...
+        form: how it is written in the program.
+        owners: class names from the model down to the site's own module.
+        p: rate of the module before the audit, or of the first call that passed one.
+        layers: number of layers of a recurrent network; None elsewhere.
+        flag_in_eval: the module's training flag after `model.eval()`; None if it has none.
+        is_frozen: whether the module that contains it is in evaluation mode while the model trains.
+        is_marked_always_on: whether the source says that it stays active in evaluation mode.
+        is_named_always_on: whether a function or class around the line has a name that says so.
+        has_rate_used_elsewhere: never executed itself, but a function beside it drops with its rate.
         visits: in order of execution.
     """
 
@@ -149,62 +149,61 @@ class Site:
     owners: tuple[str, ...] = ()
     p: float | bool | None = None
     layers: int | None = None
-    flag_in_train: bool | None = None
     flag_in_eval: bool | None = None
-    frozen: bool = False
-    meant: bool = False
-    named: bool = False
-    carries_rate: bool = False
+    is_frozen: bool = False
+    is_marked_always_on: bool = False
+    is_named_always_on: bool = False
+    has_rate_used_elsewhere: bool = False
     visits: list[Visit] = field(default_factory=list[Visit])
 
-    def of(self, *phases: Phase) -> Iterator[Visit]:
-        """The visits of these phases."""
+    def visits_in(self, *phases: Phase) -> Iterator[Visit]:
+        """Iterate over the visits of these phases."""
         return (visit for visit in self.visits if visit.phase in phases)
 
-    def drew(self, *phases: Phase) -> bool:
-        """Whether any visit of these phases drew."""
-        return any(visit.drew for visit in self.of(*phases))
+    def was_active(self, *phases: Phase) -> bool:
+        """Whether any visit of these phases drew a mask."""
+        return any(visit.is_active for visit in self.visits_in(*phases))
 
     @property
     def is_module(self) -> bool:
         return self.form in MODULES
 
     @property
-    def reached(self) -> bool:
+    def was_reached(self) -> bool:
         return bool(self.visits)
 
     @property
     def calls(self) -> int:
-        """How often it ran in training."""
-        return sum(1 for _ in self.of(Phase.TRAIN))
+        """Number of calls in training mode."""
+        return sum(1 for _ in self.visits_in(Phase.TRAIN))
 
     @property
     def kept_bytes(self) -> int:
-        """Memory held for backward by all its visits."""
+        """Memory of masks saved for backward, of all visits."""
         return sum(visit.kept_bytes for visit in self.visits)
 
     @property
     def seconds(self) -> float:
-        """Spent on dropping by all its visits."""
+        """Time spent on dropping, of all visits."""
         return sum(visit.seconds for visit in self.visits)
 
     @property
     def rate(self) -> float | None:
-        """The fraction of coins that dropped in training."""
-        seen = [visit for visit in self.of(Phase.TRAIN) if visit.dropped is not None and visit.coins]
-        coins = sum(visit.coins for visit in seen)
-        return sum(visit.dropped or 0 for visit in seen) / coins if coins else None
+        """Fraction of mask elements that dropped in training; None if no mask was seen."""
+        counted = [visit for visit in self.visits_in(Phase.TRAIN) if visit.dropped is not None and visit.mask_elements]
+        mask_elements = sum(visit.mask_elements for visit in counted)
+        return sum(visit.dropped or 0 for visit in counted) / mask_elements if mask_elements else None
 
     @property
     def label(self) -> str:
-        """The name, and for a line of code its kind and place."""
+        """The name, followed by kind and place for a function or a mask."""
         name = self.name or "(the model)"
         return name if self.is_module else f"{name}: {self.kind}{f' at {self.place}' if self.place else ''}"
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
-    """What a module did when it was told its mode: an override of `train` or `eval` that breaks the contract."""
+class ModeFault:
+    """A module whose `train()` or `eval()` breaks the contract of torch's."""
 
     name: str
     kind: str
@@ -212,8 +211,8 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """Random numbers that were no dropout: an operator and the line that led to it."""
+class RandomOperation:
+    """An operator that drew random numbers for something other than dropout, and the line that led to it."""
 
     operator: str
     place: Place | None
@@ -221,34 +220,34 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a run of a model told about its dropout.
+    """What one run of a model showed about its dropout.
 
     Attributes:
         model: class name.
-        sites: those reached, in order of execution; then those that exist and were not.
-        switches: overrides of `train` and `eval` that break their contract.
-        mixed: dropouts found in training mode under a model found in eval mode, when the audit began.
-        idle_rates: (module, attribute, value) that hold a rate where nothing below drops.
-        fast_paths: encoder layers that skip their dropouts though those are in training mode.
-        draws: random numbers that were no dropout.
-        backward_error: first line of what backward raised.
-        branched: whether control flow ran whose branches are not seen.
-        reseeded: whether torch's generator was seeded in the forward itself.
-        stopped: what ended the run before its end; a rule then cannot say that something was not reached.
-        alike_on_all_ranks: whether every rank of the group began with the same generator state; None if not asked.
-        seconds: of all operators in training, forward and backward.
+        sites: those reached, in order of execution; then those that exist and were not reached.
+        mode_faults: overrides of `train` and `eval` that break their contract.
+        in_train_mode: dropouts in training mode inside a model in evaluation mode, when the audit began.
+        unused_rates: (module, attribute, value) of dropout rates where nothing in the module drops.
+        fast_path_layers: encoder layers whose fast path skips dropouts that are in training mode.
+        other_random: random operations that are no dropout.
+        backward_error: first line of the exception raised by backward.
+        has_control_flow: whether operators such as `torch.cond` ran, whose branches are not seen.
+        is_reseeded: whether the forward seeds torch's generator.
+        stopped: exception that ended the run early; rules then cannot know that something was not reached.
+        ranks_draw_alike: whether every rank of the group began with the same generator state; None if not asked.
+        seconds: time of all operators in training, forward and backward.
     """
 
     model: str
     sites: tuple[Site, ...] = ()
-    switches: tuple[Switch, ...] = ()
-    mixed: tuple[str, ...] = ()
-    idle_rates: tuple[tuple[str, str, float], ...] = ()
-    fast_paths: tuple[str, ...] = ()
-    draws: tuple[Draw, ...] = ()
+    mode_faults: tuple[ModeFault, ...] = ()
+    in_train_mode: tuple[str, ...] = ()
+    unused_rates: tuple[tuple[str, str, float], ...] = ()
+    fast_path_layers: tuple[str, ...] = ()
+    other_random: tuple[RandomOperation, ...] = ()
     backward_error: str | None = None
-    branched: bool = False
-    reseeded: bool = False
+    has_control_flow: bool = False
+    is_reseeded: bool = False
     stopped: str | None = None
-    alike_on_all_ranks: bool | None = None
+    ranks_draw_alike: bool | None = None
     seconds: float = 0.0

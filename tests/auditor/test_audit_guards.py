@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import dropkit
-from dropkit.auditor.data_flow import Flow
-from dropkit.auditor.operators import Ran, describe
-from dropkit.auditor.provenance import Ledger, Made
+from dropkit.auditor.data_flow import DataFlow
+from dropkit.auditor.operators import OperatorCall, describe
+from dropkit.auditor.provenance import Provenance, ProvenanceTable
 from dropkit.trace import Origin
 
 X = torch.randn(32, 16, generator=torch.Generator().manual_seed(1))
@@ -152,7 +152,7 @@ def test_nested_tensors_are_counted(layout):
 
     (site,) = dropkit.audit(nn.Sequential(nn.Dropout(0.3)), x).sites
 
-    assert site.visits[0].coins == 320
+    assert site.visits[0].mask_elements == 320
 
 
 def test_control_flow_is_passed_through():
@@ -252,13 +252,14 @@ def test_a_function_in_a_checkpointed_lambda_is_the_same_site_again(preserve):
 
 def test_a_tensor_made_of_nothing_is_known_as_nothing():
     """Its memory may have held something that was known."""
-    ledger, tensor = Ledger(), torch.zeros(3)
-    ledger.note(tensor, Made(Origin("Linear", "Linear")))
+    table, tensor = ProvenanceTable(), torch.zeros(3)
+    table.set(tensor, Provenance(Origin("Linear", "Linear")))
     zeros = torch.ops.aten.zeros.default
 
-    Flow(ledger, lambda tensor: False).through(Ran.of(zeros, describe(zeros), ([3],), {}, tensor, 0.0))
+    call = OperatorCall.of(zeros, describe(zeros), ([3],), {}, tensor, 0.0)
+    DataFlow(table, lambda tensor: False).operator(call)
 
-    assert ledger.made(tensor) is None
+    assert table.get(tensor) is None
 
 
 class Block(nn.Module):

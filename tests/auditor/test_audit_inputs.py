@@ -191,7 +191,7 @@ def test_a_batch_is_given_as_forward_takes_it(kind, batch):
     """By name or by position where `forward` takes that, else as the one argument."""
     report = dropkit.audit(kind(), batch)
 
-    assert [site.name for site in report.sites if site.reached] == ["drop"]
+    assert [site.name for site in report.sites if site.was_reached] == ["drop"]
     assert report.stopped is None
 
 
@@ -243,7 +243,7 @@ def test_optional_parts_with_which_forward_fails_are_left_out_with_a_warning():
     with pytest.warns(UserWarning, match="batch was audited without its optional parts, .* RuntimeError"):
         report = dropkit.audit(Scaled(), [X, LABELS])
 
-    assert [site.name for site in report.sites if site.reached] == ["drop"]
+    assert [site.name for site in report.sites if site.was_reached] == ["drop"]
 
 
 WRONG = {
@@ -326,10 +326,10 @@ SMALL = {
 def test_a_single_element_is_dropped_from_as_any_other(forward):
     """Its result is used, and is no mask."""
     report = dropkit.audit(model(forward), X)
-    site = next(site for site in report.sites if site.reached)
+    site = next(site for site in report.sites if site.was_reached)
 
     assert "DRP201" not in [finding.code for finding in report.findings]
-    assert (site.visits[0].drew, site.visits[0].coins) == (True, 1)
+    assert (site.visits[0].is_active, site.visits[0].mask_elements) == (True, 1)
 
 
 def test_a_single_element_that_is_thrown_away_is_found():
@@ -361,12 +361,12 @@ QUIET = {
 def test_what_is_marked_as_random_and_draws_nothing_is_no_draw(forward):
     net = model(forward, training_only=False)
 
-    assert dropkit.audit(net, X).draws == ()
+    assert dropkit.audit(net, X).other_random == ()
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_recurrent_networks_without_dropout_draw_nothing(layers):
-    assert dropkit.audit(nn.LSTM(8, 8, layers), X[None]).draws == ()
+    assert dropkit.audit(nn.LSTM(8, 8, layers), X[None]).other_random == ()
 
 
 def test_what_draws_is_still_told():
@@ -374,5 +374,5 @@ def test_what_draws_is_still_told():
     attention = model(lambda net, h: F.scaled_dot_product_attention(h[None], h[None], h[None], dropout_p=0.5))
     noise = model(lambda net, h: h + torch.randn_like(h))
 
-    assert [site.visits[0].drew for site in dropkit.audit(attention, X).sites if site.reached] == [True]
-    assert [draw.operator for draw in dropkit.audit(noise, X).draws] == ["randn_like"]
+    assert [site.visits[0].is_active for site in dropkit.audit(attention, X).sites if site.was_reached] == [True]
+    assert [draw.operator for draw in dropkit.audit(noise, X).other_random] == ["randn_like"]

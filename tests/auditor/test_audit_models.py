@@ -110,9 +110,9 @@ def test_every_site_of_a_known_model_is_seen_and_none_faulted(make, libraries):
 
     report = dropkit.audit(model, **inputs) if isinstance(inputs, dict) else dropkit.audit(model, inputs)
 
-    assert Counter(site.kind for site in report.sites if site.drew(Phase.TRAIN)) == active
-    assert sum(not site.reached for site in report.sites) == unreached
-    assert not any(site.drew(Phase.EVAL) for site in report.sites)
+    assert Counter(site.kind for site in report.sites if site.was_active(Phase.TRAIN)) == active
+    assert sum(not site.was_reached for site in report.sites) == unreached
+    assert not any(site.was_active(Phase.EVAL) for site in report.sites)
     assert [finding for finding in report.findings if finding.severity is not Severity.INFO] == []
 
 

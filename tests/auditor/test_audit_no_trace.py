@@ -249,7 +249,7 @@ def test_what_happens_once_is_seen_as_it_happens():
     model = Locked()
     report = dropkit.audit(model, X)
 
-    assert [(site.kind, site.drew(Phase.TRAIN)) for site in report.sites] == [("mask", True)]
+    assert [(site.kind, site.was_active(Phase.TRAIN)) for site in report.sites] == [("mask", True)]
     assert model.keep is None
 
 

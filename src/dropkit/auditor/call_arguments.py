@@ -1,4 +1,4 @@
-"""How a model is given a batch that a loader yields: by name, by position, as the one argument, or its first part."""
+"""Arguments for a model from a batch: by name, by position, as the only argument, or the first part of the batch."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ _SEQUENCE = r"\b([Ll]ist|[Tt]uple|Sequence|Iterable|Collection)\b"
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """One way to give a batch.
+    """One way to pass a batch to a model.
 
     Attributes:
-        args, kwargs: of the model.
-        may_be_labels: parts of the batch are given for optional arguments.
+        args, kwargs: arguments of the model.
+        may_include_labels: whether optional arguments receive parts of the batch, which may be labels.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
-    may_be_labels: bool = False
+    may_include_labels: bool = False
 
 
 def run_with(model: nn.Module, batch: Any, run: Callable[[tuple[Any, ...], dict[str, Any]], _Result]) -> _Result:
-    """What `run` returns for the first arrangement of a batch that the model takes.
+    """Return the result of `run` for the first arrangement of a batch that the model accepts.
 
     Raises:
-        TypeError: the model takes the batch in no way.
+        TypeError: the model accepts no arrangement of the batch.
     """
     if not _is_container(batch):
         return run((batch,), {})
     failed: list[tuple[Arguments, Exception]] = []
-    ignored = None
-    for way in arrangements(_signature(model), batch):
+    labels_error = None
+    for arguments in arrangements(_signature(model), batch):
         try:
-            result = run(way.args, way.kwargs)
+            result = run(arguments.args, arguments.kwargs)
         except Exception as error:
-            failed.append((way, error))
-            if not _is_refusal(error, way):
-                if not way.may_be_labels:
+            failed.append((arguments, error))
+            if not _is_refusal(error, arguments):
+                if not arguments.may_include_labels:
                     break
-                ignored = error
+                labels_error = error
             continue
-        if ignored is not None:
-            reason = f"{type(ignored).__name__}: {ignored}"
+        if labels_error is not None:
+            reason = f"{type(labels_error).__name__}: {labels_error}"
             warnings.warn(
                 f"batch was audited without its optional parts, with which forward raised {reason}", stacklevel=4
             )
         return result
-    # What went wrong inside the model says more than that it takes no list, and most where it did take the list.
-    own = [(way, error) for way, error in failed if not _is_about_container(error, way)]
-    if own and not _is_empty(batch):
-        raise next((error for way, error in own if len(way.args) == 1 and way.args[0] is batch), own[-1][1])
-    raise TypeError(_unfit(model, batch)) from (failed[-1][1] if failed else None)
+    # An error inside the model says more than a refused container, and most if the model accepted the whole batch.
+    inside = [(arguments, error) for arguments, error in failed if not _is_about_container(error, arguments)]
+    if inside and not _is_empty(batch):
+        raise next((error for given, error in inside if len(given.args) == 1 and given.args[0] is batch), inside[-1][1])
+    raise TypeError(_refusal_message(model, batch)) from (failed[-1][1] if failed else None)
 
 
 def arrangements(signature: inspect.Signature | None, batch: Any) -> list[Arguments]:
-    """The ways to give a batch that a signature allows, the likeliest first; all, where it is not known."""
-    named = _by_name(batch)
+    """Return the arrangements of a batch that a signature allows, most likely first; all if it is unknown."""
+    named = _named_items(batch)
     if named is not None:
         return _named(signature, batch, named)
     if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
@@ -78,8 +78,8 @@ def _named(signature: inspect.Signature | None, batch: Any, named: dict[Any, Any
     whole, by_name = Arguments((batch,)), Arguments(kwargs=named)
     if signature is None:
         return [by_name]
-    asked_for = re.search(rf"{_MAPPING}|\b{type(batch).__name__}\b", _annotation(signature)) is not None
-    if asked_for and _fits(signature, whole):
+    is_annotated = re.search(rf"{_MAPPING}|\b{type(batch).__name__}\b", _annotation(signature)) is not None
+    if is_annotated and _fits(signature, whole):
         return [whole]
     if all(isinstance(name, str) for name in named) and _fits(signature, by_name):
         return [by_name]
@@ -88,25 +88,27 @@ def _named(signature: inspect.Signature | None, batch: Any, named: dict[Any, Any
 
 def _in_parts(signature: inspect.Signature | None, batch: Sequence[Any]) -> list[Arguments]:
     whole = _fitting(signature, [Arguments((batch,))])
-    alone = _first_part(signature, batch)
-    placed = _fitting(signature, [Arguments(tuple(batch), may_be_labels=bool(alone))])
+    first = _first_part(signature, batch)
+    positional = _fitting(signature, [Arguments(tuple(batch), may_include_labels=bool(first))])
     if signature is not None:
-        placed = [way for way in placed if not _gives_tensors_for_options(signature, way.args)]
+        positional = [arguments for arguments in positional if not _passes_tensor_as_option(signature, arguments.args)]
     takes_tensor, takes_parts = _takes(signature, type(batch).__name__)
     if takes_parts and not takes_tensor:
-        return [*whole, *placed, *alone]
+        return [*whole, *positional, *first]
     names = getattr(batch, "_fields", None)
     if names is not None and signature is not None:
         by_name = _fitting(signature, [Arguments(kwargs=dict(zip(names, batch, strict=True)))])
         if by_name:
             return by_name
     if takes_tensor and not takes_parts:
-        return [*placed, *alone, *whole]
-    return [*placed, *whole, *alone] if isinstance(batch, tuple) and names is None else [*whole, *placed, *alone]
+        return [*positional, *first, *whole]
+    if isinstance(batch, tuple) and names is None:
+        return [*positional, *whole, *first]
+    return [*whole, *positional, *first]
 
 
 def _first_part(signature: inspect.Signature | None, batch: Sequence[Any]) -> list[Arguments]:
-    """The inputs of a pair that a loader yields, without the labels."""
+    """Return arrangements of the inputs in a batch of inputs and labels."""
     first = batch[0] if batch else None
     if _is_container(first):
         return arrangements(signature, first)
@@ -116,7 +118,7 @@ def _first_part(signature: inspect.Signature | None, batch: Sequence[Any]) -> li
 
 
 def _takes(signature: inspect.Signature | None, kind: str) -> tuple[bool, bool]:
-    """Whether the first argument is said to be a tensor, and to be a sequence or of this kind."""
+    """Whether the first argument is annotated as a tensor, and as a sequence or this kind of container."""
     if signature is None:
         return False, False
     first = next(iter(signature.parameters.values()), None)
@@ -133,26 +135,28 @@ def _annotation(signature: inspect.Signature) -> str:
     return "" if first is None or first.annotation is first.empty else str(first.annotation)
 
 
-def _gives_tensors_for_options(signature: inspect.Signature, args: tuple[Any, ...]) -> bool:
-    """Whether a tensor would be given where the default is a flag or a word."""
+def _passes_tensor_as_option(signature: inspect.Signature, args: tuple[Any, ...]) -> bool:
+    """Whether a tensor would be passed where the default is a bool or a string."""
     parameters = signature.parameters
-    given = signature.bind(*args).arguments
+    bound = signature.bind(*args).arguments
     return any(
-        isinstance(one, Tensor) and isinstance(parameters[name].default, (bool, str)) for name, one in given.items()
+        isinstance(value, Tensor) and isinstance(parameters[name].default, (bool, str)) for name, value in bound.items()
     )
 
 
 def _is_container(batch: Any) -> bool:
-    return _by_name(batch) is not None or (isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence))
+    return _named_items(batch) is not None or (
+        isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence)
+    )
 
 
 def _is_empty(batch: Any) -> bool:
-    named = _by_name(batch)
+    named = _named_items(batch)
     return not (batch if named is None else named)
 
 
-def _by_name(batch: Any) -> dict[Any, Any] | None:
-    """The parts of a mapping, or of a dataclass, by their names."""
+def _named_items(batch: Any) -> dict[Any, Any] | None:
+    """Return the items of a mapping or the fields of a dataclass; None for anything else."""
     if isinstance(batch, Mapping):
         return dict(cast("Mapping[Any, Any]", batch))
     if is_dataclass(batch) and not isinstance(batch, type):
@@ -163,52 +167,52 @@ def _by_name(batch: Any) -> dict[Any, Any] | None:
 def _signature(model: nn.Module) -> inspect.Signature | None:
     try:
         return inspect.signature(model.forward)
-    except (TypeError, ValueError):  # not Python's
+    except (TypeError, ValueError):  # not a Python function
         return None
 
 
-def _fitting(signature: inspect.Signature | None, ways: Iterable[Arguments]) -> list[Arguments]:
-    return [way for way in ways if signature is None or _fits(signature, way)]
+def _fitting(signature: inspect.Signature | None, candidates: Iterable[Arguments]) -> list[Arguments]:
+    return [arguments for arguments in candidates if signature is None or _fits(signature, arguments)]
 
 
-def _fits(signature: inspect.Signature, way: Arguments) -> bool:
+def _fits(signature: inspect.Signature, arguments: Arguments) -> bool:
     try:
-        signature.bind(*way.args, **way.kwargs)
+        signature.bind(*arguments.args, **arguments.kwargs)
     except TypeError:
         return False
     return True
 
 
-def _is_refusal(error: Exception, way: Arguments) -> bool:
-    """Whether an error is about the kind of an argument."""
+def _is_refusal(error: Exception, arguments: Arguments) -> bool:
+    """Whether an error means that the model does not accept this kind of argument."""
     if isinstance(error, (TypeError, AttributeError, AssertionError)):
         return True
-    # TorchScript checks arguments itself, and raises RuntimeError.
-    return _is_about_container(error, way) or str(error).lower().startswith("forward() expected")
+    # TorchScript raises RuntimeError for arguments of the wrong type.
+    return _is_about_container(error, arguments) or str(error).lower().startswith("forward() expected")
 
 
-def _is_about_container(error: Exception, way: Arguments) -> bool:
-    """Whether an error says the kind of a container that was given as an argument by itself, or asserts another."""
-    kinds = [type(one).__name__ for one in way.args if _is_container(one)]
-    if not kinds or isinstance(error, LookupError):  # a list that is too short is a list nevertheless
+def _is_about_container(error: Exception, arguments: Arguments) -> bool:
+    """Whether an error names the type of a container that was passed whole, or is a failed assertion about it."""
+    kinds = [type(arg).__name__ for arg in arguments.args if _is_container(arg)]
+    if not kinds or isinstance(error, LookupError):  # a list was accepted, but is too short
         return False
     if isinstance(error, AssertionError):
         return True
-    wanted = ["tensors?"] if isinstance(error, ValueError) else []  # as in "x must be a tensor"
-    return re.search(rf"\b({'|'.join([*kinds, 'sequence', *wanted])})\b", str(error), re.IGNORECASE) is not None
+    expected = ["tensors?"] if isinstance(error, ValueError) else []  # as in "x must be a tensor"
+    return re.search(rf"\b({'|'.join([*kinds, 'sequence', *expected])})\b", str(error), re.IGNORECASE) is not None
 
 
-def _unfit(model: nn.Module, batch: Any) -> str:
+def _refusal_message(model: nn.Module, batch: Any) -> str:
     signature = _signature(model)
     parameters: Mapping[str, inspect.Parameter] = {} if signature is None else signature.parameters
-    forward, wanted = f"{type(model).__name__}.forward", ", ".join(parameters)
-    kind, named = type(batch).__name__, _by_name(batch)
+    forward, names = f"{type(model).__name__}.forward", ", ".join(parameters)
+    kind, named = type(batch).__name__, _named_items(batch)
     if _is_empty(batch):
-        return f"inputs must be what {forward} takes ({wanted}), got an empty {kind}"
+        return f"inputs must be what {forward} takes ({names}), got an empty {kind}"
     if named is not None:
-        odd = [str(name) for name in named if name not in parameters]
-        got = ", ".join(odd) if odd else f"only {', '.join(map(str, named))}"
-        return f"inputs must be named as the arguments of {forward} ({wanted}), got {got}"
-    can_take_one = signature is None or _fits(signature, Arguments((batch[0],)))
-    hint = "; give batch[0] if that is the input" if can_take_one else ""
-    return f"inputs must be what {forward} takes ({wanted}), got {len(batch)} in a {kind}{hint}"
+        unknown = [str(name) for name in named if name not in parameters]
+        got = ", ".join(unknown) if unknown else f"only {', '.join(map(str, named))}"
+        return f"inputs must be named as the arguments of {forward} ({names}), got {got}"
+    accepts_first = signature is None or _fits(signature, Arguments((batch[0],)))
+    hint = "; give batch[0] if that is the input" if accepts_first else ""
+    return f"inputs must be what {forward} takes ({names}), got {len(batch)} in a {kind}{hint}"

@@ -1,4 +1,4 @@
-"""Where data comes from and goes to: what stands before each dropout, what uses its output."""
+"""Data flow of a run: what computed the input of each dropout, and what uses its output."""
 
 from __future__ import annotations
 
@@ -7,148 +7,157 @@ from collections.abc import Callable, Iterable, Sequence
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from dropkit.auditor.operators import Ran, storage
-from dropkit.auditor.provenance import Ledger, Made
+from dropkit.auditor.operators import OperatorCall, storage
+from dropkit.auditor.provenance import Provenance, ProvenanceTable
 from dropkit.trace import Origin, Site, Visit
 
 
-class Flow:
-    """The ways of one run's data. `is_own` tells the model's parameters and buffers from what flows."""
+class DataFlow:
+    """The data flow of one run. `owns` tells the model's parameters and buffers from activations."""
 
-    def __init__(self, ledger: Ledger, is_own: Callable[[Tensor], bool]) -> None:
-        self._ledger = ledger
-        self._is_own = is_own
-        self._results: list[tuple[Visit, StorageWeakRef]] = []
-        # The last input that was dropped from, for batch normalization to compare with.
+    def __init__(self, table: ProvenanceTable, owns: Callable[[Tensor], bool]) -> None:
+        self._table = table
+        self._owns = owns
+        self._outputs: list[tuple[Visit, StorageWeakRef]] = []
+        # The last visit and its input, whose variance batch normalization is compared with.
         self._last: tuple[Visit, Tensor] | None = None
 
     def begin(self, inputs: Iterable[Tensor]) -> None:
-        """These tensors are the caller's."""
+        """Note the inputs of the model."""
         for tensor in inputs:
-            self._ledger.note(tensor, Made(Origin()))
+            self._table.set(tensor, Provenance(Origin()))
 
     def end(self, outputs: Iterable[Tensor]) -> None:
-        """These tensors are what the model returned; what is still held of the masks is held for backward."""
+        """Note the outputs of the model, and the memory of masks that are still saved for backward."""
         for tensor in outputs:
             self.use(tensor, "output")
-        for visit, held in self._ledger.kept():
-            visit.kept_bytes += held
-        for visit, memory in self._results:
-            # Somebody has it, though no operator saw it.
-            visit.used = visit.used or not memory.expired()
-        self._results.clear()
+        for visit, nbytes in self._table.masks_in_memory():
+            visit.kept_bytes += nbytes
+        for visit, memory in self._outputs:
+            # What is alive is used by something, even if no operator read it.
+            visit.is_used = visit.is_used or not memory.expired()
+        self._outputs.clear()
 
-    def forget(self) -> None:
-        """Let go of tensors."""
+    def release(self) -> None:
+        """Drop references to tensors."""
         self._last = None
 
-    def use(self, tensor: Tensor, label: str) -> None:
-        """`label` reads a tensor, which may be what a dropout left."""
-        made = self._ledger.made(tensor)
-        if made is not None and made.dropped is not None:
-            visit = made.dropped[0]
-            visit.used = True
-            if label not in visit.before:
-                visit.before.append(label)
+    def use(self, tensor: Tensor, consumer: str) -> None:
+        """Note that `consumer` reads a tensor, in case it is the output of a dropout."""
+        provenance = self._table.get(tensor)
+        if provenance is not None and provenance.dropped_by is not None:
+            visit = provenance.dropped_by[0]
+            visit.is_used = True
+            if consumer not in visit.consumers:
+                visit.consumers.append(consumer)
 
-    def passed(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
-        """A visit that dropped nothing: what went in came out."""
-        made = self._ledger.made(input)
-        if made is not None:
-            visit.origin = made.origin
+    def passed_through(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
+        """Note a visit that was not active: its output equals its input."""
+        provenance = self._table.get(input)
+        if provenance is not None:
+            visit.origin = provenance.origin
             self.use(input, site.kind)
-            self._ledger.note(output, Made(made.origin, made.feature_stride, (visit, site)))
+            self._table.set(output, Provenance(provenance.origin, provenance.feature_stride, (visit, site)))
 
     def dropped(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
-        """`output` is what `visit` left of `input`."""
+        """Note that `visit` computed `output` by applying a mask to `input`."""
         visit.dtype, visit.device = str(input.dtype).removeprefix("torch."), input.device.type
-        held = "parameter" if self._is_own(input) else ""
-        made = self._ledger.made(input) or Made(Origin(held, held))
-        visit.origin = made.origin
-        visit.follows = made.dropped[1] if made.dropped is not None and made.dropped[0].drew else None
-        dim = self._ledger.feature_dim(input)
+        name = "parameter" if self._owns(input) else ""
+        provenance = self._table.get(input) or Provenance(Origin(name, name))
+        visit.origin = provenance.origin
+        previous = provenance.dropped_by
+        visit.previous = previous[1] if previous is not None and previous[0].is_active else None
+        dim = self._table.feature_dim(input)
         if dim is not None:
-            dim -= input.dim() - len(visit.unit)
+            dim -= input.dim() - len(visit.mask_shape)
             visit.feature_dim = dim if dim >= 0 else None
         self.use(input, site.kind)
-        copied = self._ledger.copied(input, output)
+        copied = self._table.copied(input, output)
         stride = copied.feature_stride if copied is not None else None
-        self._ledger.note(output, Made(Origin(site.kind, made.origin.layer), stride, (visit, site)))
+        self._table.set(output, Provenance(Origin(site.kind, provenance.origin.layer), stride, (visit, site)))
         if storage(output) is not None:
-            self._results.append((visit, StorageWeakRef(output.untyped_storage())))
+            self._outputs.append((visit, StorageWeakRef(output.untyped_storage())))
         self._last = visit, input
 
-    def through(self, ran: Ran) -> None:
-        """An operator without chance: what it reads is used, what it makes is known by its name."""
-        inputs, outputs, operator = ran.inputs, ran.outputs, ran.operator
+    def operator(self, call: OperatorCall) -> None:
+        """Note an operator that uses no random numbers: its inputs are used, and it computed its outputs."""
+        inputs, outputs, operator = call.inputs, call.outputs, call.operator
         if not inputs or not outputs:
-            for one in inputs:
-                self.use(one, operator.layer)
-            for one in outputs:
-                self._ledger.note(one, None)
+            for tensor in inputs:
+                self.use(tensor, operator.layer)
+            for tensor in outputs:
+                self._table.set(tensor, None)
             return
-        new = [one for one in outputs if not any(_same(one, other) for other in inputs)]
+        new = [output for output in outputs if not any(_shares_memory(output, input) for input in inputs)]
         if operator.written:
             new = outputs
         elif not new:
             return  # a view
-        if operator.copies or (operator.name in ("mul", "div", "neg") and _alone(inputs)):
-            source = next((one for one in inputs if one.dim() > 0), inputs[0])
-            if operator.name == "copy" and len(inputs) > 1:
-                source = inputs[1]
-            for one in inputs:
-                if one is not source and operator.name != "copy":
-                    self.use(one, operator.layer)
-            for one in new:
-                self._ledger.note(one, self._ledger.copied(source, one))
-            return
-        self._through_layer(ran, new)
+        if operator.is_copy or (operator.name in ("mul", "div", "neg") and _has_one_tensor(inputs)):
+            self._copy(call, new)
+        else:
+            self._layer(call, new)
 
-    def _through_layer(self, ran: Ran, new: Sequence[Tensor]) -> None:
-        inputs, operator = ran.inputs, ran.operator
-        flowing = [one for one in inputs if not self._is_own(one)] or list(inputs)
-        label = operator.label(ran.args, ran.outputs[0])
-        if label == "add" and len(flowing) == 1 and len(inputs) == 2:
+    def _copy(self, call: OperatorCall, new: Sequence[Tensor]) -> None:
+        """Note a copy or a multiplication by a number."""
+        inputs, operator = call.inputs, call.operator
+        source = next((tensor for tensor in inputs if tensor.dim() > 0), inputs[0])
+        if operator.name == "copy" and len(inputs) > 1:
+            source = inputs[1]
+        for tensor in inputs:
+            if tensor is not source and operator.name != "copy":
+                self.use(tensor, operator.layer)
+        for tensor in new:
+            self._table.set(tensor, self._table.copied(source, tensor))
+
+    def _layer(self, call: OperatorCall, new: Sequence[Tensor]) -> None:
+        inputs, operator, output = call.inputs, call.operator, call.outputs[0]
+        activations = [tensor for tensor in inputs if not self._owns(tensor)] or list(inputs)
+        label = operator.label(call.args, output)
+        if label == "add" and len(activations) == 1 and len(inputs) == 2:
             # A bias.
-            self._ledger.note(ran.outputs[0], self._ledger.copied(flowing[0], ran.outputs[0]))
+            self._table.set(output, self._table.copied(activations[0], output))
             return
-        for one in () if operator.fresh else flowing:
-            self._normalized(label, one)
-            self.use(one, label)
-        if label == "add" and len(flowing) == 2 and _same(*flowing):
-            self._added_to_itself(flowing[0])
-        made = self._ledger.follow(operator, ran.args, flowing, ran.outputs[0])
-        for one in new:
-            self._ledger.note(one, made)
+        for tensor in () if operator.reads_shape_only else activations:
+            self._measure_variance(label, tensor)
+            self.use(tensor, label)
+        if label == "add" and len(activations) == 2 and _shares_memory(*activations):
+            self._added_to_itself(activations[0])
+        provenance = self._table.after(operator, call.args, activations, output)
+        for tensor in new:
+            self._table.set(tensor, provenance)
 
-    def _normalized(self, label: str, input: Tensor) -> None:
-        made = self._ledger.made(input)
-        if self._last is None or made is None or made.dropped is None or not label.startswith("BatchNorm"):
+    def _measure_variance(self, label: str, input: Tensor) -> None:
+        """Compare the variance of batch normalization's input with that before the dropout."""
+        provenance = self._table.get(input)
+        if self._last is None or provenance is None or provenance.dropped_by is None:
             return
         visit, before = self._last
-        if visit is made.dropped[0] and before.numel() == input.numel() and before.dim() >= 2:
-            visit.variance = _ratio(before.reshape(input.shape), input)
+        is_last = visit is provenance.dropped_by[0] and before.numel() == input.numel() and before.dim() >= 2
+        if is_last and label.startswith("BatchNorm"):
+            visit.variance_ratio = _variance_ratio(before.reshape(input.shape), input)
 
     def _added_to_itself(self, input: Tensor) -> None:
-        """The sum of a tensor and what was dropped from it in place: both are the same."""
-        made = self._ledger.made(input)
-        if made is not None and made.dropped is not None and made.dropped[0].inplace and made.dropped[0].drew:
-            made.dropped[0].aliased = True
+        """Note the sum of a tensor and an in-place dropout of it, which are the same tensor."""
+        provenance = self._table.get(input)
+        if provenance is not None and provenance.dropped_by is not None:
+            visit = provenance.dropped_by[0]
+            visit.is_added_to_itself = visit.is_added_to_itself or (visit.inplace and visit.is_active)
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    key = storage(one)
-    return key is not None and key == storage(other)
+def _shares_memory(left: Tensor, right: Tensor) -> bool:
+    key = storage(left)
+    return key is not None and key == storage(right)
 
 
-def _alone(inputs: Sequence[Tensor]) -> bool:
-    """Whether a tensor meets numbers only."""
-    return sum(one.dim() > 0 for one in inputs) <= 1
+def _has_one_tensor(inputs: Sequence[Tensor]) -> bool:
+    """Whether at most one input has dimensions: the others are numbers."""
+    return sum(tensor.dim() > 0 for tensor in inputs) <= 1
 
 
-def _ratio(before: Tensor, after: Tensor) -> float | None:
-    """The median over channels of how the variance changed."""
+def _variance_ratio(before: Tensor, after: Tensor) -> float | None:
+    """Return the ratio of variances, median over channels; None if no channel varies."""
     dims = [dim for dim in range(before.dim()) if dim != 1]
     first, second = before.detach().float().var(dims), after.detach().float().var(dims)
-    known = first > 0
-    return float((second[known] / first[known]).median()) if bool(known.any()) else None
+    varies = first > 0
+    return float((second[varies] / first[varies]).median()) if bool(varies.any()) else None

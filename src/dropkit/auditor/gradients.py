@@ -1,4 +1,4 @@
-"""The backward pass of an audit, whose gradients nobody keeps."""
+"""The backward pass of an audit, whose gradients are discarded."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dropkit.torch_private import run_backward
 
 
 def backward(model: nn.Module, outputs: list[Tensor], inputs: list[Tensor]) -> str | None:
-    """The gradients of the sum of the outputs, kept nowhere; or the first line of why there are none."""
-    wanted = [one for one in outputs if one.requires_grad and one.is_floating_point()]
-    ones = tuple(torch.ones_like(one) for one in wanted)
-    leaves = tuple(one for one in (*model.parameters(), *inputs) if one.requires_grad and one.is_leaf)
-    if not leaves or not wanted:
+    """Compute the gradients of the sum of the outputs; return the first line of the error if that fails."""
+    differentiable = [output for output in outputs if output.requires_grad and output.is_floating_point()]
+    ones = tuple(torch.ones_like(output) for output in differentiable)
+    leaves = tuple(tensor for tensor in (*model.parameters(), *inputs) if tensor.requires_grad and tensor.is_leaf)
+    if not leaves or not differentiable:
         return None
-    # The engine itself, since what torch calls with it would be a function under our mode, and what is recomputed too.
-    # Reentrant checkpoints know one way only, which writes `grad`.
-    reentrant = _is_reentrant(wanted)
+    # Reentrant checkpoints support accumulation into `grad` only.
+    reentrant = _has_reentrant_checkpoint(differentiable)
     try:
+        # The engine itself: torch.autograd.grad would disable our function mode during recomputation.
         run_backward(
-            tuple(wanted), ones, False, False, () if reentrant else leaves,
+            tuple(differentiable), ones, False, False, () if reentrant else leaves,
             allow_unreachable=True, accumulate_grad=reentrant,
         )  # fmt: skip
     except Exception as error:
@@ -30,8 +30,7 @@ def backward(model: nn.Module, outputs: list[Tensor], inputs: list[Tensor]) -> s
     return None
 
 
-def _is_reentrant(tensors: list[Tensor]) -> bool:
-    """Whether the graph of gradients has a reentrant checkpoint in it."""
+def _has_reentrant_checkpoint(tensors: list[Tensor]) -> bool:
     queue: list[Any] = [tensor.grad_fn for tensor in tensors]
     seen: set[Any] = set()
     while queue:

@@ -1,4 +1,4 @@
-"""Masks, once they are seen: which units share a coin, how many dropped, and the first coins to know them again by."""
+"""Statistics of a mask: its shape, how many elements drop, and its first elements, by which it is recognised."""
 
 from __future__ import annotations
 
@@ -11,57 +11,62 @@ from torch import Tensor, nn
 
 from dropkit.trace import Visit
 
-_FIRST = 4096
+_START = 4096
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
-    """The sizes of a tensor; of one that has no such thing none."""
+    """Return the shape of a tensor; () for a nested tensor."""
     return () if tensor.is_nested else tuple(tensor.shape)
 
 
-def measure(visit: Visit, keep: Tensor, input: Tensor) -> None:
-    """Add a mask that broadcasts with an input to what `visit` counts; zero or false is dropped."""
+def count(visit: Visit, keep: Tensor, input: Tensor) -> None:
+    """Add a mask that broadcasts with an input to the counts of `visit`; zero or false means dropped."""
     if keep.is_nested:
         keep = input = keep.values()
     input_shape = tuple(input.shape)
-    coins = keep.numel()
-    if coins == 0 or type(keep) not in (Tensor, nn.Parameter):
-        # Of subclasses each has its own idea of how to count.
+    mask_elements = keep.numel()
+    if mask_elements == 0 or type(keep) not in (Tensor, nn.Parameter):
+        # A subclass may define its own counting.
         return
-    dropped = coins - int(torch.count_nonzero(keep))
-    elements = prod(input_shape)
-    unit = (1,) * (len(input_shape) - keep.dim()) + tuple(keep.shape)
-    shape, unit = _as_given(visit.shape, input_shape, unit)
-    if not visit.coins:
-        visit.shape, visit.unit = shape, unit
-        recognize(visit, keep, dropped / coins)
+    dropped = mask_elements - int(torch.count_nonzero(keep))
+    mask_shape = (1,) * (len(input_shape) - keep.dim()) + tuple(keep.shape)
+    shape, mask_shape = _without_added_dim(visit.shape, input_shape, mask_shape)
+    if not visit.mask_elements:
+        visit.shape, visit.mask_shape = shape, mask_shape
+        note_start(visit, keep, dropped / mask_elements)
     visit.dropped = (visit.dropped or 0) + dropped
-    visit.coins += coins
-    visit.elements += dropped * elements // coins
+    visit.mask_elements += mask_elements
+    visit.dropped_elements += dropped * prod(input_shape) // mask_elements
 
 
-def recognize(visit: Visit, keep: Tensor, rate: float) -> None:
-    """Remember the first coins of a mask."""
-    first = (keep.reshape(-1)[:_FIRST] != 0).to(torch.uint8)
-    visit.keep, visit.chance = bytes(cast("list[int]", first.tolist())), first.numel() * _entropy(rate)
+def note_start(visit: Visit, keep: Tensor, rate: float) -> None:
+    """Store the first elements of a mask."""
+    start = (keep.reshape(-1)[:_START] != 0).to(torch.uint8)
+    visit.mask_start, visit.entropy = bytes(cast("list[int]", start.tolist())), start.numel() * _entropy(rate)
 
 
-def shared(keep: Tensor, steps: Sequence[int] | None) -> Tensor:
-    """One element for each coin of a mask that has one for each element, where `steps` is 0 on shared dimensions."""
-    for dim, step in enumerate(steps or ()):
-        if step == 0:
+def without_shared(keep: Tensor, strides: Sequence[int] | None) -> Tensor:
+    """Reduce a mask with one entry for each input element to one entry for each mask element.
+
+    Args:
+        keep: mask of the input's shape.
+        strides: mask strides, 0 on shared dimensions.
+    """
+    for dim, stride in enumerate(strides or ()):
+        if stride == 0:
             keep = keep.narrow(dim, 0, 1)
     return keep
 
 
-def _as_given(
-    given: tuple[int, ...], shape: tuple[int, ...], unit: tuple[int, ...]
+def _without_added_dim(
+    given: tuple[int, ...], shape: tuple[int, ...], mask_shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The same without a first dimension that the function itself had added."""
+    """Return input and mask shape without a first dimension of size 1 that the function itself added."""
     if len(shape) == len(given) + 1 and shape == (1, *given):
-        return given, unit[1:]
-    return shape, unit
+        return given, mask_shape[1:]
+    return shape, mask_shape
 
 
 def _entropy(rate: float) -> float:
+    """Return the entropy of one mask element in bits."""
     return 0.0 if rate in (0.0, 1.0) else -rate * log2(rate) - (1 - rate) * log2(1 - rate)

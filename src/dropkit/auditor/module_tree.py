@@ -1,8 +1,7 @@
-"""The modules of a model, also those that it holds where torch does not look: in plain lists, dicts and sets."""
+"""The modules of a model, including those in plain lists, dicts and sets, which torch does not register."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,83 +9,86 @@ from typing import Any, cast
 
 from torch import nn
 
+from dropkit.catalog import DROPOUT_CLASS_NAME, RATE_ATTRIBUTES
+from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.torch_private import DROPOUTS, REGISTERED
 
-# A layer that drops and is none of torch's: by the last word of its name.
-_DROPPING = re.compile(
-    r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
-)
-# Of a longer container the rest is not looked at.
-LONG = 1_000
-# What such layers call their rate.
-_RATES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")
+# Longer containers are searched up to here.
+MAX_ITEMS = 1_000
+_MAX_DEPTH = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A module, what it is called in the tree, whether the tree knows it, and its rate if it drops."""
+class ModuleEntry:
+    """A module in reach of the model.
+
+    Attributes:
+        name: path from the model.
+        is_registered: whether `model.named_modules()` reaches it.
+        rate: its dropout rate; None if it does not drop or does not say.
+    """
 
     module: nn.Module
     name: str
-    registered: bool
+    is_registered: bool
     rate: float | bool | None
 
 
-def tree(model: nn.Module) -> dict[int, Held]:
-    """Every module in reach of `model`, by its id; a shared one once, by its first name."""
-    found: dict[int, Held] = {}
-    named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-    for name, module in named:
+def module_entries(model: nn.Module) -> dict[int, ModuleEntry]:
+    """Return every module in reach of `model` by its id; a shared module has its first name."""
+    entries: dict[int, ModuleEntry] = {}
+    for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         # What torch.compile wraps keeps its name.
-        found[id(module)] = Held(
-            module, name.replace("_orig_mod.", "").removesuffix("._orig_mod"), True, rate_of(module)
-        )
-    queue = list(found.values())
+        name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
+        entries[id(module)] = ModuleEntry(module, name, True, rate_of(module))
+    queue = list(entries.values())
     while queue:
-        holder = queue.pop(0)
-        for key, value in list(vars(holder.module).items()):
+        owner = queue.pop(0)
+        for key, value in list(vars(owner.module).items()):
             if key in REGISTERED:
                 continue
-            prefix = f"{holder.name}.{key}" if holder.name else key
-            for name, module in _within(value, prefix, 0):
-                for inner, one in cast("Iterator[tuple[str, nn.Module]]", module.named_modules()):
-                    if id(one) not in found:
-                        found[id(one)] = Held(one, f"{name}.{inner}" if inner else name, False, rate_of(one))
-                        queue.append(found[id(one)])
-    return found
+            path = f"{owner.name}.{key}" if owner.name else key
+            for name, module in _modules_in(value, path, 0):
+                for inner, submodule in cast("Iterator[tuple[str, nn.Module]]", module.named_modules()):
+                    if id(submodule) not in entries:
+                        full_name = f"{name}.{inner}" if inner else name
+                        entry = ModuleEntry(submodule, full_name, False, rate_of(submodule))
+                        entries[id(submodule)] = entry
+                        queue.append(entry)
+    return entries
 
 
-def drops(module: nn.Module) -> bool:
-    """Whether a module does nothing but drop: torch's layers, and others by their name if they hold no module."""
+def is_dropout(module: nn.Module) -> bool:
+    """Whether a module only drops: torch's dropout layers, and by name other modules without submodules."""
     if isinstance(module, DROPOUTS):
         return True
-    return _DROPPING.search(type(module).__name__) is not None and next(module.children(), None) is None
+    return DROPOUT_CLASS_NAME.search(type(module).__name__) is not None and next(module.children(), None) is None
 
 
-def holds_rate(module: nn.Module) -> bool:
-    """Whether a module drops inside: attention, and recurrent networks."""
-    return isinstance(module, (nn.MultiheadAttention, nn.RNNBase))
+def has_inner_dropout(module: nn.Module) -> bool:
+    """Whether a module of torch's drops inside its own computation: attention and recurrent networks."""
+    return isinstance(module, RATE_HOLDERS)
 
 
 def rate_of(module: nn.Module) -> float | bool | None:
-    """The rate that a dropping module was given; None if it does not say."""
-    if not drops(module) and not holds_rate(module):
+    """Return the dropout rate of a module that drops; None if it does not drop or does not say."""
+    if has_inner_dropout(module):
+        names = ("dropout",)
+    elif is_dropout(module):
+        names = RATE_ATTRIBUTES
+    else:
         return None
-    names = ("dropout",) if holds_rate(module) else _RATES
-    for name in names:
-        value: Any = vars(module).get(name)
-        if isinstance(value, (int, float)):
-            return value
-    return None
+    values = (vars(module).get(name) for name in names)
+    return next((value for value in values if isinstance(value, (int, float))), None)
 
 
-def _within(value: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
-    """The modules in a plain container, or the one that a plain attribute holds."""
+def _modules_in(value: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
+    """Yield names and modules in a plain attribute or container."""
     if isinstance(value, nn.Module):
         yield name, value
-    elif depth < 3 and isinstance(value, dict):
-        for key, one in islice(cast("dict[Any, Any]", value).items(), LONG):
-            yield from _within(one, f"{name}[{key!r}]", depth + 1)
-    elif depth < 3 and isinstance(value, (list, tuple, set, frozenset)):
-        for index, one in enumerate(islice(cast("list[Any]", value), LONG)):
-            yield from _within(one, f"{name}[{index}]", depth + 1)
+    elif depth < _MAX_DEPTH and isinstance(value, dict):
+        for key, item in islice(cast("dict[Any, Any]", value).items(), MAX_ITEMS):
+            yield from _modules_in(item, f"{name}[{key!r}]", depth + 1)
+    elif depth < _MAX_DEPTH and isinstance(value, (list, tuple, set, frozenset)):
+        for index, item in enumerate(islice(cast("list[Any]", value), MAX_ITEMS)):
+            yield from _modules_in(item, f"{name}[{index}]", depth + 1)

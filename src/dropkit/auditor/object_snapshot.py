@@ -1,7 +1,7 @@
-"""The attributes of modules, and what is in reach of them that a forward could change: noted, and put back.
+"""A snapshot of Python objects in reach of a model's modules, from which they can be restored.
 
-Of the model's own modules everything is noted. Objects that they hold are followed some levels down, up to a number of
-them: a module that holds a data set, or its trainer, is no reason to walk through all of it.
+Every attribute of the model's own modules is recorded. Other objects are followed a limited number of levels deep, up
+to a limited number of objects: a module may hold a data set or a trainer, which need not be walked completely.
 """
 
 from __future__ import annotations
@@ -18,157 +18,155 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dropkit.auditor.module_tree import LONG
+from dropkit.auditor.module_tree import MAX_ITEMS
 from dropkit.torch_private import REGISTERED
 
-_DEEPEST = 8
-_MOST = 20_000
+_MAX_DEPTH = 8
+_MAX_OBJECTS = 20_000
 _ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), type, FunctionType, MethodType,
                     BuiltinFunctionType, ModuleType, torch.dtype, torch.device, torch.Size})  # fmt: skip
 
-_Undo = Callable[[], Any]
+# Restores one object.
+_Restore = Callable[[], Any]
 
 
-class Attributes:
-    """What modules hold. `modules` are those given and those found in their objects; `tensors` all tensors."""
+class ObjectSnapshot:
+    """The state of all objects in reach of some modules.
+
+    Attributes:
+        modules: the modules, and those found in objects that they hold.
+        tensors: the tensors found. Their values are not part of the snapshot.
+    """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules: list[nn.Module] = []
         self.tensors: list[Tensor] = []
-        self._undo: list[_Undo] = []
-        # Held, so that no other object gets the same id.
+        self._restores: list[_Restore] = []
+        # References keep an id from being reused.
         self._seen: dict[int, Any] = {}
-        self._objects: deque[tuple[Any, int]] = deque()
+        self._queue: deque[tuple[Any, int]] = deque()
         for module in modules:
-            self._note_module(module)
-        self._follow()
+            self._add_module(module)
+        self._follow_objects()
 
-    def put_back(self) -> None:
-        for undo in self._undo:
-            undo()
+    def restore(self) -> None:
+        """Give every object the content that it had."""
+        for restore in self._restores:
+            restore()
 
-    def _note_module(self, module: nn.Module) -> None:
+    def _add_module(self, module: nn.Module) -> None:
         if id(module) in self._seen:
             return
         self._seen[id(module)] = module
         self.modules.append(module)
         attributes = vars(module)
-        self._undo.append(_undo_dict(attributes))
+        self._restores.append(_restore_dict(attributes))
         for name, value in list(attributes.items()):
-            if name in REGISTERED:
-                # However many there are. Those of TorchScript are views, and nothing to put back.
-                self._seen[id(value)] = value
-                held = cast("dict[str, Any]", value)
-                if isinstance(value, dict):
-                    self._undo.append(_undo_dict(held))
-                for one in list(held.values()):
-                    self._note(one, 1)
-            else:
-                self._note(value, 1)
+            if name not in REGISTERED:
+                self._add(value, 1)
+                continue
+            self._seen[id(value)] = value
+            if isinstance(value, dict):  # TorchScript has views here, with nothing to restore
+                self._restores.append(_restore_dict(cast("dict[str, Any]", value)))
+            for registered in list(cast("dict[str, Any]", value).values()):
+                self._add(registered, 1)
 
-    def _note(self, value: Any, depth: int) -> None:
+    def _add(self, value: Any, depth: int) -> None:
         if type(value) in _ATOMS or id(value) in self._seen:
             return
         if isinstance(value, nn.Module):
-            self._note_module(value)
+            self._add_module(value)
         elif isinstance(value, Tensor):
             self._seen[id(value)] = value
             self.tensors.append(value)
-            self._note(value.grad if value.is_leaf else None, depth)
-            self._objects.append((vars(value), depth))
+            self._add(value.grad if value.is_leaf else None, depth)
+            self._queue.append((vars(value), depth))
         else:
-            self._objects.append((value, depth))
+            self._queue.append((value, depth))
 
-    def _follow(self) -> None:
-        """The nearest first, so that it is what is far away that is left out."""
+    def _follow_objects(self) -> None:
+        """Walk breadth first, so that the limit omits the objects that are farthest from the model."""
         followed = 0
-        while self._objects and followed < _MOST:
-            value, depth = self._objects.popleft()
+        while self._queue and followed < _MAX_OBJECTS:
+            value, depth = self._queue.popleft()
             if id(value) in self._seen:
                 continue
             followed += 1
             self._seen[id(value)] = value
-            undo = _undo(value)
-            if undo is not None:
-                self._undo.append(undo)
-            if depth < _DEEPEST:
-                for one in _held_by(value):
-                    self._note(one, depth + 1)
+            restore = _restore_of(value)
+            if restore is not None:
+                self._restores.append(restore)
+            if depth < _MAX_DEPTH:
+                for content in _contents(value):
+                    self._add(content, depth + 1)
 
 
-def _held_by(value: Any) -> Iterator[Any]:
-    """What an object holds: its elements, its attributes, in a dict or in slots."""
-    yield from _elements(value)
-    attributes = getattr(value, "__dict__", None)
+def _contents(value: Any) -> Iterator[Any]:
+    """Yield the elements of a container, the `__dict__` of an object and the values of its slots."""
+    if isinstance(value, dict):
+        yield from list(islice(cast("dict[Any, Any]", value).values(), MAX_ITEMS))
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from list(islice(cast("list[Any]", value), MAX_ITEMS))
+    attributes = getattr(cast("Any", value), "__dict__", None)
     if isinstance(attributes, dict):
         yield attributes
-    for name in _slots(value):
-        yield getattr(value, name)
+    yield from _slots(value).values()
 
 
-def _elements(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(islice(cast("dict[Any, Any]", value).values(), LONG))
-    if isinstance(value, (list, tuple, set, frozenset, deque)):
-        return list(islice(cast("list[Any]", value), LONG))
-    return []
-
-
-def _slots(value: Any) -> list[str]:
-    """The slots that are filled."""
+def _slots(value: Any) -> dict[str, Any]:
+    """Return the slots that are filled."""
     names: list[str] = []
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else tuple(slots):
-            private = name.startswith("__") and not name.endswith("__")
-            names.append(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
-    return [name for name in names if name not in ("__dict__", "__weakref__") and hasattr(value, name)]
+            is_private = name.startswith("__") and not name.endswith("__")
+            names.append(f"_{cls.__name__.lstrip('_')}{name}" if is_private else name)
+    names = [name for name in names if name not in ("__dict__", "__weakref__") and hasattr(value, name)]
+    return {name: getattr(value, name) for name in names}
 
 
-def _undo(value: Any) -> _Undo | None:
-    """What makes an object as it is now; None for one that cannot change, or of which it is not known."""
+def _restore_of(value: Any) -> _Restore | None:
+    """Return a function that restores an object's current state; None if it is immutable or of an unknown kind."""
     if isinstance(value, dict):
-        return _undo_dict(cast("dict[Any, Any]", value))
+        return _restore_dict(cast("dict[Any, Any]", value))
     if isinstance(value, (list, bytearray)):
         before = value[:]  # pyright: ignore[reportUnknownVariableType]
         return partial(value.__setitem__, slice(None), before)  # pyright: ignore[reportUnknownArgumentType]
-    if isinstance(value, (set, deque)):
-        return _undo_items(cast("set[Any] | deque[Any]", value))
+    if isinstance(value, set):
+        return partial(_refill, value, cast("set[Any]", value).update, list(cast("set[Any]", value)))
+    if isinstance(value, deque):
+        return partial(_refill, value, cast("deque[Any]", value).extend, list(cast("deque[Any]", value)))
     if isinstance(value, torch.Generator):
         return partial(value.set_state, value.get_state())
     if isinstance(value, random.Random):
         return partial(value.setstate, value.getstate())
-    return _undo_numpy(value) or _undo_slots(value)
+    return _restore_numpy(value) or _restore_slots(value)
 
 
-def _undo_dict(value: dict[Any, Any]) -> _Undo:
+def _restore_dict(value: dict[Any, Any]) -> _Restore:
     before = list(value.items())
 
-    def undo() -> None:
+    def restore() -> None:
         now = value.items()
-        same = len(now) == len(before) and all(
-            name is other and content is held for (name, content), (other, held) in zip(now, before, strict=True)
+        is_same = len(now) == len(before) and all(
+            name is old_name and content is old_content
+            for (name, content), (old_name, old_content) in zip(now, before, strict=True)
         )
-        if not same:
+        if not is_same:
             value.clear()
             for name, content in before:
-                # One by one: a Counter's update counts.
+                # One by one: Counter.update adds counts.
                 value[name] = content
 
-    return undo
+    return restore
 
 
-def _undo_items(value: set[Any] | deque[Any]) -> _Undo:
-    before = list(value)
-
-    def undo() -> None:
-        value.clear()
-        (value.update if isinstance(value, set) else value.extend)(before)
-
-    return undo
+def _refill(container: Any, fill: Callable[[list[Any]], Any], before: list[Any]) -> None:
+    container.clear()
+    fill(before)
 
 
-def _undo_numpy(value: Any) -> _Undo | None:
+def _restore_numpy(value: Any) -> _Restore | None:
     numpy: Any = sys.modules.get("numpy")
     if numpy is None:
         return None
@@ -179,20 +177,20 @@ def _undo_numpy(value: Any) -> _Undo | None:
     if isinstance(value, numpy.ndarray) and value.flags.writeable and not isinstance(value, numpy.memmap):
         before = value.copy()
 
-        def undo() -> None:
+        def restore() -> None:
             if not numpy.array_equal(value, before):
                 numpy.copyto(value, before)
 
-        return undo
+        return restore
     return None
 
 
-def _undo_slots(value: Any) -> _Undo | None:
-    before = [(name, getattr(value, name)) for name in _slots(value)]
+def _restore_slots(value: Any) -> _Restore | None:
+    before = _slots(value)
 
-    def undo() -> None:
-        for name, content in before:
+    def restore() -> None:
+        for name, content in before.items():
             if getattr(value, name, None) is not content:
                 object.__setattr__(value, name, content)
 
-    return undo if before else None
+    return restore if before else None

@@ -1,179 +1,224 @@
-"""The passes of an audit: forward and backward in training mode, forward in evaluation mode, nothing kept of either."""
+"""The passes of an audit: forward and backward in training mode, then forward in evaluation mode."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from dropkit.auditor.gradients import backward
-from dropkit.auditor.inputs import fresh, leaves
-from dropkit.auditor.module_tree import Held, drops, holds_rate
+from dropkit.auditor.inputs import copy_inputs
+from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout, is_dropout
 from dropkit.auditor.recorder import Recorder
-from dropkit.auditor.snapshot import Untouched, untouched
-from dropkit.auditor.snapshot import seed as seed_all
-from dropkit.auditor.source_comments import is_named_so, means_it
-from dropkit.auditor.train_mode import fast_paths, mixed, switch, tell
+from dropkit.auditor.snapshot import ModelSnapshot, restored, seed_everything
+from dropkit.auditor.source_comments import marks_always_on, names_always_on
+from dropkit.auditor.train_mode import dropouts_in_train_mode, layers_on_fast_path, set_mode, switch_mode
 from dropkit.catalog import RATE_HOLDERS
+from dropkit.containers import tensors_in
 from dropkit.modes import force_eager
 from dropkit.torch_private import dynamo_is_loaded
-from dropkit.trace import Form, Phase, Site, Switch, Trace
-
-Call = Callable[..., Any]
+from dropkit.trace import Form, ModeFault, Phase, Site, Trace
 
 
-def trace(
-    model: nn.Module, held: Mapping[int, Held], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int
-) -> Trace:
-    """Run the model in both modes and write down what its dropouts did."""
-    modules = [one.module for one in held.values()]
-    stopped = backward_error = None
-    reseeded = False
-    faults: list[Switch] = []
-    flags: dict[Phase, dict[int, bool]] = {}
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A model and what to run of it: `call(model, *args, **kwargs)`.
 
-    def again() -> Any:
-        once_more, named = fresh((args, kwargs))
-        return call(model, *once_more, **named)
+    Attributes:
+        entries: the model's modules.
+        seed: seed of both passes.
+    """
 
-    # Nothing can be seen inside of compiled code. If the compiler was never imported, there is none.
+    model: nn.Module
+    entries: Mapping[int, ModuleEntry]
+    call: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    seed: int
+
+    def copy_inputs(self) -> Any:
+        return copy_inputs((self.args, self.kwargs))
+
+    def forward(self, inputs: Any) -> Any:
+        args, kwargs = inputs
+        return self.call(self.model, *args, **kwargs)
+
+    def set_seed(self) -> None:
+        seed_everything(self.unusual_seed)
+
+    @property
+    def unusual_seed(self) -> int:
+        """A seed that no model is likely to set, so that a model that seeds in its forward is noticed."""
+        return (self.seed * 2_654_435_761 + 0x5EED_D20F) % 2**31
+
+
+@dataclass(slots=True)
+class _Observed:
+    """What the passes show besides what the recorder sees."""
+
+    in_train_mode: list[str]
+    fast_path_layers: list[str] = field(default_factory=list[str])
+    mode_faults: list[ModeFault] = field(default_factory=list[ModeFault])
+    # By phase and id of a module: its training flag.
+    flags: dict[Phase, dict[int, bool]] = field(default_factory=dict[Phase, dict[int, bool]])
+    backward_error: str | None = None
+    is_reseeded: bool = False
+    stopped: str | None = None
+
+
+def run_passes(step: Step) -> Trace:
+    """Run the model in both modes, restore it, and return what its dropouts did."""
+    entries = step.entries
+    modules = [entry.module for entry in entries.values()]
+    observed = _Observed(dropouts_in_train_mode(step.model, entries))
+    # Compiled code cannot be observed. Where the compiler was never imported, there is none.
     with force_eager() if dynamo_is_loaded() else nullcontext():
-        found, skipping = mixed(model, held), list[str]()
-        if found:
-            with untouched(modules) as state, state.careful():
-                skipping += fast_paths(held, again)
-        with untouched(modules) as state:
-            recorder = Recorder(held, state)
+        if observed.in_train_mode:
+            with restored(modules) as snapshot, snapshot.copying():
+                observed.fast_path_layers += _fast_path_layers(step)
+        with restored(modules) as snapshot:
+            recorder = Recorder(entries, snapshot)
             try:
-                _warm_up(state, model, call, fresh((args, kwargs)), seed)
-                for phase, run in ((Phase.TRAIN, _train), (Phase.EVAL, _evaluate)):
-                    with state.careful():
-                        faults += switch(model, phase)
-                    flags[phase] = {id(module): module.training for module in modules}
-                    state.without_grads()
-                    _seed(seed)
-                    backward_error = run(recorder, model, call, fresh((args, kwargs))) or backward_error
-                    reseeded = reseeded or torch.initial_seed() != _unlikely(seed)
-                with state.careful():
-                    skipping += fast_paths(held, again)
+                _observe(step, snapshot, recorder, observed)
             except Exception as error:
-                # What was seen in training is worth having; of a model that cannot train there is nothing to tell.
-                if recorder.phase is Phase.TRAIN and not _out_of_range(held, error):
+                # The training pass alone makes a report. A model that cannot train is an error of the caller, unless
+                # an invalid rate is the reason, which a rule reports.
+                if recorder.phase is Phase.TRAIN and not _is_about_rate(entries, error):
                     raise
-                stopped = f"{recorder.phase.value}: {type(error).__name__}: {error}"
-    sites = [site for site in recorder.sites if site.p or site.drew(*Phase) or not _only_if_used(site)]
-    sites += _unreached(held, recorder.sites)
-    _know_more(sites, held, flags)
+                observed.stopped = f"{recorder.phase.value}: {type(error).__name__}: {error}"
+    sites = [site for site in recorder.sites if site.p or site.was_active(*Phase) or not _is_optional(site)]
+    sites += _unreached(entries, recorder.sites)
+    _add_flags(sites, entries, observed.flags)
     return Trace(
-        model=type(model).__name__,
+        model=type(step.model).__name__,
         sites=tuple(sites),
-        switches=tuple(dict.fromkeys(faults)),
-        mixed=tuple(found),
-        idle_rates=tuple(_idle_rates(held, sites, recorder.trained)),
-        fast_paths=tuple(dict.fromkeys(skipping)),
-        draws=tuple(dict.fromkeys(recorder.idle_draws)),
-        backward_error=backward_error,
-        reseeded=reseeded,
-        branched=recorder.branched,
-        stopped=stopped,
+        mode_faults=tuple(dict.fromkeys(observed.mode_faults)),
+        in_train_mode=tuple(observed.in_train_mode),
+        unused_rates=tuple(_unused_rates(entries, sites, recorder.ran_in_train)),
+        fast_path_layers=tuple(dict.fromkeys(observed.fast_path_layers)),
+        other_random=tuple(dict.fromkeys(recorder.other_random)),
+        backward_error=observed.backward_error,
+        is_reseeded=observed.is_reseeded,
+        has_control_flow=recorder.has_control_flow,
+        stopped=observed.stopped,
         seconds=recorder.seconds,
     )
 
 
-def _unlikely(seed: int) -> int:
-    """A seed that no model is likely to set itself, so that one that does is seen."""
-    return (seed * 2_654_435_761 + 0x5EED_D20F) % 2**31
+def _observe(step: Step, snapshot: ModelSnapshot, recorder: Recorder, observed: _Observed) -> None:
+    """Run all passes on copies of the inputs."""
+    _warm_up(step, snapshot)
+    for phase, run in ((Phase.TRAIN, _train), (Phase.EVAL, _evaluate)):
+        with snapshot.copying():
+            observed.mode_faults += switch_mode(step.model, phase)
+        observed.flags[phase] = {id(entry.module): entry.module.training for entry in step.entries.values()}
+        snapshot.clear_gradients()
+        step.set_seed()
+        observed.backward_error = run(step, recorder, step.copy_inputs()) or observed.backward_error
+        observed.is_reseeded = observed.is_reseeded or torch.initial_seed() != step.unusual_seed
+    with snapshot.copying():
+        observed.fast_path_layers += _fast_path_layers(step)
 
 
-def _seed(number: int) -> None:
-    seed_all(_unlikely(number))
+def _warm_up(step: Step, snapshot: ModelSnapshot) -> None:
+    """Run one unobserved step and undo it: what a process does only once is not part of a step's time."""
+    inputs = step.copy_inputs()
+    with snapshot.copying(), torch.enable_grad():
+        set_mode(step.model, Phase.TRAIN)
+        snapshot.clear_gradients()
+        step.set_seed()
+        backward(step.model, tensors_in(step.forward(inputs)), tensors_in(inputs))
+    snapshot.restore()
 
 
-def _warm_up(state: Untouched, model: nn.Module, call: Call, inputs: Any, seed: int) -> None:
-    """Once unseen and undone: what a process does the first time only is no part of a step's time."""
-    args, kwargs = inputs
-    with state.careful(), torch.enable_grad():
-        tell(model, Phase.TRAIN)
-        state.without_grads()
-        _seed(seed)
-        backward(model, leaves(call(model, *args, **kwargs)), leaves(inputs))
-    state.put_back()
-
-
-def _train(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> str | None:
-    """The first line of what backward raised, if it did."""
-    args, kwargs = inputs
+def _train(step: Step, recorder: Recorder, inputs: Any) -> str | None:
+    """Run forward and backward; return the first line of the error if backward fails."""
     with torch.enable_grad():
-        with recorder.watch(Phase.TRAIN, leaves(inputs)):
-            outputs = call(model, *args, **kwargs)
-            recorder.returned(leaves(outputs))
+        with recorder.watch(Phase.TRAIN, tensors_in(inputs)):
+            outputs = step.forward(inputs)
+            recorder.returned(tensors_in(outputs))
         with recorder.watch(Phase.BACKWARD):
-            return backward(model, leaves(outputs), leaves(inputs))
+            return backward(step.model, tensors_in(outputs), tensors_in(inputs))
 
 
-def _evaluate(recorder: Recorder, model: nn.Module, call: Call, inputs: Any) -> None:
-    args, kwargs = inputs
-    with torch.no_grad(), recorder.watch(Phase.EVAL, leaves(inputs)):
-        call(model, *args, **kwargs)
+def _evaluate(step: Step, recorder: Recorder, inputs: Any) -> None:
+    with torch.no_grad(), recorder.watch(Phase.EVAL, tensors_in(inputs)):
+        step.forward(inputs)
 
 
-def _out_of_range(held: Mapping[int, Held], error: Exception) -> bool:
-    """Whether an error is torch's about a rate that is no probability."""
-    return "prob" in str(error) and any(one.rate is not None and not 0 <= one.rate <= 1 for one in held.values())
+def _fast_path_layers(step: Step) -> list[str]:
+    return layers_on_fast_path(step.entries, lambda: step.forward(step.copy_inputs()))
 
 
-def _only_if_used(site: Site) -> bool:
-    """Whether a site of rate 0 is not worth a line: attention and recurrent networks, which are there without it."""
+def _is_about_rate(entries: Mapping[int, ModuleEntry], error: Exception) -> bool:
+    """Whether an error is torch's for a rate outside of [0, 1]."""
+    rates = (entry.rate for entry in entries.values() if entry.rate is not None)
+    return "prob" in str(error) and any(not 0 <= rate <= 1 for rate in rates)
+
+
+def _is_optional(site: Site) -> bool:
+    """Whether a site is a layer that is used without dropout too, so that it is not listed at rate 0."""
     return site.form is Form.ATTENTION or site.kind in RATE_HOLDERS
 
 
-def _unreached(held: Mapping[int, Held], reached: list[Site]) -> Iterator[Site]:
-    """Dropouts of the tree that never ran."""
+def _unreached(entries: Mapping[int, ModuleEntry], reached: list[Site]) -> Iterator[Site]:
+    """Yield sites for registered dropouts that never ran."""
     names = {site.name for site in reached if site.is_module}
-    for one in held.values():
-        inside = holds_rate(one.module) and one.rate
-        if not one.registered or one.name in names or not (drops(one.module) or inside):
+    for entry in entries.values():
+        module = entry.module
+        drops = is_dropout(module) or (has_inner_dropout(module) and entry.rate)
+        if not entry.is_registered or entry.name in names or not drops:
             continue
-        layers = one.module.num_layers if isinstance(one.module, nn.RNNBase) else None
-        site = Site(one.name, type(one.module).__name__, Form.REGISTERED, None, (), one.rate, layers)
-        holder = one.name.rpartition(".")[0]
-        beside = (other for other in reached if not other.is_module and _under(other.name, holder))
-        site.carries_rate = any(visit.p == one.rate for other in beside for visit in other.of(Phase.TRAIN))
+        layers = module.num_layers if isinstance(module, nn.RNNBase) else None
+        site = Site(entry.name, type(module).__name__, Form.REGISTERED, None, (), entry.rate, layers)
+        parent = entry.name.rpartition(".")[0]
+        beside = (other for other in reached if not other.is_module and _is_under(other.name, parent))
+        site.has_rate_used_elsewhere = any(
+            visit.p == entry.rate for other in beside for visit in other.visits_in(Phase.TRAIN)
+        )
         yield site
 
 
-def _under(name: str, holder: str) -> bool:
-    return not holder or name == holder or name.startswith(f"{holder}.")
+def _is_under(name: str, parent: str) -> bool:
+    return not parent or name == parent or name.startswith(f"{parent}.")
 
 
-def _know_more(sites: list[Site], held: Mapping[int, Held], flags: Mapping[Phase, Mapping[int, bool]]) -> None:
-    """The flags of modules and of what holds them, and what the source says."""
-    ids = {one.name: key for key, one in held.items()}
-    train, evaluation = (flags.get(phase, {}) for phase in (Phase.TRAIN, Phase.EVAL))
+def _add_flags(
+    sites: list[Site], entries: Mapping[int, ModuleEntry], flags: Mapping[Phase, Mapping[int, bool]]
+) -> None:
+    """Set what is known of a site from training flags and from the source."""
+    ids = {entry.name: key for key, entry in entries.items()}
+    in_train, in_eval = (flags.get(phase, {}) for phase in (Phase.TRAIN, Phase.EVAL))
     for site in sites:
         key = ids.get(site.name) if site.is_module else None
         if key is not None:
-            site.flag_in_train, site.flag_in_eval = train.get(key), evaluation.get(key)
-        holder = ids.get(site.name.rpartition(".")[0] if site.is_module else site.name)
-        site.frozen = holder is not None and train.get(holder) is False
-        if site.place is not None and site.drew(Phase.EVAL):
-            site.meant, site.named = means_it(site.place), is_named_so(site.place)
+            site.flag_in_eval = in_eval.get(key)
+        parent = ids.get(site.name.rpartition(".")[0] if site.is_module else site.name)
+        site.is_frozen = parent is not None and in_train.get(parent) is False
+        if site.place is not None and site.was_active(Phase.EVAL):
+            site.is_marked_always_on = marks_always_on(site.place)
+            site.is_named_always_on = names_always_on(site.place)
 
 
-def _idle_rates(
-    held: Mapping[int, Held], sites: list[Site], entered: Container[int]
+def _unused_rates(
+    entries: Mapping[int, ModuleEntry], sites: list[Site], ran: Container[int]
 ) -> Iterator[tuple[str, str, float]]:
-    """Modules that ran and keep a dropout rate, and nothing in them drops or could."""
-    for key, one in held.items():
-        own = drops(one.module) or holds_rate(one.module) or type(one.module).__module__.startswith("torch.nn.")
-        if own or key not in entered:
+    """Yield attributes for a dropout rate in modules that ran, if nothing in or beside the module drops with it."""
+    for key, entry in entries.items():
+        module = entry.module
+        is_known = is_dropout(module) or has_inner_dropout(module) or type(module).__module__.startswith("torch.nn.")
+        if is_known or key not in ran:
             continue
-        for attribute, value in vars(one.module).items():
-            rate = isinstance(value, float) and 0 < value < 1 and "dropout" in attribute.lower()
-            holder = one.name.rpartition(".")[0]
-            used = any(_under(site.name, one.name) or (_under(site.name, holder) and site.p == value) for site in sites)
-            if rate and not used:
-                yield one.name, attribute, value
+        parent = entry.name.rpartition(".")[0]
+        for attribute, value in vars(module).items():
+            if not (isinstance(value, float) and 0 < value < 1 and "dropout" in attribute.lower()):
+                continue
+            is_used = any(
+                _is_under(site.name, entry.name) or (_is_under(site.name, parent) and site.p == value) for site in sites
+            )
+            if not is_used:
+                yield entry.name, attribute, value

@@ -1,6 +1,6 @@
-"""What is known of tensors while a model runs: what made them, which dropout they come from, which of them are masks.
+"""Provenance of tensors while a model runs: what computed them, which dropout they come from, which are random.
 
-Kept by memory and not by tensor: views come for free, and what autograd wraps anew is still the same.
+Entries belong to the memory and not to the tensor object: views share them, and autograd may wrap a tensor anew.
 """
 
 from __future__ import annotations
@@ -15,131 +15,141 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from dropkit.auditor.operators import Operator, storage
 from dropkit.trace import Origin, Place, Site, Visit
 
+_NORMALIZATIONS = frozenset({"LayerNorm", "GroupNorm", "RMSNorm", "BatchNorm", "Softmax", "LogSoftmax"})
+_ARITHMETIC = frozenset({"add", "sub", "mul", "div"})
+
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What made a tensor; `feature_stride` is how far apart in memory its features lie."""
+class Provenance:
+    """What computed a tensor.
+
+    Attributes:
+        origin: names of the operations.
+        feature_stride: stride of the feature dimension; None if unknown.
+        dropped_by: the visit and site whose output this is, up to views and scaling.
+    """
 
     origin: Origin
     feature_stride: int | None = None
-    # The visit whose output this is, with nothing but views and scalings in between, and its site.
-    dropped: tuple[Visit, Site] | None = None
+    dropped_by: tuple[Visit, Site] | None = None
 
 
 @dataclass(slots=True)
-class Chance:
-    """Random numbers that were drawn, and the visit they turn out to belong to, once they are put to use."""
+class RandomDraw:
+    """A draw of random numbers, and the visit that uses them as a mask, once that is known.
+
+    Attributes:
+        is_counted: whether the mask is already counted in the visit.
+        seconds: time spent before the visit is known.
+    """
 
     operator: str
     place: Place | None = None
     visit: Visit | None = None
     site: Site | None = None
-    counted: bool = False
-    # Before it is known who spent them.
+    is_counted: bool = False
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Mask:
-    """A tensor of random numbers, on their way to becoming a mask or at work as one; or the key of one.
+class RandomTensor:
+    """What is known of a tensor that was computed from random numbers: a mask, a preliminary stage of one, or a key.
 
     Attributes:
-        chance: what was drawn.
-        discrete: whether it has few values, as a mask has and noise has not.
-        independent: whether its elements are: pooling spreads one coin over a block.
+        draw: where the numbers come from.
+        is_discrete: whether it has few values, as a mask has and noise has not.
+        is_independent: whether its elements are independent; pooling spreads one draw over a block.
     """
 
-    chance: Chance
-    discrete: bool = True
-    independent: bool = True
+    draw: RandomDraw
+    is_discrete: bool = True
+    is_independent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """A mask, and the memory it lies in: a weak reference keeps the address from being used again."""
+class _Stored:
+    """A random tensor and its memory. The weak reference keeps the address from being reused."""
 
-    mask: Mask
+    random: RandomTensor
     memory: StorageWeakRef
-    bytes: int
+    nbytes: int
 
 
-class Ledger:
-    """The books of one run."""
+class ProvenanceTable:
+    """The provenance of all tensors of one run."""
 
     def __init__(self) -> None:
-        self._made: dict[int, Made] = {}
-        self._masks: dict[int, _Held] = {}
+        self._provenance: dict[int, Provenance] = {}
+        self._random: dict[int, _Stored] = {}
 
-    def made(self, tensor: Tensor) -> Made | None:
+    def get(self, tensor: Tensor) -> Provenance | None:
         key = storage(tensor)
-        return self._made.get(key) if key is not None else None
+        return self._provenance.get(key) if key is not None else None
 
-    def note(self, tensor: Tensor, made: Made | None) -> None:
+    def set(self, tensor: Tensor, provenance: Provenance | None) -> None:
         key = storage(tensor)
-        if key is not None and made is not None:
-            self._made[key] = made
+        if key is not None and provenance is not None:
+            self._provenance[key] = provenance
         elif key is not None:
-            self._made.pop(key, None)
+            self._provenance.pop(key, None)
 
-    def mask(self, tensor: Tensor) -> Mask | None:
+    def get_random(self, tensor: Tensor) -> RandomTensor | None:
         key = storage(tensor)
-        held = self._masks.get(key) if key is not None else None
-        return held.mask if held is not None else None
+        stored = self._random.get(key) if key is not None else None
+        return stored.random if stored is not None else None
 
-    def note_mask(self, tensor: Tensor, mask: Mask) -> None:
-        """`tensor` is `mask` from now on, whatever it was."""
+    def set_random(self, tensor: Tensor, random: RandomTensor) -> None:
         key = storage(tensor)
         if key is not None:
             memory = tensor.untyped_storage()
-            self._masks[key] = _Held(mask, StorageWeakRef(memory), memory.nbytes())
+            self._random[key] = _Stored(random, StorageWeakRef(memory), memory.nbytes())
 
-    def forget_mask(self, tensor: Tensor) -> None:
-        """Its memory has been written over with something else."""
+    def discard_random(self, tensor: Tensor) -> None:
+        """Note that something else was written into the memory of a random tensor."""
         key = storage(tensor)
         if key is not None:
-            self._masks.pop(key, None)
+            self._random.pop(key, None)
 
-    def kept(self) -> Iterator[tuple[Visit, int]]:
-        """The visits whose masks are still in memory, and how many bytes of it."""
-        for held in self._masks.values():
-            if held.mask.chance.visit is not None and not held.memory.expired():
-                yield held.mask.chance.visit, held.bytes
+    def masks_in_memory(self) -> Iterator[tuple[Visit, int]]:
+        """Yield the visits whose masks are still in memory, with their bytes."""
+        for stored in self._random.values():
+            if stored.random.draw.visit is not None and not stored.memory.expired():
+                yield stored.random.draw.visit, stored.nbytes
 
     def feature_dim(self, tensor: Tensor) -> int | None:
-        """Along which dimension the features lie that the last layer made."""
-        made = self.made(tensor)
-        if made is None or made.feature_stride is None or tensor.is_nested:
+        """Return the dimension of the features that the last layer computed; None if unknown."""
+        provenance = self.get(tensor)
+        if provenance is None or provenance.feature_stride is None or tensor.is_nested:
             return None
-        dims = [d for d in range(tensor.dim()) if tensor.size(d) > 1 and tensor.stride(d) == made.feature_stride]
+        stride = provenance.feature_stride
+        dims = [dim for dim in range(tensor.dim()) if tensor.size(dim) > 1 and tensor.stride(dim) == stride]
         return dims[0] if len(dims) == 1 else None
 
-    def follow(self, operator: Operator, args: Sequence[Any], inputs: Sequence[Tensor], output: Tensor) -> Made:
-        """What `operator` made of `inputs`."""
+    def after(self, operator: Operator, args: Sequence[Any], inputs: Sequence[Tensor], output: Tensor) -> Provenance:
+        """Return the provenance of the output of `operator`."""
         label = operator.label(args, output)
-        source = next((one for one in inputs if self.made(one) is not None), None)
-        made = self.made(source) if source is not None else None
-        if made is None or source is None or not operator.elementwise:
-            return Made(Origin(label, label), operator.feature_stride(output))
+        source = next((tensor for tensor in inputs if self.get(tensor) is not None), None)
+        provenance = self.get(source) if source is not None else None
+        if provenance is None or source is None or not operator.is_elementwise:
+            return Provenance(Origin(label, label), operator.feature_stride(output))
         stride = operator.feature_stride(output)
         if stride is None and _same_shape(source, output):
-            stride = self._same_dim(source, output)
-        layer = made.origin.layer if operator.layer in ("add", "sub", "mul", "div") or stride is not None else label
-        if operator.layer in ("LayerNorm", "GroupNorm", "RMSNorm", "BatchNorm", "Softmax", "LogSoftmax"):
-            layer = label
-        return Made(Origin(label, layer), stride)
+            stride = self._stride_of_same_dim(source, output)
+        keeps_layer = (operator.layer in _ARITHMETIC or stride is not None) and operator.layer not in _NORMALIZATIONS
+        return Provenance(Origin(label, provenance.origin.layer if keeps_layer else label), stride)
 
-    def copied(self, source: Tensor, output: Tensor) -> Made | None:
-        """The same values in other memory."""
-        made = self.made(source)
-        if made is None:
+    def copied(self, source: Tensor, output: Tensor) -> Provenance | None:
+        """Return the provenance of the same values in other memory."""
+        provenance = self.get(source)
+        if provenance is None:
             return None
-        stride = self._same_dim(source, output) if _same_shape(source, output) else None
-        return replace(made, feature_stride=stride)
+        stride = self._stride_of_same_dim(source, output) if _same_shape(source, output) else None
+        return replace(provenance, feature_stride=stride)
 
-    def _same_dim(self, source: Tensor, output: Tensor) -> int | None:
+    def _stride_of_same_dim(self, source: Tensor, output: Tensor) -> int | None:
         dim = self.feature_dim(source)
         return None if dim is None else output.stride(dim)
 
 
-def _same_shape(one: Tensor, other: Tensor) -> bool:
-    return not one.is_nested and not other.is_nested and one.shape == other.shape
+def _same_shape(source: Tensor, output: Tensor) -> bool:
+    return not source.is_nested and not output.is_nested and source.shape == output.shape

@@ -1,4 +1,4 @@
-"""Random numbers, from the operator that draws them to the mask that they become, or to something that is none."""
+"""Random numbers of a run, from the operator that draws them to the mask that they become, if they become one."""
 
 from __future__ import annotations
 
@@ -10,189 +10,200 @@ import torch
 from torch import Tensor
 
 from dropkit.auditor import masks
-from dropkit.auditor.data_flow import Flow
-from dropkit.auditor.operators import MASKS, Ran, storage
-from dropkit.auditor.provenance import Chance, Ledger, Mask
-from dropkit.auditor.sites import Scope, Sites
-from dropkit.auditor.source_location import here
-from dropkit.trace import Draw, Form, Phase, Site, Visit
+from dropkit.auditor.data_flow import DataFlow
+from dropkit.auditor.operators import MASK_SOURCES, OperatorCall, storage
+from dropkit.auditor.provenance import ProvenanceTable, RandomDraw, RandomTensor
+from dropkit.auditor.sites import Scope, SiteTable
+from dropkit.auditor.source_location import calling_line
+from dropkit.trace import Form, Phase, RandomOperation, Site, Visit
 
-_OURS = frozenset({"drop_v1", "drop_at_v1"})
+# dropkit's operators: elementwise, and of one shard.
+_DROPKIT = frozenset({"drop_v1", "drop_at_v1"})
 
 
-class Draws:
-    """What is drawn in a run, and what becomes of it."""
+class RandomDraws:
+    """The random numbers of a run and their use."""
 
-    def __init__(self, sites: Sites, ledger: Ledger, flow: Flow) -> None:
-        self._sites, self._ledger, self._flow = sites, ledger, flow
-        self._chances: list[Chance] = []
+    def __init__(self, sites: SiteTable, table: ProvenanceTable, flow: DataFlow) -> None:
+        self._sites, self._table, self._flow = sites, table, flow
+        self._draws: list[RandomDraw] = []
 
     @property
-    def idle(self) -> list[Draw]:
-        """What was drawn and never became a mask."""
-        return [Draw(one.operator, one.place) for one in self._chances if one.visit is None]
+    def other(self) -> list[RandomOperation]:
+        """Draws that did not become a mask."""
+        return [RandomOperation(draw.operator, draw.place) for draw in self._draws if draw.visit is None]
 
-    def spend(self, ran: Ran) -> None:
-        """The time of an operator that works with a mask is that of its dropout."""
-        seen = self._masks(ran)
-        if seen:
-            self._spend(seen[0].chance, ran.seconds)
+    def in_backward(self, call: OperatorCall) -> None:
+        """Add the time of an operator that reads a mask to its dropout."""
+        random = self._random_inputs(call)
+        if random:
+            self._add_seconds(random[0].draw, call.seconds)
 
-    def see(self, ran: Ran) -> None:
-        """Take note of an operator, with chance in it or without."""
-        seen = self._masks(ran)
-        if ran.operator.name in _OURS:
-            self._ours(ran)
-        elif ran.draws:
-            self._drew(ran)
-        elif seen:
-            self._spend(seen[0].chance, ran.seconds)
-            self._with_mask(ran, seen)
+    def in_forward(self, call: OperatorCall) -> None:
+        """Note an operator, random or not."""
+        random = self._random_inputs(call)
+        if call.operator.name in _DROPKIT:
+            self._dropkit(call)
+        elif call.drew:
+            self._drew(call)
+        elif random:
+            self._add_seconds(random[0].draw, call.seconds)
+            self._read_random(call, random)
         else:
-            self._flow.through(ran)
+            self._flow.operator(call)
 
-    def _masks(self, ran: Ran) -> list[Mask]:
-        return [mask for one in ran.inputs if (mask := self._ledger.mask(one)) is not None]
+    def _random_inputs(self, call: OperatorCall) -> list[RandomTensor]:
+        return [random for tensor in call.inputs if (random := self._table.get_random(tensor)) is not None]
 
-    def _spend(self, by: Chance | Visit, seconds: float) -> None:
+    def _add_seconds(self, owner: RandomDraw | Visit, seconds: float) -> None:
         if self._sites.phase is Phase.EVAL:
             return
-        if isinstance(by, Chance) and by.visit is not None:
-            by = by.visit
-        by.seconds += seconds
+        if isinstance(owner, RandomDraw) and owner.visit is not None:
+            owner = owner.visit
+        owner.seconds += seconds
 
-    def _drew(self, ran: Ran) -> None:
-        name = ran.operator.name
-        if not ran.outputs:
-            self._flow.through(ran)
+    def _drew(self, call: OperatorCall) -> None:
+        """Note an operator that drew random numbers."""
+        name = call.operator.name
+        if not call.outputs:
+            self._flow.operator(call)
             return
-        if ran.rate > 0:
-            self._fused(ran)
+        if call.rate > 0:
+            self._fused_kernel(call)
             return
-        if not ran.operator.fresh and name not in ("bernoulli", "uniform"):
-            self._flow.through(ran)
-        chance = Chance(name, here())
-        self._chances.append(chance)
-        if name in MASKS:
-            self._began(ran.outputs[0], Mask(chance, discrete="bernoulli" in name), self._sites.dropping)
-            self._spend(chance, ran.seconds)
+        if not call.operator.reads_shape_only and name not in ("bernoulli", "uniform"):
+            self._flow.operator(call)
+        draw = RandomDraw(name, calling_line())
+        self._draws.append(draw)
+        if name in MASK_SOURCES:
+            self._start_mask(call.outputs[0], RandomTensor(draw, is_discrete="bernoulli" in name), self._sites.dropping)
+            self._add_seconds(draw, call.seconds)
 
-    def _began(self, drawn: Tensor, mask: Mask, scope: Scope | None) -> None:
-        self._ledger.note(drawn, None)
-        self._ledger.note_mask(drawn, mask)
+    def _start_mask(self, drawn: Tensor, random: RandomTensor, scope: Scope | None) -> None:
+        """Note random numbers that may become a mask."""
+        self._table.set(drawn, None)
+        self._table.set_random(drawn, random)
         if scope is None or scope.visit is None:
             return
-        visit, chance = scope.visit, mask.chance
-        chance.visit, chance.site = visit, scope.site
-        # A mask, or a key of ours: both decide what is dropped. Noise may come to nothing.
-        visit.drew = visit.drew or mask.discrete or chance.operator == "draw_v1"
-        visit.operator = chance.operator
-        if mask.discrete and self._sites.phase is Phase.BACKWARD and visit.keep is None:
-            # A recomputation may stop before the mask is used.
-            masks.recognize(visit, drawn, 0.0)
+        visit, draw = scope.visit, random.draw
+        draw.visit, draw.site = visit, scope.site
+        # A mask or a key decides what is dropped. Continuous numbers may never become a mask.
+        visit.is_active = visit.is_active or random.is_discrete or draw.operator == "draw_v1"
+        visit.operator = draw.operator
+        if random.is_discrete and self._sites.phase is Phase.BACKWARD and visit.mask_start is None:
+            # Recomputation may stop before the mask is applied.
+            masks.note_start(visit, drawn, 0.0)
 
-    def _fused(self, ran: Ran) -> None:
-        """A kernel that draws and drops at once. Some return the mask."""
-        name, input = ran.operator.name, ran.inputs[0]
+    def _fused_kernel(self, call: OperatorCall) -> None:
+        """Note a kernel that draws and applies a mask in one operator; some return the mask."""
+        name, input = call.operator.name, call.inputs[0]
         form = Form.FUNCTION if name == "native_dropout" else Form.ATTENTION
-        visit, site = self._sites.of_draw(name, form, ran.rate)
-        visit.drew, visit.operator = True, name
+        visit, site = self._sites.visit_of_draw(name, form, call.rate)
+        visit.is_active, visit.operator = True, name
         visit.shape = visit.shape or masks.shape_of(input)
         if name == "native_dropout":
-            masks.measure(visit, ran.outputs[1], input)
-            self._ledger.note_mask(ran.outputs[1], Mask(Chance(name, None, visit, site, counted=True)))
-            self._flow.dropped(visit, site, input, ran.outputs[0])
-        self._spend(visit, ran.seconds)
+            output, mask = call.outputs[:2]
+            masks.count(visit, mask, input)
+            self._table.set_random(mask, RandomTensor(RandomDraw(name, None, visit, site, is_counted=True)))
+            self._flow.dropped(visit, site, input, output)
+        self._add_seconds(visit, call.seconds)
 
-    def _ours(self, ran: Ran) -> None:
-        """dropkit's operator: one key instead of a mask. The coins are those that the kernel gives to ones."""
-        input, key, *rest = ran.args
-        drawn = self._ledger.mask(key)
-        visit, site = (drawn.chance.visit, drawn.chance.site) if drawn is not None else (None, None)
+    def _dropkit(self, call: OperatorCall) -> None:
+        """Note dropkit's operator, which takes a key and no mask: the mask is what the kernel does to ones."""
+        input, key, *rest = call.args
+        random = self._table.get_random(key)
+        visit, site = (random.draw.visit, random.draw.site) if random is not None else (None, None)
         if visit is None or site is None:
-            visit, site = self._sites.of_draw("dropout")
-        if not visit.drew:
-            visit.drew = visit.keyed = True
+            visit, site = self._sites.visit_of_draw("dropout")
+        if not visit.is_active:
+            visit.is_active = visit.has_given_key = True
         visit.operator = "drop_v1"
         visit.shape = visit.shape or masks.shape_of(input)
         ones = torch.ones_like(input.detach())
-        kept = ran.overload(ones, key, *rest) != ran.overload(torch.zeros_like(ones), key, *rest)
-        masks.measure(visit, masks.shared(kept, rest[-2]), input)
-        self._ledger.note_mask(key, Mask(Chance("drop_v1", None, visit, site, counted=True)))
-        self._flow.dropped(visit, site, input, ran.outputs[0])
-        self._spend(visit, ran.seconds)
+        keep = call.overload(ones, key, *rest) != call.overload(torch.zeros_like(ones), key, *rest)
+        masks.count(visit, masks.without_shared(keep, rest[-2]), input)
+        self._table.set_random(key, RandomTensor(RandomDraw("drop_v1", None, visit, site, is_counted=True)))
+        self._flow.dropped(visit, site, input, call.outputs[0])
+        self._add_seconds(visit, call.seconds)
 
-    def _with_mask(self, ran: Ran, seen: Sequence[Mask]) -> None:
-        """Something computed with random numbers: a mask in the making, a mask at work, or noise."""
-        operator, scope, mask = ran.operator, self._sites.dropping, seen[0]
+    def _read_random(self, call: OperatorCall, random: Sequence[RandomTensor]) -> None:
+        """Note an operator that reads random numbers: it computes a mask, applies one, or adds noise."""
+        operator, scope, mask = call.operator, self._sites.dropping, random[0]
         if scope is not None:
-            # What this dropout drew itself; its input may be random, too.
-            mask = next((one for one in seen if one.chance.visit is scope.visit), mask)
-        own = mask.chance if scope is not None else None
-        others = [one for one in ran.inputs if not self._is_chance(one, own) and self._is_value(one, ran, scope)]
-        if not others or operator.compares:
-            discrete = mask.discrete or operator.compares
-            changed = replace(mask, discrete=discrete, independent=mask.independent and not operator.pools)
-            for one in ran.outputs:
-                self._ledger.note_mask(one, changed)
-                self._ledger.note(one, None)
+            # The draw of this dropout itself; its input may be random, too.
+            mask = next((item for item in random if item.draw.visit is scope.visit), mask)
+        own_draw = mask.draw if scope is not None else None
+        data = [x for x in call.inputs if not self._is_from(x, own_draw) and self._is_data(x, call, scope)]
+        if not data or operator.is_threshold:
+            self._continue_mask(call, mask)
             return
-        for one in ran.outputs:
-            self._ledger.forget_mask(one)
-        made = self._ledger.made(max(others, key=Tensor.numel))
-        if ran.outputs and made is not None and made.dropped is not None and made.dropped[0] is mask.chance.visit:
-            self._ledger.note(ran.outputs[0], made)
-        elif not (operator.applies and mask.discrete and self._applied(ran, mask, others)):
-            self._flow.through(ran)
+        for output in call.outputs:
+            self._table.discard_random(output)
+        provenance = self._table.get(max(data, key=Tensor.numel))
+        dropped_by = provenance.dropped_by if provenance is not None else None
+        if call.outputs and dropped_by is not None and dropped_by[0] is mask.draw.visit:
+            # A further step of the same dropout, such as the scaling.
+            self._table.set(call.outputs[0], provenance)
+        elif not (operator.can_apply_mask and mask.is_discrete and self._apply(call, mask, data)):
+            self._flow.operator(call)
 
-    def _is_value(self, tensor: Tensor, ran: Ran, scope: Scope | None) -> bool:
-        """Whether a tensor is what is dropped from, and no number that a mask is scaled by.
+    def _continue_mask(self, call: OperatorCall, mask: RandomTensor) -> None:
+        """Note that the outputs are computed from random numbers alone."""
+        operator = call.operator
+        is_discrete = mask.is_discrete or operator.is_threshold
+        is_independent = mask.is_independent and not operator.is_pooling
+        for output in call.outputs:
+            self._table.set_random(output, replace(mask, is_discrete=is_discrete, is_independent=is_independent))
+            self._table.set(output, None)
 
-        A single element is where the mask is one too, in a dropout: its input, or what was made of it.
+    def _is_data(self, tensor: Tensor, call: OperatorCall, scope: Scope | None) -> bool:
+        """Whether a tensor is what a mask is applied to, and not a number that the mask is scaled by.
+
+        A single element is data only in a dropout whose mask has one element too: its input, or computed from that.
         """
         if tensor.numel() > 1:
             return True
-        if scope is None or any(one.numel() > 1 for one in ran.inputs):
+        if scope is None or any(input.numel() > 1 for input in call.inputs):
             return False
-        known = scope.input is not None and storage(tensor) == storage(scope.input)
-        return known or self._ledger.made(tensor) is not None
+        is_input = scope.input is not None and storage(tensor) == storage(scope.input)
+        return is_input or self._table.get(tensor) is not None
 
-    def _is_chance(self, tensor: Tensor, chance: Chance | None) -> bool:
-        """Whether a tensor is random numbers: those of `chance`, or any if that is None."""
-        mask = self._ledger.mask(tensor)
-        return mask is not None and (chance is None or mask.chance is chance)
+    def _is_from(self, tensor: Tensor, draw: RandomDraw | None) -> bool:
+        """Whether a tensor is computed from random numbers: those of `draw`, or any if that is None."""
+        random = self._table.get_random(tensor)
+        return random is not None and (draw is None or random.draw is draw)
 
-    def _applied(self, ran: Ran, mask: Mask, others: Sequence[Tensor]) -> bool:
-        """Take a mask at its work; false if it chooses between two things and drops neither."""
-        chance = mask.chance
-        keep = next(one for one in ran.inputs if self._is_chance(one, chance))
-        input: Any = max(others, key=Tensor.numel)
-        if ran.operator.name in ("masked_fill", "index_put"):
-            if not _is_zero(ran.args[2]):
+    def _apply(self, call: OperatorCall, mask: RandomTensor, data: Sequence[Tensor]) -> bool:
+        """Note that a mask is applied; return False if the operator selects between two values and drops neither."""
+        draw = mask.draw
+        keep = next(tensor for tensor in call.inputs if self._is_from(tensor, draw))
+        input: Any = max(data, key=Tensor.numel)
+        if call.operator.name in ("masked_fill", "index_put"):
+            if not _is_zero(call.args[2]):
                 return False
             keep = keep == 0
-        elif ran.operator.name == "where":
-            zero = [_is_zero(one) for one in ran.args[1:3]]
+        elif call.operator.name == "where":
+            zero = [_is_zero(choice) for choice in call.args[1:3]]
             if sum(zero) != 1:
                 return False
-            input, keep = (ran.args[2], keep == 0) if zero[0] else (ran.args[1], keep)
-        if not isinstance(input, Tensor) or not input.is_floating_point() or not ran.outputs:
+            input, keep = (call.args[2], keep == 0) if zero[0] else (call.args[1], keep)
+        if not isinstance(input, Tensor) or not input.is_floating_point() or not call.outputs:
             return False
-        visit, site = self._visit_of(chance)
-        visit.drew = True
-        if not chance.counted:
-            chance.counted = True
-            visit.independent = mask.independent
-            masks.measure(visit, keep, input)
-        self._flow.dropped(visit, site, input, ran.outputs[0])
+        visit, site = self._visit_of(draw)
+        visit.is_active = True
+        if not draw.is_counted:
+            draw.is_counted = True
+            visit.is_independent = mask.is_independent
+            masks.count(visit, keep, input)
+        self._flow.dropped(visit, site, input, call.outputs[0])
         return True
 
-    def _visit_of(self, chance: Chance) -> tuple[Visit, Site]:
-        """Whose mask it is; of one that was drawn by hand it is known only now."""
-        if chance.visit is None or chance.site is None:
-            chance.visit, chance.site = self._sites.of_draw(place=chance.place)
-            chance.visit.operator, chance.visit.seconds = chance.operator, chance.seconds
-        return chance.visit, chance.site
+    def _visit_of(self, draw: RandomDraw) -> tuple[Visit, Site]:
+        """Return the visit that a mask belongs to; a mask computed by hand gets a visit when it is applied."""
+        if draw.visit is None or draw.site is None:
+            draw.visit, draw.site = self._sites.visit_of_draw(place=draw.place)
+            draw.visit.operator, draw.visit.seconds = draw.operator, draw.seconds
+        return draw.visit, draw.site
 
 
 def _is_zero(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The sites of a run: which module or function is running, which site that is, and its visits."""
+"""The sites of a run, their visits, and the modules and functions that are running."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropkit.auditor.masks import shape_of
-from dropkit.auditor.module_tree import Held, drops, holds_rate, rate_of
-from dropkit.auditor.source_location import here
+from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout, is_dropout, rate_of
+from dropkit.auditor.source_location import calling_line
 from dropkit.dropout_functions import DropoutFunction
 from dropkit.trace import Form, Phase, Place, Site, Visit
 
 
 @dataclass(slots=True)
 class Scope:
-    """A module or a function that is running; with a visit if it is one that drops."""
+    """A module or function that is running; `visit` and `site` are set if it is a dropout."""
 
     name: str
     kind: str
@@ -27,48 +27,48 @@ class Scope:
     input: Tensor | None = None
 
 
-class Sites:
-    """Every site, in order of execution, and the scopes that are open now."""
+class SiteTable:
+    """All sites, in order of execution, and the stack of scopes."""
 
-    def __init__(self, held: Mapping[int, Held]) -> None:
+    def __init__(self, entries: Mapping[int, ModuleEntry]) -> None:
         self.all: list[Site] = []
-        self.trained: set[int] = set()
+        self.ran_in_train: set[int] = set()
         self.phase = Phase.TRAIN
-        self._held = held
+        self._entries = entries
         self._scopes: list[Scope] = []
         self._by_key: dict[Any, Site] = {}
-        self._born: list[tuple[Site, weakref.ref[nn.Module]]] = []
+        self._unlisted: list[tuple[Site, weakref.ref[nn.Module]]] = []
 
     def begin(self, phase: Phase) -> None:
         self.phase = phase
         self._scopes.clear()
 
     def end(self) -> None:
-        """A module that did not outlive the run was made in it."""
-        for site, module in self._born:
+        """Mark modules that did not outlive the run: they are created in each call."""
+        for site, module in self._unlisted:
             if module() is None:
                 site.form = Form.PER_CALL
 
     @property
-    def inside(self) -> bool:
+    def is_inside(self) -> bool:
         """Whether any module or function is running."""
         return bool(self._scopes)
 
     @property
     def dropping(self) -> Scope | None:
-        """The outermost running thing that drops; what runs inside of it is part of it."""
+        """The outermost running dropout; whatever runs inside it is part of it."""
         return next((scope for scope in self._scopes if scope.visit is not None), None)
 
     def enter_module(self, module: nn.Module, input: Tensor | None) -> None:
         if self.phase is Phase.TRAIN:
-            self.trained.add(id(module))
-        held, kind = self._held.get(id(module)), type(module).__name__
+            self.ran_in_train.add(id(module))
+        entry, kind = self._entries.get(id(module)), type(module).__name__
         owner = self._owner
-        name = held.name if held is not None else f"{owner}.{kind}" if owner else kind
+        name = entry.name if entry is not None else f"{owner}.{kind}" if owner else kind
         scope = Scope(name, kind, input=input)
-        if self.dropping is None and (drops(module) or holds_rate(module)):
-            scope.site = self._of_module(module, held, name)
-            scope.visit = self._visit(scope.site, rate_of(module), module.training, input)
+        if self.dropping is None and (is_dropout(module) or has_inner_dropout(module)):
+            scope.site = self._site_of_module(module, entry, name)
+            scope.visit = self._new_visit(scope.site, rate_of(module), module.training, input)
             scope.visit.inplace = bool(getattr(module, "inplace", False))
         self._scopes.append(scope)
 
@@ -80,8 +80,8 @@ class Sites:
         inplace: bool,
         input: Tensor | None,
     ) -> None:
-        site = self._of_function(function)
-        visit = self._visit(site, p, training, input)
+        site = self._site_of_function(function)
+        visit = self._new_visit(site, p, training, input)
         visit.function, visit.inplace = function.name, inplace
         if site.p is None or (not site.p and p):
             site.p = p
@@ -90,34 +90,34 @@ class Sites:
     def leave(self) -> Scope | None:
         return self._scopes.pop() if self._scopes else None
 
-    def of_draw(
+    def visit_of_draw(
         self, kind: str = "mask", form: Form = Form.MASK, p: float | None = None, place: Place | None = None
     ) -> tuple[Visit, Site]:
-        """The visit that is going on, or one of a site of its own: the line that drew."""
+        """Return the running visit, or a new one of a site for the line that drew random numbers."""
         scope = self.dropping
         if scope is not None and scope.visit is not None and scope.site is not None:
             return scope.visit, scope.site
-        place = place or here()
+        place = place or calling_line()
         key = self._owner, kind, place
         site = self._by_key.get(key) or self._add(key, Site(self._owner, kind, form, place, self._owners))
-        return self._visit(site, p, None, None, place), site
+        return self._new_visit(site, p, None, None, place), site
 
-    def _of_module(self, module: nn.Module, held: Held | None, name: str) -> Site:
-        place, kind = here(), type(module).__name__
-        key = id(module) if held is not None else (self._owner, type(module), place)
+    def _site_of_module(self, module: nn.Module, entry: ModuleEntry | None, name: str) -> Site:
+        place, kind = calling_line(), type(module).__name__
+        key = id(module) if entry is not None else (self._owner, type(module), place)
         site = self._by_key.get(key)
         if site is None:
-            form = Form.REGISTERED if held is not None and held.registered else Form.UNREGISTERED
-            rate = held.rate if held is not None else rate_of(module)
+            form = Form.REGISTERED if entry is not None and entry.is_registered else Form.UNREGISTERED
+            rate = entry.rate if entry is not None else rate_of(module)
             site = self._add(key, Site(name, kind, form, place, (*self._owners, kind), rate))
             if isinstance(module, nn.RNNBase):
                 site.layers = module.num_layers
-        if held is None:
-            self._born.append((site, weakref.ref(module)))
+        if entry is None:
+            self._unlisted.append((site, weakref.ref(module)))
         return site
 
-    def _of_function(self, function: DropoutFunction) -> Site:
-        place = here()
+    def _site_of_function(self, function: DropoutFunction) -> Site:
+        place = calling_line()
         key = self._owner, function.name, place
         form = Form.ATTENTION if function.attention else Form.FUNCTION
         return self._by_key.get(key) or self._add(key, Site(self._owner, function.name, form, place, self._owners))
@@ -132,9 +132,9 @@ class Sites:
 
     def _add(self, key: Any, site: Site) -> Site:
         if self.phase is Phase.BACKWARD:
-            # What is recomputed may know no module around it: the line says what it is.
-            same = (one for one in self.all if (one.kind, one.place) == (site.kind, site.place))
-            known = next(same, None)
+            # Recomputation may run outside the modules: the site is recognised by its line.
+            same_line = (known for known in self.all if (known.kind, known.place) == (site.kind, site.place))
+            known = next(same_line, None)
             if known is not None:
                 self._by_key[key] = known
                 return known
@@ -142,7 +142,7 @@ class Sites:
         self.all.append(site)
         return site
 
-    def _visit(
+    def _new_visit(
         self,
         site: Site,
         p: float | bool | None,
@@ -150,6 +150,7 @@ class Sites:
         input: Tensor | None,
         place: Place | None = None,
     ) -> Visit:
-        visit = Visit(self.phase, place or here(), shape_of(input) if input is not None else (), p, training)
+        shape = shape_of(input) if input is not None else ()
+        visit = Visit(self.phase, place or calling_line(), shape, p, training)
         site.visits.append(visit)
         return visit

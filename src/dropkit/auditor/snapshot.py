@@ -1,7 +1,7 @@
-"""An audit leaves no trace: whatever a run changes in a model, its tensors and the generators is put back.
+"""A snapshot of a model, its tensors and the random generators, from which an audit restores all of them.
 
-Buffers are copied beforehand, since batch normalization writes them unannounced. Other tensors, which may be large, are
-copied when an operator is about to write them, and only then. Attributes, and what they hold, are noted beforehand.
+Buffers are copied at once, because batch normalization writes them without announcing it in its schema. Other tensors,
+which may be large, are copied when an operator is about to write them. Objects in attributes are recorded at once.
 """
 
 from __future__ import annotations
@@ -16,51 +16,51 @@ import torch
 from torch import Tensor, nn
 
 from dropkit import modes
-from dropkit.auditor.object_snapshot import Attributes
-from dropkit.auditor.operators import Operator, describe, is_overload, storage, tensors
+from dropkit.auditor.object_snapshot import ObjectSnapshot
+from dropkit.auditor.operators import Operator, describe, is_overload, storage
+from dropkit.containers import tensors
 from dropkit.torch_private import ACCUMULATED, TENSOR_HOOKS, TorchDispatchMode, module_buffers
 
 
-class _Kept:
-    """A tensor as an object: which memory it lies in and how, its gradient, its hooks and its own attributes."""
+class _TensorState:
+    """A tensor as an object: its view of the memory, `requires_grad`, gradient and hooks."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
-        strided = tensor.layout is torch.strided and not tensor.is_nested
-        self._data = tensor.data if strided else tensor.detach().clone()
-        self._strided = strided
+        self._is_strided = tensor.layout is torch.strided and not tensor.is_nested
+        self._data = tensor.data if self._is_strided else tensor.detach().clone()
         self._requires_grad = tensor.requires_grad
         self._hooks = [(name, hooks, None if hooks is None else dict(hooks)) for name, hooks in _hooks(tensor)]
-        self.grad = tensor.grad if tensor.is_leaf else None
+        self._grad = tensor.grad if tensor.is_leaf else None
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         tensor, data = self.tensor, self._data
-        if not self._strided or not _same_view(tensor, data):
+        if not self._is_strided or not _is_same_view(tensor, data):
             tensor.data = data
         if tensor.is_leaf:
             if tensor.requires_grad is not self._requires_grad:
                 tensor.requires_grad_(self._requires_grad)
-            if tensor.grad is not self.grad:
-                tensor.grad = self.grad
-        for (_, now), (name, hooks, before) in zip(_hooks(tensor), self._hooks, strict=True):
-            # The engine holds these dicts: they are emptied and filled.
-            if now is not None:
-                now.clear()
+            if tensor.grad is not self._grad:
+                tensor.grad = self._grad
+        for (_, current), (name, hooks, before) in zip(_hooks(tensor), self._hooks, strict=True):
+            # The autograd engine refers to these dicts, so their content is replaced.
+            if current is not None:
+                current.clear()
             if hooks is not None and before is not None:
                 hooks.update(before)
-            if now is not hooks:
+            if current is not hooks:
                 setattr(tensor, name, hooks)
 
 
-class Untouched:
-    """The state of a model when an audit begins, and what is done to put it back."""
+class ModelSnapshot:
+    """The state of a model's modules, from which `restore` restores it."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._attributes = Attributes(modules)
-        self.modules = self._attributes.modules
-        self._kept = [_Kept(tensor) for tensor in self._attributes.tensors]
-        self._watched = {key for kept in self._kept if (key := storage(kept.tensor)) is not None}
-        self._before: dict[int, tuple[torch.UntypedStorage, Tensor]] = {}
+        self._objects = ObjectSnapshot(modules)
+        self.modules = self._objects.modules
+        self._tensors = [_TensorState(tensor) for tensor in self._objects.tensors]
+        self._own_memory = {key for state in self._tensors if (key := storage(state.tensor)) is not None}
+        self._copies: dict[int, tuple[torch.UntypedStorage, Tensor]] = {}
         for module in self.modules:
             for buffer in module_buffers(module).values():
                 if buffer is not None:
@@ -68,107 +68,107 @@ class Untouched:
 
     def _copy(self, tensor: Tensor) -> None:
         key = storage(tensor)
-        if key is not None and key not in self._before:
+        if key is not None and key not in self._copies:
             memory = tensor.untyped_storage()
-            self._before[key] = memory, _bytes(memory).clone()
+            self._copies[key] = memory, _as_bytes(memory).clone()
 
-    def about_to_write(self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Copy what an operator is going to change, if it is the model's."""
-        for index, name in operator.written:
-            for tensor in tensors(args[index] if index < len(args) else kwargs.get(name)):
-                if storage(tensor) in self._watched:
+    def copy_before_write(self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Copy the tensors of the model that an operator is about to change."""
+        for position, name in operator.written:
+            for tensor in tensors(args[position] if position < len(args) else kwargs.get(name)):
+                if self.owns(tensor):
                     self._copy(tensor)
 
-    def careful(self) -> TorchDispatchMode:
-        """A mode under which nothing is written that has not been copied; a recorder sees to it by itself."""
-        return _Careful(self)
+    def copying(self) -> TorchDispatchMode:
+        """Return a mode that copies each tensor of the model before an operator writes it."""
+        return _CopyBeforeWrite(self)
 
-    def holds(self, tensor: Tensor) -> bool:
-        """Whether a tensor is one of the model's own."""
-        return storage(tensor) in self._watched
+    def owns(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in memory of the model."""
+        return storage(tensor) in self._own_memory
 
-    def without_grads(self) -> None:
-        """Take the gradients off, so that none is added to, and what hangs on them, so that nothing is stepped."""
-        for kept in self._kept:
-            if kept.tensor.is_leaf:
-                kept.tensor.grad = None
-            accumulated = getattr(kept.tensor, ACCUMULATED, None)
-            if accumulated:
-                accumulated.clear()
+    def clear_gradients(self) -> None:
+        """Clear `.grad` and post-accumulate hooks, so that backward neither accumulates nor steps an optimizer."""
+        for state in self._tensors:
+            if state.tensor.is_leaf:
+                state.tensor.grad = None
+            hooks = getattr(state.tensor, ACCUMULATED, None)
+            if hooks:
+                hooks.clear()
 
-    def put_back(self) -> None:
-        """Everything as it was."""
-        self._attributes.put_back()
+    def restore(self) -> None:
+        """Give objects, memory and tensors the state that they had."""
+        self._objects.restore()
         with torch.no_grad():
-            for memory, before in self._before.values():
+            for memory, before in self._copies.values():
                 if memory.nbytes() != before.numel():
                     memory.resize_(before.numel())
-                now = _bytes(memory)
-                if not torch.equal(now, before):
-                    now.copy_(before)
-            for kept in self._kept:
-                kept.put_back()
+                current = _as_bytes(memory)
+                if not torch.equal(current, before):
+                    current.copy_(before)
+            for state in self._tensors:
+                state.restore()
 
 
-class _Careful(TorchDispatchMode):
+class _CopyBeforeWrite(TorchDispatchMode):
     supports_higher_order_operators = True
 
-    def __init__(self, state: Untouched) -> None:
+    def __init__(self, snapshot: ModelSnapshot) -> None:
         super().__init__()
-        self._state = state
+        self._snapshot = snapshot
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if is_overload(func):
-            self._state.about_to_write(describe(func), args, kwargs)
+            self._snapshot.copy_before_write(describe(func), args, kwargs)
         return func(*args, **kwargs)
 
 
 @contextmanager
-def untouched(modules: Iterable[nn.Module]) -> Generator[Untouched]:
-    """Undo at the end of a `with` block what happened to these modules and to the generators of the process."""
-    state = Untouched(modules)
+def restored(modules: Iterable[nn.Module]) -> Generator[ModelSnapshot]:
+    """Restore modules, random generators and the gradient mode at the end of a `with` block."""
+    snapshot = ModelSnapshot(modules)
     with ExitStack() as stack:
-        stack.enter_context(_generators())
-        stack.callback(state.put_back)
-        stack.enter_context(modes.kept(state.modules))
+        stack.enter_context(_generators_restored())
+        stack.callback(snapshot.restore)
+        stack.enter_context(modes.kept(snapshot.modules))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
-        yield state
+        yield snapshot
 
 
-def seed(number: int) -> None:
-    """Seed every generator that exists by now; one of a device that is not in use yet keeps the seed it will get."""
-    torch.default_generator.manual_seed(number)
+def seed_everything(seed: int) -> None:
+    """Seed every generator that exists by now; devices that are not in use keep the seed that waits for them."""
+    torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(number)
-    random.seed(number)
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
     numpy: Any = sys.modules.get("numpy")
     if numpy is not None:
-        numpy.random.seed(number % 2**32)
+        numpy.random.seed(seed % 2**32)
 
 
 @contextmanager
-def _generators() -> Generator[None]:
-    """torch's on every device in use, Python's, and NumPy's where it is imported."""
-    python = random.getstate()
+def _generators_restored() -> Generator[None]:
+    """Restore torch's generators on every device in use, Python's, and NumPy's if it is imported."""
+    python_state = random.getstate()
     numpy: Any = sys.modules.get("numpy")
-    numpys = None if numpy is None else numpy.random.get_state()
+    numpy_state = None if numpy is None else numpy.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
-        random.setstate(python)
+        random.setstate(python_state)
         if numpy is not None:
-            numpy.random.set_state(numpys)
+            numpy.random.set_state(numpy_state)
 
 
-def _bytes(memory: torch.UntypedStorage) -> Tensor:
-    """The whole memory, shared by several tensors or not, to the bit."""
+def _as_bytes(memory: torch.UntypedStorage) -> Tensor:
+    """View memory, whatever tensors share it, as bytes."""
     return torch.empty(0, dtype=torch.uint8, device=memory.device).set_(memory)
 
 
-def _same_view(tensor: Tensor, data: Tensor) -> bool:
+def _is_same_view(tensor: Tensor, data: Tensor) -> bool:
     return (
         tensor.layout is data.layout
         and storage(tensor) == storage(data)

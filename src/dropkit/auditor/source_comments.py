@@ -1,4 +1,4 @@
-"""What the program itself says of a line that an audit points at: that it is silent, or that dropout is to stay on."""
+"""Comments and names in the source around a line: whether they silence a rule, or say that dropout stays active."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from dropkit.trace import Place
 
 
 def silences(place: Place, code: str) -> bool:
-    """Whether a comment on the line, or one for its file, silences a rule."""
+    """Whether a comment on the line, or one for the whole file, silences a rule."""
     text = _text(place.file)
     return text is not None and Comments(text).silences(code, (place.line,))
 
 
-def means_it(place: Place) -> bool:
-    """Whether a docstring, a comment beside the line or a marker says that dropout stays on."""
-    return any(on_purpose(module, call) for module, call in _calls(place))
+def marks_always_on(place: Place) -> bool:
+    """Whether a docstring, a comment or a marker says that dropout stays active in evaluation mode."""
+    return any(on_purpose(source, call) for source, call in _calls(place))
 
 
-def is_named_so(place: Place) -> bool:
-    """Whether the name of a function or class around the line says so."""
-    return any(named_around(module, call) for module, call in _calls(place))
+def names_always_on(place: Place) -> bool:
+    """Whether the name of a function or class around the line says that dropout stays active."""
+    return any(named_around(source, call) for source, call in _calls(place))
 
 
 def _calls(place: Place) -> list[tuple[SourceFile, ast.Call]]:
-    """The calls on a line."""
-    module = _module(place.file)
-    if module is None:
+    """Return the calls on a line."""
+    source = _source(place.file)
+    if source is None:
         return []
-    calls = (call for found in module.calls.values() for call in found)
-    return [(module, call) for call in calls if call.lineno <= place.line <= (call.end_lineno or call.lineno)]
+    all_calls = (call for calls in source.calls.values() for call in calls)
+    return [(source, call) for call in all_calls if call.lineno <= place.line <= (call.end_lineno or call.lineno)]
 
 
 def _text(file: str) -> Text | None:
@@ -45,13 +45,13 @@ def _text(file: str) -> Text | None:
     return Text("".join(lines).encode("utf-8", "surrogatepass")) if lines else None
 
 
-def _module(file: str) -> SourceFile | None:
+def _source(file: str) -> SourceFile | None:
     text = _text(file)
-    return None if text is None else _parsed(file, text.utf8)
+    return None if text is None else _parse(file, text.utf8)
 
 
 @lru_cache(maxsize=16)
-def _parsed(file: str, source: bytes) -> SourceFile | None:
+def _parse(file: str, source: bytes) -> SourceFile | None:
     try:
         return read(file, Text(source))
     except Unreadable:

@@ -1,4 +1,4 @@
-"""Where in the user's program a call comes from: the nearest line that is neither torch's nor ours."""
+"""Source location of a call: the nearest line of the stack that belongs to neither torch nor dropkit."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ _LIBRARIES = (_folder(torch), _folder(dropkit))
 _STDLIB = _folder(os)
 
 
-def here() -> Place | None:
-    """The line that is running, as its author would name it."""
+def calling_line() -> Place | None:
+    """Return the line that is running, in the program or in a library other than torch and dropkit."""
     frame = sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code.co_filename):
-            return Place(
-                _short(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_name, frame.f_code.co_filename
-            )
+        file = frame.f_code.co_filename
+        if _is_users(file):
+            return Place(_short_path(file), frame.f_lineno, frame.f_code.co_name, file)
         frame = frame.f_back
     return None
 
@@ -43,8 +42,8 @@ def _is_users(file: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _short(file: str) -> str:
-    """From the working directory if the file lies there, from its package if it is installed."""
+def _short_path(file: str) -> str:
+    """Return a path relative to the working directory, or to site-packages for an installed package."""
     for marker in ("site-packages/", "dist-packages/"):
         if marker in file:
             return file.rpartition(marker)[2]

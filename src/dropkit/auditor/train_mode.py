@@ -1,4 +1,4 @@
-"""Training flags: what switches them as users do, what they were found to be, and the paths they lead a model down."""
+"""Training and evaluation mode: switching a model as users do, and what its `train` and `eval` do wrong."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from dropkit.auditor.module_tree import Held, drops, rate_of
+from dropkit.auditor.module_tree import ModuleEntry, is_dropout, rate_of
 from dropkit.torch_private import FUSED_ENCODER_LAYER, TorchDispatchMode
-from dropkit.trace import Phase, Switch
+from dropkit.trace import ModeFault, Phase
 
 
-def tell(module: nn.Module, phase: Phase) -> Any:
-    """What `train()` or `eval()` returns.
+def set_mode(module: nn.Module, phase: Phase) -> Any:
+    """Call `train()` or `eval()` and return the result.
 
     Raises:
-        TypeError: the module has no two modes.
+        TypeError: the module does not support one of the modes.
     """
     try:
         return module.train() if phase is Phase.TRAIN else module.eval()
@@ -25,53 +25,57 @@ def tell(module: nn.Module, phase: Phase) -> Any:
         raise TypeError(f"model must take train() and eval(), got {type(module).__name__}: {error}") from error
 
 
-def switch(model: nn.Module, phase: Phase) -> Iterator[Switch]:
-    """Tell the model its mode, as users do, and note what does not keep to torch's contract."""
+def switch_mode(model: nn.Module, phase: Phase) -> Iterator[ModeFault]:
+    """Switch the mode of a model and of submodules with overrides; yield what violates torch's contract."""
     for name, module in list(cast("Iterator[tuple[str, nn.Module]]", model.named_modules())):
-        own = type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval
-        answer = tell(module, phase) if own or module is model else module
-        if answer is not module:
-            fault = f"{phase.value}() returns {type(answer).__name__} and not the module"
-            yield Switch(name, type(module).__name__, fault)
-    # Last, so that no part has the last word.
-    tell(model, phase)
+        is_overridden = type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval
+        result = set_mode(module, phase) if is_overridden or module is model else module
+        if result is not module:
+            fault = f"{phase.value}() returns {type(result).__name__} and not the module"
+            yield ModeFault(name, type(module).__name__, fault)
+    # The whole model last, so that an override of a submodule cannot win.
+    set_mode(model, phase)
 
 
-def mixed(model: nn.Module, held: Mapping[int, Held]) -> list[str]:
-    """Dropouts in training mode in a model in evaluation mode, as they are now."""
+def dropouts_in_train_mode(model: nn.Module, entries: Mapping[int, ModuleEntry]) -> list[str]:
+    """Return names of dropouts in training mode if the model is in evaluation mode."""
     if model.training:
         return []
-    return [one.name for one in held.values() if one.registered and rate_of(one.module) and one.module.training]
+    return [
+        entry.name
+        for entry in entries.values()
+        if entry.is_registered and rate_of(entry.module) and entry.module.training
+    ]
 
 
-def fast_paths(held: Mapping[int, Held], run: Callable[[], Any]) -> list[str]:
-    """The encoder layers that skip those of their dropouts that are in training mode: seen by running them."""
-    suspects = {
-        id(one.module): one.name
-        for one in held.values()
-        if isinstance(one.module, nn.TransformerEncoderLayer)
-        and not one.module.training
-        and any(drops(inner) and inner.training for inner in one.module.modules())
+def layers_on_fast_path(entries: Mapping[int, ModuleEntry], run: Callable[[], Any]) -> list[str]:
+    """Run the model and return the encoder layers whose fast path skips dropouts that are in training mode."""
+    candidates = {
+        id(entry.module): entry.name
+        for entry in entries.values()
+        if isinstance(entry.module, nn.TransformerEncoderLayer)
+        and not entry.module.training
+        and any(is_dropout(inner) and inner.training for inner in entry.module.modules())
     }
-    if not suspects:
+    if not candidates:
         return []
-    skipping: list[str] = []
+    on_fast_path: list[str] = []
     running: list[int] = []
 
-    class Fused(TorchDispatchMode):
+    class FastPathMode(TorchDispatchMode):
         supports_higher_order_operators = True
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if getattr(func, "overloadpacket", None) is FUSED_ENCODER_LAYER and running:
-                skipping.append(suspects[running[-1]])
+                on_fast_path.append(candidates[running[-1]])
             return func(*args, **(kwargs or {}))
 
     def enter(module: nn.Module, *_: Any) -> None:
-        if id(module) in suspects:
+        if id(module) in candidates:
             running.append(id(module))
 
     def leave(module: nn.Module, *_: Any) -> None:
-        if id(module) in suspects:
+        if id(module) in candidates:
             running.pop()
 
     hooks = (
@@ -79,9 +83,9 @@ def fast_paths(held: Mapping[int, Held], run: Callable[[], Any]) -> list[str]:
         nn.modules.module.register_module_forward_hook(leave, always_call=True),
     )
     try:
-        with torch.no_grad(), Fused():
+        with torch.no_grad(), FastPathMode():
             run()
     finally:
         for hook in hooks:
             hook.remove()
-    return list(dict.fromkeys(skipping))
+    return list(dict.fromkeys(on_fast_path))

@@ -25,15 +25,15 @@ def for_information(hit: Violation) -> Violation:
 
 def active_in_eval(trace: Trace) -> Iterator[Site]:
     """Sites that draw after `model.eval()`, but for those of which the code says that they are to."""
-    return (site for site in trace.sites if site.drew(Phase.EVAL) and not site.meant)
+    return (site for site in trace.sites if site.was_active(Phase.EVAL) and not site.is_marked_always_on)
 
 
 def severity(site: Site) -> Severity | None:
     """Information, of a site whose name or that of a class around it says that it stays on: MCDropout, Prenet."""
-    return Severity.INFO if site.named or any(named_on_purpose(owner) for owner in site.owners) else None
+    return Severity.INFO if site.is_named_always_on or any(named_on_purpose(owner) for owner in site.owners) else None
 
 
 def ignores_its_flag(site: Site, by_hand: bool) -> bool:
     """Whether a module draws in evaluation though its own flag says not to; by a mask of its own, or a function."""
-    visit = next(visit for visit in site.of(Phase.EVAL) if visit.drew)
+    visit = next(visit for visit in site.visits_in(Phase.EVAL) if visit.is_active)
     return site.flag_in_eval is False and visit.training is False and (visit.function is None) == by_hand

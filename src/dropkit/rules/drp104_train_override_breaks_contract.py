@@ -370,13 +370,13 @@ def _fix(
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    for switch in trace.switches:
+    for switch in trace.mode_faults:
         yield TraceViolation(switch.name, f"{switch.kind}: {switch.fault}")
     for site in active_in_eval(trace):
         worst = severity(site) or Severity.ERROR
         if site.form is Form.REGISTERED and site.flag_in_eval:
             yield TraceViolation(site, "in training mode after model.eval()", worst)
-        elif site.form is Form.REGISTERED and any(visit.training for visit in site.of(Phase.EVAL)):
+        elif site.form is Form.REGISTERED and any(visit.training for visit in site.visits_in(Phase.EVAL)):
             yield TraceViolation(site, "set to training mode by the forward, while the model evaluates", worst)
 
 

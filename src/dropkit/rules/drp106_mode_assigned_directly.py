@@ -230,8 +230,8 @@ def _built_from(source: SourceFile, model: ast.expr) -> ClassDefinition | str | 
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    for name in trace.mixed[:1]:
-        more = f" (and {len(trace.mixed) - 1} more)" if len(trace.mixed) > 1 else ""
+    for name in trace.in_train_mode[:1]:
+        more = f" (and {len(trace.in_train_mode) - 1} more)" if len(trace.in_train_mode) > 1 else ""
         yield TraceViolation(
             name, f"found in training mode{more}, its model in evaluation mode: call train() or eval()"
         )

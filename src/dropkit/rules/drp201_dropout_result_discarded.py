@@ -99,8 +99,8 @@ def _inside(node: ast.expr, loop: ast.For | ast.AsyncFor | ast.While) -> bool:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        visits = [visit for visit in site.of(Phase.TRAIN) if visit.drew and not visit.inplace]
-        if visits and not any(visit.used for visit in visits) and not trace.stopped:
+        visits = [visit for visit in site.visits_in(Phase.TRAIN) if visit.is_active and not visit.inplace]
+        if visits and not any(visit.is_used for visit in visits) and not trace.stopped:
             yield TraceViolation(site)
 
 

@@ -259,7 +259,13 @@ def _hit(source: SourceFile, owner: ClassDefinition, attribute: str, writes: lis
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        if not site.reached and not site.carries_rate and site.p and not trace.stopped and not trace.branched:
+        if (
+            not site.was_reached
+            and not site.has_rate_used_elsewhere
+            and site.p
+            and not trace.stopped
+            and not trace.has_control_flow
+        ):
             # Blocks without a branch around them have such a layer and no use for it.
             severity = Severity.INFO if site.kind in DROPOUT_PATHS else None
             yield TraceViolation(site, "dropout layer that this run never reached", severity)

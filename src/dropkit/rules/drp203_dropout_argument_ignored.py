@@ -229,7 +229,7 @@ def _message(text: str) -> str | None:
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    for name, attribute, value in trace.idle_rates:
+    for name, attribute, value in trace.unused_rates:
         yield TraceViolation(name, f"holds {attribute}={value:g}, and nothing in it drops")
 
 

@@ -34,8 +34,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        visits = list(site.of(Phase.TRAIN))
-        wanted = bool(site.p) and not site.frozen and not site.drew(Phase.TRAIN, Phase.EVAL)
+        visits = list(site.visits_in(Phase.TRAIN))
+        wanted = bool(site.p) and not site.is_frozen and not site.was_active(Phase.TRAIN, Phase.EVAL)
         if wanted and visits and all(visit.training is False for visit in visits):
             yield TraceViolation(site)
 

@@ -16,7 +16,7 @@ from dropkit.trace import Trace
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    return (TraceViolation(name) for name in trace.fast_paths)
+    return (TraceViolation(name) for name in trace.fast_path_layers)
 
 
 RULE = Rule(

@@ -107,7 +107,7 @@ def _options(source: SourceFile) -> dict[str, ast.expr | None]:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        if site.p is not None and not isinstance(site.p, bool) and _HIGH <= site.p < 1 and site.drew(Phase.TRAIN):
+        if site.p is not None and not isinstance(site.p, bool) and _HIGH <= site.p < 1 and site.was_active(Phase.TRAIN):
             yield TraceViolation(site, f"drops {site.p:.0%}: is this the probability to keep?", Severity.INFO)
 
 

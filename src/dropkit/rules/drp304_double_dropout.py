@@ -74,10 +74,15 @@ def _fix(edit: Edit | None) -> Fix | None:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        lines = {visit.place for visit in site.of(Phase.TRAIN)}
-        for visit in site.of(Phase.TRAIN):
-            before = visit.follows
-            if visit.drew and before is not None and (before is not site or len(lines) > 1) and _alike(visit, before):
+        lines = {visit.place for visit in site.visits_in(Phase.TRAIN)}
+        for visit in site.visits_in(Phase.TRAIN):
+            before = visit.previous
+            if (
+                visit.is_active
+                and before is not None
+                and (before is not site or len(lines) > 1)
+                and _alike(visit, before)
+            ):
                 yield TraceViolation(site, f"a second dropout on what {before.label} has just dropped from")
                 break
 
@@ -85,8 +90,8 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 def _alike(visit: Visit, before: Site) -> bool:
     """Whether both have a coin for the same: elements and whole samples are often dropped one after the other."""
     return any(
-        other.unit == visit.unit or (other.unit == other.shape and visit.unit == visit.shape)
-        for other in before.of(Phase.TRAIN)
+        other.mask_shape == visit.mask_shape or (other.mask_shape == other.shape and visit.mask_shape == visit.shape)
+        for other in before.visits_in(Phase.TRAIN)
     )
 
 

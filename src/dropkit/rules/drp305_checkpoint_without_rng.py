@@ -182,9 +182,11 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     first: dict[tuple[str, Place | None], set[bytes | None]] = {}
     for site in trace.sites:
         # What is recomputed outside of any module is known by its line only.
-        first.setdefault((site.kind, site.place), set()).update(visit.keep for visit in site.of(Phase.TRAIN))
+        first.setdefault((site.kind, site.place), set()).update(
+            visit.mask_start for visit in site.visits_in(Phase.TRAIN)
+        )
     for site in trace.sites:
-        again = {visit.keep for visit in site.of(Phase.BACKWARD) if visit.keep is not None}
+        again = {visit.mask_start for visit in site.visits_in(Phase.BACKWARD) if visit.mask_start is not None}
         if not again <= first[site.kind, site.place]:
             yield TraceViolation(
                 site, "recomputed in backward with another mask: the gradients are wrong", Severity.ERROR

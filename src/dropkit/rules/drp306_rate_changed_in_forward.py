@@ -15,7 +15,7 @@ from dropkit.trace import Phase, Trace
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        rates = [visit.p for visit in site.of(Phase.TRAIN) if visit.p is not None]
+        rates = [visit.p for visit in site.visits_in(Phase.TRAIN) if visit.p is not None]
         before = site.p if site.is_module and site.p is not None else rates[0] if rates else None
         other = next((rate for rate in rates if rate != before), None)
         if other is not None and before is not None:

@@ -19,16 +19,16 @@ _ENOUGH = 64
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    if trace.alike_on_all_ranks:
+    if trace.ranks_draw_alike:
         yield TraceViolation("", "every rank draws the same masks: seed with the rank")
-    if trace.reseeded:
+    if trace.is_reseeded:
         yield TraceViolation("", "a generator is seeded in the forward: every step draws the same masks")
     first: dict[tuple[object, ...], Site] = {}
     for site in trace.sites:
-        for visit in site.of(Phase.TRAIN):
-            if visit.keep is None or visit.keyed or visit.chance < _ENOUGH:
+        for visit in site.visits_in(Phase.TRAIN):
+            if visit.mask_start is None or visit.has_given_key or visit.entropy < _ENOUGH:
                 continue
-            mask = visit.unit, visit.keep
+            mask = visit.mask_shape, visit.mask_start
             if mask in first:
                 other = first[mask]
                 whose = "its own mask again" if other is site else f"the mask of {other.label}"

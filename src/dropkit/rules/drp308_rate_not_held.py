@@ -20,7 +20,7 @@ _BOUND = 6
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        rates = {visit.p for visit in site.of(Phase.TRAIN) if visit.drew and visit.independent}
+        rates = {visit.p for visit in site.visits_in(Phase.TRAIN) if visit.is_active and visit.is_independent}
         rate = site.rate
         p = rates.pop() if len(rates) == 1 else None
         if rate is not None and p is not None and 0 < p < 1 and not _within(rate, p, site):
@@ -28,7 +28,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 
 
 def _within(rate: float, p: float, site: Site) -> bool:
-    coins = sum(visit.coins for visit in site.of(Phase.TRAIN) if visit.dropped is not None)
+    coins = sum(visit.mask_elements for visit in site.visits_in(Phase.TRAIN) if visit.dropped is not None)
     # Half a coin more: so close a count can come, and no closer.
     return abs(rate - p) <= _BOUND * sqrt(p * (1 - p) / coins) + 0.5 / coins
 

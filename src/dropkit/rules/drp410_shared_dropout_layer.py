@@ -16,7 +16,7 @@ from dropkit.trace import Phase, Trace
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        lines = {visit.place for visit in site.of(Phase.TRAIN) if visit.follows is not site}
+        lines = {visit.place for visit in site.visits_in(Phase.TRAIN) if visit.previous is not site}
         if site.is_module and len(lines) > 1:
             yield TraceViolation(site, f"one layer, called from {len(lines)} lines")
 

@@ -1,0 +1,165 @@
+"""The parts of a report: findings, one row for each site, and totals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dropkit.diagnostics import Severity
+from dropkit.report.units import in_bytes, in_count, in_seconds
+from dropkit.trace import Phase, Place, RandomOperation, Site, Trace, Visit
+
+# Abbreviations of long kinds in tables.
+_ABBREVIATIONS = {"scaled_dot_product_attention": "SDPA", "multi_head_attention_forward": "MHA"}
+# How many other random operations the summary names.
+_MAX_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFinding:
+    """One misuse in a running model. `dropkit explain <code>` explains it."""
+
+    code: str
+    name: str
+    message: str
+    severity: Severity
+    site: str
+    place: Place | None
+    explanation: str
+
+    def __str__(self) -> str:
+        where = f" (called at {self.place})" if self.place is not None and str(self.place) not in self.site else ""
+        return f"{self.site}{where}: {self.code} {self.severity.value}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The cells of a site in a table.
+
+    Attributes:
+        rate: measured fraction of mask elements that dropped.
+        granularity: what one mask element covers.
+        active_in: modes in which it drops, or why it does not.
+        after: operation that computed its input.
+        before: operations that use its output.
+        saved: memory of masks saved for backward.
+        share: fraction of the training step's operator time.
+    """
+
+    site: str
+    kind: str
+    p: str
+    rate: str
+    input_shape: str
+    granularity: str
+    active_in: str
+    calls: int
+    after: str
+    before: str
+    saved: str
+    time: str
+    share: float
+
+    @property
+    def is_inactive(self) -> bool:
+        return self.active_in in ("never", "not reached", "rate only")
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over one training step: sites, elements dropped, mask bytes saved for backward, seconds of all operators.
+
+    `share` is the fraction of the seconds that is spent on dropout.
+    """
+
+    sites: int
+    dropped: int
+    kept_bytes: int
+    seconds: float
+    share: float
+
+
+def totals(trace: Trace) -> Totals:
+    """Sum over the training step."""
+    seconds = sum(site.seconds for site in trace.sites)
+    return Totals(
+        sites=len(trace.sites),
+        dropped=sum(visit.dropped_elements for site in trace.sites for visit in site.visits_in(Phase.TRAIN)),
+        kept_bytes=sum(site.kept_bytes for site in trace.sites),
+        seconds=trace.seconds,
+        share=seconds / trace.seconds if trace.seconds else 0.0,
+    )
+
+
+def row(site: Site, step_seconds: float) -> Row:
+    """Describe a site in words."""
+    visits = list(site.visits_in(Phase.TRAIN)) or site.visits
+    visit = next((visit for visit in visits if visit.is_active), visits[0] if visits else None)
+    seconds, rate = site.seconds, site.rate
+    share = seconds / step_seconds if step_seconds else 0.0
+    return Row(
+        site=site.name or "(the model)" if site.is_module else f"{site.name or '(the model)'} {site.place or ''}",
+        kind=_ABBREVIATIONS.get(site.kind, site.kind),
+        p="" if site.p is None else f"{site.p:g}",
+        rate="" if rate is None else f"{rate:.4g}",
+        input_shape=" x ".join(map(str, visit.shape)) if visit is not None else "",
+        granularity=granularity(visit) if visit is not None else "",
+        active_in=_active_in(site),
+        calls=site.calls,
+        after=visit.origin.last if visit is not None else "",
+        before=", ".join(visit.consumers) if visit is not None else "",
+        saved=in_bytes(site.kept_bytes) if site.kept_bytes else "",
+        time=f"{in_seconds(seconds)} {share:.1%}" if share else "",
+        share=share,
+    )
+
+
+def granularity(visit: Visit) -> str:
+    """Say what one mask element covers: an element, a channel, a sample ...
+
+    Example:
+        >>> granularity(Visit(Phase.TRAIN, shape=(8, 3, 5, 5), mask_shape=(8, 3, 1, 1), mask_elements=24))
+        'channel'
+    """
+    shape, mask_shape = visit.shape, visit.mask_shape
+    if not visit.mask_elements or len(mask_shape) != len(shape):
+        return "element" if visit.is_active else ""
+    dims = range(len(shape))
+    separate = [dim for dim in dims if mask_shape[dim] == shape[dim]]
+    shared = [dim for dim in dims if mask_shape[dim] == 1 < shape[dim]]
+    if not shared:
+        return "element"
+    if 0 in separate and all(dim in shared or shape[dim] == 1 for dim in dims[1:]):
+        return "sample"
+    if separate[:2] == [0, 1] and all(dim in shared or shape[dim] == 1 for dim in dims[2:]):
+        return "channel"
+    if separate == [0, *dims[2:]]:
+        return "position"
+    return "all at once" if len(shared) == len(shape) else f"dims {', '.join(map(str, separate))}"
+
+
+def _active_in(site: Site) -> str:
+    if not site.was_reached:
+        return "rate only" if site.has_rate_used_elsewhere else "not reached"
+    phases = [phase.value for phase in (Phase.TRAIN, Phase.EVAL) if site.was_active(phase)]
+    return " + ".join(phases) or "never"
+
+
+def summary(totals: Totals, backward_error: str | None, other_random: Sequence[RandomOperation]) -> list[str]:
+    """Return the totals as lines of text."""
+    lines = [
+        f"{totals.sites} {'site' if totals.sites == 1 else 'sites'}: {in_count(totals.dropped)} elements dropped in a "
+        f"training step, {in_bytes(totals.kept_bytes)} of masks saved for backward, {totals.share:.1%} of the "
+        "operator time"
+    ]
+    if backward_error is not None:
+        lines.append(f"backward failed: {backward_error}")
+    if other_random:
+        count = len(other_random)
+        named = ", ".join(
+            f"{operation.operator} at {operation.place}" if operation.place is not None else operation.operator
+            for operation in other_random[:_MAX_NAMED]
+        )
+        more = f" and {count - _MAX_NAMED} more" if count > _MAX_NAMED else ""
+        lines.append(f"{count} other random {'operation' if count == 1 else 'operations'}: {named}{more}")
+    return lines
