@@ -1,22 +1,33 @@
-"""Write the pages of the rules: one each, and the table that lists them."""
+"""Write the documentation of the rules: one page each, and a table of all."""
 
 from pathlib import Path
 
-from dropkit.lint.engine.rule_docs import fix, page
-from dropkit.rules import RULES
+from dropkit.lint.engine.rule_docs import fix, page, source_file
+from dropkit.rules import RULES, Rule
 
 HERE = Path(__file__).parent
+INTRODUCTION = (
+    "The rules of `dropkit check` (it reads source) and `dropkit audit` (it runs a model). Each rule is one file in",
+    "[`src/dropkit/rules`](../../src/dropkit/rules); its page links to it. `python docs/rules/write.py` writes these",
+    "pages from the rules.",
+)
 
 
 def pages() -> dict[str, str]:
-    """What each file of this folder holds."""
+    """The content of each generated file in this folder, by name."""
     rows = [
         f"| [{rule.code}]({rule.code}.md) | {rule.name} | {rule.message} | {', '.join(rule.found_by)} "
         f"| {rule.default.value} | {fix(rule)} |"
         for rule in RULES
     ]
-    head = ["# Rules", "", "| code | name | what is wrong | found by | default | fix |", "|---|---|---|---|---|---|"]
-    return {"README.md": "\n".join([*head, *rows]) + "\n", **{f"{rule.code}.md": page(rule) for rule in RULES}}
+    head = ["# Rules", "", *INTRODUCTION, "", "| code | name | what is wrong | found by | default | fix |", "|---|---|---|---|---|---|"]
+    return {"README.md": "\n".join([*head, *rows]) + "\n", **{f"{rule.code}.md": linked_page(rule) for rule in RULES}}
+
+
+def linked_page(rule: Rule) -> str:
+    """The page of a rule, with its source file as a link."""
+    name = source_file(rule)
+    return page(rule).replace(f"`{name}`", f"[`{name}`](../../{name})")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pytest
 from dropkit.lint.engine import baseline
 from dropkit.lint.engine.config import BadConfig, Config
 from dropkit.lint.engine.discovery import discover
-from dropkit.lint.engine.project import check_paths, check_source, mended
+from dropkit.lint.engine.fixing import fix_bytes
+from dropkit.lint.engine.project import check_paths, check_source
 from dropkit.lint.semantic import noqa
 from dropkit.lint.semantic.source_text import Text
 
@@ -104,7 +105,7 @@ def test_a_fix_keeps_encoding_and_line_ends(tmp_path, encoding, head, newline):
     file.write_bytes(data(source))
 
     outcome = check_paths([str(file)], Config(root=tmp_path))
-    fixed, done = mended(file.read_bytes(), outcome.findings, Config(root=tmp_path), unsafe=False)
+    fixed, done = fix_bytes(file.read_bytes(), outcome.findings, Config(root=tmp_path), unsafe=False)
 
     assert len(done) == 1
     assert fixed == data(source.replace("0.5)", "0.5, training=self.training)"))
@@ -198,7 +199,7 @@ def test_a_baseline_shows_only_what_is_new(project):
     assert "no such baseline" in missing.stderr
     (project / "known.json").write_text("[]")
     with pytest.raises(BadConfig, match="is not a baseline"):
-        baseline.new(project / "known.json", check_paths([str(project)], Config(root=project)), project)
+        baseline.new_findings(project / "known.json", check_paths([str(project)], Config(root=project)), project)
 
 
 def test_statistics_count(project):
@@ -347,7 +348,7 @@ def test_notebooks_are_read_and_mended_by_cell(tmp_path):
     outcome = check_paths([str(file)], Config(root=tmp_path))
 
     assert [(one.code, one.cell, one.span.line) for one in outcome.findings] == [("DRP101", 4, 3)]
-    fixed, done = mended(file.read_bytes(), outcome.findings, Config(root=tmp_path), unsafe=False)
+    fixed, done = fix_bytes(file.read_bytes(), outcome.findings, Config(root=tmp_path), unsafe=False)
     assert len(done) == 1
     assert fixed == notebook(*cells[:3], ("code", GOOD.split("\n\n\n")[1]))
     assert outcome.texts[str(file), 4].line(3) == LINE

@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dropkit.lint.engine import baseline
-from dropkit.lint.engine.check_file import Unreadable, check, decode, mend, read
+from dropkit.lint.engine.check_file import Unreadable, check, decode, read
 from dropkit.lint.engine.config import BadConfig, Config
+from dropkit.lint.engine.fixing import fix_bytes, fix_text
 from dropkit.lint.engine.gitignore import Patterns
-from dropkit.lint.engine.project import check_paths, check_source, mended
-from dropkit.lint.engine.project_index import account
+from dropkit.lint.engine.project import check_paths, check_source
+from dropkit.lint.engine.project_index import summarize
 from dropkit.lint.formats import FORMATS
 from dropkit.lint.semantic.source_text import Undecodable
 from dropkit.rules import RULES
@@ -57,7 +58,7 @@ def test_no_file_crashes_a_rule(worth_it):
         except Unreadable:
             continue
         assert all(finding.span.line >= 1 for finding in check(module, RULES))
-        account(module)
+        summarize(module)
 
 
 def changed(source):
@@ -67,7 +68,7 @@ def changed(source):
 
 
 def test_mended_files_parse_and_are_the_same_outside_of_the_edits(worth_it):
-    mended = 0
+    count = 0
     for path in worth_it:
         try:
             text = decode(changed(decode(path.read_bytes()).utf8.decode()).encode())
@@ -75,14 +76,14 @@ def test_mended_files_parse_and_are_the_same_outside_of_the_edits(worth_it):
         except (Unreadable, UnicodeError):
             continue
         findings = check(module, RULES)
-        after, taken = mend(str(path), text, findings, RULES)
-        mended += len(taken)
+        after, taken = fix_text(str(path), text, findings, RULES)
+        count += len(taken)
         untouched = statements(text, {line for one in taken for line in lines(text, one.fix)})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert untouched <= statements(after, set())
             assert len(check(read(str(path), after), RULES)) <= len(findings)
-    assert mended or not EVERYTHING
+    assert count or not EVERYTHING
 
 
 def lines(text, fix):
@@ -153,7 +154,7 @@ def test_no_damage_of_a_file_is_raised(damage, path):
     shown(outcome)
     if outcome.findings:
         try:
-            fixed, done = mended(data, outcome.findings, Config(), unsafe=True)
+            fixed, done = fix_bytes(data, outcome.findings, Config(), unsafe=True)
         except Undecodable:
             return
         assert (fixed != data) == bool(done)
@@ -177,7 +178,7 @@ def test_no_damage_of_settings_is_raised_but_as_such(damage):
 @quick
 @given(DAMAGE, st.text(alphabet="abcx#!.py /*[]\\\xe9\udcff", min_size=1, max_size=12))
 def test_no_damage_of_patterns_is_raised(damage, name):
-    assert Patterns.parse(damaged(IGNORE, damage)).verdict(name, is_folder=False) in (True, False, None)
+    assert Patterns.parse(damaged(IGNORE, damage)).ignores(name, is_folder=False) in (True, False, None)
 
 
 @quick
@@ -194,4 +195,4 @@ def test_no_damage_of_a_cache_is_raised(damage):
 
         shown(check_paths([folder], config, cache))
         with suppress(BadConfig):
-            baseline.new(known, outcome, Path(folder))
+            baseline.new_findings(known, outcome, Path(folder))

@@ -17,11 +17,11 @@ from click.testing import CliRunner
 
 from dropkit.cli import _group
 from dropkit.diagnostics import CrossFileCondition, Diagnostic, Edit, Fix, Severity, Span
-from dropkit.lint.engine.cache import Record, dump, load
+from dropkit.lint.engine.cache import dump, load
 from dropkit.lint.engine.config import BadConfig, Config
 from dropkit.lint.engine.project import check_paths, check_source
-from dropkit.lint.engine.project_index import Account
-from dropkit.lint.engine.result import Note
+from dropkit.lint.engine.project_index import ClassSummary
+from dropkit.lint.engine.result import FileResult, Note
 from dropkit.lint.formats import FORMATS
 from dropkit.rules import Rule
 
@@ -383,7 +383,7 @@ def test_a_line_that_bears_no_comment_is_named(project, source):
     code, out, err = dropkit("--add-noqa")
 
     assert (code, out) == (2, "Silenced 1 finding.\n")
-    assert err == "net.py: not silenced: DRP101 in line 9: no comment can stand there\n"
+    assert err == "net.py: not silenced: DRP101 in line 9: this line cannot hold a comment\n"
 
 
 def test_findings_in_notebooks_are_not_silenced(project):
@@ -393,7 +393,7 @@ def test_findings_in_notebooks_are_not_silenced(project):
     code, out, err = dropkit("--add-noqa", "n.ipynb")
 
     assert (code, out) == (2, "Silenced 0 findings.\n")
-    assert err == "n.ipynb: not silenced: DRP101 in cell 1, line 7: no comment is written into a notebook\n"
+    assert err == "n.ipynb: not silenced: DRP101 in cell 1, line 7: comments are not written into notebooks\n"
 
 
 def test_a_relative_home_keeps_nothing(project, monkeypatch):
@@ -481,7 +481,7 @@ def test_a_folder_without_python_is_warned_of(project):
     assert dropkit("empty")[::2] == (0, "warning: no Python file or notebook to check below empty\n")
     assert dropkit("notes.md")[::2] == (
         0,
-        "warning: notes.md is checked as Python, which its name does not say it is\n",
+        "warning: notes.md is checked as Python, although its name does not end in .py\n",
     )
     assert dropkit("net.py")[2] == ""
 
@@ -528,7 +528,7 @@ def test_what_does_not_parse_is_named_in_every_format(project, data):
         assert "odd.py" in out
         assert "DRP101" in out
         if name in ("full", "concise"):
-            assert out.endswith("Found 1 error in 1 file.\n1 can be mended with --fix.\nNot checked: 1 file.\n")
+            assert out.endswith("Found 1 error in 1 file.\n1 fixable with --fix.\nNot checked: 1 file.\n")
 
 
 @pytest.mark.parametrize(
@@ -649,13 +649,13 @@ def test_a_fault_of_one_rule_leaves_the_others(project, monkeypatch):
 
 def test_a_process_that_dies_costs_one_file(project, monkeypatch):
     """As where memory runs out while a file is read: the others are checked, and the file is named."""
-    from dropkit.lint.engine import project as checker
+    from dropkit.lint.engine import workers
 
-    def examine(path, data, config, real=checker.examine):
+    def check_bytes(path, data, config, real=workers.check_bytes):
         return os._exit(1) if path.endswith("deadly.py") else real(path, data, config)
 
-    monkeypatch.setattr(checker, "examine", examine)
-    monkeypatch.setattr(checker, "_MANY", 3)
+    monkeypatch.setattr(workers, "check_bytes", check_bytes)
+    monkeypatch.setattr(workers, "_MIN_FILES", 3)
     for name in ("deadly", "a", "b", "c"):
         (project / f"{name}.py").write_text(BAD)
 
@@ -808,8 +808,8 @@ def test_of_a_cache_only_that_is_taken_which_could_have_been_written():
         Fix("t", (Edit(0, 1, "x"),)),
         CrossFileCondition("A", "b"),
     )
-    account = Account({"A": ["B"]}, {"A": ["b"]}, ["A.b"], ["c"], ["d"])
-    whole = json.loads(json.dumps(dump(Record((finding,), (Note("a.py", "m", 1, 2),), account))))
+    account = ClassSummary({"A": ["B"]}, {"A": ["b"]}, ["A.b"], ["c"], ["d"])
+    whole = json.loads(json.dumps(dump(FileResult((finding,), (Note("a.py", "m", 1, 2),), account))))
     assert dump(load("a.py", whole)) == whole
 
     refused = 0

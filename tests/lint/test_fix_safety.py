@@ -4,9 +4,9 @@ import ast
 
 import pytest
 
-from dropkit.lint.engine.check_file import check, read
+from dropkit.lint.engine.check_file import check, check_bytes, read
 from dropkit.lint.engine.config import Config
-from dropkit.lint.engine.project import examine, mended
+from dropkit.lint.engine.fixing import fix_bytes
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 
@@ -23,8 +23,8 @@ def found(source, code=None):
 
 
 def fixed(source, unsafe=False):
-    findings = examine("example.py", source.encode(), Config()).findings
-    return mended(source.encode(), findings, Config(), unsafe)[0].decode() if findings else source
+    findings = check_bytes("example.py", source.encode(), Config()).findings
+    return fix_bytes(source.encode(), findings, Config(), unsafe)[0].decode() if findings else source
 
 
 def net(method):

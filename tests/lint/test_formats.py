@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from dropkit.diagnostics import Diagnostic, Edit, Fix, Severity, Span
-from dropkit.lint.engine.result import UNFIXED, Note, Outcome
+from dropkit.lint.engine.result import UNFIXED, CheckResult, Note
 from dropkit.lint.formats import FORMATS
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
@@ -39,10 +39,10 @@ def finding(text, needle, path="model.py", cell=None, severity=Severity.ERROR, s
     return Diagnostic(RULE.code, RULE.message, severity, path, span, fix, cell=cell)
 
 
-def outcome(source=SOURCE, needle="F.dropout(x)", notes=(), mended=(), **options):
+def outcome(source=SOURCE, needle="F.dropout(x)", notes=(), fixed=(), **options):
     text = Text(source.encode())
     one = finding(text, needle, **options)
-    return Outcome((one,), notes, 3, mended, {(one.path, one.cell): text})
+    return CheckResult((one,), notes, 3, fixed, {(one.path, one.cell): text})
 
 
 def shown(name, given, color=False):
@@ -75,7 +75,7 @@ help: Give a rate (safe, --fix; changes training behaviour)
 more: dropkit explain {RULE.code}
 
 Found 1 error in 3 files.
-1 can be mended with --fix.
+1 fixable with --fix.
 """
     )
 
@@ -134,27 +134,27 @@ def test_fixes_that_change_training_are_named(name):
     text = Text(SOURCE.encode())
     taken = (finding(text, "F.dropout(x)"), finding(text, "F.dropout(x)", safe=False))
 
-    printed = shown(name, Outcome(files=1, mended=taken))
+    printed = shown(name, CheckResult(files=1, fixed=taken))
 
     assert printed == (
-        f"Mended 2: 2 x {RULE.code}.\n"
+        f"Fixed 2: 2 x {RULE.code}.\n"
         f"1 of them changes training behaviour: {RULE.code} at model.py:5:17.\n"
-        "No misuse of dropout left in 1 file.\n"
+        "No dropout misuse left in 1 file.\n"
     )
 
 
 def test_concise_is_one_line_each():
     text = Text(SOURCE.encode())
     kinds = [{}, {"safe": False, "severity": Severity.WARNING}, {"fixed": False, "severity": Severity.INFO}]
-    given = Outcome(tuple(finding(text, "F.dropout(x)", **kind) for kind in kinds), files=1)
+    given = CheckResult(tuple(finding(text, "F.dropout(x)", **kind) for kind in kinds), files=1)
 
     assert shown("concise", given) == (
         f"model.py:5:17: {RULE.code} error: {RULE.message} (safe fix)\n"
         f"model.py:5:17: {RULE.code} warning: {RULE.message} (unsafe fix)\n"
         f"model.py:5:17: {RULE.code} info: {RULE.message}\n"
-        "Found 1 error, 1 warning and 1 remark in 1 file.\n"
-        "1 can be mended with --fix.\n"
-        "1 more can be mended with --fix --unsafe-fixes: read the diff.\n"
+        "Found 1 error, 1 warning and 1 info message in 1 file.\n"
+        "1 fixable with --fix.\n"
+        "1 more fixable with --fix --unsafe-fixes (review the changes).\n"
     )
 
 
@@ -226,7 +226,7 @@ def test_json_gives_no_edits_of_notebooks():
 def test_jsonl_is_json_a_line_each():
     text = Text(SOURCE.encode())
     findings = (finding(text, "F.dropout(x)"), finding(text, "F.dropout(\n", fixed=False))
-    given = Outcome(findings, files=1, texts={("model.py", None): text})
+    given = CheckResult(findings, files=1, texts={("model.py", None): text})
 
     lines = shown("jsonl", given).splitlines()
 
@@ -235,7 +235,7 @@ def test_jsonl_is_json_a_line_each():
 
 @pytest.mark.parametrize(("name", "nothing"), [("json", "[]\n"), ("jsonl", ""), ("github", "")])
 def test_nothing_found_is_nothing_said(name, nothing):
-    assert shown(name, Outcome(files=1)) == nothing
+    assert shown(name, CheckResult(files=1)) == nothing
 
 
 def unescaped(value):
@@ -322,7 +322,7 @@ def test_sarif_fingerprints_follow_the_line_and_tell_equal_lines_apart():
         text = Text(source.encode())
         spans = [text.position(match.start()) for match in re.finditer(rb"F", text.utf8)]
         findings = [Diagnostic(RULE.code, "m", Severity.ERROR, "a.py", Span(*at, at[0], at[1] + 1)) for at in spans]
-        given = Outcome(tuple(findings), files=1, texts={("a.py", None): text})
+        given = CheckResult(tuple(findings), files=1, texts={("a.py", None): text})
         return [result["partialFingerprints"]["dropkit/v1"] for result in log(given)["results"]]
 
     first, second = prints("F(x)\nF(x)\n")
@@ -332,7 +332,7 @@ def test_sarif_fingerprints_follow_the_line_and_tell_equal_lines_apart():
 
 
 def test_sarif_reports_files_that_were_passed_over():
-    run = log(Outcome(notes=(Note("/b.py", "gone", line=3),), files=1))
+    run = log(CheckResult(notes=(Note("/b.py", "gone", line=3),), files=1))
     (notification,) = run["invocations"][0]["toolExecutionNotifications"]
 
     assert run["results"] == []
@@ -347,7 +347,7 @@ def test_a_file_that_shrank_since_is_still_reported(name):
     """Its text no longer has the line; nothing fails."""
     one = finding(Text(SOURCE.encode()), "F.dropout(x)")
 
-    printed = shown(name, Outcome((one,), files=1, texts={("model.py", None): Text(b"")}))
+    printed = shown(name, CheckResult((one,), files=1, texts={("model.py", None): Text(b"")}))
 
     assert RULE.message in printed
 
@@ -355,10 +355,10 @@ def test_a_file_that_shrank_since_is_still_reported(name):
 def test_showing_needs_no_torch():
     """All formats together import neither torch nor NumPy; what is for programs does not import rich."""
     code = (
-        "import sys; from dropkit.lint.formats import FORMATS; from dropkit.lint.engine.result import Outcome;"
-        "[FORMATS[name](Outcome(), False) for name in ('json', 'jsonl', 'sarif', 'github')];"
+        "import sys; from dropkit.lint.formats import FORMATS; from dropkit.lint.engine.result import CheckResult;"
+        "[FORMATS[name](CheckResult(), False) for name in ('json', 'jsonl', 'sarif', 'github')];"
         "print('rich' in sys.modules);"
-        "[show(Outcome(), True) for show in FORMATS.values()];"
+        "[show(CheckResult(), True) for show in FORMATS.values()];"
         "print('rich' in sys.modules, 'torch' in sys.modules, 'numpy' in sys.modules)"
     )
 
@@ -378,7 +378,7 @@ ODD_NAMES = [
 def test_a_name_of_any_characters_is_shown_and_does_nothing(name, path):
     """What is printed is UTF-8, moves no cursor, begins no workflow command of its own, and can be read back."""
     one = finding(Text(SOURCE.encode()), "F.dropout(x)", path=path)
-    given = Outcome((one,), (Note(path, f"it is {path}"),), 1, (one,), {(path, None): Text(SOURCE.encode())})
+    given = CheckResult((one,), (Note(path, f"it is {path}"),), 1, (one,), {(path, None): Text(SOURCE.encode())})
 
     printed = shown(name, given)
 
@@ -408,11 +408,11 @@ def test_what_was_not_read_is_counted_in_the_last_line():
         Note("a.py", "gone"),
         Note("b.ipynb", "m", cell=1),
         Note("b.ipynb", "m", cell=2),
-        Note("c.py", "m", what=UNFIXED),
+        Note("c.py", "m", kind=UNFIXED),
     )
 
-    printed = shown("concise", Outcome(notes=notes, files=1))
+    printed = shown("concise", CheckResult(notes=notes, files=1))
 
     assert printed.endswith(
-        "No misuse of dropout found in 1 file.\nNot fixed: 1 file.\nNot checked: 1 file and 2 cells of 1 notebook.\n"
+        "No dropout misuse found in 1 file.\nNot fixed: 1 file.\nNot checked: 1 file and 2 cells of 1 notebook.\n"
     )

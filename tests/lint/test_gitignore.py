@@ -68,7 +68,7 @@ def ignored_by_git(root, paths):
 def ignored(patterns, root, path):
     """Whether the path, or a folder that it lies in, is ignored."""
     ways = [path, *path.parents][: len(path.relative_to(root).parts)]
-    verdicts = [patterns.verdict(way.relative_to(root).as_posix(), way.is_dir()) for way in ways]
+    verdicts = [patterns.ignores(way.relative_to(root).as_posix(), way.is_dir()) for way in ways]
     return any(verdicts)
 
 
@@ -89,7 +89,7 @@ def test_a_pattern_means_what_it_means_to_git(tree):
     "data", [b"\xff*\n", b"\xef\xbb\xbfa.py\n", b"a.py\r\nb.py\r\n", b"\0\n", b"!\n", b"\n\n", b""]
 )
 def test_no_content_is_an_error(data):
-    Patterns.parse(data).verdict("a.py", is_folder=False)
+    Patterns.parse(data).ignores("a.py", is_folder=False)
 
 
 def test_what_git_leaves_out_is_left_out(tree_of, tmp_path):
@@ -136,18 +136,18 @@ def tree_of(tmp_path):
 def test_a_mark_of_byte_order_and_carriage_returns_are_no_part_of_a_pattern():
     patterns = Patterns.parse(b"\xef\xbb\xbfa.py\r\nb.py\r\n")
 
-    assert [patterns.verdict(name, is_folder=False) for name in ("a.py", "b.py", "c.py")] == [True, True, None]
+    assert [patterns.ignores(name, is_folder=False) for name in ("a.py", "b.py", "c.py")] == [True, True, None]
 
 
 def test_stars_do_not_multiply():
     """Each piece between stars stays where it was found first: no expression goes back over two of them."""
     for pattern in ("*a" * 22 + "b", "?*" * 60 + "b", "*" * 5000 + "b", "[a]*" * 100 + "b", "*a*" * 50):
-        Patterns.parse(pattern.encode()).verdict("a" * 200, is_folder=False)
+        Patterns.parse(pattern.encode()).ignores("a" * 200, is_folder=False)
         shape = _expression(pattern).pattern
         assert shape.count(".*") == shape.count("(?=(.*?") + 1
     for pattern in ("**/a/" * 100 + "b", "a/**/" * 500 + "b"):
-        Patterns.parse(pattern.encode()).verdict("/".join("a" * 200), is_folder=False)
+        Patterns.parse(pattern.encode()).ignores("/".join("a" * 200), is_folder=False)
 
 
 def test_what_no_name_is_long_enough_for_matches_none():
-    assert Patterns.parse(b"?" * 100_000 + b"*").verdict("a" * 255, is_folder=False) is None
+    assert Patterns.parse(b"?" * 100_000 + b"*").ignores("a" * 255, is_folder=False) is None

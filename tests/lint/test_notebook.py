@@ -8,8 +8,9 @@ from click.testing import CliRunner
 
 from dropkit.cli import _group
 from dropkit.lint.engine.config import Config
-from dropkit.lint.engine.notebook import OddLayout
-from dropkit.lint.engine.project import check_source, mended
+from dropkit.lint.engine.fixing import fix_bytes
+from dropkit.lint.engine.notebook import UnknownLayout
+from dropkit.lint.engine.project import check_source
 from dropkit.lint.formats import FORMATS
 
 IMPORTS = "import torch.nn.functional as F\nfrom torch import nn"
@@ -68,7 +69,7 @@ def test_what_is_not_python_leaves_the_rest(odd):
     outcome = checked(data)
 
     assert places(outcome) == [("DRP101", 4, 3)]
-    assert mended(data, outcome.findings, Config(), unsafe=False)[0] == notebook(IMPORTS, cell("words"), odd, GOOD)
+    assert fix_bytes(data, outcome.findings, Config(), unsafe=False)[0] == notebook(IMPORTS, cell("words"), odd, GOOD)
     wanted = [] if odd in IPYTHON else [(3, NEITHER[odd])]
     assert [(note.cell, note.line) for note in outcome.notes] == wanted
 
@@ -82,7 +83,7 @@ def test_what_ipython_reads_leaves_the_lines_around_it(odd):
 
     line = 3 + len(odd.replace("\r\n", "\n").replace("\r", "\n").split("\n")) - odd.endswith("\r")
     assert (places(outcome), outcome.notes) == ([("DRP101", 2, line)], ())
-    assert mended(data, outcome.findings, Config(), unsafe=False)[0] == notebook(IMPORTS, f"{odd}\n{GOOD}")
+    assert fix_bytes(data, outcome.findings, Config(), unsafe=False)[0] == notebook(IMPORTS, f"{odd}\n{GOOD}")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -138,8 +139,8 @@ def test_what_stands_beside_the_code_does_not_matter(value):
     outcome = checked(data)
 
     assert (places(outcome), outcome.notes) == ([("DRP101", 2, 3)], ())
-    with suppress(OddLayout):  # numbers that could not be written as they are
-        fixed, done = mended(data, outcome.findings, Config(), unsafe=False)
+    with suppress(UnknownLayout):  # numbers that could not be written as they are
+        fixed, done = fix_bytes(data, outcome.findings, Config(), unsafe=False)
         assert len(done) == 1
         assert fixed == data.replace(b"0.5)", b"0.5, training=self.training)")
 
@@ -183,7 +184,7 @@ def test_a_fix_changes_nothing_but_the_code(layout, ascii_only, end):
         )
     )
 
-    fixed, done = mended(before, checked(before).findings, Config(), unsafe=False)
+    fixed, done = fix_bytes(before, checked(before).findings, Config(), unsafe=False)
 
     assert len(done) == 1
     assert fixed == after

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dropkit.lint.engine.check_file import check, mend, read
+from dropkit.lint.engine.check_file import check, read
+from dropkit.lint.engine.fixing import fix_text
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 
@@ -44,7 +45,7 @@ def test_the_fix_turns_bad_into_good_and_then_does_nothing(rule, example):
     findings = found(example.bad)
     fixes = [finding.fix for finding in findings if finding.fix is not None]
 
-    text, taken = mend("example.py", Text(example.bad.encode()), findings, RULES)
+    text, taken = fix_text("example.py", Text(example.bad.encode()), findings, RULES)
 
     assert bool(fixes) == bool(rule.fix)
     assert all(fix.safe == rule.fix_is_safe for fix in fixes)
@@ -52,7 +53,7 @@ def test_the_fix_turns_bad_into_good_and_then_does_nothing(rule, example):
     if fixes:
         assert MARK.sub("", text.utf8.decode()) == example.good
         again = found(text.utf8.decode())
-        assert mend("example.py", text, again, RULES)[0].utf8 == text.utf8
+        assert fix_text("example.py", text, again, RULES)[0].utf8 == text.utf8
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)

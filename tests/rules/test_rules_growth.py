@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from dropkit.diagnostics import CrossFileCondition, Edit
-from dropkit.lint.engine.check_file import Unreadable, check, mend, read
+from dropkit.lint.engine.check_file import Unreadable, check, read
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.discovery import search
-from dropkit.lint.engine.project import check_source, mended
-from dropkit.lint.engine.project_index import Account, Answers, account
+from dropkit.lint.engine.fixing import fix_bytes, fix_text
+from dropkit.lint.engine.project import check_source
+from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summarize
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 
@@ -181,7 +182,7 @@ def works(source: str) -> dict[str, int]:
     module = read("file.py", text)
     for rule in RULES:
         found[rule.code] = work(lambda: list(rule.diagnostics(module)))  # noqa: B023
-    return {**found, "account": work(lambda: account(module))}
+    return {**found, "account": work(lambda: summarize(module))}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -201,11 +202,11 @@ def test_questions_to_other_files_are_answered_in_the_time_that_these_take():
 
     def asked(n: int) -> None:
         told = [
-            Account({f"C{i}": [f"C{(i + 1) % n}"]}, {f"C{i}": ["x"]}, [], ["drop"], [f"C{(i + 2) % n}"])
+            ClassSummary({f"C{i}": [f"C{(i + 1) % n}"]}, {f"C{i}": ["x"]}, [], ["drop"], [f"C{(i + 2) % n}"])
             for i in range(n)
         ]
-        answers = Answers(told)
-        assert all(answers.to(CrossFileCondition(f"C{i}", "drop")) for i in range(n))
+        index = ProjectIndex(told)
+        assert all(index.satisfies(CrossFileCondition(f"C{i}", "drop")) for i in range(n))
 
     assert work(lambda: asked(800)) < 2.8 * work(lambda: asked(400))
 
@@ -216,7 +217,7 @@ def test_fixes_are_tried_together(shape):
 
     def mend_all(n: int) -> None:
         data = SHAPES[shape](n).encode()
-        fixed, done = mended(data, check_source("file.py", data, Config()).findings, Config(), unsafe=False)
+        fixed, done = fix_bytes(data, check_source("file.py", data, Config()).findings, Config(), unsafe=False)
         assert len(done) >= n
         assert check_source("file.py", fixed, Config()).fixable == 0
 
@@ -275,7 +276,7 @@ def test_a_fix_that_does_not_hold_keeps_none_of_the_others_back():
     worse = replace(findings[30], fix=replace(findings[30].fix, edits=(replace(findings[30].fix.edits[0], text=")"),)))
     given = [bad if one is findings[17] else worse if one is findings[30] else one for one in findings]
 
-    text, taken = mend("file.py", Text(source.encode()), given, RULES)
+    text, taken = fix_text("file.py", Text(source.encode()), given, RULES)
 
     assert len(taken) == 38
     assert text.utf8.count(b"training=self.training") == 38
@@ -306,4 +307,4 @@ def test_depth_fails_no_rule(depth):
         except Unreadable:
             continue
         assert isinstance(check(module, RULES), list)
-        account(module)
+        summarize(module)

@@ -8,7 +8,7 @@ import pytest
 from dropkit.diagnostics import Severity
 from dropkit.lint.engine.check_file import check, read
 from dropkit.lint.engine.config import Config
-from dropkit.lint.engine.project import mended
+from dropkit.lint.engine.fixing import fix_bytes
 from dropkit.lint.semantic.source_text import Text
 from dropkit.lint.semantic.training_flag import is_flag, named_on_purpose
 from dropkit.rules import RULES
@@ -56,7 +56,7 @@ def test_whole_words_make_it_information_that_nothing_mends(code, name):
     for one in (source, subclass):
         assert [(f.code, f.severity, f.fix) for f in found(one)] == [(code, Severity.INFO, None)]
     config = Config(severity=Severity.INFO)
-    assert mended(source.encode(), found(source), config, unsafe=True) == (source.encode(), [])
+    assert fix_bytes(source.encode(), found(source), config, unsafe=True) == (source.encode(), [])
 
 
 @pytest.mark.parametrize("format", ["concise", "full", "json", "sarif", "github"])

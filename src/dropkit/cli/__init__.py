@@ -1,4 +1,4 @@
-"""The command line: one file a command, loaded when it is called, so that `--help` needs no torch."""
+"""The command line: one module for each command, imported when it runs, so that `--help` needs no torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-# Name and one line each, in the order of `--help`; the file dropkit.cli.<name> holds the command as `command`.
+# Names and descriptions, in the order of `--help`. The command <name> is dropkit.cli.<name>.command.
 COMMANDS = {
-    "audit": "Run a model once, show every dropout in it and what is wrong.",
-    "check": "Find and mend dropout misuse in source code.",
-    "explain": "Explain a rule of check and audit, or list all.",
-    "kernels": "Show which kernel serves which device, and why.",
-    "mc": "Predict with uncertainty, from a model and data.",
+    "audit": "Run a model once; list its dropout and what is wrong with it.",
+    "check": "Find and fix dropout bugs in source code.",
+    "explain": "Explain a rule of check and audit, or list all rules.",
+    "kernels": "Show which kernels are used on this machine.",
+    "mc": "Predict with uncertainty by Monte Carlo dropout.",
     "run": "Run a script with torch's dropout on dropkit's kernels.",
-    "server": "Serve an editor by the Language Server Protocol.",
+    "server": "Run the language server for editors.",
     "study": "Train on real digits with and without dropout, and compare.",
 }
 
@@ -37,7 +37,7 @@ class _Commands(click.Group):
             raise click.ClickException('this command needs torch: pip install "dropkit[torch]"') from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # From the table, not from the commands: those import torch.
+        # Not from the commands, which import torch.
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -51,18 +51,18 @@ def _show_version(ctx: click.Context, parameter: click.Parameter, value: Any) ->
 
 
 def main() -> None:
-    """Entry point. A function that a command returns runs here, where click does not touch what it raises."""
+    """Run the command line. A function that a command returns is called here, outside of click's error handling."""
     try:
-        outcome = _group.main(standalone_mode=False)
+        returned = _group.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
-    if callable(outcome):
-        outcome()
-    elif isinstance(outcome, int):
-        sys.exit(outcome)
+    if callable(returned):
+        returned()
+    elif isinstance(returned, int):
+        sys.exit(returned)
 
 
 @click.group("dropkit", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,7 +71,7 @@ def main() -> None:
 )
 @click.pass_context
 def _group(context: click.Context) -> None:
-    """Dropout for PyTorch: kernels, checks and measurements."""
-    # What a script prints is its own affair; elsewhere a name or a line of source must not end the command.
+    """Dropout for PyTorch: fast layers, a linter, a runtime audit and Monte Carlo dropout."""
+    # File names and source may contain characters that the terminal cannot encode. Scripts keep their own setting.
     if context.invoked_subcommand != "run" and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

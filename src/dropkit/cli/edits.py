@@ -1,4 +1,4 @@
-"""What `dropkit check` writes into source files: fixes, and the comments that silence."""
+"""Edits of source files by `dropkit check`: fixes, and comments that silence findings."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from dropkit import files
 from dropkit.cli.options import is_terminal
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.config import Config
-from dropkit.lint.engine.project import mended
-from dropkit.lint.engine.result import UNFIXED, UNSILENCED, Note, Outcome
-from dropkit.lint.formats.escape import seen
+from dropkit.lint.engine.fixing import fix_bytes
+from dropkit.lint.engine.result import UNFIXED, UNSILENCED, CheckResult, Note
+from dropkit.lint.formats.escape import printable
 
 
-def apply_fixes(outcome: Outcome, config: Config, unsafe: bool, diff: bool) -> tuple[list[Diagnostic], list[Note]]:
-    """Apply fixes, or if `diff` show what they would change; what was fixed, and the files that could not be."""
-    done: list[Diagnostic] = []
+def apply_fixes(result: CheckResult, config: Config, unsafe: bool, diff: bool) -> tuple[list[Diagnostic], list[Note]]:
+    """Apply fixes, or print them if `diff`; return the fixed findings, and notes on files that could not be fixed."""
+    fixed: list[Diagnostic] = []
     notes: list[Note] = []
-    for path, mine in _by_path(outcome.findings).items():
-        if not any(one.fix is not None and (unsafe or one.fix.safe) for one in mine):
+    for path, findings in _by_path(result.findings).items():
+        if not any(finding.fix is not None and (unsafe or finding.fix.safe) for finding in findings):
             continue
         try:
             _must_be_editable(path)
             data = files.read(path)
-            fixed, taken = mended(data, mine, config, unsafe)
-            if fixed != data and not diff:
-                files.write(path, fixed)
-        except Exception as error:  # one file that cannot be fixed is left as it is, and the others are fixed
+            new, fixed_here = fix_bytes(data, findings, config, unsafe)
+            if new != data and not diff:
+                files.write(path, new)
+        except Exception as error:  # whatever the reason, the file stays as it is and the others are fixed
             notes.append(unfixed(path, error))
             continue
-        done += taken
+        fixed += fixed_here
         if diff:
-            print_diff(path, data, fixed)
-    return done, notes
+            print_diff(path, data, new)
+    return fixed, notes
 
 
-def silence(outcome: Outcome, marker: str) -> tuple[int, list[Note]]:
-    """Silence findings by comments; how many, and those that could not be."""
+def silence(result: CheckResult, marker: str) -> tuple[int, list[Note]]:
+    """Silence findings with comments; return their number, and notes on those that could not be silenced."""
     from dropkit.lint.engine.check_file import decode
     from dropkit.lint.semantic.noqa import Comments, add_comments
 
     silenced = 0
     notes: list[Note] = []
-    for path, mine in _by_path(outcome.findings).items():
+    for path, findings in _by_path(result.findings).items():
         if path.endswith(".ipynb"):
-            notes += [_unsilenced(finding, "no comment is written into a notebook") for finding in mine]
+            notes += [_unsilenced(finding, "comments are not written into notebooks") for finding in findings]
             continue
         try:
             _must_be_editable(path)
             text = decode(files.read(path))
-            after = add_comments(text, mine, marker)
+            after = add_comments(text, findings, marker)
             if after.utf8 != text.utf8:
                 files.write(path, after.encode())
-        except Exception as error:  # as where fixes are applied
+        except Exception as error:  # as in apply_fixes
             notes.append(unfixed(path, error))
             continue
         comments = Comments(after)
-        left = [finding for finding in mine if not comments.silence(finding)]
-        silenced += len(mine) - len(left)
-        notes += [_unsilenced(finding, "no comment can stand there") for finding in left]
+        left = [finding for finding in findings if not comments.silence(finding)]
+        silenced += len(findings) - len(left)
+        notes += [_unsilenced(finding, "this line cannot hold a comment") for finding in left]
     return silenced, notes
 
 
@@ -74,38 +74,38 @@ def _by_path(findings: Iterable[Diagnostic]) -> dict[str, list[Diagnostic]]:
     return by_path
 
 
-def _unsilenced(finding: Diagnostic, why: str) -> Note:
+def _unsilenced(finding: Diagnostic, reason: str) -> Note:
     line = f"line {finding.span.line}"
     where = line if finding.cell is None else f"cell {finding.cell}, {line}"
-    return Note(finding.path, f"{finding.code} in {where}: {why}", finding.cell, finding.span.line, UNSILENCED)
+    return Note(finding.path, f"{finding.code} in {where}: {reason}", finding.cell, finding.span.line, UNSILENCED)
 
 
 def _must_be_editable(path: str) -> None:
-    why = files.why_not_edited(path)
-    if why is not None:
-        raise OSError(f"it {why}")
+    reason = files.why_not_edited(path)
+    if reason is not None:
+        raise OSError(f"it {reason}")
 
 
 def unfixed(path: str, error: Exception) -> Note:
-    """A note of a file that was left as it was."""
-    why = files.reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
-    return Note(path, why, what=UNFIXED)
+    """A note on a file that was not changed."""
+    reason = files.reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+    return Note(path, reason, kind=UNFIXED)
 
 
 def print_diff(path: str, before: bytes, after: bytes) -> None:
-    """Print what `patch` takes, byte by byte; on a terminal, what it can show of it."""
+    """Print a diff for `patch`, byte by byte; on a terminal, its printable form."""
     text = _diff(path, before, after)
     if not is_terminal(sys.stdout):
         click.echo(text.encode(errors="surrogateescape"), nl=False)
         return
     for line in io.StringIO(text, newline="\n"):
-        click.echo("\t".join(map(seen, line.rstrip("\r\n").split("\t"))))
+        click.echo("\t".join(map(printable, line.rstrip("\r\n").split("\t"))))
 
 
 def _diff(path: str, before: bytes, after: bytes) -> str:
     from difflib import unified_diff
 
-    # Lines end at line feeds alone: a form feed stands within one.
+    # Lines of a diff end at line feeds only, not at form feeds.
     old, new = (list(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="\n")) for data in (before, after))
     a, b = (f"{side}/{path}" if path.isprintable() else json.dumps(f"{side}/{path}") for side in "ab")
     return "".join(

@@ -1,9 +1,9 @@
-"""`dropkit explain`: what a rule forbids and why, with examples; or all rules in a table."""
+"""`dropkit explain`: explain one rule, with examples, or list all rules."""
 
 from __future__ import annotations
 
-import difflib
 import json
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -20,16 +20,16 @@ from dropkit.rules import RULES, Rule
     type=click.Choice(["text", "json", "markdown"]),
     default="text",
     show_default=True,
-    help="How to print.",
+    help="Output format.",
 )
 def command(rule: str | None, form: str) -> None:
-    """Explain RULE, a code such as DRP101 or a name such as functional-dropout-ignores-mode.
+    """Explain RULE, given by code (DRP101) or name (functional-dropout-ignores-mode).
 
     Without RULE, list all rules.
     """
-    rules = RULES if rule is None else (_named(rule),)
+    rules = RULES if rule is None else (_find(rule),)
     if form == "json":
-        records = [_record(one) for one in rules]
+        records = [_record(entry) for entry in rules]
         click.echo(json.dumps(records if rule is None else records[0], indent=2))
     elif form == "markdown":
         click.echo(_list() if rule is None else page(rules[0]), nl=False)
@@ -39,16 +39,14 @@ def command(rule: str | None, form: str) -> None:
         _print_page(rules[0])
 
 
-def _named(wanted: str) -> Rule:
-    known = {key: rule for rule in RULES for key in (rule.code, rule.name)}
-    found = known.get(wanted.upper()) or known.get(wanted.lower().replace("_", "-"))
-    if found is None:
-        near = difflib.get_close_matches(wanted.upper(), known, 1) or difflib.get_close_matches(
-            wanted.lower(), known, 1
-        )
-        hint = f"did you mean {near[0]}?" if near else "`dropkit explain` lists all."
-        raise click.BadParameter(f"must be the code or the name of a rule, got {wanted!r}; {hint}", param_hint="RULE")
-    return found
+def _find(wanted: str) -> Rule:
+    rules = {key: rule for rule in RULES for key in (rule.code, rule.name)}
+    rule = rules.get(wanted.upper()) or rules.get(wanted.lower().replace("_", "-"))
+    if rule is None:
+        near = get_close_matches(wanted.upper(), rules, 1) or get_close_matches(wanted.lower(), rules, 1)
+        hint = f"did you mean {near[0]}?" if near else "`dropkit explain` lists all rules."
+        raise click.BadParameter(f"must be the code or name of a rule, got {wanted!r}; {hint}", param_hint="RULE")
+    return rule
 
 
 def _record(rule: Rule) -> dict[str, Any]:
@@ -92,10 +90,10 @@ def _print_table() -> None:
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for one in RULES:
-        kind = ("safe" if one.fix_is_safe else "unsafe") if one.fix else ""
-        by = one.found_by[0] if len(one.found_by) == 1 else "both"
-        table.add_row(one.code, one.name, by, one.default.value, one.severity.value, kind)
+    for rule in RULES:
+        kind = ("safe" if rule.fix_is_safe else "unsafe") if rule.fix else ""
+        by = rule.found_by[0] if len(rule.found_by) == 1 else "both"
+        table.add_row(rule.code, rule.name, by, rule.default.value, rule.severity.value, kind)
     console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""`dropkit server`: the checker for editors, over standard input and output."""
+"""`dropkit server`: the language server for editors, over standard input and output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 @click.command()
 def command() -> None:
-    """Serve an editor: diagnostics, quick fixes and `source.fixAll.dropkit`, by the Language Server Protocol.
+    """Run the language server, which gives editors diagnostics, quick fixes and `source.fixAll.dropkit`.
 
     Needs pygls: pip install "dropkit[editor]".
     """

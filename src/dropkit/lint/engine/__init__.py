@@ -1,1 +1,1 @@
-"""dropkit check: rules over files, what is ignored, how it is shown and mended."""
+"""The engine of `dropkit check`: find files, run the rules, apply fixes, keep results; and the editor's server."""

@@ -1,6 +1,6 @@
-"""A baseline: the findings that were there when the checker came, so that only new ones are shown.
+"""Baselines: files of known findings, so that only new ones are reported.
 
-A finding is known by its file, its code and the text of its line, not by the number: code that moves stays known.
+A finding is identified by its file, its code and the text of its line, not by the line number, so that code may move.
 """
 
 from __future__ import annotations
@@ -8,32 +8,34 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from dropkit import files
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.config import BadConfig
-from dropkit.lint.engine.result import Outcome
+from dropkit.lint.engine.result import CheckResult
 
 _FORMAT = 1
-_NAMES = {int: "a whole number", list: "a list", str: "text"}
+_TYPE_NAMES = {int: "a whole number", list: "a list", str: "text"}
+# Path, code and a digest of the line.
+_Key = tuple[str, str, str]
 
 
-def write(file: Path, outcome: Outcome, root: Path) -> int:
-    """Write every finding of `outcome` to `file`; return how many."""
-    counts = Counter(_name(finding, outcome, root) for finding in outcome.findings)
+def write(file: Path, result: CheckResult, root: Path) -> int:
+    """Write all findings of `result` to `file`; return their number."""
+    counts = Counter(_key(finding, result, root) for finding in result.findings)
     entries = [{"path": p, "code": c, "line": d, "count": n} for (p, c, d), n in sorted(counts.items())]
     files.write(file, (json.dumps({"format": _FORMAT, "findings": entries}, indent=1) + "\n").encode())
-    return len(outcome.findings)
+    return len(result.findings)
 
 
-def new(file: Path, outcome: Outcome, root: Path) -> tuple[Diagnostic, ...]:
-    """The findings of `outcome` that `file` does not hold; a line found more often than then is new as often.
+def new_findings(file: Path, result: CheckResult, root: Path) -> tuple[Diagnostic, ...]:
+    """Return the findings of `result` that are not in `file`, each as often as it is found more often than there.
 
     Raises:
-        BadConfig: the file cannot be read, or is no baseline.
+        BadConfig: the file cannot be read, or is not a baseline.
     """
     try:
         known = _known(json.loads(files.read(file)))
@@ -41,57 +43,51 @@ def new(file: Path, outcome: Outcome, root: Path) -> tuple[Diagnostic, ...]:
         raise BadConfig(f"no such baseline: {file}; --write-baseline {file} writes one") from error
     except OSError as error:
         raise BadConfig(f"{file} could not be read: {files.reason(error)}") from error
-    except _NoBaseline as error:
+    except _NotABaseline as error:
         raise BadConfig(f"{file} is not a baseline: {error}") from error
     except (ValueError, RecursionError) as error:
         raise BadConfig(f"{file} is not a baseline: it is not JSON: {error}") from error
-    return _beyond(outcome.findings, known, outcome, root)
+    new: list[Diagnostic] = []
+    for finding in result.findings:
+        key = _key(finding, result, root)
+        if known[key] > 0:
+            known[key] -= 1
+        else:
+            new.append(finding)
+    return tuple(new)
 
 
-class _NoBaseline(ValueError):
-    """JSON, but not what `write` writes."""
+class _NotABaseline(ValueError):
+    """The JSON document is not what `write` writes."""
 
 
-def _known(document: Any) -> Counter[tuple[str, str, str]]:
-    """How often each finding was there."""
+def _known(document: Any) -> Counter[_Key]:
+    """The number of times that each finding is in a baseline."""
     version, findings = _fields(document, "it", format=int, findings=list)
     if version != _FORMAT:
-        raise _NoBaseline(f"its format must be {_FORMAT}, got {version}")
-    known: Counter[tuple[str, str, str]] = Counter()
-    for number, one in enumerate(findings, 1):
-        path, code, line, count = _fields(one, f"finding {number}", path=str, code=str, line=str, count=int)
+        raise _NotABaseline(f"its format must be {_FORMAT}, got {version}")
+    known: Counter[_Key] = Counter()
+    for number, finding in enumerate(findings, 1):
+        path, code, line, count = _fields(finding, f"finding {number}", path=str, code=str, line=str, count=int)
         known[path, code, line] += count
     return known
 
 
-def _fields(value: Any, what: str, **kinds: type) -> Iterator[Any]:
-    """What a JSON object holds by these names, each of its kind."""
+def _fields(value: Any, description: str, **types: type) -> Iterator[Any]:
+    """Yield the values of a JSON object with these names and types."""
     if not isinstance(value, dict):
-        raise _NoBaseline(f"{what} must be an object with {', '.join(kinds)}")
-    for name, kind in kinds.items():
-        held = cast("dict[str, Any]", value).get(name)
-        if not isinstance(held, kind):
-            raise _NoBaseline(f"{name} of {what} must be {_NAMES[kind]}")
-        yield held
+        raise _NotABaseline(f"{description} must be an object with {', '.join(types)}")
+    for name, type_ in types.items():
+        field = cast("dict[str, Any]", value).get(name)
+        if not isinstance(field, type_):
+            raise _NotABaseline(f"{name} of {description} must be {_TYPE_NAMES[type_]}")
+        yield field
 
 
-def _beyond(
-    findings: Sequence[Diagnostic], known: Counter[tuple[str, str, str]], outcome: Outcome, root: Path
-) -> tuple[Diagnostic, ...]:
-    fresh: list[Diagnostic] = []
-    for finding in findings:
-        name = _name(finding, outcome, root)
-        if known[name] > 0:
-            known[name] -= 1
-        else:
-            fresh.append(finding)
-    return tuple(fresh)
+def _key(finding: Diagnostic, result: CheckResult, root: Path) -> _Key:
+    import hashlib  # imported here: most runs have no baseline
 
-
-def _name(finding: Diagnostic, outcome: Outcome, root: Path) -> tuple[str, str, str]:
     path = Path(os.path.realpath(finding.path))
     shown = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-    import hashlib  # most runs have no baseline
-
-    line = outcome.texts[finding.path, finding.cell].line(finding.span.line).strip()
+    line = result.texts[finding.path, finding.cell].line(finding.span.line).strip()
     return shown, finding.code, hashlib.blake2b(line.encode(), digest_size=8).hexdigest()

@@ -1,52 +1,46 @@
-"""One file: read, parse, run the rules, mend.
-
-A fix is taken only when what it leaves parses, says outside of the edit what it said before, and no longer holds the
-finding; otherwise the file is left as it was.
-"""
+"""Check one file: decode and parse it, run the rules, and leave out what comments silence."""
 
 from __future__ import annotations
 
-import ast
 import re
-import sys
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 
-from dropkit.diagnostics import Diagnostic, Edit
+from dropkit.diagnostics import Diagnostic
+from dropkit.lint.engine.config import Config
+from dropkit.lint.engine.notebook import NotANotebook, Notebook
+from dropkit.lint.engine.project_index import summarize
+from dropkit.lint.engine.result import FileResult, Note
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.noqa import Comments
 from dropkit.lint.semantic.parsing import Unreadable, read
 from dropkit.lint.semantic.source_text import Text, Undecodable
 from dropkit.rules import Rule
 
-__all__ = ["Unreadable", "check", "decode", "has_words", "mend", "read", "worth_reading"]
+__all__ = ["Unreadable", "check", "check_bytes", "decode", "may_match", "must_be_parsed", "read"]
 
-# What a file must contain for any rule to have something to say: a word, and torch or what may bring it along.
+# No rule matches in a file without one of these words, and without torch or something that may import it.
 _WORDS = re.compile(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\s*=(?!=)|\.eval\b|bernoulli|rand_like"
 )
 _ORIGINS = (b"torch", b"dropkit", b"mmengine", b"import *")
-# A comment on one of the first two lines names an encoding that is not UTF-8.
+# A comment on one of the first two lines that names another encoding than UTF-8.
 _OTHER_ENCODING = re.compile(rb"(?:[^\r\n]*[\r\n]+)?[^\r\n]*coding[:=](?![ \t]*utf[-_]?8)", re.IGNORECASE)
-# So often the fixes of a file are tried together or in parts; what is then left stays a finding.
-_MOST_TRIES = 64
 
 
-def worth_reading(path: str, data: bytes) -> bool:
-    """Whether a file with this content must be parsed: a rule could find something in it, or it may not be readable.
+def must_be_parsed(path: str, data: bytes) -> bool:
+    """Whether a file with this content must be parsed, because a rule may match in it or it may be unreadable.
 
-    A notebook always is, to see whether it is one. So is a file whose bytes may spell their words in another encoding.
+    Every notebook must, to see whether it is one; so must a file whose encoding may hide the words that are searched.
     """
-    return path.endswith(".ipynb") or has_words(data) or not _is_plain(data)
+    return path.endswith(".ipynb") or may_match(data) or not _is_plain_utf8(data)
 
 
-def has_words(data: bytes) -> bool:
-    """Whether any rule could find something in source of these bytes."""
+def may_match(data: bytes) -> bool:
+    """Whether any rule could match in source of these bytes."""
     return any(origin in data for origin in _ORIGINS) and (b"ropout" in data or _WORDS.search(data) is not None)
 
 
-def _is_plain(data: bytes) -> bool:
-    """Whether these bytes are UTF-8 and do not say that they are something else."""
+def _is_plain_utf8(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -67,93 +61,62 @@ def decode(data: bytes) -> Text:
 
 
 def check(source: SourceFile, rules: Iterable[Rule]) -> list[Diagnostic]:
-    """All that `rules` find, in the order of the text."""
-    findings = [finding for rule in rules for finding in rule.diagnostics(source)]
-    return sorted(findings, key=lambda one: (one.span.line, one.span.column, one.code))
+    """Run `rules` and return what they find, in the order of the text."""
+    return _in_order(finding for rule in rules for finding in rule.diagnostics(source))
 
 
-def mend(path: str, text: Text, findings: Sequence[Diagnostic], rules: Sequence[Rule]) -> tuple[Text, list[Diagnostic]]:
-    """Apply the fixes of `findings`; return the new text and the findings that are mended.
+def _in_order(findings: Iterable[Diagnostic]) -> list[Diagnostic]:
+    return sorted(findings, key=lambda finding: (finding.span.line, finding.span.column, finding.code))
 
-    All at once; if something is then not as it should be, each half by itself. Of two fixes that meet, the later one
-    in the text is taken and the other waits for another run.
+
+def check_bytes(path: str, data: bytes, config: Config) -> FileResult:
+    """Check one file with this content. Conditions on other files are left open.
+
+    Every failure becomes a note: this raises nothing.
     """
-    by_code = {rule.code: rule for rule in rules}
-    apart = _apart([finding for finding in findings if finding.fix is not None and finding.fix.edits])
-    return _mend(path, text, apart, by_code, iter(range(_MOST_TRIES)))
-
-
-def _apart(findings: list[Diagnostic]) -> list[Diagnostic]:
-    """Those whose fixes do not meet, from the end of the text to its beginning."""
-    first = sys.maxsize
-    chosen: list[Diagnostic] = []
-    for finding in sorted(findings, key=lambda one: -_reach(one)[1]):
-        begin, end = _reach(finding)
-        if end < first:
-            first = begin
-            chosen.append(finding)
-    return chosen
-
-
-def _mend(
-    path: str, text: Text, findings: Sequence[Diagnostic], rules: Mapping[str, Rule], tries: Iterator[int]
-) -> tuple[Text, list[Diagnostic]]:
-    """Apply fixes that do not meet, the last in the text first."""
-    if not findings or next(tries, None) is None:
-        return text, []
-    after = text.edited([edit for finding in findings for edit in _edits(finding)])
-    if _holds(path, text, after, findings, rules):
-        return after, list(findings)
-    if len(findings) == 1:
-        return text, []
-    # What is done at the end of the text moves nothing before it.
-    middle = len(findings) // 2
-    text, last = _mend(path, text, findings[:middle], rules, tries)
-    text, first = _mend(path, text, findings[middle:], rules, tries)
-    return text, [*last, *first]
-
-
-def _edits(finding: Diagnostic) -> tuple[Edit, ...]:
-    return finding.fix.edits if finding.fix is not None else ()
-
-
-def _reach(finding: Diagnostic) -> tuple[int, int]:
-    """The first and the last byte that a fix touches."""
-    return min(edit.start for edit in _edits(finding)), max(edit.end for edit in _edits(finding))
-
-
-def _holds(path: str, before: Text, after: Text, findings: Sequence[Diagnostic], rules: Mapping[str, Rule]) -> bool:
-    """Whether the edits did what they were to do, and nothing else."""
     try:
-        after.encode()
-        was, now = read(path, before), read(path, after)
-    except (Unreadable, Undecodable):
-        return False
-    fixed = Counter(finding.code for finding in findings)
-    return all(
-        len(list(rules[code].diagnostics(now))) <= len(list(rules[code].diagnostics(was))) - count
-        for code, count in fixed.items()
-    ) and _same_outside(was, now, findings)
+        return _check_bytes(path, data, config) if must_be_parsed(path, data) else FileResult()
+    except Unreadable as error:
+        return FileResult(notes=(Note(path, str(error), line=error.line),))
+    except NotANotebook as error:
+        return FileResult(notes=(Note(path, str(error)),))
+    except Exception as error:  # a bug of the linter's that one file triggers must not hide findings in others
+        return FileResult(notes=(Note(path, _failure("the checker", error)),))
 
 
-def _same_outside(was: SourceFile, now: SourceFile, findings: Sequence[Diagnostic]) -> bool:
-    """Whether every statement that no edit touches is the same tree before and after."""
-    edits = [edit for finding in findings for edit in _edits(finding)]
-    touched = sorted({was.text.position(at)[0] for edit in edits for at in (edit.start, edit.end)})
-    return _untouched(was, touched) <= _untouched(now, [])
+def _check_bytes(path: str, data: bytes, config: Config) -> FileResult:
+    notebook = Notebook.parse(data) if path.endswith(".ipynb") else None
+    text = decode(data) if notebook is None else notebook.text
+    unread_cells = () if notebook is None else notebook.unread
+    unread = tuple(Note(path, str(cell), cell.cell, cell.line) for cell in unread_cells)
+    if notebook is not None and not may_match(text.utf8):
+        return FileResult(notes=unread)
+    source = read(path, text, config.always_on_names)
+    ignored = config.ignored_in(path)
+    findings, notes = _run_each(source, [rule for rule in config.rules if rule.code not in ignored])
+    if config.respect_noqa:
+        comments = Comments(text)
+        findings = [finding for finding in findings if not comments.silence(finding)]
+    if notebook is not None:
+        findings = [notebook.to_cell(finding) for finding in findings]
+    result = FileResult(tuple(findings), (*notes, *unread), summarize(source))
+    source.forget()
+    return result
 
 
-def _untouched(source: SourceFile, touched: list[int]) -> set[bytes]:
-    """The source of every statement, of a compound one its head, that has none of the lines `touched`, in order."""
-    utf8, start = source.text.utf8, source.text.start
-    found: set[bytes] = set()
-    for node in ast.walk(source.tree):
-        if not isinstance(node, ast.stmt) or isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            continue
-        cases: list[ast.match_case] = getattr(node, "cases", [])
-        inner: list[ast.stmt] = cases[0].body if cases else getattr(node, "body", [])
-        last = inner[0].lineno if inner else node.end_lineno or node.lineno
-        nearest = bisect_left(touched, node.lineno)
-        if nearest == len(touched) or touched[nearest] > last:
-            found.add(utf8[start(node) : start(inner[0]) if inner else source.text.end(node)])
-    return found
+def _run_each(source: SourceFile, rules: Iterable[Rule]) -> tuple[list[Diagnostic], list[Note]]:
+    """Run the rules; return what they find, and a note for each rule that failed."""
+    findings: list[Diagnostic] = []
+    notes: list[Note] = []
+    for rule in rules:
+        try:
+            findings += check(source, [rule])
+        except Exception as error:  # a bug of one rule must not hide what the others find
+            notes.append(Note(source.path, _failure(rule.code, error)))
+    return _in_order(findings), notes
+
+
+def _failure(name: str, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"nested too deeply for {name}"
+    return f"{name} failed: {type(error).__name__}: {error}"

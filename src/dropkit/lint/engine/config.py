@@ -1,4 +1,4 @@
-"""What the user wants checked: `[tool.dropkit]` of the nearest pyproject.toml, and what the command line adds."""
+"""Settings: `[tool.dropkit]` of the nearest pyproject.toml, and options of the command line."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from dropkit import files
 from dropkit.diagnostics import Severity
 from dropkit.rules import RULES, Default, Rule
 
-# Folders that hold other people's code, or none.
+# Folders without code, or with other people's code.
 EXCLUDED = (
     ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "site-packages", "__pycache__", "build", "dist", "_build",
     ".tox", ".nox", ".eggs", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".dropkit_cache", ".ipynb_checkpoints",
 )  # fmt: skip
 
-# Characters of a value that a message shows.
-_LONGEST = 100
+# Most characters of a value that an error message shows.
+_MAX_SHOWN = 100
 
 
 class BadConfig(ValueError):
-    """A setting that is not one, or has a value it cannot have."""
+    """A setting is unknown, or its value is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Every setting of a run. `root` is the folder that patterns are relative to."""
+    """All settings of a run. Patterns are relative to the folder `root`."""
 
     root: Path = field(default_factory=Path.cwd)
     select: tuple[str, ...] = ()
@@ -51,13 +51,13 @@ class Config:
         """The settings of the nearest pyproject.toml with a [tool.dropkit] table at or above `start`, or the defaults.
 
         Raises:
-            BadConfig: the file cannot be read, is not TOML, or has settings that are not known.
+            BadConfig: the file cannot be read, is not TOML, or has unknown or invalid settings.
         """
         start = Path(os.path.realpath(start))
         folders = [start, *start.parents] if os.path.isdir(start) else list(start.parents)
         for folder in folders:
             file = folder / "pyproject.toml"
-            # A link that leads nowhere is a file that cannot be read, not one that is missing.
+            # A broken link is a file that cannot be read, not a missing one.
             if os.path.lexists(file):
                 table = _table(file)
                 if table is not None:
@@ -66,7 +66,7 @@ class Config:
 
     @classmethod
     def read(cls, file: Path) -> Config:
-        """The settings of one given file: a pyproject.toml.
+        """The settings in `file`, a pyproject.toml.
 
         Raises:
             BadConfig: as `load`, or the file has no [tool.dropkit].
@@ -81,7 +81,7 @@ class Config:
         """The settings of a table.
 
         Raises:
-            BadConfig: a key is not known or its value is of another kind.
+            BadConfig: a key is unknown, or its value is invalid.
         """
         settings: dict[str, Any] = {}
         for key, value in table.items():
@@ -94,7 +94,7 @@ class Config:
         return replace(cls(root=root), **settings)
 
     def with_options(self, **options: Any) -> Config:
-        """The same with what the command line gave; None leaves a setting as it is."""
+        """Replace settings by options of the command line; None leaves a setting as it is."""
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
     @property
@@ -102,38 +102,38 @@ class Config:
         """The rules that run.
 
         Raises:
-            BadConfig: a code is not one of a rule or the beginning of some.
+            BadConfig: a code is neither that of a rule nor a prefix of one.
         """
         if self.select:
-            chosen = _chosen(self.select)
+            chosen = _codes_of(self.select)
         else:
-            wanted = (Default.ON, Default.PREVIEW) if self.preview else (Default.ON,)
-            chosen = {rule.code for rule in RULES if rule.default in wanted}
-        chosen = (chosen | _chosen(self.extend_select)) - _chosen(self.ignore)
+            defaults = (Default.ON, Default.PREVIEW) if self.preview else (Default.ON,)
+            chosen = {rule.code for rule in RULES if rule.default in defaults}
+        chosen = (chosen | _codes_of(self.extend_select)) - _codes_of(self.ignore)
         return tuple(rule for rule in RULES if rule.code in chosen)
 
     def ignored_in(self, path: str) -> set[str]:
-        """The codes that per-file-ignores takes out for `path`."""
+        """The codes that per-file-ignores turns off in `path`."""
         ignored: set[str] = set()
         for pattern, codes in self.per_file_ignores.items():
             if self.matches(path, pattern):
-                ignored |= _chosen(codes)
+                ignored |= _codes_of(codes)
         return ignored
 
     def matches(self, path: str, pattern: str) -> bool:
-        """Whether `path` is meant by `pattern`: its name, or its way from the root."""
-        return means(pattern, self.way_to(os.path.realpath(path)))
+        """Whether `pattern` matches `path`: its name, or its path from the root."""
+        return matches(pattern, self.from_root(os.path.realpath(path)))
 
-    def way_to(self, real: str) -> str:
-        """The way from the root to a path without links; all of the path where it is not below the root."""
+    def from_root(self, real: str) -> str:
+        """A path without links, relative to the root; the whole path if it is not below the root."""
         root = os.path.join(self.root, "")
         return real.removeprefix(root).replace(os.sep, "/")
 
 
-def means(pattern: str, way: str) -> bool:
-    """Whether a pattern of the settings means the file or folder that this way leads to."""
-    name = way.rpartition("/")[2]
-    return fnmatch(way, pattern) or fnmatch(name, pattern) or fnmatch(way, pattern.rstrip("/") + "/*")
+def matches(pattern: str, path: str) -> bool:
+    """Whether a pattern of the settings matches a path that is relative to the root."""
+    name = path.rpartition("/")[2]
+    return fnmatch(path, pattern) or fnmatch(name, pattern) or fnmatch(path, pattern.rstrip("/") + "/*")
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -153,10 +153,10 @@ def _table(file: Path) -> Mapping[str, Any] | None:
         raise BadConfig(f"{file}: nested too deeply") from error
     except ValueError as error:
         raise BadConfig(f"{file}: {error}") from error
-    for name, way in (("tool", "tool"), ("dropkit", "tool.dropkit")):
-        if name not in table:
+    for key, full_key in (("tool", "tool"), ("dropkit", "tool.dropkit")):
+        if key not in table:
             return None
-        table = _table_of(f"{file}: {way}", table[name], "a table")
+        table = _table_of(f"{file}: {full_key}", table[key], "a table")
     return table
 
 
@@ -167,30 +167,31 @@ def _table_of(name: str, value: Any, wanted: str) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: not longer than a line, and of numbers that Python does not spell their type."""
+    """A value for an error message, cut to a line; its type, where Python cannot print it."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):
         return f"a {type(value).__name__} too long to show"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
-def _chosen(codes: Iterable[str]) -> set[str]:
-    """The rules that codes, beginnings of codes, names or ALL stand for."""
+def _codes_of(selectors: Iterable[str]) -> set[str]:
+    """The codes of the rules that codes, prefixes of codes, names or ALL select."""
     chosen: set[str] = set()
-    for code in codes:
-        found = {r.code for r in RULES if code == "ALL" or r.code.startswith(code.upper()) or r.name == code}
-        if not code or not found:
-            hint = _nearest(code.upper(), [rule.code for rule in RULES])
-            got = f"{_shown(code)}{hint}"
-            raise BadConfig(f"select and ignore must hold codes such as DRP101 or DRP1, or names, got {got}")
-        chosen |= found
+    for selector in selectors:
+        prefix = selector.upper()
+        selected = {r.code for r in RULES if selector in ("ALL", r.name) or r.code.startswith(prefix)}
+        if not selector or not selected:
+            hint = _nearest(prefix, [rule.code for rule in RULES])
+            wanted = "codes such as DRP101 or DRP1, or names"
+            raise BadConfig(f"select and ignore must hold {wanted}, got {_shown(selector)}{hint}")
+        chosen |= selected
     return chosen
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...]:
     items = cast("list[Any]", value if isinstance(value, (list, tuple)) else [None])
-    if not all(isinstance(one, str) for one in items):
+    if not all(isinstance(item, str) for item in items):
         raise BadConfig(f"{name} must be a list of strings, got {_shown(value)}")
     return tuple(items)
 
@@ -198,7 +199,7 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
 def _codes(name: str, value: Any) -> tuple[str, ...]:
     codes = _strings(name, value)
     try:
-        _chosen(codes)
+        _codes_of(codes)
     except BadConfig as error:
         raise BadConfig(f"{name}: {error}") from error
     return codes

@@ -1,4 +1,4 @@
-"""Source that is at hand as a string, in an editor or in another linter, as the bytes of the file that it is."""
+"""Encode source that an editor or another linter holds as a string."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tokenize
 
 
 def as_bytes(source: str) -> bytes:
-    """Encode `source` as its coding comment says; as UTF-8 where there is none, or where it cannot be done."""
+    """Encode `source` as its coding comment says; as UTF-8 if there is none, or if that fails."""
     utf8 = source.encode(errors="replace")
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(utf8).readline)

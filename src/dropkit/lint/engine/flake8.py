@@ -1,7 +1,7 @@
-"""The checker as a plugin of flake8, which selects, ignores and silences by its own settings and comments.
+"""A flake8 plugin. flake8 selects rules and silences findings by its own settings and comments.
 
-Source: flake8.pycqa.org, "Writing Plugins for Flake8". Settings of [tool.dropkit] that say what code means, such as
-always-on-names, hold here, too; those that choose rules do not.
+Source: flake8.pycqa.org, "Writing Plugins for Flake8". Settings of [tool.dropkit] that describe code, such as
+always-on-names, apply here too; those that select rules do not.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dropkit.lint.engine.encoding import as_bytes
 from dropkit.lint.engine.project import check_source
 from dropkit.rules import RULES, Default
 
-# No rule has this code: a file that flake8 can read and a rule cannot is not clean.
+# The code of files that flake8 can read and dropkit cannot; no rule has it.
 _UNREAD = "DRP000"
-_MEANT_AS_INFO = {rule.code for rule in RULES if rule.severity is Severity.INFO}
+_INFO_RULES = {rule.code for rule in RULES if rule.severity is Severity.INFO}
 
 
 class Plugin:
-    """What flake8 makes for each file. `tree` asks it for files that parse; positions need the source itself."""
+    """The plugin for one file. flake8 passes `tree` only for files that parse; dropkit parses the source itself."""
 
     name = "dropkit"
     version = dropkit.__version__
@@ -35,28 +35,28 @@ class Plugin:
 
     @classmethod
     def add_options(cls, options: Any) -> None:
-        """Leave out, until they are selected, the rules that are off by default."""
+        """Ignore the rules that are off by default, until they are selected."""
         options.extend_default_ignore(
             [rule.code for rule in RULES if rule.check_source is not None and rule.default is not Default.ON]
         )
 
     def run(self) -> Iterator[tuple[int, int, str, type[Plugin]]]:
-        """Line from 1, column from 0, code and message of each finding.
+        """Yield line (from 1), column (from 0), code and message of each finding.
 
-        Findings that another file could refute are left out: flake8 shows one file at a time.
+        Findings that depend on other files are left out: flake8 checks each file by itself.
         """
         path = Path.cwd() if self.filename in ("-", "stdin") else Path(self.filename)
         config = Config.load(path).with_options(
             select=("ALL",), extend_select=(), ignore=(), per_file_ignores={}, severity=Severity.INFO
         )
-        outcome = check_source(self.filename, as_bytes(self.source), config)
-        for note in outcome.notes:
+        result = check_source(self.filename, as_bytes(self.source), config)
+        for note in result.notes:
             yield note.line or 1, 0, f"{_UNREAD} not checked: {note.message}", Plugin
-        for finding in outcome.findings:
+        for finding in result.findings:
             if finding.unless is None and _is_shown(finding):
                 yield finding.span.line, finding.span.column - 1, f"{finding.code} {finding.message}", Plugin
 
 
 def _is_shown(finding: Diagnostic) -> bool:
-    """A rule that is graver than `info` says `info` of what is most likely meant; flake8 knows no severities."""
-    return finding.severity is not Severity.INFO or finding.code in _MEANT_AS_INFO
+    """Leave out `info` findings of more severe rules, which are probably intended: flake8 has no severities."""
+    return finding.severity is not Severity.INFO or finding.code in _INFO_RULES

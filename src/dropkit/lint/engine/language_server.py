@@ -1,4 +1,4 @@
-"""The checker inside an editor: diagnostics while typing, fixes, and what a rule says when its code is pointed at.
+"""The language server: diagnostics while typing, quick fixes, and the page of a rule on hover.
 
 Source: Microsoft, "Language Server Protocol Specification", version 3.17. Needs pygls.
 """
@@ -20,20 +20,20 @@ from pygls.workspace import TextDocument
 import dropkit
 from dropkit import files
 from dropkit.diagnostics import Diagnostic, Edit, Severity
-from dropkit.lint.engine.check_file import mend
 from dropkit.lint.engine.config import BadConfig, Config
 from dropkit.lint.engine.discovery import excludes
 from dropkit.lint.engine.encoding import as_bytes
+from dropkit.lint.engine.fixing import fix_text
 from dropkit.lint.engine.lsp_errors import Protocol
 from dropkit.lint.engine.project import check_paths, check_source
-from dropkit.lint.engine.result import Outcome
+from dropkit.lint.engine.result import CheckResult
 from dropkit.lint.engine.rule_docs import page
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 
-# How long typing must rest before a document is checked, in seconds.
-_REST = 0.2
-# What an editor calls a file, and text that is to become one. Others are views of something else.
+# Seconds without a change before a document is checked.
+_DELAY = 0.2
+# Files, and new documents. Other schemes are views of something else, such as an old version.
 _SCHEMES = ("file", "untitled")
 _FIX_ALL = "source.fixAll.dropkit"
 _SEVERITIES = {
@@ -45,8 +45,8 @@ _RULES = {rule.code: rule for rule in RULES}
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """What is known of a document: its text, what was found in it, and the client's way of counting columns."""
+class _CheckedDocument:
+    """A checked document: its text, its settings, its findings, and the client's encoding of columns."""
 
     document: TextDocument
     config: Config
@@ -54,7 +54,7 @@ class _View:
     findings: tuple[Diagnostic, ...]
 
     def position(self, line: int, column: int) -> lsp.Position:
-        """A position for the client: from 0, in the units that it counts."""
+        """Convert a position to the client's: from 0, in its units."""
         before = self.text.line(line)[: column - 1]
         return lsp.Position(line - 1, self.document.position_codec.client_num_units(before))
 
@@ -62,13 +62,13 @@ class _View:
         span = finding.span
         return lsp.Range(self.position(span.line, span.column), self.position(span.end_line, span.end_column))
 
-    def mended(self, findings: Iterable[Diagnostic]) -> list[Diagnostic]:
-        """Those of `findings` whose fixes hold, together."""
-        return mend(self.document.path, self.text, list(findings), self.config.rules)[1]
+    def fixable(self, findings: Iterable[Diagnostic]) -> list[Diagnostic]:
+        """Those of `findings` whose fixes are correct when they are applied together."""
+        return fix_text(self.document.path, self.text, list(findings), self.config.rules)[1]
 
-    def change(self, findings: Iterable[Diagnostic]) -> lsp.WorkspaceEdit:
-        """The fixes of `findings` as one edit of this version of the document."""
-        edits = [self._edit(edit) for one in findings if one.fix is not None for edit in one.fix.edits]
+    def workspace_edit(self, findings: Iterable[Diagnostic]) -> lsp.WorkspaceEdit:
+        """The fixes of `findings` as one edit of the document."""
+        edits = [self._edit(edit) for finding in findings if finding.fix is not None for edit in finding.fix.edits]
         return lsp.WorkspaceEdit(changes={self.document.uri: edits})
 
     def _edit(self, edit: Edit) -> lsp.TextEdit:
@@ -77,30 +77,30 @@ class _View:
 
 
 class Server(LanguageServer):
-    """A language server. `confirmed` holds, by document, what the last look at the whole project let stand."""
+    """The server. `confirmed` holds, by document, the findings that the last check of the project did not refute."""
 
     def __init__(self) -> None:
-        # Whole documents: pygls applies changes to lines that end where Python's do not.
+        # Clients send whole documents: pygls splits lines at other characters than Python when it applies changes.
         super().__init__("dropkit", dropkit.__version__, lsp.TextDocumentSyncKind.Full, protocol_cls=Protocol)
         self.confirmed: dict[str, set[tuple[str, str]]] = {}
 
     def report_server_error(self, error: Exception, source: Any) -> None:
-        """Answer a message that could not be read; show the user any other error."""
+        """Answer unreadable messages; show all other errors to the user."""
         if source is not JsonRpcException or not cast("Protocol", self.protocol).refuse_unreadable(error):
             super().report_server_error(error, source)
 
     def document(self, uri: str) -> TextDocument | None:
-        """The open document of this name; None where it is not open, or is not one that could be a file."""
+        """The open document; None if it is not open, or cannot be a file."""
         document = self.workspace.text_documents.get(unquote(uri))
         if document is None or uri.partition(":")[0] not in _SCHEMES or "\0" in document.path:
             return None
         return document
 
-    def view(self, uri: str) -> _View | None:
-        """Check a document as it is in the editor; None where it is not to be checked.
+    def check(self, uri: str) -> _CheckedDocument | None:
+        """Check a document as it is in the editor; return None if it is excluded.
 
         Raises:
-            BadConfig: its pyproject.toml has a setting that is not one.
+            BadConfig: its pyproject.toml has an invalid setting.
         """
         document = self.document(uri)
         if document is None:
@@ -108,63 +108,60 @@ class Server(LanguageServer):
         config = Config.load(Path(document.path))
         if document.path.endswith(".ipynb") or excludes(document.path, config):
             return None
-        outcome = check_source(document.path, as_bytes(document.source), config)
-        known = self.confirmed.get(uri, set())
-        findings = tuple(one for one in outcome.findings if one.unless is None or (one.code, one.message) in known)
-        return _View(document, config, _text(outcome, document), findings)
+        result = check_source(document.path, as_bytes(document.source), config)
+        confirmed = self.confirmed.get(uri, set())
+        findings = tuple(f for f in result.findings if f.unless is None or (f.code, f.message) in confirmed)
+        return _CheckedDocument(document, config, _text(result, document), findings)
 
-    def ask_project(self, uri: str) -> None:
-        """Find out which findings other files of the project do not refute; the document must be saved."""
+    def check_project(self, uri: str) -> None:
+        """Find the findings that no other file of the project refutes; the document must be saved."""
         document = self.document(uri)
         if document is None:
             return
         path = document.path
         try:
             config = Config.load(Path(path))
-            if path.endswith(".ipynb") or not any(one.unless for one in self._asking(path, config)):
+            is_notebook = path.endswith(".ipynb")
+            if is_notebook or not any(f.unless for f in check_source(path, files.read(path), config).findings):
                 self.confirmed.pop(uri, None)
                 return
-            outcome = check_paths([path], config, jobs=1)
+            result = check_paths([path], config, jobs=1)
         except (BadConfig, OSError):
             return
-        self.confirmed[uri] = {(one.code, one.message) for one in outcome.findings}
+        self.confirmed[uri] = {(finding.code, finding.message) for finding in result.findings}
 
     def publish(self, uri: str) -> None:
         """Send the diagnostics of a document."""
         try:
-            view = self.view(uri)
+            checked = self.check(uri)
         except BadConfig as error:
             self.window_show_message(lsp.ShowMessageParams(lsp.MessageType.Error, f"dropkit: {error}"))
-            view = None
-        diagnostics = [] if view is None else [_diagnostic(view, finding) for finding in view.findings]
+            checked = None
+        diagnostics = [] if checked is None else [_diagnostic(checked, finding) for finding in checked.findings]
         document = self.document(uri)
         version = None if document is None else document.version
         self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri, diagnostics, version))
 
-    @staticmethod
-    def _asking(path: str, config: Config) -> tuple[Diagnostic, ...]:
-        return check_source(path, files.read(path), config).findings
-
 
 def create() -> Server:
-    """A server with everything it answers."""
+    """Create a server with all its features."""
     server = Server()
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_OPEN)
     def opened(params: lsp.DidOpenTextDocumentParams) -> None:
-        server.ask_project(params.text_document.uri)
+        server.check_project(params.text_document.uri)
         server.publish(params.text_document.uri)
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_SAVE)
     def saved(params: lsp.DidSaveTextDocumentParams) -> None:
-        server.ask_project(params.text_document.uri)
+        server.check_project(params.text_document.uri)
         server.publish(params.text_document.uri)
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)
     async def changed(params: lsp.DidChangeTextDocumentParams) -> None:
         uri, version = params.text_document.uri, params.text_document.version
-        await asyncio.sleep(_REST)
-        # Of several changes in a row only the last is checked, and none of a document closed since.
+        await asyncio.sleep(_DELAY)
+        # Check after the last of several changes only, and not if the document has been closed.
         document = server.document(uri)
         if document is not None and document.version == version:
             server.publish(uri)
@@ -178,33 +175,33 @@ def create() -> Server:
 
     @server.feature(lsp.TEXT_DOCUMENT_CODE_ACTION, lsp.CodeActionOptions(code_action_kinds=kinds))
     def actions(params: lsp.CodeActionParams) -> list[lsp.CodeAction]:
-        view = _view_or_none(server, params.text_document.uri)
-        return [] if view is None else list(_actions(view, params))
+        checked = _check_or_none(server, params.text_document.uri)
+        return [] if checked is None else list(_actions(checked, params))
 
     @server.feature(lsp.TEXT_DOCUMENT_HOVER)
-    def pointed(params: lsp.HoverParams) -> lsp.Hover | None:
-        view = _view_or_none(server, params.text_document.uri)
-        return None if view is None else _hover(view, params.position)
+    def hover(params: lsp.HoverParams) -> lsp.Hover | None:
+        checked = _check_or_none(server, params.text_document.uri)
+        return None if checked is None else _hover(checked, params.position)
 
-    del opened, saved, changed, closed, actions, pointed
+    del opened, saved, changed, closed, actions, hover
     return server
 
 
-def _view_or_none(server: Server, uri: str) -> _View | None:
+def _check_or_none(server: Server, uri: str) -> _CheckedDocument | None:
     try:
-        return server.view(uri)
+        return server.check(uri)
     except BadConfig:
-        # Said when the diagnostics were sent.
+        # Shown when the diagnostics were sent.
         return None
 
 
-def _text(outcome: Outcome, document: TextDocument) -> Text:
-    return next(iter(outcome.texts.values()), Text(document.source.encode(errors="replace")))
+def _text(result: CheckResult, document: TextDocument) -> Text:
+    return next(iter(result.texts.values()), Text(document.source.encode(errors="replace")))
 
 
-def _diagnostic(view: _View, finding: Diagnostic) -> lsp.Diagnostic:
+def _diagnostic(document: _CheckedDocument, finding: Diagnostic) -> lsp.Diagnostic:
     return lsp.Diagnostic(
-        range=view.range(finding),
+        range=document.range(finding),
         message=finding.message,
         severity=_SEVERITIES[finding.severity],
         code=finding.code,
@@ -212,44 +209,48 @@ def _diagnostic(view: _View, finding: Diagnostic) -> lsp.Diagnostic:
     )
 
 
-def _actions(view: _View, params: lsp.CodeActionParams) -> Iterator[lsp.CodeAction]:
+def _actions(document: _CheckedDocument, params: lsp.CodeActionParams) -> Iterator[lsp.CodeAction]:
     if _asked_for(lsp.CodeActionKind.QuickFix, params):
-        for finding in view.findings:
-            if finding.fix is not None and _meet(view.range(finding), params.range) and view.mended([finding]):
-                yield _quick_fix(view, finding)
+        for finding in document.findings:
+            if (
+                finding.fix is not None
+                and _overlap(document.range(finding), params.range)
+                and document.fixable([finding])
+            ):
+                yield _quick_fix(document, finding)
     if _asked_for(_FIX_ALL, params):
-        taken = view.mended(one for one in view.findings if one.fix is not None and one.fix.safe)
-        if taken:
-            title = "Mend all misuse of dropout that has a safe fix"
-            yield lsp.CodeAction(title, kind=_FIX_ALL, edit=view.change(taken))
+        safe = (finding for finding in document.findings if finding.fix is not None and finding.fix.safe)
+        if fixable := document.fixable(safe):
+            title = "Apply all safe dropkit fixes"
+            yield lsp.CodeAction(title, kind=_FIX_ALL, edit=document.workspace_edit(fixable))
 
 
-def _quick_fix(view: _View, finding: Diagnostic) -> lsp.CodeAction:
+def _quick_fix(document: _CheckedDocument, finding: Diagnostic) -> lsp.CodeAction:
     safe = finding.fix is not None and finding.fix.safe
     title = finding.fix.title if finding.fix is not None else ""
     return lsp.CodeAction(
         title=f"{finding.code}: {title}" if safe else f"{finding.code}: {title} (unsafe)",
         kind=lsp.CodeActionKind.QuickFix,
-        diagnostics=[_diagnostic(view, finding)],
+        diagnostics=[_diagnostic(document, finding)],
         is_preferred=safe,
-        edit=view.change([finding]),
+        edit=document.workspace_edit([finding]),
     )
 
 
 def _asked_for(kind: str, params: lsp.CodeActionParams) -> bool:
-    """A client that names kinds means these and what is below them."""
+    """Whether the client wants actions of this kind: it may name kinds, which include their sub-kinds."""
     only = params.context.only
-    return only is None or any(kind == one or kind.startswith(f"{one}.") for one in only)
+    return only is None or any(kind == wanted or kind.startswith(f"{wanted}.") for wanted in only)
 
 
-def _meet(one: lsp.Range, other: lsp.Range) -> bool:
-    return one.start <= other.end and other.start <= one.end
+def _overlap(a: lsp.Range, b: lsp.Range) -> bool:
+    return a.start <= b.end and b.start <= a.end
 
 
-def _hover(view: _View, position: lsp.Position) -> lsp.Hover | None:
-    for finding in view.findings:
-        where = view.range(finding)
-        if where.start <= position <= where.end:
+def _hover(document: _CheckedDocument, position: lsp.Position) -> lsp.Hover | None:
+    for finding in document.findings:
+        range_ = document.range(finding)
+        if range_.start <= position <= range_.end:
             content = lsp.MarkupContent(lsp.MarkupKind.Markdown, page(_RULES[finding.code]))
-            return lsp.Hover(content, where)
+            return lsp.Hover(content, range_)
     return None

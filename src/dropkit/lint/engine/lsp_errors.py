@@ -1,4 +1,4 @@
-"""Answers to an editor's malformed messages: an error, where pygls alone would log them and let the editor wait.
+"""Answer malformed messages of an editor with an error; pygls alone would log them, and the editor would wait.
 
 Source: jsonrpc.org, "JSON-RPC 2.0 Specification", section 5.1. Needs pygls.
 """
@@ -10,15 +10,15 @@ from typing import Any
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidRequest, JsonRpcParseError
 from pygls.protocol import LanguageServerProtocol
 
-# What becomes of a message that was answered while it was read.
+# Stands for a message that was answered while it was read.
 _ANSWERED = object()
 
 
 class Protocol(LanguageServerProtocol):
-    """The protocol of pygls, with an error for every request that is not one."""
+    """The protocol of pygls, with an error for every malformed request."""
 
     def structure_message(self, data: dict[str, Any]) -> Any:
-        """Read one JSON object; answer a request that cannot be read."""
+        """Read one JSON object; answer a request that cannot be read with an error."""
         if "jsonrpc" not in data:
             return data
         if data["jsonrpc"] != self.VERSION or not isinstance(data.get("method", ""), str):
@@ -32,22 +32,22 @@ class Protocol(LanguageServerProtocol):
             return _ANSWERED
 
     def handle_message(self, message: Any) -> None:
-        """Handle what `structure_message` made."""
+        """Handle a message that `structure_message` returned."""
         if hasattr(message, "jsonrpc"):
             super().handle_message(message)
         elif message is not _ANSWERED:
-            # JSON, but no message: a list, a number, an object without a version.
+            # JSON, but not a message: a list, a number, an object without a version.
             self.refuse(JsonRpcInvalidRequest())
 
     def refuse(self, error: JsonRpcException, identifier: Any = None) -> None:
-        """Answer with an error; to no message in particular where its identifier could not be read, or is none."""
+        """Answer with an error, without an identifier if it could not be read."""
         identifier = identifier if isinstance(identifier, (str, int)) else None
-        about = {"code": error.code, "message": error.message}
-        self._send_data({"jsonrpc": self.VERSION, "id": identifier, "error": about})
+        details = {"code": error.code, "message": error.message}
+        self._send_data({"jsonrpc": self.VERSION, "id": identifier, "error": details})
 
     def refuse_unreadable(self, error: Exception) -> bool:
-        """Answer a body that is no JSON; false where `error` is about something else."""
-        # Of bytes that are no text, brackets without end, and what json says of all else.
+        """Answer a body that is not JSON; return whether `error` is about that."""
+        # Undecodable bytes and bad JSON are ValueErrors; deep nesting is a RecursionError.
         if not isinstance(error, (ValueError, RecursionError)):
             return False
         self.refuse(JsonRpcParseError())

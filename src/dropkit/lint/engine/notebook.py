@@ -1,6 +1,6 @@
-"""Notebooks: the code cells one after the other as one text, findings and edits taken back to their cells.
+"""Read Jupyter notebooks: join their code cells to one text, and map findings and edits back to cells.
 
-A cell that is not Python is left out of the text, and the others are read.
+Cells that cannot be parsed are left out of the text, so that the others are checked.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from dropkit.lint.semantic.source_text import Text
 
 
 class NotANotebook(ValueError):
-    """The file is not a notebook of the format that Jupyter writes."""
+    """The file is not a Jupyter notebook."""
 
 
-class OddLayout(ValueError):
-    """The file cannot be written so that only what is edited changes."""
+class UnknownLayout(ValueError):
+    """The file cannot be written back without other changes than the edits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """A code cell, from 1 over all cells, that could not be read, and why; `line` counts in it."""
+class UnreadCell:
+    """A code cell that could not be read, and why. Cells count from 1, over all kinds; `line` counts in the cell."""
 
     cell: int
     reason: str
@@ -44,138 +44,138 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """A notebook and its code. `begins` holds, for each of `cells` (from 1), the byte of `text` that it begins at."""
+    """A notebook and its code. `begins[i]` is the byte of `text` at which the cell with number `cells[i]` begins."""
 
     document: dict[str, Any]
     original: bytes
     cells: tuple[int, ...]
     begins: tuple[int, ...]
     text: Text
-    unread: tuple[Unread, ...] = ()
+    unread: tuple[UnreadCell, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes) -> Notebook:
         """Read a notebook.
 
         Raises:
-            NotANotebook: it is not JSON, or has no list of cells.
+            NotANotebook: `data` is not JSON, or has no list of cells.
         """
         try:
-            document = _loaded(data)
+            document = _load(data)
         except RecursionError as error:
             raise NotANotebook("not a notebook: nested too deeply") from error
         except ValueError as error:
             raise NotANotebook(f"not a notebook: {error}") from error
-        if not isinstance(_held(document, "cells"), list):
+        if not isinstance(_field(document, "cells"), list):
             raise NotANotebook("not a notebook: it has no list of cells")
         code = _code(document)
-        joined = cls._joined(document, data, code)
+        notebook = cls._join(document, data, code)
         try:
-            parse(joined.text)
-            return joined
+            parse(notebook.text)
+            return notebook
         except Unreadable:
-            # Something is wrong somewhere: each cell is looked at by itself.
-            return cls._joined(document, data, {number: _parsed(number, source) for number, source in code.items()})
+            # Parse each cell by itself, to leave out those that are wrong.
+            return cls._join(document, data, {number: _parsed(number, source) for number, source in code.items()})
 
     @classmethod
-    def _joined(cls, document: dict[str, Any], data: bytes, code: Mapping[int, bytes | Unread]) -> Notebook:
+    def _join(cls, document: dict[str, Any], data: bytes, code: Mapping[int, bytes | UnreadCell]) -> Notebook:
         sources = {number: source + b"\n" for number, source in code.items() if isinstance(source, bytes)}
         ends = list(accumulate(map(len, sources.values()), initial=0))
-        unread = tuple(one for one in code.values() if isinstance(one, Unread))
+        unread = tuple(cell for cell in code.values() if isinstance(cell, UnreadCell))
         return cls(document, data, tuple(sources), tuple(ends[:-1]), Text(b"".join(sources.values())), unread)
 
-    def place(self, finding: Diagnostic) -> Diagnostic:
-        """The finding with its cell, from 1 over all cells, and lines counted in it."""
+    def to_cell(self, finding: Diagnostic) -> Diagnostic:
+        """Map a finding in `text` to its cell: lines and edits count in the cell."""
         span = finding.span
         index = bisect_right(self.begins, self.text.starts[span.line - 1]) - 1
         shift = self.text.position(self.begins[index])[0] - 1
         span = Span(span.line - shift, span.column, span.end_line - shift, span.end_column)
         return _moved(replace(finding, span=span, cell=self.cells[index]), -self.begins[index])
 
-    def unplace(self, finding: Diagnostic) -> Diagnostic:
-        """The finding with its edits counted in `text` again."""
+    def from_cell(self, finding: Diagnostic) -> Diagnostic:
+        """Map the edits of a finding in a cell back to `text`."""
         return _moved(finding, self.begins[bisect_left(self.cells, finding.cell or 1)])
 
     def cell_text(self, cell: int) -> Text:
-        """The source of a cell, from 1."""
+        """The source of a cell."""
         return Text("".join(self.document["cells"][cell - 1]["source"]).encode())
 
     def edited(self, edits: Sequence[Edit]) -> bytes:
-        """The file after edits of `text`.
+        """Return the content of the file after edits of `text`.
 
         Raises:
-            OddLayout: writing it would change more than those.
+            UnknownLayout: writing it would change more than the edits do.
         """
         write = _writer(self.document, self.original)
-        document = _loaded(self.original)
+        document = _load(self.original)
         by_cell: dict[int, list[Edit]] = {}
         for edit in edits:
             index = bisect_right(self.begins, edit.start) - 1
             begin = self.begins[index]
             moved = replace(edit, start=edit.start - begin, end=edit.end - begin)
             by_cell.setdefault(self.cells[index], []).append(moved)
-        for cell, mine in by_cell.items():
-            new = self.cell_text(cell).edited(mine).utf8.decode()
-            held = document["cells"][cell - 1]
-            held["source"] = new if isinstance(held["source"], str) else new.splitlines(keepends=True)
+        for number, cell_edits in by_cell.items():
+            new = self.cell_text(number).edited(cell_edits).utf8.decode()
+            cell = document["cells"][number - 1]
+            cell["source"] = new if isinstance(cell["source"], str) else new.splitlines(keepends=True)
         return write(document)
 
 
-def _loaded(data: bytes) -> Any:
+def _load(data: bytes) -> Any:
     return json.loads(data, parse_int=_number)
 
 
-def _held(value: Any, name: str) -> Any:
-    """What a JSON object holds by this name; None where it does not, or is no object."""
+def _field(value: Any, name: str) -> Any:
+    """The field of a JSON object; None if it has no such field, or is not an object."""
     return cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
 
 
 def _number(digits: str) -> int | float:
-    """An integer; of more digits than Python reads, what is nearest."""
+    """Read an integer, or the nearest float if it has more digits than Python reads."""
     try:
         return int(digits)
     except ValueError:
         return float(digits)
 
 
-def _code(document: dict[str, Any]) -> dict[int, bytes | Unread]:
-    """The source of each Python cell, without IPython syntax."""
-    if not _is_python(_held(document, "metadata")):
+def _code(document: dict[str, Any]) -> dict[int, bytes | UnreadCell]:
+    """The source of each code cell, without IPython syntax, by number; nothing if the notebook is not Python."""
+    if not _is_python(_field(document, "metadata")):
         return {}
     sources = ((number, _source(number, cell)) for number, cell in enumerate(document["cells"], 1))
     return {number: source for number, source in sources if source is not None}
 
 
 def _is_python(metadata: Any) -> bool:
-    """Whether the kernel runs Python; where nothing is said of it, it does."""
-    for about, name in (("language_info", "name"), ("kernelspec", "language")):
-        language = _held(_held(metadata, about), name)
+    """Whether the language of the kernel is Python, which is the default."""
+    for section, name in (("language_info", "name"), ("kernelspec", "language")):
+        language = _field(_field(metadata, section), name)
         if isinstance(language, str):
             return "python" in language.lower()
     return True
 
 
-def _source(number: int, cell: Any) -> bytes | Unread | None:
-    kind, source = _held(cell, "cell_type"), _held(cell, "source")
+def _source(number: int, cell: Any) -> bytes | UnreadCell | None:
+    kind, source = _field(cell, "cell_type"), _field(cell, "source")
     if not isinstance(kind, str):
-        return Unread(number, "has no cell_type")
+        return UnreadCell(number, "has no cell_type")
     if kind != "code":
         return None
     parts = [source] if isinstance(source, str) else source
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in cast("list[Any]", parts)):
-        return Unread(number, "its source must be text")
+        return UnreadCell(number, "its source must be text")
     try:
         return without_magic("".join(cast("list[str]", parts))).encode()
     except UnicodeEncodeError:
-        return Unread(number, "holds half of a surrogate pair, which is no character")
+        return UnreadCell(number, "holds half of a surrogate pair, which is not a character")
 
 
-def _parsed(number: int, source: bytes | Unread) -> bytes | Unread:
+def _parsed(number: int, source: bytes | UnreadCell) -> bytes | UnreadCell:
     if isinstance(source, bytes):
         try:
             parse(Text(source))
         except Unreadable as error:
-            return Unread(number, error.reason, error.line)
+            return UnreadCell(number, error.reason, error.line)
     return source
 
 
@@ -187,10 +187,10 @@ def _moved(finding: Diagnostic, by: int) -> Diagnostic:
 
 
 def _writer(document: Any, original: bytes) -> Callable[[Any], bytes]:
-    """What writes a notebook in the style of this one: indent, separators, line ends, characters beyond ASCII.
+    """Return a function that writes notebooks with the layout of `original`: indent, separators, line ends, escapes.
 
     Raises:
-        OddLayout: it has none that is the same from beginning to end.
+        UnknownLayout: the layout is not uniform.
     """
     match = re.match(rb"\{(\r?\n)([ \t]*)", original)
     newline, indent = (None, None) if match is None else (match[1].decode(), match[2].decode())
@@ -198,7 +198,7 @@ def _writer(document: Any, original: bytes) -> Callable[[Any], bytes]:
 
     def write(document: Any, ascii_only: bool, separators: tuple[str, str] | None) -> bytes:
         text = json.dumps(document, indent=indent, ensure_ascii=ascii_only, separators=separators)
-        # Within the strings of JSON line feeds are escaped.
+        # JSON strings contain no line feeds: all of these are layout.
         return text.replace("\n", newline or "\n").encode() + end
 
     for ascii_only in (original.isascii(), not original.isascii()):
@@ -206,4 +206,4 @@ def _writer(document: Any, original: bytes) -> Callable[[Any], bytes]:
             with suppress(UnicodeEncodeError, RecursionError):
                 if write(document, ascii_only, separators) == original:
                     return partial(write, ascii_only=ascii_only, separators=separators)
-    raise OddLayout("its JSON is not laid out as Jupyter lays it out; saving it in Jupyter first makes it so")
+    raise UnknownLayout("its JSON is not formatted as Jupyter formats it; open and save it in Jupyter first")

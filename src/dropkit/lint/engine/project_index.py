@@ -1,7 +1,7 @@
-"""What other files say of a class: who inherits from it, and who reads its attributes.
+"""An index of the classes of a project: which inherit from which, and which attributes are read where.
 
-A dropout that its own class never applies may be applied by a subclass, or by the object that holds it, in another
-file. Each file leaves an `Account`; a finding with a question stands when no account answers it.
+A dropout that its own class never applies may be applied in another file, by a subclass or by the object that holds
+it. Each file leaves a `ClassSummary`; a finding with a `CrossFileCondition` is dropped if the index satisfies it.
 """
 
 from __future__ import annotations
@@ -16,133 +16,143 @@ from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.model import SourceFile, once
 
-# What a dropout or its rate may be called; others are not told of, and stay unanswered.
-_LIKELY = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
+# Names that a dropout or its rate may have. Other attributes are left out, so that summaries stay small.
+_LIKELY_NAME = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
 
-# So many relatives of a class, in all files, are looked at.
-_MOST_RELATIVES = 128
+# Classes with more relatives than this, in all files, are not judged.
+_MAX_RELATIVES = 128
 
 
 @dataclass(slots=True)
-class Account:
-    """What one file says of classes, by their simple names."""
+class ClassSummary:
+    """What one file tells about classes, by their simple names."""
 
     # Class -> the simple names of its bases.
     bases: dict[str, list[str]] = field(default_factory=dict["str", "list[str]"])
-    # Class -> attributes that its methods read of self.
+    # Class -> the attributes that its methods read of self.
     reads: dict[str, list[str]] = field(default_factory=dict["str", "list[str]"])
-    # "Class.attribute" read on an object known to be of that class.
-    held: list[str] = field(default_factory=list[str])
-    # Attributes called on objects of no known class: self.encoder.dropout(x).
-    loose: list[str] = field(default_factory=list[str])
+    # "Class.attribute", read on an object that is known to be of that class.
+    reads_by_owners: list[str] = field(default_factory=list[str])
+    # Attributes that are called on objects of unknown class: self.encoder.dropout(x).
+    untyped_calls: list[str] = field(default_factory=list[str])
     # Simple names that the file imports.
     imports: list[str] = field(default_factory=list[str])
 
 
-def account(source: SourceFile) -> Account:
-    """What `source` says of its own classes and of others'."""
-    told = Account()
-    for one in source.classes:
-        bases = [_last(base) for base in one.node.bases]
-        if one.within is None:
-            told.bases[one.name] = [base for base in bases if base]
-            # What a class reads of itself and does not set is set by whoever inherits from it.
-            derives = any(base not in ("Module", "object", "") for base in bases)
-            own: set[str] = set() if derives else {*one.writes, *one.methods}
-            told.reads[one.name] = sorted(name for name in one.reads if name not in own and _LIKELY.search(name))
-    names = [binding for bindings in source.names.values() for binding in bindings]
-    names += [b for function in source.functions for bindings in function.names.values() for b in bindings]
-    told.imports = sorted({one.imported.rsplit(".", 1)[-1] for one in names if one.imported})
-    held: set[str] = set()
-    loose: set[str] = set()
-    for attribute, nodes in source.attributes.items():
-        if _LIKELY.search(attribute) is None:
+def summarize(source: SourceFile) -> ClassSummary:
+    """Summarize what `source` tells about its own and other classes."""
+    summary = ClassSummary()
+    for class_ in source.classes:
+        if class_.within is not None:
             continue
-        holders: set[frozenset[str]] = set()
+        bases = [_last_name(base) for base in class_.node.bases]
+        summary.bases[class_.name] = [base for base in bases if base]
+        # A derived class may read attributes that it sets itself for a base in another file.
+        is_derived = any(base not in ("Module", "object", "") for base in bases)
+        own: set[str] = set() if is_derived else {*class_.writes, *class_.methods}
+        read = (name for name in class_.reads if name not in own and _LIKELY_NAME.search(name))
+        summary.reads[class_.name] = sorted(read)
+    bindings = [binding for bindings in source.names.values() for binding in bindings]
+    bindings += [b for function in source.functions for bindings in function.names.values() for b in bindings]
+    summary.imports = sorted({b.imported.rsplit(".", 1)[-1] for b in bindings if b.imported})
+    summary.reads_by_owners, summary.untyped_calls = _reads_on_objects(source)
+    return summary
+
+
+def _reads_on_objects(source: SourceFile) -> tuple[list[str], list[str]]:
+    """The attributes that are read on other objects than self: with their class where it is known, and calls else."""
+    typed: set[str] = set()
+    untyped: set[str] = set()
+    for attribute, nodes in source.attributes.items():
+        if _LIKELY_NAME.search(attribute) is None:
+            continue
+        # Sets in a set: many reads share one, and joining it again for each would take quadratic time.
+        class_sets: set[frozenset[str]] = set()
         for node in nodes:
             if self_attribute(node) is None and isinstance(node.ctx, ast.Load):
-                classes = _classes(source, node.value)
-                holders.add(classes)
-                above = source.parent(node)
-                if not classes and isinstance(above, ast.Call) and above.func is node and source.dotted(node) is None:
-                    loose.add(attribute)
-        held.update(f"{name}.{attribute}" for classes in holders for name in classes)
-    told.held, told.loose = sorted(held), sorted(loose)
-    return told
+                classes = _classes_of(source, node.value)
+                class_sets.add(classes)
+                parent = source.parent(node)
+                is_called = isinstance(parent, ast.Call) and parent.func is node
+                if not classes and is_called and source.dotted(node) is None:
+                    untyped.add(attribute)
+        typed.update(f"{name}.{attribute}" for classes in class_sets for name in classes)
+    return sorted(typed), sorted(untyped)
 
 
-class Answers:
-    """What many accounts say together."""
+class ProjectIndex:
+    """The class summaries of many files, joined."""
 
-    def __init__(self, accounts: Iterable[Account]) -> None:
+    def __init__(self, summaries: Iterable[ClassSummary]) -> None:
         self.bases: dict[str, set[str]] = {}
         self.subclasses: dict[str, set[str]] = {}
         self.reads: dict[str, set[str]] = {}
-        self.held: set[str] = set()
-        # Class -> the files that import or define it, by number; attribute -> those that call it on unknown objects.
-        self.named: dict[str, set[int]] = {}
-        self.loose: dict[str, set[int]] = {}
+        self.reads_by_owners: set[str] = set()
+        # Class -> the numbers of the files that import or define it.
+        self.files_naming: dict[str, set[int]] = {}
+        # Attribute -> the numbers of the files that call it on an object of unknown class.
+        self.files_calling: dict[str, set[int]] = {}
         self._families: dict[tuple[str, int], set[str]] = {}
-        for number, told in enumerate(accounts):
-            self.held.update(told.held)
-            for attribute in told.loose:
-                self.loose.setdefault(attribute, set()).add(number)
-            for name in (*told.imports, *told.bases):
-                self.named.setdefault(name, set()).add(number)
-            for name, attributes in told.reads.items():
+        for number, summary in enumerate(summaries):
+            self.reads_by_owners.update(summary.reads_by_owners)
+            for attribute in summary.untyped_calls:
+                self.files_calling.setdefault(attribute, set()).add(number)
+            for name in (*summary.imports, *summary.bases):
+                self.files_naming.setdefault(name, set()).add(number)
+            for name, attributes in summary.reads.items():
                 self.reads.setdefault(name, set()).update(attributes)
-            for name, bases in told.bases.items():
+            for name, bases in summary.bases.items():
                 self.bases.setdefault(name, set()).update(bases)
                 for base in bases:
                     self.subclasses.setdefault(base, set()).add(name)
 
-    def to(self, question: CrossFileCondition) -> bool:
-        """Whether a base, a subclass or a holder of `question.owner` reads `question.attribute` in some file."""
-        owner, attribute = question.owner, question.attribute
+    def satisfies(self, condition: CrossFileCondition) -> bool:
+        """Whether a base, a subclass or an owner of `condition.owner` reads `condition.attribute` in some file."""
+        owner, attribute = condition.owner, condition.attribute
         subclasses, bases = self._family(owner, self.subclasses), self._family(owner, self.bases)
-        # Of a class with so many relatives it is not known who reads what.
-        if max(len(subclasses), len(bases)) > _MOST_RELATIVES:
+        if max(len(subclasses), len(bases)) > _MAX_RELATIVES:
             return True
         if any(attribute in self.reads.get(name, ()) for name in (subclasses | bases) - {owner}):
             return True
-        loose = self.loose.get(attribute, set())
+        calling = self.files_calling.get(attribute, set())
         return any(
-            f"{name}.{attribute}" in self.held or not loose.isdisjoint(self.named.get(name, ())) for name in subclasses
+            f"{name}.{attribute}" in self.reads_by_owners or not calling.isdisjoint(self.files_naming.get(name, ()))
+            for name in subclasses
         )
 
-    def _family(self, name: str, steps: dict[str, set[str]]) -> set[str]:
-        """`name` and all that is reached from it, as far as it is looked at."""
-        key = name, id(steps)
+    def _family(self, name: str, edges: dict[str, set[str]]) -> set[str]:
+        """`name` and the classes that `edges` lead to from it, up to the limit."""
+        key = name, id(edges)
         if key not in self._families:
-            found, pending = {name}, [name]
-            while pending and len(found) <= _MOST_RELATIVES:
-                more = steps.get(pending.pop(), set()) - found
-                found |= more
-                pending += more
-            self._families[key] = found
+            family, pending = {name}, [name]
+            while pending and len(family) <= _MAX_RELATIVES:
+                new = edges.get(pending.pop(), set()) - family
+                family |= new
+                pending += new
+            self._families[key] = family
         return self._families[key]
 
 
-def _classes(source: SourceFile, holder: ast.expr) -> frozenset[str]:
-    """The simple names of the classes whose objects `holder` (`self.encoder`, `model`) is made from."""
-    attribute = self_attribute(holder)
-    owner = source.owner(holder) if attribute is not None else None
+def _classes_of(source: SourceFile, object_: ast.expr) -> frozenset[str]:
+    """The simple names of the classes that `object_` (`self.encoder`, `model`) may be an instance of."""
+    attribute = self_attribute(object_)
     if attribute is not None:
-        return _held(source, owner, attribute) if owner is not None else frozenset()
-    return _made([source.value(holder) if isinstance(holder, ast.Name) else holder])
+        owner = source.owner(object_)
+        return _classes_of_attribute(source, owner, attribute) if owner is not None else frozenset()
+    return _constructed_classes([source.value(object_) if isinstance(object_, ast.Name) else object_])
 
 
 @once
-def _held(_: SourceFile, owner: ClassDefinition, attribute: str) -> frozenset[str]:
-    return _made(owner.values(attribute))
+def _classes_of_attribute(_: SourceFile, owner: ClassDefinition, attribute: str) -> frozenset[str]:
+    return _constructed_classes(owner.values(attribute))
 
 
-def _made(values: list[ast.expr | None]) -> frozenset[str]:
+def _constructed_classes(values: list[ast.expr | None]) -> frozenset[str]:
     calls = (value for value in values if isinstance(value, ast.Call))
-    return frozenset(name for call in calls if (name := _last(call.func))[:1].isupper())
+    return frozenset(name for call in calls if (name := _last_name(call.func))[:1].isupper())
 
 
-def _last(node: ast.expr) -> str:
+def _last_name(node: ast.expr) -> str:
     if isinstance(node, ast.Subscript):
         node = node.value
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -1,4 +1,4 @@
-"""What a run of the checker leaves: findings, what could not be read or written, what was fixed."""
+"""The results of the linter: of one file, and of a whole run."""
 
 from __future__ import annotations
 
@@ -6,51 +6,67 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dropkit.diagnostics import Diagnostic, Severity
+from dropkit.lint.engine.project_index import ClassSummary
 from dropkit.lint.semantic.source_text import Text
 
+# Kinds of notes.
 UNREAD, UNFIXED, UNSILENCED = "not checked", "not fixed", "not silenced"
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What could not be done with a file, or with one cell of a notebook, and why. The exit code is then 2.
+    """What failed for a file, or for one cell of a notebook, and why. Any note makes the exit code 2.
 
-    `line` counts in the cell. The message says it, too, where there is one.
+    `line` counts in the cell, where there is one; `message` repeats it.
     """
 
     path: str
     message: str
     cell: int | None = None
     line: int | None = None
-    what: str = UNREAD
+    kind: str = UNREAD
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Everything a format needs to show.
+class FileResult:
+    """The result of one file. `classes` is None where the file contains nothing that rules look at."""
 
-    `texts` holds the text that a finding's span counts in, by (path, cell), for every file that has findings. `files`
-    is the number of files that were read. `warnings` are about the run, and do not change the exit code.
+    findings: tuple[Diagnostic, ...] = ()
+    notes: tuple[Note, ...] = ()
+    classes: ClassSummary | None = None
+
+    @property
+    def was_read(self) -> bool:
+        """Whether the file was read, at least in part: only cells of it may have failed."""
+        return all(note.cell is not None for note in self.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of a run: everything that a format shows.
+
+    `texts` holds the texts that the spans of findings count in, by (path, cell). `files` is the number of files that
+    were read. `warnings` are about the run and do not change the exit code.
     """
 
     findings: tuple[Diagnostic, ...] = ()
     notes: tuple[Note, ...] = ()
     files: int = 0
-    mended: tuple[Diagnostic, ...] = ()
+    fixed: tuple[Diagnostic, ...] = ()
     texts: Mapping[tuple[str, int | None], Text] = field(default_factory=dict["tuple[str, int | None]", "Text"])
     warnings: tuple[str, ...] = ()
 
     @property
     def fails(self) -> bool:
-        """Whether anything was found that is more than information."""
+        """Whether there is any finding above `info`."""
         return any(finding.severity is not Severity.INFO for finding in self.findings)
 
     @property
     def fixable(self) -> int:
-        """How many findings a safe fix would mend."""
+        """The number of findings with a safe fix."""
         return sum(finding.fix is not None and finding.fix.safe for finding in self.findings)
 
     @property
     def unsafely_fixable(self) -> int:
-        """How many more an unsafe fix would mend."""
+        """The number of findings with an unsafe fix."""
         return sum(finding.fix is not None and not finding.fix.safe for finding in self.findings)

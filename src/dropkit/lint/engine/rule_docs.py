@@ -1,4 +1,4 @@
-"""The page of a rule in Markdown: what happens and why, the misuse, the same mended, and how to silence it."""
+"""The page of a rule in Markdown: the misuse, its effect and reason, examples, how to silence it, and its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEFAULTS = {
 
 
 def page(rule: Rule) -> str:
-    """All that is to be said of `rule`."""
+    """The page of `rule`, for `dropkit explain`, the documentation, editors and SARIF."""
     parts = [f"# {rule.code}: {rule.name}", rule.explanation, facts(rule)]
     for number, example in enumerate(rule.examples, 1):
         suffix = f" {number}" if len(rule.examples) > 1 else ""
@@ -21,16 +21,24 @@ def page(rule: Rule) -> str:
 
 
 def facts(rule: Rule) -> str:
-    """Who finds it, by default on or off, how grave, which fix: a list."""
+    """A list of what finds the rule, whether it is on by default, its severity and its fix."""
     lines = [f"- Found by: {' and '.join(f'`dropkit {command}`' for command in rule.found_by)}"]
     if rule.check_source is not None:
         lines.append(f"- In `dropkit check` by default: {_DEFAULTS[rule.default]}")
-    return "\n".join([*lines, f"- Severity: {rule.severity.value}", f"- Fix: {fix(rule) or 'none'}"])
+    lines += [f"- Severity: {rule.severity.value}", f"- Fix: {fix(rule) or 'none'}"]
+    return "\n".join([*lines, f"- Source of the rule: `{source_file(rule)}`"])
 
 
 def fix(rule: Rule) -> str:
-    """What --fix does and whether it is safe; empty where there is no fix."""
+    """What `--fix` does and whether that is safe; empty if there is no fix."""
     return f"{rule.fix} ({'safe' if rule.fix_is_safe else 'unsafe'})" if rule.fix else ""
+
+
+def source_file(rule: Rule) -> str:
+    """The file with the rule's checks and examples, relative to the root of the repository."""
+    detector = rule.check_source or rule.check_trace
+    module = Rule.__module__ if detector is None else detector.__module__
+    return f"src/{module.replace('.', '/')}.py"
 
 
 def _code(source: str) -> str:

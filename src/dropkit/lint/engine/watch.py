@@ -1,4 +1,4 @@
-"""Check again whenever a file below the given paths changes."""
+"""`dropkit check --watch`: check again whenever a file changes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dropkit.lint.engine.discovery import SUFFIXES
 
 
 def watch(paths: Sequence[str], config: Config, check: Callable[[], object]) -> None:
-    """Run `check` now and after every change of a Python file or notebook, until interrupted.
+    """Run `check` now, and after every change of a Python file or notebook below `paths`, until interrupted.
 
     Raises:
         BadConfig: watchfiles is not installed.
         FileNotFoundError: none of the paths exists.
     """
-    there = [path for path in paths if os.path.exists(path)]
-    if not there:
+    existing = [path for path in paths if os.path.exists(path)]
+    if not existing:
         raise FileNotFoundError(f"no such file or folder: {', '.join(paths)}")
 
     try:
@@ -28,13 +28,15 @@ def watch(paths: Sequence[str], config: Config, check: Callable[[], object]) -> 
     except ModuleNotFoundError as error:
         raise BadConfig('--watch needs watchfiles: pip install "dropkit[watch]"') from error
 
-    def counts(change: Change, path: str) -> bool:
+    def is_relevant(change: Change, path: str) -> bool:
         return path.endswith(SUFFIXES) and not any(f"/{name}/" in path for name in config.exclude)
 
-    # The watch begins before the first check, so that what changes during it is not missed.
-    begun = False
-    for found in changes(*there, watch_filter=counts, raise_interrupt=False, rust_timeout=100, yield_on_timeout=True):
-        if found or not begun:
-            begun = True
+    # The watch begins before the first check, so that changes during that check are not missed.
+    is_first = True
+    for changed in changes(
+        *existing, watch_filter=is_relevant, raise_interrupt=False, rust_timeout=100, yield_on_timeout=True
+    ):
+        if changed or is_first:
+            is_first = False
             click.clear()
             check()

@@ -1,6 +1,6 @@
-"""How an outcome is shown: one file a format, loaded when it is used, so that JSON does not pay for colours.
+"""Output formats: one file each, imported when it is used, so that JSON does not import rich.
 
-A format is `render(outcome, color)`. What it returns is printed as it is: it ends in a line feed, or is empty.
+A format is a function `render(result, color)`. Its text ends in a line feed, or is empty.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from dropkit.lint.engine.result import Outcome
+from dropkit.lint.engine.result import CheckResult
 
-Render = Callable[[Outcome, bool], str]
+Render = Callable[[CheckResult, bool], str]
 
 
 def _format(name: str) -> Render:
-    def render(outcome: Outcome, color: bool) -> str:
-        return importlib.import_module(f"dropkit.lint.formats.{name}").render(outcome, color)
+    def render(result: CheckResult, color: bool) -> str:
+        return importlib.import_module(f"dropkit.lint.formats.{name}").render(result, color)
 
     return render
 
 
-# In the order of `--help`; the file of the same name holds `render`.
+# In the order of `--help`; each name is a module of this package.
 FORMATS: dict[str, Render] = {name: _format(name) for name in ("full", "concise", "json", "jsonl", "sarif", "github")}

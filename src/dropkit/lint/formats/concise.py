@@ -1,17 +1,17 @@
-"""The format `concise`: one line for each finding, which editors and terminals can jump to."""
+"""The format `concise`: one line for each finding, `path:line:column: CODE severity: message`."""
 
 from __future__ import annotations
 
 from rich.text import Text as Line
 
 from dropkit.diagnostics import Diagnostic
-from dropkit.lint.engine.result import Outcome
-from dropkit.lint.formats.lines import header, painted, remarks, summary
+from dropkit.lint.engine.result import CheckResult
+from dropkit.lint.formats.lines import header, notes, summary, to_text
 
 
-def render(outcome: Outcome, color: bool) -> str:
-    """Findings, files that were passed over, and a summary."""
-    return painted([*map(_line, outcome.findings), *remarks(outcome), *summary(outcome)], color)
+def render(result: CheckResult, color: bool) -> str:
+    """Findings, notes and a summary."""
+    return to_text([*map(_line, result.findings), *notes(result), *summary(result)], color)
 
 
 def _line(finding: Diagnostic) -> Line:

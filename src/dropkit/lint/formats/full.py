@@ -1,4 +1,4 @@
-"""The format `full`: each finding with the lines around it, what would mend it, and where to read more."""
+"""The format `full`: each finding with the lines around it, its fix, and how to read more."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from rich.cells import cell_len
 from rich.text import Text as Line
 
 from dropkit.diagnostics import Diagnostic
-from dropkit.lint.engine.result import Outcome
-from dropkit.lint.formats.escape import seen
-from dropkit.lint.formats.lines import STYLES, header, painted, remarks, summary
+from dropkit.lint.engine.result import CheckResult
+from dropkit.lint.formats.escape import printable
+from dropkit.lint.formats.lines import STYLES, header, notes, summary, to_text
 from dropkit.lint.semantic.source_text import Text
 
-# Lines shown above and below.
-_AROUND = 2
-# Characters of a line shown; the longer ones are cut.
+# Lines shown above and below a finding.
+_CONTEXT = 2
+# Longer lines are cut to this many characters.
 _WIDTH = 120
 _TAB = 4
 
 
-def render(outcome: Outcome, color: bool) -> str:
-    """Findings, files that were passed over, and a summary."""
+def render(result: CheckResult, color: bool) -> str:
+    """Findings, notes and a summary."""
     lines: list[Line] = []
-    for finding in outcome.findings:
-        lines += [header(finding), *_excerpt(outcome, finding), *_help(finding), Line()]
-    return painted([*lines, *remarks(outcome), *summary(outcome)], color)
+    for finding in result.findings:
+        lines += [header(finding), *_excerpt(result, finding), *_help(finding), Line()]
+    return to_text([*lines, *notes(result), *summary(result)], color)
 
 
 def _help(finding: Diagnostic) -> Iterator[Line]:
@@ -33,14 +33,14 @@ def _help(finding: Diagnostic) -> Iterator[Line]:
     if fix is not None:
         how = "safe, --fix" if fix.safe else "unsafe, --fix --unsafe-fixes"
         changes = "; changes training behaviour" if fix.changes_training else ""
-        yield Line.assemble(("help: ", "bold cyan"), seen(fix.title), (f" ({how}{changes})", "dim"))
+        yield Line.assemble(("help: ", "bold cyan"), printable(fix.title), (f" ({how}{changes})", "dim"))
     yield Line.assemble(("more: ", "bold cyan"), f"dropkit explain {finding.code}")
 
 
-def _excerpt(outcome: Outcome, finding: Diagnostic) -> Iterator[Line]:
-    """The lines around the finding, numbered, and carets under as much of its first line as it takes."""
-    text = outcome.texts.get((finding.path, finding.cell))
-    # The file may have become shorter, or gone, since it was checked.
+def _excerpt(result: CheckResult, finding: Diagnostic) -> Iterator[Line]:
+    """Numbered lines around the finding, with carets under its part of its first line."""
+    text = result.texts.get((finding.path, finding.cell))
+    # The file may have changed since it was checked.
     if text is None or finding.span.line > len(text.starts):
         return
     first, last = _bounds(text, finding.span.line)
@@ -58,8 +58,8 @@ def _excerpt(outcome: Outcome, finding: Diagnostic) -> Iterator[Line]:
 
 
 def _bounds(text: Text, line: int) -> tuple[int, int]:
-    """The first and last line to show; blank ones at either end are left out."""
-    first, last = max(1, line - _AROUND), min(len(text.starts), line + _AROUND)
+    """The first and last line to show, without blank lines at either end."""
+    first, last = max(1, line - _CONTEXT), min(len(text.starts), line + _CONTEXT)
     while first < line and not text.line(first).strip():
         first += 1
     while last > line and not text.line(last).strip():
@@ -68,7 +68,7 @@ def _bounds(text: Text, line: int) -> tuple[int, int]:
 
 
 def _marked(text: Text, finding: Diagnostic) -> tuple[str, int, int]:
-    """The finding's first line as shown, and how many cells stand before the carets and above them."""
+    """The finding's first line, and the position and number of its carets, in terminal cells."""
     line, span = text.line(finding.span.line), finding.span
     stop = span.end_column - 1 if span.end_line == span.line else len(line.rstrip())
     start = len(_expanded(line[: span.column - 1]))
@@ -78,7 +78,7 @@ def _marked(text: Text, finding: Diagnostic) -> tuple[str, int, int]:
 
 
 def _cut(line: str, start: int, end: int) -> tuple[str, int, int]:
-    """At most `_WIDTH` characters of `line`, among them `start`; and where `start` and `end` are in them."""
+    """Cut `line` to `_WIDTH` characters around `start`; return it with the new `start` and `end`."""
     if len(line) <= _WIDTH:
         return line, start, end
     begin = 0 if end <= _WIDTH else max(0, start - _WIDTH // 4)
@@ -89,9 +89,9 @@ def _cut(line: str, start: int, end: int) -> tuple[str, int, int]:
 
 
 def _expanded(line: str) -> str:
-    """`line` as a terminal shows it. A tab reaches to the next multiple of `_TAB` cells."""
+    """Expand tabs to multiples of `_TAB` cells, and replace unprintable characters."""
     shown, width = "", 0
-    for index, part in enumerate(map(seen, line.split("\t"))):
+    for index, part in enumerate(map(printable, line.split("\t"))):
         gap = " " * (_TAB - width % _TAB) if index else ""
         shown += gap + part
         width += len(gap) + cell_len(part)

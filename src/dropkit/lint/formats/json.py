@@ -1,6 +1,6 @@
-"""The format `json`: one array with an object for each finding, and for each file or cell that was not read.
+"""The format `json`: one array with an object for each finding and each note.
 
-Lines and columns begin at 1, ends are exclusive. An object without a code is a file, or a cell, that was not read.
+Lines and columns begin at 1, ends are exclusive. An object without a code is a note: a file or cell that was not read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from dropkit.diagnostics import Diagnostic, Edit, Severity
-from dropkit.lint.engine.result import Note, Outcome
+from dropkit.lint.engine.result import CheckResult, Note
 from dropkit.lint.formats.escape import utf8
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
@@ -17,18 +17,18 @@ from dropkit.rules import RULES
 _NAMES = {rule.code: rule.name for rule in RULES}
 
 
-def render(outcome: Outcome, color: bool) -> str:
-    """The array, indented."""
-    return json.dumps(records(outcome), indent=2) + "\n"
+def render(result: CheckResult, color: bool) -> str:
+    """The array, indented by two spaces."""
+    return json.dumps(records(result), indent=2) + "\n"
 
 
-def records(outcome: Outcome) -> list[dict[str, Any]]:
-    """The findings and the notes as JSON."""
-    return [*(record(outcome, finding) for finding in outcome.findings), *map(_note, outcome.notes)]
+def records(result: CheckResult) -> list[dict[str, Any]]:
+    """The findings and notes as JSON objects."""
+    return [*(record(result, finding) for finding in result.findings), *map(_note, result.notes)]
 
 
-def record(outcome: Outcome, finding: Diagnostic) -> dict[str, Any]:
-    """A finding as JSON. In a notebook, positions count in `cell`."""
+def record(result: CheckResult, finding: Diagnostic) -> dict[str, Any]:
+    """A finding as a JSON object. In a notebook, positions count in `cell`."""
     return {
         "code": finding.code,
         "name": _NAMES.get(finding.code),
@@ -40,15 +40,15 @@ def record(outcome: Outcome, finding: Diagnostic) -> dict[str, Any]:
         "column": finding.span.column,
         "end_line": finding.span.end_line,
         "end_column": finding.span.end_column,
-        "fix": _fix(outcome, finding),
+        "fix": _fix(result, finding),
     }
 
 
 def _note(note: Note) -> dict[str, Any]:
     return {
         "code": None,
-        "name": note.what.replace(" ", "-"),
-        "message": f"{note.what}: {utf8(note.message)}",
+        "name": note.kind.replace(" ", "-"),
+        "message": f"{note.kind}: {utf8(note.message)}",
         "severity": Severity.ERROR.value,
         "path": utf8(note.path),
         "cell": note.cell,
@@ -60,12 +60,12 @@ def _note(note: Note) -> dict[str, Any]:
     }
 
 
-def _fix(outcome: Outcome, finding: Diagnostic) -> dict[str, Any] | None:
+def _fix(result: CheckResult, finding: Diagnostic) -> dict[str, Any] | None:
     fix = finding.fix
     if fix is None:
         return None
-    # The edits of a notebook count in all of its cells together, which no reader of this has.
-    text = outcome.texts.get((finding.path, None))
+    # Edits of a notebook are left out: they count in the joined text of its cells, which readers do not have.
+    text = result.texts.get((finding.path, None))
     return {
         "title": utf8(fix.title),
         "safe": fix.safe,
@@ -75,7 +75,7 @@ def _fix(outcome: Outcome, finding: Diagnostic) -> dict[str, Any] | None:
 
 
 def edit_record(text: Text, edit: Edit) -> dict[str, Any]:
-    """An edit as JSON: what stands there is replaced by `text`."""
+    """An edit as a JSON object: the range is replaced by `text`."""
     line, column = text.position(edit.start)
     end_line, end_column = text.position(edit.end)
     return {"line": line, "column": column, "end_line": end_line, "end_column": end_column, "text": utf8(edit.text)}

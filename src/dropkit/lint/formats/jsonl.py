@@ -1,13 +1,13 @@
-"""The format `jsonl`: the objects of `json`, one a line."""
+"""The format `jsonl`: the objects of the format `json`, one on each line."""
 
 from __future__ import annotations
 
 import json
 
-from dropkit.lint.engine.result import Outcome
+from dropkit.lint.engine.result import CheckResult
 from dropkit.lint.formats.json import records
 
 
-def render(outcome: Outcome, color: bool) -> str:
-    """One line for each object; nothing where there is none."""
-    return "".join(json.dumps(one) + "\n" for one in records(outcome))
+def render(result: CheckResult, color: bool) -> str:
+    """One line for each object."""
+    return "".join(json.dumps(entry) + "\n" for entry in records(result))

@@ -1,4 +1,4 @@
-"""Lines that the formats for people, full and concise, have in common: place, message, remarks and summary."""
+"""Shared lines of the formats full and concise: header, notes and summary."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.text import Text as Line
 
 from dropkit.diagnostics import Diagnostic, Severity
-from dropkit.lint.engine.result import UNFIXED, UNREAD, Outcome
-from dropkit.lint.formats.escape import seen
+from dropkit.lint.engine.result import UNFIXED, UNREAD, CheckResult
+from dropkit.lint.formats.escape import printable
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
 
 
-def painted(lines: Iterable[Line], color: bool) -> str:
-    """The lines as text, with escape sequences only if `color`; never wrapped."""
+def to_text(lines: Iterable[Line], color: bool) -> str:
+    """Render lines without wrapping, and without escape sequences unless `color`."""
     file = io.StringIO()
     console = Console(
         file=file,
@@ -35,84 +35,85 @@ def painted(lines: Iterable[Line], color: bool) -> str:
 def header(finding: Diagnostic) -> Line:
     """`path:line:column: CODE severity: message`."""
     return Line.assemble(
-        (place(finding), "bold"),
+        (location(finding), "bold"),
         ": ",
         (finding.code, STYLES[finding.severity]),
         " ",
         (f"{finding.severity.value}: ", STYLES[finding.severity]),
-        seen(finding.message),
+        printable(finding.message),
     )
 
 
-def place(finding: Diagnostic) -> str:
+def location(finding: Diagnostic) -> str:
     """`path:line:column`, or `path:cell 3:line:column` in a notebook."""
     cell = "" if finding.cell is None else f"cell {finding.cell}:"
-    return f"{_named(finding.path)}:{cell}{finding.span.line}:{finding.span.column}"
+    return f"{_shown(finding.path)}:{cell}{finding.span.line}:{finding.span.column}"
 
 
-def _named(path: str) -> str:
-    """A path at the beginning of a line. GitHub Actions would take `::error::x.py` there for a command."""
-    return f"./{seen(path)}" if path.lstrip().startswith("::") else seen(path)
+def _shown(path: str) -> str:
+    """A path for the beginning of a line, where GitHub Actions would read `::error::x.py` as a command."""
+    return f"./{printable(path)}" if path.lstrip().startswith("::") else printable(path)
 
 
-def remarks(outcome: Outcome) -> list[Line]:
-    """A line for each file, or cell of a notebook, that could not be read or fixed."""
+def notes(result: CheckResult) -> list[Line]:
+    """One line for each file, or cell of a notebook, that could not be read or fixed."""
     return [
-        Line.assemble((_named(note.path), "bold"), f": {note.what}: ", (seen(note.message), "dim"))
-        for note in outcome.notes
+        Line.assemble((_shown(note.path), "bold"), f": {note.kind}: ", (printable(note.message), "dim"))
+        for note in result.notes
     ]
 
 
-def summary(outcome: Outcome) -> list[Line]:
-    """What was fixed, what was found, what can be fixed, and what could not be read or fixed."""
-    lines = [*_mended(outcome), _found(outcome)]
-    if outcome.fixable:
-        lines.append(Line(f"{outcome.fixable} can be mended with --fix."))
-    if outcome.unsafely_fixable:
-        more = " more" if outcome.fixable else ""
-        lines.append(Line(f"{outcome.unsafely_fixable}{more} can be mended with --fix --unsafe-fixes: read the diff."))
-    return [*lines, *_left_out(outcome)]
+def summary(result: CheckResult) -> list[Line]:
+    """The numbers of findings that were fixed, that are left and that can be fixed, and of files with notes."""
+    lines = [*_fixed(result), _found(result)]
+    if result.fixable:
+        lines.append(Line(f"{result.fixable} fixable with --fix."))
+    if result.unsafely_fixable:
+        more = " more" if result.fixable else ""
+        lines.append(Line(f"{result.unsafely_fixable}{more} fixable with --fix --unsafe-fixes (review the changes)."))
+    return [*lines, *_failures(result)]
 
 
-def _found(outcome: Outcome) -> Line:
-    files = _count(outcome.files, "file")
-    if not outcome.findings:
-        style = "" if outcome.notes else "green"
-        return Line(f"No misuse of dropout {'left' if outcome.mended else 'found'} in {files}.", style)
-    counts = Counter(finding.severity for finding in outcome.findings)
+def _found(result: CheckResult) -> Line:
+    files = _count(result.files, "file")
+    if not result.findings:
+        style = "" if result.notes else "green"
+        return Line(f"No dropout misuse {'left' if result.fixed else 'found'} in {files}.", style)
+    counts = Counter(finding.severity for finding in result.findings)
     listed = [_count(counts[severity], _NOUNS[severity]) for severity in Severity if counts[severity]]
     return Line(f"Found {_joined(listed)} in {files}.", "bold")
 
 
-def _left_out(outcome: Outcome) -> list[Line]:
-    """What is neither clean nor not, for it was not read."""
-    cells = [note for note in outcome.notes if note.cell is not None]
-    files = {note.path for note in outcome.notes if note.what == UNREAD and note.cell is None}
-    unfixed = {note.path for note in outcome.notes if note.what == UNFIXED}
-    unread = [
-        *([_count(len(files), "file")] if files else []),
-        *([f"{_count(len(cells), 'cell')} of {_count(len({one.path for one in cells}), 'notebook')}"] if cells else []),
-    ]
+def _failures(result: CheckResult) -> list[Line]:
+    """The numbers of files and cells that were not fixed or not checked."""
+    unfixed = {note.path for note in result.notes if note.kind == UNFIXED}
     lines = [f"Not fixed: {_count(len(unfixed), 'file')}."] if unfixed else []
-    return [Line(line, "bold yellow") for line in (*lines, *([f"Not checked: {_joined(unread)}."] if unread else []))]
+    files = {note.path for note in result.notes if note.kind == UNREAD and note.cell is None}
+    unread = [_count(len(files), "file")] if files else []
+    cells = [note.path for note in result.notes if note.cell is not None]
+    if cells:
+        unread.append(f"{_count(len(cells), 'cell')} of {_count(len(set(cells)), 'notebook')}")
+    if unread:
+        lines.append(f"Not checked: {_joined(unread)}.")
+    return [Line(line, "bold yellow") for line in lines]
 
 
-def _mended(outcome: Outcome) -> list[Line]:
-    if not outcome.mended:
+def _fixed(result: CheckResult) -> list[Line]:
+    if not result.fixed:
         return []
-    codes = Counter(finding.code for finding in outcome.mended)
+    codes = Counter(finding.code for finding in result.fixed)
     lines = [
-        Line(f"Mended {len(outcome.mended)}: " + ", ".join(f"{n} x {code}" for code, n in sorted(codes.items())) + ".")
+        Line(f"Fixed {len(result.fixed)}: " + ", ".join(f"{n} x {code}" for code, n in sorted(codes.items())) + ".")
     ]
-    changed = [finding for finding in outcome.mended if finding.fix is not None and finding.fix.changes_training]
+    changed = [finding for finding in result.fixed if finding.fix is not None and finding.fix.changes_training]
     if changed:
-        listed = ", ".join(f"{finding.code} at {place(finding)}" for finding in changed)
+        listed = ", ".join(f"{finding.code} at {location(finding)}" for finding in changed)
         verb = "changes" if len(changed) == 1 else "change"
         lines.append(Line(f"{len(changed)} of them {verb} training behaviour: {listed}.", "yellow"))
     return lines
 
 
-_NOUNS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "remark"}
+_NOUNS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info message"}
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""The format `sarif`: one log for code scanning.
+"""The format `sarif`: a log for code scanning.
 
 Source: OASIS, "Static Analysis Results Interchange Format (SARIF) Version 2.1.0", 2020.
 """
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import dropkit
 from dropkit.diagnostics import Diagnostic, Fix, Severity
-from dropkit.lint.engine.result import Note, Outcome
+from dropkit.lint.engine.result import CheckResult, Note
 from dropkit.lint.engine.rule_docs import page
 from dropkit.lint.formats.escape import utf8
 from dropkit.lint.formats.json import edit_record
@@ -28,7 +28,7 @@ _RULES = tuple(rule for rule in RULES if rule.check_source is not None)
 _INDEX = {rule.code: index for index, rule in enumerate(_RULES)}
 
 
-def render(outcome: Outcome, color: bool) -> str:
+def render(result: CheckResult, color: bool) -> str:
     """The log of one run, indented."""
     driver = {"name": "dropkit", "version": dropkit.__version__, "rules": [_rule(rule) for rule in _RULES]}
     run = {
@@ -36,11 +36,11 @@ def render(outcome: Outcome, color: bool) -> str:
         "columnKind": "unicodeCodePoints",
         "invocations": [
             {
-                "executionSuccessful": not outcome.notes,
-                "toolExecutionNotifications": [_note(note) for note in outcome.notes],
+                "executionSuccessful": not result.notes,
+                "toolExecutionNotifications": [_note(note) for note in result.notes],
             }
         ],
-        "results": _results(outcome),
+        "results": _results(result),
     }
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
@@ -57,14 +57,14 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _results(outcome: Outcome) -> list[dict[str, Any]]:
-    seen: Counter[tuple[str, ...]] = Counter()
+def _results(result: CheckResult) -> list[dict[str, Any]]:
+    counts: Counter[tuple[str, ...]] = Counter()
     results: list[dict[str, Any]] = []
-    for finding in outcome.findings:
-        text = outcome.texts.get((finding.path, finding.cell))
+    for finding in result.findings:
+        text = result.texts.get((finding.path, finding.cell))
         key = (finding.code, _uri(finding.path), _source(text, finding))
-        results.append(_result(finding, text, _digest((*key, str(seen[key])))))
-        seen[key] += 1
+        results.append(_result(finding, text, _digest((*key, str(counts[key])))))
+        counts[key] += 1
     return results
 
 
@@ -77,7 +77,7 @@ def _result(finding: Diagnostic, text: Text | None, fingerprint: str) -> dict[st
         "locations": [_location(finding)],
         "partialFingerprints": {"dropkit/v1": fingerprint},
     }
-    # The edits of a notebook count in its code, not in the JSON that a fix would be applied to.
+    # Edits of a notebook are left out: they count in its code, not in the JSON of the file.
     if finding.fix is not None and finding.cell is None and text is not None:
         result["fixes"] = [_fix(finding, finding.fix, text)]
     return result
@@ -119,14 +119,14 @@ def _note(note: Note) -> dict[str, Any]:
         location["logicalLocations"] = [{"name": f"cell {note.cell}"}]
     elif note.line is not None:
         physical["region"] = {"startLine": note.line}
-    return {"level": "error", "message": {"text": f"{note.what}: {utf8(note.message)}"}, "locations": [location]}
+    return {"level": "error", "message": {"text": f"{note.kind}: {utf8(note.message)}"}, "locations": [location]}
 
 
 def _uri(path: str) -> str:
-    """Relative paths stay relative: code scanning takes them from the root of the repository."""
+    """The URI of a path. A relative path stays relative: code scanning resolves it from the root of the repository."""
     given = Path(path)
     try:
-        # Bytes, which a name is made of: not all of them are UTF-8.
+        # Bytes, because file names need not be UTF-8.
         return given.as_uri() if given.is_absolute() else quote(os.fsencode(given.as_posix()))
     except UnicodeEncodeError:
         return _uri(utf8(path))
@@ -139,5 +139,5 @@ def _source(text: Text | None, finding: Diagnostic) -> str:
 
 
 def _digest(parts: tuple[str, ...]) -> str:
-    """The same for the same line of the same file, wherever in it the line moves."""
+    """A fingerprint that does not change when the line moves in its file."""
     return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]
