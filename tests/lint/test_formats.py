@@ -1,4 +1,4 @@
-"""What `dropkit check` prints, in each format, for findings that are given."""
+"""What `dropkit check` prints, in each format, for given findings."""
 
 import json
 import os
@@ -7,46 +7,15 @@ import subprocess
 import sys
 
 import pytest
+from helpers.findings import RULE, SOURCE, finding, outcome, shown
 from rich.cells import cell_len
 
-from dropkit.diagnostics import Diagnostic, Edit, Fix, Severity, Span
+from dropkit.diagnostics import Severity
 from dropkit.lint.engine.result import UNFIXED, CheckResult, Note
 from dropkit.lint.formats import FORMATS
 from dropkit.lint.semantic.source_text import Text
-from dropkit.rules import RULES
 
-SOURCE = """import torch.nn.functional as F
-
-
-def forward(x):
-\ty = "\N{SLIGHTLY SMILING FACE}日本"; x = F.dropout(x)
-\tx = F.dropout(
-\t\tx,
-\t)
-\treturn x
-"""
-RULE = RULES[0]
 ESCAPE = "\x1b"
-
-
-def finding(text, needle, path="model.py", cell=None, severity=Severity.ERROR, safe=True, fixed=True):
-    """A finding that spans `needle`; its fix puts `, 0.1` before the last character."""
-    start = text.utf8.index(needle.encode())
-    end = start + len(needle.encode())
-    edit = Edit(end - 1, end - 1, ", 0.1")
-    fix = Fix("Give a rate", (edit,), safe=safe, changes_training=safe) if fixed else None
-    span = Span(*text.position(start), *text.position(end))
-    return Diagnostic(RULE.code, RULE.message, severity, path, span, fix, cell=cell)
-
-
-def outcome(source=SOURCE, needle="F.dropout(x)", notes=(), fixed=(), **options):
-    text = Text(source.encode())
-    one = finding(text, needle, **options)
-    return CheckResult((one,), notes, 3, fixed, {(one.path, one.cell): text})
-
-
-def shown(name, given, color=False):
-    return FORMATS[name](given, color)
 
 
 def carets(printed):
@@ -238,110 +207,6 @@ def test_nothing_found_is_nothing_said(name, nothing):
     assert shown(name, CheckResult(files=1)) == nothing
 
 
-def unescaped(value):
-    for escape, character in [("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ","), ("%25", "%")]:
-        value = value.replace(escape, character)
-    return value
-
-
-def commands(printed):
-    """Read workflow commands as the runner does."""
-    for line in printed.splitlines():
-        _, head, message = line.split("::", 2)
-        name, _, listed = head.partition(" ")
-        properties = dict(pair.split("=", 1) for pair in listed.split(","))
-        yield name, {key: unescaped(value) for key, value in properties.items()}, unescaped(message)
-
-
-def test_github_reads_back_what_was_said():
-    """Characters that end a property or a line are escaped."""
-    note = Note("b.py", "50%: line 3,\r\nline 4")
-
-    found, noted = commands(shown("github", outcome(path="a,b:100%.py", notes=(note,))))
-
-    place = {"line": "5", "col": "17", "endLine": "5", "endColumn": "29"}
-    assert found == ("error", {"file": "a,b:100%.py", **place, "title": RULE.code}, RULE.message)
-    assert noted == ("error", {"file": "b.py", "title": "not checked"}, note.message)
-
-
-def test_github_gives_no_columns_over_several_lines_and_no_lines_in_notebooks():
-    """GitHub refuses columns of different lines; lines of a cell are not lines of the file."""
-    wide = next(commands(shown("github", outcome(needle="F.dropout(\n\t\tx,\n\t)", severity=Severity.WARNING))))
-    cell = next(commands(shown("github", outcome(path="a.ipynb", cell=2, severity=Severity.INFO))))
-
-    assert wide[:2] == ("warning", {"file": "model.py", "line": "6", "endLine": "8", "title": RULE.code})
-    assert cell == ("notice", {"file": "a.ipynb", "title": RULE.code}, f"{RULE.message} (cell 2:5:17)")
-
-
-def log(given):
-    held = json.loads(shown("sarif", given))
-    assert held["version"] == "2.1.0"
-    (run,) = held["runs"]
-    return run
-
-
-def test_sarif_describes_every_rule():
-    """In the order of RULES; a result points to its own."""
-    run = log(outcome())
-    rules = run["tool"]["driver"]["rules"]
-
-    assert run["tool"]["driver"]["name"] == "dropkit"
-    assert run["columnKind"] == "unicodeCodePoints"
-    assert [rule["id"] for rule in rules] == [rule.code for rule in RULES if rule.check_source is not None]
-    assert all(rule[key]["text"] for rule in rules for key in ("shortDescription", "fullDescription", "help"))
-    assert {rule["defaultConfiguration"]["level"] for rule in rules} <= {"error", "warning", "note"}
-    assert rules[run["results"][0]["ruleIndex"]]["id"] == run["results"][0]["ruleId"] == RULE.code
-
-
-def test_sarif_places_a_result_and_its_fix():
-    (result,) = log(outcome(path="my models/a#1.py"))["results"]
-    region = {"startLine": 5, "startColumn": 17, "endLine": 5, "endColumn": 29}
-    place = {"artifactLocation": {"uri": "my%20models/a%231.py"}}
-
-    assert (result["level"], result["message"]) == ("error", {"text": RULE.message})
-    assert result["locations"] == [{"physicalLocation": {**place, "region": region}}]
-    (fix,) = result["fixes"]
-    point = {"startLine": 5, "startColumn": 28, "endLine": 5, "endColumn": 28}
-    replacement = {"deletedRegion": point, "insertedContent": {"text": ", 0.1"}}
-    assert fix["artifactChanges"] == [{**place, "replacements": [replacement]}]
-    assert fix["description"]["text"] == "Give a rate (safe)"
-
-
-def test_sarif_names_the_cell_of_a_notebook():
-    """Its lines are not lines of the file: there is neither a region nor a fix."""
-    (result,) = log(outcome(path="a.ipynb", cell=2))["results"]
-    (location,) = result["locations"]
-
-    assert "region" not in location["physicalLocation"]
-    assert location["logicalLocations"][0]["name"] == "cell 2"
-    assert "fixes" not in result
-
-
-def test_sarif_fingerprints_follow_the_line_and_tell_equal_lines_apart():
-    def prints(source):
-        text = Text(source.encode())
-        spans = [text.position(match.start()) for match in re.finditer(rb"F", text.utf8)]
-        findings = [Diagnostic(RULE.code, "m", Severity.ERROR, "a.py", Span(*at, at[0], at[1] + 1)) for at in spans]
-        given = CheckResult(tuple(findings), files=1, texts={("a.py", None): text})
-        return [result["partialFingerprints"]["dropkit/v1"] for result in log(given)["results"]]
-
-    first, second = prints("F(x)\nF(x)\n")
-
-    assert first != second
-    assert prints("\n\n  F(x)\nF(x)\n") == [first, second]
-
-
-def test_sarif_reports_files_that_were_passed_over():
-    run = log(CheckResult(notes=(Note("/b.py", "gone", line=3),), files=1))
-    (notification,) = run["invocations"][0]["toolExecutionNotifications"]
-
-    assert run["results"] == []
-    assert run["invocations"][0]["executionSuccessful"] is False
-    assert (notification["level"], notification["message"]["text"]) == ("error", "not checked: gone")
-    physical = {"artifactLocation": {"uri": "file:///b.py"}, "region": {"startLine": 3}}
-    assert notification["locations"] == [{"physicalLocation": physical}]
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_that_shrank_since_is_still_reported(name):
     """Its text no longer has the line; nothing fails."""
@@ -388,18 +253,6 @@ def test_a_name_of_any_characters_is_shown_and_does_nothing(name, path):
     assert len(begun) == (2 if name == "github" else 0)
     if name in ("json", "sarif"):
         json.dumps(json.loads(printed), ensure_ascii=False).encode()
-
-
-def test_a_name_that_is_no_utf8_is_still_that_name():
-    """As an address percent-encoded, byte by byte; elsewhere with the bytes spelt out."""
-    path = os.fsdecode(b"caf\xe9.py")
-    given = outcome(path=path)
-
-    (result,) = log(given)["results"]
-
-    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "caf%E9.py"
-    assert shown("concise", given).startswith("caf\\udce9.py:5:17: ")
-    assert json.loads(shown("json", given))[0]["path"] == "caf\\udce9.py"
 
 
 def test_what_was_not_read_is_counted_in_the_last_line():
