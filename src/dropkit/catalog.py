@@ -87,6 +87,8 @@ DROPOUT_MODULES = frozenset(
 )
 # Modules that skip whole branches or blocks; every library has its own, and none works in place unless told to.
 DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
+# Layers whose first argument is surely the rate to drop.
+RATED_LAYERS = DROPOUT_MODULES | {"torchvision.ops.StochasticDepth"}
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
 # Whose dropout is a number and follows no mode: the place and the name of that number.
@@ -114,12 +116,8 @@ ATTENTION_BY_LAST_NAME = {"attention_interface": "dropout", "_flash_attention_fo
 MULTI_HEAD = _F + "multi_head_attention_forward"
 MULTI_HEAD_P, MULTI_HEAD_TRAINING = 10, 13
 
-# Where the rate stands among the arguments of whatever drops: its place (None: by name only) and its name.
-RATES: dict[str, tuple[int | None, str]] = {
-    **{name: (function.p, function.p_name) for name, function in FUNCTIONALS.items()},
-    **dict.fromkeys(DROPOUT_MODULES, (0, "p")),
-    **ATTENTION,
-    "torchvision.ops.StochasticDepth": (0, "p"),
+# Layers with dropout inside of what else they do: the place (None: by name only) and the name of its rate.
+HOLDERS: dict[str, tuple[int | None, str]] = {
     "torch.nn.LSTM": (None, "dropout"),
     "torch.nn.GRU": (None, "dropout"),
     "torch.nn.RNN": (None, "dropout"),

@@ -14,67 +14,47 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import (
-    ATTENTION,
-    ATTENTION_BY_LAST_NAME,
-    DROPOUT_MODULES,
-    MULTI_HEAD,
-    MULTI_HEAD_P,
-    MULTI_HEAD_TRAINING,
-)
+from dropkit.catalog import ATTENTION, ATTENTION_BY_LAST_NAME, DROPOUT_MODULES, MULTI_HEAD
 from dropkit.diagnostics import Edit, Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST, alternatives
 from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.dropout_calls import dropout_call
 from dropkit.lint.semantic.edits import add_argument, replace
-from dropkit.lint.semantic.expressions import argument, self_attribute, unpacks
-from dropkit.lint.semantic.model import SourceFile, once
-from dropkit.lint.semantic.training_flag import (
-    called_under_mode,
-    flags,
-    follows_mode,
-    is_flag,
-    serves_one_mode,
-    under_mode,
+from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, self_attribute, unpacks
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.training_flag import depends_on_mode, flags, follows_mode, is_flag, is_in_one_mode_method
+from dropkit.rules.rule import (
+    Example,
+    Rule,
+    TraceViolation,
+    Violation,
+    active_in_eval,
+    severity_in_eval,
+    unless_intended,
 )
-from dropkit.rules._stays_on import active_in_eval, severity, unless_meant
-from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Form, Trace
 
-_ARGUMENT = {name.rsplit(".", 1)[1]: argument for name, (_, argument) in ATTENTION.items()}
-_LAST = frozenset({*_ARGUMENT, *ATTENTION_BY_LAST_NAME, "multi_head_attention_forward"})
+# Functions of other libraries and of this file that are known by their last name: what they call the rate.
+_RATE_BY_LAST_NAME = {last_part(name): rate for name, (_, rate) in ATTENTION.items()}
 # What a configuration is called where a method gets it as an argument.
 _CONFIGURATIONS = frozenset({"config", "cfg", "conf", "args", "hparams", "opt", "params"})
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name in _LAST & set(source.calls) | _renamed(source):
+    for name in sorted({*_RATE_BY_LAST_NAME, *ATTENTION_BY_LAST_NAME, last_part(MULTI_HEAD)}):
         for call in source.calls.get(name, []):
             owner = source.owner(call)
             if owner is None or not owner.is_module:
                 continue
-            hit = _multi_head(source, call) if source.called(call) == MULTI_HEAD else _kernel(source, call, owner, name)
-            if hit is not None and not _excused(source, call):
-                yield from unless_meant(source, hit)
-
-
-def _renamed(source: SourceFile) -> set[str]:
-    """What this file calls such a function, where it imports one `as` something else."""
-    bindings = ((name, one) for name, all_of_it in source.names.items() for one in all_of_it)
-    return {
-        name
-        for name, one in bindings
-        if (isinstance(one.value, ast.Attribute) and one.value.attr in _LAST)
-        or (one.imported is not None and one.imported.rsplit(".", 1)[-1] in _LAST)
-    }
+            violation = _multi_head(source, call) or _kernel(source, call, owner, name)
+            is_gated = is_in_one_mode_method(source, call) or depends_on_mode(source, call)
+            if violation is not None and not is_gated:
+                yield from unless_intended(source, violation)
 
 
 def _kernel(source: SourceFile, call: ast.Call, owner: ClassDefinition, name: str) -> Violation | None:
-    known = ATTENTION.get(source.called(call) or "")
-    if known is None and name in ATTENTION_BY_LAST_NAME and not _gates_itself(source, owner, name):
-        known = (None, ATTENTION_BY_LAST_NAME[name])
-    elif known is None and name in _ARGUMENT and _comes_from_elsewhere(source, call):
-        known = (None, _ARGUMENT[name])
-    p = argument(call, *known) if known is not None else None
+    """A call whose rate is a number that does not follow the mode."""
+    p = _rate(source, call, owner, name)
     if p is None or follows_mode(source, p) or not _is_rate(source, owner, p):
         return None
     message = None
@@ -84,24 +64,28 @@ def _kernel(source: SourceFile, call: ast.Call, owner: ClassDefinition, name: st
     return Violation(call, message, _fix(source, call, _gated(source, call, p)))
 
 
-def _multi_head(source: SourceFile, call: ast.Call) -> Violation | None:
-    p = argument(call, MULTI_HEAD_P, "dropout_p")
-    flag = argument(call, MULTI_HEAD_TRAINING, "training")
-    if p is None or _is_zero(p) or follows_mode(source, p) or (flag is None and unpacks(call)):
-        return None
-    if flag is None:
-        return Violation(
-            call, fix=_fix(source, call, add_argument(source, call, f"training={source.self_name(call)}.training"))
-        )
-    if isinstance(flag, ast.Constant) and flag.value is True:
-        return Violation(call, fix=_fix(source, call, replace(source, flag, f"{source.self_name(call)}.training")))
+def _rate(source: SourceFile, call: ast.Call, owner: ClassDefinition, name: str) -> ast.expr | None:
+    """The rate of a function that is known, or that is named like one and does not ask for the mode itself."""
+    dropout = dropout_call(source, call)
+    if dropout is not None:
+        return dropout.p if dropout.name != MULTI_HEAD else None
+    if name in ATTENTION_BY_LAST_NAME and not _gates_itself(source, owner, name):
+        return argument(call, None, ATTENTION_BY_LAST_NAME[name])
+    if name in _RATE_BY_LAST_NAME and _is_from_elsewhere(source, call):
+        return argument(call, None, _RATE_BY_LAST_NAME[name])
     return None
 
 
-def _excused(source: SourceFile, call: ast.Call) -> bool:
-    function = source.function(call)
-    twin = function is not None and serves_one_mode(function.method.name)
-    return twin or under_mode(source, call) or called_under_mode(source, call)
+def _multi_head(source: SourceFile, call: ast.Call) -> Violation | None:
+    dropout = dropout_call(source, call)
+    if dropout is None or dropout.name != MULTI_HEAD or dropout.p is None:
+        return None
+    flag, text = dropout.training, f"{source.self_name(call)}.training"
+    if is_off(dropout.p) or follows_mode(source, dropout.p) or (flag is None and unpacks(call)):
+        return None
+    if flag is None:
+        return Violation(call, fix=_fix(source, call, add_argument(source, call, f"training={text}")))
+    return Violation(call, fix=_fix(source, call, replace(source, flag, text))) if literal(flag) is True else None
 
 
 def _is_rate(source: SourceFile, owner: ClassDefinition, p: ast.expr, depth: int = 0) -> bool:
@@ -111,38 +95,38 @@ def _is_rate(source: SourceFile, owner: ClassDefinition, p: ast.expr, depth: int
             return isinstance(value, (int, float)) and value != 0
         case ast.IfExp():
             branches = alternatives(source, p)
-            return any(_is_rate(source, owner, one, depth) for one in branches if one is not None)
+            return any(_is_rate(source, owner, branch, depth) for branch in branches if branch is not None)
         case ast.BoolOp(values=values):
-            return any(_is_rate(source, owner, one, depth) for one in values)
+            return any(_is_rate(source, owner, value, depth) for value in values)
         case ast.Call(func=ast.Name(id="float"), args=[inner]):
             return _is_rate(source, owner, inner, depth)
         case ast.Name():
             bindings = source.bindings(p)
-            values = [one.value if not one.derived else None for one in bindings[:MOST]]
+            values = [binding.value if not binding.derived else None for binding in bindings[:MOST]]
             return (
                 depth < 2
                 and len(bindings) <= MOST
                 and None not in values
-                and any(_is_rate(source, owner, one, depth + 1) for one in values if one is not None)
+                and any(_is_rate(source, owner, value, depth + 1) for value in values if value is not None)
             )
         case ast.Attribute():
-            return _is_own(source, owner, p)
+            return _is_set_once(source, owner, p)
         case _:
             return False
 
 
-def _is_own(source: SourceFile, owner: ClassDefinition, p: ast.Attribute) -> bool:
+def _is_set_once(source: SourceFile, owner: ClassDefinition, p: ast.Attribute) -> bool:
     root: ast.expr = p
     while isinstance(root, ast.Attribute):
         if self_attribute(root) is not None:
-            return _stays(source, owner, root.attr, whole=root is p)
+            return _ignores_mode(source, owner, root.attr, is_rate=root is p)
         root = root.value
     return isinstance(root, ast.Name) and root.id in _CONFIGURATIONS
 
 
-@once
-def _stays(source: SourceFile, owner: ClassDefinition, attribute: str, whole: bool) -> bool:
-    """Whether `self.attribute` is set once, is not always zero, and no property or method answers for it."""
+@cached_per_file
+def _ignores_mode(source: SourceFile, owner: ClassDefinition, attribute: str, is_rate: bool) -> bool:
+    """Whether `self.attribute` is set without regard to the mode, is not always zero, and is no property."""
     if owner.method(attribute) is not None or is_flag(attribute):
         return False
     writes = owner.all_writes(attribute)
@@ -151,28 +135,24 @@ def _stays(source: SourceFile, owner: ClassDefinition, attribute: str, whole: bo
     values = [write.value for write in writes if write.value is not None]
     if any("training" in flags(value) for value in values):
         return False
-    if not whole:
+    if not is_rate:
         return True
-    made = any(source.called(value) in DROPOUT_MODULES for value in values)
-    return not made and not (values and all(_is_zero(value) for value in values))
+    is_layer = any(source.called(value) in DROPOUT_MODULES for value in values)
+    return not is_layer and not (values and all(map(is_off, values)))
 
 
-def _comes_from_elsewhere(source: SourceFile, call: ast.Call) -> bool:
+def _is_from_elsewhere(source: SourceFile, call: ast.Call) -> bool:
     """Whether the function is a copy or a wrapper under the known name: imported, or not bound in this file at all."""
-    unbound = isinstance(call.func, ast.Name) and not source.bindings(call.func)
-    return unbound or "." in (source.called(call) or "")
+    is_unbound = isinstance(call.func, ast.Name) and not source.bindings(call.func)
+    return is_unbound or "." in (source.called(call) or "")
 
 
-@once
+@cached_per_file
 def _gates_itself(source: SourceFile, owner: ClassDefinition, name: str) -> bool:
     """Whether a method of that name in this file asks for the mode."""
     method = owner.method(name)
     reads = source.attributes.get("training", []) if method is not None else []
-    return any((function := source.function(one)) is not None and function.method is method for one in reads)
-
-
-def _is_zero(value: ast.expr) -> bool:
-    return isinstance(value, ast.Constant) and not value.value
+    return any((function := source.function(read)) is not None and function.method is method for read in reads)
 
 
 def _gated(source: SourceFile, call: ast.Call, p: ast.expr) -> Edit:
@@ -190,9 +170,8 @@ def _fix(source: SourceFile, call: ast.Call, edit: Edit | None) -> Fix | None:
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    return (
-        TraceViolation(site, severity=severity(site)) for site in active_in_eval(trace) if site.form is Form.ATTENTION
-    )
+    sites = (site for site in active_in_eval(trace) if site.form is Form.ATTENTION)
+    return (TraceViolation(site, severity=severity_in_eval(site)) for site in sites)
 
 
 RULE = Rule(

@@ -23,10 +23,8 @@ from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinitio
 from dropkit.lint.semantic.edits import insert_after, insert_before, replace
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
-from dropkit.lint.semantic.model import SourceFile, once
-from dropkit.lint.semantic.rates import default
-from dropkit.rules._stays_on import active_in_eval, severity
-from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
 from dropkit.trace import Form, Phase, Trace
 
 _MODE = re.compile(
@@ -205,7 +203,7 @@ def _overrides(owner: ClassDefinition, method: FunctionDefinition) -> bool:
 
 def _may_be_mode(owner: ClassDefinition, parameter: ast.arg, inside: Sequence[ast.AST]) -> bool:
     """Whether a parameter may be a mode: by its name, or a bool that is given to what switches one."""
-    value = default(owner.source, parameter)
+    value = owner.source.default(parameter)
     if _MODE.fullmatch(spoken(parameter.arg)) is not None:
         may_be = value is None or (
             isinstance(value, ast.Constant) and (value.value is None or _is_bool(owner, parameter))
@@ -225,7 +223,7 @@ def _is_bool(owner: ClassDefinition, parameter: ast.arg) -> bool:
     """Whether a parameter is a bool by its annotation, or else by its default."""
     if parameter.annotation is not None:
         return re.search(r"\bbool\b", owner.source.text.of(parameter.annotation)) is not None
-    value = default(owner.source, parameter)
+    value = owner.source.default(parameter)
     return isinstance(value, ast.Constant) and isinstance(value.value, bool)
 
 
@@ -280,7 +278,7 @@ def _leaves_children(source: SourceFile, owner: ClassDefinition, inside: list[as
     return any(name not in switched for one in owner.mro for name in _children(source, one))
 
 
-@once
+@cached_per_file
 def _children(source: SourceFile, owner: ClassDefinition) -> list[str]:
     """Attributes that a class sets to dropout, normalization, containers, or Modules of this file."""
     return [
@@ -373,7 +371,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for switch in trace.mode_faults:
         yield TraceViolation(switch.name, f"{switch.kind}: {switch.fault}")
     for site in active_in_eval(trace):
-        worst = severity(site) or Severity.ERROR
+        worst = severity_in_eval(site) or Severity.ERROR
         if site.form is Form.REGISTERED and site.flag_in_eval:
             yield TraceViolation(site, "in training mode after model.eval()", worst)
         elif site.form is Form.REGISTERED and any(visit.training for visit in site.visits_in(Phase.EVAL)):

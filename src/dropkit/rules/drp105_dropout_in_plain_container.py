@@ -19,10 +19,9 @@ from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.edits import replace, spell
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
-from dropkit.rules._stays_on import active_in_eval, for_information, severity
-from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
 from dropkit.trace import Form, Trace
 
 _HAVE_MODES = DROPOUT_MODULES | BATCH_NORMS | FUNCTIONALS.keys() | {
@@ -104,7 +103,7 @@ def _judge(source: SourceFile, owner: ClassDefinition, attribute: str, values: l
     if any(_SAYS_SO.search(source.text.line(line)) for line in lines if line > 0) or is_trial(source, where):
         return
     hit = Violation(where, fix=_fix(source, values, len(bad) == len(places)))
-    yield for_information(hit) if _HIDDEN.has(attribute) else hit
+    yield hit.as_information() if _HIDDEN.has(attribute) else hit
 
 
 def _places(
@@ -160,7 +159,7 @@ def _is_alone(values: list[ast.expr], places: list[tuple[ast.expr, ast.expr]]) -
     )
 
 
-@once
+@cached_per_file
 def _has_modes(source: SourceFile, element: ast.expr) -> bool:
     """Whether `element` is, or holds, a new layer that behaves differently in training and evaluation."""
     pending = [element]
@@ -199,7 +198,7 @@ def _goes_elsewhere(source: SourceFile, name: ast.Name) -> bool:
     return False
 
 
-@once
+@cached_per_file
 def _classes_with_modes(source: SourceFile) -> dict[ClassDefinition | None, None]:
     """The classes of this file that use dropout or batch normalisation, themselves or in the layers they make."""
     users = (
@@ -223,14 +222,14 @@ def _registers_by_hand(source: SourceFile, owner: ClassDefinition) -> bool:
     return any(one in _by_hand(source) for one in (*owner.mro, *owner.subclasses))
 
 
-@once
+@cached_per_file
 def _by_hand(source: SourceFile) -> set[ClassDefinition | None]:
     """The classes that register layers by other means than an assignment."""
     calls = [call for name in _BY_HAND for call in source.calls.get(name, [])]
     return {source.owner(node) for node in [*calls, *source.attributes.get("_modules", [])]}
 
 
-@once
+@cached_per_file
 def _set_from_outside(source: SourceFile, attribute: str) -> bool:
     """Whether an attribute of this name is set other than through self: model.blocks = nn.ModuleList(model.blocks)."""
     nodes = source.attributes.get(attribute, [])
@@ -279,7 +278,9 @@ def _fix(source: SourceFile, values: list[ast.expr], all_are_modules: bool) -> F
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in active_in_eval(trace):
         if site.form is Form.UNREGISTERED:
-            yield TraceViolation(site, "not registered in the model: model.eval() does not reach it", severity(site))
+            yield TraceViolation(
+                site, "not registered in the model: model.eval() does not reach it", severity_in_eval(site)
+            )
 
 
 RULE = Rule(

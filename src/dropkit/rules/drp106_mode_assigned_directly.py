@@ -21,7 +21,7 @@ from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinitio
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -108,7 +108,7 @@ def _known_model(source: SourceFile, owner: ast.expr) -> bool | None:
     return _holds_model(source, holder, attribute) if holder is not None and attribute is not None else None
 
 
-@once
+@cached_per_file
 def _holds_model(source: SourceFile, holder: ClassDefinition, attribute: str) -> bool | None:
     return _makes_model(source, holder.values(attribute))
 
@@ -148,7 +148,7 @@ def _holds_layers(source: SourceFile, owner: ClassDefinition) -> bool:
     return any(_sets_layers(source, one) for one in owner.mro)
 
 
-@once
+@cached_per_file
 def _sets_layers(source: SourceFile, owner: ClassDefinition) -> bool:
     values = [write.value for writes in owner.writes.values() for write in writes]
     calls = [one for value in values if isinstance(value, ast.Call) for one in (value, *value.args)]
@@ -165,14 +165,14 @@ def _is_switched(source: SourceFile, node: ast.Attribute, statement: ast.stmt) -
     return evaluates or id(source.block(statement)) in _switching(source, "train", model)[1]
 
 
-@once
+@cached_per_file
 def _switching(source: SourceFile, name: str, model: str) -> tuple[set[FunctionDefinition | None], set[int]]:
     """The functions, and the blocks of statements by identity, that call `name` on the object of this source."""
     calls = _by_model(source, name).get(model, [])
     return {source.function(call) for call in calls}, {id(source.block(source.statement(call))) for call in calls}
 
 
-@once
+@cached_per_file
 def _by_model(source: SourceFile, name: str) -> dict[str, list[ast.Call]]:
     """All calls of `name` by the source of the object that they are made on."""
     found: dict[str, list[ast.Call]] = {}
@@ -188,7 +188,7 @@ def _is_ever_off(source: SourceFile, node: ast.Attribute) -> bool:
     return model in _by_model(source, "eval") or model in _set_off(source, node.attr)
 
 
-@once
+@cached_per_file
 def _set_off(source: SourceFile, name: str) -> set[str]:
     """The source of the objects whose attribute `name` is set to what means evaluation."""
     return {

@@ -20,9 +20,8 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import argument, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, once
-from dropkit.rules._stays_on import unless_meant
-from dropkit.rules.rule import Default, Example, Rule, Violation
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.rules.rule import Default, Example, Rule, Violation, unless_intended
 
 # Whole transformers drop a tenth unless told otherwise.
 _DEPENDENT = MODE_DEPENDENT | frozenset(
@@ -48,7 +47,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         for call in source.calls.get(name, []):
             body = _body(source, call) if source.called(call) in _NO_GRAD else []
             if body and _measures(body) and _runs_trained_model(source, body):
-                yield from unless_meant(source, Violation(call))
+                yield from unless_intended(source, Violation(call))
 
 
 def _switches(source: SourceFile) -> bool:
@@ -105,14 +104,14 @@ def _is_trained(source: SourceFile, built: list[ast.Call]) -> bool:
     return any(one in _trained(source) for one in built)
 
 
-@once
+@cached_per_file
 def _trained(source: SourceFile) -> set[ast.Call]:
     """The calls that built models whose parameters are asked for."""
     models = (call.func.value for call in source.calls["parameters"] if isinstance(call.func, ast.Attribute))
     return {one for model in models for one in _built(source, model, 0)}
 
 
-@once
+@cached_per_file
 def _built(source: SourceFile, model: ast.expr | None, depth: int) -> list[ast.Call]:
     """The calls that built `model`, through names, parameters, `.to(device)` and wrappers; empty where not known."""
     if model is None or depth > 5:
@@ -159,7 +158,7 @@ def _all(deeper: Callable[[ast.expr | None], list[ast.Call]], values: list[ast.e
     return list(found) if all(each) and len(found) <= MOST else []
 
 
-@once
+@cached_per_file
 def _given(source: SourceFile, function: FunctionDefinition | None, name: str) -> list[ast.expr | None]:
     """What the calls in this file give for a parameter of `function`."""
     while function is not None and name not in [one.arg for one in function.parameters]:
@@ -180,7 +179,7 @@ def _given(source: SourceFile, function: FunctionDefinition | None, name: str) -
     return [argument(call, index, name) for call in calls] or [None]
 
 
-@once
+@cached_per_file
 def _depends_on_mode(source: SourceFile, built: ast.Call) -> bool:
     """Whether the model that `built` makes has dropout or batch normalisation."""
     name = source.called(built) or ""
@@ -192,7 +191,7 @@ def _depends_on_mode(source: SourceFile, built: ast.Call) -> bool:
     return known is not None and known.is_module and known in _dependent(source)
 
 
-@once
+@cached_per_file
 def _dependent(source: SourceFile) -> set[ClassDefinition]:
     """The classes of this file that hold such layers, or objects of one that does, or inherit from one."""
     found = {

@@ -20,10 +20,19 @@ from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, origins, readers
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.training_flag import is_flag, mentions_mode, under_mode
-from dropkit.rules._stays_on import active_in_eval, for_information, ignores_its_flag, severity, unless_meant
-from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
+from dropkit.rules.rule import (
+    Default,
+    Example,
+    Rule,
+    TraceViolation,
+    Violation,
+    active_in_eval,
+    ignores_its_flag,
+    severity_in_eval,
+    unless_intended,
+)
 from dropkit.trace import Form, Trace
 
 _DRAWS = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")
@@ -54,7 +63,9 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
                 continue
             if not _asks(source, call, function.method, function.method.owner):
                 hit = Violation(call)
-                yield from unless_meant(source, for_information(hit) if _is_sampler(source, function.method) else hit)
+                yield from unless_intended(
+                    source, hit.as_information() if _is_sampler(source, function.method) else hit
+                )
 
 
 def _is_drop(source: SourceFile, call: ast.Call, method: FunctionDefinition) -> bool:
@@ -180,7 +191,7 @@ def _asks(source: SourceFile, call: ast.Call, method: FunctionDefinition, owner:
     return under_mode(source, call) or _callers_ask(source, owner, method)
 
 
-@once
+@cached_per_file
 def _callers_ask(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
     family = [*owner.mro, *owner.subclasses]
     asked = {method: None, **{one.methods[method.name]: None for one in family if method.name in one.methods}}
@@ -196,7 +207,7 @@ def _callers_ask(source: SourceFile, owner: ClassDefinition, method: FunctionDef
     return any(_holder_asks(source, one) for one in family)
 
 
-@once
+@cached_per_file
 def _callers(source: SourceFile, owner: ClassDefinition, name: str) -> list[FunctionDefinition]:
     """The methods of a class and its relatives that call `self.name`, and those that stand for them in relatives."""
     family = [*owner.mro, *owner.subclasses]
@@ -211,7 +222,7 @@ def _callers(source: SourceFile, owner: ClassDefinition, name: str) -> list[Func
     return list(found)
 
 
-@once
+@cached_per_file
 def _reads_mode(source: SourceFile, function: FunctionDefinition) -> bool:
     if any(is_flag(parameter.arg) for parameter in function.parameters) or function in _readers_of_mode(source):
         return True
@@ -219,14 +230,14 @@ def _reads_mode(source: SourceFile, function: FunctionDefinition) -> bool:
     return any(mentions_mode(source, test) for test in tests)
 
 
-@once
+@cached_per_file
 def _readers_of_mode(source: SourceFile) -> set[FunctionDefinition]:
     """The methods that name `training` of anything."""
     nodes = source.attributes.get("training", [])
     return {function.method for node in nodes if (function := source.function(node)) is not None}
 
 
-@once
+@cached_per_file
 def _holder_asks(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether `self.drop`, set to an object of `owner`, is called under a condition on the mode."""
     for built in source.calls.get(owner.name, []):
@@ -238,7 +249,7 @@ def _holder_asks(source: SourceFile, owner: ClassDefinition) -> bool:
     return False
 
 
-@once
+@cached_per_file
 def _is_called_under_mode(source: SourceFile, name: str) -> bool:
     return any(under_mode(source, call) for call in source.calls.get(name, []))
 
@@ -250,7 +261,7 @@ def _last(call: ast.Call) -> str | None:
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in active_in_eval(trace):
         if site.form is Form.MASK or (site.form is Form.REGISTERED and ignores_its_flag(site, by_hand=True)):
-            yield TraceViolation(site, severity=severity(site))
+            yield TraceViolation(site, severity=severity_in_eval(site))
 
 
 RULE = Rule(

@@ -12,11 +12,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import DROPOUT_MODULES, DROPOUT_PATHS, FUNCTIONALS
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.data_flow import layers
 from dropkit.lint.semantic.definitions import FunctionDefinition
-from dropkit.lint.semantic.expressions import argument, unpacks
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
+from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
@@ -24,49 +23,18 @@ from dropkit.trace import Phase, Trace
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for calls in source.calls.values():
-        for call in calls:
-            above = source.parent(call)
-            if isinstance(above, ast.Call) and above.func is call:
-                # nn.Dropout(0.5)(x)
-                call, above = above, source.parent(above)
-            if not isinstance(above, ast.Expr) or source.function(call) is None:
-                continue
-            if _drops_a_copy(source, call) and not is_trial(source, call):
-                yield Violation(call, fix=_fix(source, call, above))
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION, DropoutForm.PER_CALL):
+        call, statement = dropout.call, source.parent(dropout.call)
+        if not isinstance(statement, ast.Expr) or source.function(call) is None or is_trial(source, call):
+            continue
+        if not dropout.may_work_in_place and not _is_set_in_place(source, dropout):
+            yield Violation(call, fix=_fix(source, call, statement))
 
 
-def _drops_a_copy(source: SourceFile, call: ast.Call) -> bool:
-    function = FUNCTIONALS.get(source.called(call) or "")
-    if function is not None:
-        return not unpacks(call) and not _in_place(call, function.inplace)
-    if not call.args and not call.keywords:
-        return False
-    return _holds_dropout(source, call.func)
-
-
-def _holds_dropout(source: SourceFile, layer: ast.expr) -> bool:
-    """Whether `layer` is a dropout module that returns a new tensor."""
-    # Somebody may set the flag later: model.dropout.inplace = True.
-    if any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("inplace", [])):
-        return False
-    made = layers(source, layer)
-    return bool(made) and all(_makes_dropout(source, one) for one in made)
-
-
-def _makes_dropout(source: SourceFile, made: ast.Call) -> bool:
-    name = source.called(made)
-    if name is None or unpacks(made):
-        return False
-    if name in DROPOUT_MODULES:
-        return not _in_place(made, 1)
-    return name.rsplit(".", 1)[-1] in DROPOUT_PATHS and not _in_place(made, None)
-
-
-def _in_place(call: ast.Call, position: int | None) -> bool:
-    """Whether `inplace` is given, as anything but a plain False."""
-    flag = argument(call, position, "inplace")
-    return flag is not None and not (isinstance(flag, ast.Constant) and flag.value is False)
+def _is_set_in_place(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether this file sets the flag of a layer later: `model.dropout.inplace = True`."""
+    is_set = any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("inplace", []))
+    return is_set and dropout.form is not DropoutForm.FUNCTION
 
 
 def _fix(source: SourceFile, call: ast.Call, statement: ast.Expr) -> Fix | None:

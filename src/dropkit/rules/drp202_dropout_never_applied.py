@@ -10,7 +10,6 @@ whose rate reaches another layer.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from math import inf
 
@@ -26,15 +25,13 @@ from dropkit.lint.semantic.attribute_usage import (
 )
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
+from dropkit.lint.semantic.dropout_names import is_layer_class
 from dropkit.lint.semantic.edits import delete_statement
-from dropkit.lint.semantic.expressions import unpacks
-from dropkit.lint.semantic.model import SourceFile, once
-from dropkit.lint.semantic.rates import default
+from dropkit.lint.semantic.expressions import literal, unpacks
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
-# By convention of all libraries: `Dropout2d`, `VariationalDropout`, `DropPath`, `StochasticDepth`.
-_LAYER = re.compile(r"^(?:[A-Z]\w*)?(?:Dropout\w*|DropOut\w*|DropPath|DropBlock\w*|StochasticDepth|DropConnect)$")
 _ROWS = ("ModuleList", "Sequential")
 # Bytes of source that what a rate is called has at most.
 _LONGEST = 100
@@ -43,47 +40,47 @@ _LONGEST = 100
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         for attribute, writes in owner.writes.items():
-            if attribute in owner.reads or not all(_makes_dropout(write) for write in writes):
+            if attribute in owner.reads or not all(_makes_dropout(source, write) for write in writes):
                 continue
             if not owner.is_module or _excused(owner, attribute, writes):
                 continue
             yield _hit(source, owner, attribute, writes)
 
 
-def _makes_dropout(write: Write) -> bool:
+def _makes_dropout(source: SourceFile, write: Write) -> bool:
     """Whether a method keeps a new dropout layer under this name alone."""
     alone = isinstance(write.statement, ast.AnnAssign) or (
         isinstance(write.statement, ast.Assign) and len(write.statement.targets) == 1
     )
-    return alone and write.function is not None and not write.derived and bool(_layers(write.value))
+    return alone and write.function is not None and not write.derived and bool(_layers(source, write.value))
 
 
-def _layers(value: ast.expr | None) -> list[ast.Call]:
+def _layers(source: SourceFile, value: ast.expr | None) -> list[ast.Call]:
     """The dropouts that `value` makes; empty where it makes, or may make, anything else."""
-    found: list[ast.Call] = []
+    layers: list[ast.Call] = []
     pending = [value]
     while pending:
-        one = pending.pop()
-        last = getattr(one.func, "attr", getattr(one.func, "id", "")) if isinstance(one, ast.Call) else ""
-        if isinstance(one, ast.IfExp):
-            inner = [branch for branch in (one.orelse, one.body) if not _is_nothing(branch)]
-        elif isinstance(one, ast.Call) and last in _ROWS and one.args:
-            given = one.args[0] if len(one.args) == 1 else ast.List(elts=one.args)
-            inner = given.elts if isinstance(given, (ast.List, ast.Tuple)) else [getattr(given, "elt", given)]
-        elif isinstance(one, ast.Call) and _LAYER.match(last):
-            found.append(one)
+        part = pending.pop()
+        name = source.last_name(part) if isinstance(part, ast.Call) else ""
+        if isinstance(part, ast.IfExp):
+            inner = [branch for branch in (part.orelse, part.body) if not _is_no_layer(source, branch)]
+        elif isinstance(part, ast.Call) and name in _ROWS and part.args:
+            row = part.args[0] if len(part.args) == 1 else ast.List(elts=part.args)
+            inner = row.elts if isinstance(row, (ast.List, ast.Tuple)) else [getattr(row, "elt", row)]
+        elif isinstance(part, ast.Call) and is_layer_class(name):
+            layers.append(part)
             continue
         else:
             return []
         if not inner:
             return []
         pending += inner
-    return found
+    return layers
 
 
-def _is_nothing(value: ast.expr) -> bool:
+def _is_no_layer(source: SourceFile, value: ast.expr) -> bool:
     if isinstance(value, ast.Call):
-        return getattr(value.func, "attr", getattr(value.func, "id", "")) == "Identity"
+        return source.last_name(value) == "Identity"
     return isinstance(value, (ast.Constant, ast.Lambda))
 
 
@@ -100,7 +97,7 @@ def _excused(owner: ClassDefinition, attribute: str, writes: list[Write]) -> boo
     )
 
 
-@once
+@cached_per_file
 def _is_unfinished(_: SourceFile, owner: ClassDefinition) -> bool:
     """Whether `forward` says that it is still to be written."""
     forward = owner.methods.get("forward")
@@ -109,20 +106,20 @@ def _is_unfinished(_: SourceFile, owner: ClassDefinition) -> bool:
 
 def _is_always_zero(owner: ClassDefinition, write: Write) -> bool:
     """Whether the rate is an argument that is 0 by default, and nobody in the file who makes the object gives it."""
-    layers = _layers(write.value)
+    layers = _layers(owner.source, write.value)
     made = owner.name in owner.source.calls
     if write.function is None or len(layers) != 1 or not made or owner.subclasses:
         return False
     rates = [*layers[0].args, *(keyword.value for keyword in layers[0].keywords)]
     name = rates[0].id if len(rates) == 1 and isinstance(rates[0], ast.Name) else None
     parameters = {parameter.arg: parameter for parameter in write.function.parameters}
-    if name not in parameters or not _is_zero(default(owner.source, parameters[name])):
+    if name not in parameters or literal(owner.source.default(parameters[name])) != 0:
         return False
     names, count = _given(owner.source, owner.name)
     return name not in names and list(parameters).index(name) - 1 >= count
 
 
-@once
+@cached_per_file
 def _given(source: SourceFile, name: str) -> tuple[set[str], float]:
     """What the calls of a class give it: by name, and how many arguments by position."""
     names: set[str] = set()
@@ -133,23 +130,19 @@ def _given(source: SourceFile, name: str) -> tuple[set[str], float]:
     return names, count
 
 
-def _is_zero(value: ast.expr | None) -> bool:
-    return isinstance(value, ast.Constant) and isinstance(value.value, (int, float)) and value.value == 0
-
-
 def _rate_is_applied(owner: ClassDefinition, write: Write) -> bool:
     """Whether what the rate is made from also goes elsewhere in the class, or a layer of equal rate is applied."""
     source = owner.source
-    rates = [rate for call in _layers(write.value) for rate in [*call.args, *(k.value for k in call.keywords)]]
+    rates = [rate for call in _layers(source, write.value) for rate in [*call.args, *(k.value for k in call.keywords)]]
     words = _words(source, rates)
     if words is None:
         return True
     if words:
         return _are_applied(source, owner, frozenset(words))
-    return any(source.text.of(call) in _applied(source, owner) for call in _layers(write.value))
+    return any(source.text.of(call) in _applied(source, owner) for call in _layers(source, write.value))
 
 
-@once
+@cached_per_file
 def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[str]) -> bool:
     """Whether any of the names that a rate is taken from goes elsewhere in the class."""
     for word in words:
@@ -160,7 +153,7 @@ def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[st
     return False
 
 
-@once
+@cached_per_file
 def _uses(source: SourceFile, owner: ClassDefinition) -> dict[str, list[ast.AST]]:
     """The reads in a class of names, attributes and items, by their source."""
     found: dict[str, list[ast.AST]] = {}
@@ -172,7 +165,7 @@ def _uses(source: SourceFile, owner: ClassDefinition) -> dict[str, list[ast.AST]
     return found
 
 
-@once
+@cached_per_file
 def _applied(source: SourceFile, owner: ClassDefinition) -> set[str]:
     """The source of the dropout layers in a class that are read."""
     return {
@@ -180,7 +173,7 @@ def _applied(source: SourceFile, owner: ClassDefinition) -> set[str]:
         for attribute, writes in owner.writes.items()
         if attribute in owner.reads
         for write in writes
-        for call in _layers(write.value)
+        for call in _layers(source, write.value)
     }
 
 
@@ -240,7 +233,7 @@ def _only_asks(below: ast.AST, above: ast.AST) -> bool | None:
     return False if isinstance(above, ast.stmt) else None
 
 
-@once
+@cached_per_file
 def _set_by(_: SourceFile, owner: ClassDefinition) -> dict[ast.AST, list[str]]:
     """The attributes that each statement sets."""
     found: dict[ast.AST, list[str]] = {}

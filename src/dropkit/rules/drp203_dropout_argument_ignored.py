@@ -26,21 +26,12 @@ from dropkit.lint.semantic.attribute_usage import (
 )
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition, Write
+from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, once
-from dropkit.lint.semantic.rates import default
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
-_RATE = re.compile(r"(?:^|_)(?:\w*dropouts?|\w*drop|edrop|idrop|drop_?path|droprate)(?:_|$|\d)|dropout", re.IGNORECASE)
-# Choices, switches, and things that are dropped but are no units: `use_dropout`, `dropout_type`, `drop_last`.
-_NO_RATE = re.compile(
-    r"(?:^|_)(?:use|do|with|apply|is|has|enable|no|mc|always|last|first|type|mode|kind|layer|layers|cls|class|fn|func|module"
-    r"|name|key|seed|mask|inplace|shared?|axis|axes|dims?|tokens?|start|end|steps?|pos|position|location|cfg|config|args"
-    r"|locations?|idx|index|schedule|scheduler|warmup|epochs?|before|after|on|off|connect_type|training|activation|op"
-    r"|columns?|list|dict|kwargs|params?|null|nan|labels?|unused|same|final_layer)(?:_|$)|^_",
-    re.IGNORECASE,
-)
 # Whoever calls one of these keeps every argument.
 _KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
 _ADMITTED = (
@@ -80,10 +71,10 @@ def _judge(
 
 
 def _is_rate(source: SourceFile, parameter: ast.arg) -> bool:
-    if _RATE.search(parameter.arg) is None or _NO_RATE.search(parameter.arg) is not None:
+    if not is_rate_name(parameter.arg):
         return False
     annotation = source.text.of(parameter.annotation) if parameter.annotation is not None else ""
-    value = default(source, parameter)
+    value = source.default(parameter)
     is_number = value is None or (isinstance(value, ast.Constant) and not isinstance(value.value, (bool, str)))
     return is_number and not re.search("bool|str|Module|Callable|Type|Config", annotation)
 
@@ -101,7 +92,7 @@ def _excused(source: SourceFile, owner: ClassDefinition, constructor: FunctionDe
     return owner in _keepers(source)
 
 
-@once
+@cached_per_file
 def _keepers(source: SourceFile) -> set[ClassDefinition | None]:
     """The classes that call what keeps every argument."""
     return {
@@ -112,7 +103,7 @@ def _keepers(source: SourceFile) -> set[ClassDefinition | None]:
     }
 
 
-@once
+@cached_per_file
 def _names(_: SourceFile, constructor: FunctionDefinition) -> dict[str, list[ast.Name]]:
     """The names in the body of a constructor."""
     assert not isinstance(constructor.node, ast.Lambda)
@@ -130,7 +121,7 @@ def _store(owner: ClassDefinition, uses: list[ast.Name]) -> Write | None:
     return write if write is not None and write.attribute not in owner.reads else None
 
 
-@once
+@cached_per_file
 def _stores(_: SourceFile, owner: ClassDefinition) -> dict[ast.expr | None, Write]:
     """The attributes that are set once, by what they are set to."""
     return {
@@ -150,7 +141,7 @@ def _said(owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg
     )
 
 
-@once
+@cached_per_file
 def _admitted(_: SourceFile, owner: ClassDefinition) -> set[str]:
     """The words of a class before which it is said that something is not used, on the line or the one above."""
     found: set[str] = set()
@@ -165,7 +156,7 @@ def _admitted(_: SourceFile, owner: ClassDefinition) -> set[str]:
     return found
 
 
-@once
+@cached_per_file
 def _commented(_: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition) -> set[str]:
     """The words in comments from the body of the constructor on."""
     assert not isinstance(constructor.node, ast.Lambda)
@@ -190,7 +181,7 @@ def _takers(source: SourceFile, name: str) -> dict[ClassDefinition, None]:
     return _by_parameter(source)[name]
 
 
-@once
+@cached_per_file
 def _by_parameter(source: SourceFile) -> dict[str, dict[ClassDefinition, None]]:
     found: dict[str, dict[ClassDefinition, None]] = {}
     for one in source.classes:
@@ -200,7 +191,7 @@ def _by_parameter(source: SourceFile) -> dict[str, dict[ClassDefinition, None]]:
     return found
 
 
-@once
+@cached_per_file
 def _bases_of_takers(source: SourceFile, name: str) -> Counter[str]:
     """How many of them have each base."""
     return Counter(base for one in _takers(source, name) for base in _shared_bases(one))
@@ -211,12 +202,12 @@ def _shared_bases(owner: ClassDefinition) -> set[str]:
     return {base for base in owner.bases if base and base.rsplit(".", 1)[-1] not in ("Module", "object")}
 
 
-@once
+@cached_per_file
 def _values_among_takers(source: SourceFile, name: str) -> int:
     return sum(one.name in _values(source) for one in _takers(source, name))
 
 
-@once
+@cached_per_file
 def _values(source: SourceFile) -> set[str]:
     """The names that are handed about: in a table, as an argument, under another name."""
     text = source.text.utf8.decode()

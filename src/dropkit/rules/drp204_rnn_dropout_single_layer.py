@@ -14,7 +14,7 @@ from dropkit.catalog import RNNS
 from dropkit.diagnostics import Edit, Fix, Severity
 from dropkit.lint.semantic.data_flow import reaching
 from dropkit.lint.semantic.edits import drop_argument, replace
-from dropkit.lint.semantic.expressions import argument, self_attribute, unpacks
+from dropkit.lint.semantic.expressions import argument, is_off, literal, self_attribute, unpacks
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
@@ -25,17 +25,16 @@ _CHOICES = (ast.IfExp, ast.Compare, ast.BoolOp, ast.NamedExpr)
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for calls in (source.calls.get(name.rsplit(".", 1)[-1], []) for name in RNNS):
-        for call in calls:
-            if source.called(call) not in RNNS or unpacks(call):
-                continue
-            dropout = argument(call, _DROPOUT, "dropout")
-            if dropout is not None and _may_drop(source, dropout) and _one_layer(source, call):
-                edit = _leave_out(source, call, dropout)
-                yield Violation(call, fix=Fix("Leave dropout out", (edit,), safe=False) if edit is not None else None)
+    for call in source.calls_of(*RNNS):
+        dropout = argument(call, _DROPOUT, "dropout")
+        if dropout is None or unpacks(call):
+            continue
+        if _may_drop(source, dropout) and _has_one_layer(source, call):
+            edit = _leave_out(source, call, dropout)
+            yield Violation(call, fix=Fix("Leave dropout out", (edit,), safe=False) if edit is not None else None)
 
 
-def _one_layer(source: SourceFile, call: ast.Call) -> bool:
+def _has_one_layer(source: SourceFile, call: ast.Call) -> bool:
     layers = argument(call, _NUM_LAYERS, "num_layers")
     return layers is None or _always(source, layers, 1)
 
@@ -44,29 +43,28 @@ def _may_drop(source: SourceFile, dropout: ast.expr) -> bool:
     """Whether a rate other than 0 may come in, whatever the number of layers."""
     values = [dropout]
     if isinstance(dropout, ast.Name):
-        values += [one.value for one in reaching(source, dropout) if one.value is not None]
+        values += [binding.value for binding in reaching(source, dropout) if binding.value is not None]
     if any(isinstance(node, _CHOICES) for value in values for node in ast.walk(value)):
         return False
-    return not (isinstance(dropout, ast.Constant) and not dropout.value) and not _always(source, dropout, 0)
+    return not is_off(dropout) and not _always(source, dropout, 0)
 
 
 def _always(source: SourceFile, expression: ast.expr, number: int) -> bool:
     """Whether `expression` is `number`, or a name or attribute that is set to nothing else."""
     if isinstance(expression, ast.Constant):
-        return expression.value == number
+        return literal(expression) == number
     attribute, owner = self_attribute(expression), source.owner(expression)
     if isinstance(expression, ast.Name):
-        bindings = source.bindings(expression)
-        values = [None if one.derived else one.value for one in bindings]
+        values = [None if binding.derived else binding.value for binding in source.bindings(expression)]
     elif attribute is not None and owner is not None and not owner.subclasses:
-        writes = [write for one in owner.mro for write in one.writes.get(attribute, [])]
+        writes = owner.all_writes(attribute)
         values = [None if write.derived else write.value for write in writes]
-        outside = [node for node in source.attributes[attribute] if not isinstance(node.ctx, ast.Load)]
-        if len(outside) > len(writes):
-            return False
+        stores = [node for node in source.attributes[attribute] if not isinstance(node.ctx, ast.Load)]
+        if len(stores) > len(writes):
+            return False  # It is set from outside, too.
     else:
         return False
-    return bool(values) and all(isinstance(one, ast.Constant) and one.value == number for one in values)
+    return bool(values) and all(literal(value) == number for value in values)
 
 
 def _leave_out(source: SourceFile, call: ast.Call, dropout: ast.expr) -> Edit | None:

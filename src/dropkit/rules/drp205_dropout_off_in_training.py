@@ -10,26 +10,21 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import FUNCTIONALS
 from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import add_argument
-from dropkit.lint.semantic.expressions import argument, unpacks
+from dropkit.lint.semantic.expressions import unpacks
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name, calls in source.calls.items():
-        if "alpha_dropout" not in name:
-            continue
-        for call in calls:
-            function, owner = FUNCTIONALS.get(source.called(call) or ""), source.owner(call)
-            if function is None or owner is None or not owner.is_module or unpacks(call):
-                continue
-            given = argument(call, function.training, function.training_name)
-            if function.training_default is False and given is None:
-                yield Violation(call, fix=_fix(source, call))
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION):
+        call, owner, signature = dropout.call, source.owner(dropout.call), dropout.signature
+        is_off_by_default = signature is not None and signature.training_default is False and dropout.training is None
+        if is_off_by_default and owner is not None and owner.is_module and not unpacks(call):
+            yield Violation(call, fix=_fix(source, call))
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 from dropkit.catalog import FUNCTIONALS
 from dropkit.diagnostics import Edit, Fix, Severity
+from dropkit.lint.semantic.dropout_calls import rates
 from dropkit.lint.semantic.edits import rename_keyword
 from dropkit.lint.semantic.expressions import argument, unpacks
-from dropkit.lint.semantic.model import SourceFile, once
-from dropkit.lint.semantic.rates import default, rates
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -78,13 +78,13 @@ def _is_switch(source: SourceFile, name: ast.Name) -> bool:
         return False
     if isinstance(parameter.annotation, ast.Name):
         return parameter.annotation.id == "bool"
-    if _is_true(default(source, parameter)):
+    if _is_true(source.default(parameter)):
         return True
     made = function.owner.name if function.owner is not None and function.name == "__init__" else function.name
     return name.id in _given_true(source, made)
 
 
-@once
+@cached_per_file
 def _given_true(source: SourceFile, made: str) -> set[str | None]:
     """The arguments that calls of this name give as True."""
     calls = source.calls.get(made, [])
@@ -100,7 +100,7 @@ def _is_asked_for(source: SourceFile, name: ast.Name) -> bool:
     return bool(source.climb(source.remembered((_is_asked_for, name.id)), name, step))
 
 
-@once
+@cached_per_file
 def _looked_at(source: SourceFile, test: ast.expr) -> set[str]:
     """The names in a condition that are not the whole of one."""
     names = (node for node in ast.walk(test) if isinstance(node, ast.Name))
@@ -127,11 +127,11 @@ def _fix(source: SourceFile, call: ast.Call, rate: ast.expr) -> Fix | None:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        rates = [site.p, *(visit.p for visit in site.visits)]
-        if any(isinstance(rate, bool) for rate in rates):
+        asked = [site.p, *(visit.p for visit in site.visits)]
+        if any(isinstance(rate, bool) for rate in asked):
             yield TraceViolation(site, "a flag is given as the rate: True drops everything")
-        elif any(rate is not None and not 0 <= rate <= 1 for rate in rates):
-            rate = next(rate for rate in rates if rate is not None and not 0 <= rate <= 1)
+        elif any(rate is not None and not 0 <= rate <= 1 for rate in asked):
+            rate = next(rate for rate in asked if rate is not None and not 0 <= rate <= 1)
             yield TraceViolation(site, f"the rate must be between 0 and 1, got {rate:g}")
         elif any(visit.p == 1 and visit.training is not False for visit in site.visits_in(Phase.TRAIN)):
             yield TraceViolation(site, "the rate is 1: nothing is kept", Severity.WARNING)

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.dropout_calls import rates
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import argument, self_attribute
-from dropkit.lint.semantic.model import SourceFile, once
-from dropkit.lint.semantic.rates import default, rates
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -69,7 +69,7 @@ def _holds_drop(source: SourceFile, rate: ast.expr) -> bool:
     return False
 
 
-@once
+@cached_per_file
 def _is_drop(_: SourceFile, value: ast.expr) -> bool:
     if isinstance(value, ast.Constant):
         return isinstance(value.value, (int, float)) and value.value < 0.5
@@ -88,13 +88,13 @@ def _values(source: SourceFile, rate: ast.expr) -> list[ast.expr]:
         found = owner.values(attribute)
     elif isinstance(rate, ast.Name):
         bindings = source.bindings(rate)
-        found = [binding.value or default(source, binding.statement) for binding in bindings[: MOST + 1]]
+        found = [binding.value or source.default(binding.statement) for binding in bindings[: MOST + 1]]
     else:
         found = [_options(source).get(_name(rate) or "")]
     return [value for value in found if value is not None]
 
 
-@once
+@cached_per_file
 def _options(source: SourceFile) -> dict[str, ast.expr | None]:
     """The defaults of `parser.add_argument("--keep-prob", default=0.1)` in this file."""
     found: dict[str, ast.expr | None] = {}

@@ -11,13 +11,13 @@ import ast
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from dropkit.catalog import FUNCTIONALS
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.definitions import Binding
-from dropkit.lint.semantic.dropout_calls import calls_that_may_drop, dropped, kind, looks_like_dropout
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, input_of
+from dropkit.lint.semantic.dropout_names import LAYER_ATTRIBUTES
+from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.model import SourceFile, start, whole
-from dropkit.rules._stays_on import unless_meant
-from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended
 from dropkit.trace import Phase, Trace
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -25,27 +25,40 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for call in calls_that_may_drop(source):
+    dropouts = dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION)
+    unseen = (
+        call for name in LAYER_ATTRIBUTES for call in source.calls.get(name, []) if _is_unseen_layer(source, call)
+    )
+    for call in (*(dropout.call for dropout in dropouts if _may_drop(dropout)), *unseen):
         target = _dropped_in_place(source, call)
         loop = _loop(source, call) if target is not None else None
-        if target is None or loop is None or not _applies(source, call):
+        if target is None or loop is None:
             continue
         if _compounds(source, loop, target, source.statement(call)):
-            yield from unless_meant(source, Violation(source.statement(call)))
+            yield from unless_intended(source, Violation(source.statement(call)))
+
+
+def _may_drop(dropout: DropoutCall) -> bool:
+    """Whether it is a function, or a layer of one of torch's kinds whose rate is not zero."""
+    return dropout.form is DropoutForm.FUNCTION or (dropout.kind is not None and not dropout.has_zero_rate)
+
+
+def _is_unseen_layer(source: SourceFile, call: ast.Call) -> bool:
+    """Whether `call` applies a layer that is named after dropout and made in another file."""
+    attribute, owner = self_attribute(call.func), source.owner(call)
+    return (
+        attribute is not None and owner is not None and not owner.values(attribute) and owner.method(attribute) is None
+    )
 
 
 def _dropped_in_place(source: SourceFile, call: ast.Call) -> str | None:
     """`x` for the statement `x = dropout(x)`."""
     match source.parent(call):
         case ast.Assign(targets=[ast.Name(id=target)], value=value) if value is call:
-            given = dropped(call)
+            given = input_of(call)
             return target if isinstance(given, ast.Name) and given.id == target else None
         case _:
             return None
-
-
-def _applies(source: SourceFile, call: ast.Call) -> bool:
-    return kind(source, call) is not None or source.called(call) in FUNCTIONALS or looks_like_dropout(source, call)
 
 
 def _loop(source: SourceFile, call: ast.Call) -> ast.For | ast.AsyncFor | ast.While | None:

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.dropout_calls import calls_that_may_drop, dropped, kind, made_kind
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls, dropout_kind, input_of
 from dropkit.lint.semantic.edits import delete_statement, drop_argument, replace
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
@@ -18,26 +18,24 @@ from dropkit.trace import Phase, Site, Trace, Visit
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for call in source.calls.get("Sequential", []):
-        if source.called(call) == "torch.nn.Sequential":
-            yield from _in_a_row(source, call)
-    for call in calls_that_may_drop(source):
-        hit = _nested(source, call) or _next(source, call)
-        if hit is not None:
-            yield hit
+    for call in source.calls_of("torch.nn.Sequential"):
+        yield from _in_a_row(source, call)
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
+        violation = _nested(source, dropout.call) or _next(source, dropout.call)
+        if violation is not None:
+            yield violation
 
 
 def _in_a_row(source: SourceFile, sequential: ast.Call) -> Iterator[Violation]:
     for one, other in zip(sequential.args, sequential.args[1:], strict=False):
         if isinstance(one, ast.Call) and isinstance(other, ast.Call):
-            first = made_kind(source, [one])
-            if first is not None and first == made_kind(source, [other]):
+            if _same(source, one, other):
                 yield Violation(other, fix=_fix(drop_argument(source, sequential, other)))
 
 
 def _nested(source: SourceFile, call: ast.Call) -> Violation | None:
     """dropout(dropout(x))"""
-    inner = dropped(call)
+    inner = input_of(call)
     if not isinstance(inner, ast.Call) or not _same(source, inner, call):
         return None
     return Violation(call, fix=_fix(replace(source, call, source.text.of(inner))))
@@ -51,7 +49,7 @@ def _next(source: SourceFile, call: ast.Call) -> Violation | None:
     block, index = source.position(statement)
     if index == 0:
         return None
-    match dropped(call), block[index - 1], statement:
+    match input_of(call), block[index - 1], statement:
         case (
             ast.Name(id=given),
             ast.Assign(targets=[ast.Name(id=bound)], value=ast.Call() as earlier),
@@ -64,8 +62,8 @@ def _next(source: SourceFile, call: ast.Call) -> Violation | None:
 
 def _same(source: SourceFile, one: ast.Call, other: ast.Call) -> bool:
     """Whether both drop alike: a mask over elements and one over channels may both be wanted."""
-    first = kind(source, one)
-    return first is not None and first == kind(source, other)
+    kind = dropout_kind(source, one)
+    return kind is not None and kind == dropout_kind(source, other)
 
 
 def _fix(edit: Edit | None) -> Fix | None:

@@ -17,7 +17,7 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import argument, self_attribute
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Place, Trace
 
@@ -119,7 +119,7 @@ def _bound_to(source: SourceFile, binding: Binding) -> ast.AST | None:
     return None if binding.derived else binding.value
 
 
-@once
+@cached_per_file
 def _inside(source: SourceFile, tree: ast.AST) -> tuple[bool | None, list[ast.expr]]:
     """Whether something inside drops (None: something there is not known), and what of this file is called there."""
     known: set[bool | None] = {False}
@@ -141,7 +141,7 @@ def _inside(source: SourceFile, tree: ast.AST) -> tuple[bool | None, list[ast.ex
     return (True if True in known else None if None in known else False), calls
 
 
-@once
+@cached_per_file
 def _dropping_classes(source: SourceFile) -> set[ClassDefinition]:
     """The classes that drop, that make an object of one that does, or that inherit from one."""
     direct = (source.owner(call) for calls in source.calls.values() for call in calls if _drops(source, call))
@@ -156,7 +156,7 @@ def _dropping_classes(source: SourceFile) -> set[ClassDefinition]:
     return set(found)
 
 
-@once
+@cached_per_file
 def _drops(source: SourceFile, call: ast.Call) -> bool:
     """Whether one call drops, or makes a layer of torch that does."""
     name = source.called(call)

@@ -29,7 +29,7 @@ from dropkit.lint.semantic.data_flow import (
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.edits import drop_argument
 from dropkit.lint.semantic.expressions import argument
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -91,7 +91,7 @@ def _is_discarded(source: SourceFile, call: ast.Call) -> bool:
     return source.called(call) is None and _is_ever_discarded(source, name)
 
 
-@once
+@cached_per_file
 def _is_ever_discarded(source: SourceFile, name: str) -> bool:
     return any(isinstance(source.parent(call), ast.Expr) for call in source.calls.get(name, []))
 
@@ -209,7 +209,7 @@ def _aliases(source: SourceFile, given: ast.Name) -> Iterator[str]:
         yield sources[0].value.id
 
 
-@once
+@cached_per_file
 def _other_names(_: SourceFile, function: FunctionDefinition) -> dict[str, list[tuple[str, ast.Name]]]:
     """By name, the local names that are set to it, once and for all, and where."""
     found: dict[str, list[tuple[str, ast.Name]]] = {}

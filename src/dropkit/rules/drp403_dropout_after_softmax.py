@@ -18,7 +18,7 @@ from dropkit.lint.semantic.data_flow import MOST, beside, layers, operation, ori
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import argument, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -77,7 +77,7 @@ def _named(source: SourceFile, node: ast.AST, words: Vocabulary) -> bool:
     return any(words.has(name) for name in around) or _is_said(source, source.statement(node), words)
 
 
-@once
+@cached_per_file
 def _is_said(_: SourceFile, statement: ast.stmt, words: Vocabulary) -> bool:
     """Whether a name in a statement is one of `words`."""
     inside = (one.id if isinstance(one, ast.Name) else one.attr for one in ast.walk(statement)
@@ -120,7 +120,7 @@ def _row_ends(source: SourceFile, call: ast.Call) -> bool:
     return _returned(source, owner, self_attribute(held.targets[0]))
 
 
-@once
+@cached_per_file
 def _returned(source: SourceFile, owner: ClassDefinition, attribute: str | None) -> bool:
     """Whether all that `forward` does with `self.attribute(...)` is to return it."""
     calls = owner.own_calls.get(attribute or "", [])

@@ -17,7 +17,7 @@ from dropkit.lint.semantic.data_flow import MOST, beside, layers, operation, ori
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import argument, self_attribute
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -95,7 +95,7 @@ def _normalises(source: SourceFile, node: ast.AST) -> bool:
     return (owner or source.function(node)) in _normalising(source)
 
 
-@once
+@cached_per_file
 def _normalising(source: SourceFile) -> set[ClassDefinition | FunctionDefinition | None]:
     """The classes, and the functions outside of classes, that have a layer which normalises."""
     named = [call for name, calls in source.calls.items() if any(word in name for word in _NORMS) for call in calls]

@@ -16,7 +16,7 @@ from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import insert_before
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, Violation
 
@@ -68,7 +68,7 @@ def _is_plain_module(source: SourceFile, owner: ClassDefinition) -> bool:
     )
 
 
-@once
+@cached_per_file
 def _is_usual(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether a class makes objects in the usual way, and its bases are known."""
     node = owner.node
@@ -87,7 +87,7 @@ def _is_known(source: SourceFile, base: ast.expr) -> bool:
     return name in _NEUTRAL or (name.startswith("torch.nn.") and name.count(".") == 2)
 
 
-@once
+@cached_per_file
 def _others_initialise(source: SourceFile) -> bool:
     """Whether some class of a bare `Module` here calls `__init__`: fastai's, of the same name, never has to."""
     return any(
@@ -123,7 +123,7 @@ def _initialises(source: SourceFile, owner: ClassDefinition, method: FunctionDef
     return False
 
 
-@once
+@cached_per_file
 def _init_callers(source: SourceFile) -> set[FunctionDefinition]:
     """The methods that call `__init__` of anything, keep it to be called, or touch a `__dict__`."""
     calls = (node for node in source.attributes.get("__init__", []) if not isinstance(source.parent(node), ast.Expr))
@@ -131,7 +131,7 @@ def _init_callers(source: SourceFile) -> set[FunctionDefinition]:
     return {function.method for node in nodes if (function := source.function(node)) is not None}
 
 
-@once
+@cached_per_file
 def _own_calls(source: SourceFile, owner: ClassDefinition) -> dict[FunctionDefinition, set[str]]:
     """By method of a class, the names of its own that it calls."""
     found: dict[FunctionDefinition, set[str]] = {}
@@ -148,7 +148,7 @@ def _an_heir_does(source: SourceFile, owner: ClassDefinition) -> bool:
     return any(subclass in _initialising(source) for subclass in owner.subclasses)
 
 
-@once
+@cached_per_file
 def _initialising(source: SourceFile) -> set[ClassDefinition | None]:
     """The classes that call `__init__` of torch's by name."""
     calls = source.calls.get("__init__", [])

@@ -19,9 +19,8 @@ from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, beside, operation, origins, readers
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.training_flag import named_around, on_purpose
-from dropkit.rules._stays_on import for_information
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -65,7 +64,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
                 found = _falls_on_output(source, call)
             if found and not on_purpose(source, call):
                 by_name = _is_other(source, call) or named_around(source, call)
-                yield for_information(Violation(call)) if by_name else Violation(call)
+                yield Violation(call).as_information() if by_name else Violation(call)
 
 
 def _ends_a_head(source: SourceFile, dropout: ast.Call) -> bool:
@@ -165,7 +164,7 @@ def _width(layer: ast.Call) -> ast.expr | None:
     return named[0] if named else layer.args[1] if len(layer.args) > 1 else None
 
 
-@once
+@cached_per_file
 def _is_as_wide_as_classes(source: SourceFile, layer: ast.Call) -> bool:
     """Whether the number of outputs of `layer` is named after classes, labels or words."""
     width = _width(layer)
@@ -184,7 +183,7 @@ def _is_other(source: SourceFile, call: ast.Call) -> bool:
     return by_design or _OTHER.has(name) or _says_other(source, source.statement(call))
 
 
-@once
+@cached_per_file
 def _says_other(source: SourceFile, statement: ast.stmt) -> bool:
     return _OTHER.has(source.text.of(statement))
 

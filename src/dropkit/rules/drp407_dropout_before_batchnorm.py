@@ -21,7 +21,6 @@ from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import beside, operation, origins
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.rules._stays_on import for_information
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -34,7 +33,7 @@ _NORM = "torch.nn.functional.batch_norm"
 def check_source(source: SourceFile) -> Iterator[Violation]:
     published = any(_PUBLISHED.has(one.name) for one in source.classes)
     for hit in _hits(source):
-        yield for_information(hit) if published else hit
+        yield hit.as_information() if published else hit
 
 
 def _hits(source: SourceFile) -> Iterator[Violation]:

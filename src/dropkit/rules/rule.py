@@ -6,12 +6,13 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from dropkit.diagnostics import CrossFileCondition, Diagnostic, Fix, Severity
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.trace import Site, Trace
+from dropkit.lint.semantic.training_flag import named_around, named_on_purpose, on_purpose
+from dropkit.trace import Phase, Site, Trace
 
 
 class Default(str, Enum):
@@ -32,6 +33,10 @@ class Violation:
     severity: Severity | None = None
     # Stands only if no other file answers yes.
     unless: CrossFileCondition | None = None
+
+    def as_information(self) -> Violation:
+        """The same for those who ask for it: it fails no run, and has no fix."""
+        return replace(self, severity=Severity.INFO, fix=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +101,25 @@ class Rule:
                 fix=hit.fix,
                 unless=hit.unless,
             )
+
+
+def unless_intended(source: SourceFile, violation: Violation) -> Iterator[Violation]:
+    """`violation`, unless a marker or a setting says that this dropout stays on; information if only words say so."""
+    if not on_purpose(source, violation.node):
+        yield violation.as_information() if named_around(source, violation.node) else violation
+
+
+def active_in_eval(trace: Trace) -> Iterator[Site]:
+    """The sites that drop after `model.eval()` and are not marked as always on."""
+    return (site for site in trace.sites if site.was_active(Phase.EVAL) and not site.is_marked_always_on)
+
+
+def severity_in_eval(site: Site) -> Severity | None:
+    """INFO for a site named as one that stays on in evaluation, as MCDropout and Prenet are; None for any other."""
+    return Severity.INFO if site.is_named_always_on or any(named_on_purpose(owner) for owner in site.owners) else None
+
+
+def ignores_its_flag(site: Site, by_hand: bool) -> bool:
+    """Whether a module drops in evaluation though its own flag is off: by a mask of its own, or by a function."""
+    visit = next(visit for visit in site.visits_in(Phase.EVAL) if visit.is_active)
+    return site.flag_in_eval is False and visit.training is False and (visit.function is None) == by_hand

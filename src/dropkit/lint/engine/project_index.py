@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from dropkit.diagnostics import CrossFileCondition
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import self_attribute
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 
 # Names that a dropout or its rate may have. Other attributes are left out, so that summaries stay small.
 _LIKELY_NAME = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
@@ -142,7 +142,7 @@ def _classes_of(source: SourceFile, object_: ast.expr) -> frozenset[str]:
     return _constructed_classes([source.value(object_) if isinstance(object_, ast.Name) else object_])
 
 
-@once
+@cached_per_file
 def _classes_of_attribute(_: SourceFile, owner: ClassDefinition, attribute: str) -> frozenset[str]:
     return _constructed_classes(owner.values(attribute))
 

@@ -12,7 +12,7 @@ from dropkit.catalog import MODULE_BASES
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 
 # Holders of settings: what is read of them is no layer of anyone's.
 _SETTINGS = Vocabulary(
@@ -50,6 +50,13 @@ def family(owner: ClassDefinition) -> list[ClassDefinition]:
     return list(found)
 
 
+@cached_per_file
+def is_set_from_outside(source: SourceFile, attribute: str) -> bool:
+    """Whether this file sets an attribute of this name other than through self: `model.blocks = ...`."""
+    nodes = source.attributes.get(attribute, [])
+    return any(self_attribute(node) is None and isinstance(node.ctx, ast.Store) for node in nodes)
+
+
 def may_be_read(owner: ClassDefinition, attribute: str) -> bool:
     """Whether anyone in this file may read `attribute` of an `owner`."""
     source = owner.source
@@ -69,7 +76,7 @@ def may_be_read(owner: ClassDefinition, attribute: str) -> bool:
     )
 
 
-@once
+@cached_per_file
 def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefinition] | None:
     """The family of a class; None where it is too large to be known."""
     return None if len(owner.subclasses) > _MOST_RELATIVES else family(owner)
@@ -101,7 +108,7 @@ def is_abstract(owner: ClassDefinition) -> bool:
     return any(_has_abstract(owner.source, one) for one in owner.mro) or is_empty(forward.node.body)
 
 
-@once
+@cached_per_file
 def _has_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
     nodes = [method.node for method in owner.methods.values()]
     decorators = [one for node in nodes if not isinstance(node, ast.Lambda) for one in node.decorator_list]
@@ -125,7 +132,7 @@ def leans_on_base(owner: ClassDefinition) -> bool:
     return owner in _leaning(owner.source)
 
 
-@once
+@cached_per_file
 def _leaning(source: SourceFile) -> set[ClassDefinition | None]:
     """The classes that call a method of their base, other than those that build and switch modes."""
     return {
@@ -155,7 +162,7 @@ def _initialises(expression: ast.expr) -> bool:
     return isinstance(expression, ast.Call) and getattr(expression.func, "attr", None) == "__init__"
 
 
-@once
+@cached_per_file
 def _reached(source: SourceFile, attribute: str) -> set[str] | None:
     """The classes whose attribute of this name is used other than through `self` in them; None if anyone's may be."""
     found: set[str] = set()
@@ -192,7 +199,7 @@ def _classes(source: SourceFile, holder: ast.expr) -> set[str]:
     return set() if any(not name[:1].isupper() for name in names) else names
 
 
-@once
+@cached_per_file
 def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether it walks over its children, or lets another do so, without naming them."""
     if any(name in owner.own_calls for name in ("children", "named_children", "__getattr__")):
@@ -209,7 +216,7 @@ def _in_forward(owner: ClassDefinition, call: ast.Call) -> bool:
     return function is not None and "forward" in function.method.name
 
 
-@once
+@cached_per_file
 def _handed_over(source: SourceFile) -> set[ClassDefinition | None]:
     """The classes that give `self` to what may read any attribute of it."""
     return {source.owner(call) for calls in source.calls.values() for call in calls if _hands_self_over(call)}
@@ -225,7 +232,7 @@ def _hands_self_over(call: ast.Call) -> bool:
     return last not in _HARMLESS
 
 
-@once
+@cached_per_file
 def _names_in_text(source: SourceFile, owner: ClassDefinition) -> set[str]:
     """The names that strings in a class are, and those that its comments and strings use as attributes."""
     text = class_text(owner)
@@ -241,7 +248,7 @@ def _named_at_run_time(source: SourceFile, attribute: str) -> bool:
     return attribute in names or any(attribute[:length] in beginnings for length in range(1, len(attribute) + 1))
 
 
-@once
+@cached_per_file
 def _made_names(source: SourceFile) -> tuple[set[str], set[str]]:
     """What `getattr` is given for a name, other than of settings: whole, and the beginnings of what is put together."""
     names: set[str] = set()

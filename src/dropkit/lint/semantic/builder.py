@@ -82,13 +82,10 @@ def _bind(source: SourceFile, function: FunctionDefinition | None, name: str, bi
 
 
 def _note_call(source: SourceFile, call: ast.Call, scope: _Scope) -> None:
-    callee = call.func
-    if isinstance(callee, ast.Attribute):
-        source.calls.setdefault(callee.attr, []).append(call)
-        if scope.holder is not None and self_attribute(callee) is not None:
-            scope.holder.own_calls.setdefault(callee.attr, []).append(call)
-    elif isinstance(callee, ast.Name):
-        source.calls.setdefault(callee.id, []).append(call)
+    source.all_calls.append(call)
+    attribute = self_attribute(call.func)
+    if attribute is not None and scope.holder is not None:
+        scope.holder.own_calls.setdefault(attribute, []).append(call)
 
 
 def _note_attribute(source: SourceFile, node: ast.Attribute, scope: _Scope) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import argument, self_attribute
-from dropkit.lint.semantic.model import SourceFile, once, start, whole
+from dropkit.lint.semantic.model import SourceFile, cached_per_file, start, whole
 
 # So many sources of one value are looked at. Of a value with more it is not known where it comes from: what a rule
 # is not sure of it does not report, and the work on long functions stays linear.
@@ -63,7 +63,7 @@ def layers(source: SourceFile, callee: ast.expr) -> list[ast.Call]:
     return _constructors(source, [source.value(callee)]) if isinstance(callee, ast.Name) else []
 
 
-@once
+@cached_per_file
 def _held(source: SourceFile, owner: ClassDefinition, attribute: str) -> list[ast.Call]:
     """The constructor calls that `self.attribute` is set to."""
     return _constructors(source, [None if one.derived else one.value for one in owner.all_writes(attribute)])
@@ -79,7 +79,7 @@ def _constructors(source: SourceFile, values: list[ast.expr | None]) -> list[ast
     return found
 
 
-@once
+@cached_per_file
 def last_layer(source: SourceFile, layer: ast.expr | None, step: int = -1) -> ast.Call | None:
     """The layer that runs last in `layer` (or first, for a `step` of 1): itself, unless it is a Sequential."""
     chosen = alternatives(source, layer)
@@ -164,7 +164,7 @@ def origins(source: SourceFile, expression: ast.expr) -> list[ast.expr | None]:
     return list(found)
 
 
-@once
+@cached_per_file
 def reaching(source: SourceFile, name: ast.Name) -> list[Binding]:
     """The bindings in its function that `name` may have its value from: not in another branch, not overwritten."""
     use, there = start(name), _path(source, name)
@@ -210,7 +210,7 @@ def _next_binding(
     return ends[at] if at < len(ends) else (1 << 60, 0)
 
 
-@once
+@cached_per_file
 def _binding_ends(source: SourceFile, function: FunctionDefinition, name: str) -> list[tuple[int, int]]:
     return sorted(_end(one.statement) for one in function.names.get(name, []))
 
@@ -221,7 +221,7 @@ def readers(source: SourceFile, statement: ast.stmt, name: str) -> list[ast.Name
     return _readers(source, function, name).get(statement, []) if function is not None else []
 
 
-@once
+@cached_per_file
 def _readers(source: SourceFile, function: FunctionDefinition, name: str) -> dict[ast.AST, list[ast.Name]]:
     """By binding, the reads of a name in a function that may have its value."""
     found: dict[ast.AST, list[ast.Name]] = {}
@@ -298,7 +298,7 @@ def _is_row(source: SourceFile, whole: ast.List | ast.Tuple) -> bool:
     return isinstance(whole, ast.List) and isinstance(above, (ast.Assign, ast.AugAssign, ast.AnnAssign))
 
 
-@once
+@cached_per_file
 def _places(source: SourceFile, whole: ast.List | ast.Tuple | ast.Call) -> dict[ast.AST, int]:
     """Where each element of a row stands."""
     return {one: index for index, one in enumerate(whole.args if isinstance(whole, ast.Call) else whole.elts)}
@@ -363,7 +363,7 @@ def _path(source: SourceFile, node: ast.AST) -> dict[ast.AST, list[ast.stmt]]:
     return _path_of(source, _chain(source, source.statement(node)))
 
 
-@once
+@cached_per_file
 def _path_of(source: SourceFile, statement: ast.stmt) -> dict[ast.AST, list[ast.stmt]]:
     found: dict[ast.AST, list[ast.stmt]] = {}
     below: ast.AST = statement
@@ -402,7 +402,7 @@ def _apart(source: SourceFile, statement: ast.AST, there: dict[ast.AST, list[ast
     return False
 
 
-@once
+@cached_per_file
 def _blocks(source: SourceFile, binding: ast.AST) -> set[int]:
     """The blocks, by identity, that a binding stands in; for a parameter the body of its function."""
     if isinstance(binding, ast.arg):

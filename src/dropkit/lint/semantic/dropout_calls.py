@@ -1,61 +1,194 @@
-"""Which calls drop, and how: torch's functions and layers, under the name of the layer (`Dropout2d`)."""
+"""Every call in a file that drops, or makes what drops: the one answer to "is this a dropout, and of which kind?".
+
+Calls are known by what their names stand for, never by how they are spelled: `F.dropout(x)`, `thin(x)` after
+`from torch.nn.functional import dropout as thin`, and `self.layer(x)` where the class sets `self.layer` to a dropout.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
 
-from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit import catalog
 from dropkit.lint.semantic.data_flow import layers
-from dropkit.lint.semantic.expressions import argument, self_attribute
-from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, unpacks
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 
 
-def calls_that_may_drop(source: SourceFile) -> Iterator[ast.Call]:
-    """Calls of what is named after dropout, or is the name of a dropout layer made in this file."""
-    names = {name for name in source.calls if "drop" in name.lower()}
-    for last in {one.rsplit(".", 1)[1] for one in DROPOUT_MODULES}:
-        for made in source.calls.get(last, []):
-            match source.statement(made):
-                case ast.Assign(targets=[ast.Name(id=name) | ast.Attribute(attr=name)]):
-                    names.add(name)
-                case _:
-                    pass
-    for name in sorted(names):
-        yield from source.calls.get(name, [])
+class DropoutForm(Enum):
+    """What a call does with dropout."""
+
+    # F.dropout(x, p, training)
+    FUNCTION = "function"
+    # F.scaled_dot_product_attention(q, k, v, dropout_p=p), F.multi_head_attention_forward(...)
+    ATTENTION = "attention"
+    # nn.Dropout(p), DropPath(p)
+    LAYER = "layer"
+    # nn.LSTM(8, 8, 2, dropout=p), nn.MultiheadAttention(8, 2, dropout=p): dropout inside of something else
+    HOLDER = "holder"
+    # self.dropout(x), where this file makes the layer
+    APPLICATION = "application"
+    # nn.Dropout(p)(x)
+    PER_CALL = "per call"
 
 
-def dropped(call: ast.AST | None) -> ast.expr | None:
-    """The first argument of a call: what it drops from, if it drops."""
-    if not isinstance(call, ast.Call):
-        return None
-    return call.args[0] if call.args else argument(call, None, "input")
+@dataclass(frozen=True, slots=True, eq=False)
+class DropoutCall:
+    """One call that drops or makes what drops. An argument that is not given, or not seen, is None.
+
+    Attributes:
+        call: the call.
+        form: what it does.
+        name: the canonical dotted name of the function or layer; empty where a condition chooses between layers of
+            different kinds.
+        p: the rate that is given.
+        training: the flag that is given.
+        inplace: the `inplace` that is given.
+        input: what is dropped from.
+        made_by: for an application, the calls that make the layer: several if a condition chooses.
+        signature: where the arguments of a function stand, and what its flag is when left out.
+    """
+
+    call: ast.Call
+    form: DropoutForm
+    name: str
+    p: ast.expr | None = None
+    training: ast.expr | None = None
+    inplace: ast.expr | None = None
+    input: ast.expr | None = None
+    made_by: tuple[DropoutCall, ...] = ()
+    signature: catalog.Functional | None = None
+
+    @property
+    def kind(self) -> str | None:
+        """Which of torch's six layers acts: "Dropout2d" for the layer and its function; None for any other dropout."""
+        if self.signature is not None:
+            return self.signature.module
+        return last_part(self.name) if self.name in catalog.DROPOUT_MODULES else None
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether it is a function that drops, or all layers are among torch's six."""
+        return self.form is DropoutForm.FUNCTION or all(
+            dropout.name in catalog.DROPOUT_MODULES for dropout in self.layers
+        )
+
+    @property
+    def layers(self) -> tuple[DropoutCall, ...]:
+        """Where the arguments are given: the calls that make the layer, else the call itself."""
+        return self.made_by or (self,)
+
+    @property
+    def has_zero_rate(self) -> bool:
+        """Whether the rate, of one of the layers at least, is a literal zero."""
+        return any(is_off(dropout.p) for dropout in self.layers)
+
+    @property
+    def never_drops(self) -> bool:
+        """Whether a literal says so: the rate is zero, or the flag is off."""
+        return self.has_zero_rate or is_off(self.training)
+
+    @property
+    def works_in_place(self) -> bool:
+        """Whether it surely changes its input: each layer says inplace=True, and may drop."""
+        return all(literal(dropout.inplace) is True and not dropout.never_drops for dropout in self.layers)
+
+    @property
+    def may_work_in_place(self) -> bool:
+        """Whether a layer's `inplace` is anything but absent or a literal False."""
+        return any(
+            unpacks(dropout.call) or (dropout.inplace is not None and literal(dropout.inplace) is not False)
+            for dropout in self.layers
+        )
 
 
-def kind(source: SourceFile, call: ast.AST | None) -> str | None:
-    """The kind of dropout that `call` applies; None where it does not, is not known to, or has a rate of 0."""
-    if not isinstance(call, ast.Call):
-        return None
-    function = FUNCTIONALS.get(source.called(call) or "")
+def dropout_calls(source: SourceFile, *forms: DropoutForm) -> list[DropoutCall]:
+    """The dropouts of a file in the order of the text; those of some forms, if any are given."""
+    return [dropout for dropout in _by_call(source).values() if not forms or dropout.form in forms]
+
+
+def dropout_call(source: SourceFile, node: ast.AST | None) -> DropoutCall | None:
+    """What is known of `node` as a dropout; None if it is none."""
+    return _by_call(source).get(node)
+
+
+def dropout_kind(source: SourceFile, node: ast.AST | None) -> str | None:
+    """Which of torch's six layers `node` applies or makes; None for none, and if the rate is a literal zero."""
+    dropout = dropout_call(source, node)
+    return dropout.kind if dropout is not None and not dropout.has_zero_rate else None
+
+
+def rates(source: SourceFile) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """Every call that takes a dropout rate whose meaning is known, with the expression that it is given."""
+    for dropout in dropout_calls(
+        source, DropoutForm.FUNCTION, DropoutForm.ATTENTION, DropoutForm.LAYER, DropoutForm.HOLDER
+    ):
+        # What DropPath counts, libraries have not agreed on: some take the rate to keep.
+        is_known = dropout.form is not DropoutForm.LAYER or dropout.name in catalog.RATED_LAYERS
+        if dropout.p is not None and is_known and dropout.name != catalog.MULTI_HEAD:
+            yield dropout.call, dropout.p
+
+
+@cached_per_file
+def _by_call(source: SourceFile) -> dict[ast.AST | None, DropoutCall]:
+    dropouts: dict[ast.AST | None, DropoutCall] = {}
+    for call in source.all_calls:
+        name = source.called(call)
+        dropout = _named(call, name) if name is not None else None
+        if dropout is not None:
+            dropouts[call] = dropout
+    layer_of = {dropout.call: dropout for dropout in dropouts.values() if dropout.form is DropoutForm.LAYER}
+    if not layer_of:
+        return dropouts
+    for call in source.all_calls:
+        made_by = [layer_of.get(made) for made in layers(source, call.func)] if source.called(call) is None else []
+        if made_by and None not in made_by:
+            dropouts[call] = _application(call, tuple(dropout for dropout in made_by if dropout is not None))
+    return {call: dropouts[call] for call in source.all_calls if call in dropouts}
+
+
+def _named(call: ast.Call, name: str) -> DropoutCall | None:
+    """The dropout that a call of this canonical name is."""
+    function = catalog.FUNCTIONALS.get(name)
     if function is not None:
-        return None if _is_zero(argument(call, function.p, function.p_name)) else function.module
-    return made_kind(source, layers(source, call.func))
+        return DropoutCall(
+            call,
+            DropoutForm.FUNCTION,
+            name,
+            argument(call, function.p, function.p_name),
+            argument(call, function.training, function.training_name),
+            argument(call, function.inplace, "inplace"),
+            input_of(call),
+            signature=function,
+        )
+    if name in catalog.DROPOUT_MODULES:
+        return DropoutCall(call, DropoutForm.LAYER, name, argument(call, 0, "p"), inplace=argument(call, 1, "inplace"))
+    if last_part(name) in catalog.DROPOUT_PATHS:
+        return DropoutCall(
+            call, DropoutForm.LAYER, name, argument(call, 0, "p"), inplace=argument(call, None, "inplace")
+        )
+    if name in catalog.ATTENTION:
+        return DropoutCall(
+            call, DropoutForm.ATTENTION, name, argument(call, *catalog.ATTENTION[name]), input=input_of(call)
+        )
+    if name == catalog.MULTI_HEAD:
+        p = argument(call, catalog.MULTI_HEAD_P, "dropout_p")
+        return DropoutCall(
+            call, DropoutForm.ATTENTION, name, p, argument(call, catalog.MULTI_HEAD_TRAINING, "training")
+        )
+    if name in catalog.HOLDERS:
+        return DropoutCall(call, DropoutForm.HOLDER, name, argument(call, *catalog.HOLDERS[name]))
+    return None
 
 
-def made_kind(source: SourceFile, made: list[ast.Call]) -> str | None:
-    """The one kind of dropout that these constructors make."""
-    names = {source.called(one) for one in made}
-    if len(names) != 1 or not names <= DROPOUT_MODULES or any(_is_zero(argument(one, 0, "p")) for one in made):
-        return None
-    return (names.pop() or "").rsplit(".", 1)[-1]
+def _application(call: ast.Call, made_by: tuple[DropoutCall, ...]) -> DropoutCall:
+    names = {dropout.name for dropout in made_by}
+    form = DropoutForm.PER_CALL if isinstance(call.func, ast.Call) else DropoutForm.APPLICATION
+    return DropoutCall(call, form, names.pop() if len(names) == 1 else "", input=input_of(call), made_by=made_by)
 
 
-def looks_like_dropout(source: SourceFile, call: ast.Call) -> bool:
-    """Whether `call` applies a layer that this file does not make, and that is named after dropout."""
-    attribute, owner = self_attribute(call.func), source.owner(call)
-    known = attribute is None or owner is None or bool(owner.values(attribute)) or owner.method(attribute) is not None
-    return not known and attribute in ("dropout", "drop", "drop_layer", "dropout_layer")
-
-
-def _is_zero(p: ast.expr | None) -> bool:
-    return isinstance(p, ast.Constant) and p.value in (0, 0.0)
+def input_of(call: ast.Call) -> ast.expr | None:
+    """The first argument of a call: what it drops from, if it drops."""
+    return call.args[0] if call.args else argument(call, None, "input")

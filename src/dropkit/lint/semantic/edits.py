@@ -6,7 +6,7 @@ import ast
 import re
 
 from dropkit.diagnostics import Edit
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.source_text import Text
 
 _COMMENT = re.compile(rb"#[^\r\n]*")
@@ -58,7 +58,7 @@ def drop_argument(source: SourceFile, call: ast.Call, node: ast.expr | ast.keywo
     return Edit(start, closing, "") if rest in (b"", b",") else None
 
 
-@once
+@cached_per_file
 def _given(source: SourceFile, call: ast.Call) -> tuple[list[ast.expr | ast.keyword], dict[ast.AST, int]]:
     """The arguments of a call in the order of the text, and the place of each."""
     given = sorted([*call.args, *call.keywords], key=source.text.start)
@@ -103,7 +103,7 @@ def insert_before(source: SourceFile, statement: ast.stmt, line: str) -> Edit | 
     return Edit(start, start, f"{line}{newline}{indent}")
 
 
-@once
+@cached_per_file
 def spell(source: SourceFile, dotted: str) -> str | None:
     """How code of this file can write a library's `torch.nn.ModuleList`: by what it imports; None where it cannot."""
     spellings: list[tuple[int, str]] = []

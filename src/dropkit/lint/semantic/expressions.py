@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+from typing import Final
+
+# What `literal` returns for an expression whose value is not written down.
+UNKNOWN: Final = object()
 
 
 def argument(call: ast.Call, position: int | None, name: str) -> ast.expr | None:
@@ -29,3 +33,27 @@ def self_attribute(node: ast.AST | None) -> str | None:
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
         return node.attr
     return None
+
+
+def literal(node: ast.AST | None) -> object:
+    """The value of a constant as it is written; UNKNOWN for any other expression, and for none."""
+    return node.value if isinstance(node, ast.Constant) else UNKNOWN
+
+
+def is_off(node: ast.AST | None) -> bool:
+    """Whether an argument is a literal 0, False or None: a rate or a flag that drops nothing."""
+    return not literal(node)
+
+
+def last_name(node: ast.AST | None) -> str:
+    """The last part of the name of `node`, or of what it calls, as it is written; empty where it has none."""
+    if isinstance(node, ast.Call):
+        node = node.func
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def last_part(dotted: str) -> str:
+    """`Dropout` of `torch.nn.Dropout`."""
+    return dotted.rpartition(".")[2]

@@ -15,16 +15,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from dropkit import catalog
 from dropkit.lint.semantic.builder import walk
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, ClassDefinition, FunctionDefinition, mros, subclasses
+from dropkit.lint.semantic.expressions import last_name, last_part
 from dropkit.lint.semantic.source_text import Text
 
-# No name that a library gives has so many parts; longer chains of attributes are not names.
+# No name that a library gives has so many parts and aliases; longer chains of attributes are not names.
 _MOST_PARTS = 20
 
 _Key = ParamSpec("_Key")
 _Answer = TypeVar("_Answer")
 
 
-def once(
+def cached_per_file(
     question: Callable[Concatenate[SourceFile, _Key], _Answer],
 ) -> Callable[Concatenate[SourceFile, _Key], _Answer]:
     """Make a function remember in the module what it said of the same arguments, so that it is worked out once."""
@@ -50,7 +51,7 @@ class SourceFile:
         self.always_on = always_on
         self.classes: list[ClassDefinition] = []
         self.functions: list[FunctionDefinition] = []
-        self.calls: dict[str, list[ast.Call]] = {}
+        self.all_calls: list[ast.Call] = []
         self.attributes: dict[str, list[ast.Attribute]] = {}
         self.stars: list[str] = []
         self.names: dict[str, list[Binding]] = {}
@@ -73,6 +74,7 @@ class SourceFile:
             function.names.clear()
         if "mentions" in vars(self):
             self.mentions.clear()
+        self.all_calls.clear()
         for table in (
             self.calls,
             self.attributes,
@@ -91,6 +93,19 @@ class SourceFile:
             table.clear()
         self.classes.clear()
         self.functions.clear()
+
+    @cached_property
+    def calls(self) -> dict[str, list[ast.Call]]:
+        """All calls, in the order of the text, by the last part of what they call: see `last_name`."""
+        by_name: dict[str, list[ast.Call]] = {}
+        for call in self.all_calls:
+            if isinstance(call.func, (ast.Name, ast.Attribute)):
+                by_name.setdefault(self.last_name(call.func), []).append(call)
+        return by_name
+
+    def calls_of(self, *names: str) -> list[ast.Call]:
+        """The calls of what these dotted names stand for, whatever this file calls it."""
+        return [call for name in names for call in self.calls.get(last_part(name), []) if self.called(call) == name]
 
     @cached_property
     def mros(self) -> dict[ClassDefinition, list[ClassDefinition]]:
@@ -181,6 +196,11 @@ class SourceFile:
                     for index, one in enumerate(cast("list[ast.stmt]", block)):
                         self._blocks[one] = block, index
         return self._blocks.get(statement, ([], 0))
+
+    def default(self, parameter: ast.AST) -> ast.expr | None:
+        """The default value of a parameter; None where it has none, or is not one."""
+        arguments = self.parent(parameter)
+        return _defaults(self, arguments).get(parameter) if isinstance(arguments, ast.arguments) else None
 
     def function(self, node: ast.AST) -> FunctionDefinition | None:
         """The function whose body `node` stands in; decorators, defaults and annotations stand outside of theirs."""
@@ -280,14 +300,27 @@ class SourceFile:
             return self._dotted[expression]
         parts: list[str] = []
         root: ast.expr | str | None = cast("ast.expr", expression)
-        while isinstance(root, ast.expr):
-            while isinstance(root, ast.Attribute) and len(parts) < _MOST_PARTS:
+        for _ in range(_MOST_PARTS):
+            if isinstance(root, ast.Attribute):
                 parts.append(root.attr)
                 root = root.value
-            root = self._root(root) if isinstance(root, ast.Name) else None
+            elif isinstance(root, ast.Name):
+                root = self._root(root)
+            else:
+                break
+        root = root if isinstance(root, str) else None
         name = catalog.canonical(".".join([root, *reversed(parts)])) if root is not None else None
         self._dotted[expression] = name
         return name
+
+    def last_name(self, expression: ast.AST) -> str:
+        """The last part of the name of an expression, or of what it calls: the canonical one, else as it is written.
+
+        "Dropout" for `nn.Dropout`, and for `Zap` after `from torch.nn import Dropout as Zap`.
+        """
+        if isinstance(expression, ast.Call):
+            expression = expression.func
+        return last_part(self.dotted(expression) or "") or last_name(expression)
 
     def called(self, call: ast.AST) -> str | None:
         """The dotted name of what `call` calls."""
@@ -309,8 +342,9 @@ class SourceFile:
         if isinstance(bindings[-1].statement, ast.ClassDef):
             return name
         value = bindings[-1].value
-        # An alias at module level: Linear = nn.Linear.
-        return value if len(bindings) == 1 and isinstance(value, ast.Attribute) and not bindings[0].derived else None
+        # An alias: Linear = nn.Linear.
+        is_alias = isinstance(value, (ast.Attribute, ast.Name)) and len(bindings) == 1 and not bindings[0].derived
+        return value if is_alias else None
 
     def _unbound(self, name: str) -> str | None:
         for star in self.stars:
@@ -320,6 +354,13 @@ class SourceFile:
             # What a star brings from a file not seen is by convention these.
             return {"nn": "torch.nn", "F": "torch.nn.functional", "torch": "torch"}.get(name)
         return None
+
+
+@cached_per_file
+def _defaults(_: SourceFile, arguments: ast.arguments) -> dict[ast.AST, ast.expr | None]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    given = [*([None] * (len(positional) - len(arguments.defaults))), *arguments.defaults]
+    return dict([*zip(positional, given, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)])
 
 
 def _statement_above(node: ast.AST, above: ast.AST) -> ast.stmt | None:

@@ -13,8 +13,9 @@ from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.expressions import is_off
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
-from dropkit.lint.semantic.model import SourceFile, once
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.noqa import comments
 
 # Words for the mode, or for a switch of its own that someone sets on purpose: one must be in the name of a flag.
@@ -94,7 +95,7 @@ def _strings(comparison: ast.Compare) -> Iterator[str]:
                 yield one.value
 
 
-@once
+@cached_per_file
 def mentions_mode(source: SourceFile, expression: ast.AST) -> bool:
     """Whether anything in `expression` speaks of the mode."""
     return next(flags(expression), None) is not None
@@ -116,7 +117,7 @@ def under_mode(source: SourceFile, node: ast.AST) -> bool:
     return bool(source.climb(source.remembered(under_mode), node, step))
 
 
-@once
+@cached_per_file
 def follows_mode(source: SourceFile, expression: ast.expr) -> bool:
     """Whether the value of `expression` depends on the mode: itself, or the local name that it is, one step back."""
     return mentions_mode(source, expression) or any(
@@ -124,20 +125,35 @@ def follows_mode(source: SourceFile, expression: ast.expr) -> bool:
     )
 
 
-@once
+def depends_on_mode(source: SourceFile, node: ast.AST, p: ast.expr | None = None) -> bool:
+    """Whether the mode decides that `node` drops: by a condition on it, around it or around all calls of its method.
+
+    Or by the rate `p`, which is set by the mode, or is a literal zero and never drops.
+    """
+    is_gated_rate = p is not None and (is_off(p) or follows_mode(source, p))
+    return is_gated_rate or under_mode(source, node) or called_under_mode(source, node)
+
+
+def is_in_one_mode_method(source: SourceFile, node: ast.AST) -> bool:
+    """Whether the method around `node` is named after one mode: `forward_train`, `predict_step`."""
+    function = source.function(node)
+    return function is not None and serves_one_mode(function.method.name)
+
+
+@cached_per_file
 def called_under_mode(source: SourceFile, node: ast.AST) -> bool:
     """Whether every call of the method around `node` in its class stands under a condition on the mode."""
     function, owner = source.function(node), source.owner(node)
     return function is not None and owner is not None and _is_called_under_mode(source, owner, function.method.name)
 
 
-@once
+@cached_per_file
 def _is_called_under_mode(source: SourceFile, owner: ClassDefinition, name: str) -> bool:
     calls = owner.own_calls.get(name, [])
     return bool(calls) and all(under_mode(source, call) for call in calls)
 
 
-@once
+@cached_per_file
 def _asks(source: SourceFile, test: ast.expr) -> bool:
     """Whether a condition speaks of the mode, itself or in what a local name in it was set to."""
     if mentions_mode(source, test):
@@ -182,7 +198,7 @@ def _exits_by_mode(source: SourceFile, statement: ast.stmt) -> bool:
     return any(isinstance(part, (ast.Name, ast.Attribute)) and _asks(source, part) for part in bare)
 
 
-@once
+@cached_per_file
 def _behind_asking(source: SourceFile, above: ast.AST) -> set[ast.AST]:
     """The parts of `above` that come behind one which speaks of the mode and may end the whole before them."""
     if isinstance(above, ast.BoolOp):
@@ -245,7 +261,7 @@ def on_purpose(source: SourceFile, node: ast.AST) -> bool:
     return any(_MARKER.search(_comment(source, number)) for number in lines) or marked_file(source)
 
 
-@once
+@cached_per_file
 def named_around(source: SourceFile, node: ast.AST) -> bool:
     """Whether words say that dropout is to stay on here, which only a reader can be sure of.
 
@@ -262,7 +278,7 @@ def named_around(source: SourceFile, node: ast.AST) -> bool:
     )
 
 
-@once
+@cached_per_file
 def _around(_: SourceFile, function: FunctionDefinition | None) -> list[ClassDefinition | FunctionDefinition]:
     """A function, those around it, and the classes whose methods they are, with their bases."""
     around: list[ClassDefinition | FunctionDefinition] = []
@@ -272,7 +288,7 @@ def _around(_: SourceFile, function: FunctionDefinition | None) -> list[ClassDef
     return around
 
 
-@once
+@cached_per_file
 def _is_marked(source: SourceFile, one: ClassDefinition | FunctionDefinition) -> bool:
     """Whether the marker stands on the line of a class, or a setting names it, a base of it or a function."""
     names = [one.name]
@@ -283,13 +299,13 @@ def _is_marked(source: SourceFile, one: ClassDefinition | FunctionDefinition) ->
     return any(fnmatchcase(name, pattern) for name in names for pattern in source.always_on)
 
 
-@once
+@cached_per_file
 def _is_documented_so(_: SourceFile, one: ClassDefinition | FunctionDefinition) -> bool:
     documented = None if isinstance(one.node, ast.Lambda) else ast.get_docstring(one.node, clean=False)
     return _states_intent(documented or "")
 
 
-@once
+@cached_per_file
 def _is_commented_so(source: SourceFile, number: int) -> bool:
     comment = _comment(source, number).replace("#", "")
     return _BUG.search(comment) is None and _states_intent(comment)
@@ -318,18 +334,18 @@ def _lines_beside(source: SourceFile, node: ast.AST) -> set[int]:
     return beside | {above - 1 for above in (begin, source.statement(node).lineno) if _stands_alone(source, above - 1)}
 
 
-@once
+@cached_per_file
 def _comments(source: SourceFile) -> Mapping[int, str]:
     return comments(source.text)
 
 
-@once
+@cached_per_file
 def _stands_alone(source: SourceFile, number: int) -> bool:
     """Whether a line is a comment and nothing else."""
     return number in _comments(source) and source.text.line(number).lstrip(" \t\f").startswith("#")
 
 
-@once
+@cached_per_file
 def _comment(source: SourceFile, number: int) -> str:
     """The comment on a line, with all of its lines where it has several of its own."""
     last = number
@@ -338,7 +354,7 @@ def _comment(source: SourceFile, number: int) -> str:
     return "\n".join(_comments(source).get(one, "") for one in range(number, last + 1))
 
 
-@once
+@cached_per_file
 def marked_file(source: SourceFile) -> bool:
     """Whether the marker stands on a line of its own at the head of the file, before its first statement."""
     body = source.tree.body

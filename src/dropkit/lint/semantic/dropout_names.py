@@ -1,0 +1,64 @@
+"""What code calls dropout: the words by which a name, and nothing else, says that it is about dropout.
+
+Only for what no name resolves: hand-written layers, arguments, attributes of other files.
+"""
+
+from __future__ import annotations
+
+import re
+
+# By convention of all libraries: `Dropout2d`, `VariationalDropout`, `DropPath`, `StochasticDepth`.
+_LAYER_CLASS = re.compile(r"(?:[A-Z]\w*)?(?:Dropout\w*|DropOut\w*|DropPath|DropBlock\w*|StochasticDepth|DropConnect)")
+# Attributes of another class or file that hold a dropout layer.
+LAYER_ATTRIBUTES = frozenset({"dropout", "drop", "drop_layer", "dropout_layer"})
+_MASK = re.compile(r"drop|keep|zone_?out", re.IGNORECASE)
+_RATE = re.compile(r"(?:^|_)(?:\w*dropouts?|\w*drop|edrop|idrop|drop_?path|droprate)(?:_|$|\d)|dropout", re.IGNORECASE)
+# Choices, switches, and things that are dropped but are no units: `use_dropout`, `dropout_type`, `drop_last`.
+_NO_RATE = re.compile(
+    r"(?:^|_)(?:use|do|with|apply|is|has|enable|no|mc|always|last|first|type|mode|kind|layer|layers|cls|class|fn|func|module"
+    r"|name|key|seed|mask|inplace|shared?|axis|axes|dims?|tokens?|start|end|steps?|pos|position|location|cfg|config|args"
+    r"|locations?|idx|index|schedule|scheduler|warmup|epochs?|before|after|on|off|connect_type|training|activation|op"
+    r"|columns?|list|dict|kwargs|params?|null|nan|labels?|unused|same|final_layer)(?:_|$)|^_",
+    re.IGNORECASE,
+)
+_KEEP_RATE = re.compile(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
+
+
+def mentions_dropout(name: str) -> bool:
+    """Whether a name has "drop" in it."""
+    return "drop" in name.lower()
+
+
+def is_layer_class(name: str) -> bool:
+    """Whether a class of this name is a dropout layer.
+
+    Example:
+        >>> [is_layer_class(name) for name in ("VariationalDropout", "DropPath", "Dropper", "dropout")]
+        [True, True, False, False]
+    """
+    return _LAYER_CLASS.fullmatch(name) is not None
+
+
+def mentions_mask(text: str) -> bool:
+    """Whether source text speaks of dropping or keeping."""
+    return _MASK.search(text) is not None
+
+
+def is_rate_name(name: str) -> bool:
+    """Whether an argument of this name is a dropout rate.
+
+    Example:
+        >>> [is_rate_name(name) for name in ("attn_dropout", "drop_rate", "drop_last", "use_dropout")]
+        [True, True, False, False]
+    """
+    return _RATE.search(name) is not None and _NO_RATE.search(name) is None
+
+
+def is_keep_rate_name(name: str) -> bool:
+    """Whether a value of this name is the probability to keep.
+
+    Example:
+        >>> [is_keep_rate_name(name) for name in ("keep_prob", "survival_rate", "keepdim")]
+        [True, True, False]
+    """
+    return _KEEP_RATE.search(name) is not None
