@@ -20,7 +20,8 @@ def pages() -> dict[str, str]:
         f"| {rule.default.value} | {fix(rule)} |"
         for rule in RULES
     ]
-    head = ["# Rules", "", *INTRODUCTION, "", "| code | name | what is wrong | found by | default | fix |", "|---|---|---|---|---|---|"]
+    columns = ["| code | name | what is wrong | found by | default | fix |", "|---|---|---|---|---|---|"]
+    head = ["# Rules", "", *INTRODUCTION, "", *columns]
     return {"README.md": "\n".join([*head, *rows]) + "\n", **{f"{rule.code}.md": linked_page(rule) for rule in RULES}}
 
 

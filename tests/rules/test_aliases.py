@@ -1,4 +1,4 @@
-"""What a file calls torch's names changes nothing: every program has the same findings under names without a meaning."""
+"""Import aliases change nothing: every program has the same findings under names without a meaning."""
 
 import ast
 import re

@@ -28,9 +28,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 
 def _in_a_row(source: SourceFile, sequential: ast.Call) -> Iterator[Violation]:
     for one, other in zip(sequential.args, sequential.args[1:], strict=False):
-        if isinstance(one, ast.Call) and isinstance(other, ast.Call):
-            if _same(source, one, other):
-                yield Violation(other, fix=_fix(drop_argument(source, sequential, other)))
+        if isinstance(one, ast.Call) and isinstance(other, ast.Call) and _same(source, one, other):
+            yield Violation(other, fix=_fix(drop_argument(source, sequential, other)))
 
 
 def _nested(source: SourceFile, call: ast.Call) -> Violation | None:
