@@ -1,4 +1,4 @@
-// AVX2 level: 4 Philox blocks in the 64-bit lanes of a register, 8 elements at a time.
+// AVX2: 4 Philox blocks in the 64-bit lanes of a register, 8 elements at a time.
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
@@ -9,7 +9,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "level.h"
+#include "isa.h"
 #include "philox.h"
 
 namespace dropkit {
@@ -38,7 +38,7 @@ inline __m256i xor3(const __m256i a, const __m256i b, const __m256i c) {
   return _mm256_xor_si256(_mm256_xor_si256(a, b), c);
 }
 
-// Only the low half of a lane counts: the multiply reads nothing else, so the high halves may hold rubbish.
+// Only the low half of a lane counts: the multiply reads nothing else, so the high halves may hold anything.
 struct State {
   __m256i c0, c1, c2, c3;
 };
@@ -59,9 +59,9 @@ inline unsigned keep8(const __m256i words, const __m256i t) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(at_least)));
 }
 
-// Keep bits of the 16 coins from 4 * block on.
+// Keep bits of the 16 mask elements from 4 * block on.
 inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
-  // In this order of blocks two unpacks bring the words into the order of the coins.
+  // In this order of blocks two unpacks bring the words into the order of the mask.
   const __m256i counter = _mm256_add_epi64(lanes(block), _mm256_setr_epi64x(0, 2, 1, 3));
   State s{counter, _mm256_srli_epi64(counter, 32), _mm256_setzero_si256(), _mm256_setzero_si256()};
   for (int round = 0; round < kRounds - 1; ++round) s = philox_round(s, keys.k0[round], keys.k1[round]);
@@ -101,15 +101,15 @@ struct Avx2 {
   }
 
   template <class T, bool shifted>
-  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& values) {
-    const __m256 scale = _mm256_set1_ps(values.scale);
+  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& affine) {
+    const __m256 scale = _mm256_set1_ps(affine.scale);
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     for (int i = 0; i < 64; i += 8) {
       const __m256i byte = _mm256_set1_epi32(static_cast<int>(keep >> i & 0xFF));
       const __m256 mask = _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(byte, bit), bit));
       __m256 y = _mm256_mul_ps(load8(src + i), scale);
-      if constexpr (shifted) y = _mm256_add_ps(y, _mm256_set1_ps(values.shift));
-      y = _mm256_blendv_ps(_mm256_set1_ps(values.fill), y, mask);
+      if constexpr (shifted) y = _mm256_add_ps(y, _mm256_set1_ps(affine.shift));
+      y = _mm256_blendv_ps(_mm256_set1_ps(affine.fill), y, mask);
       store8(dst + i, y);
     }
   }
@@ -125,14 +125,14 @@ struct Avx2 {
 
   template <bool shifted>
   static void apply64(double* const dst, const double* const src, const std::uint64_t keep,
-                      const Scaled<double, shifted>& values) {
-    const __m256d scale = _mm256_set1_pd(values.scale);
+                      const Scaled<double, shifted>& affine) {
+    const __m256d scale = _mm256_set1_pd(affine.scale);
     const __m256i bit = _mm256_setr_epi64x(1, 2, 4, 8);
     for (int i = 0; i < 64; i += 4) {
       const __m256d mask = _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(lanes(keep >> i), bit), bit));
       __m256d y = _mm256_mul_pd(_mm256_loadu_pd(src + i), scale);
-      if constexpr (shifted) y = _mm256_add_pd(y, _mm256_set1_pd(values.shift));
-      y = _mm256_blendv_pd(_mm256_set1_pd(values.fill), y, mask);
+      if constexpr (shifted) y = _mm256_add_pd(y, _mm256_set1_pd(affine.shift));
+      y = _mm256_blendv_pd(_mm256_set1_pd(affine.fill), y, mask);
       _mm256_storeu_pd(dst + i, y);
     }
   }
@@ -145,6 +145,6 @@ struct Avx2 {
 #endif
 
 namespace dropkit {
-constexpr Level avx2_level = level<Avx2>("avx2", has_avx2);
+constexpr Isa avx2_isa = make_isa<Avx2>("avx2", has_avx2);
 }
 #endif

@@ -1,4 +1,4 @@
-// AVX-512 level: 8 Philox blocks in the 64-bit lanes of a register, 16 elements at a time.
+// AVX-512: 8 Philox blocks in the 64-bit lanes of a register, 16 elements at a time.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "level.h"
+#include "isa.h"
 #include "philox.h"
 
 namespace dropkit {
@@ -35,7 +35,7 @@ inline __m512i xor3(const __m512i a, const __m512i b, const __m512i c) {
   return _mm512_ternarylogic_epi64(a, b, c, 0x96);
 }
 
-// Only the low half of a lane counts: the multiply reads nothing else, so the high halves may hold rubbish.
+// Only the low half of a lane counts: the multiply reads nothing else, so the high halves may hold anything.
 struct State {
   __m512i c0, c1, c2, c3;
 };
@@ -52,9 +52,9 @@ inline __m512i word_pair(const __m512i p, const __m512i c, const std::uint64_t k
                                         0x96);
 }
 
-// Keep bits of the 32 coins from 4 * block on.
+// Keep bits of the 32 mask elements from 4 * block on.
 inline std::uint64_t keep32(const std::uint64_t block, const Schedule& keys) {
-  // In this order of blocks two unpacks bring the words into the order of the coins.
+  // In this order of blocks two unpacks bring the words into the order of the mask.
   const __m512i counter =
       _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(block)), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
   State s{counter, _mm512_srli_epi64(counter, 32), _mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -95,16 +95,16 @@ struct Avx512 {
   }
 
   template <class T, bool shifted>
-  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& values) {
-    const __m512 scale = _mm512_set1_ps(values.scale);
+  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& affine) {
+    const __m512 scale = _mm512_set1_ps(affine.scale);
     for (int i = 0; i < 64; i += 16) {
       const auto mask = static_cast<__mmask16>(keep >> i);
       const __m512 x = load16(src + i);
       if constexpr (shifted) {
-        const __m512 y = _mm512_add_ps(_mm512_mul_ps(x, scale), _mm512_set1_ps(values.shift));
-        store16(dst + i, _mm512_mask_mov_ps(_mm512_set1_ps(values.fill), mask, y));
+        const __m512 y = _mm512_add_ps(_mm512_mul_ps(x, scale), _mm512_set1_ps(affine.shift));
+        store16(dst + i, _mm512_mask_mov_ps(_mm512_set1_ps(affine.fill), mask, y));
       } else {
-        store16(dst + i, _mm512_mask_mul_ps(_mm512_set1_ps(values.fill), mask, x, scale));
+        store16(dst + i, _mm512_mask_mul_ps(_mm512_set1_ps(affine.fill), mask, x, scale));
       }
     }
   }
@@ -120,16 +120,16 @@ struct Avx512 {
 
   template <bool shifted>
   static void apply64(double* const dst, const double* const src, const std::uint64_t keep,
-                      const Scaled<double, shifted>& values) {
-    const __m512d scale = _mm512_set1_pd(values.scale);
+                      const Scaled<double, shifted>& affine) {
+    const __m512d scale = _mm512_set1_pd(affine.scale);
     for (int i = 0; i < 64; i += 8) {
       const auto mask = static_cast<__mmask8>(keep >> i);
       const __m512d x = _mm512_loadu_pd(src + i);
       if constexpr (shifted) {
-        const __m512d y = _mm512_add_pd(_mm512_mul_pd(x, scale), _mm512_set1_pd(values.shift));
-        _mm512_storeu_pd(dst + i, _mm512_mask_mov_pd(_mm512_set1_pd(values.fill), mask, y));
+        const __m512d y = _mm512_add_pd(_mm512_mul_pd(x, scale), _mm512_set1_pd(affine.shift));
+        _mm512_storeu_pd(dst + i, _mm512_mask_mov_pd(_mm512_set1_pd(affine.fill), mask, y));
       } else {
-        _mm512_storeu_pd(dst + i, _mm512_mask_mul_pd(_mm512_set1_pd(values.fill), mask, x, scale));
+        _mm512_storeu_pd(dst + i, _mm512_mask_mul_pd(_mm512_set1_pd(affine.fill), mask, x, scale));
       }
     }
   }
@@ -142,6 +142,6 @@ struct Avx512 {
 #endif
 
 namespace dropkit {
-constexpr Level avx512_level = level<Avx512>("avx512", has_avx512);
+constexpr Isa avx512_isa = make_isa<Avx512>("avx512", has_avx512);
 }
 #endif

@@ -1,25 +1,25 @@
-// The levels that this build holds, best first, and the one in use.
+// The isas that this build holds, best first, and the one in use.
 #pragma once
 
 #include <array>
 
-#include "level.h"
+#include "isa.h"
 
 namespace dropkit {
 
 #if defined(__x86_64__)
-inline constexpr std::array<const Level*, 3> levels{&avx512_level, &avx2_level, &scalar_level};
+inline constexpr std::array<const Isa*, 3> isas{&avx512_isa, &avx2_isa, &scalar_isa};
 #elif defined(__aarch64__)
-inline constexpr std::array<const Level*, 2> levels{&neon_level, &scalar_level};
+inline constexpr std::array<const Isa*, 2> isas{&neon_isa, &scalar_isa};
 #else
-inline constexpr std::array<const Level*, 1> levels{&scalar_level};
+inline constexpr std::array<const Isa*, 1> isas{&scalar_isa};
 #endif
 
-inline const Level* best_level() {
-  for (const Level* const level : levels) {
-    if (level->runs_here()) return level;
+inline const Isa* best_isa() {
+  for (const Isa* const isa : isas) {
+    if (isa->runs_here()) return isa;
   }
-  return &scalar_level;
+  return &scalar_isa;
 }
 
 }  // namespace dropkit

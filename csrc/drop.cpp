@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "run.h"
+#include "driver.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -14,31 +14,31 @@ namespace {
 
 constexpr std::int64_t kSerial = 1 << 15;  // below this many elements the pool costs more than it gives
 
-// In how many units of how many elements a walk is run.
+// The driver of a call, and its work: how many units of how many elements.
 struct Plan {
   Run run;
   std::int64_t units, elements;
 };
 
-// Moves the dimension along which the coins are consecutive behind all but the inner one.
-bool bring_coins_inward(Walk& walk) {
-  Dim* const first = walk.dims;
-  Dim* const inner = first + walk.rank - 1;
-  Dim* const along = std::find_if(first, inner, [](const Dim& d) { return d.coin == 1; });
+// Moves the dimension of mask stride 1 next to the inner one; false if there is none.
+bool bring_mask_inward(TensorIter& iter) {
+  Dim* const first = iter.dims;
+  Dim* const inner = first + iter.rank - 1;
+  Dim* const along = std::find_if(first, inner, [](const Dim& d) { return d.mask == 1; });
   if (along == inner) return false;
   std::rotate(along, along + 1, inner);
   return true;
 }
 
-Plan make_plan(Walk& walk) {
-  const std::int64_t count = walk.count(), cells = (count + kCell - 1) / kCell;
-  if (repeats(walk)) return {run_repeating, cells, kCell};
-  if (walk.inner().coin == 1) return {run_consecutive, cells, kCell};
-  if (walk.inner().coin == 0) return {run_shared, cells, kCell};
-  if (!bring_coins_inward(walk)) return {run_scattered, cells, kCell};
-  const Tiles tiles(walk);
-  const std::int64_t planes = count / walk.inner().size / walk.dims[walk.rank - 2].size;
-  return {run_tiles, planes * tiles.coin_tiles * tiles.run_tiles, tiles.coins * tiles.run};
+Plan make_plan(TensorIter& iter) {
+  const std::int64_t count = iter.count(), cells = (count + kCell - 1) / kCell;
+  if (repeats(iter)) return {run_repeating, cells, kCell};
+  if (iter.inner().mask == 1) return {run_consecutive, cells, kCell};
+  if (iter.inner().mask == 0) return {run_shared, cells, kCell};
+  if (!bring_mask_inward(iter)) return {run_scattered, cells, kCell};
+  const Tiles tiles(iter);
+  const std::int64_t planes = count / iter.inner().size / iter.dims[iter.rank - 2].size;
+  return {run_tiles, planes * tiles.mask_tiles * tiles.memory_tiles, tiles.mask_size * tiles.memory_size};
 }
 
 // Fresh memory of this size is mapped page by page as it is written; huge pages make that 512 times fewer faults.
@@ -55,19 +55,19 @@ void ask_for_huge_pages([[maybe_unused]] const Call& call, [[maybe_unused]] cons
 
 }  // namespace
 
-bool drop(const Call& call, Walk walk, const Level& level, const ParallelFor pool) {
+bool drop(const Call& call, TensorIter iter, const Isa& isa, const ParallelFor pool) {
   if (call.threshold >> 32 != 0) {
-    // Every coin drops: one of them serves all.
-    for (int d = 0; d < walk.rank; ++d) walk.dims[d].coin = 0;
+    // Everything drops, so one mask element will do.
+    for (int d = 0; d < iter.rank; ++d) iter.dims[d].mask = 0;
   }
-  if (call.add == nullptr) straighten(walk);
-  const std::int64_t count = walk.count();
+  if (call.add == nullptr) coalesce(iter);
+  const std::int64_t count = iter.count();
   if (count == 0) return true;
-  const Plan plan = make_plan(walk);
+  const Plan plan = make_plan(iter);
   const Schedule keys(call.key, static_cast<std::uint32_t>(call.threshold));
   const auto dtype = static_cast<int>(call.dtype);
-  const bool shifted = call.values.shift != 0;
-  const Task task{call, walk, level, keys, level.rows[dtype][shifted], kBytes[dtype]};
+  const bool shifted = call.affine.shift != 0;
+  const Task task{call, iter, isa, keys, isa.rows[dtype][shifted], kBytes[dtype]};
   ask_for_huge_pages(call, count * task.bytes);
   if (pool == nullptr || count < kSerial) {
     plan.run(task, 0, plan.units);

@@ -1,10 +1,10 @@
-// One dropout call on memory: a walk, a key, the values, and who runs it.
+// One dropout call on memory.
 #pragma once
 
 #include <cstdint>
 
-#include "level.h"
-#include "walk.h"
+#include "isa.h"
+#include "tensor_iter.h"
 
 namespace dropkit {
 
@@ -18,12 +18,12 @@ struct Call {
   Dtype dtype;
   std::uint64_t key;
   std::uint64_t threshold;  // in [0, 2**32]; at 2**32 every element is dropped
-  Values values;
-  const void* add = nullptr;  // what the result is added to, if anything: where source and destination are one dense row
+  Affine affine;
+  const void* add = nullptr;  // added to the result unless null; all three must be one dense row
 };
 
-// Writes every element of `walk`. Serial where `pool` is null or the work is small; the result does not depend on it.
+// Writes every element of `iter`. Serial where `pool` is null or the work is small; the result does not depend on it.
 // False where the pool failed.
-bool drop(const Call& call, Walk walk, const Level& level, ParallelFor pool);
+bool drop(const Call& call, TensorIter iter, const Isa& isa, ParallelFor pool);
 
 }  // namespace dropkit

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "level.h"
+#include "isa.h"
 
 namespace dropkit {
 
@@ -73,10 +73,10 @@ template <class T, bool shifted>
 struct Scaled {
   Arithmetic<T> scale, shift, fill;
 
-  explicit Scaled(const Values& values)
-      : scale(static_cast<Arithmetic<T>>(values.scale)),
-        shift(static_cast<Arithmetic<T>>(values.shift)),
-        fill(static_cast<Arithmetic<T>>(values.fill)) {}
+  explicit Scaled(const Affine& affine)
+      : scale(static_cast<Arithmetic<T>>(affine.scale)),
+        shift(static_cast<Arithmetic<T>>(affine.shift)),
+        fill(static_cast<Arithmetic<T>>(affine.fill)) {}
 
   T kept(const T x) const {
     Arithmetic<T> y = widen(x) * scale;

@@ -1,4 +1,4 @@
-// dropkit.kernels._cpu: the kernel for Python, by the limited API alone. It takes pointers and sizes; it knows no torch.
+// dropkit.kernels._cpu: the kernel for Python, by the limited API only. It takes addresses and sizes, and no tensors.
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
@@ -14,14 +14,14 @@ namespace {
 
 using dropkit::Call;
 using dropkit::Dim;
-using dropkit::Level;
-using dropkit::Walk;
+using dropkit::Isa;
+using dropkit::TensorIter;
 
-// Chosen when the module is loaded, changed by `use_level` and `use_pool` alone.
-const Level* level = dropkit::best_level();
+// Chosen when the module is loaded; only `use_level` and `use_pool` change them.
+const Isa* isa = dropkit::best_isa();
 dropkit::ParallelFor pool = nullptr;
 
-// Below this many elements a call is over before another thread could have taken the lock.
+// Below this many elements a call ends before another thread could have taken the interpreter lock.
 constexpr std::int64_t kHoldLock = 1 << 13;
 
 PyObject* fail(const char* const text) {
@@ -38,85 +38,85 @@ bool is_tuple(PyObject* const object, const char* const what) {
   return false;
 }
 
-// Reads element d of four tuples of equal length.
-bool read_walk(PyObject* const* const args, Walk& walk) {
-  for (int i = 0; i < 4; ++i) {
-    if (!is_tuple(args[i], "each of sizes, dst_strides, src_strides and coin_steps")) return false;
+// Reads sizes, dst_strides and src_strides at `args`, and the mask's strides: tuples of equal length.
+bool read_dims(PyObject* const* const args, PyObject* const mask_strides, TensorIter& iter) {
+  PyObject* const tuples[4] = {args[0], args[1], args[2], mask_strides};
+  for (PyObject* const tuple : tuples) {
+    if (!is_tuple(tuple, "each of sizes, dst_strides, src_strides and the mask's strides")) return false;
   }
-  const Py_ssize_t rank = PyTuple_Size(args[0]);
+  const Py_ssize_t rank = PyTuple_Size(tuples[0]);
   if (rank > dropkit::kMaxDims) return false;
-  for (int i = 1; i < 4; ++i) {
-    if (PyTuple_Size(args[i]) != rank) return false;
+  for (PyObject* const tuple : tuples) {
+    if (PyTuple_Size(tuple) != rank) return false;
   }
   for (Py_ssize_t d = 0; d < rank; ++d) {
     std::int64_t column[4];
-    for (int i = 0; i < 4; ++i) {
-      PyObject* const item = PyTuple_GetItem(args[i], d);
-      if (item == nullptr) return false;
-      column[i] = PyLong_AsLongLong(item);
-    }
-    walk.dims[d] = Dim{column[0], column[1], column[2], column[3]};
+    for (int i = 0; i < 4; ++i) column[i] = PyLong_AsLongLong(PyTuple_GetItem(tuples[i], d));
+    iter.dims[d] = Dim{column[0], column[1], column[2], column[3]};
   }
-  walk.rank = static_cast<int>(rank);
+  iter.rank = static_cast<int>(rank);
   return PyErr_Occurred() == nullptr;
 }
 
 // Reads (threshold, scale, shift, fill).
-bool read_values(PyObject* const tuple, Call& call) {
-  if (!is_tuple(tuple, "values") || PyTuple_Size(tuple) != 4) return false;
+bool read_params(PyObject* const tuple, Call& call) {
+  if (!is_tuple(tuple, "params") || PyTuple_Size(tuple) != 4) return false;
   call.threshold = PyLong_AsUnsignedLongLong(PyTuple_GetItem(tuple, 0));
   double numbers[3];
   for (Py_ssize_t i = 0; i < 3; ++i) numbers[i] = PyFloat_AsDouble(PyTuple_GetItem(tuple, i + 1));
-  call.values = {numbers[0], numbers[1], numbers[2]};
+  call.affine = {numbers[0], numbers[1], numbers[2]};
   return PyErr_Occurred() == nullptr;
 }
 
 PyDoc_STRVAR(drop_doc,
-             "drop(dst, src, dtype, key, values, base, n)\n"
-             "drop(dst, src, dtype, key, values, base, n, add)\n"
-             "drop(dst, src, dtype, key, values, base, sizes, dst_strides, src_strides, coin_steps)\n"
+             "drop(dst, src, dtype, mask, n)\n"
+             "drop(dst, src, dtype, mask, n, add)\n"
+             "drop(dst, src, dtype, mask, sizes, dst_strides, src_strides)\n"
              "--\n\n"
              "Write src's elements to dst, kept ones as x * scale + shift, dropped ones as fill.\n\n"
-             "dst and src are addresses, dtype an index into DTYPES, key 64 bits, values (threshold, scale, shift, fill) with\n"
-             "the threshold in [0, 2**32]. With `n`, both are dense and the coins are base ... base + n - 1; so is what lies at\n"
-             "`add`, which the result is added to, and the threshold is below 2**32 then. With four tuples,\n"
-             "the element at some coordinates lies at sum(coordinate * stride) and uses coin\n"
-             "base + sum(coordinate * coin_step).");
+             "dst and src are addresses, dtype an index into DTYPES. mask is a tuple (key, params, strides, offset): key has 64\n"
+             "bits, params are (threshold, scale, shift, fill) with the threshold in [0, 2**32]. With `n`, both are dense and the\n"
+             "mask indices are offset ... offset + n - 1, and strides are not read. `add` is the address of dense elements that\n"
+             "are added to the result; the threshold is below 2**32 then. With three tuples, the element at some coordinates\n"
+             "lies at sum(coordinate * stride) and has mask index offset + sum(coordinate * strides of the mask).");
 
 PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
-  if (n != 7 && n != 8 && n != 10) return fail("drop() takes 7, 8 or 10 arguments");
-  Walk walk;
+  if (n < 5 || n > 7) return fail("drop() takes 5, 6 or 7 arguments");
+  PyObject* const mask = args[3];
+  if (!is_tuple(mask, "mask")) return nullptr;
+  if (PyTuple_Size(mask) != 4) return fail("mask must be (key, params, strides, offset)");
+  TensorIter iter;
   Call call;
   call.dst = reinterpret_cast<void*>(address(args[0]));
   call.src = reinterpret_cast<const void*>(address(args[1]));
   const long dtype = PyLong_AsLong(args[2]);
-  call.key = PyLong_AsUnsignedLongLongMask(args[3]);
-  if (!read_values(args[4], call) && PyErr_Occurred() == nullptr) return fail("drop() takes four values");
-  walk.base = PyLong_AsUnsignedLongLongMask(args[5]);
-  if (n == 8) call.add = reinterpret_cast<const void*>(address(args[7]));
-  if (n < 10) {
-    walk.dims[0] = Dim{PyLong_AsLongLong(args[6]), 1, 1, 1};
-    walk.rank = 1;
-  } else if (!read_walk(args + 6, walk) && PyErr_Occurred() == nullptr) {
-    return fail("drop() takes four tuples of equal length, at most 64");
+  call.key = PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(mask, 0));
+  if (!read_params(PyTuple_GetItem(mask, 1), call) && PyErr_Occurred() == nullptr) return fail("params must be four numbers");
+  iter.mask_offset = PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(mask, 3));
+  if (n == 6) call.add = reinterpret_cast<const void*>(address(args[5]));
+  if (n < 7) {
+    iter.dims[0] = Dim{PyLong_AsLongLong(args[4]), 1, 1, 1};
+    iter.rank = 1;
+  } else if (!read_dims(args + 4, PyTuple_GetItem(mask, 2), iter) && PyErr_Occurred() == nullptr) {
+    return fail("sizes and strides must be four tuples of equal length, at most 64");
   }
   if (PyErr_Occurred() != nullptr) return nullptr;
   if (dtype < 0 || dtype >= dropkit::kDtypes) return fail("dtype is not an index into DTYPES");
   if (call.threshold > std::uint64_t{1} << 32) return fail("threshold is not in [0, 2**32]");
   if (call.add != nullptr && call.threshold >> 32 != 0) return fail("threshold is not below 2**32, and add is given");
   call.dtype = static_cast<dropkit::Dtype>(dtype);
-  for (int d = 0; d < walk.rank; ++d) {
-    if (walk.dims[d].size < 0) return fail("sizes must be at least 0");
+  for (int d = 0; d < iter.rank; ++d) {
+    if (iter.dims[d].size < 0) return fail("sizes must be at least 0");
   }
-  const std::int64_t count = walk.count();
+  const std::int64_t count = iter.count();
   if (count == 0) Py_RETURN_NONE;
-  if (call.dst == nullptr || call.src == nullptr || (n == 8 && call.add == nullptr)) return fail("dst, src and add must not be null");
+  if (call.dst == nullptr || call.src == nullptr || (n == 6 && call.add == nullptr)) return fail("dst, src and add must not be null");
   bool done = false;
   if (count < kHoldLock) {
-    done = dropkit::drop(call, walk, *level, pool);
+    done = dropkit::drop(call, iter, *isa, pool);
   } else {
     Py_BEGIN_ALLOW_THREADS;
-    done = dropkit::drop(call, walk, *level, pool);
+    done = dropkit::drop(call, iter, *isa, pool);
     Py_END_ALLOW_THREADS;
   }
   if (!done) {
@@ -144,11 +144,11 @@ PyObject* philox(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
 PyDoc_STRVAR(levels_doc, "levels()\n--\n\nThe instruction sets of this build, best first: (name, runs on this machine).");
 
 PyObject* levels(PyObject*, PyObject*) {
-  PyObject* const all = PyTuple_New(static_cast<Py_ssize_t>(dropkit::levels.size()));
+  PyObject* const all = PyTuple_New(static_cast<Py_ssize_t>(dropkit::isas.size()));
   if (all == nullptr) return nullptr;
-  for (std::size_t i = 0; i < dropkit::levels.size(); ++i) {
-    const Level& one = *dropkit::levels[i];
-    PyObject* const row = Py_BuildValue("(sO)", one.name, one.runs_here() ? Py_True : Py_False);
+  for (std::size_t i = 0; i < dropkit::isas.size(); ++i) {
+    const Isa& each = *dropkit::isas[i];
+    PyObject* const row = Py_BuildValue("(sO)", each.name, each.runs_here() ? Py_True : Py_False);
     if (row == nullptr || PyTuple_SetItem(all, static_cast<Py_ssize_t>(i), row) < 0) {
       Py_DECREF(all);
       return nullptr;
@@ -159,20 +159,20 @@ PyObject* levels(PyObject*, PyObject*) {
 
 PyDoc_STRVAR(level_doc, "level()\n--\n\nName of the instruction set in use.");
 
-PyObject* level_name(PyObject*, PyObject*) { return PyUnicode_FromString(level->name); }
+PyObject* level_name(PyObject*, PyObject*) { return PyUnicode_FromString(isa->name); }
 
 PyDoc_STRVAR(use_level_doc, "use_level(name)\n--\n\nUse the instruction set of this name from now on.");
 
 PyObject* use_level(PyObject*, PyObject* const name) {
   const char* const wanted = PyUnicode_AsUTF8AndSize(name, nullptr);
   if (wanted == nullptr) return nullptr;
-  for (const Level* const one : dropkit::levels) {
-    if (std::strcmp(one->name, wanted) == 0 && one->runs_here()) {
-      level = one;
+  for (const Isa* const each : dropkit::isas) {
+    if (std::strcmp(each->name, wanted) == 0 && each->runs_here()) {
+      isa = each;
       Py_RETURN_NONE;
     }
   }
-  return fail("no such level runs here");
+  return fail("no such instruction set runs here");
 }
 
 PyDoc_STRVAR(use_pool_doc, "use_pool(address)\n--\n\nRun large calls through the `torch_parallel_for` at this address; 0: serially.");

@@ -1,4 +1,4 @@
-// NEON level (64-bit Arm): 4 Philox blocks in the 32-bit lanes of four registers, 4 elements at a time.
+// NEON (64-bit Arm): 4 Philox blocks in the 32-bit lanes of four registers, 4 elements at a time.
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -25,7 +25,7 @@ inline uint32x4_t xor3(const uint32x4_t a, const uint32x4_t b, const std::uint64
   return veorq_u32(veorq_u32(a, b), vdupq_n_u32(static_cast<std::uint32_t>(c)));
 }
 
-// Keep bits of the 16 coins from 4 * block on: lane b of the sum holds the 4 bits of block b in their place.
+// Keep bits of the 16 mask elements from 4 * block on: lane b of the sum holds the 4 bits of block b in their place.
 inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
   const std::uint64_t counters[4] = {block, block + 1, block + 2, block + 3};
   const uint32x4_t first = vreinterpretq_u32_u64(vld1q_u64(counters)), second = vreinterpretq_u32_u64(vld1q_u64(counters + 2));
@@ -65,13 +65,13 @@ struct Neon {
   }
 
   template <class T, bool shifted>
-  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& values) {
+  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& affine) {
     const std::uint32_t places[4] = {1, 2, 4, 8};
     const uint32x4_t bit = vld1q_u32(places);
-    const float32x4_t dropped = vdupq_n_f32(values.fill);
+    const float32x4_t dropped = vdupq_n_f32(affine.fill);
     for (int i = 0; i < 64; i += 4) {
-      float32x4_t y = vmulq_n_f32(load4(src + i), values.scale);
-      if constexpr (shifted) y = vaddq_f32(y, vdupq_n_f32(values.shift));
+      float32x4_t y = vmulq_n_f32(load4(src + i), affine.scale);
+      if constexpr (shifted) y = vaddq_f32(y, vdupq_n_f32(affine.shift));
       store4(dst + i, vbslq_f32(vtstq_u32(vdupq_n_u32(static_cast<std::uint32_t>(keep >> i)), bit), y, dropped));
     }
   }
@@ -87,13 +87,13 @@ struct Neon {
 
   template <bool shifted>
   static void apply64(double* const dst, const double* const src, const std::uint64_t keep,
-                      const Scaled<double, shifted>& values) {
+                      const Scaled<double, shifted>& affine) {
     const std::uint64_t places[2] = {1, 2};
     const uint64x2_t bit = vld1q_u64(places);
-    const float64x2_t dropped = vdupq_n_f64(values.fill);
+    const float64x2_t dropped = vdupq_n_f64(affine.fill);
     for (int i = 0; i < 64; i += 2) {
-      float64x2_t y = vmulq_n_f64(vld1q_f64(src + i), values.scale);
-      if constexpr (shifted) y = vaddq_f64(y, vdupq_n_f64(values.shift));
+      float64x2_t y = vmulq_n_f64(vld1q_f64(src + i), affine.scale);
+      if constexpr (shifted) y = vaddq_f64(y, vdupq_n_f64(affine.shift));
       vst1q_f64(dst + i, vbslq_f64(vtstq_u64(vdupq_n_u64(keep >> i), bit), y, dropped));
     }
   }
@@ -102,7 +102,7 @@ struct Neon {
 }  // namespace
 
 // Every 64-bit Arm processor has NEON.
-constexpr Level neon_level = level<Neon>("neon", [] { return true; });
+constexpr Isa neon_isa = make_isa<Neon>("neon", [] { return true; });
 
 }  // namespace dropkit
 #endif

@@ -1,4 +1,4 @@
-// Philox4x32-10, the counter-based generator behind every coin.
+// Philox4x32-10, the counter-based generator of every mask.
 //
 // Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
 #pragma once
@@ -14,7 +14,7 @@ inline constexpr std::uint32_t kW0 = 0x9E3779B9, kW1 = 0xBB67AE85;
 
 using Block = std::array<std::uint32_t, 4>;
 
-// The round keys and the threshold of one call, spread once so that no inner loop derives them again.
+// The round keys and the threshold of one call, computed once for all inner loops.
 // Round keys stand in 64-bit lanes, their high halves zero, as the vector kernels want them.
 struct Schedule {
   std::uint64_t k0[kRounds], k1[kRounds];
@@ -38,13 +38,13 @@ inline Block philox(Block c, const Schedule& keys) {
   return c;
 }
 
-// The four words of coins 4 * block ... 4 * block + 3 of a mask.
+// The random words of mask indices 4 * block ... 4 * block + 3.
 inline Block mask_words(const std::uint64_t block, const Schedule& keys) {
   return philox({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), 0, 0}, keys);
 }
 
-inline bool kept(const std::uint64_t coin, const Schedule& keys) {
-  return mask_words(coin / 4, keys)[coin % 4] >= keys.threshold;
+inline bool kept(const std::uint64_t index, const Schedule& keys) {
+  return mask_words(index / 4, keys)[index % 4] >= keys.threshold;
 }
 
 }  // namespace dropkit

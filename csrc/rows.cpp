@@ -1,17 +1,17 @@
-// Rows along the memory, cut into cells.
+// The drivers that walk along rows of memory, cut into cells.
 #include <algorithm>
 
-#include "run.h"
+#include "driver.h"
 
 namespace dropkit {
 namespace {
 
 // Calls body(row, first, n) for every stretch of elements first ... first + n of a row that lies in the given cells.
 template <class Body>
-void for_rows(const Walk& walk, const std::int64_t first_cell, const std::int64_t last_cell, const Body& body) {
-  const std::int64_t begin = first_cell * kCell, end = std::min(last_cell * kCell, walk.count());
-  const std::int64_t length = walk.inner().size;
-  Odometer outer(walk.dims, walk.rank - 1, walk.base, begin / length);
+void for_rows(const TensorIter& iter, const std::int64_t first_cell, const std::int64_t last_cell, const Body& body) {
+  const std::int64_t begin = first_cell * kCell, end = std::min(last_cell * kCell, iter.count());
+  const std::int64_t length = iter.inner().size;
+  Odometer outer(iter.dims, iter.rank - 1, iter.mask_offset, begin / length);
   for (std::int64_t i = begin, first = begin % length; i < end; first = 0, outer.advance()) {
     const std::int64_t n = std::min(length - first, end - i);
     body(outer.place(), first, n);
@@ -19,20 +19,20 @@ void for_rows(const Walk& walk, const std::int64_t first_cell, const std::int64_
   }
 }
 
-// One coin at a time, 256 drawn at once where the next one asked for is likely to be the next coin.
-class OneByOne {
+// One mask element at a time; computes 256 at once where the next call is likely to ask for the next index.
+class ElementBits {
  public:
-  OneByOne(const Task& task, const bool consecutive) : task_(task), consecutive_(consecutive) {}
+  ElementBits(const Task& task, const bool consecutive) : task_(task), consecutive_(consecutive) {}
 
-  bool kept(const std::uint64_t coin) {
+  bool kept(const std::uint64_t index) {
     if (task_.call.threshold >> 32 != 0) return false;
-    if (!consecutive_) return dropkit::kept(coin, task_.keys);
-    if (coin - start_ >= held_) {
-      task_.level.bits(window_, kWindow, coin, task_.keys);
-      start_ = coin;
+    if (!consecutive_) return dropkit::kept(index, task_.keys);
+    if (index - start_ >= held_) {
+      task_.isa.bits(window_, kWindow, index, task_.keys);
+      start_ = index;
       held_ = kWindow;
     }
-    const std::uint64_t i = coin - start_;
+    const std::uint64_t i = index - start_;
     return window_[i / kCell] >> (i % kCell) & 1;
   }
 
@@ -43,7 +43,7 @@ class OneByOne {
   std::uint64_t window_[kWindow / kCell], start_ = 0, held_ = 0;
 };
 
-// Short rows that lie side by side, gathered until a long one is together.
+// Collects short rows that lie side by side, and drops them as one long row.
 class Gathered {
  public:
   explicit Gathered(const Task& task) : task_(task), writer_(bits_) {}
@@ -73,53 +73,53 @@ class Gathered {
 }  // namespace
 
 void run_consecutive(const Task& task, const std::int64_t begin, const std::int64_t end) {
-  const Dim& inner = task.walk.inner();
+  const Dim& inner = task.iter.inner();
   const bool dense = inner.dst == 1 && inner.src == 1;
   std::uint64_t bits[kMaxRow / kCell];
-  for_rows(task.walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+  for_rows(task.iter, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
     const std::int64_t dst = row.dst + first * inner.dst, src = row.src + first * inner.src;
-    const std::uint64_t coin = row.coin + static_cast<std::uint64_t>(first);
+    const std::uint64_t index = row.mask + static_cast<std::uint64_t>(first);
     if (task.call.add != nullptr) {
-      task.rows.added(task.to(dst), task.from(src), task.more(src), n, coin, task.keys, task.call.values);
+      task.rows.added(task.to(dst), task.from(src), task.more(src), n, index, task.keys, task.call.affine);
       return;
     }
     if (dense) {
-      task.rows.fused(task.to(dst), task.from(src), n, coin, task.keys, task.call.values);
+      task.rows.fused(task.to(dst), task.from(src), n, index, task.keys, task.call.affine);
       return;
     }
     for (std::int64_t i = 0; i < n; i += kMaxRow) {
       const std::int64_t some = std::min(n - i, kMaxRow);
-      task.level.bits(bits, some, coin + static_cast<std::uint64_t>(i), task.keys);
+      task.isa.bits(bits, some, index + static_cast<std::uint64_t>(i), task.keys);
       task.apply(dst + i * inner.dst, src + i * inner.src, some, bits);
     }
   });
 }
 
-bool repeats(const Walk& walk) {
-  if (walk.rank < 2 || walk.inner().coin != 1 || walk.inner().size > kMaxRow / 2) return false;
-  const Dim &inner = walk.inner(), &next = walk.dims[walk.rank - 2];
-  return next.coin == 0 && next.dst == inner.size * inner.dst && next.src == inner.size * inner.src;
+bool repeats(const TensorIter& iter) {
+  if (iter.rank < 2 || iter.inner().mask != 1 || iter.inner().size > kMaxRow / 2) return false;
+  const Dim &inner = iter.inner(), &next = iter.dims[iter.rank - 2];
+  return next.mask == 0 && next.dst == inner.size * inner.dst && next.src == inner.size * inner.src;
 }
 
 void run_repeating(const Task& task, const std::int64_t begin, const std::int64_t end) {
-  // The two inner dimensions as one long row, whose coins repeat with this period.
-  Walk walk = task.walk;
-  const Dim inner = walk.inner();
+  // The two inner dimensions as one long row, whose mask repeats with this period.
+  TensorIter iter = task.iter;
+  const Dim inner = iter.inner();
   const std::int64_t period = inner.size, longest = kMaxRow / period * period;
-  --walk.rank;
-  walk.dims[walk.rank - 1] = {walk.inner().size * period, inner.dst, inner.src, 0};
+  --iter.rank;
+  iter.dims[iter.rank - 1] = {iter.inner().size * period, inner.dst, inner.src, 0};
   std::uint64_t once[kMaxRow / kCell], bits[kMaxRow / kCell + 1];
-  for_rows(walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+  for_rows(iter, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
     const auto apply = [&](const std::int64_t i, const std::int64_t some) {
       task.apply(row.dst + i * inner.dst, row.src + i * inner.src, some, bits);
     };
     const std::int64_t phase = first % period, head = phase == 0 ? 0 : std::min(n, period - phase), rest = n - head;
     if (head > 0) {
-      task.level.bits(bits, head, row.coin + static_cast<std::uint64_t>(phase), task.keys);
+      task.isa.bits(bits, head, row.mask + static_cast<std::uint64_t>(phase), task.keys);
       apply(first, head);
     }
     if (rest == 0) return;
-    task.level.bits(once, period, row.coin, task.keys);
+    task.isa.bits(once, period, row.mask, task.keys);
     BitWriter writer(bits);
     while (writer.size() < std::min(longest, rest)) {
       for (std::int64_t i = 0; i < period; i += kCell) {
@@ -132,22 +132,22 @@ void run_repeating(const Task& task, const std::int64_t begin, const std::int64_
 }
 
 void run_shared(const Task& task, const std::int64_t begin, const std::int64_t end) {
-  const Walk& walk = task.walk;
-  const Dim& inner = walk.inner();
-  const Dim* const next = walk.rank > 1 ? &walk.dims[walk.rank - 2] : nullptr;
+  const TensorIter& iter = task.iter;
+  const Dim& inner = iter.inner();
+  const Dim* const next = iter.rank > 1 ? &iter.dims[iter.rank - 2] : nullptr;
   const bool side_by_side = next != nullptr && inner.size < kCell && inner.dst == 1 && inner.src == 1 &&
                             next->dst == inner.size && next->src == inner.size;
   std::uint64_t ones[kMaxRow / kCell];
   std::fill(std::begin(ones), std::end(ones), ~std::uint64_t{0});
-  OneByOne coins(task, next != nullptr && next->coin == 1);
+  ElementBits elements(task, next != nullptr && next->mask == 1);
   Gathered gathered(task);
-  for_rows(walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+  for_rows(iter, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
     const std::int64_t dst = row.dst + first * inner.dst, src = row.src + first * inner.src;
-    const bool keep = coins.kept(row.coin);
+    const bool keep = elements.kept(row.mask);
     if (side_by_side) {
       gathered.add(dst, src, n, keep);
     } else if (!keep) {
-      task.rows.fill(task.to(dst), inner.dst, n, task.call.values);
+      task.rows.fill(task.to(dst), inner.dst, n, task.call.affine);
     } else {
       for (std::int64_t i = 0; i < n; i += kMaxRow) {
         task.apply(dst + i * inner.dst, src + i * inner.src, std::min(kMaxRow, n - i), ones);
@@ -157,14 +157,14 @@ void run_shared(const Task& task, const std::int64_t begin, const std::int64_t e
 }
 
 void run_scattered(const Task& task, const std::int64_t begin, const std::int64_t end) {
-  const Dim& inner = task.walk.inner();
-  for_rows(task.walk, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+  const Dim& inner = task.iter.inner();
+  for_rows(task.iter, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
     for (std::int64_t i = first; i < first + n; i += kCell) {
       const std::int64_t some = std::min(kCell, first + n - i);
       std::uint64_t bits = 0;
       for (std::int64_t k = 0; k < some; ++k) {
-        const std::uint64_t coin = row.coin + static_cast<std::uint64_t>((i + k) * inner.coin);
-        bits |= std::uint64_t{kept(coin, task.keys)} << k;
+        const std::uint64_t index = row.mask + static_cast<std::uint64_t>((i + k) * inner.mask);
+        bits |= std::uint64_t{kept(index, task.keys)} << k;
       }
       task.apply(row.dst + i * inner.dst, row.src + i * inner.src, some, &bits);
     }

@@ -1,4 +1,4 @@
-// Portable level: plain C++, any machine. The others must give its bits.
+// Plain C++ for any machine. The other instruction sets must give the same bits.
 #include "loops.h"
 
 namespace dropkit {
@@ -15,9 +15,9 @@ struct Scalar {
   }
 
   template <class T, bool shifted>
-  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& values) {
-    const T dropped = values.dropped();
-    for (int i = 0; i < 64; ++i) dst[i] = keep >> i & 1 ? values.kept(src[i]) : dropped;
+  static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& affine) {
+    const T dropped = affine.dropped();
+    for (int i = 0; i < 64; ++i) dst[i] = keep >> i & 1 ? affine.kept(src[i]) : dropped;
   }
 
   template <class T>
@@ -28,6 +28,6 @@ struct Scalar {
 
 }  // namespace
 
-constexpr Level scalar_level = level<Scalar>("scalar", [] { return true; });
+constexpr Isa scalar_isa = make_isa<Scalar>("scalar", [] { return true; });
 
 }  // namespace dropkit

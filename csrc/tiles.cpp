@@ -1,8 +1,8 @@
-// Tiles, for tensors whose coins and memory run along different dimensions (transposed, channels_last): the bits of a
-// tile are drawn along the coins, turned, and used along the memory.
+// The driver for tensors whose mask and memory run along different dimensions (transposed, channels_last): it computes
+// the keep bits of a tile along the mask, transposes them, and uses them along the memory.
 #include <algorithm>
 
-#include "run.h"
+#include "driver.h"
 
 namespace dropkit {
 namespace {
@@ -10,8 +10,8 @@ namespace {
 constexpr std::int64_t kShort = kCell, kLong = 4 * kCell;
 constexpr std::int64_t kWords = kShort * kLong / kCell;
 
-// One step of turning a square of bits: blocks of `width` by `width` bits change places across the diagonal. A template,
-// so that the compiler sees loops of known length and uses vectors.
+// One step of transposing a square of bits: swaps blocks of `width` by `width` bits across the diagonal. A template, so
+// that the compiler sees loops of known length and uses vectors.
 template <int width>
 void swap_blocks(std::uint64_t (&words)[kCell], const std::uint64_t mask) {
   for (int block = 0; block < kCell; block += 2 * width) {
@@ -34,8 +34,8 @@ void transpose(std::uint64_t (&words)[kCell]) {
   swap_blocks<1>(words, 0x5555555555555555);
 }
 
-// Asks for the memory of a tile, a line at a time, in equal parts while its coins are drawn: its rows lie far apart,
-// which the processor does not guess.
+// Prefetches the memory of a tile, a cache line at a time, in equal parts while its keep bits are computed: its rows lie
+// far apart, which the processor does not predict.
 class Fetch {
  public:
   // `run` elements, `gap` bytes apart, in each of `rows` rows, `step` bytes apart.
@@ -68,19 +68,20 @@ class Tile {
  public:
   Tile(const Task& task, const Tiles& tiles)
       : task_(task),
-        along_(task.walk.dims[task.walk.rank - 2]),
-        inner_(task.walk.inner()),
-        words_(tiles.coins / kCell),
+        along_(task.iter.dims[task.iter.rank - 2]),
+        inner_(task.iter.inner()),
+        words_(tiles.mask_size / kCell),
         side_by_side_(inner_.size < kCell && inner_.dst == 1 && inner_.src == 1 && along_.dst == inner_.size &&
                       along_.src == inner_.size),
-        one_draw_(tiles.coin_tiles == 1 && inner_.coin == along_.size) {}
+        one_stretch_(tiles.mask_tiles == 1 && inner_.mask == along_.size) {}
 
-  void run(const Place& place, const std::int64_t coins, const std::int64_t run) {
-    draw(place, coins, run);
+  // Drops a tile of `rows` places along the mask by `run` elements along the memory.
+  void drop(const Place& place, const std::int64_t rows, const std::int64_t run) {
+    compute(place, rows, run);
     BitWriter writer(spread_);
-    for (std::int64_t word = 0; word * kCell < coins; ++word) {
+    for (std::int64_t word = 0; word * kCell < rows; ++word) {
       turn(word, run);
-      for (std::int64_t k = 0; k < std::min(kCell, coins - word * kCell); ++k) {
+      for (std::int64_t k = 0; k < std::min(kCell, rows - word * kCell); ++k) {
         const std::int64_t row = word * kCell + k;
         if (side_by_side_) {
           writer.append(turned_[k][0], run);
@@ -93,31 +94,31 @@ class Tile {
   }
 
  private:
-  // Fills drawn_: word `word` of column i holds coins 64 * word ... of memory position i.
-  void draw(const Place& place, const std::int64_t coins, const std::int64_t run) {
-    Fetch fetch(task_.from(place.src), run, inner_.src * task_.bytes, coins, along_.src * task_.bytes);
-    if (one_draw_) {
-      draw_at_once(place.coin, coins, run, fetch);
+  // Fills bits_: word `word` of column i holds the keep bits of rows 64 * word ... at memory position i.
+  void compute(const Place& place, const std::int64_t rows, const std::int64_t run) {
+    Fetch fetch(task_.from(place.src), run, inner_.src * task_.bytes, rows, along_.src * task_.bytes);
+    if (one_stretch_) {
+      compute_at_once(place.mask, rows, run, fetch);
       return;
     }
     for (std::int64_t i = 0; i < run; ++i) {
       fetch.advance(i + 1, run);
-      task_.level.bits(drawn_ + i * words_, coins, place.coin + static_cast<std::uint64_t>(i * inner_.coin), task_.keys);
+      task_.isa.bits(bits_ + i * words_, rows, place.mask + static_cast<std::uint64_t>(i * inner_.mask), task_.keys);
     }
   }
 
-  // The coins of the columns follow one another: one run of them is drawn, in pieces, and cut up.
-  void draw_at_once(const std::uint64_t coin, const std::int64_t coins, const std::int64_t run, Fetch& fetch) {
-    const std::int64_t count = run * coins, piece = 8 * kCell;
+  // The mask indices of the columns follow one another: their keep bits are computed as one, in pieces, and cut up.
+  void compute_at_once(const std::uint64_t index, const std::int64_t rows, const std::int64_t run, Fetch& fetch) {
+    const std::int64_t count = run * rows, piece = 8 * kCell;
     for (std::int64_t i = 0; i < count; i += piece) {
       fetch.advance(i + piece, count + piece);
-      task_.level.bits(spread_ + i / kCell, std::min(piece, count - i), coin + static_cast<std::uint64_t>(i), task_.keys);
+      task_.isa.bits(spread_ + i / kCell, std::min(piece, count - i), index + static_cast<std::uint64_t>(i), task_.keys);
     }
     for (std::int64_t i = 0; i < run; ++i) {
       for (std::int64_t word = 0; word < words_; ++word) {
-        const std::int64_t first = i * coins + word * kCell, shift = first % kCell;
+        const std::int64_t first = i * rows + word * kCell, shift = first % kCell;
         const std::uint64_t low = spread_[first / kCell], high = spread_[first / kCell + 1];
-        drawn_[i * words_ + word] = shift == 0 ? low : low >> shift | high << (kCell - shift);
+        bits_[i * words_ + word] = shift == 0 ? low : low >> shift | high << (kCell - shift);
       }
     }
   }
@@ -125,7 +126,7 @@ class Tile {
   void turn(const std::int64_t word, const std::int64_t run) {
     for (std::int64_t first = 0; first < run; first += kCell) {
       std::uint64_t square[kCell];
-      for (std::int64_t i = 0; i < kCell; ++i) square[i] = first + i < run ? drawn_[(first + i) * words_ + word] : 0;
+      for (std::int64_t i = 0; i < kCell; ++i) square[i] = first + i < run ? bits_[(first + i) * words_ + word] : 0;
       transpose(square);
       for (std::int64_t k = 0; k < kCell; ++k) turned_[k][first / kCell] = square[k];
     }
@@ -134,41 +135,41 @@ class Tile {
   const Task& task_;
   const Dim &along_, &inner_;
   const std::int64_t words_;
-  const bool side_by_side_, one_draw_;
-  std::uint64_t drawn_[kWords], turned_[kCell][kLong / kCell], spread_[kWords + 5] = {};
+  const bool side_by_side_, one_stretch_;
+  std::uint64_t bits_[kWords], turned_[kCell][kLong / kCell], spread_[kWords + 5] = {};
 };
 
 }  // namespace
 
-Tiles::Tiles(const Walk& walk) {
-  const Dim* const last = walk.dims + walk.rank - 1;
+Tiles::Tiles(const TensorIter& iter) {
+  const Dim* const last = iter.dims + iter.rank - 1;
   const Dim &along = *(last - 1), &inner = *last;
-  // A run of coins that starts inside a Philox block costs one draw more: of two for 64 coins, of five for 256.
-  const bool aligned = walk.base % 4 == 0 && std::all_of(walk.dims, last + 1, [&](const Dim& d) {
-                         return &d == &along || d.coin % 4 == 0;
+  // A stretch that starts inside a Philox block computes 64 bits more than it needs: of 128 for 64, of 320 for 256.
+  const bool aligned = iter.mask_offset % 4 == 0 && std::all_of(iter.dims, last + 1, [&](const Dim& d) {
+                         return &d == &along || d.mask % 4 == 0;
                        });
   const bool wide = aligned || along.size <= kShort;
-  coins = std::min(wide ? kShort : kLong, (along.size + kCell - 1) / kCell * kCell);
-  run = wide ? kLong : kShort;
-  coin_tiles = (along.size + coins - 1) / coins;
-  run_tiles = (inner.size + run - 1) / run;
+  mask_size = std::min(wide ? kShort : kLong, (along.size + kCell - 1) / kCell * kCell);
+  memory_size = wide ? kLong : kShort;
+  mask_tiles = (along.size + mask_size - 1) / mask_size;
+  memory_tiles = (inner.size + memory_size - 1) / memory_size;
 }
 
 void run_tiles(const Task& task, const std::int64_t begin, const std::int64_t end) {
-  const Walk& walk = task.walk;
-  const Tiles tiles(walk);
+  const TensorIter& iter = task.iter;
+  const Tiles tiles(iter);
   Dim dims[kMaxDims];
-  std::copy_n(walk.dims, walk.rank, dims);
-  Dim &along = dims[walk.rank - 2], &inner = dims[walk.rank - 1];
-  along = {tiles.coin_tiles, along.dst * tiles.coins, along.src * tiles.coins, along.coin * tiles.coins};
-  inner = {tiles.run_tiles, inner.dst * tiles.run, inner.src * tiles.run, inner.coin * tiles.run};
-  const std::int64_t all_coins = walk.dims[walk.rank - 2].size, all_run = walk.inner().size;
-  Odometer outer(dims, walk.rank, walk.base, begin);
+  std::copy_n(iter.dims, iter.rank, dims);
+  Dim &along = dims[iter.rank - 2], &inner = dims[iter.rank - 1];
+  along = {tiles.mask_tiles, along.dst * tiles.mask_size, along.src * tiles.mask_size, along.mask * tiles.mask_size};
+  inner = {tiles.memory_tiles, inner.dst * tiles.memory_size, inner.src * tiles.memory_size, inner.mask * tiles.memory_size};
+  const std::int64_t mask_total = iter.dims[iter.rank - 2].size, memory_total = iter.inner().size;
+  Odometer outer(dims, iter.rank, iter.mask_offset, begin);
   Tile tile(task, tiles);
   for (std::int64_t i = begin; i < end; ++i, outer.advance()) {
-    const std::int64_t coins = std::min(tiles.coins, all_coins - outer.at(walk.rank - 2) * tiles.coins);
-    const std::int64_t run = std::min(tiles.run, all_run - outer.at(walk.rank - 1) * tiles.run);
-    tile.run(outer.place(), coins, run);
+    const std::int64_t rows = std::min(tiles.mask_size, mask_total - outer.at(iter.rank - 2) * tiles.mask_size);
+    const std::int64_t run = std::min(tiles.memory_size, memory_total - outer.at(iter.rank - 1) * tiles.memory_size);
+    tile.drop(outer.place(), rows, run);
   }
 }
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import dropkit
 from dropkit import functional, kernels
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
 
 P = 0.1
@@ -89,8 +90,8 @@ def masks() -> Iterator[Row]:
     far = torch.empty(2**20, device="cuda")
     near = torch.empty(2**20)
     for base in (2**32 - 64, 2**40):
-        kernels.drop(far.fill_(1), far, 5, inverted(0.3), (1,), base)
-        kernels.drop(near.fill_(1), near, 5, inverted(0.3), (1,), base)
+        kernels.drop(far.fill_(1), far, Mask(5, inverted(0.3), (1,), base))
+        kernels.drop(near.fill_(1), near, Mask(5, inverted(0.3), (1,), base))
         wrong = int((far.cpu() != near).sum())
         yield (
             f"the same from mask element {base} on",
@@ -165,7 +166,7 @@ def copies() -> Iterator[Row]:
         x = torch.randn(2**28, device="cuda").to(dtype)
         y = torch.empty_like(x)
         key = torch.tensor(7, device="cuda")
-        drop, copy = partial(kernels.drop, y, x, key, inverted(P), None, 0), partial(y.copy_, x)
+        drop, copy = partial(kernels.drop, y, x, Mask(key, inverted(P))), partial(y.copy_, x)
         yield row(f"forward, {dtype}, 2**28, compared with a copy", *microseconds(drop, copy, large=True), 0.92)
 
 

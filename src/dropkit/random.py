@@ -9,15 +9,16 @@ from __future__ import annotations
 import ctypes
 import threading
 from operator import index
+from typing import cast
 
 import torch
 from torch import Generator, Tensor
 from torch.compiler import is_dynamo_compiling
 
 from dropkit.ops import autograd, custom_op, recompute
-from dropkit.ops.draw_key import draw as draw_seen
-from dropkit.ops.fold_in import fold_in as fold_in_here
-from dropkit.ops.fold_in import fold_in_seen
+from dropkit.ops.draw_key import draw as draw_traced
+from dropkit.ops.fold_in import fold_in as fold_in_eager
+from dropkit.ops.fold_in import fold_in_traced
 from dropkit.ops.inductor import HIGHEST, LOWEST
 from dropkit.torch_private import FakeTensor, backward_pass, fake_mode, forward_mode_is_enabled, saved_tensors_hooks
 
@@ -54,8 +55,8 @@ def draw(generator: Generator | None = None, device: torch.device | str | None =
     """
     if device is None:
         device = "cpu" if generator is None else generator.device
-    if generator is None and autograd.watched():
-        return draw_seen(torch.device(device))
+    if generator is None and autograd.is_being_traced():
+        return draw_traced(torch.device(device))
 
     def drawn() -> Tensor:
         return torch.randint(LOWEST, HIGHEST, (), dtype=torch.int64, device=device, generator=generator)
@@ -101,7 +102,7 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
     for tensor, name in ((key, "key"), (n, "n")):
         if tensor.dtype != torch.int64:
             raise TypeError(f"{name} must be an int64 tensor or an int, got a tensor of {tensor.dtype}")
-    return (fold_in_seen if autograd.watched() else fold_in_here)(key, n)
+    return (fold_in_traced if autograd.is_being_traced() else fold_in_eager)(key, n)
 
 
 def split(key: Tensor | int, num: int = 2) -> Tensor:
@@ -134,8 +135,8 @@ def signed(number: int, name: str) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def checked(key: Tensor | int, generator: Generator | None, input: Tensor) -> Tensor | int:
-    """A key that a caller gave for `input`, as the kernels take it.
+def check_key(key: Tensor | int, generator: Generator | None, input: Tensor) -> Tensor | int:
+    """Validate a key that a caller gave for `input`; an int is returned as the 64 bits that torch holds.
 
     Raises:
         ValueError: a generator was given too, or `key` is out of range, not 0-d, or on the meta device.
@@ -150,9 +151,31 @@ def checked(key: Tensor | int, generator: Generator | None, input: Tensor) -> Te
     if key.dim() != 0:
         raise ValueError(f"key must be 0-d, got shape {tuple(key.shape)}")
     custom_op.refuse_meta("key", key, input)
-    if type(key) is FakeTensor and autograd.serves(input):
+    if type(key) is FakeTensor and autograd.can_use_fast_path(input):
         raise ValueError("key must have bits that can be read where the input has memory, got a FakeTensor")
     return key
+
+
+def choose_key(
+    key: Tensor | int | None, generator: Generator | None, input: Tensor, p: float | Tensor, by_operator: bool = False
+) -> Tensor | int:
+    """The key of a dropout call: the given one, or a new one, or 0 at `p` = 1, where nothing is random.
+
+    Args:
+        key: given by the caller and checked by `check_key`; None to draw one.
+        generator: where a new key is drawn from; torch's default generator of the input's device if None.
+        p: rate of the call, not 0; a tensor if it is read when an operator runs.
+        by_operator: whether the call goes through dropkit's registered operators. They see the caller's key itself, and
+            the draw is an operator too.
+    """
+    scheduled = by_operator and isinstance(p, Tensor)
+    if not scheduled and p == 1:
+        return 0
+    if key is not None:
+        return key if by_operator or type(key) is int else autograd.detach_key(key)
+    if by_operator and generator is None:
+        return draw_traced(input.device, cast("Tensor", p) if scheduled else None)
+    return draw_int(generator) if input.is_cpu and not by_operator else draw(generator, input.device)
 
 
 class _Drawn(threading.local):

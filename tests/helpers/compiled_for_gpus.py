@@ -19,6 +19,7 @@ from triton.runtime.jit import JITFunction
 
 from dropkit.kernels import FLOATS, gpu
 from dropkit.kernels.gpu import fused
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
 
 TARGETS = {
@@ -27,8 +28,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-KEY = torch.tensor(7)
-P = inverted(0.1)
+MASK = Mask(torch.tensor(7), inverted(0.1))
 
 
 class Driver:
@@ -56,14 +56,14 @@ def compile_alone(run: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def drop(dtype: torch.dtype, count: int = 4096, add: bool = False, values: Any = P, key: Any = KEY) -> None:
+def drop(dtype: torch.dtype, count: int = 4096, add: bool = False, mask: Mask = MASK) -> None:
     x = torch.empty(count, dtype=dtype)
-    gpu.drop(torch.empty_like(x), x, key, values, None, 0, x if add else None)
+    gpu.drop(torch.empty_like(x), x, mask, x if add else None)
 
 
-def walk(steps: tuple[int, int], rows: int = 64) -> None:
+def strided(strides: tuple[int, int], rows: int = 64) -> None:
     x = torch.empty(rows, 2048, dtype=torch.bfloat16)[:, :1024]
-    gpu.drop(torch.empty(rows, 1024, dtype=torch.bfloat16), x, KEY, P, steps, 0)
+    gpu.drop(torch.empty(rows, 1024, dtype=torch.bfloat16), x, MASK._replace(strides=strides))
 
 
 def norm(backward: bool, columns: int = 4096) -> None:
@@ -73,17 +73,17 @@ def norm(backward: bool, columns: int = 4096) -> None:
         torch.empty(8),
     )
     if backward:
-        fused.norm_backward(x, x, x, row, row, w, True, None, KEY, P, True)
+        fused.norm_backward(x, x, x, row, row, fused.Norm(w, w, None, MASK, 1e-5, True))
     else:
-        fused.norm_forward(x, x, w, w, None, KEY, P, 1e-5, True)
+        fused.norm_forward(x, x, fused.Norm(w, w, None, MASK, 1e-5, True))
 
 
 def activation(backward: bool) -> None:
     x, b = torch.empty(8, 4096, dtype=torch.bfloat16), torch.empty(4096, dtype=torch.bfloat16)
     if backward:
-        fused.activation_backward(x, x, b, "gelu", KEY, P)
+        fused.activation_backward(x, x, b, "gelu", MASK)
     else:
-        fused.activation_forward(x, b, x, "gelu", KEY, P)
+        fused.activation_forward(x, b, x, "gelu", MASK)
 
 
 DTYPES = {str(one).removeprefix("torch."): one for one in sorted(FLOATS, key=str)}
@@ -91,9 +91,9 @@ CALLS: dict[str, Callable[[], None]] = {
     **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
     **{f"added {name}": partial(drop, dtype, add=True) for name, dtype in DTYPES.items()},
     "flat odd": partial(drop, torch.bfloat16, 4099),
-    "walk one": partial(walk, (4, 0)),
-    "walk fours": partial(walk, (1024, 1)),
-    "walk any": partial(walk, (3, 5)),
+    "strided shared": partial(strided, (4, 0)),
+    "strided consecutive": partial(strided, (1024, 1)),
+    "strided any": partial(strided, (3, 5)),
     "norm forward": partial(norm, False),
     "norm backward": partial(norm, True),
     "wide norm forward": partial(norm, False, fused.MOST_COLUMNS),
@@ -143,8 +143,8 @@ def main() -> None:
     Driver.target = "sm_90"
     MADE.clear()
     for p in (0.1, 0.25, 0.5, 2**-32, 0.9):
-        drop(torch.float32, values=inverted(p))
-        drop(torch.float32, values=inverted(p), key=torch.tensor(3))
+        for key in (torch.tensor(7), torch.tensor(3)):
+            drop(torch.float32, mask=Mask(key, inverted(p)))
     found["kernels for ten rates and keys"] = len({id(one) for one in MADE})
     MADE.clear()
     for count in (1, 16, 17, 4096, 4100):
@@ -152,7 +152,7 @@ def main() -> None:
     found["kernels for five sizes"] = len({id(one) for one in MADE})
     MADE.clear()
     for rows in (1, 3, 16, 64):
-        walk((1024, 1), rows)
+        strided((1024, 1), rows)
     found["kernels for four heights"] = len({id(one) for one in MADE})
     print(json.dumps(found, indent=2))
 

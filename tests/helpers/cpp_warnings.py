@@ -15,7 +15,7 @@ FLAGS = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Wcon
 def main() -> int:
     includes = [f"-I{sysconfig.get_path('include')}", f"-I{ROOT / 'csrc'}"]
     compilers = [name for name in (os.environ.get("CXX", "c++"), "aarch64-linux-gnu-g++") if shutil.which(name)]
-    sources = [*sorted(ROOT.glob("csrc/*.cpp")), ROOT / "tests" / "emulate.cpp"]
+    sources = [*sorted(ROOT.glob("csrc/*.cpp")), ROOT / "tests" / "helpers" / "emulate.cpp"]
     failed = 0
     for compiler in compilers:
         for source in sources:

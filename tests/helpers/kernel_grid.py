@@ -1,4 +1,4 @@
-"""What every kernel is handed: layouts, coins and dtypes, and how bits are compared."""
+"""Inputs for every kernel: layouts, masks and dtypes, and how bits are compared."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels import FLOATS, reference
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.mask import Mask, mask_strides, row_major
 
 DTYPES = sorted(FLOATS, key=str)
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
-# What a kernel may be handed, by name. Every one has at least one element; the empty ones have a test of their own.
+# Inputs by name. Each has at least one element; empty inputs have a test of their own.
 LAYOUTS: dict[str, Callable[[], Tensor]] = {
     "scalar": lambda: torch.randn(()),
     "one": lambda: torch.randn(1),
@@ -34,24 +34,19 @@ LAYOUTS: dict[str, Callable[[], Tensor]] = {
     "overlapping": lambda: torch.randn(100).as_strided((20, 30), (2, 1)),
 }
 
-# Which coins the elements use: from an input to (unit or None, first coin).
-COINS: dict[str, Callable[[Tensor], tuple[tuple[int, ...], int]]] = {
-    "element": lambda x: (reference.row_major(x.shape), 0),
-    "channel": lambda x: (steps_of_unit((*x.shape[:2], *(1,) * (x.dim() - 2))), 0),
-    "sample": lambda x: (steps_of_unit((*x.shape[:1], *(1,) * (x.dim() - 1))), 0),
-    "last dimension": lambda x: (steps_of_unit((1,) * (x.dim() - 1) + tuple(x.shape[-1:])), 0),
-    "all but the last": lambda x: (steps_of_unit((*x.shape[:-1], 1) if x.dim() else ()), 0),
-    "one coin": lambda x: ((0,) * x.dim(), 0),
-    "part of a larger tensor": lambda x: (reference.row_major([size + 3 for size in x.shape]), 12345),
-    "strange steps": lambda x: (tuple(7 * d + 5 for d in range(x.dim())), 2**32 - 17),
-    "beyond 2**32": lambda x: (reference.row_major(x.shape), 2**32 - 100),
-    "beyond 2**34": lambda x: (reference.row_major(x.shape), 2**34 - 50),
+# Which mask elements are used: from an input to (strides of the mask, its offset).
+INDICES: dict[str, Callable[[Tensor], tuple[tuple[int, ...], int]]] = {
+    "element": lambda x: (row_major(x.shape), 0),
+    "channel": lambda x: (mask_strides((*x.shape[:2], *(1,) * (x.dim() - 2))), 0),
+    "sample": lambda x: (mask_strides((*x.shape[:1], *(1,) * (x.dim() - 1))), 0),
+    "last dimension": lambda x: (mask_strides((1,) * (x.dim() - 1) + tuple(x.shape[-1:])), 0),
+    "all but the last": lambda x: (mask_strides((*x.shape[:-1], 1) if x.dim() else ()), 0),
+    "one mask element": lambda x: ((0,) * x.dim(), 0),
+    "part of a larger tensor": lambda x: (row_major([size + 3 for size in x.shape]), 12345),
+    "any strides": lambda x: (tuple(7 * d + 5 for d in range(x.dim())), 2**32 - 17),
+    "beyond 2**32": lambda x: (row_major(x.shape), 2**32 - 100),
+    "beyond 2**34": lambda x: (row_major(x.shape), 2**34 - 50),
 }
-
-
-def steps_of_unit(unit: tuple[int, ...]) -> tuple[int, ...]:
-    steps = reference.row_major(unit)
-    return tuple(0 if size == 1 else step for size, step in zip(unit, steps, strict=True))
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -59,13 +54,13 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a.contiguous().view(as_integers), b.contiguous().view(as_integers))
 
 
-def by_reference(input: Tensor, key: int, values: DropoutParams, steps: tuple[int, ...], base: int) -> Tensor:
+def by_reference(input: Tensor, mask: Mask) -> Tensor:
     output = torch.empty_like(input)
-    reference.drop(output, input, key, values, steps, base)
+    reference.drop(output, input, mask)
     return output
 
 
-# The coins do not depend on the dtype: all of them with one dtype, and those that take different loops with the others.
-GRID = [(coins, torch.float32) for coins in COINS] + [
-    (coins, dtype) for coins in ("element", "channel") for dtype in DTYPES if dtype != torch.float32
+# The mask does not depend on the dtype: all indices with one dtype, and two that take different loops with the others.
+GRID = [(indices, torch.float32) for indices in INDICES] + [
+    (indices, dtype) for indices in ("element", "channel") for dtype in DTYPES if dtype != torch.float32
 ]

@@ -43,7 +43,7 @@ def run(layer: Layer, input: Tensor, p: float, key: Tensor | int, **more: bool) 
 
 def kept_elements(layer: Layer, output: Tensor, p: float) -> Tensor:
     """Which elements of the output for ones are kept, by their value."""
-    return output != torch.tensor(layer.rule(p).fill, dtype=output.dtype)
+    return output != torch.tensor(layer.make_params(p).fill, dtype=output.dtype)
 
 
 def kept_units(layer: Layer, p: float, key: Tensor | int, units: int = MANY) -> Tensor:
@@ -132,7 +132,7 @@ def units_are_kept_or_dropped_whole(layer: Layer) -> None:
 def the_mean_is_kept(layer: Layer) -> None:
     """On inputs of mean 0 and variance 1, or of mean 1 for the layers that only scale, training keeps the mean."""
     for p in (0.1, 0.5, 0.8):
-        values = layer.rule(p)
+        values = layer.make_params(p)
         scales_only = values.shift == 0
         input = example(layer, MANY)
         if not scales_only:
@@ -148,7 +148,7 @@ def the_mean_is_kept(layer: Layer) -> None:
 @law
 def alpha_dropout_keeps_the_variance(layer: Layer) -> None:
     """The layers that shift keep variance 1 of an input of mean 0 and variance 1."""
-    if layer.rule(0.5).shift == 0:
+    if layer.make_params(0.5).shift == 0:
         return
     input = torch.randn(example(layer, MANY).shape, dtype=torch.float64)
 
@@ -163,7 +163,7 @@ def kept_and_dropped_values_are_exact(layer: Layer) -> None:
     """Kept is x * scale + shift in float64, dropped is the fill; nothing else occurs."""
     p = 0.3
     input = torch.randn(layer.shape, dtype=torch.float64)
-    values = layer.rule(p)
+    values = layer.make_params(p)
     kept = kept_elements(layer, run(layer, torch.ones_like(input), p, key=1), p)
 
     output = run(layer, input, p, key=1)
@@ -186,7 +186,7 @@ def the_gradient_has_the_mask_of_the_output(layer: Layer) -> None:
     (gradient,) = torch.autograd.grad(output, input, upstream)
 
     kept = kept_elements(layer, output.detach(), p)
-    assert torch.equal(gradient, torch.where(kept, upstream * layer.rule(p).scale, torch.zeros_like(input)))
+    assert torch.equal(gradient, torch.where(kept, upstream * layer.make_params(p).scale, torch.zeros_like(input)))
 
 
 @law

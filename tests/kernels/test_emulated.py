@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.kernel_grid import COINS, DTYPES, LAYOUTS, by_reference, same_bits
+from helpers.kernel_grid import DTYPES, INDICES, LAYOUTS, by_reference, same_bits
 from torch import Tensor
 
-from dropkit.kernels.params import DropoutParams, alpha, inverted
+from dropkit.kernels.mask import Mask
+from dropkit.kernels.params import alpha, inverted
 
 CSRC = Path(__file__).parents[2] / "csrc"
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -36,13 +37,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def packed(input: Tensor, key: int, values: DropoutParams, steps: tuple[int, ...], base: int) -> bytes:
+def packed(input: Tensor, mask: Mask) -> bytes:
     """A call on a dense copy of `input`, as emulate.cpp reads it."""
-    numbers = struct.pack("=qqqqq", CODES[input.dtype], key, values.threshold, base, input.numel())
-    constants = struct.pack("=ddd", values.scale, values.shift, values.fill)
-    dims = zip(input.shape, input.stride(), input.stride(), steps, strict=True)
-    walk = struct.pack("=q", input.dim()) + b"".join(struct.pack("=qqqq", *dim) for dim in dims)
-    return numbers + constants + walk + stored(input)
+    numbers = struct.pack("=qqqqq", CODES[input.dtype], mask.key, mask.params.threshold, mask.offset, input.numel())
+    constants = struct.pack("=ddd", *mask.params[1:])
+    dims = zip(input.shape, input.stride(), input.stride(), mask.strides, strict=True)
+    layout = struct.pack("=q", input.dim()) + b"".join(struct.pack("=qqqq", *dim) for dim in dims)
+    return numbers + constants + layout + stored(input)
 
 
 def stored(dense: Tensor) -> bytes:
@@ -57,12 +58,12 @@ def same(answer: bytes, expected: Tensor) -> bool:
 @pytest.mark.parametrize("level", ["neon", "scalar"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_arm_gives_the_bits_of_the_reference(level, dtype, program):
-    """Every layout, every map of coins, both rules: the Arm kernel equals the reference to the bit."""
+    """Every layout, every map of mask indices, both rules: the Arm kernel equals the reference to the bit."""
     calls = []
     for layout in LAYOUTS.values():
-        for coins in COINS.values():
+        for indices in INDICES.values():
             input = torch.empty_like(layout()).copy_(layout()).to(dtype)
-            calls += [(input, -5, values, *coins(input)) for values in (inverted(0.3), alpha(0.3))]
+            calls += [(input, Mask(-5, params, *indices(input))) for params in (inverted(0.3), alpha(0.3))]
     calls = [call for call in calls if call[0].numel() < 3000]
 
     command = [EMULATOR, str(program), level]

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.kernel_grid import COINS, DTYPES, GRID, LAYOUTS, by_reference, same_bits
+from helpers.kernel_grid import DTYPES, GRID, INDICES, LAYOUTS, by_reference, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dropkit.kernels import gpu, reference
-from dropkit.kernels.params import DropoutParams, alpha, inverted
+from dropkit.kernels import gpu
+from dropkit.kernels.mask import Mask, row_major
+from dropkit.kernels.params import alpha, inverted
 
 pytestmark = [
     pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
@@ -25,9 +26,9 @@ pytestmark = [
 ]
 
 
-def by_gpu(input: Tensor, key: Tensor | int, values: DropoutParams, steps: tuple[int, ...] | None, base: int) -> Tensor:
+def by_gpu(input: Tensor, mask: Mask) -> Tensor:
     output = torch.empty_like(input)
-    gpu.drop(output, input, key, values, steps, base)
+    gpu.drop(output, input, mask)
     return output
 
 
@@ -36,22 +37,23 @@ def truncated(output: Tensor) -> Tensor:
     return (output.view(torch.int32) >> 16).to(torch.int16).view(torch.bfloat16)
 
 
-def expected_of(input: Tensor, key: int, values: DropoutParams, steps: tuple[int, ...], base: int) -> Tensor:
+def expected_of(input: Tensor, mask: Mask) -> Tensor:
     if input.dtype != torch.bfloat16:
-        return by_reference(input, key, values, steps, base)
-    return truncated(by_reference(input.float(), key, values, steps, base).contiguous())
+        return by_reference(input, mask)
+    return truncated(by_reference(input.float(), mask).contiguous())
 
 
-@pytest.mark.parametrize(("coins", "dtype"), GRID, ids=str)
+@pytest.mark.parametrize(("indices", "dtype"), GRID, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_bits_are_those_of_the_reference(monkeypatch, layout, coins, dtype):
+def test_the_bits_are_those_of_the_reference(monkeypatch, layout, indices, dtype):
     """Whatever the layout, the coins, the dtype and the rule; in blocks of its own size, or in some that are larger."""
     if layout not in ("short", "long", "ragged"):
         monkeypatch.setattr(gpu, "_BLOCK", 2**15)
     input = LAYOUTS[layout]().to(dtype)
-    steps, base = COINS[coins](input)
-    for values in (inverted(0.3), alpha(0.3)) if coins == "element" else (inverted(0.3),):
-        assert same_bits(by_gpu(input, -5, values, steps, base), expected_of(input, -5, values, steps, base)), values
+    strides, offset = INDICES[indices](input)
+    for params in (inverted(0.3), alpha(0.3)) if indices == "element" else (inverted(0.3),):
+        mask = Mask(-5, params, strides, offset)
+        assert same_bits(by_gpu(input, mask), expected_of(input, mask)), params
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -65,24 +67,26 @@ def test_any_walk_gives_the_bits_of_the_reference(data):
     gaps = [data.draw(st.integers(1, 2)) for _ in shape]
     stored = torch.randn([shape[d] * gaps[d] for d in order])[tuple(slice(None, None, gaps[d]) for d in order)]
     input = stored.permute([order.index(d) for d in range(len(shape))])
-    steps = tuple(
-        data.draw(st.sampled_from([step, 0, 4, 3]) if data.draw(st.booleans()) else st.just(step))
-        for step in reference.row_major(shape)
+    strides = tuple(
+        data.draw(st.sampled_from([stride, 0, 4, 3]) if data.draw(st.booleans()) else st.just(stride))
+        for stride in row_major(shape)
     )
-    base = data.draw(st.integers(0, 2**62))
+    offset = data.draw(st.integers(0, 2**62))
 
-    output = by_gpu(input, 17, inverted(0.5), steps, base)
+    mask = Mask(17, inverted(0.5), strides, offset)
 
-    assert same_bits(output, by_reference(input, 17, inverted(0.5), steps, base))
+    output = by_gpu(input, mask)
+
+    assert same_bits(output, by_reference(input, mask))
 
 
 @pytest.mark.parametrize("layout", ["ragged", "long", "offset", "sliced", "channels_last"])
 def test_in_place_gives_the_bits_of_out_of_place(layout):
     """Reading and writing the same memory changes nothing."""
     input = LAYOUTS[layout]()
-    expected = by_gpu(input, 3, inverted(0.4), None, 0)
+    expected = by_gpu(input, Mask(3, inverted(0.4)))
 
-    gpu.drop(input, input, 3, inverted(0.4), None, 0)
+    gpu.drop(input, input, Mask(3, inverted(0.4)))
 
     assert same_bits(input, expected)
 
@@ -92,9 +96,9 @@ def test_dropped_is_exactly_zero(dtype):
     """A dropped NaN or infinity is +0."""
     strange = torch.tensor([float("nan"), float("inf"), -1.0, -0.0] * 50, dtype=dtype)
 
-    output = by_gpu(strange, 9, inverted(0.5), None, 0)
+    output = by_gpu(strange, Mask(9, inverted(0.5)))
 
-    dropped = by_gpu(torch.ones_like(strange), 9, inverted(0.5), None, 0) == 0
+    dropped = by_gpu(torch.ones_like(strange), Mask(9, inverted(0.5))) == 0
     assert dropped.any()
     assert same_bits(output[dropped], torch.zeros_like(output[dropped]))
 
@@ -102,25 +106,25 @@ def test_dropped_is_exactly_zero(dtype):
 def test_the_key_is_read_from_memory():
     """A key in a tensor is that key, also when the tensor is written between calls."""
     x, key = torch.randn(1000), torch.tensor(5)
-    first = by_gpu(x, key, inverted(0.5), None, 0)
+    first = by_gpu(x, Mask(key, inverted(0.5)))
     key.fill_(-(2**62) - 3)
-    second = by_gpu(x, key, inverted(0.5), None, 0)
+    second = by_gpu(x, Mask(key, inverted(0.5)))
 
-    assert same_bits(first, by_gpu(x, 5, inverted(0.5), None, 0))
-    assert same_bits(second, by_gpu(x, -(2**62) - 3, inverted(0.5), None, 0))
+    assert same_bits(first, by_gpu(x, Mask(5, inverted(0.5))))
+    assert same_bits(second, by_gpu(x, Mask(-(2**62) - 3, inverted(0.5))))
     assert not torch.equal(first, second)
 
 
 def test_nothing_is_kept_at_one():
     """Without a launch: everything is the fill."""
     for values in (inverted(1.0), alpha(1.0)):
-        assert not by_gpu(torch.randn(10), 3, values, None, 0).any()
+        assert not by_gpu(torch.randn(10), Mask(3, values)).any()
 
 
 def test_empty_inputs_are_left_alone():
     """No element, no launch."""
     for shape in [(0,), (3, 0)]:
-        assert by_gpu(torch.empty(shape), 1, inverted(0.5), None, 0).shape == shape
+        assert by_gpu(torch.empty(shape), Mask(1, inverted(0.5))).shape == shape
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +155,12 @@ def test_contiguous_tensors_are_read_as_wide_as_memory(compiled, kernel, dtype, 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_other_calls_are_compiled_well(compiled, target):
     """Odd sizes and dense rows as wide as memory; scattered coins without spills, and so what is fused."""
-    for name in ("flat odd", "walk one", "walk fours", "norm forward", "norm backward", "activation forward"):
+    strided = "strided shared", "strided consecutive"
+    for name in ("flat odd", *strided, "norm forward", "norm backward", "activation forward"):
         made = compiled[f"{name} {target}"]
         assert made["wide_loads"] > 0, name
         assert made["wide_stores"] > 0, name
-    for name in ("walk any", "walk one", "walk fours", "flat odd", "activation backward"):
+    for name in ("strided any", *strided, "flat odd", "activation backward"):
         made = compiled[f"{name} {target}"]
         assert made["shared"] == 0, name
         assert made["registers"] <= 72, name

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import oracle
-from helpers.kernel_grid import COINS, DTYPES, GRID, LAYOUTS, by_reference, same_bits
+from helpers.kernel_grid import DTYPES, GRID, INDICES, LAYOUTS, by_reference, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,7 +26,8 @@ from torch import Tensor
 from dropkit import kernels
 from dropkit.functional import dropout
 from dropkit.kernels import cpu, gpu, reference
-from dropkit.kernels.params import DropoutParams, alpha, inverted
+from dropkit.kernels.mask import Mask, row_major
+from dropkit.kernels.params import alpha, inverted
 from dropkit.ops import inductor
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "mask-v1.json").read_text())
@@ -44,9 +45,9 @@ RANDOM123 = [
 ]
 
 
-def by_cpu(input: Tensor, key: int, values: DropoutParams, steps: tuple[int, ...] | None, base: int) -> Tensor:
+def by_cpu(input: Tensor, mask: Mask) -> Tensor:
     output = torch.empty_like(input)
-    cpu.drop(output, input, key, values, steps, base)
+    cpu.drop(output, input, mask)
     return output
 
 
@@ -84,7 +85,7 @@ def test_masks_are_the_published_ones(level):
     for vector in VECTORS["masks"]:
         ones = torch.ones(vector["n"])
 
-        output = by_cpu(ones, vector["key"], inverted(vector["p"]), (1,), vector["first"])
+        output = by_cpu(ones, Mask(vector["key"], inverted(vector["p"]), (1,), vector["first"]))
 
         bits = sum(1 << i for i, kept in enumerate((output != 0).tolist()) if kept)
         assert f"{bits:0{vector['n'] // 4}x}" == vector["keep"], vector
@@ -96,22 +97,22 @@ def test_vectors_come_from_the_oracle():
         assert oracle.keep_bits(vector["first"], vector["n"], vector["key"], vector["p"]) == vector["keep"]
 
 
-@pytest.mark.parametrize(("coins", "dtype"), GRID, ids=str)
+@pytest.mark.parametrize(("indices", "dtype"), GRID, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_level_gives_the_bits_of_the_reference(layout, coins, dtype):
+def test_every_level_gives_the_bits_of_the_reference(layout, indices, dtype):
     """Whatever the layout, the coins, the dtype and the rule: output equals the reference to the bit."""
     input = LAYOUTS[layout]().to(dtype)
-    steps, base = COINS[coins](input)
+    strides, offset = INDICES[indices](input)
     rules = [inverted(0.3), alpha(0.3)]
-    if coins == "element":
+    if indices == "element":
         # Nothing kept, and a fill without a shift, which no layer has yet.
         rules += [inverted(1.0), inverted(0.3)._replace(fill=-1.5)]
 
     for values in rules:
-        expected = by_reference(input, -5, values, steps, base)
+        expected = by_reference(input, Mask(-5, values, strides, offset))
         for level in LEVELS:
             with at_level(level):
-                assert same_bits(by_cpu(input, -5, values, steps, base), expected), (level, values)
+                assert same_bits(by_cpu(input, Mask(-5, values, strides, offset)), expected), (level, values)
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("expanded", "overlapping")])
@@ -120,9 +121,9 @@ def test_in_place_gives_the_bits_of_out_of_place(layout, level):
     base = LAYOUTS[layout]()
     whole = base._base if base._base is not None else base
     before = whole.clone()
-    expected = by_cpu(base, 3, inverted(0.4), None, 0)
+    expected = by_cpu(base, Mask(3, inverted(0.4)))
 
-    cpu.drop(base, base, 3, inverted(0.4), None, 0)
+    cpu.drop(base, base, Mask(3, inverted(0.4)))
 
     assert same_bits(base, expected)
     base.copy_(before.as_strided(base.shape, base.stride(), base.storage_offset()))
@@ -137,7 +138,7 @@ def test_every_16_bit_number_is_scaled_and_rounded_as_by_torch(dtype, p, level):
     numbers = every[~every.isnan()]
     keep_all = inverted(p)._replace(threshold=0)
 
-    output = by_cpu(numbers, 0, keep_all, None, 0)
+    output = by_cpu(numbers, Mask(0, keep_all))
 
     assert same_bits(output, (numbers.float() * torch.tensor(keep_all.scale, dtype=torch.float32)).to(dtype))
 
@@ -147,9 +148,9 @@ def test_dropped_is_exactly_zero(dtype, level):
     """A dropped NaN, infinity or negative number is +0; a kept one is scaled."""
     strange = torch.tensor([float("nan"), float("inf"), -float("inf"), -1.0, -0.0] * 40, dtype=dtype)
 
-    output = by_cpu(strange, 9, inverted(0.5), None, 0)
+    output = by_cpu(strange, Mask(9, inverted(0.5)))
 
-    dropped = by_cpu(torch.ones_like(strange), 9, inverted(0.5), None, 0) == 0
+    dropped = by_cpu(torch.ones_like(strange), Mask(9, inverted(0.5))) == 0
     assert dropped.any()
     assert same_bits(output[dropped], torch.zeros_like(output[dropped]))
     assert torch.equal(output[~dropped].nan_to_num(5.0), (strange * 2)[~dropped].nan_to_num(5.0))
@@ -158,7 +159,7 @@ def test_dropped_is_exactly_zero(dtype, level):
 def test_empty_inputs_are_left_alone(level):
     """No element, no access."""
     for shape in [(0,), (3, 0), (0, 4, 5)]:
-        assert by_cpu(torch.empty(shape), 1, inverted(0.5), None, 0).shape == shape
+        assert by_cpu(torch.empty(shape), Mask(1, inverted(0.5))).shape == shape
 
 
 @pytest.mark.extension
@@ -173,17 +174,18 @@ def test_random_walks_give_the_bits_of_the_reference(data):
     gaps = [data.draw(st.integers(1, 2)) for _ in shape]
     stored = torch.randn([shape[d] * gaps[d] for d in order])[tuple(slice(None, None, gaps[d]) for d in order)]
     input = stored.permute([order.index(d) for d in range(len(shape))])
-    row_major = reference.row_major(shape)
-    steps = tuple(
-        data.draw(st.sampled_from([step, 0, 1, 3]) if data.draw(st.booleans()) else st.just(step)) for step in row_major
+    dense = row_major(shape)
+    strides = tuple(
+        data.draw(st.sampled_from([stride, 0, 1, 3]) if data.draw(st.booleans()) else st.just(stride))
+        for stride in dense
     )
-    base = data.draw(st.integers(0, 2**62))
+    offset = data.draw(st.integers(0, 2**62))
 
     with at_level(data.draw(st.sampled_from(LEVELS))):
-        output = by_cpu(input, 17, inverted(0.5), steps, base)
+        output = by_cpu(input, Mask(17, inverted(0.5), strides, offset))
 
     assert input.shape == tuple(shape)
-    assert same_bits(output, by_reference(input, 17, inverted(0.5), steps, base))
+    assert same_bits(output, by_reference(input, Mask(17, inverted(0.5), strides, offset)))
 
 
 LARGE = {
@@ -199,16 +201,16 @@ LARGE = {
 def test_the_number_of_threads_does_not_change_the_bits(layout, unit):
     """Large tensors are cut up between threads; where the cuts are does not matter."""
     input = LARGE[layout]()
-    steps, base = COINS[unit](input)
+    strides, offset = INDICES[unit](input)
     before = torch.get_num_threads()
 
     outputs = []
     for threads in (1, 2, 3, 7):
         torch.set_num_threads(threads)
-        outputs.append(by_cpu(input, 4, inverted(0.5), steps, base))
+        outputs.append(by_cpu(input, Mask(4, inverted(0.5), strides, offset)))
     torch.set_num_threads(before)
 
-    expected = by_reference(input, 4, inverted(0.5), steps, base)
+    expected = by_reference(input, Mask(4, inverted(0.5), strides, offset))
     assert all(same_bits(output, expected) for output in outputs)
 
 
@@ -216,12 +218,12 @@ def test_the_number_of_threads_does_not_change_the_bits(layout, unit):
 def test_twenty_threads_at_once():
     """Concurrent calls do not disturb one another: each thread's masks are those of its key."""
     input = torch.ones(50_000)
-    expected = {key: by_cpu(input, key, inverted(0.5), None, 0) for key in range(20)}
+    expected = {key: by_cpu(input, Mask(key, inverted(0.5))) for key in range(20)}
     wrong: list[int] = []
 
     def work(key: int) -> None:
         for _ in range(20):
-            if not torch.equal(by_cpu(input, key, inverted(0.5), None, 0), expected[key]):
+            if not torch.equal(by_cpu(input, Mask(key, inverted(0.5))), expected[key]):
                 wrong.append(key)
 
     workers = [threading.Thread(target=work, args=(key,)) for key in range(20)]
@@ -298,7 +300,7 @@ def test_compiled_code_on_disk_runs_without_the_extension(monkeypatch):
 
     inductor.drop_v1(torch.ones(64), torch.tensor(3), *inverted(0.5), None, 0, out=output)
 
-    assert torch.equal(output, by_reference(torch.ones(64), 3, inverted(0.5), (1,), 0))
+    assert torch.equal(output, by_reference(torch.ones(64), Mask(3, inverted(0.5))))
 
 
 @pytest.mark.extension
@@ -391,35 +393,41 @@ def test_every_device_has_a_kernel():
 @pytest.mark.extension
 def test_the_extension_refuses_what_it_cannot_run():
     """Wrong numbers and kinds of arguments are errors, not crashes."""
-    good = [0, 0, 0, 0, inverted(0.5), 0, 0]
-    for position, wrong in [(2, 4), (2, -1), (4, (1, 2)), (4, inverted(0.5)._replace(threshold=2**32 + 1))]:
+    mask = Mask(0, inverted(0.5))
+    good = [0, 0, 0, mask, 0]
+    beyond = inverted(0.5)._replace(threshold=2**32 + 1)
+    for position, wrong in [(2, 4), (2, -1), (3, (0,)), (3, Mask(0, (1, 2))), (3, Mask(0, beyond))]:
         arguments = good.copy()
         arguments[position] = wrong
-        with pytest.raises(ValueError, match=r"dtype|values|threshold"):
+        with pytest.raises(ValueError, match=r"dtype|mask|params|threshold"):
             cpu._cpu.drop(*arguments)
-    with pytest.raises(ValueError, match="7, 8 or 10 arguments"):
-        cpu._cpu.drop(*good, 1, 1)
+    with pytest.raises(ValueError, match="5, 6 or 7 arguments"):
+        cpu._cpu.drop(*good, 1, 1, 1)
     with pytest.raises(ValueError, match="threshold is not below"):
-        cpu._cpu.drop(*good[:4], inverted(1.0), 0, 0, 1)
+        cpu._cpu.drop(0, 0, 0, Mask(0, inverted(1.0)), 0, 1)
     with pytest.raises(ValueError, match="equal length"):
-        cpu._cpu.drop(*good[:6], (1,) * 65, (1,) * 65, (1,) * 65, (1,) * 65)
+        cpu._cpu.drop(0, 0, 0, Mask(0, inverted(0.5), (1,) * 65), (1,) * 65, (1,) * 65, (1,) * 65)
     with pytest.raises(TypeError):
-        cpu._cpu.drop(*good[:6], "many")
+        cpu._cpu.drop(0, 0, 0, mask, "many")
+    with pytest.raises(TypeError):
+        cpu._cpu.drop(0, 0, 0, Mask("none", inverted(0.5)), 0)
 
 
 @pytest.mark.extension
 def test_the_extension_takes_tuples_and_memory_alone():
     """Lists are TypeErrors, null pointers and negative sizes ValueErrors."""
     x = torch.ones(4)
-    good = [x.data_ptr(), x.data_ptr(), 0, 0, inverted(0.5), 0, (4,), (1,), (1,), (1,)]
-    for position in (4, 6, 7, 8, 9):
+    mask = Mask(0, inverted(0.5), (1,))
+    good = [x.data_ptr(), x.data_ptr(), 0, mask, (4,), (1,), (1,)]
+    lists = [(3, mask._replace(params=list(mask.params))), (3, mask._replace(strides=[1]))]
+    for position, wrong in [*((place, list(good[place])) for place in (3, 4, 5, 6)), *lists]:
         with pytest.raises(TypeError, match="must be a tuple"):
-            cpu._cpu.drop(*good[:position], list(good[position]), *good[position + 1 :])
-    for position, wrong in [(0, 0), (1, 0), (6, (-4,))]:
+            cpu._cpu.drop(*good[:position], wrong, *good[position + 1 :])
+    for position, wrong in [(0, 0), (1, 0), (4, (-4,))]:
         with pytest.raises(ValueError, match=r"must (not be null|be at least 0)"):
             cpu._cpu.drop(*good[:position], wrong, *good[position + 1 :])
     with pytest.raises(ValueError, match="must not be null"):
-        cpu._cpu.drop(*good[:6], 4, 0)
+        cpu._cpu.drop(*good[:4], 4, 0)
 
 
 ROW = torch.ones(12)
@@ -453,19 +461,19 @@ def test_tensors_that_do_not_fit_are_refused(wrong, place):
         tensors["input"] = WRONG_TENSORS[wrong]._base[:12]
 
     with pytest.raises((TypeError, ValueError), match=r"(output|input|add) must"):
-        cpu.drop(tensors["output"], tensors["input"], 0, inverted(0.5), None, 0, tensors["add"])
+        cpu.drop(tensors["output"], tensors["input"], Mask(0, inverted(0.5)), tensors["add"])
 
 
 @pytest.mark.extension
 @pytest.mark.parametrize(
-    ("steps", "base"),
+    ("strides", "offset"),
     [((), 0), ((1, 1), 0), ((-1,), 0), ((2**63,), 0), ((2**62,), 0), (("a",), 0), (1, 0), ("x", 0),
      ((1.5,), 0), (None, -1), (None, 2**63), (None, 2**63 - 5), (None, 1.0), (None, None)],
 )  # fmt: skip
-def test_coins_that_are_none_are_refused(steps, base):
-    """As many steps as dimensions, none negative, and all coins below 2**63."""
+def test_wrong_mask_indices_are_refused(strides, offset):
+    """As many strides as dimensions, none negative, and all mask indices below 2**63."""
     with pytest.raises((TypeError, ValueError)):
-        cpu.drop(torch.ones(12), torch.ones(12), 0, inverted(0.5), steps, base)
+        cpu.drop(torch.ones(12), torch.ones(12), Mask(0, inverted(0.5), strides, offset))
 
 
 @pytest.mark.extension
@@ -476,7 +484,7 @@ def test_coins_that_are_none_are_refused(steps, base):
 def test_keys_that_are_none_are_refused(key):
     """64 bits, as an int or a 0-d int64 tensor that can be read."""
     with pytest.raises((TypeError, ValueError), match=r"^key must"):
-        cpu.drop(torch.ones(12), torch.ones(12), key, inverted(0.5), None, 0)
+        cpu.drop(torch.ones(12), torch.ones(12), Mask(key, inverted(0.5)))
 
 
 @pytest.mark.extension
@@ -485,16 +493,16 @@ def test_an_output_that_overlaps_itself_is_refused(strides, overlaps):
     """Also where no stride is 0; not where elements lie between one another."""
     output, refused = torch.zeros(50).as_strided((3, 2), strides), pytest.raises(ValueError, match="overlap itself")
     with refused if overlaps else nullcontext():
-        cpu.drop(output, torch.ones(3, 2), 0, inverted(0.5), None, 0)
+        cpu.drop(output, torch.ones(3, 2), Mask(0, inverted(0.5)))
 
 
 @pytest.mark.extension
-@pytest.mark.parametrize("values", [None, (1, 2), [1, 1.0, 0.0, 0.0], (-1, 1.0, 0.0, 0.0), ("a", 1.0, 0.0, 0.0)])
-@pytest.mark.parametrize("steps", [None, (1,)])
-def test_values_that_are_none_are_refused(values, steps):
+@pytest.mark.parametrize("params", [None, (1, 2), [1, 1.0, 0.0, 0.0], (-1, 1.0, 0.0, 0.0), ("a", 1.0, 0.0, 0.0)])
+@pytest.mark.parametrize("strides", [None, (1,)])
+def test_wrong_params_are_refused(params, strides):
     """Four numbers in a tuple, the threshold among them in range."""
     with pytest.raises((TypeError, ValueError, OverflowError)):
-        cpu.drop(torch.ones(12), torch.ones(12), 0, values, steps, 0)
+        cpu.drop(torch.ones(12), torch.ones(12), Mask(0, params, strides))
 
 
 @pytest.mark.extension
@@ -513,5 +521,5 @@ def test_p_is_exact_to_the_last_of_32_bits():
     assert inverted(0.1).threshold == 429496730
     assert inverted(1.0).threshold == alpha(1.0).threshold == 2**32
     for p, key in itertools.product([0.25, 1 - 2**-32], range(50)):
-        kept = by_cpu(torch.ones(4), key, inverted(p), None, 0) != 0
-        assert kept.tolist() == [oracle.word(coin, key) >= round(p * 2**32) for coin in range(4)]
+        kept = by_cpu(torch.ones(4), Mask(key, inverted(p))) != 0
+        assert kept.tolist() == [oracle.word(index, key) >= round(p * 2**32) for index in range(4)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dropkit.kernels.params import Rule, alpha, inverted
+from dropkit.kernels.params import MakeParams, alpha, inverted
 from dropkit.mc import masks
 from dropkit.mc.batch_dim import Layout
 from dropkit.mc.masks import Coins, Rows, mask
@@ -130,7 +130,7 @@ def test_masks_do_not_depend_on_how_many_words_are_made_at_once(
 
 @pytest.mark.parametrize("rule", [inverted, alpha])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dropped_elements_are_chosen_not_multiplied(dtype: torch.dtype, rule: Rule) -> None:
+def test_dropped_elements_are_chosen_not_multiplied(dtype: torch.dtype, rule: MakeParams) -> None:
     """What is dropped becomes the fill value, also where the input is not a number; nothing else changes."""
     made = mask((5, 40), None, Layout(0), Rows(torch.arange(5), None))
     strata = Coins(3, 10, stratified=True)

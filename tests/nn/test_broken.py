@@ -8,8 +8,8 @@ from helpers import laws
 
 from dropkit import kernels, random
 from dropkit.kernels import reference
+from dropkit.kernels.mask import row_major
 from dropkit.nn import LAYERS
-from dropkit.nn import layer as layer_file
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd, custom_op
 
@@ -17,7 +17,7 @@ Law = Callable[[Layer], None]
 Patch = Callable[[pytest.MonkeyPatch], None]
 BROKEN: dict[str, tuple[Patch, Law]] = {}
 _drop = kernels.drop
-_again = autograd._again
+_apply_same_mask = autograd.apply_same_mask
 _gradient = custom_op._gradient
 
 
@@ -31,98 +31,99 @@ def broken(rejected_by: Law) -> Callable[[Patch], None]:
 
 
 def kernel(patch: pytest.MonkeyPatch, drop: Callable[..., None]) -> None:
-    """Every call runs `drop(output, input, key, values, steps, base)`."""
+    """Every call runs `drop(output, input, mask)`."""
     patch.setattr(kernels, "drop", drop)
 
 
 @broken(laws.the_realised_rate_is_p)
 def eight_bit_threshold(patch):
-    def drop(output, input, key, values, steps, base):
-        _drop(output, input, key, values._replace(threshold=round(values.threshold / 2**24) * 2**24), steps, base)
+    def drop(output, input, mask):
+        rounded = round(mask.params.threshold / 2**24) * 2**24
+        _drop(output, input, mask._replace(params=mask.params._replace(threshold=rounded)))
 
     kernel(patch, drop)
 
 
 @broken(laws.kept_and_dropped_values_are_exact)
 def no_scale(patch):
-    def drop(output, input, key, values, steps, base):
-        _drop(output, input, key, values._replace(scale=1.0), steps, base)
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(params=mask.params._replace(scale=1.0)))
 
     kernel(patch, drop)
 
 
 @broken(laws.the_gradient_has_the_mask_of_the_output)
 def fresh_mask_in_backward(patch):
-    def again(grad, coins, strides):
-        key, *rest = coins
-        return _again(grad, (key + 1, *rest), strides)
+    def fresh(grad, mask, strides=None):
+        return _apply_same_mask(grad, mask._replace(key=mask.key + 1), strides)
 
-    patch.setattr(autograd, "_again", again)
+    patch.setattr(autograd, "apply_same_mask", fresh)
 
 
 @broken(laws.the_gradient_has_the_mask_of_the_output)
 def no_mask_in_backward(patch):
-    patch.setattr(autograd, "_again", lambda grad, coins, strides: grad * coins[1].scale)
+    patch.setattr(autograd, "apply_same_mask", lambda grad, mask, strides=None: grad * mask.params.scale)
 
 
 @broken(laws.memory_layout_does_not_change_the_bits)
 def memory_order_index(patch):
-    def drop(output, input, key, values, steps, base):
-        shared = [step == 0 for step in steps or (1,) * input.dim()]
-        in_memory = [0 if same else size for same, size in zip(shared, input.stride(), strict=True)]
-        _drop(output, input, key, values, in_memory, base)
+    def drop(output, input, mask):
+        shared = [stride == 0 for stride in mask.strides or (1,) * input.dim()]
+        in_memory = [0 if same else stride for same, stride in zip(shared, input.stride(), strict=True)]
+        _drop(output, input, mask._replace(strides=in_memory))
 
     kernel(patch, drop)
 
 
 @broken(laws.the_realised_rate_is_p)
 def inverted_p(patch):
-    def drop(output, input, key, values, steps, base):
-        _drop(output, input, key, values._replace(threshold=2**32 - values.threshold), steps, base)
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(params=mask.params._replace(threshold=2**32 - mask.params.threshold)))
 
     kernel(patch, drop)
 
 
 @broken(laws.a_dropped_nan_is_gone)
 def multiplied_by_zero(patch):
-    def drop(output, input, key, values, steps, base):
+    def drop(output, input, mask):
         ones = torch.empty_like(input)
-        _drop(ones, torch.ones_like(input), key, values, steps, base)
+        _drop(ones, torch.ones_like(input), mask)
         output.copy_(input * ones)
 
     kernel(patch, drop)
 
 
 @broken(laws.units_are_independent)
-def one_coin_for_two_units(patch):
-    def drop(output, input, key, values, steps, base):
-        coins = reference.coins(input.shape, steps or reference.row_major(input.shape), base, input.device)
-        keep = reference.words(coins // 2, torch.tensor(int(key))) >= values.threshold
-        output.copy_(torch.where(keep, input * values.scale + values.shift, values.fill))
+def one_mask_element_for_two(patch):
+    def drop(output, input, mask):
+        params, strides = mask.params, mask.strides or row_major(input.shape)
+        indices = reference.mask_indices(input.shape, strides, mask.offset, input.device)
+        keep = reference.words(indices // 2, torch.tensor(int(mask.key))) >= params.threshold
+        output.copy_(torch.where(keep, input * params.scale + params.shift, params.fill))
 
     kernel(patch, drop)
 
 
 @broken(laws.neighbouring_keys_are_independent)
 def half_of_the_key(patch):
-    def drop(output, input, key, values, steps, base):
-        _drop(output, input, int(key) & 0xFFFFFFFF, values, steps, base)
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(key=int(mask.key) & 0xFFFFFFFF))
 
     kernel(patch, drop)
 
 
 @broken(laws.neighbouring_keys_are_independent)
 def one_stream_for_all_keys(patch):
-    def drop(output, input, key, values, steps, base):
-        _drop(output, input, 0, values, steps, base + int(key))
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(key=0, offset=mask.offset + int(mask.key)))
 
     kernel(patch, drop)
 
 
 @broken(laws.the_dtype_does_not_change_the_mask)
 def mask_by_dtype(patch):
-    def drop(output, input, key, values, steps, base):
-        _drop(output, input, int(key) + input.element_size(), values, steps, base)
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(key=int(mask.key) + input.element_size()))
 
     kernel(patch, drop)
 
@@ -141,8 +142,8 @@ def drops_in_eval(patch):
 @broken(laws.compiled_equals_eager)
 def fresh_mask_in_compiled_backward(patch):
     def gradient(ctx, grad):
-        steps, base = ctx.where
-        ctx.where = steps, base + 1
+        strides, offset = ctx.indices
+        ctx.indices = strides, offset + 1
         return _gradient(ctx, grad)
 
     patch.setattr(custom_op, "_gradient", gradient)
@@ -153,13 +154,13 @@ def equal_draws_are_merged(patch):
     def draw(device, p=None):
         return torch.ops.dropkit.draw_v1((), device=device, p=p, after=torch.zeros((), dtype=torch.int64))
 
-    patch.setattr(layer_file, "draw", draw)
+    patch.setattr(random, "draw_traced", draw)
 
 
 @broken(laws.one_graph_serves_many_calls)
 def key_of_the_first_call(patch):
-    as_it_is = random.checked
-    patch.setattr(random, "checked", lambda key, *rest: 0 if torch.compiler.is_compiling() else as_it_is(key, *rest))
+    as_it_is = random.check_key
+    patch.setattr(random, "check_key", lambda key, *rest: 0 if torch.compiler.is_compiling() else as_it_is(key, *rest))
 
 
 @pytest.mark.parametrize("fault", BROKEN)

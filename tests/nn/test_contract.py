@@ -272,7 +272,7 @@ def test_lazy_negation_is_read_and_written(layer):
             "key must be an int64 tensor, 0-d or of the input's first sizes, got torch.float32",
         ),
         ((torch.arange(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1,), 0), "input must be float16, .* got torch.int64"),
-        ((torch.ones(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1, 1), 0), "steps must be 1 numbers, .* got 2"),
+        ((torch.ones(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1, 1), 0), "strides must be 1 numbers, .* got 2"),
     ],
 )
 def test_the_operator_refuses_what_it_cannot_run(arguments, message):

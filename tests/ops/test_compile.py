@@ -192,13 +192,13 @@ def test_a_wrong_rate_is_refused_when_the_graph_runs(backend):
 
 
 def test_what_changes_from_call_to_call_takes_two_graphs_at_most():
-    """Keys as ints and first coins become symbols at the second value; keys and rates in tensors are one graph."""
+    """Int keys and mask offsets become symbols at the second value; keys and rates in tensors are one graph."""
 
-    def from_coin(x, base):
-        return torch.ops.dropkit.drop_v1(x, torch.tensor(3), 2**31, 2.0, 0.0, 0.0, (6, 1), base)
+    def from_offset(x, offset):
+        return torch.ops.dropkit.drop_v1(x, torch.tensor(3), 2**31, 2.0, 0.0, 0.0, (6, 1), offset)
 
     assert graphs(int_key, [(X, key) for key in (5, 12, -(2**63), 2**62)]) <= 2
-    assert graphs(from_coin, [(X, base) for base in (5, 12, 2**40)]) <= 2
+    assert graphs(from_offset, [(X, offset) for offset in (5, 12, 2**40)]) <= 2
     assert graphs(dropout, [(X, torch.tensor(p)) for p in (0.3, 0.4, 1.0)]) == 1
     assert graphs(one_dropout, [(X.repeat(n, 1),) for n in (2, 3, 4, 5)]) <= 2
 

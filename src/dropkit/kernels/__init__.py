@@ -1,9 +1,9 @@
-"""The kernels: one list, best first; the first that serves a device is used, and falling back is never silent."""
+"""The kernels, best first: a device uses the first that supports it, and falling back to the reference warns."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels import cpu, gpu, meta, reference
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.mask import Mask
 
 FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 
-Drop = Callable[[Tensor, Tensor, "Tensor | int", DropoutParams, "Sequence[int] | None", int, "Tensor | None"], None]
+Drop = Callable[[Tensor, Tensor, Mask, "Tensor | None"], None]
 
 
 class SlowKernelWarning(UserWarning):
-    """A device is served by a slower kernel than dropkit has for it, or by the reference."""
+    """A device uses a slower kernel than dropkit has for it, or the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,9 @@ class Kernel:
         name: what `dropkit kernels` calls it.
         devices: the device types that it was written for; None for any.
         missing: why it cannot run in this process; None if it can.
-        detail: what distinguishes it on this machine, such as the instruction set in use.
-        drop: `drop(output, input, key, values, steps, base, add)` writes every element of `output`: the element at some
-            coordinates uses coin `base + sum(coordinate * step)`, row-major steps of the input's shape if None.
-            `output` may be `input` itself. `key` is 64 bits, a 0-d int64 tensor or an int. `add`, a tensor like
-            `input` or None, is added to the result: each is rounded, as by two calls.
+        detail: a function that says what is particular to this machine, such as the instruction set in use.
+        drop: `drop(output, input, mask, add)` writes every element of `output`, which may be `input` itself. `add`, a
+            tensor like `input` or None, is added to the result, which is rounded before and after, as by two calls.
     """
 
     name: str
@@ -44,7 +42,7 @@ class Kernel:
     detail: Callable[[], str]
     drop: Drop
 
-    def serves(self, device: str) -> bool:
+    def supports(self, device: str) -> bool:
         return self.missing is None and (self.devices is None or device in self.devices)
 
 
@@ -58,8 +56,8 @@ KERNELS = (
 
 @lru_cache
 def kernel_for(device: str) -> Kernel:
-    """The best kernel for a device type; warns, once, where that is the reference."""
-    kernel = next(kernel for kernel in KERNELS if kernel.serves(device))
+    """The best kernel for a device type; warns once if that is the reference."""
+    kernel = next(kernel for kernel in KERNELS if kernel.supports(device))
     if kernel.name == "reference":
         reason = why_slow(device)
         warnings.warn(f"dropkit runs its slow reference kernel on {device}: {reason}", SlowKernelWarning, stacklevel=2)
@@ -67,15 +65,15 @@ def kernel_for(device: str) -> Kernel:
 
 
 def why_slow(device: str) -> str | None:
-    """Why nothing better than the reference serves a device type; None if something does."""
+    """Why a device type has no better kernel than the reference; None if it has one."""
     own = [kernel for kernel in KERNELS if kernel.devices is not None and device in kernel.devices]
-    if any(kernel.serves(device) for kernel in own):
+    if any(kernel.supports(device) for kernel in own):
         return None
     return "; ".join(kernel.missing for kernel in own if kernel.missing) or "no kernel was written for this device"
 
 
 def _drop_on_one_thread(*arguments: Any) -> None:
-    """The CPU kernel where it cannot reach torch's threads: its first call says so."""
+    """The CPU kernel where it cannot use torch's thread pool: its first call warns."""
     global _on_cpu
     _on_cpu = cpu.run
     text = f"dropkit's CPU kernel runs on one thread: {cpu.single_threaded}"
@@ -83,21 +81,13 @@ def _drop_on_one_thread(*arguments: Any) -> None:
     cpu.run(*arguments)
 
 
-# Looking the kernel of a device up takes 0.3 us, which a CPU call need not.
+# A CPU call skips looking its kernel up, which takes 0.3 us.
 _on_cpu: Callable[..., None] | None = None
 if cpu.missing is None:
     _on_cpu = cpu.run if cpu.single_threaded is None else _drop_on_one_thread
 
 
-def drop(
-    output: Tensor,
-    input: Tensor,
-    key: Tensor | int,
-    values: DropoutParams,
-    steps: Sequence[int] | None,
-    base: int,
-    add: Tensor | None = None,
-) -> None:
-    """Write every element of `output` by the best kernel of its device, for callers that made it like `input`."""
+def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
+    """Write every element of `output`, which is like `input`, by the best kernel of its device."""
     run = _on_cpu if _on_cpu is not None and input.is_cpu else kernel_for(input.device.type).drop
-    run(output, input, key, values, steps, base, add)
+    run(output, input, mask, add)

@@ -2,26 +2,21 @@
 
 from typing import overload
 
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.mask import Mask
 
 DTYPES: tuple[str, ...]
 
 @overload
-def drop(
-    dst: int, src: int, dtype: int, key: int, values: DropoutParams, base: int, n: int, add: int = ..., /
-) -> None: ...
+def drop(dst: int, src: int, dtype: int, mask: Mask, n: int, add: int = ..., /) -> None: ...
 @overload
 def drop(
     dst: int,
     src: int,
     dtype: int,
-    key: int,
-    values: DropoutParams,
-    base: int,
+    mask: Mask,
     sizes: tuple[int, ...],
     dst_strides: tuple[int, ...],
     src_strides: tuple[int, ...],
-    coin_steps: tuple[int, ...],
     /,
 ) -> None: ...
 def philox(key: int, low: int, high: int, /) -> tuple[int, int, int, int]: ...

@@ -6,7 +6,6 @@ import ctypes
 import os
 import sys
 import sysconfig
-from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from operator import index
 from pathlib import Path
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check
+from dropkit.kernels.mask import Mask, row_major
 from dropkit.kernels.params import DropoutParams
-from dropkit.kernels.reference import coins, row_major
+from dropkit.kernels.reference import mask_indices
 
 
 def _why_missing(error: ImportError) -> str:
@@ -45,54 +45,38 @@ else:
 LEVEL = "DROPKIT_CPU_LEVEL"
 
 
-def drop(
-    output: Tensor,
-    input: Tensor,
-    key: Tensor | int,
-    values: DropoutParams,
-    steps: Sequence[int] | None,
-    base: int,
-    add: Tensor | None = None,
-) -> None:
+def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`.
 
     Raises:
         TypeError: an argument is of the wrong type, or the tensors are not of one floating dtype.
-        ValueError: the tensors do not lie in the CPU's memory, differ in shape, or overlap in part; or there are not as
-            many steps as dimensions, one of them or `base` is negative, or mask indices do not fit 63 bits.
+        ValueError: the tensors are not in the CPU's memory, differ in shape, or overlap in part; or there are not as
+            many mask strides as dimensions, a stride or the offset is negative, or mask indices do not fit 63 bits.
     """
-    _check(output, input, steps, base, add)
-    _check_numbers(key, values)
-    run(output, input, key, values, steps, base, add)
+    _check_tensors(output, input, add)
+    _check_mask(mask, tuple(input.shape))
+    run(output, input, mask, add)
 
 
-def run(
-    output: Tensor,
-    input: Tensor,
-    key: Tensor | int,
-    values: DropoutParams,
-    steps: Sequence[int] | None,
-    base: int,
-    add: Tensor | None = None,
-) -> None:
+def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """`drop` for callers that made `output` like `input`: nothing is checked."""
-    if steps is None and input.is_contiguous() and output.is_contiguous():
-        row = output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, input.numel()
+    if mask.strides is None and input.is_contiguous() and output.is_contiguous():
+        row = output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask, input.numel()
         if add is None:
             _drop(*row)
             return
-        if add.is_contiguous() and values.threshold < 2**32:
+        if add.is_contiguous() and mask.params.resolve().threshold < 2**32:
             _drop(*row, add.data_ptr())
             return
     shape = tuple(input.shape)
-    coin_steps = row_major(shape) if steps is None else tuple(steps)
-    strides = output.stride(), input.stride()
-    _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], int(key), values, base, shape, *strides, coin_steps)
+    if type(mask.strides) is not tuple:
+        mask = mask._replace(strides=row_major(shape) if mask.strides is None else tuple(mask.strides))
+    _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask, shape, output.stride(), input.stride())
     if add is not None:
         output.add_(add)
 
 
-def _check(output: Any, input: Any, steps: Any, base: Any, add: Any) -> None:
+def _check_tensors(output: Any, input: Any, add: Any) -> None:
     """Refuse tensors whose addresses would lead the extension outside of their memory."""
     for name, tensor in (("input", input), ("output", output), ("add", add)):
         if tensor is None and name == "add":
@@ -111,13 +95,14 @@ def _check(output: Any, input: Any, steps: Any, base: Any, add: Any) -> None:
         check(name, tensor.numel() == 0 or tensor.data_ptr() != 0, "in memory", "a tensor that has none")
     check("output", not _overlaps_itself(output), "a tensor that does not overlap itself", f"strides {output.stride()}")
     for other in (input, *(() if add is None else (add,))):
-        apart = _apart(output, other)
-        if not apart and (output.data_ptr() != other.data_ptr() or output.stride() != other.stride()):
+        if not _is_apart(output, other) and (
+            output.data_ptr() != other.data_ptr() or output.stride() != other.stride()
+        ):
             raise ValueError("output must lie apart from what is read, or exactly on it, got tensors that overlap")
-    _check_coins(tuple(input.shape), steps, base)
 
 
-def _check_numbers(key: Any, values: Any) -> None:
+def _check_mask(mask: Mask, shape: tuple[int, ...]) -> None:
+    key, params = cast("tuple[Any, Any]", mask[:2])
     if isinstance(key, Tensor):
         if key.dtype != torch.int64 or key.dim() != 0:
             raise TypeError(f"key must be 64 bits, got a tensor of {key.dtype} and shape {tuple(key.shape)}")
@@ -126,45 +111,47 @@ def _check_numbers(key: Any, values: Any) -> None:
         raise TypeError(f"key must be an int or a tensor, got {type(key).__name__}")
     else:
         check("key", -(2**63) <= key < 2**64, "of 64 bits", key)
-    if not isinstance(values, tuple) or len(cast("tuple[Any, ...]", values)) != len(DropoutParams._fields):
-        raise TypeError(f"values must be a tuple of {len(DropoutParams._fields)} numbers, got {values!r}")
-    check("threshold", 0 <= index(cast("Any", values)[0]) <= 2**32, "in [0, 2**32]", cast("Any", values)[0])
+    if not isinstance(params, tuple) or len(cast("tuple[Any, ...]", params)) != len(DropoutParams._fields):
+        raise TypeError(f"params must be a tuple of {len(DropoutParams._fields)} numbers, got {params!r}")
+    check("threshold", 0 <= index(cast("Any", params)[0]) <= 2**32, "in [0, 2**32]", cast("Any", params)[0])
+    _check_indices(mask, shape)
 
 
 def _overlaps_itself(tensor: Tensor) -> bool:
-    """Whether two elements lie in one place."""
+    """Whether two elements share memory."""
     extent = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and stride <= extent:
-            places = coins(tensor.shape, tensor.stride(), 0, tensor.device)
+            places = mask_indices(tensor.shape, tensor.stride(), 0, tensor.device)
             return len(set(cast("list[int]", places.flatten().tolist()))) < tensor.numel()
         extent += max(size - 1, 0) * stride
     return False
 
 
-def _check_coins(shape: tuple[int, ...], steps: Any, base: Any) -> None:
-    steps = row_major(shape) if steps is None else tuple(steps)
-    check("steps", len(steps) == len(shape), f"{len(shape)} numbers, one for each dimension", f"{len(steps)}")
-    check("base", index(base) >= 0, "at least 0", base)
-    last = index(base)
-    for size, step in zip(shape, steps, strict=True):
-        check("steps", index(step) >= 0, "at least 0", step)
-        last += max(size - 1, 0) * index(step)
-    check("base and steps", 0 in shape or last < 2**63, "such that mask indices are below 2**63", f"{base} and {steps}")
+def _check_indices(mask: Mask, shape: tuple[int, ...]) -> None:
+    strides = row_major(shape) if mask.strides is None else tuple(mask.strides)
+    check("strides", len(strides) == len(shape), f"{len(shape)} numbers, one for each dimension", f"{len(strides)}")
+    check("offset", index(mask.offset) >= 0, "at least 0", mask.offset)
+    last = index(mask.offset)
+    for size, stride in zip(shape, strides, strict=True):
+        check("strides", index(stride) >= 0, "at least 0", stride)
+        last += max(size - 1, 0) * index(stride)
+    wanted = "such that mask indices are below 2**63"
+    check("offset and strides", 0 in shape or last < 2**63, wanted, f"{mask.offset} and {strides}")
 
 
 def _end(tensor: Tensor) -> int:
     """The end of its elements in its storage, in bytes."""
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    last = int(tensor.storage_offset()) + sum((size - 1) * stride for size, stride in steps)
+    dims = zip(tensor.shape, tensor.stride(), strict=True)
+    last = int(tensor.storage_offset()) + sum((size - 1) * stride for size, stride in dims)
     return (last + 1) * tensor.element_size()
 
 
-def _apart(one: Tensor, other: Tensor) -> bool:
-    """Whether two dense tensors share no memory; those with gaps may lie between one another, and count as apart."""
-    if not (one.numel() and one.is_contiguous() and other.is_contiguous()):
+def _is_apart(tensor: Tensor, other: Tensor) -> bool:
+    """Whether two contiguous tensors share no memory; those with gaps may interleave, and count as apart."""
+    if not (tensor.numel() and tensor.is_contiguous() and other.is_contiguous()):
         return True
-    return abs(one.data_ptr() - other.data_ptr()) >= one.nbytes
+    return abs(tensor.data_ptr() - other.data_ptr()) >= tensor.nbytes
 
 
 def levels() -> dict[str, bool]:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.mask import Mask
 
 
 def detail() -> str:
-    return "shapes alone"
+    return "shapes only"
 
 
-def drop(
-    output: Tensor,
-    input: Tensor,
-    key: Tensor | int,
-    values: DropoutParams,
-    steps: Sequence[int] | None,
-    base: int,
-    add: Tensor | None = None,
-) -> None:
+def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """Do nothing; see `dropkit.kernels.Kernel.drop`."""

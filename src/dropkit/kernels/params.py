@@ -1,4 +1,4 @@
-"""What a coin does to an element, in numbers: when it drops, and what kept and dropped values become."""
+"""The numbers of a dropout: when a mask element drops, and what kept and dropped elements become."""
 
 from __future__ import annotations
 
@@ -6,43 +6,85 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from torch import Tensor
+
 # SELU's negative saturation value, scale * alpha.
 # Source: Klambauer, Unterthiner, Mayr, Hochreiter, "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515.
 SATURATION = 1.7580993408473766
 
 
 class DropoutParams(NamedTuple):
-    """A coin whose word is at least `threshold` keeps its elements.
+    """A mask element is kept if its random word is at least `threshold`.
 
     A kept `x` becomes `x * scale + shift`, a dropped one becomes `fill`. Each number is rounded once to the arithmetic
     type of the call (float32 for the 16-bit types and float32, float64 for float64), and so is each operation. A tuple,
     because the compiled kernel reads it as it stands.
     """
 
-    threshold: int  # in [0, 2**32]; at 2**32 every coin drops
+    threshold: int  # in [0, 2**32]; at 2**32 every mask element drops
     scale: float
     shift: float
     fill: float
 
     @property
     def gradient(self) -> DropoutParams:
-        """The derivative: the same coins, without the constants."""
+        """The derivative: the same threshold and scale, without the constants."""
         return DropoutParams(self.threshold, self.scale, 0.0, 0.0) if self.shift or self.fill else self
 
+    def resolve(self) -> DropoutParams:
+        """The numbers themselves."""
+        return self
 
-Rule = Callable[[float], DropoutParams]
+
+class ScheduledParams(NamedTuple):
+    """The parameters at a rate that is read when the operator runs, so that a compiled graph serves every rate.
+
+    Attributes:
+        p: 0-d tensor.
+        function: name of the function in `PARAMS_BY_NAME` that makes numbers of the rate.
+        constants: false for the gradient, which has neither shift nor fill.
+    """
+
+    p: Tensor
+    function: str
+    constants: bool = True
+
+    @property
+    def gradient(self) -> ScheduledParams:
+        """The derivative: the same threshold and scale, without the constants."""
+        return self._replace(constants=False)
+
+    def resolve(self) -> DropoutParams:
+        """The numbers at the rate that `p` holds now.
+
+        Raises:
+            ValueError: `p` is not in [0, 1].
+        """
+        p = self.p.item()
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        params = PARAMS_BY_NAME[self.function](p)
+        return params if self.constants else params.gradient
+
+
+MakeParams = Callable[[float], DropoutParams]
 
 
 def threshold(p: float) -> int:
-    """The word below which a coin drops with probability `p`, exact to the last of 32 bits."""
+    """The random word below which a mask element drops with probability `p`, exact to the last of 32 bits."""
     return round(p * 2**32)
 
 
+def keep_indicator(p: float) -> DropoutParams:
+    """Parameters that turn ones into the mask itself: 1 where kept, 0 where dropped."""
+    return DropoutParams(threshold(p), 1.0, 0.0, 0.0)
+
+
 def inverted(p: float) -> DropoutParams:
-    """Inverted dropout: kept values grow by 1 / (1 - p), so that the mean stays and nothing is left to do in eval.
+    """Inverted dropout: kept values grow by 1 / (1 - p), so that the mean stays and eval mode needs no scaling.
 
     Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout: A Simple Way to Prevent Neural Networks
-    from Overfitting", JMLR 15, 2014, section 10 (the scaling in training instead of in eval).
+    from Overfitting", JMLR 15, 2014, section 10 (scaling in training instead of in eval mode).
     """
     return DropoutParams(threshold(p), 1 / (1 - p) if p < 1 else 0.0, 0.0, 0.0)
 
@@ -62,4 +104,4 @@ def alpha(p: float) -> DropoutParams:
 
 
 # By the name that operators carry in their arguments.
-RULES: dict[str, Rule] = {rule.__name__: rule for rule in (inverted, alpha)}
+PARAMS_BY_NAME: dict[str, MakeParams] = {function.__name__: function for function in (inverted, alpha)}

@@ -1,4 +1,4 @@
-"""The reference: the mask specification in plain torch integer arithmetic, for any device. The oracle of the tests."""
+"""The reference kernel: the mask specification in torch's integer operations, for any device; the tests' oracle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.mask import Mask, row_major
 
 _WORD = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -38,56 +38,41 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> tuple
     return c0, c1, c2, c3
 
 
-def words(coin: Tensor, key: Tensor) -> Tensor:
-    """The 32-bit word of each coin index, as int64 in [0, 2**32). `coin` and `key` broadcast."""
-    block, lane = coin >> 2, coin & 3
+def words(index: Tensor, key: Tensor) -> Tensor:
+    """The random word of each mask index, 32 bits as int64 in [0, 2**32). `index` and `key` broadcast."""
+    block, lane = index >> 2, index & 3
     zero = torch.zeros_like(block)
     four = torch.stack(philox((block & _WORD, (block >> 32) & _WORD, zero, zero), key), -1)
     return four.gather(-1, lane.expand(four.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
 
-def coins(shape: Sequence[int], steps: Sequence[int], base: int, device: torch.device) -> Tensor:
-    """The coin index of each element: base + sum(coordinate * step)."""
-    index = torch.full(tuple(shape), base, dtype=torch.int64, device=device)
-    for dim, (size, step) in enumerate(zip(shape, steps, strict=True)):
-        along = torch.arange(size, dtype=torch.int64, device=device) * step
+def mask_indices(shape: Sequence[int], strides: Sequence[int], offset: int, device: torch.device) -> Tensor:
+    """The mask index of each element: offset + sum(coordinate * stride)."""
+    index = torch.full(tuple(shape), offset, dtype=torch.int64, device=device)
+    for dim, (size, stride) in enumerate(zip(shape, strides, strict=True)):
+        along = torch.arange(size, dtype=torch.int64, device=device) * stride
         index = index + along.view((-1,) + (1,) * (len(shape) - dim - 1))
     return index
-
-
-def row_major(shape: Sequence[int]) -> tuple[int, ...]:
-    """The steps of a mask of this shape with one coin an element."""
-    steps = [1] * len(shape)
-    for dim in range(len(shape) - 2, -1, -1):
-        steps[dim] = steps[dim + 1] * shape[dim + 1]
-    return tuple(steps)
 
 
 def detail() -> str:
     return "plain torch operations, some 100 times slower"
 
 
-# A kernel writes memory: its callers know the gradient, of which in place autograd would record a second one.
+# A kernel only writes memory: its callers know the gradient, and autograd would record a second one.
 @torch.no_grad()
-def drop(
-    output: Tensor,
-    input: Tensor,
-    key: Tensor | int,
-    values: DropoutParams,
-    steps: Sequence[int] | None,
-    base: int,
-    add: Tensor | None = None,
-) -> None:
+def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
+    params = mask.params.resolve()
     arithmetic = torch.float64 if input.dtype == torch.float64 else torch.float32
-    steps = row_major(input.shape) if steps is None else steps
-    key = torch.as_tensor(key, dtype=torch.int64, device=input.device)
-    keep = words(coins(input.shape, steps, base, input.device), key) >= values.threshold
-    kept = input.to(arithmetic) * values.scale
-    if values.shift:
-        kept = kept + values.shift
-    # Not by way of the CPU, for which a device would have to be waited for.
-    fill = torch.full((), values.fill, dtype=arithmetic, device=input.device)
+    strides = row_major(input.shape) if mask.strides is None else mask.strides
+    key = torch.as_tensor(mask.key, dtype=torch.int64, device=input.device)
+    keep = words(mask_indices(input.shape, strides, mask.offset, input.device), key) >= params.threshold
+    kept = input.to(arithmetic) * params.scale
+    if params.shift:
+        kept = kept + params.shift
+    # Made on the device: a copy from the CPU would wait for the device.
+    fill = torch.full((), params.fill, dtype=arithmetic, device=input.device)
     output.copy_(torch.where(keep, kept, fill))
     if add is not None:
         output.add_(add)

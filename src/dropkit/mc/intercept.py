@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.rnn import PackedSequence
 
 from dropkit.dropout_functions import DropoutFunction
-from dropkit.kernels.params import Rule, inverted
+from dropkit.kernels.params import MakeParams, inverted
 from dropkit.mc.batch_dim import Layout
 from dropkit.mc.mode import Args, Kwargs, Mode
 from dropkit.nn import LAYERS as DROPOUTS
@@ -82,7 +82,7 @@ class Draw:
     """
 
     p: float
-    rule: Rule = inverted
+    rule: MakeParams = inverted
     unit: Callable[[Tensor], Unit] | None = None
     inplace: bool = False
     layout: Layout | None = None
@@ -107,7 +107,7 @@ class Sited(Mode):
         if layer is None or not isinstance(input, Tensor) or input.layout is not torch.strided:
             return self.seeded(lambda: func(*args, **kwargs))
         _, _, inplace = function.reads(args, kwargs)
-        output = self.site(input, Draw(p, layer.rule, layer.unit, inplace))
+        output = self.site(input, Draw(p, layer.make_params, layer.unit, inplace))
         return (output, output != 0) if function.name == "native_dropout" else output
 
     def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from dropkit import kernels, random
-from dropkit.kernels.params import DropoutParams, threshold
-from dropkit.kernels.reference import coins, words
+from dropkit.kernels.mask import mask_strides
+from dropkit.kernels.params import DropoutParams, keep_indicator
+from dropkit.kernels.reference import mask_indices, words
 from dropkit.mc.batch_dim import Layout
 from dropkit.mc.stratified import Stratified
-from dropkit.nn.layer import Unit, coin_steps
+from dropkit.nn.layer import Unit
 
 # More than a tensor that fits a machine has coins for one input.
 _OWN = 2**32
@@ -106,7 +107,7 @@ def mask(shape: Sequence[int], unit: Unit | None, layout: Layout | None, rows: R
     """The coins of a tensor of this shape, whose mask without Monte Carlo has the shape `unit`."""
     if layout is None:
         # One input, or no saying which coin is whose.
-        return Mask(tuple(shape), None, coin_steps(unit or tuple(shape)), ((0, 1, rows.first * _OWN),))
+        return Mask(tuple(shape), None, mask_strides(unit or tuple(shape)), ((0, 1, rows.first * _OWN),))
     whole, axis = layout.axis(shape, len(rows))
     if unit is None:
         own = list(whole)
@@ -116,17 +117,12 @@ def mask(shape: Sequence[int], unit: Unit | None, layout: Layout | None, rows: R
             # The dimension that the inputs are folded into has coins of its own, too.
             own[layout.dim : layout.dim + 2] = whole[layout.dim : layout.dim + 2]
     own[axis] = 1
-    steps = list(coin_steps(tuple(own)))
+    steps = list(mask_strides(tuple(own)))
     if rows.group is not None:
         return Mask(whole, axis, tuple(steps), ((0, len(rows), rows.group * _OWN),))
     steps[axis] = _OWN
     runs = tuple((begin, size, number * _OWN) for begin, size, number in rows.runs)
     return Mask(whole, axis, tuple(steps), runs)
-
-
-def keeping(p: float) -> DropoutParams:
-    """1 where kept, 0 where dropped, of ones."""
-    return DropoutParams(threshold(p), 1.0, 0.0, 0.0)
 
 
 class Coins:
@@ -165,19 +161,19 @@ class Coins:
     def drop(self, output: Tensor, input: Tensor, mask: Mask, rule: Callable[[float], DropoutParams], p: float,
              site: int, sample: int) -> None:  # fmt: skip
         """Write every element of `output`; both may be the same tensor."""
-        values = rule(p)
+        params = rule(p)
         if self._stratified is None:
             key = self.key(site, sample)
             for (out, given), base in mask.parts(output, input):
-                kernels.drop(out, given, key, values, mask.steps, base)
+                kernels.drop(out, given, kernels.Mask(key, params, mask.steps, base))
             return
         keep = self._kept(mask, p, site, sample, input.device)
         target = _split(output, mask)
-        torch.mul(_split(input, mask), values.scale, out=target)
-        if values.shift:
-            target.add_(values.shift)
-        if values.fill:
-            target.masked_fill_(~keep, values.fill)
+        torch.mul(_split(input, mask), params.scale, out=target)
+        if params.shift:
+            target.add_(params.shift)
+        if params.fill:
+            target.masked_fill_(~keep, params.fill)
         else:
             # Masking bits is ten times as fast as masked_fill_, and turns NaN into 0, too.
             bits = _BITS[target.element_size()]
@@ -190,7 +186,7 @@ class Coins:
         if self._stratified is not None:
             return self._kept(mask, p, site, sample, device).flatten().nonzero().flatten()
         ones = torch.ones(mask.shape[dim], device=device)
-        kernels.drop(ones, ones, self.key(site, sample), keeping(p), (1,), mask.runs[0][2])
+        kernels.drop(ones, ones, kernels.Mask(self.key(site, sample), keep_indicator(p), (1,), mask.runs[0][2]))
         return ones.nonzero().flatten()
 
     def uniform(self, mask: Mask, site: int, sample: int, device: torch.device) -> Tensor:
@@ -224,7 +220,7 @@ class Coins:
 
 def _words_of(shape: Sequence[int], mask: Mask, base: int, key: int, device: torch.device) -> Tensor:
     """The word of each mask element of a part of a mask, of a shape that broadcasts with the part's."""
-    return words(coins(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device))
+    return words(mask_indices(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device))
 
 
 def _joined(parts: list[Tensor], mask: Mask) -> Tensor:

@@ -14,10 +14,11 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 
 from dropkit import random
 from dropkit.arguments import check
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.nn.layer import check_probability, checked_rate
-from dropkit.ops import autograd, fused
+from dropkit.ops import fused
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -71,14 +72,11 @@ def bias_act_dropout_add(
     check("bias", bias is None or bias.shape == columns, f"of shape {tuple(columns)}", bias is not None and bias.shape)
     given = (input, residual) if bias is None else (input, residual, bias)
     if training and not has_torch_function(given) and not isinstance(rate, Tensor) and rate > 0:
-        values = inverted(rate)
-        if fused.serves(values, *given):
-            key = (
-                random.draw(generator, input.device)
-                if key is None
-                else autograd.own(random.checked(key, generator, input))
-            )
-            return fused.activation(input, bias, residual, activation, key, values)
+        params = inverted(rate)
+        if fused.can_fuse(params, *given):
+            key = None if key is None else random.check_key(key, generator, input)
+            mask = Mask(random.choose_key(key, generator, input, rate), params)
+            return fused.activation(input, bias, residual, activation, mask)
     branch = fused.ACTIVATIONS[activation](input if bias is None else input + bias)
     return dropout_add(branch, residual, cast("float", rate), training, generator=generator, key=key)
 

@@ -14,6 +14,7 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 
 from dropkit import random
 from dropkit.kernels import FLOATS
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
 from dropkit.nn.dropout import dropout
 from dropkit.nn.layer import check_probability, checked_rate
@@ -55,12 +56,11 @@ def dropout_add(
         # Its stub knows of no rate that is a tensor.
         return residual + dropout(input, cast("float", rate), training, generator=generator, key=key)
     if key is not None:
-        key = autograd.own(random.checked(key, generator, input))
+        key = random.check_key(key, generator, input)
     if not training:
         return residual + input
-    if key is None:
-        key = random.draw_int(generator) if input.is_cpu else random.draw(generator, input.device)
-    return autograd.drop_add(input, residual, key, inverted(rate))
+    key = random.choose_key(key, generator, input, rate)
+    return autograd.drop_add(input, residual, Mask(key, inverted(rate)))
 
 
 def _take_one_walk(input: Tensor, residual: Tensor, p: float) -> bool:
@@ -68,8 +68,8 @@ def _take_one_walk(input: Tensor, residual: Tensor, p: float) -> bool:
     return (
         not has_torch_function((input, residual))
         and 0 < p < 1
-        and autograd.serves(input)
-        and autograd.serves(residual)
+        and autograd.can_use_fast_path(input)
+        and autograd.can_use_fast_path(residual)
         and input.dtype == residual.dtype
         and input.shape == residual.shape
         # Of other strides, the sum's would be those of `residual`.

@@ -16,11 +16,12 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 
 from dropkit import random
 from dropkit.arguments import check
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
 from dropkit.nn.dropout import dropout
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.nn.layer import check_probability, checked_rate
-from dropkit.ops import autograd, fused
+from dropkit.ops import fused
 
 Norm = Literal["layer", "rms"]
 
@@ -89,22 +90,21 @@ def dropout_add_norm(
         check(name, one is None or one.shape == shape, f"of shape {tuple(shape)}", one is not None and tuple(one.shape))
     if row_scale is not None:
         row_scale = row_scale.detach()
-    given = tuple(one for one in (input, residual, weight, bias, row_scale) if one is not None)
+    call = fused.Norm(weight, bias, row_scale, None, eps, norm == "layer")
+    given = tuple(tensor for tensor in (input, residual, weight, bias, row_scale) if tensor is not None)
     if not has_torch_function(given) and not isinstance(rate, Tensor):
-        values = inverted(rate) if training and rate > 0 else None
-        if fused.serves(values, *given):
-            if key is not None:
-                key = autograd.own(random.checked(key, generator, input))
-            elif values is not None:
-                key = random.draw(generator, input.device)
-            key = 0 if key is None else key
-            return fused.norm(input, residual, weight, bias, row_scale, key, values, eps, norm == "layer")
+        params = inverted(rate) if training and rate > 0 else None
+        if fused.can_fuse(params, *given):
+            key = None if key is None else random.check_key(key, generator, input)
+            if params is not None:
+                call = call._replace(mask=Mask(random.choose_key(key, generator, input, rate), params))
+            return fused.norm(input, residual, call)
     rate = cast("float", rate)
     if row_scale is None:
         summed = dropout_add(input, residual, rate, training, generator=generator, key=key)
     else:
         summed = residual + dropout(input, rate, training, generator=generator, key=key) * row_scale.unsqueeze(-1)
-    return fused.normed(summed, weight, bias, eps, norm == "layer"), summed
+    return fused.norm_by_torch(summed, call), summed
 
 
 class DropoutAddNorm(nn.Module):

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, fx
@@ -18,11 +18,11 @@ from torch.overrides import (
 
 from dropkit import random
 from dropkit.kernels import FLOATS
-from dropkit.kernels.params import DropoutParams, Rule
+from dropkit.kernels.mask import Mask, mask_strides
+from dropkit.kernels.params import DropoutParams, MakeParams, ScheduledParams
 from dropkit.nn import nested, torchscript
 from dropkit.nn.classes import AsTorchs
 from dropkit.ops import autograd, custom_op
-from dropkit.ops.draw_key import draw
 from dropkit.torch_private import FakeTensor, fake_mode, has_forward_hooks, tracing_state
 
 Unit = tuple[int, ...]
@@ -40,8 +40,8 @@ class Layer:
         module: the module, a subclass of `torch_module`.
         torch_function: what torch calls the functional form; it words our errors where the fault is the same.
         torch_module: what `convert` replaces by `module`.
-        rule: from `p` to what kept and dropped elements become.
-        unit: from an input to the shape of its coins, shared dimensions 1; None for one coin an element.
+        make_params: from `p` to what kept and dropped elements become.
+        unit: from an input to the shape of its mask, shared dimensions 1; None for a mask element for each element.
         check: raises or warns about the rank of an input, also where nothing will be dropped.
         shape: of the smallest input that shows the layer at work.
         aten: name of the operator that `install` takes over for this layer, if it is this layer's to name.
@@ -51,7 +51,7 @@ class Layer:
     module: type[torch.nn.Module]
     torch_function: Callable[..., Tensor]
     torch_module: type[torch.nn.Module]
-    rule: Rule
+    make_params: MakeParams
     unit: Callable[[Tensor], Unit] | None
     check: Callable[[Tensor], None] | None
     shape: tuple[int, ...]
@@ -73,7 +73,7 @@ class Layer:
         """The functional form, from its arguments to its result."""
         if has_torch_function_unary(input):
             return self._ask_subclass(input, p=p, training=training, inplace=inplace, generator=generator, key=key)
-        scheduled = isinstance(p, Tensor) and not autograd.serves(p)
+        scheduled = type(p) is not float and isinstance(p, Tensor) and not autograd.can_use_fast_path(p)
         if scheduled:
             check_schedule(p)
         else:
@@ -96,14 +96,16 @@ class Layer:
     ) -> Tensor:
         """The call below the checks of `torch.nn.functional`: what an operator of torch's own would do."""
         if key is not None:
-            key = random.checked(key, generator, input)
-        if not training or (not isinstance(p, Tensor) and p == 0):
+            key = random.check_key(key, generator, input)
+        # The exact type first, which is faster than `isinstance` alone.
+        scheduled = type(p) is not float and isinstance(p, Tensor)
+        if not training or (not scheduled and p == 0):
             return input
-        ordinary = autograd.serves(input)
+        ordinary = autograd.can_use_fast_path(input)
         if not ordinary and tracing_state() is not None:
             return torchscript.traced(self, input, p, inplace, generator, key)
-        if not ordinary and autograd.exporting() and key is None and not isinstance(p, Tensor):
-            return self._exported(input, p, inplace, generator)
+        if not ordinary and autograd.exporting() and key is None and not scheduled:
+            return self._exported(input, cast("float", p), inplace, generator)
         if not ordinary and type(input) is FakeTensor and fake_mode() is None:
             with input.fake_mode:  # where keys are no real tensors either
                 return self.drop(input, p, training, inplace, generator, custom_op.faked(key, input))
@@ -112,34 +114,30 @@ class Layer:
         if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             unusual = nested.drop if input.dtype in FLOATS and input.is_nested else Layer._leave_to_torch
             return unusual(self, input, p, inplace, generator, key)
-        if isinstance(p, Tensor) or not ordinary:
-            return self._drop_watched(input, p, inplace, generator, key)
-        steps = None
-        if p == 1:
-            key = 0
-        elif self.unit is not None:
-            steps = coin_steps(self.unit(input))
-        if key is None:
-            key = random.draw_int(generator) if input.is_cpu else random.draw(generator, input.device)
-        elif isinstance(key, Tensor):
-            key = autograd.own(key)
-        return (autograd.drop_ if inplace else autograd.drop)(input, key, _cached_values(self.rule, p), steps)
+        if scheduled or not ordinary:
+            return self._drop_by_operator(input, p, inplace, generator, key)
+        # The strides come first: `unit` refuses inputs of the wrong rank, for which no key must be drawn.
+        p = cast("float", p)
+        strides = None if self.unit is None or p == 1 else mask_strides(self.unit(input))
+        key = random.choose_key(key, generator, input, p)
+        return (autograd.drop_ if inplace else autograd.drop)(
+            input, Mask(key, _cached_params(self.make_params, p), strides)
+        )
 
-    def _drop_watched(
+    def _drop_by_operator(
         self, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
     ) -> Tensor:
-        """By operators, which compilers, transforms and modes see."""
+        """By the registered operators, which compilers, transforms and modes see."""
         custom_op.refuse_meta("p", p, input)
-        whole = not isinstance(p, Tensor) and p == 1
-        values = custom_op.Scheduled(p, self.rule.__name__) if isinstance(p, Tensor) else self.rule(p)
-        steps = None if self.unit is None or whole else coin_steps(self.unit(input))
-        if whole:
-            key = 0
-        elif key is None and generator is None:
-            key = draw(input.device, p if isinstance(p, Tensor) else None)
-        elif key is None:
-            key = random.draw(generator, input.device)
-        return (custom_op.drop_ if inplace else custom_op.drop)(input, key, values, steps)
+        strides = None
+        if self.unit is not None and (isinstance(p, Tensor) or p != 1):
+            strides = mask_strides(self.unit(input))
+        key = random.choose_key(key, generator, input, p, by_operator=True)
+        return (custom_op.drop_ if inplace else custom_op.drop)(input, Mask(key, self.params(p), strides))
+
+    def params(self, p: float | Tensor) -> DropoutParams | ScheduledParams:
+        """The numbers of the dropout at rate `p`; if that is a tensor, they are read when an operator runs."""
+        return ScheduledParams(p, self.make_params.__name__) if isinstance(p, Tensor) else self.make_params(p)
 
     def _exported(self, input: Tensor, p: float, inplace: bool, generator: Generator | None) -> Tensor:
         """torch's operator, which every tool that reads exported programs knows; under `install` it runs our kernel."""
@@ -190,7 +188,7 @@ class Layer:
 
 def _zeroed(input: Tensor, inplace: bool) -> Tensor:
     """Integers and complex numbers at p = 1."""
-    if inplace and autograd.serves(input):
+    if inplace and autograd.can_use_fast_path(input):
         autograd.refuse_in_place(input)
     zero = torch.zeros((), dtype=input.dtype, device=input.device)
     if not input.is_complex():
@@ -201,8 +199,8 @@ def _zeroed(input: Tensor, inplace: bool) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def _cached_values(rule: Rule, p: float) -> DropoutParams:
-    return rule(p)
+def _cached_params(make_params: MakeParams, p: float) -> DropoutParams:
+    return make_params(p)
 
 
 def check_probability(p: Any) -> None:
@@ -222,7 +220,7 @@ def checked_rate(p: Any) -> float | Tensor:
         ValueError: `p` is out of range.
         TypeError: `p` is a tensor that cannot be a rate.
     """
-    if isinstance(p, Tensor) and not autograd.serves(p):
+    if isinstance(p, Tensor) and not autograd.can_use_fast_path(p):
         check_schedule(p)
         return p
     check_probability(p)
@@ -257,14 +255,14 @@ def warn_unless_channels(input: Tensor, name: str, spatial: int) -> None:
 
 
 def per_channel(input: Tensor) -> Unit:
-    """One coin for each sample and channel: dimensions 0 and 1."""
+    """The mask has dimensions 0 and 1: one mask element for each sample and channel."""
     if input.dim() < 2:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     return tuple(input.shape[:2]) + (1,) * (input.dim() - 2)
 
 
 def per_first(input: Tensor) -> Unit:
-    """One coin for each channel of an unbatched input: dimension 0."""
+    """The mask has dimension 0: one mask element for each channel of an unbatched input."""
     if input.dim() < 1:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     return (input.shape[0],) + (1,) * (input.dim() - 1)
@@ -276,16 +274,6 @@ def _is_empty(input: Tensor) -> bool:
         return input.numel() == 0
     # A size that is known when the graph runs, and not before, is taken for one that is not 0.
     return guard_or_false(input.numel() == 0)
-
-
-def coin_steps(unit: Unit) -> tuple[int, ...]:
-    """Row-major steps of a mask of this shape, 0 along its shared dimensions."""
-    steps, step = [0] * len(unit), 1
-    for dim in range(len(unit) - 1, -1, -1):
-        if unit[dim] != 1:
-            steps[dim] = step
-            step *= unit[dim]
-    return tuple(steps)
 
 
 class Dropping(torch.nn.Module, metaclass=AsTorchs):

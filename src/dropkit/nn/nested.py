@@ -15,14 +15,14 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit import random
+from dropkit.kernels.mask import Mask
 from dropkit.ops import autograd, custom_op
-from dropkit.ops.draw_key import draw
 from dropkit.torch_private import max_length, min_length, nested_sizes, ragged_dim
 
 if TYPE_CHECKING:
     from dropkit.nn.layer import Layer
 
-# From a dense tensor, the steps of its coins and the first of them to the tensor after dropout.
+# From a dense tensor, its mask strides and its mask offset to the tensor after dropout.
 Run = Callable[[Tensor, "Sequence[int] | None", int], Tensor]
 
 
@@ -42,20 +42,12 @@ def drop(
     """
     if layer.unit is not None:
         _refuse_unless_channels(layer, input)
-    scheduled = isinstance(p, Tensor)
-    values = custom_op.Scheduled(p, layer.rule.__name__) if scheduled else layer.rule(p)
-    if not scheduled and p == 1:
-        key = 0
-    elif key is None and generator is None and (scheduled or autograd.watched()):
-        key = draw(input.device, p if scheduled else None)
-    elif key is None:
-        key = random.draw(generator, input.device)
-    chosen = key
+    by_operator = isinstance(p, Tensor) or autograd.is_being_traced()
+    mask = Mask(random.choose_key(key, generator, input, p, by_operator), layer.params(p))
 
-    def run(dense: Tensor, steps: Sequence[int] | None, base: int) -> Tensor:
-        if isinstance(values, custom_op.Scheduled) or not autograd.serves(dense):
-            return custom_op.drop(dense, chosen, values, steps, base)
-        return autograd.drop(dense, autograd.own(chosen), values, steps, base)
+    def run(dense: Tensor, strides: Sequence[int] | None, offset: int) -> Tensor:
+        fast = not isinstance(p, Tensor) and autograd.can_use_fast_path(dense)
+        return (autograd if fast else custom_op).drop(dense, mask._replace(strides=strides, offset=offset))
 
     # torch keeps nested tensors for backward for their sizes, and would refuse once they are written.
     source = input.clone() if inplace and input.requires_grad and torch.is_grad_enabled() else input
@@ -97,11 +89,11 @@ def _strided(input: Tensor, run: Run, channels: bool) -> Tensor:
 
 def _each(components: Iterable[Tensor], run: Run, channels: bool) -> list[Tensor]:
     dropped: list[Tensor] = []
-    base = 0
+    offset = 0
     for component in components:
-        steps = (1,) + (0,) * (component.dim() - 1) if channels else None
-        dropped.append(run(component, steps, base))
-        base += component.shape[0] if channels else component.numel()
+        strides = (1,) + (0,) * (component.dim() - 1) if channels else None
+        dropped.append(run(component, strides, offset))
+        offset += component.shape[0] if channels else component.numel()
     return dropped
 
 

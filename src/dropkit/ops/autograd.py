@@ -1,12 +1,12 @@
-"""The short way: ordinary tensors in eager mode go straight to the kernel.
+"""Dropout of ordinary tensors in eager mode: straight to the kernel, with gradients.
 
 Gradients come from ctx-style `torch.autograd.Function`s; the `setup_context` style, which torch.func needs, costs 14 us
-more a call. Nothing is saved for backward but the key.
+more a call. Backward saves nothing but the key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from dropkit import kernels
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.mask import Mask
 from dropkit.ops import custom_op
 from dropkit.torch_private import (
     count_dispatch_modes,
@@ -28,18 +28,15 @@ from dropkit.torch_private import (
     tracing_state,
 )
 
-Coins = tuple["Tensor | int", DropoutParams, "Sequence[int] | None", int]
-
-
 _TYPES = (Tensor, torch.nn.Parameter)
 
 
-def serves(input: Tensor) -> bool:
-    """Whether nothing stands between `input` and its memory, and nothing wants to see the operator.
+def can_use_fast_path(input: Tensor) -> bool:
+    """Whether `input` is an ordinary tensor with memory, and nothing needs to see the operators that run.
 
-    Not a subclass, mode, transform or tracer, nor a tensor that is lazily negated, zero or batched.
+    False for subclasses, for tensors that are lazily negated, zero or batched, and under modes, transforms and tracers.
     """
-    # `watched`, without a call.
+    # `is_being_traced`, inlined.
     return (
         not (
             is_dynamo_compiling()
@@ -54,8 +51,8 @@ def serves(input: Tensor) -> bool:
     )
 
 
-def watched() -> bool:
-    """Whether a compiler, transform, mode or tracer wants to see the operators that run, whatever their input."""
+def is_being_traced() -> bool:
+    """Whether a compiler, transform, mode or tracer needs to see the operators that run, whatever their input."""
     return (
         is_dynamo_compiling()
         or functorch_interpreter() is not None
@@ -71,137 +68,133 @@ def exporting() -> bool:
     return bool(count_dispatch_modes()) and (is_exporting() or is_functionalized_for_export())
 
 
-def drop(
-    input: Tensor, key: Tensor | int, values: DropoutParams, steps: Sequence[int] | None = None, base: int = 0
-) -> Tensor:
-    """Dropout by `values` with the coins of `key`, out of place.
-
-    The element at some coordinates uses coin `base + sum(coordinate * step)`; `steps` None means one coin an element in
-    row-major order. Backward reads the key again: nobody may write it any more, see `own`.
-    """
+def drop(input: Tensor, mask: Mask) -> Tensor:
+    """Dropout out of place. Backward reads the mask's key again: nobody may write it any more, see `detach_key`."""
     if (input.requires_grad and torch.is_grad_enabled()) or in_forward_mode():
-        return _apply_drop(input, (key, values, steps, base))
+        return _apply_drop(input, mask)
     output = torch.empty_like(input)
-    kernels.drop(output, input, key, values, steps, base)
+    kernels.drop(output, input, mask)
     return output
 
 
-def drop_(
-    input: Tensor, key: Tensor | int, values: DropoutParams, steps: Sequence[int] | None = None, base: int = 0
-) -> Tensor:
+def drop_(input: Tensor, mask: Mask) -> Tensor:
     """`drop` in place. Whatever torch forbids is raised before anything is written."""
     refuse_in_place(input)
     if in_forward_mode():
-        # A Function would have to write the tangent in place too, which torch cannot tell of a batched one.
-        return input.copy_(drop(input, key, values, steps, base))
+        # A Function would have to write the tangent in place too, which torch cannot do for a batched one.
+        return input.copy_(drop(input, mask))
     if input.requires_grad and torch.is_grad_enabled():
-        input = _apply_drop_(input, (key, values, steps, base))
+        input = _apply_drop_(input, mask)
     elif not input.is_inference():
         torch.autograd.graph.increment_version(input)
-    kernels.drop(input, input, key, values, steps, base)
+    kernels.drop(input, input, mask)
     return input
 
 
-def drop_add(input: Tensor, residual: Tensor, key: Tensor | int, values: DropoutParams) -> Tensor:
-    """`residual + drop(input, key, values)` in one walk, equal to it to the bit; the two of one shape and dtype."""
-    wanted = (input.requires_grad or residual.requires_grad) and torch.is_grad_enabled()
-    if wanted or in_forward_mode():
-        return _apply_drop_add(input, residual, (key, values, None, 0))
-    return _added(input, residual, (key, values, None, 0))
+def drop_add(input: Tensor, residual: Tensor, mask: Mask) -> Tensor:
+    """`residual + drop(input, mask)` in one pass over memory, bit for bit; both of one shape and dtype."""
+    needs_grad = (input.requires_grad or residual.requires_grad) and torch.is_grad_enabled()
+    if needs_grad or in_forward_mode():
+        return _apply_drop_add(input, residual, mask)
+    return _dropped_and_added(input, residual, mask)
 
 
-def _added(input: Tensor, residual: Tensor, coins: Coins) -> Tensor:
+def _dropped_and_added(input: Tensor, residual: Tensor, mask: Mask) -> Tensor:
     output = torch.empty_like(input)
-    kernels.drop(output, input, *coins, residual)
+    kernels.drop(output, input, mask, residual)
     return output
 
 
-def own(key: Tensor | int) -> Tensor | int:
-    """A key that a caller gave, as it is now: backward must not see what the caller does to the tensor later."""
+def detach_key(key: Tensor | int) -> Tensor | int:
+    """A caller's key as it is now: backward must not see what the caller writes to the tensor later."""
     if not isinstance(key, Tensor):
         return key
     return int(key) if key.is_cpu else key.clone()
 
 
 def refuse_in_place(input: Tensor) -> None:
-    """Raise what torch would for a write to `input` that it forbids, before anything is written."""
+    """Raise torch's error for a write to `input` that torch forbids, before anything is written."""
     if input.requires_grad and torch.is_grad_enabled() and not may_be_written(input):
-        input.mul_(1)  # torch's own words
-    if any(step == 0 and size > 1 for step, size in zip(input.stride(), input.shape, strict=True)):
+        input.mul_(1)  # raises torch's error
+    if any(stride == 0 and size > 1 for stride, size in zip(input.stride(), input.shape, strict=True)):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
         )
     if input.is_inference() and not torch.is_inference_mode_enabled():
-        # torch's own words, from an operation on none of the elements.
+        # Raises torch's error, and would write no element.
         input.as_strided((0,), (1,)).zero_()
 
 
 class _Drop(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, coins: Coins) -> Tensor:
+    def forward(ctx: Any, input: Tensor, mask: Mask) -> Tensor:
         output = torch.empty_like(input)
-        kernels.drop(output, input, *coins)
-        # An expanded gradient has no layout of its own: it takes the output's.
-        ctx.saved = coins, None if output.is_contiguous() else output.stride()
+        kernels.drop(output, input, mask)
+        # An expanded gradient has no layout of its own: it gets the output's.
+        ctx.saved = mask, None if output.is_contiguous() else output.stride()
         return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _again(grads[0], *ctx.saved), None
+        return apply_same_mask(grads[0], *ctx.saved), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        return _again(tangents[0], *ctx.saved)
+        return apply_same_mask(tangents[0], *ctx.saved)
 
 
 class _DropInPlace(torch.autograd.Function):
-    """The graph alone. The caller writes once autograd has raised no objection, so that a refusal leaves no trace."""
+    """Only the graph. The caller writes once autograd has raised no error, so that a refusal leaves the input alone."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, coins: Coins) -> Tensor:
-        ctx.coins = coins
+    def forward(ctx: Any, input: Tensor, mask: Mask) -> Tensor:
+        ctx.mask = mask
         ctx.mark_dirty(input)
         return input
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _again(grads[0], ctx.coins, None), None
+        return apply_same_mask(grads[0], ctx.mask), None
 
 
 class _DropAdd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, residual: Tensor, coins: Coins) -> Tensor:
-        output = _added(input, residual, coins)
-        ctx.saved = coins, None if output.is_contiguous() else output.stride()
+    def forward(ctx: Any, input: Tensor, residual: Tensor, mask: Mask) -> Tensor:
+        output = _dropped_and_added(input, residual, mask)
+        ctx.saved = mask, None if output.is_contiguous() else output.stride()
         return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _again(grads[0], *ctx.saved) if ctx.needs_input_grad[0] else None, grads[0], None
+        return apply_same_mask(grads[0], *ctx.saved) if ctx.needs_input_grad[0] else None, grads[0], None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         of_input, of_residual, _ = tangents
-        return _again(of_input, *ctx.saved) + of_residual
+        return apply_same_mask(of_input, *ctx.saved) + of_residual
 
 
-# What `Function.apply` calls once it has looked for functorch's wrappers, of which `serves` finds none: 1 us less.
+# The base class's `apply`, which `Function.apply` calls after a search for functorch's wrappers. On the fast path there
+# are none, and skipping the search saves 1 us.
 _apply_drop, _apply_drop_ = (
-    cast("Callable[[Tensor, Coins], Tensor]", cast("Any", super(torch.autograd.Function, function)).apply)
+    cast("Callable[[Tensor, Mask], Tensor]", cast("Any", super(torch.autograd.Function, function)).apply)
     for function in (_Drop, _DropInPlace)
 )
 _apply_drop_add = cast(
-    "Callable[[Tensor, Tensor, Coins], Tensor]", cast("Any", super(torch.autograd.Function, _DropAdd)).apply
+    "Callable[[Tensor, Tensor, Mask], Tensor]", cast("Any", super(torch.autograd.Function, _DropAdd)).apply
 )
 
 
-def _again(grad: Tensor, coins: Coins, strides: tuple[int, ...] | None) -> Tensor:
-    """The same coins on a gradient or a tangent, wherever that lives by now."""
-    key, values, steps, base = coins
-    values = values.gradient
-    if not serves(grad):
-        return custom_op.drop(grad, key, values, steps, base)
+def apply_same_mask(grad: Tensor, mask: Mask, strides: tuple[int, ...] | None = None) -> Tensor:
+    """Drop a gradient or a tangent by the mask of the input.
+
+    Args:
+        strides: of the output, for an expanded gradient; None if the output is contiguous.
+    """
+    mask = mask.gradient
+    if not can_use_fast_path(grad):
+        return custom_op.drop(grad, mask)
     if strides is not None and 0 in grad.stride():
         grad = torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)
-    return drop(grad, key, values, steps, base)
+    return drop(grad, mask)

@@ -1,23 +1,23 @@
-"""The long way: operators that every mode of torch sees and can transform.
+"""Dropout as registered operators, which torch's compilers, transforms and modes can see and transform.
 
-They carry the version of the mask specification in their names, so that what was compiled or exported for one version
-never runs under another. Their coins are an affine map of the coordinates, and their key may have the input's leading
-dimensions; both are closed under vmap, which adds a dimension with step 0 and, where keys differ, a key for each slice.
+Their names carry the version of the mask specification, so that a program compiled or exported for one version never
+runs under another. A mask index is an affine function of the coordinates, and the key may have the input's leading
+dimensions. Both are closed under vmap, which adds a dimension of stride 0 and, where keys differ, a key for each slice.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.fx.experimental import proxy_tensor
 
 from dropkit import kernels
-from dropkit.kernels.params import RULES, DropoutParams
-from dropkit.kernels.reference import row_major
+from dropkit.kernels.mask import Mask, row_major
+from dropkit.kernels.params import DropoutParams, ScheduledParams
 from dropkit.ops import inductor
 from dropkit.torch_private import (
     FakeTensor,
@@ -32,94 +32,63 @@ from dropkit.torch_private import (
 _Key = TypeVar("_Key", bound="Tensor | int | None")
 
 
-class Scheduled(NamedTuple):
-    """The values of a rate that is read when the operator runs: a 0-d tensor, so that a new rate is no new graph."""
-
-    p: Tensor
-    rule: str
-    constants: bool = True  # false for the gradient, which has neither shift nor fill
-
-    @property
-    def gradient(self) -> Scheduled:
-        return self._replace(constants=False)
-
-    def read(self) -> DropoutParams:
-        p = self.p.item()
-        if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-        values = RULES[self.rule](p)
-        return values if self.constants else values.gradient
-
-
 # Kept alive: the operators go when their library does.
 _library = torch.library.Library("dropkit", "FRAGMENT")
-_VALUES = {
+_PARAMS = {
     DropoutParams: ("drop_v1", "int threshold, float scale, float shift, float fill"),
-    Scheduled: ("drop_at_v1", "Tensor p, str rule, bool constants"),
+    ScheduledParams: ("drop_at_v1", "Tensor p, str function, bool constants"),
 }
-for _name, _values in _VALUES.values():
+for _name, _arguments in _PARAMS.values():
     _library.define(
-        f"{_name}(Tensor input, Tensor key, {_values}, SymInt[]? steps, SymInt base) -> Tensor",
+        f"{_name}(Tensor input, Tensor key, {_arguments}, SymInt[]? strides, SymInt offset) -> Tensor",
         tags=(torch.Tag.pt2_compliant_tag,),
     )
 
 
-def drop(
-    input: Tensor,
-    key: Tensor | int,
-    values: DropoutParams | Scheduled,
-    steps: Sequence[int] | None = None,
-    base: int = 0,
-) -> Tensor:
-    """Dropout by `values` with the coins of `key`; see `dropkit.ops.autograd.drop`."""
+def drop(input: Tensor, mask: Mask) -> Tensor:
+    """Dropout out of place; see `dropkit.ops.autograd.drop`."""
+    key, params, strides, offset = mask
     if not isinstance(key, Tensor):
         key = torch.tensor(key, dtype=torch.int64, device=input.device)
-    if isinstance(values, DropoutParams):
-        return torch.ops.dropkit.drop_v1(input, key, *values, steps, base)
-    return torch.ops.dropkit.drop_at_v1(input, key, *values, steps, base)
+    if isinstance(params, DropoutParams):
+        return torch.ops.dropkit.drop_v1(input, key, *params, strides, offset)
+    return torch.ops.dropkit.drop_at_v1(input, key, *params, strides, offset)
 
 
-def drop_(
-    input: Tensor,
-    key: Tensor | int,
-    values: DropoutParams | Scheduled,
-    steps: Sequence[int] | None = None,
-    base: int = 0,
-) -> Tensor:
+def drop_(input: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
-    return input.copy_(drop(input, key, values, steps, base))
+    return input.copy_(drop(input, mask))
 
 
-def _kind(numbers: Sequence[Any]) -> type[DropoutParams] | type[Scheduled]:
-    return DropoutParams if len(numbers) == len(DropoutParams._fields) else Scheduled
+def _params(numbers: Sequence[Any]) -> DropoutParams | ScheduledParams:
+    """The parameters that an operator's flat arguments stand for."""
+    return (DropoutParams if len(numbers) == len(DropoutParams._fields) else ScheduledParams)(*numbers)
 
 
 def _operator(inputs: Sequence[Any]) -> Callable[..., Tensor]:
-    return getattr(torch.ops.dropkit, _VALUES[_kind(inputs[2:-2])][0])
+    return getattr(torch.ops.dropkit, _PARAMS[type(_params(inputs[2:-2]))][0])
 
 
 def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
     """Both operators, on memory. `key` has one value for each place in the leading dimensions that it has."""
-    *numbers, steps, base = arguments
-    values = _kind(numbers)(*numbers)
+    *numbers, strides, offset = arguments
     if input.dtype not in kernels.FLOATS:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
     if key.dtype != torch.int64 or key.shape != input.shape[: key.dim()]:
         raise TypeError(
             f"key must be an int64 tensor, 0-d or of the input's first sizes, got {key.dtype} of {tuple(key.shape)}"
         )
-    if steps is not None and len(steps) != input.dim():
-        raise ValueError(f"steps must be {input.dim()} numbers, one for each dimension, got {len(steps)}")
-    if isinstance(values, Scheduled):
-        values = values.read()
+    if strides is not None and len(strides) != input.dim():
+        raise ValueError(f"strides must be {input.dim()} numbers, one for each dimension, got {len(strides)}")
+    mask = Mask(key, _params(numbers).resolve(), strides, offset)
     output = torch.empty_like(input)
     if key.dim() == 0:
-        kernels.drop(output, input, key, values, steps, base)
+        kernels.drop(output, input, mask)
         return output
-    steps = row_major(input.shape) if steps is None else steps
+    strides = row_major(input.shape) if strides is None else strides
     for place in itertools.product(*map(range, key.shape)):
-        first = base + sum(coordinate * step for coordinate, step in zip(place, steps, strict=False))
-        kernels.drop(output[place], input[place], key[place], values, steps[key.dim() :], first)
+        first = offset + sum(coordinate * stride for coordinate, stride in zip(place, strides, strict=False))
+        kernels.drop(output[place], input[place], Mask(key[place], mask.params, strides[key.dim() :], first))
     return output
 
 
@@ -147,18 +116,18 @@ def faked(key: _Key, input: FakeTensor) -> _Key:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, key, *numbers, steps, base = inputs
+    _, key, *numbers, strides, offset = inputs
     saved = [key, *(number for number in numbers if isinstance(number, Tensor))]
     ctx.save_for_backward(*saved)
     ctx.save_for_forward(*saved)
     ctx.numbers = [None if isinstance(number, Tensor) else number for number in numbers]
-    ctx.where = steps, base
+    ctx.indices = strides, offset
 
 
 def _gradient(ctx: Any, grad: Tensor) -> Tensor:
     key, *tensors = ctx.saved_tensors
     numbers = [tensors.pop() if number is None else number for number in ctx.numbers]
-    return drop(grad, key, _kind(numbers)(*numbers).gradient, *ctx.where)
+    return drop(grad, Mask(key, _params(numbers), *ctx.indices).gradient)
 
 
 class _Drop(SingleLevelFunction):
@@ -182,15 +151,15 @@ class _Drop(SingleLevelFunction):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        input, key, *numbers, steps, base = inputs
+        input, key, *numbers, strides, offset = inputs
         input_dim, key_dim, *others = in_dims[: 2 + len(numbers)]
         if any(dim is not None for dim in others):
             raise NotImplementedError("p must be the same for all slices under vmap, got one for each")
         if key_dim is not None or key.dim():
             key = _first(key, key_dim, info.batch_size)
-        if steps is None:
-            steps = row_major(input.shape if input_dim is None else input.movedim(input_dim, 0).shape[1:])
-        inputs = _first(input, input_dim, info.batch_size), key, *numbers, (0, *steps), base
+        if strides is None:
+            strides = row_major(input.shape if input_dim is None else input.movedim(input_dim, 0).shape[1:])
+        inputs = _first(input, input_dim, info.batch_size), key, *numbers, (0, *strides), offset
         return _operator(inputs)(*inputs), 0
 
 
@@ -210,7 +179,7 @@ def _differentiable(*inputs: Any) -> Tensor:
         return _operator(inputs)(*inputs)
 
 
-for _name, _ in _VALUES.values():
+for _name, _ in _PARAMS.values():
     torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_run)
     torch.library.impl(_library, _name, "Autograd")(_differentiable)
     torch.library.register_fake(f"dropkit::{_name}", _fake, lib=_library)

@@ -1,4 +1,4 @@
-"""Deriving keys, as an operator: compilers are not trusted with 64-bit arithmetic that wraps (inductor's differs)."""
+"""Deriving keys by an operator, since inductor compiles wrapping 64-bit arithmetic differently."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def fold_in(key: Tensor, n: Tensor) -> Tensor:
     return (left << 32) | right
 
 
-def fold_in_seen(key: Tensor, n: Tensor) -> Tensor:
-    """`fold_in` where a compiler, a transform or a mode looks on."""
+def fold_in_traced(key: Tensor, n: Tensor) -> Tensor:
+    """`fold_in` as an operator, for compilers, transforms and modes."""
     return torch.ops.dropkit.fold_in_v1(key, n)
 
 
@@ -41,7 +41,7 @@ def _vmap(info: Any, in_dims: tuple[int | None, int | None], key: Tensor, n: Ten
         tensor if dim is None else tensor.movedim(dim, 0)[(slice(None), *(None,) * (rank - tensor.dim() + 1))]
         for tensor, dim in zip((key, n), in_dims, strict=True)
     )
-    return fold_in_seen(*aligned), 0
+    return fold_in_traced(*aligned), 0
 
 
 torch.library.impl(_library, "fold_in_v1", "CompositeExplicitAutograd")(fold_in)

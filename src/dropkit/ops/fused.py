@@ -1,6 +1,6 @@
-"""Dropout with what stands around it, where a device has one kernel for all of it; gradients by one kernel, too.
+"""Autograd for the fused GPU kernels: dropout with addition and normalisation, and with bias, activation and addition.
 
-Whatever wants to look inside, a compiler, a transform, a second derivative, gets the separate calls.
+Compilers, transforms and second derivatives, which look inside, get the separate calls.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from dropkit.kernels import FLOATS, gpu, kernel_for
 from dropkit.kernels.gpu import fused
+from dropkit.kernels.gpu.fused import Norm
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 from dropkit.ops import autograd
 from dropkit.torch_private import in_forward_mode
@@ -27,62 +29,57 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def normed(summed: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, centred: bool) -> Tensor:
-    """LayerNorm, or RMSNorm with a bias, over the last dimension, by torch."""
-    if centred:
-        return F.layer_norm(summed, summed.shape[-1:], weight, bias, eps)
-    output = F.rms_norm(summed, summed.shape[-1:], weight, eps)
-    return output if bias is None else output + bias
+def norm_by_torch(summed: Tensor, norm: Norm) -> Tensor:
+    """LayerNorm, or RMSNorm with a bias, of a sum over its last dimension."""
+    if norm.is_centred:
+        return F.layer_norm(summed, summed.shape[-1:], norm.weight, norm.bias, norm.eps)
+    output = F.rms_norm(summed, summed.shape[-1:], norm.weight, norm.eps)
+    return output if norm.bias is None else output + norm.bias
 
 
-def serves(values: DropoutParams | None, input: Tensor, *others: Tensor | None) -> bool:
-    """Whether the kernels take these: ordinary tensors on one GPU, each contiguous, of one dtype but not float64.
+def can_fuse(params: DropoutParams | None, input: Tensor, *others: Tensor) -> bool:
+    """Whether the kernels take these: ordinary contiguous tensors on one GPU, of one dtype but not float64.
 
     Args:
-        values: None to drop nothing.
+        params: None to drop nothing. The kernels cannot drop everything.
     """
-    if not autograd.serves(input) or in_forward_mode() or (values is not None and values.threshold >= 2**32):
+    if params is not None and params.threshold >= 2**32:
         return False
-    tensors = (input, *(one for one in others if one is not None))
+    if not autograd.can_use_fast_path(input) or in_forward_mode():
+        return False
     return (
         kernel_for(input.device.type).drop is gpu.drop
-        # Where the separate calls would change the dtype.
+        # The separate calls would change the dtype under autocast.
         and not torch.is_autocast_enabled(input.device.type)
         and input.dtype in FLOATS - {torch.float64}
         and input.dim() > 0
         and input.shape[-1] <= fused.MOST_COLUMNS
         and input.numel() > 0
         and all(
-            autograd.serves(one) and one.device == input.device and one.dtype == input.dtype and one.is_contiguous()
-            for one in tensors
+            autograd.can_use_fast_path(tensor)
+            and tensor.device == input.device
+            and tensor.dtype == input.dtype
+            and tensor.is_contiguous()
+            for tensor in (input, *others)
         )
     )
 
 
-def _takes(*grads: Tensor | None) -> bool:
-    """Whether a kernel may take these gradients, and nobody will ask for theirs."""
-    return not torch.is_grad_enabled() and all(grad is None or autograd.serves(grad) for grad in grads)
+def _can_use_kernel(*grads: Tensor | None) -> bool:
+    """Whether a kernel may take these gradients, and no second derivative is wanted."""
+    return not torch.is_grad_enabled() and all(grad is None or autograd.can_use_fast_path(grad) for grad in grads)
 
 
 class _Norm(torch.autograd.Function):
+    """`weight` and `bias` are arguments of their own because autograd does not look into `norm`."""
+
     @staticmethod
     def forward(
-        ctx: Any,
-        input: Tensor,
-        residual: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        row_scale: Tensor | None,
-        key: Tensor | int,
-        values: DropoutParams | None,
-        eps: float,
-        centred: bool,
+        ctx: Any, input: Tensor, residual: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Norm
     ) -> tuple[Tensor, Tensor]:
-        output, summed, mean, spread = fused.norm_forward(
-            input, residual, weight, bias, row_scale, key, values, eps, centred
-        )
-        ctx.save_for_backward(summed, mean, spread, weight, bias, row_scale)
-        ctx.rest = key, values, eps, centred
+        output, summed, mean, spread = fused.norm_forward(input, residual, norm)
+        ctx.save_for_backward(summed, mean, spread, weight, bias, norm.row_scale)
+        ctx.norm = norm._replace(weight=None, bias=None, row_scale=None)
         ctx.set_materialize_grads(False)
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             ctx.mark_non_differentiable(summed)
@@ -91,95 +88,72 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         grad_output, grad_summed = grads
-        if _takes(*grads) and grad_output is not None:
-            summed, mean, spread, weight, bias, row_scale = ctx.saved_tensors
-            key, values, _, centred = ctx.rest
+        summed, mean, spread, weight, bias, row_scale = ctx.saved_tensors
+        norm: Norm = ctx.norm._replace(weight=weight, bias=bias, row_scale=row_scale)
+        if _can_use_kernel(*grads) and grad_output is not None:
             grad_summed = None if grad_summed is None else grad_summed.contiguous()
-            of = fused.norm_backward(
-                grad_output.contiguous(), grad_summed, summed, mean, spread, weight, bias is not None, row_scale,
-                key, values, centred,
-            )  # fmt: skip
-            return *of, None, None, None, None, None
-        return *_by_calls(ctx, grad_output, grad_summed), None, None, None, None, None
+            return *fused.norm_backward(grad_output.contiguous(), grad_summed, summed, mean, spread, norm), None
+        return *_by_calls(grad_output, grad_summed, summed, norm), None
 
 
-def _by_calls(ctx: Any, grad_output: Tensor | None, grad_summed: Tensor | None) -> tuple[Tensor | None, ...]:
+def _by_calls(
+    grad_output: Tensor | None, grad_summed: Tensor | None, summed: Tensor, norm: Norm
+) -> tuple[Tensor | None, ...]:
     """The gradients of input, residual, weight and bias, by calls that have derivatives themselves."""
-    summed, _, _, weight, bias, row_scale = ctx.saved_tensors
-    key, values, eps, centred = ctx.rest
-    of_sum, of_affine = grad_summed, dict[int, Tensor]()
+    of_sum, of_affine = grad_summed, dict[str, Tensor]()
     if grad_output is not None:
         with torch.enable_grad():
             start = summed if summed.requires_grad else summed.detach().requires_grad_()
-            output = normed(start, weight, bias, eps, centred)
-        asked = [(place, one) for place, one in ((2, weight), (3, bias)) if one is not None and one.requires_grad]
-        tensors = [start, *(one for _, one in asked)]
-        found = torch.autograd.grad(output, tensors, grad_output, create_graph=torch.is_grad_enabled())
-        of_affine = {place: grad for (place, _), grad in zip(asked, found[1:], strict=True)}
-        of_sum = found[0] if grad_summed is None else found[0] + grad_summed
+            output = norm_by_torch(start, norm)
+        affine = [
+            (name, tensor) for name, tensor in (("weight", norm.weight), ("bias", norm.bias)) if tensor is not None
+        ]
+        affine = [(name, tensor) for name, tensor in affine if tensor.requires_grad]
+        tensors = [start, *(tensor for _, tensor in affine)]
+        of_start, *rest = torch.autograd.grad(output, tensors, grad_output, create_graph=torch.is_grad_enabled())
+        of_affine = {name: grad for (name, _), grad in zip(affine, rest, strict=True)}
+        of_sum = of_start if grad_summed is None else of_start + grad_summed
     of_input = of_sum
-    if of_input is not None and row_scale is not None:
-        of_input = of_input * row_scale.unsqueeze(-1)
-    if of_input is not None and values is not None:
-        of_input = autograd._again(of_input, (key, values, None, 0), None)
-    return of_input, of_sum, of_affine.get(2), of_affine.get(3)
+    if of_input is not None and norm.row_scale is not None:
+        of_input = of_input * norm.row_scale.unsqueeze(-1)
+    if of_input is not None and norm.mask is not None:
+        of_input = autograd.apply_same_mask(of_input, norm.mask)
+    return of_input, of_sum, of_affine.get("weight"), of_affine.get("bias")
 
 
-def norm(
-    input: Tensor,
-    residual: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    row_scale: Tensor | None,
-    key: Tensor | int,
-    values: DropoutParams | None,
-    eps: float,
-    centred: bool,
-) -> tuple[Tensor, Tensor]:
+def norm(input: Tensor, residual: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """The norm of `residual + row_scale * drop(input)`, and the sum itself; see `fused.norm_forward`."""
-    given = input, residual, weight, bias, row_scale, key, values, eps, centred
-    return cast("tuple[Tensor, Tensor]", _Norm.apply(*given))
+    return cast("tuple[Tensor, Tensor]", _Norm.apply(input, residual, norm.weight, norm.bias, norm))
 
 
 class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        bias: Tensor | None,
-        residual: Tensor,
-        activation: str,
-        key: Tensor | int,
-        values: DropoutParams,
-    ) -> Tensor:
+    def forward(ctx: Any, input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, mask: Mask) -> Tensor:
         ctx.save_for_backward(input, bias)
-        ctx.rest = activation, key, values
-        return fused.activation_forward(input, bias, residual, activation, key, values)
+        ctx.activation, ctx.mask = activation, mask
+        return fused.activation_forward(input, bias, residual, activation, mask)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         saved: tuple[Tensor, Tensor | None] = ctx.saved_tensors
         input, bias = saved
-        name, key, values = ctx.rest
         wants_input, wants_bias = ctx.needs_input_grad[:2]
         if not (wants_input or wants_bias):
-            return None, None, grad, None, None, None
-        if _takes(grad):
-            of_input = fused.activation_backward(grad.contiguous(), input, bias, name, key, values)
+            return None, None, grad, None, None
+        if _can_use_kernel(grad):
+            of_input = fused.activation_backward(grad.contiguous(), input, bias, ctx.activation, ctx.mask)
         else:
             with torch.enable_grad():
                 start = input if bias is None else input + bias
                 start = start if start.requires_grad else start.detach().requires_grad_()
-                output = ACTIVATIONS[name](start)
-            dropped = autograd._again(grad, (key, values, None, 0), None)
+                output = ACTIVATIONS[ctx.activation](start)
+            dropped = autograd.apply_same_mask(grad, ctx.mask)
             (of_input,) = torch.autograd.grad(output, start, dropped, create_graph=torch.is_grad_enabled())
         of_bias = of_input.sum_to_size(cast("Tensor", bias).shape) if wants_bias else None
-        return of_input, of_bias, grad, None, None, None
+        return of_input, of_bias, grad, None, None
 
 
-def activation(
-    input: Tensor, bias: Tensor | None, residual: Tensor, name: str, key: Tensor | int, values: DropoutParams
-) -> Tensor:
+def activation(input: Tensor, bias: Tensor | None, residual: Tensor, name: str, mask: Mask) -> Tensor:
     """`residual + drop(activation(input + bias))`; see `fused.activation_forward`."""
-    return cast("Tensor", _Activation.apply(input, bias, residual, name, key, values))
+    return cast("Tensor", _Activation.apply(input, bias, residual, name, mask))

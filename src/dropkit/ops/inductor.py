@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dropkit import kernels
 from dropkit.kernels import cpu
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 from dropkit.ops import recompute
 from dropkit.torch_private import Inductor, inductor, inductor_is_loaded
@@ -42,14 +43,14 @@ def drop_v1(
     scale: float,
     shift: float,
     fill: float,
-    steps: Sequence[int] | None,
-    base: int,
+    strides: Sequence[int] | None,
+    offset: int,
     *,
     out: Tensor,
 ) -> None:
-    """The operator of this name into `out`; `steps` None for one coin an element in row-major order."""
+    """The operator of this name, which writes to `out`."""
     # By the best kernel, since code on disk may be older than the installation that runs it.
-    kernels.drop(out, input, key, DropoutParams(threshold, scale, shift, fill), steps, base)
+    kernels.drop(out, input, Mask(key, DropoutParams(threshold, scale, shift, fill), strides, offset))
 
 
 def prepare() -> None:
@@ -97,10 +98,7 @@ def _register(parts: Inductor) -> None:
         return None if p is not None else Call(draw_v1, layout(), [] if after is None else [after])
 
     def drop(input: Any, key: Any, *arguments: Any) -> Any:
-        *numbers, steps, base = arguments
-        if key.get_size():
-            return None
-        return Call(drop_v1, layout(), [input, key], (*numbers, steps, base))
+        return None if key.get_size() else Call(drop_v1, layout(), [input, key], arguments)
 
     lower(torch.ops.dropkit.drop_v1.default, drop)
     lower(torch.ops.dropkit.draw_v1.default, draw)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dropkit import kernels, random
 from dropkit.kernels import FLOATS
-from dropkit.kernels.params import DropoutParams, threshold
+from dropkit.kernels.mask import Mask
+from dropkit.kernels.params import keep_indicator
 from dropkit.nn.dropout import LAYER
 from dropkit.torch_private import forward_mode_set_to, has_kernel
 
@@ -41,7 +42,7 @@ def _kernel(torchs_own: Any) -> Any:
         draws = train is not False and 0 < p <= 1 and input.numel() > 0
         if not draws or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             return torchs_own.call_boxed(keys, input, p, train)
-        key = random.draw_int() if input.is_cpu else random.draw(device=input.device)
+        key = random.choose_key(None, None, input, p)
         # Tangents, too, are for torch's own derivative.
         with torch.no_grad(), forward_mode_set_to(False):
             return LAYER.drop(input, p, True, False, None, key), _mask(input, p, key)
@@ -55,17 +56,17 @@ def _mask(input: Tensor, p: float, key: Tensor | int) -> Tensor:
     In runs of mask elements that fit the cache: as many ones as the tensor has elements, to read the mask from, would
     take more time than the dropout.
     """
-    keeping = DropoutParams(threshold(p), 1.0, 0.0, 0.0)
+    mask = Mask(key, keep_indicator(p))
     if input.numel() <= _RUN:
         kept = torch.ones_like(input)
-        kernels.drop(kept, kept, key, keeping, None, 0)
+        kernels.drop(kept, kept, mask)
         return kept.bool()
-    mask = torch.empty(input.numel(), dtype=torch.bool, device=input.device)
+    output = torch.empty(input.numel(), dtype=torch.bool, device=input.device)
     ones = torch.ones(_RUN, device=input.device)
     kept = torch.empty_like(ones)
-    for base in range(0, input.numel(), _RUN):
-        part = mask[base : base + _RUN]
-        kernels.drop(kept[: len(part)], ones[: len(part)], key, keeping, None, base)
+    for offset in range(0, input.numel(), _RUN):
+        part = output[offset : offset + _RUN]
+        kernels.drop(kept[: len(part)], ones[: len(part)], mask._replace(offset=offset))
         part.copy_(kept[: len(part)])
-    mask = mask.view(input.shape)
-    return mask if input.is_contiguous() else torch.empty_like(input, dtype=torch.bool).copy_(mask)
+    output = output.view(input.shape)
+    return output if input.is_contiguous() else torch.empty_like(input, dtype=torch.bool).copy_(output)

@@ -1,4 +1,4 @@
-"""Bias, activation, dropout and addition in one kernel, and its gradient, in Triton."""
+"""Bias, activation, dropout and addition in one kernel, and the gradient in another, in Triton."""
 
 import triton
 import triton.language as tl
@@ -22,9 +22,9 @@ def _tanh(x):
 
 @triton.jit
 def _activated(x, ACTIVATION: tl.constexpr):
-    """In float32."""
+    """The activation, in float32."""
     if ACTIVATION == RELU:
-        # A NaN stays one.
+        # Not maximum, so that NaN stays NaN.
         y = tl.where(x < 0.0, 0.0, x)
     elif ACTIVATION == GELU:
         y = 0.5 * x * (1.0 + tl.erf(x * _SQRT_HALF))
@@ -37,7 +37,7 @@ def _activated(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _slope(x, ACTIVATION: tl.constexpr):
-    """The derivative, in float32."""
+    """The derivative of the activation, in float32."""
     if ACTIVATION == RELU:
         y = tl.where(x <= 0.0, 0.0, 1.0)
     elif ACTIVATION == GELU:
@@ -53,7 +53,7 @@ def _slope(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _with_bias(input, bias, start, columns, inside, BIAS: tl.constexpr, BLOCK: tl.constexpr):
-    """The sums of elements and their column's bias, rounded to their type."""
+    """Elements plus the bias of their column, rounded to their type."""
     at = tl.arange(0, BLOCK)
     x = tl.load(input + start + at, inside, other=0.0)
     if BIAS:
@@ -64,7 +64,7 @@ def _with_bias(input, bias, start, columns, inside, BIAS: tl.constexpr, BLOCK: t
 
 @triton.jit
 def _drop(x, key, threshold, scale, start, KEY_IN_MEMORY: tl.constexpr, BLOCK: tl.constexpr):
-    """Elements whose coins are consecutive from `start` on, rounded to their type."""
+    """Drop elements whose mask indices are consecutive from `start` on; rounded to their type."""
     low, high = halves(key, KEY_IN_MEMORY)
     eight: tl.constexpr = x.dtype.primitive_bitwidth == 16
     keep = kept(start, threshold, low, high, eight, BLOCK, [BLOCK])
@@ -87,7 +87,7 @@ def forward(
     BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """All contiguous; `bias` has an element for each place of the last dimension."""
+    """All tensors contiguous; `bias` has an element for each place in the last dimension."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     inside = at < count - start
@@ -113,7 +113,7 @@ def backward(
     BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The gradient of what the activation is taken of; its sum over rows is the gradient of the bias."""
+    """The gradient of the activation's input; its sum over rows is the gradient of the bias."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     inside = at < count - start

@@ -1,146 +1,132 @@
-"""Dropout with what stands around it, on a GPU: calls of the kernels in `norms` and `activations`."""
+"""Dropout fused with its neighbours on a GPU: launches of the kernels in `norms` and `activations`."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from dropkit.kernels.gpu import as_bits, constants, key_there, parts, power_of_two, there
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.mask import Mask
 
 # A row lies in the registers of one program.
 MOST_COLUMNS = 2**14
 
 _BLOCK = 1024
-# Programs of the backward pass of a norm for each multiprocessor: each writes a row of gradients of its own.
-_FOR_EACH = 4
+# Programs of a norm's backward pass for each multiprocessor: each writes a row of gradients of its own.
+_PROGRAMS_EACH = 4
 
 
-def norm_forward(
-    input: Tensor,
-    residual: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    row_scale: Tensor | None,
-    key: Tensor | int,
-    values: DropoutParams | None,
-    eps: float,
-    centred: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The norm of `residual + row_scale * drop(input)` along the last dimension.
+class Norm(NamedTuple):
+    """The norm of `residual + row_scale * drop(input)` over the last dimension, without the two inputs.
 
-    Args:
-        input, residual: contiguous, of one shape and dtype.
-        row_scale: contiguous, of the shape without the last dimension.
-        values: None to drop nothing.
-        centred: of LayerNorm; else of RMSNorm.
+    Attributes:
+        weight, bias: of the size of the last dimension; None for 1 and 0.
+        row_scale: of the shape without the last dimension, contiguous; None for 1.
+        mask: of the dropout; None to drop nothing.
+        eps: added to the variance.
+        is_centred: whether the mean is subtracted, as LayerNorm does and RMSNorm does not.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    row_scale: Tensor | None
+    mask: Mask | None
+    eps: float
+    is_centred: bool
+
+
+def norm_forward(input: Tensor, residual: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The norm of contiguous tensors of one shape and dtype.
 
     Returns:
         The norm, the sum, and of each row its mean and 1 / its standard deviation, float32.
     """
-    key, columns = key_there(key, input), input.shape[-1]
+    columns = input.shape[-1]
     rows = input.numel() // columns
     output, summed = torch.empty_like(input), torch.empty_like(input)
     mean, spread = (torch.empty(rows, dtype=torch.float32, device=input.device) for _ in range(2))
-    threshold, scale = _drawn(values)
+    key, threshold, scale = _mask_arguments(norm.mask, input)
     with there(input):
         _norms().forward[(rows,)](
             output, summed, mean, spread, input, residual,
-            _or(weight, input), _or(bias, input), _or(row_scale, input), key, threshold, scale, columns, as_bits(eps),
-            **_row_constants(columns, key, values, weight, bias, row_scale, centred),
+            _or(norm.weight, input), _or(norm.bias, input), _or(norm.row_scale, input),
+            key, threshold, scale, columns, as_bits(norm.eps), **_row_constants(columns, key, norm),
         )  # fmt: skip
     return output, summed, mean, spread
 
 
 def norm_backward(
-    grad_output: Tensor,
-    grad_summed: Tensor | None,
-    summed: Tensor,
-    mean: Tensor,
-    spread: Tensor,
-    weight: Tensor | None,
-    bias: bool,
-    row_scale: Tensor | None,
-    key: Tensor | int,
-    values: DropoutParams | None,
-    centred: bool,
+    grad_output: Tensor, grad_summed: Tensor | None, summed: Tensor, mean: Tensor, spread: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The gradients of input, residual, weight and bias."""
-    key, columns = key_there(key, summed), summed.shape[-1]
+    columns, weight = summed.shape[-1], norm.weight
     rows = summed.numel() // columns
-    programs = min(rows, _multiprocessors(summed.device) * _FOR_EACH)
-    each = parts(rows, programs)
-    programs = parts(rows, each)
+    programs = min(rows, _multiprocessors(summed.device) * _PROGRAMS_EACH)
+    rows_each = parts(rows, programs)
+    programs = parts(rows, rows_each)
     grad_input, grad_residual = torch.empty_like(summed), torch.empty_like(summed)
     of_weight, of_bias = (torch.empty(programs, columns, dtype=torch.float32, device=summed.device) for _ in range(2))
-    threshold, scale = _drawn(values)
+    key, threshold, scale = _mask_arguments(norm.mask, summed)
     with there(summed):
         _norms().backward[(programs,)](
             grad_input, grad_residual, of_weight, of_bias, grad_output, _or(grad_summed, grad_output),
-            summed, mean, spread, _or(weight, summed), _or(row_scale, summed),
-            key, threshold, scale, rows, columns, each,
-            GRAD_SUMMED=grad_summed is not None,
-            **_row_constants(columns, key, values, weight, summed if bias else None, row_scale, centred),
+            summed, mean, spread, _or(weight, summed), _or(norm.row_scale, summed),
+            key, threshold, scale, rows, columns, rows_each,
+            GRAD_SUMMED=grad_summed is not None, **_row_constants(columns, key, norm),
         )  # fmt: skip
     grad_weight = None if weight is None else of_weight.sum(0).to(weight.dtype)
-    return grad_input, grad_residual, grad_weight, of_bias.sum(0).to(summed.dtype) if bias else None
+    grad_bias = None if norm.bias is None else of_bias.sum(0).to(summed.dtype)
+    return grad_input, grad_residual, grad_weight, grad_bias
 
 
-def activation_forward(
-    input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, key: Tensor | int, values: DropoutParams
-) -> Tensor:
+def activation_forward(input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, mask: Mask) -> Tensor:
     """`residual + drop(activation(input + bias))`; all contiguous, `bias` of the last dimension's size."""
-    output, key = torch.empty_like(input), key_there(key, input)
+    output = torch.empty_like(input)
+    arguments = _mask_arguments(mask, input)
     with there(input):
         _activations().forward[_grid(input)](
-            output, input, _or(bias, input), residual, key, *_drawn(values), input.numel(), input.shape[-1],
-            **_flat_constants(key, bias, activation),
+            output, input, _or(bias, input), residual, *arguments, input.numel(), input.shape[-1],
+            **_flat_constants(arguments[0], bias, activation),
         )  # fmt: skip
     return output
 
 
-def activation_backward(
-    grad: Tensor, input: Tensor, bias: Tensor | None, activation: str, key: Tensor | int, values: DropoutParams
-) -> Tensor:
+def activation_backward(grad: Tensor, input: Tensor, bias: Tensor | None, activation: str, mask: Mask) -> Tensor:
     """The gradient of `input + bias`."""
-    output, key = torch.empty_like(input), key_there(key, input)
+    output = torch.empty_like(input)
+    arguments = _mask_arguments(mask, input)
     with there(input):
         _activations().backward[_grid(input)](
-            output, grad, input, _or(bias, input), key, *_drawn(values), input.numel(), input.shape[-1],
-            **_flat_constants(key, bias, activation),
+            output, grad, input, _or(bias, input), *arguments, input.numel(), input.shape[-1],
+            **_flat_constants(arguments[0], bias, activation),
         )  # fmt: skip
     return output
 
 
-def _drawn(values: DropoutParams | None) -> tuple[int, int]:
-    """Threshold and scale: plain dropout has no other numbers."""
-    return (0, 0) if values is None else (values.threshold, as_bits(values.scale))
+def _mask_arguments(mask: Mask | None, input: Tensor) -> tuple[Tensor | int, int, int]:
+    """Key, threshold and scale: inverted dropout has no other numbers."""
+    if mask is None:
+        return 0, 0, 0
+    params = mask.params.resolve()
+    return key_there(mask.key, input), params.threshold, as_bits(params.scale)
 
 
-def _row_constants(
-    columns: int,
-    key: Tensor | int,
-    values: DropoutParams | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    row_scale: Tensor | None,
-    centred: bool,
-) -> dict[str, Any]:
+def _row_constants(columns: int, key: Tensor | int, norm: Norm) -> dict[str, Any]:
     across = max(8, power_of_two(columns))
     return {
         **constants(key),
-        "DROPS": values is not None,
+        "DROPS": norm.mask is not None,
         "ALIGNED": columns % 4 == 0,
-        "CENTRED": centred,
-        "WEIGHT": weight is not None,
-        "BIAS": bias is not None,
-        "ROW_SCALE": row_scale is not None,
+        "CENTRED": norm.is_centred,
+        "WEIGHT": norm.weight is not None,
+        "BIAS": norm.bias is not None,
+        "ROW_SCALE": norm.row_scale is not None,
         "COLUMNS": across,
-        # Eight elements a thread, so that a row and the sums of rows fit the registers; 1,024 threads at most, and on
-        # AMD's they are half as many warps.
+        # Eight elements a thread, so that a row and the sums of rows fit the registers. At most 1,024 threads, which on
+        # AMD's GPUs are half as many warps.
         "num_warps": min(1024 // warp_size(), max(1, across // 256)),
     }
 
@@ -155,7 +141,7 @@ def _grid(input: Tensor) -> tuple[int]:
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """Something to point at, where the kernel reads nothing."""
+    """`tensor`, or another one as a pointer that the kernel does not read."""
     return other if tensor is None else tensor
 
 
@@ -167,7 +153,7 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def warp_size() -> int:
-    """Threads that go together: 64 on AMD's accelerators, 32 elsewhere."""
+    """Threads in a warp: 64 on AMD's GPUs, 32 elsewhere."""
     return 64 if torch.version.hip else 32
 
 

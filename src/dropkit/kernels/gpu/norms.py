@@ -7,8 +7,8 @@ from dropkit.kernels.gpu.philox import VARYING, double, dropped, halves, kept, r
 
 
 @triton.jit
-def _of_row(first, threshold, low, high, ALIGNED: tl.constexpr, EIGHT: tl.constexpr, COLUMNS: tl.constexpr):
-    """Whether each element of a row is, whose coins are consecutive from `first` on."""
+def _kept_in_row(first, threshold, low, high, ALIGNED: tl.constexpr, EIGHT: tl.constexpr, COLUMNS: tl.constexpr):
+    """Whether each element of a row is kept; mask indices are consecutive from `first` on."""
     if ALIGNED:
         keep = kept(first, threshold, low, high, EIGHT, COLUMNS, [COLUMNS])
     else:
@@ -41,7 +41,7 @@ def forward(
     ROW_SCALE: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """A row a program. `spread` is 1 / the standard deviation; rows are contiguous."""
+    """One row a program; rows are contiguous. `spread` is 1 / the standard deviation."""
     row = tl.program_id(0).to(tl.int64)
     start = row * columns
     at = tl.arange(0, COLUMNS)
@@ -50,7 +50,7 @@ def forward(
     if DROPS:
         eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
         low, high = halves(key, KEY_IN_MEMORY)
-        keep = _of_row(start, threshold, low, high, ALIGNED, eight, COLUMNS)
+        keep = _kept_in_row(start, threshold, low, high, ALIGNED, eight, COLUMNS)
         z = dropped(z, keep, scale, scale, scale, False).to(z.dtype)
     if ROW_SCALE:
         z = (z.to(tl.float32) * tl.load(row_scale + row).to(tl.float32)).to(z.dtype)
@@ -100,7 +100,7 @@ def backward(
     ROW_SCALE: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Some rows a program, whose part of the gradients of weight and bias is a row of float32 of its own."""
+    """Several rows a program, which writes its part of the gradients of weight and bias to a float32 row of its own."""
     program = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, COLUMNS)
     inside = at < columns
@@ -134,7 +134,7 @@ def backward(
             z = (z.to(tl.float32) * tl.load(row_scale + row).to(tl.float32)).to(z.dtype)
         if DROPS:
             eight: tl.constexpr = summed.dtype.element_ty.primitive_bitwidth == 16
-            keep = _of_row(start, threshold, low, high, ALIGNED, eight, COLUMNS)
+            keep = _kept_in_row(start, threshold, low, high, ALIGNED, eight, COLUMNS)
             z = dropped(z, keep, scale, scale, scale, False)
         tl.store(grad_input + start + at, z.to(grad_input.dtype.element_ty), inside)
     if WEIGHT:

@@ -1,15 +1,15 @@
-"""What the GPU kernels have in common, in Triton: for NVIDIA and AMD, and for the CPU under Triton's interpreter.
+"""Functions that all GPU kernels share, in Triton: for NVIDIA and AMD, and for the CPU under Triton's interpreter.
 
-A Philox block serves four neighbouring coins, so that wherever coins are consecutive along memory one block is computed
-for four elements; a half round is one 32 x 32 -> 64 bit multiply. Nothing is shared between threads.
+A Philox block has the words of four consecutive mask elements, so where mask indices are consecutive along memory one
+block is computed for four elements. Half a round is one 32 x 32 -> 64 bit multiply. Threads share nothing.
 
-Numbers with a fraction come as the 64 bits of a double, since Triton hands on none.
+Fractions are passed as the 64 bits of a double, since Triton would round them to single precision.
 """
 
 import triton
 import triton.language as tl
 
-# What differs from call to call, and must not be compiled anew.
+# Arguments that differ from call to call; Triton must not compile for their values.
 VARYING = ("key", "threshold", "scale", "shift", "fill")
 
 
@@ -17,7 +17,7 @@ VARYING = ("key", "threshold", "scale", "shift", "fill")
 def philox(block, low, high):
     """The four words of a block, uint32. `block` is uint64, the halves of the key are uint32.
 
-    Its constants have no names: at every launch Triton looks whether a global has changed, which takes 2 us for each.
+    The constants have no names: at every launch Triton checks whether a global has changed, which takes 2 us for each.
     """
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
     c2, c3 = tl.zeros_like(c0), tl.zeros_like(c0)
@@ -32,6 +32,7 @@ def philox(block, low, high):
 
 @triton.jit
 def halves(key, KEY_IN_MEMORY: tl.constexpr):
+    """Low and high word of the key."""
     if KEY_IN_MEMORY:
         key = tl.load(key)
     key = key.to(tl.uint64)
@@ -39,21 +40,22 @@ def halves(key, KEY_IN_MEMORY: tl.constexpr):
 
 
 @triton.jit
-def word(coin, low, high):
-    """The word of each coin, where neighbours do not share a block."""
-    w0, w1, w2, w3 = philox((coin >> 2).to(tl.uint64), low, high)
-    lane = (coin & 3).to(tl.int32)
+def word(index, low, high):
+    """The random word of each mask index, where neighbours do not share a block."""
+    w0, w1, w2, w3 = philox((index >> 2).to(tl.uint64), low, high)
+    lane = (index & 3).to(tl.int32)
     return tl.where(lane < 2, tl.where(lane == 0, w0, w1), tl.where(lane == 2, w2, w3))
 
 
 @triton.jit
 def double(bits):
+    """The double that has these 64 bits."""
     return bits.to(tl.int64).to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def dropped(x, keep, scale, shift, fill, AFFINE: tl.constexpr):
-    """Kept and dropped values, in the type of the arithmetic."""
+    """Kept and dropped values, in the arithmetic type: float64 for float64, else float32."""
     arithmetic: tl.constexpr = tl.float64 if x.dtype == tl.float64 else tl.float32
     y = x.to(arithmetic) * double(scale).to(arithmetic)
     if AFFINE:
@@ -64,7 +66,7 @@ def dropped(x, keep, scale, shift, fill, AFFINE: tl.constexpr):
 
 @triton.jit
 def rounded_sum(x, y):
-    """Of two tensors of one type, rounded once to it."""
+    """The sum of two tensors of one type, rounded once to that type."""
     if x.dtype == tl.float64:
         return x + y
     return (x.to(tl.float32) + y.to(tl.float32)).to(x.dtype)
@@ -72,9 +74,9 @@ def rounded_sum(x, y):
 
 @triton.jit
 def kept(first, threshold, low, high, EIGHT: tl.constexpr, COLUMNS: tl.constexpr, SHAPE: tl.constexpr):
-    """Whether each of COLUMNS consecutive coins is kept, from each of `first` on, int64 multiples of 4.
+    """Whether each of COLUMNS consecutive mask elements is kept, from each index in `first` on, int64 multiples of 4.
 
-    EIGHT: a thread takes eight neighbours, as a load of 16 bytes does of a type of two; else four.
+    EIGHT: a thread takes eight neighbours, which a load of 16 bytes holds of a 16-bit type; else four.
     """
     if EIGHT:
         blocks = (first >> 2).to(tl.uint64) + 2 * tl.arange(0, COLUMNS // 8).to(tl.uint64)

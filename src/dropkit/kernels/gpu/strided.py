@@ -1,15 +1,15 @@
-"""Walks over memory, in Triton: one kernel for what is contiguous, one for any strides."""
+"""The dropout kernels, in Triton: one for contiguous tensors, one for any strides."""
 
 import triton
 import triton.language as tl
 
 from dropkit.kernels.gpu.philox import VARYING, dropped, halves, kept, rounded_sum, word
 
-# What coins do along the innermost dimension of memory: all the same, four to a block, or any.
-ONE, FOURS, ANY = (tl.constexpr(kind) for kind in range(3))
+# Mask indices along the innermost dimension of memory: one for all, consecutive from a multiple of 4 on, or any.
+SHARED, CONSECUTIVE, ANY = (tl.constexpr(kind) for kind in range(3))
 
 
-@triton.jit(do_not_specialize=[*VARYING, "base", "count"])
+@triton.jit(do_not_specialize=[*VARYING, "mask_offset", "count"])
 def flat(
     output,
     input,
@@ -19,20 +19,20 @@ def flat(
     scale: tl.int64,
     shift: tl.int64,
     fill: tl.int64,
-    base: tl.int64,
+    mask_offset: tl.int64,
     count: tl.int64,
     KEY_IN_MEMORY: tl.constexpr,
     AFFINE: tl.constexpr,
     ADD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """All tensors contiguous, one coin an element, `base` a multiple of 4."""
+    """All tensors contiguous, a mask element for each element, `mask_offset` a multiple of 4."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     low, high = halves(key, KEY_IN_MEMORY)
     eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
-    keep = kept(base + start, threshold, low, high, eight, BLOCK, [BLOCK])
+    keep = kept(mask_offset + start, threshold, low, high, eight, BLOCK, [BLOCK])
     at = tl.arange(0, BLOCK)
-    # A mask on every load would keep the loads of odd counts from being wide.
+    # Full blocks load without a mask, which would keep the loads of odd counts from being wide.
     if count - start >= BLOCK:
         y = dropped(tl.load(input + start + at), keep, scale, shift, fill, AFFINE).to(output.dtype.element_ty)
         if ADD:
@@ -47,15 +47,17 @@ def flat(
 
 
 @triton.jit
-def _of_row(row, size, input_stride, output_stride, step, from_input, from_output, coin):
-    """Take the innermost of the outer dimensions that are left off a row's number."""
+def _of_row(row, size, input_stride, output_stride, mask_stride, input_at, output_at, index):
+    """Split the coordinate in the next outer dimension off a row's number, and add its part to the three positions."""
     rest = row // size
-    here = row - rest * size
-    return rest, from_input + here * input_stride, from_output + here * output_stride, coin + here * step
+    coordinate = row - rest * size
+    input_at += coordinate * input_stride
+    return rest, input_at, output_at + coordinate * output_stride, index + coordinate * mask_stride
 
 
-# What says nothing of how memory is read: a kernel serves all of it.
-_SIZES = ["base", "rows", "step", *(f"{name}{place}" for name in ("size", "step") for place in range(1, 5))]
+# Sizes that do not change how memory is read: one compiled kernel serves all their values.
+_SIZES = ["mask_offset", "rows", "mask_stride"]
+_SIZES += [f"{name}{place}" for name in ("size", "mask_stride") for place in range(1, 5)]
 
 
 @triton.jit(do_not_specialize=[*VARYING, *_SIZES])
@@ -67,16 +69,16 @@ def tiles(
     scale: tl.int64,
     shift: tl.int64,
     fill: tl.int64,
-    base: tl.int64,
+    mask_offset: tl.int64,
     rows: tl.int64,
     columns: tl.int64,
     input_stride,
     output_stride,
-    step: tl.int64,
-    size1: tl.int64, input_stride1: tl.int64, output_stride1: tl.int64, step1: tl.int64,
-    size2: tl.int64, input_stride2: tl.int64, output_stride2: tl.int64, step2: tl.int64,
-    size3: tl.int64, input_stride3: tl.int64, output_stride3: tl.int64, step3: tl.int64,
-    size4: tl.int64, input_stride4: tl.int64, output_stride4: tl.int64, step4: tl.int64,
+    mask_stride: tl.int64,
+    size1: tl.int64, input_stride1: tl.int64, output_stride1: tl.int64, mask_stride1: tl.int64,
+    size2: tl.int64, input_stride2: tl.int64, output_stride2: tl.int64, mask_stride2: tl.int64,
+    size3: tl.int64, input_stride3: tl.int64, output_stride3: tl.int64, mask_stride3: tl.int64,
+    size4: tl.int64, input_stride4: tl.int64, output_stride4: tl.int64, mask_stride4: tl.int64,
     KEY_IN_MEMORY: tl.constexpr,
     AFFINE: tl.constexpr,
     KIND: tl.constexpr,
@@ -84,9 +86,9 @@ def tiles(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Any strides: rows are places in up to four outer dimensions, the last of them fastest, columns in one more.
+    """Any strides. Rows are places in up to four outer dimensions, the last of them fastest; columns are the inner one.
 
-    The columns' strides are not annotated, so that Triton compiles for those that are 1.
+    The columns' memory strides are not annotated, so that Triton compiles specially for a stride of 1.
     """
     across = tl.cdiv(columns, COLUMNS)
     tile = tl.program_id(0).to(tl.int64)
@@ -94,23 +96,23 @@ def tiles(
     column = tile % across * COLUMNS + tl.arange(0, COLUMNS).to(tl.int64)
     low, high = halves(key, KEY_IN_MEMORY)
     zero = tl.zeros([ROWS], tl.int64)
-    rest, at, to, coin = row, zero, zero, zero + base
+    rest, at, to, index = row, zero, zero, zero + mask_offset
     if OUTER > 3:
-        rest, at, to, coin = _of_row(rest, size4, input_stride4, output_stride4, step4, at, to, coin)
+        rest, at, to, index = _of_row(rest, size4, input_stride4, output_stride4, mask_stride4, at, to, index)
     if OUTER > 2:
-        rest, at, to, coin = _of_row(rest, size3, input_stride3, output_stride3, step3, at, to, coin)
+        rest, at, to, index = _of_row(rest, size3, input_stride3, output_stride3, mask_stride3, at, to, index)
     if OUTER > 1:
-        rest, at, to, coin = _of_row(rest, size2, input_stride2, output_stride2, step2, at, to, coin)
+        rest, at, to, index = _of_row(rest, size2, input_stride2, output_stride2, mask_stride2, at, to, index)
     if OUTER > 0:
-        rest, at, to, coin = _of_row(rest, size1, input_stride1, output_stride1, step1, at, to, coin)
-    if KIND == ONE:
-        keep = (word(coin, low, high) >= threshold.to(tl.uint32))[:, None]
-    elif KIND == FOURS:
+        rest, at, to, index = _of_row(rest, size1, input_stride1, output_stride1, mask_stride1, at, to, index)
+    if KIND == SHARED:
+        keep = (word(index, low, high) >= threshold.to(tl.uint32))[:, None]
+    elif KIND == CONSECUTIVE:
         eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
-        first = (coin + tile % across * COLUMNS)[:, None]
+        first = (index + tile % across * COLUMNS)[:, None]
         keep = kept(first, threshold, low, high, eight, COLUMNS, [ROWS, COLUMNS])
     else:
-        keep = word(coin[:, None] + column[None, :] * step, low, high) >= threshold.to(tl.uint32)
+        keep = word(index[:, None] + column[None, :] * mask_stride, low, high) >= threshold.to(tl.uint32)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     x = tl.load(input + at[:, None] + column[None, :] * input_stride, inside)
     y = dropped(x, keep, scale, shift, fill, AFFINE).to(output.dtype.element_ty)

@@ -1,4 +1,4 @@
-// How a walk is run: what the ways of running share. Internal to drop.cpp, rows.cpp and tiles.cpp.
+// The drivers: ways to run a call, and what they share. Internal to drop.cpp, rows.cpp and tiles.cpp.
 #pragma once
 
 #include <algorithm>
@@ -11,10 +11,11 @@ namespace dropkit {
 inline constexpr std::int64_t kCell = 64;         // elements in a word of keep bits, the unit of work along rows
 inline constexpr std::int64_t kMaxRow = 1 << 13;  // most elements whose bits are held at once
 
+// A call with everything that a driver needs.
 struct Task {
   const Call& call;
-  const Walk& walk;
-  const Level& level;
+  const TensorIter& iter;
+  const Isa& isa;
   const Schedule& keys;
   const Rows& rows;
   const int bytes;
@@ -25,20 +26,22 @@ struct Task {
   const void* more(const std::int64_t offset) const { return static_cast<const char*>(call.add) + offset * bytes; }
 
   void apply(const std::int64_t dst, const std::int64_t src, const std::int64_t n, const std::uint64_t* const bits) const {
-    rows.masked(to(dst), walk.inner().dst, from(src), walk.inner().src, n, bits, call.values);
+    rows.masked(to(dst), iter.inner().dst, from(src), iter.inner().src, n, bits, call.affine);
   }
 };
 
+// Where an element lies in the output and in the input, and its mask index.
 struct Place {
   std::int64_t dst = 0, src = 0;
-  std::uint64_t coin = 0;
+  std::uint64_t mask = 0;
 };
 
-// Odometer over dimensions; the last one turns fastest.
+// Steps through the coordinates of some dimensions; the last one changes fastest.
 class Odometer {
  public:
-  Odometer(const Dim* const dims, const int rank, const std::uint64_t base, std::int64_t index) : dims_(dims), rank_(rank) {
-    place_.coin = base;
+  Odometer(const Dim* const dims, const int rank, const std::uint64_t mask_offset, std::int64_t index)
+      : dims_(dims), rank_(rank) {
+    place_.mask = mask_offset;
     for (int d = rank - 1; d >= 0; --d) {
       at_[d] = index % dims[d].size;
       index /= dims[d].size;
@@ -62,7 +65,7 @@ class Odometer {
   void move(const Dim& dim, const std::int64_t steps) {
     place_.dst += steps * dim.dst;
     place_.src += steps * dim.src;
-    place_.coin += static_cast<std::uint64_t>(steps * dim.coin);
+    place_.mask += static_cast<std::uint64_t>(steps * dim.mask);
   }
 
   const Dim* const dims_;
@@ -71,7 +74,7 @@ class Odometer {
   Place place_;
 };
 
-// Bits of any length, one behind another.
+// Appends bit strings of any length to one another.
 class BitWriter {
  public:
   explicit BitWriter(std::uint64_t* const words) : words_(words) { clear(); }
@@ -99,19 +102,22 @@ class BitWriter {
 // Runs units begin ... end of a plan.
 using Run = void (*)(const Task&, std::int64_t begin, std::int64_t end);
 
-// Units are cells. In turn: neighbours use neighbouring coins; so they do, and the next rows use the same ones;
-// neighbours share a coin; no order in the coins.
+// The units of these four are cells.
+// Mask stride 1 along the inner dimension.
 void run_consecutive(const Task&, std::int64_t begin, std::int64_t end);
+// The same, and consecutive rows, which lie side by side in memory, use the same mask elements.
 void run_repeating(const Task&, std::int64_t begin, std::int64_t end);
-bool repeats(const Walk&);
+bool repeats(const TensorIter&);
+// Mask stride 0 along the inner dimension.
 void run_shared(const Task&, std::int64_t begin, std::int64_t end);
+// Any mask stride.
 void run_scattered(const Task&, std::int64_t begin, std::int64_t end);
 
-// Units are tiles over the last two dimensions: coins are consecutive along the one, memory along the other.
+// The units are tiles over the last two dimensions: the outer one has mask stride 1, the inner one runs along memory.
 struct Tiles {
-  std::int64_t coins, run;          // size of a tile along the coins and along the memory
-  std::int64_t coin_tiles, run_tiles;  // how many of them
-  explicit Tiles(const Walk&);
+  std::int64_t mask_size, memory_size;    // of a tile, along the outer and along the inner dimension
+  std::int64_t mask_tiles, memory_tiles;  // how many tiles there are along each
+  explicit Tiles(const TensorIter&);
 };
 void run_tiles(const Task&, std::int64_t begin, std::int64_t end);
 

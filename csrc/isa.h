@@ -1,0 +1,47 @@
+// What one instruction set gives the drivers: keep bits, and dropout of rows of elements.
+#pragma once
+
+#include <cstdint>
+
+#include "philox.h"
+
+namespace dropkit {
+
+enum class Dtype { float32, float64, bfloat16, float16 };
+inline constexpr int kDtypes = 4;
+inline constexpr int kBytes[kDtypes] = {4, 8, 2, 2};
+
+// A kept element becomes x * scale + shift, a dropped one becomes fill; each is rounded once to the arithmetic type.
+struct Affine {
+  double scale, shift, fill;
+};
+
+// Strides count elements. Bit i of bits[i / 64] is set where element i is kept.
+struct Rows {
+  // Consecutive elements with consecutive mask indices, from `index` on.
+  void (*fused)(void* dst, const void* src, std::int64_t n, std::uint64_t index, const Schedule&, const Affine&);
+  // The same, plus the elements at `add`; rounds twice, as two calls would.
+  void (*added)(void* dst, const void* src, const void* add, std::int64_t n, std::uint64_t index, const Schedule&,
+                const Affine&);
+  void (*masked)(void* dst, std::int64_t dst_stride, const void* src, std::int64_t src_stride, std::int64_t n,
+                 const std::uint64_t* bits, const Affine&);
+  void (*fill)(void* dst, std::int64_t dst_stride, std::int64_t n, const Affine&);
+};
+
+struct Isa {
+  const char* name;
+  bool (*runs_here)();
+  // Keep bits of n consecutive mask elements from `index` on; bits past n are undefined.
+  void (*bits)(std::uint64_t* out, std::int64_t n, std::uint64_t index, const Schedule&);
+  // Rows by dtype; the second of each pair adds the shift. Plain dropout must not: -0 + 0 is +0.
+  Rows rows[kDtypes][2];
+};
+
+extern const Isa scalar_isa;
+#if defined(__x86_64__)
+extern const Isa avx2_isa, avx512_isa;
+#elif defined(__aarch64__)
+extern const Isa neon_isa;
+#endif
+
+}  // namespace dropkit

@@ -1,0 +1,57 @@
+"""One dropout mask: the record that every level hands on, from the layers down to the kernels.
+
+The mask is never stored. It follows from the key, and an element's place in it follows from the element's coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dropkit.kernels.params import DropoutParams, ScheduledParams
+
+
+class Mask(NamedTuple):
+    """Which elements of a tensor are kept, and what kept and dropped ones become.
+
+    A tuple, because the compiled kernel reads it as it stands.
+
+    Attributes:
+        key: 64 bits, an int or a 0-d int64 tensor.
+        params: when a mask element drops, and the numbers that follow.
+        strides: one for each dimension of the tensor, 0 where all elements along it share a mask element; None for
+            the row-major strides of the tensor's shape. The element at some coordinates uses the mask element of index
+            `offset + sum(coordinate * stride)`.
+        offset: mask index of the first element.
+    """
+
+    key: Tensor | int
+    params: DropoutParams | ScheduledParams
+    strides: Sequence[int] | None = None
+    offset: int = 0
+
+    @property
+    def gradient(self) -> Mask:
+        """The derivative of dropout by this mask: the same mask, without additive constants."""
+        params = self.params.gradient
+        return self if params is self.params else self._replace(params=params)
+
+
+def mask_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides of a mask of this shape, 0 along dimensions of size 1, which the tensor's elements share."""
+    strides, stride = [0] * len(shape), 1
+    for dim in range(len(shape) - 1, -1, -1):
+        if shape[dim] != 1:
+            strides[dim] = stride
+            stride *= shape[dim]
+    return tuple(strides)
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides of a tensor of this shape, with a mask element for each of its elements."""
+    strides = [1] * len(shape)
+    for dim in range(len(shape) - 2, -1, -1):
+        strides[dim] = strides[dim + 1] * shape[dim + 1]
+    return tuple(strides)
