@@ -36,11 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with a `layer` argument, which is a law, for every registered layer."""
-    if "layer" in metafunc.fixturenames:
+    """Run a test with a `layer` argument for every layer, one with `shared_layer` for those that torch has too."""
+    if {"layer", "shared_layer"} & set(metafunc.fixturenames):
         from dropkit.nn import LAYERS
 
-        metafunc.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+        shared = tuple(layer for layer in LAYERS if layer.counterpart is not None)
+        for argument, layers in (("layer", LAYERS), ("shared_layer", shared)):
+            if argument in metafunc.fixturenames:
+                metafunc.parametrize(argument, layers, ids=lambda layer: layer.name)
 
 
 @pytest.fixture(autouse=True)

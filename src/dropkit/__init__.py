@@ -1,8 +1,8 @@
 """dropkit: dropout for PyTorch.
 
-`dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys; `install` and `convert` bring them
-into programs that were written for torch; `audit` shows every dropout of a running model. Everything loads when it is
-first used: `import dropkit` imports neither torch nor NumPy.
+`dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys, `dropkit.mc` Monte Carlo dropout.
+`install` and `convert` bring the layers into programs that were written for torch; `audit` shows every dropout of a
+running model. Everything loads at its first use: `import dropkit` imports neither torch nor NumPy.
 """
 
 from __future__ import annotations

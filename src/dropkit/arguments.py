@@ -1,4 +1,4 @@
-"""Arguments: what is said of one that is not as wanted."""
+"""Argument validation: raise ValueError with a uniform message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def check(argument: str, holds: bool, wanted: str, came: object) -> None:
-    """Raise unless an argument holds what is wanted of it.
+    """Raise unless the condition on an argument holds.
 
     Raises:
         ValueError: "<argument> must be <wanted>, got <came>".
@@ -17,7 +17,7 @@ def check(argument: str, holds: bool, wanted: str, came: object) -> None:
 
 
 def counted(argument: str, value: Any) -> int:
-    """A number of things, as an int; NumPy's integers are welcome.
+    """Return a number of things as an int; integers of NumPy are accepted.
 
     Raises:
         ValueError: "<argument> must be an integer of at least 1, got <value>".

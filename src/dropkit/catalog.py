@@ -66,6 +66,7 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "alpha_dropout": Functional(1, 2, 3, training_default=False, module="AlphaDropout"),
     _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
     # dropkit's alone.
+    _F + "drop_path": Functional(1, 2, 3, module="DropPath"),
     _F + "dropout_add": Functional(2, 3, None),
     _F + "dropout_add_norm": Functional(4, 5, None),
     _F + "bias_act_dropout_add": Functional(3, 4, None),
@@ -88,7 +89,7 @@ DROPOUT_MODULES = frozenset(
 # Modules that skip whole branches or blocks; every library has its own, and none works in place unless told to.
 DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
 # Layers whose first argument is surely the rate to drop.
-RATED_LAYERS = DROPOUT_MODULES | {"torchvision.ops.StochasticDepth"}
+RATED_LAYERS = DROPOUT_MODULES | {"torch.nn.DropPath", "torchvision.ops.StochasticDepth"}
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
 # Whose dropout is a number and follows no mode: the place and the name of that number.

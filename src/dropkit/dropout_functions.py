@@ -1,4 +1,4 @@
-"""The functions that drop, as objects: from the catalog's names to what torch hands to a function mode."""
+"""The functions that drop, as the objects that a torch function mode sees: the catalog's names, looked up."""
 
 from __future__ import annotations
 
@@ -16,37 +16,46 @@ from torch import nn
 from dropkit import catalog
 from dropkit.catalog import ATTENTION, FUNCTIONALS, MULTI_HEAD, MULTI_HEAD_P, MULTI_HEAD_TRAINING
 
-# torch.lstm(input, hx, params, has_biases, num_layers, dropout, train, ...): places in both forms of a call. In the
-# other form sizes of steps come second, for packed sequences.
+# Recurrent functions, and positions of their arguments: torch.lstm(input, hx, params, has_biases, num_layers, dropout,
+# train, ...). For packed sequences the sizes of the batches come second, and every position is one higher.
 RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
-LAYERS, DROPOUT, TRAIN = 4, 5, 6
+NUM_LAYERS_POSITION, DROPOUT_POSITION, TRAIN_POSITION = 4, 5, 6
 
 # Classes of modules that drop inside their own computation.
 RATE_HOLDERS: tuple[type[nn.Module], ...] = tuple(getattr(nn, name) for name in sorted(catalog.RATE_HOLDERS))
 
-# What keeps statistics while it trains, and what the flag is called: F.batch_norm(input, running_mean, running_var,
-# weight, bias, training, ...).
-NORMS = {F.batch_norm: (5, "training"), F.instance_norm: (5, "use_input_stats")}
-RUNNING_MEAN = (1, "running_mean")
+# (position, name) of an argument; a position of None means that it is passed by name alone.
+Parameter = tuple["int | None", str]
 
-# (place, name) of an argument; a place of None means by name alone.
-Where = tuple["int | None", str]
+# Functions that update statistics in training, and their flag: F.batch_norm(input, running_mean, running_var, weight,
+# bias, training, ...).
+NORMS: dict[Any, Parameter] = {F.batch_norm: (5, "training"), F.instance_norm: (5, "use_input_stats")}
+RUNNING_MEAN: Parameter = (1, "running_mean")
 
 
 @dataclass(frozen=True, slots=True)
 class DropoutFunction:
-    """A function that drops: its name, whether it is attention with dropout inside, and where its arguments stand."""
+    """A function that drops.
+
+    Attributes:
+        name: the last part of its name.
+        attention: whether it is attention with dropout inside.
+        p, training, inplace: the parameters; None if it has none.
+        p_default, training_default: their values in a call without them.
+    """
 
     name: str
     attention: bool
-    p: Where
+    p: Parameter
     p_default: float
-    training: Where | None
+    training: Parameter | None
     training_default: bool | None
-    inplace: Where | None
+    inplace: Parameter | None
 
-    def reads(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float | bool | None, bool | None, bool]:
-        """p, training and inplace of a call."""
+    def arguments(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[float | bool | None, bool | None, bool]:
+        """Return `p`, `training` and `inplace` of a call."""
         p = argument(self.p, args, kwargs, self.p_default)
         training = self.training and argument(self.training, args, kwargs, self.training_default)
         inplace = self.name.endswith("_") or (self.inplace and argument(self.inplace, args, kwargs, False))
@@ -55,59 +64,60 @@ class DropoutFunction:
         return p, None if training is None else bool(training), bool(inplace)
 
     def in_training(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """The arguments of a call with its flag on."""
+        """Return the arguments of a call with its training flag on."""
         return (args, kwargs) if self.training is None else replaced(self.training, args, kwargs, True)
 
 
 def replaced(
-    where: Where, args: Sequence[Any], kwargs: Mapping[str, Any], value: Any
+    parameter: Parameter, args: Sequence[Any], kwargs: Mapping[str, Any], value: Any
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """The arguments of a call with this one instead."""
-    place, name = where
-    if place is not None and place < len(args):
-        return (*args[:place], value, *args[place + 1 :]), kwargs
+    """Return the arguments of a call with this value for one of them."""
+    position, name = parameter
+    if position is not None and position < len(args):
+        return (*args[:position], value, *args[position + 1 :]), kwargs
     return args, {**kwargs, name: value}
 
 
-def argument(where: Where, args: Sequence[Any], kwargs: Mapping[str, Any], default: Any) -> Any:
-    place, name = where
-    if place is not None and place < len(args):
-        return args[place]
+def argument(parameter: Parameter, args: Sequence[Any], kwargs: Mapping[str, Any], default: Any) -> Any:
+    """Return one argument of a call."""
+    position, name = parameter
+    if position is not None and position < len(args):
+        return args[position]
     return kwargs.get(name, default)
 
 
 @lru_cache(maxsize=1)
 def dropout_functions() -> dict[Any, DropoutFunction]:
-    """Every function of the catalog that can be had here, ours, and torch's operators of the same names."""
+    """Return every importable function of the catalog, dropkit's, and torch's operators of the same names."""
     importlib.import_module("dropkit.functional")
-    found: dict[Any, DropoutFunction] = {}
-    for name, one in FUNCTIONALS.items():
+    functions: dict[Any, DropoutFunction] = {}
+    for name, entry in FUNCTIONALS.items():
         function = DropoutFunction(
-            name.rpartition(".")[2], False, (one.p, one.p_name), 0.5,
-            (one.training, one.training_name), one.training_default,
-            None if one.inplace is None else (one.inplace, "inplace"),
+            name.rpartition(".")[2], False, (entry.p, entry.p_name), 0.5,
+            (entry.training, entry.training_name), entry.training_default,
+            None if entry.inplace is None else (entry.inplace, "inplace"),
         )  # fmt: skip
-        _add(found, function, name, f"dropkit.functional.{function.name}")
+        _add(functions, function, name, f"dropkit.functional.{function.name}")
         if name.startswith("torch.") and name.count(".") == 1:
-            _add(found, function, f"torch._C._VariableFunctions.{function.name}")
-            _add(found, function, f"torch.ops.aten.{function.name}", f"torch.ops.aten.{function.name}.default")
+            _add(functions, function, f"torch._C._VariableFunctions.{function.name}")
+            _add(functions, function, f"torch.ops.aten.{function.name}", f"torch.ops.aten.{function.name}.default")
             inplace = DropoutFunction(f"{function.name}_", False, function.p, 0.5, function.training, None, None)
             aten = f"torch.ops.aten.{function.name}_"
-            _add(found, inplace, f"{name}_", aten, f"{aten}.default")
+            _add(functions, inplace, f"{name}_", aten, f"{aten}.default")
     for name, p in ATTENTION.items():
-        _add(found, DropoutFunction(name.rpartition(".")[2], True, p, 0.0, None, None, None), name)
+        _add(functions, DropoutFunction(name.rpartition(".")[2], True, p, 0.0, None, None, None), name)
     multi_head = DropoutFunction(
         "multi_head_attention_forward", True, (MULTI_HEAD_P, "dropout_p"), 0.0,
         (MULTI_HEAD_TRAINING, "training"), True, None,
     )  # fmt: skip
-    _add(found, multi_head, MULTI_HEAD)
-    return found
+    _add(functions, multi_head, MULTI_HEAD)
+    return functions
 
 
-def _add(found: dict[Any, DropoutFunction], function: DropoutFunction, *names: str) -> None:
+def _add(functions: dict[Any, DropoutFunction], function: DropoutFunction, *names: str) -> None:
     for name in names:
-        thing: Any = sys.modules.get(name.partition(".")[0])
+        value: Any = sys.modules.get(name.partition(".")[0])
         for part in name.split(".")[1:]:
-            thing = getattr(thing, part, None)
-        if thing is not None:
-            found.setdefault(thing, function)
+            value = getattr(value, part, None)
+        if value is not None:
+            functions.setdefault(value, function)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 _lock = threading.Lock()
-# By the id of a model: how many blocks it is in, and its modules that were in training mode before.
+# By the id of a model: how many `evaluating` blocks are open for it, and its modules that were in training mode before.
 _evaluating: dict[int, tuple[int, list[nn.Module]]] = {}
 # How many `force_eager` blocks are open in all threads, and what ends torch's stance.
 _eager_blocks, _stance = 0, ExitStack()
@@ -18,7 +18,7 @@ _eager_blocks, _stance = 0, ExitStack()
 
 @contextmanager
 def kept(modules: Iterable[nn.Module]) -> Generator[None]:
-    """Give each of these modules the training flag that it had, at the end of a `with` block.
+    """Restore the training flag of each of these modules at the end of a `with` block.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())

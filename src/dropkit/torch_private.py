@@ -497,6 +497,13 @@ def storage_identity(storage: torch.UntypedStorage) -> int:
     return _address.__get__(storage)
 
 
+# What torch's dropout modules inherit from. A module that torch lacks inherits from it too, so that one `isinstance`
+# finds every dropout.
+if TYPE_CHECKING:
+    from torch.nn.modules.dropout import _DropoutNd as TorchDropout
+else:
+    TorchDropout = nn.Dropout.__bases__[0]
+
 # Every dropout layer of torch.nn.
 DROPOUTS: Any = _find(
     "torch.nn.modules.dropout:_DropoutNd",

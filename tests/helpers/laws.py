@@ -1,7 +1,8 @@
-"""The laws that every layer obeys, as functions of its record: `test_laws.py` runs each on each layer, and
-`test_broken.py` shows that they reject what is broken.
+"""The laws that every layer obeys, whatever the shape of its mask.
 
-Chance is tested with fixed keys and a bound of five standard errors, computed from n and p.
+Each law is a function of the layer's record. `test_laws.py` runs each law on each layer; `test_broken.py` shows that
+the laws reject broken kernels. Chance is tested with fixed keys and a bound of five standard errors, computed from n
+and p.
 """
 
 import math
@@ -26,15 +27,25 @@ def law(function: Callable[[Layer], None]) -> Callable[[Layer], None]:
 
 
 def bound(p: float, n: int) -> float:
-    """Five standard errors of the share of n coins that drop with probability p."""
+    """Five standard errors of the dropped fraction of n mask elements that drop with probability p."""
     return 5 * math.sqrt(p * (1 - p) / n)
 
 
-def example(layer: Layer, units: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Ones of the layer's shape, with so many samples that there are at least `units` coins."""
-    samples, *rest = layer.shape
-    coins_a_sample = rest[0]
-    return torch.ones(max(samples, -(-units // coins_a_sample)), *rest, dtype=dtype)
+def example(layer: Layer, mask_elements: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Ones of the layer's example shape, with so many samples that the mask has at least `mask_elements` elements."""
+    samples, *rest = layer.example_shape
+    one_sample = math.prod(mask_shape(layer, torch.empty(1, *rest)))
+    return torch.ones(max(samples, math.ceil(mask_elements / one_sample)), *rest, dtype=dtype)
+
+
+def mask_shape(layer: Layer, input: Tensor) -> tuple[int, ...]:
+    """Sizes of the mask of `input`: 1 along each dimension whose elements share a mask element."""
+    return tuple(input.shape) if layer.mask_shape is None else layer.mask_shape(input)
+
+
+def mask_of(layer: Layer, values: Tensor) -> Tensor:
+    """The first of the values that share a mask element, for each mask element: a tensor of the mask's shape."""
+    return values[tuple(slice(size) for size in mask_shape(layer, values))]
 
 
 def run(layer: Layer, input: Tensor, p: float, key: Tensor | int, **more: bool) -> Tensor:
@@ -43,73 +54,74 @@ def run(layer: Layer, input: Tensor, p: float, key: Tensor | int, **more: bool) 
 
 def kept_elements(layer: Layer, output: Tensor, p: float) -> Tensor:
     """Which elements of the output for ones are kept, by their value."""
-    return output != torch.tensor(layer.make_params(p).fill, dtype=output.dtype)
+    return output != torch.tensor(layer.params(p).fill, dtype=output.dtype)
 
 
-def kept_units(layer: Layer, p: float, key: Tensor | int, units: int = MANY) -> Tensor:
-    """The coins of one call, in their order."""
-    kept = kept_elements(layer, run(layer, example(layer, units), p, key), p)
-    return kept.flatten(2)[..., 0].flatten() if layer.unit is not None else kept.flatten()
+def kept_mask(layer: Layer, p: float, key: Tensor | int, size: int = MANY) -> Tensor:
+    """Which of at least `size` mask elements one call keeps, in the order of their index."""
+    output = run(layer, example(layer, size), p, key)
+    return mask_of(layer, kept_elements(layer, output, p)).flatten()
 
 
 @law
 def the_mask_is_the_specified_one(layer: Layer) -> None:
-    """Coin j of key k keeps exactly if word j of the Philox stream of k is at least round(p * 2**32)."""
+    """Mask element j of key k keeps exactly if word j of the Philox stream of k is at least round(p * 2**32)."""
     for p in RATES:
         for key in (0, -3):
-            kept = kept_units(layer, p, key, units=100)[:100].tolist()
-            assert kept == [oracle.keeps(coin, key, p) for coin in range(len(kept))]
+            kept = kept_mask(layer, p, key, size=100)[:100].tolist()
+            assert kept == [oracle.keeps(index, key, p) for index in range(len(kept))]
 
 
 @law
 def the_realised_rate_is_p(layer: Layer) -> None:
-    """The share of dropped units differs from p by less than five standard errors."""
+    """The fraction of dropped mask elements differs from p by less than five standard errors."""
     for p in RATES:
-        dropped = ~kept_units(layer, p, key=11)
+        dropped = ~kept_mask(layer, p, key=11)
         assert abs(dropped.double().mean().item() - p) < bound(p, dropped.numel())
 
 
 @law
-def every_unit_drops_at_rate_p(layer: Layer) -> None:
-    """Over many keys each single unit drops at rate p: no place is favoured."""
+def every_mask_element_drops_at_rate_p(layer: Layer) -> None:
+    """Over many keys each single mask element drops at rate p: no index is favoured."""
     p, draws = 0.3, 400
     keys = random.split(5, draws)
 
-    dropped = sum(~kept_units(layer, p, key, units=64)[:64] for key in keys) / draws
+    dropped = sum(~kept_mask(layer, p, key, size=64)[:64] for key in keys) / draws
 
-    # Of 64 units at five standard errors, none strays by chance in a million such tests.
+    # The largest of 64 deviations exceeds five standard errors by chance less than once in 10,000 such tests.
     assert (dropped - p).abs().max() < bound(p, draws)
 
 
 @law
-def units_are_independent(layer: Layer) -> None:
-    """Pairs of units at every small distance, and a row apart, drop together as often as independent ones."""
+def mask_elements_are_independent(layer: Layer) -> None:
+    """Mask elements at every small distance, and one sample apart, drop together as often as independent ones."""
     p = 0.5
-    kept = kept_units(layer, p, key=2)
-    for distance in (1, 2, 3, 4, 5, 7, 8, 16, 63, 64, layer.shape[1]):
-        agree = (kept[distance:] == kept[:-distance]).double().mean().item()
-        assert abs(agree - 0.5) < bound(0.5, kept.numel() - distance)
+    kept = kept_mask(layer, p, key=2)
+    one_sample = math.prod(mask_shape(layer, example(layer))[1:])
+    for distance in {1, 2, 3, 4, 5, 7, 8, 16, 63, 64, one_sample}:
+        agreeing = (kept[distance:] == kept[:-distance]).double().mean().item()
+        assert abs(agreeing - 0.5) < bound(0.5, kept.numel() - distance)
 
 
 @law
 def neighbouring_keys_are_independent(layer: Layer) -> None:
     """Keys that differ by one, in one bit, or by `fold_in` of neighbours, give masks that agree by chance alone.
 
-    Nor is one the other shifted along.
+    Nor is one mask the other shifted along.
     """
     p, key = 0.5, 1000
-    kept = kept_units(layer, p, key)
+    kept = kept_mask(layer, p, key)
     for other in (key + 1, key ^ 2**31, key ^ 2**32, key ^ -(2**63), random.fold_in(key, 0), random.fold_in(key, 1)):
-        kept_by_other = kept_units(layer, p, other)
+        kept_by_other = kept_mask(layer, p, other)
         for shift in (-4, -1, 0, 1, 4):
-            agree = (kept == kept_by_other.roll(shift)).double().mean().item()
-            assert abs(agree - 0.5) < bound(0.5, kept.numel())
+            agreeing = (kept == kept_by_other.roll(shift)).double().mean().item()
+            assert abs(agreeing - 0.5) < bound(0.5, kept.numel())
 
 
 @law
 def equal_keys_give_equal_bits(layer: Layer) -> None:
     """The same key gives the same output, as an int or a tensor; another key gives another."""
-    input = torch.randn(layer.shape)
+    input = torch.randn(layer.example_shape)
 
     first = run(layer, input, 0.4, key=3)
 
@@ -119,11 +131,11 @@ def equal_keys_give_equal_bits(layer: Layer) -> None:
 
 
 @law
-def units_are_kept_or_dropped_whole(layer: Layer) -> None:
-    """All elements that share a coin have its fate."""
+def shared_elements_drop_together(layer: Layer) -> None:
+    """All elements that share a mask element are kept, or all are dropped."""
     kept = kept_elements(layer, run(layer, example(layer), 0.5, key=1), 0.5)
-    if layer.unit is not None:
-        assert torch.equal(kept.flatten(2).any(2), kept.flatten(2).all(2))
+
+    assert torch.equal(kept, mask_of(layer, kept).expand_as(kept))
     assert kept.any()
     assert not kept.all()
 
@@ -132,29 +144,27 @@ def units_are_kept_or_dropped_whole(layer: Layer) -> None:
 def the_mean_is_kept(layer: Layer) -> None:
     """On inputs of mean 0 and variance 1, or of mean 1 for the layers that only scale, training keeps the mean."""
     for p in (0.1, 0.5, 0.8):
-        values = layer.make_params(p)
-        scales_only = values.shift == 0
         input = example(layer, MANY)
-        if not scales_only:
-            # One normal number a unit, so that units are the only source of chance.
-            input = torch.randn(input.shape[:2]).view(*input.shape[:2], *(1,) * (input.dim() - 2)).expand_as(input)
+        if layer.params(p).shift:
+            # One normal number per mask element, so that mask elements are the only source of chance.
+            input = torch.randn(mask_shape(layer, input)).expand_as(input)
 
-        difference = (run(layer, input, p, key=8).double() - input.double()).flatten(2 if layer.unit else 1)
-        units = difference[..., 0].flatten() if layer.unit else difference.flatten()
+        change = mask_of(layer, run(layer, input, p, key=8).double() - input.double())
 
-        assert abs(units.mean().item()) < 5 * units.std().item() / math.sqrt(units.numel())
+        assert abs(change.mean().item()) < 5 * change.std().item() / math.sqrt(change.numel())
 
 
 @law
 def alpha_dropout_keeps_the_variance(layer: Layer) -> None:
     """The layers that shift keep variance 1 of an input of mean 0 and variance 1."""
-    if layer.make_params(0.5).shift == 0:
+    if layer.params(0.5).shift == 0:
         return
     input = torch.randn(example(layer, MANY).shape, dtype=torch.float64)
+    shared = [dim for dim, size in enumerate(mask_shape(layer, input)) if size == 1]
 
-    output = run(layer, input, 0.3, key=8)
+    squares = run(layer, input, 0.3, key=8) ** 2 - 1
+    squares = squares.mean(shared) if shared else squares
 
-    squares = (output**2 - 1).flatten(2 if layer.unit else 1).mean(-1).flatten()
     assert abs(squares.mean().item()) < 5 * squares.std().item() / math.sqrt(squares.numel())
 
 
@@ -162,17 +172,17 @@ def alpha_dropout_keeps_the_variance(layer: Layer) -> None:
 def kept_and_dropped_values_are_exact(layer: Layer) -> None:
     """Kept is x * scale + shift in float64, dropped is the fill; nothing else occurs."""
     p = 0.3
-    input = torch.randn(layer.shape, dtype=torch.float64)
-    values = layer.make_params(p)
+    input = torch.randn(layer.example_shape, dtype=torch.float64)
+    params = layer.params(p)
     kept = kept_elements(layer, run(layer, torch.ones_like(input), p, key=1), p)
 
     output = run(layer, input, p, key=1)
 
-    dropped = torch.full_like(input, values.fill)
-    assert torch.equal(output, torch.where(kept, input * values.scale + values.shift, dropped))
-    if values.shift == 0:
-        assert values.scale == 1 / (1 - p)
-        assert values.fill == 0
+    dropped = torch.full_like(input, params.fill)
+    assert torch.equal(output, torch.where(kept, input * params.scale + params.shift, dropped))
+    if params.shift == 0:
+        assert params.scale == 1 / (1 - p)
+        assert params.fill == 0
 
 
 @law
@@ -186,7 +196,7 @@ def the_gradient_has_the_mask_of_the_output(layer: Layer) -> None:
     (gradient,) = torch.autograd.grad(output, input, upstream)
 
     kept = kept_elements(layer, output.detach(), p)
-    assert torch.equal(gradient, torch.where(kept, upstream * layer.make_params(p).scale, torch.zeros_like(input)))
+    assert torch.equal(gradient, torch.where(kept, upstream * layer.params(p).scale, torch.zeros_like(input)))
 
 
 @law
@@ -234,7 +244,7 @@ def p_1_gives_zeros(layer: Layer) -> None:
 @law
 def memory_layout_does_not_change_the_bits(layer: Layer) -> None:
     """Equal keys give equal outputs for every order of the dimensions in memory, and strides are kept."""
-    input = torch.randn(layer.shape)
+    input = torch.randn(layer.example_shape)
     expected = run(layer, input, 0.5, key=5)
     dims = list(range(input.dim()))
     for order in (dims[::-1], dims[1:] + dims[:1], dims[-1:] + dims[:-1]):
@@ -244,7 +254,7 @@ def memory_layout_does_not_change_the_bits(layer: Layer) -> None:
 
         assert torch.equal(output, expected)
         assert output.stride() == stored.stride()
-    assert torch.equal(run(layer, torch.cat([input, input], -1)[..., : layer.shape[-1]], 0.5, key=5), expected)
+    assert torch.equal(run(layer, torch.cat([input, input], -1)[..., : layer.example_shape[-1]], 0.5, key=5), expected)
 
 
 @law
@@ -260,8 +270,8 @@ def the_dtype_does_not_change_the_mask(layer: Layer) -> None:
 
 @law
 def a_shorter_batch_has_the_first_masks(layer: Layer) -> None:
-    """The coins of the first samples do not depend on how many follow."""
-    input = torch.randn(layer.shape)
+    """The mask of the first samples does not depend on how many follow."""
+    input = torch.randn(layer.example_shape)
 
     assert torch.equal(run(layer, input[:3], 0.5, key=5), run(layer, input, 0.5, key=5)[:3])
 
@@ -269,7 +279,7 @@ def a_shorter_batch_has_the_first_masks(layer: Layer) -> None:
 @law
 def in_place_gives_the_same_bits(layer: Layer) -> None:
     """In place writes what out of place returns, returns its input and counts as one change of it."""
-    input = torch.randn(layer.shape)
+    input = torch.randn(layer.example_shape)
     expected = run(layer, input, 0.5, key=5)
     version = input._version
 
@@ -283,7 +293,7 @@ def in_place_gives_the_same_bits(layer: Layer) -> None:
 @law
 def seeds_decide_what_is_drawn(layer: Layer) -> None:
     """Equal seeds give equal masks, calls that follow one another different ones, whatever the size drawn before."""
-    input = torch.randn(layer.shape)
+    input = torch.randn(layer.example_shape)
     torch.manual_seed(1)
     first, second = layer.function(input, 0.5, True), layer.function(input, 0.5, True)
 
@@ -300,13 +310,12 @@ def seeds_decide_what_is_drawn(layer: Layer) -> None:
 
 @law
 def the_module_is_the_function(layer: Layer) -> None:
-    """In training the module gives what its function gives for the same key, and it is one of torch's kind."""
-    input = torch.randn(layer.shape)
+    """In training the module gives what its function gives for the same key, and `repr` shows its arguments."""
+    input = torch.randn(layer.example_shape)
     module = layer.module(0.3)
 
     assert torch.equal(module(input, key=5), run(layer, input, 0.3, key=5))
-    assert isinstance(module, layer.torch_module)
-    assert repr(module) == repr(layer.torch_module(0.3))
+    assert repr(module) == f"{layer.name}(p=0.3, inplace=False)"
 
 
 @law
@@ -317,7 +326,7 @@ def compiled_equals_eager(layer: Layer) -> None:
         first, second = (layer.function(input, 0.5, True) for _ in range(2))
         return first, second, run(layer, input, 0.5, key)
 
-    inputs = torch.randn(layer.shape, requires_grad=True), torch.tensor(5)
+    inputs = torch.randn(layer.example_shape, requires_grad=True), torch.tensor(5)
 
     assert agree(observe(compiled(drop), *inputs), observe(drop, *inputs))
 
@@ -329,7 +338,7 @@ def one_graph_serves_many_calls(layer: Layer) -> None:
     def drop(input: Tensor, p: Tensor, key: Tensor) -> tuple[Tensor, ...]:
         return layer.function(input, p, True), layer.function(input, p, True, key=key)
 
-    input = torch.randn(layer.shape, requires_grad=True)
+    input = torch.randn(layer.example_shape, requires_grad=True)
 
     assert (
         graphs(drop, [(input, torch.tensor(p), torch.tensor(key)) for key, p in enumerate((0.3, 0.0, 0.5, 1.0))]) == 1

@@ -23,33 +23,43 @@ OURS = ("generator", "key")
 
 
 def example(layer: Layer, requires_grad: bool = False) -> Tensor:
-    return torch.rand(layer.shape, dtype=torch.float64).requires_grad_(requires_grad)
+    return torch.rand(layer.example_shape, dtype=torch.float64).requires_grad_(requires_grad)
 
 
 def test_function_has_torchs_signature(layer):
-    """Names, order, defaults and kinds are torch's; `generator` and `key` are added, by keyword alone, None."""
-    theirs, ours = parameters(layer.torch_function), parameters(layer.function)
+    """The first four parameters are torch's, `dropout`'s if torch lacks the layer; the others are by keyword alone."""
+    torchs = layer.counterpart.function if layer.counterpart else torch.nn.functional.dropout
+    added = parameters(layer.function)[4:]
 
-    assert ours == theirs + [(name, None, inspect.Parameter.KEYWORD_ONLY) for name in OURS]
+    assert parameters(layer.function)[:4] == parameters(torchs)
+    assert {kind for _, _, kind in added} == {inspect.Parameter.KEYWORD_ONLY}
+    assert [name for name, _, _ in added] == [*options(layer), *OURS]
+    assert [default for _, default, _ in added[-2:]] == [None, None]
 
 
 def test_module_has_torchs_signature(layer):
-    """The constructor is torch's; `forward` is, with `generator` and `key` added by keyword."""
-    theirs, ours = layer.torch_module, layer.module
+    """The constructor is torch's, with the layer's own options by keyword; `forward` adds `generator` and `key`."""
+    torchs = layer.counterpart.module if layer.counterpart else torch.nn.Dropout
+    added = [parameter for parameter in parameters(layer.function) if parameter[0] in options(layer)]
 
-    assert parameters(ours) == parameters(theirs)
-    assert parameters(ours.forward) == parameters(theirs.forward) + parameters(layer.function)[-2:]
+    assert parameters(layer.module) == parameters(torchs) + added
+    assert parameters(layer.module.forward) == parameters(torchs.forward) + parameters(layer.function)[-2:]
+
+
+def options(layer: Layer) -> list[str]:
+    """Keyword arguments that this layer alone has."""
+    return [name for variant in layer.variants for name in variant.options]
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.default, p.kind) for p in inspect.signature(function).parameters.values()]
 
 
-def test_module_is_one_of_torchs(layer):
+def test_module_is_one_of_torchs(shared_layer):
     """Whatever looks for torch's class, its constants, its text or its state finds what it finds in torch's."""
-    ours, theirs = layer.module(0.25, True), layer.torch_module(0.25, True)
+    ours, theirs = shared_layer.module(0.25, True), shared_layer.counterpart.module(0.25, True)
 
-    assert isinstance(ours, layer.torch_module)
+    assert isinstance(ours, shared_layer.counterpart.module)
     assert repr(ours) == repr(theirs)
     assert ours.__constants__ == theirs.__constants__
     assert vars(ours).keys() == vars(theirs).keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -44,9 +45,14 @@ def tensors(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32, grad: 
     return [torch.randn(shape).to(dtype).requires_grad_(grad) for shape in shapes]
 
 
+def made(module: type[nn.Module]) -> nn.Module:
+    """A module for SHAPE; one with a weight or a bias takes the number of its features."""
+    return module(p=0.5) if "features" not in signature(module).parameters else module(SHAPE[-1], p=0.5)
+
+
 def gradients(outputs: Any, inputs: list[Tensor]) -> list[Tensor]:
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    upstream = [torch.linspace(-1, 2, one.numel()).view(one.shape).to(one.dtype) for one in outputs]
+    upstream = [torch.linspace(-1, 2, output.numel()).view(output.shape).to(output.dtype) for output in outputs]
     return list(torch.autograd.grad(outputs, inputs, upstream))
 
 
@@ -248,7 +254,7 @@ def test_half_precision_is_rounded_where_the_calls_round(kernel):
     assert near(activated, residual + dropout(F.gelu(input + bias), 0.3, key=1), 2)
 
 
-@pytest.mark.parametrize("module", [kind(*((12,) if kind is not FUSED[0] else ()), p=0.5) for kind in FUSED], ids=repr)
+@pytest.mark.parametrize("module", [made(module) for module in FUSED], ids=repr)
 def test_modules_follow_their_mode(module: nn.Module):
     """They drop in training mode, and in evaluation mode only do the rest; their weights have the customary names."""
     input, residual = tensors(SHAPE, SHAPE, grad=False)
@@ -293,13 +299,13 @@ def test_bad_arguments_are_named(call, said):
 
 
 def test_monte_carlo_sees_the_dropout_inside():
-    """Every one of them draws under `mc.sampling`, while its module stays in evaluation mode."""
+    """Every fused module drops under `mc.sampling`, while it stays in evaluation mode."""
     from dropkit import mc
 
     input, residual = tensors(SHAPE, SHAPE, grad=False)
-    for kind in FUSED:
-        module = (kind(p=0.5) if kind is FUSED[0] else kind(12, p=0.5)).eval()
+    for module in map(made, FUSED):
+        module.eval()
         with mc.sampling():
-            one, other = module(input, residual), module(input, residual)
-        one, other = (found[0] if isinstance(found, tuple) else found for found in (one, other))
-        assert not torch.equal(one, other), kind
+            outputs = module(input, residual), module(input, residual)
+        first, second = (output[0] if isinstance(output, tuple) else output for output in outputs)
+        assert not torch.equal(first, second), module

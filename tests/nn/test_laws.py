@@ -1,9 +1,13 @@
 """Every law holds for every listed layer."""
 
+import pkgutil
+from importlib import import_module
+
 import pytest
+import torch
 from helpers.laws import LAWS
 
-from dropkit import functional, nn
+from dropkit import catalog, functional, nn
 from dropkit.nn import LAYERS
 
 
@@ -13,9 +17,25 @@ def test_law(law, layer):
     law(layer)
 
 
-def test_every_layer_is_public():
-    """What is listed can be had from dropkit.nn and dropkit.functional, under its own name."""
-    modules = {layer.module for layer in LAYERS} | set(nn.FUSED)
-    assert modules == {getattr(nn, name) for name in nn.__all__ if name not in ("LAYERS", "FUSED")}
-    functions = {layer.function for layer in LAYERS} | {kind.function for kind in nn.FUSED}
-    assert functions == {getattr(functional, name) for name in functional.__all__}
+MODULES = [
+    cls
+    for file in pkgutil.iter_modules(nn.__path__)
+    for cls in vars(import_module(f"dropkit.nn.{file.name}")).values()
+    if isinstance(cls, type) and issubclass(cls, torch.nn.Module) and cls.__module__.endswith(f".{file.name}")
+    if hasattr(cls, "function")
+]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_layer_is_public(module):
+    """The module is in dropkit.nn, the function in dropkit.functional, and the linter knows it: see CONTRIBUTING.md."""
+    name, function = module.__name__, module.function.__name__
+
+    assert getattr(nn, name, None) is module, f"import {name} in src/dropkit/nn/__init__.py"
+    assert getattr(functional, function, None) is module.function, f"import {function} in src/dropkit/functional.py"
+    assert f"torch.nn.functional.{function}" in catalog.FUNCTIONALS, f"add {function} in src/dropkit/catalog.py"
+
+
+def test_every_layer_is_listed():
+    """Each module is that of a layer or a fused one."""
+    assert {layer.module for layer in LAYERS} | set(nn.FUSED) == set(MODULES)

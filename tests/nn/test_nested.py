@@ -5,10 +5,12 @@ The components are (channels, length, ...), with lengths that differ.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
+from helpers.laws import mask_shape
 from torch import Tensor
 
 from dropkit import functional, random
@@ -55,18 +57,19 @@ JAGGED = [name for name in BUILDS if "jagged" in name]
 
 
 def components_for(layer: Layer) -> list[Tensor]:
-    return [torch.randn(CHANNELS, length, *layer.shape[3:], dtype=torch.float64) for length in LENGTHS]
+    return [torch.randn(CHANNELS, length, *layer.example_shape[3:], dtype=torch.float64) for length in LENGTHS]
 
 
 def dense_drop(layer: Layer, components: list[Tensor], p: float = 0.5, key: int = KEY) -> list[Tensor]:
-    """What the components become, by calls on dense tensors: all end to end, or padded to a batch."""
-    if layer.unit is None:
-        flat = layer.function(torch.cat([component.flatten() for component in components]), p, True, key=key)
-        pieces = flat.split([component.numel() for component in components])
-        return [piece.view_as(component) for piece, component in zip(pieces, components, strict=True)]
-    padded = torch.nn.utils.rnn.pad_sequence([component.transpose(0, 1) for component in components], True)
-    output = layer.function(padded.transpose(1, 2), p, True, key=key)
-    return [row[:, : component.shape[1]] for row, component in zip(output, components, strict=True)]
+    """What the components become by definition: the masks of all, one behind the other, have consecutive indices."""
+    shapes = [mask_shape(layer, component.unsqueeze(0))[1:] for component in components]
+    sizes = [math.prod(shape) for shape in shapes]
+    kept = functional.dropout(torch.ones(sum(sizes)), p, key=key) != 0
+    params = layer.params(p)
+    return [
+        torch.where(mask.view(shape), component * params.scale + params.shift, params.fill)
+        for component, mask, shape in zip(components, kept.split(sizes), shapes, strict=True)
+    ]
 
 
 def equal(nested: Tensor, components: list[Tensor]) -> bool:
@@ -81,7 +84,7 @@ def drew(call: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
-def test_coins_count_on_from_component_to_component(layer, build, p):
+def test_mask_indices_continue_from_component_to_component(layer, build, p):
     """The mask follows from the key and the components, not from how these lie in memory."""
     components = components_for(layer)
 
@@ -101,13 +104,13 @@ def test_positions_first(build):
 
 
 def test_sizes_that_differ_in_all_dimensions():
-    """Images of different heights and widths: a coin for each channel of each, as of a batch."""
+    """Images of different heights and widths: a mask element for each channel of each, as in a batch."""
     images = [torch.ones(CHANNELS, height, width) for height, width in ((2, 4), (5, 1), (3, 3))]
 
     output = functional.dropout2d(strided(images), 0.5, key=KEY)
 
-    coins = functional.dropout2d(torch.ones(len(images), CHANNELS, 1, 1), 0.5, key=KEY)
-    assert equal(output, [coin.expand_as(image) for coin, image in zip(coins, images, strict=True)])
+    masks = functional.dropout2d(torch.ones(len(images), CHANNELS, 1, 1), 0.5, key=KEY)
+    assert equal(output, [mask.expand_as(image) for mask, image in zip(masks, images, strict=True)])
 
 
 def test_components_without_dimensions():

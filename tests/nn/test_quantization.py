@@ -13,7 +13,7 @@ from torch.ao.quantization import quantize_fx
 from torch.fx.experimental.optimization import remove_dropout
 
 import dropkit
-from dropkit.nn import LAYERS, Dropout
+from dropkit.nn import LAYERS, Dropout, DropPath
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:UserWarning")
 
@@ -106,16 +106,40 @@ def test_fx_removes_dropout():
     assert names == ["input", "0", "1", "3", "output"]
 
 
-@pytest.mark.parametrize("listed", LAYERS, ids=lambda layer: layer.name)
-def test_a_class_is_found_where_torchs_is_listed(listed):
+def test_a_class_is_found_where_torchs_is_listed(shared_layer):
     """By ==, in lists and in tables; its subclasses are not, nor is it any other, and it stays an object of its own."""
-    subclass = type("Mine", (listed.module,), {})
+    ours, torchs = shared_layer.module, shared_layer.counterpart.module
+    subclass = type("Mine", (ours,), {})
 
-    assert listed.module == listed.torch_module
-    assert listed.module in [listed.torch_module]
-    assert {listed.torch_module: 1}[listed.module] == 1
-    assert listed.module is not listed.torch_module
-    assert subclass not in {listed.module, listed.torch_module}
-    assert sum(listed.module == other.torch_module for other in LAYERS) == 1
-    for copied in (copy.deepcopy(listed.module(0.3)), pickle.loads(pickle.dumps(listed.module(0.3)))):
-        assert type(copied) is listed.module
+    assert ours == torchs
+    assert ours in [torchs]
+    assert {torchs: 1}[ours] == 1
+    assert ours is not torchs
+    assert subclass not in {ours, torchs}
+    assert sum(torchs == layer.module for layer in LAYERS) == 1
+    for copied in (copy.deepcopy(ours(0.3)), pickle.loads(pickle.dumps(ours(0.3)))):
+        assert type(copied) is ours
+
+
+def test_a_class_that_torch_lacks_is_equal_to_itself_alone():
+    """Neither to the base class of torch's dropout modules nor to another layer."""
+    others = [layer.module for layer in LAYERS if layer.module is not DropPath]
+
+    assert DropPath == DropPath
+    assert DropPath not in [*others, *DropPath.__mro__[1:]]
+
+
+def test_fx_leaves_a_layer_that_torch_lacks_in_float():
+    """Around it the model is quantised as around any module that quantisation does not know."""
+
+    class Unknown(nn.Module):
+        def forward(self, x):
+            return x
+
+    outputs = []
+    for layer in (DropPath(0.3), Unknown()):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 16), layer, nn.Linear(16, 4))
+        outputs.append(after_training(model)[2])
+
+    assert torch.equal(*outputs)

@@ -19,12 +19,12 @@ KEY = 7
 
 
 def example(layer: Layer, requires_grad: bool = False) -> Tensor:
-    return torch.rand(layer.shape, dtype=torch.float64).requires_grad_(requires_grad)
+    return torch.rand(layer.example_shape, dtype=torch.float64).requires_grad_(requires_grad)
 
 
 def slope(layer: Layer, key: Tensor | int = KEY) -> Tensor:
     """The derivative of the call: the scale where kept, 0 where dropped."""
-    one, zero = (torch.full(layer.shape, value, dtype=torch.float64) for value in (1, 0))
+    one, zero = (torch.full(layer.example_shape, value, dtype=torch.float64) for value in (1, 0))
     return layer.function(one, 0.5, True, key=key) - layer.function(zero, 0.5, True, key=key)
 
 
@@ -63,7 +63,7 @@ def test_in_place_on_a_view_changes_its_base(layer):
     assert torch.equal(base[0], before[0])
     assert torch.equal(base[1], layer.function(before[1], 0.5, True, key=KEY))
     assert same(x.grad[1], slope(layer))
-    assert torch.equal(x.grad[0], torch.ones(layer.shape, dtype=torch.float64))
+    assert torch.equal(x.grad[0], torch.ones(layer.example_shape, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("inplace", [False, True])
@@ -73,7 +73,7 @@ def test_gradients_are_right_to_second_order(layer, inplace):
     def call(x):
         return layer.function(x * 1, 0.5, True, inplace, key=KEY)
 
-    x = (torch.rand((2, 3, *[1] * (len(layer.shape) - 2)), dtype=torch.float64) + 0.5).requires_grad_()
+    x = (torch.rand((2, 3, *[1] * (len(layer.example_shape) - 2)), dtype=torch.float64) + 0.5).requires_grad_()
 
     batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
     assert torch.autograd.gradcheck(call, x, check_forward_ad=True, **batched)
@@ -108,7 +108,7 @@ def test_gradients_have_the_layout_of_what_they_come_from(layer, grad_strides):
     """
     x = example(layer).transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
     output = layer.function(x, 0.5, True)
-    upstream = torch.ones(layer.shape, dtype=torch.float64)
+    upstream = torch.ones(layer.example_shape, dtype=torch.float64)
 
     (grad,) = torch.autograd.grad(output, x, upstream if grad_strides == "dense" else upstream[:1, :1].expand(x.shape))
 

@@ -90,21 +90,22 @@ def test_an_exported_training_graph_is_torchs(strict):
 @pytest.mark.parametrize("functional", [False, True], ids=["module", "function"])
 @pytest.mark.parametrize("inplace", [False, True], ids=["", "inplace"])
 @pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
-def test_every_layer_is_exported_as_torchs(layer, strict, inplace, functional):
+def test_every_layer_is_exported_as_torchs(shared_layer, strict, inplace, functional):
     """Batched and not, in place and not: the operators and numbers in the graph are those of torch's layer."""
+    layer, torchs_layer = shared_layer, shared_layer.counterpart
     ignored = inplace and "Alpha" in layer.name and not functional  # torch's modules ignore it
 
     def program(function, module, inplace, x):
         kept = Wrapped(function, inplace) if functional else nn.Sequential(nn.Tanh(), module(0.4, inplace), nn.ReLU())
         return torch.export.export(kept, (x,), strict=strict)
 
-    for shape in (layer.shape, layer.shape[1:])[: 2 if layer.name in ("Dropout1d", "Dropout3d") else 1]:
+    for shape in (layer.example_shape, layer.example_shape[1:])[: 2 if layer.name in ("Dropout1d", "Dropout3d") else 1]:
         x = torch.randn(shape)
         ours = program(layer.function, layer.module, inplace and not ignored, x)
-        torchs = program(layer.torch_function, layer.torch_module, inplace, x)
+        torchs = program(torchs_layer.function, torchs_layer.module, inplace, x)
         assert calls(ours) == calls(torchs)
     if ignored:
-        assert f"aten.{layer.aten}_.default" in operators(program(layer.function, layer.module, True, x))
+        assert f"aten.{torchs_layer.operator}_.default" in operators(program(layer.function, layer.module, True, x))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -189,7 +190,7 @@ def test_an_exported_eval_graph_holds_no_dropout(layer, strict):
     """In eval mode nothing is left of a layer, not even a copy."""
     model = nn.Sequential(nn.ReLU(), layer.module(0.4)).eval()
 
-    program = torch.export.export(model, (torch.randn(layer.shape),), strict=strict).run_decompositions()
+    program = torch.export.export(model, (torch.randn(layer.example_shape),), strict=strict).run_decompositions()
 
     assert operators(program) == ["aten.relu.default"]
 

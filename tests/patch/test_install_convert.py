@@ -11,7 +11,6 @@ from torch import Tensor
 import dropkit
 from dropkit import nn
 from dropkit.functional import dropout
-from dropkit.nn import LAYERS
 from dropkit.ops import autograd
 
 
@@ -76,13 +75,11 @@ def test_install_reaches_every_dropout(program, mode, calls):
     assert calls.count == COUNTS.get(program, 1)
 
 
-@pytest.mark.parametrize("name", [layer.name for layer in LAYERS])
-def test_an_installed_function_is_dropkits(name):
+def test_an_installed_function_is_dropkits(shared_layer):
     """From one seed, torch's function under install gives the bits of dropkit's, output and gradient."""
-    layer = next(layer for layer in LAYERS if layer.name == name)
     outcomes = []
-    for function in (layer.torch_function, layer.function):
-        input = torch.randn(layer.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for function in (shared_layer.counterpart.function, shared_layer.function):
+        input = torch.randn(shared_layer.example_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
         torch.manual_seed(5)
         with dropkit.installed():
             output = function(input, 0.4, True)

@@ -116,7 +116,7 @@ class Recorder:
 
     def call(self, function: DropoutFunction, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run a dropout function: as a site of its own, or as part of the dropout module that calls it."""
-        p, training, inplace = function.reads(args, kwargs)
+        p, training, inplace = function.arguments(args, kwargs)
         scope = self._sites.dropping
         if scope is not None and scope.visit is not None:
             if scope.visit.function is None:

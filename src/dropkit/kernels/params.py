@@ -75,8 +75,8 @@ def threshold(p: float) -> int:
     return round(p * 2**32)
 
 
-def keep_indicator(p: float) -> DropoutParams:
-    """Parameters that turn ones into the mask itself: 1 where kept, 0 where dropped."""
+def unscaled(p: float) -> DropoutParams:
+    """Dropout without scaling. It turns ones into the mask itself: 1 where kept, 0 where dropped."""
     return DropoutParams(threshold(p), 1.0, 0.0, 0.0)
 
 
@@ -104,4 +104,4 @@ def alpha(p: float) -> DropoutParams:
 
 
 # By the name that operators carry in their arguments.
-PARAMS_BY_NAME: dict[str, MakeParams] = {function.__name__: function for function in (inverted, alpha)}
+PARAMS_BY_NAME: dict[str, MakeParams] = {function.__name__: function for function in (inverted, unscaled, alpha)}

@@ -23,17 +23,19 @@ from dropkit.kernels.params import MakeParams, inverted
 from dropkit.mc.batch_dim import Layout
 from dropkit.mc.mode import Args, Kwargs, Mode
 from dropkit.nn import LAYERS as DROPOUTS
-from dropkit.nn.layer import Layer, Unit
+from dropkit.nn.layer import Layer
+from dropkit.nn.mask_shapes import MaskShape
 from dropkit.torch_private import no_torch_function, pack_padded, pad_packed
 
-# By the names of torch's functions and of its operators, in place or not.
+# By the names of functions and of torch's operators, in place or not.
 _LAYERS: dict[str, Layer] = {
     name + end: layer
     for layer in DROPOUTS
-    for name in (layer.torch_function.__name__, layer.aten)
+    for name in (layer.function.__name__, layer.counterpart and layer.counterpart.operator)
     if name
     for end in ("", "_")
-} | {"native_dropout": DROPOUTS[0]}
+}
+_LAYERS["native_dropout"] = _LAYERS["dropout"]
 
 
 # The order in which the sequences stand that this thread's recurrent network was given.
@@ -83,7 +85,7 @@ class Draw:
 
     p: float
     rule: MakeParams = inverted
-    unit: Callable[[Tensor], Unit] | None = None
+    unit: Callable[[Tensor], MaskShape] | None = None
     inplace: bool = False
     layout: Layout | None = None
 
@@ -106,8 +108,9 @@ class Sited(Mode):
         layer = _LAYERS.get(function.name)
         if layer is None or not isinstance(input, Tensor) or input.layout is not torch.strided:
             return self.seeded(lambda: func(*args, **kwargs))
-        _, _, inplace = function.reads(args, kwargs)
-        output = self.site(input, Draw(p, layer.make_params, layer.unit, inplace))
+        layer = layer.called_with(kwargs)
+        _, _, inplace = function.arguments(args, kwargs)
+        output = self.site(input, Draw(p, layer.make_params, layer.mask_shape, inplace))
         return (output, output != 0) if function.name == "native_dropout" else output
 
     def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels import FLOATS
-from dropkit.kernels.params import inverted, keep_indicator
+from dropkit.kernels.params import inverted, unscaled
 from dropkit.mc.accelerate import pruned
 from dropkit.mc.accelerate.prefix_cache import ESCAPES, Tape
 from dropkit.mc.batch_dim import Layout
 from dropkit.mc.intercept import Draw, Sited, forked
 from dropkit.mc.masks import Coins, Mask, Rows, mask
 from dropkit.mc.mode import Args, Kwargs
-from dropkit.nn.layer import Unit
+from dropkit.nn.mask_shapes import MaskShape
 from dropkit.torch_private import functorch_is_active, no_functorch, no_torch_function
 
 
@@ -129,7 +129,7 @@ class Keyed(Sited):
         """By calls that have derivatives: a kernel that writes has none."""
         with no_functorch():
             kept = torch.ones(input.shape, device=input.device)
-            self._coins.drop(kept, kept, coins, keep_indicator, draw.p, site, self._sample)
+            self._coins.drop(kept, kept, coins, unscaled, draw.p, site, self._sample)
         values = draw.rule(draw.p)
         output = torch.where(kept.bool(), input * values.scale + values.shift, values.fill)
         return input.copy_(output) if draw.inplace else output
@@ -142,7 +142,7 @@ class Keyed(Sited):
             self._masks[site] = made_for, self._made(input.shape, unit, draw.layout or self._layout(site), site)
         return self._masks[site][1]
 
-    def _made(self, shape: torch.Size, unit: Unit | None, layout: Layout | None, site: int) -> Mask:
+    def _made(self, shape: torch.Size, unit: MaskShape | None, layout: Layout | None, site: int) -> Mask:
         try:
             return mask(shape, unit, layout, self.rows)
         except ValueError:

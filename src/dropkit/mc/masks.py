@@ -18,11 +18,11 @@ from torch import Tensor
 
 from dropkit import kernels, random
 from dropkit.kernels.mask import mask_strides
-from dropkit.kernels.params import DropoutParams, keep_indicator
+from dropkit.kernels.params import DropoutParams, unscaled
 from dropkit.kernels.reference import mask_indices, words
 from dropkit.mc.batch_dim import Layout
 from dropkit.mc.stratified import Stratified
-from dropkit.nn.layer import Unit
+from dropkit.nn.mask_shapes import MaskShape
 
 # More than a tensor that fits a machine has coins for one input.
 _OWN = 2**32
@@ -103,7 +103,7 @@ class Mask:
             yield tuple(tensor.narrow(self.axis, begin, size) for tensor in whole), base
 
 
-def mask(shape: Sequence[int], unit: Unit | None, layout: Layout | None, rows: Rows) -> Mask:
+def mask(shape: Sequence[int], unit: MaskShape | None, layout: Layout | None, rows: Rows) -> Mask:
     """The coins of a tensor of this shape, whose mask without Monte Carlo has the shape `unit`."""
     if layout is None:
         # One input, or no saying which coin is whose.
@@ -186,7 +186,7 @@ class Coins:
         if self._stratified is not None:
             return self._kept(mask, p, site, sample, device).flatten().nonzero().flatten()
         ones = torch.ones(mask.shape[dim], device=device)
-        kernels.drop(ones, ones, kernels.Mask(self.key(site, sample), keep_indicator(p), (1,), mask.runs[0][2]))
+        kernels.drop(ones, ones, kernels.Mask(self.key(site, sample), unscaled(p), (1,), mask.runs[0][2]))
         return ones.nonzero().flatten()
 
     def uniform(self, mask: Mask, site: int, sample: int, device: torch.device) -> Tensor:

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dropkit.dropout_functions import (
-    DROPOUT,
-    LAYERS,
+    DROPOUT_POSITION,
     NORMS,
+    NUM_LAYERS_POSITION,
     RECURRENT,
     RUNNING_MEAN,
-    TRAIN,
+    TRAIN_POSITION,
     DropoutFunction,
-    Where,
+    Parameter,
     argument,
     dropout_functions,
     replaced,
@@ -111,7 +111,7 @@ def _handlers() -> dict[Any, Handler]:
 def _dropout(function: DropoutFunction) -> Handler:
     def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
         args, kwargs = function.in_training(args, kwargs)
-        p, _, _ = function.reads(args, kwargs)
+        p, _, _ = function.arguments(args, kwargs)
         if p is None or not 0 < p < 1:
             return mode.other(func, (), args, kwargs)
         mode.drawn += 1
@@ -122,7 +122,7 @@ def _dropout(function: DropoutFunction) -> Handler:
 
 def _attention(function: DropoutFunction) -> Handler:
     def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        p, _, _ = function.reads(args, kwargs)
+        p, _, _ = function.arguments(args, kwargs)
         if not p:
             return mode.other(func, (), args, kwargs)
         mode.drawn += 1
@@ -135,14 +135,14 @@ def _recurrent(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
     # nn.LSTM and its like hand everything over by position.
     packed = isinstance(args[-1], bool) and not isinstance(args[3], bool)
     given, shift = list(args), int(packed)
-    if not given[DROPOUT + shift] or given[LAYERS + shift] < 2:
+    if not given[DROPOUT_POSITION + shift] or given[NUM_LAYERS_POSITION + shift] < 2:
         return mode.other(func, (), args, kwargs)
-    given[TRAIN + shift] = True
+    given[TRAIN_POSITION + shift] = True
     mode.drawn += 1
     return mode.recurrent(func, given, packed)
 
 
-def _norm(flag: Where) -> Handler:
+def _norm(flag: Parameter) -> Handler:
     def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
         keeps = argument(RUNNING_MEAN, args, kwargs, None) is not None
         if keeps and argument(flag, args, kwargs, False) and only_raised():

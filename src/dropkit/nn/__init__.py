@@ -1,34 +1,29 @@
-"""Dropout modules with torch's names; each is a subclass of torch's module of the same name."""
+"""Dropout modules: torch's, by torch's names and as subclasses of torch's modules, and those that torch lacks."""
 
-from dropkit.nn import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout, torchscript
-from dropkit.nn.alpha_dropout import AlphaDropout
-from dropkit.nn.bias_act_dropout_add import BiasActDropoutAdd
-from dropkit.nn.dropout import Dropout
-from dropkit.nn.dropout1d import Dropout1d
-from dropkit.nn.dropout2d import Dropout2d
-from dropkit.nn.dropout3d import Dropout3d
-from dropkit.nn.dropout_add import DropoutAdd
-from dropkit.nn.dropout_add_norm import DropoutAddNorm
-from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout
+import sys
 
-LAYERS = tuple(file.LAYER for file in (dropout, dropout1d, dropout2d, dropout3d, alpha_dropout, feature_alpha_dropout))
+import torch
+
+from dropkit.nn import layer, module, torchscript
+from dropkit.nn.alpha_dropout import AlphaDropout as AlphaDropout
+from dropkit.nn.bias_act_dropout_add import BiasActDropoutAdd as BiasActDropoutAdd
+from dropkit.nn.drop_path import DropPath as DropPath
+from dropkit.nn.dropout import Dropout as Dropout
+from dropkit.nn.dropout1d import Dropout1d as Dropout1d
+from dropkit.nn.dropout2d import Dropout2d as Dropout2d
+from dropkit.nn.dropout3d import Dropout3d as Dropout3d
+from dropkit.nn.dropout_add import DropoutAdd as DropoutAdd
+from dropkit.nn.dropout_add_norm import DropoutAddNorm as DropoutAddNorm
+from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout as FeatureAlphaDropout
+
+_modules = [cls for cls in vars().values() if isinstance(cls, type) and issubclass(cls, torch.nn.Module)]
+
+# The record of each layer that is imported above.
+LAYERS: tuple[layer.Layer, ...] = tuple(
+    vars(sys.modules[cls.__module__])["LAYER"] for cls in _modules if issubclass(cls, module.DropoutModule)
+)
+# Modules that fuse dropout with the operations around it.
+FUSED = tuple(cls for cls in _modules if not issubclass(cls, module.DropoutModule))
 
 for _layer in LAYERS:
     torchscript.prepare(_layer)
-
-# Dropout with what stands around it: torch has no module of the kind.
-FUSED = (DropoutAdd, DropoutAddNorm, BiasActDropoutAdd)
-
-__all__ = [
-    "FUSED",
-    "LAYERS",
-    "AlphaDropout",
-    "BiasActDropoutAdd",
-    "Dropout",
-    "Dropout1d",
-    "Dropout2d",
-    "Dropout3d",
-    "DropoutAdd",
-    "DropoutAddNorm",
-    "FeatureAlphaDropout",
-]

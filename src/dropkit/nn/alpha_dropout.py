@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.kernels.params import alpha
-from dropkit.nn.layer import Dropping, Layer
+from dropkit.nn.dispatch import call
+from dropkit.nn.layer import Counterpart, Layer
+from dropkit.nn.module import DropoutModule
 
 
 def alpha_dropout(
@@ -34,7 +36,7 @@ def alpha_dropout(
         inplace, generator, key: as for `dropout`.
 
     Shape:
-        input: any, output: the same. One coin for each element.
+        input: any, output: the same. One mask element for each element.
 
     Raises:
         ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
@@ -44,11 +46,11 @@ def alpha_dropout(
         >>> alpha_dropout(torch.zeros(4), 0.5, training=True, key=7)
         tensor([ 0.7792,  0.7792, -0.7792, -0.7792])
     """
-    return LAYER(input, p, training, inplace, generator, key)
+    return call(LAYER, input, p, training, inplace, generator, key)
 
 
-class AlphaDropout(Dropping, torch.nn.AlphaDropout):
-    """`dropkit.functional.alpha_dropout` as a module: drops in training mode, returns its input itself in eval mode.
+class AlphaDropout(DropoutModule, torch.nn.AlphaDropout):
+    """`dropkit.functional.alpha_dropout` as a module: drop in training mode, return the input itself in eval mode.
 
     Args:
         p: expected fraction of elements dropped, in [0, 1].
@@ -61,11 +63,8 @@ class AlphaDropout(Dropping, torch.nn.AlphaDropout):
 LAYER = Layer(
     function=alpha_dropout,
     module=AlphaDropout,
-    torch_function=torch.nn.functional.alpha_dropout,
-    torch_module=torch.nn.AlphaDropout,
     make_params=alpha,
-    unit=None,
-    check=None,
-    shape=(8, 64),
-    aten="alpha_dropout",
+    mask_shape=None,
+    example_shape=(8, 64),
+    counterpart=Counterpart(torch.nn.functional.alpha_dropout, torch.nn.AlphaDropout, operator="alpha_dropout"),
 )

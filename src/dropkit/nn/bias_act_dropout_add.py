@@ -1,4 +1,4 @@
-"""Bias, activation, dropout and residual addition: the end of a feed-forward or convolution block.
+"""BiasActDropoutAdd: bias, activation, dropout and residual addition, as at the end of a feed-forward block.
 
 Sources: Hendrycks, Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415 (GELU and SiLU, and GELU's
 approximation by tanh).
@@ -16,8 +16,8 @@ from dropkit import random
 from dropkit.arguments import check
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
+from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.dropout_add import dropout_add
-from dropkit.nn.layer import check_probability, checked_rate
 from dropkit.ops import fused
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
@@ -34,12 +34,13 @@ def bias_act_dropout_add(
     generator: Generator | None = None,
     key: Tensor | int | None = None,
 ) -> Tensor:
-    r"""`residual + dropout(activation(input + bias), p, training)`.
+    r"""Return `residual + dropout(activation(input + bias), p, training)`.
 
     .. math:: y = r + \mathrm{dropout}(a(x + b))
 
     The mask is that of `dropout` for the same key; values are those of the separate calls within one rounding. On a GPU
-    one kernel does it, and one its gradient, which keeps `input` alone; elsewhere dropout and addition take one walk.
+    one kernel does all of it, and one its gradient, which saves `input` alone; elsewhere dropout and addition take one
+    pass over memory.
 
     Args:
         input: :math:`x`; float16, bfloat16, float32 or float64.
@@ -86,7 +87,7 @@ def _check_activation(name: str) -> None:
 
 
 class BiasActDropoutAdd(nn.Module):
-    """`dropkit.functional.bias_act_dropout_add` as a module with a bias, that of a linear layer without one before it.
+    """`dropkit.functional.bias_act_dropout_add` as a module with a bias, for a linear layer without one before it.
 
     Args:
         features: the size of the last dimension, C.
@@ -111,7 +112,7 @@ class BiasActDropoutAdd(nn.Module):
     def forward(
         self, input: Tensor, residual: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None
     ) -> Tensor:
-        """See the functional form."""
+        """Return the sum; see the functional form."""
         return bias_act_dropout_add(
             input, self.bias, residual, self.p, self.training,
             activation=self.activation, generator=generator, key=key,

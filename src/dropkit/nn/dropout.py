@@ -10,7 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.kernels.params import inverted
-from dropkit.nn.layer import Dropping, Layer
+from dropkit.nn.dispatch import call
+from dropkit.nn.layer import Counterpart, Layer
+from dropkit.nn.module import DropoutModule
 
 
 def dropout(
@@ -35,7 +37,7 @@ def dropout(
         key: 64 bits, an int or a 0-d int64 tensor; equal keys and shapes give equal masks. Drawn if None.
 
     Shape:
-        input: any, output: the same. One coin for each element.
+        input: any, output: the same. One mask element for each element.
 
     Raises:
         ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
@@ -48,11 +50,11 @@ def dropout(
         >>> dropout(x, 0.5, training=False) is x
         True
     """
-    return LAYER(input, p, training, inplace, generator, key)
+    return call(LAYER, input, p, training, inplace, generator, key)
 
 
-class Dropout(Dropping, torch.nn.Dropout):
-    """`dropkit.functional.dropout` as a module: drops in training mode, returns its input itself in eval mode.
+class Dropout(DropoutModule, torch.nn.Dropout):
+    """`dropkit.functional.dropout` as a module: drop in training mode, return the input itself in eval mode.
 
     Args:
         p: expected fraction of elements dropped, in [0, 1].
@@ -69,11 +71,8 @@ class Dropout(Dropping, torch.nn.Dropout):
 LAYER = Layer(
     function=dropout,
     module=Dropout,
-    torch_function=torch.nn.functional.dropout,
-    torch_module=torch.nn.Dropout,
     make_params=inverted,
-    unit=None,
-    check=None,
-    shape=(8, 64),
-    aten="dropout",
+    mask_shape=None,
+    example_shape=(8, 64),
+    counterpart=Counterpart(torch.nn.functional.dropout, torch.nn.Dropout, operator="dropout"),
 )

@@ -10,7 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.kernels.params import inverted
-from dropkit.nn.layer import Dropping, Layer, Unit, per_channel, per_first
+from dropkit.nn.dispatch import call
+from dropkit.nn.layer import Counterpart, Layer
+from dropkit.nn.mask_shapes import MaskShape, per_channel, per_unbatched_channel
+from dropkit.nn.module import DropoutModule
 
 
 def dropout1d(
@@ -26,8 +29,8 @@ def dropout1d(
 
     .. math:: y_{ncl} = k_{nc}\, x_{ncl} / (1 - p), \qquad k_{nc} \sim \mathrm{Bernoulli}(1 - p)
 
-    Dimension 1 is the channel: for a batch of shape (N, T, C), as transformers and recurrent networks use it, this
-    would drop whole time steps.
+    Dimension 1 is the channel: on a batch of shape (N, T, C), as transformers and recurrent networks have, this drops
+    whole time steps.
 
     Args:
         input: values; float16, bfloat16, float32 or float64.
@@ -35,7 +38,7 @@ def dropout1d(
         training, inplace, generator, key: as for `dropout`.
 
     Shape:
-        input: (N, C, L) or (C, L), output: the same. One coin for each channel of each sample.
+        input: (N, C, L) or (C, L), output: the same. One mask element for each channel of each sample.
 
     Raises:
         RuntimeError: `input` has neither 2 nor 3 dimensions, or cannot be written in place.
@@ -45,11 +48,11 @@ def dropout1d(
         >>> dropout1d(torch.ones(1, 4, 3), 0.5, key=7)[0, :, 0]
         tensor([2., 2., 0., 0.])
     """
-    return LAYER(input, p, training, inplace, generator, key)
+    return call(LAYER, input, p, training, inplace, generator, key)
 
 
-class Dropout1d(Dropping, torch.nn.Dropout1d):
-    """`dropkit.functional.dropout1d` as a module: drops in training mode, returns its input itself in eval mode.
+class Dropout1d(DropoutModule, torch.nn.Dropout1d):
+    """`dropkit.functional.dropout1d` as a module: drop in training mode, return the input itself in eval mode.
 
     Args:
         p: expected fraction of channels dropped, in [0, 1].
@@ -69,17 +72,17 @@ def _check(input: Tensor) -> None:
         )
 
 
-def _unit(input: Tensor) -> Unit:
-    return per_channel(input) if input.dim() == 3 else per_first(input)
+def _mask_shape(input: Tensor) -> MaskShape:
+    return per_channel(input) if input.dim() == 3 else per_unbatched_channel(input)
 
 
 LAYER = Layer(
     function=dropout1d,
     module=Dropout1d,
-    torch_function=torch.nn.functional.dropout1d,
-    torch_module=torch.nn.Dropout1d,
     make_params=inverted,
-    unit=_unit,
+    mask_shape=_mask_shape,
+    example_shape=(8, 16, 5),
     check=_check,
-    shape=(8, 16, 5),
+    drops_channels=True,
+    counterpart=Counterpart(torch.nn.functional.dropout1d, torch.nn.Dropout1d),
 )

@@ -12,7 +12,11 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.kernels.params import inverted
-from dropkit.nn.layer import CALLER, Dropping, Layer, per_channel, warn_unless_channels
+from dropkit.nn.checks import CALLER, warn_unless_channels
+from dropkit.nn.dispatch import call
+from dropkit.nn.layer import Counterpart, Layer
+from dropkit.nn.mask_shapes import per_channel
+from dropkit.nn.module import DropoutModule
 
 
 def dropout2d(
@@ -34,8 +38,9 @@ def dropout2d(
         training, inplace, generator, key: as for `dropout`.
 
     Shape:
-        input: (N, C, H, W), output: the same. One coin for each channel of each sample. As in torch, 3 dimensions are
-        read as (N, C, L) and any other number is taken, both with a warning: dimensions 0 and 1 have the coins.
+        input: (N, C, H, W), output: the same. One mask element for each channel of each sample. As in torch, 3
+        dimensions are read as (N, C, L) and any other number is accepted, both with a warning; dimensions 0 and 1 are
+        then the samples and the channels.
 
     Raises:
         RuntimeError: `input` has fewer than 2 dimensions, or cannot be written in place.
@@ -45,11 +50,11 @@ def dropout2d(
         >>> dropout2d(torch.ones(1, 4, 2, 2), 0.5, key=7)[0, :, 0, 0]
         tensor([2., 2., 0., 0.])
     """
-    return LAYER(input, p, training, inplace, generator, key)
+    return call(LAYER, input, p, training, inplace, generator, key)
 
 
-class Dropout2d(Dropping, torch.nn.Dropout2d):
-    """`dropkit.functional.dropout2d` as a module: drops in training mode, returns its input itself in eval mode.
+class Dropout2d(DropoutModule, torch.nn.Dropout2d):
+    """`dropkit.functional.dropout2d` as a module: drop in training mode, return the input itself in eval mode.
 
     Args:
         p: expected fraction of channels dropped, in [0, 1].
@@ -75,11 +80,10 @@ def _check(input: Tensor) -> None:
 LAYER = Layer(
     function=dropout2d,
     module=Dropout2d,
-    torch_function=torch.nn.functional.dropout2d,
-    torch_module=torch.nn.Dropout2d,
     make_params=inverted,
-    unit=per_channel,
+    mask_shape=per_channel,
+    example_shape=(8, 16, 3, 3),
     check=_check,
-    shape=(8, 16, 3, 3),
-    aten="feature_dropout",
+    drops_channels=True,
+    counterpart=Counterpart(torch.nn.functional.dropout2d, torch.nn.Dropout2d, operator="feature_dropout"),
 )

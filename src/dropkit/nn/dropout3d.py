@@ -10,7 +10,11 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.kernels.params import inverted
-from dropkit.nn.layer import Dropping, Layer, Unit, per_channel, per_first, warn_unless_channels
+from dropkit.nn.checks import warn_unless_channels
+from dropkit.nn.dispatch import call
+from dropkit.nn.layer import Counterpart, Layer
+from dropkit.nn.mask_shapes import MaskShape, per_channel, per_unbatched_channel
+from dropkit.nn.module import DropoutModule
 
 
 def dropout3d(
@@ -32,8 +36,8 @@ def dropout3d(
         training, inplace, generator, key: as for `dropout`.
 
     Shape:
-        input: (N, C, D, H, W) or (C, D, H, W), output: the same. One coin for each channel of each sample. As in torch,
-        any other number of dimensions is taken, with a warning: dimension 0 has the coins.
+        input: (N, C, D, H, W) or (C, D, H, W), output: the same. One mask element for each channel of each sample. As
+        in torch, any other number of dimensions is accepted, with a warning; dimension 0 is then the channels.
 
     Raises:
         RuntimeError: `input` is 0-d, or cannot be written in place.
@@ -43,11 +47,11 @@ def dropout3d(
         >>> dropout3d(torch.ones(1, 4, 2, 2, 2), 0.5, key=7)[0, :, 0, 0, 0]
         tensor([2., 2., 0., 0.])
     """
-    return LAYER(input, p, training, inplace, generator, key)
+    return call(LAYER, input, p, training, inplace, generator, key)
 
 
-class Dropout3d(Dropping, torch.nn.Dropout3d):
-    """`dropkit.functional.dropout3d` as a module: drops in training mode, returns its input itself in eval mode.
+class Dropout3d(DropoutModule, torch.nn.Dropout3d):
+    """`dropkit.functional.dropout3d` as a module: drop in training mode, return the input itself in eval mode.
 
     Args:
         p: expected fraction of channels dropped, in [0, 1].
@@ -61,17 +65,17 @@ def _check(input: Tensor) -> None:
     warn_unless_channels(input, "dropout3d", spatial=3)
 
 
-def _unit(input: Tensor) -> Unit:
-    return per_channel(input) if input.dim() == 5 else per_first(input)
+def _mask_shape(input: Tensor) -> MaskShape:
+    return per_channel(input) if input.dim() == 5 else per_unbatched_channel(input)
 
 
 LAYER = Layer(
     function=dropout3d,
     module=Dropout3d,
-    torch_function=torch.nn.functional.dropout3d,
-    torch_module=torch.nn.Dropout3d,
     make_params=inverted,
-    unit=_unit,
+    mask_shape=_mask_shape,
+    example_shape=(8, 16, 2, 2, 2),
     check=_check,
-    shape=(8, 16, 2, 2, 2),
+    drops_channels=True,
+    counterpart=Counterpart(torch.nn.functional.dropout3d, torch.nn.Dropout3d),
 )

@@ -1,4 +1,4 @@
-"""Dropout of one branch, added to another: the end of every residual block, in one walk over memory.
+"""DropoutAdd: dropout of a branch and its addition to the residual, in one pass over memory.
 
 Source: Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin, "Attention Is All You Need", 2017,
 arXiv:1706.03762, section 5.4 (dropout of each sub-layer's output, before it is added to the sub-layer's input).
@@ -16,8 +16,8 @@ from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
+from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.dropout import dropout
-from dropkit.nn.layer import check_probability, checked_rate
 from dropkit.ops import autograd
 
 
@@ -30,7 +30,7 @@ def dropout_add(
     generator: Generator | None = None,
     key: Tensor | int | None = None,
 ) -> Tensor:
-    r"""`residual + dropout(input, p, training)`, to the bit, in less time: nothing is written in between.
+    r"""Return `residual + dropout(input, p, training)`, bit by bit, without writing the dropped branch to memory.
 
     Args:
         input: the branch that is dropped; float16, bfloat16, float32 or float64.
@@ -41,8 +41,8 @@ def dropout_add(
         key: 64 bits, an int or a 0-d int64 tensor; equal keys and shapes give equal masks. Drawn if None.
 
     Shape:
-        input, residual: any that broadcast; output: what they broadcast to. One coin for each element of `input`. Of
-        one shape and dtype they take one walk, else two.
+        input, residual: any that broadcast; output: what they broadcast to. One mask element for each element of
+        `input`. Inputs of one shape and dtype take one pass over memory, others two.
 
     Raises:
         ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
@@ -52,8 +52,8 @@ def dropout_add(
         tensor([12., 12., 10., 10., 10., 12.])
     """
     rate = checked_rate(p)
-    if isinstance(rate, Tensor) or not _take_one_walk(input, residual, rate):
-        # Its stub knows of no rate that is a tensor.
+    if isinstance(rate, Tensor) or not _fits_one_pass(input, residual, rate):
+        # `dropout` is annotated with float alone.
         return residual + dropout(input, cast("float", rate), training, generator=generator, key=key)
     if key is not None:
         key = random.check_key(key, generator, input)
@@ -63,8 +63,8 @@ def dropout_add(
     return autograd.drop_add(input, residual, Mask(key, inverted(rate)))
 
 
-def _take_one_walk(input: Tensor, residual: Tensor, p: float) -> bool:
-    """Whether both are ordinary tensors that lie alike, and some of `input` is dropped."""
+def _fits_one_pass(input: Tensor, residual: Tensor, p: float) -> bool:
+    """Whether both are ordinary tensors of one layout, and some of `input` is dropped."""
     return (
         not has_torch_function((input, residual))
         and 0 < p < 1
@@ -72,7 +72,7 @@ def _take_one_walk(input: Tensor, residual: Tensor, p: float) -> bool:
         and autograd.can_use_fast_path(residual)
         and input.dtype == residual.dtype
         and input.shape == residual.shape
-        # Of other strides, the sum's would be those of `residual`.
+        # Otherwise the sum has the strides of `residual`.
         and input.stride() == residual.stride()
         and input.device == residual.device
         and input.dtype in FLOATS
@@ -84,7 +84,7 @@ def _take_one_walk(input: Tensor, residual: Tensor, p: float) -> bool:
 
 
 class DropoutAdd(torch.nn.Module):
-    """`dropkit.functional.dropout_add` as a module: drops in training mode, only adds in eval mode.
+    """`dropkit.functional.dropout_add` as a module: drop in training mode, only add in eval mode.
 
     Args:
         p: expected fraction of elements of the branch dropped, in [0, 1].
@@ -105,7 +105,7 @@ class DropoutAdd(torch.nn.Module):
     def forward(
         self, input: Tensor, residual: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None
     ) -> Tensor:
-        """`residual` plus what is left of `input`; see the functional form."""
+        """Add the dropped `input` to `residual`; see the functional form."""
         return dropout_add(input, residual, self.p, self.training, generator=generator, key=key)
 
     def extra_repr(self) -> str:

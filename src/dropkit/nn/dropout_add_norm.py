@@ -1,9 +1,9 @@
-"""Dropout, residual addition and normalisation: the seam between two sub-layers of a transformer.
+"""DropoutAddNorm: dropout, residual addition and normalisation, as between two sub-layers of a transformer.
 
 Sources: Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin, "Attention Is All You Need", 2017,
-arXiv:1706.03762 (the seam); Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450; Zhang, Sennrich, "Root
-Mean Square Layer Normalization", NeurIPS 2019, arXiv:1910.07467; Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks
-with Stochastic Depth", ECCV 2016, arXiv:1603.09382 (`row_scale`).
+arXiv:1706.03762 (the combination); Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450; Zhang, Sennrich,
+"Root Mean Square Layer Normalization", NeurIPS 2019, arXiv:1910.07467; Huang, Sun, Liu, Sedra, Weinberger, "Deep
+Networks with Stochastic Depth", ECCV 2016, arXiv:1603.09382 (`row_scale`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dropkit import random
 from dropkit.arguments import check
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
+from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.dropout import dropout
 from dropkit.nn.dropout_add import dropout_add
-from dropkit.nn.layer import check_probability, checked_rate
 from dropkit.ops import fused
 
 Norm = Literal["layer", "rms"]
@@ -40,12 +40,12 @@ def dropout_add_norm(
     generator: Generator | None = None,
     key: Tensor | int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""The norm of a residual sum whose new branch is dropped, and the sum itself, which the next residual needs.
+    r"""Drop a branch, add it to the residual and normalise the sum; return the norm and the sum.
 
     .. math:: s = r + c \cdot \mathrm{dropout}(x), \qquad y = \mathrm{norm}(s)
 
     The mask is that of `dropout` for the same key; values are those of the separate calls within one rounding. On a GPU
-    one kernel does it, and one its gradient; elsewhere the sum takes one walk and the norm another.
+    one kernel does all of it, and one its gradient; elsewhere the sum takes one pass over memory and the norm another.
 
     Args:
         input: the branch that is dropped, :math:`x`; float16, bfloat16, float32 or float64.
@@ -53,10 +53,10 @@ def dropout_add_norm(
         weight, bias: of the norm; None for 1 and 0. RMSNorm takes a bias as well.
         p: expected fraction of elements of the branch dropped, in [0, 1].
         training: if false, drop nothing.
-        norm: over the last dimension; "layer" takes the mean off, "rms" does not.
+        norm: over the last dimension; "layer" subtracts the mean, "rms" does not.
         eps: added to the variance.
-        row_scale: :math:`c`, what each row of the dropped branch is multiplied by: with stochastic depth at rate q, 0
-            or 1 / (1 - q). It takes no gradient.
+        row_scale: :math:`c`, a factor for each row of the dropped branch: with stochastic depth at rate q, 0 or
+            1 / (1 - q). It gets no gradient.
         generator: where the key is drawn from; torch's default generator of the input's device if None.
         key: 64 bits, an int or a 0-d int64 tensor. Drawn if None.
 
@@ -82,12 +82,13 @@ def dropout_add_norm(
     check(
         "residual", residual.shape == input.shape, f"of the input's shape {tuple(input.shape)}", tuple(residual.shape)
     )
-    for name, one, shape in (
+    for name, tensor, shape in (
         ("weight", weight, input.shape[-1:]),
         ("bias", bias, input.shape[-1:]),
         ("row_scale", row_scale, input.shape[:-1]),
     ):
-        check(name, one is None or one.shape == shape, f"of shape {tuple(shape)}", one is not None and tuple(one.shape))
+        fits = tensor is None or tensor.shape == shape
+        check(name, fits, f"of shape {tuple(shape)}", tensor is not None and tuple(tensor.shape))
     if row_scale is not None:
         row_scale = row_scale.detach()
     call = fused.Norm(weight, bias, row_scale, None, eps, norm == "layer")
@@ -146,7 +147,7 @@ class DropoutAddNorm(nn.Module):
         generator: Generator | None = None,
         key: Tensor | int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The norm and the sum; see the functional form."""
+        """Return the norm and the sum; see the functional form."""
         return dropout_add_norm(
             input, residual, self.weight, self.bias, self.p, self.training,
             norm=self.norm, eps=self.eps, row_scale=row_scale, generator=generator, key=key,

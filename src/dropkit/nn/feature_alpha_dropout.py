@@ -10,7 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.kernels.params import alpha
-from dropkit.nn.layer import Dropping, Layer, per_channel
+from dropkit.nn.dispatch import call
+from dropkit.nn.layer import Counterpart, Layer
+from dropkit.nn.mask_shapes import per_channel
+from dropkit.nn.module import DropoutModule
 
 
 def feature_alpha_dropout(
@@ -24,7 +27,7 @@ def feature_alpha_dropout(
 ) -> Tensor:
     r"""Set whole channels to SELU's negative saturation with probability `p`, then restore mean 0 and variance 1.
 
-    The values are those of `alpha_dropout`, the coins those of `dropout2d`.
+    The values are those of `alpha_dropout`, the mask is that of `dropout2d`.
 
     Args:
         input: values; float16, bfloat16, float32 or float64.
@@ -33,7 +36,7 @@ def feature_alpha_dropout(
         inplace, generator, key: as for `dropout`.
 
     Shape:
-        input: (N, C, *), output: the same. One coin for each channel of each sample.
+        input: (N, C, *), output: the same. One mask element for each channel of each sample.
 
     Raises:
         RuntimeError: `input` has fewer than 2 dimensions, or cannot be written in place.
@@ -43,11 +46,11 @@ def feature_alpha_dropout(
         >>> feature_alpha_dropout(torch.zeros(1, 4, 2), 0.5, training=True, key=7)[0, :, 0]
         tensor([ 0.7792,  0.7792, -0.7792, -0.7792])
     """
-    return LAYER(input, p, training, inplace, generator, key)
+    return call(LAYER, input, p, training, inplace, generator, key)
 
 
-class FeatureAlphaDropout(Dropping, torch.nn.FeatureAlphaDropout):
-    """`dropkit.functional.feature_alpha_dropout` as a module: drops in training mode, returns its input in eval mode.
+class FeatureAlphaDropout(DropoutModule, torch.nn.FeatureAlphaDropout):
+    """`dropkit.functional.feature_alpha_dropout` as a module: drop in training mode, return the input in eval mode.
 
     Args:
         p: expected fraction of channels dropped, in [0, 1].
@@ -60,11 +63,11 @@ class FeatureAlphaDropout(Dropping, torch.nn.FeatureAlphaDropout):
 LAYER = Layer(
     function=feature_alpha_dropout,
     module=FeatureAlphaDropout,
-    torch_function=torch.nn.functional.feature_alpha_dropout,
-    torch_module=torch.nn.FeatureAlphaDropout,
     make_params=alpha,
-    unit=per_channel,
-    check=None,
-    shape=(8, 16, 3, 3),
-    aten="feature_alpha_dropout",
+    mask_shape=per_channel,
+    example_shape=(8, 16, 3, 3),
+    drops_channels=True,
+    counterpart=Counterpart(
+        torch.nn.functional.feature_alpha_dropout, torch.nn.FeatureAlphaDropout, operator="feature_alpha_dropout"
+    ),
 )

@@ -1,1 +1,1 @@
-"""Bring dropkit into programs written for torch: their modules, their operators, a whole script."""
+"""Run programs written for torch on dropkit: their operators, their modules, or a whole script."""

@@ -1,4 +1,4 @@
-"""convert: torch's dropout modules become dropkit's, in place."""
+"""convert: turn torch's dropout modules into dropkit's, in place."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import cast
 import torch
 
 from dropkit.nn import LAYERS
-from dropkit.nn.layer import Dropping
+from dropkit.nn.module import DropoutModule
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One module that `convert` changed: where it is in the tree, what it was and what it is."""
+    """A module that `convert` changed: its name in the model, its class before, and the module."""
 
     name: str
     before: type[torch.nn.Module]
@@ -27,15 +27,15 @@ class Converted:
 def convert(model: torch.nn.Module) -> list[Converted]:
     """Turn every `torch.nn` dropout module of `model`, and `model` itself, into the dropkit module of the same name.
 
-    Each stays the object that it was, so hooks, the training flag, `p`, `inplace`, and every reference to it, shared or
-    not, are kept. Subclasses of torch's modules, functional calls and the dropout inside `nn.LSTM` or
-    `nn.MultiheadAttention` are not modules of these classes and stay; `install` reaches them.
+    Each module remains the same object, so its hooks, training flag, `p` and `inplace`, and all references to it, are
+    kept. Subclasses of torch's modules, functional calls and the dropout inside `nn.LSTM` or `nn.MultiheadAttention`
+    are not converted; `install` reaches them.
 
     Args:
         model: any module; not compiled or scripted.
 
     Returns:
-        What was changed, in the order of `model.named_modules()`; a shared module once, by its first name.
+        The changed modules, in the order of `model.named_modules()`; a shared module once, by its first name.
 
     Raises:
         TypeError: `model` is not a module.
@@ -47,12 +47,12 @@ def convert(model: torch.nn.Module) -> list[Converted]:
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    ours = {layer.torch_module: layer.module for layer in LAYERS}
+    classes = {layer.counterpart.module: layer.module for layer in LAYERS if layer.counterpart}
     changed: list[Converted] = []
     named = cast("Iterator[tuple[str, torch.nn.Module]]", model.named_modules())
     for name, module in named:
         before = type(module)
-        if before in ours and not isinstance(module, Dropping):
-            module.__class__ = ours[before]
+        if before in classes and not isinstance(module, DropoutModule):
+            module.__class__ = classes[before]
             changed.append(Converted(name, before, module))
     return changed

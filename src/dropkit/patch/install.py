@@ -1,8 +1,8 @@
-"""install: torch's own dropout operators run on dropkit's kernels, for a whole process.
+"""install: run torch's own dropout operators on dropkit's kernels, for a whole process.
 
-The kernels are registered at torch's dispatcher for CPU and CUDA tensors, with and without autograd, so whatever calls
-`aten::dropout` and its family, from Python or from C++, arrives here: in eager mode, under torch.func, and where a
-compiler traces. Subclasses that take operators apart themselves get torch's own kernel.
+The kernels are registered in torch's dispatcher for CPU and CUDA tensors, with and without autograd. They serve every
+call of `aten::dropout` and its family, from Python and from C++, in eager mode, under torch.func and when a compiler
+traces. Tensor subclasses with their own `__torch_dispatch__` get torch's kernel.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from dropkit.kernels import FLOATS
 from dropkit.nn import LAYERS
+from dropkit.nn.dispatch import drop
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd
-from dropkit.patch import native, recurrent
+from dropkit.patch import native_dropout, recurrent
 from dropkit.torch_private import (
     INSTALL,
     FakeTensor,
@@ -35,7 +36,7 @@ from dropkit.torch_private import (
     sees_operators,
 )
 
-# What compilers put in the place of ordinary tensors.
+# What compilers trace with in place of ordinary tensors.
 _TRACED = frozenset({FakeTensor, FunctionalTensor})
 
 # In the key of torch's caches of compiled code. The 1 is the version of the mask specification.
@@ -46,14 +47,14 @@ _DEVICES = ("CPU", "CUDA")
 _TRANSFORMS = "FuncTorchDynamicLayerFrontMode"
 _KEYS = (*_DEVICES, *(f"Autograd{device}" for device in _DEVICES), _TRANSFORMS)
 
-# Taking a kernel back frees it at once, though another thread may have been on its way into it. So the last ones are
-# held for longer than any thread waits between finding a kernel and entering it.
+# Destroying the library frees its kernels at once, though another thread may be about to enter one. So the last ones
+# are kept alive for longer than any thread waits between finding a kernel and entering it.
 _alive: deque[Any] = deque(maxlen=10_000)
 
 _lock = threading.Lock()
 _library: torch.library.Library | None = None
-# Who wants it: `install` until `uninstall`, and so many `with installed()` blocks.
-_asked, _blocks = False, 0
+# Whether `install` was called after the last `uninstall`, and how many `with installed()` blocks are open.
+_installed, _blocks = False, 0
 
 
 def install() -> None:
@@ -61,10 +62,9 @@ def install() -> None:
 
     Reaches `torch.nn.Dropout*`, `torch.nn.functional.dropout*`, `torch.dropout` and its family, and the dropout inside
     `nn.TransformerEncoderLayer`, `nn.MultiheadAttention`, `F.scaled_dot_product_attention`, `nn.LSTM`, `nn.GRU` and
-    `nn.RNN`. Arguments, errors, `train`/`eval` and seeds mean what they mean in torch; the masks for a seed are
-    dropkit's. On a GPU fused attention, and recurrent networks by cuDNN, keep their own dropout. Compiled functions are
-    reached too: those that are compiled already are compiled again. Installing twice is installing once. Processes that
-    are spawned, not forked, begin without it.
+    `nn.RNN`. Arguments, errors, `train`/`eval` and seeds keep torch's meaning; the masks for a seed are dropkit's. On a
+    GPU fused attention, and recurrent networks by cuDNN, keep their own dropout. Functions that are already compiled
+    are compiled again. Installing twice is installing once. Processes that are spawned, not forked, start without it.
 
     Example:
         >>> dropkit.install()
@@ -73,24 +73,24 @@ def install() -> None:
         torch.Size([1, 4, 16])
         >>> dropkit.uninstall()
     """
-    global _asked
+    global _installed
     require(INSTALL)
     with _lock:
-        _asked = True
-        _follow()
+        _installed = True
+        _update()
 
 
 def uninstall() -> None:
-    """Give torch its dropout back, once no `with installed()` block is left; where nothing is installed do nothing."""
-    global _asked
+    """Restore torch's dropout, as soon as no `with installed()` block is open. Does nothing if nothing is installed."""
+    global _installed
     with _lock:
-        _asked = False
-        _follow()
+        _installed = False
+        _update()
 
 
 @contextmanager
 def installed() -> Generator[None]:
-    """`install` for the length of a `with` block. Blocks may overlap, in one thread or in several.
+    """Install for the length of a `with` block. Blocks may overlap, in one thread or in several.
 
     Example:
         >>> with dropkit.installed():
@@ -108,27 +108,33 @@ def _enter(blocks: int) -> None:
     global _blocks
     with _lock:
         _blocks += blocks
-        _follow()
+        _update()
 
 
-def _follow() -> None:
-    """Bring the dispatcher to what is wanted. The caller holds the lock."""
+def _update() -> None:
+    """Register or destroy the kernels, as `_installed` and `_blocks` demand. The caller holds the lock."""
     global _library
-    wanted = _asked or _blocks > 0
-    if wanted and _library is None:
+    is_wanted = _installed or _blocks > 0
+    if is_wanted and _library is None:
         _library = torch.library.Library("aten", "IMPL")
-        for layer in LAYERS:
-            if layer.aten is not None:
-                _take_over(_library, layer, layer.aten, inplace=False)
-                _take_over(_library, layer, layer.aten + "_", inplace=True)
-        _alive.extend(native.take_over(_library, _DEVICES))
-        recurrent.mend()
+        for layer, name in _operators():
+            _take_over(_library, layer, name, inplace=name.endswith("_"))
+        _alive.extend(native_dropout.take_over(_library, _DEVICES))
+        recurrent.keep_dropout()
         _forget_compiled()
-    elif not wanted and _library is not None:
+    elif not is_wanted and _library is not None:
         destroy(_library)
         _library = None
         recurrent.restore()
         _forget_compiled()
+
+
+def _operators() -> Iterator[tuple[Layer, str]]:
+    """Each of torch's operators that a layer replaces: its out-of-place and its in-place form."""
+    for layer in LAYERS:
+        if layer.counterpart is not None and layer.counterpart.operator is not None:
+            yield layer, layer.counterpart.operator
+            yield layer, layer.counterpart.operator + "_"
 
 
 def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace: bool) -> None:
@@ -137,7 +143,7 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
     def kernel(input: Tensor, p: float, train: bool) -> Any:
         if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not _is_reached(input) or autograd.exporting():
             return run_composite(original, input, p, train)
-        return layer.drop(input, p, train, inplace)
+        return drop(layer, input, p, train, inplace)
 
     def below_autograd(input: Tensor, p: float, train: bool) -> Any:
         with torch.no_grad():
@@ -148,21 +154,19 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
         library.impl(name, below_autograd, device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
-        # torch.func takes composite operators apart before any other kernel sees them.
+        # torch.func decomposes composite operators before any other kernel sees them.
         library.impl(name, kernel, _TRANSFORMS, allow_override=True)
     for key in _KEYS:
         _alive.append(torch.library.get_kernel(original, key))
 
 
 def _forget_compiled() -> None:
-    """What was compiled holds the dropout of its time: let it be compiled anew, and find no such code on disk.
+    """Make torch compile anew: compiled code, also that in torch's caches on disk, holds the dropout of its time.
 
-    Nor may the way to a kernel be remembered that tracing found then: torch forgets it for Python kernels alone.
+    For operators with Python kernels torch also caches which kernel a traced call dispatches to, for good.
     """
-    for layer in LAYERS:
-        if layer.aten is not None:
-            for name in (layer.aten, layer.aten + "_"):
-                forget_dispatch(getattr(torch.ops.aten, name).default)
+    for _, name in _operators():
+        forget_dispatch(getattr(torch.ops.aten, name).default)
     config = torch.compiler.config
     tags = [tag for tag in config.cache_key_tag.split() if tag != _TAG]
     config.cache_key_tag = " ".join([*tags, _TAG] if _library is not None else tags)
@@ -171,7 +175,7 @@ def _forget_compiled() -> None:
 
 
 def _is_reached(input: Tensor) -> bool:
-    """Whether `input` is on a device of ours, and of no subclass that takes operators apart and knows torch's alone."""
-    kind: Any = type(input)
-    plain = kind in _TRACED or not sees_operators(kind)
-    return plain and (input.is_cpu or input.is_cuda)
+    """Whether `input` is on the CPU or a GPU, and its type leaves operators to the dispatcher's kernels."""
+    cls: Any = type(input)
+    is_plain = cls in _TRACED or not sees_operators(cls)
+    return is_plain and (input.is_cpu or input.is_cuda)

@@ -1,8 +1,8 @@
-"""The dropout between the layers of `nn.LSTM`, `nn.GRU` and `nn.RNN` where a compiler takes them apart.
+"""The dropout between the layers of `nn.LSTM`, `nn.GRU` and `nn.RNN` when a compiler decomposes them.
 
-torch 2.13 has Python decompositions for the recurrent operators, used under `torch._dynamo.config.allow_rnn`. They
-lose the dropout: a condition on the layer's number is never true. One function walks the layers for all of them; the
-one here calls it for a layer at a time, with the dropout between.
+torch 2.13 has Python decompositions of the recurrent operators, used under `torch._dynamo.config.allow_rnn`. They lose
+the dropout: a condition on the layer's number is never true. All of them run their layers by one function of torch's,
+which is replaced by one that calls it for a single layer at a time, with the dropout between.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 from dropkit.torch_private import recurrent_layer, recurrent_walk, set_recurrent_walk
 
 
-def mend() -> None:
-    """Let torch's decompositions drop between layers; nothing where this torch walks otherwise."""
+def keep_dropout() -> None:
+    """Make torch's decompositions drop between layers; do nothing if this torch has no such function."""
     if recurrent_walk is not None:
-        set_recurrent_walk(_walk_with_dropout)
+        set_recurrent_walk(_run_with_dropout)
 
 
 def restore() -> None:
-    """Undo `mend`."""
+    """Undo `keep_dropout`."""
     if recurrent_walk is not None:
         set_recurrent_walk(recurrent_walk)
 
 
-def _walk_with_dropout(
+def _run_with_dropout(
     input: Tensor,
     hidden: Sequence[Any],
     params: Sequence[Sequence[Tensor]],
@@ -41,18 +41,18 @@ def _walk_with_dropout(
     layer: Callable[..., Any],
 ) -> tuple[Tensor, list[Any]]:
     if layer is recurrent_layer("mkldnn_one_layer_lstm") and _differentiated(input, params):
-        # torch looks at the input alone, and this function has no gradient.
+        # torch checks the input alone, and this function has no gradient.
         layer = recurrent_layer("one_layer_lstm")
-    walk: Any = recurrent_walk
+    run: Any = recurrent_walk
     directions = 2 if bidirectional else 1
-    # Time first, as in eager, so that the masks are the same.
+    # Time first, as in eager mode, so that the masks are the same.
     output = input.transpose(0, 1) if batch_first else input
     last: list[Any] = []
     for index in range(num_layers):
         if index > 0 and train and dropout:
             output = torch.dropout(output, dropout, True)
         own = slice(index * directions, (index + 1) * directions)
-        output, hiddens = walk(output, hidden[own], params[own], has_biases, 1, 0.0, train, bidirectional, False, layer)
+        output, hiddens = run(output, hidden[own], params[own], has_biases, 1, 0.0, train, bidirectional, False, layer)
         last.extend(hiddens)
     return (output.transpose(0, 1) if batch_first else output), last
 

@@ -21,14 +21,14 @@ STDIN = "-"
 def run(target: str, arguments: Sequence[str], as_module: bool = False) -> None:
     """Run a program as `__main__`, with `sys.argv`, `sys.path` and the module's own names as Python would set them.
 
-    Returns when it ends; what it raises goes on, `SystemExit` included, and a traceback printed for it begins where
-    Python's would. Children by `multiprocessing` are reached however they start; another Python that the program starts
-    is not, which is said once.
+    Returns when the program ends. Its exceptions propagate, `SystemExit` included, and a traceback printed for one
+    starts where Python's would. Child processes of `multiprocessing` are reached however they start; another Python
+    that the program starts is not, and a message says so once.
 
     Args:
-        target: a script, a folder or zip file that holds `__main__.py`, or `-` for what stands on standard input.
+        target: a script, a folder or zip file that holds `__main__.py`, or `-` for standard input.
         arguments: the program's own.
-        as_module: take `target` for the name of a module, as `python -m` does.
+        as_module: `target` is the name of a module, as for `python -m`.
 
     Raises:
         OSError: the script cannot be read.
@@ -44,21 +44,21 @@ def run(target: str, arguments: Sequence[str], as_module: bool = False) -> None:
             _begin_path_with(os.getcwd())
             run_module(target, True)
         elif target != STDIN and _is_package(target):
-            # Even where Python was told to leave the script's folder out.
+            # Python does so even if it was started to leave the script's folder out.
             sys.path[: not _is_path_safe()] = [os.path.abspath(target)]
             run_module("__main__", False)
         else:
             path, code = _read(target, main)
-            # Compiled in this frame, which no traceback shows.
+            # Compiled in this frame, which `_hide_frames_of_this_file` removes from tracebacks.
             exec(compile(code, path, "exec", dont_inherit=True) if isinstance(code, bytes) else code, vars(main))
     except BaseException as error:
-        _show_below_here(error)
+        _hide_frames_of_this_file(error)
         raise
 
 
 def _install() -> None:
-    """Install in this process and, as each begins, in its children by `multiprocessing`."""
-    # Imports torch.
+    """Install in this process and, when it starts, in each of its child processes of `multiprocessing`."""
+    # Imported here because it imports torch.
     from dropkit.patch.install import install
 
     install()
@@ -71,14 +71,14 @@ def _install() -> None:
 
 
 class _Installer:
-    """Among what a spawned child, or a child of a fork server, is told first: reading it installs dropkit there."""
+    """Part of the data that a spawned child, or one of a fork server, unpickles first: that installs dropkit there."""
 
     def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
         return _install, ()
 
 
 def _new_main() -> ModuleType:
-    """The module that Python begins with."""
+    """Make the module `__main__` as Python starts with it."""
     main = ModuleType("__main__")
     if sys.version_info < (3, 14):
         main.__annotations__ = {}
@@ -87,12 +87,12 @@ def _new_main() -> ModuleType:
 
 
 def _read(target: str, main: ModuleType) -> tuple[str, Any]:
-    """The name of a file and its source, or the code of a compiled one; `main` is told where it comes from."""
+    """Return the name of a file and its source, or the code of a compiled one; set the names of `main` for it."""
     if target == STDIN:
         _begin_path_with("")
         vars(main).update(__file__="<stdin>", __cached__=None)
         return "<stdin>", sys.stdin.buffer.read()
-    # Python makes the name absolute and leaves it as it is otherwise.
+    # Python makes the path absolute and does not normalise it.
     path = os.path.join(os.getcwd(), target)
     _begin_path_with(os.path.dirname(os.path.realpath(path)))
     loader = (SourcelessFileLoader if path.endswith(".pyc") else SourceFileLoader)("__main__", path)
@@ -105,7 +105,7 @@ def _is_package(path: str) -> bool:
 
 
 def _is_path_safe() -> bool:
-    """Whether Python was told to leave the script's folder out of `sys.path`."""
+    """Whether Python was started to leave the script's folder out of `sys.path`."""
     return bool(getattr(sys.flags, "safe_path", sys.flags.isolated))
 
 
@@ -114,60 +114,60 @@ def _begin_path_with(folder: str) -> None:
         sys.path[0] = folder
 
 
-def _show_below_here(error: BaseException) -> None:
-    """Python prints what is raised through `sys.excepthook`: leave out the frames that ran the program."""
+def _hide_frames_of_this_file(error: BaseException) -> None:
+    """Make `sys.excepthook`, by which Python prints the error, leave out the frames that ran the program."""
     hook = sys.excepthook
     here = error.__traceback__
     below = None if here is None else here.tb_next
 
-    def from_the_program(kind: type[BaseException], shown: BaseException, traceback: TracebackType | None) -> None:
+    def hide(cls: type[BaseException], shown: BaseException, traceback: TracebackType | None) -> None:
         if shown is error:
             shown.__traceback__ = traceback = below
-        hook(kind, shown, traceback)
+        hook(cls, shown, traceback)
 
-    sys.excepthook = from_the_program
+    sys.excepthook = hide
 
 
 def _watch_for_pythons() -> Callable[[str, tuple[Any, ...]], None]:
-    """An audit hook that says once that the program starts a Python that is not reached."""
-    said = False
+    """Make an audit hook that prints a message when the program first starts a Python that is not reached."""
+    is_printed = False
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal said
-        if said or event not in _STARTS:
+        nonlocal is_printed
+        if is_printed or event not in _STARTS:
             return
         try:
             another = next(filter(_is_another_python, _commands(arguments[_STARTS[event]])), None)
         except (TypeError, ValueError):
-            return  # No command that could be read: what is wrong with it, if anything, others say.
+            return  # Not a command that can be parsed; an error in it is for Python to raise.
         if another is None or sys.stderr is None:
             return
-        said = True
+        is_printed = True
         command = shlex.join(another)
         command = command if len(command) <= 60 else f"{command[:57]}..."
         print(
-            f"dropkit run: the program starts another Python, whose dropout stays torch's ({command}); "
-            "`dropkit run` in that command reaches it, too",
+            f"dropkit run: the program starts another Python, which keeps torch's dropout ({command}); "
+            "write `dropkit run` into that command to reach it",
             file=sys.stderr,
         )
 
     return hook
 
 
-# Events of Python that start a program, and which argument is its command.
+# Audit events of Python that start a program, and the position of the argument that is its command.
 _STARTS = {"subprocess.Popen": 1, "os.exec": 1, "os.posix_spawn": 1, "os.spawn": 2, "os.system": 0}
 _PYTHON = re.compile(r"(.*[\\/])?python[\d.]*t?(\.exe)?", re.IGNORECASE)
 _SHELLS = ("sh", "bash", "dash", "zsh")
-# What runs the words behind it.
+# Commands that run the command after them.
 _LAUNCHERS = ("env", "exec", "nice", "nohup", "sudo", "time")
 
 
 def _commands(command: Any) -> list[list[str]]:
-    """The words of the commands in a command, which may be one that a shell is to read."""
+    """Split a command, which may be one for a shell, into the simple commands in it, each a list of words."""
     if isinstance(command, (str, bytes, os.PathLike)):
-        read = shlex.shlex(os.fsdecode(cast("Any", command)), posix=True, punctuation_chars=True)
-        read.whitespace_split = True
-        words = list(read)
+        lexer = shlex.shlex(os.fsdecode(cast("Any", command)), posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = list(lexer)
     else:
         words = [os.fsdecode(word) for word in command]
         if len(words) > 2 and os.path.basename(words[0]) in _SHELLS and words[1] == "-c":
@@ -182,9 +182,9 @@ def _commands(command: Any) -> list[list[str]]:
 
 
 def _is_another_python(words: list[str]) -> bool:
-    """Whether these start a Python that runs the user's program: neither dropkit nor what torch starts for itself."""
+    """Whether the command starts a Python that runs the user's program, not dropkit and not a part of torch."""
     if not words or _PYTHON.fullmatch(words[0]) is None or any("dropkit" in word for word in words[1:]):
         return False
-    torchs = os.path.dirname(str(getattr(sys.modules.get("torch"), "__file__", "")))
-    own = any(torchs and word.startswith(torchs) for word in words)
-    return not own and any(not word.startswith("-") for word in words[1:])
+    torch_folder = os.path.dirname(str(getattr(sys.modules.get("torch"), "__file__", "")))
+    is_torch = any(torch_folder and word.startswith(torch_folder) for word in words)
+    return not is_torch and any(not word.startswith("-") for word in words[1:])

@@ -23,7 +23,7 @@ from dropkit.mc.training_flag.liveness import attributes_read
 from dropkit.nn import LAYERS
 from dropkit.torch_private import forward_hooks
 
-_DROPOUTS = tuple(layer.torch_module for layer in LAYERS)
+_DROPOUTS = tuple(layer.counterpart.module if layer.counterpart else layer.module for layer in LAYERS)
 
 # What draws, whatever it is called on.
 _DRAWS = frozenset(

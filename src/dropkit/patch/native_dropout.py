@@ -14,7 +14,8 @@ from torch import Tensor
 from dropkit import kernels, random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import keep_indicator
+from dropkit.kernels.params import unscaled
+from dropkit.nn.dispatch import drop
 from dropkit.nn.dropout import LAYER
 from dropkit.torch_private import forward_mode_set_to, has_kernel
 
@@ -45,7 +46,7 @@ def _kernel(torchs_own: Any) -> Any:
         key = random.choose_key(None, None, input, p)
         # Tangents, too, are for torch's own derivative.
         with torch.no_grad(), forward_mode_set_to(False):
-            return LAYER.drop(input, p, True, False, None, key), _mask(input, p, key)
+            return drop(LAYER, input, p, True, False, None, key), _mask(input, p, key)
 
     return kernel
 
@@ -56,7 +57,7 @@ def _mask(input: Tensor, p: float, key: Tensor | int) -> Tensor:
     In runs of mask elements that fit the cache: as many ones as the tensor has elements, to read the mask from, would
     take more time than the dropout.
     """
-    mask = Mask(key, keep_indicator(p))
+    mask = Mask(key, unscaled(p))
     if input.numel() <= _RUN:
         kept = torch.ones_like(input)
         kernels.drop(kept, kept, mask)

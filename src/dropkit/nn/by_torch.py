@@ -1,0 +1,85 @@
+"""Calls that torch's own operators serve: unsupported dtypes and layouts, torch.jit.trace, torch.export without a key.
+
+A layer without a counterpart in torch is composed of `torch.nn.functional.dropout` on a tensor of the mask's shape, so
+that every tool that knows torch's dropout knows this layer too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from dropkit.kernels.params import inverted
+from dropkit.nn.layer import Layer
+from dropkit.ops import autograd
+
+
+def drop_by_torch(layer: Layer, input: Tensor, p: float | Tensor, inplace: bool) -> Tensor:
+    """Run torch's function, without its warning about the rank of the input, which `check` has given."""
+    if layer.counterpart is None:
+        output = _compose(layer, input, p)
+        return input.copy_(output) if inplace else output
+    if autograd.is_dynamo_compiling():  # dynamo cannot trace a change of the warning filters
+        return layer.counterpart.function(input, p, True, inplace)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"dropout\dd: Received")
+        return layer.counterpart.function(input, p, True, inplace)
+
+
+def _compose(layer: Layer, input: Tensor, p: Any) -> Tensor:
+    """The layer out of torch's elementwise dropout. A tool that turns that off turns the layer off, where it scales."""
+    shape = input.shape if layer.mask_shape is None else layer.mask_shape(input)
+    mask = functional.dropout(input.new_ones(shape), p, True)
+    if layer.make_params is inverted:
+        return torch.where(mask == 0, 0.0, input * mask)
+    params = layer.make_params(float(p))
+    return torch.where(mask == 0, params.fill, input * params.scale + params.shift)
+
+
+def read_arguments(layer: Layer, input: Any, p: Any, training: Any, inplace: bool) -> tuple[float, bool]:
+    """Convert `p` and `training` as torch does, or raise its error for an argument of the wrong type."""
+    function = functional.dropout if layer.counterpart is None else layer.counterpart.function
+    if isinstance(input, Tensor):
+        input = torch.empty((0,) * len(layer.example_shape))
+    try:
+        function(input, p, training, inplace)
+    except TypeError as error:
+        if layer.counterpart is not None:
+            raise
+        raise TypeError(str(error).replace("dropout", layer.function.__name__, 1)) from None
+    return float(p), bool(training)
+
+
+def drop_unsupported(
+    layer: Layer, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
+) -> Tensor:
+    """Integers, complex numbers, sparse and quantised tensors: torch's answer, which is mostly an error."""
+    kind = f"{input.layout} tensors of {input.dtype}"
+    for name, given in (("generator", generator), ("key", key)):
+        if given is not None:
+            raise NotImplementedError(f"{name} must be None for {kind}, got {given}")
+    is_plain = input.layout is torch.strided and not input.is_nested
+    if p == 1 and is_plain and not input.is_quantized:
+        return _zeroed(input, inplace)
+    if p == 1 and input.is_sparse:
+        # torch returns uninitialised memory.
+        raise NotImplementedError(f"input must be dense, got a tensor of layout {input.layout}")
+    # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.
+    output = drop_by_torch(layer, input, p, inplace and not is_plain)
+    return input.copy_(output) if inplace and is_plain else output
+
+
+def _zeroed(input: Tensor, inplace: bool) -> Tensor:
+    """Integers and complex numbers at p = 1."""
+    if inplace and autograd.can_use_fast_path(input):
+        autograd.refuse_in_place(input)
+    zero = torch.zeros((), dtype=input.dtype, device=input.device)
+    if not input.is_complex():
+        return input.mul_(zero) if inplace else input.mul(zero)
+    # torch multiplies here too, and NaN times 0 is NaN.
+    output = torch.where(torch.ones_like(input, dtype=torch.bool), zero, input)
+    return input.copy_(output) if inplace else output

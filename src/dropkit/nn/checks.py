@@ -1,0 +1,64 @@
+"""Checks of a dropout rate and of the number of dimensions, with torch's errors and warnings."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import Tensor
+
+from dropkit.ops import autograd
+
+# stacklevel of a warning in `Layer.check`, so that it points at the line that calls the layer's function.
+CALLER = 4
+
+
+def check_probability(p: Any) -> None:
+    """Raise torch's error unless `p` is in [0, 1]; NaN is not.
+
+    Raises:
+        ValueError: `p` is out of range.
+    """
+    if p < 0.0 or p > 1.0 or p != p:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def checked_rate(p: Any) -> float | Tensor:
+    """Return `p` as a float, or as the tensor that it is where a compiler or a transform hides its value.
+
+    Raises:
+        ValueError: `p` is out of range.
+        TypeError: `p` is a tensor that cannot be a rate.
+    """
+    if isinstance(p, Tensor) and not autograd.can_use_fast_path(p):
+        check_schedule(p)
+        return p
+    check_probability(p)
+    return float(p)
+
+
+def check_schedule(p: Any) -> None:
+    """Raise unless a compiled graph can read `p` each time it runs; the value is checked then.
+
+    Raises:
+        TypeError: `p` is not a floating 0-d tensor, or it requires grad.
+    """
+    if p.dim() != 0 or not p.is_floating_point() or p.requires_grad:
+        raise TypeError(
+            f"p must be a number or a 0-d floating tensor that does not require grad, got {p.dtype} of "
+            f"{tuple(p.shape)}, requires_grad={p.requires_grad}"
+        )
+
+
+def warn_unless_channels(input: Tensor, name: str, spatial: int) -> None:
+    """Give torch's warning where `input` has neither `spatial` + 1 nor `spatial` + 2 dimensions."""
+    if input.dim() in (spatial + 1, spatial + 2):
+        return
+    warnings.warn(
+        f"{name}: Received a {input.dim()}-D input to {name}, which is deprecated "
+        "and will result in an error in a future release. To retain the behavior "
+        "and silence this warning, please use dropout instead. Note that "
+        f"{name} exists to provide channel-wise dropout on inputs with {spatial} spatial dimensions, "
+        f"a channel dimension, and an optional batch dimension (i.e. {spatial + 1}D or {spatial + 2}D inputs).",
+        stacklevel=CALLER + 1,
+    )

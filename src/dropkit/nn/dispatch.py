@@ -1,0 +1,128 @@
+"""The way of a call: check the arguments, then drop by the fast path, by dropkit's operators or by torch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import Generator, Tensor
+from torch.fx.experimental.symbolic_shapes import guard_or_false
+from torch.overrides import (
+    handle_torch_function,
+    has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
+)
+
+from dropkit import random
+from dropkit.kernels import FLOATS
+from dropkit.kernels.mask import Mask, mask_strides
+from dropkit.kernels.params import DropoutParams, MakeParams
+from dropkit.nn import nested, torchscript
+from dropkit.nn.by_torch import drop_by_torch, drop_unsupported, read_arguments
+from dropkit.nn.checks import check_probability, check_schedule
+from dropkit.nn.layer import Layer
+from dropkit.ops import autograd, custom_op
+from dropkit.torch_private import FakeTensor, fake_mode, tracing_state
+
+
+def call(
+    layer: Layer,
+    input: Tensor,
+    p: float | Tensor,
+    training: bool,
+    inplace: bool,
+    generator: Generator | None,
+    key: Tensor | int | None,
+) -> Tensor:
+    """Run the functional form of a layer, from its arguments to its result."""
+    if has_torch_function_unary(input):
+        return _ask_subclass(layer, input, p=p, training=training, inplace=inplace, generator=generator, key=key)
+    scheduled = type(p) is not float and isinstance(p, Tensor) and not autograd.can_use_fast_path(p)
+    if scheduled:
+        check_schedule(p)
+    else:
+        check_probability(p)
+    if layer.check is not None:
+        layer.check(input)
+    if type(training) is not bool or not isinstance(input, Tensor) or (type(p) is not float and not scheduled):
+        rate, training = read_arguments(layer, input, 0.5 if scheduled else p, training, inplace)
+        p = p if scheduled else rate
+    return drop(layer, input, p, training, inplace, generator, key)
+
+
+def drop(
+    layer: Layer,
+    input: Tensor,
+    p: float | Tensor,
+    training: bool,
+    inplace: bool,
+    generator: Generator | None = None,
+    key: Tensor | int | None = None,
+) -> Tensor:
+    """Run a layer on checked arguments: the part that an operator of torch's own would do."""
+    if key is not None:
+        key = random.check_key(key, generator, input)
+    # The exact type first, which is faster than `isinstance` alone.
+    scheduled = type(p) is not float and isinstance(p, Tensor)
+    if not training or (not scheduled and p == 0):
+        return input
+    ordinary = autograd.can_use_fast_path(input)
+    if not ordinary and tracing_state() is not None:
+        return torchscript.traced(layer, input, p, inplace, generator, key)
+    if not ordinary and autograd.exporting() and key is None and not scheduled:
+        return _exported(layer, input, cast("float", p), inplace, generator)
+    if not ordinary and type(input) is FakeTensor and fake_mode() is None:
+        with input.fake_mode:  # where keys are no real tensors either
+            return drop(layer, input, p, training, inplace, generator, custom_op.faked(key, input))
+    if input.numel() == 0 if ordinary else _is_empty(input):
+        return input
+    if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
+        unusual = nested.drop if input.dtype in FLOATS and input.is_nested else drop_unsupported
+        return unusual(layer, input, p, inplace, generator, key)
+    if scheduled or not ordinary:
+        return _drop_by_operator(layer, input, p, inplace, generator, key)
+    # The strides come first: `mask_shape` refuses inputs of the wrong rank, for which no key must be drawn.
+    p = cast("float", p)
+    strides = None if layer.mask_shape is None or p == 1 else mask_strides(layer.mask_shape(input))
+    key = random.choose_key(key, generator, input, p)
+    return (autograd.drop_ if inplace else autograd.drop)(
+        input, Mask(key, _cached_params(layer.make_params, p), strides)
+    )
+
+
+def _drop_by_operator(
+    layer: Layer, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
+) -> Tensor:
+    """Drop by the registered operators, which compilers, transforms and modes see."""
+    custom_op.refuse_meta("p", p, input)
+    strides = None
+    if layer.mask_shape is not None and (isinstance(p, Tensor) or p != 1):
+        strides = mask_strides(layer.mask_shape(input))
+    key = random.choose_key(key, generator, input, p, by_operator=True)
+    return (custom_op.drop_ if inplace else custom_op.drop)(input, Mask(key, layer.params(p), strides))
+
+
+def _exported(layer: Layer, input: Tensor, p: float, inplace: bool, generator: Generator | None) -> Tensor:
+    """Record torch's dropout, which all readers of exported programs know; under `install` it runs our kernel."""
+    if generator is not None:
+        raise NotImplementedError(f"generator must be None under torch.export, got {generator}; pass key=")
+    return drop_by_torch(layer, input, p, inplace)
+
+
+def _ask_subclass(layer: Layer, input: Tensor, **arguments: Any) -> Tensor:
+    """Show subclasses and modes the call that they would see from torch."""
+    given = {name: value for name, value in arguments.items() if not (name in ("generator", "key") and value is None)}
+    return handle_torch_function(layer.function, (input,), input, **given, **layer.options)
+
+
+def _is_empty(input: Tensor) -> bool:
+    # Before torch 2.13 `is_compiling` is false inside an operator that a compiler runs; the size tells.
+    if not torch.compiler.is_compiling() and type(input.numel()) is int:
+        return input.numel() == 0
+    # A size that is known only when the graph runs is assumed not to be 0.
+    return guard_or_false(input.numel() == 0)
+
+
+@lru_cache(maxsize=1024)
+def _cached_params(make_params: MakeParams, p: float) -> DropoutParams:
+    return make_params(p)

@@ -1,0 +1,95 @@
+"""DropPath: skip whole residual branches, one mask element per sample.
+
+Source: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", ECCV 2016, arXiv:1603.09382 (there
+with one mask element for a whole batch, and scaled in evaluation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Generator, Tensor, fx
+
+from dropkit.kernels.params import inverted, unscaled
+from dropkit.nn.dispatch import call
+from dropkit.nn.layer import Layer
+from dropkit.nn.mask_shapes import per_sample
+from dropkit.nn.module import DropoutModule
+from dropkit.torch_private import TorchDropout
+
+
+def drop_path(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    scale_by_keep: bool = True,
+    generator: Generator | None = None,
+    key: Tensor | int | None = None,
+) -> Tensor:
+    r"""Zero whole samples with probability `p` and scale the others by :math:`1/(1-p)`.
+
+    .. math:: y_n = k_n\, x_n / (1 - p), \qquad k_n \sim \mathrm{Bernoulli}(1 - p)
+
+    On the branch of a residual block, `x + drop_path(branch(x), p)`, a dropped sample skips the branch.
+
+    Args:
+        input: values; float16, bfloat16, float32 or float64.
+        p: expected fraction of samples dropped, in [0, 1].
+        scale_by_keep: if false, keep the others as they are; the mean then shrinks by :math:`1-p` in training.
+        training, inplace, generator, key: as for `dropout`.
+
+    Shape:
+        input: (N, *), output: the same. One mask element for each sample.
+
+    Raises:
+        ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
+        RuntimeError: `input` is 0-d, or cannot be written in place.
+
+    Example:
+        >>> drop_path(torch.ones(4, 2), 0.5, key=7)
+        tensor([[2., 2.],
+                [2., 2.],
+                [0., 0.],
+                [0., 0.]])
+    """
+    return call(LAYER if scale_by_keep else _UNSCALED, input, p, training, inplace, generator, key)
+
+
+class DropPath(DropoutModule, TorchDropout):
+    """`dropkit.functional.drop_path` as a module: drop in training mode, return the input itself in eval mode.
+
+    Args:
+        p: expected fraction of samples dropped, in [0, 1].
+        inplace: write the result over the input.
+        scale_by_keep: if false, keep the others as they are.
+    """
+
+    function = staticmethod(drop_path)
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, scale_by_keep: bool = True) -> None:
+        super().__init__(p, inplace)
+        self.scale_by_keep = scale_by_keep
+
+    def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
+        """Drop in training mode, return `input` itself otherwise; see the functional form."""
+        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
+            return self.record_call(input, generator=generator, key=key)
+        return drop_path(
+            input, self.p, self.training, self.inplace, scale_by_keep=self.scale_by_keep, generator=generator, key=key
+        )
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.scale_by_keep else ", scale_by_keep=False")
+
+
+_UNSCALED = Layer(
+    function=drop_path,
+    module=DropPath,
+    make_params=unscaled,
+    mask_shape=per_sample,
+    example_shape=(32, 3, 2),
+    options={"scale_by_keep": False},
+)
+LAYER = replace(_UNSCALED, make_params=inverted, options={}, variants=(_UNSCALED,))

@@ -1,0 +1,73 @@
+"""The base class of dropkit's dropout modules, and its metaclass, which makes each equal to torch's class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor, fx
+
+from dropkit.nn import torchscript
+from dropkit.nn.checks import check_probability
+from dropkit.torch_private import has_forward_hooks
+
+
+class EqualToTorch(type):
+    """Makes dropkit's class of a module equal to torch's class of the same name, with the same hash.
+
+    torch's quantisation and other tools look modules up by their exact class: in lists, in tables, with ==. They find
+    dropkit's where torch's is listed. A subclass is equal to itself alone, as is a class that torch does not have.
+    """
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other or other is _torch_class(cls)
+
+    def __hash__(cls) -> int:
+        return type.__hash__(_torch_class(cls) or cls)
+
+
+def _torch_class(cls: type) -> type[torch.nn.Module] | None:
+    """torch's class of the same name, if `cls` inherits from it directly."""
+    base = cls.__bases__[-1]
+    return base if getattr(torch.nn, cls.__name__, None) is base else None
+
+
+class DropoutModule(torch.nn.Module, metaclass=EqualToTorch):
+    """Adds to one of torch's dropout modules a checked `p`, and `generator=` and `key=` in `forward`."""
+
+    # torch's own classes set these.
+    p: float
+    inplace: bool
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__(p, inplace)  # pyright: ignore[reportCallIssue] (the next class is one of torch's)
+        check_probability(p)  # torch's class accepts NaN
+
+    def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
+        """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""
+        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
+            return self.record_call(input, generator=generator, key=key)
+        return type(self).function(input, self.p, self.training, self.inplace, generator=generator, key=key)
+
+    def is_kept_by(self, proxy: fx.Proxy) -> bool:
+        """Whether a graph of torch.fx shall hold this module, which then follows `train()` and `eval()` there.
+
+        fx itself keeps the modules that are defined in torch.nn. A module with hooks, which run when the graph is
+        recorded, and one that is itself the traced model become a call of the function.
+        """
+        return not has_forward_hooks(self) and getattr(proxy.tracer, "root", None) is not self
+
+    def record_call(self, input: Any, **arguments: Any) -> Any:
+        """Record a call of this module in the graph that `input` belongs to."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input,), given)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """What `torch.jit.script` compiles in place of this module."""
+        *classes, _ = type(self).__mro__
+        defines_forward = next(cls for cls in classes if "forward" in vars(cls))
+        if not defines_forward.__module__.startswith("dropkit.nn."):
+            return self
+        return torchscript.substitute(self, next(filter(None, map(_torch_class, classes)), None))
