@@ -1,4 +1,4 @@
-"""The pytest plugin: a fixture that holds `dropkit.testing.assert_dropout_ok`; torch is imported when it is used."""
+"""The pytest plugin: `assert_dropout_ok` as a fixture. It imports torch only when a test uses it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def assert_dropout_ok() -> Callable[..., Any]:
-    """`dropkit.testing.assert_dropout_ok(model, *inputs, ignore=(), severity="warning")`: fails with what is wrong."""
+    """`dropkit.testing.assert_dropout_ok(model, *inputs, ignore=(), severity="warning")`: fail if an audit has findings."""
     from dropkit.testing import assert_dropout_ok
 
     return assert_dropout_ok

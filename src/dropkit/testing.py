@@ -1,4 +1,4 @@
-"""Dropout in tests: one line that fails with what is wrong and how to read about it."""
+"""assert_dropout_ok: audit a model in a test, and fail with the findings."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["assert_dropout_ok"]
 def assert_dropout_ok(
     model: nn.Module, *inputs: Any, ignore: Sequence[str] = (), severity: str = "warning", **kwargs: Any
 ) -> Report:
-    """Fail unless an audit of `model(*inputs, **kwargs)` finds nothing; see `dropkit.audit`.
+    """Fail if an audit of `model(*inputs, **kwargs)` has findings; see `dropkit.audit`.
 
     Args:
         model: any module.
-        *inputs: what it takes.
-        ignore: codes of findings that are meant, such as "DRP407", or beginnings of them.
-        severity: the least that fails: "error", "warning" or "info".
-        **kwargs: what it takes by name.
+        *inputs: arguments of the model.
+        ignore: codes of rules to skip, such as "DRP407", or prefixes of codes.
+        severity: minimum severity that fails: "error", "warning" or "info".
+        **kwargs: keyword arguments of the model.
 
     Returns:
-        The report, for further questions.
+        The report.
 
     Raises:
-        AssertionError: something was found; the message lists it.
-        ValueError: `severity` or a code of `ignore` is not one.
+        AssertionError: there are findings; the message lists them.
+        ValueError: `severity` or a code in `ignore` does not exist.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Dropout(0.1))
@@ -38,20 +38,19 @@ def assert_dropout_ok(
         Traceback (most recent call last):
         AssertionError: dropout of Sequential:
           2 (called at ...): DRP304 warning: a second dropout on what 1 has just dropped from
-        `dropkit explain DRP304` says what happens and why; ignore=("DRP304",) passes it over
+        `dropkit explain DRP304` explains it; ignore=("DRP304",) skips it
     """
-    names = [one.value for one in Severity]
+    names = [known.value for known in Severity]
     if severity not in names:
         raise ValueError(f"severity must be one of {', '.join(names)}, got {severity!r}")
     report = Auditor(ignore=ignore).audit(model, *inputs, **kwargs)
-    wrong = [finding for finding in report.findings if finding.severity.rank <= Severity(severity).rank]
-    if report.stopped is not None and not wrong:
+    failures = [finding for finding in report.findings if finding.severity.rank <= Severity(severity).rank]
+    if report.stopped is not None and not failures:
         raise AssertionError(f"dropout of {report.model}: the audit stopped in {report.stopped}")
-    if wrong:
-        code = wrong[0].code
-        lines = "\n".join(f"  {finding}" for finding in wrong)
+    if failures:
+        code = failures[0].code
+        lines = "\n".join(f"  {finding}" for finding in failures)
         raise AssertionError(
-            f"dropout of {report.model}:\n{lines}\n"
-            f'`dropkit explain {code}` says what happens and why; ignore=("{code}",) passes it over'
+            f'dropout of {report.model}:\n{lines}\n`dropkit explain {code}` explains it; ignore=("{code}",) skips it'
         )
     return report

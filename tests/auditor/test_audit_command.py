@@ -104,12 +104,15 @@ def test_a_finding_gives_exit_code_1_unless_it_is_ignored_or_too_mild(program):
         (["{}/net.py:Net", "--input", "3", "--inputs", "a.py:b"], "not both"),
         (["{}/net.py:Net", "--input", "3y4"], "must be sizes and perhaps a dtype"),
         (["{}/net.py:Net", "--input", "3:float99"], "must be sizes and perhaps a dtype"),
-        (["{}/net.py:Nett", "--input", "3"], "net.py must have Nett; it has F, Net"),
-        (["{}/none.py:Net", "--input", "3"], "must name a file"),
-        (["no.such.module:Net", "--input", "3"], "must name a module that can be imported"),
+        (["{}/net.py:Nett", "--input", "3"], "net.py has no Nett; it has F, Net"),
+        (["{}/none.py:Net", "--input", "3"], "file not found"),
+        (["no.such.module:Net", "--input", "3"], "module not found: no.such.module"),
         (["{}/net.py:broken", "--input", "3"], "must be a module or make one, got int"),
         (["{}/net.py:make_inputs", "--input", "3"], "must be or make a torch.nn.Module, got Tensor"),
-        (["{}/net.py:Net", "--input", "5x9x9"], "the model could not be run (it was given (8, 5, 9, 9)): RuntimeError"),
+        (
+            ["{}/net.py:Net", "--input", "5x9x9"],
+            "the model could not be run (with inputs of shape (8, 5, 9, 9)): RuntimeError",
+        ),
         (["{}/net.py:Net", "--input", "1x9x9", "--ignore", "E501"], "must hold codes such as DRP101 or DRP1"),
     ],
 )
@@ -123,11 +126,11 @@ def test_mistakes_are_named_and_give_exit_code_2(program, arguments, words):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("def make(needed): pass", "make could not be made: TypeError"),
-        ("def make(): raise KeyError('no')", "could not be made: KeyError: 'no'"),
-        ("def make(): raise SystemExit(0)", "could not be made: SystemExit: 0"),
-        ("import no_such_module", "could not be made: ModuleNotFoundError: No module named 'no_such_module'"),
-        ("def make(:", "could not be made: SyntaxError"),
+        ("def make(needed): pass", "make could not be loaded: TypeError"),
+        ("def make(): raise KeyError('no')", "could not be loaded: KeyError: 'no'"),
+        ("def make(): raise SystemExit(0)", "could not be loaded: SystemExit: 0"),
+        ("import no_such_module", "could not be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def make(:", "could not be loaded: SyntaxError"),
     ],
 )
 def test_a_program_that_fails_gives_exit_code_2(tmp_path, body, words):

@@ -141,5 +141,5 @@ def test_a_step_that_cannot_be_audited_does_not_end_the_training(mode, tmp_path)
 
 
 def test_a_module_that_optimizes_by_hand_is_not_run_unasked(tmp_path):
-    with pytest.raises(ValueError, match="call must be given for a module that optimizes by hand"):
+    with pytest.raises(ValueError, match="call must be given for a module with manual optimization"):
         trained_by_lightning(tmp_path, [callback(trained_by_lightning)], by_hand=True)

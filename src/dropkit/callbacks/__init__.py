@@ -1,1 +1,1 @@
-"""Audits inside other people's training loops: one file for each."""
+"""Callbacks that audit a model inside the training loop of another library, one file for each library."""

@@ -1,4 +1,4 @@
-"""What the callbacks share: an audit that speaks once, and stops the run if it was asked to."""
+"""The audit of the first batch, which all callbacks share."""
 
 from __future__ import annotations
 
@@ -12,28 +12,33 @@ from dropkit.diagnostics import Severity
 
 
 class BadDropout(RuntimeError):
-    """The audit of the first batch found errors, and the callback was made with `stop=True`."""
+    """The audit found errors, and the callback has `stop=True`."""
 
 
 class FirstBatch:
-    """One audit, and what is to be done about it. `report` is None until then, and `done` false."""
+    """An audit that is done once.
+
+    Attributes:
+        report: None before the audit, or if it failed.
+        is_done: whether the audit was done or has failed.
+    """
 
     def __init__(self, auditor: Auditor, stop: bool, quiet: bool) -> None:
         self.report: Report | None = None
-        self.done = False
+        self.is_done = False
         self._auditor, self._stop, self._quiet = auditor, stop, quiet
 
     def audit(self, model: nn.Module, args: Any, kwargs: Any, is_first_rank: bool) -> None:
-        """Audit, print what was seen, and raise if errors are to stop the run. An audit that fails only warns.
+        """Audit the model and print the report. An audit that fails is a warning.
 
         Raises:
-            BadDropout: a finding is an error, and that was to stop the run.
+            BadDropout: a finding is an error, and errors stop the run.
         """
-        self.done = True
+        self.is_done = True
         try:
             self.report = report = self._auditor.audit(model, *args, **kwargs)
         except Exception as error:
-            # A training that would run is not ended by who only looks on.
+            # A diagnosis must not end a training that would otherwise run.
             warnings.warn(f"the dropout of {type(model).__name__} was not audited: {error}", stacklevel=2)
             return
         if is_first_rank and not self._quiet:

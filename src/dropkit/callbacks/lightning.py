@@ -1,4 +1,4 @@
-"""The callback for Lightning."""
+"""DropoutAudit for Lightning."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _LOGGING = ("log", "log_dict")
 class DropoutAudit(Callback):
     """Audit the dropout of the model on its first training batch, and print the report.
 
-    What runs is `training_step`, in training and in evaluation mode, with its logging turned off; nothing of it stays
-    behind. A module that steps its optimizers itself must say what to run instead.
+    The audit runs `training_step` in training and in evaluation mode, without its logging, and leaves the module
+    unchanged. A module with manual optimization needs `call`.
 
     Args:
-        call: a function of the module and the batch; `module.training_step(batch, 0)` if None.
-        ignore: codes of rules that are not asked, or beginnings of them.
-        stop: raise `BadDropout` if an error is found.
-        quiet: print nothing; the report is the attribute `report`.
+        call: function of the module and the batch to run; `module.training_step(batch, 0)` if None.
+        ignore: codes of rules to skip, or prefixes of codes.
+        stop: raise `BadDropout` if there is a finding of severity error.
+        quiet: do not print the report; it is the attribute `report`.
 
     Raises:
-        ValueError: at the first batch, if the module optimizes by hand and `call` is None.
+        ValueError: at the first batch, if the module has manual optimization and `call` is None.
 
     Example:
         ```python
@@ -50,39 +50,39 @@ class DropoutAudit(Callback):
 
     @property
     def report(self) -> Report | None:
-        """What the audit saw; None before the first batch."""
+        """The report; None before the first batch."""
         return self._first.report
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Audit the first batch."""
-        if self._first.done:
+        if self._first.is_done:
             return
         if self._call is None and not pl_module.automatic_optimization:
             raise ValueError(
-                "call must be given for a module that optimizes by hand: its training_step is not run twice"
+                "call must be given for a module with manual optimization: its training_step is not run twice"
             )
         with _unlogged(pl_module):
             self._first.audit(pl_module, (batch,), {}, trainer.is_global_zero)
 
 
 def _training_step(module: Any, batch: Any) -> Any:
-    """With or without the number of the batch, as Lightning itself allows."""
-    takes_number = len(inspect.signature(module.training_step).parameters) > 1
-    return module.training_step(batch, 0) if takes_number else module.training_step(batch)
+    """Call `training_step` with or without the batch index, as Lightning allows."""
+    takes_index = len(inspect.signature(module.training_step).parameters) > 1
+    return module.training_step(batch, 0) if takes_index else module.training_step(batch)
 
 
 @contextmanager
 def _unlogged(module: LightningModule) -> Generator[None]:
-    """What the audit computes is no metric of the training."""
+    """Disable logging: what the audit computes is no metric of the training."""
 
-    def nothing(*args: Any, **kwargs: Any) -> None:
+    def do_nothing(*args: Any, **kwargs: Any) -> None:
         pass
 
-    own = {name: vars(module)[name] for name in _LOGGING if name in vars(module)}
-    vars(module).update(dict.fromkeys(_LOGGING, nothing))
+    before = {name: vars(module)[name] for name in _LOGGING if name in vars(module)}
+    vars(module).update(dict.fromkeys(_LOGGING, do_nothing))
     try:
         yield
     finally:
         for name in _LOGGING:
             del vars(module)[name]
-        vars(module).update(own)
+        vars(module).update(before)

@@ -1,4 +1,4 @@
-"""The callback for the Trainer of Hugging Face transformers."""
+"""DropoutAudit for the Trainer of Hugging Face transformers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["DropoutAudit"]
 
 
 class DropoutAudit(TrainerCallback):
-    """Audit the dropout of the model on the first batch that it is trained with, and print the report.
+    """Audit the dropout of the model on its first training batch, and print the report.
 
-    The audit runs inside the first forward call, with that call's own inputs and precision, and leaves no trace:
-    losses, masks and weights of the training are those of a run without it.
+    The audit runs inside the first forward call, with its inputs and precision. Losses, masks and weights of the
+    training are the same as without it.
 
     Args:
-        ignore: codes of rules that are not asked, or beginnings of them.
-        stop: raise `BadDropout` if an error is found.
-        quiet: print nothing; the report is the attribute `report`.
+        ignore: codes of rules to skip, or prefixes of codes.
+        stop: raise `BadDropout` if there is a finding of severity error.
+        quiet: do not print the report; it is the attribute `report`.
 
     Example:
         ```python
@@ -36,21 +36,21 @@ class DropoutAudit(TrainerCallback):
 
     @property
     def report(self) -> Report | None:
-        """What the audit saw; None before the first batch."""
+        """The report; None before the first batch."""
         return self._first.report
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Wait for the first forward call."""
-        if model is None or self._first.done:
+        """Audit in the first forward call."""
+        if model is None or self._first.is_done:
             return
 
-        def first(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def audit(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hook.remove()
-            self._first.audit(module, inputs, named, state.is_world_process_zero)
+            self._first.audit(module, args, kwargs, state.is_world_process_zero)
 
-        hook = model.register_forward_pre_hook(first, with_kwargs=True)
+        hook = model.register_forward_pre_hook(audit, with_kwargs=True)
 
 
 def _as_called(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The forward call as it was made, however its arguments are packed."""
+    """Make the call as the Trainer did, without rearranging its arguments."""
     return model(*args, **kwargs)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dropkit.cli.model_loading import Failed, load, users_own
+from dropkit.cli.model_loading import Failed, load, user_code
 from dropkit.mc import batches
 
 TORCH = (".pt", ".pth", ".ckpt")
@@ -83,7 +83,7 @@ def _value(target: str) -> Any:
         return read(target, "--data")
     if ":" not in target:
         raise click.BadParameter(f"must be FILE.py:NAME or {either(FILES)}, got {target!r}", param_hint="--data")
-    with users_own(target):
+    with user_code(target):
         made = load(target, "--data")
         return made() if callable(made) else made
 

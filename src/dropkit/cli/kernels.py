@@ -1,4 +1,4 @@
-"""`dropkit kernels`: which kernel serves which device and dtype, and why a faster one does not."""
+"""`dropkit kernels`: show which kernel runs on which device and dtype, and why if it is a slow one."""
 
 from __future__ import annotations
 
@@ -23,40 +23,44 @@ def _devices() -> list[str]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Show which kernel serves which device and dtype, the instruction set in use, and why a faster one is not.
+    """Show which kernel runs on which device and dtype, and the CPU instruction set in use.
 
-    Set DROPKIT_CPU_LEVEL to an instruction set of this machine to use that one.
+    Set DROPKIT_CPU_LEVEL to choose another instruction set of this machine.
     """
     dtypes = sorted(str(dtype).removeprefix("torch.") for dtype in FLOATS)
     with warnings.catch_warnings():
-        # What it would warn of stands in the table.
+        # The table shows the reason.
         warnings.simplefilter("ignore", SlowKernelWarning)
-        rows = [(device, kernel_for(device)) for device in _devices()]
-    absent = {kernel.name: kernel.missing for kernel in KERNELS if kernel.missing}
+        kernels = {device: kernel_for(device) for device in _devices()}
+    unavailable = {kernel.name: kernel.missing for kernel in KERNELS if kernel.missing}
     if as_json:
-        served = {
+        devices = {
             device: {"kernel": kernel.name, "dtypes": dtypes, "detail": kernel.detail(), "why_slow": why_slow(device)}
-            for device, kernel in rows
+            for device, kernel in kernels.items()
         }
         answer = {
-            "devices": served,
+            "devices": devices,
             "cpu_levels": levels(),
-            "not_available": absent,
+            "not_available": unavailable,
             "torch": torch.__version__,
             "torch_lacks": torch_private.missing(),
         }
         click.echo(json.dumps(answer, indent=2))
         return
-    table = Table("device", "kernel", "dtypes", "how", "why not a faster one")
-    for device, kernel in rows:
-        # What to do about it stands below the table.
-        reason = (why_slow(device) or "it is the fastest").partition(";")[0]
-        table.add_row(device, kernel.name, ", ".join(dtypes), kernel.detail(), reason)
+    # What to do about a slow kernel follows the semicolon, and is printed below the table.
+    reasons = {device: (why_slow(device) or "").partition(";")[0] for device in kernels}
+    has_slow = any(reasons.values())
+    table = Table("device", "kernel", "dtypes", "details", *(["why it is slow"] if has_slow else []))
+    for device, kernel in kernels.items():
+        cells = (device, kernel.name, ", ".join(dtypes), kernel.detail())
+        table.add_row(*cells, *([reasons[device]] if has_slow else []))
     screen = console()
     screen.print(table)
-    able = ", ".join(f"{name} ({'runs here' if runs else 'not on this processor'})" for name, runs in levels().items())
-    screen.print(f"CPU instruction sets of this build, best first: {able or 'none'}. {LEVEL} chooses one.")
-    for name, reason in absent.items():
+    available = ", ".join(
+        f"{name} ({'runs here' if runs else 'not on this processor'})" for name, runs in levels().items()
+    )
+    screen.print(f"CPU instruction sets of this build, best first: {available or 'none'}. {LEVEL} chooses one.")
+    for name, reason in unavailable.items():
         screen.print(f"Not available: {name}, because {reason}.")
     for line in torch_private.missing():
         screen.print(line)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dropkit import files, random
 from dropkit.cli import mc_summary
 from dropkit.cli.data_loading import TORCH, Pairs, checked, either, given, must_exist, need, read
-from dropkit.cli.model_loading import Failed, called, load, users_own
+from dropkit.cli.model_loading import Failed, load, make_model, user_code
 from dropkit.cli.options import must_lie_in_a_folder, wants_color
 from dropkit.mc import ClassPrediction, NothingToSample, Prediction, predict
 
@@ -176,8 +176,8 @@ def _check(context: click.Context) -> None:
 def _model(target: str, weights: str | None, trust: bool) -> nn.Module:
     if not target.endswith(TORCH) and ":" not in target:
         raise click.UsageError(f"MODEL must be FILE.py:NAME, package.module:NAME or {either(TORCH)}, got {target!r}")
-    with users_own(target):
-        made = _checkpoint(target, trust) if target.endswith(TORCH) else called(load(target, "MODEL"), target)
+    with user_code(target):
+        made = _checkpoint(target, trust) if target.endswith(TORCH) else make_model(load(target, "MODEL"), target)
     if not isinstance(made, nn.Module):
         raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(made).__name__}")
     if weights is not None:

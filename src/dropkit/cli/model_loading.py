@@ -1,4 +1,4 @@
-"""Targets: what FILE.py:NAME or package.module:NAME on the command line stands for."""
+"""Load what FILE.py:NAME or package.module:NAME on the command line refers to."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ FAILED = 2
 
 
 class Failed(click.ClickException):
-    """What the user's own code, or the model, did not do."""
+    """The user's code or model failed."""
 
     exit_code = FAILED
 
 
 def load(target: str, hint: str) -> Any:
-    """What FILE.py:NAME or package.module:NAME stands for."""
+    """Import and return the object that FILE.py:NAME or package.module:NAME refers to."""
     source, colon, name = target.rpartition(":")
     if not colon or not source or not name:
         raise click.BadParameter(f"must be FILE.py:NAME or package.module:NAME, got {target!r}", param_hint=hint)
-    module = _imported_file(source, hint) if source.endswith(".py") else _imported(source, hint)
-    found = module
+    module = _import_file(source, hint) if source.endswith(".py") else _import_module(source, hint)
+    value = module
     for part in name.split("."):
-        if not hasattr(found, part):
-            names = ", ".join(one for one in dir(module) if not one.startswith("_"))
-            raise click.BadParameter(f"{source} must have {name}; it has {names or 'nothing'}", param_hint=hint)
-        found = getattr(found, part)
-    return found
+        if not hasattr(value, part):
+            names = ", ".join(public for public in dir(module) if not public.startswith("_"))
+            raise click.BadParameter(f"{source} has no {name}; it has {names or 'no names'}", param_hint=hint)
+        value = getattr(value, part)
+    return value
 
 
-def _imported_file(source: str, hint: str) -> Any:
+def _import_file(source: str, hint: str) -> Any:
     path = Path(source)
     if not path.is_file():
-        raise click.BadParameter(f"must name a file, got {source!r}", param_hint=hint)
+        raise click.BadParameter(f"file not found: {source}", param_hint=hint)
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # what lies beside the file can be imported, as when it is run
+        sys.path.insert(0, folder)  # as when the file is run, so that it can import its neighbours
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise click.BadParameter(f"must name a Python file, got {source!r}", param_hint=hint)
+        raise click.BadParameter(f"must be a Python file, got {source!r}", param_hint=hint)
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
 
 
-def _imported(name: str, hint: str) -> Any:
+def _import_module(name: str, hint: str) -> Any:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -61,24 +61,24 @@ def _imported(name: str, hint: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise
-        raise click.BadParameter(f"must name a module that can be imported, got {name!r}", param_hint=hint) from error
+        raise click.BadParameter(f"module not found: {name}", param_hint=hint) from error
 
 
-def called(made: Any, target: str) -> Any:
-    """A module as it is; what makes one, called."""
-    if isinstance(made, nn.Module):
-        return made
-    if not callable(made):
-        raise click.UsageError(f"{target} must be a module or make one, got {type(made).__name__}")
-    return made()
+def make_model(loaded: Any, target: str) -> Any:
+    """Return a module as it is, or the result of calling a class or function without arguments."""
+    if isinstance(loaded, nn.Module):
+        return loaded
+    if not callable(loaded):
+        raise click.UsageError(f"{target} must be a module or make one, got {type(loaded).__name__}")
+    return loaded()
 
 
 @contextmanager
-def users_own(target: str) -> Generator[None]:
-    """What is imported and called is the user's, and may fail in any way."""
+def user_code(target: str) -> Generator[None]:
+    """Turn any exception of the user's code into an error message of the command."""
     try:
         yield
     except click.ClickException:
         raise
     except (Exception, SystemExit) as error:
-        raise Failed(f"{target} could not be made: {type(error).__name__}: {error}") from error
+        raise Failed(f"{target} could not be loaded: {type(error).__name__}: {error}") from error

@@ -1,1 +1,1 @@
-"""What is measured, shown: units that can be read, and pages that stand alone."""
+"""Presentation of results: units, plots, progress bars, terminal output and HTML pages."""

@@ -1,4 +1,4 @@
-"""Consoles that show text as it is: brackets in a name are no style, and a word between colons is no picture."""
+"""Rich consoles that print text literally: neither brackets nor `:name:` are markup."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 
 
 def console(**options: Any) -> Console:
-    """A rich Console with these options, on which markup has no meaning, in tables neither."""
+    """Return a rich Console with these options that ignores markup, in tables too."""
     return Console(markup=False, emoji=False, **options)
 
 
 def progress_columns() -> tuple[ProgressColumn, ...]:
-    """The columns of a progress bar: what is done, how much of it, and how long it will take."""
+    """Return the columns of a progress bar: description, bar, steps done, remaining time."""
     return TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -1,4 +1,4 @@
-"""Pages that stand alone: one HTML file, styles inside, nothing fetched, light and dark as the reader's system is."""
+"""Self-contained HTML pages: styles are inside, nothing is fetched, light or dark as the reader's system is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dropkit.report.units import in_bytes, in_count, in_seconds
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this folder, filled in; values are escaped."""
+    """Fill in a template of this folder; values are escaped."""
     return _environment().get_template(template).render(**values)
 
 

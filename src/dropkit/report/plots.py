@@ -1,4 +1,4 @@
-"""Plots as SVG to stand inside a page, in the ink of its reader: light or dark."""
+"""Plots as SVG elements for a page, in its text colour, so that they fit light and dark pages."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# What matplotlib draws in this colour takes that of the text around it.
+# matplotlib draws in this colour, which is then replaced by the page's text colour.
 _INK = "#123456"
 _BAR = "#1f6feb"
-# Inches; a page scales them to its width.
+# In inches; a page scales a plot to its width.
 _SIZE = (4.6, 3.4)
-# As many points as can be told apart.
-_POINTS = 400
-# Text stays text, in the reader's font; equal plots are equal files.
+# More points than this cannot be distinguished at this size.
+_MAX_POINTS = 400
+# Text remains text, in the reader's font; a fixed salt makes equal plots equal files.
 _STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "dropkit"}
-# No date, nor what drew it where: the page says that.
+# No date and no name of the program: the page has them.
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Type", "Format"))
 
 
 def reliability(edges: Sequence[tuple[float, float]], heights: Sequence[float], counts: Sequence[int]) -> str:
-    """Bars of accuracy over bins of confidence, and the line on which they should end.
+    """Plot accuracy over bins of confidence as bars, with the diagonal of perfect calibration.
 
     Args:
-        edges: of each bin, in [0, 1].
-        heights: accuracies, in [0, 1]; not a number for a bin without labels, which has no bar.
-        counts: of each bin; those of few labels are pale.
+        edges: limits of each bin, in [0, 1].
+        heights: accuracies, in [0, 1]; NaN for a bin without labels, which has no bar.
+        counts: labels in each bin; bars of few labels are pale.
     """
 
     def draw(axes: Any) -> None:
-        most = max(counts, default=0)
+        max_count = max(counts, default=0)
         for (low, high), height, count in zip(edges, heights, counts, strict=True):
             if count:
-                axes.bar(low, height, high - low, align="edge", color=_BAR, alpha=0.25 + 0.75 * (count / most) ** 0.5)
+                axes.bar(
+                    low, height, high - low, align="edge", color=_BAR, alpha=0.25 + 0.75 * (count / max_count) ** 0.5
+                )
         axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=1)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
@@ -43,14 +45,14 @@ def reliability(edges: Sequence[tuple[float, float]], heights: Sequence[float], 
 
 
 def curve(x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, diagonal: bool = False) -> str:
-    """One line over [0, 1]; with the diagonal that it should follow. Points that are not finite are left out."""
-    points = [one for one in zip(x, y, strict=True) if all(map(math.isfinite, one))]
-    step = max(1, len(points) // _POINTS)
-    # From the end, where the line must arrive.
+    """Plot a line over [0, 1], optionally with the diagonal. Points that are not finite are omitted."""
+    points = [point for point in zip(x, y, strict=True) if all(map(math.isfinite, point))]
+    step = max(1, len(points) // _MAX_POINTS)
+    # Counted from the last point, which must be shown.
     shown = points[::-step][::-1]
 
     def draw(axes: Any) -> None:
-        axes.plot([one for one, _ in shown], [one for _, one in shown], color=_BAR, linewidth=2)
+        axes.plot([x for x, _ in shown], [y for _, y in shown], color=_BAR, linewidth=2)
         if diagonal:
             axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=1)
         axes.set_xlim(0, 1)
@@ -60,7 +62,7 @@ def curve(x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, di
 
 
 def histogram(values: Sequence[float], x_label: str, bins: int = 40) -> str:
-    """How many inputs have how large a value, from 0 on. Values that are not finite are left out."""
+    """Plot how many inputs have which value, from 0 on. Values that are not finite are omitted."""
     shown = [value for value in values if math.isfinite(value)]
 
     def draw(axes: Any) -> None:
@@ -72,15 +74,15 @@ def histogram(values: Sequence[float], x_label: str, bins: int = 40) -> str:
 
 
 def _svg(x_label: str, y_label: str, draw: Callable[[Any], None]) -> str:
-    """The element alone."""
-    # Not pyplot: a figure of its own touches no state that a caller may have, and needs no screen.
+    """Return the plot as an `<svg>` element."""
+    # Not pyplot, which has global state and may need a display.
     try:
         from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('plots need matplotlib: pip install "dropkit[mc]"') from error
     file = io.StringIO()
-    # The caller's own style may be for paper of one colour.
+    # The caller's own style may not fit dark pages.
     with style.context(["default", _STYLE]):
         figure: Any = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
@@ -93,6 +95,6 @@ def _svg(x_label: str, y_label: str, draw: Callable[[Any], None]) -> str:
         draw(axes)
         figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
     text = file.getvalue()
-    # Several stand in one page, where each name may be borne once; nothing refers to those of groups.
+    # Ids must be unique in a page with several plots; nothing refers to those of groups.
     text = re.sub(r'<g id="[\w.]+">', "<g>", text[text.index("<svg") :])
     return text.replace(_INK, "currentColor")

@@ -1,4 +1,4 @@
-"""Numbers with units, short enough for a table."""
+"""Numbers with units as short text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
 def in_bytes(count: float) -> str:
-    """Decimal units, three digits.
+    """Format bytes with a decimal unit and three digits.
 
     Example:
         >>> in_bytes(8), in_bytes(4_194_304)
@@ -20,7 +20,7 @@ def in_bytes(count: float) -> str:
 
 
 def in_seconds(seconds: float) -> str:
-    """Seconds, ms or us, three digits.
+    """Format seconds as s, ms or us with three digits.
 
     Example:
         >>> in_seconds(0.0123), in_seconds(2)
@@ -29,11 +29,11 @@ def in_seconds(seconds: float) -> str:
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
         if seconds * factor >= 1 or unit == "us":
             return f"{seconds * factor:.3g} {unit}"
-    raise AssertionError("the last unit serves everything")
+    raise AssertionError("the last unit fits every number")
 
 
 def in_count(count: int) -> str:
-    """Thousands apart.
+    """Format an integer with separated thousands.
 
     Example:
         >>> in_count(1234567)
