@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def assert_dropout_ok() -> Callable[..., Any]:
-    """`dropkit.testing.assert_dropout_ok(model, *inputs, ignore=(), severity="warning")`: fail if an audit has findings."""
+    """Fail if an audit has findings: `assert_dropout_ok(model, *inputs, ignore=(), severity="warning")`."""
     from dropkit.testing import assert_dropout_ok
 
     return assert_dropout_ok

@@ -111,7 +111,7 @@ def test_a_finding_gives_exit_code_1_unless_it_is_ignored_or_too_mild(program):
         (["{}/net.py:make_inputs", "--input", "3"], "must be or make a torch.nn.Module, got Tensor"),
         (
             ["{}/net.py:Net", "--input", "5x9x9"],
-            "the model could not be run (with inputs of shape (8, 5, 9, 9)): RuntimeError",
+            "could not be run (with inputs of shape (8, 5, 9, 9)): RuntimeError",
         ),
         (["{}/net.py:Net", "--input", "1x9x9", "--ignore", "E501"], "must hold codes such as DRP101 or DRP1"),
     ],
