@@ -23,6 +23,7 @@ def test_a_page_says_what_why_and_how_to_silence(rule):
         assert page.lstrip("# ").startswith(f"{rule.code}: {rule.name}\n")
         assert (f"dropkit: ignore[{rule.code}]" in page) == ("check" in rule.found_by)
         assert (f"audit --ignore {rule.code}" in page) == ("audit" in rule.found_by)
+        assert f"src/dropkit/rules/{rule.code.lower()}_" in page
     assert rule.explanation in markdown
     assert all(f"```python\n{source.strip()}\n```" in markdown for e in rule.examples for source in (e.bad, e.good))
     assert "\x1b" not in text
@@ -55,14 +56,14 @@ def test_json_of_one_rule_is_one_object():
     [
         ("DRP1001", "did you mean DRP101?"),
         ("functional-dropout-ignores-mod", "did you mean functional-dropout-ignores-mode?"),
-        ("xyzzy", "`dropkit explain` lists all."),
+        ("xyzzy", "`dropkit explain` lists all rules."),
     ],
 )
 def test_an_unknown_rule_is_a_usage_error_with_the_nearest(typed, hint):
     result = called(typed)
 
     assert result.exit_code == 2
-    assert f"must be the code or the name of a rule, got {typed!r}; {hint}" in " ".join(result.stderr.split())
+    assert f"must be the code or name of a rule, got {typed!r}; {hint}" in " ".join(result.stderr.split())
 
 
 def test_explaining_needs_no_torch():
