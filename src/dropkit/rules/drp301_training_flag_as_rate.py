@@ -1,10 +1,10 @@
-"""A dropout rate that is a flag, or no probability at all.
+"""A flag, or another value that is not a probability, passed as the dropout rate.
 
-`F.dropout(x, self.training)` puts the flag where the rate belongs: it counts as p = 1, and in training every element is
-zero. `nn.Dropout(True)` does the same, and so does a rate of 1; a rate below 0 or above 1 raises an error only when the
-line is run. Nothing warns of the flag: the layers before it learn nothing, and in evaluation nothing is dropped.
+In training every element becomes zero, so the layers before learn nothing; in evaluation nothing is dropped. There is
+no warning. In `F.dropout(x, self.training)` the flag takes the place of the rate, and True counts as p = 1.
+`nn.Dropout(True)` and a rate of 1 have the same effect; a rate below 0 or above 1 raises an error once the line runs.
 
-The fix names the flag (`training=self.training`); the rate is then the default one half, so look at it too.
+The fix passes the flag as `training=self.training`. The rate is then the default, 0.5: check that this is intended.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _FLAGS = frozenset({"training", "is_training", "is_train"})
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call, rate in rates(source):
-        hit = _judge(source, call, rate)
-        if hit is not None and not is_trial(source, call):
-            yield hit
+        violation = _judge(source, call, rate)
+        if violation is not None and not is_trial(source, call):
+            yield violation
 
 
 def _judge(source: SourceFile, call: ast.Call, rate: ast.expr) -> Violation | None:
@@ -40,18 +40,18 @@ def _judge(source: SourceFile, call: ast.Call, rate: ast.expr) -> Violation | No
             return Violation(rate, f"a rate of {number:g} is not in [0, 1]")
         return Violation(rate, "a rate of 1 drops everything", severity=Severity.WARNING) if number == 1 else None
     if isinstance(rate, ast.Constant) and isinstance(rate.value, bool):
-        return Violation(rate, f"{rate.value} is no rate: it counts as {int(rate.value)}")
+        return Violation(rate, f"{rate.value} is not a rate: it counts as {int(rate.value)}")
     if _is_flag(rate):
-        return Violation(rate, "the mode is given as the rate, and counts as 1", _fix(source, call, rate))
+        return Violation(rate, "the training flag is passed as the rate and counts as 1", _fix(source, call, rate))
     if isinstance(rate, ast.Compare) or (isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.Not)):
-        return Violation(rate, "a condition is given as the rate, and counts as 0 or 1")
+        return Violation(rate, "a condition is passed as the rate and counts as 0 or 1")
     if isinstance(rate, ast.Name) and _is_switch(source, rate):
-        return Violation(rate, f"{rate.id} is True or False: no rate, it counts as 1 or 0")
+        return Violation(rate, f"{rate.id} is a bool, not a rate: it counts as 1 or 0")
     return None
 
 
 def _number(rate: ast.expr) -> float | None:
-    """The value of a number as written, with its sign."""
+    """The value of a literal number with its sign; None if it is not one."""
     sign = 1
     while isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.USub):
         rate, sign = rate.operand, -sign
@@ -69,9 +69,9 @@ def _is_flag(rate: ast.expr) -> bool:
 
 
 def _is_switch(source: SourceFile, name: ast.Name) -> bool:
-    """Whether `name` is an argument that is said to be a bool, is True by default, or is given as True in this file."""
+    """Whether `name` is a parameter annotated as bool, True by default, or passed as True in this file."""
     bindings, function = source.bindings(name), source.function(name)
-    if len(bindings) != 1 or function is None or _is_asked_for(source, name):
+    if len(bindings) != 1 or function is None or _is_tested(source, name):
         return False
     parameter = bindings[0].statement
     if not isinstance(parameter, ast.arg) or parameter not in function.parameters:
@@ -80,29 +80,30 @@ def _is_switch(source: SourceFile, name: ast.Name) -> bool:
         return parameter.annotation.id == "bool"
     if _is_true(source.default(parameter)):
         return True
-    made = function.owner.name if function.owner is not None and function.name == "__init__" else function.name
-    return name.id in _given_true(source, made)
+    is_constructor = function.owner is not None and function.name == "__init__"
+    callee = function.owner.name if function.owner is not None and is_constructor else function.name
+    return name.id in _passed_as_true(source, callee)
 
 
 @cached_per_file
-def _given_true(source: SourceFile, made: str) -> set[str | None]:
-    """The arguments that calls of this name give as True."""
-    calls = source.calls.get(made, [])
+def _passed_as_true(source: SourceFile, callee: str) -> set[str | None]:
+    """The keyword arguments that are True in any call of `callee`."""
+    calls = source.calls.get(callee, [])
     return {keyword.arg for call in calls for keyword in call.keywords if _is_true(keyword.value)}
 
 
-def _is_asked_for(source: SourceFile, name: ast.Name) -> bool:
-    """Whether a condition on the way looks at more than the truth of `name`: it may let only numbers through."""
+def _is_tested(source: SourceFile, name: ast.Name) -> bool:
+    """Whether an enclosing condition tests more than the truth of `name`: it may let only numbers through."""
 
     def step(_: ast.AST, above: ast.AST) -> bool | None:
-        return (isinstance(above, (ast.If, ast.IfExp)) and name.id in _looked_at(source, above.test)) or None
+        return (isinstance(above, (ast.If, ast.IfExp)) and name.id in _names_in_test(source, above.test)) or None
 
-    return bool(source.climb(source.remembered((_is_asked_for, name.id)), name, step))
+    return bool(source.climb(source.remembered((_is_tested, name.id)), name, step))
 
 
 @cached_per_file
-def _looked_at(source: SourceFile, test: ast.expr) -> set[str]:
-    """The names in a condition that are not the whole of one."""
+def _names_in_test(source: SourceFile, test: ast.expr) -> set[str]:
+    """The names that are a part of a condition, not all of it."""
     names = (node for node in ast.walk(test) if isinstance(node, ast.Name))
     return {node.id for node in names if not isinstance(source.parent(node), (ast.If, ast.IfExp))}
 
@@ -112,14 +113,15 @@ def _is_true(value: ast.expr | None) -> bool:
 
 
 def _fix(source: SourceFile, call: ast.Call, rate: ast.expr) -> Fix | None:
-    function = FUNCTIONALS.get(source.called(call) or "")
-    if function is None or not (source.called(call) or "").startswith("torch.nn.functional.") or unpacks(call):
+    name = source.called(call) or ""
+    function = FUNCTIONALS.get(name)
+    if function is None or not name.startswith("torch.nn.functional.") or unpacks(call):
         return None
     if not isinstance(rate, ast.Attribute) or rate.attr != "training" or call.args[2:]:
         return None
     if argument(call, function.training, function.training_name) is not None:
         return None
-    keyword = next((one for one in call.keywords if one.value is rate), None)
+    keyword = next((keyword for keyword in call.keywords if keyword.value is rate), None)
     at = source.text.start(rate)
     edit = rename_keyword(source, keyword, "training") if keyword is not None else Edit(at, at, "training=")
     return Fix("Pass the flag as training=", (edit,), changes_training=True)
@@ -129,7 +131,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
         asked = [site.p, *(visit.p for visit in site.visits)]
         if any(isinstance(rate, bool) for rate in asked):
-            yield TraceViolation(site, "a flag is given as the rate: True drops everything")
+            yield TraceViolation(site, "a flag is passed as the rate: True drops everything")
         elif any(rate is not None and not 0 <= rate <= 1 for rate in asked):
             rate = next(rate for rate in asked if rate is not None and not 0 <= rate <= 1)
             yield TraceViolation(site, f"the rate must be between 0 and 1, got {rate:g}")
@@ -140,7 +142,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP301",
     name="training-flag-as-rate",
-    message="what is given as the rate is no probability",
+    message="the value passed as the rate is not a probability",
     severity=Severity.ERROR,
     check_source=check_source,
     check_trace=check_trace,

@@ -1,11 +1,11 @@
-"""The probability to keep, given as the probability to drop.
+"""The probability of keeping a unit, passed as the probability of dropping it.
 
-TensorFlow 1 counted what stays (`keep_prob=0.9`), torch counts what goes (`p=0.1`). Code carried over without `1 -`
-drops nine tenths where one tenth was meant: training is slow and ends badly, and evaluation looks right. Write
-`nn.Dropout(1 - keep_prob)`.
+Training is slow and ends with a worse model, while evaluation looks right: 90 % of the units are dropped where 10 %
+were meant. The rate of TensorFlow 1 was the probability to keep (`keep_prob=0.9`), that of torch is the probability to
+drop (`p=0.1`). Write `nn.Dropout(1 - keep_prob)`.
 
-A name is all there is to see: one that says keep but holds the rate to drop is better renamed. A constant of 0.9 or
-more is only worth a look: some published models have it.
+The rule judges by names: rename a variable that says keep but holds the rate to drop. Constants of 0.9 or more are
+reported with severity info, since some published models use them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dropkit.trace import Phase, Trace
 
 _KEEP = re.compile(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
 _DROP = re.compile(r"drop", re.IGNORECASE)
-# A rate from here on is worth a look.
+# Rates from here on are suspicious.
 _HIGH = 0.9
 
 
@@ -34,10 +34,10 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for call, rate in rates(source):
         if isinstance(rate, ast.Constant) and isinstance(rate.value, float) and _HIGH <= rate.value < 1:
             if not is_trial(source, call):
-                message = f"a rate of {rate.value:g} drops nearly everything: is it what to keep?"
+                message = f"a rate of {rate.value:g} drops nearly everything: is it the rate to keep?"
                 yield Violation(rate, message, severity=Severity.INFO)
             continue
-        if _says_keep(source.substitute(rate)) and not _holds_drop(source, source.substitute(rate)):
+        if _says_keep(source.substitute(rate)) and not _is_drop_rate(source, source.substitute(rate)):
             yield Violation(
                 rate, fix=Fix("Pass 1 - keep", (replace(source, rate, f"1 - {source.text.of(rate)}"),), safe=False)
             )
@@ -49,7 +49,7 @@ def _says_keep(rate: ast.expr) -> bool:
 
 
 def _name(rate: ast.expr) -> str | None:
-    """What a rate is called: `keep_prob`, `self.keep_prob`, `config["keep_prob"]`."""
+    """The name of a rate: `keep_prob`, `self.keep_prob`, `config["keep_prob"]`."""
     match rate:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
@@ -59,12 +59,12 @@ def _name(rate: ast.expr) -> str | None:
             return None
 
 
-def _holds_drop(source: SourceFile, rate: ast.expr) -> bool:
-    """Whether what the name is set to is a rate to drop after all: `1 - keep_prob`, or by default a small number."""
+def _is_drop_rate(source: SourceFile, rate: ast.expr) -> bool:
+    """Whether a value of the name is a rate to drop, despite its name: `1 - keep_prob`, or a default below 0.5."""
     values = _values(source, rate)
     for _ in range(3):
         if len(values) > MOST or any(_is_drop(source, value) for value in values):
-            return True  # or set in so many places that it is not known
+            return True  # too many values count as unknown
         values = list(dict.fromkeys(inner for value in values for inner in _values(source, value)))
     return False
 
@@ -73,36 +73,36 @@ def _holds_drop(source: SourceFile, rate: ast.expr) -> bool:
 def _is_drop(_: SourceFile, value: ast.expr) -> bool:
     if isinstance(value, ast.Constant):
         return isinstance(value.value, (int, float)) and value.value < 0.5
-    names = [_name(one) or "" for one in ast.walk(value) if isinstance(one, ast.expr)]
+    names = [_name(node) or "" for node in ast.walk(value) if isinstance(node, ast.expr)]
     says_keep = any(_KEEP.search(name) for name in names)
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Sub):
         return says_keep
-    # keep = drop_rate: called keep, and is not.
+    # As in keep = drop_rate.
     return not says_keep and any(_DROP.search(name) for name in names)
 
 
 def _values(source: SourceFile, rate: ast.expr) -> list[ast.expr]:
-    """What a name, an attribute of self or an option is set to in this file."""
+    """The values of a name, an attribute of self or a command-line option in this file."""
     attribute, owner = self_attribute(rate), source.owner(rate)
     if attribute is not None and owner is not None:
-        found = owner.values(attribute)
+        values = owner.values(attribute)
     elif isinstance(rate, ast.Name):
         bindings = source.bindings(rate)
-        found = [binding.value or source.default(binding.statement) for binding in bindings[: MOST + 1]]
+        values = [binding.value or source.default(binding.statement) for binding in bindings[: MOST + 1]]
     else:
-        found = [_options(source).get(_name(rate) or "")]
-    return [value for value in found if value is not None]
+        values = [_options(source).get(_name(rate) or "")]
+    return [value for value in values if value is not None]
 
 
 @cached_per_file
 def _options(source: SourceFile) -> dict[str, ast.expr | None]:
-    """The defaults of `parser.add_argument("--keep-prob", default=0.1)` in this file."""
-    found: dict[str, ast.expr | None] = {}
+    """The defaults of command-line options in this file: `parser.add_argument("--keep-prob", default=0.1)`."""
+    defaults: dict[str, ast.expr | None] = {}
     for call in source.calls.get("add_argument", []):
-        for one in call.args:
-            if isinstance(one, ast.Constant) and isinstance(one.value, str):
-                found[one.value.lstrip("-").replace("-", "_")] = argument(call, None, "default")
-    return found
+        for option in call.args:
+            if isinstance(option, ast.Constant) and isinstance(option.value, str):
+                defaults[option.value.lstrip("-").replace("-", "_")] = argument(call, None, "default")
+    return defaults
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
@@ -114,7 +114,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP302",
     name="keep-prob-as-p",
-    message="a probability to keep is given as the one to drop",
+    message="the probability to keep is passed as the one to drop",
     severity=Severity.WARNING,
     check_source=check_source,
     check_trace=check_trace,

@@ -1,8 +1,8 @@
-"""Dropout that is applied again to its own result in every round of a loop.
+"""Dropout that is applied to its own result in every iteration of a loop.
 
-The masks of the rounds multiply: the tenth round at p = 0.5 keeps one entry in a thousand, a thousand times as large.
-The later rounds train on noise, and nothing warns. Give what is dropped a name of its own, so that every round begins
-with the whole value.
+Later iterations train on noise, without a warning: the masks multiply, and with p = 0.5 the tenth iteration keeps one
+element in a thousand, scaled by a thousand. Assign the result to another name, so that every iteration starts from the
+complete value.
 """
 
 from __future__ import annotations
@@ -55,62 +55,62 @@ def _dropped_in_place(source: SourceFile, call: ast.Call) -> str | None:
     """`x` for the statement `x = dropout(x)`."""
     match source.parent(call):
         case ast.Assign(targets=[ast.Name(id=target)], value=value) if value is call:
-            given = input_of(call)
-            return target if isinstance(given, ast.Name) and given.id == target else None
+            input_ = input_of(call)
+            return target if isinstance(input_, ast.Name) and input_.id == target else None
         case _:
             return None
 
 
 def _loop(source: SourceFile, call: ast.Call) -> ast.For | ast.AsyncFor | ast.While | None:
-    """The innermost loop around `call` that comes round again."""
+    """The innermost loop that may run `call` more than once."""
 
     def step(below: ast.AST, above: ast.AST) -> ast.AST | None:
         if isinstance(above, _SCOPES) or (isinstance(below, ast.stmt) and _leaves(source, source.block(below))):
             return source.tree  # no loop
         return above if isinstance(above, _LOOPS) and source.block(below) is above.body else None
 
-    found = source.climb(source.remembered(_loop), call, step)
-    return found if isinstance(found, _LOOPS) else None
+    loop = source.climb(source.remembered(_loop), call, step)
+    return loop if isinstance(loop, _LOOPS) else None
 
 
 def _leaves(source: SourceFile, block: list[ast.stmt]) -> bool:
-    """Whether a statement of a block ends it for good."""
+    """Whether a block contains a statement that leaves the loop."""
     known = source.remembered(_leaves)
     if id(block) not in known:
-        known[id(block)] = any(isinstance(one, (ast.Break, ast.Return, ast.Raise)) for one in block)
+        known[id(block)] = any(isinstance(statement, (ast.Break, ast.Return, ast.Raise)) for statement in block)
     return known[id(block)]
 
 
 def _compounds(source: SourceFile, loop: ast.AST, name: str, statement: ast.stmt) -> bool:
-    """Whether the loop gives `name` no other value, and feeds it to something in every round."""
+    """Whether the loop assigns `name` nothing else, and uses its value in every iteration."""
     function = source.function(statement)
     bindings = function.names.get(name, []) if function is not None else source.names.get(name, [])
     if len(_within(source, bindings, loop)) > 1:
         return False
     uses = [node for node in source.between(name, start(loop), whole(loop)) if source.statement(node) is not statement]
-    return any(_feeds(source, node) for node in uses) and not any(_changes(source, node) for node in uses)
+    return any(_is_operand(source, node) for node in uses) and not any(_is_modified(source, node) for node in uses)
 
 
 def _within(source: SourceFile, bindings: list[Binding], loop: ast.AST) -> list[int]:
-    """The first two lines of a loop on which a name is bound."""
+    """The first two lines of a loop that bind a name."""
     known = source.remembered(_within)
     if id(bindings) not in known:
-        known[id(bindings)] = sorted(getattr(one.statement, "lineno", 0) for one in bindings)
+        known[id(bindings)] = sorted(getattr(binding.statement, "lineno", 0) for binding in bindings)
     lines: list[int] = known[id(bindings)]
     first = bisect_left(lines, start(loop)[0])
     return [line for line in lines[first : first + 2] if line <= whole(loop)[0]]
 
 
-def _feeds(source: SourceFile, node: ast.Name) -> bool:
-    """Whether a read is an operand or argument: not a test, a shape, or a part of a log message."""
+def _is_operand(source: SourceFile, node: ast.Name) -> bool:
+    """Whether a name is an operand or an argument, not a part of a test, a shape or a message."""
     above = source.parent(node)
     return isinstance(above, (ast.Call, ast.BinOp, ast.Starred, ast.keyword, ast.Tuple, ast.List)) and not (
         isinstance(above, ast.Call) and getattr(above.func, "id", "") in ("print", "len", "isinstance", "id")
     )
 
 
-def _changes(source: SourceFile, node: ast.Name) -> bool:
-    """Whether a use changes the value in place, `x[i] = ...` or `x.add_(...)`, or forgets it."""
+def _is_modified(source: SourceFile, node: ast.Name) -> bool:
+    """Whether a use changes the value in place (`x[i] = ...`, `x.add_(...)`) or deletes the name."""
     above = source.parent(node)
     if not isinstance(node.ctx, ast.Load):
         return True
@@ -130,7 +130,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP303",
     name="loop-compounded-dropout",
-    message="every round of the loop drops from the last one's result",
+    message="every iteration drops from the previous one's result",
     severity=Severity.ERROR,
     check_source=check_source,
     check_trace=check_trace,

@@ -1,7 +1,7 @@
 """Two dropouts on one value, with nothing in between.
 
-They act as one dropout of a higher rate: two of p = 0.5 drop three entries in four. The rate that the model trains with
-is not the one that anybody wrote, and the second mask costs time and memory. Remove one of the two.
+The model trains with a higher rate than the code shows: two dropouts with p = 0.5 drop three elements of four. They act
+like one dropout, and the second mask costs time and memory. Remove one of the two.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 
 
 def _in_a_row(source: SourceFile, sequential: ast.Call) -> Iterator[Violation]:
-    for one, other in zip(sequential.args, sequential.args[1:], strict=False):
-        if isinstance(one, ast.Call) and isinstance(other, ast.Call) and _same(source, one, other):
-            yield Violation(other, fix=_fix(drop_argument(source, sequential, other)))
+    for layer, following in zip(sequential.args, sequential.args[1:], strict=False):
+        if isinstance(layer, ast.Call) and isinstance(following, ast.Call) and _same(source, layer, following):
+            yield Violation(following, fix=_fix(drop_argument(source, sequential, following)))
 
 
 def _nested(source: SourceFile, call: ast.Call) -> Violation | None:
-    """dropout(dropout(x))"""
+    """`dropout(dropout(x))`."""
     inner = input_of(call)
     if not isinstance(inner, ast.Call) or not _same(source, inner, call):
         return None
@@ -41,7 +41,7 @@ def _nested(source: SourceFile, call: ast.Call) -> Violation | None:
 
 
 def _next(source: SourceFile, call: ast.Call) -> Violation | None:
-    """x = dropout(x) in the statement behind one that binds x to a dropout, too."""
+    """`x = dropout(x)` directly after another such statement."""
     statement = source.parent(call)
     if not isinstance(statement, ast.Assign) or statement.value is not call:
         return None
@@ -50,19 +50,19 @@ def _next(source: SourceFile, call: ast.Call) -> Violation | None:
         return None
     match input_of(call), block[index - 1], statement:
         case (
-            ast.Name(id=given),
+            ast.Name(id=name),
             ast.Assign(targets=[ast.Name(id=bound)], value=ast.Call() as earlier),
             ast.Assign(targets=[ast.Name(id=target)]),
-        ) if given == bound == target and _same(source, earlier, call):
+        ) if name == bound == target and _same(source, earlier, call):
             return Violation(statement, fix=_fix(delete_statement(source, statement)))  # pyright: ignore[reportArgumentType]
         case _:
             return None
 
 
-def _same(source: SourceFile, one: ast.Call, other: ast.Call) -> bool:
-    """Whether both drop alike: a mask over elements and one over channels may both be wanted."""
-    kind = dropout_kind(source, one)
-    return kind is not None and kind == dropout_kind(source, other)
+def _same(source: SourceFile, first: ast.Call, second: ast.Call) -> bool:
+    """Whether both are dropouts of one kind: dropping elements and then channels may be intended."""
+    kind = dropout_kind(source, first)
+    return kind is not None and kind == dropout_kind(source, second)
 
 
 def _fix(edit: Edit | None) -> Fix | None:
@@ -85,7 +85,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 
 
 def _alike(visit: Visit, before: Site) -> bool:
-    """Whether both have a coin for the same: elements and whole samples are often dropped one after the other."""
+    """Whether both have the same granularity: dropping elements and then whole samples is common."""
     return any(
         other.mask_shape == visit.mask_shape or (other.mask_shape == other.shape and visit.mask_shape == visit.shape)
         for other in before.visits_in(Phase.TRAIN)
@@ -95,7 +95,7 @@ def _alike(visit: Visit, before: Site) -> bool:
 RULE = Rule(
     code="DRP304",
     name="double-dropout",
-    message="a second dropout on the value just dropped from",
+    message="a second dropout directly after another one",
     severity=Severity.WARNING,
     check_source=check_source,
     check_trace=check_trace,

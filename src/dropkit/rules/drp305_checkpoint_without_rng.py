@@ -1,8 +1,8 @@
-"""Checkpointing that forgets the random state, over code that drops.
+"""Activation checkpointing with `preserve_rng_state=False` over code with dropout.
 
-Checkpointing runs its function a second time in the backward pass. With `preserve_rng_state=False` dropout then draws
-another mask than in the forward pass, so the gradients belong to a network that was never run. Nothing fails or warns:
-training is only noisier and worse. Leave the argument at True, unless nothing in the function is random.
+Training is noisier and ends with a worse model; there is no error and no warning. Checkpointing runs its function again
+in the backward pass. Without the random state, dropout then uses another mask than in the forward pass, and the
+gradients are wrong. Leave the argument at True, unless the function contains nothing random.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Place, Trace
 
 _CHECKPOINTS = ("checkpoint", "checkpoint_sequential", "checkpoint_wrapper")
-# torch's layers that drop inside, by the argument that says how much, and the rate if it is left out.
-_DROP_INSIDE = {
+# torch's layers with a `dropout` argument, and its default.
+_DEFAULT_RATES = {
     "torch.nn.TransformerEncoderLayer": 0.1, "torch.nn.TransformerDecoderLayer": 0.1, "torch.nn.Transformer": 0.1,
     "torch.nn.MultiheadAttention": 0.0, "torch.nn.LSTM": 0.0, "torch.nn.GRU": 0.0, "torch.nn.RNN": 0.0,
 }  # fmt: skip
@@ -35,47 +35,48 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for calls in source.calls.values():
         for call in calls:
             flag = argument(call, None, "preserve_rng_state")
-            if isinstance(flag, ast.Constant) and flag.value is False and _random(source, call):
+            if isinstance(flag, ast.Constant) and flag.value is False and _reruns_dropout(source, call):
                 yield Violation(call, fix=Fix("Pass preserve_rng_state=True", (replace(source, flag, "True"),)))
 
 
-def _random(source: SourceFile, call: ast.Call) -> bool:
-    """Whether what is run again drops: the first argument, or, where that is not known here, the class around."""
+def _reruns_dropout(source: SourceFile, call: ast.Call) -> bool:
+    """Whether the checkpointed function drops; if that is unknown, whether the enclosing class does."""
     name = source.called(call) or ""
     if not (name.startswith(("torch.utils.checkpoint.", "torch.distributed.")) and name.endswith(_CHECKPOINTS)):
         return False
     names = ("function", "functions", "module")
-    run = call.args[0] if call.args else next((one.value for one in call.keywords if one.arg in names), None)
-    if run is None:
+    keyword = next((keyword.value for keyword in call.keywords if keyword.arg in names), None)
+    function = call.args[0] if call.args else keyword
+    if function is None:
         return False
-    owner, known = source.owner(call), _drops_when_called(source, run)
-    return known if known is not None else owner is not None and owner in _dropping_classes(source)
+    owner, drops = source.owner(call), _drops_when_called(source, function)
+    return drops if drops is not None else owner is not None and owner in _dropping_classes(source)
 
 
-def _drops_when_called(source: SourceFile, run: ast.expr) -> bool | None:
-    """Whether calling `run` drops, itself or in what it calls in this file; None where that is not known."""
-    found: bool | None = False
+def _drops_when_called(source: SourceFile, function: ast.expr) -> bool | None:
+    """Whether calling `function` drops, directly or in functions of this file that it calls; None if unknown."""
+    result: bool | None = False
     seen: set[ast.AST] = set()
-    pending = [run]
-    for one in pending:
-        # Longer ways through a file are not followed.
+    pending = [function]
+    for callee in pending:
+        # Long call chains are not followed.
         if len(pending) > MOST:
             return None
-        target = _run_by(source, one)
-        for tree in target if target is not None else ():
-            if tree not in seen:
-                seen.add(tree)
-                drops, calls = _inside(source, tree)
+        bodies = _code_run_by(source, callee)
+        for body in bodies if bodies is not None else ():
+            if body not in seen:
+                seen.add(body)
+                drops, callees = _inside(source, body)
                 if drops:
                     return True
-                found = None if drops is None else found
-                pending += calls
-        found = None if target is None else found
-    return found
+                result = None if drops is None else result
+                pending += callees
+        result = None if bodies is None else result
+    return result
 
 
-def _run_by(source: SourceFile, run: ast.expr) -> list[ast.AST] | None:
-    """The code that calling `run` runs: functions, lambdas, calls that make layers. None where it is not known."""
+def _code_run_by(source: SourceFile, run: ast.expr) -> list[ast.AST] | None:
+    """The code that calling `run` runs: functions, lambdas, constructed layers. None if unknown."""
     for _ in range(MOST):
         attribute, owner = self_attribute(run), source.owner(run)
         if isinstance(run, ast.Subscript):
@@ -101,10 +102,10 @@ def _run_by(source: SourceFile, run: ast.expr) -> list[ast.AST] | None:
 
 
 def _set_to(source: SourceFile, name: ast.Name) -> ast.AST | None:
-    """What a name stands for: a function, what a loop goes over, or the expression that it is set to."""
+    """The function, loop iterable or expression that a name is bound to."""
     bindings, known = source.bindings(name), source.remembered(_set_to)
     if id(bindings) not in known:
-        known[id(bindings)] = next((found for one in reversed(bindings) if (found := _bound_to(source, one))), None)
+        known[id(bindings)] = next(filter(None, (_bound_to(source, binding) for binding in reversed(bindings))), None)
     return known[id(bindings)]
 
 
@@ -114,14 +115,14 @@ def _bound_to(source: SourceFile, binding: Binding) -> ast.AST | None:
         return function.node
     if isinstance(binding.statement, (ast.For, ast.AsyncFor)):
         # for layer in self.layers: / for i, layer in enumerate(self.layers):
-        over = binding.statement.iter
-        return over.args[0] if isinstance(over, ast.Call) and over.args else over
+        iterable = binding.statement.iter
+        return iterable.args[0] if isinstance(iterable, ast.Call) and iterable.args else iterable
     return None if binding.derived else binding.value
 
 
 @cached_per_file
 def _inside(source: SourceFile, tree: ast.AST) -> tuple[bool | None, list[ast.expr]]:
-    """Whether something inside drops (None: something there is not known), and what of this file is called there."""
+    """Whether code drops (None if it calls something unknown), and the functions of this file that it calls."""
     known: set[bool | None] = {False}
     calls: list[ast.expr] = []
     if isinstance(tree, ast.expr) and (source.dotted(tree) or "").startswith("torch."):
@@ -135,7 +136,7 @@ def _inside(source: SourceFile, tree: ast.AST) -> tuple[bool | None, list[ast.ex
         elif name is not None and name.startswith("torch."):
             continue
         elif isinstance(call.func, ast.Name) or self_attribute(call.func) is not None:
-            # A method of a tensor, or of an object that is not known, is mostly the former and passed over.
+            # Methods of other objects are ignored: most are methods of tensors.
             calls += [call.func] if call is not tree else []
             known |= {None} if call is tree else set()
     return (True if True in known else None if None in known else False), calls
@@ -143,31 +144,31 @@ def _inside(source: SourceFile, tree: ast.AST) -> tuple[bool | None, list[ast.ex
 
 @cached_per_file
 def _dropping_classes(source: SourceFile) -> set[ClassDefinition]:
-    """The classes that drop, that make an object of one that does, or that inherit from one."""
+    """The classes that drop, that construct such a class, or that inherit from one."""
     direct = (source.owner(call) for calls in source.calls.values() for call in calls if _drops(source, call))
-    found = {owner: None for owner in direct if owner is not None}
-    pending = list(found)
-    for one in pending:
-        makers = (source.owner(call) for call in source.calls.get(one.name, []))
-        for other in (*makers, *one.subclasses):
-            if other is not None and other not in found:
-                found[other] = None
+    dropping = {owner: None for owner in direct if owner is not None}
+    pending = list(dropping)
+    for class_ in pending:
+        users = (source.owner(call) for call in source.calls.get(class_.name, []))
+        for other in (*users, *class_.subclasses):
+            if other is not None and other not in dropping:
+                dropping[other] = None
                 pending.append(other)
-    return set(found)
+    return set(dropping)
 
 
 @cached_per_file
 def _drops(source: SourceFile, call: ast.Call) -> bool:
-    """Whether one call drops, or makes a layer of torch that does."""
+    """Whether a call drops, or constructs a layer of torch that does."""
     name = source.called(call)
-    if name in _DROP_INSIDE:
+    if name in _DEFAULT_RATES:
         rate = argument(call, None, "dropout")
-        return bool(_DROP_INSIDE[name]) if rate is None else not _is_zero(rate)
+        return bool(_DEFAULT_RATES[name]) if rate is None else not _is_zero(rate)
     function = FUNCTIONALS.get(name or "")
     if function is not None:
         flag = argument(call, function.training, function.training_name)
         p = argument(call, function.p, function.p_name)
-        return not any(one is not None and _is_zero(one) for one in (flag, p))
+        return not any(value is not None and _is_zero(value) for value in (flag, p))
     if name in DROPOUT_MODULES or (name or "").endswith(("DropPath", "StochasticDepth")):
         rate = argument(call, 0, "p")
         return rate is None or not _is_zero(rate)
@@ -181,7 +182,7 @@ def _is_zero(value: ast.expr) -> bool:
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     first: dict[tuple[str, Place | None], set[bytes | None]] = {}
     for site in trace.sites:
-        # What is recomputed outside of any module is known by its line only.
+        # Recomputed calls outside of modules are identified by their line.
         first.setdefault((site.kind, site.place), set()).update(
             visit.mask_start for visit in site.visits_in(Phase.TRAIN)
         )
@@ -196,7 +197,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP305",
     name="checkpoint-without-rng",
-    message="checkpointed dropout draws another mask in backward",
+    message="checkpointed dropout uses another mask in backward",
     severity=Severity.WARNING,
     check_source=check_source,
     check_trace=check_trace,

@@ -1,7 +1,7 @@
-"""A rate that changes while the model runs.
+"""A dropout rate that changes in the forward pass.
 
-What `print(model)` shows is not what is used, and what is saved with the model's settings is not what it was trained
-with. A schedule belongs in the training loop, between the steps, where it is seen and can be resumed.
+The rate that `print(model)` shows, and that is saved with the model's settings, is not the rate in use. Change rates in
+the training loop, between steps, where a schedule is visible and can be resumed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP306",
     name="rate-changed-in-forward",
-    message="the rate changes while the model runs",
+    message="the rate changes in the forward pass",
     severity=Severity.INFO,
     default=Default.OFF,
     check_trace=check_trace,

@@ -1,9 +1,8 @@
-"""One mask, drawn twice.
+"""The same dropout mask in two layers, two calls or two processes.
 
-Two layers, two calls or two machines that drop the same units are one random experiment and not two: the noise does
-not average out, and over many steps the network learns the pattern. It happens where a generator is seeded again
-inside the step, and where every process of a distributed run was seeded alike and sees the same masks on different
-data. Seed once, before the model is built, and with the rank where there are several.
+Regularisation is weaker than intended: equal masks do not average out, and over many steps the network learns their
+pattern. The cause is a generator that is seeded within the step, or distributed processes with equal seeds, which use
+equal masks on different data. Seed once, before the model is built, and include the rank in the seed.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from dropkit.diagnostics import Severity
 from dropkit.rules.rule import Example, Rule, TraceViolation
 from dropkit.trace import Phase, Site, Trace
 
-# Bits of chance that two masks must have, not to be equal by accident.
+# Masks with fewer bits of entropy may be equal by chance.
 _ENOUGH = 64
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     if trace.ranks_draw_alike:
-        yield TraceViolation("", "every rank draws the same masks: seed with the rank")
+        yield TraceViolation("", "all ranks use the same masks: include the rank in the seed")
     if trace.is_reseeded:
-        yield TraceViolation("", "a generator is seeded in the forward: every step draws the same masks")
+        yield TraceViolation("", "a generator is seeded in forward: every step uses the same masks")
     first: dict[tuple[object, ...], Site] = {}
     for site in trace.sites:
         for visit in site.visits_in(Phase.TRAIN):
@@ -31,8 +30,8 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
             mask = visit.mask_shape, visit.mask_start
             if mask in first:
                 other = first[mask]
-                whose = "its own mask again" if other is site else f"the mask of {other.label}"
-                yield TraceViolation(site, f"draws {whose}: is a generator seeded inside the step?")
+                which = "its previous mask" if other is site else f"the mask of {other.label}"
+                yield TraceViolation(site, f"uses {which}: is a generator seeded within the step?")
                 break
             first[mask] = site
 
@@ -40,7 +39,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP307",
     name="mask-drawn-twice",
-    message="the same mask is drawn twice",
+    message="the same mask is used twice",
     severity=Severity.WARNING,
     check_trace=check_trace,
     examples=(

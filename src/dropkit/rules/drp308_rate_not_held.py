@@ -1,8 +1,8 @@
-"""A dropout that does not drop at the rate it was given.
+"""A dropout whose observed rate differs from its `p`.
 
-The regularization is another than the one that was tuned or published, and nothing says so. It happens in hand-written
-layers that take the rate to keep for the rate to drop, or that multiply masks, and in block dropout on small maps. What
-was measured is set against the rate with a bound of six standard deviations of the number of coins.
+The model is regularised more or less than configured, without a warning. Causes are hand-written layers that confuse
+the rates to keep and to drop, or that multiply masks, and block dropout on small feature maps. The observed rate is
+compared with `p`, with a bound of six standard deviations for the number of mask elements.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dropkit.diagnostics import Severity
 from dropkit.rules.rule import Example, Rule, TraceViolation
 from dropkit.trace import Phase, Site, Trace
 
-# Standard deviations: one run in half a billion is this far off by chance.
+# In standard deviations; one run in half a billion deviates more by chance.
 _BOUND = 6
 
 
@@ -24,19 +24,19 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
         rate = site.rate
         p = rates.pop() if len(rates) == 1 else None
         if rate is not None and p is not None and 0 < p < 1 and not _within(rate, p, site):
-            yield TraceViolation(site, f"drops {rate:.1%}, and {p:.1%} was asked for")
+            yield TraceViolation(site, f"drops {rate:.1%}, but p is {p:.1%}")
 
 
 def _within(rate: float, p: float, site: Site) -> bool:
-    coins = sum(visit.mask_elements for visit in site.visits_in(Phase.TRAIN) if visit.dropped is not None)
-    # Half a coin more: so close a count can come, and no closer.
-    return abs(rate - p) <= _BOUND * sqrt(p * (1 - p) / coins) + 0.5 / coins
+    count = sum(visit.mask_elements for visit in site.visits_in(Phase.TRAIN) if visit.dropped is not None)
+    # Plus half an element, since the number of dropped elements is whole.
+    return abs(rate - p) <= _BOUND * sqrt(p * (1 - p) / count) + 0.5 / count
 
 
 RULE = Rule(
     code="DRP308",
     name="rate-not-held",
-    message="drops at another rate than it was given",
+    message="the observed drop rate differs from p",
     severity=Severity.WARNING,
     check_trace=check_trace,
     examples=(

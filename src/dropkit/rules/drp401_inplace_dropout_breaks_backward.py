@@ -1,10 +1,9 @@
 """In-place dropout on a tensor that is still needed.
 
 `loss.backward()` fails with "one of the variables needed for gradient computation has been modified by an inplace
-operation": softmax, sigmoid, tanh, relu, exp and sqrt keep their output for the backward pass, and dropout has
-overwritten it, itself or through a view. As long as p is 0 nothing happens, so the fault sleeps until somebody turns
-dropout on. Where the tensor is read again, as in `x + dropout(x)`, nothing fails: the skip connection is silently
-dropped too. Leave `inplace=True` out; it saves next to nothing.
+operation", but only once p is above 0: softmax, sigmoid, tanh, relu, exp and sqrt save their output for the backward
+pass, and dropout overwrites it, directly or through a view. Where the tensor is read again, as in `x + dropout(x)`,
+there is no error: the skip connection is dropped, too. Leave out `inplace=True`; it saves almost no memory.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-_TITLE = "Leave inplace=True out"
-# AlphaDropout makes a new tensor before it writes.
+_TITLE = "Leave out inplace=True"
+# AlphaDropout writes to a new tensor.
 _IN_PLACE = DROPOUT_MODULES - {"torch.nn.AlphaDropout", "torch.nn.FeatureAlphaDropout"}
-# What keeps its output for backward; `.` stands for a method of the tensor. Measured with torch 2.13.
-_KEEP = frozenset(
+# Operations that save their output for backward; `.` marks tensor methods. Measured with torch 2.13.
+_SAVES_OUTPUT = frozenset(
     [f"torch.nn.{name}" for name in ("ReLU", "Sigmoid", "Tanh", "Softmax", "Softmax2d", "LogSoftmax", "Softmin")]
     + [
         prefix + name
@@ -46,22 +45,22 @@ _KEEP = frozenset(
                      "gumbel_softmax", "exp", "exp_", "sqrt", "sqrt_", "rsqrt", "rsqrt_", "special.expit")
     ]
 )  # fmt: skip
-# These keep their input, but have only their output if they work in place themselves: where `inplace` stands.
-_KEEP_IN_PLACE = {
+# Operations that save their output only if they are in place: the position of `inplace`.
+_SAVES_OUTPUT_IN_PLACE = {
     "torch.nn.LeakyReLU": 1, "torch.nn.ELU": 1, "torch.nn.CELU": 1, "torch.nn.SELU": 0,
     "torch.nn.functional.leaky_relu": 2, "torch.nn.functional.elu": 2, "torch.nn.functional.celu": 2,
     "torch.nn.functional.selu": 1, "torch.nn.RReLU": 2, "torch.nn.functional.rrelu": 4,
 }  # fmt: skip
-# What returns its input or a view of it; those of the second line copy if one of the third came before.
+# Operations that return a view of their input, or the input itself. Those in _MAY_COPY copy after one in _REORDERS.
 _VIEWS = frozenset(
     {"view", "squeeze", "unsqueeze", "type_as", "to", "float", "Identity", "Unflatten", "view_as", "expand", "narrow"}
     | {"reshape", "flatten", "contiguous", "Flatten"}
     | {"transpose", "permute", "t", "swapaxes", "movedim"}
 )
-_COPY = frozenset({"reshape", "flatten", "contiguous", "Flatten"})
-_TURN = frozenset({"transpose", "permute", "t", "swapaxes", "movedim", "expand", "narrow"})
-_HALVES = frozenset({"half", "float16", "bfloat16"})
-# Attributes and methods that read no values.
+_MAY_COPY = frozenset({"reshape", "flatten", "contiguous", "Flatten"})
+_REORDERS = frozenset({"transpose", "permute", "t", "swapaxes", "movedim", "expand", "narrow"})
+_HALF_TYPES = frozenset({"half", "float16", "bfloat16"})
+# Attributes and methods that do not read the values of a tensor.
 _SHAPES = frozenset({"shape", "size", "dtype", "device", "ndim", "dim", "type", "is_cuda", "requires_grad", "numel"})
 
 
@@ -71,19 +70,19 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             for call in calls:
                 yield from _in_a_row(source, call)
     for call, dropouts in _applications(source):
-        made_by = _breaks(source, _input(call))
-        # Where the result is thrown away, what is done in place is all that is done.
+        saved_by = _saved_by(source, _input(call))
+        # No fix where the result is discarded: the in-place change is the only effect then.
         fix = _fix(source, dropouts) if not _is_discarded(source, call) else None
-        if made_by is not None:
-            yield Violation(call, f"in-place dropout overwrites what {made_by} keeps for backward", fix)
-        elif not _alone(source, call) and _read_again(source, call):
-            message = "in-place dropout also drops the tensor that is read again"
+        if saved_by is not None:
+            yield Violation(call, f"in-place dropout overwrites the output that {saved_by} saved for backward", fix)
+        elif not _is_in_lambda(source, call) and _read_again(source, call):
+            message = "in-place dropout changes a tensor that is read again"
             fix = dataclasses.replace(fix, changes_training=True) if fix is not None else None
             yield Violation(call, message, fix, Severity.WARNING)
 
 
 def _is_discarded(source: SourceFile, call: ast.Call) -> bool:
-    """Whether the result of this call, or of another of the same layer, is thrown away."""
+    """Whether the result of this call, or of another call of the same layer, is discarded."""
     if isinstance(source.parent(call), ast.Expr):
         return True
     callee = call.func
@@ -96,28 +95,28 @@ def _is_ever_discarded(source: SourceFile, name: str) -> bool:
     return any(isinstance(source.parent(call), ast.Expr) for call in source.calls.get(name, []))
 
 
-def _alone(source: SourceFile, call: ast.Call) -> bool:
-    """Whether the call is in a lambda: what stands beside that runs at another time."""
+def _is_in_lambda(source: SourceFile, call: ast.Call) -> bool:
+    """Whether the call is in a lambda, which runs at another time than the code around it."""
     function = source.function(call)
     return function is not None and isinstance(function.node, ast.Lambda)
 
 
 def _in_a_row(source: SourceFile, call: ast.Call) -> Iterator[Violation]:
-    """A dropout layer right behind one that keeps its output, in a Sequential or a list of layers."""
+    """A dropout layer directly after a layer that saves its output, in a Sequential or a list of layers."""
     if source.called(call) not in _IN_PLACE or not _drops_in_place(source, call):
         return
     before = beyond(source, call, -1, _is_view)
     name = source.called(before) if before is not None else None
-    if before is not None and name is not None and _keeps(name, (before,)):
-        message = f"in-place dropout overwrites what {_last(name)} keeps for backward"
+    if before is not None and name is not None and _saves_output(name, (before,)):
+        message = f"in-place dropout overwrites the output that {_last(name)} saved for backward"
         yield Violation(call, message, _fix(source, (call,)))
 
 
 def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...]]]:
-    """Calls that drop in place, with the calls that say so: themselves, or those that made the layer."""
-    held = {name for one in source.classes for name in one.writes}
+    """Calls that drop in place, and the calls with `inplace=True`: themselves, or those that construct the layer."""
+    attributes = {name for class_ in source.classes for name in class_.writes}
     for name, calls in source.calls.items():
-        if "drop" not in name.lower() and name not in held:
+        if "drop" not in name.lower() and name not in attributes:
             continue
         for call in calls:
             function = FUNCTIONALS.get(source.called(call) or "")
@@ -125,14 +124,14 @@ def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call
                 if function.inplace is not None and "alpha" not in name and _drops_in_place(source, call):
                     yield call, (call,)
             elif source.called(call) is None and call.args:
-                first = [last_layer(source, one, 1) for one in layers(source, call.func)]
-                made = tuple(one for one in first if one is not None and source.called(one) in _IN_PLACE)
-                if made and all(_drops_in_place(source, one) for one in made):
-                    yield call, made
+                first = [last_layer(source, layer, 1) for layer in layers(source, call.func)]
+                dropouts = tuple(d for d in first if d is not None and source.called(d) in _IN_PLACE)
+                if dropouts and all(_drops_in_place(source, dropout) for dropout in dropouts):
+                    yield call, dropouts
 
 
 def _drops_in_place(source: SourceFile, call: ast.Call) -> bool:
-    """Whether a dropout, or the making of one, says inplace=True and may drop."""
+    """Whether a dropout call, or the construction of a layer, has `inplace=True` and may drop."""
     function = FUNCTIONALS.get(source.called(call) or "")
     first = 1 if function is not None else 0
     p = argument(call, first, "p")
@@ -146,62 +145,61 @@ def _is_view(name: str | None) -> bool:
     return _last(name) in _VIEWS
 
 
-def _breaks(source: SourceFile, expression: ast.expr | None) -> str | None:
-    """The name of the operation that made `expression` and keeps it for backward."""
+def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
+    """The name of the operation that returned `expression` and saved it for backward; None if there is none."""
     seen: set[ast.expr] = set()
     pending: list[tuple[ast.expr, tuple[str, ...]]] = [(expression, ())] if expression is not None else []
     while pending and len(seen) <= MOST:
-        one, turned = pending.pop()
-        if one in seen:
+        value, views = pending.pop()
+        if value in seen:
             continue
-        seen.add(one)
+        seen.add(value)
         inner: list[tuple[ast.expr, tuple[str, ...]]] = []
-        for origin in origins(source, one):
+        for origin in origins(source, value):
             applied = operation(source, origin) if origin is not None else None
             if isinstance(origin, ast.Subscript) and _slices(origin):
-                inner.append((origin.value, (*turned, "narrow")))
+                inner.append((origin.value, (*views, "narrow")))
             if applied is None:
                 continue
             last = _last(applied.name)
-            if _keeps(applied.name, applied.layers or (applied.call,)):
-                # A view of turned axes is copied to be made contiguous: then backward has its own.
-                copied = any(name in _TURN and set(turned[:index]) & _COPY for index, name in enumerate(turned))
-                return None if copied else last
-            if last in _VIEWS and applied.input is not None and not _halves(applied):
-                inner.append((applied.input, (*turned, last)))
+            if _saves_output(applied.name, applied.layers or (applied.call,)):
+                # Reordered axes are copied to be made contiguous: dropout then changes the copy.
+                is_copy = any(name in _REORDERS and set(views[:index]) & _MAY_COPY for index, name in enumerate(views))
+                return None if is_copy else last
+            if last in _VIEWS and applied.input is not None and not _converts(applied):
+                inner.append((applied.input, (*views, last)))
         pending += reversed(inner)
     return None
 
 
-def _keeps(name: str, calls: tuple[ast.Call, ...]) -> bool:
-    if name in _KEEP:
+def _saves_output(name: str, calls: tuple[ast.Call, ...]) -> bool:
+    if name in _SAVES_OUTPUT:
         return True
-    place = _KEEP_IN_PLACE.get(name)
-    given = [argument(call, place, "inplace") for call in calls] if place is not None else []
-    return bool(given) and all(isinstance(one, ast.Constant) and one.value is True for one in given)
+    place = _SAVES_OUTPUT_IN_PLACE.get(name)
+    flags = [argument(call, place, "inplace") for call in calls] if place is not None else []
+    return bool(flags) and all(isinstance(flag, ast.Constant) and flag.value is True for flag in flags)
 
 
 def _read_again(source: SourceFile, call: ast.Call) -> bool:
-    """Whether the values that `call` overwrites, or another name of them, are read after it."""
-    given, above, statement = _input(call), source.parent(call), source.statement(call)
-    if not isinstance(given, ast.Name) or isinstance(statement, ast.Expr):
+    """Whether the tensor that `call` changes is read after it, by the same or another name."""
+    input_, above, statement = _input(call), source.parent(call), source.statement(call)
+    if not isinstance(input_, ast.Name) or isinstance(statement, ast.Expr):
         return False
     if isinstance(above, ast.BinOp):
         other = above.right if above.left is call else above.left
-        if isinstance(other, ast.Name) and other.id == given.id:
+        if isinstance(other, ast.Name) and other.id == input_.id:
             return True
     targets = statement.targets if isinstance(statement, ast.Assign) else []
-    bound = any(isinstance(one, ast.Name) and one.id in (given.id, "_") for one in targets)
-    names = [*_aliases(source, given), *([] if bound else [given.id])]
-    return any(_takes_values(source, one) for name in names for one in reads_after(source, name, call)[:MOST])
+    is_rebound = any(isinstance(target, ast.Name) and target.id in (input_.id, "_") for target in targets)
+    names = [*_aliases(source, input_), *([] if is_rebound else [input_.id])]
+    return any(_reads_values(source, read) for name in names for read in reads_after(source, name, call)[:MOST])
 
 
-def _aliases(source: SourceFile, given: ast.Name) -> Iterator[str]:
-    """Other names of the same tensor: `skip = x` after the last statement that bound `x`, or `x = skip` itself."""
-    function = source.function(given)
-    sources = reaching(source, given)
-    others = _other_names(source, function).get(given.id, []) if function is not None else []
-    # More names than these for one tensor are not looked at.
+def _aliases(source: SourceFile, tensor: ast.Name) -> Iterator[str]:
+    """Other names of the same tensor: by `skip = x` after the last binding of `x`, or by that binding, `x = skip`."""
+    function = source.function(tensor)
+    sources = reaching(source, tensor)
+    others = _other_names(source, function).get(tensor.id, []) if function is not None else []
     for name, value in others[:MOST]:
         if reaching(source, value) == sources:
             yield name
@@ -211,17 +209,17 @@ def _aliases(source: SourceFile, given: ast.Name) -> Iterator[str]:
 
 @cached_per_file
 def _other_names(_: SourceFile, function: FunctionDefinition) -> dict[str, list[tuple[str, ast.Name]]]:
-    """By name, the local names that are set to it, once and for all, and where."""
-    found: dict[str, list[tuple[str, ast.Name]]] = {}
+    """For each name, the local names that are bound to it and to nothing else, and the expressions that do it."""
+    names: dict[str, list[tuple[str, ast.Name]]] = {}
     for name, bindings in function.names.items():
         value = bindings[0].value if len(bindings) == 1 and not bindings[0].derived else None
         if isinstance(value, ast.Name):
-            found.setdefault(value.id, []).append((name, value))
-    return found
+            names.setdefault(value.id, []).append((name, value))
+    return names
 
 
-def _takes_values(source: SourceFile, name: ast.Name) -> bool:
-    """Whether a read of a tensor is of its values, not of its shape or kind."""
+def _reads_values(source: SourceFile, name: ast.Name) -> bool:
+    """Whether a use of a tensor reads its values, not its shape or type."""
     above = source.parent(name)
     if isinstance(above, ast.Attribute):
         return above.attr not in _SHAPES
@@ -237,14 +235,14 @@ def _input(call: ast.Call) -> ast.expr | None:
 
 
 def _slices(node: ast.Subscript) -> bool:
-    """Whether a subscript is basic indexing, which makes a view."""
+    """Whether a subscript is basic indexing, which returns a view."""
     parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-    return all(isinstance(one, (ast.Slice, ast.Constant, ast.UnaryOp)) for one in parts)
+    return all(isinstance(part, (ast.Slice, ast.Constant, ast.UnaryOp)) for part in parts)
 
 
-def _halves(applied: Operation) -> bool:
-    """Whether `.to(...)` makes a copy of another kind."""
-    return any(getattr(one, "attr", None) in _HALVES for one in applied.call.args)
+def _converts(applied: Operation) -> bool:
+    """Whether `.to(...)` copies to another dtype."""
+    return any(getattr(value, "attr", None) in _HALF_TYPES for value in applied.call.args)
 
 
 def _last(name: str | None) -> str:
@@ -253,15 +251,15 @@ def _last(name: str | None) -> str:
 
 def _leave_out(source: SourceFile, call: ast.Call) -> Edit | None:
     function = FUNCTIONALS.get(source.called(call) or "")
-    given = argument(call, function.inplace if function is not None else 1, "inplace")
-    node = next((one for one in call.keywords if one.value is given), given)
+    flag = argument(call, function.inplace if function is not None else 1, "inplace")
+    node = next((keyword for keyword in call.keywords if keyword.value is flag), flag)
     if node in call.args[:-1]:
-        return None  # the arguments behind it would move
+        return None  # the arguments after it would move
     return drop_argument(source, call, node) if node is not None else None
 
 
 def _fix(source: SourceFile, dropouts: tuple[ast.Call, ...]) -> Fix | None:
-    edits = [_leave_out(source, one) for one in dropouts]
+    edits = [_leave_out(source, dropout) for dropout in dropouts]
     known = tuple(edit for edit in edits if edit is not None)
     return Fix(_TITLE, known) if len(known) == len(edits) else None
 
@@ -273,7 +271,9 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
         if needed and trace.backward_error is not None:
             yield TraceViolation(site, f"in place on the output of {needed[0]}, which backward needs")
         elif any(visit.is_added_to_itself for visit in site.visits_in(Phase.TRAIN)):
-            yield TraceViolation(site, "in place on what is added to the result: the skip is dropped from, too")
+            yield TraceViolation(
+                site, "in place on a tensor that is added to the result: the skip connection is dropped, too"
+            )
         elif "input" in made:
             yield TraceViolation(
                 site, "in place on the model's input: the caller's tensor is changed", Severity.WARNING
@@ -287,7 +287,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     check_source=check_source,
     check_trace=check_trace,
-    fix="leave `inplace=True` out",
+    fix="leave out `inplace=True`",
     fix_is_safe=True,
     examples=(
         Example(

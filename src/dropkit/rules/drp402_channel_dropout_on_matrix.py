@@ -1,9 +1,8 @@
-"""Channel dropout beside a linear layer, where there are no channels.
+"""Channel dropout directly before or after a linear layer, where the input has no channels.
 
-Dropout2d, Dropout3d and Dropout1d zero whole channels of feature maps, those along the second axis. A matrix of samples
-and features has none: Dropout1d then zeroes whole samples without a word, Dropout2d and Dropout3d warn and act element
-by element, or along the wrong axis if there are more axes than two. Behind a linear layer, or before one, `nn.Dropout`
-is meant.
+`Dropout1d` zeroes whole samples, without a warning; `Dropout2d` and `Dropout3d` warn and drop single elements, or drop
+along the wrong dimension of inputs with more than two. They are made for feature maps, whose second dimension holds
+channels, not for matrices of samples and features. Use `nn.Dropout`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dropkit.trace import Phase, Trace
 
 _FUNCTIONS = frozenset(f"torch.nn.functional.dropout{n}d" for n in (1, 2, 3))
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear", "torch.nn.Bilinear", "torch.nn.functional.linear"})
-# What leaves the shape as it is: layers, and functions and methods by their last name.
+# Operations that keep the shape: layers, and functions and methods by the last part of their name.
 _SAME_SHAPE = ACTIVATIONS | DROPOUT_MODULES | {"torch.nn.BatchNorm1d", "torch.nn.LayerNorm", "torch.nn.Threshold"}
 _SAME_SHAPE_CALLS = frozenset(
     {"relu", "relu_", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "dropout", "softplus", "relu6",
@@ -34,35 +33,41 @@ _SAME_SHAPE_CALLS = frozenset(
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for name in ("Dropout1d", "Dropout2d", "Dropout3d"):
         for call in source.calls.get(name, []):
-            if source.called(call) in CHANNEL_DROPOUTS and (_row_is_linear(source, call)):
+            if source.called(call) in CHANNEL_DROPOUTS and _row_is_linear(source, call):
                 yield Violation(call, _message(call), _fix(source, (call,)))
-    hits = [(call, made) for call, made in _applications(source) if _is_matrix(source, _input(call))
-            or _feeds_linear(source, call)]  # fmt: skip
-    found = {call for call, _ in hits}
-    all_hit = {layer: all(source.parent(one) in found for one in _uses(*layer))
-               for layer in dict.fromkeys(_layer(source, call) for call in found)}  # fmt: skip
-    for call, made in hits:
-        # A layer is made anew for all its uses.
-        yield Violation(call, _message(made[0]), _fix(source, made) if all_hit[_layer(source, call)] else None)
+    wrong = [
+        (call, constructors)
+        for call, constructors in _applications(source)
+        if _is_matrix(source, _input(call)) or _feeds_linear(source, call)
+    ]
+    wrong_calls = {call for call, _ in wrong}
+    can_fix = {
+        layer: all(source.parent(use) in wrong_calls for use in _uses(*layer))
+        for layer in dict.fromkeys(_layer(source, call) for call in wrong_calls)
+    }
+    for call, constructors in wrong:
+        # The fix replaces a layer for all its uses: all must be wrong.
+        fix = _fix(source, constructors) if can_fix[_layer(source, call)] else None
+        yield Violation(call, _message(constructors[0]), fix)
 
 
 def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...]]]:
-    """Calls that drop channels, with the calls to rename: themselves, or those that made the layer."""
-    kept = {name for one in source.classes for name in one.writes}
+    """Calls that drop channels, and the calls to rename: themselves, or those that construct the layer."""
+    attributes = {name for class_ in source.classes for name in class_.writes}
     if not any(name in source.calls for name in ("Dropout1d", "Dropout2d", "Dropout3d")):
-        kept = set[str]()
+        attributes = set[str]()
     for name, calls in source.calls.items():
-        for call in calls if name in kept or "ropout" in name else ():
+        for call in calls if name in attributes or "ropout" in name else ():
             if source.called(call) in _FUNCTIONS:
                 yield call, (call,)
             elif source.called(call) is None and call.args:
-                made = tuple(layers(source, call.func))
-                if made and all(source.called(one) in CHANNEL_DROPOUTS for one in made):
-                    yield call, made
+                constructors = tuple(layers(source, call.func))
+                if constructors and all(source.called(layer) in CHANNEL_DROPOUTS for layer in constructors):
+                    yield call, constructors
 
 
 def _row_is_linear(source: SourceFile, call: ast.expr) -> bool:
-    """Whether a layer stands behind a linear layer or a Flatten, or right before a linear one, in a row of layers."""
+    """Whether a layer comes after a linear layer or a Flatten, or before a linear layer, in a row of layers."""
     before = _past_same_shape(source, call, -1)
     if before is not None:
         return _makes_matrix(source, before)
@@ -71,7 +76,7 @@ def _row_is_linear(source: SourceFile, call: ast.expr) -> bool:
 
 
 def _past_same_shape(source: SourceFile, layer: ast.expr, step: int) -> ast.Call | None:
-    """The nearest layer in the row that may change the shape."""
+    """The nearest layer in a row that may change the shape, before (-1) or after (1) `layer`."""
     return beyond(source, layer, step, _keeps_shape)
 
 
@@ -84,32 +89,32 @@ def _makes_matrix(source: SourceFile, layer: ast.Call) -> bool:
 
 
 def _is_matrix(source: SourceFile, expression: ast.expr | None) -> bool:
-    """Whether `expression` is certainly samples by features, or what a linear layer made."""
+    """Whether `expression` is certainly a matrix of samples and features, or the result of a linear layer."""
     pending: list[ast.expr | None] = [expression]
-    for one in pending:
-        for origin in origins(source, one) if one is not None else [None]:
-            # What is made in so many steps is not followed to its beginning.
+    for value in pending:
+        for origin in origins(source, value) if value is not None else [None]:
+            # Long chains are not followed.
             if origin is None or len(pending) > MOST:
                 return False
-            made = _made_as_matrix(source, origin)
-            if isinstance(made, ast.expr):
-                pending.append(made)
-            elif not made:
+            result = _returns_matrix(source, origin)
+            if isinstance(result, ast.expr):
+                pending.append(result)
+            elif not result:
                 return False
     return True
 
 
-def _made_as_matrix(source: SourceFile, expression: ast.expr) -> bool | ast.expr:
-    """Whether a layer or function makes a matrix; where it keeps the shape, its input, which then decides."""
+def _returns_matrix(source: SourceFile, expression: ast.expr) -> bool | ast.expr:
+    """Whether an operation returns a matrix; its input, if it keeps the shape."""
     applied = operation(source, expression)
     if applied is None:
         return False
     if applied.layers:
         if applied.name not in _SAME_SHAPE:
-            return all(_makes_matrix(source, one) for one in applied.layers)
-        if any(beside(source, one, -1) is not None for one in applied.layers):
-            rows = [_past_same_shape(source, one, -1) for one in applied.layers]
-            return all(one is not None and _makes_matrix(source, one) for one in rows)
+            return all(_makes_matrix(source, layer) for layer in applied.layers)
+        if any(beside(source, layer, -1) is not None for layer in applied.layers):
+            before = [_past_same_shape(source, layer, -1) for layer in applied.layers]
+            return all(layer is not None and _makes_matrix(source, layer) for layer in before)
         return applied.input if applied.input is not None else False
     last = applied.name.rsplit(".", 1)[-1]
     if last in _SAME_SHAPE_CALLS:
@@ -118,13 +123,13 @@ def _made_as_matrix(source: SourceFile, expression: ast.expr) -> bool | ast.expr
 
 
 def _flattens(source: SourceFile, call: ast.Call, last: str, is_method: bool) -> bool:
-    """Whether a call gives samples by features: view(n, -1), flatten(1), the mean over two axes, pool(x).squeeze()."""
+    """Whether a call returns a matrix: view(n, -1), flatten(1), the mean over two dimensions, pool(x).squeeze()."""
     arguments = call.args if is_method else call.args[1:]
     if last in ("view", "reshape"):
         sizes = (
             arguments[0].elts if len(arguments) == 1 and isinstance(arguments[0], (ast.Tuple, ast.List)) else arguments
         )
-        return len(sizes) == 2 and not any(isinstance(one, ast.Starred) for one in sizes)
+        return len(sizes) == 2 and not any(isinstance(size, ast.Starred) for size in sizes)
     if last == "flatten":
         start = argument(call, 0 if is_method else 1, "start_dim")
         return isinstance(start, ast.Constant) and start.value == 1 and len(arguments) + len(call.keywords) == 1
@@ -140,7 +145,7 @@ def _flattens(source: SourceFile, call: ast.Call, last: str, is_method: bool) ->
 
 
 def _feeds_linear(source: SourceFile, call: ast.Call) -> bool:
-    """Whether what is dropped goes into a linear layer and nowhere else before."""
+    """Whether the result of `call` is used by linear layers only."""
     if _starts_linear(source, source.parent(call), call):
         return _unknown_shape(source, call)
     statement = source.statement(call)
@@ -150,22 +155,23 @@ def _feeds_linear(source: SourceFile, call: ast.Call) -> bool:
     reads = reads_after(source, target.id, statement)
     return (
         0 < len(reads) <= MOST
-        and all(_starts_linear(source, source.parent(one), one) for one in reads)
+        and all(_starts_linear(source, source.parent(read), read) for read in reads)
         and _unknown_shape(source, call)
     )
 
 
-def _starts_linear(source: SourceFile, use: ast.AST | None, given: ast.AST) -> bool:
-    if not isinstance(use, ast.Call) or use.args[:1] != [given]:
+def _starts_linear(source: SourceFile, use: ast.AST | None, value: ast.AST) -> bool:
+    """Whether `use` passes `value` to a linear layer, or to layers that begin with one."""
+    if not isinstance(use, ast.Call) or use.args[:1] != [value]:
         return False
     if source.dotted(use.func) is not None:
         return source.dotted(use.func) in _LINEAR
-    first = [last_layer(source, one, 1) for one in layers(source, use.func)]
-    return bool(first) and all(one is not None and source.called(one) in _LINEAR for one in first)
+    first = [last_layer(source, layer, 1) for layer in layers(source, use.func)]
+    return bool(first) and all(layer is not None and source.called(layer) in _LINEAR for layer in first)
 
 
 def _unknown_shape(source: SourceFile, call: ast.Call) -> bool:
-    """Whether nothing says that the input has channels: it was not turned, and made by no convolution."""
+    """Whether nothing shows that the input has channels, such as a convolution or a permutation."""
     for origin in origins(source, call.args[0]) if call.args else ():
         applied = operation(source, origin) if origin is not None else None
         if applied is not None and any(
@@ -176,7 +182,7 @@ def _unknown_shape(source: SourceFile, call: ast.Call) -> bool:
 
 
 def _layer(source: SourceFile, call: ast.Call) -> tuple[ClassDefinition | None, str | None]:
-    """The class and the attribute that holds the layer which `call` applies."""
+    """The class and the attribute of the layer that `call` applies."""
     attribute, owner = self_attribute(call.func), source.owner(call)
     return (owner, attribute) if owner is not None and attribute is not None else (None, None)
 
@@ -189,18 +195,19 @@ def _input(call: ast.Call) -> ast.expr | None:
     return call.args[0] if call.args else argument(call, None, "input")
 
 
-def _message(made: ast.Call) -> str:
-    name = made.func.attr if isinstance(made.func, ast.Attribute) else getattr(made.func, "id", "channel dropout")
-    return f"{name} where there are features and no channels"
+def _message(call: ast.Call) -> str:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "channel dropout")
+    return f"{name} on features without channels"
 
 
-def _fix(source: SourceFile, made: tuple[ast.Call, ...]) -> Fix | None:
+def _fix(source: SourceFile, calls: tuple[ast.Call, ...]) -> Fix | None:
+    """Remove the last two characters of the names: Dropout2d becomes Dropout."""
     edits = [
-        replace(source, one.func, f"{source.text.of(one.func.value)}.{one.func.attr[:-2]}")
-        for one in made
-        if isinstance(one.func, ast.Attribute)
+        replace(source, call.func, f"{source.text.of(call.func.value)}.{call.func.attr[:-2]}")
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
     ]
-    return Fix("Drop elements instead", tuple(edits), safe=False) if len(edits) == len(made) else None
+    return Fix("Drop elements instead", tuple(edits), safe=False) if len(edits) == len(calls) else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
@@ -219,7 +226,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP402",
     name="channel-dropout-on-matrix",
-    message="channel dropout where there are no channels",
+    message="channel dropout on an input without channels",
     severity=Severity.WARNING,
     check_source=check_source,
     check_trace=check_trace,

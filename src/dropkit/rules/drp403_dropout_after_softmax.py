@@ -1,9 +1,9 @@
-"""Dropout on the probabilities that a model returns, or on their logarithms.
+"""Dropout on the probabilities or log-probabilities that a model returns.
 
-A dropped log-probability is 0, which says "certain": the loss of a sample whose true class is dropped is zero, the
-others are scaled by 1/(1-p), and the outcome is no distribution any more. Dropped probabilities do not sum to one, and
-a true class of probability 0 has an infinite loss. Training is biased without a warning. Put dropout before the last
-linear layer. Dropout of attention weights, which are multiplied with values next, is common and not reported.
+The loss is wrong, without a warning. A dropped log-probability is 0, which means certainty: where the true class is
+dropped the loss is zero, and elsewhere it is scaled by 1/(1-p). Dropped probabilities do not sum to one, and a true
+class with probability 0 has an infinite loss. Put dropout before the last linear layer. Dropout of attention weights is
+common and not reported.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-# Names of softmaxes that weigh something, and are not the end of a model: few for log_softmax, which weighs nothing.
-_LOGARITHMS = r"att|attn|atten|attention|attentions|score|scores|alpha|alphas|weight|weights|weighted|align\w*"
-_ATTENTION = Vocabulary(_LOGARITHMS)
+# Names of weights, which are no output of a model. log_softmax has few of them, since its results weight nothing.
+_SCORES = r"att|attn|atten|attention|attentions|score|scores|alpha|alphas|weight|weights|weighted|align\w*"
+_ATTENTION = Vocabulary(_SCORES)
 _WEIGHTS = Vocabulary(
-    _LOGARITHMS + r"|beta|betas|kernels?|dynamic|gate|gates|gated|gating|rout(?:e|er|ing)|mix|mixing|mixture|adj"
+    _SCORES + r"|beta|betas|kernels?|dynamic|gate|gates|gated|gating|rout(?:e|er|ing)|mix|mixing|mixture|adj"
     r"|adjacency|edges?|graph|topics?|theta|assign\w*|cluster\w*|experts?|coef\w*|affin\w*|similar\w*|corr|correlation|memory"
     r"|slots?|select|selector|selection|energy|heat|heatmaps?|relations?|aggr\w*"
 )
@@ -43,13 +43,13 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 
 
 def _drops(source: SourceFile, call: ast.Call) -> bool:
-    """Whether a call puts a tensor through dropout that may be on."""
+    """Whether a call applies dropout that may be active."""
     function = FUNCTIONALS.get(source.called(call) or "")
     if function is not None:
         p, training = argument(call, function.p, "p"), argument(call, function.training, function.training_name)
-        return not any(isinstance(one, ast.Constant) and not one.value for one in (p, training))
-    made = layers(source, call.func) if source.called(call) is None and call.args else []
-    return bool(made) and all(source.called(one) in DROPOUT_MODULES for one in made)
+        return not any(isinstance(value, ast.Constant) and not value.value for value in (p, training))
+    applied = layers(source, call.func) if source.called(call) is None and call.args else []
+    return bool(applied) and all(source.called(layer) in DROPOUT_MODULES for layer in applied)
 
 
 def _of_probabilities(source: SourceFile, call: ast.Call) -> bool:
@@ -60,7 +60,9 @@ def _of_probabilities(source: SourceFile, call: ast.Call) -> bool:
     if kinds == {"log_softmax"}:
         return not _named(source, call, _ATTENTION)
     return (
-        "softmax" in kinds <= {"log_softmax", "softmax"} and _ends(source, call) and not _named(source, call, _WEIGHTS)
+        "softmax" in kinds <= {"log_softmax", "softmax"}
+        and _is_output(source, call)
+        and not _named(source, call, _WEIGHTS)
     )
 
 
@@ -71,22 +73,22 @@ def _kind(source: SourceFile, expression: ast.expr) -> str:
 
 
 def _named(source: SourceFile, node: ast.AST, words: Vocabulary) -> bool:
-    """Whether a name near by says that these probabilities weigh something."""
+    """Whether a name in the statement, or of the function or class around it, is one of `words`."""
     owner, function = source.owner(node), source.function(node)
-    around = [owner.name if owner is not None else "", function.name if function is not None else ""]
-    return any(words.has(name) for name in around) or _is_said(source, source.statement(node), words)
+    names = [owner.name if owner is not None else "", function.name if function is not None else ""]
+    return any(words.has(name) for name in names) or _mentions(source, source.statement(node), words)
 
 
 @cached_per_file
-def _is_said(_: SourceFile, statement: ast.stmt, words: Vocabulary) -> bool:
+def _mentions(_: SourceFile, statement: ast.stmt, words: Vocabulary) -> bool:
     """Whether a name in a statement is one of `words`."""
-    inside = (one.id if isinstance(one, ast.Name) else one.attr for one in ast.walk(statement)
-              if isinstance(one, (ast.Name, ast.Attribute)))  # fmt: skip
-    return any(words.has(name) for name in inside if name not in ("self", "nn", "torch", "F"))
+    nodes = (node for node in ast.walk(statement) if isinstance(node, (ast.Name, ast.Attribute)))
+    names = (node.id if isinstance(node, ast.Name) else node.attr for node in nodes)
+    return any(words.has(name) for name in names if name not in ("self", "nn", "torch", "F"))
 
 
-def _ends(source: SourceFile, call: ast.Call) -> bool:
-    """Whether the outcome of `call` is what `forward` returns, or goes into a loss, and is used for nothing else."""
+def _is_output(source: SourceFile, call: ast.Call) -> bool:
+    """Whether the result of `call` is only returned by `forward` or passed to a loss."""
     statement = source.statement(call)
     function = source.function(call)
     if isinstance(statement, ast.Return) and statement.value is call:
@@ -95,7 +97,7 @@ def _ends(source: SourceFile, call: ast.Call) -> bool:
     if not isinstance(target, ast.Name):
         return False
     forward = function is not None and function.name == "forward"
-    uses = [source.parent(one) for one in reads_after(source, target.id, statement)]
+    uses = [source.parent(read) for read in reads_after(source, target.id, statement)]
     few = 0 < len(uses) <= MOST
     return few and all((forward and isinstance(use, ast.Return)) or _is_loss(source, use) for use in uses)
 
@@ -105,7 +107,7 @@ def _is_loss(source: SourceFile, use: ast.AST | None) -> bool:
 
 
 def _row_ends(source: SourceFile, call: ast.Call) -> bool:
-    """Whether a dropout layer stands behind LogSoftmax, or behind the Softmax that ends what is returned."""
+    """Whether a dropout layer comes after LogSoftmax, or after the Softmax at the end of returned layers."""
     before = beside(source, call, -1)
     name = source.called(before) if before is not None else None
     if name == "torch.nn.LogSoftmax":
@@ -113,18 +115,18 @@ def _row_ends(source: SourceFile, call: ast.Call) -> bool:
     if name != "torch.nn.Softmax" or _named(source, call, _WEIGHTS):
         return False
     row = source.parent(call)
-    held = source.parent(row) if isinstance(row, ast.Call) and row.args[-1] is call else None
+    assignment = source.parent(row) if isinstance(row, ast.Call) and row.args[-1] is call else None
     owner = source.owner(call)
-    if owner is None or not isinstance(held, ast.Assign):
+    if owner is None or not isinstance(assignment, ast.Assign):
         return False
-    return _returned(source, owner, self_attribute(held.targets[0]))
+    return _returned(source, owner, self_attribute(assignment.targets[0]))
 
 
 @cached_per_file
 def _returned(source: SourceFile, owner: ClassDefinition, attribute: str | None) -> bool:
-    """Whether all that `forward` does with `self.attribute(...)` is to return it."""
+    """Whether `forward` only returns `self.attribute(...)`."""
     calls = owner.own_calls.get(attribute or "", [])
-    return bool(calls) and all(_ends(source, call) for call in calls)
+    return bool(calls) and all(_is_output(source, call) for call in calls)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

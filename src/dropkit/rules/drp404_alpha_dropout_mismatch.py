@@ -1,9 +1,9 @@
-"""Plain dropout behind SELU, or AlphaDropout without SELU.
+"""Plain dropout after SELU, or AlphaDropout after another activation.
 
-SELU keeps mean 0 and variance 1 from layer to layer, so that a network needs no normalisation. Plain dropout behind it
-destroys both (after ten layers the deviation is 1.23 instead of 1); AlphaDropout, which drops to the value that SELU
-saturates at, keeps them. Behind another activation AlphaDropout sets dropped units to a negative value that this
-activation never gives. Swap the two kinds. Where a class normalises by a layer of its own, nothing is reported.
+After SELU, plain dropout destroys mean 0 and variance 1, which SELU keeps from layer to layer instead of normalisation:
+after ten layers the standard deviation is 1.23. AlphaDropout keeps both, since it sets dropped units to the value at
+which SELU saturates. Other activations never return that value, so AlphaDropout after them shifts the mean. Swap the
+two kinds. Classes with normalisation layers are not reported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dropkit.trace import Phase, Trace
 _PLAIN, _ALPHA = "torch.nn.Dropout", "torch.nn.AlphaDropout"
 _FUNCTIONS = {"torch.nn.functional.dropout": _PLAIN, "torch.nn.functional.alpha_dropout": _ALPHA}
 _SELU = frozenset({"torch.nn.SELU", "torch.nn.functional.selu", "torch.nn.functional.selu_", "torch.selu", ".selu"})
-# Activations that never reach the value AlphaDropout drops to. Not ELU, SELU's kin: published networks have the pair.
+# Activations that never return the value to which AlphaDropout drops. Without ELU: published networks combine them.
 _OTHERS = frozenset(
     [f"torch.nn.{name}" for name in ("ReLU", "GELU", "SiLU", "Sigmoid", "ReLU6", "Softplus", "LeakyReLU", "Mish")]
     + [prefix + name for prefix in ("torch.nn.functional.", "torch.", ".")
@@ -32,24 +32,26 @@ _OTHERS = frozenset(
 )  # fmt: skip
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "weight_norm", "batch_norm", "layer_norm")
 _MESSAGES = {
-    _PLAIN: "plain dropout behind SELU: AlphaDropout keeps its variance",
-    _ALPHA: "AlphaDropout behind an activation that is not SELU",
+    _PLAIN: "plain dropout after SELU: AlphaDropout keeps the variance",
+    _ALPHA: "AlphaDropout after an activation other than SELU",
 }
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     has_selu = b"selu" in source.text.utf8.lower()
-    hits = [*_in_a_row(source), *_applications(source)] if has_selu or b"lpha" in source.text.utf8 else []
-    dropped: set[ast.AST | None] = {call for call, _, _ in hits}
-    for call, made, activation in hits:
-        kind = _kind(source, made[0])
-        fits = activation in _SELU if kind == _PLAIN else activation in _OTHERS and not has_selu
-        if fits and not _never(source, made) and not (kind == _PLAIN and _normalises(source, call)):
-            yield Violation(call, _MESSAGES[kind], _fix(source, call, made, dropped))
+    may_match = has_selu or b"lpha" in source.text.utf8
+    applications = [*_in_a_row(source), *_applications(source)] if may_match else []
+    calls: set[ast.AST | None] = {call for call, _, _ in applications}
+    for call, constructors, activation in applications:
+        kind = _kind(source, constructors[0])
+        is_wrong = activation in _SELU if kind == _PLAIN else activation in _OTHERS and not has_selu
+        is_normalised = kind == _PLAIN and _normalises(source, call)
+        if is_wrong and not is_normalised and not _never_drops(source, constructors):
+            yield Violation(call, _MESSAGES[kind], _fix(source, call, constructors, calls))
 
 
 def _in_a_row(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...], str]]:
-    """Dropout layers in a Sequential or a list, and the layer before each."""
+    """Dropout layers in a Sequential or a list, with the layer before each."""
     for name in ("Dropout", "AlphaDropout"):
         for call in source.calls.get(name, []):
             before = beside(source, call, -1) if source.called(call) in (_PLAIN, _ALPHA) else None
@@ -58,64 +60,66 @@ def _in_a_row(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ..
 
 
 def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...], str]]:
-    """Calls that drop, what to rename (themselves or what made the layer), and the activation before."""
+    """Calls that drop, the calls to rename (themselves or the constructors of the layer), and the activation before."""
     for name, calls in source.calls.items():
         for call in calls if "drop" in name.lower() else ():
-            made = (call,) if source.called(call) in _FUNCTIONS else ()
+            constructors = (call,) if source.called(call) in _FUNCTIONS else ()
             if source.called(call) is None and call.args:
-                made = tuple(layers(source, call.func))
-            kinds = {_kind(source, one) for one in made}
+                constructors = tuple(layers(source, call.func))
+            kinds = {_kind(source, constructor) for constructor in constructors}
             if kinds not in ({_PLAIN}, {_ALPHA}) or not call.args:
                 continue
-            applied = [operation(source, one) if one is not None else None for one in origins(source, call.args[0])]
-            names = {one.name if one is not None else "" for one in applied}
+            inputs = [operation(source, o) if o is not None else None for o in origins(source, call.args[0])]
+            names = {applied.name if applied is not None else "" for applied in inputs}
             if len(names) == 1:
-                yield call, made, names.pop()
+                yield call, constructors, names.pop()
 
 
-def _kind(source: SourceFile, made: ast.Call) -> str:
-    name = source.called(made) or ""
+def _kind(source: SourceFile, call: ast.Call) -> str:
+    name = source.called(call) or ""
     return _FUNCTIONS.get(name, name)
 
 
-def _never(source: SourceFile, made: tuple[ast.Call, ...]) -> bool:
-    """Whether the rate is 0, or the mode evaluation."""
-    for one in made:
-        function = FUNCTIONALS.get(source.called(one) or "")
-        p = argument(one, function.p if function is not None else 0, "p")
-        flag = argument(one, function.training, function.training_name) if function is not None else None
+def _never_drops(source: SourceFile, calls: tuple[ast.Call, ...]) -> bool:
+    """Whether the rate of any call is 0, or its training flag False."""
+    for call in calls:
+        function = FUNCTIONALS.get(source.called(call) or "")
+        p = argument(call, function.p if function is not None else 0, "p")
+        flag = argument(call, function.training, function.training_name) if function is not None else None
         if any(isinstance(value, ast.Constant) and not value.value for value in (p, flag)):
             return True
     return False
 
 
 def _normalises(source: SourceFile, node: ast.AST) -> bool:
-    """Whether the class, or the function outside of classes, has a layer that normalises."""
+    """Whether the class, or the function outside of classes, around `node` uses a normalisation layer."""
     owner = source.owner(node)
     return (owner or source.function(node)) in _normalising(source)
 
 
 @cached_per_file
 def _normalising(source: SourceFile) -> set[ClassDefinition | FunctionDefinition | None]:
-    """The classes, and the functions outside of classes, that have a layer which normalises."""
-    named = [call for name, calls in source.calls.items() if any(word in name for word in _NORMS) for call in calls]
-    return {source.owner(call) or source.function(call) for call in named}
+    """The classes, and the functions outside of classes, that use a normalisation layer."""
+    norms = [call for name, calls in source.calls.items() if any(word in name for word in _NORMS) for call in calls]
+    return {source.owner(call) or source.function(call) for call in norms}
 
 
-def _fix(source: SourceFile, call: ast.Call, made: tuple[ast.Call, ...], hits: set[ast.AST | None]) -> Fix | None:
+def _fix(
+    source: SourceFile, call: ast.Call, constructors: tuple[ast.Call, ...], applications: set[ast.AST | None]
+) -> Fix | None:
     attribute, owner = self_attribute(call.func), source.owner(call)
     reads = owner.reads.get(attribute or "", []) if owner is not None else []
-    if len(reads) > MOST or any(source.parent(one) not in hits for one in reads):
-        return None  # A layer that is applied elsewhere too cannot be swapped for this place alone.
+    if len(reads) > MOST or any(source.parent(read) not in applications for read in reads):
+        return None  # a layer with other uses cannot be swapped for this one alone
     edits = [
-        replace(source, one.func, f"{source.text.of(one.func.value)}.{_other(one.func.attr)}")
-        for one in made
-        if isinstance(one.func, ast.Attribute)
-        # F.alpha_dropout is off unless told otherwise: a call that leaves `training` out cannot be renamed.
-        and (one is not call or _kind(source, one) == _ALPHA or argument(one, 2, "training") is not None
-             or source.called(one) not in _FUNCTIONS)
+        replace(source, c.func, f"{source.text.of(c.func.value)}.{_other(c.func.attr)}")
+        for c in constructors
+        if isinstance(c.func, ast.Attribute)
+        # F.alpha_dropout is inactive by default: a call without `training` cannot be renamed.
+        and (c is not call or _kind(source, c) == _ALPHA or argument(c, 2, "training") is not None
+             or source.called(c) not in _FUNCTIONS)
     ]  # fmt: skip
-    return Fix("Swap the kind of dropout", tuple(edits), safe=False) if len(edits) == len(made) else None
+    return Fix("Swap the kind of dropout", tuple(edits), safe=False) if len(edits) == len(constructors) else None
 
 
 def _other(name: str) -> str:
@@ -131,15 +135,15 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
             continue
         alpha = "alpha" in f"{site.kind} {visit.function}".lower()
         if visit.origin.last == "SELU" and not alpha and site.kind in ("Dropout", "dropout"):
-            yield TraceViolation(site, "behind SELU alpha dropout keeps mean and variance, this does not")
+            yield TraceViolation(site, "after SELU, AlphaDropout keeps mean and variance; plain dropout does not")
         elif alpha and visit.origin.last in ACTIVATION_KINDS - {"SELU"}:
-            yield TraceViolation(site, f"alpha dropout is made for SELU, and stands behind {visit.origin.last}")
+            yield TraceViolation(site, f"AlphaDropout is made for SELU, but is applied after {visit.origin.last}")
 
 
 RULE = Rule(
     code="DRP404",
     name="alpha-dropout-mismatch",
-    message="dropout of a kind that does not fit the activation",
+    message="the kind of dropout does not fit the activation",
     severity=Severity.WARNING,
     check_source=check_source,
     check_trace=check_trace,

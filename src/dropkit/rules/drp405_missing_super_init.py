@@ -1,10 +1,10 @@
 """A Module that assigns layers without calling `super().__init__()`.
 
-`nn.Module.__init__` makes the tables that layers and parameters are entered in. Without it the first assignment of a
-layer raises `AttributeError: cannot assign module before Module.__init__() call`: the class cannot be used at all,
-which shows only when somebody builds one. Call `super().__init__()` first.
+Constructing the class raises `AttributeError: cannot assign module before Module.__init__() call`: `nn.Module.__init__`
+creates the tables in which layers and parameters are registered. Call `super().__init__()` first.
 
-Silent where something else may make the call: a metaclass (fastai), `__new__`, a decorator, a base not seen here.
+Classes whose `__init__` may be called by something else are not reported: a metaclass (fastai), `__new__`, a decorator,
+a base class from another file.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, Violation
 
-# Bases that neither call nor replace __init__.
+# Base classes that neither call nor replace __init__.
 _NEUTRAL = frozenset({"abc.ABC", "object", "typing.Generic", "typing_extensions.Generic"})
-# What makes objects in its own way: with these in the mro, who calls __init__ is not known.
+# Methods that change how objects are constructed: with one of them it is unknown who calls __init__.
 _CONSTRUCTION = frozenset({"__new__", "__init_subclass__", "__setattr__", "__getattribute__", "__post_init__"})
 
 
@@ -33,7 +33,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             continue
         if (
             not _initialises(source, owner, init)
-            and not _an_heir_does(source, owner)
+            and not _subclass_initialises(source, owner)
             and not is_trial(source, init.node)
         ):
             yield Violation(init.node, fix=_fix(source, owner, init))
@@ -48,32 +48,32 @@ def _assigns_layer(source: SourceFile, owner: ClassDefinition, init: FunctionDef
 
 
 def _is_layer(source: SourceFile, value: ast.expr) -> bool:
-    """Whether `value` is a new layer or parameter, which Module.__setattr__ enters in its tables."""
+    """Whether `value` is a new layer or parameter, which Module.__setattr__ registers."""
     if not isinstance(value, ast.Call):
         return False
     name = source.called(value) or ""
     if name.startswith("torch.nn."):
         return name.count(".") == 2 and name[len("torch.nn.") :][:1].isupper()
-    made = source.local_class(value.func)
-    return made is not None and made.is_module
+    class_ = source.local_class(value.func)
+    return class_ is not None and class_.is_module
 
 
 def _is_plain_module(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether every class it inherits from is known, torch's in the end, and makes objects in the usual way."""
+    """Whether all base classes are known, lead to torch.nn, and are constructed in the usual way."""
     init = owner.methods["__init__"].node
     if isinstance(init, ast.Lambda) or init.decorator_list or not owner.is_module:
         return False
-    return all(_is_usual(source, one) for one in owner.mro) and any(
+    return all(_is_usual(source, class_) for class_ in owner.mro) and any(
         root.startswith("torch.nn.") for root in owner.roots
     )
 
 
 @cached_per_file
 def _is_usual(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether a class makes objects in the usual way, and its bases are known."""
+    """Whether a class is constructed in the usual way, and its bases are known."""
     node = owner.node
-    remade = node.keywords or _CONSTRUCTION & owner.methods.keys() or any(_remakes(one) for one in node.decorator_list)
-    return not remade and all(_is_known(source, base) for base in node.bases)
+    is_unusual = node.keywords or _CONSTRUCTION & owner.methods.keys() or any(map(_may_initialise, node.decorator_list))
+    return not is_unusual and all(_is_known(source, base) for base in node.bases)
 
 
 def _is_known(source: SourceFile, base: ast.expr) -> bool:
@@ -89,16 +89,16 @@ def _is_known(source: SourceFile, base: ast.expr) -> bool:
 
 @cached_per_file
 def _others_initialise(source: SourceFile) -> bool:
-    """Whether some class of a bare `Module` here calls `__init__`: fastai's, of the same name, never has to."""
+    """Whether a subclass of a bare `Module` in this file calls `__init__`: those of fastai's Module need not."""
     return any(
-        isinstance(base, ast.Name) and base.id == "Module" and one.methods["__init__"] in _init_callers(source)
-        for one in source.classes
-        if "__init__" in one.methods
-        for base in one.node.bases
+        isinstance(base, ast.Name) and base.id == "Module" and class_.methods["__init__"] in _init_callers(source)
+        for class_ in source.classes
+        if "__init__" in class_.methods
+        for base in class_.node.bases
     )
 
 
-def _remakes(decorator: ast.expr) -> bool:
+def _may_initialise(decorator: ast.expr) -> bool:
     name = decorator.func if isinstance(decorator, ast.Call) else decorator
     last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else "init"
     return any(
@@ -107,15 +107,15 @@ def _remakes(decorator: ast.expr) -> bool:
 
 
 def _initialises(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
-    """Whether `method`, or a method of self that it calls, calls an `__init__` or takes over a whole `__dict__`."""
+    """Whether `method`, or a method of self that it calls, calls an `__init__` or sets a `__dict__`."""
     reached = {method: None}
     pending = [method]
     while pending:
-        one = pending.pop()
-        # With so many methods in play it is not known.
-        if one in _init_callers(source) or len(reached) > MOST:
+        caller = pending.pop()
+        # Long call chains count as unknown.
+        if caller in _init_callers(source) or len(reached) > MOST:
             return True
-        for name in _own_calls(source, one.owner).get(one, ()) if one.owner is not None else ():
+        for name in _own_calls(source, caller.owner).get(caller, ()) if caller.owner is not None else ():
             called = owner.method(name)
             if called is not None and called not in reached:
                 reached[called] = None
@@ -125,7 +125,7 @@ def _initialises(source: SourceFile, owner: ClassDefinition, method: FunctionDef
 
 @cached_per_file
 def _init_callers(source: SourceFile) -> set[FunctionDefinition]:
-    """The methods that call `__init__` of anything, keep it to be called, or touch a `__dict__`."""
+    """The methods that call any `__init__`, pass it on, or use a `__dict__`."""
     calls = (node for node in source.attributes.get("__init__", []) if not isinstance(source.parent(node), ast.Expr))
     nodes = [*calls, *source.attributes.get("__dict__", [])]
     return {function.method for node in nodes if (function := source.function(node)) is not None}
@@ -133,24 +133,24 @@ def _init_callers(source: SourceFile) -> set[FunctionDefinition]:
 
 @cached_per_file
 def _own_calls(source: SourceFile, owner: ClassDefinition) -> dict[FunctionDefinition, set[str]]:
-    """By method of a class, the names of its own that it calls."""
-    found: dict[FunctionDefinition, set[str]] = {}
+    """For each method of a class, the names of the own methods that it calls."""
+    names: dict[FunctionDefinition, set[str]] = {}
     for name, calls in owner.own_calls.items():
         for call in calls:
             function = source.function(call)
             if function is not None:
-                found.setdefault(function.method, set()).add(name)
-    return found
+                names.setdefault(function.method, set()).add(name)
+    return names
 
 
-def _an_heir_does(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether a class below initialises torch's part by name, so that this one need not."""
+def _subclass_initialises(source: SourceFile, owner: ClassDefinition) -> bool:
+    """Whether a subclass calls `__init__` of torch's class by name, so that this class need not."""
     return any(subclass in _initialising(source) for subclass in owner.subclasses)
 
 
 @cached_per_file
 def _initialising(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes that call `__init__` of torch's by name."""
+    """The classes that call `__init__` of a torch class by name."""
     calls = source.calls.get("__init__", [])
     return {source.owner(call) for call in calls if (source.called(call) or "").startswith("torch.nn.")}
 
@@ -168,10 +168,10 @@ def _fix(source: SourceFile, owner: ClassDefinition, init: FunctionDefinition) -
 
 
 def _base_needs_arguments(owner: ClassDefinition) -> bool:
-    """Whether the `__init__` that is called next cannot be called without arguments."""
+    """Whether the next `__init__` in the method resolution order needs arguments."""
     if any(root.startswith("torch.nn.") and root != "torch.nn.Module" for root in owner.roots):
         return True
-    inherited = next((one.methods["__init__"] for one in owner.mro[1:] if "__init__" in one.methods), None)
+    inherited = next((base.methods["__init__"] for base in owner.mro[1:] if "__init__" in base.methods), None)
     if inherited is None:
         return False
     arguments = inherited.node.args
@@ -182,7 +182,7 @@ def _base_needs_arguments(owner: ClassDefinition) -> bool:
 RULE = Rule(
     code="DRP405",
     name="missing-super-init",
-    message="layers are assigned, and super().__init__() is not called",
+    message="layers are assigned, but super().__init__() is not called",
     severity=Severity.ERROR,
     check_source=check_source,
     fix="call `super().__init__()` first",

@@ -1,11 +1,10 @@
 """Dropout on the output of the whole model.
 
-The model trains badly: a random part of the logits of every sample, at times that of the right class, is set to zero
-before the loss, and no later layer can make up for it. Dropout makes a layer learn not to lean on single inputs; behind
-the last layer there is none left to learn that. Put it before the last layer.
+The model trains badly: random logits of every sample, sometimes that of the true class, are zero in the loss. Dropout
+teaches the next layer not to rely on single inputs, and after the last layer there is no next one. Put it before the
+last layer.
 
-Reported where the last layer is known by its width (`num_classes`, `vocab_size` and the like) or by the softmax or loss
-that follows.
+The last layer is recognised by its width (`num_classes`, `vocab_size` and the like), or by the softmax or loss after it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from dropkit.trace import Phase, Trace
 _F = "torch.nn.functional."
 _DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear"})
-# What turns logits into probabilities, and what judges them.
+# Operations from logits to probabilities, and losses.
 _LOG_SOFTMAX = frozenset({_F + "log_softmax", "torch.log_softmax", "torch.nn.LogSoftmax", ".log_softmax"})
 _SHAPE = (".squeeze", ".view", ".reshape", ".float", ".unsqueeze", ".permute", ".transpose", ".contiguous", ".flatten")
 _PROBABILITIES = frozenset(
@@ -42,11 +41,11 @@ _CLASSES = re.compile(
     r"|n_?vocab|^ntokens?$|tagset_?size|label_?size|class_?num|out_?class",
     re.IGNORECASE,
 )
-# A width below this, behind a layer that is named as a classifier, is a number of classes.
-_FEW = 1000
+# A width below this, of a layer that is named like a classifier, is a number of classes.
+_MAX_CLASSES = 1000
 _CLASSIFIER = re.compile(r"classif|logit", re.IGNORECASE)
-# Scores that are inputs of something else, and outputs that are dropped on by design.
-_OTHER = Vocabulary(
+# Names of scores that are no output of the model, and of models that drop their output by design.
+_NO_OUTPUT = Vocabulary(
     r"attn|attention|atten|gate|gates|gated|gating|rout(?:e|er|ing)|alpha|cluster\w*|topics?|prodlda|prod lda|dmon"
     r"|molgan|embed|embedding|embeddings|assign|assignments?|prototypes?"
 )
@@ -59,22 +58,22 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             continue
         for call in calls:
             if source.called(call) in DROPOUT_MODULES:
-                found = _ends_a_head(source, call)
+                is_last = _ends_sequential(source, call)
             else:
-                found = _falls_on_output(source, call)
-            if found and not on_purpose(source, call):
-                by_name = _is_other(source, call) or named_around(source, call)
+                is_last = _drops_output(source, call)
+            if is_last and not on_purpose(source, call):
+                by_name = _is_named_as_no_output(source, call) or named_around(source, call)
                 yield Violation(call).as_information() if by_name else Violation(call)
 
 
-def _ends_a_head(source: SourceFile, dropout: ast.Call) -> bool:
-    """Whether `dropout` is last in a Sequential, but for a softmax, right behind a layer as wide as the classes."""
+def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:
+    """Whether `dropout` ends a Sequential, or comes before its softmax, after a layer as wide as the classes."""
     row: ast.AST | None = source.parent(dropout)
     elements = row.elts if isinstance(row, ast.List) else row.args if isinstance(row, ast.Call) else []
     if dropout not in elements[-2:]:
         return False
     after = elements[-1:] if elements[-1] is not dropout else []
-    if any(source.called(one) not in SOFTMAXES for one in after):
+    if any(source.called(layer) not in SOFTMAXES for layer in after):
         return False
     if isinstance(row, ast.List):
         star = source.parent(row)
@@ -84,12 +83,14 @@ def _ends_a_head(source: SourceFile, dropout: ast.Call) -> bool:
     if isinstance(source.parent(row), (ast.Call, ast.List, ast.Starred)):
         return False
     last = beside(source, dropout, -1)
-    judged = bool(after) and source.called(after[0]) == "torch.nn.LogSoftmax"
-    return last is not None and (_is_as_wide_as_classes(source, last) or (judged and source.called(last) in _LINEAR))
+    has_log_softmax = bool(after) and source.called(after[0]) == "torch.nn.LogSoftmax"
+    return last is not None and (
+        _is_as_wide_as_classes(source, last) or (has_log_softmax and source.called(last) in _LINEAR)
+    )
 
 
-def _falls_on_output(source: SourceFile, call: ast.Call) -> bool:
-    """Whether `call` drops the result of a last layer, and what is left is returned or judged."""
+def _drops_output(source: SourceFile, call: ast.Call) -> bool:
+    """Whether `call` drops the result of a last layer, and its own result is returned or passed to a loss."""
     owner, dropout = source.owner(call), operation(source, call)
     if owner is None or not owner.is_module or dropout is None or dropout.name not in _DROPOUTS:
         return False
@@ -104,19 +105,21 @@ def _falls_on_output(source: SourceFile, call: ast.Call) -> bool:
 def _comes_from_last_layer(source: SourceFile, value: ast.expr) -> bool:
     before = [operation(source, origin) if origin else None for origin in origins(source, value) or ()]
     return bool(before) and all(
-        one is not None and one.layers and all(_is_last(source, one.call.func, layer) for layer in one.layers)
-        for one in before
+        applied is not None
+        and applied.layers
+        and all(_is_last(source, applied.call.func, layer) for layer in applied.layers)
+        for applied in before
     )
 
 
 def _is_last(source: SourceFile, callee: ast.expr, layer: ast.Call) -> bool:
-    """Whether `layer`, applied as `callee`, is as wide as there are classes, by its width or by its name."""
+    """Whether `layer`, applied as `callee`, is a last layer, by its width or by its name."""
     if _is_as_wide_as_classes(source, layer):
         return True
     width = _width(layer)
-    few = isinstance(width, ast.Constant) and isinstance(width.value, int) and width.value < _FEW
-    named = isinstance(callee, ast.Attribute) and _CLASSIFIER.search(callee.attr) is not None
-    return few and named and source.called(layer) in _LINEAR
+    is_narrow = isinstance(width, ast.Constant) and isinstance(width.value, int) and width.value < _MAX_CLASSES
+    is_classifier = isinstance(callee, ast.Attribute) and _CLASSIFIER.search(callee.attr) is not None
+    return is_narrow and is_classifier and source.called(layer) in _LINEAR
 
 
 def _loops(_: ast.AST, above: ast.AST) -> bool | None:
@@ -124,44 +127,45 @@ def _loops(_: ast.AST, above: ast.AST) -> bool | None:
 
 
 def _uses(source: SourceFile, value: ast.expr) -> set[str]:
-    """What becomes of `value`: "logits" of a softmax or a loss, "output" that is returned, or input of a "layer"."""
-    found: set[str] = set()
+    """The uses of `value`: as "logits" of a softmax or loss, as returned "output", or as input of a "layer"."""
+    uses: set[str] = set()
     seen: set[ast.expr] = set()
     pending = [(value, 0)]
-    for one, renamed in pending:
-        if one in seen:
+    for node, renamed in pending:
+        if node in seen:
             continue
-        seen.add(one)
+        seen.add(node)
         if len(pending) > MOST:
-            return {"layer"}  # who knows
-        whole = source.climb(source.remembered(_part_of), one, _part_of) or one
+            return {"layer"}  # too many uses count as unknown
+        whole = source.climb(source.remembered(_part_of), node, _part_of) or node
         above = source.parent(whole)
         if isinstance(above, ast.Return):
-            found.add("output")
+            uses.add("output")
         elif isinstance(above, ast.Call):
             used = operation(source, above)
             name = used.name if used is not None else ""
             if name in _LOG_SOFTMAX or name in _LOSSES or (name in _LOSS_MODULES and used is not None and used.layers):
-                found.add("logits")
+                uses.add("logits")
             elif name in _PROBABILITIES:
                 pending.append((above, renamed))
             elif used is None or used.layers:
-                found.add("layer")
+                uses.add("layer")
         elif isinstance(above, ast.Assign) and isinstance(above.targets[0], ast.Name) and renamed < 3:
             pending += [(read, renamed + 1) for read in readers(source, above, above.targets[0].id)]
-    return found
+    return uses
 
 
 def _part_of(node: ast.AST, above: ast.AST) -> ast.AST | None:
-    """The outermost container, keyword or choice that a value is part of."""
+    """Climb to the outermost container, keyword or conditional expression that contains a value."""
     parts = (ast.keyword, ast.Tuple, ast.List, ast.Dict, ast.Attribute, ast.IfExp)
     return None if isinstance(above, parts) else node
 
 
 def _width(layer: ast.Call) -> ast.expr | None:
-    """The number of outputs that `layer` is made with."""
-    named = [one for name in ("out_features", "out_channels") if (one := argument(layer, None, name)) is not None]
-    return named[0] if named else layer.args[1] if len(layer.args) > 1 else None
+    """The number of outputs of `layer`."""
+    names = ("out_features", "out_channels")
+    widths = [width for name in names if (width := argument(layer, None, name)) is not None]
+    return widths[0] if widths else layer.args[1] if len(layer.args) > 1 else None
 
 
 @cached_per_file
@@ -170,22 +174,22 @@ def _is_as_wide_as_classes(source: SourceFile, layer: ast.Call) -> bool:
     width = _width(layer)
     if width is None or "Embedding" in (source.called(layer) or ""):
         return False
-    names = [one.attr if isinstance(one, ast.Attribute) else one.id for one in ast.walk(width)
-             if isinstance(one, (ast.Attribute, ast.Name))]  # fmt: skip
+    nodes = (node for node in ast.walk(width) if isinstance(node, (ast.Attribute, ast.Name)))
+    names = [node.attr if isinstance(node, ast.Attribute) else node.id for node in nodes]
     return any(_CLASSES.search(name) for name in names)
 
 
-def _is_other(source: SourceFile, call: ast.Call) -> bool:
-    """Whether the statement or method says that its values are weights of something, not outputs."""
+def _is_named_as_no_output(source: SourceFile, call: ast.Call) -> bool:
+    """Whether the names of the class, the method or in the statement show that the value is no output."""
     function, owner = source.function(call), source.owner(call)
     name = function.method.name if function is not None else ""
     by_design = owner is not None and _BY_DESIGN.has(owner.name)
-    return by_design or _OTHER.has(name) or _says_other(source, source.statement(call))
+    return by_design or _NO_OUTPUT.has(name) or _mentions_no_output(source, source.statement(call))
 
 
 @cached_per_file
-def _says_other(source: SourceFile, statement: ast.stmt) -> bool:
-    return _OTHER.has(source.text.of(statement))
+def _mentions_no_output(source: SourceFile, statement: ast.stmt) -> bool:
+    return _NO_OUTPUT.has(source.text.of(statement))
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

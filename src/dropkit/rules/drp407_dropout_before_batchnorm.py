@@ -1,13 +1,12 @@
 """Dropout directly before batch normalisation.
 
-The model validates worse than it trains, and nothing fails. Batch normalisation learns its running variance in
-training, from inputs that dropout has spread; in evaluation dropout is off, the variance of the inputs is smaller than
-what was learnt, and each layer above sees numbers on another scale (Li et al., "Understanding the Disharmony between
-Dropout and Batch Normalization by Variance Shift", 2019). Put dropout after the last batch normalisation, or behind
-the activation.
+The model validates worse than it trains, without a warning. Dropout increases the variance of the inputs from which
+batch normalisation learns its running variance. In evaluation their variance is smaller, so later layers get inputs on
+another scale (Li et al., "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift",
+2019). Put dropout after the last batch normalisation, or after the activation.
 
-Some published networks (Wide ResNet, ConvE, discriminators after DCGAN) have this order: in files with classes so named
-it is information only.
+Published networks with this order (Wide ResNet, ConvE, discriminators like DCGAN's) are recognised by the names of
+classes, and reported with severity info.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _NORM = "torch.nn.functional.batch_norm"
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    published = any(_PUBLISHED.has(one.name) for one in source.classes)
-    for hit in _hits(source):
-        yield hit.as_information() if published else hit
+    is_published = any(_PUBLISHED.has(class_.name) for class_ in source.classes)
+    for violation in _violations(source):
+        yield violation.as_information() if is_published else violation
 
 
-def _hits(source: SourceFile) -> Iterator[Violation]:
+def _violations(source: SourceFile) -> Iterator[Violation]:
     for name, calls in source.calls.items():
         if "Dropout" in name:
             yield from (Violation(call) for call in calls if _is_built_before_norm(source, call))
@@ -53,7 +52,7 @@ def _is_built_before_norm(source: SourceFile, call: ast.Call) -> bool:
 
 
 def _dropped_input(source: SourceFile, call: ast.Call) -> Iterator[ast.expr]:
-    """The dropouts whose result is what `call` normalises."""
+    """The dropouts that are the input of `call`, if that is a batch normalisation."""
     norm = operation(source, call)
     if norm is None or norm.input is None or not (norm.name == _NORM or (norm.layers and norm.name in BATCH_NORMS)):
         return
@@ -66,7 +65,7 @@ def _dropped_input(source: SourceFile, call: ast.Call) -> Iterator[ast.expr]:
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
         for visit in site.visits_in(Phase.TRAIN):
-            if visit.is_active and any(one.startswith("BatchNorm") for one in visit.consumers):
+            if visit.is_active and any(name.startswith("BatchNorm") for name in visit.consumers):
                 shift = (
                     f": it learns {visit.variance_ratio:.2f} times the variance of evaluation"
                     if visit.variance_ratio

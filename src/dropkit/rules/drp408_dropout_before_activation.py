@@ -1,9 +1,8 @@
-"""Dropout directly before an activation that does not keep its zeros or its scale.
+"""Dropout directly before an activation that does not preserve zeros or scale.
 
-Behind `nn.Sigmoid()` a dropped unit is 0.5, not 0, and behind GELU, tanh or ELU the kept ones, which dropout has made
-larger, do not come out larger by the same factor: the mean that the next layer sees is one in training and another in
-evaluation. Put dropout behind the activation. Before ReLU and its kin the order makes no difference, so it is not
-reported.
+The next layer gets inputs with another mean in training than in evaluation. After `nn.Sigmoid()` a dropped unit is 0.5
+instead of 0; GELU, tanh and ELU do not preserve the factor by which dropout scales the kept units. Put dropout after the
+activation. ReLU and similar activations preserve both, so they are not reported.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-# The alpha kinds drop to the value that SELU saturates at, and keep mean and variance: they are made for another order.
+# Without AlphaDropout, which has another purpose: it keeps mean and variance after SELU.
 _DROPOUTS = DROPOUT_MODULES - {"torch.nn.AlphaDropout", "torch.nn.FeatureAlphaDropout"}
 
 
@@ -34,30 +33,30 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 
 
 def _swap(source: SourceFile, dropout: ast.Call, activation: ast.Call) -> Fix | None:
-    """Let the two change places, where they are arguments of one call or elements of one list."""
+    """Swap the two, if they are arguments of one call or elements of one list."""
     if source.parent(dropout) is not source.parent(activation):
         return None
     edits = (replace(source, dropout, source.text.of(activation)), replace(source, activation, source.text.of(dropout)))
-    return Fix("Put dropout behind the activation", edits, safe=False)
+    return Fix("Put dropout after the activation", edits, safe=False)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        used = {name for visit in site.visits_in(Phase.TRAIN) if visit.is_active for name in visit.consumers}
-        crossed = sorted(used & (ACTIVATION_KINDS - HOMOGENEOUS_KINDS))
+        activations = {name for visit in site.visits_in(Phase.TRAIN) if visit.is_active for name in visit.consumers}
+        crossed = sorted(activations & (ACTIVATION_KINDS - HOMOGENEOUS_KINDS))
         if crossed and "alpha" not in site.kind.lower():
-            yield TraceViolation(site, f"before {crossed[0]}, which does not keep zero or scale")
+            yield TraceViolation(site, f"before {crossed[0]}, which does not preserve zeros or scale")
 
 
 RULE = Rule(
     code="DRP408",
     name="dropout-before-activation",
-    message="dropout before an activation that does not keep zero",
+    message="dropout before an activation that changes zeros or scale",
     severity=Severity.INFO,
     default=Default.OFF,
     check_source=check_source,
     check_trace=check_trace,
-    fix="put dropout behind the activation",
+    fix="put dropout after the activation",
     examples=(
         Example(
             bad="""

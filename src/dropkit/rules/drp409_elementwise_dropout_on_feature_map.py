@@ -1,10 +1,10 @@
 """Elementwise dropout directly on the output of a convolution.
 
-It regularises less than its rate says. Neighbours in a feature map are nearly equal, so the next convolution reads a
-dropped value off the ones beside it (Tompson et al., "Efficient Object Localization Using Convolutional Networks",
-2015). `nn.Dropout2d` drops whole channels, `DropBlock` whole squares; neither leaves a neighbour to read from.
+It regularises less than its rate suggests: neighbours in a feature map are nearly equal, so the next convolution can
+recover a dropped value from them (Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2015).
+Use `nn.Dropout2d`, which drops whole channels, or `DropBlock`, which drops squares.
 
-Convolutions of one pixel mix channels only and are used as linear layers: they are not reported.
+1x1 convolutions are not reported: they act like linear layers.
 """
 
 from __future__ import annotations
@@ -33,32 +33,33 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         for call in calls:
             if source.called(call) == _MODULE:
                 before = beside(source, call, -1)
-                found = before is not None and _is_wide(source, before)
+                is_wrong = before is not None and _is_wide(source, before)
             else:
-                found = _drops_convolution(source, call)
-            if found:
+                is_wrong = _drops_convolution(source, call)
+            if is_wrong:
                 yield Violation(call)
 
 
 def _drops_convolution(source: SourceFile, call: ast.Call) -> bool:
-    """Whether `call` puts the output of a convolution through elementwise dropout."""
+    """Whether `call` applies elementwise dropout to the output of a convolution."""
     dropout = operation(source, call)
     if dropout is None or dropout.name not in (_MODULE, _FUNCTION) or dropout.input is None:
         return False
     before = [operation(source, origin) if origin else None for origin in origins(source, dropout.input) or ()]
     return bool(before) and all(
-        one is not None and one.layers and all(_is_wide(source, layer) for layer in one.layers) for one in before
+        applied is not None and applied.layers and all(_is_wide(source, layer) for layer in applied.layers)
+        for applied in before
     )
 
 
 def _is_wide(source: SourceFile, layer: ast.Call) -> bool:
-    """Whether `layer` is a convolution over more than one pixel."""
+    """Whether `layer` is a convolution with a kernel of more than one pixel."""
     name = source.called(layer)
     if name not in _CONVOLUTIONS:
         return False
     size = argument(layer, 1 if name.startswith("torch.nn.Lazy") else 2, "kernel_size")
     if isinstance(size, ast.Tuple):
-        return not all(_is_one(one) for one in size.elts)
+        return not all(map(_is_one, size.elts))
     return size is not None and not _is_one(size)
 
 

@@ -1,8 +1,8 @@
-"""One dropout layer, called at several places.
+"""One dropout layer that is called in several places.
 
-Nothing is wrong with the numbers: each call draws a mask of its own. But the layer has one rate and one place in the
-module tree for all of them, so the rate of one place cannot be tuned, a hook cannot tell the calls apart, and
-`print(model)` shows fewer dropouts than there are. One layer for each place costs nothing.
+Results are correct, since each call has its own mask. But all calls share one rate and one name: the rate of one place
+cannot be tuned, hooks cannot tell the calls apart, and `print(model)` shows fewer dropouts than there are. A separate
+layer for each place costs nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP410",
     name="shared-dropout-layer",
-    message="one dropout layer stands at several places",
+    message="one dropout layer is called in several places",
     severity=Severity.INFO,
     default=Default.OFF,
     check_trace=check_trace,
