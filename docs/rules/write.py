@@ -20,8 +20,14 @@ def pages() -> dict[str, str]:
         f"| {rule.default.value} | {fix(rule)} |"
         for rule in RULES
     ]
-    columns = ["| code | name | what is wrong | found by | default | fix |", "|---|---|---|---|---|---|"]
-    head = ["# Rules", "", *INTRODUCTION, "", *columns]
+    head = [
+        "# Rules",
+        "",
+        *INTRODUCTION,
+        "",
+        "| code | name | what is wrong | found by | default | fix |",
+        "|---|---|---|---|---|---|",
+    ]
     return {"README.md": "\n".join([*head, *rows]) + "\n", **{f"{rule.code}.md": linked_page(rule) for rule in RULES}}
 
 

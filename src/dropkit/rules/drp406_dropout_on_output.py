@@ -4,7 +4,7 @@ The model trains badly: random logits of every sample, sometimes that of the tru
 teaches the next layer not to rely on single inputs, and after the last layer there is no next one. Put it before the
 last layer.
 
-The last layer is recognised by its width (`num_classes`, `vocab_size` and the like), or by the softmax or loss after it.
+The last layer is recognised by its width (such as `num_classes`, `vocab_size`), or by the softmax or loss after it.
 """
 
 from __future__ import annotations

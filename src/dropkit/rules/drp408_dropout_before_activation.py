@@ -1,8 +1,8 @@
 """Dropout directly before an activation that does not preserve zeros or scale.
 
 The next layer gets inputs with another mean in training than in evaluation. After `nn.Sigmoid()` a dropped unit is 0.5
-instead of 0; GELU, tanh and ELU do not preserve the factor by which dropout scales the kept units. Put dropout after the
-activation. ReLU and similar activations preserve both, so they are not reported.
+instead of 0; GELU, tanh and ELU do not preserve the factor by which dropout scales the kept units. Put dropout after
+the activation. ReLU and similar activations preserve both, so they are not reported.
 """
 
 from __future__ import annotations
