@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dropkit import mc
 from dropkit.mc.metrics import class_quality
+from dropkit.study.arms import DROPKIT, Arm
 from dropkit.study.digits import Digits, load, split
-from dropkit.study.kinds import DROPKIT, Arm
 from dropkit.study.networks import cnn, mlp
 
 SEEDS = 5

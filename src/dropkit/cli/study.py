@@ -1,4 +1,4 @@
-"""`dropkit study`: real digits, with and without dropout."""
+"""`dropkit study`: train on real digits with and without dropout."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import click
 from rich.progress import Progress
 
 from dropkit.report.console import console, progress_columns
-from dropkit.study import ARMS, KINDS, NETWORKS, SEEDS, Digits, Plan, Recipe, Row, Run, arms, load, rows
-from dropkit.study.record import record, unfinished
-from dropkit.study.table import legend, run_table, table, title
-from dropkit.study.verdicts import sentences, try_next, why_no_verdict
+from dropkit.study import ARMS, KINDS, NETWORKS, SEEDS, Digits, Experiment, Recipe, Row, Run, arms, load, rows
+from dropkit.study.json_output import to_dict, unfinished_to_dict
+from dropkit.study.table import legend, result_table, run_table, title
+from dropkit.study.verdicts import next_command, reason_for_no_verdict, sentences
 
 _RECIPE = Recipe()
 _DEFAULT = f"Without --kinds and --p it compares {', '.join(str(arm) for arm in ARMS)}."
 
 
 def _option(name: str, read: Callable[[str], Any], wanted: str, default: object, help: str, metavar: str = "N") -> Any:
-    """An option that `read` reads, or that says what it must be; ranges are the plan's to check."""
+    """Make an option that is converted by `read`, with a uniform error message; `Experiment` checks the ranges."""
 
     def callback(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
         try:
@@ -37,13 +37,13 @@ def _option(name: str, read: Callable[[str], Any], wanted: str, default: object,
     )
 
 
-def _each(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+def _comma_separated(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))
 
 
 def _choice(name: str, names: Sequence[str], default: str | None, help: str) -> Any:
-    read = _each(lambda part: names[names.index(part)])
-    wanted = f"one or more of {', '.join(names)}, with commas between them"
+    read = _comma_separated(lambda part: names[names.index(part)])
+    wanted = f"one or more of {', '.join(names)}, separated by commas"
     return _option(name, read, wanted, default, help, metavar=",".join(names))
 
 
@@ -52,14 +52,14 @@ def _number(name: str, default: int, help: str) -> Any:
 
 
 @click.command(epilog=_DEFAULT)
-@_choice("--network", list(NETWORKS), ",".join(NETWORKS), "What to train.")
+@_choice("--network", list(NETWORKS), ",".join(NETWORKS), "Networks to train.")
 @_choice("--kinds", list(KINDS), None, "Kinds of dropout to compare with none.")
-@_option("--p", _each(float), "numbers with commas between them", None, "Fractions to drop, for each kind.", "0.1,0.5")
-@_number("--seeds", SEEDS, "How often to train each; an interval needs 2.")
-@_number("--epochs", _RECIPE.epochs, "Visits of every training digit.")
-@_number("--digits", _RECIPE.digits, "Digits to train on; the others test.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every run; errors are fractions.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@_option("--p", _comma_separated(float), "numbers separated by commas", None, "Dropout rates to try.", "0.1,0.5")
+@_number("--seeds", SEEDS, "Random seeds per setting, at least 2.")
+@_number("--epochs", _RECIPE.epochs, "Training epochs.")
+@_number("--digits", _RECIPE.digits, "Training digits; the others are the test set.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every run; errors are fractions.")
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress bar.")
 def command(
     network: tuple[str, ...],
     kinds: tuple[str, ...] | None,
@@ -72,45 +72,46 @@ def command(
 ) -> None:
     """Train small networks on real digits with and without dropout, and compare their test errors in pairs.
 
-    There is no verdict where the baseline is near chance or a run failed. Ctrl-C shows the runs that are finished.
+    There is no verdict if the baseline is near chance or a run failed. Ctrl-C prints the runs that are finished.
     """
     recipe = Recipe(digits=digits, epochs=epochs)
-    everything = _load()
+    all_digits = _load()
     try:
-        plan = Plan(everything, network, arms(kinds, p), seeds, recipe)
+        experiment = Experiment(all_digits, network, arms(kinds, p), seeds, recipe)
     except ValueError as error:
         raise click.UsageError(f"--{error}") from None
     runs: list[Run] = []
     try:
-        with _terminated():
-            _train(plan, quiet, runs)
+        with _sigterm_raises():
+            _train(experiment, quiet, runs)
     except (KeyboardInterrupt, _Terminated) as stop:
-        _print_unfinished(runs, plan, "interrupted" if isinstance(stop, KeyboardInterrupt) else "terminated", as_json)
-        # As a shell reports what a signal has ended.
-        raise click.exceptions.Exit(128 + (SIGINT if isinstance(stop, KeyboardInterrupt) else SIGTERM)) from None
+        is_interrupt = isinstance(stop, KeyboardInterrupt)
+        _print_unfinished(runs, experiment, "interrupted" if is_interrupt else "terminated", as_json)
+        # The exit code that a shell reports for a process ended by a signal.
+        raise click.exceptions.Exit(128 + (SIGINT if is_interrupt else SIGTERM)) from None
     except Exception as error:
-        _print_unfinished(runs, plan, f"{type(error).__name__}: {error}", as_json)
+        _print_unfinished(runs, experiment, f"{type(error).__name__}: {error}", as_json)
         raise
     results = rows(runs)
     if as_json:
-        click.echo(json.dumps(record(results, plan), indent=2))
+        click.echo(json.dumps(to_dict(results, experiment), indent=2))
     else:
-        _print(results, plan)
+        _print(results, experiment)
 
 
 class _Terminated(BaseException):
-    """SIGTERM came."""
+    """The process received SIGTERM."""
 
 
 @contextmanager
-def _terminated() -> Generator[None]:
+def _sigterm_raises() -> Generator[None]:
     """Raise `_Terminated` at SIGTERM, as Python raises `KeyboardInterrupt` at SIGINT."""
 
     def stop(*_: object) -> None:
         raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():
-        # No other thread may set handlers.
+        # Only the main thread can set signal handlers.
         yield
         return
     before = signal(SIGTERM, stop)
@@ -120,12 +121,12 @@ def _terminated() -> Generator[None]:
         signal(SIGTERM, before)
 
 
-def _print_unfinished(runs: list[Run], plan: Plan, reason: str, as_json: bool) -> None:
+def _print_unfinished(runs: list[Run], experiment: Experiment, reason: str, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(unfinished(runs, plan, reason), indent=2))
+        click.echo(json.dumps(unfinished_to_dict(runs, experiment, reason), indent=2))
         return
     screen = console(highlight=False)
-    screen.print(f"{len(runs)} of {len(plan)} runs finished ({reason}); they show no verdict.", style="bold")
+    screen.print(f"{len(runs)} of {len(experiment)} runs finished ({reason}); there is no verdict.", style="bold")
     if runs:
         screen.print(run_table(runs))
 
@@ -137,27 +138,27 @@ def _load() -> Digits:
         raise click.ClickException(str(error)) from None
 
 
-def _train(plan: Plan, quiet: bool, runs: list[Run]) -> None:
-    """Put each run into `runs` once it is finished, with a bar on stderr meanwhile, if that is a terminal."""
+def _train(experiment: Experiment, quiet: bool, runs: list[Run]) -> None:
+    """Append each run to `runs` as it finishes, so that the caller has them if training is interrupted."""
     screen = console(stderr=True)
     hidden = quiet or not screen.is_terminal
     with Progress(*progress_columns(), console=screen, transient=True, disable=hidden) as progress:
-        task = progress.add_task("training", total=len(plan))
-        for run in plan.runs():
+        task = progress.add_task("training", total=len(experiment))
+        for run in experiment.runs():
             runs.append(run)
             progress.update(task, advance=1, description=f"{run.network} {run.arm}")
 
 
-def _print(results: list[Row], plan: Plan) -> None:
+def _print(results: list[Row], experiment: Experiment) -> None:
     screen = console(highlight=False)
-    said: list[str] = []
+    summary: list[str] = []
     for name, group in groupby(results, key=lambda row: row.network):
-        shown = list(group)
-        reason = why_no_verdict(shown, plan)
-        screen.print(title(name, plan), style="bold")
-        screen.print(table(shown, judged=reason is None))
+        network_rows = list(group)
+        reason = reason_for_no_verdict(network_rows, experiment)
+        screen.print(title(name, experiment), style="bold")
+        screen.print(result_table(network_rows, with_verdicts=reason is None))
         screen.print()
-        said += sentences(shown) if reason is None else [reason]
-    screen.print(legend(plan), style="dim")
-    for line in ("", *said, try_next(results, plan)):
+        summary += sentences(network_rows) if reason is None else [reason]
+    screen.print(legend(experiment), style="dim")
+    for line in ("", *summary, next_command(results, experiment)):
         screen.print(line)

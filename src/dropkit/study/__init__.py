@@ -1,10 +1,10 @@
-"""Train small networks on real digits with and without dropout, and say how sure the difference is."""
+"""Train small networks on real digits with and without dropout, and compare their test errors with intervals."""
 
+from dropkit.study.arms import ARMS, KINDS, Arm, DropoutKind, arms
 from dropkit.study.digits import Digits, load
+from dropkit.study.experiment import SEEDS, Experiment
 from dropkit.study.intervals import Estimate, Row, estimate, rows
-from dropkit.study.kinds import ARMS, KINDS, Arm, Kind, arms
 from dropkit.study.networks import NETWORKS
-from dropkit.study.plan import SEEDS, Plan
 from dropkit.study.training import Recipe, Run, train
 
 __all__ = [
@@ -14,9 +14,9 @@ __all__ = [
     "SEEDS",
     "Arm",
     "Digits",
+    "DropoutKind",
     "Estimate",
-    "Kind",
-    "Plan",
+    "Experiment",
     "Recipe",
     "Row",
     "Run",

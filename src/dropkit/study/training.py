@@ -1,6 +1,6 @@
-"""Training: one network with one kind of dropout, from one seed to its errors.
+"""Train one network with one kind of dropout and one seed, and measure its errors.
 
-For one seed the split, the initial weights and the order of the batches are the same bits for every kind of dropout.
+With one seed, all kinds of dropout have the same split, initial weights and order of batches, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from torch import nn
 from torch.nn.functional import nll_loss
 
 from dropkit.random import fold_in
+from dropkit.study.arms import Arm
 from dropkit.study.digits import Digits, split
-from dropkit.study.kinds import Arm
 from dropkit.study.networks import Network
 
-# What a seed is used for; each gets bits of its own, so that tossing coins does not change the order.
-_SPLIT, _WEIGHTS_AND_COINS, _ORDER = range(3)
+# What a seed is used for. Each purpose has a generator of its own, so that masks do not change the order of batches.
+_SPLIT, _WEIGHTS_AND_MASKS, _ORDER = range(3)
 
-# Digits a step of measuring, which keeps what passes between the layers in the cache.
-_CHUNK = 500
+# Batch size of the evaluation: small enough that activations stay in the cache.
+_EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained: SGD with Nesterov momentum, its rate falling in a line to zero.
+    """How a network is trained: by SGD with Nesterov momentum and a learning rate that falls linearly to zero.
 
-    Few digits, many epochs and a rate that ends at zero show what dropout does: a constant rate hides it.
+    The effect of dropout shows with few digits, many epochs and a falling learning rate; a constant one hides it.
 
     Attributes:
-        digits: to train on; the others test.
-        epochs: visits of every training digit.
-        batch: digits a step.
+        digits: number of training digits; the others are the test set.
+        epochs: training epochs.
+        batch: batch size.
         rate: learning rate of the first step.
-        momentum: fraction of the last step that goes on.
+        momentum: momentum of SGD.
     """
 
     digits: int = 500
@@ -50,7 +50,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trained network: errors are fractions of digits, in eval mode; NaN where its outputs are not finite."""
+    """One trained network. Errors are fractions of digits, in eval mode, and NaN if the outputs are not finite."""
 
     network: str
     arm: Arm
@@ -61,20 +61,20 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        """Whether the training ended without a network that answers."""
+        """Return whether the outputs of the trained network are not finite."""
         return not (isfinite(self.train_error) and isfinite(self.test_error))
 
 
 def train(name: str, network: Network, arm: Arm, seed: int, digits: Digits, recipe: Recipe) -> Run:
-    """Train `network` with the dropout of `arm` and measure it; torch's generator and threads are left as they were."""
-    learnt, unseen = split(digits, recipe.digits, _generator(seed, _SPLIT))
+    """Train `network` with the dropout of `arm` and measure its errors; torch's generator and threads are restored."""
+    training, test = split(digits, recipe.digits, _generator(seed, _SPLIT))
     with torch.random.fork_rng(devices=[]), _one_thread():
-        _set(torch.default_generator, seed, _WEIGHTS_AND_COINS)
+        _set(torch.default_generator, seed, _WEIGHTS_AND_MASKS)
         model = network(arm)
         start = perf_counter()
-        _fit(model, learnt, recipe, _generator(seed, _ORDER))
+        _fit(model, training, recipe, _generator(seed, _ORDER))
         seconds = (perf_counter() - start) / recipe.epochs
-        return Run(name, arm, seed, _error(model, learnt), _error(model, unseen), seconds)
+        return Run(name, arm, seed, _error(model, training), _error(model, test), seconds)
 
 
 def _fit(model: nn.Module, digits: Digits, recipe: Recipe, order: torch.Generator) -> None:
@@ -93,12 +93,11 @@ def _fit(model: nn.Module, digits: Digits, recipe: Recipe, order: torch.Generato
 
 @torch.no_grad()
 def _error(model: nn.Module, digits: Digits) -> float:
-    """The fraction of `digits` that `model`, put in eval mode, takes for another class; NaN if it answers NaN."""
+    """Put `model` in eval mode and return the fraction of wrong predictions; NaN if an output is NaN."""
     model.eval()
-    chunks = (digits.images[first : first + _CHUNK] for first in range(0, len(digits), _CHUNK))
-    answers = torch.cat([model(images) for images in chunks])
-    wrong = (answers.argmax(1) != digits.labels).double().mean().item()
-    return nan if answers.isnan().any() else wrong
+    outputs = torch.cat([model(images) for images in digits.images.split(_EVALUATION_BATCH)])
+    error = (outputs.argmax(1) != digits.labels).double().mean().item()
+    return nan if outputs.isnan().any() else error
 
 
 def _generator(seed: int, purpose: int) -> torch.Generator:
@@ -111,7 +110,7 @@ def _set(generator: torch.Generator, seed: int, purpose: int) -> torch.Generator
 
 @contextmanager
 def _one_thread() -> Generator[None]:
-    """One thread: layers this small gain little from a second, and lose much when another process wants the core."""
+    """Use one thread: layers this small gain little from a second one, and lose much when other processes are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,7 @@
-"""Kinds: what the study compares. One more kind of dropout is one more entry in `KINDS`."""
+"""The arms of an experiment: no dropout, and each kind of dropout at each rate.
+
+Another kind of dropout is one more entry in `KINDS`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ import dropkit.nn
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of dropout.
+class DropoutKind:
+    """An implementation of dropout.
 
     Attributes:
-        name: as in the table and on the command line.
-        element: from `p` to the module that stands after a linear layer.
-        channel: from `p` to the module that stands after a convolution.
+        name: its name in the table and on the command line.
+        element: makes the module that follows a linear layer, from the rate `p`.
+        channel: makes the module that follows a convolution, from the rate `p`.
     """
 
     name: str
@@ -25,46 +28,48 @@ class Kind:
     channel: Callable[[float], nn.Module]
 
 
-NONE = Kind("none", nn.Identity, nn.Identity)
-DROPKIT = Kind("dropkit", dropkit.nn.Dropout, dropkit.nn.Dropout2d)
-TORCH = Kind("torch", nn.Dropout, nn.Dropout2d)
+NONE = DropoutKind("none", nn.Identity, nn.Identity)
+DROPKIT = DropoutKind("dropkit", dropkit.nn.Dropout, dropkit.nn.Dropout2d)
+TORCH = DropoutKind("torch", nn.Dropout, nn.Dropout2d)
 
 KINDS = {kind.name: kind for kind in (NONE, DROPKIT, TORCH)}
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A kind at one rate: what one row of the table is about.
+    """A kind of dropout at one rate, which is one row of the table.
 
     Attributes:
-        kind: where the modules come from.
+        kind: the implementation.
         p: expected fraction dropped, in [0, 1].
     """
 
-    kind: Kind
+    kind: DropoutKind
     p: float
 
     def element(self) -> nn.Module:
+        """Make the module that follows a linear layer."""
         return self.kind.element(self.p)
 
     def channel(self) -> nn.Module:
+        """Make the module that follows a convolution."""
         return self.kind.channel(self.p)
 
     def __str__(self) -> str:
         return self.kind.name if self.kind == NONE else f"{self.kind.name} p={self.p:g}"
 
 
-# Every other arm is compared with this one.
+# All other arms are compared with this one.
 BASELINE = Arm(NONE, 0.0)
 ARMS = (BASELINE, Arm(DROPKIT, 0.25), Arm(DROPKIT, 0.5), Arm(TORCH, 0.5))
 
 
 def arms(names: Iterable[str] | None = None, rates: Iterable[float] | None = None) -> tuple[Arm, ...]:
-    """The baseline, and each named kind at each rate; `ARMS` if neither is given.
+    """Return the baseline and each named kind at each rate; `ARMS` if neither is given.
 
     Args:
-        names: from `KINDS`; those of `ARMS` if None.
-        rates: those of `ARMS` if None.
+        names: keys of `KINDS`; the kinds of `ARMS` if None.
+        rates: dropout rates; those of `ARMS` if None.
 
     Raises:
         KeyError: a name is not in `KINDS`.

@@ -1,4 +1,4 @@
-"""The record of a study, for programs: plain values that JSON can hold."""
+"""The result of an experiment as plain values that JSON can hold; errors are fractions, times are seconds."""
 
 from __future__ import annotations
 
@@ -10,34 +10,31 @@ from typing import Any
 import torch
 
 import dropkit
+from dropkit.study.experiment import Experiment
 from dropkit.study.intervals import CONFIDENCE, Estimate, Row
-from dropkit.study.plan import Plan
 from dropkit.study.training import Run
-from dropkit.study.verdicts import why_no_verdict
+from dropkit.study.verdicts import reason_for_no_verdict
 
 
-def record(rows: Sequence[Row], plan: Plan) -> dict[str, Any]:
-    """What was done, with which versions, and every run of every row; errors are fractions, times are seconds."""
+def to_dict(rows: Sequence[Row], experiment: Experiment) -> dict[str, Any]:
+    """Return the settings, the versions, and all rows with all their runs."""
+    by_network = {name: [row for row in rows if row.network == name] for name in experiment.networks}
+    reasons = {name: reason_for_no_verdict(group, experiment) for name, group in by_network.items()}
     return {
         "dropkit": dropkit.__version__,
         "torch": torch.__version__,
-        "recipe": asdict(plan.recipe),
-        "test_digits": len(plan.digits) - plan.recipe.digits,
-        "seeds": plan.seeds,
+        "recipe": asdict(experiment.recipe),
+        "test_digits": experiment.num_test_digits,
+        "seeds": experiment.seeds,
         "confidence": CONFIDENCE,
-        "no_verdict": {name: reason for name in plan.networks if (reason := why_no_verdict(of(name, rows), plan))},
+        "no_verdict": {name: reason for name, reason in reasons.items() if reason},
         "rows": [_row(row) for row in rows],
     }
 
 
-def unfinished(runs: Sequence[Run], plan: Plan, reason: str) -> dict[str, Any]:
-    """A study that ended before its last run: the runs that were finished, and nothing that they might show."""
-    return {**record([], plan), "ended_early": reason, "runs": [_run(run) for run in runs]}
-
-
-def of(network: str, rows: Sequence[Row]) -> list[Row]:
-    """The rows of one network."""
-    return [row for row in rows if row.network == network]
+def unfinished_to_dict(runs: Sequence[Run], experiment: Experiment, reason: str) -> dict[str, Any]:
+    """Return the finished runs of an experiment that ended early, without rows."""
+    return {**to_dict([], experiment), "ended_early": reason, "runs": [_run(run) for run in runs]}
 
 
 def _row(row: Row) -> dict[str, Any]:
