@@ -95,7 +95,7 @@ def _fit(model: nn.Module, digits: Digits, recipe: Recipe, order: torch.Generato
 def _error(model: nn.Module, digits: Digits) -> float:
     """Put `model` in eval mode and return the fraction of wrong predictions; NaN if an output is NaN."""
     model.eval()
-    outputs = torch.cat([model(images) for images in digits.images.split(_EVALUATION_BATCH)])
+    outputs = torch.cat([model(images) for images in torch.split(digits.images, _EVALUATION_BATCH)])
     error = (outputs.argmax(1) != digits.labels).double().mean().item()
     return nan if outputs.isnan().any() else error
 
