@@ -11,9 +11,9 @@ from signal import SIGINT, SIGTERM, signal
 from typing import Any
 
 import click
-from rich.progress import Progress
 
-from dropkit.report.console import console, progress_columns
+from dropkit.report.console import console
+from dropkit.report.progress import Progress
 from dropkit.study import ARMS, KINDS, NETWORKS, SEEDS, Digits, Experiment, Recipe, Row, Run, arms, load, rows
 from dropkit.study.json_output import to_dict, unfinished_to_dict
 from dropkit.study.table import legend, result_table, run_table, title
@@ -140,13 +140,10 @@ def _load() -> Digits:
 
 def _train(experiment: Experiment, quiet: bool, runs: list[Run]) -> None:
     """Append each run to `runs` as it finishes, so that the caller has them if training is interrupted."""
-    screen = console(stderr=True)
-    hidden = quiet or not screen.is_terminal
-    with Progress(*progress_columns(), console=screen, transient=True, disable=hidden) as progress:
-        task = progress.add_task("training", total=len(experiment))
+    with Progress("training", len(experiment), visible=False if quiet else None) as progress:
         for run in experiment.runs():
             runs.append(run)
-            progress.update(task, advance=1, description=f"{run.network} {run.arm}")
+            progress.advance(description=f"{run.network} {run.arm}")
 
 
 def _print(results: list[Row], experiment: Experiment) -> None:
