@@ -1,4 +1,7 @@
-"""Does Monte Carlo dropout help? Error, likelihood, calibration and detection of strangers, with it and without."""
+"""Does Monte Carlo dropout help? Compare error, likelihood, calibration and OOD detection with and without it.
+
+The results are in docs/monte-carlo.md.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,34 @@ from dropkit.study.networks import cnn, mlp
 
 SEEDS = 5
 TRAINING, EPOCHS, BATCH = 1000, 20, 50
-HEAD = ("network", "prediction", "error", "nll", "ece", "overconfidence", "AUROC of strangers")
+SAMPLES = 50
+HEAD = ("network", "prediction", "error", "nll", "ece", "overconfidence", "AUROC, OOD inputs")
 
 
-def trained(network: Callable[[Arm], nn.Module], p: float, seed: int, digits: Digits) -> nn.Module:
+def main() -> None:
+    """Train all networks, predict with and without Monte Carlo dropout, and print a table."""
+    import_torchvision()  # torchmetrics imports it
+    digits, table = load(), Table(*HEAD)
+    for network in (cnn, mlp):
+        for p in (0.25, 0.5):
+            runs: dict[str, list[tuple[float, ...]]] = {}
+            for seed in range(SEEDS):
+                training, test = split(digits, TRAINING, torch.Generator().manual_seed(seed))
+                for name, row in scores(train(network, p, seed, training), test).items():
+                    runs.setdefault(name, []).append(row)
+            for name, rows in runs.items():
+                cells = (
+                    f"{mean(column):.4f} +- {stdev(column) / SEEDS**0.5:.4f}" for column in zip(*rows, strict=True)
+                )
+                table.add_row(f"{network.__name__}, p = {p:g}", name, *cells)
+    console = Console(width=160)
+    console.print(f"torch {torch.__version__}")
+    console.print(f"{TRAINING} training digits, {EPOCHS} epochs, {SEEDS} seeds: means and standard errors")
+    console.print(table)
+
+
+def train(network: Callable[[Arm], nn.Module], p: float, seed: int, digits: Digits) -> nn.Module:
+    """Return the trained network in eval mode."""
     torch.manual_seed(seed)
     model = network(Arm(DROPKIT, p))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
@@ -35,50 +62,35 @@ def trained(network: Callable[[Arm], nn.Module], p: float, seed: int, digits: Di
     return model.eval()
 
 
-def strangers(images: Tensor) -> Tensor:
-    """Digits turned by a quarter and mirrored: ink of the same kind that is mostly no digit."""
-    return images.rot90(1, (2, 3)).flip(3)
+def scores(model: nn.Module, test: Digits) -> dict[str, tuple[float, ...]]:
+    """Return the numbers of the table for both ways to predict."""
+    results: dict[str, tuple[float, ...]] = {}
+    for name, predict in (
+        ("one pass, no dropout", predict_without_dropout),
+        (f"mean of {SAMPLES} samples", predict_with_dropout),
+    ):
+        inside, outside = predict(model, test.images), predict(model, out_of_distribution(test.images))
+        quality = class_quality(inside, test.labels)
+        auroc = inside.ood(outside, "entropy").auroc
+        results[name] = quality.error, quality.nll, quality.ece, quality.overconfidence, auroc
+    return results
 
 
-def once(model: nn.Module, images: Tensor) -> mc.ClassPrediction:
-    """The usual prediction in evaluation mode, in the same form: one sample of a model whose dropout does nothing."""
+def predict_with_dropout(model: nn.Module, images: Tensor) -> mc.ClassPrediction:
+    """Return the mean over samples with dropout active."""
+    return mc.predict(model, images, SAMPLES, masks="input", seed=0, batch_size=500)
+
+
+def predict_without_dropout(model: nn.Module, images: Tensor) -> mc.ClassPrediction:
+    """Return the usual prediction in eval mode, in the same form: one sample, with dropout inactive."""
     with torch.no_grad():
-        p = torch.cat([model(part).exp() for part in images.split(500)])
+        p = torch.cat([model(batch).exp() for batch in images.split(500)])
     return mc.from_samples(p.unsqueeze(0))
 
 
-def numbers(model: nn.Module, test: Digits) -> dict[str, tuple[float, ...]]:
-    """For each way to predict, the numbers of the table."""
-    found: dict[str, tuple[float, ...]] = {}
-    for name, predicted, by in (
-        ("one pass, no dropout", once, "entropy"),
-        ("mean of 50 samples", lambda *given: mc.predict(*given, masks="input", seed=0, batch_size=500), "entropy"),
-    ):
-        inside, outside = predicted(model, test.images), predicted(model, strangers(test.images))
-        quality = class_quality(inside, test.labels)
-        found[name] = quality.error, quality.nll, quality.ece, quality.overconfidence, inside.ood(outside, by).auroc
-    return found
-
-
-def main() -> None:
-    import_torchvision()  # torchmetrics imports it
-    digits, rows = load(), Table(*HEAD)
-    for network in (cnn, mlp):
-        for p in (0.25, 0.5):
-            runs: dict[str, list[tuple[float, ...]]] = {}
-            for seed in range(SEEDS):
-                train, test = split(digits, TRAINING, torch.Generator().manual_seed(seed))
-                for name, one in numbers(trained(network, p, seed, train), test).items():
-                    runs.setdefault(name, []).append(one)
-            for name, values in runs.items():
-                cells = (
-                    f"{mean(column):.4f} +- {stdev(column) / SEEDS**0.5:.4f}" for column in zip(*values, strict=True)
-                )
-                rows.add_row(f"{network.__name__}, p = {p:g}", name, *cells)
-    console = Console(width=160)
-    console.print(f"torch {torch.__version__}")
-    console.print(f"{TRAINING} digits to train on, {EPOCHS} epochs, {SEEDS} seeds: means and standard errors")
-    console.print(rows)
+def out_of_distribution(images: Tensor) -> Tensor:
+    """Rotate digits by 90 degrees and mirror them: the same strokes, but mostly no digits."""
+    return images.rot90(1, (2, 3)).flip(3)
 
 
 if __name__ == "__main__":
