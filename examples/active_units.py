@@ -1,4 +1,4 @@
-"""The share of units that are active, that is not 0, before and after dropout, in train and in eval mode."""
+"""The fraction of units that are active (not 0) before and after dropout, in train and in eval mode."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Module and function side by side: what print shows of them, and whether they drop in train and in eval mode."""
+"""Module and function compared: what print(model) shows, and whether they drop in train and in eval mode."""
 
 import torch
 
@@ -20,7 +20,7 @@ class WithFunction(torch.nn.Module):
         return dropout(x, 0.5)
 
 
-class WithFunctionTold(torch.nn.Module):
+class WithFunctionAndFlag(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return dropout(x, 0.5, training=self.training)
 
@@ -28,7 +28,7 @@ class WithFunctionTold(torch.nn.Module):
 torch.manual_seed(0)
 x = torch.ones(8)
 
-for model in (WithModule(), WithFunction(), WithFunctionTold()):
+for model in (WithModule(), WithFunction(), WithFunctionAndFlag()):
     print(model)
     print("  train", model.train()(x).tolist())
     print("  eval ", model.eval()(x).tolist())

@@ -1,9 +1,9 @@
-"""A script that knows torch alone. Run it twice, and see whose dropout ran:
+"""A script that imports torch alone. Run it in two ways, and see which dropout kernel ran:
 
 python examples/plain_torch.py
 dropkit run examples/plain_torch.py
 
-An argument becomes its exit code.
+Its exit code is its argument.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""The share that is dropped against the rate that was asked for.
+"""The fraction of elements that is dropped, compared with the rate p.
 
-Of n coins, a share is dropped that has standard deviation sqrt(p (1 - p) / n). By chance, five of these are exceeded
-about once in two million times.
+For n elements this fraction has standard deviation sqrt(p (1 - p) / n). It differs from p by more than five of these by
+chance about once in two million times.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A network of three linear layers with a dropout after each of the first two: what it looks like, and its shapes."""
+"""A network of three linear layers with a dropout after each of the first two, and the shape of each output."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Channel dropout on a batch of images: a channel is dropped as a whole or not at all. One row a sample, # is kept."""
+"""Channel dropout on a batch of images: whole channels are dropped. One row per sample; # is kept, . is dropped."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Every script of examples/ prints what it says that it shows."""
+"""Every script of examples/ prints what its docstring describes."""
 
 import ast
 import math
@@ -75,28 +75,29 @@ def test_a_channel_is_dropped_as_a_whole(printed):
 
 @example("realised_rate.py")
 def test_the_realised_rate_is_the_expected_one(printed):
-    """A million coins drop their share to within five standard deviations."""
+    """The dropped fraction of a million elements is within five standard deviations of p."""
     rows = [tuple(map(float, re.findall(r"\d\.\d+", line))) for line in printed.splitlines()]
 
     assert [expected for expected, *_ in rows] == [0.1, 0.3, 0.5, 0.7]
     for p, realised, off, bound in rows:
-        assert abs(bound - 5 * math.sqrt(p * (1 - p) / 1_000_000)) < 1e-6
-        assert abs(abs(realised - p) - off) < 2e-6
+        last_digit = 1e-6  # six digits are printed: a number is off by half of the last, a difference by one
+        assert abs(bound - 5 * math.sqrt(p * (1 - p) / 1_000_000)) <= last_digit / 2
+        assert abs(abs(realised - p) - off) < 1.5 * last_digit
         assert off < bound
 
 
 @example("module_and_function.py")
-def test_the_function_drops_in_eval_unless_told_and_does_not_show(printed):
-    """The module shows in print(model) and stops in eval mode; the function does not show, and stops if told to."""
-    module, function, told = re.split(r"^(?=WithFunction)", printed, flags=re.MULTILINE)
+def test_the_function_drops_in_eval_unless_the_flag_is_passed(printed):
+    """print(model) shows the module, which stops in eval mode; it does not show the function, which needs the flag."""
+    module, function, with_flag = re.split(r"^(?=WithFunction)", printed, flags=re.MULTILINE)
     drops = re.compile(r"(train|eval) .*\b0\.0")
 
     assert "(dropout): Dropout(p=0.5, inplace=False)" in module
     assert function.startswith("WithFunction()\n")
-    assert told.startswith("WithFunctionTold()\n")
+    assert with_flag.startswith("WithFunctionAndFlag()\n")
     assert drops.findall(module) == ["train"]
     assert drops.findall(function) == ["train", "eval"]
-    assert drops.findall(told) == ["train"]
+    assert drops.findall(with_flag) == ["train"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_the_function_drops_in_eval_unless_told_and_does_not_show(printed):
     ids=["dropkit run", "python"],
 )
 def test_an_unchanged_script_runs_on_dropkit(command, backward):
-    """Under `dropkit run` a script that knows torch alone drops with dropkit's kernel; its exit code stays its own."""
+    """Under `dropkit run` a script that imports torch alone drops with dropkit's kernel and keeps its exit code."""
     script = EXAMPLES / "plain_torch.py"
     assert "dropkit" not in script.read_text().split('"""')[2]
 

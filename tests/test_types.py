@@ -17,7 +17,7 @@ import dropkit
 from dropkit import mc
 from dropkit.mc.predict import Options
 
-# Each line that reveals a type says which; the others must be without a fault.
+# Each line that reveals a type says which; the others must have no errors.
 PROGRAM = """
 import torch
 from torch import Tensor, nn
@@ -76,13 +76,15 @@ def others(key: Tensor) -> None:
     reveal_type(dropkit.functional.dropout2d(x, key=key))  # Tensor
     reveal_type(dropkit.functional.dropout_add(x, x, 0.1))  # Tensor
     reveal_type(dropkit.nn.Dropout(0.5))  # Dropout
+    reveal_type(dropkit.nn.DropPath(0.5, scale_by_keep=False))  # DropPath
+    reveal_type(dropkit.functional.drop_path(x, 0.1, scale_by_keep=False))  # Tensor
     reveal_type(dropkit.nn.Dropout2d(0.1).p)  # float
 """
 
 
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
-    """All that pyright says in strict mode, of one run: it takes seconds."""
+def diagnostics(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    """The diagnostics of one run of pyright in strict mode, which takes seconds."""
     pyright = pytest.importorskip("pyright")
     folder = tmp_path_factory.mktemp("types")
     (folder / "program.py").write_text(PROGRAM)
@@ -91,7 +93,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
         "# pyright: basic\n" + "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     )
     settings = {"typeCheckingMode": "strict", "extraPaths": [str(Path(dropkit.__file__).parents[1])]}
-    # Of what others wrote, and of torch's stubs, which are partial.
+    # torch's stubs are partial.
     settings |= dict.fromkeys(["reportUnknownMemberType", "reportUnknownVariableType", "reportUnusedExpression"], False)
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     process = pyright.run(
@@ -101,31 +103,33 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_type_checkers_know_what_is_returned(faults: list[dict[str, object]]) -> None:
-    """Each documented use is without a fault, and its type is the one that it has."""
+def test_type_checkers_know_what_is_returned(diagnostics: list[dict[str, object]]) -> None:
+    """Each documented use is without an error, and its type is the one in the comment."""
     lines = PROGRAM.split("\n")
     wanted = {number: line.partition("  # ")[2] for number, line in enumerate(lines) if "  # " in line}
 
-    found: dict[int, str] = {}
-    faults = [one for one in faults if Path(str(one["file"])).name == "program.py"]
-    for one in faults:
-        revealed = re.search(r'is "(.*)"$', str(one["message"]))
-        number = one["range"]["start"]["line"]  # type: ignore[index]
-        found[number] = revealed[1] if one["severity"] == "information" and revealed else str(one["severity"])
+    types: dict[int, str] = {}
+    diagnostics = [entry for entry in diagnostics if Path(str(entry["file"])).name == "program.py"]
+    for entry in diagnostics:
+        revealed = re.search(r'is "(.*)"$', str(entry["message"]))
+        number = entry["range"]["start"]["line"]  # type: ignore[index]
+        types[number] = revealed[1] if entry["severity"] == "information" and revealed else str(entry["severity"])
 
-    assert found == wanted, "\n".join(f"{one['range']['start']['line']}: {one['message']}" for one in faults)  # type: ignore[index]
+    assert types == wanted, "\n".join(f"{entry['range']['start']['line']}: {entry['message']}" for entry in diagnostics)  # type: ignore[index]
 
 
 @pytest.mark.slow
-def test_what_the_page_on_audits_shows_passes_a_type_checker(faults: list[dict[str, object]]) -> None:
-    assert [one["message"] for one in faults if Path(str(one["file"])).name == "page.py"] == []
+def test_the_code_in_docs_audit_passes_a_type_checker(diagnostics: list[dict[str, object]]) -> None:
+    """The examples of the page have no errors."""
+    assert [entry["message"] for entry in diagnostics if Path(str(entry["file"])).name == "page.py"] == []
 
 
 def test_the_options_of_type_checkers_are_those_of_predict() -> None:
-    """Each keyword has a type there, and it is the same."""
-    keywords = [one for one in inspect.signature(mc.predict).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    """Both have the same keywords with the same types."""
+    parameters = inspect.signature(mc.predict).parameters.values()
+    keywords = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
-    assert {one.name: one.annotation for one in keywords} == {
+    assert {keyword.name: keyword.annotation for keyword in keywords} == {
         name: hint.__forward_arg__ for name, hint in Options.__annotations__.items()
     }
-    assert get_type_hints(Options).keys() == {one.name for one in keywords}
+    assert get_type_hints(Options).keys() == {keyword.name for keyword in keywords}

@@ -1,6 +1,6 @@
-"""Calls of a dropout function or module, as words, and all that a caller can observe of one.
+"""Calls of a dropout function or module, described by names, and all that a caller can observe of a call.
 
-Torch's calls and dropkit's are made of the same words, so that what they show can be compared.
+The same description is run with torch's functions and with dropkit's, and the observations are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Call:
-    """One call, in words: names of entries of the tables below, so that a failing one can be copied from the report."""
+    """A call, by names of entries of the tables below, so that a failing one can be copied from the report."""
 
     form: str = "function"
     shape: tuple[int, ...] = (2, 3, 4)
@@ -46,7 +46,7 @@ class Seen:
     device: str | None = None
     is_input: bool | None = None
     aliases_input: bool | None = None
-    graph: tuple[bool, bool] | str | None = None  # requires_grad and is_leaf, or why they cannot be told
+    graph: tuple[bool, bool] | str | None = None  # requires_grad and is_leaf, or the error of reading them
     is_inference: bool | None = None
     values: bytes | None = None  # only where they do not depend on the draw
     input_kept: bool | None = None  # None where the input was written on purpose
@@ -102,7 +102,7 @@ INTEGERS = [torch.int64, torch.int32, torch.uint8, torch.uint16, torch.bool]
 OTHERS = [torch.complex64, torch.complex128, torch.float8_e4m3fn]
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 Lay = Callable[[Tensor], Tensor]
-# From a tensor to one of the same shape, on memory of its own or on a part of the tensor's.
+# From a tensor to one of the same shape, in memory of its own or in a part of the tensor's.
 LAYOUTS: dict[str, Lay] = {
     "contiguous": lambda x: x,
     "permuted": lambda x: x.permute(*reversed(range(x.dim()))).contiguous().permute(*reversed(range(x.dim()))),
@@ -153,7 +153,7 @@ class Subclass(Tensor):
 
 
 def draw_call(random: Random) -> Call:
-    """An ordinary call, with a few fields made odd: were all odd at once, the first error would hide the rest."""
+    """An ordinary call with a few unusual fields: if all were, the first error would hide the others."""
     shape = tuple(random.choices([1, 2, 3], k=random.randrange(8)))
     call = Call(
         form=random.choice(["function", "module"]),
@@ -183,7 +183,7 @@ def takes_arguments(call: Call) -> bool:
 
 
 def buildable(call: Call) -> bool:
-    """Whether there is such a tensor: none is jagged without dimensions, quantised from integers..."""
+    """Whether such an input exists: no tensor is jagged without dimensions, or quantised from integers."""
     try:
         build(call)
     except (RuntimeError, TypeError, IndexError, ValueError):

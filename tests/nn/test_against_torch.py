@@ -52,7 +52,7 @@ BY_NAME = {layer.name: layer for layer in LAYERS}
 
 @dataclass(frozen=True)
 class Difference:
-    """Where dropkit is meant to differ: why, a call that shows it, the calls it concerns, what is seen instead."""
+    """An intended difference: why, a layer and a call that show it, which calls it concerns, what they show instead."""
 
     reason: str
     layer: str
@@ -61,8 +61,8 @@ class Difference:
     instead: Callable[[Layer, Call, Seen], Seen]
 
 
-# In this order: each starts from what those above it left. That the draw itself differs needs no entry: no drawn value
-# is compared.
+# Applied in this order, each to the result of those above it. That the random numbers differ needs no entry: no random
+# value is compared.
 DIFFERENCES = (
     Difference(
         "AlphaDropout(inplace=True) and FeatureAlphaDropout(inplace=True) are in place; torch ignores it",
@@ -123,7 +123,7 @@ DIFFERENCES = (
         lambda layer, call, seen: replace(seen, input_kept=True, writes=seen.writes and 0),
     ),
     Difference(
-        "a call in place is one write for the version counter; torch counts the operations that it is made of",
+        "a call in place increases the version counter by 1; torch counts the operations that it is composed of",
         "AlphaDropout",
         Call(inplace="True"),
         lambda layer, call, seen: seen.writes,
@@ -143,7 +143,7 @@ DIFFERENCES = (
 )
 
 
-# Drawn evenly, by a seed: Hypothesis left to itself prefers first entries and repeats itself.
+# Drawn uniformly, by a seed: Hypothesis by itself prefers first entries and repeats them.
 CALLS = st.randoms(use_true_random=True).map(draw_call)
 
 
@@ -161,7 +161,7 @@ def test_a_call_shows_what_torchs_shows(shared_layer, call):
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.reason.split(";")[0])
 def test_listed_differences_are_differences(difference):
-    """Each listed call shows dropkit's behaviour, and would show another one of torch's."""
+    """Each listed call shows dropkit's behaviour, and torch's differs."""
     layer = BY_NAME[difference.layer]
 
     seen = of_dropkit(layer, difference.call)
@@ -172,7 +172,7 @@ def test_listed_differences_are_differences(difference):
 
 @pytest.mark.parametrize("history", HISTORIES)
 def test_every_history_can_be_built(history):
-    """No entry of the table of histories is without effect because its inputs cannot be made."""
+    """Inputs of every history can be made, so that none is left out of the generated calls."""
     assert buildable(Call(shape=(2, 3), history=history))
 
 
@@ -194,7 +194,7 @@ def of_dropkit(layer: Layer, call: Call) -> Seen:
 
 
 def without_batching(call: Call, seen: Seen) -> Seen:
-    """The call as it would be without the added dimension: elementwise dropout, in the words of channel dropout."""
+    """The call without the added dimension: elementwise dropout, with the error texts of channel dropout."""
     if call.shape == () and call.history not in NESTED:
         return replace(of_torch(BY_NAME["Dropout2d"], call), warned=of_dropout(seen.warned))
     plain = of_torch(BY_NAME["Dropout"], call)

@@ -1,4 +1,4 @@
-"""The suite's own test: each of these faults, put in on purpose, is rejected by at least one law."""
+"""Tests of the laws: code that is broken on purpose is rejected by at least one of them."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ _gradient = custom_op._gradient
 
 
 def broken(rejected_by: Law) -> Callable[[Patch], None]:
-    """A fault, and a law that must reject it, the one that a user would notice broken."""
+    """Register a fault with a law that must reject it."""
 
     def listed(patch: Patch) -> None:
         BROKEN[patch.__name__] = patch, rejected_by

@@ -1,4 +1,4 @@
-"""Laws of the contract with torch that comparing calls does not reach: signatures, modules, modes."""
+"""Laws of the contract with torch besides the outcome of calls: signatures, modules, modes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
 
 
 def test_module_is_one_of_torchs(shared_layer):
-    """Whatever looks for torch's class, its constants, its text or its state finds what it finds in torch's."""
+    """isinstance, constants, text, attributes and state are those of torch's module."""
     ours, theirs = shared_layer.module(0.25, True), shared_layer.counterpart.module(0.25, True)
 
     assert isinstance(ours, shared_layer.counterpart.module)
@@ -115,7 +115,7 @@ def test_autocast_keeps_the_dtype(layer):
 
 @pytest.mark.parametrize(("name", "shape"), [("dropout2d", (2, 3)), ("dropout2d", (2, 3, 4)), ("dropout3d", (2, 3, 4))])
 def test_warnings_point_at_the_caller(name, shape):
-    """A warning about a rank names the line of the call, as Python then shows it once for each such line."""
+    """A warning about a rank names the line of the call, so that Python shows it once per line."""
     function = getattr(functional, name)
 
     line = inspect.currentframe().f_lineno + 2
@@ -161,8 +161,8 @@ def test_a_function_mode_sees_the_call(layer):
         layer.function(example(layer), 0.5, True)
         layer.function(example(layer), 0.5, True, key=KEY)
 
-    mine = [keywords for func, keywords in seen if func is layer.function]
-    assert mine == [{"p", "training", "inplace"}, {"p", "training", "inplace", "key"}]
+    calls = [keywords for func, keywords in seen if func is layer.function]
+    assert calls == [{"p", "training", "inplace"}, {"p", "training", "inplace", "key"}]
 
 
 def test_a_parameter_gives_a_tensor(layer):
@@ -184,7 +184,7 @@ class Operators(TorchDispatchMode):
 
 
 def test_a_dispatch_mode_sees_an_operator(layer):
-    """Counters, profilers and tracers see one operator, and watching changes neither the mask nor what is drawn."""
+    """Counters, profilers and tracers see one operator; they change neither the mask nor the random state."""
     x, generator = example(layer), torch.Generator()
     unwatched = layer.function(x, 0.5, True, generator=generator.manual_seed(1))
 
@@ -196,7 +196,7 @@ def test_a_dispatch_mode_sees_an_operator(layer):
 
 
 def test_fake_tensors_have_the_layout_of_real_ones(layer):
-    """A fake input gives a fake output with the strides of a real one, and nothing is drawn."""
+    """A fake input gives a fake output with the strides of a real one, without a random draw."""
     x = example(layer).transpose(0, 1).contiguous().transpose(0, 1)
     before = torch.get_rng_state()
 
@@ -209,7 +209,7 @@ def test_fake_tensors_have_the_layout_of_real_ones(layer):
 
 
 def test_a_generator_is_where_the_key_comes_from(layer):
-    """Equal states of `generator` give equal masks, it moves on with each call, and the default one stays."""
+    """Equal states of `generator` give equal masks; each call advances it, and not the default generator."""
     x, generator = example(layer), torch.Generator().manual_seed(1)
     before = torch.get_rng_state()
 
@@ -221,8 +221,8 @@ def test_a_generator_is_where_the_key_comes_from(layer):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_nothing_is_drawn_where_nothing_is_left_to_chance(layer):
-    """Eval, p = 0, p = 1 and inputs without elements leave the generator as it is."""
+def test_no_key_is_drawn_if_nothing_is_random(layer):
+    """Eval, p = 0, p = 1 and inputs without elements do not advance the generator."""
     generator = torch.Generator()
     before = generator.get_state()
 
@@ -235,14 +235,14 @@ def test_nothing_is_drawn_where_nothing_is_left_to_chance(layer):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_generator_and_key_exclude_each_other(layer, training):
-    """Which of the two would decide is not left to guessing."""
+    """The error says that only one of the two may be given."""
     with pytest.raises(ValueError, match="key must be None where generator is given, got both"):
         layer.function(example(layer), 0.5, training, generator=torch.Generator(), key=KEY)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
-def test_what_torch_would_draw_takes_no_key(layer, dtype):
-    """Where dropkit leaves a dtype to torch, `key` and `generator` would have no effect: they are refused."""
+def test_dtypes_that_torch_serves_take_no_key(layer, dtype):
+    """For a dtype that torch's dropout serves, `key` and `generator` would have no effect, so they are refused."""
     for given in ({"key": KEY}, {"generator": torch.Generator()}):
         with pytest.raises(NotImplementedError, match=f"{next(iter(given))} must be None"):
             layer.function(example(layer).to(dtype), 0.5, True, **given)

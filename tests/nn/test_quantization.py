@@ -1,4 +1,4 @@
-"""torch's quantisation of modules: what it makes around dropkit's dropout is what it makes around torch's."""
+"""torch's quantisation treats dropkit's modules as torch's."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_fx_quantises_as_around_torchs(how, make, inplace):
 
 
 def test_training_that_is_aware_of_quantisation_has_dropkits_masks():
-    """The model that was given keeps its modules, and so does the prepared one."""
+    """The given model and the prepared one have the same dropout modules."""
     model = ours()
     prepared = quantize_fx.prepare_qat_fx(model.train(), quantization.get_default_qat_qconfig_mapping("fbgemm"), (X,))
 
@@ -85,22 +85,22 @@ def test_training_that_is_aware_of_quantisation_has_dropkits_masks():
 
 
 def test_modules_are_quantised_without_a_graph():
-    """By replacing one after the other."""
-    found = []
+    """By replacing modules one by one."""
+    results = []
     for make in (torchs, ours):
         model = nn.Sequential(quantization.QuantStub(), *make(), quantization.DeQuantStub()).eval()
         model.qconfig = quantization.get_default_qconfig("fbgemm")
         prepared = quantization.prepare(model)
         prepared(X)
         quantized = quantization.convert(prepared)
-        found.append([[type(module) for module in quantized], quantized(X)])
+        results.append([[type(module) for module in quantized], quantized(X)])
 
-    assert found[0][0] == found[1][0]
-    assert torch.equal(found[0][1], found[1][1])
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
 
 
 def test_fx_removes_dropout():
-    """Its pass for inference finds the modules."""
+    """torch.fx's optimisation for inference finds the modules."""
     names = [str(node.target) for node in remove_dropout(ours().eval()).graph.nodes]
 
     assert names == ["input", "0", "1", "3", "output"]

@@ -145,7 +145,7 @@ def test_a_trace_in_training_mode_has_one_warning(recwarn):
 
 @pytest.mark.parametrize("name", ["key", "generator"])
 def test_a_trace_refuses_a_key(name):
-    """A mask that torch cannot make is refused with what to do instead."""
+    """A mask that torch cannot make is refused, and the error says what to do."""
     given = {"key": 7, "generator": torch.Generator()}[name]
 
     with pytest.raises(NotImplementedError, match=f"{name} must be None under torch.jit.trace, got .*torch.export"):
@@ -197,7 +197,7 @@ def test_convert_brings_dropkit_back_after_a_script(shared_layer):
 
 
 def test_a_script_of_a_copy_leaves_the_model():
-    """The other way that the warning names."""
+    """The alternative that the warning names."""
     network = nn.Sequential(Dropout(0.5))
 
     with pytest.warns(UserWarning, match=r"script copy.deepcopy\(model\)"):
@@ -233,7 +233,7 @@ def test_fx_traces_a_module_by_itself(layer):
 
 
 def test_fx_passes_a_key_on():
-    """What the module was called with is in the graph."""
+    """The key of a call of the module is in the graph."""
 
     class Keyed(nn.Module):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""dropkit.install() reaches what compilers and transforms run: the masks are those of dropkit's own functions."""
+"""dropkit.install() serves compiled and transformed code: the masks are those of dropkit's own functions."""
 
 import gc
 import subprocess
@@ -93,7 +93,7 @@ def test_compiled_recurrent_networks_keep_their_dropout(kind, layout):
 
 
 def test_torch_loses_that_dropout():
-    """Without dropkit a compiled GRU does not drop: when torch is mended, `recurrent.py` can go."""
+    """Without dropkit a compiled GRU does not drop: when torch fixes this, `patch/recurrent.py` can be deleted."""
     dropkit.uninstall()
     network, x = torch.nn.GRU(8, 6, num_layers=2, dropout=0.5), torch.randn(4, 3, 8)
     with torch._dynamo.config.patch(allow_rnn=True):
@@ -118,7 +118,7 @@ def test_what_was_compiled_before_is_compiled_again():
 
 @pytest.mark.slow
 def test_uninstalled_torch_compiles_its_own_again():
-    """Tracing remembers the way to a kernel for good: one that leads to a kernel taken back would be a wrong one."""
+    """Tracing caches kernels for good; after uninstall it must not call a kernel that is no longer registered."""
 
     def compiled(x):
         torch._dynamo.reset()
@@ -140,12 +140,12 @@ def test_uninstalled_torch_compiles_its_own_again():
     assert not torch.equal(never[0], installed[0])
 
 
-def test_a_kernel_that_was_taken_back_may_still_be_entered():
-    """A thread can find a kernel, wait, and enter it after uninstall: the kernel must still be there."""
+def test_kernels_outlive_uninstall():
+    """A thread can look a kernel up, wait, and enter it after uninstall, so the kernel must still exist."""
 
     def kernels():
-        functions = [one for one in gc.get_objects() if type(one) is FunctionType]
-        return [one for one in functions if one.__qualname__.startswith("_take_over.<locals>")]
+        functions = [value for value in gc.get_objects() if type(value) is FunctionType]
+        return [function for function in functions if function.__qualname__.startswith("_take_over.<locals>")]
 
     here = {id(kernel) for kernel in kernels()}
 
@@ -156,7 +156,7 @@ def test_a_kernel_that_was_taken_back_may_still_be_entered():
 
 
 def test_compiled_code_on_disk_knows_whether_dropkit_was_installed(tmp_path):
-    """A process with dropkit does not load what one without has compiled."""
+    """A process with dropkit installed does not load code that was compiled without."""
     code = """
 import sys, torch, dropkit
 if sys.argv[1] == "installed":
@@ -180,7 +180,7 @@ print(compiled(torch.arange(64.0)).sum().item(), torch._dynamo.utils.counters["i
 
 
 def test_wrapper_subclasses_keep_torchs_operators():
-    """A subclass that takes operators apart itself sees those that it would see without dropkit."""
+    """A subclass with its own `__torch_dispatch__` sees the operators that it would see without dropkit."""
     seen = []
 
     class Logged(torch.Tensor):

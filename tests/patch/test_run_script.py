@@ -1,4 +1,4 @@
-"""`dropkit run` beside `python`: the same program, seen from inside and from outside."""
+"""`dropkit run` compared with `python`: what a program sees, prints and returns."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 
 import dropkit
 
-# In the place of torch, which takes seconds to import: every Python of these tests counts its installs.
+# Replaces `install`, which imports torch and takes seconds: every Python of these tests counts its installs.
 COUNTING = """
 import sys, types
 operators = sys.modules["dropkit.patch.install"] = types.ModuleType("dropkit.patch.install")
@@ -21,7 +21,7 @@ def install():
 operators.install = install
 """
 
-# Tells what it is, and fails as its last argument says.
+# Prints its environment, and ends as its last argument says.
 PROGRAM = """\
 import sys
 for _name, _value in list(globals().items()):
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ran(folder: Path, *arguments: str | Path, stdin: str | None = None) -> tuple[int, str, str]:
-    """What a Python with these arguments answers, prints and complains of, without addresses."""
+    """Run Python with these arguments: exit code, stdout and stderr, without addresses."""
     sources = Path(dropkit.__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": f"{folder / 'counting'}{os.pathsep}{sources}"}
     command = [sys.executable, *arguments]
@@ -75,7 +75,7 @@ def ran(folder: Path, *arguments: str | Path, stdin: str | None = None) -> tuple
 
 
 def both(folder: Path, *arguments: str | Path, stdin: str | None = None) -> list[tuple[int, str, str]]:
-    """`python` and `dropkit run`."""
+    """The same with `python` and with `dropkit run`."""
     return [ran(folder, *start, *arguments, stdin=stdin) for start in ([], ["-m", "dropkit", "run"])]
 
 
@@ -122,7 +122,7 @@ def test_a_program_ends_as_it_would_under_python(how, folder: Path):
 
 
 def test_a_program_that_does_not_compile_shows_its_own_error(folder: Path):
-    """No frame of dropkit's stands before it."""
+    """Without frames of dropkit."""
     (folder / "wrong.py").write_text("x = = 1\n")
 
     plain, ours = both(folder, "wrong.py")
@@ -164,19 +164,19 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("form", [["script.py"], ["-m", "script"]], ids=["script", "module"])
-def test_children_of_multiprocessing_are_reached_and_other_pythons_named(form, folder: Path):
-    """Whatever way they start, and theirs too; a Python that is not reached is told of once."""
+def test_child_processes_are_reached_and_other_pythons_reported(form, folder: Path):
+    """Child processes of every start method, and their children; another Python is reported once."""
     (folder / "script.py").write_text(CHILDREN)
 
-    code, said, complained = ran(folder, "-m", "dropkit", "run", *form)
+    code, stdout, stderr = ran(folder, "-m", "dropkit", "run", *form)
 
-    assert code == 0, complained
-    assert said.splitlines() == ["fork 1", "spawn 1", "grandchild 1", "forkserver 1", "another 0", "another 0"]
-    assert complained.count("the program starts another Python") == complained.count("\n") == 1
+    assert code == 0, stderr
+    assert stdout.splitlines() == ["fork 1", "spawn 1", "grandchild 1", "forkserver 1", "another 0", "another 0"]
+    assert stderr.count("the program starts another Python") == stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("command", "named"),
+    ("command", "reported"),
     [
         ("[sys.executable, 'train.py']", True),
         ("'python3 train.py', shell=True", True),
@@ -191,17 +191,17 @@ def test_children_of_multiprocessing_are_reached_and_other_pythons_named(form, f
         ("[1]", False),
     ],
 )
-def test_only_pythons_that_run_a_program_are_named(command, named, folder: Path):
-    """Compilers that read Python's headers and questions for its version are no such Python."""
+def test_only_pythons_that_run_a_program_are_reported(command, reported, folder: Path):
+    """Not compilers that read Python's headers, nor `python --version`."""
     (folder / "script.py").write_text(
         "import contextlib, subprocess, sys\n"
         "with contextlib.suppress(OSError, TypeError, IndexError):\n"
         f"    subprocess.run({command}, capture_output=True)\n"
     )
 
-    _, _, complained = ran(folder, "-m", "dropkit", "run", "script.py")
+    _, _, stderr = ran(folder, "-m", "dropkit", "run", "script.py")
 
-    assert ("the program starts another Python" in complained) == named
+    assert ("the program starts another Python" in stderr) == reported
 
 
 LOADER = """
@@ -225,7 +225,7 @@ if __name__ == "__main__":
     ids=["dropkit run", "torchrun"],
 )
 def test_dropout_runs_on_dropkit_in_workers_too(start, tmp_path: Path):
-    """With torch: in the program, started alone or by torchrun, and in the workers of a DataLoader."""
+    """With torch, in the program, alone or under torchrun, and in the workers of a DataLoader."""
     (tmp_path / "script.py").write_text(LOADER)
     command = [sys.executable, *start, "-m", "dropkit", "run", "script.py", "--epochs"]
 

@@ -1,4 +1,4 @@
-"""`torch.native_dropout`, which returns its mask: what torch runs on a GPU, and what C++ calls for it.
+"""`torch.native_dropout`, the operator that also returns its mask, which torch runs on a GPU and which C++ may call.
 
 Its derivative stays torch's, which multiplies by the mask.
 """
@@ -19,13 +19,13 @@ from dropkit.nn.dispatch import drop
 from dropkit.nn.dropout import LAYER
 from dropkit.torch_private import forward_mode_set_to, has_kernel
 
-# Elements at a time: 512 KiB, twice.
+# Elements of one step of `_kept_elements`: two float32 tensors of 512 KiB.
 _RUN = 2**17
 _OPERATOR = torch.ops.aten.native_dropout.default
 
 
 def take_over(library: torch.library.Library, devices: tuple[str, ...]) -> list[Any]:
-    """Register for these dispatch keys, where this torch has them; returns what must live as long as it may run."""
+    """Register a kernel for each of these dispatch keys that torch has one for; return kernels to be kept alive."""
     kernels: list[Any] = []
     for device in devices:
         if not has_kernel(_OPERATOR, device):
@@ -40,22 +40,21 @@ def take_over(library: torch.library.Library, devices: tuple[str, ...]) -> list[
 
 def _kernel(torchs_own: Any) -> Any:
     def kernel(keys: Any, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-        draws = train is not False and 0 < p <= 1 and input.numel() > 0
-        if not draws or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
+        is_active = train is not False and 0 < p <= 1 and input.numel() > 0
+        if not is_active or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             return torchs_own.call_boxed(keys, input, p, train)
         key = random.choose_key(None, None, input, p)
-        # Tangents, too, are for torch's own derivative.
+        # Forward mode as well is left to torch's own derivative.
         with torch.no_grad(), forward_mode_set_to(False):
-            return drop(LAYER, input, p, True, False, None, key), _mask(input, p, key)
+            return drop(LAYER, input, p, True, False, None, key), _kept_elements(input, p, key)
 
     return kernel
 
 
-def _mask(input: Tensor, p: float, key: Tensor | int) -> Tensor:
-    """What is kept, with the strides of `input`.
+def _kept_elements(input: Tensor, p: float, key: Tensor | int) -> Tensor:
+    """Return which elements are kept, with the strides of `input`.
 
-    In runs of mask elements that fit the cache: as many ones as the tensor has elements, to read the mask from, would
-    take more time than the dropout.
+    Computed in runs that fit the cache: a tensor of ones as large as the input would take more time than the dropout.
     """
     mask = Mask(key, unscaled(p))
     if input.numel() <= _RUN:
