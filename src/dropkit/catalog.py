@@ -66,7 +66,7 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "alpha_dropout": Functional(1, 2, 3, training_default=False, module="AlphaDropout"),
     _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
     # dropkit's alone.
-    _F + "drop_path": Functional(1, 2, 3, module="DropPath"),
+    _F + "drop_path": Functional(1, 2, 3),
     _F + "dropout_add": Functional(2, 3, None),
     _F + "dropout_add_norm": Functional(4, 5, None),
     _F + "bias_act_dropout_add": Functional(3, 4, None),
