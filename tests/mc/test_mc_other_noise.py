@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropkit import mc
-from dropkit.mc.training_flag.other_noise import off
+from dropkit.mc.training_flag.other_noise import noise_left_off
 
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
 
@@ -469,7 +469,7 @@ def test_what_does_not_stay_off_is_not_noted(kind: type[nn.Module]) -> None:
 @pytest.mark.parametrize("child", [nn.Dropout(0.1), nn.Sequential(GaussianNoise()), nn.Linear(8, 8)])
 def test_a_module_that_is_left_out_is_noted_if_it_draws(child: nn.Module) -> None:
     """The flag of the module around it decides, and stays down."""
-    assert len(off(Child(child))) == (not isinstance(child, nn.Linear))
+    assert len(noise_left_off(Child(child))) == (not isinstance(child, nn.Linear))
 
 
 def test_hooks_and_a_forward_of_its_own_are_read() -> None:
@@ -485,7 +485,7 @@ def test_hooks_and_a_forward_of_its_own_are_read() -> None:
     hooked.register_forward_pre_hook(hook)
     patched.forward = MethodType(forward, patched)
 
-    assert len(off(hooked)) == len(off(patched)) == 1
+    assert len(noise_left_off(hooked)) == len(noise_left_off(patched)) == 1
 
 
 def test_noise_without_dropout_is_named_where_there_is_nothing_to_sample() -> None:
@@ -511,7 +511,7 @@ def test_a_class_without_source_is_passed_over() -> None:
         "class Made(nn.Module):\n    def forward(self, x):\n        return x if self.training else x", globals(), names
     )
 
-    assert off(names["Made"]()) == []
+    assert noise_left_off(names["Made"]()) == []
 
 
 class Branch(Block):
@@ -556,4 +556,4 @@ def test_models_of_libraries_have_no_notes(torchvision: Any) -> None:
             torchvision.models.densenet121(drop_rate=0.1),
         ]
 
-    assert [note for model in models for module in model.modules() for note in off(module)] == []
+    assert [note for model in models for module in model.modules() for note in noise_left_off(module)] == []

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dropkit import mc
-from dropkit.mc.accelerate import pruned
+from dropkit.mc.accelerate.pruned_tensors import DeferredLayer
 from dropkit.mc.predict import predict
 
 COUNT, SAMPLES = 70, 6
@@ -81,14 +81,14 @@ def test_cutting_units_out_is_the_same_as_zeroing_them(name: str, masks: str) ->
 def test_units_are_in_fact_cut_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are matrix products with less than the full width on both sides."""
     shapes: list[tuple[int, int]] = []
-    cut = pruned.Lazy.cut
+    run_layer = DeferredLayer.run
 
-    def noting(lazy: Any, kept: Tensor | None) -> Tensor:
-        out = cut(lazy, kept)
-        shapes.append((lazy.source.shape[1] if lazy.cut_from is not None else -1, out.shape[1]))
+    def noting(layer: Any, kept: Tensor | None) -> Tensor:
+        out = run_layer(layer, kept)
+        shapes.append((layer.source.shape[1] if layer.source_kept is not None else -1, out.shape[1]))
         return out
 
-    monkeypatch.setattr(pruned.Lazy, "cut", noting)
+    monkeypatch.setattr(DeferredLayer, "run", noting)
     run(name, masks="shared", batch_size=COUNT)
 
     full = {"mlp": (64, 48), "cnn": (36, 20)}[name]

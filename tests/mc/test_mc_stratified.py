@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dropkit.kernels.params import MakeParams, alpha, inverted
 from dropkit.mc import masks
-from dropkit.mc.batch_dim import Layout
-from dropkit.mc.masks import Coins, Rows, mask
+from dropkit.mc.batch_dim import BatchDim
+from dropkit.mc.batch_rows import BatchRows
+from dropkit.mc.masks import MaskSampler, SampledMask, mask_spec
 from dropkit.mc.predict import predict
 from dropkit.mc.stratified import Stratified
 
@@ -23,8 +24,8 @@ WORDS = torch.randint(2**32, (2, UNITS), generator=torch.Generator().manual_seed
 def kept(samples: int, p: float) -> Tensor:
     """(samples, units)."""
     strata = Stratified(samples, KEY)
-    places = strata.places(*WORDS, p)
-    return torch.stack([strata.kept(places, p, sample) for sample in range(samples)])
+    permutations = strata.permutations(*WORDS, p)
+    return torch.stack([strata.is_kept(permutations, p, sample) for sample in range(samples)])
 
 
 @pytest.mark.parametrize("p", [0.5, 0.1, 0.37])
@@ -44,10 +45,10 @@ def test_every_element_is_kept_equally_often(samples: int, p: float) -> None:
 def test_elements_are_independent_in_each_sample(samples: int, p: float) -> None:
     """Also those that share a permutation: of each such group a fraction 1 - p is kept."""
     strata = Stratified(samples, KEY)
-    places = strata.places(*WORDS, p)
-    masks = torch.stack([strata.kept(places, p, sample) for sample in range(samples)]).double()
+    permutations = strata.permutations(*WORDS, p)
+    masks = torch.stack([strata.is_kept(permutations, p, sample) for sample in range(samples)]).double()
 
-    for group in (places[0].long(), places[1].long() // (2 * samples)):
+    for group in (permutations[0].long(), permutations[1].long() // (2 * samples)):
         count = group.bincount()
         rate = torch.zeros(samples, len(count), dtype=torch.float64).index_add_(1, group, masks)
         z = ((rate - count * (1 - p)) / (count * p * (1 - p)).sqrt())[:, count > 20]
@@ -99,8 +100,8 @@ def test_groups_of_elements_are_no_more_alike_than_independent_ones() -> None:
 def test_uniform_numbers_are_stratified() -> None:
     """Over T samples one in each of T equal parts of [0, 1)."""
     strata, samples = Stratified(10, KEY), 10
-    places = strata.places(*WORDS, 0.0)
-    numbers = torch.stack([strata.uniform(places, sample, WORDS[0].roll(sample)) for sample in range(samples)])
+    permutations = strata.permutations(*WORDS, 0.0)
+    numbers = torch.stack([strata.uniform(permutations, sample, WORDS[0].roll(sample)) for sample in range(samples)])
 
     assert torch.equal((numbers * samples).long().sort(0).values, torch.arange(samples)[:, None].expand(-1, UNITS))
 
@@ -118,12 +119,12 @@ def test_masks_do_not_depend_on_how_many_words_are_made_at_once(
 
     def dropped() -> Tensor:
         output = torch.empty_like(x)
-        made = mask(shape, unit, Layout(dim), Rows(ids, group))
-        Coins(3, 10, stratified=True).drop(output, x, made, inverted, 0.5, site=0, sample=4)
+        spec = mask_spec(shape, unit, BatchDim(dim), BatchRows(ids, group))
+        MaskSampler(3, 10, stratified=True).drop(output, x, SampledMask(spec, 0.5, site=0, sample=4), inverted)
         return output
 
     whole = dropped()
-    monkeypatch.setattr(masks, "_COINS_AT_ONCE", 20)
+    monkeypatch.setattr(masks, "_WORDS_AT_ONCE", 20)
     assert torch.equal(dropped(), whole)
     assert set((whole / x).round(decimals=4).flatten().tolist()) == {0.0, 2.0}
 
@@ -132,11 +133,11 @@ def test_masks_do_not_depend_on_how_many_words_are_made_at_once(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dropped_elements_are_chosen_not_multiplied(dtype: torch.dtype, rule: MakeParams) -> None:
     """What is dropped becomes the fill value, also where the input is not a number; nothing else changes."""
-    made = mask((5, 40), None, Layout(0), Rows(torch.arange(5), None))
-    strata = Coins(3, 10, stratified=True)
+    spec = mask_spec((5, 40), None, BatchDim(0), BatchRows(torch.arange(5), None))
+    sampler = MaskSampler(3, 10, stratified=True)
     wild, tame = torch.full((5, 40), torch.nan, dtype=dtype), torch.ones(5, 40, dtype=dtype)
     for x in (wild, tame):
-        strata.drop(x, x, made, rule, 0.5, site=0, sample=4)
+        sampler.drop(x, x, SampledMask(spec, 0.5, site=0, sample=4), rule)
 
     dropped = tame == torch.tensor(rule(0.5).fill, dtype=torch.float64).to(dtype)
     assert 0.3 < dropped.double().mean() < 0.7

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from dropkit import mc
-from dropkit.mc.accelerate import pruned
-from dropkit.mc.batch_dim_probe import _Probe
+from dropkit.mc.accelerate import pruned_networks
+from dropkit.mc.batch_dim_probe import ProbeMode
 from dropkit.mc.predict import predict
 
 X = inputs(70)
@@ -471,10 +471,10 @@ def test_attention_that_is_taken_apart_is_torchs(arguments: dict[str, Any]) -> N
     kv = Q[:, :2] if "enable_gqa" in arguments else Q.flip(0)
     expected = F.scaled_dot_product_attention(Q, kv, kv, **arguments)
 
-    with _Probe() as probe:
+    with ProbeMode() as probe:
         found = F.scaled_dot_product_attention(Q, kv, kv, dropout_p=0.5, **arguments)
 
-    assert len(probe.sites) == 1
+    assert len(probe.seen) == 1
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -489,10 +489,10 @@ def test_recurrent_networks_that_are_taken_apart_are_torchs(kind: Any, settings:
     x = torch.randn(4, 5, 8)
     expected = network(x, hx)
 
-    with _Probe() as probe:
+    with ProbeMode() as probe:
         found = network(x, hx)
 
-    assert len(probe.sites) == 2
+    assert len(probe.seen) == 2
     for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
@@ -539,7 +539,7 @@ def test_noise_differs_from_batch_to_batch(masks: str) -> None:
 def test_a_site_that_gains_nothing_is_thinned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what follows wants the whole tensor, later passes do not cut it first."""
     cut: list[int] = []
-    monkeypatch.setattr(pruned, "thinned", lambda *args: cut.append(1) or original(*args))
+    monkeypatch.setattr(pruned_networks, "prune", lambda *args: cut.append(1) or original(*args))
 
     class Summed(Base):
         def forward(self, x: Tensor) -> Tensor:
@@ -550,7 +550,7 @@ def test_a_site_that_gains_nothing_is_thinned_once(monkeypatch: pytest.MonkeyPat
     assert len(cut) == 1
 
 
-original = pruned.thinned
+original = pruned_networks.prune
 
 
 def test_torchs_own_dropout_may_be_dropkits() -> None:

@@ -1,7 +1,7 @@
-"""Layouts: along which dimension of a tensor the inputs of a batch lie, found by trying.
+"""BatchDim: along which dimension of a tensor the inputs of a batch lie, found by rolling the inputs.
 
-A model may put its inputs where it likes: first, second (sequence first), or folded into one dimension with heads or
-tokens. Roll the inputs, and what belongs to them rolls along: the dimension for which that holds is the one.
+A model may put its inputs first, second (sequence first), or fold them into one dimension with heads or tokens. If the
+inputs are rolled by one, the values that belong to them roll along their dimension, whichever it is.
 """
 
 from __future__ import annotations
@@ -12,77 +12,93 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Equal up to what another order of sums may do, as a fraction of the largest value.
+# How far values that have been rolled may differ, as a fraction of the largest: sums are taken in another order.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-_COARSE = 3e-2
+_TOLERANCE_OF_HALF = 3e-2
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the inputs lie.
+class BatchDim:
+    """Where the inputs of a batch lie in a tensor.
 
     Attributes:
         dim: the dimension; its size is a multiple of the number of inputs.
-        outer: of a larger multiple, whether each input's entries are neighbours (True) or lie a batch apart.
+        inputs_first: where the size is a larger multiple, whether the dimension is (inputs, others) folded together,
+            or (others, inputs).
     """
 
     dim: int
-    outer: bool = True
+    inputs_first: bool = True
 
-    def axis(self, shape: Sequence[int], count: int) -> tuple[tuple[int, ...], int]:
-        """The shape with the inputs in a dimension of their own, and which one that is.
+    def unfold(self, shape: Sequence[int], count: int) -> tuple[tuple[int, ...], int]:
+        """The shape with the inputs in a dimension of their own, and that dimension.
 
         Raises:
             ValueError: the dimension does not hold so many inputs.
 
         Example:
-            >>> Layout(0).axis((6, 4), 3), Layout(0, outer=False).axis((6, 4), 3), Layout(1).axis((2, 3), 3)
+            >>> BatchDim(0).unfold((6, 4), 3), BatchDim(0, False).unfold((6, 4), 3), BatchDim(1).unfold((2, 3), 3)
             (((3, 2, 4), 0), ((2, 3, 4), 1), ((2, 3), 1))
         """
-        copies, rest = divmod(shape[self.dim], count) if self.dim < len(shape) else (0, 1)
-        if rest:
+        others, remainder = divmod(shape[self.dim], count) if self.dim < len(shape) else (0, 1)
+        if remainder:
             raise ValueError(f"dimension {self.dim} of {tuple(shape)} must hold {count} inputs")
-        if copies == 1:
+        if others == 1:
             return tuple(shape), self.dim
-        parts = (count, copies) if self.outer else (copies, count)
-        return (*shape[: self.dim], *parts, *shape[self.dim + 1 :]), self.dim + (not self.outer)
+        parts = (count, others) if self.inputs_first else (others, count)
+        return (*shape[: self.dim], *parts, *shape[self.dim + 1 :]), self.dim + (not self.inputs_first)
 
 
-def fitting(before: Tensor, after: Tensor, count: int, fewer: Sequence[int] | None, fewer_count: int) -> list[Layout]:
-    """The layouts that a tensor may have, the likeliest first.
+@dataclass(frozen=True, slots=True)
+class ShapeOfFewer:
+    """The shape that a tensor has in a smaller batch.
 
-    There is none if nothing in it rolled along, the inputs being mixed or sorted; there are several if they are alike.
+    Attributes:
+        shape: None if it is not known.
+        count: inputs of the smaller batch.
+    """
+
+    shape: Sequence[int] | None
+    count: int
+
+
+def fitting_values(before: Tensor, after: Tensor, count: int, fewer: ShapeOfFewer) -> list[BatchDim]:
+    """Where the inputs may lie in a tensor, the likeliest place first.
+
+    There is no such place if nothing in the tensor rolled along, as where a model mixes or sorts its inputs; there are
+    several if the inputs are alike.
 
     Args:
-        before, after: computed from `count` inputs, and again from the same, rolled by one.
-        fewer: the shape that came of `fewer_count` inputs, if that is known.
+        before, after: computed from `count` inputs, and again from the same inputs, rolled by one.
     """
     if before.shape != after.shape:
         return []
     if not before.is_floating_point():
         before, after = before.double(), after.double()
-    allowed = _TOLERANCE.get(before.dtype, _COARSE) * float(before.abs().nan_to_num().max()) if before.numel() else 0.0
-    found: list[Layout] = []
-    for layout in by_shape(before.shape, count, fewer, fewer_count):
-        shape, axis = layout.axis(before.shape, count)
-        expected = before.reshape(shape).roll(1, axis)
-        if torch.allclose(after.reshape(shape), expected, rtol=0, atol=allowed, equal_nan=True):
-            found.append(layout)
-    return found
+    largest = float(before.abs().nan_to_num().max()) if before.numel() else 0.0
+    tolerance = _TOLERANCE.get(before.dtype, _TOLERANCE_OF_HALF) * largest
+    fitting: list[BatchDim] = []
+    for batch_dim in fitting_shape(before.shape, count, fewer):
+        shape, dim = batch_dim.unfold(before.shape, count)
+        expected = before.reshape(shape).roll(1, dim)
+        if torch.allclose(after.reshape(shape), expected, rtol=0, atol=tolerance, equal_nan=True):
+            fitting.append(batch_dim)
+    return fitting
 
 
-def by_shape(shape: Sequence[int], count: int, fewer: Sequence[int] | None, fewer_count: int) -> list[Layout]:
-    """The same of a tensor that was computed from no input, such as a mask made by hand.
+def fitting_shape(shape: Sequence[int], count: int, fewer: ShapeOfFewer) -> list[BatchDim]:
+    """Where the inputs may lie by the shape alone, as in a mask that is not computed from the inputs.
 
-    A dimension of just as many as inputs comes first, then one that holds them as blocks. It must follow their number.
+    Dimensions whose size is the number of inputs come first, then those whose size is a multiple of it. The size must
+    also follow the number of inputs.
 
     Example:
-        >>> by_shape((6, 3), 3, (4, 3), 2)
-        [Layout(dim=0, outer=True), Layout(dim=0, outer=False)]
+        >>> fitting_shape((6, 3), 3, ShapeOfFewer((4, 3), 2))
+        [BatchDim(dim=0, inputs_first=True), BatchDim(dim=0, inputs_first=False)]
     """
     sizes = dict(enumerate(shape))
-    if fewer is not None and len(fewer) == len(shape):
-        sizes = {dim: size for dim, size in sizes.items() if size * fewer_count == fewer[dim] * count}
-    exact = [Layout(dim) for dim, size in sizes.items() if size == count]
-    blocks = [dim for dim, size in sizes.items() if size > count and size % count == 0]
-    return exact + [Layout(dim, outer) for outer in (True, False) for dim in blocks]
+    if fewer.shape is not None and len(fewer.shape) == len(shape):
+        sizes = {dim: size for dim, size in sizes.items() if size * fewer.count == fewer.shape[dim] * count}
+    exact = [BatchDim(dim) for dim, size in sizes.items() if size == count]
+    multiples = [dim for dim, size in sizes.items() if size > count and size % count == 0]
+    return exact + [BatchDim(dim, inputs_first) for inputs_first in (True, False) for dim in multiples]

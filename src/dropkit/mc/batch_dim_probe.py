@@ -1,100 +1,148 @@
-"""Probing: three small passes that tell where the inputs lie at each site."""
+"""Find where the inputs of a batch lie at each dropout of a model, by three small passes without dropout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dropkit.mc import generators
-from dropkit.mc.batch_dim import Layout, by_shape, fitting
+from dropkit.mc.batch_dim import BatchDim, ShapeOfFewer, fitting_shape, fitting_values
 from dropkit.mc.batches import Batch
-from dropkit.mc.intercept import Draw, Sited, forked
+from dropkit.mc.generators import fork_python, fork_torch
+from dropkit.mc.notes import Notes, reason
+from dropkit.mc.site_mode import SiteDropout, SiteMode
 from dropkit.torch_private import functorch_is_active
 
-# What stood at a site: a tensor, the shape of a mask made by hand, a layout that is known, or nothing that can be told.
-_Seen = Tensor | torch.Size | Layout | None
+# Inputs of a probe: enough that few other sizes equal their number, and that they can be rolled; more where they are
+# alike.
+_FEW, _MORE = 3, 32
+
+# What a probe sees at a site: the tensor that is dropped, the shape of a mask that the model makes itself, where the
+# inputs lie if that is known beforehand, or nothing that tells.
+_Seen = Tensor | torch.Size | BatchDim | None
+
+
+class BatchDimFinder:
+    """Finds where inputs lie, once for all batches of which a single input has the same shapes.
+
+    Args:
+        run: runs the model on a batch; may write over its inputs.
+        notes: gets a note on each site where that cannot be found.
+    """
+
+    def __init__(self, run: Callable[[Batch], Any], notes: Notes) -> None:
+        self._run, self._notes = run, notes
+        self._known: dict[tuple[object, ...], Sequence[BatchDim | None]] = {}
+
+    def find(self, batch: Batch) -> Sequence[BatchDim | None]:
+        """Where the inputs of a batch lie at each site; empty for a single input, of which nothing can be told."""
+        kind = batch.kind()
+        if kind in self._known or batch.count < 2:
+            return self._known.get(kind, ())
+        try:
+            found = self._probe(batch)
+        except Exception as error:
+            note = f"masks depend on the batches: inputs cannot be told apart by rolling them ({reason(error)})"
+            self._notes.masks_depend_on_batches(note)
+            found = ProbeResult([], [])
+        self._notes.unknown_batch_dims(site for site, batch_dim in enumerate(found.batch_dims) if batch_dim is None)
+        if found.ambiguous:
+            why = "masks may depend on the batches: inputs are all alike at draw"
+            self._notes.unknown_batch_dims(found.ambiguous, why)
+        else:
+            self._known[kind] = found.batch_dims
+        return found.batch_dims
+
+    def _probe(self, batch: Batch) -> ProbeResult:
+        try:
+            found = probe(self._run, batch.take(0, min(batch.count, _FEW)))
+            return probe(self._run, batch.spread(_MORE)) if found.ambiguous else found
+        except Exception:
+            # Some models want batches of one size.
+            return probe(self._run, batch)
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """What came of it.
+class ProbeResult:
+    """What a probe found.
 
     Attributes:
-        layouts: of each site, in order; None where inputs cannot be told apart.
-        alike: the sites where several fit, because what the inputs gave was alike.
+        batch_dims: where the inputs lie at each site, in order; None where they cannot be told apart.
+        ambiguous: the sites that several places fit, because what the inputs gave was alike.
     """
 
-    layouts: list[Layout | None]
-    alike: list[int]
+    batch_dims: list[BatchDim | None]
+    ambiguous: list[int]
 
 
-class _Probe(Sited):
-    """Lets everything pass, and keeps what it saw; None where a mask is made of nothing."""
+class ProbeMode(SiteMode):
+    """Drops nothing, and keeps what it sees at each site."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sites: list[_Seen] = []
+        self.seen: list[_Seen] = []
 
-    def site(self, input: Tensor, draw: Draw) -> Tensor:
-        # Of a transform's tensor nothing is left when the transform has ended.
-        self.sites.append(None if functorch_is_active() else draw.layout or input.detach().clone())
-        if draw.inplace and not input.is_inference():
-            # It would have been written.
+    def drop(self, input: Tensor, dropout: SiteDropout) -> Tensor:
+        # The tensors of a functorch transform do not outlive it.
+        self.seen.append(None if functorch_is_active() else dropout.batch_dim or input.detach().clone())
+        if dropout.inplace and not input.is_inference():
+            # As if it had been written.
             torch.autograd.graph.increment_version(input)
         return input
 
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
-        self.sites.append(shape)
+        self.seen.append(shape)
         return torch.full(shape, 0.5, dtype=torch.float64, device=device)
 
-    def seeded(self, draw: Callable[[], Any]) -> Any:
-        self.sites.append(None)
-        return draw()
+    def run_seeded(self, call: Callable[[], Any]) -> Any:
+        self.seen.append(None)
+        return call()
 
 
-def probe(run: Callable[[Batch], Any], batch: Batch) -> Probed:
-    """Find the layout of each site.
+def probe(run: Callable[[Batch], Any], batch: Batch) -> ProbeResult:
+    """Run a batch, the same batch rolled by one, and a smaller one, and compare what comes to each site.
 
     Args:
         run: runs the model; may write over its inputs.
         batch: at least two inputs.
     """
     few = min(2, batch.count - 1)
-    # Made first: the model may write over what it is given.
-    one, rolled, part = (given.copied() for given in (batch, batch.rolled(), batch.take(0, few)))
-    with forked(), generators.kept():
-        before, after = _seen(run, one), _seen(run, rolled)
+    # Copied before the first pass, since the model may write over its inputs.
+    original, rolled, part = (given.copied() for given in (batch, batch.rolled(), batch.take(0, few)))
+    with fork_torch(), fork_python():
+        before, after = _sites(run, original), _sites(run, rolled)
         try:
-            fewer = _seen(run, part)
+            fewer = _sites(run, part)
         except Exception:
-            # A model may want batches of one size.
+            # Some models want batches of one size.
             fewer = []
-    sizes = [_shape(seen) for seen in fewer] if len(fewer) == len(before) else [None] * len(before)
-    found = [
-        _layouts(one, other, batch.count, size, few) for one, other, size in zip(before, after, sizes, strict=False)
+    shapes = [_shape(seen) for seen in fewer] if len(fewer) == len(before) else [None] * len(before)
+    fitting = [
+        _fitting(first, second, batch.count, ShapeOfFewer(shape, few))
+        for first, second, shape in zip(before, after, shapes, strict=False)
     ]
-    return Probed([one[0] if one else None for one in found], [site for site, one in enumerate(found) if len(one) > 1])
+    ambiguous = [site for site, candidates in enumerate(fitting) if len(candidates) > 1]
+    return ProbeResult([candidates[0] if candidates else None for candidates in fitting], ambiguous)
 
 
-def _seen(run: Callable[[Batch], Any], batch: Batch) -> list[_Seen]:
-    mode = _Probe()
+def _sites(run: Callable[[Batch], Any], batch: Batch) -> list[_Seen]:
+    mode = ProbeMode()
     with mode:
         run(batch)
-    return mode.sites
+    return mode.seen
 
 
 def _shape(seen: _Seen) -> torch.Size | None:
     return seen.shape if isinstance(seen, Tensor) else seen if isinstance(seen, torch.Size) else None
 
 
-def _layouts(before: _Seen, after: _Seen, count: int, fewer: torch.Size | None, few: int) -> list[Layout]:
+def _fitting(before: _Seen, after: _Seen, count: int, fewer: ShapeOfFewer) -> list[BatchDim]:
     if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return fitting(before, after, count, fewer, few)
+        return fitting_values(before, after, count, fewer)
     if isinstance(before, torch.Size):
-        # Nothing rolls in it.
-        return by_shape(before, count, fewer, few)[:1]
-    return [before] if isinstance(before, Layout) else []
+        # A mask that is not computed from the inputs does not roll with them.
+        return fitting_shape(before, count, fewer)[:1]
+    return [before] if isinstance(before, BatchDim) else []

@@ -1,4 +1,4 @@
-"""Ranks: batches shared out among the processes of `torch.distributed`, and results brought together again."""
+"""Distribute the batches of `predict` over the processes of `torch.distributed`, and gather the results."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from torch import distributed
 T = TypeVar("T")
 
 
-def agreed(seed: int) -> int:
+def broadcast_seed(seed: int) -> int:
     """The first process's seed, on all of them."""
-    if _world() == 1:
+    if _world_size() == 1:
         return seed
-    shared: list[int] = [seed]
-    distributed.broadcast_object_list(shared, src=0)
-    return shared[0]
+    seeds: list[int] = [seed]
+    distributed.broadcast_object_list(seeds, src=0)
+    return seeds[0]
 
 
-def mine(place: int) -> bool:
-    """Whether the batch at this place of the stream is this process's."""
-    return place % _world() == (distributed.get_rank() if _world() > 1 else 0)
+def is_mine(index: int) -> bool:
+    """Whether this process computes the batch at this place of the stream."""
+    return index % _world_size() == (distributed.get_rank() if _world_size() > 1 else 0)
 
 
-def gathered(found: list[tuple[int, T]]) -> list[T]:
-    """What all processes found, in the order of the stream."""
-    if _world() > 1:
-        everyone: list[list[tuple[int, T]]] = [[] for _ in range(_world())]
-        distributed.all_gather_object(everyone, found)
-        found = [one for own in everyone for one in own]
-    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+def gather(results: list[tuple[int, T]]) -> list[T]:
+    """The results of all processes, each with the index of its batch, in the order of the stream."""
+    if _world_size() > 1:
+        by_process: list[list[tuple[int, T]]] = [[] for _ in range(_world_size())]
+        distributed.all_gather_object(by_process, results)
+        results = [result for of_process in by_process for result in of_process]
+    return [result for _, result in sorted(results, key=lambda pair: pair[0])]
 
 
-def _world() -> int:
+def _world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

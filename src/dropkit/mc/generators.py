@@ -1,4 +1,4 @@
-"""The generators of Python and of NumPy, which some models draw from: kept, seeded, and watched."""
+"""Random number generators of torch, Python and NumPy: forked and seeded for a block, and watched for use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,25 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 
-def state() -> tuple[Any, ...]:
-    """Of both; NumPy's only if that is loaded. Equal as long as nothing is drawn."""
+
+@contextmanager
+def fork_torch(seed: int | None = None) -> Generator[None]:
+    """Restore torch's generators at the end of a `with` block; inside, they start from `seed` if it is given.
+
+    `torch.manual_seed` would also seed the generators of devices, and queue that for a device that is not yet in use.
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        if seed is not None:
+            for generator in (torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)):
+                generator.manual_seed(seed)
+        yield
+
+
+def python_state() -> tuple[Any, ...]:
+    """The states of Python's generator and, if it is loaded, NumPy's. Equal as long as neither is used."""
     numpy: Any = sys.modules.get("numpy")
     if numpy is None:
         return random.getstate(), None
@@ -19,20 +35,20 @@ def state() -> tuple[Any, ...]:
 
 
 @contextmanager
-def kept(seed: int | None = None) -> Generator[Callable[[], bool]]:
-    """For the length of a `with` block they go a way of their own, from this seed if there is one.
+def fork_python(seed: int | None = None) -> Generator[Callable[[], bool]]:
+    """Restore the generators of Python and NumPy at the end of a `with` block; inside, they start from `seed`.
 
     Yields:
-        What tells whether anything was drawn from them.
+        A function that tells whether one of them has been used in the block.
     """
-    before = state()
+    before = python_state()
     if seed is not None:
         random.seed(seed)
         if before[1] is not None:
             sys.modules["numpy"].random.seed(seed % 2**32)
-    begun = before if seed is None else state()
+    begun = before if seed is None else python_state()
     try:
-        yield lambda: state() != begun
+        yield lambda: python_state() != begun
     finally:
         random.setstate(before[0])
         if before[1] is not None:

@@ -1,136 +1,123 @@
-"""Coins: which mask an input gets, as a function of the seed, the site, the sample and the input alone.
+"""Masks of `predict`, as a function of the seed, the site, the sample and the input alone.
 
-Each site of a pass has a key for each sample, and under it each group of inputs has 2**32 coins of its own: a group is
-one input, a chunk of neighbours, or all. Where a batch begins and ends does not enter.
+Each site of a pass has a key for each sample, and under that key each group of inputs has 2**32 mask elements of its
+own. A group is one input, a chunk of neighbours, or all inputs. Where a batch begins and ends does not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from math import prod
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from dropkit import kernels, random
 from dropkit.kernels.mask import mask_strides
-from dropkit.kernels.params import DropoutParams, unscaled
+from dropkit.kernels.params import MakeParams, unscaled
 from dropkit.kernels.reference import mask_indices, words
-from dropkit.mc.batch_dim import Layout
-from dropkit.mc.stratified import Stratified
+from dropkit.mc.batch_dim import BatchDim
+from dropkit.mc.batch_rows import BatchRows
+from dropkit.mc.stratified import Permutations, Stratified
 from dropkit.nn.mask_shapes import MaskShape
 
-# More than a tensor that fits a machine has coins for one input.
-_OWN = 2**32
-# Sites whose keys are made together.
-_AT_A_TIME = 16
-# Folded into the seed, far from the number of any site, for the key of the strata's permutations.
+# Mask elements of a group: more than one input can need in the memory of a machine.
+_PER_GROUP = 2**32
+# Sites whose keys are computed together, which takes as long as for one.
+_SITES_AT_ONCE = 16
+# Folded into the seed for the key of the permutations of strata; far from the number of any site.
 _STRATA = 2**40
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-# Of each coin some ten numbers of eight bytes are made on the way to its word.
-_COINS_AT_ONCE = 2**16
-
-
-class Masks(str, Enum):
-    """Which inputs share a mask."""
-
-    INPUT = "input"
-    CHUNK = "chunk"
-    SHARED = "shared"
+_INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+# Words computed at once by the reference: some ten intermediate numbers of eight bytes are made for each.
+_WORDS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The inputs of a batch: the number that each has, and the group that its masks belong to.
-
-    Attributes:
-        ids: (N,), int64.
-        group: of all of them; None if each is a group of its own.
-    """
-
-    ids: Tensor
-    group: int | None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def first(self) -> int:
-        """The number of the first input, or of the group: where there is no saying what is whose."""
-        return int(self.ids[0]) if self.group is None else self.group
-
-    @cached_property
-    def runs(self) -> tuple[tuple[int, int, int], ...]:
-        """Neighbours with consecutive numbers: (place of the first, how many, its number)."""
-        breaks = cast("list[int]", (self.ids.diff() != 1).nonzero().flatten().add(1).tolist())
-        ends = zip([0, *breaks], [*breaks, len(self.ids)], strict=True)
-        return tuple((begin, end - begin, int(self.ids[begin])) for begin, end in ends)
-
-
-@dataclass(frozen=True)
-class Mask:
-    """The coins of one tensor.
+class MaskSpec:
+    """Which mask elements a tensor gets.
 
     Attributes:
         shape: of the tensor, with the inputs in a dimension of their own.
-        axis: that dimension; None if the layout is not known, and all the tensor has one mask.
-        steps: from one coin to the next along each dimension; along `axis` 2**32, or 0 where inputs share a mask.
-        runs: places along `axis` with the number of the first coin.
+        batch_dim: that dimension; None if it is not known, and the whole tensor has one mask.
+        strides: distance of neighbouring mask elements along each dimension; along `batch_dim` 2**32, or 0 where
+            inputs share a mask.
+        runs: neighbours along `batch_dim` as (begin, length, offset of the first mask element).
     """
 
     shape: tuple[int, ...]
-    axis: int | None
-    steps: tuple[int, ...]
+    batch_dim: int | None
+    strides: tuple[int, ...]
     runs: tuple[tuple[int, int, int], ...]
 
     @cached_property
-    def only(self) -> int | None:
-        """The one dimension along which coins differ, if it is one and inputs share them."""
-        differing = [dim for dim, step in enumerate(self.steps) if step]
-        return differing[0] if len(differing) == 1 and differing[0] != self.axis else None
+    def masked_dim(self) -> int | None:
+        """The dimension along which mask elements differ, if it is the only one and inputs share them."""
+        differing = [dim for dim, stride in enumerate(self.strides) if stride]
+        return differing[0] if len(differing) == 1 and differing[0] != self.batch_dim else None
 
-    def parts(self, *tensors: Tensor) -> Iterator[tuple[tuple[Tensor, ...], int]]:
-        """The tensors, run by run, each with its first coin."""
-        whole = tuple(_split(tensor, self) for tensor in tensors)
-        if len(self.runs) == 1 or self.axis is None:
-            yield whole, self.runs[0][2]
+    def split(self, *tensors: Tensor) -> Iterator[tuple[tuple[Tensor, ...], int]]:
+        """Views of the tensors run by run, each with the offset of its first mask element."""
+        views = tuple(_unfolded(tensor, self) for tensor in tensors)
+        if len(self.runs) == 1 or self.batch_dim is None:
+            yield views, self.runs[0][2]
             return
-        for begin, size, base in self.runs:
-            yield tuple(tensor.narrow(self.axis, begin, size) for tensor in whole), base
+        for begin, size, offset in self.runs:
+            yield tuple(view.narrow(self.batch_dim, begin, size) for view in views), offset
 
 
-def mask(shape: Sequence[int], unit: MaskShape | None, layout: Layout | None, rows: Rows) -> Mask:
-    """The coins of a tensor of this shape, whose mask without Monte Carlo has the shape `unit`."""
-    if layout is None:
-        # One input, or no saying which coin is whose.
-        return Mask(tuple(shape), None, mask_strides(unit or tuple(shape)), ((0, 1, rows.first * _OWN),))
-    whole, axis = layout.axis(shape, len(rows))
-    if unit is None:
-        own = list(whole)
+def mask_spec(
+    shape: Sequence[int], mask_shape: MaskShape | None, batch_dim: BatchDim | None, rows: BatchRows
+) -> MaskSpec:
+    """The mask elements of a tensor of this shape, of which the mask has `mask_shape` outside `predict`.
+
+    Raises:
+        ValueError: the tensor does not hold the inputs along `batch_dim`.
+    """
+    if batch_dim is None:
+        # A single input, or it is not known which mask element belongs to which input.
+        return MaskSpec(
+            tuple(shape), None, mask_strides(mask_shape or tuple(shape)), ((0, 1, rows.first * _PER_GROUP),)
+        )
+    full, dim = batch_dim.unfold(shape, len(rows))
+    is_folded = len(full) > len(shape)
+    if mask_shape is None:
+        masked = list(full)
     else:
-        own = [*unit[: layout.dim], *((1, 1) if len(whole) > len(shape) else (1,)), *unit[layout.dim + 1 :]]
-        if len(whole) > len(shape) and unit[layout.dim] != 1:
-            # The dimension that the inputs are folded into has coins of its own, too.
-            own[layout.dim : layout.dim + 2] = whole[layout.dim : layout.dim + 2]
-    own[axis] = 1
-    steps = list(mask_strides(tuple(own)))
+        masked = [*mask_shape[: batch_dim.dim], *((1, 1) if is_folded else (1,)), *mask_shape[batch_dim.dim + 1 :]]
+        if is_folded and mask_shape[batch_dim.dim] != 1:
+            # What the inputs are folded together with has mask elements of its own, too.
+            masked[batch_dim.dim : batch_dim.dim + 2] = full[batch_dim.dim : batch_dim.dim + 2]
+    masked[dim] = 1
+    strides = list(mask_strides(tuple(masked)))
     if rows.group is not None:
-        return Mask(whole, axis, tuple(steps), ((0, len(rows), rows.group * _OWN),))
-    steps[axis] = _OWN
-    runs = tuple((begin, size, number * _OWN) for begin, size, number in rows.runs)
-    return Mask(whole, axis, tuple(steps), runs)
+        return MaskSpec(full, dim, tuple(strides), ((0, len(rows), rows.group * _PER_GROUP),))
+    strides[dim] = _PER_GROUP
+    runs = tuple((begin, size, first * _PER_GROUP) for begin, size, first in rows.runs)
+    return MaskSpec(full, dim, tuple(strides), runs)
 
 
-class Coins:
-    """The draws of all samples.
+class SampledMask(NamedTuple):
+    """The mask of one site in one sample. A named tuple, because one is made at every site of every pass.
+
+    Attributes:
+        p: expected fraction dropped; 0 for uniform numbers.
+    """
+
+    spec: MaskSpec
+    p: float
+    site: int
+    sample: int
+
+
+class MaskSampler:
+    """Applies and computes the masks of all samples.
 
     Args:
         seed: 64 bits.
-        samples: how many there will be at most.
+        samples: the largest number of samples.
         stratified: make each mask element pass through the strata of [0, 1), instead of drawing it independently.
     """
 
@@ -138,118 +125,118 @@ class Coins:
         self._seed, self._samples = random.key(seed), samples
         self._stratified = Stratified(samples, int(random.fold_in(self._seed, _STRATA))) if stratified else None
         self._keys: list[list[int]] = []
-        # Site by site, and what they were made for.
-        self._places: dict[int, tuple[tuple[object, ...], tuple[Tensor, Tensor]]] = {}
+        # By site: what the permutations of its mask elements were computed for, and these.
+        self._permutations: dict[int, tuple[tuple[object, ...], Permutations]] = {}
 
     def key(self, site: int, sample: int) -> int:
-        """The key of a site in a sample; the two after the last sample are those of its stratification."""
+        """The key of a site in a sample; those of two samples after the last are for its strata."""
         while site >= len(self._keys):
-            # Many at a time, which takes as long as one.
-            sites = torch.arange(len(self._keys), len(self._keys) + _AT_A_TIME)
+            sites = torch.arange(len(self._keys), len(self._keys) + _SITES_AT_ONCE)
             of_sites = random.fold_in(self._seed, sites)[:, None]
             self._keys += random.fold_in(of_sites, torch.arange(self._samples + 2)).tolist()
         return self._keys[site][sample]
 
-    def unseen(self, sample: int, first: int) -> int:
-        """A seed for what draws where it is not seen."""
+    def seed_outside_sites(self, sample: int, first: int) -> int:
+        """A seed for random numbers that are drawn where the mode does not see it."""
         return ~self.key(0, sample) ^ first
 
     def forget_batch(self) -> None:
-        """The next batch begins: what was kept for this one is of no use."""
-        self._places.clear()
+        """Free what was kept for the previous batch."""
+        self._permutations.clear()
 
-    def drop(self, output: Tensor, input: Tensor, mask: Mask, rule: Callable[[float], DropoutParams], p: float,
-             site: int, sample: int) -> None:  # fmt: skip
+    def drop(self, output: Tensor, input: Tensor, mask: SampledMask, make_params: MakeParams) -> None:
         """Write every element of `output`; both may be the same tensor."""
-        params = rule(p)
+        params, spec = make_params(mask.p), mask.spec
         if self._stratified is None:
-            key = self.key(site, sample)
-            for (out, given), base in mask.parts(output, input):
-                kernels.drop(out, given, kernels.Mask(key, params, mask.steps, base))
+            key = self.key(mask.site, mask.sample)
+            for (out, given), offset in spec.split(output, input):
+                kernels.drop(out, given, kernels.Mask(key, params, spec.strides, offset))
             return
-        keep = self._kept(mask, p, site, sample, input.device)
-        target = _split(output, mask)
-        torch.mul(_split(input, mask), params.scale, out=target)
+        is_kept = self._is_kept(mask, input.device)
+        target = _unfolded(output, spec)
+        torch.mul(_unfolded(input, spec), params.scale, out=target)
         if params.shift:
             target.add_(params.shift)
         if params.fill:
-            target.masked_fill_(~keep, params.fill)
+            target.masked_fill_(~is_kept, params.fill)
         else:
-            # Masking bits is ten times as fast as masked_fill_, and turns NaN into 0, too.
-            bits = _BITS[target.element_size()]
-            target.view(bits).bitwise_and_(keep.to(bits).neg_())
+            # Masking bits is ten times as fast as masked_fill_, and also turns NaN into 0.
+            integer = _INTEGER_OF_SIZE[target.element_size()]
+            target.view(integer).bitwise_and_(is_kept.to(integer).neg_())
 
-    def kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
-        """The places that are kept along the one dimension with coins, int64."""
-        dim = mask.only
-        assert dim is not None
+    def kept_indices(self, mask: SampledMask, device: torch.device) -> Tensor:
+        """The indices that are kept along `mask.spec.masked_dim`, int64."""
+        spec = mask.spec
+        assert spec.masked_dim is not None
         if self._stratified is not None:
-            return self._kept(mask, p, site, sample, device).flatten().nonzero().flatten()
-        ones = torch.ones(mask.shape[dim], device=device)
-        kernels.drop(ones, ones, kernels.Mask(self.key(site, sample), unscaled(p), (1,), mask.runs[0][2]))
+            return self._is_kept(mask, device).flatten().nonzero().flatten()
+        ones = torch.ones(spec.shape[spec.masked_dim], device=device)
+        key = self.key(mask.site, mask.sample)
+        kernels.drop(ones, ones, kernels.Mask(key, unscaled(mask.p), (1,), spec.runs[0][2]))
         return ones.nonzero().flatten()
 
-    def uniform(self, mask: Mask, site: int, sample: int, device: torch.device) -> Tensor:
-        """A number in [0, 1) for each element of the mask's shape, float64."""
-        key = self.key(site, sample)
-        word = _joined([_words_of(shape, mask, base, key, device) for shape, base in _shapes(mask)], mask)
+    def uniform(self, mask: SampledMask, device: torch.device) -> Tensor:
+        """A number in [0, 1) for each element of the tensor, float64."""
+        spec, key = mask.spec, self.key(mask.site, mask.sample)
+        word = _concatenated([_words(shape, spec, offset, key, device) for shape, offset in _parts(spec)], spec)
         if self._stratified is None:
-            return (word.double() / 2**32).expand(mask.shape)
-        places = self._placed(mask, 0.0, site, device)
-        return self._stratified.uniform(places, sample, word).expand(mask.shape)
+            return (word.double() / 2**32).expand(spec.shape)
+        return self._stratified.uniform(self._permutations_of(mask, device), mask.sample, word).expand(spec.shape)
 
-    def _kept(self, mask: Mask, p: float, site: int, sample: int, device: torch.device) -> Tensor:
-        """Whether stratified sampling keeps each mask element: bool, of a shape that broadcasts with the mask's."""
+    def _is_kept(self, mask: SampledMask, device: torch.device) -> Tensor:
+        """Whether stratified sampling keeps each mask element: bool, of a shape that broadcasts with the tensor's."""
         assert self._stratified is not None
-        return self._stratified.kept(self._placed(mask, p, site, device), p, sample)
+        return self._stratified.is_kept(self._permutations_of(mask, device), mask.p, mask.sample)
 
-    def _placed(self, mask: Mask, p: float, site: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _permutations_of(self, mask: SampledMask, device: torch.device) -> Permutations:
         assert self._stratified is not None
-        made_for = mask.shape, mask.steps, p
-        if site not in self._places or self._places[site][0] != made_for:
+        spec, site = mask.spec, mask.site
+        made_for = spec.shape, spec.strides, mask.p
+        if site not in self._permutations or self._permutations[site][0] != made_for:
             keys = self.key(site, self._samples), self.key(site, self._samples + 1)
-            parts: list[tuple[Tensor, Tensor]] = []
-            for shape, base in _shapes(mask):
-                word, other = (_words_of(shape, mask, base, key, device) for key in keys)
-                parts.append(self._stratified.places(word, other, p))
-            outer = _joined([outer for outer, _ in parts], mask)
-            inner = _joined([inner for _, inner in parts], mask)
-            self._places[site] = made_for, (outer, inner)
-        return self._places[site][1]
+            parts: list[Permutations] = []
+            for shape, offset in _parts(spec):
+                word, other = (_words(shape, spec, offset, key, device) for key in keys)
+                parts.append(self._stratified.permutations(word, other, mask.p))
+            outer = _concatenated([outer for outer, _ in parts], spec)
+            inner = _concatenated([inner for _, inner in parts], spec)
+            self._permutations[site] = made_for, (outer, inner)
+        return self._permutations[site][1]
 
 
-def _words_of(shape: Sequence[int], mask: Mask, base: int, key: int, device: torch.device) -> Tensor:
+def _words(shape: Sequence[int], mask: MaskSpec, offset: int, key: int, device: torch.device) -> Tensor:
     """The word of each mask element of a part of a mask, of a shape that broadcasts with the part's."""
-    return words(mask_indices(_distinct(shape, mask.steps), mask.steps, base, device), torch.tensor(key, device=device))
+    index = mask_indices(_distinct(shape, mask.strides), mask.strides, offset, device)
+    return words(index, torch.tensor(key, device=device))
 
 
-def _joined(parts: list[Tensor], mask: Mask) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, mask.axis or 0)
+def _concatenated(parts: list[Tensor], mask: MaskSpec) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, mask.batch_dim or 0)
 
 
-def _shapes(mask: Mask) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The mask in parts of not too many coins each: their shapes, and the first coin of each."""
-    each = prod(_distinct(mask.shape, mask.steps))
-    for _, size, base in mask.runs:
-        if mask.axis is None or not mask.steps[mask.axis]:
-            yield mask.shape, base
+def _parts(mask: MaskSpec) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The mask in parts of not too many elements: the shape of each, and the offset of its first mask element."""
+    count = prod(_distinct(mask.shape, mask.strides))
+    for _, size, offset in mask.runs:
+        if mask.batch_dim is None or not mask.strides[mask.batch_dim]:
+            yield mask.shape, offset
             continue
-        rows = max(1, _COINS_AT_ONCE * mask.shape[mask.axis] // max(each, 1))
+        rows = max(1, _WORDS_AT_ONCE * mask.shape[mask.batch_dim] // max(count, 1))
         for begin in range(0, size, rows):
             shape = list(mask.shape)
-            shape[mask.axis] = min(rows, size - begin)
-            yield tuple(shape), base + begin * mask.steps[mask.axis]
+            shape[mask.batch_dim] = min(rows, size - begin)
+            yield tuple(shape), offset + begin * mask.strides[mask.batch_dim]
 
 
-def _distinct(shape: Sequence[int], steps: Sequence[int]) -> list[int]:
-    """The sizes, 1 where all along a dimension share a coin."""
-    return [size if step else 1 for size, step in zip(shape, steps, strict=True)]
+def _distinct(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """The sizes, 1 along dimensions that share a mask element."""
+    return [size if stride else 1 for size, stride in zip(shape, strides, strict=True)]
 
 
-def _split(tensor: Tensor, mask: Mask) -> Tensor:
-    """A view of the tensor in the mask's shape: one dimension taken apart, which every layout allows."""
+def _unfolded(tensor: Tensor, mask: MaskSpec) -> Tensor:
+    """A view of the tensor in the mask's shape: at most one dimension is split, which works for every memory layout."""
     if tensor.dim() == len(mask.shape):
         return tensor
-    assert mask.axis is not None
+    assert mask.batch_dim is not None
     dim = next(dim for dim, size in enumerate(tensor.shape) if size != mask.shape[dim])
     return cast("Tensor", tensor.unflatten(dim, mask.shape[dim : dim + 2]))

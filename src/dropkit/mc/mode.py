@@ -1,7 +1,7 @@
-"""The mode under which every dropout draws: it sees each call of torch's in one thread, and turns the flag on.
+"""SamplingMode: a function mode that turns dropout on in every call of torch's in one thread.
 
-What the draw then is, from torch's generator or by a key, says the subclass. A function mode also keeps torch from its
-fused encoder layer, which skips dropout in evaluation mode.
+Subclasses say how random numbers are drawn: from torch's generator, or by a key. While a function mode is active, torch
+does not use its fused encoder layer, which skips dropout in evaluation mode.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from dropkit.dropout_functions import (
     replaced,
 )
 from dropkit.mc.output_calls import Endings
-from dropkit.mc.training_flag.override import only_raised
+from dropkit.mc.training_flag.override import is_override_alone
 from dropkit.torch_private import DRAWING
 
 Args = Sequence[Any]
 Kwargs = Mapping[str, Any]
 
-# Whatever else draws from torch's generator: masks made by hand, stochastic depth, noise.
+# Other functions that draw from torch's generator: for masks that a model makes itself, stochastic depth, noise.
 RANDOM: frozenset[Any] = frozenset(
     {
         torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.rand, torch.rand_like, torch.randint,
@@ -45,22 +45,26 @@ RANDOM: frozenset[Any] = frozenset(
         Tensor.bernoulli, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
         Tensor.log_normal_, Tensor.multinomial, Tensor.normal_, Tensor.random_, Tensor.uniform_,
         *DRAWING,
-        # Python that draws inside, where no mode sees it.
+        # Python functions whose draws a mode does not see.
         F.gumbel_softmax, F.fractional_max_pool2d, F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d,
         F.fractional_max_pool3d_with_indices, torch.svd_lowrank, torch.pca_lowrank,
     }
 )  # fmt: skip
 
-# What runs instead of a call: (mode, function, arguments, named arguments) -> result.
-Handler = Callable[["Mode", Any, Args, Kwargs], Any]
+# What handles a call: (mode, function, arguments, keyword arguments) -> result.
+Handler = Callable[["SamplingMode", Any, Args, Kwargs], Any]
 
 
-class Mode(TorchFunctionMode):
-    """Attributes: drawn: how many calls have drawn so far; endings: what made tensors that tell by it what they are."""
+class SamplingMode(TorchFunctionMode):
+    """
+    Attributes:
+        random_calls: how many calls have drawn random numbers so far.
+        endings: the calls that made tensors, where these tell whether they are logits or probabilities.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.drawn = 0
+        self.random_calls = 0
         self.endings = Endings()
         self._handlers = _handlers()
 
@@ -72,29 +76,29 @@ class Mode(TorchFunctionMode):
             handler = None
         if handler is not None:
             return handler(self, func, args, kwargs)
-        output = self.other(func, types, args, kwargs)
+        output = self.not_random(func, types, args, kwargs)
         self.endings.note(func, args, kwargs, output)
         return output
 
-    def other(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
-        """A call that does not draw."""
+    def not_random(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        """Compute a call that draws no random numbers."""
         return func(*args, **kwargs)
 
     @abstractmethod
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """A call of the dropout family that draws; its flag is on."""
+        """Compute a dropout function, which is active: its `training` argument has been set."""
 
     @abstractmethod
     def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Attention with dropout of its weights."""
+        """Compute attention with dropout of its weights."""
 
     @abstractmethod
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:
-        """A recurrent network with dropout between its layers; its flag is on."""
+        """Compute a recurrent network with dropout between its layers, whose `train` argument has been set."""
 
     @abstractmethod
     def random(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Some other function that draws."""
+        """Compute another function that draws random numbers."""
 
 
 @lru_cache(maxsize=1)
@@ -109,65 +113,65 @@ def _handlers() -> dict[Any, Handler]:
 
 
 def _dropout(function: DropoutFunction) -> Handler:
-    def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    def handle(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
         args, kwargs = function.in_training(args, kwargs)
         p, _, _ = function.arguments(args, kwargs)
         if p is None or not 0 < p < 1:
-            return mode.other(func, (), args, kwargs)
-        mode.drawn += 1
+            return mode.not_random(func, (), args, kwargs)
+        mode.random_calls += 1
         return mode.dropout(function, p, func, args, kwargs)
 
     return handle
 
 
 def _attention(function: DropoutFunction) -> Handler:
-    def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    def handle(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
         p, _, _ = function.arguments(args, kwargs)
         if not p:
-            return mode.other(func, (), args, kwargs)
-        mode.drawn += 1
+            return mode.not_random(func, (), args, kwargs)
+        mode.random_calls += 1
         return mode.attention(function, p, func, args, kwargs)
 
     return handle
 
 
-def _recurrent(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    # nn.LSTM and its like hand everything over by position.
+def _recurrent(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    # nn.LSTM, nn.GRU and nn.RNN pass all arguments by position; a packed sequence has one more.
     packed = isinstance(args[-1], bool) and not isinstance(args[3], bool)
-    given, shift = list(args), int(packed)
-    if not given[DROPOUT_POSITION + shift] or given[NUM_LAYERS_POSITION + shift] < 2:
-        return mode.other(func, (), args, kwargs)
-    given[TRAIN_POSITION + shift] = True
-    mode.drawn += 1
-    return mode.recurrent(func, given, packed)
+    args, shift = list(args), int(packed)
+    if not args[DROPOUT_POSITION + shift] or args[NUM_LAYERS_POSITION + shift] < 2:
+        return mode.not_random(func, (), args, kwargs)
+    args[TRAIN_POSITION + shift] = True
+    mode.random_calls += 1
+    return mode.recurrent(func, args, packed)
 
 
 def _norm(flag: Parameter) -> Handler:
-    def handle(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        keeps = argument(RUNNING_MEAN, args, kwargs, None) is not None
-        if keeps and argument(flag, args, kwargs, False) and only_raised():
-            # The flag is up for dropout alone.
+    def handle(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+        has_statistics = argument(RUNNING_MEAN, args, kwargs, None) is not None
+        if has_statistics and argument(flag, args, kwargs, False) and is_override_alone():
+            # The flag is overridden for dropout alone.
             args, kwargs = replaced(flag, args, kwargs, False)
-        return mode.other(func, (), args, kwargs)
+        return mode.not_random(func, (), args, kwargs)
 
     return handle
 
 
-def _random(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    mode.drawn += 1
+def _random(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    mode.random_calls += 1
     return mode.random(func, args, kwargs)
 
 
-def _multi_head(mode: Mode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Run the Python of `F.multi_head_attention_forward` with the mode on, so that what it calls is seen."""
+def _multi_head(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Run the Python code of `F.multi_head_attention_forward` under the mode, which then sees its dropout."""
     args, kwargs = dropout_functions()[func].in_training(args, kwargs)
     with mode:
-        return _seen_multi_head()(*args, **kwargs)
+        return _multi_head_code()(*args, **kwargs)
 
 
 @lru_cache(maxsize=1)
-def _seen_multi_head() -> Callable[..., Any]:
-    """The same code, but for its question whether a mode is on: that would hand the call back to the mode."""
+def _multi_head_code() -> Callable[..., Any]:
+    """The same function without its check for a mode, which would hand the call back to the mode."""
     original = cast("FunctionType", F.multi_head_attention_forward)
     names = {**original.__globals__, "has_torch_function": _no}
     return FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)

@@ -13,14 +13,15 @@ from dropkit import modes, random
 from dropkit.arguments import check, counted
 from dropkit.mc import batches, distributed
 from dropkit.mc.accumulators import Classification, Estimator, Measures, Regression, entropy
+from dropkit.mc.batch_rows import BatchRows, MaskSharing, split_by_group
 from dropkit.mc.batches import Adapt, Batch
-from dropkit.mc.intercept import packed_order
-from dropkit.mc.masks import Coins, Masks, Rows
+from dropkit.mc.masks import MaskSampler
 from dropkit.mc.outputs import Classes, Labels, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
-from dropkit.mc.passes import Passes, rows_of
+from dropkit.mc.passes import Passes
 from dropkit.mc.prediction import ClassPrediction, ValuePrediction
 from dropkit.mc.sampling import uncompiled
-from dropkit.mc.training_flag.override import Block
+from dropkit.mc.site_mode import note_packed_order
+from dropkit.mc.training_flag.override import Override
 from dropkit.report.progress import Progress
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def predict(
     known = batches.count(inputs) if index is None else len(index)
     group = settings.group(known)
     stratified = plan == "stratified"
-    coins = Coins(distributed.agreed(number), samples, stratified)
+    sampler = MaskSampler(distributed.broadcast_seed(number), samples, stratified)
 
     classes = Classes(outputs, None if class_dim is None else int(class_dim), class_counts(model))
     given = None if labels is None else _checked_labels(labels, inputs if adapt is None else None)
@@ -183,23 +184,23 @@ def predict(
 
     found: list[tuple[int, _Found]] = []
     notes: list[str] = []
-    block: Block | None = None
+    override: Override | None = None
     with modes.evaluating(model), torch.inference_mode(False), torch.no_grad():
-        passes = Passes(model, output or tensor_of, coins, replay, thin)
+        passes = Passes(model, output or tensor_of, sampler, replay, thin)
         device = _device_of(model)
         with Progress("sampling", None if known is None else known * samples, progress) as bar:
             for place, (batch, ids) in enumerate(_numbered(batches.stream(inputs, batch_size, adapt), index)):
-                if not distributed.mine(place):
+                if not distributed.is_mine(place):
                     continue
-                for begin, end, rows in rows_of(ids, group):
+                for begin, end, rows in split_by_group(ids, group):
                     part = batch.take(begin, end).to(device)
-                    # Not around what makes the batches: the user's own networks may.
-                    with uncompiled(block) as block, packed_order():
-                        passes.off = block.off
+                    # Not around the iteration over batches, in which the user's own networks may run.
+                    with uncompiled(override) as override, note_packed_order():
+                        passes.noise_left_off = override.noise_left_off
                         one = _one_batch(passes, part, rows, estimator(batch), samples, until, keep_samples, bar)
                     found.append((place, one))
-        notes = [*passes.notes, *passes.off]
-    return _joined(distributed.gathered(found), task, notes)
+        notes = [*passes.notes, *passes.noise_left_off]
+    return _joined(distributed.gather(found), task, notes)
 
 
 @torch.no_grad()
@@ -252,7 +253,7 @@ class _Settings:
     def __post_init__(self) -> None:
         check("task", self.task in ("classification", "regression"), '"classification" or "regression"', self.task)
         check("plan", self.plan in ("iid", "stratified"), '"iid" or "stratified"', self.plan)
-        kinds = [one.value for one in Masks]
+        kinds = [one.value for one in MaskSharing]
         check("masks", self.masks is None or self.masks in kinds, '"input", "chunk" or "shared"', self.masks)
         check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
         integer = hasattr(self.class_dim, "__index__") and not isinstance(self.class_dim, bool)
@@ -267,8 +268,8 @@ class _Settings:
     def group(self, count: int | None) -> int | None:
         """Inputs that share masks: None for none, 0 for all."""
         many = self.task == "classification" and count is not None and count > self.chunk
-        masks = self.masks or (Masks.CHUNK.value if many else Masks.INPUT.value)
-        return {Masks.INPUT.value: None, Masks.CHUNK.value: self.chunk, Masks.SHARED.value: 0}[masks]
+        masks = self.masks or (MaskSharing.CHUNK.value if many else MaskSharing.INPUT.value)
+        return {MaskSharing.INPUT.value: None, MaskSharing.CHUNK.value: self.chunk, MaskSharing.SHARED.value: 0}[masks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +285,7 @@ class _Found:
 def _one_batch(
     passes: Passes,
     batch: Batch,
-    rows: Rows,
+    rows: BatchRows,
     estimator: Estimator,
     samples: int,
     until: float | None,

@@ -1,4 +1,4 @@
-"""sampling: a `with` block in which every dropout of a model in evaluation mode draws.
+"""sampling: a `with` block in which every dropout of a model in evaluation mode is active.
 
 Source: Gal, Ghahramani, "Dropout as a Bayesian Approximation: Representing Model Uncertainty in Deep Learning", ICML
 2016, arXiv:1506.02142.
@@ -14,31 +14,31 @@ from typing import Any
 import torch
 
 from dropkit.dropout_functions import DropoutFunction
-from dropkit.mc import generators
-from dropkit.mc.mode import Args, Kwargs, Mode
-from dropkit.mc.training_flag.override import Block, raised
+from dropkit.mc.generators import python_state
+from dropkit.mc.mode import Args, Kwargs, SamplingMode
+from dropkit.mc.training_flag.override import Override, override_training_flags
 from dropkit.modes import force_eager
 
 
 class NothingToSample(RuntimeError):
-    """A model was to be sampled from, and nothing in it drew."""
+    """No dropout was active in a model that was to be sampled from."""
 
 
 @contextmanager
 def sampling() -> Generator[None]:
-    """Let every dropout draw, of whatever kind, for the length of a `with` block, while the model stays in eval mode.
+    """Activate every dropout, of whatever kind, for a `with` block, while the model stays in evaluation mode.
 
     Reaches `torch.nn.Dropout*`, `torch.nn.functional.dropout*` and dropkit's, the dropout inside `nn.LSTM`, `nn.GRU`,
     `nn.RNN`, `nn.MultiheadAttention` and the transformer layers, `F.scaled_dot_product_attention`, and modules that
-    read their own flag to drop, such as timm's `DropPath`. No training flag is changed, batch norm keeps its
-    statistics, and other threads see nothing of it. Draws come from torch's generator. Compiled models run uncompiled
-    inside of the block.
+    gate dropout by their own `self.training`, such as timm's `DropPath`. No training flag is changed, batch norm keeps
+    its statistics, and other threads are not affected. Random numbers come from torch's generator. Compiled models run
+    uncompiled inside the block.
 
-    Noise of other kinds that a module draws in training mode alone stays off, with a warning that says where.
+    Other noise that a module adds in training mode alone stays off, with a warning that says where.
 
     Raises:
-        NothingToSample: at the end of the block, if nothing drew.
-        TypeError: a scripted module that drops was called.
+        NothingToSample: at the end of the block, if no dropout was active.
+        TypeError: a scripted module with dropout was called.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout()).eval()
@@ -48,46 +48,51 @@ def sampling() -> Generator[None]:
         >>> bool((samples.var(0) > 0).all()), model.training
         (True, False)
     """
-    mode = Drawing()
-    state, of_python = torch.get_rng_state(), generators.state()
-    with uncompiled() as block, mode:
+    mode = TorchRandomMode()
+    before, python_before = torch.get_rng_state(), python_state()
+    with uncompiled() as override, mode:
         yield
-    # What gates dropout may do so by Python's numbers alone.
-    by_python = block.raised and of_python != generators.state()
-    if not mode.drawn and torch.equal(state, torch.get_rng_state()) and not by_python:
-        raise nothing(block.off)
-    for note in block.off:
-        # For the `with` statement, behind contextlib.
+    # A module may drop by Python's random numbers alone.
+    uses_python = override.modules and python_before != python_state()
+    if not mode.random_calls and torch.equal(before, torch.get_rng_state()) and not uses_python:
+        raise nothing_to_sample(override.noise_left_off)
+    for note in override.noise_left_off:
+        # Points at the `with` statement, behind contextlib.
         warnings.warn(note, stacklevel=3)
 
 
-def nothing(off: Iterable[str]) -> NothingToSample:
-    """
+def nothing_to_sample(noise_left_off: Iterable[str]) -> NothingToSample:
+    """The error of a model without active dropout.
+
     Args:
-        off: notes on what is drawn in training mode, and is no dropout.
+        noise_left_off: notes on random numbers in training mode that are no dropout.
     """
     return NothingToSample(
         "; ".join(
             [
                 "no dropout drew: the model has none that can be seen, or its rates are 0; dropkit.audit(model, ...) "
                 "shows every dropout that it has",
-                *off,
+                *noise_left_off,
             ]
         )
     )
 
 
 @contextmanager
-def uncompiled(before: Block | None = None) -> Generator[Block]:
-    """Run as Python, which a mode can see, and with the flags up that need to be."""
+def uncompiled(previous: Override | None = None) -> Generator[Override]:
+    """Run models as Python code, which a function mode can see, with the training flags overridden that need it.
+
+    Args:
+        previous: of an earlier block on the same model; its modules are not examined again.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
-        with raised(before) as block, force_eager():
-            yield block
+        with override_training_flags(previous) as override, force_eager():
+            yield override
 
 
-class Drawing(Mode):
-    """Draws are torch's own."""
+class TorchRandomMode(SamplingMode):
+    """Draws from torch's own generator."""
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         return func(*args, **kwargs)

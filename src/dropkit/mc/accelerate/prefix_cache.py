@@ -1,216 +1,93 @@
-"""Tapes: what a model computes before its first draw is the same in every pass, so it is computed once and replayed.
-
-A tape notes each call of torch's in one pass, up to the first draw, and hands out the same results in the next. The
-model's own Python runs again in full, hooks and branches included. Only those results are kept that the model itself
-still holds when it draws; in the place of the others stand tensors without memory, that nothing may read.
-"""
+"""PrefixCache: compute what comes before the first dropout once per batch, since it is the same in every pass."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from dropkit.torch_private import make_unreadable, storage_identity, tree_flatten, tree_unflatten, write_count
-
-_PLAIN = frozenset(
-    {bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, type(None)}
-)
-_MUTABLE = frozenset({list, dict, set})
-# What shares a tensor's memory with code whose writes no version counts.
-ESCAPES: frozenset[Any] = frozenset(
-    {
-        Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, cast("Any", Tensor).data.__get__,
-        cast("Any", Tensor).data.__set__,
-    }
-)  # fmt: skip
+from dropkit.containers import tensors
+from dropkit.mc.accelerate.recording import ESCAPES, Diverged, Recording, WriteCounts
+from dropkit.mc.accelerator import Accelerator
+from dropkit.mc.batch_rows import BatchRows
+from dropkit.mc.batches import Batch
+from dropkit.mc.mode import Args, Kwargs
+from dropkit.mc.notes import Notes, reason
 
 
-class Diverged(Exception):
-    """A pass cannot be replayed: run it again without the tape."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Weak:
-    """A result of the pass that is noted, as long as the model holds it."""
-
-    tensor: weakref.ref[Tensor]
-    shape: torch.Size
-
-
-@dataclass(slots=True)
-class _Call:
-    """One call: which function, with which plain arguments, and what came of it."""
-
-    func: Any
-    plain: tuple[Any, ...]
-    leaves: list[Any]
-    spec: Any
-
-
-def held_by(model: nn.Module) -> list[Tensor]:
-    """The tensors of a model: parameters, buffers, and those in plain attributes."""
-    return [tensor for module in model.modules() for tensor in tensors(vars(module).values())]
-
-
-class Known:
-    """The tensors that exist before a pass, as they are now."""
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._versions = [(one, write_count(one)) for one in tensors]
-        self.ids = {id(one) for one, _ in self._versions}
-
-    def untouched(self) -> bool:
-        """Whether none has been written since."""
-        return all(write_count(one) == version for one, version in self._versions)
-
-
-class Tape:
-    """The calls of a pass up to its first draw.
+class PrefixCache(Accelerator):
+    """Records the first pass over a batch up to its first dropout, and reuses the results in the others.
 
     Args:
-        known: what exists before the pass.
-        copying: hand out copies, since what follows the first draw writes into the results.
+        notes: gets a note if the cache is switched off, which it then is for all batches that follow.
     """
 
-    def __init__(self, known: Known, copying: bool = False) -> None:
-        self._known, self._copying = known, copying
-        self._calls: list[_Call] = []
-        self._ids = set(known.ids)
-        self._next = 0
-        # By the id of what the model held: what is handed out, and its version.
-        self._held: dict[int, tuple[Tensor, int]] = {}
-        self._storages: list[int] = []
-        self._copies: dict[int, Tensor] = {}
-        self.recording, self.running = True, True
-        # Why this pass cannot be replayed.
-        self.fault: str | None = None
+    def __init__(self, model: nn.Module, notes: Notes, is_on: bool) -> None:
+        self._notes, self._is_on = notes, is_on
+        # Parameters, buffers, and tensors in plain attributes.
+        self._of_model: list[Tensor] = [
+            tensor for module in model.modules() for tensor in tensors(list(vars(module).values()))
+        ]
+        self._copying = False
+        self._recording: Recording | None = None
+        # The recording of an earlier pass, if it can be used in the next.
+        self._reusable: Recording | None = None
 
-    def begin(self) -> None:
-        """Another pass begins."""
-        self._next, self.running = 0, True
-        if self._copying:
-            self._copies = {id(tensor): tensor.clone() for tensor, _ in self._held.values()}
+    def begin_batch(self, rows: BatchRows) -> None:
+        self._recording = self._reusable = None
 
-    def call(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Run a function and note it, or hand out what it returned.
+    def begin_pass(self, batch: Batch) -> Batch | None:
+        # A pass that fails leaves no recording, so that the next one records anew.
+        self._recording, self._reusable = self._reusable, None
+        if self._recording is not None and not self._arguments_then.are_current():
+            self._switch_off("the model writes into its inputs")
+            self._recording = None
+        if not self._is_on:
+            return None
+        if self._recording is None:
+            self._arguments = batch.copied()
+            of_arguments = list(tensors([self._arguments.args, self._arguments.kwargs]))
+            self._arguments_then = WriteCounts(of_arguments)
+            self._recording = Recording(WriteCounts([*self._of_model, *of_arguments]), self._copying)
+        else:
+            self._recording.begin_pass()
+        return self._arguments
 
-        Raises:
-            Diverged: this pass takes another way than the first.
-        """
-        if self.recording:
-            output = func(*args, **kwargs)
-            self._note(func, args, kwargs, output)
-            return output
-        if self._next == len(self._calls):
-            raise Diverged("more calls than in the first pass")
-        call = self._calls[self._next]
-        self._next += 1
-        if call.func != func or call.plain != _plain(args, kwargs):
-            raise Diverged(f"another call of {getattr(func, '__name__', func)} than in the first pass")
-        leaves = [self._copies.get(id(leaf), leaf) for leaf in call.leaves] if self._copies else call.leaves
-        if call.spec is not None:
-            return tree_unflatten(leaves, call.spec)
-        # The model may change a list that it was given.
-        return deepcopy(leaves[0]) if type(leaves[0]) in _MUTABLE else leaves[0]
+    def intercept(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        recording = self._recording
+        if recording is None:
+            return NotImplemented
+        if func in ESCAPES:
+            recording.fault = f"{getattr(func, '__name__', func)} of a tensor gives access that nothing counts"
+        return recording.call(func, args, kwargs) if recording.is_running else NotImplemented
 
-    def cut(self) -> None:
-        """The first draw: what lives now is kept, and from here on everything runs.
+    def before_site(self) -> None:
+        if self._recording is not None and self._recording.is_running:
+            self._recording.stop()
 
-        Raises:
-            Diverged: the first draw comes sooner than in the first pass.
-        """
-        self.running = False
-        if not self.recording:
-            if self._next != len(self._calls):
-                raise Diverged("fewer calls than in the first pass")
+    def end_pass(self, has_hidden_randomness: bool) -> None:
+        recording = self._recording
+        if recording is None:
             return
-        self.recording = False
-        if not self._known.untouched():
-            self.fault = "the model writes into its parameters, buffers or inputs before it draws"
-        for call in self._calls:
-            call.leaves = [self._kept(leaf) for leaf in call.leaves]
-        if self._copying and len(set(self._storages)) < len(self._storages):
-            self.fault = "results from before the first draw that share memory are written after it"
+        if has_hidden_randomness:
+            recording.fault = "something draws from torch's generator unseen"
+        if recording.is_running and not recording.is_recording:
+            raise Diverged("no draw, where the first pass drew")
+        if recording.fault is not None:
+            self._switch_off(recording.fault)
+        elif recording.is_recording:
+            pass  # there was no dropout
+        elif recording.is_intact():
+            self._reusable = recording
+        else:
+            self._copying = True
 
-    @property
-    def intact(self) -> bool:
-        """Whether what is kept is as it was at the first draw."""
-        return self._copying or all(write_count(tensor) == version for tensor, version in self._held.values())
+    def failed(self, error: Exception) -> bool:
+        if self._recording is None or self._recording.is_recording:
+            return False
+        self._switch_off(f"the model does not run the same way before its first draw ({reason(error)})")
+        return True
 
-    def _note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
-        if any(
-            hasattr(one, "__array_interface__") and not isinstance(one, Tensor) for one in (*args, *kwargs.values())
-        ):
-            self.fault = "numbers come from an array, which may be others in the next pass"
-        for tensor in tensors([*args, *kwargs.values()]):
-            if id(tensor) not in self._ids and self.fault is None:
-                self.fault = "a tensor comes from where no call of torch was seen"
-        leaves, spec = [deepcopy(output) if type(output) in _MUTABLE else output], None
-        if not isinstance(output, Tensor) and any(True for _ in tensors([output])):
-            leaves, spec = tree_flatten(output)
-        leaves = [self._weakly(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        self._calls.append(_Call(func, _plain(args, kwargs), leaves, spec))
-
-    def _weakly(self, tensor: Tensor) -> _Weak:
-        identity = id(tensor)
-        if identity in self._known.ids:
-            return _Weak(weakref.ref(tensor), tensor.shape)
-        self._ids.add(identity)
-        # Another tensor may be made where this one was.
-        return _Weak(weakref.ref(tensor, lambda _: self._ids.discard(identity)), tensor.shape)
-
-    def _kept(self, leaf: Any) -> Any:
-        if not isinstance(leaf, _Weak):
-            return leaf
-        tensor = leaf.tensor()
-        if tensor is None:
-            return _unreadable(leaf.shape)
-        if id(tensor) in self._known.ids:
-            return tensor
-        if tensor.is_inference():
-            self.fault = "writes to tensors of inference mode are not counted"
-        if id(tensor) not in self._held:
-            kept = tensor.clone() if self._copying else tensor
-            self._held[id(tensor)] = kept, write_count(kept)
-            self._storages.append(storage_identity(tensor.untyped_storage()))
-        return self._held[id(tensor)][0]
-
-
-def _unreadable(shape: torch.Size) -> Tensor:
-    """In the place of a result that nothing holds any more: whoever asks for its memory is told that there is none."""
-    tensor = torch.empty(shape, device="meta")
-    make_unreadable(tensor)
-    return tensor
-
-
-def _plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The arguments that can be compared, also inside of lists, tuples, slices and dicts."""
-    plain: list[Any] = []
-    for one in args:
-        if type(one) in _PLAIN:
-            plain.append(one)
-        elif isinstance(one, slice):
-            plain += one.start, one.stop, one.step
-        elif isinstance(one, (list, tuple)):
-            plain += len(cast("list[Any]", one)), *_plain(cast("list[Any]", one), {})
-        elif isinstance(one, dict):
-            plain += _plain([], cast("dict[str, Any]", one))
-    for name, one in kwargs.items():
-        plain += name, *_plain([one], {})
-    return tuple(plain)
-
-
-def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors(cast("list[Any]", value))
-        elif isinstance(value, dict):
-            yield from tensors(cast("dict[Any, Any]", value).values())
+    def _switch_off(self, why: str) -> None:
+        self._is_on = False
+        self._notes.append(f"every pass ran in full: {why}")

@@ -58,13 +58,13 @@ _DEPTH = 6
 _Cached: type[Any] = type(lru_cache(lambda: None))
 
 
-def off(module: nn.Module) -> list[str]:
+def noise_left_off(module: nn.Module) -> list[str]:
     """What a module would draw in training mode and does not in evaluation mode, as a note for each place.
 
     Example:
-        >>> off(nn.RReLU().eval())[0].startswith("RReLU draws random numbers in training mode (")
+        >>> noise_left_off(nn.RReLU().eval())[0].startswith("RReLU draws random numbers in training mode (")
         True
-        >>> off(nn.Dropout()), off(nn.Linear(2, 2))
+        >>> noise_left_off(nn.Dropout()), noise_left_off(nn.Linear(2, 2))
         ([], [])
     """
     if not (_may_ask(type(module)) or _own_entries(module)):

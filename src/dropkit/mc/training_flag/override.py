@@ -1,7 +1,7 @@
-"""Flags that are up for one thread: a module reads `training` as true here, and as it was everywhere else.
+"""Override of training flags for one thread: a module reads `self.training` as true there, and unchanged elsewhere.
 
-The flag itself is not touched. While anyone samples from a module it has a class of its own, whose `training` asks who
-reads it; afterwards it has its class back.
+The flag itself is not touched. While a thread samples from a module, the module has a class whose `training` is a
+property that asks which thread reads it; afterwards it has its own class again.
 """
 
 from __future__ import annotations
@@ -18,100 +18,103 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from dropkit.dropout_functions import RECURRENT
 from dropkit.mc.training_flag.detection import gates_dropout
-from dropkit.mc.training_flag.other_noise import off
+from dropkit.mc.training_flag.other_noise import noise_left_off
 
-# Operators that drop, or may, in the text of a graph.
-_DROPS_IN_SCRIPT = re.compile(r"dropout|bernoulli|aten::(lstm|gru|rnn_tanh|rnn_relu|scaled_dot_product_attention)\b")
+# Operators with dropout in the text of a graph; recurrent networks and attention only may have it.
+_MAY_DROP = "|".join(sorted([*(function.__name__ for function in RECURRENT), "scaled_dot_product_attention"]))
+_DROPS_IN_SCRIPT = re.compile(rf"dropout|bernoulli|aten::({_MAY_DROP})\b")
 
 
-class Block:
-    """A `with` block, in one thread.
+class Override:
+    """A `with` block, in one thread, in which training flags are overridden.
 
     Attributes:
-        raised: the modules whose flags are up, by their ids.
-        asked: the other modules that ran.
-        off: notes on what those draw in training mode alone.
+        modules: the modules whose flags are overridden, by their ids.
+        examined: the other modules that ran.
+        noise_left_off: notes on random numbers that those draw in training mode alone.
     """
 
     def __init__(self) -> None:
-        self.raised: dict[int, nn.Module] = {}
-        self.asked: dict[int, nn.Module] = {}
-        self.off: dict[str, None] = {}
+        self.modules: dict[int, nn.Module] = {}
+        self.examined: dict[int, nn.Module] = {}
+        self.noise_left_off: dict[str, None] = {}
 
 
-class _Here(threading.local):
-    # The blocks that are open in this thread, innermost last.
-    blocks: list[Block]
+class _ThreadOverrides(threading.local):
+    """The blocks that are open in a thread, innermost last."""
+
+    open: list[Override]
 
     def __init__(self) -> None:
-        self.blocks = []
+        self.open = []
 
 
-_here = _Here()
+_thread = _ThreadOverrides()
 _lock = threading.Lock()
-# How many blocks have raised a module, by its id; and its own class.
-_raised: dict[int, tuple[int, type[nn.Module]]] = {}
+# By the id of a module: how many blocks of all threads override its flag, and its own class.
+_overridden: dict[int, tuple[int, type[nn.Module]]] = {}
 
 
 @contextmanager
-def raised(before: Block | None = None) -> Generator[Block]:
-    """For the length of a `with` block, modules that gate dropout by their own flag find it up in this thread.
+def override_training_flags(previous: Override | None = None) -> Generator[Override]:
+    """Override the flags of modules that gate dropout by their own `self.training`, in this thread, as they are called.
 
     Args:
-        before: an earlier block on the same model, whose modules are not asked again.
+        previous: an earlier block on the same model, whose modules are not examined again.
+
+    Raises:
+        TypeError: a scripted module with dropout is called.
     """
-    mine = Block()
-    if before is not None:
-        mine.asked, mine.off = before.asked, before.off
-    _here.blocks.append(mine)
-    hook = register_module_forward_pre_hook(_before)
+    override = Override()
+    if previous is not None:
+        override.examined, override.noise_left_off = previous.examined, previous.noise_left_off
+    _thread.open.append(override)
+    hook = register_module_forward_pre_hook(_before_forward)
     try:
-        yield mine
+        yield override
     finally:
         hook.remove()
-        _here.blocks = [block for block in _here.blocks if block is not mine]
-        for module in mine.raised.values():
-            _lower(module)
+        _thread.open = [other for other in _thread.open if other is not override]
+        for module in override.modules.values():
+            _restore_class(module)
 
 
-def _before(module: nn.Module, args: Any) -> None:
-    if not _here.blocks:
+def _before_forward(module: nn.Module, args: Any) -> None:
+    if not _thread.open:
         return
+    override = _thread.open[-1]
     if isinstance(module, torch.jit.ScriptModule):
-        _refuse_scripted(module)
-    elif gates_dropout(_own(type(module))):
-        if id(module) not in _here.blocks[-1].raised:
-            _raise(module)
-            _here.blocks[-1].raised[id(module)] = module
-    elif id(module) not in _here.blocks[-1].asked:
-        _here.blocks[-1].asked[id(module)] = module
-        _here.blocks[-1].off.update(dict.fromkeys(off(module)))
+        _refuse_scripted_dropout(module)
+    elif gates_dropout(_own_class(type(module))):
+        if id(module) not in override.modules:
+            _lend_class(module)
+            override.modules[id(module)] = module
+    elif id(module) not in override.examined:
+        override.examined[id(module)] = module
+        override.noise_left_off.update(dict.fromkeys(noise_left_off(module)))
 
 
-def any_raised() -> bool:
-    """Whether flags of modules are up in the innermost block of this thread."""
-    return bool(_here.blocks and _here.blocks[-1].raised)
+def is_any_overridden() -> bool:
+    """Whether the innermost block of this thread overrides the flag of a module."""
+    return bool(_thread.open and _thread.open[-1].modules)
 
 
-def only_raised() -> bool:
-    """Whether the module whose code is running is in evaluation mode, and its flag up for this thread alone."""
+def is_override_alone() -> bool:
+    """Whether the module whose code is running is in evaluation mode, and reads its flag as true by override alone."""
     frame = inspect.currentframe()
     while frame is not None:
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if isinstance(first, nn.Module):
-            return _own(type(first)) is not type(first) and not vars(first)["training"]
+            return _own_class(type(first)) is not type(first) and not vars(first)["training"]
         frame = frame.f_back
     return False
 
 
-def _refuse_scripted(module: Any) -> None:
-    """TorchScript reads flags of its own and shows no calls.
-
-    Raises:
-        TypeError: a scripted module drops.
-    """
+def _refuse_scripted_dropout(module: Any) -> None:
+    """TorchScript reads flags of its own, and a function mode does not see its calls."""
     if _DROPS_IN_SCRIPT.search(str(module.inlined_graph)):
         raise TypeError(
             f"model must not be scripted where it drops, got {module.original_name} as TorchScript, whose calls cannot "
@@ -119,55 +122,55 @@ def _refuse_scripted(module: Any) -> None:
         )
 
 
-def _raise(module: nn.Module) -> None:
+def _lend_class(module: nn.Module) -> None:
     with _lock:
-        count, kind = _raised.get(id(module), (0, type(module)))
-        module.__class__ = _seen_training(kind)
-        _raised[id(module)] = count + 1, kind
+        count, kind = _overridden.get(id(module), (0, type(module)))
+        module.__class__ = _overriding_class(kind)
+        _overridden[id(module)] = count + 1, kind
 
 
-def _lower(module: nn.Module) -> None:
+def _restore_class(module: nn.Module) -> None:
     with _lock:
-        count, kind = _raised.pop(id(module))
+        count, kind = _overridden.pop(id(module))
         if count > 1:
-            _raised[id(module)] = count - 1, kind
+            _overridden[id(module)] = count - 1, kind
         else:
             module.__class__ = kind
 
 
 class _Unregistered:
-    """In front of a class: its `__init_subclass__` is not told of what is none of its family.
+    """Keeps the `__init_subclass__` of a module's class from running for the class that is lent.
 
-    Without `__slots__`: the layout is that of a module, which alone can then be given the class.
+    Without `__slots__`, so that the memory layout is that of a module, which can then get the class.
     """
 
     def __init_subclass__(cls) -> None:
         pass
 
 
-def _own(kind: type[nn.Module]) -> type[nn.Module]:
+def _own_class(kind: type[nn.Module]) -> type[nn.Module]:
     return vars(kind).get("_dropkit_own", kind)
 
 
 @lru_cache(maxsize=4096)
-def _seen_training(kind: type[nn.Module]) -> type[nn.Module]:
-    """A class like this one, of which the flag is up for threads that sample."""
+def _overriding_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """A class like this one, whose flag is true in threads that sample."""
 
     def read(self: nn.Module) -> bool:
-        return bool(_here.blocks) or vars(self)["training"]
+        return bool(_thread.open) or vars(self)["training"]
 
     def write(self: nn.Module, training: bool) -> None:
         vars(self)["training"] = training
 
     def reduce(self: Any, protocol: Any) -> Any:
         # Copies, and what is saved, are of the module's own class.
-        _, _, *state = cast("tuple[Any, ...]", super(like, self).__reduce_ex__(protocol))
+        _, _, *state = cast("tuple[Any, ...]", super(overriding, self).__reduce_ex__(protocol))
         return object.__new__, (kind,), *state
 
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    like: Any = type(
+    overriding: Any = type(
         kind.__name__,
         (_Unregistered, kind),
         {**names, "training": property(read, write), "__reduce_ex__": reduce, "_dropkit_own": kind},
     )
-    return like
+    return overriding

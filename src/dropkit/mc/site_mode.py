@@ -1,6 +1,6 @@
-"""A mode for which every dropout is a site: a tensor that goes in, and a mask for it.
+"""SiteMode: a function mode in which every dropout becomes a site, one tensor that is dropped by one mask.
 
-What draws inside, attention and recurrent networks, is taken apart until its dropout is such a site.
+Attention and recurrent networks, which drop inside, are recomputed step by step so that each dropout in them is a site.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dropkit.dropout_functions import DropoutFunction
 from dropkit.kernels.params import MakeParams, inverted
-from dropkit.mc.batch_dim import Layout
-from dropkit.mc.mode import Args, Kwargs, Mode
+from dropkit.mc.batch_dim import BatchDim
+from dropkit.mc.mode import Args, Kwargs, SamplingMode
 from dropkit.nn import LAYERS as DROPOUTS
 from dropkit.nn.layer import Layer
 from dropkit.nn.mask_shapes import MaskShape
 from dropkit.torch_private import no_torch_function, pack_padded, pad_packed
 
-# By the names of functions and of torch's operators, in place or not.
+# Layers by the names of functions and of torch's operators, in place or not.
 _LAYERS: dict[str, Layer] = {
     name + end: layer
     for layer in DROPOUTS
@@ -37,18 +37,17 @@ _LAYERS: dict[str, Layer] = {
 }
 _LAYERS["native_dropout"] = _LAYERS["dropout"]
 
-
-# The order in which the sequences stand that this thread's recurrent network was given.
-_here = threading.local()
+# Per thread: how the packed sequences that the recurrent network was called with were sorted.
+_thread = threading.local()
 
 
 @contextmanager
-def packed_order() -> Generator[None]:
-    """Note how packed sequences were sorted: the functions that run them are not told."""
+def note_packed_order() -> Generator[None]:
+    """Note how packed sequences are sorted: the functions that compute recurrent networks do not receive it."""
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         if isinstance(module, nn.RNNBase) and args and isinstance(args[0], PackedSequence):
-            _here.order = args[0].sorted_indices
+            _thread.order = args[0].sorted_indices
 
     hook = register_module_forward_pre_hook(note)
     try:
@@ -57,65 +56,51 @@ def packed_order() -> Generator[None]:
         hook.remove()
 
 
-@contextmanager
-def forked(seed: int | None = None) -> Generator[None]:
-    """For the length of a `with` block torch's generators go a way of their own, from this seed if there is one.
-
-    `torch.manual_seed` would seed those of devices, too, and of one that is not in use yet for as soon as it is.
-    """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        if seed is not None:
-            for generator in (torch.default_generator, *(torch.cuda.default_generators[one] for one in devices)):
-                generator.manual_seed(seed)
-        yield
-
-
 @dataclass(frozen=True, slots=True)
-class Draw:
+class SiteDropout:
     """How a site drops.
 
     Attributes:
         p: expected fraction dropped, in (0, 1).
-        rule: from `p` to what kept and dropped elements become.
-        unit: from an input to the shape of its coins; None for one coin an element.
+        make_params: from `p` to the values that kept and dropped elements get.
+        mask_shape: from an input to the shape of its mask; None for one mask element per input element.
         inplace: write over the input.
-        layout: where the inputs lie, if that is known.
+        batch_dim: where the inputs lie, if that is known.
     """
 
     p: float
-    rule: MakeParams = inverted
-    unit: Callable[[Tensor], MaskShape] | None = None
+    make_params: MakeParams = inverted
+    mask_shape: Callable[[Tensor], MaskShape] | None = None
     inplace: bool = False
-    layout: Layout | None = None
+    batch_dim: BatchDim | None = None
 
 
-class Sited(Mode):
+class SiteMode(SamplingMode):
     @abstractmethod
-    def site(self, input: Tensor, draw: Draw) -> Tensor:
-        """The next site: drop `input`."""
+    def drop(self, input: Tensor, dropout: SiteDropout) -> Tensor:
+        """Drop `input` at the next site."""
 
     @abstractmethod
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
-        """The next site, where a mask is made by hand: numbers in [0, 1) of this shape, float64."""
+        """Return numbers in [0, 1) of this shape, float64, for a mask that the model makes itself at the next site."""
 
     @abstractmethod
-    def seeded(self, draw: Callable[[], Any]) -> Any:
-        """The next site, where it is not known what is drawn."""
+    def run_seeded(self, call: Callable[[], Any]) -> Any:
+        """Run a call of which the random numbers cannot be replaced, from a seed of the next site."""
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         input = args[0] if args else kwargs["input"]
         layer = _LAYERS.get(function.name)
         if layer is None or not isinstance(input, Tensor) or input.layout is not torch.strided:
-            return self.seeded(lambda: func(*args, **kwargs))
+            return self.run_seeded(lambda: func(*args, **kwargs))
         layer = layer.called_with(kwargs)
         _, _, inplace = function.arguments(args, kwargs)
-        output = self.site(input, Draw(p, layer.make_params, layer.mask_shape, inplace))
+        output = self.drop(input, SiteDropout(p, layer.make_params, layer.mask_shape, inplace))
         return (output, output != 0) if function.name == "native_dropout" else output
 
     def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         if "scaled_dot_product_attention" not in function.name:
-            return self.seeded(lambda: func(*args, **kwargs))
+            return self.run_seeded(lambda: func(*args, **kwargs))
         with self:
             return self._attend(*args, **kwargs)
 
@@ -130,9 +115,9 @@ class Sited(Mode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """What torch documents for `F.scaled_dot_product_attention`, with its weights as a site."""
+        """Compute `F.scaled_dot_product_attention` as torch documents it, with its weights as a site."""
         if enable_gqa:
-            key, value = (one.repeat_interleave(query.size(-3) // one.size(-3), -3) for one in (key, value))
+            key, value = (heads.repeat_interleave(query.size(-3) // heads.size(-3), -3) for heads in (key, value))
         if is_causal:
             attn_mask = torch.ones(query.size(-2), key.size(-2), dtype=torch.bool, device=query.device).tril()
         scores = query @ key.mT * (1 / math.sqrt(query.size(-1)) if scale is None else scale)
@@ -142,9 +127,9 @@ class Sited(Mode):
             scores = scores + attn_mask
         weights = torch.softmax(scores, -1)
         if attn_mask is not None:
-            # As in torch, a row with nothing to look at is 0.
+            # As in torch, a fully masked row is 0.
             weights = weights.masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
-        return self.site(weights, Draw(dropout_p)) @ value
+        return self.drop(weights, SiteDropout(dropout_p)) @ value
 
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:
         with self:
@@ -163,36 +148,40 @@ class Sited(Mode):
         bidirectional: bool,
         *batch_first: bool,
     ) -> Any:
-        """Layer by layer, with a site between each two."""
+        """Compute a recurrent network layer by layer, with a site between each two; the arguments are torch.lstm's."""
         output, directions, each = inputs[0], 1 + bidirectional, len(params) // layers
         states: list[Any] = []
         for layer in range(layers):
             if layer:
-                output = self.site(output, Draw(p)) if len(inputs) == 1 else self._packed_site(output, inputs[1], p)
+                unpacked = len(inputs) == 1
+                output = self.drop(output, SiteDropout(p)) if unpacked else self._drop_packed(output, inputs[1], p)
             own = slice(layer * directions, (layer + 1) * directions)
-            start = state[own] if isinstance(state, Tensor) else [one[own] for one in state]
-            given = params[layer * each : (layer + 1) * each]
-            output, *last = func(output, *inputs[1:], start, given, biases, 1, 0.0, False, bidirectional, *batch_first)
+            start = state[own] if isinstance(state, Tensor) else [part[own] for part in state]
+            weights = params[layer * each : (layer + 1) * each]
+            output, *last = func(
+                output, *inputs[1:], start, weights, biases, 1, 0.0, False, bidirectional, *batch_first
+            )
             states.append(last)
         return output, *(torch.cat(ends) for ends in zip(*states, strict=True))
 
-    def _packed_site(self, data: Tensor, sizes: Tensor, p: float) -> Tensor:
-        """Sequences of several lengths, step after step, the longest first: for the mask in the order of the inputs."""
-        order: Tensor | None = getattr(_here, "order", None)
+    def _drop_packed(self, data: Tensor, sizes: Tensor, p: float) -> Tensor:
+        """Drop a packed sequence: unpack it, drop it in batch order, and pack it again."""
+        order: Tensor | None = getattr(_thread, "order", None)
         padded, lengths = pad_packed(data, sizes, False, 0.0, len(sizes))
         if order is not None:
             padded = padded.index_select(1, order.argsort())
-        dropped = self.site(padded, Draw(p, layout=Layout(1)))
+        dropped = self.drop(padded, SiteDropout(p, batch_dim=BatchDim(1)))
         if order is not None:
             dropped = dropped.index_select(1, order)
         return pack_padded(dropped, lengths.cpu(), False)[0]
 
     def random(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Masks made by hand are sites; other noise is drawn from a seeded generator."""
-        made = NotImplemented if kwargs.get("generator") is not None else self._by_hand(func, args, dict(kwargs))
-        return self.seeded(lambda: func(*args, **kwargs)) if made is NotImplemented else made
+        """Replace the random numbers of masks that the model makes itself; run other noise from a seed."""
+        has_generator = kwargs.get("generator") is not None
+        output = NotImplemented if has_generator else self._handmade_mask(func, args, dict(kwargs))
+        return self.run_seeded(lambda: func(*args, **kwargs)) if output is NotImplemented else output
 
-    def _by_hand(self, func: Any, args: Args, kwargs: dict[str, Any]) -> Any:
+    def _handmade_mask(self, func: Any, args: Args, kwargs: dict[str, Any]) -> Any:
         if func is Tensor.bernoulli_ and (len(args) < 2 or isinstance(args[1], float)):
             return args[0].copy_(self._uniform(args[0]) < (args[1] if len(args) > 1 else kwargs.get("p", 0.5)))
         if func in (torch.bernoulli, Tensor.bernoulli) and len(args) == 1 and not kwargs:

@@ -1,0 +1,70 @@
+"""Accelerator: the interface between the plain passes of `predict` and whatever saves work in them.
+
+The passes of `passes.py` need nothing but this file. `accelerate` holds the implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from dropkit.mc.batch_rows import BatchRows
+from dropkit.mc.batches import Batch
+from dropkit.mc.masks import MaskSpec
+from dropkit.mc.mode import Args, Kwargs
+from dropkit.mc.site_mode import SiteDropout
+
+
+class Site(NamedTuple):
+    """One dropout of a pass, with its mask. A named tuple, because one is made at every dropout of every pass.
+
+    Attributes:
+        number: which dropout of the pass it is, from 0.
+        dropout: how it drops.
+        mask: its mask elements.
+        kept: computes the indices that are kept along `mask.masked_dim`, int64.
+    """
+
+    number: int
+    dropout: SiteDropout
+    mask: MaskSpec
+    kept: Callable[[], Tensor]
+
+
+class Accelerator:
+    """Saves work in the passes over a batch without changing their results. This base class saves nothing."""
+
+    def begin_batch(self, rows: BatchRows) -> None:
+        """Forget everything that belongs to the previous batch."""
+
+    def begin_pass(self, batch: Batch) -> Batch | None:
+        """Begin a pass; the arguments for the model, or None for a fresh copy of the batch."""
+        return None
+
+    def intercept(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        """Compute a call that is not random; NotImplemented to run it as it is."""
+        return NotImplemented
+
+    def before_site(self) -> None:
+        """Take notice that the pass is about to draw random numbers."""
+
+    def drop(self, input: Tensor, site: Site) -> Tensor:
+        """Apply the mask of a site; NotImplemented to apply it as usual."""
+        return NotImplemented
+
+    def materialize(self, tensor: Tensor) -> Tensor:
+        """Return an ordinary tensor with the values of `tensor`."""
+        return tensor
+
+    def end_pass(self, has_hidden_randomness: bool) -> None:
+        """End a pass; may raise where its output must not be used.
+
+        Args:
+            has_hidden_randomness: the pass drew random numbers in a place that the mode does not see.
+        """
+
+    def failed(self, error: Exception) -> bool:
+        """Switch off what may have caused the error of a pass; whether the pass is worth another try."""
+        return False

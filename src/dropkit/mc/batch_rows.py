@@ -1,0 +1,64 @@
+"""BatchRows: the ids of the inputs in a batch, and which of them share a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor
+
+
+class MaskSharing(str, Enum):
+    """Which inputs share a mask."""
+
+    INPUT = "input"
+    CHUNK = "chunk"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """The inputs of a batch.
+
+    Attributes:
+        ids: the number of each input, (N,), int64.
+        group: the group whose masks all of them share; None if each input has masks of its own.
+    """
+
+    ids: Tensor
+    group: int | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def first(self) -> int:
+        """The group, or the id of the first input: seeds a mask of which the batch dimension is unknown."""
+        return int(self.ids[0]) if self.group is None else self.group
+
+    @cached_property
+    def runs(self) -> tuple[tuple[int, int, int], ...]:
+        """Neighbours with consecutive ids: (index of the first, how many, id of the first)."""
+        breaks = cast("list[int]", (self.ids.diff() != 1).nonzero().flatten().add(1).tolist())
+        ends = zip([0, *breaks], [*breaks, len(self.ids)], strict=True)
+        return tuple((begin, end - begin, int(self.ids[begin])) for begin, end in ends)
+
+
+def split_by_group(ids: Tensor, chunk: int | None) -> Iterator[tuple[int, int, BatchRows]]:
+    """Split a batch where the group changes: (begin, end, rows) of each part.
+
+    Args:
+        ids: the number of each input, int64.
+        chunk: inputs in a group, 0 for all; None if each input has masks of its own.
+    """
+    if chunk is None:
+        yield 0, len(ids), BatchRows(ids, None)
+        return
+    groups = ids // chunk if chunk else torch.zeros_like(ids)
+    breaks = cast("list[int]", groups.diff().nonzero().flatten().add(1).tolist())
+    for begin, end in zip([0, *breaks], [*breaks, len(ids)], strict=True):
+        yield begin, end, BatchRows(ids[begin:end], int(groups[begin]))

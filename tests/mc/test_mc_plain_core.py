@@ -1,0 +1,61 @@
+"""The plain passes of predict need no acceleration, and acceleration does not change their results."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.mc_models import MODELS, inputs, made
+from torch import Tensor
+
+from dropkit.mc.predict import predict
+
+X = inputs(70)
+SETTINGS: dict[str, Any] = {"samples": 4, "seed": 5, "keep_samples": True}
+
+# The same in a process in which the acceleration cannot be imported.
+PLAIN = """
+import sys
+sys.modules["dropkit.mc.accelerate"] = None
+import torch
+from helpers.mc_models import MODELS, made
+from test_mc_plain_core import SETTINGS, X, predict
+torch.save(
+    {
+        (name, masks): predict(made(name), X, masks=masks, replay=False, thin=False, **SETTINGS).draws
+        for name in MODELS for masks in ("input", "shared")
+    },
+    sys.argv[1],
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Tensor]:
+    file = str(tmp_path_factory.mktemp("plain") / "draws")
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    code = f"import sys; sys.path[:0] = {folders}\n{PLAIN}"
+    subprocess.run([sys.executable, "-c", code, file], check=True)
+    return torch.load(file)
+
+
+@pytest.mark.parametrize("masks", ["input", "shared"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_prefix_cache_gives_the_bits_of_the_plain_core(
+    name: str, masks: Any, plain: dict[tuple[str, str], Tensor]
+) -> None:
+    """The core runs without the package `accelerate`."""
+    assert torch.equal(predict(made(name), X, masks=masks, thin=False, **SETTINGS).draws, plain[name, masks])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_pruned_networks_give_the_numbers_of_the_plain_core(name: str, plain: dict[tuple[str, str], Tensor]) -> None:
+    """Up to the rounding of sums that are taken in another order."""
+    accelerated = predict(made(name), X, masks="shared", **SETTINGS).draws
+
+    assert accelerated is not None
+    assert torch.allclose(accelerated, plain[name, "shared"], rtol=0, atol=2e-5)
