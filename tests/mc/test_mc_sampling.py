@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.overrides import TorchFunctionMode
 
-from dropkit import dropout_functions, mc
+from dropkit import catalog, dropout_functions, mc
 from dropkit.mc.training_flag import detection
 from dropkit.mc.training_flag.detection import gates_dropout
 
@@ -434,7 +434,7 @@ def test_code_without_source_is_read_by_its_names() -> None:
 
 def test_what_was_imported_before_does_not_matter(torchvision) -> None:  # type: ignore[no-untyped-def]
     """Functions of torchvision are Python that no mode sees, known to the catalog or not."""
-    for known in (gates_dropout, detection._handed, dropout_functions.dropout_functions):
+    for known in (gates_dropout, detection._taking_flag, dropout_functions.dropout_functions):
         known.cache_clear()
     assert gates_dropout(torchvision.ops.StochasticDepth)
     assert gates_dropout(torchvision.ops.DropBlock2d)
@@ -449,3 +449,9 @@ def test_timm_and_torchvision_draw(torchvision) -> None:  # type: ignore[no-unty
         with torch.no_grad(), mc.sampling():
             assert spread(layer.eval(), x) > 0
         assert spread(layer, x) == 0
+
+
+@pytest.mark.parametrize("name", sorted({*catalog.FUNCTIONALS, *catalog.DROPOUT_MODULES, *catalog.DROPOUT_PATHS}))
+def test_every_dropout_of_the_catalog_is_known_by_its_name(name: str) -> None:
+    """A flag that gates one of them gates dropout."""
+    assert detection._MENTIONS_DROPOUT.search(name.rpartition(".")[2])

@@ -1,4 +1,4 @@
-"""Batches: what `predict` takes as inputs, as a stream of arguments for the model."""
+"""Batches: the inputs of `predict` as a stream of arguments for the model."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.nn.utils.rnn import PackedSequence
 from dropkit.mc.outputs import Labels
 from dropkit.torch_private import tree_flatten
 
-# From what a loader yields to what the model is called with.
+# From what a loader yields to the arguments of the model.
 Adapt = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Arguments of one call.
+    """The arguments of one call of the model.
 
     Attributes:
-        args, kwargs: of the model.
-        count: how many inputs these are: the first size of the first tensor.
+        args, kwargs: by position and by name.
+        count: the number of inputs, which is the first size of the first tensor.
         labels: those of the inputs, where they came with them.
     """
 
@@ -34,7 +34,7 @@ class Batch:
 
     @staticmethod
     def of(value: Any) -> Batch:
-        """A mapping by name, a tuple by position, anything else as the one argument.
+        """Pass a mapping by name, a tuple by position, anything else as the only argument.
 
         Raises:
             TypeError: there is no tensor in it, or a packed sequence.
@@ -47,67 +47,72 @@ class Batch:
             args, kwargs = (), dict(cast("Mapping[str, Any]", value))
         else:
             args, kwargs = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,)), {}
-        args = tuple(_as_tensor(one) for one in args)
-        kwargs = {name: _as_tensor(one) for name, one in kwargs.items()}
-        first = next((one for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.dim()), None)
+        args = tuple(_as_tensor(argument) for argument in args)
+        kwargs = {name: _as_tensor(argument) for name, argument in kwargs.items()}
+        arguments = [*args, *kwargs.values()]
+        first = next((argument for argument in arguments if isinstance(argument, Tensor) and argument.dim()), None)
         if first is None:
-            kinds = ", ".join(type(one).__name__ for one in (*args, *kwargs.values()))
-            raise TypeError(f"inputs must hold a tensor with a batch dimension, got {kinds or 'nothing'}")
+            types = ", ".join(type(argument).__name__ for argument in arguments)
+            raise TypeError(f"inputs must hold a tensor with a batch dimension, got {types or 'nothing'}")
         return Batch(args, kwargs, len(first))
 
-    def map(self, change: Callable[[Any], Any]) -> Batch:
-        kwargs = {name: change(one) for name, one in self.kwargs.items()}
-        return replace(self, args=tuple(map(change, self.args)), kwargs=kwargs)
-
     def take(self, begin: int, end: int) -> Batch:
-        """Inputs `begin` to `end`; what is not one for each input stays whole."""
+        """Inputs `begin` to `end`; arguments without an entry for each input stay whole."""
         if (begin, end) == (0, self.count):
             return self
-        part = self.map(lambda one: one[begin:end] if self._is_one_each(one) else one)
-        return replace(part, count=end - begin)
+        return replace(self._map_batched(lambda argument: argument[begin:end]), count=end - begin)
+
+    def spread(self, count: int) -> Batch:
+        """At most `count` of the inputs, evenly spaced."""
+        if count >= self.count:
+            return self
+        indices = [index * self.count // count for index in range(count)]
+        return replace(self._map_batched(lambda argument: _select(argument, indices)), count=count)
+
+    def rolled(self) -> Batch:
+        """Each input in the place of the next."""
+        return self._map_batched(_roll)
+
+    def copied(self) -> Batch:
+        """With copies of the tensors."""
+        return self._map(lambda argument: argument.clone() if isinstance(argument, Tensor) else argument)
+
+    def to(self, device: torch.device) -> Batch:
+        return self._map(lambda argument: argument.to(device) if isinstance(argument, Tensor) else argument)
 
     def kind(self) -> tuple[object, ...]:
-        """What batches have in common whose inputs are of the same shapes."""
+        """A key that batches share if a single input has the same shapes and dtypes."""
         leaves, spec = tree_flatten([self.args, self.kwargs])
         return (spec, *(self._kind_of(leaf) for leaf in leaves))
 
     def token_shapes(self) -> frozenset[tuple[int, ...]]:
         """The shapes of the arguments that hold integers at each position of each input, such as tokens."""
-        tensors = (one for one in (*self.args, *self.kwargs.values()) if isinstance(one, Tensor))
-        return frozenset(tuple(one.shape[1:]) for one in tensors if one.dim() > 1 and not one.is_floating_point())
+        tensors = (argument for argument in (*self.args, *self.kwargs.values()) if isinstance(argument, Tensor))
+        return frozenset(
+            tuple(tensor.shape[1:]) for tensor in tensors if tensor.dim() > 1 and not tensor.is_floating_point()
+        )
 
-    def spread(self, count: int) -> Batch:
-        """So many of the inputs, evenly; all, if they are no more."""
-        if count >= self.count:
-            return self
-        places = [place * self.count // count for place in range(count)]
-        part = self.map(lambda one: _picked(one, places) if self._is_one_each(one) else one)
-        return replace(part, count=count)
+    def _map(self, change: Callable[[Any], Any]) -> Batch:
+        kwargs = {name: change(argument) for name, argument in self.kwargs.items()}
+        return replace(self, args=tuple(map(change, self.args)), kwargs=kwargs)
 
-    def copied(self) -> Batch:
-        """With tensors of its own."""
-        return self.map(lambda one: one.clone() if isinstance(one, Tensor) else one)
+    def _map_batched(self, change: Callable[[Any], Any]) -> Batch:
+        return self._map(lambda argument: change(argument) if self._is_batched(argument) else argument)
 
-    def rolled(self) -> Batch:
-        """Each input in the next one's place."""
-        return self.map(lambda one: _rolled(one) if self._is_one_each(one) else one)
-
-    def to(self, device: torch.device) -> Batch:
-        return self.map(lambda one: one.to(device) if isinstance(one, Tensor) else one)
-
-    def _kind_of(self, leaf: Any) -> object:
-        if not isinstance(leaf, Tensor):
-            return type(leaf).__name__
-        return leaf.dtype, tuple(leaf.shape[1:] if self._is_one_each(leaf) else leaf.shape)
-
-    def _is_one_each(self, value: Any) -> bool:
+    def _is_batched(self, value: Any) -> bool:
+        """Whether it has an entry for each input."""
         if isinstance(value, Tensor):
             return value.dim() > 0 and len(value) == self.count
         return type(value) in (list, tuple) and len(value) == self.count
 
+    def _kind_of(self, leaf: Any) -> object:
+        if not isinstance(leaf, Tensor):
+            return type(leaf).__name__
+        return leaf.dtype, tuple(leaf.shape[1:] if self._is_batched(leaf) else leaf.shape)
+
 
 def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]:
-    """The batches of a tensor, an array, a mapping or tuple of them, or of what yields batches.
+    """The batches of a tensor, an array, a mapping or tuple of them, or of an iterable of batches.
 
     Raises:
         TypeError: inputs are of no such kind.
@@ -122,12 +127,12 @@ def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]
             "inputs must be a tensor, an array, a mapping or tuple of them, or yield batches, got "
             f"{type(inputs).__name__}"
         )
-    for one in cast("Iterable[Any]", inputs):
-        yield replace(Batch.of((_first if adapt is None else adapt)(one)), labels=_labels(one))
+    for batch in cast("Iterable[Any]", inputs):
+        yield replace(Batch.of((_first if adapt is None else adapt)(batch)), labels=_labels(batch))
 
 
 def count(inputs: Any) -> int | None:
-    """How many inputs there are; None if that is not known before they are read."""
+    """The number of inputs; None if it is not known before they are read."""
     if is_whole(inputs):
         return Batch.of(inputs).count
     dataset = getattr(inputs, "dataset", None)
@@ -138,21 +143,23 @@ def count(inputs: Any) -> int | None:
 
 
 def is_whole(inputs: Any) -> bool:
-    """All inputs at once, to be cut into batches here."""
+    """Whether these are all inputs at once, which are still to be split into batches."""
     if isinstance(inputs, (Tensor, Mapping, PackedSequence)) or _is_array(inputs):
         return True
-    return isinstance(inputs, tuple) and all(isinstance(one, Tensor) or _is_array(one) for one in cast("Any", inputs))
+    return isinstance(inputs, tuple) and all(
+        isinstance(part, Tensor) or _is_array(part) for part in cast("tuple[Any, ...]", inputs)
+    )
 
 
 def _first(batch: Any) -> Any:
-    """Of a pair that a loader yields the inputs; the others are what is to be predicted."""
+    """The inputs of a batch, which may come in a list or tuple with labels."""
     if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
         return cast("list[Any]", batch)[0]
     return batch
 
 
 def _labels(batch: Any) -> Labels | None:
-    """The labels, if a loader yields them in a pair with the inputs."""
+    """The labels of a batch, if it is a pair of inputs and labels."""
     if isinstance(batch, (list, tuple)) and len(cast("list[Any]", batch)) == 2:
         return Labels.of(cast("list[Any]", batch)[1])
     return None
@@ -166,9 +173,9 @@ def _as_tensor(value: Any) -> Any:
     return torch.as_tensor(value) if _is_array(value) else value
 
 
-def _picked(value: Any, places: list[int]) -> Any:
-    return value[places] if isinstance(value, Tensor) else type(value)([value[place] for place in places])
+def _select(value: Any, indices: list[int]) -> Any:
+    return value[indices] if isinstance(value, Tensor) else type(value)([value[index] for index in indices])
 
 
-def _rolled(value: Any) -> Any:
+def _roll(value: Any) -> Any:
     return value.roll(1, 0) if isinstance(value, Tensor) else type(value)([value[-1], *value[:-1]])

@@ -1,8 +1,8 @@
-"""Which modules gate dropout by their own `self.training`, where no function of torch is handed the flag.
+"""Detection of modules that gate dropout by their own `self.training`, with no function of torch that takes the flag.
 
-DropPath, attention with `dropout_p=self.p if self.training else 0.0` and masks made by hand read the flag themselves;
-batch norm, auxiliary heads and losses do too, and must not be switched. So the source of a class is read: a flag counts
-if what hangs on it speaks of dropout, or draws a mask.
+DropPath, attention with `dropout_p=self.p if self.training else 0.0` and masks that a model makes itself read the flag;
+batch norm, auxiliary heads and losses do too, and must not be switched. So the source of a class is read: the class
+gates dropout if what depends on its flag mentions dropout, or draws a mask.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import textwrap
 from collections.abc import Hashable, Iterator
 from functools import lru_cache
-from types import CodeType, FunctionType
-from typing import Any, cast
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import nn
 
 from dropkit.dropout_functions import NORMS, RECURRENT, dropout_functions
+from dropkit.mc.training_flag.function_source import FunctionNode, names_in, parse
 
-_SPEAKS_OF_DROPOUT = re.compile(r"drop|stochastic_?depth|survival|bernoulli|\brand\b|rand_like|uniform_", re.IGNORECASE)
-# Statistics and what else is kept across batches change with the flag.
+# Every dropout of the catalog by its name, and the functions that draw a mask.
+_MENTIONS_DROPOUT = re.compile(r"drop|stochastic_?depth|survival|bernoulli|\brand\b|rand_like|uniform_", re.IGNORECASE)
+# Statistics, and whatever else is kept across batches, change with the flag.
 _KEEPS_STATISTICS = re.compile(r"norm(?!aliz)|ema\b|quantiz", re.IGNORECASE)
-# What draws noise of other kinds, which counts in a class that is called after dropout.
-_DRAWS = re.compile(r"randn|\bnormal_?\b|poisson|exponential_|multinomial")
-_NOT_THE_FORWARD = frozenset({"__init__", "train", "eval", "extra_repr", "__repr__"})
+# Noise of other kinds, which counts in a class that is named after dropout.
+_DRAWS_NOISE = re.compile(r"randn|\bnormal_?\b|poisson|exponential_|multinomial")
+_NOT_IN_FORWARD = frozenset({"__init__", "train", "eval", "extra_repr", "__repr__"})
 
 
 @lru_cache(maxsize=4096)
 def gates_dropout(kind: type[nn.Module]) -> bool:
-    """Whether modules of this class must be seen in training mode for their dropout to draw.
+    """Whether modules of this class must read their flag as true for their dropout to be active.
 
     Example:
         >>> class Noisy(nn.Module):
@@ -42,54 +43,33 @@ def gates_dropout(kind: type[nn.Module]) -> bool:
     """
     if _KEEPS_STATISTICS.search(kind.__name__):
         return False
-    named = _SPEAKS_OF_DROPOUT.search(kind.__name__) is not None
-    return any(_gates(function, named) for function in _methods(kind))
+    is_named_after_dropout = _MENTIONS_DROPOUT.search(kind.__name__) is not None
+    return any(_gates(function, is_named_after_dropout) for function in _methods(kind))
 
 
 def _methods(kind: type[nn.Module]) -> Iterator[FunctionType]:
-    """What the class and its bases define, down to what torch and dropkit do: theirs hand the flag to functions."""
+    """The functions of the class and its bases, up to those of torch and dropkit, which pass the flag to functions."""
     for base in kind.__mro__:
         if base is nn.Module or base.__module__.startswith(("torch.nn.", "dropkit.nn.")):
             return
         for name, value in vars(base).items():
             function: Any = inspect.unwrap(value) if callable(value) else None
-            if isinstance(function, FunctionType) and name not in _NOT_THE_FORWARD:
+            if isinstance(function, FunctionType) and name not in _NOT_IN_FORWARD:
                 yield function
 
 
-def _gates(function: FunctionType, named: bool) -> bool:
-    if "training" not in names_of(function.__code__):
+def _gates(function: FunctionType, is_named_after_dropout: bool) -> bool:
+    if "training" not in names_in(function.__code__):
         return False
-    tree = parsed(function)
-    texts = [" ".join(names_of(function.__code__))] if tree is None else _hanging_on_the_flag(tree, function)
-    return any(_SPEAKS_OF_DROPOUT.search(text) or (named and _DRAWS.search(text)) for text in texts)
+    tree = parse(function)
+    texts = [" ".join(names_in(function.__code__))] if tree is None else _controlled_sources(tree, function)
+    return any(
+        _MENTIONS_DROPOUT.search(text) or (is_named_after_dropout and _DRAWS_NOISE.search(text)) for text in texts
+    )
 
 
-def names_of(code: CodeType) -> set[str]:
-    """The names, also of functions inside; `training` among them or not is what most classes are told apart by."""
-    names = {*code.co_names, *code.co_varnames}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= names_of(constant)
-        elif constant == "training":  # as in getattr(self, "training")
-            names.add(constant)
-        elif isinstance(constant, tuple):  # the names of keywords
-            names.update(one for one in cast("tuple[Any, ...]", constant) if isinstance(one, str))
-    return names
-
-
-def parsed(function: FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The source; None where there is none, as for code that was made by `exec`."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    first = tree.body[0] if tree.body else None
-    return first if isinstance(first, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
-
-
-def _hanging_on_the_flag(tree: ast.FunctionDef | ast.AsyncFunctionDef, function: FunctionType) -> Iterator[str]:
-    """For every read of the flag, the source of what it decides; none where that is a function which is handed it."""
+def _controlled_sources(tree: FunctionNode, function: FunctionType) -> Iterator[str]:
+    """Yield the source that is controlled by each `self.training`; skip reads that are only passed to a function."""
     arguments = [*tree.args.posonlyargs, *tree.args.args]
     self = arguments[0].arg if arguments else ""
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
@@ -99,14 +79,15 @@ def _hanging_on_the_flag(tree: ast.FunctionDef | ast.AsyncFunctionDef, function:
                 ast.Attribute(value=ast.Name(id=name), attr="training", ctx=ast.Load())
                 | ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=name), ast.Constant(value="training"), *_])
             ) if name == self:
-                decided = _decided(node, tree, parents)
-                if not (isinstance(decided[0], ast.Call) and _is_handed(_meant(decided[0].func, function))):
-                    yield "\n".join(map(ast.unparse, decided))
+                controlled = _controlled(node, tree, parents)
+                if not (isinstance(controlled[0], ast.Call) and _takes_flag(_callee(controlled[0].func, function))):
+                    yield "\n".join(map(ast.unparse, controlled))
             case _:
                 pass
 
 
-def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) -> list[ast.AST]:
+def _controlled(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) -> list[ast.AST]:
+    """What depends on an expression: a call, a statement, a branch, or the whole function."""
     while node is not function:
         parent = parents[node]
         if isinstance(parent, ast.keyword):
@@ -116,40 +97,45 @@ def _decided(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) 
         if isinstance(parent, ast.IfExp):
             return [_statement(parent, parents)]
         if isinstance(parent, ast.If) and node is parent.test:
-            return _guarded(parent, parents)
+            return _branches(parent, parents)
         if isinstance(parent, ast.Assign):
             return [function]
         node = parent
     return [function]
 
 
-def _meant(callee: ast.expr, function: FunctionType) -> Any:
-    """The object that a name in a function stands for; None for what only a call of it could tell."""
-    if isinstance(callee, ast.Attribute):
-        return getattr(_meant(callee.value, function), callee.attr, None)
-    if not isinstance(callee, ast.Name):
+def _callee(expression: ast.expr, function: FunctionType) -> Any:
+    """The object that an expression in a function stands for; None where only running it could tell."""
+    if isinstance(expression, ast.Attribute):
+        return getattr(_callee(expression.value, function), expression.attr, None)
+    if not isinstance(expression, ast.Name):
         return None
     free = inspect.getclosurevars(function)
-    # What is imported inside is mostly torch's functional, by its usual name.
-    return {"F": nn.functional, "torch": torch, **free.builtins, **free.globals, **free.nonlocals}.get(callee.id)
+    # A name that is imported inside the function is mostly torch's functional, by its usual name.
+    return {"F": nn.functional, "torch": torch, **free.builtins, **free.globals, **free.nonlocals}.get(expression.id)
 
 
-def _is_handed(callee: Any) -> bool:
-    return callable(callee) and isinstance(callee, Hashable) and callee in _handed()
+def _takes_flag(callee: Any) -> bool:
+    return callable(callee) and isinstance(callee, Hashable) and callee in _taking_flag()
 
 
 @lru_cache(maxsize=1)
-def _handed() -> frozenset[Any]:
-    """What is handed the flag, and shows a function mode the call: the mode rewrites the flag where it is for dropout.
+def _taking_flag() -> frozenset[Any]:
+    """Functions that take `training` as an argument; the function mode sees these calls, and rewrites it for dropout.
 
-    For statistics it must stay as it is. Functions of other packages are Python that no mode sees.
+    For functions with statistics the argument must stay as it is. Functions of other packages are Python code that a
+    function mode does not see.
     """
-    seen = {one for one in dropout_functions() if not getattr(one, "__module__", "").startswith("torchvision")}
-    return frozenset(seen | set(RECURRENT) | set(NORMS))
+    visible = {function for function in dropout_functions() if not _is_of_torchvision(function)}
+    return frozenset(visible | set(RECURRENT) | set(NORMS))
 
 
-def _guarded(branch: ast.If, parents: dict[ast.AST, ast.AST]) -> list[ast.AST]:
-    """What runs or not: the branches, and where one leaves the function, what follows as well."""
+def _is_of_torchvision(function: Any) -> bool:
+    return getattr(function, "__module__", "").startswith("torchvision")
+
+
+def _branches(branch: ast.If, parents: dict[ast.AST, ast.AST]) -> list[ast.AST]:
+    """Both branches, and where one of them leaves the block, also what follows."""
     after: list[ast.AST] = []
     if any(isinstance(last, (ast.Return, ast.Continue)) for last in (branch.body[-1], *branch.orelse[-1:])):
         block: list[ast.stmt] = getattr(parents[branch], "body", [])

@@ -1,8 +1,9 @@
-"""Noise: what modules draw in training mode alone, and is no dropout, so that it stays off while one samples.
+"""Other noise: random numbers that modules draw in training mode alone, for something that is not dropout.
 
-A layer that adds noise, or a branch that is skipped by `random.random()`, asks for the training flag, which stays down.
-The source of `forward` and of what it calls is read for draws. One is off if the conditions that it stands under, as
-far as they can be known of the module at hand, may hold in training mode and cannot in evaluation mode.
+A layer that adds noise, or a branch that is skipped by `random.random()`, asks for the training flag, which is not
+overridden for it, so that its noise stays off. The source of `forward` and of what it calls is searched for draws. A
+draw is off if the conditions around it, as far as they are known for the module at hand, may hold in training mode and
+cannot hold in evaluation mode.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from typing import Any, cast
 
 from torch import nn
 
-from dropkit.mc.training_flag.conditions import Bound, Condition, Frame, never_in_evaluation, source, value
-from dropkit.mc.training_flag.detection import gates_dropout, names_of, parsed
+from dropkit.mc.training_flag.conditions import Bound, Condition, Frame, is_training_only, value
+from dropkit.mc.training_flag.detection import gates_dropout
+from dropkit.mc.training_flag.function_source import function_source, names_in, parse
 from dropkit.mc.training_flag.liveness import attributes_read
 from dropkit.nn import LAYERS
 from dropkit.torch_private import forward_hooks
 
 _DROPOUTS = tuple(layer.counterpart.module if layer.counterpart else layer.module for layer in LAYERS)
 
-# What draws, whatever it is called on.
-_DRAWS = frozenset(
+# Functions that draw, whatever they are called on.
+_DRAWING = frozenset(
     {
         "bernoulli", "bernoulli_", "betavariate", "binomial", "cauchy_", "dirichlet", "exponential_", "gauss",
         "geometric_", "gumbel_softmax", "log_normal_", "lognormvariate", "multinomial", "normal_", "normalvariate",
@@ -34,32 +36,23 @@ _DRAWS = frozenset(
         "randrange", "rsample", "standard_normal", "uniform_",
     }
 )  # fmt: skip
-# Names that other things bear, too: they draw if what they are called on is about chance.
-_MAY_DRAW = frozenset(
+# Names that other functions have, too: they draw if they belong to something that is named after randomness.
+_PERHAPS_DRAWING = frozenset(
     {
-        "beta",
-        "choice",
-        "choices",
-        "integers",
-        "laplace",
-        "normal",
-        "permutation",
-        "random",
-        "sample",
-        "shuffle",
+        "beta", "choice", "choices", "integers", "laplace", "normal", "permutation", "random", "sample", "shuffle",
         "uniform",
     }
-)
-_CHANCE = ("rand", "rng", "generator", "dist", "normal", "uniform", "bernoulli", "beta", "torch")
-# What draws if it is handed the flag, by its place.
-_IF_TRAINING = {"rrelu": 3, "rrelu_": 3}
-# Calls inside of calls that are followed: some functions call themselves.
-_DEPTH = 6
+)  # fmt: skip
+_RANDOMNESS = ("rand", "rng", "generator", "dist", "normal", "uniform", "bernoulli", "beta", "torch")
+# Functions that draw if their `training` argument is true, and its place.
+_DRAWING_IN_TRAINING = {"rrelu": 3, "rrelu_": 3}
+# How deep calls are followed: some functions call themselves.
+_DEEPEST = 6
 _Cached: type[Any] = type(lru_cache(lambda: None))
 
 
 def noise_left_off(module: nn.Module) -> list[str]:
-    """What a module would draw in training mode and does not in evaluation mode, as a note for each place.
+    """Find the random numbers that a module draws in training mode alone: a note for each place.
 
     Example:
         >>> noise_left_off(nn.RReLU().eval())[0].startswith("RReLU draws random numbers in training mode (")
@@ -67,26 +60,125 @@ def noise_left_off(module: nn.Module) -> list[str]:
         >>> noise_left_off(nn.Dropout()), noise_left_off(nn.Linear(2, 2))
         ([], [])
     """
-    if not (_may_ask(type(module)) or _own_entries(module)):
+    if not (_may_read_flag(type(module)) or _functions_of_instance(module)):
         return []
-    reader = _Reader(module)
-    reader.read()
+    search = _Search(module)
+    search.run()
     return [
         f"{type(module).__name__} draws random numbers in training mode ({place}), which stays off here: only dropout "
         "is sampled"
-        for place, is_off in reader.places.items()
+        for place, is_off in search.draws.items()
         if is_off
     ]
+
+
+class _Search:
+    """Follows what `forward` of a module calls.
+
+    Args:
+        all_calls: also follow calls that cannot depend on the mode.
+
+    Attributes:
+        draws: the file and line of each draw, and whether it is off in evaluation mode.
+    """
+
+    def __init__(self, module: nn.Module, all_calls: bool = False) -> None:
+        self.draws: dict[str, bool] = {}
+        self._module, self._all_calls = module, all_calls
+        # For each module that is called: where, and whether the call is off in evaluation mode.
+        self._calls_of_modules: dict[nn.Module, list[tuple[str, bool]]] = {}
+        self._seen: set[tuple[object, ...]] = set()
+        self._depth = 0
+
+    def run(self) -> None:
+        forward = _methods(type(self._module)).get("forward", [])[:1]
+        for function in (*forward, *_functions_of_instance(self._module)):
+            self._walk(function, [self._module], {}, [])
+        for module, calls in self._calls_of_modules.items():
+            if all(is_off for _, is_off in calls) and _draws(module):
+                self.draws.update(calls)
+
+    def _walk(
+        self, function: FunctionType, args: list[Any], kwargs: dict[str, Any], conditions: list[Condition]
+    ) -> None:
+        read_elsewhere = _read_elsewhere(type(self._module), function)
+        source = function_source(function, read_elsewhere) if _is_followed(function) else None
+        if source is None:
+            return
+        frame = Frame.of(function, source, args, kwargs)
+        file = os.path.basename(function.__code__.co_filename)
+        for found in source.calls:
+            call, around = found.node, [*conditions, *frame.conditions(found.guards)]
+            callee = value(call.func, frame, True)
+            name = _called_name(call, callee)
+            place = f"{file}:{function.__code__.co_firstlineno + call.lineno - 1}"
+            if name in _DRAWING_IN_TRAINING:
+                by_name = [keyword.value for keyword in call.keywords if keyword.arg == "training"]
+                flag = [*by_name, *call.args[_DRAWING_IN_TRAINING[name] :]][:1]
+                self._add_draw(place, [*around, *frame.conditions([(node, True) for node in flag])])
+            elif name in _DRAWING or (name in _PERHAPS_DRAWING and _is_random(call.func, callee, frame)):
+                if found.uses and not is_training_only(around):
+                    # Drawn in both modes, but perhaps used in one alone: `if self.training: x = x + noise`.
+                    for use in found.uses:
+                        self._add_draw(place, [*around, *frame.conditions(use)])
+                else:
+                    self._add_draw(place, around)
+            elif modules := _called_modules(call.func, callee, frame):
+                for module in modules:
+                    self._calls_of_modules.setdefault(module, []).append((place, is_training_only(around)))
+            else:
+                self._follow(call, callee, frame, around)
+
+    def _add_draw(self, place: str, conditions: list[Condition]) -> None:
+        self.draws[place] = self.draws.get(place, True) and is_training_only(conditions)
+
+    def _follow(self, call: ast.Call, callee: Any, frame: Frame, conditions: list[Condition]) -> None:
+        """Walk through a function that is called, with what is known of its arguments."""
+        args: list[Any] = []
+        match call.func:
+            case ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr=name):
+                args, function = [self._module], self._inherited(cast("Any", frame).function, name)
+            case _ if isinstance(callee, MethodType):
+                args, function = [callee.__self__], _unwrapped(cast("Any", callee).__func__)
+            case _:
+                function = _unwrapped(callee)
+        if function is None:
+            return
+        has_star = any(isinstance(argument, ast.Starred) for argument in call.args)
+        args += [] if has_star else [Bound(argument, frame) for argument in call.args]
+        kwargs = {keyword.arg: Bound(keyword.value, frame) for keyword in call.keywords if keyword.arg is not None}
+        values = [
+            (value(argument.node, frame, True), value(argument.node, frame, False))
+            if isinstance(argument, Bound)
+            else (argument, argument)
+            for argument in [*args, *kwargs.values()]
+        ]
+        is_off = is_training_only(conditions)
+        # A function that receives neither a module nor a value that depends on the mode cannot depend on it.
+        may_depend = is_off or any(isinstance(on, nn.Module) or on is not off for on, off in values)
+        key = function, is_off, *(on if isinstance(on, (bool, int, float)) else id(on) for on, _ in values)
+        if (may_depend or self._all_calls) and key not in self._seen and self._depth < _DEEPEST:
+            self._seen.add(key)
+            self._depth += 1
+            self._walk(function, args, kwargs, conditions)
+            self._depth -= 1
+
+    def _inherited(self, function: FunctionType, name: str) -> FunctionType | None:
+        """The method that `super().<name>` stands for in this function."""
+        methods = _methods(type(self._module))
+        own = methods.get(function.__name__, [])
+        after = own.index(function) + 1 if function in own and name == function.__name__ else 0
+        return next(iter(methods.get(name, [])[after:]), None)
 
 
 def _draws(module: nn.Module) -> bool:
     """Whether a module itself draws, in some mode; not a part of it, such as the dropout of an auxiliary head."""
     if isinstance(module, nn.Sequential):
         # Dropout among other layers is that of a head, which is left out as a whole.
-        return _is_dropout(module) or any(_draws(one) and not _is_dropout(one) for one in module)
-    reader = _Reader(module, every=True)
-    reader.read()
-    return bool(reader.places) or _is_dropout(module)
+        return _is_dropout(module) or any(_draws(part) and not _is_dropout(part) for part in module)
+    search = _Search(module, all_calls=True)
+    search.run()
+    return bool(search.draws) or _is_dropout(module)
 
 
 def _is_dropout(module: nn.Module) -> bool:
@@ -96,23 +188,23 @@ def _is_dropout(module: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _may_ask(kind: type[nn.Module]) -> bool:
-    """Whether the flag is read in a class, or in functions that it calls; in most it is not."""
-    found = [one for functions in _methods(kind).values() for one in functions]
+def _may_read_flag(kind: type[nn.Module]) -> bool:
+    """Whether a class, or a function that it calls, reads the flag: a quick check, since most do not."""
+    functions = [function for overloads in _methods(kind).values() for function in overloads]
     seen: set[FunctionType] = set()
-    for _ in range(_DEPTH):
-        found = [one for one in found if one not in seen and _is_read(one)]
-        seen.update(found)
-        if any("training" in names_of(one.__code__) for one in found):
+    for _ in range(_DEEPEST):
+        functions = [function for function in functions if function not in seen and _is_followed(function)]
+        seen.update(functions)
+        if any("training" in names_in(function.__code__) for function in functions):
             return True
-        called = (one.__globals__.get(name) for one in found for name in names_of(one.__code__))
-        found = [one for one in map(_unwrapped, called) if one is not None]
+        called = (function.__globals__.get(name) for function in functions for name in names_in(function.__code__))
+        functions = [function for function in map(_unwrapped, called) if function is not None]
     return False
 
 
 @lru_cache(maxsize=4096)
 def _methods(kind: type[nn.Module]) -> Mapping[str, list[FunctionType]]:
-    """The functions of a class and its bases by name, first the one that is called."""
+    """The functions of a class and its bases by name, in the order of method resolution."""
     methods: dict[str, list[FunctionType]] = {}
     for base in kind.__mro__:
         if base is nn.Module:
@@ -127,18 +219,18 @@ def _methods(kind: type[nn.Module]) -> Mapping[str, list[FunctionType]]:
 @lru_cache(maxsize=4096)
 def _read_elsewhere(kind: type[nn.Module], function: FunctionType) -> frozenset[str]:
     """The attributes of itself that a class reads in other functions than this one."""
-    others = (one for functions in _methods(kind).values() for one in functions if one is not function)
-    return frozenset(name for one in others for name in _reads(one))
+    others = (other for overloads in _methods(kind).values() for other in overloads if other is not function)
+    return frozenset(name for other in others for name in _attributes_read(other))
 
 
 @lru_cache(maxsize=4096)
-def _reads(function: FunctionType) -> set[str]:
-    tree = parsed(function)
+def _attributes_read(function: FunctionType) -> set[str]:
+    tree = parse(function)
     return set() if tree is None else attributes_read(tree)
 
 
 def _unwrapped(member: Any) -> FunctionType | None:
-    """The function behind decorators; None for anything else, some of which answers to every name."""
+    """The function behind decorators; None for anything else, since some objects have every attribute."""
     if isinstance(member, (staticmethod, classmethod)):
         member = cast("Any", member).__func__
     if isinstance(member, property):
@@ -149,137 +241,43 @@ def _unwrapped(member: Any) -> FunctionType | None:
     return function if isinstance(function, FunctionType) else None
 
 
-def _own_entries(module: nn.Module) -> list[FunctionType]:
-    """What runs with a module and is not of its class: hooks, and a `forward` that was put in the place of its own."""
+def _functions_of_instance(module: nn.Module) -> list[FunctionType]:
+    """What runs with a module and is not of its class: hooks, and a `forward` that was set on the instance."""
     own: list[Any] = [vars(module).get("forward"), *forward_hooks(module)]
-    functions = (_unwrapped(one.__func__ if isinstance(one, MethodType) else one) for one in own)
-    return [one for one in functions if one is not None and _is_read(one)]
+    functions = (_unwrapped(member.__func__ if isinstance(member, MethodType) else member) for member in own)
+    return [function for function in functions if function is not None and _is_followed(function)]
 
 
-def _is_read(function: FunctionType) -> bool:
-    """Not what torch and dropkit do, whose calls are known by their names; but the layers that read their flag."""
+def _is_followed(function: FunctionType) -> bool:
+    """Whether to read a function: not those of torch and dropkit, except for torch's layers that read their flag."""
     package, _, rest = (function.__module__ or "").partition(".")
     if package == "torch":
-        return rest.startswith("nn.modules.") and "training" in names_of(function.__code__)
+        return rest.startswith("nn.modules.") and "training" in names_in(function.__code__)
     return package != "dropkit"
 
 
-class _Reader:
-    """Follows what `forward` of a module calls.
-
-    Args:
-        every: follow also calls that cannot depend on the mode.
-
-    Attributes:
-        places: file and line of each draw, and whether it is off in evaluation mode.
-    """
-
-    def __init__(self, module: nn.Module, every: bool = False) -> None:
-        self._module, self._all = module, every
-        self.places: dict[str, bool] = {}
-        # The modules that are called: where, and whether they are off.
-        self._modules: dict[nn.Module, list[tuple[str, bool]]] = {}
-        self._seen: set[tuple[object, ...]] = set()
-        self._depth = 0
-
-    def read(self) -> None:
-        for function in (*_methods(type(self._module)).get("forward", [])[:1], *_own_entries(self._module)):
-            self._walk(function, [self._module], {}, [])
-        for module, places in self._modules.items():
-            if all(is_off for _, is_off in places) and _draws(module):
-                self.places.update(places)
-
-    def _walk(self, function: FunctionType, args: list[Any], kwargs: dict[str, Any], tests: list[Condition]) -> None:
-        elsewhere = _read_elsewhere(type(self._module), function)
-        read = source(function, elsewhere) if _is_read(function) else None
-        if read is None:
-            return
-        frame = Frame.of(function, read, args, kwargs)
-        file = os.path.basename(function.__code__.co_filename)
-        for one in read.calls:
-            call, under = one.node, [*tests, *frame.under(one.guards)]
-            callee = value(call.func, frame, True)
-            name = _name(call, callee)
-            place = f"{file}:{function.__code__.co_firstlineno + call.lineno - 1}"
-            if name in _IF_TRAINING:
-                named = [keyword.value for keyword in call.keywords if keyword.arg == "training"]
-                flag = [*named, *call.args[_IF_TRAINING[name] :]][:1]
-                self._draw(place, [*under, *frame.under([(node, True) for node in flag])])
-            elif name in _DRAWS or (name in _MAY_DRAW and _is_about_chance(call.func, callee, frame)):
-                if one.uses and not never_in_evaluation(under):
-                    # Drawn in both modes, and perhaps of use in one: `if self.training: x = x + noise`.
-                    for use in one.uses:
-                        self._draw(place, [*under, *frame.under(use)])
-                else:
-                    self._draw(place, under)
-            elif modules := _modules(call.func, callee, frame):
-                for module in modules:
-                    self._modules.setdefault(module, []).append((place, never_in_evaluation(under)))
-            else:
-                self._follow(call, callee, frame, under)
-
-    def _draw(self, place: str, tests: list[Condition]) -> None:
-        self.places[place] = self.places.get(place, True) and never_in_evaluation(tests)
-
-    def _follow(self, call: ast.Call, callee: Any, frame: Frame, tests: list[Condition]) -> None:
-        """Into a function that is called, with what is known of its arguments."""
-        args: list[Any] = []
-        match call.func:
-            case ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr=name):
-                args, function = [self._module], self._inherited(cast("Any", frame).function, name)
-            case _ if isinstance(callee, MethodType):
-                args, function = [callee.__self__], _unwrapped(cast("Any", callee).__func__)
-            case _:
-                function = _unwrapped(callee)
-        if function is None:
-            return
-        starred = any(isinstance(one, ast.Starred) for one in call.args)
-        args += [] if starred else [Bound(one, frame) for one in call.args]
-        kwargs = {one.arg: Bound(one.value, frame) for one in call.keywords if one.arg is not None}
-        known = [
-            (value(one.node, frame, True), value(one.node, frame, False)) if isinstance(one, Bound) else (one, one)
-            for one in [*args, *kwargs.values()]
-        ]
-        is_off = never_in_evaluation(tests)
-        # What knows of no mode cannot depend on it.
-        depends = is_off or any(isinstance(one, nn.Module) or one is not other for one, other in known)
-        key = function, is_off, *(one if isinstance(one, (bool, int, float)) else id(one) for one, _ in known)
-        if (depends or self._all) and key not in self._seen and self._depth < _DEPTH:
-            self._seen.add(key)
-            self._depth += 1
-            self._walk(function, args, kwargs, tests)
-            self._depth -= 1
-
-    def _inherited(self, function: FunctionType, name: str) -> FunctionType | None:
-        """The method of that name after this function, where `super()` is asked for it."""
-        methods = _methods(type(self._module))
-        own = methods.get(function.__name__, [])
-        after = own.index(function) + 1 if function in own and name == function.__name__ else 0
-        return next(iter(methods.get(name, [])[after:]), None)
-
-
-def _modules(func: ast.expr, callee: Any, frame: Frame) -> list[nn.Module]:
-    """The modules that a call calls: one, or each that a loop goes through."""
+def _called_modules(func: ast.expr, callee: Any, frame: Frame) -> list[nn.Module]:
+    """The modules that a call calls: one, or all that a loop iterates over."""
     if isinstance(callee, nn.Module):
         return [callee]
     if not isinstance(func, ast.Name) or func.id not in frame.source.iterated:
         return []
-    held = value(frame.source.iterated[func.id], frame, True)
-    known = isinstance(held, (nn.ModuleList, nn.Sequential, list, tuple))
-    return [one for one in cast("list[Any]", held) if isinstance(one, nn.Module)] if known else []
+    iterated = value(frame.source.iterated[func.id], frame, True)
+    is_known = isinstance(iterated, (nn.ModuleList, nn.Sequential, list, tuple))
+    return [item for item in cast("list[Any]", iterated) if isinstance(item, nn.Module)] if is_known else []
 
 
-def _name(call: ast.Call, callee: Any) -> str:
-    """What a call calls, by its own name where it is known."""
+def _called_name(call: ast.Call, callee: Any) -> str:
+    """The name of the called object where it is known, else the name that is written."""
     written = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     return getattr(callee, "__name__", written)
 
 
-def _is_about_chance(func: ast.expr, callee: Any, frame: Frame) -> bool:
-    """By where the callee is from, or by the words before its name."""
+def _is_random(func: ast.expr, callee: Any, frame: Frame) -> bool:
+    """Whether the callee belongs to something that is named after randomness, by its module or by the source."""
     origin = f"{getattr(callee, '__module__', '')} {type(getattr(callee, '__self__', None)).__name__}"
     owner = func.value if isinstance(func, ast.Attribute) else None
     if isinstance(owner, ast.Name):
         owner = frame.source.assigned.get(owner.id, owner)
-    before = "" if owner is None else ast.unparse(owner)
-    return any(one in f"{origin} {before}".lower() for one in _CHANCE)
+    written = "" if owner is None else ast.unparse(owner)
+    return any(word in f"{origin} {written}".lower() for word in _RANDOMNESS)
