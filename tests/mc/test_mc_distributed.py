@@ -1,4 +1,4 @@
-"""predict under torchrun: batches are shared out, and every process gets the result that one would have got."""
+"""predict under torchrun: batches are distributed, and every process gets the result of a single process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers.mc_models import inputs, made
+from helpers.mc_models import close, inputs, made
 
 from dropkit.mc.predict import predict
 
@@ -38,13 +38,13 @@ def _work(rank: int, folder: str) -> None:
 
     model = made("mlp")
     model.register_forward_pre_hook(count)
-    found = {name: predict(model, inputs(70), 30, **settings) for name, settings in CASES.items()}
+    results = {name: predict(model, inputs(70), 30, **settings) for name, settings in CASES.items()}
     loader = DataLoader(TensorDataset(inputs(70)), batch_size=16)
-    found["loader"] = predict(model, loader, 30, masks="input", seed=5)
+    results["loader"] = predict(model, loader, 30, masks="input", seed=5)
     passes = 0
     predict(model, inputs(70), 30, masks="input", seed=5, batch_size=16)
     torch.save(
-        ({name: (r.mean, r.entropy, r.samples, r.draws) for name, r in found.items()}, passes), f"{folder}/{rank}"
+        ({name: (r.mean, r.entropy, r.samples, r.draws) for name, r in results.items()}, passes), f"{folder}/{rank}"
     )
     torch.distributed.destroy_process_group()
 
@@ -58,15 +58,15 @@ def ranks(tmp_path_factory):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("name", [*CASES, "loader"])
 def test_every_process_gets_the_whole_result(name: str, ranks) -> None:  # type: ignore[no-untyped-def]
-    """The same on all, also where their generators differ."""
-    first, second = (found[name] for found, _ in ranks)
+    """All processes get the same, also where their generators differ."""
+    first, second = (results[name] for results, _ in ranks)
 
     for one, other in zip(first, second, strict=True):
         assert one is other is None or torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", [*CASES, "loader"])
-def test_it_is_the_result_of_one_process(name: str, ranks) -> None:  # type: ignore[no-untyped-def]
+def test_the_result_is_that_of_one_process(name: str, ranks) -> None:  # type: ignore[no-untyped-def]
     """Masks follow the inputs, not the processes; without a seed the first process's generator decides."""
     settings = CASES.get(name, {"masks": "input", "seed": 5})
     mean, _, samples, draws = ranks[0][0][name]
@@ -74,11 +74,11 @@ def test_it_is_the_result_of_one_process(name: str, ranks) -> None:  # type: ign
 
     r = predict(made("mlp"), inputs(70), 30, **settings)
 
-    assert torch.allclose(r.mean, mean, rtol=0, atol=2e-5)
+    assert close(r.mean, mean)
     assert torch.equal(r.samples, samples)
-    assert draws is None or torch.allclose(r.draws, draws, rtol=0, atol=2e-5)
+    assert draws is None or close(r.draws, draws)
 
 
-def test_the_work_is_shared(ranks) -> None:  # type: ignore[no-untyped-def]
-    """Five batches of 30 passes: three for one process, two for the other, and three passes each to find layouts."""
+def test_the_batches_are_distributed(ranks) -> None:  # type: ignore[no-untyped-def]
+    """Of five batches with 30 passes, one process gets three and the other two; each makes three passes as a probe."""
     assert [passes for _, passes in ranks] == [3 * 30 + 3, 2 * 30 + 3]

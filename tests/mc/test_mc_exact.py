@@ -1,4 +1,4 @@
-"""predict against enumeration: networks so small that every mask can be tried."""
+"""predict against enumeration: networks so small that all masks can be enumerated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Small(nn.Module):
 
 
 def every_network(model: Small, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs of all of them, and the probability of each."""
+    """The outputs of all networks, and the probability of each."""
     outputs: list[Tensor] = []
     weights: list[float] = []
     for bits in itertools.product((0.0, 1.0), repeat=8):
@@ -95,9 +95,9 @@ def many(request: pytest.FixtureRequest, model: Small, x: Tensor) -> tuple[str, 
     return request.param, r
 
 
-def scores(found: Tensor, error: Tensor, exact: Tensor) -> Tensor:
-    """How many standard errors each estimate is off."""
-    return ((found.double() - exact) / error.double()).flatten()
+def scores(estimate: Tensor, error: Tensor, exact: Tensor) -> Tensor:
+    """The error of each estimate, in standard errors."""
+    return ((estimate.double() - exact) / error.double()).flatten()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def scores(found: Tensor, error: Tensor, exact: Tensor) -> Tensor:
 def test_measures_converge_to_the_enumeration(
     measure: str, many: tuple[str, ClassPrediction], exact: dict[str, Tensor]
 ) -> None:
-    """Each estimate lies within its own standard error, and these errors are of the right size."""
+    """Each estimate lies within its own standard error, and standard errors are of the right size."""
     masks, r = many
     z = scores(getattr(r, measure), r.standard_error[measure], exact[measure])
 
@@ -119,7 +119,7 @@ def test_measures_converge_to_the_enumeration(
 
 @pytest.mark.parametrize("masks", ["input", "shared"])
 def test_values_converge_to_the_enumeration(masks: Any, model: Small, x: Tensor, exact: dict[str, Tensor]) -> None:
-    """Regression, too."""
+    """Mean and variance of values converge, too."""
     r = predict(model, x, MANY, task="regression", masks=masks, seed=12)
 
     assert scores(r.mean, r.standard_error["mean"], exact["value"]).abs().max() < 5
@@ -132,8 +132,7 @@ def test_values_converge_to_the_enumeration(masks: Any, model: Small, x: Tensor,
 def test_means_are_unbiased(
     plan: Any, masks: Any, samples: int, model: Small, x: Tensor, exact: dict[str, Tensor]
 ) -> None:
-    """The average of many short runs converges to the enumeration: with plans, with shared masks, and where T (1 - p)
-    is no integer."""
+    """The average of many short runs converges to the enumeration, also where T (1 - p) is no integer."""
     runs = 60
     means = torch.stack(
         [predict(model, x, samples, masks=masks, plan=plan, chunk=5, seed=seed).mean for seed in range(runs)]
@@ -146,7 +145,7 @@ def test_means_are_unbiased(
 
 
 def test_variances_are_unbiased(model: Small, x: Tensor, exact: dict[str, Tensor]) -> None:
-    """Divided by one less than the samples, also for few of them."""
+    """Sums of squares are divided by one less than the number of samples."""
     runs = 150
     found = torch.stack([predict(model, x, 4, seed=seed).variance for seed in range(runs)]).double()
 
@@ -155,7 +154,7 @@ def test_variances_are_unbiased(model: Small, x: Tensor, exact: dict[str, Tensor
 
 @pytest.mark.parametrize("samples", [2, 4, 10])
 def test_stratified_variances_are_unbiased_where_main_effects_are_all(samples: int) -> None:
-    """Divided by the number of samples, for their mean does not vary."""
+    """Sums of squares are divided by the number of samples, since the mean of the samples does not vary."""
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Dropout(), nn.Linear(16, 2)).eval(), torch.randn(30, 16)
     # With p = 1/2 each term of the sum is doubled or 0.
@@ -170,8 +169,8 @@ def test_stratified_variances_are_unbiased_where_main_effects_are_all(samples: i
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / 60**0.5
 
 
-def test_variances_of_the_confident_are_as_sharp_as_others() -> None:
-    """Nothing is lost to rounding where all samples are close to 1."""
+def test_variances_are_accurate_where_samples_are_close_to_1() -> None:
+    """They do not suffer from cancellation."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 3)).eval()
     model[3].bias.data.copy_(torch.tensor([9.0, 0.0, 0.0]))
@@ -185,7 +184,7 @@ def test_variances_of_the_confident_are_as_sharp_as_others() -> None:
 
 
 def test_errors_do_not_depend_on_the_batch() -> None:
-    """Also of outputs so large that samples are summed in groups."""
+    """Standard errors are the same where outputs are so large that samples are summed in groups."""
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Dropout(), nn.Linear(8, 1000)).eval(), torch.randn(300, 8)
 
@@ -195,16 +194,16 @@ def test_errors_do_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(other.standard_error[name], error, rtol=1e-2, atol=1e-6)
 
 
-def test_the_jackknife_takes_most_of_the_bias_of_mutual_information(
+def test_the_jackknife_removes_most_of_the_bias_of_mutual_information(
     model: Small, x: Tensor, exact: dict[str, Tensor]
 ) -> None:
-    """With few samples the plug-in estimate is too small, by about what is documented; the jackknife's much less."""
+    """With few samples the plug-in estimate is too small; that of the jackknife much less so."""
     found = [predict(model, x, 10, seed=seed) for seed in range(200)]
     plain = torch.stack([r.mutual_information for r in found]).mean().double() - exact["mutual_information"].mean()
-    mended = torch.stack([r.mutual_information_jackknife for r in found]).mean() - exact["mutual_information"].mean()
+    corrected = torch.stack([r.mutual_information_jackknife for r in found]).mean() - exact["mutual_information"].mean()
 
     assert plain < 0
-    assert abs(mended) < abs(plain) / 3
+    assert abs(corrected) < abs(plain) / 3
 
 
 def test_stratified_samples_need_half_the_passes_for_the_same_error(
@@ -224,9 +223,9 @@ def test_stratified_samples_need_half_the_passes_for_the_same_error(
 def test_intervals_of_two_standard_errors_cover(
     plan: Any, most: float, samples: int, model: Small, x: Tensor, exact: dict[str, Tensor]
 ) -> None:
-    """The estimate +- 1.96 standard errors holds the exact value in 95 % of 200 runs; stratified, rather in more.
+    """The estimate +- 1.96 standard errors covers the exact value in 95 % of 200 runs; stratified, in more.
 
-    Each run is a row of its own, with masks of its own.
+    Each run is an input with masks of its own.
     """
     some, runs = 5, 200
     r = predict(model, x[:some].repeat(runs, 1), samples, masks="input", plan=plan, seed=21, batch_size=1000)
@@ -238,8 +237,8 @@ def test_intervals_of_two_standard_errors_cover(
 
 
 @pytest.mark.parametrize("samples", [200, 2000])
-def test_errors_of_what_hardly_varies_are_not_those_of_rounding(samples: int) -> None:
-    """The stated error of a tiny mutual information has the size of its spread over runs, also of many samples."""
+def test_the_errors_of_small_measures_are_not_those_of_rounding(samples: int) -> None:
+    """The standard error of a tiny mutual information has the size of its spread over runs."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3)).eval()
     model[3].weight.data.mul_(0.3)
@@ -253,7 +252,7 @@ def test_errors_of_what_hardly_varies_are_not_those_of_rounding(samples: int) ->
 
 
 def test_the_error_of_a_fraction_of_votes_is_not_0_where_none_was_seen() -> None:
-    """Of 20 votes for one class, 1 in 20 may yet be for another."""
+    """With 20 votes for one class, 1 in 20 may still be for another."""
     votes = torch.tensor([[[0.9, 0.1]]]).expand(20, 1, 2)
 
     r = from_samples(votes)
@@ -263,7 +262,7 @@ def test_the_error_of_a_fraction_of_votes_is_not_0_where_none_was_seen() -> None
 
 
 def test_one_sample_has_no_error_and_no_variance(model: Small, x: Tensor) -> None:
-    """Not a number, and not 0."""
+    """They are NaN, and not 0."""
     r = predict(model, x, 1, seed=0)
 
     assert r.mean.isfinite().all()
@@ -272,7 +271,7 @@ def test_one_sample_has_no_error_and_no_variance(model: Small, x: Tensor) -> Non
 
 
 def test_joined_groups_give_the_same_measures(monkeypatch: pytest.MonkeyPatch, model: Small, x: Tensor) -> None:
-    """Where single samples would take too much memory they are summed in groups; errors are then less sharp."""
+    """Samples that would take too much memory are summed in groups; standard errors are then less accurate."""
     fine = predict(model, x, 400, seed=1)
     monkeypatch.setattr("dropkit.mc.accumulators._MEMORY", 1)
     coarse = predict(model, x, 400, seed=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.mc_models import MODELS, inputs, made
+from helpers.mc_models import MODELS, close, inputs, made
 from torch import Tensor
 
 from dropkit.mc.predict import predict
@@ -58,4 +58,4 @@ def test_pruned_networks_give_the_numbers_of_the_plain_core(name: str, plain: di
     accelerated = predict(made(name), X, masks="shared", **SETTINGS).draws
 
     assert accelerated is not None
-    assert torch.allclose(accelerated, plain[name, "shared"], rtol=0, atol=2e-5)
+    assert close(accelerated, plain[name, "shared"])

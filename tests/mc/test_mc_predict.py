@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.mc_models import MODELS, flags, inputs, made
+from helpers.mc_models import MODELS, close, flags, inputs, made
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -18,17 +18,11 @@ from dropkit.mc.predict import predict
 
 COUNT, SAMPLES = 70, 6
 X = inputs(COUNT)
-# Sums in another order.
-ROUNDING = 2e-5
 
 
 def run(model: nn.Module | str, x: Any = X, samples: int = SAMPLES, **settings: Any) -> Any:
     model = made(model) if isinstance(model, str) else model
     return predict(model, x, samples, **{"masks": "input", "seed": 5, "keep_samples": True, **settings})
-
-
-def close(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("plan", ["iid", "stratified"])
@@ -57,29 +51,29 @@ def test_order_does_not_change_the_result(name: str) -> None:
 @pytest.mark.parametrize("plan", ["iid", "stratified"])
 @pytest.mark.parametrize("masks", ["input", "chunk", "shared"])
 @pytest.mark.parametrize("name", MODELS)
-def test_replay_gives_the_same_bits(name: str, masks: str, plan: str) -> None:
-    """What is computed once and replayed is what every pass would compute."""
+def test_the_prefix_cache_gives_the_same_bits(name: str, masks: str, plan: str) -> None:
+    """A cached result is what every pass would compute."""
     settings: dict[str, Any] = {"masks": masks, "plan": plan, "thin": False}
 
-    replayed, plain = run(name, **settings), run(name, replay=False, **settings)
+    cached, plain = run(name, **settings), run(name, replay=False, **settings)
 
-    assert torch.equal(replayed.draws, plain.draws)
-    assert replayed.notes == plain.notes == ()
+    assert torch.equal(cached.draws, plain.draws)
+    assert cached.notes == plain.notes == ()
 
 
 @pytest.mark.parametrize("masks", ["chunk", "shared"])
 @pytest.mark.parametrize("name", MODELS)
-def test_cutting_units_out_is_the_same_as_zeroing_them(name: str, masks: str) -> None:
-    """Thinned networks give what masked ones do, up to rounding."""
-    thinned = run(name, masks=masks)
+def test_leaving_units_out_is_the_same_as_zeroing_them(name: str, masks: str) -> None:
+    """Pruned networks give what masked ones do, up to rounding."""
+    pruned = run(name, masks=masks)
 
-    assert close(thinned.draws, run(name, masks=masks, thin=False).draws)
-    assert thinned.notes == ()
+    assert close(pruned.draws, run(name, masks=masks, thin=False).draws)
+    assert pruned.notes == ()
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_units_are_in_fact_cut_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are matrix products with less than the full width on both sides."""
+def test_units_are_in_fact_left_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some matrix products have less than the full width on both sides."""
     shapes: list[tuple[int, int]] = []
     run_layer = DeferredLayer.run
 
@@ -97,7 +91,7 @@ def test_units_are_in_fact_cut_out(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_is_left_as_it_was(name: str) -> None:
-    """Flags, classes, weights, statistics and torch's generator; from training mode, too."""
+    """Flags, classes, weights, statistics and torch's generator do not change; the model starts in training mode."""
     model = made(name).train()
     list(model.modules())[-1].eval()
     before, state = flags(model), copy.deepcopy(model.state_dict())
@@ -132,7 +126,7 @@ def test_a_stratified_plan_keeps_every_unit_equally_often(name: str) -> None:
 
 
 def test_threads_do_not_change_the_result() -> None:
-    """One thread and two."""
+    """One thread and two give the same."""
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -145,8 +139,8 @@ def test_threads_do_not_change_the_result() -> None:
     assert close(one.draws, two.draws)
 
 
-def test_seeds() -> None:
-    """Equal seeds give equal results, others others; without one, torch's generator decides."""
+def test_equal_seeds_give_equal_results() -> None:
+    """Other seeds give other results; without a seed, torch's generator decides."""
     model = made("mlp")
 
     assert torch.equal(run(model, seed=1).draws, run(model, seed=1).draws)
@@ -173,22 +167,22 @@ def test_samples_and_sites_have_masks_of_their_own() -> None:
 
 
 def test_chunks_share_masks_and_neighbours_do_not() -> None:
-    """`masks` says who shares."""
+    """`masks` says which inputs share a mask."""
 
-    class Coins(nn.Module):
+    class Mask(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return nn.functional.dropout(torch.ones(len(x), 64), 0.5, self.training)
 
     different = {
-        masks: len(run(Coins(), task="regression", masks=masks, chunk=32).draws[0].unique(dim=0))
+        masks: len(run(Mask(), task="regression", masks=masks, chunk=32).draws[0].unique(dim=0))
         for masks in ("input", "chunk", "shared")
     }
 
     assert different == {"input": COUNT, "chunk": 3, "shared": 1}
 
 
-def test_many_inputs_of_classes_share_masks_by_chunks() -> None:
-    """The default, and not for regression or few inputs."""
+def test_chunks_share_masks_by_default_where_there_are_many() -> None:
+    """Not for regression, nor for few inputs."""
     model = made("mlp")
 
     def same(one: Any, masks: str, **settings: Any) -> bool:
@@ -201,7 +195,7 @@ def test_many_inputs_of_classes_share_masks_by_chunks() -> None:
 
 
 class Named(nn.Module):
-    """Called by names, as models of Hugging Face are."""
+    """Takes its arguments by name, as models of Hugging Face do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,12 +225,12 @@ LABELS = torch.arange(COUNT)
     ids=["array", "mapping", "mapping of arrays", "tuple", "loader", "loader of dicts", "pairs", "list", "iterator"],
 )
 def test_inputs_may_come_in_any_form(given: Any) -> None:
-    """Tensors, arrays, mappings, loaders and whatever yields batches."""
+    """Tensors, arrays, mappings, loaders and iterables of batches give the same."""
     assert close(run(Named(), given()).draws, run(Named()).draws)
 
 
-def test_adapt_says_what_a_batch_is() -> None:
-    """Several arguments, by position and by name."""
+def test_adapt_makes_the_arguments_of_a_batch() -> None:
+    """The model gets several arguments, by position or by name."""
     scale = torch.linspace(1, 2, COUNT)
     expected = run(Named(), {"x": X, "scale": scale}).draws
     pairs = DataLoader(TensorDataset(scale, X), batch_size=16)
@@ -245,8 +239,8 @@ def test_adapt_says_what_a_batch_is() -> None:
     assert close(run(Named(), pairs, adapt=lambda pair: {"x": pair[1], "scale": pair[0]}).draws, expected)
 
 
-def test_arrays_have_the_dtype_that_they_have() -> None:
-    """A float64 array is for a float64 model."""
+def test_arrays_keep_their_dtype() -> None:
+    """A float64 model gets a float64 array."""
     r = run(made("mlp").double(), X.double().numpy())
 
     assert r.mean.dtype == torch.float32
@@ -259,12 +253,12 @@ def test_half_precision_gives_float32_results(dtype: torch.dtype, masks: str) ->
     """Sums are in float32 whatever the model's dtype."""
     r = run(made("mlp").to(dtype), X.to(dtype), masks=masks)
 
-    assert {one.dtype for one in (r.mean, r.variance, r.entropy, *r.standard_error.values())} == {torch.float32}
+    assert {measure.dtype for measure in (r.mean, r.variance, r.entropy, *r.standard_error.values())} == {torch.float32}
     assert torch.allclose(r.mean, run("mlp", masks=masks).mean, atol=0.05)
 
 
-def test_autocast_is_followed() -> None:
-    """Under autocast the model's products are in bfloat16."""
+def test_autocast_is_respected() -> None:
+    """Under autocast the model's matrix products are in bfloat16."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         r = run("mlp")
 
@@ -296,7 +290,7 @@ def test_log_probabilities_are_logits_and_probabilities_must_be_named() -> None:
 
 
 def test_classes_may_lie_in_any_dimension() -> None:
-    """Of images dimension 1, of tokens the last."""
+    """Classes lie in dimension 1 for images, and in the last for tokens."""
     model = nn.Sequential(nn.Linear(8, 3), nn.Dropout())
     last = run(model, class_dim=-1)
 
@@ -310,7 +304,7 @@ class Transposed(nn.Module):
         return x.mT
 
 
-def test_until_stops_each_input_at_its_own_time() -> None:
+def test_until_stops_each_input_separately() -> None:
     """An input takes samples until the error of its mean is small enough, in tens, whatever the batch."""
     r = run("mlp", samples=400, until=0.008, keep_samples=False, batch_size=COUNT)
     parts = run("mlp", samples=400, until=0.008, keep_samples=False, batch_size=11)
@@ -325,8 +319,8 @@ def test_until_stops_each_input_at_its_own_time() -> None:
     assert ((r.mean - whole.mean).abs() < 6 * error).all()
 
 
-def test_until_gives_what_so_many_samples_give() -> None:
-    """An input that took n samples has the estimate of its first n."""
+def test_until_gives_the_estimates_of_the_samples_taken() -> None:
+    """An input that took n samples has the estimates of its first n."""
     r = run("mlp", samples=400, until=0.01)
 
     for i in (0, 1, 2):
@@ -336,7 +330,7 @@ def test_until_gives_what_so_many_samples_give() -> None:
 
 
 def test_memory_is_that_of_a_batch() -> None:
-    """Nothing of the size of samples times inputs is kept."""
+    """No tensor of the size of samples times inputs is kept."""
     model, x = nn.Sequential(nn.Dropout(), nn.Linear(40, 1000)), torch.randn(64, 40)
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         predict(model, x, 40, masks="input", batch_size=8)
@@ -373,16 +367,16 @@ def test_memory_is_that_of_a_batch() -> None:
         ({"model": nn.Linear(8, 5)}, mc.NothingToSample, "no dropout drew"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said(settings: dict[str, Any], error: type[Exception], text: str) -> None:
-    """Each error names the argument, what is wanted and what came."""
+def test_invalid_arguments_are_refused(settings: dict[str, Any], error: type[Exception], text: str) -> None:
+    """Each error names the argument, what is wanted and what it got."""
     settings = {"model": "mlp", **settings}
 
     with pytest.raises(error, match=text):
         run(settings.pop("model"), **settings)
 
 
-def test_the_result_says_what_it_is() -> None:
-    """In one line."""
+def test_the_result_has_a_short_repr() -> None:
+    """It is one line."""
     assert repr(run("mlp")) == "ClassPrediction(70 inputs, mean (70, 5), 6 samples)"
     assert repr(run("mlp", task="regression")) == "ValuePrediction(70 inputs, mean (70, 5), 6 samples)"
 

@@ -22,7 +22,7 @@ WORDS = torch.randint(2**32, (2, UNITS), generator=torch.Generator().manual_seed
 
 
 def kept(samples: int, p: float) -> Tensor:
-    """(samples, units)."""
+    """Whether each unit is kept in each sample: (samples, units)."""
     strata = Stratified(samples, KEY)
     permutations = strata.permutations(*WORDS, p)
     return torch.stack([strata.is_kept(permutations, p, sample) for sample in range(samples)])
@@ -31,7 +31,7 @@ def kept(samples: int, p: float) -> Tensor:
 @pytest.mark.parametrize("p", [0.5, 0.1, 0.37])
 @pytest.mark.parametrize("samples", [1, 2, 7, 20, 50, 64])
 def test_every_element_is_kept_equally_often(samples: int, p: float) -> None:
-    """T (1 - p) times, rounded down or up, and on average just that."""
+    """Each is kept T (1 - p) times, rounded down or up, and exactly so on average."""
     counts = kept(samples, p).sum(0)
     exact = samples * (1 - p)
     part = exact % 1
@@ -43,7 +43,7 @@ def test_every_element_is_kept_equally_often(samples: int, p: float) -> None:
 @pytest.mark.parametrize("p", [0.5, 0.1])
 @pytest.mark.parametrize("samples", [2, 10, 50])
 def test_elements_are_independent_in_each_sample(samples: int, p: float) -> None:
-    """Also those that share a permutation: of each such group a fraction 1 - p is kept."""
+    """Of each group that shares a permutation, a fraction 1 - p is kept."""
     strata = Stratified(samples, KEY)
     permutations = strata.permutations(*WORDS, p)
     masks = torch.stack([strata.is_kept(permutations, p, sample) for sample in range(samples)]).double()
@@ -70,7 +70,7 @@ def test_pairs_of_samples_differ_as_random_orders_do() -> None:
 @pytest.mark.parametrize("samples", [20, 200, 2000])
 @pytest.mark.parametrize("p", [0.5, 0.1])
 def test_joint_patterns_of_elements_average_out(samples: int, p: float) -> None:
-    """Within one seed, for products of two and of three elements, not one of which can stay off for good.
+    """Means of products of two and of three elements converge, within one seed.
 
     By Owen's bound the variance of a mean is at most T/(T - 1) times that of independent samples, whatever is averaged.
     """
@@ -88,8 +88,7 @@ def test_joint_patterns_of_elements_average_out(samples: int, p: float) -> None:
 
 
 def test_groups_of_elements_are_no_more_alike_than_independent_ones() -> None:
-    """All pairs of 300 elements, 2,000 samples: correlations have the size of those of random orders, and no pair has
-    one in common."""
+    """Of 300 elements and 2,000 samples, correlations are those of random orders, and no two share an order."""
     masks = kept(2000, 0.5)[:, :300].double()
     correlation = torch.corrcoef(masks.T)[tuple(torch.triu_indices(300, 300, 1))]
 
@@ -98,7 +97,7 @@ def test_groups_of_elements_are_no_more_alike_than_independent_ones() -> None:
 
 
 def test_uniform_numbers_are_stratified() -> None:
-    """Over T samples one in each of T equal parts of [0, 1)."""
+    """Over T samples, one number lies in each of T equal parts of [0, 1)."""
     strata, samples = Stratified(10, KEY), 10
     permutations = strata.permutations(*WORDS, 0.0)
     numbers = torch.stack([strata.uniform(permutations, sample, WORDS[0].roll(sample)) for sample in range(samples)])
@@ -117,22 +116,22 @@ def test_masks_do_not_depend_on_how_many_words_are_made_at_once(
     ids[3:] += 8
     x = torch.rand(shape) + 1
 
-    def dropped() -> Tensor:
+    def drop() -> Tensor:
         output = torch.empty_like(x)
         spec = mask_spec(shape, unit, BatchDim(dim), BatchRows(ids, group))
         MaskSampler(3, 10, stratified=True).drop(output, x, SampledMask(spec, 0.5, site=0, sample=4), inverted)
         return output
 
-    whole = dropped()
+    whole = drop()
     monkeypatch.setattr(masks, "_WORDS_AT_ONCE", 20)
-    assert torch.equal(dropped(), whole)
+    assert torch.equal(drop(), whole)
     assert set((whole / x).round(decimals=4).flatten().tolist()) == {0.0, 2.0}
 
 
 @pytest.mark.parametrize("rule", [inverted, alpha])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dropped_elements_are_chosen_not_multiplied(dtype: torch.dtype, rule: MakeParams) -> None:
-    """What is dropped becomes the fill value, also where the input is not a number; nothing else changes."""
+    """A dropped element becomes the fill value, also where the input is NaN; nothing else changes."""
     spec = mask_spec((5, 40), None, BatchDim(0), BatchRows(torch.arange(5), None))
     sampler = MaskSampler(3, 10, stratified=True)
     wild, tame = torch.full((5, 40), torch.nan, dtype=dtype), torch.ones(5, 40, dtype=dtype)
@@ -145,8 +144,8 @@ def test_dropped_elements_are_chosen_not_multiplied(dtype: torch.dtype, rule: Ma
     assert torch.equal(wild[dropped], tame[dropped])
 
 
-class _Made(nn.Module):
-    """A function of the masks alone: 12 elements, by dropout or by hand."""
+class _OfMask(nn.Module):
+    """A function of a mask of 12 elements, from dropout or made by the module."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], by_hand: bool) -> None:
         super().__init__()
@@ -166,8 +165,8 @@ INPUTS = torch.ones(300, 12)
 @pytest.mark.parametrize("masks", ["input", "shared"])
 @pytest.mark.parametrize("samples", [20, 400])
 def test_the_mean_of_an_additive_function_is_nearly_exact(samples: int, masks: str, by_hand: bool) -> None:
-    """T * 0.75 is an integer here: where dropout makes the mask, every element is kept just so often."""
-    model = _Made(lambda h: (h * WEIGHTS).sum(-1), by_hand)
+    """T * 0.75 is an integer here: where dropout makes the mask, every element is kept exactly that often."""
+    model = _OfMask(lambda h: (h * WEIGHTS).sum(-1), by_hand)
 
     r = predict(model, INPUTS, samples, "regression", masks=masks, plan="stratified", seed=3)
 
@@ -177,8 +176,8 @@ def test_the_mean_of_an_additive_function_is_nearly_exact(samples: int, masks: s
 @pytest.mark.parametrize("by_hand", [False, True], ids=["dropout", "rand"])
 @pytest.mark.parametrize("samples", [20, 1000])
 def test_the_mean_of_products_is_no_worse_than_of_independent_samples(samples: int, by_hand: bool) -> None:
-    """Each of 300 inputs is a run of its own; 11 products of neighbours each, mean 1."""
-    model = _Made(lambda h: h[:, 1:] * h[:, :-1], by_hand)
+    """Each of 300 inputs is a run of its own with 11 products of neighbours, of mean 1."""
+    model = _OfMask(lambda h: h[:, 1:] * h[:, :-1], by_hand)
 
     r = predict(model, INPUTS, samples, "regression", masks="input", plan="stratified", seed=3)
 

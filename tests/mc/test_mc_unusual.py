@@ -1,4 +1,4 @@
-"""Models that are unusual, but real: each way of computing gives what the plain loop gives, or says why it does not."""
+"""Unusual models and inputs: the result is that of the plain loop, or an error or a note says why it is not."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropkit.mc import from_samples, predict
+from dropkit.mc import from_samples
+from dropkit.mc.predict import predict
 
 X = torch.randn(70, 12, generator=torch.Generator().manual_seed(2))
 
 
 class Calls(nn.Module):
-    """A forward pass in one function; `at(name, in, out)` are its layers."""
+    """A model with this function as its forward pass, which finds the layers as attributes."""
 
     def __init__(self, forward: Callable[[Calls, Tensor], Tensor], **layers: nn.Module) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ def writes_out(s: Any, x: Tensor) -> Tensor:
     return s.o(F.dropout(out, training=s.training) + h)
 
 
-def writes_data_of_what_waits(s: Any, x: Tensor) -> Tensor:
+def writes_data_of_deferred_input(s: Any, x: Tensor) -> Tensor:
     x = F.dropout(x, 0.2, s.training).tanh() + 1
     h = s.a(x)
     x.data.mul_(2)
@@ -122,23 +123,23 @@ def linears(forward: Callable[[Any, Tensor], Tensor]) -> nn.Module:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "pooling of what is no batch": lambda: nn.Sequential(
+    "pooling without a batch dimension": lambda: nn.Sequential(
         nn.Linear(12, 16), nn.Dropout(), nn.MaxPool1d(3, 1, 1), nn.Linear(16, 3)
     ),
     "in place on the inputs": lambda: nn.Sequential(nn.Dropout(0.3, inplace=True), nn.Linear(12, 3)),
     "a view that is written": lambda: linears(silu_of_view),
     "one buffer for all passes": buffered,
-    "writes that are not counted": lambda: linears(writes_data),
+    "writes that torch does not count": lambda: linears(writes_data),
     "a residual in inference mode": lambda: linears(inference_residual),
     "features that are kept": lambda: linears(keeps_features),
-    "a dimension that is added in place": lambda: linears(adds_a_dimension),
-    "results that are written elsewhere": lambda: linears(writes_out),
-    "writes that a waiting layer would miss": lambda: linears(writes_data_of_what_waits),
+    "a dimension added in place": lambda: linears(adds_a_dimension),
+    "results written with out=": lambda: linears(writes_out),
+    "writes that a deferred layer would miss": lambda: linears(writes_data_of_deferred_input),
     "a list that is changed": lambda: linears(changes_a_list),
     "data that is set": lambda: linears(sets_data),
-    "inputs that are written, but not the first": lambda: linears(writes_later_inputs),
+    "inputs that are written where there are many": lambda: linears(writes_later_inputs),
     "a derivative": lambda: linears(derivative),
-    "features that are one": lambda: Calls(
+    "a single feature": lambda: Calls(
         lambda s, x: F.dropout(x.reshape(-1, 1), training=s.training).view(-1, 12)[:, :3], a=nn.Identity()
     ),
 }
@@ -146,17 +147,17 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("masks", ["input", "shared"])
 @pytest.mark.parametrize("name", MODELS)
-def test_replay_and_cutting_change_nothing(name, masks):
-    """Nor do they touch the inputs."""
+def test_acceleration_changes_nothing(name, masks):
+    """The result is that of the plain loop, and the inputs are not written into."""
     torch.manual_seed(1)
     model, inputs = MODELS[name]().eval(), X.clone()
     settings = {"samples": 7, "masks": masks, "seed": 6, "keep_samples": True}
 
     plain = predict(model, X.clone(), replay=False, thin=False, **settings)
-    found = predict(model, inputs, **settings)
+    result = predict(model, inputs, **settings)
 
-    torch.testing.assert_close(found.draws, plain.draws, rtol=1e-4, atol=1e-5)
-    assert found.variance.amax() > 1e-4
+    torch.testing.assert_close(result.draws, plain.draws, rtol=1e-4, atol=1e-5)
+    assert result.variance.amax() > 1e-4
     assert torch.equal(inputs, X)
     assert not inputs.requires_grad
 
@@ -170,18 +171,18 @@ RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_randomness_that_torch_does_not_see_is_not_replayed(name):
+def test_random_numbers_that_torch_does_not_see_are_not_cached(name):
     """Each pass draws its own, and a note says that it ran in full."""
     model = Calls(lambda s, x: s.o(F.dropout(RANDOM[name](x), 0.01, s.training)), o=nn.Linear(8, 3)).eval()
 
-    found = predict(model, X[:5], 20, seed=0, keep_samples=True)
+    result = predict(model, X[:5], 20, seed=0, keep_samples=True)
 
-    assert len(torch.unique(found.draws[:, 0], dim=0)) > 3
-    assert any("every pass ran in full" in note for note in found.notes)
+    assert len(torch.unique(result.draws[:, 0], dim=0)) > 3
+    assert any("every pass ran in full" in note for note in result.notes)
 
 
-def test_a_stratified_plan_follows_a_site_that_changes_its_size():
-    """A layer that is skipped at random moves the sites behind it: no unit is dropped for good."""
+def test_a_site_may_change_its_size_with_stratified_samples():
+    """A layer that is skipped at random moves the sites behind it to other tensors."""
 
     def forward(s: Any, x: Tensor) -> Tensor:
         if torch.rand(()) > 0.5:
@@ -190,124 +191,35 @@ def test_a_stratified_plan_follows_a_site_that_changes_its_size():
 
     for seed in range(6):
         model = Calls(forward, a=nn.Linear(12, 16), b=nn.Linear(16, 12), c=nn.Linear(12, 8), o=nn.Linear(8, 3)).eval()
-        found = predict(model, X, 20, plan="stratified", masks="shared", seed=seed)
-        assert torch.isfinite(found.mean).all()
-
-
-@pytest.mark.parametrize("batch_size", [70, 12, 6, 3])
-def test_masks_of_weights_are_no_inputs(batch_size):
-    """A mask made by hand runs, with a note, also where its size happens to be that of the batch, or to divide."""
-    model = Calls(lambda s, x: x * torch.bernoulli(torch.full((1, 12), 0.5)), a=nn.Identity()).eval()
-
-    found = predict(model, X, 10, masks="shared", seed=0, task="regression", batch_size=batch_size)
-
-    assert (found.variance > 0).any()
-    assert any("cannot be told apart" in note for note in found.notes)
-
-
-class Cells(nn.Module):
-    """A draw for every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell, self.o = nn.GRUCell(4, 8), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x.new_zeros(len(x), 8)
-        for step in x.unbind(1):
-            h = F.dropout(self.cell(step, h), 0.3, self.training)
-        return self.o(h)
-
-
-def test_batches_may_differ_in_length():
-    """An input's masks are its own, however long the first batch was."""
-    short, long = torch.randn(2, 4, 3, 4).unbind(), torch.randn(4, 6, 4)
-    batches = [short[0], long, short[1]]
-    number = torch.arange(12).view(3, 4)
-    model, settings = Cells().eval(), {"samples": 5, "seed": 1, "keep_samples": True}
-
-    found = predict(model, batches, **settings)
-    parts = predict(model, [part for batch in batches for part in (batch[:2], batch[2:])], **settings)
-    turned = predict(model, [long, *short], index=number[[1, 0, 2]].flatten(), **settings)
-
-    torch.testing.assert_close(parts.draws, found.draws)
-    torch.testing.assert_close(turned.draws[:, number[[1, 0, 2]].flatten().argsort()], found.draws)
-    assert found.notes == parts.notes == turned.notes == ()
-
-
-def test_draws_that_no_probe_saw_are_told():
-    """A branch that few inputs do not take."""
-
-    def forward(s: Any, x: Tensor) -> Tensor:
-        x = F.dropout(x, training=s.training)
-        return F.dropout(x, training=s.training) if len(x) > 5 else x
-
-    found = predict(Calls(forward).eval(), X, 5, "regression", seed=0)
-
-    assert found.notes == ("masks depend on the batches: inputs cannot be told apart at draw 1",)
-
-
-def test_layers_that_are_skipped_are_told():
-    """Each pass leaves out others, and the sites behind them move to tensors of other dimensions."""
-
-    def forward(s: Any, x: Tensor) -> Tensor:
-        for layer in (s.a, s.b):
-            if s.training and torch.rand([]) < 0.5:
-                continue
-            x = F.dropout(layer(x), 0.2, s.training)
-        return F.dropout(x[:, :, None].mean(2), 0.2, s.training)
-
-    class Skips(Calls):
-        def forward(self, x: Tensor) -> Tensor:
-            # The source of a class says what its flag is for.
-            return forward(self, x) if self.training else x + torch.rand([])
-
-    found = predict(Skips(forward, a=nn.Linear(12, 12), b=nn.Linear(12, 12)).eval(), X, 20, "regression", seed=0)
-
-    assert any("masks depend on the batches" in note for note in found.notes)
-
-
-def test_draws_that_some_batches_skip_are_told():
-    """What is routed elsewhere moves the sites behind it."""
-
-    def forward(s: Any, x: Tensor) -> Tensor:
-        if bool((x[:, 0] > 5).any()):
-            x = F.dropout(x, 0.3, s.training)
-        return F.dropout(x, training=s.training)
-
-    x = X.clone()
-    x[0, 0] = 6.0
-
-    found = predict(Calls(forward).eval(), x, 5, "regression", seed=0, batch_size=10)
-
-    assert found.notes == ("masks depend on the batches: passes differ in how often they draw",)
+        result = predict(model, X, 20, plan="stratified", masks="shared", seed=seed)
+        assert torch.isfinite(result.mean).all()
 
 
 class Masking(nn.Module):
-    """Drops by its own flag."""
+    """Drops by its own flag, with a mask that it makes."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.bernoulli(torch.full_like(x, 0.5)) if self.training else x
 
 
 @pytest.mark.parametrize("how", ["a generator", "adapt"])
-def test_networks_that_make_the_inputs_stay_in_evaluation(how):
-    """Only the model that predicts draws."""
+def test_networks_that_make_the_inputs_stay_in_evaluation_mode(how):
+    """Dropout is active in the model that predicts alone."""
     encoder = nn.Sequential(Masking()).eval()
     model = nn.Sequential(nn.Dropout(), nn.Linear(12, 3)).eval()
     state = torch.get_rng_state()
 
     if how == "adapt":
-        found = predict(model, X, 5, seed=0, adapt=encoder)
+        result = predict(model, X, 5, seed=0, adapt=encoder)
     else:
-        found = predict(model, (encoder(part) for part in X.split(10)), 5, seed=0)
+        result = predict(model, (encoder(part) for part in X.split(10)), 5, seed=0)
 
-    torch.testing.assert_close(found.mean, predict(model, X, 5, seed=0).mean)
+    torch.testing.assert_close(result.mean, predict(model, X, 5, seed=0).mean)
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_derivatives_follow_the_mask():
-    """Of autograd and of torch.func, inside of the model: what is dropped has none."""
+    """A model that takes a derivative, by autograd or torch.func, gets 0 where an element is dropped."""
 
     def both(s: Any, x: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -338,8 +250,8 @@ UNSEEN: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("name", UNSEEN)
-def test_whatever_draws_follows_the_seed(name, first):
-    """And is drawn anew in every pass, before the first dropout, too."""
+def test_hidden_random_numbers_follow_the_seed(name, first):
+    """They differ between passes, also before the first dropout."""
 
     def forward(s: Any, x: Tensor) -> Tensor:
         if first:
@@ -347,37 +259,17 @@ def test_whatever_draws_follows_the_seed(name, first):
         return F.dropout(x, 1e-6, s.training) * UNSEEN[name](x)
 
     state = torch.get_rng_state()
-    found, again = (predict(Calls(forward).eval(), X, 6, "regression", seed=0) for _ in range(2))
+    result, again = (predict(Calls(forward).eval(), X, 6, "regression", seed=0) for _ in range(2))
 
-    assert torch.equal(found.mean, again.mean)
-    assert (found.variance > 0).any(1).all() if name != "noise of an activation" else (found.variance > 0).any()
+    assert torch.equal(result.mean, again.mean)
+    assert (result.variance > 0).any(1).all() if name != "noise of an activation" else (result.variance > 0).any()
     assert torch.equal(state, torch.get_rng_state())
-    assert any("masks depend on the batches" in note for note in found.notes)
-
-
-def folded(s: Any, x: Tensor) -> Tensor:
-    """Step by step, all inputs of each."""
-    steps = F.dropout(x.transpose(0, 1).flatten(0, 1), 0.3, s.training)
-    return steps.view(x.shape[1], len(x), -1).sum(0)
-
-
-def test_the_first_inputs_may_be_alike():
-    """Padding says nothing about where inputs lie: others are asked."""
-    x = torch.randn(20, 4, 6)
-    x[:3] = 0
-    settings = {"samples": 5, "task": "regression", "seed": 0, "keep_samples": True}
-
-    found, parts = (predict(Calls(folded).eval(), x, batch_size=size, **settings) for size in (20, 7))
-    alike = predict(Calls(folded).eval(), torch.ones(20, 4, 6), **settings)
-
-    torch.testing.assert_close(parts.draws, found.draws)
-    assert found.notes == parts.notes == ()
-    assert alike.notes == ("masks may depend on the batches: inputs are all alike at draw 0",)
+    assert any("masks depend on the batches" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("masks", ["input", "shared"])
-def test_what_a_model_keeps_is_a_tensor(masks):
-    """Of the last pass, and no stand-in that waits or was cut; hooks may keep what they see as well."""
+def test_a_model_keeps_ordinary_tensors(masks):
+    """An attribute that a pass sets, or an output that a hook keeps, is no virtual tensor afterwards."""
     model, seen = linears(keeps_features).eval(), list[Tensor]()
     model.a.register_forward_hook(lambda module, args, output: seen.append(output))
 
@@ -391,20 +283,20 @@ def test_what_a_model_keeps_is_a_tensor(masks):
 
 
 def test_noise_leaves_the_generators_alone():
-    """Also those of devices that are not in use, and where Python of torch's draws; seeded, it is the same again."""
+    """Noise follows the seed, and no generator is changed, not even those of devices that are not in use."""
     model = Calls(lambda s, x: F.gumbel_softmax(x, dim=1) + torch.randn_like(x)).eval()
     state = torch.get_rng_state()
 
     with mock.patch("torch.cuda.manual_seed_all") as seeded:
-        found, again = (predict(model, X, 5, "regression", seed=0).mean for _ in range(2))
+        result, again = (predict(model, X, 5, "regression", seed=0).mean for _ in range(2))
 
-    assert torch.equal(found, again)
+    assert torch.equal(result, again)
     assert torch.equal(state, torch.get_rng_state())
     seeded.assert_not_called()
 
 
-def test_odd_inputs_are_taken():
-    """Empty batches, outputs of one dimension with `until`, a default dtype of float64, numbers as a list or array."""
+def test_unusual_inputs_are_accepted():
+    """Empty batches, outputs of one dimension with `until`, a default dtype of float64, integers of NumPy."""
     model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 3)).eval()
     whole = predict(model, X, 5, seed=1)
     parts = predict(model, [X[:3], X[:0], X[3:]], 5, seed=1)
@@ -424,8 +316,8 @@ def test_odd_inputs_are_taken():
         torch.set_default_dtype(torch.float32)
 
 
-def test_single_rows_do_not_decide_what_the_outputs_are():
-    """A row of logits may sum to 1 by chance, and one logit may be 1."""
+def test_single_rows_do_not_decide_whether_outputs_are_logits():
+    """A row of logits may sum to 1 by chance, and a single logit may be 1."""
     binary = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 1)).eval()
     binary[3].weight.data.zero_()
     binary[3].bias.data.fill_(1.0)
@@ -442,29 +334,29 @@ def test_single_rows_do_not_decide_what_the_outputs_are():
         ([-1, 5], "index must be in [0, 2**32), got -1 to 5"),
     ],
 )
-def test_numbers_that_are_none_are_refused(index, message):
-    """Nor may two inputs have the masks of one by accident."""
+def test_invalid_indices_are_refused(index, message):
+    """Two inputs must not get the same masks by accident."""
     with pytest.raises(ValueError, match=re.escape(message)):
         predict(nn.Dropout().eval(), X[:2], 3, "regression", index=index)
 
 
 def test_packed_sequences_are_refused():
-    """Their first part holds steps, not inputs."""
+    """The first dimension of their data is not that of the inputs."""
     packed = nn.utils.rnn.pack_sequence([X[:3], X[:2]])
     for inputs in (packed, [packed]):
         with pytest.raises(TypeError, match="got a PackedSequence"):
             predict(nn.Dropout().eval(), inputs, 3, "regression")
 
 
-def test_what_is_not_a_number_is_not_certain():
-    """No measure of it is a number."""
-    found = predict(Calls(lambda s, x: F.dropout(x, training=s.training) * torch.nan).eval(), X, 5, seed=0)
-    assert found.variation_ratio.isnan().all()
-    assert found.entropy.isnan().all()
+def test_predictions_that_are_nan_have_measures_that_are_nan():
+    """They do not pass for certain."""
+    result = predict(Calls(lambda s, x: F.dropout(x, training=s.training) * torch.nan).eval(), X, 5, seed=0)
+    assert result.variation_ratio.isnan().all()
+    assert result.entropy.isnan().all()
 
 
 def test_samples_from_elsewhere_may_be_an_array():
-    """And there must be some."""
+    """An array of probabilities is accepted; an empty one, or other numbers, are not."""
     assert from_samples(np.full((2, 3, 2), 0.5)).mean.shape == (3, 2)
     with pytest.raises(ValueError, match="probabilities must be"):
         from_samples(torch.zeros(0, 3, 2))

@@ -1,0 +1,165 @@
+"""Masks follow the inputs wherever these lie in a tensor, and a note says where they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.mc_models import inputs
+from helpers.mc_trap_models import Mixing, Noise
+from torch import Tensor, nn
+
+from dropkit.mc.predict import predict
+
+X = torch.randn(70, 12, generator=torch.Generator().manual_seed(2))
+SEQUENCES = inputs(70)
+
+
+class Calls(nn.Module):
+    """A model with this function as its forward pass, which finds the layers as attributes."""
+
+    def __init__(self, forward: Callable[[Calls, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.of = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of(self, x)
+
+
+def run(model: nn.Module, **settings: Any) -> Any:
+    return predict(model.eval(), SEQUENCES, 6, **{"seed": 5, "keep_samples": True, "masks": "shared", **settings})
+
+
+@pytest.mark.parametrize("kind", [Mixing, Noise])
+@pytest.mark.parametrize("masks", ["input", "chunk"])
+def test_a_note_says_where_inputs_cannot_be_told_apart(kind: type[nn.Module], masks: str) -> None:
+    """Masks are still reproducible, and differ between samples and batches."""
+    r = run(kind(), masks=masks, batch_size=35, chunk=35)
+
+    assert r.notes == ("masks depend on the batches: inputs cannot be told apart at draw 0",)
+    assert torch.equal(run(kind(), masks=masks, batch_size=35, chunk=35).draws, r.draws)
+    assert r.variance.amin() > 0
+
+
+@pytest.mark.parametrize("masks", ["input", "chunk"])
+def test_noise_differs_from_batch_to_batch(masks: str) -> None:
+    """Equal inputs in two batches get different noise."""
+    x = SEQUENCES[:1].expand(4, -1, -1)
+
+    r = predict(Noise().eval(), x, 6, seed=5, masks=masks, keep_samples=True, batch_size=2, chunk=2)
+
+    assert not torch.equal(r.draws[:, :2], r.draws[:, 2:])
+
+
+@pytest.mark.parametrize("batch_size", [70, 12, 6, 3])
+def test_masks_of_weights_do_not_follow_inputs(batch_size):
+    """A mask of weights, made by the model, gets a note, also where its size is that of the batch, or divides it."""
+    model = Calls(lambda s, x: x * torch.bernoulli(torch.full((1, 12), 0.5)), a=nn.Identity()).eval()
+
+    found = predict(model, X, 10, masks="shared", seed=0, task="regression", batch_size=batch_size)
+
+    assert (found.variance > 0).any()
+    assert any("cannot be told apart" in note for note in found.notes)
+
+
+class Cells(nn.Module):
+    """A recurrent cell with a dropout in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.o = nn.GRUCell(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 8)
+        for step in x.unbind(1):
+            h = F.dropout(self.cell(step, h), 0.3, self.training)
+        return self.o(h)
+
+
+def test_batches_may_differ_in_length():
+    """The masks of an input do not depend on the length of the batches before it."""
+    short, long = torch.randn(2, 4, 3, 4).unbind(), torch.randn(4, 6, 4)
+    batches = [short[0], long, short[1]]
+    number = torch.arange(12).view(3, 4)
+    model, settings = Cells().eval(), {"samples": 5, "seed": 1, "keep_samples": True}
+
+    found = predict(model, batches, **settings)
+    parts = predict(model, [part for batch in batches for part in (batch[:2], batch[2:])], **settings)
+    turned = predict(model, [long, *short], index=number[[1, 0, 2]].flatten(), **settings)
+
+    torch.testing.assert_close(parts.draws, found.draws)
+    torch.testing.assert_close(turned.draws[:, number[[1, 0, 2]].flatten().argsort()], found.draws)
+    assert found.notes == parts.notes == turned.notes == ()
+
+
+def test_a_note_names_a_site_that_the_probe_did_not_reach():
+    """The branch needs more inputs than the probe has."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        x = F.dropout(x, training=s.training)
+        return F.dropout(x, training=s.training) if len(x) > 5 else x
+
+    found = predict(Calls(forward).eval(), X, 5, "regression", seed=0)
+
+    assert found.notes == ("masks depend on the batches: inputs cannot be told apart at draw 1",)
+
+
+def test_a_note_tells_that_layers_are_skipped_at_random():
+    """Each pass skips other layers, and the sites behind them move to tensors of other dimensions."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        for layer in (s.a, s.b):
+            if s.training and torch.rand([]) < 0.5:
+                continue
+            x = F.dropout(layer(x), 0.2, s.training)
+        return F.dropout(x[:, :, None].mean(2), 0.2, s.training)
+
+    class Skips(Calls):
+        def forward(self, x: Tensor) -> Tensor:
+            # The source of a class says what its flag is for.
+            return forward(self, x) if self.training else x + torch.rand([])
+
+    found = predict(Skips(forward, a=nn.Linear(12, 12), b=nn.Linear(12, 12)).eval(), X, 20, "regression", seed=0)
+
+    assert any("masks depend on the batches" in note for note in found.notes)
+
+
+def test_a_note_tells_that_batches_differ_in_their_sites():
+    """A dropout for some inputs alone moves the sites behind it."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        if bool((x[:, 0] > 5).any()):
+            x = F.dropout(x, 0.3, s.training)
+        return F.dropout(x, training=s.training)
+
+    x = X.clone()
+    x[0, 0] = 6.0
+
+    found = predict(Calls(forward).eval(), x, 5, "regression", seed=0, batch_size=10)
+
+    assert found.notes == ("masks depend on the batches: passes differ in how often they draw",)
+
+
+def folded(s: Any, x: Tensor) -> Tensor:
+    """Drop a tensor of (steps, inputs) folded together."""
+    steps = F.dropout(x.transpose(0, 1).flatten(0, 1), 0.3, s.training)
+    return steps.view(x.shape[1], len(x), -1).sum(0)
+
+
+def test_the_first_inputs_may_be_alike():
+    """Inputs of padding alone do not show where inputs lie: more inputs are tried."""
+    x = torch.randn(20, 4, 6)
+    x[:3] = 0
+    settings = {"samples": 5, "task": "regression", "seed": 0, "keep_samples": True}
+
+    found, parts = (predict(Calls(folded).eval(), x, batch_size=size, **settings) for size in (20, 7))
+    alike = predict(Calls(folded).eval(), torch.ones(20, 4, 6), **settings)
+
+    torch.testing.assert_close(parts.draws, found.draws)
+    assert found.notes == parts.notes == ()
+    assert alike.notes == ("masks may depend on the batches: inputs are all alike at draw 0",)
