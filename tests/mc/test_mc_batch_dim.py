@@ -41,7 +41,7 @@ def test_a_note_says_where_inputs_cannot_be_told_apart(kind: type[nn.Module], ma
     """Masks are still reproducible, and differ between samples and batches."""
     r = run(kind(), masks=masks, batch_size=35, chunk=35)
 
-    assert r.notes == ("masks depend on the batches: inputs cannot be told apart at draw 0",)
+    assert r.notes == ("masks depend on how inputs are batched: the batch dimension is unknown at dropout 0",)
     assert torch.equal(run(kind(), masks=masks, batch_size=35, chunk=35).draws, r.draws)
     assert r.variance.amin() > 0
 
@@ -64,7 +64,7 @@ def test_masks_of_weights_do_not_follow_inputs(batch_size):
     found = predict(model, X, 10, masks="shared", seed=0, task="regression", batch_size=batch_size)
 
     assert (found.variance > 0).any()
-    assert any("cannot be told apart" in note for note in found.notes)
+    assert any("the batch dimension is unknown" in note for note in found.notes)
 
 
 class Cells(nn.Module):
@@ -106,7 +106,7 @@ def test_a_note_names_a_site_that_the_probe_did_not_reach():
 
     found = predict(Calls(forward).eval(), X, 5, "regression", seed=0)
 
-    assert found.notes == ("masks depend on the batches: inputs cannot be told apart at draw 1",)
+    assert found.notes == ("masks depend on how inputs are batched: the batch dimension is unknown at dropout 1",)
 
 
 def test_a_note_tells_that_layers_are_skipped_at_random():
@@ -126,7 +126,7 @@ def test_a_note_tells_that_layers_are_skipped_at_random():
 
     found = predict(Skips(forward, a=nn.Linear(12, 12), b=nn.Linear(12, 12)).eval(), X, 20, "regression", seed=0)
 
-    assert any("masks depend on the batches" in note for note in found.notes)
+    assert any("masks depend on how inputs are batched" in note for note in found.notes)
 
 
 def test_a_note_tells_that_batches_differ_in_their_sites():
@@ -142,7 +142,7 @@ def test_a_note_tells_that_batches_differ_in_their_sites():
 
     found = predict(Calls(forward).eval(), x, 5, "regression", seed=0, batch_size=10)
 
-    assert found.notes == ("masks depend on the batches: passes differ in how often they draw",)
+    assert found.notes == ("masks depend on how inputs are batched: passes differ in their number of dropouts",)
 
 
 def folded(s: Any, x: Tensor) -> Tensor:
@@ -162,4 +162,4 @@ def test_the_first_inputs_may_be_alike():
 
     torch.testing.assert_close(parts.draws, found.draws)
     assert found.notes == parts.notes == ()
-    assert alike.notes == ("masks may depend on the batches: inputs are all alike at draw 0",)
+    assert alike.notes == ("masks may depend on how inputs are batched: the inputs are all alike at dropout 0",)

@@ -700,7 +700,7 @@ def test_a_prediction_that_is_no_number_is_not_compared(here):
 @pytest.mark.parametrize(
     ("model", "options", "said"),
     [
-        ("plain", [], "no dropout drew: the model has none that can be seen, or its rates are 0"),
+        ("plain", [], "no dropout is active: the model has none that can be seen, or its rates are 0"),
         ("plain", [], "on the command line: dropkit audit"),
         ("Raises", [], "the model could not be run (it was given (12, 4)): KeyError: 'no such thing'"),
         ("Leaves", [], "the model could not be run (it was given (12, 4)): SystemExit: 0"),

@@ -110,7 +110,7 @@ def test_compiled_models_run_uncompiled() -> None:
 
 def test_scripted_models_are_refused() -> None:
     """The error says that TorchScript is the reason."""
-    with pytest.raises(TypeError, match="must not be scripted where it drops"):
+    with pytest.raises(TypeError, match="must not be scripted where it has dropout"):
         run(torch.jit.script(made("mlp")))
 
 

@@ -364,7 +364,7 @@ def test_memory_is_that_of_a_batch() -> None:
         ({"outputs": "probabilities"}, ValueError, 'outputs must be "logits" where they are no probabilities'),
         ({"model": nn.functional.relu}, TypeError, "model must be a torch.nn.Module, got function"),
         ({"model": nn.Sequential(nn.Flatten(0), nn.Dropout())}, ValueError, "one row for each of 70 inputs"),
-        ({"model": nn.Linear(8, 5)}, mc.NothingToSample, "no dropout drew"),
+        ({"model": nn.Linear(8, 5)}, mc.NothingToSample, "no dropout is active"),
     ],
 )  # fmt: skip
 def test_invalid_arguments_are_refused(settings: dict[str, Any], error: type[Exception], text: str) -> None:

@@ -264,7 +264,7 @@ def test_hidden_random_numbers_follow_the_seed(name, first):
     assert torch.equal(result.mean, again.mean)
     assert (result.variance > 0).any(1).all() if name != "noise of an activation" else (result.variance > 0).any()
     assert torch.equal(state, torch.get_rng_state())
-    assert any("masks depend on the batches" in note for note in result.notes)
+    assert any("masks depend on how inputs are batched" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("masks", ["input", "shared"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from dropkit.mc.batch_dim import BatchDim, ShapeOfFewer, fitting_shape, fitting_values
 from dropkit.mc.batches import Batch
 from dropkit.mc.generators import fork_python, fork_torch
-from dropkit.mc.notes import Notes, reason
+from dropkit.mc.notes import Notes, listed, reason
 from dropkit.mc.site_mode import SiteDropout, SiteMode
 from dropkit.torch_private import functorch_is_active
 
@@ -45,13 +45,13 @@ class BatchDimFinder:
         try:
             found = self._probe(batch)
         except Exception as error:
-            note = f"masks depend on the batches: inputs cannot be told apart by rolling them ({reason(error)})"
-            self._notes.masks_depend_on_batches(note)
+            why = f"the batch dimension cannot be found by rolling the inputs ({reason(error)})"
+            self._notes.masks_depend_on_batching(why)
             found = ProbeResult([], [])
         self._notes.unknown_batch_dims(site for site, batch_dim in enumerate(found.batch_dims) if batch_dim is None)
         if found.ambiguous:
-            why = "masks may depend on the batches: inputs are all alike at draw"
-            self._notes.unknown_batch_dims(found.ambiguous, why)
+            why = f"the inputs are all alike at dropout {listed(found.ambiguous)}"
+            self._notes.masks_depend_on_batching(why, "may depend")
         else:
             self._known[kind] = found.batch_dims
         return found.batch_dims

@@ -89,7 +89,7 @@ class KeyedMode(SiteMode):
 
     def _drop(self, input: Tensor, dropout: SiteDropout, mask: SampledMask) -> Tensor:
         if input.dtype not in FLOATS:
-            raise TypeError(f"a dropout must be given float16, bfloat16, float32 or float64, got {input.dtype}")
+            raise TypeError(f"input of dropout must be float16, bfloat16, float32 or float64, got {input.dtype}")
         output = input if dropout.inplace else torch.empty_like(input)
         self._sampler.drop(output, input, mask, dropout.make_params)
         if dropout.inplace and not input.is_inference():

@@ -8,20 +8,23 @@ from collections.abc import Iterable
 class Notes(list[str]):
     """Texts in the order in which they came up."""
 
-    _has_batch_note = False
+    _has_batching_note = False
 
-    def masks_depend_on_batches(self, note: str) -> None:
-        """Add a note on masks that the batch size changes; only the first, since most batches have the same cause."""
-        if not self._has_batch_note:
-            self._has_batch_note = True
-            self.append(note)
+    def masks_depend_on_batching(self, why: str, depend: str = "depend") -> None:
+        """Note that the batch size changes masks; only the first time, since most batches have the same cause."""
+        if not self._has_batching_note:
+            self._has_batching_note = True
+            self.append(f"masks {depend} on how inputs are batched: {why}")
 
-    def unknown_batch_dims(self, sites: Iterable[int], why: str = "") -> None:
-        """Add a note on the sites, if any, of which the batch dimension is not known."""
-        numbers = ", ".join(map(str, sorted(sites)))
+    def unknown_batch_dims(self, sites: Iterable[int]) -> None:
+        """Note the sites, if any, of which the batch dimension is unknown."""
+        numbers = listed(sites)
         if numbers:
-            why = why or "masks depend on the batches: inputs cannot be told apart at draw"
-            self.masks_depend_on_batches(f"{why} {numbers}")
+            self.masks_depend_on_batching(f"the batch dimension is unknown at dropout {numbers}")
+
+
+def listed(sites: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(sites)))
 
 
 def reason(error: Exception) -> str:

@@ -78,7 +78,7 @@ class Passes:
                 raise nothing_to_sample(self.noise_left_off)
             self.notes.unknown_batch_dims(mode.unknown)
             if self._site_counts.setdefault(kind, mode.site_count) != mode.site_count:
-                self.notes.masks_depend_on_batches("masks depend on the batches: passes differ in how often they draw")
+                self.notes.masks_depend_on_batching("passes differ in their number of dropouts")
             yield output
 
     def _run_sample(self, mode: KeyedMode, batch: Batch, sample: int) -> Tensor:
@@ -109,15 +109,11 @@ class Passes:
             torch_was_used = not torch.equal(before, torch.get_rng_state())
             self._uses_python_generators = python_was_used() or (watches_python and sample > 0)
         if self._uses_python_generators:
-            self.notes.masks_depend_on_batches(
-                "masks depend on the batches: something draws from the generators of Python or NumPy"
-            )
+            self.notes.masks_depend_on_batching("random numbers come from the generators of Python or NumPy")
             # A module may drop by Python's random numbers alone.
             mode.random_calls += is_any_overridden()
         if torch_was_used:
-            self.notes.masks_depend_on_batches(
-                "masks depend on the batches: something draws from torch's generator unseen"
-            )
+            self.notes.masks_depend_on_batching("random numbers come from torch's generator unseen")
         output = self._accelerator.materialize(output)
         self._accelerator.end_pass(has_hidden_randomness=torch_was_used)
         return output

@@ -70,8 +70,8 @@ def nothing_to_sample(noise_left_off: Iterable[str]) -> NothingToSample:
     return NothingToSample(
         "; ".join(
             [
-                "no dropout drew: the model has none that can be seen, or its rates are 0; dropkit.audit(model, ...) "
-                "shows every dropout that it has",
+                "no dropout is active: the model has none that can be seen, or its rates are 0; "
+                "dropkit.audit(model, ...) shows every dropout that it has",
                 *noise_left_off,
             ]
         )

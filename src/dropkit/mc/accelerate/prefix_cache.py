@@ -58,7 +58,9 @@ class PrefixCache(Accelerator):
         if recording is None:
             return NotImplemented
         if func in ESCAPES:
-            recording.fault = f"{getattr(func, '__name__', func)} of a tensor gives access that nothing counts"
+            recording.fault = (
+                f"{getattr(func, '__name__', func)} of a tensor shares memory with code whose writes are not counted"
+            )
         return recording.call(func, args, kwargs) if recording.is_running else NotImplemented
 
     def before_site(self) -> None:
@@ -70,9 +72,9 @@ class PrefixCache(Accelerator):
         if recording is None:
             return
         if has_hidden_randomness:
-            recording.fault = "something draws from torch's generator unseen"
+            recording.fault = "random numbers come from torch's generator unseen"
         if recording.is_running and not recording.is_recording:
-            raise Diverged("no draw, where the first pass drew")
+            raise Diverged("no dropout, where the first pass had one")
         if recording.fault is not None:
             self._switch_off(recording.fault)
         elif recording.is_recording:
@@ -85,7 +87,7 @@ class PrefixCache(Accelerator):
     def failed(self, error: Exception) -> bool:
         if self._recording is None or self._recording.is_recording:
             return False
-        self._switch_off(f"the model does not run the same way before its first draw ({reason(error)})")
+        self._switch_off(f"passes differ before the first dropout ({reason(error)})")
         return True
 
     def _switch_off(self, why: str) -> None:

@@ -113,7 +113,7 @@ class PrunedNetworks(Accelerator):
         if not self._is_active or isinstance(error, Diverged):
             return False
         self._is_on = False
-        self._notes.append(f"nothing was cut out: {reason(error)}")
+        self._notes.append(f"no units were left out: {reason(error)}")
         return True
 
     def _materialize_all(self) -> bool:

@@ -132,11 +132,11 @@ class Recording:
             return
         self.is_recording = False
         if not self._existing.are_current():
-            self.fault = "the model writes into its parameters, buffers or inputs before it draws"
+            self.fault = "the model writes into its parameters, buffers or inputs before its first dropout"
         for call in self._calls:
             call.leaves = [self._kept(leaf) for leaf in call.leaves]
         if self._copying and len(set(self._storages)) < len(self._storages):
-            self.fault = "results from before the first draw that share memory are written after it"
+            self.fault = "results from before the first dropout that share memory are written into after it"
 
     def is_intact(self) -> bool:
         """Whether the results are as they were at the first dropout."""
@@ -145,10 +145,10 @@ class Recording:
     def _record(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
         arguments = [*args, *kwargs.values()]
         if any(hasattr(value, "__array_interface__") and not isinstance(value, Tensor) for value in arguments):
-            self.fault = "numbers come from an array, which may be others in the next pass"
+            self.fault = "numbers come from an array, which may differ in the next pass"
         for tensor in tensors(arguments):
             if id(tensor) not in self._ids and self.fault is None:
-                self.fault = "a tensor comes from where no call of torch was seen"
+                self.fault = "a tensor was made where no function of torch was seen"
         leaves, spec = [deepcopy(output) if type(output) in _MUTABLE else output], None
         if not isinstance(output, Tensor) and any(True for _ in tensors(output)):
             leaves, spec = tree_flatten(output)

@@ -117,8 +117,8 @@ def _refuse_scripted_dropout(module: Any) -> None:
     """TorchScript reads flags of its own, and a function mode does not see its calls."""
     if _DROPS_IN_SCRIPT.search(str(module.inlined_graph)):
         raise TypeError(
-            f"model must not be scripted where it drops, got {module.original_name} as TorchScript, whose calls cannot "
-            "be seen; sample from the module that it was made of"
+            f"model must not be scripted where it has dropout, got {module.original_name} as TorchScript, of which no "
+            "calls can be seen; use the module that was scripted"
         )
 
 
