@@ -1,20 +1,20 @@
-"""Monte Carlo dropout: the uncertainty of a model's predictions, from many passes with dropout left on."""
+"""Monte Carlo dropout: the uncertainty of a model's predictions, from many passes with dropout active."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dropkit.mc import acquisition, metrics
 from dropkit.mc.predict import from_samples, predict
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
 from dropkit.mc.sampling import NothingToSample, sampling
 
 if TYPE_CHECKING:
-    from dropkit.mc import acquisition, metrics
     from dropkit.mc.sklearn import MCClassifier, MCRegressor
 
-# What needs more than torch, when it is first used.
-_LATER = {"MCClassifier": "sklearn", "MCRegressor": "sklearn", "acquisition": "acquisition", "metrics": "metrics"}
+# Imported on first use, since they need scikit-learn.
+_LAZY = ("MCClassifier", "MCRegressor")
 
 __all__ = [
     "ClassPrediction",
@@ -32,10 +32,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module 'dropkit.mc' has no attribute {name!r}")
-    module = importlib.import_module(f"dropkit.mc.{_LATER[name]}")
-    return module if name == _LATER[name] else getattr(module, name)
+    return getattr(importlib.import_module("dropkit.mc.sklearn"), name)
 
 
 def __dir__() -> list[str]:

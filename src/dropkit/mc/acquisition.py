@@ -1,4 +1,4 @@
-"""Scores: which inputs to ask labels for, one by one or as a batch.
+"""Acquisition functions of active learning: which inputs to label next, one by one or as a batch.
 
 Sources: Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian Active Learning for Classification and Preference Learning",
 2011, arXiv:1112.5745 (BALD); Gal, Islam, Ghahramani, "Deep Bayesian Active Learning with Image Data", ICML 2017,
@@ -16,18 +16,32 @@ from torch import Tensor
 
 from dropkit import random
 from dropkit.arguments import check, counted
-from dropkit.mc.accumulators import entropy as entropy_of
-from dropkit.mc.prediction import ClassPrediction
+from dropkit.mc.measures import ClassMeasures, uncertainty
+from dropkit.mc.measures import entropy as entropy_of
 
-# Joint probabilities that are looked at together, float64: 64 MiB.
-_TOGETHER = 2**23
+# Joint probabilities in memory at once, float64: 64 MiB.
+_NUMBERS_AT_ONCE = 2**23
 
 
-def bald(r: ClassPrediction) -> Tensor:
-    """Score inputs by their mutual information: how much the samples disagree, in nats.
+def score(r: ClassMeasures, by: str) -> Tensor:
+    """Score inputs by a measure of uncertainty, signed so that a higher score is labelled first.
+
+    Args:
+        by: the name of the measure.
 
     Shape:
-        (N,), higher is asked first; of an input with many labels the mean, as of every score here.
+        (N,); of an input with many labels the mean over them.
+
+    Raises:
+        TypeError: `r` does not hold classes.
+        ValueError: `by` is not a measure of uncertainty.
+    """
+    measure = uncertainty(_must_hold_classes(r), by)
+    return measure if measure.dim() == 1 else measure.flatten(1).mean(1)
+
+
+def bald(r: ClassMeasures) -> Tensor:
+    """Score inputs by their mutual information: how much the samples disagree, in nats; (N,).
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(), torch.nn.Linear(8, 3))
@@ -35,21 +49,21 @@ def bald(r: ClassPrediction) -> Tensor:
         >>> bald(r).topk(2).indices.shape
         torch.Size([2])
     """
-    return _each_input(_classes(r).mutual_information)
+    return score(r, "mutual_information")
 
 
-def entropy(r: ClassPrediction) -> Tensor:
-    """Score inputs by the entropy of their mean prediction, in nats, for whatever reason it is unsure; (N,)."""
-    return _each_input(_classes(r).entropy)
+def entropy(r: ClassMeasures) -> Tensor:
+    """Score inputs by the entropy of their mean prediction, their total uncertainty, in nats; (N,)."""
+    return score(r, "entropy")
 
 
-def variation_ratio(r: ClassPrediction) -> Tensor:
+def variation_ratio(r: ClassMeasures) -> Tensor:
     """Score inputs by the fraction of samples that vote against the majority; (N,)."""
-    return _each_input(_classes(r).variation_ratio)
+    return score(r, "variation_ratio")
 
 
 def batch_bald(
-    r: ClassPrediction,
+    r: ClassMeasures,
     count: int,
     candidates: Tensor | Sequence[int] | None = None,
     *,
@@ -57,30 +71,30 @@ def batch_bald(
     configurations: int = 10_000,
     seed: int | None = None,
 ) -> Tensor:
-    r"""Choose inputs whose labels together tell most of the network: BALD's best, without asking the same thing twice.
+    r"""Choose the inputs whose labels together tell most about the network: BALD without redundant choices.
 
-    Greedy: each next input is the one that adds most to the mutual information of all labels so far with the network.
+    Greedy: each next input is the one that adds most to the mutual information between all labels and the network.
 
     .. math:: I(y_1, \dots, y_b; w) = H(y_1, \dots, y_b) - \sum_i E_w\, H(y_i \mid w)
 
-    The joint entropy is over networks that are shared by all inputs, so predict with `masks="shared"` and
-    `keep_samples=True`. With any other masks, sample t of two inputs is not the same network: no redundancy can be
-    seen, and what is chosen is BALD's best, with noise.
+    The joint entropy is over networks that all inputs share, so predict with `masks="shared"` and `keep_samples=True`.
+    With other masks, sample t of two inputs is not the same network: no redundancy can be seen, and the choice is that
+    of BALD, with noise.
 
     Args:
-        r: a prediction with its draws, one label for each input, and all samples of every input.
-        count: how many to choose, at least 1.
+        r: a prediction with its samples, one label for each input, and equally many samples of every input.
+        count: how many inputs to choose, at least 1.
         candidates: numbers of the inputs to choose from, each once; all if None.
-        exact: with up to so many joint configurations of labels, classes to the power of those chosen, all are counted.
-        configurations: with more, so many are drawn instead.
-        seed: of these draws; from torch's generator if None.
+        exact: up to so many joint configurations of labels (classes to the power of inputs chosen) all are enumerated.
+        configurations: with more, so many are sampled instead.
+        seed: of this sampling; from torch's generator if None.
 
     Shape:
         (count,), int64, numbers of inputs in the order of choice.
 
     Raises:
-        TypeError: `r` holds no classes.
-        ValueError: `r` has no draws, or not all of every input, or many labels of an input; `count`, `candidates`,
+        TypeError: `r` does not hold classes.
+        ValueError: `r` has no samples, or not all of every input, or many labels of an input; `count`, `candidates`,
             `exact` or `configurations` is out of range.
 
     Example:
@@ -89,105 +103,102 @@ def batch_bald(
         >>> batch_bald(r, 2).shape
         torch.Size([2])
     """
-    draws = _draws(r)
+    samples = _samples(r)
     inputs = _inputs(candidates, len(r))
     check("count", 1 <= count <= len(inputs), f"in [1, {len(inputs)}], the number of candidates", count)
     exact, configurations = counted("exact", exact), counted("configurations", configurations)
-    draws = draws[:, inputs].double()
-    known = entropy_of(draws).mean(0)
-    joint, chosen = _Joint(draws), list[int]()
+    samples = samples[:, inputs].double()
+    expected_entropy = entropy_of(samples).mean(0)
+    joint, chosen = _JointLabels(samples), list[int]()
     for _ in range(count):
-        gain = joint.entropy_of_next() - known
+        gain = joint.entropy_of_next() - expected_entropy
         gain[chosen] = -torch.inf
         chosen.append(int(gain.argmax()))
         if len(chosen) < count:
-            joint.grow(chosen, exact, configurations, seed)
+            joint.add_last(chosen, exact, configurations, seed)
     return inputs[chosen]
 
 
-class _Joint:
-    """The labels of the inputs chosen so far: their configurations, and what each tells of the network.
+class _JointLabels:
+    """The joint distribution of the labels of the inputs chosen so far, and the networks' posterior given them.
 
     H(y_1, ..., y_b) = H(y_1, ..., y_b-1) + E H(y_b | y_1, ..., y_b-1): only the last term depends on the next input. It
-    is the entropy of a prediction by the networks, weighted by what the configuration tells of them.
+    is the entropy of the networks' mean prediction, weighted by their posterior given the configuration of labels.
 
     Args:
-        draws: (T, N, classes), float64.
+        samples: (T, N, classes), float64: the predictions of T networks.
     """
 
-    def __init__(self, draws: Tensor) -> None:
-        self._draws = draws
-        samples = len(draws)
-        # (K,), the probability of each configuration; (K, T), that of each network under it.
-        self._weight = draws.new_ones(1)
-        self._networks = draws.new_full((1, samples), 1 / samples)
-        # When configurations are drawn: the network that each is drawn from.
-        self._drawn: Tensor | None = None
+    def __init__(self, samples: Tensor) -> None:
+        self._samples = samples
+        # (K,), the probability of each configuration of labels; (K, T), that of each network given the configuration.
+        self._weight = samples.new_ones(1)
+        self._posterior = samples.new_full((1, len(samples)), 1 / len(samples))
+        # Where configurations are sampled: the network that each is sampled from, (K,).
+        self._source: Tensor | None = None
         self._generator = torch.Generator()
 
     def entropy_of_next(self) -> Tensor:
-        """E H(y | those chosen) for the label y of each input, (N,)."""
-        samples, count, classes = self._draws.shape
-        some = max(1, _TOGETHER // (len(self._weight) * classes))
+        """Return E H(y | labels of the chosen) for the label y of each input, (N,)."""
+        networks, count, classes = self._samples.shape
+        step = max(1, _NUMBERS_AT_ONCE // (len(self._weight) * classes))
         entropies: list[Tensor] = []
-        for first in range(0, count, some):
-            p = self._networks @ self._draws[:, first : first + some].reshape(samples, -1)
+        for first in range(0, count, step):
+            p = self._posterior @ self._samples[:, first : first + step].reshape(networks, -1)
             entropies.append(self._weight @ entropy_of(p.view(len(p), -1, classes)))
         return torch.cat(entropies)
 
-    def grow(self, chosen: list[int], exact: int, configurations: int, seed: int | None) -> None:
-        """Take in the label of the last that was chosen.
+    def add_last(self, chosen: list[int], exact: int, configurations: int, seed: int | None) -> None:
+        """Add the label of the input that was chosen last.
 
         Args:
-            exact: how many configurations of these and one more label may be counted.
+            exact: how many configurations of these labels and one more may be enumerated.
         """
-        if self._drawn is not None:
-            self._draw(chosen[-1])
-        elif self._draws.shape[-1] ** (len(chosen) + 1) <= exact:
-            self._count(chosen[-1])
+        if self._source is not None:
+            self._sample(chosen[-1])
+        elif self._samples.shape[-1] ** (len(chosen) + 1) <= exact:
+            self._enumerate(chosen[-1])
         else:
             self._generator.manual_seed(int(random.draw()) if seed is None else random.signed(seed, "seed"))
-            # Each network equally often, as far as that goes.
-            self._drawn = torch.arange(configurations) % len(self._draws)
-            self._weight = self._draws.new_full((configurations,), 1 / configurations)
-            self._networks = self._draws.new_full((configurations, len(self._draws)), 1 / len(self._draws))
-            for one in chosen:
-                self._draw(one)
+            # Each network equally often, up to rounding.
+            networks = len(self._samples)
+            self._source = torch.arange(configurations) % networks
+            self._weight = self._samples.new_full((configurations,), 1 / configurations)
+            self._posterior = self._samples.new_full((configurations, networks), 1 / networks)
+            for input in chosen:
+                self._sample(input)
 
-    def _count(self, input: int) -> None:
-        """Every configuration with every label of this input."""
-        networks = (self._networks.unsqueeze(1) * self._draws[:, input].T).flatten(0, 1)
-        p = networks.sum(1)
-        possible = p > 0
-        self._networks = networks[possible] / p[possible].unsqueeze(1)
-        self._weight = (self._weight.repeat_interleave(self._draws.shape[-1]) * p)[possible]
+    def _enumerate(self, input: int) -> None:
+        """Extend every configuration by every label of this input."""
+        joint = (self._posterior.unsqueeze(1) * self._samples[:, input].T).flatten(0, 1)
+        p = joint.sum(1)
+        is_possible = p > 0
+        self._posterior = joint[is_possible] / p[is_possible].unsqueeze(1)
+        self._weight = (self._weight.repeat_interleave(self._samples.shape[-1]) * p)[is_possible]
 
-    def _draw(self, input: int) -> None:
-        """Every configuration with a label of this input, as its network draws it."""
-        of_networks = self._draws[:, input]
-        label = of_networks[self._drawn].multinomial(1, generator=self._generator).squeeze(1)
-        networks = self._networks * of_networks[:, label].T
-        self._networks = networks / networks.sum(1, keepdim=True)
+    def _sample(self, input: int) -> None:
+        """Extend every configuration by one label of this input, sampled from the configuration's network."""
+        of_networks = self._samples[:, input]
+        label = of_networks[self._source].multinomial(1, generator=self._generator).squeeze(1)
+        joint = self._posterior * of_networks[:, label].T
+        self._posterior = joint / joint.sum(1, keepdim=True)
 
 
-def _classes(r: ClassPrediction) -> ClassPrediction:
-    if not isinstance(r, ClassPrediction):
+def _must_hold_classes(r: ClassMeasures) -> ClassMeasures:
+    if not isinstance(r, ClassMeasures):
         raise TypeError(f"r must be a ClassPrediction, got {type(r).__name__}")
     return r
 
 
-def _each_input(measure: Tensor) -> Tensor:
-    return measure if measure.dim() == 1 else measure.flatten(1).mean(1)
-
-
-def _draws(r: ClassPrediction) -> Tensor:
-    draws = _classes(r).draws
-    if draws is None:
-        raise ValueError('r must hold its draws, got None: pass masks="shared" and keep_samples=True to predict')
-    check("draws", draws.dim() == 3, "of shape (T, N, classes)", tuple(draws.shape))
-    least = int(r.samples.min())
-    check("samples", least == len(draws), f"{len(draws)} of every input, so predict without until", least)
-    return draws
+def _samples(r: ClassMeasures) -> Tensor:
+    samples = _must_hold_classes(r).samples
+    if samples is None:
+        raise ValueError('r must hold its samples, got None: pass masks="shared" and keep_samples=True to predict')
+    check("samples", samples.dim() == 3, "of shape (T, N, classes)", tuple(samples.shape))
+    least = int(r.num_samples.min())
+    wanted = f"{len(samples)} of every input, so predict without target_standard_error"
+    check("num_samples", least == len(samples), wanted, least)
+    return samples
 
 
 def _inputs(candidates: Tensor | Sequence[int] | None, count: int) -> Tensor:
@@ -198,7 +209,7 @@ def _inputs(candidates: Tensor | Sequence[int] | None, count: int) -> Tensor:
         raise TypeError(f"candidates must hold numbers of inputs as integers, got {inputs.dtype}")
     check("candidates", inputs.dim() == 1, "of one dimension", tuple(inputs.shape))
     numbers = cast("list[int]", inputs.tolist())
-    wrong = [one for one in numbers if not 0 <= one < count]
-    check("candidates", not wrong, f"in [0, {count})", wrong)
+    outside = [number for number in numbers if not 0 <= number < count]
+    check("candidates", not outside, f"in [0, {count})", outside)
     check("candidates", len(set(numbers)) == len(numbers), "different from one another", numbers)
     return inputs.long()

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import PackedSequence
 from dropkit.mc.outputs import Labels
 from dropkit.torch_private import tree_flatten
 
-# From what a loader yields to the arguments of the model.
-Adapt = Callable[[Any], Any]
+# From what a loader yields to what the model is called with.
+PrepareBatch = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,14 @@ class Batch:
         return leaf.dtype, tuple(leaf.shape[1:] if self._is_batched(leaf) else leaf.shape)
 
 
-def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]:
-    """The batches of a tensor, an array, a mapping or tuple of them, or of an iterable of batches.
+def stream(inputs: Any, batch_size: int, prepare_batch: PrepareBatch | None) -> Iterator[Batch]:
+    """The batches of a tensor, an array, a mapping or tuple of them, or of what yields batches.
 
     Raises:
         TypeError: inputs are of no such kind.
     """
     if is_whole(inputs):
-        whole = Batch.of(inputs if adapt is None else adapt(inputs))
+        whole = Batch.of(inputs if prepare_batch is None else prepare_batch(inputs))
         for begin in range(0, whole.count, batch_size):
             yield whole.take(begin, min(begin + batch_size, whole.count))
         return
@@ -127,8 +127,8 @@ def stream(inputs: Any, batch_size: int, adapt: Adapt | None) -> Iterator[Batch]
             "inputs must be a tensor, an array, a mapping or tuple of them, or yield batches, got "
             f"{type(inputs).__name__}"
         )
-    for batch in cast("Iterable[Any]", inputs):
-        yield replace(Batch.of((_first if adapt is None else adapt)(batch)), labels=_labels(batch))
+    for one in cast("Iterable[Any]", inputs):
+        yield replace(Batch.of((prepare_batch or _first)(one)), labels=_labels(one))
 
 
 def count(inputs: Any) -> int | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkit.arguments import check
-from dropkit.mc.accumulators import entropy
+from dropkit.mc.measures import entropy
 from dropkit.mc.output_calls import Ending
 
 # How far the sum of float16 probabilities of some thousand classes may be from 1.

@@ -1,4 +1,4 @@
-"""MCClassifier, MCRegressor: scikit-learn estimators whose predictions are the means of many passes with dropout.
+"""MCClassifier, MCRegressor: scikit-learn estimators that predict the mean of many passes with dropout active.
 
 Source: Gal, Ghahramani, "Dropout as a Bayesian Approximation: Representing Model Uncertainty in Deep Learning", ICML
 2016, arXiv:1506.02142.
@@ -8,154 +8,60 @@ Source: Gal, Ghahramani, "Dropout as a Bayesian Approximation: Representing Mode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dropkit.arguments import check, counted
-from dropkit.mc.predict import predict
-from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
-from dropkit.nn import Dropout
+from dropkit.arguments import check
+from dropkit.mc.measures import measures_of
+from dropkit.mc.options import MaskSharing, Plan
+from dropkit.mc.prediction import ClassPrediction, ValuePrediction
+from dropkit.mc.sklearn_base import (
+    Array,
+    ClassifierMixin,
+    Make,
+    Network,
+    RegressorMixin,
+    StandardScaler,
+    one_column,
+)
 
-try:
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.utils import check_random_state  # pyright: ignore[reportUnknownVariableType] (untyped)
-    from sklearn.utils.multiclass import check_classification_targets  # pyright: ignore[reportUnknownVariableType] (untyped)
-    from sklearn.utils.validation import (
-        check_is_fitted,  # pyright: ignore[reportUnknownVariableType] (untyped)
-        validate_data,  # pyright: ignore[reportUnknownVariableType] (untyped)
-    )
-except ImportError as error:
-    raise ImportError('dropkit.mc.sklearn needs scikit-learn 1.6: pip install "dropkit[mc]"') from error
-
-Array = NDArray[Any]
-Make = Callable[[int, int], nn.Module]
-Masks = Literal["input", "chunk", "shared"]
-Plan = Literal["iid", "stratified"]
-Task = Literal["classification", "regression"]
-
-# Of the rows that a regressor is given, those that tell the noise: a fifth, but no fewer than this if there are.
+# A regressor fits the precision of the noise to a fifth of the rows, but to no fewer than this where there are more.
 _HELD_OUT, _FEWEST_HELD_OUT = 0.2, 5
 
 
-class _Network(BaseEstimator):
-    """What both have in common: parameters, training, passes."""
-
-    def __init__(
-        self,
-        module: Make | None = None,
-        *,
-        hidden: Sequence[int] = (100,),
-        p: float = 0.1,
-        epochs: int = 100,
-        lr: float = 0.01,
-        batch_size: int = 64,
-        weight_decay: float = 1e-4,
-        samples: int = 50,
-        masks: Masks | None = None,
-        plan: Plan = "iid",
-        random_state: Any = None,
-    ) -> None:
-        self.module = module
-        self.hidden = hidden
-        self.p = p
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.weight_decay = weight_decay
-        self.samples = samples
-        self.masks: Masks | None = masks
-        self.plan: Plan = plan
-        self.random_state = random_state
-
-    def _begin(self, X: Array) -> Tensor:
-        """Check the parameters, draw the seed, and standardise the inputs of the training."""
-        for name in ("epochs", "batch_size", "samples"):
-            counted(name, getattr(self, name))
-        self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self.input_scaler_: Any = StandardScaler().fit(X)
-        return self._inputs(X)
-
-    def _inputs(self, X: Array) -> Tensor:
-        return torch.from_numpy(self.input_scaler_.transform(X).astype(np.float32))
-
-    def _seen(self, X: Any) -> Tensor:
-        """Rows to predict, checked."""
-        check_is_fitted(self)
-        return self._inputs(cast("Array", validate_data(self, X, reset=False)))
-
-    def _trained(self, inputs: Tensor, targets: Tensor, outputs: int, loss: Callable[..., Tensor]) -> nn.Module:
-        """A new network, trained; torch's generator is left as it was."""
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            # Not torch.manual_seed, which would seed every accelerator, too.
-            torch.default_generator.manual_seed(self.seed_)
-            network = (self.module or self._perceptron)(inputs.shape[1], outputs).train()
-            optimizer = torch.optim.Adam(network.parameters(), self.lr, weight_decay=self.weight_decay)
-            for _ in range(self.epochs):
-                order = torch.randperm(len(inputs))
-                for first in range(0, len(inputs), self.batch_size):
-                    batch = order[first : first + self.batch_size]
-                    optimizer.zero_grad()
-                    loss(network(inputs[batch]), targets[batch]).backward()
-                    optimizer.step()
-        return network.eval()
-
-    def _perceptron(self, inputs: int, outputs: int) -> nn.Module:
-        layers: list[nn.Module] = []
-        for width in self.hidden:
-            layers += [nn.Linear(inputs, width), nn.ReLU(), Dropout(self.p)]
-            inputs = width
-        return nn.Sequential(*layers, nn.Linear(inputs, outputs))
-
-    def _passes(self, network: nn.Module, inputs: Tensor, task: Task, keep: bool) -> Prediction:
-        return predict(
-            network,
-            inputs,
-            int(self.samples),
-            task,
-            masks="shared" if self.masks is None else self.masks,
-            plan=self.plan,
-            seed=self.seed_,
-            keep_samples=keep,
-            output=_column if task == "regression" else None,
-            progress=False,
-        )
-
-
-class MCClassifier(ClassifierMixin, _Network):
-    """A network with dropout whose class probabilities are the mean of many passes.
+class MCClassifier(ClassifierMixin, Network):
+    """A classifier with dropout that predicts the mean class probabilities of many passes.
 
     Trained by Adam on the cross entropy, on the CPU, with inputs standardised: each feature has mean 0 and variance 1
-    over the training. Equal `random_state` give equal bits; torch's generator is left as it was.
+    over the training rows. Equal `random_state` give equal bits; torch's generator is left as it was.
 
     Args:
-        module: makes the network from the numbers of its inputs and outputs, which are logits; `hidden` and `p` are not
-            looked at then. A perceptron with `dropkit.nn.Dropout` after each hidden layer if None.
+        module: makes the network from the numbers of its inputs and outputs, which are logits; then `hidden` and `p`
+            are ignored. If None, a perceptron with `dropkit.nn.Dropout` after each hidden layer.
         hidden: widths of the hidden layers.
-        p: expected fraction of their units dropped, in (0, 1).
-        epochs: visits of every row.
+        p: expected fraction of hidden units dropped, in (0, 1).
+        epochs: passes over the training rows.
         lr: learning rate.
-        batch_size: rows a step.
-        weight_decay: of all parameters.
+        batch_size: rows in a step of the optimizer.
+        weight_decay: L2 penalty of all parameters.
         samples: passes for each prediction.
-        masks: which inputs share the masks of a pass, as for `predict`. "shared" if None: the prediction for a row does
-            not depend on the rows beside it.
+        masks: which rows share the masks of a pass, as for `predict`. If None, "shared": the prediction for a row does
+            not depend on the other rows.
         plan: "iid" or "stratified", as for `predict`.
         random_state: a seed, a `numpy.random.RandomState`, or None for numpy's own.
 
     Attributes:
         classes_: the classes, sorted.
         network_: the trained network, in eval mode; its inputs are standardised.
-        input_scaler_: the `StandardScaler` that does that.
-        seed_: of the training and of the passes.
-        n_features_in_: columns of X.
+        input_scaler_: the `StandardScaler` of the inputs.
+        seed_: the seed of the training and of the passes.
+        n_features_in_: how many columns X has.
 
     Example:
         >>> X, y = [[0.0], [0.1], [0.9], [1.0]], ["no", "no", "yes", "yes"]
@@ -172,8 +78,8 @@ class MCClassifier(ClassifierMixin, _Network):
         Raises:
             ValueError: a parameter is out of range, or `y` holds fewer than two classes.
         """
-        rows, labels = cast("tuple[Array, Array]", validate_data(self, X, y))
-        check_classification_targets(labels)
+        rows, labels = cast("tuple[Array, Array]", self._validated(X, y))
+        self._check_classes(labels)
         self.classes_: Array
         self.classes_, places = np.unique(labels, return_inverse=True)
         check("y", len(self.classes_) >= 2, "of two classes at least", f"{len(self.classes_)} class")
@@ -182,37 +88,37 @@ class MCClassifier(ClassifierMixin, _Network):
         return self
 
     def predict(self, X: Any) -> Array:
-        """The likeliest class of each row, (N,)."""
+        """Predict the likeliest class of each row, (N,)."""
         label = self.predict_mc(X).label.numpy()
         return self.classes_[label]
 
     def predict_proba(self, X: Any) -> Array:
-        """The mean probability of each class, (N, classes), in the order of `classes_`."""
+        """Predict the mean probability of each class, (N, classes), in the order of `classes_`."""
         return self.predict_mc(X).mean.double().numpy()
 
     def predict_mc(self, X: Any, keep_samples: bool = False) -> ClassPrediction:
-        """Probabilities with their uncertainty; classes are numbers, places in `classes_`."""
-        inputs = self._seen(X)
+        """Predict probabilities with their uncertainty; classes are numbers, indices into `classes_`."""
+        inputs = self._checked_inputs(X)
         return cast("ClassPrediction", self._passes(self.network_, inputs, "classification", keep_samples))
 
 
-class MCRegressor(RegressorMixin, _Network):
-    """A network with dropout whose value is the mean of many passes, and whose error is their spread and the noise.
+class MCRegressor(RegressorMixin, Network):
+    """A regressor with dropout that predicts the mean of many passes, with a deviation of passes and noise together.
 
-    As `MCClassifier`, with the squared error, and targets standardised for the training.
+    Like `MCClassifier`, with the squared error, and with targets standardised for the training.
 
     Args:
-        module, hidden, p, epochs, lr, batch_size, weight_decay, samples, masks, plan, random_state: as there; the
-            network has one output.
-        tau: the precision of the noise, one over its variance, in the units of y. "fit" for the likeliest on a fifth of
-            the rows, shuffled, under a network that was trained without them; the one that is kept is trained on all.
-            Training takes about twice as long then.
+        module, hidden, p, epochs, lr, batch_size, weight_decay, samples, masks, plan, random_state: as for
+            `MCClassifier`; the network has one output.
+        tau: the precision of the observation noise, 1 / variance, in the units of y. "fit" for the likeliest on a fifth
+            of the rows, shuffled, under a network that is trained without them; `network_` is then trained on all rows.
+            That takes about twice as long.
 
     Attributes:
         tau_: the precision of the noise.
         network_: the trained network, in eval mode; its inputs and outputs are standardised.
         input_scaler_, target_scaler_: the `StandardScaler` of each.
-        seed_, n_features_in_: as there.
+        seed_, n_features_in_: as for `MCClassifier`.
 
     Example:
         >>> X = [[0.0], [0.25], [0.5], [0.75], [1.0]]
@@ -233,7 +139,7 @@ class MCRegressor(RegressorMixin, _Network):
         batch_size: int = 64,
         weight_decay: float = 1e-4,
         samples: int = 50,
-        masks: Masks | None = None,
+        masks: MaskSharing | None = None,
         plan: Plan = "iid",
         random_state: Any = None,
         tau: float | Literal["fit"] = "fit",
@@ -259,15 +165,15 @@ class MCRegressor(RegressorMixin, _Network):
         Raises:
             ValueError: a parameter is out of range.
         """
-        rows, values = cast("tuple[Array, Array]", validate_data(self, X, y, y_numeric=True))
+        rows, values = cast("tuple[Array, Array]", self._validated(X, y, y_numeric=True))
         tau: Any = self.tau
-        given = isinstance(tau, Real) and 0 < float(tau) < math.inf
-        check("tau", given or tau == "fit", 'larger than 0 and finite, or "fit"', tau)
+        is_given = isinstance(tau, Real) and 0 < float(tau) < math.inf
+        check("tau", is_given or tau == "fit", 'larger than 0 and finite, or "fit"', tau)
         check("samples", self.samples != 1, "at least 2, to have a variance", self.samples)
         inputs, column = self._begin(rows), values.astype(np.float64)[:, None]
         self.target_scaler_: Any = StandardScaler().fit(column)
         targets = torch.from_numpy(self.target_scaler_.transform(column)[:, 0].astype(np.float32))
-        self.tau_ = float(tau) if given else self._fit_tau(inputs, targets) / self._scale**2
+        self.tau_ = float(tau) if is_given else self._fit_tau(inputs, targets) / self._scale**2
         self.network_ = self._trained(inputs, targets, 1, _squared_error)
         return self
 
@@ -278,54 +184,55 @@ class MCRegressor(RegressorMixin, _Network):
     @overload
     def predict(self, X: Any, return_std: bool) -> Array | tuple[Array, Array]: ...
     def predict(self, X: Any, return_std: bool = False) -> Array | tuple[Array, Array]:
-        """The mean of each row, (N,); with `return_std` also its standard deviation, that of the noise included."""
-        r = self._standard(X, keep=False)
+        """Predict the mean of each row, (N,); with `return_std` also its standard deviation, noise included."""
+        r = self._standardised(X, keep_samples=False)
         mean: Array = self.target_scaler_.inverse_transform(r.mean.double().numpy()[:, None])[:, 0]
         if not return_std:
             return mean
         return mean, np.sqrt(r.variance.double().numpy() * self._scale**2 + 1 / self.tau_)
 
     def predict_mc(self, X: Any, keep_samples: bool = False) -> ValuePrediction:
-        """Values with their uncertainty, in the units of y; the variance is that of the passes, without the noise."""
-        r = self._standard(X, keep_samples)
+        """Predict values with their uncertainty, in the units of y; the variance is that of the passes alone."""
+        r = self._standardised(X, keep_samples)
         scale, shift = self._scale, float(self.target_scaler_.mean_[0])
         return replace(
             r,
-            mean=r.mean * scale + shift,
-            variance=r.variance * scale**2,
-            standard_error={
-                "mean": r.standard_error["mean"] * scale,
-                "variance": r.standard_error["variance"] * scale**2,
-            },
-            draws=None if r.draws is None else r.draws * scale + shift,
+            measures=_rescaled(r.measures, scale, shift),
+            standard_error=_rescaled(r.standard_error, scale, 0.0),
+            samples=None if r.samples is None else r.samples * scale + shift,
         )
 
     @property
     def _scale(self) -> float:
         return float(self.target_scaler_.scale_[0])
 
-    def _standard(self, X: Any, keep: bool) -> ValuePrediction:
-        inputs = self._seen(X)
-        return cast("ValuePrediction", self._passes(self.network_, inputs, "regression", keep))
+    def _standardised(self, X: Any, keep_samples: bool) -> ValuePrediction:
+        """The prediction in standard units."""
+        inputs = self._checked_inputs(X)
+        return cast("ValuePrediction", self._passes(self.network_, inputs, "regression", keep_samples))
 
     def _fit_tau(self, inputs: Tensor, targets: Tensor) -> float:
-        """In standard units."""
+        """The precision of the noise in standard units, from rows that the network was not trained on."""
         order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(self.seed_))
-        held = max(round(_HELD_OUT * len(inputs)), min(_FEWEST_HELD_OUT, len(inputs) // 2))
-        # Of a single row there is nothing to hold out.
-        told, rest = (order[:held], order[held:]) if held else (order, order)
+        count = max(round(_HELD_OUT * len(inputs)), min(_FEWEST_HELD_OUT, len(inputs) // 2))
+        # A single row cannot be held out.
+        held_out, rest = (order[:count], order[count:]) if count else (order, order)
         network = self._trained(inputs[rest], targets[rest], 1, _squared_error)
-        r = cast("ValuePrediction", self._passes(network, inputs[told], "regression", keep=True))
-        return r.fit_tau(targets[told])
+        r = cast("ValuePrediction", self._passes(network, inputs[held_out], "regression", keep_samples=True))
+        return r.fit_tau(targets[held_out])
+
+
+def _rescaled(measures: Mapping[str, Tensor], scale: float, shift: float) -> dict[str, Tensor]:
+    """Measures or their errors in other units of y; estimates of y itself are shifted, too."""
+    power = {"y": 1, "y^2": 2}
+    rescaled: dict[str, Tensor] = {}
+    for name, value in measures.items():
+        measure = measures_of(ValuePrediction)[name]
+        rescaled[name] = value * scale ** power.get(measure.unit, 0)
+        if shift and measure.higher_is_uncertain is None:
+            rescaled[name] = rescaled[name] + shift
+    return rescaled
 
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.mse_loss(_column(outputs), targets)
-
-
-def _column(outputs: Tensor) -> Tensor:
-    """(N,) of (N, 1) or (N,)."""
-    if outputs.dim() == 2 and outputs.shape[1] == 1:
-        return outputs.squeeze(1)
-    check("the output of the module", outputs.dim() == 1, "of shape (N, 1)", tuple(outputs.shape))
-    return outputs
+    return nn.functional.mse_loss(one_column(outputs), targets)

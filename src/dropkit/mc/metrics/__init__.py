@@ -1,20 +1,19 @@
-"""Quality: how good a prediction and its uncertainty are, given the truth."""
+"""How good a prediction and its uncertainty are: calibration, likelihood, coverage, and detection of OOD inputs."""
 
-from dropkit.mc.metrics.classification import Bin, ClassQuality, RiskCoverage, class_quality
-from dropkit.mc.metrics.ood import Measure, Ood, ood
-from dropkit.mc.metrics.regression import Coverage, ValueQuality, fit_tau, interval, value_quality
+from dropkit.mc.metrics.classification import ClassificationReport, ReliabilityBin, RiskCoverage, classification_report
+from dropkit.mc.metrics.ood import OODMetrics, ood
+from dropkit.mc.metrics.regression import IntervalCoverage, RegressionReport, fit_tau, interval, regression_report
 
 __all__ = [
-    "Bin",
-    "ClassQuality",
-    "Coverage",
-    "Measure",
-    "Ood",
+    "ClassificationReport",
+    "IntervalCoverage",
+    "OODMetrics",
+    "RegressionReport",
+    "ReliabilityBin",
     "RiskCoverage",
-    "ValueQuality",
-    "class_quality",
+    "classification_report",
     "fit_tau",
     "interval",
     "ood",
-    "value_quality",
+    "regression_report",
 ]

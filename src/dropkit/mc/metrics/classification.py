@@ -1,4 +1,4 @@
-"""The quality of class probabilities, given the true classes.
+"""Metrics of class probabilities, given the true classes: error, likelihood, calibration, risk against coverage.
 
 Sources: Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015, and
 Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599 (ECE); Nguyen,
@@ -18,18 +18,17 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check, counted
-from dropkit.mc.metrics.common import line, plain, standard_error
-from dropkit.mc.metrics.ood import Measure, groups, uncertainty
-from dropkit.mc.prediction import ClassPrediction
+from dropkit.mc.measures import ClassMeasures, uncertainty
+from dropkit.mc.metrics.common import group_equal, line, must_hold_classes, plain, standard_error
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """The labels whose confidence is in [low, high); the last bin holds 1, too.
+class ReliabilityBin:
+    """The labels with a confidence in [low, high); the last bin includes 1.
 
     Attributes:
-        count: of labels.
-        confidence, accuracy: their means; not a number where there are no labels.
+        count: how many labels the bin holds.
+        confidence, accuracy: means over the labels; not a number where there are none.
     """
 
     low: float
@@ -41,23 +40,23 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RiskCoverage:
-    """What the error would be if the least sure labels were left to somebody else.
+    """The error if predictions are made for the least uncertain labels only (selective prediction).
 
     Attributes:
-        by: the measure that labels are ordered by, the surest first.
+        by: the measure that orders the labels, the least uncertain first.
         coverage: (M,), the fractions 1/M, 2/M, ... 1 of labels that are kept.
-        risk: (M,), the error of those. Of labels that are equally sure any may come first: this is the mean over all
-            orders.
-        area: under the risk: its mean.
+        risk: (M,), the error of the labels that are kept; the mean over all orders of labels that are equally
+            uncertain.
+        area: the area under the risk-coverage curve: the mean risk.
     """
 
-    by: Measure
+    by: str
     coverage: Tensor
     risk: Tensor
     area: float
 
     def at(self, coverage: float) -> float:
-        """The error of the surest labels, the fraction `coverage` of all, at least one."""
+        """Return the error of the least uncertain labels, the fraction `coverage` of all, at least one."""
         check("coverage", 0 <= coverage <= 1, "in [0, 1]", coverage)
         return self.risk[max(1, round(coverage * len(self.risk))) - 1].item()
 
@@ -66,24 +65,24 @@ _NUMBERS = ("error", "nll", "brier", "overconfidence", "ece", "ece_adaptive")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClassQuality:
+class ClassificationReport:
     """How good class probabilities are.
 
     Attributes:
         error: the fraction of wrong labels.
         nll: -log of the probability of the true class, in nats per label. A probability below the least that float32
             can hold, 1.2e-38, counts as that: 87 nats.
-        brier: the squared distance from the truth, summed over all classes: in [0, 2], with two classes twice the
-            binary score.
-        overconfidence: mean confidence less accuracy: positive where the model is too sure, negative where it doubts
-            too much.
-        ece: the mean distance of confidence from accuracy, over bins of equal width.
-        ece_adaptive: the same over bins of equally many labels; a label that is as sure as its neighbours counts as
-            their mean, so that the order of inputs does not matter.
+        brier: the squared distance from the one-hot label, summed over all classes: in [0, 2], with two classes twice
+            the binary score.
+        overconfidence: mean confidence less accuracy: positive for an overconfident model, negative for an
+            underconfident one.
+        ece: expected calibration error: the mean distance of confidence from accuracy, over bins of equal width.
+        ece_adaptive: the same over bins of equally many labels; labels of equal confidence count as their mean, so that
+            the order of inputs does not matter.
         standard_error: of `error`, `nll`, `brier` and `overconfidence`, over inputs; not a number for one input.
         reliability: the bins of `ece`.
-        risk_coverage: the error, if unsure labels are left out.
-        count: of labels.
+        risk_coverage: the error if uncertain labels are left out.
+        count: how many labels there are.
     """
 
     error: float
@@ -93,19 +92,19 @@ class ClassQuality:
     ece: float
     ece_adaptive: float
     standard_error: Mapping[str, float]
-    reliability: tuple[Bin, ...]
+    reliability: tuple[ReliabilityBin, ...]
     risk_coverage: RiskCoverage
     count: int
 
     def table(self) -> str:
-        """The numbers as aligned text; bins that hold no label are left out."""
+        """Return the numbers as aligned text, without bins that hold no label."""
         numbers = [line(name, getattr(self, name), self.standard_error.get(name)) for name in _NUMBERS]
         risk = self.risk_coverage
         kept = [line(f"error of the surest {part:.0%}", risk.at(part)) for part in (0.5, 0.8, 0.9)]
         bins = [
-            f"{one.low:6.3f} to {one.high:.3f} {one.count:>9} {one.confidence:>11.4f} {one.accuracy:>9.4f}"
-            for one in self.reliability
-            if one.count
+            f"{b.low:6.3f} to {b.high:.3f} {b.count:>9} {b.confidence:>11.4f} {b.accuracy:>9.4f}"
+            for b in self.reliability
+            if b.count
         ]
         return "\n".join(
             [
@@ -121,62 +120,64 @@ class ClassQuality:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold; None for what is not a finite number."""
+        """Return plain values that JSON can hold; None for what is not a finite number."""
         return cast("dict[str, Any]", plain(self))
 
 
-def class_quality(prediction: ClassPrediction, y: Tensor, bins: int = 15, by: Measure = "entropy") -> ClassQuality:
+def classification_report(
+    prediction: ClassMeasures, y: Tensor, bins: int = 15, by: str = "entropy"
+) -> ClassificationReport:
     """Compare class probabilities with the true classes.
 
     Args:
         y: the true classes, integers in [0, classes).
-        bins: of the two calibration errors, at least 1.
-        by: the measure of uncertainty that orders labels for `risk_coverage`.
+        bins: how many bins the two calibration errors have, at least 1.
+        by: the name of the measure of uncertainty that orders labels for `risk_coverage`.
 
     Shape:
         y: (N, ...), that of `prediction.label`.
 
     Raises:
-        TypeError: `y` does not hold integers.
-        ValueError: `y` has another shape or a class that is not there; `bins` or `by` is out of range.
+        TypeError: `y` does not hold integers, or `prediction` no classes.
+        ValueError: `y` has another shape or a class that does not exist; `bins` or `by` is out of range.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(), torch.nn.Linear(8, 3))
         >>> r = dropkit.mc.predict(model, torch.randn(5, 4), samples=20, seed=0)
-        >>> q = class_quality(r, torch.tensor([0, 2, 1, 1, 0]))
-        >>> 0 <= q.brier <= 2, len(q.reliability)
+        >>> report = classification_report(r, torch.tensor([0, 2, 1, 1, 0]))
+        >>> 0 <= report.brier <= 2, len(report.reliability)
         (True, 15)
     """
     bins = counted("bins", bins)
-    unsure = uncertainty(prediction, by)
+    uncertain = uncertainty(must_hold_classes(prediction), by).flatten()
     y = _labels(prediction, y)
     p, label, confidence = prediction.mean.double(), prediction.label, prediction.confidence
-    right = (label == y).double()
+    is_right = (label == y).double()
     true = p.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-    each = {
-        "error": 1 - right,
+    of_labels = {
+        "error": 1 - is_right,
         "nll": -true.clamp(min=torch.finfo(torch.float32).tiny).log(),
         "brier": p.square().sum(-1) - 2 * true + 1,
-        "overconfidence": confidence.double() - right,
+        "overconfidence": confidence.double() - is_right,
     }
-    reliability = _reliability(confidence.flatten(), right.flatten(), bins)
-    return ClassQuality(
-        **{name: values.mean().item() for name, values in each.items()},
+    reliability = _reliability(confidence.flatten(), is_right.flatten(), bins)
+    return ClassificationReport(
+        **{name: values.mean().item() for name, values in of_labels.items()},
         # From the bins, since torchmetrics counts in float32: of 4 million labels it makes 0.233 of an error of 0.2.
-        ece=sum(one.count * abs(one.confidence - one.accuracy) for one in reliability if one.count) / y.numel(),
-        ece_adaptive=_adaptive(confidence.flatten(), each["overconfidence"].flatten(), bins),
-        standard_error={name: standard_error(values) for name, values in each.items()},
+        ece=sum(b.count * abs(b.confidence - b.accuracy) for b in reliability if b.count) / y.numel(),
+        ece_adaptive=_adaptive(confidence.flatten(), of_labels["overconfidence"].flatten(), bins),
+        standard_error={name: standard_error(values) for name, values in of_labels.items()},
         reliability=reliability,
-        risk_coverage=_risk_coverage(unsure, each["error"].flatten(), by),
+        risk_coverage=_risk_coverage(uncertain, of_labels["error"].flatten(), by),
         count=y.numel(),
     )
 
 
-def _labels(prediction: ClassPrediction, y: Tensor) -> Tensor:
+def _labels(prediction: ClassMeasures, y: Tensor) -> Tensor:
     y = torch.as_tensor(y).cpu()
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(f"y must hold classes as integers, got {y.dtype}")
-    shape, classes = tuple(prediction.mean.shape[:-1]), prediction.mean.shape[-1]
+    shape, classes = prediction.label_shape, prediction.mean.shape[-1]
     got = str(tuple(y.shape))
     if y.dim() > 1 and y.dim() == len(shape) and len(y) == len(prediction):
         got += "; if its dimensions are right, give predict the class_dim that they leave"
@@ -186,32 +187,36 @@ def _labels(prediction: ClassPrediction, y: Tensor) -> Tensor:
     return y.long()
 
 
-def _reliability(confidence: Tensor, right: Tensor, bins: int) -> tuple[Bin, ...]:
+def _reliability(confidence: Tensor, is_right: Tensor, bins: int) -> tuple[ReliabilityBin, ...]:
     # In float32, as confidences are: 0.7 begins the bin of 0.7.
     edges = torch.linspace(0, 1, bins + 1)
-    place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=bins - 1)
-    count = place.bincount(minlength=bins)
-    means = [place.bincount(weights=one.double(), minlength=bins) / count for one in (confidence, right)]
+    number = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=bins - 1)
+    count = number.bincount(minlength=bins)
+    means = [number.bincount(weights=values.double(), minlength=bins) / count for values in (confidence, is_right)]
     columns = cast("list[list[float]]", torch.stack([edges[:-1], edges[1:], count, *means]).tolist())
     return tuple(
-        Bin(low, high, int(size), confident, accurate)
-        for low, high, size, confident, accurate in zip(*columns, strict=True)
+        ReliabilityBin(low, high, int(size), mean_confidence, accuracy)
+        for low, high, size, mean_confidence, accuracy in zip(*columns, strict=True)
     )
 
 
-def _adaptive(confidence: Tensor, over: Tensor, bins: int) -> float:
-    """ECE over bins of equally many labels, from the confidence of each and its confidence less its accuracy."""
-    parts = _in_order(over, confidence).tensor_split(bins)
-    return sum(part.sum().abs().item() for part in parts) / len(over)
+def _adaptive(confidence: Tensor, excess: Tensor, bins: int) -> float:
+    """ECE over bins of equally many labels.
+
+    Args:
+        excess: of each label, its confidence less its accuracy.
+    """
+    parts = _in_order(excess, confidence).tensor_split(bins)
+    return sum(part.sum().abs().item() for part in parts) / len(excess)
 
 
-def _risk_coverage(unsure: Tensor, error: Tensor, by: Measure) -> RiskCoverage:
+def _risk_coverage(uncertain: Tensor, error: Tensor, by: str) -> RiskCoverage:
     kept = torch.arange(1, len(error) + 1, dtype=torch.float64)
-    risk = _in_order(error, unsure).cumsum(0) / kept
+    risk = _in_order(error, uncertain).cumsum(0) / kept
     return RiskCoverage(by, kept / len(error), risk, risk.mean().item())
 
 
 def _in_order(values: Tensor, by: Tensor) -> Tensor:
-    """Values by ascending `by`; where that is equal each is their mean, so that the order of inputs does not matter."""
-    group, count = groups(by)
+    """Values by ascending `by`; the mean where `by` is equal, so that the order of inputs does not matter."""
+    group, count = group_equal(by)
     return (group.bincount(weights=values) / count).repeat_interleave(count)

@@ -1,4 +1,4 @@
-"""What the qualities of classes and values share: how they are checked, summed up and said."""
+"""What the reports on classes and on values share: standard errors, ties, lines of text, and plain values for JSON."""
 
 from __future__ import annotations
 
@@ -9,27 +9,48 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from dropkit.mc.measures import ClassMeasures
+
+
+def must_hold_classes(prediction: ClassMeasures) -> ClassMeasures:
+    """Return the prediction.
+
+    Raises:
+        TypeError: it is not a prediction of classes.
+    """
+    if not isinstance(prediction, ClassMeasures):
+        raise TypeError(f"prediction must be a ClassPrediction, got {type(prediction).__name__}")
+    return prediction
+
 
 def standard_error(values: Tensor) -> float:
-    """Of the mean over inputs: the labels of one input are not independent of one another."""
+    """Return the standard error of the mean over inputs: the labels of one input are not independent."""
     inputs = values.flatten(1).mean(1) if values.dim() > 1 else values
     return (inputs.std() / math.sqrt(len(inputs))).item() if len(inputs) > 1 else math.nan
 
 
+def group_equal(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rank of each value among the distinct ones, in ascending order, and the count of each of these."""
+    _, group, count = cast("tuple[Tensor, Tensor, Tensor]", values.unique(return_inverse=True, return_counts=True))
+    return group, count
+
+
 def line(name: str, value: float, error: float | None = None) -> str:
+    """Return a line of a report as text: a name, a number and its standard error."""
     number = f"{value:>11}" if isinstance(value, int) else f"{value:>11.4f}"
     return f"{name:<32} {number}" + ("" if error is None else f" +- {error:.4f}")
 
 
 def plain(value: Any) -> Any:
+    """Return a report as values that JSON can hold; None for what is not a finite number."""
     if isinstance(value, Tensor):
         return cast("list[float]", value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in cast("Mapping[str, Any]", value).items()}
+        return {name: plain(item) for name, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, tuple):
-        return [plain(one) for one in cast("tuple[Any, ...]", value)]
+        return [plain(item) for item in cast("tuple[Any, ...]", value)]
     if hasattr(value, "__dataclass_fields__"):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     return value

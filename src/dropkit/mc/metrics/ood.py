@@ -1,29 +1,23 @@
-"""How well a measure of uncertainty tells inputs from elsewhere."""
+"""Detection of out-of-distribution inputs by a measure of uncertainty."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
 
 import torch
-from torch import Tensor
 
-from dropkit.arguments import check
-from dropkit.mc.prediction import ClassPrediction
-
-Measure = Literal["entropy", "mutual_information", "variation_ratio", "confidence"]
-
-_MEASURES = ("entropy", "mutual_information", "variation_ratio", "confidence")
+from dropkit.mc.measures import ClassMeasures, uncertainty
+from dropkit.mc.metrics.common import group_equal, must_hold_classes
 
 
 @dataclass(frozen=True, slots=True)
-class Ood:
-    """How well a measure of uncertainty tells inputs from elsewhere, which are the positives.
+class OODMetrics:
+    """How well a measure of uncertainty separates out-of-distribution inputs, which are the positives.
 
     Attributes:
-        auroc: the probability that an input from elsewhere has more of it; 0.5 for a blind measure.
-        aupr: average precision; for a blind measure the fraction of inputs from elsewhere.
-        fpr95: the fraction of inputs from inside that is rejected, too, where at least 95 % from elsewhere are.
+        auroc: the probability that an out-of-distribution input has more of it; 0.5 for a measure that tells nothing.
+        aupr: average precision; for such a measure the fraction of out-of-distribution inputs.
+        fpr95: the fraction of in-distribution inputs that are rejected where at least 95 % of the others are.
     """
 
     auroc: float
@@ -31,45 +25,31 @@ class Ood:
     fpr95: float
 
 
-def ood(inside: ClassPrediction, outside: ClassPrediction, by: Measure = "mutual_information") -> Ood:
-    """Say how well a measure of uncertainty tells inputs from elsewhere, which should have more of it.
+def ood(inside: ClassMeasures, outside: ClassMeasures, by: str = "mutual_information") -> OODMetrics:
+    """Measure how well a measure of uncertainty separates out-of-distribution inputs, which should have more of it.
 
     Args:
-        inside: inputs like those of the training.
-        outside: inputs from elsewhere.
-        by: the measure; of "confidence" less is more uncertain.
+        inside: the prediction for inputs like those of the training.
+        outside: the prediction for out-of-distribution inputs.
+        by: the name of the measure; of "confidence" less is more uncertain.
 
     Raises:
         ImportError: torchmetrics is not installed.
-        ValueError: `by` is no measure.
+        TypeError: a prediction does not hold classes.
+        ValueError: `by` is not a measure of uncertainty.
     """
     try:
         from torchmetrics.functional import classification as metrics
     except ImportError as error:
         raise ImportError('ood needs torchmetrics: pip install "dropkit[mc]"') from error
-    measures = uncertainty(inside, by), uncertainty(outside, by)
+    measures = [uncertainty(must_hold_classes(prediction), by).flatten() for prediction in (inside, outside)]
     # Ranks, since torchmetrics takes numbers outside of [0, 1] for logits, and large logits are all 1 in float32.
-    rank = groups(torch.cat(measures))[0].double()
+    rank = group_equal(torch.cat(measures))[0].double()
     rank = rank / rank.amax().clamp(min=1)
-    elsewhere = torch.cat([torch.full((len(one),), place) for place, one in enumerate(measures)])
-    specificity, _ = metrics.binary_specificity_at_sensitivity(rank, elsewhere, min_sensitivity=0.95)
-    return Ood(
-        auroc=metrics.binary_auroc(rank, elsewhere).item(),
-        aupr=metrics.binary_average_precision(rank, elsewhere).item(),
+    is_outside = torch.cat([torch.full((len(measure),), number) for number, measure in enumerate(measures)])
+    specificity, _ = metrics.binary_specificity_at_sensitivity(rank, is_outside, min_sensitivity=0.95)
+    return OODMetrics(
+        auroc=metrics.binary_auroc(rank, is_outside).item(),
+        aupr=metrics.binary_average_precision(rank, is_outside).item(),
         fpr95=1 - specificity.item(),
     )
-
-
-def uncertainty(prediction: ClassPrediction, by: Measure) -> Tensor:
-    """The measure of all labels, (M,), so that more is less sure."""
-    if not isinstance(prediction, ClassPrediction):
-        raise TypeError(f"prediction must be a ClassPrediction, got {type(prediction).__name__}")
-    check("by", by in _MEASURES, ", ".join(f'"{one}"' for one in _MEASURES[:-1]) + f' or "{_MEASURES[-1]}"', by)
-    measure: Tensor = getattr(prediction, by)
-    return (-measure if by == "confidence" else measure).flatten()
-
-
-def groups(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The place of each value among the different ones, in ascending order, and how many there are of each."""
-    _, group, count = cast("tuple[Tensor, Tensor, Tensor]", values.unique(return_inverse=True, return_counts=True))
-    return group, count

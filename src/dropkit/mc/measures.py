@@ -1,0 +1,306 @@
+"""The measures of uncertainty: one entry each, and every part of dropkit that lists measures reads these entries.
+
+An entry is a `Measure` in the class of the predictions that have it: `Prediction` (all), `ClassMeasures` or
+`ValueMeasures`. It is computed by `predict`, read as an attribute (`r.entropy`), and shown in tables, pages, JSON, the
+documentation, `ood` and `acquisition`.
+
+Sources: Gal, Islam, Ghahramani, "Deep Bayesian Active Learning with Image Data", ICML 2017, arXiv:1703.02910 (the
+measures); Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian Active Learning for Classification and Preference Learning",
+2011, arXiv:1112.5745 (BALD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, Literal, overload
+
+import torch
+from torch import Tensor
+
+from dropkit.arguments import check
+from dropkit.mc.standard_errors import ErrorOfFraction, Jackknife, agresti_coull
+
+_JACKKNIFE = Jackknife()
+
+# "y" and "y^2": the unit of the values, and its square.
+Unit = Literal["probability", "probability^2", "nats", "fraction", "y", "y^2"]
+
+
+class SampleMeans:
+    """Means over the samples, from which measures are computed; each (..., N, ...), or (..., N, ..., classes).
+
+    Args:
+        mean_of: from the name of what was summed to its mean over the samples.
+        shift: what was subtracted from all values before they were summed; nothing if None.
+        votes: (N, ..., classes), the fraction of samples in which each class is the likeliest. Known for all samples
+            only: a measure that reads it, or `bias_corrected`, has no jackknife.
+        bias_corrected: measures without their bias of the first order, by name.
+    """
+
+    def __init__(
+        self,
+        mean_of: Callable[[str], Tensor],
+        shift: Tensor | None = None,
+        votes: Tensor | None = None,
+        bias_corrected: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._mean_of, self._shift = mean_of, shift
+        self._votes, self._bias_corrected = votes, bias_corrected
+
+    def of(self, name: str) -> Tensor:
+        """The mean of a measure's own `statistic`, by the name of the measure."""
+        return self._mean_of(name)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """The mean of the probabilities or values."""
+        return self._shifted if self._shift is None else self._shifted + self._shift
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """The variance of the probabilities or values, divided by the number of samples."""
+        return variance(self._shifted, self._mean_of("square"))
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """The entropy of the mean."""
+        # A difference of sums may be a little below 0.
+        return entropy(self.mean.clamp(min=0))
+
+    @cached_property
+    def expected_entropy(self) -> Tensor:
+        """The mean of the samples' entropies."""
+        return self._mean_of("sample entropy")
+
+    @property
+    def votes(self) -> Tensor:
+        assert self._votes is not None
+        # A prediction that is not a number has no class to vote for.
+        return self._votes.where(~self.mean.isnan().any(-1, keepdim=True), torch.nan)
+
+    @property
+    def bias_corrected(self) -> Mapping[str, Tensor]:
+        assert self._bias_corrected is not None
+        return self._bias_corrected
+
+    @cached_property
+    def _shifted(self) -> Tensor:
+        return self._mean_of("value")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measure of uncertainty, or an estimate; as a class attribute it reads the prediction's tensor of its name.
+
+    Attributes:
+        summary: what it is, as the documentation shows it.
+        unit: of its numbers.
+        function: from means over samples to the measure, (..., N, ...).
+        higher_is_uncertain: False where lower numbers mean more uncertainty; None for an estimate of the target
+            itself, by which nothing is ordered.
+        standard_error: how it is computed; None where no error is known, which keeps the measure out of tables.
+        statistic: from the probabilities or values of some samples, (samples, N, ...), to what `function` reads as
+            `means.of(name)`; None if it needs nothing but what every measure has.
+        name: that of the attribute.
+    """
+
+    summary: str
+    unit: Unit
+    function: Callable[[SampleMeans], Tensor]
+    higher_is_uncertain: bool | None = True
+    standard_error: Jackknife | ErrorOfFraction | None = _JACKKNIFE
+    statistic: Callable[[Tensor], Tensor] | None = None
+    name: str = field(default="", init=False)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        object.__setattr__(self, "name", name)
+
+    @property
+    def label(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", " ")
+
+    @overload
+    def __get__(self, prediction: None, owner: type) -> Measure: ...
+    @overload
+    def __get__(self, prediction: Prediction, owner: type) -> Tensor: ...
+    def __get__(self, prediction: Prediction | None, owner: type) -> Tensor | Measure:
+        return self if prediction is None else prediction.measures[self.name]
+
+
+# eq=False: tensors do not compare to one bool.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Prediction:
+    """What was predicted for N inputs, and how surely; float32 on the CPU.
+
+    Attributes:
+        mean: of the samples: (N, ..., classes) probabilities, or (N, ...) values.
+        variance: between the samples, of the same shape, divided by one less than their number; by their number, where
+            they are stratified.
+        measures: every measure by its name; each is an attribute, too.
+        standard_error: of the measures that have one, by name and in the measure's shape: the Monte Carlo error, which
+            shrinks with more samples. Not a number where there were too few samples to tell.
+        num_samples: (N,), int64, how many samples each input took.
+        samples: (T, N, ...), the output of each pass; None unless `keep_samples`.
+        notes: what `predict` could not do as asked, and why.
+    """
+
+    # By which inputs are ordered, the least certain first, unless another measure is asked for.
+    ordered_by: ClassVar[str] = "variance"
+
+    measures: Mapping[str, Tensor]
+    standard_error: Mapping[str, Tensor]
+    num_samples: Tensor
+    samples: Tensor | None
+    notes: tuple[str, ...]
+
+    mean = Measure("mean of the samples", "y", lambda means: means.mean, higher_is_uncertain=None)
+    variance = Measure(
+        "variance between the samples",
+        "y^2",
+        lambda means: means.variance,
+        standard_error=Jackknife(is_positive=True, divides_by_one_less=True),
+    )
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __repr__(self) -> str:
+        counts = count_of_samples(self)
+        return f"{type(self).__name__}({len(self)} inputs, mean {tuple(self.mean.shape)}, {counts} samples)"
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """(N, ...), the shape of a measure that has one number for each label or value."""
+        return tuple(self.mean.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ClassMeasures(Prediction):
+    """Class probabilities and their measures of uncertainty, each (N, ...)."""
+
+    ordered_by: ClassVar[str] = "mutual_information"
+
+    mean = Measure("mean of the samples' probabilities", "probability", lambda means: means.mean, None)
+    variance = Measure(
+        "variance between the samples' probabilities",
+        "probability^2",
+        lambda means: means.variance,
+        standard_error=Jackknife(is_positive=True, divides_by_one_less=True),
+    )
+    entropy = Measure(
+        "entropy of the mean: total uncertainty",
+        "nats",
+        lambda means: means.entropy,
+        standard_error=Jackknife(is_biased=True),
+    )
+    expected_entropy = Measure(
+        "mean of the samples' entropies: aleatoric uncertainty, which stays when the network is known",
+        "nats",
+        lambda means: means.expected_entropy,
+    )
+    mutual_information = Measure(
+        "entropy less expected entropy (BALD): epistemic uncertainty, how much the samples disagree. Too small by "
+        "about (classes - 1) / (2 T), since the mean is taken from the same T samples",
+        "nats",
+        lambda means: means.entropy - means.expected_entropy,
+        standard_error=Jackknife(is_biased=True, is_positive=True),
+    )
+    mutual_information_jackknife = Measure(
+        "mutual information without that bias to first order; noisier, may be negative",
+        "nats",
+        lambda means: means.bias_corrected["mutual_information"],
+        standard_error=None,
+    )
+    variation_ratio = Measure(
+        "fraction of samples that vote for another class than most do",
+        "fraction",
+        lambda means: 1 - means.votes.amax(-1),
+        standard_error=agresti_coull,
+    )
+    confidence = Measure(
+        "probability of the likeliest class",
+        "probability",
+        lambda means: means.mean.amax(-1),
+        higher_is_uncertain=False,
+        standard_error=None,
+    )
+
+    @property
+    def label(self) -> Tensor:
+        """The likeliest class of each input, (N, ...), int64."""
+        return self.mean.argmax(-1)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        return tuple(self.mean.shape[:-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ValueMeasures(Prediction):
+    """Values and their measures of uncertainty, each (N, ...)."""
+
+
+def measures_of(kind: type[Prediction]) -> dict[str, Measure]:
+    """Return every measure that predictions of a kind have, by name, in the order of definition."""
+    return {
+        name: value
+        for owner in reversed(kind.__mro__)
+        for name, value in vars(owner).items()
+        if isinstance(value, Measure)
+    }
+
+
+def measures_with_error(prediction: Prediction) -> list[Measure]:
+    """Return the measures that records of each input show: those with a standard error."""
+    return [one for one in measures_of(type(prediction)).values() if one.standard_error is not None]
+
+
+def measures_in_tables(prediction: Prediction) -> list[Measure]:
+    """Return the measures that tables show: those with a standard error and one number for each label or value."""
+    return [one for one in measures_with_error(prediction) if _is_for_each_label(one, prediction)]
+
+
+def uncertainty(prediction: Prediction, by: str) -> Tensor:
+    """Return a measure, (N, ...), signed so that higher is more uncertain.
+
+    Raises:
+        ValueError: `by` is not the name of a measure of uncertainty with one number for each label or value.
+    """
+    measures = {
+        name: measure
+        for name, measure in measures_of(type(prediction)).items()
+        if measure.higher_is_uncertain is not None and _is_for_each_label(measure, prediction)
+    }
+    *others, last = (f'"{name}"' for name in measures)
+    check("by", by in measures, f"{', '.join(others)} or {last}" if others else last, by)
+    tensor = prediction.measures[by]
+    return tensor if measures[by].higher_is_uncertain else -tensor
+
+
+def count_of_samples(prediction: Prediction) -> str:
+    """How many samples inputs took: one number, or the range."""
+    least, most = int(prediction.num_samples.min()), int(prediction.num_samples.max())
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Return the entropy of probabilities along the last dimension, in nats.
+
+    Example:
+        >>> entropy(torch.tensor([0.5, 0.5]))
+        tensor(0.6931)
+    """
+    # The ignore: torch declares no types for its special functions.
+    return -torch.special.xlogy(p, p).sum(-1)  # pyright: ignore[reportUnknownVariableType]
+
+
+def variance(mean: Tensor, square: Tensor) -> Tensor:
+    """Return the variance, divided by the number of samples, from the means of the values and of their squares."""
+    return (square - mean.square()).clamp(min=0)
+
+
+def _is_for_each_label(measure: Measure, prediction: Prediction) -> bool:
+    return tuple(prediction.measures[measure.name].shape) == prediction.label_shape
