@@ -15,7 +15,7 @@ import pytest
 
 import dropkit
 from dropkit import mc
-from dropkit.mc.predict import Options
+from dropkit.mc.options import Options
 
 # Each line that reveals a type says which; the others must have no errors.
 PROGRAM = """

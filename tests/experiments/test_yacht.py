@@ -219,7 +219,7 @@ def test_weight_decay_follows_from_tau(yacht, monkeypatch):
 def test_the_score_is_that_of_the_formulas(yacht, network):
     """RMSE of the mean and of one pass in eval mode, and log of the mean density, equal their definitions."""
     inputs, targets, tau = *(column[1::9] for column in yacht.load()), 0.01
-    draws = predict(network, inputs, 50, task="regression", seed=7, keep_samples=True).draws.double()
+    draws = predict(network, inputs, 50, task="regression", seed=7, keep_samples=True).samples.double()
 
     score = yacht.evaluate(network, inputs, targets, tau, 50, seed=7)
 

@@ -35,10 +35,10 @@ def plain(model: nn.Module, **settings: Any) -> Any:
 
 def check_against_plain(model: nn.Module, **settings: Any) -> tuple[str, ...]:
     """Assert that the result is that of the plain loop, and return its notes."""
-    expected = plain(model, **settings).draws
+    expected = plain(model, **settings).samples
     r = run(model, thin=False, **settings)
-    assert torch.equal(r.draws, expected)
-    assert close(run(model, **settings).draws, expected)
+    assert torch.equal(r.samples, expected)
+    assert close(run(model, **settings).samples, expected)
     assert expected.var(0).amax() > 0
     return r.notes
 
@@ -75,11 +75,11 @@ def test_a_model_that_cannot_be_pruned_runs_in_full() -> None:
                 address = torch._C.TensorBase.data_ptr(h)
             return self.head(h) + (address < 0)
 
-    expected = plain(Looks()).draws
+    expected = plain(Looks()).samples
 
     r = run(Looks())
 
-    assert close(r.draws, expected)
+    assert close(r.samples, expected)
     assert len(r.notes) == 1
     assert r.notes[0].startswith("no units were left out: ")
 
@@ -94,7 +94,7 @@ def test_a_model_that_writes_before_its_first_dropout_is_not_cached(kind: type[n
     other, y = kind().eval(), X.clone()
     expected = predict(other, y, 6, seed=5, masks="shared", keep_samples=True, replay=False, thin=False)
     assert any("writes into its parameters, buffers or inputs" in note for note in r.notes)
-    assert close(r.draws, expected.draws)
+    assert close(r.samples, expected.samples)
     assert torch.equal(x, y)
     assert all(torch.equal(one, two) for one, two in zip(model.buffers(), other.buffers(), strict=True))
 
@@ -137,11 +137,11 @@ def test_hooks_may_change_outputs() -> None:
 def test_weights_may_change_between_calls() -> None:
     """No result is kept from one call of predict to the next."""
     model = made("mlp")
-    first = run(model).draws
+    first = run(model).samples
     with torch.no_grad():
         model[1].weight.mul_(2)
 
-    assert not torch.equal(run(model).draws, first)
+    assert not torch.equal(run(model).samples, first)
     check_against_plain(model)
 
 

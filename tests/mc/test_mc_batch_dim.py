@@ -42,7 +42,7 @@ def test_a_note_says_where_inputs_cannot_be_told_apart(kind: type[nn.Module], ma
     r = run(kind(), masks=masks, batch_size=35, chunk=35)
 
     assert r.notes == ("masks depend on how inputs are batched: the batch dimension is unknown at dropout 0",)
-    assert torch.equal(run(kind(), masks=masks, batch_size=35, chunk=35).draws, r.draws)
+    assert torch.equal(run(kind(), masks=masks, batch_size=35, chunk=35).samples, r.samples)
     assert r.variance.amin() > 0
 
 
@@ -53,7 +53,7 @@ def test_noise_differs_from_batch_to_batch(masks: str) -> None:
 
     r = predict(Noise().eval(), x, 6, seed=5, masks=masks, keep_samples=True, batch_size=2, chunk=2)
 
-    assert not torch.equal(r.draws[:, :2], r.draws[:, 2:])
+    assert not torch.equal(r.samples[:, :2], r.samples[:, 2:])
 
 
 @pytest.mark.parametrize("batch_size", [70, 12, 6, 3])
@@ -90,10 +90,10 @@ def test_batches_may_differ_in_length():
 
     found = predict(model, batches, **settings)
     parts = predict(model, [part for batch in batches for part in (batch[:2], batch[2:])], **settings)
-    turned = predict(model, [long, *short], index=number[[1, 0, 2]].flatten(), **settings)
+    turned = predict(model, [long, *short], example_ids=number[[1, 0, 2]].flatten(), **settings)
 
-    torch.testing.assert_close(parts.draws, found.draws)
-    torch.testing.assert_close(turned.draws[:, number[[1, 0, 2]].flatten().argsort()], found.draws)
+    torch.testing.assert_close(parts.samples, found.samples)
+    torch.testing.assert_close(turned.samples[:, number[[1, 0, 2]].flatten().argsort()], found.samples)
     assert found.notes == parts.notes == turned.notes == ()
 
 
@@ -160,6 +160,6 @@ def test_the_first_inputs_may_be_alike():
     found, parts = (predict(Calls(folded).eval(), x, batch_size=size, **settings) for size in (20, 7))
     alike = predict(Calls(folded).eval(), torch.ones(20, 4, 6), **settings)
 
-    torch.testing.assert_close(parts.draws, found.draws)
+    torch.testing.assert_close(parts.samples, found.samples)
     assert found.notes == parts.notes == ()
     assert alike.notes == ("masks may depend on how inputs are batched: the inputs are all alike at dropout 0",)

@@ -20,7 +20,7 @@ WORLD = 2
 CASES = {
     "input": {"masks": "input", "seed": 5, "batch_size": 16},
     "chunk": {"masks": "chunk", "seed": 5, "batch_size": 16, "chunk": 24, "keep_samples": True},
-    "until": {"masks": "input", "seed": 5, "batch_size": 16, "until": 0.02},
+    "until": {"masks": "input", "seed": 5, "batch_size": 16, "target_standard_error": 0.02},
     "fewer batches than processes": {"masks": "input", "seed": 5, "batch_size": 100},
     "no seed": {"masks": "input", "batch_size": 16},
 }
@@ -44,7 +44,7 @@ def _work(rank: int, folder: str) -> None:
     passes = 0
     predict(model, inputs(70), 30, masks="input", seed=5, batch_size=16)
     torch.save(
-        ({name: (r.mean, r.entropy, r.samples, r.draws) for name, r in results.items()}, passes), f"{folder}/{rank}"
+        ({name: (r.mean, r.entropy, r.num_samples, r.samples) for name, r in results.items()}, passes), f"{folder}/{rank}"
     )
     torch.distributed.destroy_process_group()
 
@@ -75,8 +75,8 @@ def test_the_result_is_that_of_one_process(name: str, ranks) -> None:  # type: i
     r = predict(made("mlp"), inputs(70), 30, **settings)
 
     assert close(r.mean, mean)
-    assert torch.equal(r.samples, samples)
-    assert draws is None or close(r.draws, draws)
+    assert torch.equal(r.num_samples, samples)
+    assert draws is None or close(r.samples, draws)
 
 
 def test_the_batches_are_distributed(ranks) -> None:  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dropkit.mc.accumulators import entropy
+from dropkit.mc.measures import entropy
 from dropkit.mc.predict import from_samples, predict
 from dropkit.mc.prediction import ClassPrediction
 
@@ -177,10 +177,10 @@ def test_variances_are_accurate_where_samples_are_close_to_1() -> None:
 
     r = predict(model, torch.randn(200, 8), 50, seed=0, keep_samples=True)
 
-    assert r.draws is not None
+    assert r.samples is not None
     assert r.mean[:, 0].median() > 0.999
     # Each p is rounded by 2**-24 at most.
-    torch.testing.assert_close(r.variance, r.draws.double().var(0).float(), rtol=1e-3, atol=2.0**-46)
+    torch.testing.assert_close(r.variance, r.samples.double().var(0).float(), rtol=1e-3, atol=2.0**-46)
 
 
 def test_errors_do_not_depend_on_the_batch() -> None:
@@ -273,7 +273,7 @@ def test_one_sample_has_no_error_and_no_variance(model: Small, x: Tensor) -> Non
 def test_joined_groups_give_the_same_measures(monkeypatch: pytest.MonkeyPatch, model: Small, x: Tensor) -> None:
     """Samples that would take too much memory are summed in groups; standard errors are then less accurate."""
     fine = predict(model, x, 400, seed=1)
-    monkeypatch.setattr("dropkit.mc.accumulators._MEMORY", 1)
+    monkeypatch.setattr("dropkit.mc.jackknife._MEMORY", 1)
     coarse = predict(model, x, 400, seed=1)
 
     for name in ("mean", "variance", "entropy", "mutual_information", "variation_ratio"):

@@ -92,20 +92,20 @@ def test_dropouts_that_were_set_to_training_mode_by_hand() -> None:
 def test_inference_mode_does_not_change_the_result() -> None:
     """A call in inference mode, of inputs that were made in it, gives the same result."""
     model = made("residual")
-    expected = run(model).draws
+    expected = run(model).samples
 
     with torch.inference_mode():
         r = predict(model, X * 1, 6, seed=5, masks="shared", keep_samples=True)
 
-    assert torch.equal(r.draws, expected)
+    assert torch.equal(r.samples, expected)
 
 
 def test_compiled_models_run_uncompiled() -> None:
     """A compiled model gives the result of the model that was compiled."""
     model = made("mlp")
-    expected = run(model).draws
+    expected = run(model).samples
 
-    assert torch.equal(run(torch.compile(model, backend="eager")).draws, expected)
+    assert torch.equal(run(torch.compile(model, backend="eager")).samples, expected)
 
 
 def test_scripted_models_are_refused() -> None:
@@ -119,17 +119,17 @@ def test_torchs_own_dropout_may_be_dropkits() -> None:
     import dropkit
 
     model = made("encoder, sequence first")
-    expected = run(model, masks="input").draws
+    expected = run(model, masks="input").samples
 
     with dropkit.installed():
-        assert torch.equal(run(model, masks="input").draws, expected)
+        assert torch.equal(run(model, masks="input").samples, expected)
 
 
 def test_sampling_may_surround_it() -> None:
     """Inside a sampling block the result is the same."""
     model = made("mlp")
-    expected = run(model).draws
+    expected = run(model).samples
 
     with mc.sampling():
-        assert torch.equal(run(model).draws, expected)
+        assert torch.equal(run(model).samples, expected)
         model(X)

@@ -138,9 +138,9 @@ def test_draws_of_python_follow_the_seed(draw: Callable[[], float], alone: bool)
     r, again, other = (mc.predict(model, X, 20, "regression", seed=seed, keep_samples=True) for seed in (0, 0, 1))
 
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
-    assert torch.equal(r.draws, again.draws)
-    assert not torch.equal(r.draws, other.draws)
-    assert r.draws.flatten(1).var(0).amax() > 1e-3
+    assert torch.equal(r.samples, again.samples)
+    assert not torch.equal(r.samples, other.samples)
+    assert r.samples.flatten(1).var(0).amax() > 1e-3
     assert any("generators of Python or NumPy" in note for note in r.notes)
     sampled(model)
 

@@ -26,7 +26,7 @@ from helpers.mc_models import MODELS, made
 from test_mc_plain_core import SETTINGS, X, predict
 torch.save(
     {
-        (name, masks): predict(made(name), X, masks=masks, replay=False, thin=False, **SETTINGS).draws
+        (name, masks): predict(made(name), X, masks=masks, replay=False, thin=False, **SETTINGS).samples
         for name in MODELS for masks in ("input", "shared")
     },
     sys.argv[1],
@@ -49,13 +49,13 @@ def test_the_prefix_cache_gives_the_bits_of_the_plain_core(
     name: str, masks: Any, plain: dict[tuple[str, str], Tensor]
 ) -> None:
     """The core runs without the package `accelerate`."""
-    assert torch.equal(predict(made(name), X, masks=masks, thin=False, **SETTINGS).draws, plain[name, masks])
+    assert torch.equal(predict(made(name), X, masks=masks, thin=False, **SETTINGS).samples, plain[name, masks])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_pruned_networks_give_the_numbers_of_the_plain_core(name: str, plain: dict[tuple[str, str], Tensor]) -> None:
     """Up to the rounding of sums that are taken in another order."""
-    accelerated = predict(made(name), X, masks="shared", **SETTINGS).draws
+    accelerated = predict(made(name), X, masks="shared", **SETTINGS).samples
 
     assert accelerated is not None
     assert close(accelerated, plain[name, "shared"])

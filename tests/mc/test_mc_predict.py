@@ -34,8 +34,8 @@ def test_batch_size_does_not_change_the_result(name: str, masks: str, plan: str)
 
     parts = run(name, masks=masks, plan=plan, chunk=40, batch_size=13)
 
-    assert close(whole.draws, parts.draws)
-    assert whole.draws.var(0).amax() > 1e-6
+    assert close(whole.samples, parts.samples)
+    assert whole.samples.var(0).amax() > 1e-6
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -43,9 +43,9 @@ def test_order_does_not_change_the_result(name: str) -> None:
     """With the number of each input given, shuffled inputs give shuffled results."""
     order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(2))
 
-    shuffled = run(name, X[order], index=order, batch_size=32)
+    shuffled = run(name, X[order], example_ids=order, batch_size=32)
 
-    assert close(run(name).draws[:, order], shuffled.draws)
+    assert close(run(name).samples[:, order], shuffled.samples)
 
 
 @pytest.mark.parametrize("plan", ["iid", "stratified"])
@@ -57,7 +57,7 @@ def test_the_prefix_cache_gives_the_same_bits(name: str, masks: str, plan: str) 
 
     cached, plain = run(name, **settings), run(name, replay=False, **settings)
 
-    assert torch.equal(cached.draws, plain.draws)
+    assert torch.equal(cached.samples, plain.samples)
     assert cached.notes == plain.notes == ()
 
 
@@ -67,7 +67,7 @@ def test_leaving_units_out_is_the_same_as_zeroing_them(name: str, masks: str) ->
     """Pruned networks give what masked ones do, up to rounding."""
     pruned = run(name, masks=masks)
 
-    assert close(pruned.draws, run(name, masks=masks, thin=False).draws)
+    assert close(pruned.samples, run(name, masks=masks, thin=False).samples)
     assert pruned.notes == ()
 
 
@@ -136,20 +136,20 @@ def test_threads_do_not_change_the_result() -> None:
     finally:
         torch.set_num_threads(threads)
 
-    assert close(one.draws, two.draws)
+    assert close(one.samples, two.samples)
 
 
 def test_equal_seeds_give_equal_results() -> None:
     """Other seeds give other results; without a seed, torch's generator decides."""
     model = made("mlp")
 
-    assert torch.equal(run(model, seed=1).draws, run(model, seed=1).draws)
-    assert not torch.equal(run(model, seed=1).draws, run(model, seed=2).draws)
+    assert torch.equal(run(model, seed=1).samples, run(model, seed=1).samples)
+    assert not torch.equal(run(model, seed=1).samples, run(model, seed=2).samples)
     torch.manual_seed(0)
-    first = run(model, seed=None).draws
-    assert not torch.equal(first, run(model, seed=None).draws)
+    first = run(model, seed=None).samples
+    assert not torch.equal(first, run(model, seed=None).samples)
     torch.manual_seed(0)
-    assert torch.equal(first, run(model, seed=None).draws)
+    assert torch.equal(first, run(model, seed=None).samples)
 
 
 def test_samples_and_sites_have_masks_of_their_own() -> None:
@@ -160,7 +160,7 @@ def test_samples_and_sites_have_masks_of_their_own() -> None:
             x = torch.ones(len(x), 64)
             return torch.cat([nn.functional.dropout(x, 0.5, self.training) for _ in range(2)], 1)
 
-    draws = run(Two(), samples=8, task="regression").draws
+    draws = run(Two(), samples=8, task="regression").samples
     masks = draws.unflatten(2, (2, 64)).transpose(1, 2).reshape(-1, 64)
 
     assert len(masks.unique(dim=0)) == len(masks)
@@ -174,7 +174,7 @@ def test_chunks_share_masks_and_neighbours_do_not() -> None:
             return nn.functional.dropout(torch.ones(len(x), 64), 0.5, self.training)
 
     different = {
-        masks: len(run(Mask(), task="regression", masks=masks, chunk=32).draws[0].unique(dim=0))
+        masks: len(run(Mask(), task="regression", masks=masks, chunk=32).samples[0].unique(dim=0))
         for masks in ("input", "chunk", "shared")
     }
 
@@ -186,7 +186,7 @@ def test_chunks_share_masks_by_default_where_there_are_many() -> None:
     model = made("mlp")
 
     def same(one: Any, masks: str, **settings: Any) -> bool:
-        return torch.equal(one.draws, run(model, masks=masks, chunk=32, **settings).draws)
+        return torch.equal(one.samples, run(model, masks=masks, chunk=32, **settings).samples)
 
     assert same(run(model, masks=None, chunk=32), "chunk")
     assert same(predict(model, X[:30], SAMPLES, seed=5, keep_samples=True, chunk=32), "input", x=X[:30])
@@ -226,17 +226,17 @@ LABELS = torch.arange(COUNT)
 )
 def test_inputs_may_come_in_any_form(given: Any) -> None:
     """Tensors, arrays, mappings, loaders and iterables of batches give the same."""
-    assert close(run(Named(), given()).draws, run(Named()).draws)
+    assert close(run(Named(), given()).samples, run(Named()).samples)
 
 
 def test_adapt_makes_the_arguments_of_a_batch() -> None:
     """The model gets several arguments, by position or by name."""
     scale = torch.linspace(1, 2, COUNT)
-    expected = run(Named(), {"x": X, "scale": scale}).draws
+    expected = run(Named(), {"x": X, "scale": scale}).samples
     pairs = DataLoader(TensorDataset(scale, X), batch_size=16)
 
-    assert close(run(Named(), pairs, adapt=lambda pair: (pair[1], pair[0])).draws, expected)
-    assert close(run(Named(), pairs, adapt=lambda pair: {"x": pair[1], "scale": pair[0]}).draws, expected)
+    assert close(run(Named(), pairs, prepare_batch=lambda pair: (pair[1], pair[0])).samples, expected)
+    assert close(run(Named(), pairs, prepare_batch=lambda pair: {"x": pair[1], "scale": pair[0]}).samples, expected)
 
 
 def test_arrays_keep_their_dtype() -> None:
@@ -244,7 +244,7 @@ def test_arrays_keep_their_dtype() -> None:
     r = run(made("mlp").double(), X.double().numpy())
 
     assert r.mean.dtype == torch.float32
-    assert close(r.draws, run("mlp").draws)
+    assert close(r.samples, run("mlp").samples)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -273,18 +273,18 @@ def test_one_logit_is_that_of_the_second_of_two_classes() -> None:
         one[2].weight.copy_(two[2].weight[1:] - two[2].weight[:1])
         one[2].bias.copy_(two[2].bias[1:] - two[2].bias[:1])
 
-    assert close(run(one).draws, run(two).draws)
-    assert close(run(nn.Sequential(one, nn.Flatten(0))).draws, run(two).draws)
-    assert close(run(nn.Sequential(one, nn.Sigmoid()), outputs="probabilities").draws, run(two).draws)
+    assert close(run(one).samples, run(two).samples)
+    assert close(run(nn.Sequential(one, nn.Flatten(0))).samples, run(two).samples)
+    assert close(run(nn.Sequential(one, nn.Sigmoid()), outputs="probabilities").samples, run(two).samples)
 
 
 def test_log_probabilities_are_logits_and_probabilities_must_be_named() -> None:
     """Softmax of log-probabilities is the probabilities; a second softmax of these would be a silent mistake."""
     model = made("mlp")
-    expected = run(model).draws
+    expected = run(model).samples
 
-    assert close(run(nn.Sequential(model, nn.LogSoftmax(1))).draws, expected)
-    assert close(run(nn.Sequential(model, nn.Softmax(1)), outputs="probabilities").draws, expected)
+    assert close(run(nn.Sequential(model, nn.LogSoftmax(1))).samples, expected)
+    assert close(run(nn.Sequential(model, nn.Softmax(1)), outputs="probabilities").samples, expected)
     with pytest.raises(ValueError, match=r'outputs must be "probabilities" where the model returns them'):
         run(nn.Sequential(model, nn.Softmax(1)))
 
@@ -306,14 +306,14 @@ class Transposed(nn.Module):
 
 def test_until_stops_each_input_separately() -> None:
     """An input takes samples until the error of its mean is small enough, in tens, whatever the batch."""
-    r = run("mlp", samples=400, until=0.008, keep_samples=False, batch_size=COUNT)
-    parts = run("mlp", samples=400, until=0.008, keep_samples=False, batch_size=11)
+    r = run("mlp", samples=400, target_standard_error=0.008, keep_samples=False, batch_size=COUNT)
+    parts = run("mlp", samples=400, target_standard_error=0.008, keep_samples=False, batch_size=11)
 
-    assert torch.equal(r.samples, parts.samples)
+    assert torch.equal(r.num_samples, parts.num_samples)
     assert close(r.mean, parts.mean)
-    assert len(r.samples.unique()) > 1
-    assert (r.samples % 10 == 0).all()
-    assert (r.standard_error["mean"].amax(1)[r.samples < 400] <= 0.008).all()
+    assert len(r.num_samples.unique()) > 1
+    assert (r.num_samples % 10 == 0).all()
+    assert (r.standard_error["mean"].amax(1)[r.num_samples < 400] <= 0.008).all()
     whole = run("mlp", samples=400, keep_samples=False)
     error = (r.standard_error["mean"].square() + whole.standard_error["mean"].square()).sqrt()
     assert ((r.mean - whole.mean).abs() < 6 * error).all()
@@ -321,10 +321,10 @@ def test_until_stops_each_input_separately() -> None:
 
 def test_until_gives_the_estimates_of_the_samples_taken() -> None:
     """An input that took n samples has the estimates of its first n."""
-    r = run("mlp", samples=400, until=0.01)
+    r = run("mlp", samples=400, target_standard_error=0.01)
 
     for i in (0, 1, 2):
-        own = r.draws[: r.samples[i], i]
+        own = r.samples[: r.num_samples[i], i]
         assert close(own.mean(0), r.mean[i])
         assert close(own.var(0), r.variance[i])
 
@@ -349,13 +349,13 @@ def test_memory_is_that_of_a_batch() -> None:
         ({"task": "ranking"}, ValueError, 'task must be "classification" or "regression", got ranking'),
         ({"masks": "batch"}, ValueError, 'masks must be "input", "chunk" or "shared", got batch'),
         ({"plan": "sobol"}, ValueError, 'plan must be "iid" or "stratified", got sobol'),
-        ({"until": 0.0}, ValueError, "until must be larger than 0, got 0.0"),
-        ({"until": 0.1, "plan": "stratified"}, ValueError, 'plan must be "iid" where until is given'),
+        ({"target_standard_error": 0.0}, ValueError, "target_standard_error must be larger than 0, got 0.0"),
+        ({"target_standard_error": 0.1, "plan": "stratified"}, ValueError, 'plan must be "iid" where target_standard_error is given'),
         ({"outputs": "odds"}, ValueError, 'outputs must be "logits" or "probabilities", got odds'),
         ({"seed": 2**64}, ValueError, "seed must fit 64 bits"),
         ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
-        ({"index": torch.arange(3)}, ValueError, "index must be as long as the inputs, got 3 numbers"),
-        ({"index": torch.arange(99)}, ValueError, "index must be as long as the inputs, got 99"),
+        ({"example_ids": torch.arange(3)}, ValueError, "example_ids must be as long as the inputs, got 3 numbers"),
+        ({"example_ids": torch.arange(99)}, ValueError, "example_ids must be as long as the inputs, got 99"),
         ({"x": 3}, TypeError, "inputs must be a tensor, an array, .* got int"),
         ({"x": X[:0]}, ValueError, "inputs must be at least one, got none"),
         ({"x": ["a", "b"]}, TypeError, "inputs must hold a tensor with a batch dimension, got str"),

@@ -229,7 +229,7 @@ def test_numbers_of_numpy_are_numbers():
 
     model = quick(MCRegressor, epochs=np.int64(2), samples=np.int64(5), batch_size=np.int64(8), tau=np.float32(2))
 
-    assert model.fit(X, y).predict_mc(X).samples.tolist() == [5] * len(X)
+    assert model.fit(X, y).predict_mc(X).num_samples.tolist() == [5] * len(X)
 
 
 # Classes
@@ -243,8 +243,8 @@ def test_probabilities_are_the_mean_of_the_draws():
 
     r = model.predict_mc(X, keep_samples=True)
 
-    assert r.draws.shape == (10, 60, 3)
-    np.testing.assert_allclose(model.predict_proba(X), r.draws.double().mean(0).numpy(), rtol=0, atol=10 * EPS)
+    assert r.samples.shape == (10, 60, 3)
+    np.testing.assert_allclose(model.predict_proba(X), r.samples.double().mean(0).numpy(), rtol=0, atol=10 * EPS)
     assert model.predict(X).tolist() == [str(names[one]) for one in r.mean.argmax(1)]
 
 
@@ -285,12 +285,12 @@ def test_values_are_in_the_units_of_y():
     close(large.predict(X), 1024 * plain.predict(X) + 512)
     close(large.predict(X, return_std=True)[1], 1024 * plain.predict(X, return_std=True)[1])
     close(other.mean, 1024 * one.mean + 512)
-    close(other.draws, 1024 * one.draws + 512)
+    close(other.samples, 1024 * one.samples + 512)
     close(other.variance, 2**20 * one.variance)
     close(other.standard_error["mean"], 1024 * one.standard_error["mean"])
     close(other.standard_error["variance"], 2**20 * one.standard_error["variance"])
     assert large.tau_ == pytest.approx(plain.tau_ / 2**20, rel=1e-4)
-    close(one.draws.mean(0), plain.predict(X))
+    close(one.samples.mean(0), plain.predict(X))
 
 
 def test_small_differences_of_large_targets_are_seen():

@@ -156,7 +156,7 @@ def test_acceleration_changes_nothing(name, masks):
     plain = predict(model, X.clone(), replay=False, thin=False, **settings)
     result = predict(model, inputs, **settings)
 
-    torch.testing.assert_close(result.draws, plain.draws, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result.samples, plain.samples, rtol=1e-4, atol=1e-5)
     assert result.variance.amax() > 1e-4
     assert torch.equal(inputs, X)
     assert not inputs.requires_grad
@@ -177,7 +177,7 @@ def test_random_numbers_that_torch_does_not_see_are_not_cached(name):
 
     result = predict(model, X[:5], 20, seed=0, keep_samples=True)
 
-    assert len(torch.unique(result.draws[:, 0], dim=0)) > 3
+    assert len(torch.unique(result.samples[:, 0], dim=0)) > 3
     assert any("every pass ran in full" in note for note in result.notes)
 
 
@@ -210,7 +210,7 @@ def test_networks_that_make_the_inputs_stay_in_evaluation_mode(how):
     state = torch.get_rng_state()
 
     if how == "adapt":
-        result = predict(model, X, 5, seed=0, adapt=encoder)
+        result = predict(model, X, 5, seed=0, prepare_batch=encoder)
     else:
         result = predict(model, (encoder(part) for part in X.split(10)), 5, seed=0)
 
@@ -230,14 +230,14 @@ def test_derivatives_follow_the_mask():
     for plan in ("iid", "stratified"):
         for masks in ("input", "shared"):
             settings = {"masks": masks, "plan": plan, "seed": 0, "keep_samples": True}
-            draws = predict(Calls(both).eval(), X, 6, "regression", **settings).draws
+            draws = predict(Calls(both).eval(), X, 6, "regression", **settings).samples
             assert torch.equal(draws[:, :, 0], draws[:, :, 1])
             assert set(draws.unique().tolist()) == {0.0, 2.0}
 
     def jacobian(s: Any, x: Tensor) -> Tensor:
         return torch.func.vmap(torch.func.jacrev(lambda row: F.dropout(row, training=s.training).sum()))(x)
 
-    draws = predict(Calls(jacobian).eval(), X, 6, "regression", seed=0, keep_samples=True).draws
+    draws = predict(Calls(jacobian).eval(), X, 6, "regression", seed=0, keep_samples=True).samples
     assert set(draws.unique().tolist()) == {0.0, 2.0}
 
 
@@ -300,18 +300,18 @@ def test_unusual_inputs_are_accepted():
     model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 3)).eval()
     whole = predict(model, X, 5, seed=1)
     parts = predict(model, [X[:3], X[:0], X[3:]], 5, seed=1)
-    numbered = predict(model, X, 5, seed=1, index=list(range(70)))
+    numbered = predict(model, X, 5, seed=1, example_ids=list(range(70)))
     torch.testing.assert_close(whole.mean, parts.mean)
     torch.testing.assert_close(whole.mean, numbered.mean)
 
     torch.testing.assert_close(whole.mean, predict(model, X, np.int64(5), seed=np.int64(1)).mean)
 
     flat = nn.Sequential(nn.Dropout(), nn.Linear(12, 1), nn.Flatten(0)).eval()
-    assert predict(flat, X, 30, "regression", until=0.1, seed=1).samples.min() >= 10
+    assert predict(flat, X, 30, "regression", target_standard_error=0.1, seed=1).num_samples.min() >= 10
 
     torch.set_default_dtype(torch.float64)
     try:
-        assert predict(model, X, 20, until=0.1, seed=1).mean.dtype == torch.float32
+        assert predict(model, X, 20, target_standard_error=0.1, seed=1).mean.dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -327,17 +327,17 @@ def test_single_rows_do_not_decide_whether_outputs_are_logits():
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ([0.2, 0.7], "index must be (N,) of integers, got (2,) of torch.float32"),
-        ([[0], [1]], "index must be (N,) of integers, got (2, 1) of torch.int64"),
-        ([True, False], "index must be (N,) of integers, got (2,) of torch.bool"),
-        ([0, 2**32], "index must be in [0, 2**32), got 0 to 4294967296"),
-        ([-1, 5], "index must be in [0, 2**32), got -1 to 5"),
+        ([0.2, 0.7], "example_ids must be (N,) of integers, got (2,) of torch.float32"),
+        ([[0], [1]], "example_ids must be (N,) of integers, got (2, 1) of torch.int64"),
+        ([True, False], "example_ids must be (N,) of integers, got (2,) of torch.bool"),
+        ([0, 2**32], "example_ids must be in [0, 2**32), got 0 to 4294967296"),
+        ([-1, 5], "example_ids must be in [0, 2**32), got -1 to 5"),
     ],
 )
 def test_invalid_indices_are_refused(index, message):
     """Two inputs must not get the same masks by accident."""
     with pytest.raises(ValueError, match=re.escape(message)):
-        predict(nn.Dropout().eval(), X[:2], 3, "regression", index=index)
+        predict(nn.Dropout().eval(), X[:2], 3, "regression", example_ids=index)
 
 
 def test_packed_sequences_are_refused():

@@ -1,4 +1,4 @@
-"""What a command is given to predict from: inputs and their truth, out of files, functions and loaders."""
+"""Load the inputs of a prediction and their true labels or values, from files, functions and loaders."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TORCH = (".pt", ".pth", ".ckpt")
 FILES = (".npy", ".npz", *TORCH)
 
 
-class Pairs:
-    """Takes the truth from the pairs that a loader yields, as they pass."""
+class TruthCollector:
+    """Collect the truth from the pairs that a loader yields, while `predict` reads the inputs."""
 
     def __init__(self) -> None:
         self._truths: list[Tensor] = []
@@ -34,18 +34,21 @@ class Pairs:
         return parts[0]
 
     def joined(self) -> Tensor | None:
+        """The truth of all inputs; None if the loader yielded no pairs."""
         try:
             return torch.cat(self._truths) if self._truths else None
         except RuntimeError as error:
-            raise Failed(f"--data must yield truths of one shape: {error}") from error
+            raise Failed(f"--data must yield labels of one shape: {error}") from error
 
 
-def given(target: str, labels: str | None, network: nn.Module, task: str) -> tuple[Any, Tensor | Pairs | None]:
-    """The inputs, and the truth if it is known or may come with them."""
-    value = _value(target)
-    if _yields(value) and labels is None:
-        return value, Pairs()
-    inputs, truth = _parted(value)
+def load_data(
+    target: str, labels: str | None, network: nn.Module, task: str
+) -> tuple[Any, Tensor | TruthCollector | None]:
+    """Return the inputs, and the truth if it is known, or its collector if a loader may yield it."""
+    value = _load(target)
+    if _is_loader(value) and labels is None:
+        return value, TruthCollector()
+    inputs, truth = _split(value)
     if labels is not None:
         truth = read(labels, "--labels")
         if isinstance(truth, Mapping):
@@ -55,15 +58,15 @@ def given(target: str, labels: str | None, network: nn.Module, task: str) -> tup
             truth = named["y"]
     try:
         inputs = _in_dtype(inputs, network)
-        # A loader may leave some of its inputs out.
-        count = None if _yields(inputs) else batches.count(inputs)
+        # A loader may skip some of the inputs.
+        count = None if _is_loader(inputs) else batches.count(inputs)
     except TypeError as error:
         raise click.BadParameter(str(error), param_hint="--data") from error
-    return inputs, checked(truth, task, "--data" if labels is None else "--labels", count)
+    return inputs, checked_truth(truth, task, "--data" if labels is None else "--labels", count)
 
 
-def _parted(value: Any) -> tuple[Any, Any]:
-    """Inputs, and their truth if it is there."""
+def _split(value: Any) -> tuple[Any, Any]:
+    """Inputs, and their truth or None."""
     if isinstance(value, Mapping):
         named = dict(cast("Mapping[str, Any]", value))
         truth = named.pop("y", None)
@@ -74,36 +77,36 @@ def _parted(value: Any) -> tuple[Any, Any]:
     return cast("Any", value), None
 
 
-def _yields(value: Any) -> bool:
+def _is_loader(value: Any) -> bool:
     return isinstance(value, (DataLoader, Iterator))
 
 
-def _value(target: str) -> Any:
+def _load(target: str) -> Any:
     if target.endswith(FILES):
         return read(target, "--data")
     if ":" not in target:
-        raise click.BadParameter(f"must be FILE.py:NAME or {either(FILES)}, got {target!r}", param_hint="--data")
+        raise click.BadParameter(f"must be FILE.py:NAME or {alternatives(FILES)}, got {target!r}", param_hint="--data")
     with user_code(target):
-        made = load(target, "--data")
-        return made() if callable(made) else made
+        value = load(target, "--data")
+        return value() if callable(value) else value
 
 
 def read(path: str, hint: str) -> Any:
-    """What a file holds; of an .npz its arrays by name, or its only one."""
+    """Return the contents of a file; of an .npz its arrays by name, or the array if it holds only one."""
     must_exist(path, hint)
     if not path.endswith(FILES):
-        raise click.BadParameter(f"must be {either(FILES)}, got {path!r}", param_hint=hint)
+        raise click.BadParameter(f"must be {alternatives(FILES)}, got {path!r}", param_hint=hint)
     if not path.endswith(TORCH):
-        need("numpy", f"to read {path}")
+        require("numpy", f"to read {path}")
     try:
         if path.endswith(TORCH):
             return torch.load(path, weights_only=True, map_location="cpu")
         with Path(path).open("rb") as file:
-            found = import_module("numpy").load(file)
-            arrays = {"": found} if path.endswith(".npy") else {name: found[name] for name in found.files}
-    except Exception as error:  # what lies in a file may fail in any way
+            loaded = import_module("numpy").load(file)
+            arrays = {"": loaded} if path.endswith(".npy") else {name: loaded[name] for name in loaded.files}
+    except Exception as error:  # damaged files raise errors of any kind
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        if "pickl" in why.lower():  # both torch and NumPy then say how to be less careful, which is no option here
+        if "pickl" in why.lower():  # torch and NumPy then suggest unsafe loading, which this command does not offer
             why = "it holds objects, or is damaged"
         raise click.BadParameter(f"must hold numbers, got {path!r}: {why}", param_hint=hint) from error
     return arrays.popitem()[1] if len(arrays) == 1 and "x" not in arrays else arrays
@@ -115,46 +118,54 @@ def must_exist(path: str, hint: str) -> None:
 
 
 def _in_dtype(inputs: Any, network: nn.Module) -> Any:
-    """Arrays of NumPy as tensors, their floats in the model's dtype: float64 is NumPy's custom and nobody's choice."""
+    """NumPy arrays as tensors, floats in the model's dtype: float64 is only NumPy's default."""
     if isinstance(inputs, Mapping):
-        return {name: _in_dtype(one, network) for name, one in cast("Mapping[str, Any]", inputs).items()}
+        return {name: _in_dtype(array, network) for name, array in cast("Mapping[str, Any]", inputs).items()}
     if isinstance(inputs, tuple):
-        return tuple(_in_dtype(one, network) for one in cast("tuple[Any, ...]", inputs))
+        return tuple(_in_dtype(array, network) for array in cast("tuple[Any, ...]", inputs))
     if not hasattr(inputs, "__array_interface__"):
         return inputs
-    # torch takes neither the byte order of another machine nor negative strides.
+    # torch accepts neither a foreign byte order nor negative strides.
     array = import_module("numpy").asarray(inputs)
     tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-    dtype = next((one.dtype for one in network.parameters() if one.is_floating_point()), tensor.dtype)
+    floats = (parameter for parameter in network.parameters() if parameter.is_floating_point())
+    dtype = next((parameter.dtype for parameter in floats), tensor.dtype)
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def checked(value: Any, task: str, hint: str, count: int | None) -> Tensor | None:
-    """The truth as a tensor, as far as it can be judged before the prediction; `count` inputs, if that is known."""
+def checked_truth(value: Any, task: str, hint: str, count: int | None) -> Tensor | None:
+    """Return the truth as a tensor, validated as far as that needs no prediction.
+
+    Args:
+        hint: the option that it comes from.
+        count: how many inputs there are, if that is known.
+    """
     if value is None:
         return None
     try:
         truth = torch.as_tensor(value).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise click.BadParameter(f"the truth must be numbers: {error}", param_hint=hint) from error
-    wanted, holds = "finite numbers, got others", bool(truth.isfinite().all())
+        raise click.BadParameter(f"labels must be numbers: {error}", param_hint=hint) from error
+    wanted, is_valid = "finite numbers, got NaN or infinity", bool(truth.isfinite().all())
     if task == "classification":
-        holds = not truth.is_floating_point() and not truth.is_complex()
-        wanted = f"classes as integers, got {truth.dtype}; values are for --task regression"
-    if holds:
-        holds = truth.dim() > 0 and count in (None, len(truth))
+        is_valid = not truth.is_floating_point() and not truth.is_complex()
+        wanted = f"integers, got {truth.dtype}; for real values give --task regression"
+    if is_valid:
+        is_valid = truth.dim() > 0 and count in (None, len(truth))
         wanted = f"one for each of {count} inputs, got shape {tuple(truth.shape)}"
-    if not holds:
-        raise click.BadParameter(f"the truth must be {wanted}", param_hint=hint)
+    if not is_valid:
+        raise click.BadParameter(f"labels must be {wanted}", param_hint=hint)
     return truth.long() if task == "classification" else truth.double()
 
 
-def need(package: str, why: str) -> None:
+def require(package: str, why: str) -> None:
+    """Raise a one-line error if a package is not installed."""
     try:
         import_module(package)
     except ImportError as error:
         raise Failed(f'{package} is needed {why}: pip install "dropkit[mc]"') from error
 
 
-def either(names: tuple[str, ...]) -> str:
+def alternatives(names: tuple[str, ...]) -> str:
+    """Return names as a list in a sentence: "a, b or c"."""
     return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,4 +1,4 @@
-"""`dropkit mc`: predict with uncertainty from a model and data, and say how good it is where the truth is known."""
+"""`dropkit mc`: predict with uncertainty from a model and data, and compare with the truth where it is known."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 import click
-import torch
 from click.core import ParameterSource
 from torch import Tensor, nn
 
 from dropkit import files, random
-from dropkit.cli import mc_summary
-from dropkit.cli.data_loading import TORCH, Pairs, checked, either, given, must_exist, need, read
-from dropkit.cli.model_loading import Failed, load, make_model, user_code
+from dropkit.cli import mc_json, mc_page, mc_summary, mc_table
+from dropkit.cli.checkpoint import load_model
+from dropkit.cli.data_loading import TORCH, TruthCollector, checked_truth, load_data, require
+from dropkit.cli.model_loading import Failed
 from dropkit.cli.options import must_lie_in_a_folder, wants_color
-from dropkit.mc import ClassPrediction, NothingToSample, Prediction, predict
+from dropkit.mc import NothingToSample, Prediction, predict
 
 _CHOICES = {
     "--task": ("classification", "regression"),
@@ -29,16 +29,16 @@ _CHOICES = {
     "--outputs": ("logits", "probabilities"),
     "--color": ("auto", "always", "never"),
 }
-# Whether what makes a model loads weights cannot be seen.
-_UNLOADED = (
-    "no --weights given: the weights are those of the model as made; unless what makes it loads some, they are random, "
-    "and so are these predictions"
+# A function that makes a model may load weights itself, which cannot be seen.
+_NO_WEIGHTS = (
+    "no --weights given: unless the function that makes the model loads weights, they are random, and so are these "
+    "predictions"
 )
 
 
-def _choice(name: str, help: str | None = None, default: bool = True) -> Any:
-    chosen = _CHOICES[name][0] if default else None
-    return click.option(name, type=click.Choice(_CHOICES[name]), default=chosen, show_default=True, help=help)
+def _choice(name: str, help: str | None = None, has_default: bool = True) -> Any:
+    default = _CHOICES[name][0] if has_default else None
+    return click.option(name, type=click.Choice(_CHOICES[name]), default=default, show_default=True, help=help)
 
 
 def _positive(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -60,46 +60,60 @@ def _seed(context: click.Context, parameter: click.Parameter, value: int) -> int
     "--data",
     required=True,
     metavar="FILE|FILE.py:NAME",
-    help="Inputs: .npy, .npz or .pt, of x and y or of the model's arguments by name; or a function that returns "
-    "inputs, (inputs, truth) or a loader of such pairs. Floats of NumPy are given in the dtype of the model.",
+    help="Inputs: an .npy, .npz or .pt file with x and y, or with the model's arguments by name; or a function that "
+    "returns inputs, (inputs, labels) or a loader of such pairs. NumPy floats are converted to the model's dtype.",
 )
-@click.option("--labels", metavar="FILE", help="The truth, in place of what comes with --data: .npy, .npz or .pt.")
-@click.option("--weights", metavar="FILE", help="A state dict for the model that FILE.py:NAME makes.")
-@click.option("--trust", is_flag=True, help="Load a CHECKPOINT that holds a whole module, which runs code in it.")
+@click.option("--labels", metavar="FILE", help="True labels or values, instead of those in --data: .npy, .npz or .pt.")
+@click.option("--weights", metavar="FILE", help="State dict to load into the model that FILE.py:NAME makes.")
+@click.option("--trust", is_flag=True, help="Load a CHECKPOINT that holds a whole module. This runs code in the file.")
 @click.option("--samples", type=click.IntRange(min=1), default=50, show_default=True, help="Passes for each input.")
 @_choice("--task", "What the model returns: classes or values.")
-@_choice("--masks", "Which inputs share masks. Default: chunk for many inputs of classes, else input.", default=False)
-@_choice("--plan", "Independent samples, or stratified ones, which need fewer passes.")
-@_choice("--outputs", "What the model returns for classes.")
+@_choice(
+    "--masks",
+    "Which inputs share dropout masks. Default: chunk for classification of many inputs, else input.",
+    has_default=False,
+)
+@_choice(
+    "--plan",
+    "Independent masks, or stratified ones: each unit is kept equally often over the samples.",
+)
+@_choice("--outputs", "What a classification model returns.")
 @click.option(
     "--class-dim",
     type=int,
-    help="The dimension of classes in the output: -1 for tokens (N, T, C), 1 for pixels (N, C, H, W). Default: the "
-    "second of two dimensions; of more the one that the model's configuration or the shape of the truth tells.",
+    help="Dimension of the classes in the output: -1 for tokens (N, T, C), 1 for pixels (N, C, H, W). Default: 1 for "
+    "outputs of two dimensions, else found from the model's configuration or the shape of the labels.",
 )
 @click.option(
-    "--until",
+    "--target-standard-error",
+    metavar="FLOAT",
     type=float,
     callback=_positive,
-    help="Stop an input once the standard error of its mean is at most this.",
+    help="Stop sampling an input when the standard error of its mean is at most this.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, callback=_seed, help="Of the masks.")
+@click.option("--seed", type=int, default=0, show_default=True, callback=_seed, help="Seed of the masks.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Inputs in a pass.")
 @click.option(
     "--tau",
     type=float,
     callback=_positive,
-    help="Precision of the noise, for regression: 1 / variance, in units of the truth. Fitted to the truth without it.",
+    help="Precision of the observation noise (1 / variance), for regression. Default: fitted to the true values.",
 )
-@click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Least certain inputs to show.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many of the least certain inputs to show.",
+)
 @click.option(
     "--jsonl",
     metavar="FILE",
     type=click.Path(dir_okay=False, allow_dash=True),
-    help="Write a line of JSON for each input; - for standard output, and nothing else there. What is not a finite "
-    f"number is null, and so are more than {mc_summary.MOST_NUMBERS} numbers in one place.",
+    help="Write a line of JSON for each input; - writes them to standard output, without the table. Numbers that are "
+    f"not finite are null, and so are tensors of more than {mc_json.MOST_NUMBERS} numbers.",
 )
-@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write a page with plots.")
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write an HTML page with plots.")
 @_choice("--color")
 @click.pass_context
 def command(
@@ -117,115 +131,89 @@ def command(
     color: str,
     **settings: Any,
 ) -> int:
-    """Predict with uncertainty: run a model many times with its dropout on (Monte Carlo dropout).
+    """Predict with uncertainty: run a model many times with dropout active (Monte Carlo dropout).
 
-    FILE.py:NAME (or package.module:NAME) is a module, or a class or function that makes one; CHECKPOINT is a file that
-    torch.save wrote of a whole module (see --trust).
+    FILE.py:NAME (or package.module:NAME) is a module, or a class or function that makes one; CHECKPOINT is a whole
+    module saved by torch.save (see --trust).
 
-    Exit code: 0 done, 2 it could not be done.
+    Exit code: 0 success, 2 error.
     """
-    _check(context)
-    # What the user's code prints must not stand among the JSON.
+    _check_options(context)
+    # What the user's code prints must not mix with the JSON.
     with redirect_stdout(sys.stderr) if jsonl == "-" else nullcontext():
-        network = _model(model, weights, trust)
-        unloaded = None if weights is not None or model.endswith(TORCH) else _UNLOADED
-        if unloaded is not None:
-            click.echo(f"warning: {unloaded}", err=True)
-        inputs, truth = given(data, labels, network, settings["task"])
-        fitted = settings["task"] == "regression" and truth is not None and tau is None
-        if fitted and isinstance(truth, Tensor):
-            need("scipy", "to fit tau to the truth")
-        found = _predicted(network, inputs, truth, samples, settings)
-    if isinstance(truth, Pairs):
-        truth = checked(truth.joined(), settings["task"], "--data", len(found))
-    truth = None if truth is None else _shaped(truth, found)
-    found = mc_summary.noted(found, fitted and truth is not None)
-    # The table stands on the terminal where the warning stands already.
-    kept = found if unloaded is None else replace(found, notes=(unloaded, *found.notes))
+        network = load_model(model, weights, trust)
+        warning = None if weights is not None or model.endswith(TORCH) else _NO_WEIGHTS
+        if warning is not None:
+            click.echo(f"warning: {warning}", err=True)
+        inputs, truth = load_data(data, labels, network, settings["task"])
+        is_fitted = settings["task"] == "regression" and truth is not None and tau is None
+        if is_fitted and isinstance(truth, Tensor):
+            require("scipy", "to fit tau to the true values")
+        prediction = _predict(network, inputs, truth, samples, settings)
+    if isinstance(truth, TruthCollector):
+        truth = checked_truth(truth.joined(), settings["task"], "--data", len(prediction))
+    truth = None if truth is None else _reshaped(truth, prediction)
+    prediction = mc_summary.with_notes(prediction, is_fitted and truth is not None)
+    # The terminal shows the warning already; files do not.
+    in_files = prediction if warning is None else replace(prediction, notes=(warning, *prediction.notes))
     if jsonl is not None:
-        _write(jsonl, (json.dumps(line, allow_nan=False) + "\n" for line in mc_summary.lines(kept, truth)))
+        _write(jsonl, (json.dumps(record, allow_nan=False) + "\n" for record in mc_json.records(in_files, truth)))
     try:
-        quality = mc_summary.quality(found, truth, tau)
+        report = mc_summary.report(prediction, truth, tau)
     except (ValueError, TypeError, ImportError) as error:
         raise Failed(f"the prediction cannot be compared with the truth: {error}") from error
     if jsonl != "-":
-        colored = wants_color(color)
-        click.echo(mc_summary.text(found, truth, quality, top, colored), color=colored)
+        is_colored = wants_color(color)
+        summary = mc_summary.Summary(prediction, truth, report, top)
+        click.echo(mc_table.table(summary, is_colored), color=is_colored)
     if html is not None:
-        _write(html, [mc_summary.page(kept, truth, quality, top, model)])
+        _write(html, [mc_page.page(mc_summary.Summary(in_files, truth, report, top), model)])
     return 0
 
 
-def _check(context: click.Context) -> None:
-    """What can be said before anything is imported or run."""
+def _check_options(context: click.Context) -> None:
+    """Refuse what is wrong in the options alone, before anything is imported or run."""
     options = context.params
     for option in ("html", "jsonl"):
         path = options[option]
         if path not in (None, "-"):
             must_lie_in_a_folder(path, f"--{option}")
-    if options["until"] is not None and options["plan"] == "stratified":
-        raise click.UsageError("--until needs --plan iid: stratified samples end together")
+    if options["target_standard_error"] is not None and options["plan"] == "stratified":
+        raise click.UsageError("--target-standard-error needs --plan iid: stratified samples end together")
     for name in ("tau",) if options["task"] == "classification" else ("outputs", "class_dim"):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name.replace('_', '-')} means nothing with --task {options['task']}")
+            raise click.UsageError(f"--{name.replace('_', '-')} has no meaning with --task {options['task']}")
     if options["html"] is not None:
-        need("jinja2", "for --html")
-        need("matplotlib", "for --html")
+        require("jinja2", "for --html")
+        require("matplotlib", "for --html")
 
 
-def _model(target: str, weights: str | None, trust: bool) -> nn.Module:
-    if not target.endswith(TORCH) and ":" not in target:
-        raise click.UsageError(f"MODEL must be FILE.py:NAME, package.module:NAME or {either(TORCH)}, got {target!r}")
-    with user_code(target):
-        made = _checkpoint(target, trust) if target.endswith(TORCH) else make_model(load(target, "MODEL"), target)
-    if not isinstance(made, nn.Module):
-        raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(made).__name__}")
-    if weights is not None:
-        state = read(weights, "--weights")
-        if isinstance(state, Mapping) and "state_dict" in state:  # as Lightning writes it
-            state = cast("Mapping[str, Any]", state)["state_dict"]
-        try:
-            made.load_state_dict(cast("Any", state))
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise Failed(f"--weights does not fit the model: {error}") from error
-    return made
-
-
-def _checkpoint(path: str, trust: bool) -> Any:
-    must_exist(path, "MODEL")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # where a module's class is looked for, as by a script that lies here
+def _predict(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
+    keep_samples = settings["task"] == "regression"
+    prepare_batch = truth if isinstance(truth, TruthCollector) else None
+    labels = truth if isinstance(truth, Tensor) and not keep_samples else None
     try:
-        made = torch.load(path, weights_only=not trust, map_location="cpu")
-    except Exception as error:  # a damaged or a foreign file fails in any way
-        said = str(error)
-        if "TorchScript" in said:
-            raise click.UsageError(f"{path} is scripted, and its dropout cannot be seen: give FILE.py:NAME") from error
-        if not trust and "Unsupported global" in said:
-            raise click.UsageError(f"{path} holds a whole module; loading it runs code in it: give --trust") from error
-        raise Failed(f"{path} could not be loaded: {type(error).__name__}: {said.partition(chr(10))[0]}") from error
-    if isinstance(made, Mapping):
-        raise click.UsageError(f"{path} holds weights and no module: give FILE.py:NAME --weights {path}")
-    return made
-
-
-def _predicted(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
-    keep, pairs = settings["task"] == "regression", truth if isinstance(truth, Pairs) else None
-    labels = truth if isinstance(truth, Tensor) and not keep else None
-    try:
-        return cast("Any", predict)(network, inputs, samples, keep_samples=keep, adapt=pairs, labels=labels, **settings)
+        return cast("Any", predict)(
+            network,
+            inputs,
+            samples,
+            keep_samples=keep_samples,
+            prepare_batch=prepare_batch,
+            labels=labels,
+            **settings,
+        )
     except NothingToSample as error:
         raise Failed(f"{error}; on the command line: dropkit audit") from error
     except (Exception, SystemExit) as error:
         named = cast("Mapping[str, Any]", inputs) if isinstance(inputs, Mapping) else {"": inputs}
         parts = cast("tuple[Any, ...]", inputs) if isinstance(inputs, tuple) else named.values()
-        shapes = ", ".join(str(tuple(one.shape)) for one in parts if isinstance(one, Tensor))
-        shown = f" (it was given {shapes})" if shapes else ""
-        raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {_said(error)}") from error
+        shapes = ", ".join(str(tuple(part.shape)) for part in parts if isinstance(part, Tensor))
+        shown = f" with inputs of shape {shapes}" if shapes else ""
+        raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {_in_options(error)}") from error
 
 
-# What an error tells to give in Python, and what there is for it here.
-_HERE = {
+# Arguments in Python that errors name, and what the command line has instead.
+_OPTIONS = {
     " (output=...)": "",
     'give task="regression"': "give --task regression",
     'task="regression"': "--task regression",
@@ -234,20 +222,20 @@ _HERE = {
 }
 
 
-def _said(error: BaseException) -> str:
-    """The error, and where a value is refused, how it is given here."""
-    said = str(error)
-    for python, here in _HERE.items():
-        said = said.replace(python, here)
-    argument = said.partition(" ")[0]
-    if argument not in ("class_dim", "outputs") or (argument == "outputs" and "multilabel" in said):
-        return said
-    return f"{said}; on the command line: --{argument.replace('_', '-')}"
+def _in_options(error: BaseException) -> str:
+    """The text of an error, with options in place of arguments."""
+    message = str(error)
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
+    argument = message.partition(" ")[0]
+    if argument not in ("class_dim", "outputs") or (argument == "outputs" and "multilabel" in message):
+        return message
+    return f"{message}; on the command line: --{argument.replace('_', '-')}"
 
 
-def _shaped(truth: Tensor, found: Prediction) -> Tensor:
-    """The truth in the shape of the prediction, if they differ in dimensions of one at their ends alone."""
-    shape = found.label.shape if isinstance(found, ClassPrediction) else found.mean.shape
+def _reshaped(truth: Tensor, prediction: Prediction) -> Tensor:
+    """The truth in the shape of the prediction, if they differ only in trailing dimensions of size 1."""
+    shape = prediction.label_shape
     return truth.reshape(shape) if _without_ones(truth.shape) == _without_ones(shape) else truth
 
 
@@ -262,6 +250,6 @@ def _write(path: str, parts: Iterable[str]) -> None:
         else:
             files.write(path, "".join(parts).encode(errors="backslashreplace"))
     except BrokenPipeError:
-        raise  # a reader that has enough, such as head
+        raise  # the reader of a pipe has ended, such as head
     except OSError as error:
         raise Failed(f"{path} could not be written: {files.reason(error)}") from error

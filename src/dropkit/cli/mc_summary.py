@@ -1,35 +1,85 @@
-"""Summaries of a prediction: for a terminal, for programs line by line, and as a page."""
+"""What the table and the page of `dropkit mc` both show: measures, the least certain inputs, notes, the report."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import torch
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from torch import Tensor
 
-import dropkit
-from dropkit.mc.metrics import ClassQuality, ValueQuality
-from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction, said_samples
-from dropkit.report import plots
-from dropkit.report.console import console
+from dropkit.mc.measures import ClassMeasures, Prediction, measures_in_tables, measures_of
+from dropkit.mc.metrics import ClassificationReport, RegressionReport
+from dropkit.mc.prediction import ClassPrediction, ValuePrediction
 
-# Of images and texts a line would be as long as the input.
-MOST_NUMBERS = 1000
-
-_MEASURES = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
-_WIDTH = 100
-
-Quality = ClassQuality | ValueQuality
+Report = ClassificationReport | RegressionReport
 
 
-def quality(found: Prediction, truth: Tensor | None, tau: float | None) -> Quality | None:
-    """How good it is where the truth is known; `tau` is fitted to this truth if it is None.
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A prediction with what is known about it.
+
+    Attributes:
+        truth: the true classes or values, if they are known.
+        report: the prediction compared with them.
+        top: how many of the least certain inputs to show.
+    """
+
+    prediction: Prediction
+    truth: Tensor | None
+    report: Report | None
+    top: int
+
+    def measures(self) -> list[tuple[str, str, str]]:
+        """Name, mean over inputs and mean standard error of each measure."""
+        errors = self.prediction.standard_error
+        return [
+            (
+                measure.label,
+                in_short(self.prediction.measures[measure.name].mean()),
+                in_short(errors[measure.name].mean()),
+            )
+            for measure in measures_in_tables(self.prediction)
+        ]
+
+    @property
+    def ordered_by(self) -> str:
+        """The measure by which inputs are ordered, in words."""
+        return measures_of(type(self.prediction))[self.prediction.ordered_by].label
+
+    def uncertainty(self) -> Tensor:
+        """That measure, (N,): its mean over the labels or values of an input."""
+        measure = self.prediction.measures[self.prediction.ordered_by]
+        return measure.reshape(len(self.prediction), -1).mean(1)
+
+    def least_certain(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The head and the rows of the table of the least certain inputs."""
+        prediction, truth = self.prediction, self.truth
+        if isinstance(prediction, ClassMeasures):
+            head: tuple[str, ...] = (
+                "input",
+                "predicted",
+                "confidence",
+                "entropy",
+                "mutual information",
+                "± std. error",
+            )
+        else:
+            head = ("input", "mean", "standard deviation")
+        if truth is not None and prediction.mean.dim() <= 2:
+            head = (*head, "true label" if isinstance(prediction, ClassMeasures) else "true value")
+        else:
+            truth = None
+        order = self.uncertainty().nan_to_num(-math.inf).topk(min(self.top, len(prediction))).indices
+        rows = [
+            _row(prediction, number) + (() if truth is None else (_numbers_in_short(truth[number]),))
+            for number in as_list(order)
+        ]
+        return head, rows
+
+
+def report(prediction: Prediction, truth: Tensor | None, tau: float | None) -> Report | None:
+    """Compare a prediction with the true classes or values; fit `tau` to these values if it is None.
 
     Raises:
         ImportError: scipy is not installed, and `tau` is to be fitted.
@@ -38,214 +88,61 @@ def quality(found: Prediction, truth: Tensor | None, tau: float | None) -> Quali
     """
     if truth is None:
         return None
-    if not found.mean.isfinite().all():
-        raise ValueError("predictions must be finite numbers, got others")
-    if isinstance(found, ValuePrediction):
-        return found.report(truth, found.fit_tau(truth) if tau is None else tau)
-    assert isinstance(found, ClassPrediction)
-    return found.report(truth)
+    broken = _count_not_finite(prediction)
+    if broken:
+        raise ValueError(f"the model returned NaN or infinity for {broken} of {len(prediction)} inputs")
+    if isinstance(prediction, ValuePrediction):
+        return prediction.report(truth, prediction.fit_tau(truth) if tau is None else tau)
+    assert isinstance(prediction, ClassPrediction)
+    return prediction.report(truth)
 
 
-def noted(found: Prediction, fitted: bool) -> Prediction:
-    """The prediction, and in its notes what a reader of its numbers should know.
+def with_notes(prediction: Prediction, is_fitted: bool) -> Prediction:
+    """Add notes on what a reader of the numbers should know.
 
     Args:
-        fitted: tau comes from the truth that it is judged by.
+        is_fitted: tau is fitted to the true values that the report compares with.
     """
-    notes = list(found.notes)
-    unknown = int((~found.mean.isfinite()).reshape(len(found), -1).any(1).sum())
-    if unknown:
-        notes.append(f"the mean is not a finite number for {unknown} of {len(found)} inputs")
-    if int(found.samples.min()) < 2:
-        notes.append("one sample tells nothing of its error, which is nan")
-    if fitted:
+    notes = list(prediction.notes)
+    broken = _count_not_finite(prediction)
+    if broken:
+        notes.append(f"the mean is not a finite number for {broken} of {len(prediction)} inputs")
+    if int(prediction.num_samples.min()) < 2:
+        notes.append("with a single sample there is no standard error, it is nan")
+    if is_fitted:
         notes.append(
-            "tau was fitted to the same truth that the log-likelihood and the intervals are judged by, which flatters "
-            "them; give --tau, fitted to other inputs"
+            "tau was fitted to the true values that the log-likelihood and the intervals are compared with, so both "
+            "look better than they are; give --tau, fitted to other inputs"
         )
-    return replace(found, notes=tuple(notes))
+    return replace(prediction, notes=tuple(notes))
 
 
-def text(found: Prediction, truth: Tensor | None, quality: Quality | None, top: int, color: bool) -> str:
-    """The measures, the quality where the truth is known, and the least certain inputs."""
-    screen = console(
-        file=io.StringIO(),
-        width=_WIDTH,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,  # whatever NO_COLOR says, which the caller has heard
-    )
-    screen.print(repr(found), style="bold", highlight=False)
-    screen.print(_table(("measure", "mean over inputs", "standard error of one input"), _means(found)))
-    if quality is not None:
-        screen.print(quality.table(), highlight=False)
-        screen.print()
-    if top:
-        screen.print(f"least certain, by {_least_certain_by(found)}", style="bold", highlight=False)
-        screen.print(_table(*_least_certain(found, truth, top)))
-    for note in found.notes:
-        screen.print(f"note: {note}", style="yellow", highlight=False)
-    file = screen.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
-
-
-def lines(found: Prediction, truth: Tensor | None) -> Iterator[dict[str, Any]]:
-    """One record for each input, in order, with the notes on all; tensors as nested lists, None if not finite."""
-    names = ["mean", "variance", *(_MEASURES if isinstance(found, ClassPrediction) else ())]
-    for place in range(len(found)):
-        record: dict[str, Any] = {"index": place, "samples": int(found.samples[place])}
-        if isinstance(found, ClassPrediction):
-            # argmax gives a class even of numbers that are none.
-            record["label"] = _numbers(found.label[place]) if bool(found.mean[place].isfinite().all()) else None
-        if truth is not None and len(truth) == len(found):
-            record["truth"] = _numbers(truth[place])
-        record |= {name: _numbers(getattr(found, name)[place]) for name in names}
-        record["notes"] = list(found.notes)
-        record["standard_error"] = {name: _numbers(error[place]) for name, error in found.standard_error.items()}
-        yield record
-
-
-def page(found: Prediction, truth: Tensor | None, quality: Quality | None, top: int, title: str) -> str:
-    """A page that stands alone; with plots of the quality where the truth is known."""
-    from dropkit.report.page import render  # needs jinja2, which the rest does not
-
-    head, rows = _least_certain(found, truth, top)
-    return render(
-        "mc.html",
-        title=title,
-        found=found,
-        inputs=len(found),
-        samples=said_samples(found),
-        means=_means(found),
-        tiles=_tiles(found, quality),
-        figures=[*_figures(found, quality)],
-        by=_least_certain_by(found),
-        head=head,
-        rows=rows,
-        version=dropkit.__version__,
-        torch=torch.__version__,
-    )
-
-
-def _means(found: Prediction) -> list[tuple[str, str, str]]:
-    names = _MEASURES if isinstance(found, ClassPrediction) else ("mean", "variance")
-    return [
-        (name.replace("_", " "), _short(getattr(found, name).mean()), _short(found.standard_error[name].mean()))
-        for name in names
-    ]
-
-
-def _doubt(found: Prediction) -> Tensor:
-    """What inputs are ordered by, (N,): of many labels or values of an input the mean."""
-    measure = found.mutual_information if isinstance(found, ClassPrediction) else found.variance
-    return measure.reshape(len(found), -1).mean(1)
-
-
-def _least_certain_by(found: Prediction) -> str:
-    return "mutual information" if isinstance(found, ClassPrediction) else "variance"
-
-
-def _least_certain(found: Prediction, truth: Tensor | None, top: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The head and the rows of a table."""
-    if isinstance(found, ClassPrediction):
-        head: tuple[str, ...] = ("input", "label", "confidence", "entropy", "mutual information", "+-")
-    else:
-        head = ("input", "mean", "standard deviation")
-    measure = _doubt(found)
-    single = found.mean.dim() <= 2
-    if truth is not None and single:
-        head = (*head, "truth")
-    rows: list[tuple[str, ...]] = []
-    for place in _list(measure.nan_to_num(-math.inf).topk(min(top, len(found))).indices):
-        rows.append(_row(found, place) + ((_said(truth[place]),) if truth is not None and single else ()))
-    return head, rows
-
-
-def _row(found: Prediction, place: int) -> tuple[str, ...]:
-    if isinstance(found, ClassPrediction):
-        values = (found.confidence, found.entropy, found.mutual_information)
-        error = found.standard_error["mutual_information"]
-        label = _said(found.label[place]) if found.label.dim() == 1 else "-"
-        return str(place), label, *(_short(one[place].mean()) for one in values), _short(error[place].mean())
-    deviation = found.variance[place].sqrt()
-    return str(place), _said(found.mean[place]), _said(deviation)
-
-
-def _tiles(found: Prediction, quality: Quality | None) -> list[tuple[str, str]]:
-    tiles = [(f"{len(found):,}", "inputs"), (said_samples(found), "samples of each")]
-    if isinstance(quality, ClassQuality):
-        tiles += [
-            (f"{quality.error:.2%}", "error"),
-            (_short(quality.nll), "negative log-likelihood, nats"),
-            (f"{quality.ece:.3f}", f"calibration error, {'over' if quality.overconfidence > 0 else 'under'}confident"),
-        ]
-    elif quality is not None:
-        tiles += [
-            (_short(quality.rmse), "root mean squared error"),
-            (_short(quality.log_likelihood), "log-likelihood, nats"),
-            (_short(quality.tau), "precision of the noise"),
-        ]
-    return tiles
-
-
-def _figures(found: Prediction, quality: Quality | None) -> Iterator[tuple[str, str, str]]:
-    """(title, what it shows, SVG)."""
-    # Less than none comes of rounding.
-    doubt = _doubt(found).clamp(min=0)
-    if isinstance(found, ClassPrediction):
-        title, what, label = "Disagreement", "mutual information, in nats", "mutual information"
-    else:
-        title, what, label = "Spread", "standard deviation, that of the noise left out", "standard deviation"
-        doubt = doubt.sqrt()
-    yield title, f"How many inputs have how much {what}.", plots.histogram(_list(doubt), label)
-    if isinstance(quality, ClassQuality):
-        bins = [one for one in quality.reliability if one.count]
-        reliability = plots.reliability(
-            [(one.low, one.high) for one in bins], [one.accuracy for one in bins], [one.count for one in bins]
-        )
-        yield (
-            "Reliability",
-            "Accuracy by confidence: on the line where the model is as sure as it should be.",
-            reliability,
-        )
-        risk = quality.risk_coverage
-        curve = plots.curve(_list(risk.coverage), _list(risk.risk), "inputs kept", "error")
-        yield "Risk and coverage", f"The error of the inputs that are kept, the surest by {risk.by} first.", curve
-    elif quality is not None:
-        levels = [0.0, *(one.level for one in quality.coverage), 1.0]
-        held = [0.0, *(one.fraction for one in quality.coverage), 1.0]
-        curve = plots.curve(levels, held, "level of the interval", "truths inside", diagonal=True)
-        yield "Coverage", "How many truths lie in intervals of each level: on the line where as many as should.", curve
-
-
-def _table(head: tuple[str, ...], rows: list[Any]) -> Table:
-    table = Table(*head, box=SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _said(value: Tensor) -> str:
-    """A number, or a few."""
-    numbers = value.flatten()
-    shown = ", ".join(_short(one) if one.is_floating_point() else str(int(one)) for one in numbers[:3])
-    return shown + (", ..." if len(numbers) > 3 else "")
-
-
-def _short(value: Tensor | float) -> str:
+def in_short(value: Tensor | float) -> str:
+    """Return a number with four significant digits."""
     return f"{float(value):.4g}"
 
 
-def _numbers(value: Tensor) -> Any:
-    return _finite(value.tolist()) if value.numel() <= MOST_NUMBERS else None
-
-
-def _list(value: Tensor) -> list[Any]:
+def as_list(value: Tensor) -> list[Any]:
     return cast("list[Any]", value.tolist())
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_finite(one) for one in cast("list[Any]", value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _count_not_finite(prediction: Prediction) -> int:
+    return int((~prediction.mean.isfinite()).reshape(len(prediction), -1).any(1).sum())
+
+
+def _row(prediction: Prediction, number: int) -> tuple[str, ...]:
+    if isinstance(prediction, ClassMeasures):
+        values = (prediction.confidence, prediction.entropy, prediction.mutual_information)
+        error = prediction.standard_error["mutual_information"]
+        label = _numbers_in_short(prediction.label[number]) if prediction.label.dim() == 1 else "-"
+        cells = (in_short(value[number].mean()) for value in (*values, error))
+        return str(number), label, *cells
+    deviation = prediction.variance[number].sqrt()
+    return str(number), _numbers_in_short(prediction.mean[number]), _numbers_in_short(deviation)
+
+
+def _numbers_in_short(value: Tensor) -> str:
+    """A number, or the first three of several."""
+    numbers = value.flatten()
+    shown = ", ".join(in_short(one) if one.is_floating_point() else str(int(one)) for one in numbers[:3])
+    return shown + (", ..." if len(numbers) > 3 else "")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ class Network(BaseEstimator):
 
     def _validated(self, *arrays: Any, **checks: Any) -> Any:
         """X, or X and y, as arrays that scikit-learn accepts."""
-        return validate_data(self, *arrays, **checks)
+        return cast("Any", validate_data(self, *arrays, **checks))
 
     def _check_classes(self, y: Array) -> None:
         check_classification_targets(y)

@@ -1,0 +1,41 @@
+"""A prediction as records for programs, one for each input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+from torch import Tensor
+
+from dropkit.mc.measures import ClassMeasures, Prediction, measures_with_error
+
+# For images and texts a record would be as long as the input.
+MOST_NUMBERS = 1000
+
+
+def records(prediction: Prediction, truth: Tensor | None) -> Iterator[dict[str, Any]]:
+    """Yield a record for each input, in order; tensors as nested lists, None for what is not a finite number."""
+    names = [measure.name for measure in measures_with_error(prediction)]
+    for number in range(len(prediction)):
+        record: dict[str, Any] = {"index": number, "samples": int(prediction.num_samples[number])}
+        if isinstance(prediction, ClassMeasures):
+            # argmax returns a class even where the mean is not a number.
+            is_finite = bool(prediction.mean[number].isfinite().all())
+            record["label"] = _numbers(prediction.label[number]) if is_finite else None
+        if truth is not None and len(truth) == len(prediction):
+            record["truth"] = _numbers(truth[number])
+        record |= {name: _numbers(prediction.measures[name][number]) for name in names}
+        record["notes"] = list(prediction.notes)
+        record["standard_error"] = {name: _numbers(error[number]) for name, error in prediction.standard_error.items()}
+        yield record
+
+
+def _numbers(value: Tensor) -> Any:
+    return _finite(value.tolist()) if value.numel() <= MOST_NUMBERS else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(item) for item in cast("list[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
