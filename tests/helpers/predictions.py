@@ -37,3 +37,15 @@ def values(samples: object, num_samples: list[int] | None = None) -> ValuePredic
 def with_measures(prediction: Any, **measures: Tensor) -> Any:
     """The prediction with other numbers for some of its measures."""
     return replace(prediction, measures={**prediction.measures, **measures})
+
+
+def two_classes(confidences):
+    """A prediction of the first of two classes, with these confidences."""
+    return classes([[[confidence, 1 - confidence] for confidence in confidences]])
+
+
+def random_prediction(inputs=200, count=4, samples=5, seed=0):
+    """Random class probabilities, and true classes drawn from their means."""
+    generator = torch.Generator().manual_seed(seed)
+    prediction = classes((2 * torch.randn(samples, inputs, count, generator=generator)).softmax(-1))
+    return prediction, prediction.mean.multinomial(1, generator=generator).squeeze(1)

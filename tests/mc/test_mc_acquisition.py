@@ -10,8 +10,8 @@ from helpers.predictions import classes
 
 import dropkit
 from dropkit.mc import acquisition
-from dropkit.mc.measures import entropy
 from dropkit.mc.acquisition import bald, batch_bald, score, variation_ratio
+from dropkit.mc.measures import entropy
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -39,7 +39,8 @@ def greedy(samples, count):
     chosen = []
     for _ in range(count):
         rest = [input for input in range(samples.shape[1]) if input not in chosen]
-        chosen.append(max(rest, key=lambda input: joint_information(samples, [*chosen, input])))
+        gains = [joint_information(samples, [*chosen, input]) for input in rest]
+        chosen.append(rest[gains.index(max(gains))])
     return chosen
 
 
@@ -65,7 +66,7 @@ def test_a_score_is_signed():
 
 def test_a_score_of_an_unknown_measure_is_refused():
     """The error lists the measures."""
-    with pytest.raises(ValueError, match='by must be "entropy", .* or "confidence", got margin'):
+    with pytest.raises(ValueError, match=r'by must be "entropy", .* or "confidence", got margin'):
         score(classes(random_samples(5, 6, 3)), "margin")
 
 

@@ -350,7 +350,7 @@ def test_memory_is_that_of_a_batch() -> None:
         ({"masks": "batch"}, ValueError, 'masks must be "input", "chunk" or "shared", got batch'),
         ({"plan": "sobol"}, ValueError, 'plan must be "iid" or "stratified", got sobol'),
         ({"target_standard_error": 0.0}, ValueError, "target_standard_error must be larger than 0, got 0.0"),
-        ({"target_standard_error": 0.1, "plan": "stratified"}, ValueError, 'plan must be "iid" where target_standard_error is given'),
+        ({"target_standard_error": 0.1, "plan": "stratified"}, ValueError, 'plan must be "iid" where'),
         ({"outputs": "odds"}, ValueError, 'outputs must be "logits" or "probabilities", got odds'),
         ({"seed": 2**64}, ValueError, "seed must fit 64 bits"),
         ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),

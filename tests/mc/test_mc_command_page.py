@@ -1,0 +1,130 @@
+"""`dropkit mc`: the page that it writes."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.mc_command import output
+
+from dropkit import mc
+from dropkit.cli.mc_page import page
+from dropkit.cli.mc_summary import Summary
+
+PAGES = {
+    "truth": "net.py:net --data net.py:pair",
+    "no truth": "net.py:net --data net.py:inputs",
+    "tokens": "net.py:tokens --data net.py:sentences --class-dim -1",
+    "values": "net.py:value --data net.py:values --task regression",
+    "values, no truth": "net.py:two --data net.py:inputs --task regression",
+    "one sample": "net.py:net --data net.py:pair --samples 1 --top 0",
+    "not a number": "net.py:Broken --data net.py:inputs",
+}
+FIGURES = {"truth": 3, "tokens": 3, "values": 2, "one sample": 3}
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_the_page_shows_what_the_table_shows(folder, kind):
+    """The same inputs and notes, and a figure for each plot that the data allow."""
+    out = output(*PAGES[kind].split(), "--html", "page.html")
+    html = (folder / "page.html").read_text()
+
+    for line in re.findall(r"^  (\d+) +\S+ ", out, re.M):
+        assert f'<td class="number">{line}</td>' in html
+    for note in re.findall(r"^note: (.{30})", out, re.M):
+        assert note in html
+    assert html.count("<figure>") == html.count("<svg") == FIGURES.get(kind, 1)
+    assert ("Least certain" in html) == ("least certain" in out)
+
+
+def test_ids_are_unique_in_a_page(folder):
+    """Elements of several plots with equal ids must have equal contents."""
+    output(*PAGES["truth"].split(), "--html", "page.html")
+    html = (folder / "page.html").read_text()
+
+    bodies = re.findall(r'<(\w+) id="([^"]+)"(.*?)</\1>', html, re.S)
+
+    assert len({name for _, name, _ in bodies}) == len({(name, body) for _, name, body in bodies})
+
+
+def test_names_are_escaped_in_the_page():
+    """A title or a note cannot become markup of the page."""
+    prediction = mc.from_samples(torch.full((2, 3, 2), 0.5))
+    prediction = replace(prediction, notes=("<script>alert(1)</script>",))
+
+    html = page(Summary(prediction, truth=None, report=None, top=1), "<script>alert(2)</script>&")
+
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(2)&lt;/script&gt;&amp;") == 2
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 1
+
+
+# The contrast ratios that WCAG 2.2 requires of text and of graphics.
+TEXT, GRAPHICS = 4.5, 3.0
+READ = """() => {
+  const of = (one, what) => getComputedStyle(one)[what].match(/[\\d.]+/g).slice(0, 3).map(Number)
+  const paper = of(document.querySelector('main'), 'backgroundColor')
+  const text = [...document.querySelectorAll('h1, h2, p, td, th, figcaption')].map(one => of(one, 'color'))
+  const drawn = [...document.querySelectorAll('svg text')].map(one => of(one, 'fill'))
+  const boxes = [...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect())
+  return {paper, text, drawn, heights: boxes.map(one => one.height), inner: window.innerWidth,
+          wide: document.documentElement.scrollWidth, bars: [[31, 111, 235]]}
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if shutil.which("chromium") is None:
+        pytest.skip("chromium is not installed")
+    sync = pytest.importorskip("playwright.sync_api")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["truth", "no truth", "values"])
+def test_a_browser_shows_the_page_readably_and_asks_for_nothing(folder, browser, kind, scheme):
+    """Light and dark, on a screen and on a telephone: no messages, no requests, enough contrast, no overflow."""
+    output(*PAGES[kind].split(), "--html", "page.html")
+
+    messages, requests, views = visit(browser, folder / "page.html", scheme)
+
+    assert messages == []
+    assert requests == [(folder / "page.html").as_uri()] * len(views)
+    for view in views:
+        assert min(contrast(color, view["paper"]) for color in view["text"] + view["drawn"]) >= TEXT
+        assert min(contrast(color, view["paper"]) for color in view["bars"]) >= GRAPHICS
+        assert view["wide"] <= view["inner"]
+        assert 100 < min(view["heights"]) <= max(view["heights"]) < 500
+    assert len({tuple(view["paper"]) for view in views}) == 1
+    assert (sum(views[0]["paper"]) > 600) == (scheme == "light")
+
+
+def visit(browser, file, scheme):
+    """Messages, requests, and measurements on a screen and on a telephone."""
+    messages, requests, views = [], [], []
+    for width in (1400, 320):
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_load_state("networkidle")
+        views.append(page.evaluate(READ))
+        page.close()
+    return messages, [url for url in requests if not url.startswith("data:")], views
+
+
+def contrast(first, second):
+    """The contrast ratio of two colours, by WCAG 2.2."""
+    least, most = sorted(luminance(color) for color in (first, second))
+    return (most + 0.05) / (least + 0.05)
+
+
+def luminance(color):
+    linear = [part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in color]
+    return sum(part * share for part, share in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
