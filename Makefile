@@ -63,6 +63,7 @@ peers:
 
 pages: $(INSTALLED)
 	$(BIN)/python docs/rules/write.py
+	$(BIN)/python docs/write_measures.py
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info src/dropkit/kernels/*.so

@@ -20,7 +20,7 @@ WORLD = 2
 CASES = {
     "input": {"masks": "input", "seed": 5, "batch_size": 16},
     "chunk": {"masks": "chunk", "seed": 5, "batch_size": 16, "chunk": 24, "keep_samples": True},
-    "until": {"masks": "input", "seed": 5, "batch_size": 16, "target_standard_error": 0.02},
+    "target": {"masks": "input", "seed": 5, "batch_size": 16, "target_standard_error": 0.02},
     "fewer batches than processes": {"masks": "input", "seed": 5, "batch_size": 100},
     "no seed": {"masks": "input", "batch_size": 16},
 }
@@ -43,9 +43,8 @@ def _work(rank: int, folder: str) -> None:
     results["loader"] = predict(model, loader, 30, masks="input", seed=5)
     passes = 0
     predict(model, inputs(70), 30, masks="input", seed=5, batch_size=16)
-    torch.save(
-        ({name: (r.mean, r.entropy, r.num_samples, r.samples) for name, r in results.items()}, passes), f"{folder}/{rank}"
-    )
+    tensors = {name: (r.mean, r.entropy, r.num_samples, r.samples) for name, r in results.items()}
+    torch.save((tensors, passes), f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
 
 

@@ -202,14 +202,14 @@ class Masking(nn.Module):
         return x * torch.bernoulli(torch.full_like(x, 0.5)) if self.training else x
 
 
-@pytest.mark.parametrize("how", ["a generator", "adapt"])
+@pytest.mark.parametrize("how", ["a generator", "prepare_batch"])
 def test_networks_that_make_the_inputs_stay_in_evaluation_mode(how):
     """Dropout is active in the model that predicts alone."""
     encoder = nn.Sequential(Masking()).eval()
     model = nn.Sequential(nn.Dropout(), nn.Linear(12, 3)).eval()
     state = torch.get_rng_state()
 
-    if how == "adapt":
+    if how == "prepare_batch":
         result = predict(model, X, 5, seed=0, prepare_batch=encoder)
     else:
         result = predict(model, (encoder(part) for part in X.split(10)), 5, seed=0)
@@ -296,7 +296,7 @@ def test_noise_leaves_the_generators_alone():
 
 
 def test_unusual_inputs_are_accepted():
-    """Empty batches, outputs of one dimension with `until`, a default dtype of float64, integers of NumPy."""
+    """Empty batches, outputs of one dimension with a target error, a default dtype of float64, integers of NumPy."""
     model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 3)).eval()
     whole = predict(model, X, 5, seed=1)
     parts = predict(model, [X[:3], X[:0], X[3:]], 5, seed=1)

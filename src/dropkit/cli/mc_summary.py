@@ -144,5 +144,5 @@ def _row(prediction: Prediction, number: int) -> tuple[str, ...]:
 def _numbers_in_short(value: Tensor) -> str:
     """A number, or the first three of several."""
     numbers = value.flatten()
-    shown = ", ".join(in_short(one) if one.is_floating_point() else str(int(one)) for one in numbers[:3])
+    shown = ", ".join(in_short(item) if item.is_floating_point() else str(int(item)) for item in numbers[:3])
     return shown + (", ..." if len(numbers) > 3 else "")

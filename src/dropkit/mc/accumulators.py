@@ -14,7 +14,7 @@ from dropkit.mc.standard_errors import Jackknife
 
 
 class Accumulator:
-    """Sums up the outputs of a batch. One more task is one more of these.
+    """Sum up the outputs of a batch. Another task is another subclass.
 
     Args:
         samples: how many there will be at most.
@@ -46,7 +46,7 @@ class Accumulator:
                 if method.is_positive:
                     measures[name] = measures[name].clamp(min=0)
                 if method.divides_by_one_less:
-                    factor = broadcast(self._one_less(count), measures[name])
+                    factor = broadcast(self._bessel(count), measures[name])
                     measures[name], errors[name] = measures[name] * factor, errors[name] * factor
                 continue
             measures[name] = measure.function(means).float()
@@ -59,8 +59,8 @@ class Accumulator:
         """The fraction of samples in which each class is the likeliest."""
         return None
 
-    def _one_less(self, count: Tensor) -> Tensor:
-        """What turns a division by the number of samples into one by one less; not a number for a single sample.
+    def _bessel(self, count: Tensor) -> Tensor:
+        """T / (T - 1) for T samples, which corrects a variance that was divided by T; not a number for T = 1.
 
         The mean of stratified samples hardly varies, so that their variance needs no such correction.
         """

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from typing import cast
 
 import torch
 from torch import Tensor
-
-
-class MaskSharing(str, Enum):
-    """Which inputs share a mask."""
-
-    INPUT = "input"
-    CHUNK = "chunk"
-    SHARED = "shared"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from dropkit.mc.outputs import Labels
 from dropkit.torch_private import tree_flatten
 
-# From what a loader yields to what the model is called with.
+# From what a loader yields to the arguments of the model.
 PrepareBatch = Callable[[Any], Any]
 
 
@@ -112,7 +112,7 @@ class Batch:
 
 
 def stream(inputs: Any, batch_size: int, prepare_batch: PrepareBatch | None) -> Iterator[Batch]:
-    """The batches of a tensor, an array, a mapping or tuple of them, or of what yields batches.
+    """The batches of a tensor, an array, a mapping or tuple of them, or of an iterable of batches.
 
     Raises:
         TypeError: inputs are of no such kind.
@@ -127,8 +127,8 @@ def stream(inputs: Any, batch_size: int, prepare_batch: PrepareBatch | None) -> 
             "inputs must be a tensor, an array, a mapping or tuple of them, or yield batches, got "
             f"{type(inputs).__name__}"
         )
-    for one in cast("Iterable[Any]", inputs):
-        yield replace(Batch.of((prepare_batch or _first)(one)), labels=_labels(one))
+    for batch in cast("Iterable[Any]", inputs):
+        yield replace(Batch.of((prepare_batch or _first)(batch)), labels=_labels(batch))
 
 
 def count(inputs: Any) -> int | None:

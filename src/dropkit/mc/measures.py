@@ -255,12 +255,12 @@ def measures_of(kind: type[Prediction]) -> dict[str, Measure]:
 
 def measures_with_error(prediction: Prediction) -> list[Measure]:
     """Return the measures that records of each input show: those with a standard error."""
-    return [one for one in measures_of(type(prediction)).values() if one.standard_error is not None]
+    return [measure for measure in measures_of(type(prediction)).values() if measure.standard_error is not None]
 
 
 def measures_in_tables(prediction: Prediction) -> list[Measure]:
     """Return the measures that tables show: those with a standard error and one number for each label or value."""
-    return [one for one in measures_with_error(prediction) if _is_for_each_label(one, prediction)]
+    return [measure for measure in measures_with_error(prediction) if _is_for_each_label(measure, prediction)]
 
 
 def uncertainty(prediction: Prediction, by: str) -> Tensor:

@@ -30,7 +30,7 @@ from dropkit.dropout_functions import (
     dropout_functions,
     replaced,
 )
-from dropkit.mc.output_calls import Endings
+from dropkit.mc.output_calls import OutputCalls
 from dropkit.mc.training_flag.override import is_override_alone
 from dropkit.torch_private import DRAWING
 
@@ -59,13 +59,13 @@ class SamplingMode(TorchFunctionMode):
     """
     Attributes:
         random_calls: how many calls have drawn random numbers so far.
-        endings: the calls that made tensors, where these tell whether they are logits or probabilities.
+        output_calls: the calls that made tensors, where these show whether they are logits or probabilities.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.random_calls = 0
-        self.endings = Endings()
+        self.output_calls = OutputCalls()
         self._handlers = _handlers()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,7 +77,7 @@ class SamplingMode(TorchFunctionMode):
         if handler is not None:
             return handler(self, func, args, kwargs)
         output = self.not_random(func, types, args, kwargs)
-        self.endings.note(func, args, kwargs, output)
+        self.output_calls.record(func, args, kwargs, output)
         return output
 
     def not_random(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -20,7 +20,7 @@ from dropkit.mc.outputs import Labels
 CHUNK = 2048
 _BATCH = 256
 
-MaskSharing = Literal["input", "chunk", "shared"]
+Masks = Literal["input", "chunk", "shared"]
 Plan = Literal["iid", "stratified"]
 OutputForm = Literal["logits", "probabilities"]
 
@@ -28,7 +28,7 @@ OutputForm = Literal["logits", "probabilities"]
 class Options(TypedDict, total=False):
     """The keyword arguments of `predict`, for type checkers; a test compares them with the fields of `Settings`."""
 
-    masks: MaskSharing | None
+    masks: Masks | None
     plan: Plan
     seed: int | None
     target_standard_error: float | None
@@ -52,7 +52,7 @@ class Settings:
 
     samples: int
     task: str
-    masks: MaskSharing | None = None
+    masks: Masks | None = None
     plan: Plan = "iid"
     seed: int | None = None
     target_standard_error: float | None = None
@@ -136,7 +136,7 @@ class Settings:
 def signature(function: Callable[..., Any]) -> Signature:
     """Return the signature of `predict` with every option, for `help`."""
     shown = Signature.from_callable(function)
-    parameters = [one for one in shown.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+    parameters = [shown.parameters[name] for name in shown.parameters if name != "options"]
     options = [
         Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
         for field in fields(Settings)

@@ -21,7 +21,7 @@ from dropkit.mc.generators import fork_python, fork_torch
 from dropkit.mc.keyed_mode import KeyedMode
 from dropkit.mc.masks import MaskSampler
 from dropkit.mc.notes import Notes
-from dropkit.mc.output_calls import Ending
+from dropkit.mc.output_calls import OutputCall
 from dropkit.mc.sampling import nothing_to_sample
 from dropkit.mc.training_flag.override import is_any_overridden
 
@@ -39,7 +39,7 @@ class Passes:
     Attributes:
         notes: what the user should know about how the result was computed.
         noise_left_off: notes on random numbers in training mode that are no dropout.
-        ending: the call that made the last output, where that tells what it is.
+        output_call: the call that made the last output, where that shows what it is.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Passes:
     ) -> None:
         self.notes = Notes()
         self.noise_left_off: Mapping[str, None] = {}
-        self.ending: Ending | None = None
+        self.output_call: OutputCall | None = None
         self._model, self._output, self._sampler = model, output, sampler
         self._finder = BatchDimFinder(self._run_model, self.notes)
         self._accelerator = Accelerator()
@@ -105,7 +105,7 @@ class Passes:
             before = torch.get_rng_state()
             with mode:
                 output = self._output(self._run_model(arguments))
-            self.ending = mode.endings.of(output)
+            self.output_call = mode.output_calls.of(output)
             torch_was_used = not torch.equal(before, torch.get_rng_state())
             self._uses_python_generators = python_was_used() or (watches_python and sample > 0)
         if self._uses_python_generators:

@@ -13,13 +13,13 @@ from dropkit import modes, random
 from dropkit.arguments import check
 from dropkit.mc import batches, distributed
 from dropkit.mc.accumulators import Accumulator, Classification, Regression
+from dropkit.mc.batch_rows import BatchRows, split_by_group
 from dropkit.mc.batches import Batch
-from dropkit.mc.intercept import packed_order
-from dropkit.mc.masks import Coins, Rows
+from dropkit.mc.masks import MaskSampler
 from dropkit.mc.measures import entropy
 from dropkit.mc.options import Options, Settings, signature
 from dropkit.mc.outputs import Classes, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
-from dropkit.mc.passes import Passes, rows_of
+from dropkit.mc.passes import Passes
 from dropkit.mc.prediction import ClassPrediction, ValuePrediction
 from dropkit.mc.results import PartialResult, join
 from dropkit.mc.sampling import uncompiled
@@ -127,7 +127,7 @@ def predict(
     ids = settings.example_ids
     known = batches.count(inputs) if ids is None else len(ids)
     group = settings.group(known)
-    coins = Coins(distributed.agreed(seed), settings.samples, settings.is_stratified)
+    sampler = MaskSampler(distributed.broadcast_seed(seed), settings.samples, settings.is_stratified)
 
     class_dim = None if settings.class_dim is None else int(settings.class_dim)
     classes = Classes(settings.outputs, class_dim, class_counts(model))
@@ -139,27 +139,29 @@ def predict(
         tokens = batch.token_shapes() if settings.output is None else frozenset[tuple[int, ...]]()
         of_batch = replace(classes, labels=batch.labels if settings.labels is None else labels, tokens=tokens)
         return Classification(
-            settings.samples, lambda outputs: of_batch.probabilities(outputs, passes.ending), settings.is_stratified
+            settings.samples,
+            lambda outputs: of_batch.probabilities(outputs, passes.output_call),
+            settings.is_stratified,
         )
 
     results: list[tuple[int, PartialResult]] = []
-    block: Block | None = None
+    override: Override | None = None
     with modes.evaluating(model), torch.inference_mode(False), torch.no_grad():
-        passes = Passes(model, settings.output or tensor_of, coins, settings.replay, settings.thin)
+        passes = Passes(model, settings.output or tensor_of, sampler, settings.replay, settings.thin)
         device = _device_of(model)
         with Progress("sampling", None if known is None else known * settings.samples, settings.progress) as bar:
             stream = batches.stream(inputs, settings.batch_size, settings.prepare_batch)
             for number, (batch, batch_ids) in enumerate(_with_ids(stream, ids)):
-                if not distributed.mine(number):
+                if not distributed.is_mine(number):
                     continue
-                for begin, end, rows in rows_of(batch_ids, group):
+                for begin, end, rows in split_by_group(batch_ids, group):
                     part = batch.take(begin, end).to(device)
                     # Not around what makes the batches, which may run the user's own networks.
-                    with uncompiled(block) as block, packed_order():
-                        passes.off = block.off
+                    with uncompiled(override) as override, note_packed_order():
+                        passes.noise_left_off = override.noise_left_off
                         results.append((number, _sampled(passes, part, rows, accumulator(batch), settings, bar)))
-        notes = [*passes.notes, *passes.off]
-    return join(distributed.gathered(results), settings.task, notes)
+        notes = [*passes.notes, *passes.noise_left_off]
+    return join(distributed.gather(results), settings.task, notes)
 
 
 # What `help` shows; type checkers see `Options`.
@@ -171,7 +173,7 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
     """Compute the same measures from samples of your own: the members of an ensemble, or a single pass.
 
     Args:
-        probabilities: class probabilities along the last dimension, one sample for each of the first.
+        probabilities: class probabilities along the last dimension, the samples along the first.
 
     Shape:
         probabilities: (T, N, ..., classes).
@@ -200,7 +202,7 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
 
 
 def _sampled(
-    passes: Passes, batch: Batch, rows: Rows, accumulator: Accumulator, settings: Settings, bar: Progress
+    passes: Passes, batch: Batch, rows: BatchRows, accumulator: Accumulator, settings: Settings, bar: Progress
 ) -> PartialResult:
     """Run the passes of one batch."""
     target = settings.target_standard_error

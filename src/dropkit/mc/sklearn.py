@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dropkit.arguments import check
 from dropkit.mc.measures import measures_of
-from dropkit.mc.options import MaskSharing, Plan
+from dropkit.mc.options import Masks, Plan
 from dropkit.mc.prediction import ClassPrediction, ValuePrediction
 from dropkit.mc.sklearn_base import (
     Array,
@@ -139,7 +139,7 @@ class MCRegressor(RegressorMixin, Network):
         batch_size: int = 64,
         weight_decay: float = 1e-4,
         samples: int = 50,
-        masks: MaskSharing | None = None,
+        masks: Masks | None = None,
         plan: Plan = "iid",
         random_state: Any = None,
         tau: float | Literal["fit"] = "fit",

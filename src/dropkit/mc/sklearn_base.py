@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dropkit.arguments import check, counted
 from dropkit.mc.fit_network import Loss, Training, fit_network, perceptron
-from dropkit.mc.options import MaskSharing, Plan
+from dropkit.mc.options import Masks, Plan
 from dropkit.mc.predict import predict
 from dropkit.mc.prediction import Prediction
 
@@ -50,7 +50,7 @@ class Network(BaseEstimator):
         batch_size: int = 64,
         weight_decay: float = 1e-4,
         samples: int = 50,
-        masks: MaskSharing | None = None,
+        masks: Masks | None = None,
         plan: Plan = "iid",
         random_state: Any = None,
     ) -> None:
@@ -62,7 +62,7 @@ class Network(BaseEstimator):
         self.batch_size = batch_size
         self.weight_decay = weight_decay
         self.samples = samples
-        self.masks: MaskSharing | None = masks
+        self.masks: Masks | None = masks
         self.plan: Plan = plan
         self.random_state = random_state
 
