@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from dropkit import mc
-from dropkit.mc.metrics import class_quality
+from dropkit.mc.metrics import classification_report
 from dropkit.study.arms import DROPKIT, Arm
 from dropkit.study.digits import Digits, load, split
 from dropkit.study.networks import cnn, mlp
@@ -70,7 +70,7 @@ def scores(model: nn.Module, test: Digits) -> dict[str, tuple[float, ...]]:
         (f"mean of {SAMPLES} samples", predict_with_dropout),
     ):
         inside, outside = predict(model, test.images), predict(model, out_of_distribution(test.images))
-        quality = class_quality(inside, test.labels)
+        quality = classification_report(inside, test.labels)
         auroc = inside.ood(outside, "entropy").auroc
         results[name] = quality.error, quality.nll, quality.ece, quality.overconfidence, auroc
     return results

@@ -161,10 +161,10 @@ def choose_taus(inputs: Tensor, targets: Tensor, passes: int, epochs: int, seed:
 def evaluate(network: Network, inputs: Tensor, targets: Tensor, tau: float, passes: int, seed: int) -> Score:
     """Score a network on inputs (rows, features) and targets (rows,), in original units."""
     prediction = mc.predict(network, inputs, passes, task="regression", seed=seed, keep_samples=True, progress=False)
-    quality = prediction.report(targets, tau)
+    report = prediction.report(targets, tau)
     with torch.no_grad():
         standard = (network.eval()(inputs) - targets).square().mean().sqrt().item()
-    return Score(standard, quality.rmse, quality.log_likelihood)
+    return Score(standard, report.rmse, report.log_likelihood)
 
 
 def train(inputs: Tensor, targets: Tensor, taus: Tensor, epochs: int, seed: int) -> list[Network]:
