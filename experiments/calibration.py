@@ -70,9 +70,9 @@ def scores(model: nn.Module, test: Digits) -> dict[str, tuple[float, ...]]:
         (f"mean of {SAMPLES} samples", predict_with_dropout),
     ):
         inside, outside = predict(model, test.images), predict(model, out_of_distribution(test.images))
-        quality = classification_report(inside, test.labels)
+        report = classification_report(inside, test.labels)
         auroc = inside.ood(outside, "entropy").auroc
-        results[name] = quality.error, quality.nll, quality.ece, quality.overconfidence, auroc
+        results[name] = report.error, report.nll, report.ece, report.overconfidence, auroc
     return results
 
 

@@ -113,8 +113,9 @@ def read(path: str, hint: str) -> Any:
 
 
 def must_exist(path: str, hint: str) -> None:
+    """Raise a one-line error if a file does not exist."""
     if not Path(path).is_file():
-        raise click.BadParameter(f"must name a file, got {path!r}", param_hint=hint)
+        raise click.BadParameter(f"file not found: {path}", param_hint=hint)
 
 
 def _in_dtype(inputs: Any, network: nn.Module) -> Any:
