@@ -1,4 +1,4 @@
-"""predict: where the classes lie in what a model returns, and what is taken for logits and what is not."""
+"""predict: the dimension of the classes in the outputs, and which outputs are refused as logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = TOKENS[:, 0]
 
 
 class Returns(nn.Module):
-    """What a function makes of logits behind a dropout."""
+    """A function of logits that follow a dropout."""
 
     def __init__(self, function: Callable[[Tensor], Any] = lambda h: h, classes: int = 5) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def run(model: nn.Module, x: Any = TOKENS, **settings: Any) -> Any:
 
 
 def test_a_dimension_of_classes_that_is_not_known_is_refused() -> None:
-    """A softmax over positions would be a silent mistake; the error names the argument, the shape and both values."""
+    """A softmax over positions would be a silent error; the text names the argument, the shape and both values."""
     with pytest.raises(ValueError, match=r"class_dim must be given for outputs of shape \(12, 7, 5\)") as error:
         run(Returns())
     assert "class_dim=-1 where the classes come last, as in (N, T, C)" in str(error.value)
@@ -73,16 +73,16 @@ KNOWN: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_configuration_tells_the_dimension(name: str) -> None:
-    """Exactly one dimension has the size that it names, whatever the order."""
+def test_a_configuration_determines_the_dimension(name: str) -> None:
+    """Exactly one dimension has the configured size, in any order."""
     model = KNOWN[name]()
 
     assert torch.equal(run(model).mean, run(Returns(), class_dim=-1).mean)
 
 
 @pytest.mark.parametrize("counts", [{"num_labels": 7}, {"num_labels": 5, "vocab_size": 7}, {"num_labels": 2}])
-def test_a_configuration_that_may_mean_several_dimensions_tells_nothing(counts: dict[str, int]) -> None:
-    """Where both sizes are named, or both dimensions are of one size, or none."""
+def test_an_ambiguous_configuration_is_ignored(counts: dict[str, int]) -> None:
+    """It names both sizes, or both dimensions have the size, or none has."""
     model, x = configured(**counts), TOKENS[:, :5] if counts == {"num_labels": 7} else TOKENS
     model.net[2] = nn.Linear(16, 5)
 
@@ -91,7 +91,7 @@ def test_a_configuration_that_may_mean_several_dimensions_tells_nothing(counts: 
 
 
 class Pretrained(Returns):
-    """As those of transformers, which can be asked for the layer that gives logits of the vocabulary."""
+    """Like a model of transformers, with a method that returns the layer of the vocabulary's logits."""
 
     def __init__(self, is_language_model: bool, **counts: int) -> None:
         super().__init__()
@@ -101,8 +101,8 @@ class Pretrained(Returns):
         return self.net[2] if self.is_language_model else None
 
 
-def test_models_of_transformers_say_what_they_are_for() -> None:
-    """Each has a number of labels, 2 if nobody chose one, and a vocabulary: the head tells which of them counts."""
+def test_the_head_of_a_transformers_model_decides() -> None:
+    """Each has a number of labels, 2 by default, and a vocabulary: the head shows which of them are the classes."""
     words = run(Pretrained(True, num_labels=7, vocab_size=5))
     tags = run(Pretrained(False, num_labels=5, vocab_size=7))
 
@@ -110,8 +110,8 @@ def test_models_of_transformers_say_what_they_are_for() -> None:
 
 
 @pytest.mark.parametrize("given", ["labels", "loader"])
-def test_labels_tell_the_dimension(given: str) -> None:
-    """Those that are given, or that a loader yields beside the inputs, have every dimension but that of the classes."""
+def test_labels_determine_the_dimension(given: str) -> None:
+    """Labels, given or yielded by a loader with the inputs, have every dimension but that of the classes."""
     loader = DataLoader(TensorDataset(TOKENS, LABELS), batch_size=5)
 
     r = run(Returns(), labels=LABELS) if given == "labels" else run(Returns(), loader)
@@ -127,8 +127,8 @@ def test_labels_tell_the_dimension(given: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lm_head", "class_labels_classifier"])
-def test_heads_that_are_no_output_embeddings_tell_how_many_classes_there_are(name: str) -> None:
-    """Of the vocabulary, as in speech recognition, or of one more than the labels, as in detection."""
+def test_other_heads_determine_the_number_of_classes(name: str) -> None:
+    """That of the vocabulary, as in speech recognition, or one more than the labels, as in detection."""
     model = Pretrained(False, num_labels=4, vocab_size=5)
     setattr(model, name, nn.Sequential(nn.Linear(16, 16), nn.ReLU(), model.net[2]))
 
@@ -146,7 +146,7 @@ ONE_LOGIT: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("given", ["labels", "loader"])
 @pytest.mark.parametrize("name", ONE_LOGIT)
 def test_one_logit_for_each_label_is_no_distribution_over_labels(name: str, given: str, dtype: torch.dtype) -> None:
-    """A softmax over positions or labels would be a silent mistake; the error names what to give, which then works."""
+    """A softmax over positions or labels would be a silent error; the text names arguments that then work."""
     model = Returns(ONE_LOGIT[name])
     labels = torch.arange(model(TOKENS).numel()).reshape(model(TOKENS).shape).remainder(3).eq(0).to(dtype)
 
@@ -176,7 +176,7 @@ def test_labels_in_the_shape_of_the_outputs_may_be_one_hot() -> None:
 
 
 class Detector(nn.Module):
-    """One logit for each token, as of a discriminator."""
+    """One logit for each token, like a discriminator."""
 
     def __init__(self, places: int) -> None:
         super().__init__()
@@ -187,8 +187,8 @@ class Detector(nn.Module):
         return self.net(ids)[:, : self.places]
 
 
-def test_one_logit_for_each_token_is_told_by_the_tokens() -> None:
-    """Where the outputs have their shape, and the configuration names another number of classes."""
+def test_one_logit_for_each_token_is_recognised() -> None:
+    """The outputs have the shape of the tokens, and the configuration names another number of classes."""
     with pytest.raises(ValueError, match=r"class_dim must be given .* the tokens have the same shape.*unsqueeze"):
         run(Detector(7), LABELS)
     assert run(Detector(7), LABELS, class_dim=1).mean.shape == (12, 7)
@@ -197,8 +197,8 @@ def test_one_logit_for_each_token_is_told_by_the_tokens() -> None:
     assert run(Detector(4), LABELS).mean.shape == (12, 4)
 
 
-def test_a_dimension_that_is_no_integer_is_refused_before_anything_runs() -> None:
-    """As are labels of another length, and both for regression."""
+def test_wrong_arguments_for_classes_are_refused_before_anything_runs() -> None:
+    """A dimension that is not an integer, labels of another length, and both for regression."""
     model = Returns(lambda h: pytest.fail("it ran"))
 
     for dim in (True, "last", 1.0):
@@ -214,8 +214,8 @@ def test_a_dimension_that_is_no_integer_is_refused_before_anything_runs() -> Non
 
 
 @pytest.mark.parametrize("form", ["logits", "probabilities"])
-def test_a_dimension_that_is_plainly_wrong_is_refused(form: str) -> None:
-    """The model's own probabilities, or their logarithms, sum to 1 over another."""
+def test_a_dimension_that_is_clearly_wrong_is_refused(form: str) -> None:
+    """The model's probabilities, or exponentials of its logarithms, sum to 1 over another dimension."""
     last = Returns(lambda h: h.log_softmax(-1) if form == "logits" else h.softmax(-1))
 
     assert run(last, outputs=form, class_dim=-1).mean.shape == (12, 7, 5)
@@ -223,14 +223,14 @@ def test_a_dimension_that_is_plainly_wrong_is_refused(form: str) -> None:
         run(last, outputs=form, class_dim=1)
 
 
-def test_samples_from_elsewhere_have_their_classes_last() -> None:
-    """Where they lie elsewhere, the error says how to move them."""
+def test_from_samples_wants_the_classes_last() -> None:
+    """Where they are not, the error says how to move them."""
     with pytest.raises(ValueError, match=r"over the last dimension, as probabilities.movedim\(2, -1\) has"):
         from_samples(torch.randn(3, 4, 5, 7).softmax(2))
 
 
-def test_a_truth_of_other_dimensions_points_to_the_class_dim() -> None:
-    """The labels of positions do not fit a prediction that took the positions for classes."""
+def test_labels_of_other_dimensions_hint_at_the_class_dim() -> None:
+    """Labels of positions do not fit a prediction with the positions as classes."""
     with pytest.raises(ValueError, match=r"y must be of shape \(12, 5\), got \(12, 7\); .* the class_dim that they"):
         run(Returns(), class_dim=1).report(LABELS)
 
@@ -264,8 +264,8 @@ SIGMOIDS: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("masks", ["input", "shared"])
 @pytest.mark.parametrize("name", SIGMOIDS)
-def test_a_sigmoid_is_no_logit(name: str, masks: str) -> None:
-    """Also of two rows: the last call of the pass tells, and the error says what to do."""
+def test_a_sigmoid_is_not_a_logit(name: str, masks: str) -> None:
+    """The last call of the pass shows it even for two rows, and the error says what to do."""
     with pytest.raises(ValueError, match=r"outputs must be logits .* do not sum to 1, .* multilabel task") as error:
         run(Returns(SIGMOIDS[name]), ROWS[:2], masks=masks)
     assert "output=" in str(error.value)
@@ -275,8 +275,8 @@ def test_a_sigmoid_is_no_logit(name: str, masks: str) -> None:
         run(Returns(SIGMOIDS[name]), ROWS[:2], outputs="probabilities")
 
 
-def test_a_sigmoid_that_no_call_shows_is_told_by_its_values() -> None:
-    """Many different rows that fill [0, 1], and do not leave it."""
+def test_a_sigmoid_without_a_known_call_is_recognised_by_its_values() -> None:
+    """Many different rows span [0, 1], and do not leave it."""
     by_hand = Returns(lambda h: 1 / (1 + torch.exp(-9 * h)))
 
     with pytest.raises(ValueError, match=r"multilabel task.* give output=lambda y: y \+ 1, which changes no softmax"):
@@ -285,8 +285,8 @@ def test_a_sigmoid_that_no_call_shows_is_told_by_its_values() -> None:
 
 
 @pytest.mark.parametrize("shape", ["(N, 1)", "(N,)"])
-def test_one_sigmoid_must_be_named_a_probability(shape: str) -> None:
-    """It is that of the second of two classes; as a logit it would say nothing below one half."""
+def test_one_sigmoid_must_be_declared_a_probability(shape: str) -> None:
+    """It is that of the second of two classes; as a logit it would give no probability below one half."""
     model = Returns(lambda h: h.sigmoid() if shape == "(N, 1)" else h.sigmoid().squeeze(1), classes=1)
 
     with pytest.raises(ValueError, match=r'outputs must be "probabilities" where .* of the second of two classes'):
@@ -297,8 +297,8 @@ def test_one_sigmoid_must_be_named_a_probability(shape: str) -> None:
     assert torch.allclose(run(model, ROWS[:3], outputs="probabilities").mean, expected.mean)
 
 
-def test_a_softmax_is_told_by_one_row() -> None:
-    """By the last call; of the values alone it takes eight rows, of whatever samples."""
+def test_a_softmax_is_recognised_by_one_row() -> None:
+    """By its call; by the values alone it takes eight rows, of any samples."""
     text = 'outputs must be "probabilities" where the model returns them'
     with pytest.raises(ValueError, match=text):
         run(Returns(nn.Softmax(1)), ROWS[:1])
@@ -325,8 +325,8 @@ LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("classes", [1, 5])
 @pytest.mark.parametrize("rows", [1, 12])
 @pytest.mark.parametrize("name", LOGITS)
-def test_what_may_be_logits_is_taken_for_logits(name: str, rows: int, classes: int) -> None:
-    """Some models give numbers in [0, 1]: what cannot be told raises no error."""
+def test_possible_logits_are_accepted(name: str, rows: int, classes: int) -> None:
+    """Some models return numbers in [0, 1]: what cannot be decided raises no error."""
     run(Returns(lambda h: LOGITS[name](h)[:, :classes]), ROWS[:rows])
 
 
@@ -344,8 +344,8 @@ UNIT: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", UNIT)
-def test_logits_in_the_unit_interval_are_told_by_their_call(name: str) -> None:
-    """Values alone make no error where another reading is as good."""
+def test_logits_in_the_unit_interval_are_recognised_by_their_call(name: str) -> None:
+    """Values alone raise no error where they may also be logits."""
     outputs = Returns(lambda h: UNIT[name](4 * h))(ROWS)
     assert 0 <= outputs.amin() <= outputs.amax() <= 1 + 1e-6
 
@@ -353,7 +353,7 @@ def test_logits_in_the_unit_interval_are_told_by_their_call(name: str) -> None:
 
 
 def test_gates_inside_do_not_matter() -> None:
-    """Only what made the outputs counts, and attention ends in none."""
+    """Only the call that made the outputs counts."""
     model = nn.Sequential(Attention(), nn.Flatten(), nn.Linear(56, 5), nn.Sigmoid(), nn.Linear(5, 3))
 
     assert run(model).mean.shape == (12, 3)
