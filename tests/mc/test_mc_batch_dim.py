@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.mc_models import inputs
+from helpers.mc_models import close, inputs
 from helpers.mc_trap_models import Mixing, Noise
 from torch import Tensor, nn
 
@@ -92,8 +92,8 @@ def test_batches_may_differ_in_length():
     parts = predict(model, [part for batch in batches for part in (batch[:2], batch[2:])], **settings)
     turned = predict(model, [long, *short], example_ids=number[[1, 0, 2]].flatten(), **settings)
 
-    torch.testing.assert_close(parts.samples, found.samples)
-    torch.testing.assert_close(turned.samples[:, number[[1, 0, 2]].flatten().argsort()], found.samples)
+    assert close(parts.samples, found.samples)
+    assert close(turned.samples[:, number[[1, 0, 2]].flatten().argsort()], found.samples)
     assert found.notes == parts.notes == turned.notes == ()
 
 
@@ -160,6 +160,6 @@ def test_the_first_inputs_may_be_alike():
     found, parts = (predict(Calls(folded).eval(), x, batch_size=size, **settings) for size in (20, 7))
     alike = predict(Calls(folded).eval(), torch.ones(20, 4, 6), **settings)
 
-    torch.testing.assert_close(parts.samples, found.samples)
+    assert close(parts.samples, found.samples)
     assert found.notes == parts.notes == ()
     assert alike.notes == ("masks may depend on how inputs are batched: the inputs are all alike at dropout 0",)

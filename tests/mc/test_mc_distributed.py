@@ -60,8 +60,8 @@ def test_every_process_gets_the_whole_result(name: str, ranks) -> None:  # type:
     """All processes get the same, also where their generators differ."""
     first, second = (results[name] for results, _ in ranks)
 
-    for one, other in zip(first, second, strict=True):
-        assert one is other is None or torch.equal(one, other)
+    for on_first, on_second in zip(first, second, strict=True):
+        assert on_first is on_second is None or torch.equal(on_first, on_second)
 
 
 @pytest.mark.parametrize("name", [*CASES, "loader"])

@@ -38,7 +38,7 @@ class BatchDimFinder:
         self._known: dict[tuple[object, ...], Sequence[BatchDim | None]] = {}
 
     def find(self, batch: Batch) -> Sequence[BatchDim | None]:
-        """Where the inputs of a batch lie at each site; empty for a single input, of which nothing can be told."""
+        """Where the inputs of a batch lie at each site; empty for a single input, which cannot be rolled."""
         kind = batch.kind()
         if kind in self._known or batch.count < 2:
             return self._known.get(kind, ())
@@ -70,7 +70,7 @@ class ProbeResult:
     """What a probe found.
 
     Attributes:
-        batch_dims: where the inputs lie at each site, in order; None where they cannot be told apart.
+        batch_dims: where the inputs lie at each site, in order; None where that was not found.
         ambiguous: the sites that several places fit, because what the inputs gave was alike.
     """
 

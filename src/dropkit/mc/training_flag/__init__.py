@@ -11,7 +11,7 @@ mask. `override` gives the modules of such a class, while a thread samples from 
 property that is true in that thread alone.
 
 Other modules keep their flag, and with it the noise that they add in training mode alone, which is no dropout.
-`other_noise` finds it, so that the user is told that it stays off. It follows what `forward` calls; `function_source`
+`other_noise` finds it, so that a note can say that it stays off. It follows what `forward` calls; `function_source`
 reads the source of each function, `liveness` leaves out the statements that do not change the result, and `conditions`
 evaluates the tests around a draw for the module at hand, in both modes.
 """

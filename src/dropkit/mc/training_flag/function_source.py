@@ -147,7 +147,7 @@ def _live_calls(
         statement = next(ancestor for ancestor in above if isinstance(ancestor, ast.stmt))
         if statement in live:
             # A call in an inner function runs wherever that function is named.
-            inner = next((one for one in above if isinstance(one, ast.FunctionDef) and one is not tree), None)
+            inner = next((node for node in above if isinstance(node, ast.FunctionDef) and node is not tree), None)
             name = results.get(statement) if inner is None else inner.name
             uses = loads.get(name, []) if name is not None else []
             yield Call(node, tuple(_guards(node, parents)), tuple(tuple(_guards(use, parents)) for use in uses))

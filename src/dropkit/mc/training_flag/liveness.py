@@ -11,7 +11,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def live_statements(function: ast.FunctionDef | ast.AsyncFunctionDef, read_elsewhere: frozenset[str]) -> set[ast.stmt]:
-    """The statements that may change the result; where it cannot be told, they do.
+    """The statements that may change the result; where that is unknown, they do.
 
     Args:
         read_elsewhere: attributes of the first argument that other functions read, each with a dot before it.

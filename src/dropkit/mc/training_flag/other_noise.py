@@ -257,7 +257,7 @@ def _is_followed(function: FunctionType) -> bool:
 
 
 def _called_modules(func: ast.expr, callee: Any, frame: Frame) -> list[nn.Module]:
-    """The modules that a call calls: one, or all that a loop iterates over."""
+    """The modules that a call runs: a single one, or all that a loop iterates over."""
     if isinstance(callee, nn.Module):
         return [callee]
     if not isinstance(func, ast.Name) or func.id not in frame.source.iterated:
