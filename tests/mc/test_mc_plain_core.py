@@ -12,6 +12,8 @@ import torch
 from helpers.mc_models import MODELS, close, inputs, made
 from torch import Tensor
 
+from dropkit.mc import passes
+from dropkit.mc.accelerator import Accelerator
 from dropkit.mc.predict import predict
 
 X = inputs(70)
@@ -59,3 +61,35 @@ def test_pruned_networks_give_the_numbers_of_the_plain_core(name: str, plain: di
 
     assert accelerated is not None
     assert close(accelerated, plain[name, "shared"])
+
+
+class Failing(Accelerator):
+    """Fails at the end of a pass, as long as it has something left to switch off."""
+
+    def __init__(self, parts: int, failures: int) -> None:
+        self.parts, self.failures = parts, failures
+
+    def end_pass(self, has_hidden_randomness: bool) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("the accelerator fails")
+
+    def failed(self, error: Exception) -> bool:
+        self.parts -= 1
+        return self.parts >= 0
+
+
+@pytest.mark.parametrize(("parts", "failures"), [(2, 0), (2, 1), (2, 2), (0, 1), (2, 3)])
+def test_a_pass_is_run_again_while_the_accelerator_has_something_to_switch_off(
+    parts: int, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is that of passes that did not fail; with nothing left to switch off, the error is raised."""
+    settings = {**SETTINGS, "replay": False, "thin": False}
+    expected = predict(made("mlp"), X, **settings).samples
+    monkeypatch.setattr(passes, "Accelerator", lambda: Failing(parts, failures))
+
+    if failures <= parts:
+        assert torch.equal(predict(made("mlp"), X, **settings).samples, expected)
+    else:
+        with pytest.raises(RuntimeError, match="the accelerator fails"):
+            predict(made("mlp"), X, **settings)

@@ -82,9 +82,9 @@ class Passes:
             yield output
 
     def _run_sample(self, mode: KeyedMode, batch: Batch, sample: int) -> Tensor:
-        """One pass; again where it failed because of the accelerator, which then switches off what has failed.
+        """Run a pass, again if it fails because of the accelerator, which then switches off what has failed.
 
-        The loop ends, because there is only so much to switch off.
+        The loop ends, because the accelerator has only so much to switch off.
         """
         while True:
             try:
