@@ -1,4 +1,4 @@
-"""`dropkit audit`, the test helper, the pytest plugin and the page."""
+"""`dropkit audit`, `assert_dropout_ok`, the pytest plugin and the page."""
 
 import json
 import shutil
@@ -65,6 +65,7 @@ def run(*arguments):
 
 @pytest.mark.parametrize("name", ["make_model", "Net", "model"])
 def test_a_function_a_class_or_a_module_is_audited(program, name):
+    """Output that is not a terminal has no colours."""
     done = run(f"{program}/net.py:{name}", "--input", "1x9x9")
 
     assert done.exit_code == 0
@@ -75,25 +76,26 @@ def test_a_function_a_class_or_a_module_is_audited(program, name):
 
 @pytest.mark.parametrize("inputs", ["make_inputs", "make_named"])
 def test_inputs_come_from_a_function_too(program, inputs):
+    """A tensor, or a dict with names of forward's arguments."""
     done = run(f"{program}/net.py:Net", "--inputs", f"{program}/net.py:{inputs}", "--json")
 
     assert [site["kind"] for site in json.loads(done.output)["sites"]] == ["Dropout2d", "dropout"]
 
 
-def test_a_finding_gives_exit_code_1_unless_it_is_ignored_or_too_mild(program):
-    """As a process, exit codes and all."""
+def test_a_finding_gives_exit_code_1_unless_it_is_ignored(program):
+    """As a process, with its real exit code."""
     target = f"{program}/bad.py:Net"
 
-    def code(*options):
+    def audit(*options):
         words = [sys.executable, "-m", "dropkit", "audit", target, "--input", "1x9x9", *options]
         return subprocess.run(words, capture_output=True, text=True, timeout=120)
 
-    found = code()
+    done = audit()
 
-    assert found.returncode == 1
-    assert "DRP101 error: functional dropout does not follow model.eval()" in found.stdout
-    assert "bad.py:16" in found.stdout
-    assert code("--ignore", "DRP1").returncode == 0
+    assert done.returncode == 1
+    assert "DRP101 error: functional dropout does not follow model.eval()" in done.stdout
+    assert "bad.py:16" in done.stdout
+    assert audit("--ignore", "DRP1").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,8 @@ def test_a_finding_gives_exit_code_1_unless_it_is_ignored_or_too_mild(program):
         (["{}/net.py:Net", "--input", "1x9x9", "--ignore", "E501"], "must hold codes such as DRP101 or DRP1"),
     ],
 )
-def test_mistakes_are_named_and_give_exit_code_2(program, arguments, words):
+def test_a_wrong_argument_is_named_and_gives_exit_code_2(program, arguments, words):
+    """The audit could not be done."""
     done = run(*(argument.format(program) for argument in arguments))
 
     assert done.exit_code == 2
@@ -134,6 +137,7 @@ def test_mistakes_are_named_and_give_exit_code_2(program, arguments, words):
     ],
 )
 def test_a_program_that_fails_gives_exit_code_2(tmp_path, body, words):
+    """Any exception of the user's code, `SystemExit` too."""
     (tmp_path / "fails.py").write_text(body)
 
     done = run(f"{tmp_path}/fails.py:make", "--input", "3")
@@ -141,7 +145,8 @@ def test_a_program_that_fails_gives_exit_code_2(tmp_path, body, words):
     assert (done.exit_code, words in done.output) == (2, True)
 
 
-def test_a_page_that_has_no_place_is_said_before_the_audit(program):
+def test_a_page_in_a_missing_folder_is_rejected_before_the_audit(program):
+    """The work of the audit would be lost."""
     done = run(f"{program}/net.py:Net", "--input", "1x9x9", "--html", f"{program}/none/page.html")
 
     assert done.exit_code == 2
@@ -149,7 +154,7 @@ def test_a_page_that_has_no_place_is_said_before_the_audit(program):
 
 
 def test_a_page_is_not_written_through_a_link(program):
-    """The file that it leads to keeps its content, and the exit code says that the page is missing."""
+    """The target of the link keeps its content, and the exit code says that there is no page."""
     (program / "other").write_text("kept")
     (program / "page.html").symlink_to("other")
 
@@ -159,7 +164,8 @@ def test_a_page_is_not_written_through_a_link(program):
     assert "page.html could not be written: must not be a symbolic link" in done.output
 
 
-def test_integers_are_given_where_they_are_asked_for(tmp_path):
+def test_an_input_of_integers_is_made(tmp_path):
+    """They are 0 or 1, so that an embedding of two tokens accepts them."""
     (tmp_path / "tokens.py").write_text(
         "from torch import nn\ndef make(): return nn.Sequential(nn.Embedding(2, 4), nn.Dropout(), nn.Linear(4, 2))\n"
     )
@@ -182,11 +188,13 @@ class Bad(nn.Module):
         return self.linear(F.dropout(x, 0.5))
 
 
-def test_the_test_helper_passes_and_returns_the_report():
+def test_assert_dropout_ok_returns_the_report():
+    """A model without findings passes."""
     assert assert_dropout_ok(good(), torch.randn(8, 4)).sites[0].name == "2"
 
 
-def test_the_test_helper_fails_with_what_is_wrong_and_how_to_go_on():
+def test_assert_dropout_ok_fails_with_findings_and_what_to_do():
+    """The message has code, text, line and the command that explains it."""
     with pytest.raises(AssertionError) as failed:
         assert_dropout_ok(Bad(), torch.randn(8, 4))
 
@@ -196,7 +204,8 @@ def test_the_test_helper_fails_with_what_is_wrong_and_how_to_go_on():
     assert "dropkit explain DRP101" in text
 
 
-def test_the_test_helper_ignores_what_it_is_told_to():
+def test_assert_dropout_ok_skips_rules_and_low_severities():
+    """Findings of severity info fail on request only."""
     assert_dropout_ok(Bad(), torch.randn(8, 4), ignore=["DRP101"])
     normed = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 2))
 
@@ -207,18 +216,21 @@ def test_the_test_helper_ignores_what_it_is_told_to():
         assert_dropout_ok(good(), torch.randn(8, 4), severity="high")
 
 
-def test_the_fixture_is_there_without_an_import(assert_dropout_ok):
+def test_the_fixture_needs_no_import(assert_dropout_ok):
+    """The plugin provides it."""
     assert assert_dropout_ok(good(), torch.randn(8, 4)).findings == ()
 
 
 def test_the_plugin_does_not_import_torch():
-    """Every pytest run of every user loads it."""
+    """Every pytest run of every user loads the plugin."""
     program = "import sys, dropkit.pytest_plugin; print('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_the_page_names_everything_and_escapes_it():
+def test_the_page_has_all_findings_and_escapes_names():
+    """A module may have any name."""
+
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
@@ -240,8 +252,8 @@ def test_the_page_names_everything_and_escapes_it():
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_browser_opens_the_page_without_a_complaint_or_a_request(tmp_path):
-    """The browser says so itself; a page with a fault of each kind shows that it would."""
+def test_a_browser_shows_the_page_without_errors_or_requests(tmp_path):
+    """A faulty page shows that the browser would report both."""
     sync = pytest.importorskip("playwright.sync_api")
     page_file, faulty = tmp_path / "audit.html", tmp_path / "faulty.html"
     page_file.write_text(dropkit.audit(Bad(), torch.randn(8, 4)).to_html())
@@ -249,21 +261,21 @@ def test_a_browser_opens_the_page_without_a_complaint_or_a_request(tmp_path):
 
     with sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        complaints, requests = visited(browser, page_file)
-        expected = visited(browser, faulty)
+        errors, requests = visit(browser, page_file)
+        expected = visit(browser, faulty)
         browser.close()
 
-    assert complaints == []
+    assert errors == []
     assert requests == [page_file.as_uri()]
     assert all(expected)
     assert len(expected[1]) == 2
 
 
-def visited(browser, file):
-    page, complaints, requests = browser.new_page(), [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+def visit(browser, file):
+    page, errors, requests = browser.new_page(), [], []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(file.as_uri())
     page.wait_for_load_state("networkidle")
-    return complaints, [url for url in requests if not url.startswith("data:")]
+    return errors, [url for url in requests if not url.startswith("data:")]

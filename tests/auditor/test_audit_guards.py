@@ -1,4 +1,4 @@
-"""What healthy models do is not faulted, and what is wrong in unusual ways is found."""
+"""Correct models have no findings, and unusual misuse is found."""
 
 from collections import deque
 
@@ -58,7 +58,7 @@ RANDOM = {
 
 
 @pytest.mark.parametrize("random", RANDOM)
-def test_dropout_beside_other_randomness_is_dropout_and_the_rest_is_not(random):
+def test_other_random_operations_beside_dropout_are_no_dropout(random):
     report = dropkit.audit(Net(RANDOM[random]), X)
 
     assert [site.kind for site in report.sites] == ["Dropout"]
@@ -89,11 +89,11 @@ def keep(model, h):
     ],
     ids=["attribute", "deque", "array", "list"],
 )
-def test_a_result_that_leaves_unseen_is_not_thrown_away(leave):
+def test_an_output_that_no_operator_reads_may_be_used(leave):
     assert codes(Only(leave)) == []
 
 
-def test_choices_between_whole_numbers_are_no_dropout():
+def test_random_choices_of_integers_are_no_dropout():
     def greedy(model, h):
         best = model.dropout(h).argmax(-1)
         return torch.where(torch.rand(32) < 0.1, torch.randint(0, 16, (32,)), best)
@@ -123,7 +123,7 @@ class Outer(nn.Module):
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("preserve", [True, False])
 @pytest.mark.parametrize("block", [Inner, lambda: nn.TransformerEncoderLayer(16, 2, 32)], ids=["function", "encoder"])
-def test_functions_in_checkpoints_are_known_again(reentrant, preserve, block):
+def test_functions_in_checkpoints_are_recognised_in_recomputation(reentrant, preserve, block):
     report = dropkit.audit(Outer(reentrant, preserve, block), X.clone().requires_grad_())
 
     assert {finding.code for finding in report.findings} == (set() if preserve else {"DRP305"})
@@ -131,7 +131,7 @@ def test_functions_in_checkpoints_are_known_again(reentrant, preserve, block):
     assert len(report.sites) == (1 if block is Inner else 4)
 
 
-def test_memory_that_is_used_again_does_not_carry_over_what_it_held():
+def test_reused_memory_has_no_provenance_of_its_former_content():
     class Reused(nn.Module):
         def __init__(self):
             super().__init__()
@@ -155,13 +155,13 @@ def test_nested_tensors_are_counted(layout):
     assert site.visits[0].mask_elements == 320
 
 
-def test_control_flow_is_passed_through():
+def test_higher_order_operators_run():
     model = Only(lambda model, h: torch.cond(h.sum() > 0, lambda t: t * 2, lambda t: t * 3, (model.dropout(h),)))
 
     assert [site.kind for site in dropkit.audit(model.requires_grad_(False), X).sites] == ["Dropout"]
 
 
-def test_a_frozen_part_is_not_off_by_mistake():
+def test_a_frozen_part_is_no_finding():
     class Frozen(nn.Module):
         def __init__(self):
             super().__init__()
@@ -217,11 +217,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("code", WRONG)
-def test_what_is_wrong_in_an_unusual_way_is_found(code):
+def test_unusual_misuse_is_found(code):
     assert codes(Only(WRONG[code])) == [code]
 
 
-def test_layers_a_run_skipped_hold_no_idle_rate():
+def test_the_rate_of_a_skipped_module_is_not_unused():
     class Sometimes(nn.Module):
         def __init__(self):
             super().__init__()
@@ -235,8 +235,8 @@ def test_layers_a_run_skipped_hold_no_idle_rate():
 
 
 @pytest.mark.parametrize("preserve", [True, False])
-def test_a_function_in_a_checkpointed_lambda_is_the_same_site_again(preserve):
-    """What is recomputed runs in no module."""
+def test_recomputation_of_a_function_is_no_new_site(preserve):
+    """Recomputation runs outside the modules."""
 
     def recomputed(model, h):
         def drop(h):
@@ -250,8 +250,8 @@ def test_a_function_in_a_checkpointed_lambda_is_the_same_site_again(preserve):
     assert [finding.code for finding in report.findings] == ([] if preserve else ["DRP305"])
 
 
-def test_a_tensor_made_of_nothing_is_known_as_nothing():
-    """Its memory may have held something that was known."""
+def test_a_new_tensor_has_no_provenance():
+    """Its memory may have belonged to a tensor that had one."""
     table, tensor = ProvenanceTable(), torch.zeros(3)
     table.set(tensor, Provenance(Origin("Linear", "Linear")))
     zeros = torch.ops.aten.zeros.default
@@ -263,7 +263,7 @@ def test_a_tensor_made_of_nothing_is_known_as_nothing():
 
 
 class Block(nn.Module):
-    """As torch's users write it: the checkpoint runs a method."""
+    """A checkpoint that runs a method, as is usual."""
 
     def __init__(self, preserve, drop):
         super().__init__()
@@ -285,7 +285,7 @@ DROPS = {
 
 @pytest.mark.parametrize("preserve", [True, False])
 @pytest.mark.parametrize("drop", DROPS)
-def test_several_blocks_that_recompute_one_line_are_told_apart(drop, preserve):
+def test_blocks_that_recompute_the_same_line_are_separate_sites(drop, preserve):
     model = nn.Sequential(nn.Linear(16, 16), *(Block(preserve, DROPS[drop]) for _ in range(3)))
 
     report = dropkit.audit(model, X)
@@ -294,7 +294,7 @@ def test_several_blocks_that_recompute_one_line_are_told_apart(drop, preserve):
     assert len(report.sites) == 3
 
 
-def test_a_rate_that_a_parent_applies_is_not_idle():
+def test_a_rate_that_the_parent_applies_is_not_unused():
     class Parent(nn.Module):
         def __init__(self):
             super().__init__()
@@ -308,7 +308,7 @@ def test_a_rate_that_a_parent_applies_is_not_idle():
     assert codes(Parent()) == []
 
 
-def test_a_part_that_chance_skipped_in_training_holds_no_idle_rate():
+def test_the_rate_of_a_module_skipped_in_training_is_not_unused():
     class Skipped(nn.Module):
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""What an audit is given as a batch, small outputs, and operators that are marked as random and draw nothing."""
+"""How a batch is passed to the model; dropout of single elements; operators tagged as random that draw nothing."""
 
 from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
@@ -139,7 +139,7 @@ class Batch:
 
 
 class Encoding(UserDict):
-    """As tokenizers of transformers give it."""
+    """As tokenizers of transformers return it."""
 
 
 Pair = namedtuple("Pair", ["left", "right"])
@@ -187,8 +187,8 @@ TAKEN = {
 
 
 @pytest.mark.parametrize(("kind", "batch"), TAKEN.values(), ids=TAKEN)
-def test_a_batch_is_given_as_forward_takes_it(kind, batch):
-    """By name or by position where `forward` takes that, else as the one argument."""
+def test_a_batch_is_passed_as_forward_accepts_it(kind, batch):
+    """By name or by position if `forward` accepts that, else as the only argument."""
     report = dropkit.audit(kind(), batch)
 
     assert [site.name for site in report.sites if site.was_reached] == ["drop"]
@@ -216,7 +216,7 @@ def test_a_batch_is_given_as_forward_takes_it(kind, batch):
         (Named, {}, r"inputs must be what Named.forward takes \(input_ids, attention_mask\), got an empty dict$"),
     ],
 )
-def test_a_batch_that_forward_does_not_take_is_an_error_that_names_it(kind, batch, message):
+def test_a_batch_that_forward_does_not_accept_is_an_error(kind, batch, message):
     model = kind() if kind is not nn.Sequential else nn.Sequential(nn.Linear(8, 8))
 
     with pytest.raises(TypeError, match=message):
@@ -227,8 +227,8 @@ def test_a_batch_that_forward_does_not_take_is_an_error_that_names_it(kind, batc
 @pytest.mark.parametrize(
     "wrap", [nn.Sequential, lambda net: torch.jit.script(nn.Sequential(net))], ids=["eager", "script"]
 )
-def test_what_a_loader_yields_is_audited_without_its_labels(wrap, batch):
-    """The report is that of the inputs alone, and the model and the generator are as before."""
+def test_a_batch_of_a_loader_is_audited_without_labels(wrap, batch):
+    """The report is that of the inputs alone, and model and generator are restored."""
     net = wrap(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2)))
     state, generator = {name: value.clone() for name, value in net.state_dict().items()}, torch.get_rng_state()
 
@@ -239,7 +239,7 @@ def test_what_a_loader_yields_is_audited_without_its_labels(wrap, batch):
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-def test_optional_parts_with_which_forward_fails_are_left_out_with_a_warning():
+def test_optional_parts_with_which_forward_fails_are_omitted_with_a_warning():
     with pytest.warns(UserWarning, match="batch was audited without its optional parts, .* RuntimeError"):
         report = dropkit.audit(Scaled(), [X, LABELS])
 
@@ -256,7 +256,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("kind", "batch", "error", "message"), WRONG.values(), ids=WRONG)
-def test_a_fault_of_the_model_is_raised_as_it_is(kind, batch, error, message):
+def test_an_error_of_the_model_is_raised(kind, batch, error, message):
     """No other arrangement of the batch is audited instead."""
     net = kind()
     if kind is Two:
@@ -274,8 +274,8 @@ def test_a_packed_sequence_is_one_argument():
     assert [site.kind for site in report.sites] == ["LSTM"]
 
 
-def test_the_command_takes_what_the_function_takes(tmp_path):
-    """A dict of names, a dict that is the one argument, a tuple, inputs with labels."""
+def test_the_command_accepts_what_the_function_accepts(tmp_path):
+    """A dict of names, a dict as the only argument, a tuple, inputs with labels."""
     file = tmp_path / "model.py"
     file.write_text(
         "import torch\nfrom torch import nn\n"
@@ -323,8 +323,8 @@ SMALL = {
 
 
 @pytest.mark.parametrize("forward", SMALL.values(), ids=SMALL)
-def test_a_single_element_is_dropped_from_as_any_other(forward):
-    """Its result is used, and is no mask."""
+def test_dropout_of_a_single_element_is_seen(forward):
+    """Its output is used, and is not taken for a mask."""
     report = dropkit.audit(model(forward), X)
     site = next(site for site in report.sites if site.was_reached)
 
@@ -332,7 +332,7 @@ def test_a_single_element_is_dropped_from_as_any_other(forward):
     assert (site.visits[0].is_active, site.visits[0].mask_elements) == (True, 1)
 
 
-def test_a_single_element_that_is_thrown_away_is_found():
+def test_a_discarded_dropout_of_a_single_element_is_found():
     def forward(net, h):
         net.drop(h.sum())
         return h.mean()
@@ -358,7 +358,7 @@ QUIET = {
 
 
 @pytest.mark.parametrize("forward", QUIET.values(), ids=QUIET)
-def test_what_is_marked_as_random_and_draws_nothing_is_no_draw(forward):
+def test_operators_tagged_as_random_may_draw_nothing(forward):
     net = model(forward, training_only=False)
 
     assert dropkit.audit(net, X).other_random == ()
@@ -369,10 +369,10 @@ def test_recurrent_networks_without_dropout_draw_nothing(layers):
     assert dropkit.audit(nn.LSTM(8, 8, layers), X[None]).other_random == ()
 
 
-def test_what_draws_is_still_told():
-    """Attention with dropout is a site that draws; noise is a draw."""
+def test_dropout_in_attention_and_noise_are_seen():
+    """Attention with dropout is an active site; noise is another random operation."""
     attention = model(lambda net, h: F.scaled_dot_product_attention(h[None], h[None], h[None], dropout_p=0.5))
     noise = model(lambda net, h: h + torch.randn_like(h))
 
     assert [site.visits[0].is_active for site in dropkit.audit(attention, X).sites if site.was_reached] == [True]
-    assert [draw.operator for draw in dropkit.audit(noise, X).other_random] == ["randn_like"]
+    assert [operation.operator for operation in dropkit.audit(noise, X).other_random] == ["randn_like"]

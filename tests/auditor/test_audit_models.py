@@ -1,4 +1,4 @@
-"""Models of torchvision, timm and transformers, built without weights: every dropout is seen, none is faulted."""
+"""Models of torchvision, timm and transformers without pretrained weights: all dropouts are seen, without findings."""
 
 from collections import Counter
 
@@ -87,13 +87,13 @@ def lstm(vision, timm, hub):
     return Sentences(), TOKENS
 
 
-# Sites that drew in training, by kind, and those that are there and were not reached.
+# Number of active sites by kind, and number of sites that are not reached.
 SITES = {
     resnet: ({"DropPath": 7, "DropBlock2d": 4, "dropout": 1}, 0),
     plain_resnet: ({}, 0),
     efficientnet: ({"StochasticDepth": 9, "Dropout": 1}, 7),
     vit: ({"Dropout": 7, "MultiheadAttention": 2}, 0),
-    # The rate of attn_drop goes to the function, the module is not called.
+    # attn_drop is not called: its rate is passed to the function.
     timm_vit: ({"Dropout": 8, "DropPath": 2, "scaled_dot_product_attention": 2}, 2),
     bert: ({"Dropout": 5, "scaled_dot_product_attention": 2}, 2),
     eager_bert: ({"Dropout": 5, "dropout": 2}, 2),
@@ -104,7 +104,7 @@ SITES = {
 
 
 @pytest.mark.parametrize("make", SITES, ids=lambda make: make.__name__)
-def test_every_site_of_a_known_model_is_seen_and_none_faulted(make, libraries):
+def test_every_site_of_a_library_model_is_seen_without_findings(make, libraries):
     model, inputs = make(*libraries)
     active, unreached = SITES[make]
 
@@ -117,7 +117,7 @@ def test_every_site_of_a_known_model_is_seen_and_none_faulted(make, libraries):
 
 
 @pytest.mark.parametrize("make", [resnet, vit, bert, gpt, lstm], ids=lambda make: make.__name__)
-def test_a_known_model_is_as_it_was(make, libraries):
+def test_a_library_model_is_restored(make, libraries):
     model, inputs = make(*libraries)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     flags, chance = [module.training for module in model.modules()], torch.get_rng_state()

@@ -1,5 +1,6 @@
-"""An audit leaves no trace in models that change themselves, each in its own way."""
+"""An audit restores models that change themselves, each in its own way."""
 
+import copy
 import random
 import threading
 from collections import Counter, deque
@@ -7,6 +8,7 @@ from collections import Counter, deque
 import numpy as np
 import pytest
 import torch
+from helpers.audit import Restless
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -14,6 +16,75 @@ import dropkit
 from dropkit.trace import Phase
 
 X = torch.randn(32, 16, generator=torch.Generator().manual_seed(1))
+
+
+def everything(model):
+    """Everything that an audit could change, by bits and by identity."""
+    vars_of = [
+        {name: (id(value), copy.deepcopy(value)) for name, value in vars(module).items() if _is_plain(value)}
+        for module in model.modules()
+    ]
+    tensors = {name: (id(value), value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
+    hooks = [
+        [len(value) for name, value in sorted(vars(module).items()) if "hooks" in name and hasattr(value, "__len__")]
+        for module in model.modules()
+    ]
+    return vars_of, tensors, hooks, [module.training for module in model.modules()]
+
+
+def _is_plain(value):
+    return isinstance(value, (int, float, str, list, dict, tuple, torch.Tensor)) and not isinstance(value, nn.Parameter)
+
+
+def generators():
+    return torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
+
+
+@pytest.mark.parametrize("raises", [None, "train", "eval"])
+@pytest.mark.parametrize("training", [True, False])
+def test_everything_is_restored(raises, training):
+    """Parameters, buffers, gradients, flags, attributes, hooks and generators are restored, also after an error."""
+    model = Restless(raises).train(training)
+    model.norm.eval()
+    model.head.weight.grad = torch.full((2, 8), 7.0)
+    x = torch.randn(4, 8, requires_grad=True)
+    random.seed(99), np.random.seed(99)
+    before, chance, grad = everything(model), generators(), model.head.weight.grad
+    state, generator = copy.deepcopy(model.state_dict()), model.generator.get_state()
+
+    if raises == "train":
+        with pytest.raises(ArithmeticError):
+            dropkit.audit(model, x)
+    else:
+        report = dropkit.audit(model, x)
+        assert report.stopped == (None if raises is None else "eval: ArithmeticError: eval")
+
+    after = everything(model)
+    assert str(after[0]) == str(before[0])
+    assert after[2:] == before[2:]
+    assert generators() == chance
+    assert torch.equal(model.generator.get_state(), generator)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert model.head.weight.grad is grad
+    assert grad.eq(7).all()
+    assert model.linear.bias.grad is None
+    assert x.grad is None
+    assert model.calls == 0
+    assert not hasattr(model, "cache")
+    assert torch.nn.modules.module._global_forward_hooks == {}
+    assert torch.nn.modules.module._global_forward_pre_hooks == {}
+    assert torch.is_grad_enabled()
+
+
+def test_the_callers_inputs_are_not_changed():
+    """The model gets copies, and changes them in place."""
+    x = torch.randn(4, 8)
+    before = x.clone()
+
+    report = dropkit.audit(nn.Sequential(nn.Dropout(0.5, inplace=True)), x)
+
+    assert torch.equal(x, before)
+    assert [finding.code for finding in report.findings] == ["DRP401"]
 
 
 class Changing(nn.Module):
@@ -70,7 +141,7 @@ def hang_on(model):
 @pytest.mark.parametrize(
     "change",
     [halve, assign_data, clamp_data, reshape, shrink, replace_parameter, hang_on],
-    ids=lambda one: one.__name__,
+    ids=lambda change: change.__name__,
 )
 @pytest.mark.filterwarnings("ignore:Full backward hook")
 def test_tensors_are_as_they_were(change):
@@ -81,7 +152,9 @@ def test_tensors_are_as_they_were(change):
     dropkit.audit(model, X)
 
     after = model.state_dict(keep_vars=True)
-    assert [(name, id(value)) for name, value in after.items()] == [(name, one) for name, (one, _) in before.items()]
+    assert [(name, id(value)) for name, value in after.items()] == [
+        (name, identity) for name, (identity, _) in before.items()
+    ]
     assert all(torch.equal(value, before[name][1]) for name, value in after.items())
     assert all(parameter.requires_grad and not parameter._backward_hooks for parameter in model.parameters())
     assert not hasattr(model.linear.weight, "note")
@@ -131,7 +204,7 @@ def stir(model):
 
 
 def test_objects_in_attributes_are_as_they_were():
-    """Containers, arrays, generators and objects of the user's, some levels down."""
+    """Containers, arrays, generators and objects of user classes, several levels deep."""
     order = dict.fromkeys("abc")
     model = Changing(
         stir, order=order, old=np.random.RandomState(1), shadow={"w": torch.zeros(2)}, box=Box(), slotted=Slotted(),
@@ -159,7 +232,7 @@ def test_objects_in_attributes_are_as_they_were():
 
 
 class Merging(nn.Linear):
-    """As LoRA layers do: `eval()` writes into the weight, `train()` takes it out."""
+    """Like LoRA layers: `eval()` merges into the weight, `train()` reverts it."""
 
     def __init__(self):
         super().__init__(16, 16)
@@ -174,7 +247,7 @@ class Merging(nn.Linear):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_switching_modes_leaves_no_trace(training):
+def test_what_switching_modes_changes_is_restored(training):
     model = Merging().train(training)
     weight, merged = model.weight.detach().clone(), model.merged
 
@@ -197,17 +270,18 @@ class Checkpointed(nn.Module):
 def test_an_optimizer_that_steps_in_backward_does_not_step(reentrant):
     model = Checkpointed(reentrant)
     optimizer = torch.optim.Adam(model.parameters())
-    hooks = [one.register_post_accumulate_grad_hook(lambda _: optimizer.step()) for one in model.parameters()]
+    hooks = [p.register_post_accumulate_grad_hook(lambda _: optimizer.step()) for p in model.parameters()]
 
     report = dropkit.audit(model, X.clone().requires_grad_())
 
     assert report.backward_error is None
     assert len(optimizer.state) == 0
-    assert [len(one._post_accumulate_grad_hooks) for one in model.parameters()] == [1, 1]
+    assert [len(p._post_accumulate_grad_hooks) for p in model.parameters()] == [1, 1]
     assert len(hooks) == 2
 
 
-def test_the_seed_of_a_device_that_is_not_in_use_yet_is_kept():
+def test_the_seed_for_an_unused_device_is_kept():
+    """It waits in torch's queue until the device is initialised."""
     torch.manual_seed(123)
 
     dropkit.audit(nn.Linear(16, 2), X)
@@ -233,8 +307,8 @@ def test_audits_in_several_threads_wait_for_each_other():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_happens_once_is_seen_as_it_happens():
-    """The pass that warms up is undone: a mask that is drawn once and kept is drawn in the pass that is watched."""
+def test_the_warm_up_is_undone():
+    """A mask that is drawn once and stored is drawn again in the observed pass."""
 
     class Locked(nn.Module):
         def __init__(self):
@@ -254,7 +328,7 @@ def test_what_happens_once_is_seen_as_it_happens():
 
 
 def test_every_module_of_a_large_model_is_as_it_was():
-    """However many there are, and whatever the first of them holds."""
+    """However many there are, and whatever the first one stores."""
     blocks = [nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.1)) for _ in range(400)]
     model = nn.Sequential(*blocks)
     model[0].held = [[[index] for index in range(50)] for _ in range(500)]

@@ -1,4 +1,4 @@
-"""Every rule, by its own examples, run: the auditor finds the bad one where a run can know, and never the good one."""
+"""Every rule on its own examples: an audit finds the bad one if a run can show it, and never the good one."""
 
 import warnings
 

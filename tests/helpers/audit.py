@@ -1,4 +1,4 @@
-"""Models for the tests of the auditor: each kind of dropout once, and one model that does everything it should not."""
+"""Models for tests of the auditor: one for each kind of dropout, and one that changes itself in every way."""
 
 from collections import deque
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import dropkit
+from dropkit.trace import Phase
 
 
 class Applied(nn.Module):
@@ -21,7 +22,7 @@ class Applied(nn.Module):
 
 
 class DropPath(nn.Module):
-    """As timm has it."""
+    """As in timm."""
 
     def __init__(self, drop_prob=0.3):
         super().__init__()
@@ -45,7 +46,7 @@ def attention(x, training):
 
 P = 0.3
 ROWS, MAPS = (64, 12, 16), (32, 24, 4, 4)
-# What it is: how to make it, the shape of its input, the kind that a report names, what one coin decides.
+# Name: how to make it, shape of its input, kind in the report, granularity.
 KINDS = {
     "Dropout": (lambda: nn.Dropout(P), ROWS, "Dropout", "element"),
     "Dropout1d": (lambda: nn.Dropout1d(P), ROWS, "Dropout1d", "channel"),
@@ -82,7 +83,7 @@ class Attention(nn.Module):
 
 
 class Restless(nn.Module):
-    """Changes everything of itself that a forward can reach; raises in the mode that it is told to."""
+    """Changes everything that a forward can reach; raises an error in the mode `raises`."""
 
     def __init__(self, raises=None):
         super().__init__()
@@ -114,3 +115,19 @@ class Restless(nn.Module):
         if self.raises == ("train" if self.training else "eval"):
             raise ArithmeticError(self.raises)
         return self.head(x)
+
+
+def net():
+    """A small network with one dropout, named "2"."""
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4))
+
+
+def only(report):
+    """The only site of a report."""
+    (site,) = report.sites
+    return site
+
+
+def activity(report):
+    """Name, kind, and activity in training and in evaluation mode of each site."""
+    return [(site.name, site.kind, site.was_active(Phase.TRAIN), site.was_active(Phase.EVAL)) for site in report.sites]
