@@ -61,6 +61,7 @@ def test_every_command_has_help(name):
     assert "Usage:" in result.output
 
 
+@pytest.mark.slow
 def test_the_public_names_are_there():
     """Everything that dropkit lists can be had from it, in any order."""
     assert fresh("import dropkit; print(all(getattr(dropkit, name) for name in reversed(dir(dropkit))))") == "True"

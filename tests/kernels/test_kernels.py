@@ -250,6 +250,7 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.extension
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_can_go_on():
@@ -259,6 +260,7 @@ def test_a_forked_child_can_go_on():
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEVELS)
 def test_the_environment_forces_a_level(name):
     """DROPKIT_CPU_LEVEL chooses the instruction set of a process."""
@@ -369,6 +371,7 @@ print(*[f"{w.category.__name__}: {w.message}" for w in caught], sep="\\n")
 """
 
 
+@pytest.mark.slow
 def test_falling_back_is_said_once_with_the_reason():
     """Without the compiled kernel the reference serves, with the same masks and one warning."""
     done = subprocess.run([sys.executable, "-c", WITHOUT_EXTENSION], capture_output=True, text=True, check=True)
