@@ -500,7 +500,9 @@ def storage_identity(storage: torch.UntypedStorage) -> int:
 # What torch's dropout modules inherit from. A module that torch lacks inherits from it too, so that one `isinstance`
 # finds every dropout.
 if TYPE_CHECKING:
-    from torch.nn.modules.dropout import _DropoutNd as TorchDropout
+    from torch.nn.modules.dropout import _DropoutNd
+
+    TorchDropout = _DropoutNd
 else:
     TorchDropout = nn.Dropout.__bases__[0]
 

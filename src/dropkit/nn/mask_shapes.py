@@ -33,4 +33,3 @@ def per_unbatched_channel(input: Tensor) -> MaskShape:
 
 # torch's own words, for every layer that drops channels.
 _TOO_FEW = "Feature dropout requires at least 2 dimensions in the input"
-
