@@ -95,9 +95,8 @@ def _check_tensors(output: Any, input: Any, add: Any) -> None:
         check(name, tensor.numel() == 0 or tensor.data_ptr() != 0, "in memory", "a tensor that has none")
     check("output", not _overlaps_itself(output), "a tensor that does not overlap itself", f"strides {output.stride()}")
     for other in (input, *(() if add is None else (add,))):
-        if not _is_apart(output, other) and (
-            output.data_ptr() != other.data_ptr() or output.stride() != other.stride()
-        ):
+        same = output.data_ptr() == other.data_ptr() and output.stride() == other.stride()
+        if not same and not _is_apart(output, other):
             raise ValueError("output must lie apart from what is read, or exactly on it, got tensors that overlap")
 
 

@@ -105,13 +105,11 @@ def _by_calls(
         with torch.enable_grad():
             start = summed if summed.requires_grad else summed.detach().requires_grad_()
             output = norm_by_torch(start, norm)
-        affine = [
-            (name, tensor) for name, tensor in (("weight", norm.weight), ("bias", norm.bias)) if tensor is not None
-        ]
-        affine = [(name, tensor) for name, tensor in affine if tensor.requires_grad]
-        tensors = [start, *(tensor for _, tensor in affine)]
+        named = {"weight": norm.weight, "bias": norm.bias}
+        affine = {name: tensor for name, tensor in named.items() if tensor is not None and tensor.requires_grad}
+        tensors = [start, *affine.values()]
         of_start, *rest = torch.autograd.grad(output, tensors, grad_output, create_graph=torch.is_grad_enabled())
-        of_affine = {name: grad for (name, _), grad in zip(affine, rest, strict=True)}
+        of_affine = dict(zip(affine, rest, strict=True))
         of_sum = of_start if grad_summed is None else of_start + grad_summed
     of_input = of_sum
     if of_input is not None and norm.row_scale is not None:
