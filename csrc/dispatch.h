@@ -1,4 +1,4 @@
-// The isas that this build holds, best first, and the one in use.
+// The instruction sets of this build, best first.
 #pragma once
 
 #include <array>

@@ -9,7 +9,7 @@
 namespace dropkit {
 
 inline constexpr std::int64_t kCell = 64;         // elements in a word of keep bits, the unit of work along rows
-inline constexpr std::int64_t kMaxRow = 1 << 13;  // most elements whose bits are held at once
+inline constexpr std::int64_t kMaxRow = 1 << 13;  // most elements whose keep bits are stored at once
 
 // A call with everything that a driver needs.
 struct Task {

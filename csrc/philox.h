@@ -15,7 +15,7 @@ inline constexpr std::uint32_t kW0 = 0x9E3779B9, kW1 = 0xBB67AE85;
 using Block = std::array<std::uint32_t, 4>;
 
 // The round keys and the threshold of one call, computed once for all inner loops.
-// Round keys stand in 64-bit lanes, their high halves zero, as the vector kernels want them.
+// Round keys are in 64-bit lanes with high halves of zero, as the vector kernels need them.
 struct Schedule {
   std::uint64_t k0[kRounds], k1[kRounds];
   std::uint32_t threshold;

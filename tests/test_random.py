@@ -30,7 +30,7 @@ def test_derived_keys_are_the_published_ones(vector):
 
 
 def test_fold_in_is_injective():
-    """Different n give different keys: no two of 2**17 collide, whatever the key."""
+    """Different n give different keys: no two of 2**17 collide, for several keys."""
     for key in (0, -1, 12345):
         derived = random.fold_in(key, torch.arange(2**17))
         assert derived.unique().numel() == 2**17
@@ -38,7 +38,7 @@ def test_fold_in_is_injective():
 
 @given(key=KEYS, n=KEYS)
 def test_fold_in_can_be_undone(key, n):
-    """It is a Feistel network: running it backwards gives n back, which proves that it is injective."""
+    """fold_in is a Feistel network: inverting it gives n, which proves that it is injective."""
     left, right = divmod(unsigned(random.fold_in(key, n)), 2**32)
 
     for r in (3, 2, 1, 0):
@@ -48,7 +48,7 @@ def test_fold_in_can_be_undone(key, n):
 
 
 def test_fold_in_broadcasts():
-    """Keys and numbers of any shapes that broadcast, each pair for itself."""
+    """Keys and numbers broadcast, and each pair gives its own key."""
     keys, numbers = torch.tensor([[1], [2]]), torch.tensor([5, 6, 7])
 
     derived = random.fold_in(keys, numbers)
@@ -72,7 +72,7 @@ def test_key_holds_the_bits_of_the_seed(seed):
 
 
 def test_draw_takes_what_a_call_takes():
-    """draw() and a dropout call take the same bits from the same generator."""
+    """draw() and a dropout call use the same bits of the same generator."""
     torch.manual_seed(3)
     by_call = dropout(torch.ones(64))
     torch.manual_seed(3)
@@ -89,7 +89,7 @@ def test_drawn_keys_use_all_bits():
 
 
 def test_the_default_generator_is_left_alone():
-    """A call with generator= or key= takes nothing from torch's default generator."""
+    """A call with generator= or key= does not use torch's default generator."""
     before = torch.get_rng_state()
 
     dropout(torch.ones(8), generator=torch.Generator())
@@ -100,7 +100,7 @@ def test_the_default_generator_is_left_alone():
 
 
 def test_a_key_is_taken_as_it_is():
-    """What happens to a key tensor after the call does not reach the backward pass."""
+    """Writing to a key tensor after the call does not change the backward pass."""
     for inplace in (False, True):
         x, key = torch.ones(64, requires_grad=True), random.key(7)
 
@@ -112,7 +112,7 @@ def test_a_key_is_taken_as_it_is():
 
 
 def test_dropkit_can_be_imported_under_a_mode():
-    """Importing makes no tensor, so a mode that is active then does not stay."""
+    """Importing makes no tensor, so dropkit keeps none of a mode that is active then."""
     code = """
 from torch._subclasses.fake_tensor import FakeTensorMode
 with FakeTensorMode():
@@ -136,14 +136,14 @@ assert dropkit.functional.dropout(torch.ones(64)).sum() > 0
     ids=str,
 )
 def test_a_wrong_key_is_refused(key, error, message):
-    """The error names the argument, what is wanted and what came; also where nothing would be dropped."""
+    """The error names the argument, what is wanted and what was given, also if nothing would be dropped."""
     for training in (True, False):
         with pytest.raises(error, match=message):
             dropout(torch.ones(3), 0.5, training, key=key)
 
 
 def test_wrong_numbers_are_refused():
-    """So do the functions of this module."""
+    """The functions of dropkit.random raise such errors, too."""
     with pytest.raises(ValueError, match="seed must fit 64 bits"):
         random.key(2**64)
     with pytest.raises(TypeError, match=r"n must be an int64 tensor or an int, got a tensor of torch.float32"):

@@ -1,7 +1,7 @@
-"""The private names of torch: reached in one file alone, and what happens on a torch that lacks them."""
+"""The private names of torch: only one package reaches them, and what happens on a torch that lacks them."""
 
 import ast
-import importlib.util
+import importlib
 import json
 import pkgutil
 import re
@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import dropkit
 from dropkit import torch_private
 
 torch_private.inductor()
 
-SOURCES = sorted(path for path in Path(torch_private.__file__).parent.rglob("*.py") if path.stem != "torch_private")
-# Of Python itself, and of pygls.
+PACKAGE = Path(torch_private.__file__).parent
+SOURCES = sorted(path for path in PACKAGE.parent.rglob("*.py") if path.parent != PACKAGE)
+# Names of Python itself, and of pygls.
 PYTHONS = {"_getframe", "_run_module_as_main", "_fields", "_replace", "_asdict", "_send_data"}
 
 
@@ -27,46 +29,45 @@ def is_private(name: object) -> bool:
 
 
 def private_names(tree: ast.AST) -> set[str]:
-    """The private names that a file imports or reads of objects, by whatever syntax."""
-    found: set[str] = set()
+    """The private names that a file imports or reads of objects, by any syntax."""
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            found.add(node.attr)
+            names.add(node.attr)
         elif isinstance(node, ast.ImportFrom) and not (node.module or "dropkit").startswith("dropkit"):
-            found.update([*node.module.split("."), *(alias.name for alias in node.names)])
+            names.update([*node.module.split("."), *(alias.name for alias in node.names)])
         elif isinstance(node, ast.Import):
-            found.update(part for alias in node.names for part in alias.name.split("."))
+            names.update(part for alias in node.names for part in alias.name.split("."))
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("attr", "attrgetter", "import_module")):
-            # getattr and its like; a docstring may name what it will.
-            found.update(
-                part for one in node.args if isinstance(one, ast.Constant) for part in str(one.value).split(".")
-            )
-    return {name for name in found if is_private(name)}
+            # Only strings that are arguments of getattr and the like; a docstring may name anything.
+            constants = (argument for argument in node.args if isinstance(argument, ast.Constant))
+            names.update(part for constant in constants for part in str(constant.value).split("."))
+    return {name for name in names if is_private(name)}
 
 
 def own_names(tree: ast.AST) -> set[str]:
     """The names that a file gives to functions, classes, variables and attributes of its own objects."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
-            found.add(node.attr)
+            names.add(node.attr)
         elif isinstance(node, ast.alias):
-            found.add(node.asname or node.name)
-    return found
+            names.add(node.asname or node.name)
+    return names
 
 
 def test_no_other_file_reaches_a_private_name_of_torch():
-    """What another file reads with an underscore is dropkit's own or Python's."""
+    """A name with an underscore that another file reads is dropkit's own or Python's."""
     trees = {path: ast.parse(path.read_text()) for path in SOURCES}
     own = PYTHONS.union(*map(own_names, trees.values()))
 
-    found = {str(path): names for path, tree in trees.items() if (names := private_names(tree) - own)}
+    reached = {str(path): names for path, tree in trees.items() if (names := private_names(tree) - own)}
 
-    assert found == {}
+    assert reached == {}
 
 
 @pytest.mark.parametrize(
@@ -80,32 +81,34 @@ def test_every_way_to_reach_a_private_name_is_seen(line):
 
 
 def loaded_without(monkeypatch, *names):
-    """`torch_private` as it is where torch lacks `names`, and what it warned of."""
-    find = pkgutil.resolve_name
+    """A second copy of `torch_private`, on a torch that lacks `names`, and its warnings."""
+    resolve_name = pkgutil.resolve_name
 
     def lacking(path):
         if path in names:
             raise AttributeError(path)
-        return find(path)
+        return resolve_name(path)
 
     monkeypatch.setattr(pkgutil, "resolve_name", lacking)
-    spec = importlib.util.spec_from_file_location("lacking", torch_private.__file__)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "lacking", module)
+    monkeypatch.setattr(dropkit, "torch_private", torch_private)  # restored after the second import
+    for name in [name for name in sys.modules if name.startswith("dropkit.torch_private")]:
+        monkeypatch.delitem(sys.modules, name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        spec.loader.exec_module(module)
+        module = importlib.import_module("dropkit.torch_private")
         module.inductor()
+    for name in [name for name in sys.modules if name.startswith("dropkit.torch_private")]:
+        del sys.modules[name]
     return module, [str(warning.message) for warning in caught]
 
 
 @pytest.mark.parametrize("name", torch_private.NAMES)
 def test_a_missing_name_is_replaced_or_refused_by_its_name(monkeypatch, name):
-    """dropkit loads without any one name; a feature that cannot do without says which name and which torch."""
+    """dropkit loads without any one name; a feature that needs it raises with the name and torch's version."""
     module, warned = loaded_without(monkeypatch, name)
 
     use, plain = module.NAMES[name], name.replace(":", ".")
-    assert not use.found
+    assert not use.is_found
     assert len(warned) <= 1
     assert all(f"torch {torch.__version__} has no {plain}: {use.otherwise}" in text for text in warned)
     assert any(plain in line for line in module.missing())
@@ -116,12 +119,12 @@ def test_a_missing_name_is_replaced_or_refused_by_its_name(monkeypatch, name):
 
 @pytest.mark.parametrize("name", torch_private.ATTRIBUTES)
 def test_a_missing_attribute_is_refused_by_its_name(name):
-    """What is read of torch's objects is missed by name as well."""
+    """An attribute that torch's objects lack raises with its name, too."""
     with pytest.raises(torch_private.UnsupportedTorchError, match=rf"must have a torch with object.{name}"):
         torch_private.ATTRIBUTES[name](object())
 
 
-# Which features of without_names.py cannot do without names that are there for what.
+# The features of without_names.py that raise without the names of each feature of dropkit.
 REFUSED = {
     torch_private.OPERATORS: {"transformed", "compiled"},
     torch_private.VMAP: {"transformed"},
@@ -131,15 +134,15 @@ REFUSED = {
 }
 
 
-def test_features_do_without_a_name_or_refuse():
-    """Without every name that can be replaced all features work; without the others of a feature it says so."""
+def test_features_work_without_a_name_or_raise():
+    """Without every name that has a substitute all features work; without the other names of a feature it raises."""
     arguments, expected = [], []
-    uses = {name: use for name, use in torch_private.NAMES.items() if use.found}
+    uses = {name: use for name, use in torch_private.NAMES.items() if use.is_found}
     arguments.append(",".join(name for name, use in uses.items() if use.otherwise is not None))
     expected.append(set())
     for feature in {use.feature for use in uses.values() if use.otherwise is None} - {torch_private.NESTED}:
         names = ",".join(name for name, use in uses.items() if use.otherwise is None and use.feature == feature)
-        expected.append(set().union(*(refusing for one, refusing in REFUSED.items() if one in feature)))
+        expected.append(set().union(*(refusing for name, refusing in REFUSED.items() if name in feature)))
         arguments.append(f"{names}=eager,{','.join(expected[-1])}")
     command = [sys.executable, Path(__file__).parent / "helpers" / "without_names.py", *arguments]
 

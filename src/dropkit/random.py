@@ -1,6 +1,6 @@
-"""Keys: 64 bits that decide a whole mask, where they come from and how more are made of one.
+"""Keys: the 64 bits that decide a whole mask; making, drawing, deriving and checking them.
 
-A key is a 0-d int64 tensor, or an int. Derivation is Philox4x32-10 under counters that no mask uses: word 3 of the
+A key is a 0-d int64 tensor or an int. Keys are derived by Philox4x32-10 under counters that no mask uses: word 3 of the
 counter is 0 for masks and 1 here.
 """
 
@@ -27,8 +27,8 @@ def key(seed: int, device: torch.device | str | None = None) -> Tensor:
     """The key whose 64 bits are those of `seed`.
 
     Args:
-        seed: an int in [-2**63, 2**64); negative ones in two's complement.
-        device: where the key shall live.
+        seed: an int in [-2**63, 2**64); a negative one in two's complement.
+        device: of the key; the CPU if None.
 
     Returns:
         0-d int64 tensor.
@@ -48,7 +48,7 @@ def draw(generator: Generator | None = None, device: torch.device | str | None =
 
     Args:
         generator: where the bits come from; torch's default generator of `device` if None.
-        device: where the key shall live; the generator's if None, else the CPU.
+        device: of the key; if None that of the generator, or else the CPU.
 
     Returns:
         0-d int64 tensor, uniform over all 64-bit values but the largest.
@@ -58,12 +58,12 @@ def draw(generator: Generator | None = None, device: torch.device | str | None =
     if generator is None and autograd.is_being_traced():
         return draw_traced(torch.device(device))
 
-    def drawn() -> Tensor:
+    def from_generator() -> Tensor:
         return torch.randint(LOWEST, HIGHEST, (), dtype=torch.int64, device=device, generator=generator)
 
-    if is_dynamo_compiling() or not recompute.possible() or recompute.watched():
-        return drawn()
-    return recompute.keyed(drawn, default=generator is None)
+    if is_dynamo_compiling() or not recompute.may_be_checkpointed() or recompute.cannot_record_keys():
+        return from_generator()
+    return recompute.same_key_when_recomputed(from_generator, default=generator is None)
 
 
 def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
@@ -81,7 +81,7 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
         n: int64 tensor that broadcasts with `key`, or an int.
 
     Returns:
-        int64 tensor of the broadcast shape, on the device of the tensor among the two (the CPU if there is none).
+        int64 tensor of the broadcast shape, on the device of `key`, or of `n` if `key` is an int.
 
     Source: Luby, Rackoff, "How to Construct Pseudorandom Permutations from Pseudorandom Functions", SIAM J. Comput. 17,
     1988; Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
@@ -93,7 +93,7 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
     for fake in (key, n):
         if type(fake) is FakeTensor and fake_mode() is None:
             with fake.fake_mode:
-                return fold_in(custom_op.faked(key, fake), custom_op.faked(n, fake))
+                return fold_in(custom_op.as_fake(key, fake), custom_op.as_fake(n, fake))
     device = next((x.device for x in (key, n) if isinstance(x, Tensor)), None)
     key, n = (
         x if isinstance(x, Tensor) else torch.tensor(signed(x, name), device=device)
@@ -124,10 +124,9 @@ def split(key: Tensor | int, num: int = 2) -> Tensor:
 
 
 def signed(number: int, name: str) -> int:
-    """The 64 bits of `number` as torch holds them."""
+    """The 64 bits of `number` as an int64."""
     if not isinstance(number, (int, Tensor)) and hasattr(number, "__index__"):
-        # One of NumPy's.
-        number = index(number)
+        number = index(number)  # NumPy's integers
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f"{name} must be an int or an int64 tensor, got {type(number).__name__}")
     if not LOWEST <= number < 2**64:
@@ -178,31 +177,31 @@ def choose_key(
     return draw_int(generator) if input.is_cpu and not by_operator else draw(generator, input.device)
 
 
-class _Drawn(threading.local):
-    """Where this thread draws into: reading the bits by address is 0.5 us faster than `Tensor.item`."""
+class _Scratch(threading.local):
+    """A tensor for each thread's draws: reading its bits by address is 0.5 us faster than `Tensor.item`."""
 
-    place: tuple[Tensor, ctypes.c_int64]
+    tensor_and_bits: tuple[Tensor, ctypes.c_int64]
 
-    def begin(self) -> tuple[Tensor, ctypes.c_int64]:
-        # Not when the module is imported: that may happen under a mode that makes tensors without memory.
+    def make(self) -> tuple[Tensor, ctypes.c_int64]:
+        # Not at import time, which may be under a mode that makes tensors without memory.
         with torch.inference_mode(False):
             tensor = torch.empty((), dtype=torch.int64, device="cpu")
-        self.place = tensor, ctypes.c_int64.from_address(tensor.data_ptr())
-        return self.place
+        self.tensor_and_bits = tensor, ctypes.c_int64.from_address(tensor.data_ptr())
+        return self.tensor_and_bits
 
 
-_drawn = _Drawn()
+_scratch = _Scratch()
 
 
 def draw_int(generator: Generator | None = None) -> int:
-    """The bits that `draw` would return on the CPU, as an int and in half the time; for ordinary eager mode alone."""
-    # `recompute.possible`, without a call.
+    """The key that `draw` would return on the CPU, as an int, in half the time; only for eager mode without tracing."""
+    # `recompute.may_be_checkpointed`, inlined.
     if saved_tensors_hooks(True) is not None or backward_pass() != -1 or not forward_mode_is_enabled():
         return int(draw(generator))
     try:
-        tensor, bits = _drawn.place
+        tensor, bits = _scratch.tensor_and_bits
     except AttributeError:
-        tensor, bits = _drawn.begin()
+        tensor, bits = _scratch.make()
     if generator is None:
         tensor.random_(LOWEST, HIGHEST)
     else:

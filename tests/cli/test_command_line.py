@@ -77,7 +77,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_kernels_says_what_is_missing(monkeypatch):
     """A kernel that cannot run and a name that this torch lacks are told with their reasons, in both forms."""
-    use = torch_private.Use("dropkit.audit", found=False, otherwise=None)
+    use = torch_private.Use("dropkit.audit", is_found=False, otherwise=None)
     monkeypatch.setitem(torch_private.NAMES, "torch._C:_gone", use)
     missing = replace(KERNELS[0], missing="the compiled extension is missing [here]")
     monkeypatch.setattr("dropkit.cli.kernels.KERNELS", (missing, *KERNELS[1:]))

@@ -1,4 +1,4 @@
-"""What a call leaves to be seen, so that eager and compiled calls can be held against each other bit by bit."""
+"""All observable effects of a call, so that eager and compiled calls can be compared bit by bit."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def observe(function: Callable[..., Any], *inputs: Any) -> list[Tensor]:
     return [tensor.detach() for tensor in outputs + tensors] + grads + [torch.get_rng_state()]
 
 
-def agree(one: list[Tensor], other: list[Tensor]) -> bool:
-    """Whether two calls left the same, bit by bit."""
-    return len(one) == len(other) and all(map(torch.equal, one, other))
+def agree(first: list[Tensor], second: list[Tensor]) -> bool:
+    """Whether two calls had the same effects, bit by bit."""
+    return len(first) == len(second) and all(map(torch.equal, first, second))
 
 
 def compiled(
     function: Callable[..., Any], backend: Any = "aot_eager", dynamic: bool | None = None
 ) -> Callable[..., Any]:
-    """`function` in one graph, compiled anew."""
+    """`function` compiled in one graph, after a reset of the compiler."""
     torch._dynamo.reset()
     return torch.compile(function, backend=backend, fullgraph=True, dynamic=dynamic)
 
 
 def graphs(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> int:
-    """How many graphs these calls of the compiled `function` take, each of which must leave what the eager one does."""
+    """The number of graphs that these calls compile; each must have the effects of the eager call."""
     counter = CompileCounterWithBackend("aot_eager")
     fast = compiled(function, counter)
     for call in calls:

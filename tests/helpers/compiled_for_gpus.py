@@ -1,4 +1,4 @@
-"""Compiles the GPU kernels on a machine without a GPU, by the calls that would run them, and prints what came of it."""
+"""Compile the GPU kernels on a machine without a GPU, by the calls that would run them, and print facts about the code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MASK = Mask(torch.tensor(7), inverted(0.1))
 
 
 class Driver:
-    """Of a GPU that is not there: Triton asks it what to compile for, and is kept from asking for more."""
+    """The driver of a GPU that does not exist: it only tells Triton what to compile for."""
 
     target = "sm_90"
 
@@ -86,7 +86,7 @@ def activation(backward: bool) -> None:
         fused.activation_forward(x, b, x, "gelu", MASK)
 
 
-DTYPES = {str(one).removeprefix("torch."): one for one in sorted(FLOATS, key=str)}
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in sorted(FLOATS, key=str)}
 CALLS: dict[str, Callable[[], None]] = {
     **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
     **{f"added {name}": partial(drop, dtype, add=True) for name, dtype in DTYPES.items()},
@@ -119,42 +119,42 @@ def described(made: Any) -> dict[str, Any]:
 
 
 def used(cubin: bytes) -> dict[str, int]:
-    """Registers, and bytes of a thread's stack, which only spills need."""
+    """Registers, and bytes of a thread's stack, which only spilled registers use."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        said = subprocess.run(
+        done = subprocess.run(
             [CUOBJDUMP, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
         )
-    found = {name: int(number) for name, number in re.findall(r"(REG|STACK):(\d+)", said.stdout)}
-    return {"registers": found["REG"], "spilled": found["STACK"]}
+    usage = {name: int(number) for name, number in re.findall(r"(REG|STACK):(\d+)", done.stdout)}
+    return {"registers": usage["REG"], "spilled": usage["STACK"]}
 
 
 def main() -> None:
     device = Driver()
     driver.set_active(device)
     JITFunction.run = compile_alone(JITFunction.run)
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for Driver.target, target in TARGETS.items():
         fused.warp_size = lambda size=target.warp_size: size
         for name, call in CALLS.items():
             call()
-            found[f"{name} {Driver.target}"] = described(MADE[-1])
+            facts[f"{name} {Driver.target}"] = described(MADE[-1])
     Driver.target = "sm_90"
     MADE.clear()
     for p in (0.1, 0.25, 0.5, 2**-32, 0.9):
         for key in (torch.tensor(7), torch.tensor(3)):
             drop(torch.float32, mask=Mask(key, inverted(p)))
-    found["kernels for ten rates and keys"] = len({id(one) for one in MADE})
+    facts["kernels for ten rates and keys"] = len({id(made) for made in MADE})
     MADE.clear()
     for count in (1, 16, 17, 4096, 4100):
         drop(torch.float32, count)
-    found["kernels for five sizes"] = len({id(one) for one in MADE})
+    facts["kernels for five sizes"] = len({id(made) for made in MADE})
     MADE.clear()
     for rows in (1, 3, 16, 64):
         strided((1024, 1), rows)
-    found["kernels for four heights"] = len({id(one) for one in MADE})
-    print(json.dumps(found, indent=2))
+    facts["kernels for four heights"] = len({id(made) for made in MADE})
+    print(json.dumps(facts, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compiles csrc with every warning an error, for this processor and, where a cross compiler is at hand, for Arm."""
+"""Compile csrc with warnings as errors, for this processor and, if there is a cross compiler, for Arm."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Syntax alone: optimising, GCC 12 takes its own AVX-512 headers for uninitialised (GCC bug 105593).
+# Only the syntax: with optimisation, GCC 12 warns of its own AVX-512 headers (GCC bug 105593).
 FLAGS = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 
 

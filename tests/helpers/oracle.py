@@ -1,4 +1,4 @@
-"""The mask specification once more, in Python integers: slow, and written without a look at the kernels."""
+"""The mask specification in Python integers: slow, and written independently of the kernels."""
 
 WORD = 2**32
 
@@ -20,16 +20,16 @@ def halves(number: int) -> tuple[int, int]:
     return low, high
 
 
-def word(coin: int, key: int) -> int:
-    return philox4x32_10((*halves(coin // 4), 0, 0), halves(key))[coin % 4]
+def word(index: int, key: int) -> int:
+    return philox4x32_10((*halves(index // 4), 0, 0), halves(key))[index % 4]
 
 
-def keeps(coin: int, key: int, p: float) -> bool:
-    return word(coin, key) >= round(p * WORD)
+def keeps(index: int, key: int, p: float) -> bool:
+    return word(index, key) >= round(p * WORD)
 
 
 def keep_bits(first: int, n: int, key: int, p: float) -> str:
-    """Keep bits of n coins as hexadecimal digits, coin `first` in the lowest bit."""
+    """The keep bits of n mask elements as hexadecimal digits, mask index `first` in the lowest bit."""
     return f"{sum(keeps(first + i, key, p) << i for i in range(n)):0{n // 4}x}"
 
 

@@ -1,8 +1,8 @@
-"""Uses features of dropkit on a torch that lacks private names: `python without_names.py NAME,NAME=FEATURE,... ...`.
+"""Use features of dropkit on a torch that lacks private names: `python without_names.py NAME,NAME=FEATURE,... ...`.
 
-Prints a line of JSON for each argument: feature -> "works", or what was raised; of all features if none are given. A
-name stays where torch itself uses it: it is hidden from `dropkit.torch_private` alone. Each argument has a process of
-its own, forked from one that has torch.
+Prints a line of JSON for each argument: feature -> "works" or the error; all features if none are given. Names are hidden
+only from `dropkit.torch_private`; torch itself still has them. Each argument runs in a process of its own, forked from one
+that has imported torch.
 """
 
 import json
@@ -32,7 +32,7 @@ def eager():
 
 
 def is_dropout(output):
-    """Ones behind a dropout of 0.5."""
+    """Whether this is a tensor of ones after a dropout of 0.5."""
     return set(output.unique().tolist()) == {0.0, 2.0}
 
 
@@ -75,7 +75,7 @@ def nested():
 
     for layout in (torch.jagged, torch.strided):
         x = torch.nested.nested_tensor([torch.ones(2, 40), torch.ones(3, 40)], layout=layout)
-        assert is_dropout(torch.cat([one.flatten() for one in dropout(x).unbind()]))
+        assert is_dropout(torch.cat([component.flatten() for component in dropout(x).unbind()]))
 
 
 def fx():
@@ -91,11 +91,11 @@ def installed():
     before = torch.nn.functional.dropout(torch.ones(64))
     with dropkit.installed():
         torch.manual_seed(0)
-        found = torch.nn.functional.dropout(torch.ones(64))
+        output = torch.nn.functional.dropout(torch.ones(64))
         assert torch.equal(torch.nn.functional.dropout(torch.ones(3), 0.5, False), torch.ones(3))
         torch.native_dropout(torch.ones(3), 0.5, True)
     torch.manual_seed(0)
-    assert torch.equal(found, dropout(torch.ones(64)))
+    assert torch.equal(output, dropout(torch.ones(64)))
     assert is_dropout(before)
 
 
@@ -121,7 +121,7 @@ FEATURES = (eager, transformed, compiled, exported, lowered, nested, fx, install
 
 
 def without(names, features):
-    """What features do where `names` are missing."""
+    """The outcomes of features if `names` are missing."""
     find = pkgutil.resolve_name
 
     def lacking(path):
@@ -142,7 +142,7 @@ def without(names, features):
 
 
 if __name__ == "__main__":
-    # What compilers import at their first call is imported once for all; no child may find that autograd was used.
+    # Import here what compilers import at their first call. Autograd must not run before the fork.
     torch.compile(torch.sin, backend="aot_eager")(torch.ones(3))
     torch.export.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),), strict=False)
     for argument in sys.argv[1:]:
@@ -154,8 +154,8 @@ if __name__ == "__main__":
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 outcomes = without(names.split(","), features)
-            said = [str(one.message) for one in caught if type(one.message).__name__ == "SlowTorchWarning"]
-            print(json.dumps({"outcomes": outcomes, "warnings": said}))
+            slow = [str(each.message) for each in caught if type(each.message).__name__ == "SlowTorchWarning"]
+            print(json.dumps({"outcomes": outcomes, "warnings": slow}))
             sys.stdout.flush()
             os._exit(0)
         os.waitpid(child, 0)

@@ -1,4 +1,4 @@
-"""Building where the C++ extension cannot be: dropkit is built all the same and says so, or fails if told to."""
+"""Building without a C++ compiler: dropkit builds without the extension and warns, or fails if required to have it."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def built(folder: Path, required: str, *start: str) -> subprocess.CompletedProce
 
 
 def test_a_failed_compiler_is_a_warning(tmp_path):
-    """Without a C++ compiler the build succeeds, and says what is missing and how to insist on it."""
+    """Without a C++ compiler the build succeeds, and says what is missing and how to require it."""
     done = built(tmp_path, "", "setup.py")
 
     assert done.returncode == 0, done.stderr
@@ -37,13 +37,13 @@ def test_a_failed_compiler_is_a_warning(tmp_path):
 
 
 def test_a_failed_compiler_is_an_error_where_the_extension_is_required(tmp_path):
-    """A CI that expects the extension never goes on without it."""
+    """With DROPKIT_REQUIRE_EXTENSION=1 the build fails without the extension."""
     assert built(tmp_path, "1", "setup.py").returncode != 0
 
 
 @pytest.mark.parametrize(("required", "succeeds"), [("", True), ("1", False)])
 def test_free_threaded_python_gets_no_extension(required, succeeds, tmp_path):
-    """There the limited API does not exist: the compiler is not even called."""
+    """Free-threaded Python has no limited API, so the compiler is not called."""
     done = built(tmp_path, required, "-c", FREE_THREADED)
 
     assert (done.returncode == 0) == succeeds, done.stderr

@@ -1,7 +1,7 @@
-"""The Arm kernel on machines that have no Arm processor: cross-compiled, run under QEMU, held against the reference.
+"""The Arm kernel on other processors: cross-compiled, run under QEMU, compared with the reference.
 
 Needs `aarch64-linux-gnu-g++` and `qemu-aarch64` (Debian: g++-aarch64-linux-gnu and qemu-user). On Arm itself
-`test_kernels.py` does the same natively.
+`test_cpu_kernel.py` does the same natively.
 """
 
 import shutil
@@ -38,7 +38,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def packed(input: Tensor, mask: Mask) -> bytes:
-    """A call on a dense copy of `input`, as emulate.cpp reads it."""
+    """A call on a dense copy of `input`, in the format that emulate.cpp reads."""
     numbers = struct.pack("=qqqqq", CODES[input.dtype], mask.key, mask.params.threshold, mask.offset, input.numel())
     constants = struct.pack("=ddd", *mask.params[1:])
     dims = zip(input.shape, input.stride(), input.stride(), mask.strides, strict=True)
@@ -58,7 +58,7 @@ def same(answer: bytes, expected: Tensor) -> bool:
 @pytest.mark.parametrize("level", ["neon", "scalar"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_arm_gives_the_bits_of_the_reference(level, dtype, program):
-    """Every layout, every map of mask indices, both rules: the Arm kernel equals the reference to the bit."""
+    """The Arm kernel equals the reference to the bit for every layout, mask and kind of dropout."""
     calls = []
     for layout in LAYOUTS.values():
         for indices in INDICES.values():

@@ -21,7 +21,7 @@ from dropkit.kernels.params import alpha, inverted
 pytestmark = [
     pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which Triton compiles for"),
-    # NumPy says of each sum that wraps, as Philox's are meant to, that it does.
+    # NumPy warns of integer overflow, which Philox relies on.
     pytest.mark.filterwarnings("ignore:overflow encountered"),
 ]
 
@@ -33,7 +33,7 @@ def by_gpu(input: Tensor, mask: Mask) -> Tensor:
 
 
 def truncated(output: Tensor) -> Tensor:
-    """float32 as the interpreter makes bfloat16 of it: cut off, where a GPU rounds to nearest even."""
+    """float32 converted to bfloat16 as the interpreter does it: truncated, where a GPU rounds to nearest even."""
     return (output.view(torch.int32) >> 16).to(torch.int16).view(torch.bfloat16)
 
 
@@ -46,7 +46,7 @@ def expected_of(input: Tensor, mask: Mask) -> Tensor:
 @pytest.mark.parametrize(("indices", "dtype"), GRID, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_bits_are_those_of_the_reference(monkeypatch, layout, indices, dtype):
-    """Whatever the layout, the coins, the dtype and the rule; in blocks of its own size, or in some that are larger."""
+    """The output equals the reference for every layout, mask, dtype and kind of dropout, in small and larger blocks."""
     if layout not in ("short", "long", "ragged"):
         monkeypatch.setattr(gpu, "_BLOCK", 2**15)
     input = LAYOUTS[layout]().to(dtype)
@@ -58,8 +58,8 @@ def test_the_bits_are_those_of_the_reference(monkeypatch, layout, indices, dtype
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_any_walk_gives_the_bits_of_the_reference(data):
-    """Up to six dimensions in any order of memory, any steps, any first coin."""
+def test_any_strides_on_a_gpu_give_the_bits_of_the_reference(data):
+    """Up to six dimensions in any memory order, with any mask strides and offset."""
     shape = data.draw(st.lists(st.integers(1, 5) | st.sampled_from([8, 33]), max_size=6))
     if torch.Size(shape).numel() > 5000:
         return
@@ -82,7 +82,7 @@ def test_any_walk_gives_the_bits_of_the_reference(data):
 
 @pytest.mark.parametrize("layout", ["ragged", "long", "offset", "sliced", "channels_last"])
 def test_in_place_gives_the_bits_of_out_of_place(layout):
-    """Reading and writing the same memory changes nothing."""
+    """In place the bits are the same."""
     input = LAYOUTS[layout]()
     expected = by_gpu(input, Mask(3, inverted(0.4)))
 
@@ -104,7 +104,7 @@ def test_dropped_is_exactly_zero(dtype):
 
 
 def test_the_key_is_read_from_memory():
-    """A key in a tensor is that key, also when the tensor is written between calls."""
+    """A key in a tensor is read at each call, so that writing to the tensor changes the mask."""
     x, key = torch.randn(1000), torch.tensor(5)
     first = by_gpu(x, Mask(key, inverted(0.5)))
     key.fill_(-(2**62) - 3)
@@ -116,20 +116,20 @@ def test_the_key_is_read_from_memory():
 
 
 def test_nothing_is_kept_at_one():
-    """Without a launch: everything is the fill."""
+    """At p = 1 everything becomes the fill, without a launch."""
     for values in (inverted(1.0), alpha(1.0)):
         assert not by_gpu(torch.randn(10), Mask(3, values)).any()
 
 
 def test_empty_inputs_are_left_alone():
-    """No element, no launch."""
+    """A tensor without elements launches nothing."""
     for shape in [(0,), (3, 0)]:
         assert by_gpu(torch.empty(shape), Mask(1, inverted(0.5))).shape == shape
 
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, Any]:
-    """What Triton makes of the kernels for three GPUs, in a process where it does not interpret."""
+    """Facts about the kernels compiled for three GPUs, in a process where Triton does not interpret."""
     script = Path(__file__).parents[1] / "helpers" / "compiled_for_gpus.py"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
@@ -141,12 +141,12 @@ def compiled() -> dict[str, Any]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kernel", ["flat", "added"])
 def test_contiguous_tensors_are_read_as_wide_as_memory(compiled, kernel, dtype, target):
-    """16 bytes a load and a store, no shared memory, nothing spilled."""
+    """Loads and stores of 16 bytes, no shared memory, no spilled registers."""
     made = compiled[f"{kernel} {str(dtype).removeprefix('torch.')} {target}"]
 
     assert made["wide_loads"] > 0
     assert made["wide_stores"] > 0
-    # A thread's four doubles are two loads of 16 bytes, which lie apart: they change places.
+    # A thread's four doubles are two separate loads of 16 bytes, which are exchanged through shared memory.
     assert made["shared"] == 0 or dtype == torch.float64
     assert made["spilled"] == 0
     assert made["registers"] <= 72
@@ -154,7 +154,7 @@ def test_contiguous_tensors_are_read_as_wide_as_memory(compiled, kernel, dtype, 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_other_calls_are_compiled_well(compiled, target):
-    """Odd sizes and dense rows as wide as memory; scattered coins without spills, and so what is fused."""
+    """Odd sizes and dense rows use wide loads; scattered mask indices and fused kernels spill no registers."""
     strided = "strided shared", "strided consecutive"
     for name in ("flat odd", *strided, "norm forward", "norm backward", "activation forward"):
         made = compiled[f"{name} {target}"]
@@ -164,13 +164,13 @@ def test_other_calls_are_compiled_well(compiled, target):
         made = compiled[f"{name} {target}"]
         assert made["shared"] == 0, name
         assert made["registers"] <= 72, name
-    # The gradients of the widest rows that are taken do not all fit the registers.
+    # The gradients of the widest rows do not fit the registers.
     spilled = {name for name, made in compiled.items() if name.endswith(target) and made["spilled"]}
     assert spilled == {f"wide norm backward {target}"}
 
 
 def test_every_kernel_can_be_launched(compiled):
-    """No more threads and shared memory than any of these GPUs gives one program."""
+    """A program uses no more threads and shared memory than each of these GPUs has for one."""
     programs = {name: made for name, made in compiled.items() if isinstance(made, dict)}
 
     assert {name for name, made in programs.items() if made["threads"] > 1024 or made["shared"] > 2**16 - 1} == set()
@@ -178,7 +178,7 @@ def test_every_kernel_can_be_launched(compiled):
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_half_a_round_is_one_multiply(compiled, target):
-    """Philox by 32 x 32 -> 64 bit multiplies: never a high half by itself, and 20 of them or fewer a block."""
+    """Philox uses 32 x 32 -> 64 bit multiplies, at most 20 a block, and never computes a high half separately."""
     made = compiled[f"flat float32 {target}"]
 
     assert 0 < made["wide_multiplies"] <= 20 * 4
@@ -186,7 +186,7 @@ def test_half_a_round_is_one_multiply(compiled, target):
 
 
 def test_amd_compiles(compiled):
-    """No intrinsic of one vendor: each kernel."""
+    """Every kernel compiles for AMD: none uses an intrinsic of one vendor."""
     sizes = [made["size"] for name, made in compiled.items() if name.endswith("gfx942")]
 
     assert len(sizes) == sum(name.endswith("sm_90") for name in compiled)
@@ -194,7 +194,7 @@ def test_amd_compiles(compiled):
 
 
 def test_nothing_is_compiled_for_a_new_rate_key_or_size(compiled):
-    """Ten calls with five rates and two keys run one kernel; of rows, what is one row is one dimension less."""
+    """Ten calls with five rates and two keys use one kernel; a single row is another kernel, of one dimension less."""
     assert compiled["kernels for ten rates and keys"] == 1
     assert compiled["kernels for five sizes"] == 1
     assert compiled["kernels for four heights"] == 2

@@ -1,4 +1,4 @@
-"""Gradients and transforms of every layer: the derivative is that of the very call, in each way torch takes it."""
+"""Gradients and transforms of every layer: each kind of derivative has the mask of the call."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def slope(layer: Layer, key: Tensor | int = KEY) -> Tensor:
 
 
 def same(result: Tensor, expected: Tensor) -> bool:
-    """Equal but for the rounding of numbers up to 64, the greatest that these tests compare."""
+    """Whether tensors are equal within the rounding of numbers up to 64, the largest in these tests."""
     return torch.allclose(result, expected, rtol=0, atol=64 * torch.finfo(torch.float64).eps)
 
 
 def test_in_place_after_an_operation_has_its_gradient(layer):
-    """The gradient flows through a call in place on what is not a leaf."""
+    """The gradient flows through an in-place call on a tensor that is not a leaf."""
     x = example(layer, requires_grad=True)
 
     layer.function(x * 3, 0.5, True, True, key=KEY).sum().backward()
@@ -43,7 +43,7 @@ def test_in_place_after_an_operation_has_its_gradient(layer):
 
 
 def test_in_place_over_a_saved_output_is_refused_at_backward(layer):
-    """Overwriting what sigmoid saved for its gradient is an error, not a wrong gradient."""
+    """Overwriting the output that sigmoid saved raises, instead of giving a wrong gradient."""
     for p in (0.5, 1.0):
         output = layer.function(example(layer, requires_grad=True).sigmoid(), p, True, True)
 
@@ -81,7 +81,7 @@ def test_gradients_are_right_to_second_order(layer, inplace):
 
 
 def test_forward_mode_has_the_mask_of_the_output(layer):
-    """The tangent of one call is the slope of that call, also in place."""
+    """The tangent of a call is its slope, also in place."""
     x = example(layer)
     for inplace in (False, True):
         with forward_ad.dual_level():
@@ -92,7 +92,7 @@ def test_forward_mode_has_the_mask_of_the_output(layer):
 
 
 def test_the_tangent_passes_where_nothing_is_dropped(layer):
-    """In eval the dual number is returned as it is."""
+    """In eval mode the dual number is returned unchanged."""
     x = example(layer)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(x, torch.ones_like(x))
@@ -102,7 +102,7 @@ def test_the_tangent_passes_where_nothing_is_dropped(layer):
 
 @pytest.mark.parametrize("grad_strides", ["dense", "expanded"])
 def test_gradients_have_the_layout_of_what_they_come_from(layer, grad_strides):
-    """A dense gradient keeps its strides, as in torch; an expanded one has none, and takes the output's.
+    """A dense gradient keeps its strides, as in torch; an expanded one gets the output's strides.
 
     There torch does so in elementwise dropout alone, and gives the channel variants a contiguous gradient.
     """
@@ -116,7 +116,7 @@ def test_gradients_have_the_layout_of_what_they_come_from(layer, grad_strides):
 
 
 class Watched(TorchDispatchMode):
-    """A mode that looks on, so that the call goes the general way."""
+    """A mode that changes nothing, so that the call runs the registered operator."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         return function(*args, **(kwargs or {}))
@@ -125,7 +125,7 @@ class Watched(TorchDispatchMode):
 @pytest.mark.parametrize("way", [nullcontext, Watched], ids=["eager", "general"])
 @pytest.mark.parametrize("key", [None, random.key(KEY)], ids=["drawn", "given"])
 def test_backward_needs_next_to_no_memory(layer, way, key):
-    """Between forward and backward a call keeps 16 bytes at most, whatever its size and its way."""
+    """Between forward and backward a call keeps at most 16 bytes, on the fast path and by the operator."""
     kept = []
 
     def pack(tensor):
@@ -147,7 +147,7 @@ def flat(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_checkpoint_recomputes_the_same_mask(layer, use_reentrant):
-    """The gradient of a checkpointed region belongs to the output that was seen."""
+    """The gradient of a checkpointed region has the mask of its output."""
     x = example(layer, requires_grad=True)
     torch.manual_seed(1)
     key = random.draw()
@@ -161,8 +161,8 @@ def test_checkpoint_recomputes_the_same_mask(layer, use_reentrant):
     assert same(x.grad, slope(layer, key))
 
 
-def test_vmap_wants_to_be_told_about_randomness(layer):
-    """In error mode what draws is refused; what draws nothing is not."""
+def test_vmap_requires_a_choice_of_randomness(layer):
+    """In error mode a call that draws raises; one that does not draw works."""
     x = torch.stack([example(layer)] * 3)
 
     with pytest.raises(RuntimeError, match="randomness"):
@@ -191,7 +191,7 @@ def test_vmap_slices_have_the_masks_asked_for(layer):
 
 
 def test_vmap_over_keys_gives_what_each_key_gives(layer):
-    """A batch of keys makes a batch of masks, each the one of its key, with its gradient."""
+    """A batch of keys makes a batch of masks, each of its key, with its gradient."""
     x, keys = example(layer), random.split(KEY, 3)
 
     def total(x, key):
@@ -206,7 +206,7 @@ def test_vmap_over_keys_gives_what_each_key_gives(layer):
 
 
 def test_function_transforms_give_the_slope(layer):
-    """torch.func's grad, vjp and jvp see the derivative of the very call that they make."""
+    """torch.func's grad, vjp and jvp give the derivative of the call that they make."""
     x = example(layer)
 
     def call(x):

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what is computed again for the backward pass has the masks of the forward pass."""
+"""Activation checkpointing: the second run of a region has the masks of the first."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ways = pytest.mark.parametrize("backend", WAYS, ids=str)
 
 
 def network(x: Tensor, weight: Tensor) -> Tensor:
-    """Draws between operators that are saved and operators that are not; exact in float32, as all numbers are small."""
+    """Dropout between operators that are saved and operators that are not; exact in float32, as all numbers are small."""
     x = dropout(torch.relu(dropout(x @ weight, 0.5) * 2), 0.75)
     return dropout(x @ weight, 0.5)
 
@@ -65,7 +65,7 @@ def test_a_checkpointed_region_has_one_mask(backend, use_reentrant):
 @pytest.mark.parametrize("use_reentrant", [False, True], ids=["graph", "reentrant"])
 @ways
 def test_a_given_key_needs_no_generator_state(backend, use_reentrant):
-    """With keys, a region may be computed again whatever the generator did meanwhile."""
+    """With keys, the second run does not depend on the generator."""
 
     def region(x, weight):
         return checkpoint(keyed, x, weight, use_reentrant=use_reentrant, preserve_rng_state=False)
@@ -75,7 +75,7 @@ def test_a_given_key_needs_no_generator_state(backend, use_reentrant):
 
 @pytest.mark.parametrize("backend", WAYS[1:])
 def test_a_compiled_region_draws_once_whatever_is_preserved(backend):
-    """The compiler saves the keys that a region drew, so nothing is drawn again where no state is restored."""
+    """The compiler saves the keys that a region drew, so the second run needs no restored generator."""
 
     def region(x, weight):
         return checkpoint(network, x, weight, use_reentrant=False, preserve_rng_state=False)
@@ -83,7 +83,7 @@ def test_a_compiled_region_draws_once_whatever_is_preserved(backend):
     assert agree(observe(compiled(region, backend), X, WEIGHT), observe(network, X, WEIGHT))
 
 
-def all_again(*_: Any, **__: Any) -> CheckpointPolicy:
+def recompute_all(*_: Any, **__: Any) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_RECOMPUTE
 
 
@@ -97,7 +97,7 @@ def masks_saved(_: Any, operator: Any, *__: Any, **___: Any) -> CheckpointPolicy
     return CheckpointPolicy.MUST_SAVE if saved else CheckpointPolicy.MUST_RECOMPUTE
 
 
-@pytest.mark.parametrize("policy", [all_again, products_saved, masks_saved], ids=lambda policy: policy.__name__)
+@pytest.mark.parametrize("policy", [recompute_all, products_saved, masks_saved], ids=lambda policy: policy.__name__)
 @ways
 def test_selective_checkpoints_have_one_mask(backend, policy):
     """Whatever a policy saves, the backward pass sees the masks of the forward pass."""
@@ -117,7 +117,7 @@ UNRESTORED = {"use_reentrant": False, "preserve_rng_state": False}
 @pytest.mark.parametrize("use_reentrant", [False, True], ids=["graph", "reentrant"])
 @pytest.mark.parametrize("own", [False, True], ids=["unrestored", "generator"])
 def test_a_region_that_torch_does_not_restore_has_one_mask(own, use_reentrant, inner):
-    """Without the state, and with a generator of the caller's, each later run has the keys of the first."""
+    """Later runs have the keys of the first, also without restored state and with a generator of the caller's."""
 
     def regions(x, weight, checkpoint=checkpoint):
         generator = torch.Generator().manual_seed(4) if own else None
@@ -139,7 +139,7 @@ def test_a_region_that_torch_does_not_restore_has_one_mask(own, use_reentrant, i
 
 
 def by_gradients(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Two backward passes over one graph."""
+    """Run two backward passes over one graph."""
 
     def both(x, weight):
         y = function(x, weight)
@@ -159,7 +159,7 @@ def drawn(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def constant(x: Tensor, weight: Tensor) -> Tensor:
-    """What is dropped needs no gradient, what it is multiplied by does."""
+    """Only the factor of the dropped tensor requires grad."""
     return dropout(torch.ones(8, 6), 0.5) @ weight + x
 
 
@@ -171,16 +171,16 @@ def mapped(x: Tensor, weight: Tensor) -> Tensor:
 @pytest.mark.parametrize("early", [True, False], ids=["", "whole"])
 @pytest.mark.parametrize("function", [network, offloaded, drawn, constant, mapped], ids=lambda one: one.__name__)
 def test_each_later_run_has_the_keys_of_the_first(function, early):
-    """Stopped early or not, in two backward passes, under hooks of the caller's, with keys drawn by hand, in vmap."""
+    """Later runs have the first keys with early stop, two backward passes, own hooks, keys drawn by hand, and vmap."""
     with set_checkpoint_early_stop(early):
         again = observe(by_gradients(lambda x, weight: checkpoint(function, x, weight, **UNRESTORED)), X, WEIGHT)
 
     assert agree(again, observe(by_gradients(function), X, WEIGHT))
 
 
-@pytest.mark.parametrize("policy", [all_again, masks_saved], ids=lambda policy: policy.__name__)
+@pytest.mark.parametrize("policy", [recompute_all, masks_saved], ids=lambda policy: policy.__name__)
 def test_an_unrestored_selective_checkpoint_has_one_mask(policy):
-    """Whether the policy saves a draw or not."""
+    """The mask is the same whether the policy saves a draw or not."""
     contexts = partial(create_selective_checkpoint_contexts, policy)
 
     def region(x, weight):
@@ -191,7 +191,7 @@ def test_an_unrestored_selective_checkpoint_has_one_mask(policy):
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_code_in_an_unrestored_region_has_one_mask(backend):
-    """A compiled function inside of an eager checkpoint, and torch's own under install."""
+    """A compiled function inside an eager checkpoint keeps its mask, also torch's own dropout under install."""
     fast = compiled(network, backend)
 
     assert agree(
@@ -200,7 +200,7 @@ def test_compiled_code_in_an_unrestored_region_has_one_mask(backend):
 
 
 def test_an_unrestored_region_under_install_has_one_mask():
-    """Also the dropout that C++ calls, inside attention."""
+    """Under install the mask is kept, also for the dropout that C++ calls inside attention."""
 
     def network(x, weight):
         x = F.dropout(x @ weight, 0.5).view(1, 8, 6)
@@ -212,7 +212,7 @@ def test_an_unrestored_region_under_install_has_one_mask():
 
 
 def test_a_composable_checkpoint_has_one_mask():
-    """That of torch.distributed, which begins and ends its region in hooks of the module."""
+    """The mask is kept in torch.distributed's checkpoint, which starts and ends its region in module hooks."""
 
     class Network(torch.nn.Module):
         def forward(self, x, weight):
@@ -224,7 +224,7 @@ def test_a_composable_checkpoint_has_one_mask():
 
 
 def test_a_derivative_inside_of_a_region_has_the_mask_of_its_function():
-    """The region runs again before its first run has ended."""
+    """A derivative inside a region runs the region again before its first run has ended."""
     drops: list[Tensor] = []
 
     def region(x, weight):
@@ -242,7 +242,7 @@ def test_a_derivative_inside_of_a_region_has_the_mask_of_its_function():
 
 
 def test_a_later_run_draws_once_for_each_key():
-    """Where torch restores its generator, what else a region draws is the same in both runs."""
+    """If torch restores its generator, the other random numbers of a region are the same in both runs."""
     noise: list[Tensor] = []
 
     def region(x):
@@ -264,7 +264,7 @@ def test_a_later_run_draws_once_for_each_key():
 
 
 def test_a_draw_that_the_first_run_did_not_make_is_refused():
-    """Where it cannot be right, the error says what to do."""
+    """A later draw that cannot repeat raises an error that says what to do."""
     runs: list[int] = []
 
     def region(x):
@@ -282,8 +282,8 @@ CHANNELS = X.detach().view(4, 2, 3, 2).clone().requires_grad_()
 
 @pytest.mark.parametrize("backend", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)], ids=str)
 def test_every_combination_has_one_mask(backend):
-    """Graph, reentrant or selective, elements or channels, with the state restored or not."""
-    select = {"context_fn": partial(create_selective_checkpoint_contexts, all_again)}
+    """The mask is kept for each kind of checkpoint and layer, with the state restored or not."""
+    select = {"context_fn": partial(create_selective_checkpoint_contexts, recompute_all)}
     ways = [{"use_reentrant": False}, {"use_reentrant": True}, {"use_reentrant": False, **select}]
     every = [(how, preserve) for how in ways for preserve in (True, False)]
 
@@ -304,7 +304,7 @@ def test_every_combination_has_one_mask(backend):
 
 
 def has_one_mask(drop: Callable[..., Tensor], backend: str, budget: float, region: bool = False) -> bool:
-    """Whether the gradient is zero exactly where the output is, compiled for a share of the memory."""
+    """Whether the gradient is zero exactly where the output is, compiled with a memory budget."""
 
     def chain(x):
         with torch.autograd.graph.region_activation_memory_budget(budget) if region else nullcontext():
@@ -321,26 +321,26 @@ PARTITIONED = ("aot_eager_decomp_partition", "inductor")
 @pytest.mark.parametrize("budget", [1.0, 0.5, 0.01, 0.0])
 @pytest.mark.parametrize("backend", PARTITIONED)
 def test_a_memory_budget_keeps_the_mask(backend, budget):
-    """However little a compiled program may save, its backward pass has the masks of its forward pass."""
+    """With any memory budget the backward pass has the masks of the forward pass."""
     assert has_one_mask(dropout, backend, budget)
 
 
 @pytest.mark.skipif(not hasattr(torch.autograd.graph, "region_activation_memory_budget"), reason="new in torch 2.13")
 @pytest.mark.parametrize("backend", PARTITIONED)
 def test_a_regions_memory_budget_keeps_the_mask(backend):
-    """The same where a part of a program may save nothing."""
+    """The same holds if a part of a program has a budget of its own."""
     assert has_one_mask(dropout, backend, 0.0, region=True)
 
 
 def test_torchs_own_dropout_loses_its_mask_where_ours_does_not():
-    """Why the two tests above exist; should this fail, torch is mended, and they show no difference any more."""
+    """torch's own dropout fails the two tests above; when this test fails, torch has been fixed."""
     assert has_one_mask(F.dropout, "aot_eager_decomp_partition", 1.0)
     assert not has_one_mask(F.dropout, "aot_eager_decomp_partition", 0.5)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_a_key_that_is_drawn_in_inference_mode_is_kept(reentrant):
-    """The second run of a region has it again, wherever in the region it was drawn."""
+    """The second run of a region gets a key that the first drew in inference mode."""
     own = torch.Generator().manual_seed(0)
 
     def region(x):

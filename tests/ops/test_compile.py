@@ -1,4 +1,4 @@
-"""Compiled programs leave what eager ones leave, whatever the compiler merges, moves, fuses or throws away."""
+"""Compiled programs have the effects of eager ones, whatever the compiler merges, moves, fuses or removes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEARNED = X.clone().requires_grad_()
 
 
 def program(*inputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A function that must leave the same compiled as eager, called on these inputs."""
+    """A function that must have the same effects compiled and eager, with its inputs."""
 
     def listed(function: Callable[..., Any]) -> Callable[..., Any]:
         PROGRAMS[function.__name__] = function, inputs
@@ -143,7 +143,7 @@ def test_compiled_equals_eager(name, backend, dynamic):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("input", [X, LEARNED], ids=["plain", "learned"])
 def test_equal_calls_have_different_masks(input, backend):
-    """What looks the same to a compiler is two draws all the same, and two more in the next call."""
+    """Two equal calls draw two keys, and two more in the next call."""
     twice = compiled(two_of_one_tensor, backend)
 
     outputs = [*twice(input), *twice(input)]
@@ -152,7 +152,7 @@ def test_equal_calls_have_different_masks(input, backend):
 
 
 class Scheduled(torch.nn.Module):
-    """A rate that lives in a tensor, so that it can change between calls."""
+    """A module with its rate in a tensor, so that it can change between calls."""
 
     def __init__(self, registered: bool) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Scheduled(torch.nn.Module):
 @pytest.mark.parametrize("registered", [False, True], ids=["attribute", "buffer"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_modules_rate_may_be_a_tensor(backend, registered):
-    """Filling the tensor changes the rate of the compiled module: at 0 and at 1 it draws nothing, as in eager mode."""
+    """Filling the tensor changes the rate of the compiled module; at 0 and 1 it draws no key, as in eager mode."""
     module = Scheduled(registered)
     fast = compiled(module, backend)
 
@@ -182,7 +182,7 @@ def test_a_modules_rate_may_be_a_tensor(backend, registered):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_wrong_rate_is_refused_when_the_graph_runs(backend):
-    """A tensor's value is checked in every call, with torch's text."""
+    """Each call checks the tensor's value, with torch's error message."""
     fast = compiled(scheduled, backend)
     fast(X, torch.tensor(0.5))
 
@@ -205,7 +205,7 @@ def test_what_changes_from_call_to_call_takes_two_graphs_at_most():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_each_call_of_a_nested_region_has_its_own_mask(backend):
-    """A region that is compiled once and called three times draws three times."""
+    """A region that is compiled once and called three times draws three keys."""
 
     @torch.compiler.nested_compile_region
     def region(x):
@@ -221,7 +221,7 @@ def test_each_call_of_a_nested_region_has_its_own_mask(backend):
 
 
 def test_draws_keep_their_order_where_memory_decides():
-    """Inductor moves what allocates much to where it costs least; the draws stay in the order of the program."""
+    """Inductor reorders large allocations; the draws stay in the order of the program."""
     function, inputs = PROGRAMS["various_sizes"]
 
     with torch._inductor.config.patch(reorder_for_peak_memory=True):
@@ -229,7 +229,7 @@ def test_draws_keep_their_order_where_memory_decides():
 
 
 def test_draws_keep_their_place_among_torchs():
-    """With inductor's `fallback_random`, torch's numbers are those of eager mode, and so are the keys between them."""
+    """With inductor's `fallback_random`, torch's random numbers and the keys between them are those of eager mode."""
 
     def mixed(x):
         a, y = torch.rand(3), dropout(x, 0.3)
@@ -242,7 +242,7 @@ def test_draws_keep_their_place_among_torchs():
 
 @pytest.mark.parametrize("drop", [dropout, F.dropout], ids=["dropkit", "torch"])
 def test_a_trailing_draw_that_nothing_uses_is_removed(drop):
-    """The limit: what no result depends on is not in the graph, for torch's dropout as for ours."""
+    """A limit: a dropout that no result depends on is removed from the graph, as torch's own is."""
 
     def trailing(x):
         y = drop(x, 0.3)
@@ -258,7 +258,7 @@ def test_a_trailing_draw_that_nothing_uses_is_removed(drop):
 
 @pytest.mark.extension
 def test_inductor_calls_the_kernel_itself():
-    """The code that inductor writes calls our functions, not the dispatcher; only what it cannot plan goes there."""
+    """Generated code calls dropkit's functions, not the dispatcher, except where inductor cannot plan the buffers."""
     from torch._inductor.utils import run_and_get_code
 
     _, (fast,) = run_and_get_code(compiled(one_dropout, "inductor"), X)
@@ -285,7 +285,7 @@ SESSION = """
 
 @pytest.mark.slow
 def test_what_was_compiled_serves_the_next_process(tmp_path):
-    """Inductor's cache takes our graphs, and what comes from it draws and drops the same."""
+    """Inductor caches the graphs, and cached code gives the same keys and masks."""
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "TORCHINDUCTOR_AUTOGRAD_CACHE": "0"}
     command = [sys.executable, "-c", textwrap.dedent(SESSION)]
 
@@ -299,7 +299,7 @@ def test_what_was_compiled_serves_the_next_process(tmp_path):
 
 @pytest.mark.parametrize("take_over", [False, True], ids=["functional", "install"])
 def test_a_size_that_is_known_when_it_runs_breaks_no_graph(take_over):
-    """What is chosen by a mask has a size that no trace knows."""
+    """Dropout works on a tensor selected by a boolean mask, whose size no trace knows."""
     torch._dynamo.reset()
     drop, taken = (F.dropout, dropkit.installed()) if take_over else (dropout, contextlib.nullcontext())
     chosen = torch.compile(lambda x: drop(x[x > 0], 0.5), backend="aot_eager", fullgraph=True)

@@ -1,4 +1,4 @@
-"""Options of the compilers that move, fold or rewrite what is compiled: the masks stay those of eager mode."""
+"""Compiler options that move, fold or rewrite operations: the masks stay those of eager mode."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def program(x: Tensor) -> tuple[Tensor, Tensor]:
     ids=lambda option: "=".join(map(str, *option.items())),
 )
 def test_inductors_options_change_no_mask(option):
-    """However inductor writes, plans and cuts its code, also where it calls operators from C++."""
+    """Masks do not depend on inductor's options, including those that call operators from C++."""
     with torch._inductor.config.patch(option):
         assert agree(observe(compiled(program, "inductor"), LEARNED), observe(program, LEARNED))
 
 
 def test_freezing_folds_no_draw():
-    """A draw takes no tensors, and yet it is no constant: with frozen weights each call still has its own mask."""
+    """A draw without tensor arguments is not folded into a constant: with frozen weights each call has its own mask."""
     network = torch.nn.Sequential(torch.nn.Linear(6, 6, bias=False), nn.Dropout(0.5)).requires_grad_(False).eval()
     network[1].train()
 
@@ -52,12 +52,12 @@ def test_freezing_folds_no_draw():
     assert not torch.equal(second == 0, third == 0)
 
 
-# torch's compiled autograd looks for gradients where there are none.
+# torch's compiled autograd reads `.grad` of tensors that are not leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.skipif(torch.__version__ < "2.11", reason="torch 2.10's compiled autograd reads no named tuples")
 @pytest.mark.parametrize("forward", [None, "aot_eager"], ids=str)
 def test_compiled_autograd_keeps_each_calls_mask(forward):
-    """A backward pass that is compiled by itself gets the key of its forward pass, not that of the first one."""
+    """A separately compiled backward pass gets the key of its forward pass, not that of the first forward pass."""
     function: Any = program if forward is None else compiled(program, forward)
     torch._dynamo.reset()
 
@@ -71,7 +71,7 @@ def test_compiled_autograd_keeps_each_calls_mask(forward):
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_branches_draw_when_they_are_taken(taken):
-    """torch.cond draws in one branch, between the draws around it."""
+    """A draw in a branch of torch.cond keeps its place between the draws around it."""
 
     def branches(x: Tensor, taken: Tensor) -> Tensor:
         x = dropout(x, 0.3)

@@ -1,4 +1,4 @@
-"""Generated programs: small graphs of exact operators and dropouts, which must leave the same compiled as eager.
+"""Generated programs: small graphs of exact operators and dropouts must have the same effects compiled and eager.
 
 All numbers are small integers times powers of two, so that no order of additions changes a bit. DROPKIT_EXAMPLES=1000
 makes as many programs, others each time, in place of a few that are always the same.
@@ -37,7 +37,7 @@ def fuzz(examples: int) -> settings:
     )
 
 
-# Of a tensor, a key and a rate, which is 0.5.
+# Each takes a tensor, a key and a rate, which is 0.5.
 DROPS: dict[str, Drop] = {
     "drop": lambda x, key, p, **more: dropout(x, 0.5, **more),
     "drop more": lambda x, key, p, **more: dropout(x, 0.75, **more),
@@ -78,7 +78,7 @@ program = st.lists(
 
 
 def execute(steps: Sequence[Step], results: Sequence[int], x: Tensor, key: Tensor, p: Tensor) -> list[Tensor]:
-    """Each step reads earlier tensors, by number, and adds one; the last tensor and those of `results` are returned."""
+    """Run the steps, each of which reads earlier tensors by number and adds a tensor; return the last and `results`."""
     made = [(x, False)]
     for name, place, *more in steps:
         tensor, writable = made[place % len(made)]
@@ -86,15 +86,15 @@ def execute(steps: Sequence[Step], results: Sequence[int], x: Tensor, key: Tenso
             other, _ = made[more[0] % len(made)]
             made.append((tensor + (other if other.shape == tensor.shape else tensor), True))
         elif name == "in place":
-            # Neither the input nor what relu has saved for its gradient may be written.
+            # The input and the output that relu saves for its gradient must not be written.
             target = tensor if writable else tensor * 2
             made.append((DROPS[more[0]](target, key, p, inplace=True), True))
         elif name == "checkpoint":
-            # Of a tensor that nobody else writes.
+            # A copy, which nothing else reads.
             made.append((checkpoint(chain, more[0], tensor * 2, key, p, use_reentrant=False) + 0, True))
         else:
             made.append((STEPS[name](tensor, key, p), writable if name in SHARING else name != "relu"))
-    # All of them: a draw that nothing uses is removed with it.
+    # Return all of them, since a dropout with an unused result is removed with its draw.
     total = sum(tensor.sum() for tensor, _ in made[1:])
     return [total, *(made[place % len(made)][0] * 2 for place in results)]
 
@@ -117,7 +117,7 @@ def agrees(backend: str, steps: Sequence[Step], results: Sequence[int], dynamic:
 @fuzz(25)
 @given(program, st.lists(number, max_size=3))
 def test_partitioned_programs_equal_eager_ones(steps, results):
-    """Split into forward and backward with as little saved as possible: what is computed again has its first mask."""
+    """Split into forward and backward with few saved tensors, recomputed dropouts have their first mask."""
     assert agrees("aot_eager_decomp_partition", steps, results)
 
 
@@ -125,7 +125,7 @@ def test_partitioned_programs_equal_eager_ones(steps, results):
 @fuzz(10)
 @given(program, st.lists(number, max_size=3))
 def test_programs_of_any_size_equal_eager_ones(steps, results):
-    """The same where sizes are symbols."""
+    """The same with symbolic sizes."""
     assert agrees("aot_eager_decomp_partition", steps, results, dynamic=True)
 
 

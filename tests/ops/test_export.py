@@ -1,4 +1,4 @@
-"""torch.export, AOTInductor and ONNX: in training mode torch's own operators, in eval mode no trace of dropout."""
+"""torch.export, AOTInductor and ONNX: torch's own operators in training mode, no dropout in eval mode."""
 
 import subprocess
 import sys
@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dropkit
-from dropkit import functional as ours
+from dropkit import functional
 from dropkit import random
 from dropkit.nn import LAYERS, Dropout
 from dropkit.ops import draw_key
 
 pytestmark = [
-    # What torch's exporters use of what torch deprecates.
+    # Deprecated features of torch that its own exporters use.
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Exporting a model while it is in training mode:UserWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
@@ -35,11 +35,11 @@ class Scheduled(nn.Module):
         self.register_buffer("p", torch.tensor(0.3))
 
     def forward(self, input: Tensor) -> Tensor:
-        return ours.dropout(self.linear(input), self.p, self.training)
+        return functional.dropout(self.linear(input), self.p, self.training)
 
 
 class Wrapped(nn.Module):
-    """A function between others."""
+    """A dropout function between other operations."""
 
     def __init__(self, function, inplace: bool) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def from_one_seed(program, input):
 
 
 def calls(program):
-    """Operators, with those of their arguments that are no tensors."""
+    """The operators of a program, with their arguments other than tensors."""
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     return [(str(node.target), *(arg for arg in node.args if not isinstance(arg, torch.fx.Node))) for node in nodes]
 
@@ -71,11 +71,12 @@ def operators(program):
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_exported_training_graph_is_torchs(strict):
-    """It holds torch's operators, as the same model of torch's layers does; under install its bits are eager's."""
+    """The program has the operators of the same model of torch's layers; under install its output equals eager mode's."""
     model, batch = network(), ({0: torch.export.Dim("n")},)
 
     program, torchs = (
-        torch.export.export(one, (X,), dynamic_shapes=batch, strict=strict) for one in (model, network(nn.Dropout))
+        torch.export.export(module, (X,), dynamic_shapes=batch, strict=strict)
+        for module in (model, network(nn.Dropout))
     )
 
     assert calls(program) == calls(torchs)
@@ -101,21 +102,21 @@ def test_every_layer_is_exported_as_torchs(shared_layer, strict, inplace, functi
 
     for shape in (layer.example_shape, layer.example_shape[1:])[: 2 if layer.name in ("Dropout1d", "Dropout3d") else 1]:
         x = torch.randn(shape)
-        ours = program(layer.function, layer.module, inplace and not ignored, x)
+        exported = program(layer.function, layer.module, inplace and not ignored, x)
         torchs = program(torchs_layer.function, torchs_layer.module, inplace, x)
-        assert calls(ours) == calls(torchs)
+        assert calls(exported) == calls(torchs)
     if ignored:
         assert f"aten.{torchs_layer.operator}_.default" in operators(program(layer.function, layer.module, True, x))
 
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_fused_functions_are_exported_as_torchs(strict):
-    """They fall apart into torch's operators."""
+    """The layers decompose into torch's operators."""
 
     class Fused(nn.Module):
         def forward(self, x):
-            x = ours.bias_act_dropout_add(ours.dropout_add(x, x, 0.3), torch.ones(8), x, 0.4)
-            return ours.dropout_add_norm(x, x, p=0.2, row_scale=x[:, 0])
+            x = functional.bias_act_dropout_add(functional.dropout_add(x, x, 0.3), torch.ones(8), x, 0.4)
+            return functional.dropout_add_norm(x, x, p=0.2, row_scale=x[:, 0])
 
     names = operators(torch.export.export(Fused(), (X,), strict=strict))
 
@@ -136,22 +137,22 @@ INSTALLED = {
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_install_changes_no_exported_program(name):
-    """Exported and decomposed under install, torch's own layers are what they are without."""
+    """Exported and decomposed under install, torch's own layers give the same program as without."""
     make, x = INSTALLED[name]
-    model, found = make(), []
+    model, programs = make(), []
     for install in (dropkit.uninstall, dropkit.install):
         install()
         program = torch.export.export(model, (x,))
-        found.append((calls(program), calls(program.run_decompositions())))
+        programs.append((calls(program), calls(program.run_decompositions())))
     dropkit.uninstall()
 
-    assert found[0] == found[1]
+    assert programs[0] == programs[1]
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes self._flat_weights:UserWarning")
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_a_recurrent_network_decomposed_under_install_drops_by_torch(kind):
-    """The dropout between layers, which torch's decomposition loses, is there as torch's operator."""
+    """The dropout between recurrent layers, which torch's decomposition loses, is torch's operator in the program."""
     with dropkit.installed():
         program = torch.export.export(kind(8, 4, 2, dropout=0.5), (X[:1],)).run_decompositions()
 
@@ -162,11 +163,11 @@ def test_a_recurrent_network_decomposed_under_install_drops_by_torch(kind):
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("key", [lambda: 7, random.draw], ids=["given", "drawn"])
 def test_a_key_is_exported_as_dropkits(key, strict):
-    """With a key there is no operator of torch's: the program holds dropkit's, and eager's bits."""
+    """With a key, for which torch has no operator, the program uses dropkit's and equals eager mode to the bit."""
 
     class Keyed(nn.Module):
         def forward(self, x):
-            return ours.dropout(x, 0.3, key=key())
+            return functional.dropout(x, 0.3, key=key())
 
     program = torch.export.export(Keyed(), (X,), strict=strict).run_decompositions()
 
@@ -175,11 +176,11 @@ def test_a_key_is_exported_as_dropkits(key, strict):
 
 
 def test_a_generator_cannot_be_exported():
-    """The error says what can."""
+    """The error says what to use instead."""
 
     class Generated(nn.Module):
         def forward(self, x):
-            return ours.dropout(x, 0.3, generator=torch.Generator())
+            return functional.dropout(x, 0.3, generator=torch.Generator())
 
     with pytest.raises(NotImplementedError, match=r"generator must be None under torch.export, got .*; pass key="):
         torch.export.export(Generated(), (X,))
@@ -187,7 +188,7 @@ def test_a_generator_cannot_be_exported():
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_exported_eval_graph_holds_no_dropout(layer, strict):
-    """In eval mode nothing is left of a layer, not even a copy."""
+    """In eval mode a layer leaves no operator in the program, not even a copy."""
     model = nn.Sequential(nn.ReLU(), layer.module(0.4)).eval()
 
     program = torch.export.export(model, (torch.randn(layer.example_shape),), strict=strict).run_decompositions()
@@ -211,7 +212,7 @@ def test_an_exported_rate_is_a_buffer(strict, decomposed):
 
 
 def test_a_saved_program_runs_where_dropkit_is_not(tmp_path):
-    """A process in which dropkit cannot be imported loads a training graph, and runs it with torch's own dropout."""
+    """A process without dropkit loads a training graph, and runs it with torch's own dropout."""
     model = network()
     torch.export.save(torch.export.export(model, (X,)), tmp_path / "model.pt2")
     torchs = network(nn.Dropout)
@@ -233,7 +234,7 @@ def test_a_saved_program_runs_where_dropkit_is_not(tmp_path):
 
 @pytest.mark.slow
 def test_aotinductor_packages_need_no_dropkit(tmp_path):
-    """A package of a training graph, made under install, drops anew at each run by code that knows no dropkit."""
+    """A package of a training graph, made under install, runs without dropkit, with a new mask at each run."""
     with torch.no_grad(), dropkit.installed():
         program = torch.export.export(network(), (X,))
         path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
@@ -247,11 +248,11 @@ def test_aotinductor_packages_need_no_dropkit(tmp_path):
 
 @pytest.mark.slow
 def test_aotinductor_keeps_a_given_key(tmp_path):
-    """With a key, and with nothing dropped, a package gives eager's bits."""
+    """A package with a key, or with nothing dropped, equals eager mode to the bit."""
 
     class Keyed(nn.Module):
         def forward(self, x, key):
-            return ours.dropout(x, 0.3, key=key)
+            return functional.dropout(x, 0.3, key=key)
 
     inputs = X, torch.tensor(7)
     with torch.no_grad():
@@ -262,7 +263,7 @@ def test_aotinductor_keeps_a_given_key(tmp_path):
 
 
 def test_a_draw_takes_none_for_no_dimensions():
-    """What AOTInductor's C++ hands over for an empty list of sizes."""
+    """AOTInductor's C++ passes None for an empty list of sizes."""
     torch.manual_seed(3)
     expected = torch.ops.dropkit.draw_v1((), device=torch.device("cpu"))
 
@@ -283,7 +284,7 @@ def test_an_onnx_model_holds_no_dropout():
 
 @pytest.mark.parametrize("install", [False, True], ids=["nn", "installed"])
 def test_an_onnx_model_in_training_mode_drops_by_onnx(install):
-    """ONNX's own operator stands for dropkit's layers, and for torch's under install."""
+    """dropkit's layers, and torch's under install, become ONNX's own operator."""
     pytest.importorskip("onnxscript")
 
     with dropkit.installed() if install else nullcontext():
@@ -297,7 +298,7 @@ def test_an_onnx_model_in_training_mode_drops_by_onnx(install):
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # all of this exporter is deprecated
 @pytest.mark.parametrize("training", [False, True])
 def test_the_older_onnx_exporter(training, tmp_path):
-    """In eval mode no dropout; in training mode ONNX's own, which torch's operator becomes."""
+    """The program has no dropout in eval mode and ONNX's own in training mode."""
     onnx = pytest.importorskip("onnx")
     mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
     constants = {"training": mode, "do_constant_folding": False}

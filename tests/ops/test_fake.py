@@ -1,4 +1,4 @@
-"""Tensors without memory: FakeTensors outside of their mode, and keys on the meta device."""
+"""Tensors without memory: FakeTensors outside their mode, and keys on the meta device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import dropkit
-from dropkit import functional as ours
+from dropkit import functional
 from dropkit import nn, random
 from dropkit.nn.layer import Layer
 
@@ -22,7 +22,7 @@ def fake(*shape: int, requires_grad: bool = False, **options) -> Tensor:
 @pytest.mark.parametrize("p", [0.4, 1.0])
 @pytest.mark.parametrize("inplace", [False, True], ids=["", "inplace"])
 def test_a_fake_tensor_gives_a_fake_tensor(layer: Layer, inplace, p, source):
-    """Function and module, out of place and in place, with the shape, dtype and strides of a real call."""
+    """Functions and modules give shape, dtype and strides of a real call, out of place and in place."""
     x, real = fake(*layer.example_shape, dtype=torch.bfloat16), torch.empty(layer.example_shape, dtype=torch.bfloat16)
 
     for output in (layer.function(x, p, True, inplace, **source), layer.module(p, inplace)(x, **source)):
@@ -33,7 +33,7 @@ def test_a_fake_tensor_gives_a_fake_tensor(layer: Layer, inplace, p, source):
 
 
 def test_a_fake_tensor_has_a_fake_gradient(layer: Layer):
-    """Forward outside of the mode, and backward."""
+    """Forward and backward passes run outside the mode."""
     x = fake(*layer.example_shape, requires_grad=True)
 
     layer.function(x, 0.4, True).sum().backward()
@@ -43,10 +43,10 @@ def test_a_fake_tensor_has_a_fake_gradient(layer: Layer):
 
 
 def test_fused_functions_take_fake_tensors():
-    """With their gradients."""
+    """The fused functions run, with their gradients."""
     x = fake(4, 8, requires_grad=True)
-    summed = ours.bias_act_dropout_add(ours.dropout_add(x, x, 0.3), None, x, 0.4)
-    output, _ = ours.dropout_add_norm(summed, x, p=0.2)
+    summed = functional.bias_act_dropout_add(functional.dropout_add(x, x, 0.3), None, x, 0.4)
+    output, _ = functional.dropout_add_norm(summed, x, p=0.2)
 
     output.sum().backward()
 
@@ -55,27 +55,27 @@ def test_fused_functions_take_fake_tensors():
 
 
 def test_a_fake_tensor_of_a_gpu_needs_none():
-    """Nor a warning that there is none."""
+    """A call outside the mode gives no warning that a kernel is missing."""
     x = fake(4, 8, device="cuda")
 
-    assert ours.dropout(x).is_cuda
-    assert ours.dropout_add_norm(x, x)[0].is_cuda
+    assert functional.dropout(x).is_cuda
+    assert functional.dropout_add_norm(x, x)[0].is_cuda
 
 
 def test_install_takes_fake_tensors(shared_layer: Layer):
-    """torch's functions under install."""
+    """torch's functions under install accept FakeTensors."""
     with dropkit.installed():
         assert type(shared_layer.counterpart.function(fake(*shared_layer.example_shape), 0.4, True)) is FakeTensor
 
 
 def test_nothing_is_drawn_for_fake_tensors():
-    """As in torch, and in eval mode the input itself comes back."""
+    """FakeTensors behave as in torch, and in eval mode the input itself is returned."""
     before = torch.get_rng_state()
 
-    ours.dropout(fake(4))
+    functional.dropout(fake(4))
 
     assert torch.equal(torch.get_rng_state(), before)
-    assert ours.dropout(x := fake(4), training=False) is x
+    assert functional.dropout(x := fake(4), training=False) is x
 
 
 META = torch.tensor(7, device="meta")
@@ -84,21 +84,21 @@ META = torch.tensor(7, device="meta")
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x: ours.dropout(x, key=META),
-        lambda x: ours.dropout(x, key=META, inplace=True),
-        lambda x: ours.dropout(x.requires_grad_(), key=META),
-        lambda x: ours.dropout_add(x, x, key=META),
-        lambda x: ours.dropout_add_norm(x, x, key=META),
-        lambda x: ours.bias_act_dropout_add(x, None, x, key=META),
-        lambda x: torch.vmap(lambda x: ours.dropout(x, key=META))(x),
-        lambda x: torch.vmap(lambda x, key: ours.dropout(x, key=key))(x, META.expand(4)),
-        lambda x: torch.func.grad(lambda x: ours.dropout(x, key=META).sum())(x),
+        lambda x: functional.dropout(x, key=META),
+        lambda x: functional.dropout(x, key=META, inplace=True),
+        lambda x: functional.dropout(x.requires_grad_(), key=META),
+        lambda x: functional.dropout_add(x, x, key=META),
+        lambda x: functional.dropout_add_norm(x, x, key=META),
+        lambda x: functional.bias_act_dropout_add(x, None, x, key=META),
+        lambda x: torch.vmap(lambda x: functional.dropout(x, key=META))(x),
+        lambda x: torch.vmap(lambda x, key: functional.dropout(x, key=key))(x, META.expand(4)),
+        lambda x: torch.func.grad(lambda x: functional.dropout(x, key=META).sum())(x),
         lambda x: torch.ops.dropkit.drop_v1(x, META, 1 << 31, 2.0, 0.0, 0.0, None, 0),
         lambda x: torch.ops.dropkit.drop_at_v1(x, META, torch.tensor(0.5), "inverted", True, None, 0),
     ],
 )
 def test_a_key_on_the_meta_device_is_refused(call):
-    """Its bits cannot be read, and there is no such thing as a result."""
+    """A key without memory raises, since the mask cannot be computed."""
     with pytest.raises(
         ValueError, match=r"key must be on the device of the input, cpu, or on the CPU, got one on meta"
     ):
@@ -106,27 +106,29 @@ def test_a_key_on_the_meta_device_is_refused(call):
 
 
 def test_a_compiled_call_refuses_a_key_on_the_meta_device():
-    """When it is compiled."""
+    """The same holds in compiled code."""
     with pytest.raises(Exception, match=r"key must be on the device of the input, cpu"):
-        torch.compile(lambda x, key: ours.dropout(x, key=key), backend="aot_eager", fullgraph=True)(torch.ones(4), META)
+        torch.compile(lambda x, key: functional.dropout(x, key=key), backend="aot_eager", fullgraph=True)(
+            torch.ones(4), META
+        )
 
 
 def test_a_tensor_on_the_meta_device_takes_any_key():
-    """Nothing is computed."""
+    """On meta nothing is computed, so that a key on meta is accepted."""
     x = torch.empty(4, device="meta")
 
     for key in (7, META, torch.tensor(7)):
-        assert ours.dropout(x, key=key).is_meta
+        assert functional.dropout(x, key=key).is_meta
 
 
 @pytest.mark.parametrize("key", [3, None])
 @pytest.mark.parametrize("call", ["vmap", "compile"])
 def test_a_rate_without_memory_is_refused(call, key):
-    """As a key is: what would be read there is whatever memory holds."""
+    """A rate without memory is refused as a key is, since it cannot be read."""
     p = torch.tensor(0.5, device="meta")
     run = {
-        "vmap": torch.vmap(lambda x: ours.dropout(x, p, key=key), randomness="same"),
-        "compile": torch.compile(lambda x: ours.dropout(x, p, key=key), backend="aot_eager"),
+        "vmap": torch.vmap(lambda x: functional.dropout(x, p, key=key), randomness="same"),
+        "compile": torch.compile(lambda x: functional.dropout(x, p, key=key), backend="aot_eager"),
     }[call]
 
     with pytest.raises(Exception, match="p must be on the device of the input"):
@@ -141,4 +143,4 @@ def test_keys_are_derived_from_fake_ones_outside_of_their_mode():
     assert type(random.fold_in(key, 3)) is type(key)
     assert random.split(key).shape == (2,)
     with pytest.raises(ValueError, match="key must have bits that can be read"):
-        ours.dropout(torch.ones(3), key=key)
+        functional.dropout(torch.ones(3), key=key)

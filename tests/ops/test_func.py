@@ -18,7 +18,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from dropkit import nn, random
 from dropkit.functional import alpha_dropout, dropout, dropout1d
 
-# torch compiles its own forward-mode decompositions when they are first needed.
+# torch compiles its own forward-mode decompositions at first use, with deprecated features.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 WAYS = (None, "aot_eager")
@@ -47,7 +47,7 @@ def diagonal(slope: Tensor) -> Tensor:
 
 
 def along(x: Tensor) -> Tensor:
-    """The derivative of dropout along x, at x."""
+    """The derivative of dropout at x in the direction x."""
     return jvp(keyed, (x,), (x,))[1]
 
 
@@ -71,7 +71,7 @@ DERIVATIVES: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
 @pytest.mark.parametrize("backend", [*WAYS, "inductor"], ids=str)
 @pytest.mark.parametrize("name", DERIVATIVES)
 def test_derivatives_have_the_mask_of_the_call(name, backend):
-    """Of a call with a key, each derivative is what the mask of that key says."""
+    """Each derivative of a call with a key follows from the mask of that key."""
     derivative, expected = DERIVATIVES[name]
 
     assert torch.equal(through(derivative, backend)(X), expected)
@@ -106,7 +106,7 @@ def test_compiled_transforms_draw_as_eager_ones(name, backend):
 
 @ways
 def test_vmap_gives_the_masks_asked_for(backend):
-    """Under "same" all slices share a mask, under "different" each has its own; nested, each level as it says."""
+    """Under "same" all slices share a mask, under "different" each has its own, at each level of nesting."""
     ones = torch.ones(3, 4, 20)
 
     def masks(outer, inner):
@@ -120,18 +120,18 @@ def test_vmap_gives_the_masks_asked_for(backend):
 
 
 def test_vmap_refuses_draws_in_torchs_words():
-    """In error mode what draws is refused as torch refuses it; what draws nothing is not."""
+    """In error mode a call that draws raises torch's error; one that does not draw works."""
     with pytest.raises(RuntimeError) as theirs:
         vmap(lambda x: F.dropout(x))(X)
     for call in (lambda x: dropout(x), lambda x: alpha_dropout(x, 0.5, True), lambda x: x * random.draw()):
-        with pytest.raises(RuntimeError) as ours:
+        with pytest.raises(RuntimeError) as raised:
             vmap(call)(X)
-        assert str(ours.value) == str(theirs.value)
+        assert str(raised.value) == str(theirs.value)
 
 
 @ways
 def test_vmap_allows_what_draws_nothing(backend):
-    """In error mode rates of 0 and 1, eval mode and given keys pass."""
+    """In error mode calls with rates 0 and 1, in eval mode and with given keys work."""
 
     def function(x):
         return dropout(x, 0.0), dropout(x, 1.0), dropout(x, 0.5, False), keyed(x)
@@ -161,7 +161,7 @@ def test_each_sample_may_have_its_key(backend):
 
 @ways
 def test_keys_may_be_batched_at_two_levels(backend):
-    """A key for each of two nested batches, and one tensor for all."""
+    """Two nested batches of keys apply to one tensor."""
     keys = random.fold_in(KEYS[:, None], torch.arange(3))
 
     outputs = through(vmap(vmap(keyed, in_dims=(None, 0)), in_dims=(None, 0)), backend)(X, keys)
@@ -172,7 +172,7 @@ def test_keys_may_be_batched_at_two_levels(backend):
 
 @ways
 def test_derived_keys_are_those_of_each_slice(backend):
-    """`fold_in` and `split` under vmap give each slice what they give it alone."""
+    """`fold_in` and `split` give each slice under vmap the same as alone."""
 
     def function(keys, n):
         return (

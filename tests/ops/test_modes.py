@@ -1,4 +1,4 @@
-"""torch's modes, tracers and tensor types: each sees our operators, and gets from them what it gets from torch's."""
+"""torch's modes, tracers and tensor types see dropkit's operators, with the results that torch's operators give."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ def drop(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_every_operator_has_samples():
-    """An operator that is added is checked."""
+    """Every operator of dropkit is in the list of checks."""
     names = {schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("dropkit::")}
 
     assert names == {f"dropkit::{name}" for name in SAMPLES}
 
 
-# torch 2.14 looks for gradients where there are none.
+# torch 2.14 reads `.grad` of tensors that are not leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("name", SAMPLES)
 def test_torch_finds_no_fault_with_an_operator(name):
-    """torch.library.opcheck: schema, fake results, gradients and compilation agree with what the operator does."""
+    """torch.library.opcheck: schema, fake results, gradients and compilation agree with the operator."""
     operator = getattr(torch.ops.dropkit, name).default
 
     for arguments, named in SAMPLES[name]:
@@ -72,7 +72,7 @@ def test_torch_finds_no_fault_with_an_operator(name):
 
 @pytest.mark.parametrize("tracing", ["real", "fake", "symbolic"])
 def test_a_traced_graph_does_what_the_function_does(tracing):
-    """make_fx records our operators, and nothing of the tensors that it saw: other inputs and seeds are served."""
+    """make_fx records dropkit's operators and no values: the graph is right for other inputs and seeds."""
     graph = make_fx(drop, tracing_mode=tracing)(X, KEY)
     x = torch.randn(4, 6) if tracing != "symbolic" else torch.randn(5, 3)
 
@@ -82,7 +82,7 @@ def test_a_traced_graph_does_what_the_function_does(tracing):
 
 
 def test_a_traced_gradient_has_the_mask():
-    """The graph of a gradient calls our operator again, with the key of the forward pass."""
+    """The graph of a gradient calls the operator again, with the key of the forward pass."""
 
     def slope(x, key):
         return torch.func.grad(lambda x: dropout(x, 0.5, key=key).square().sum())(x), dropout(x, 0.5, key=key)
@@ -93,7 +93,7 @@ def test_a_traced_gradient_has_the_mask():
 
 
 def test_tracing_draws_nothing_but_what_it_runs():
-    """With fake tensors the generator stays; with real ones the tracer has run the function, as with torch's."""
+    """Tracing with fake tensors leaves the generator alone; with real ones it runs the function, as with torch's."""
     for tracing, moves in (("real", True), ("fake", False), ("symbolic", False)):
         before = torch.get_rng_state()
         make_fx(drop, tracing_mode=tracing)(X, KEY)
@@ -102,7 +102,7 @@ def test_tracing_draws_nothing_but_what_it_runs():
 
 @pytest.mark.parametrize("p", [0.5, 1.0, torch.tensor(0.5)], ids=str)
 def test_meta_tensors_give_meta_tensors(p):
-    """Size, strides, dtype and need of a gradient pass through; nothing is drawn, and in place is in place."""
+    """On meta, sizes, strides, dtype and requires_grad are kept, no key is drawn, and in place returns the input."""
     x = torch.empty(6, 4, device="meta", dtype=torch.bfloat16).mT.requires_grad_()
     before = torch.get_rng_state()
 
@@ -116,7 +116,7 @@ def test_meta_tensors_give_meta_tensors(p):
 
 
 def test_fake_tensors_run_a_network():
-    """Forward and backward pass give fake tensors, also with a rate in one; nothing is drawn."""
+    """Forward and backward passes give fake tensors, also with a rate in one, and draw no key."""
     before = torch.get_rng_state()
 
     with FakeTensorMode() as mode:
@@ -135,7 +135,7 @@ def test_fake_tensors_run_a_network():
 
 @pytest.mark.parametrize("backend", [None, "aot_eager"], ids=str)
 def test_autocast_passes_the_dtype_through(backend):
-    """Dropout computes in the dtype that it gets, inside autocast too."""
+    """Dropout keeps the dtype of its input inside autocast, too."""
 
     def function(x, weight):
         with torch.autocast("cpu", torch.bfloat16):
@@ -144,14 +144,14 @@ def test_autocast_passes_the_dtype_through(backend):
     inputs = X.clone().requires_grad_(), torch.eye(6)
     call = function if backend is None else compiled(function, backend)
 
-    one, two, *_ = seen = observe(call, *inputs)
-    assert (one.dtype, two.dtype) == (torch.float32, torch.bfloat16)
+    first, second, *_ = seen = observe(call, *inputs)
+    assert (first.dtype, second.dtype) == (torch.float32, torch.bfloat16)
     assert agree(seen, observe(function, *inputs))
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
 def test_compiled_without_gradients_equals_eager(mode):
-    """What is compiled with gradients, without them and in inference mode draws and drops the same."""
+    """Compiled code draws and drops the same with gradients, without them and in inference mode."""
 
     def in_mode(x):
         with mode():
@@ -170,7 +170,7 @@ def test_compiled_without_gradients_equals_eager(mode):
 
 
 class Calls(TorchFunctionMode):
-    """What a mode sees: functions by name, with their arguments."""
+    """A mode that records the functions it sees, by name, with their arguments."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
@@ -187,7 +187,7 @@ class Named(Tensor):
 
 @pytest.mark.parametrize("make", [Tensor.clone, lambda x: x.clone().as_subclass(Named)], ids=["tensor", "subclass"])
 def test_function_modes_see_what_they_see_of_torch(make):
-    """One call of the function, by the same name and with the same arguments, for tensors and for subclasses."""
+    """Modes and subclasses see one call of the function, by the same name and with the same arguments."""
     x, seen = make(X), []
     for function in (dropout, F.dropout):
         with Calls() as calls:
@@ -200,7 +200,7 @@ def test_function_modes_see_what_they_see_of_torch(make):
 
 
 def test_function_modes_compile():
-    """A mode inside a compiled function sees our call, as it sees torch's, and changes nothing."""
+    """A mode inside a compiled function sees the call, as it sees torch's, and changes nothing."""
 
     def function(x):
         with Calls():
@@ -212,7 +212,7 @@ def test_function_modes_compile():
 
 
 class Wrapped(Tensor):
-    """A tensor that holds another and runs every operator on that."""
+    """A tensor that wraps another and runs every operator on it."""
 
     inner: Tensor
 
@@ -244,7 +244,7 @@ class Wrapped(Tensor):
 @pytest.mark.parametrize("backend", [None, "aot_eager"], ids=str)
 @pytest.mark.parametrize("inplace", [False, True])
 def test_wrappers_get_the_operator_and_its_gradient(backend, inplace):
-    """A tensor type of its own, with `__torch_dispatch__`, is dropped like the tensor that it holds."""
+    """A tensor type with `__torch_dispatch__` is dropped like the tensor that it wraps."""
 
     def function(x):
         return dropout(x * 2, 0.5, inplace=inplace)
@@ -264,7 +264,7 @@ def test_wrappers_get_the_operator_and_its_gradient(backend, inplace):
 
 
 def test_dispatch_modes_see_the_draw_and_the_drop():
-    """A TorchDispatchMode sees both operators, forward and backward, and may answer for them."""
+    """A TorchDispatchMode sees both operators, forward and backward, and may replace their results."""
     seen = []
 
     class Mode(TorchDispatchMode):
@@ -287,7 +287,7 @@ def test_dispatch_modes_see_the_draw_and_the_drop():
 
 
 def test_sizes_are_symbols_where_they_change():
-    """Any number of samples and of channels is served by two graphs at most, with the eager masks."""
+    """Two graphs at most serve any number of samples and channels, with the eager masks."""
     assert (
         graphs(drop, [(torch.randn(n, m, requires_grad=True), KEY) for n, m in ((2, 3), (5, 7), (4, 4), (9, 2))]) <= 2
     )

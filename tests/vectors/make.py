@@ -1,4 +1,4 @@
-"""Prints mask-v1.json from the oracle. The file is frozen with version 1 of the specification; this is its origin."""
+"""Print mask-v1.json, computed by the oracle. The file is frozen with version 1 of the specification."""
 
 import itertools
 import json

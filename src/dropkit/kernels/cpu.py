@@ -26,8 +26,8 @@ def _why_missing(error: ImportError) -> str:
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "the compiled extension is not built for free-threaded Python"
     return (
-        "the compiled extension is missing, since dropkit was installed without a working C++17 compiler; where there "
-        "is one, DROPKIT_REQUIRE_EXTENSION=1 pip install --force-reinstall --no-deps --no-cache-dir dropkit builds it"
+        "the compiled extension is missing, since dropkit was installed without a working C++17 compiler; with a "
+        "compiler, DROPKIT_REQUIRE_EXTENSION=1 pip install --force-reinstall --no-deps --no-cache-dir dropkit builds it"
     )
 
 
@@ -41,7 +41,7 @@ else:
     _codes = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
     _drop = _cpu.drop
 
-# Forces a lower instruction set, for tests and comparisons: avx512, avx2, neon or scalar.
+# Environment variable that forces an instruction set: avx512, avx2, neon or scalar. For tests and comparisons.
 LEVEL = "DROPKIT_CPU_LEVEL"
 
 
@@ -65,7 +65,7 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
         if add is None:
             _drop(*row)
             return
-        if add.is_contiguous() and mask.params.resolve().threshold < 2**32:
+        if add.is_contiguous() and not mask.params.resolve().drops_all:
             _drop(*row, add.data_ptr())
             return
     shape = tuple(input.shape)
@@ -97,7 +97,7 @@ def _check_tensors(output: Any, input: Any, add: Any) -> None:
     for other in (input, *(() if add is None else (add,))):
         same = output.data_ptr() == other.data_ptr() and output.stride() == other.stride()
         if not same and not _is_apart(output, other):
-            raise ValueError("output must lie apart from what is read, or exactly on it, got tensors that overlap")
+            raise ValueError("output must not overlap what is read, unless it is the same memory, got an overlap")
 
 
 def _check_mask(mask: Mask, shape: tuple[int, ...]) -> None:
@@ -105,7 +105,7 @@ def _check_mask(mask: Mask, shape: tuple[int, ...]) -> None:
     if isinstance(key, Tensor):
         if key.dtype != torch.int64 or key.dim() != 0:
             raise TypeError(f"key must be 64 bits, got a tensor of {key.dtype} and shape {tuple(key.shape)}")
-        check("key", not key.is_meta, "a tensor whose bits can be read", "one on the meta device")
+        check("key", not key.is_meta, "a tensor with memory", "a tensor on the meta device")
     elif not isinstance(key, int):
         raise TypeError(f"key must be an int or a tensor, got {type(key).__name__}")
     else:
@@ -154,7 +154,7 @@ def _is_apart(tensor: Tensor, other: Tensor) -> bool:
 
 
 def levels() -> dict[str, bool]:
-    """The instruction sets of this build, best first, and whether this machine has them."""
+    """The instruction sets of this build, best first, and whether this machine can run them."""
     return dict(_cpu.levels()) if _cpu is not None else {}
 
 
@@ -169,24 +169,24 @@ def use_level(name: str) -> None:
     Raises:
         ValueError: this machine or this build does not have it.
     """
-    able = [level for level, runs_here in levels().items() if runs_here]
-    if _cpu is None or name not in able:
-        raise ValueError(f"{LEVEL} must be one of {', '.join(able)} on this machine, got {name!r}")
+    usable = [level for level, runs_here in levels().items() if runs_here]
+    if _cpu is None or name not in usable:
+        raise ValueError(f"{LEVEL} must be one of {', '.join(usable)} on this machine, got {name!r}")
     _cpu.use_level(name)
 
 
 def detail() -> str:
-    able = [name for name, runs_here in levels().items() if runs_here]
-    forced = f", chosen instead of {able[0]}" if able and level() != able[0] else ""
+    usable = [name for name, runs_here in levels().items() if runs_here]
+    forced = f", chosen instead of {usable[0]}" if usable and level() != usable[0] else ""
     return f"{level()}{forced}; {_threads}"
 
 
 def _torch_parallel_for() -> int:
-    """Address of libtorch's exported thread pool entry (torch >= 2.10).
+    """The address of `torch_parallel_for`, which libtorch exports from torch 2.10 on.
 
     Raises:
-        OSError: there is no such library.
-        AttributeError: it has no such entry.
+        OSError: the library cannot be loaded.
+        AttributeError: the library does not export it.
     """
     name = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
@@ -194,7 +194,7 @@ def _torch_parallel_for() -> int:
 
 
 _threads = "torch's thread pool"
-# Why the kernel runs on one thread; None if it runs on torch's.
+# Why the kernel runs on one thread; None if it uses torch's thread pool.
 single_threaded: str | None = None
 if _cpu is not None:
     try:

@@ -27,6 +27,11 @@ class DropoutParams(NamedTuple):
     fill: float
 
     @property
+    def drops_all(self) -> bool:
+        """Whether no random word keeps an element; the threshold does not fit 32 bits then."""
+        return self.threshold >> 32 != 0
+
+    @property
     def gradient(self) -> DropoutParams:
         """The derivative: the same threshold and scale, without the constants."""
         return DropoutParams(self.threshold, self.scale, 0.0, 0.0) if self.shift or self.fill else self

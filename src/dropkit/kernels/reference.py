@@ -15,7 +15,7 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32-10: four words for each counter, all held as int64 in [0, 2**32).
+    """Philox4x32-10: four words for each counter, as int64 in [0, 2**32).
 
     Args:
         counter: four int64 tensors in [0, 2**32) that broadcast with one another and with `key`.

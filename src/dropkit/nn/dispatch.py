@@ -73,7 +73,7 @@ def drop(
         return _exported(layer, input, cast("float", p), inplace, generator)
     if not ordinary and type(input) is FakeTensor and fake_mode() is None:
         with input.fake_mode:  # where keys are no real tensors either
-            return drop(layer, input, p, training, inplace, generator, custom_op.faked(key, input))
+            return drop(layer, input, p, training, inplace, generator, custom_op.as_fake(key, input))
     if input.numel() == 0 if ordinary else _is_empty(input):
         return input
     if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:

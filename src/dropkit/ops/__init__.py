@@ -1,1 +1,1 @@
-"""Dropout with a given key: differentiable, transformable, visible to whatever watches torch's operators."""
+"""Dropout by a mask: on the fast path with autograd, or as registered operators; and drawing and deriving keys."""

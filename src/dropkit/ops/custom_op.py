@@ -61,7 +61,7 @@ def drop_(input: Tensor, mask: Mask) -> Tensor:
 
 
 def _params(numbers: Sequence[Any]) -> DropoutParams | ScheduledParams:
-    """The parameters that an operator's flat arguments stand for."""
+    """The parameters from the flat arguments of an operator."""
     return (DropoutParams if len(numbers) == len(DropoutParams._fields) else ScheduledParams)(*numbers)
 
 
@@ -93,13 +93,13 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
 
 
 def _fake(input: Tensor, key: Tensor, *numbers: Any) -> Tensor:
-    refuse_meta("key", key, input)  # tensors on meta lead here, also where `input` has memory
+    refuse_meta("key", key, input)  # any argument on meta dispatches here, even if `input` has memory
     refuse_meta("p", numbers[0], input)
     return torch.empty_like(input)
 
 
 def refuse_meta(name: str, value: Any, input: Tensor) -> None:
-    """Raise unless a key or a rate can be read where `input` has memory.
+    """Raise if `input` has memory, but a key or a rate cannot be read.
 
     Raises:
         ValueError: `value` is a tensor on the meta device, and `input` is not.
@@ -108,8 +108,8 @@ def refuse_meta(name: str, value: Any, input: Tensor) -> None:
         raise ValueError(f"{name} must be on the device of the input, {input.device}, or on the CPU, got one on meta")
 
 
-def faked(key: _Key, input: FakeTensor) -> _Key:
-    """A key as the mode of `input` takes it."""
+def as_fake(key: _Key, input: FakeTensor) -> _Key:
+    """The key as a tensor of the fake mode of `input`."""
     if not isinstance(key, Tensor) or type(key) is FakeTensor:
         return key
     return input.fake_mode.from_tensor(key)
@@ -135,7 +135,7 @@ class _Drop(SingleLevelFunction):
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
-        # A Function runs its forward without gradients, which the next level may want.
+        # A Function runs its forward without gradients, but the next level may need them.
         with below_autograd(), torch.enable_grad(), forward_mode_set_to(True):
             return _operator(inputs)(*inputs)
 
@@ -156,21 +156,21 @@ class _Drop(SingleLevelFunction):
         if any(dim is not None for dim in others):
             raise NotImplementedError("p must be the same for all slices under vmap, got one for each")
         if key_dim is not None or key.dim():
-            key = _first(key, key_dim, info.batch_size)
+            key = _batch_first(key, key_dim, info.batch_size)
         if strides is None:
             strides = row_major(input.shape if input_dim is None else input.movedim(input_dim, 0).shape[1:])
-        inputs = _first(input, input_dim, info.batch_size), key, *numbers, (0, *strides), offset
+        inputs = _batch_first(input, input_dim, info.batch_size), key, *numbers, (0, *strides), offset
         return _operator(inputs)(*inputs), 0
 
 
-def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """The batch dimension in front, shared where there is none."""
+def _batch_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """Move the batch dimension to the front; expand a tensor without one."""
     return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
 def _differentiable(*inputs: Any) -> Tensor:
-    """The operators above memory: torch's way of registering a gradient has neither torch.func nor forward mode."""
-    # A graph that a compiler runs enters forward mode where Python does not see it; torch.func's levels it does.
+    """Add derivatives: `torch.library.register_autograd` supports neither torch.func nor forward mode."""
+    # A compiled graph enters forward mode without Python's `forward_ad` knowing; levels of torch.func are visible.
     forward_mode = in_forward_mode() or functorch_is_active()
     if forward_mode or (inputs[0].requires_grad and torch.is_grad_enabled()):
         with single_level_functions():
@@ -188,6 +188,6 @@ for _name, _ in _PARAMS.values():
 
 @torch.ops.dropkit.drop_v1.default.py_impl(proxy_tensor.ProxyTorchDispatchMode)
 def _record(mode: proxy_tensor.ProxyTorchDispatchMode, *inputs: Any) -> Tensor:
-    """Write a call into the graph that `mode` records."""
+    """Record a call in the graph of `mode`."""
     inductor.prepare()
     return cast("Any", proxy_tensor).proxy_call(mode, torch.ops.dropkit.drop_v1.default, mode.pre_dispatch, inputs, {})

@@ -1,9 +1,8 @@
-"""Drawing keys where a compiler, a transform or a mode looks on: an operator that each of them treats as random.
+"""Drawing keys by an operator, which compilers, transforms and modes treat as random.
 
-Compilers merge equal calls, change their order and run them again for the backward pass; each of the three would be
-another mask. Two things prevent it, both written where a graph is recorded: a draw takes the draw before it as an
-argument, so that no two are equal and their order is one of data, and its eight bytes are marked to be saved, never to
-be drawn again.
+Compilers merge equal calls, reorder them, and run them again for the backward pass; each would give another mask. Two
+additions to a recorded graph prevent that: a draw takes the draw before it as an argument, so that no two are equal and
+their order is a data dependency; and its key of eight bytes is marked to be saved, so that it is never drawn again.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ _operator = torch.ops.dropkit.draw_v1.default
 
 def draw(device: torch.device, p: Tensor | None = None) -> Tensor:
     """A 0-d int64 key from the generator of `device`; if `p` holds 0 or 1 then 0, and nothing is drawn."""
-    if is_dynamo_compiling() or not recompute.possible() or recompute.watched():
+    if is_dynamo_compiling() or not recompute.may_be_checkpointed() or recompute.cannot_record_keys():
         return torch.ops.dropkit.draw_v1((), device=device, p=p)
-    return recompute.keyed(lambda: torch.ops.dropkit.draw_v1((), device=device, p=p), default=True)
+    return recompute.same_key_when_recomputed(lambda: torch.ops.dropkit.draw_v1((), device=device, p=p), default=True)
 
 
 @torch.library.impl(_library, "draw_v1", "CompositeExplicitAutograd")
 def _run(size: Sequence[int], *, device: torch.device, p: Tensor | None = None, after: Tensor | None = None) -> Tensor:
-    size = size or ()  # AOTInductor hands None for no dimensions
-    if recompute.possible():
-        return recompute.keyed(lambda: _drawn(size, device, p), default=True)
-    return _drawn(size, device, p)
+    size = size or ()  # AOTInductor passes None for no dimensions
+    if recompute.may_be_checkpointed():
+        return recompute.same_key_when_recomputed(lambda: _draw(size, device, p), default=True)
+    return _draw(size, device, p)
 
 
-def _drawn(size: Sequence[int], device: torch.device, p: Tensor | None) -> Tensor:
+def _draw(size: Sequence[int], device: torch.device, p: Tensor | None) -> Tensor:
     if p is not None and p.item() in (0, 1):
         return torch.zeros(size, dtype=torch.int64, device=device)
     return torch.randint(LOWEST, HIGHEST, size, dtype=torch.int64, device=device)
@@ -59,7 +58,7 @@ torch.library.register_fake("dropkit::draw_v1", _fake, lib=_library)
 
 @torch.library.impl(_library, "draw_v1", "FuncTorchVmapMode")
 def _vmap(size: Sequence[int], *, device: torch.device, p: Tensor | None = None, after: Tensor | None = None) -> Tensor:
-    """vmap's `randomness`: one key for all slices, a key for each, or an error."""
+    """Follow vmap's `randomness`: one key for all slices, a key for each, or an error."""
     level: Any = vmap_level()
     randomness: str = level.randomness()
     if randomness == "error":
@@ -86,7 +85,7 @@ def _record(
     p: Tensor | None = None,
     after: Tensor | None = None,
 ) -> Tensor:
-    """Write a draw into the graph that `mode` records."""
+    """Record a draw in the graph of `mode`."""
     inductor.prepare()
     tracer: Any = mode.tracer
     if after is None:
@@ -100,5 +99,5 @@ def _record(
 
 
 def _policy(node: torch.fx.Node) -> CheckpointPolicy:
-    """Saved always, but under a memory budget of 0, which saves nothing: there the generator's state is restored."""
+    """Always save the key, except under a memory budget of 0: it saves nothing, and restores the generator's state."""
     return CheckpointPolicy.MUST_RECOMPUTE if memory_budget(node) == 0 else CheckpointPolicy.MUST_SAVE

@@ -43,9 +43,7 @@ def can_fuse(params: DropoutParams | None, input: Tensor, *others: Tensor) -> bo
     Args:
         params: None to drop nothing. The kernels cannot drop everything.
     """
-    if params is not None and params.threshold >= 2**32:
-        return False
-    if not autograd.can_use_fast_path(input) or in_forward_mode():
+    if (params is not None and params.drops_all) or not autograd.can_use_fast_path(input) or in_forward_mode():
         return False
     return (
         kernel_for(input.device.type).drop is gpu.drop

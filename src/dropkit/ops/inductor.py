@@ -1,11 +1,11 @@
-"""For inductor: on the CPU our operators are plain calls in the Python code that it writes.
+"""Lowerings for inductor: on the CPU, generated Python code calls dropkit's functions instead of its operators.
 
-A call through torch's dispatcher into Python takes some 10 us, these take 2; and their outputs live in buffers that
-inductor plans and uses again, where an operator would allocate its own. Inductor is imported with the first compiled
-function, not with torch, so its table of lowerings is written to when a graph is recorded.
+A call through torch's dispatcher into Python takes some 10 us, a plain call 2; and its output is a buffer that inductor
+plans and reuses, while an operator allocates its own. Inductor is imported with the first compiled function, not with
+torch, so dropkit adds its lowerings when a graph is recorded.
 
-The code that inductor writes is kept on disk and outlives this version of dropkit: what a function here does is fixed
-by its name.
+Inductor caches the generated code on disk, where it outlives this version of dropkit: the behaviour of a function's
+name in this file must never change.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
 def draw_v1(*_: Tensor, out: Tensor) -> None:
     """A key from the default generator, after the draws before it."""
-    if recompute.possible():
-        out.fill_(recompute.keyed(lambda: int(out.random_(LOWEST, HIGHEST)), default=True))
+    if recompute.may_be_checkpointed():
+        out.fill_(recompute.same_key_when_recomputed(lambda: int(out.random_(LOWEST, HIGHEST)), default=True))
     else:
         out.random_(LOWEST, HIGHEST)
 
@@ -54,7 +54,7 @@ def drop_v1(
 
 
 def prepare() -> None:
-    """Tell inductor of these functions, if it is there; called wherever a graph is recorded."""
+    """Register the lowerings if inductor is loaded; called wherever a graph is recorded."""
     if inductor_is_loaded() and cpu.missing is None and (parts := inductor()) is not None:
         _register(parts)
 
@@ -64,7 +64,7 @@ def _register(parts: Inductor) -> None:
     V = parts.V  # noqa: N806 (its name there)
 
     class Call(parts.ExternKernelOut):
-        """A call of one of the functions of this file."""
+        """A call of one of this file's functions in generated code."""
 
         def __init__(self, function: Callable[..., None], layout: Any, inputs: list[Any], constants: Any = ()) -> None:
             realized = [self.realize_input(input) for input in inputs]
@@ -77,7 +77,7 @@ def _register(parts: Inductor) -> None:
             super().codegen(wrapper)
 
         def has_side_effects(self) -> bool:
-            return not self.constant_args  # a draw moves the generator
+            return not self.constant_args  # only a draw has none, and it advances the generator
 
     def layout() -> Any:
         meta = V.graph.current_node.meta["val"]

@@ -1,8 +1,8 @@
 """Activation checkpointing in eager mode: a region that is computed again gets the keys that it drew the first time.
 
-For the second run torch restores its default generators, unless it is told not to, and never one of the caller's own.
-So each key is noted with the regions that it is drawn in. torch has no list of these: they are found on the Python
-stack, by the code of `torch.utils.checkpoint`, and only where a sign of them is there.
+For the second run torch restores its default generators, unless it is asked not to, and no generator of the caller's. So
+each key is recorded for the regions that it is drawn in. torch has no list of them: they are found on the Python stack,
+by the code objects of `torch.utils.checkpoint`, and only if a cheap test says that there may be one.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from dropkit.torch_private import (
 Key = TypeVar("Key", bound="Tensor | int")
 
 
-class Notes:
-    """The keys that a region drew, in order, and how many of them each later run has had."""
+class KeyRecord:
+    """The keys that a region drew, in order, and how many of them each later run has used."""
 
     def __init__(self) -> None:
         self.keys: list[Tensor | int] = []
         self.taken: dict[Any, int] = {}
 
     def take(self, run: Any) -> Tensor | int | None:
-        """The next key for this run; None if the first one drew no more."""
+        """The next key for this run; None if the first run drew no more."""
         place = self.taken.get(run, 0)
         self.taken[run] = place + 1
         return _copied(self.keys[place]) if place < len(self.keys) else None
@@ -50,79 +50,79 @@ class _Region(NamedTuple):
     """A checkpointed region that is running.
 
     Attributes:
-        owner: torch's record of it, the same object in all runs.
-        run: which of its later runs this is; None if it is the first one.
-        preserved: whether torch restores its default generators for the later ones.
+        owner: torch's object for the region, the same in all runs.
+        run: identifies a later run; None for the first.
+        is_rng_preserved: whether torch restores its default generators for later runs.
     """
 
     owner: Any
     run: Any
-    preserved: bool
+    is_rng_preserved: bool
 
     @property
-    def notes(self) -> Notes:
+    def record(self) -> KeyRecord:
         try:
-            return self.owner._dropkit_notes
+            return self.owner._dropkit_keys
         except AttributeError:
-            self.owner._dropkit_notes = Notes()
-            return self.owner._dropkit_notes
+            self.owner._dropkit_keys = KeyRecord()
+            return self.owner._dropkit_keys
 
 
-class _Drawing(threading.local):
-    now = False
+class _State(threading.local):
+    is_drawing = False
 
 
-_drawing = _Drawing()
+_state = _State()
 
 
-def possible() -> bool:
-    """Whether this may be a checkpointed region: hooks on saved tensors, a Function's forward or a backward pass."""
+def may_be_checkpointed() -> bool:
+    """Whether a checkpointed region may run: there are hooks on saved tensors, or a Function's forward or backward."""
     return saved_tensors_hooks(True) is not None or backward_pass() != -1 or not forward_mode_is_enabled()
 
 
-def watched() -> bool:
-    """Whether a draw would give no tensor that could be kept: a transform's, or one of a compiler that looks on."""
+def cannot_record_keys() -> bool:
+    """Whether a drawn key would be no ordinary tensor, but one of a transform or of a compiler that traces."""
     return functorch_interpreter() is not None or is_traced()
 
 
-def keyed(draw: Callable[[], Key], default: bool) -> Key:
-    """`draw()`, or where a checkpointed region runs again the key that it drew in this place the first time.
+def same_key_when_recomputed(draw: Callable[[], Key], default: bool) -> Key:
+    """`draw()`, or in a later run of a checkpointed region the key that its first run drew at this point.
 
     Args:
-        draw: draws a key. Not called where the first key serves and no generator's state has to move on.
-        default: whether it draws from a default generator of torch.
+        draw: draws a key. Not called if there is a key of the first run and no generator's state has to advance.
+        default: whether `draw` uses a default generator of torch.
 
     Raises:
-        RuntimeError: the region did not draw a key in this place, and torch does not restore the generator.
+        RuntimeError: the first run drew no key at this point, and torch does not restore the generator.
     """
-    if _drawing.now:
+    if _state.is_drawing:
         return draw()
     key: Any = None
-    restored = False
-    first: list[Notes] = []
+    is_restored = False
+    first_runs: list[KeyRecord] = []
     for region in _regions(sys._getframe(1)):
         if region.run is None:
-            first.append(region.notes)
+            first_runs.append(region.record)
             continue
-        key = region.notes.take(region.run)
-        restored = default and region.preserved
-        # A derivative inside of a region runs it again before it has ended, and further than is of use.
-        if key is None and not restored and getattr(region.owner, "forward_completed", True):
+        key = region.record.take(region.run)
+        is_restored = default and region.is_rng_preserved
+        # A derivative inside a region runs it again before its first run ends, and further than the first run got.
+        if key is None and not is_restored and getattr(region.owner, "forward_completed", True):
             raise RuntimeError(
                 "a checkpointed region draws a key as it is computed again that it did not draw the first time, from a "
                 "generator that torch does not restore; pass key=, or keep preserve_rng_state=True and no generator="
             )
         break
-    # Where torch has restored the state, what is drawn after this depends on it.
-    drawn = _draw(draw) if key is None or restored else key
+    # If torch has restored the generator, it must advance, since later draws in the region depend on its state.
+    drawn = _draw(draw) if key is None or is_restored else key
     key = drawn if key is None else key
-    for notes in first:
-        notes.keys.append(_copied(key))
+    for record in first_runs:
+        record.keys.append(_copied(key))
     return key
 
 
 def _copied(key: Any) -> Any:
-    """Nobody's to write, and nothing that a mode would see."""
+    """A copy that nobody else can write to, made without any mode seeing it."""
     if not isinstance(key, Tensor):
         return key
     with torch.inference_mode(False), without_dispatch_modes():
@@ -130,15 +130,15 @@ def _copied(key: Any) -> Any:
 
 
 def _draw(draw: Callable[[], Key]) -> Key:
-    _drawing.now = True
+    _state.is_drawing = True
     try:
         return draw()
     finally:
-        _drawing.now = False
+        _state.is_drawing = False
 
 
 def _regions(frame: FrameType | None) -> list[_Region]:
-    """Those that run in this thread, the innermost first."""
+    """The regions that run in this thread, innermost first."""
     regions: list[_Region] = []
     while frame is not None:
         find = _FINDERS.get(id(frame.f_code))
@@ -153,7 +153,7 @@ def _regions(frame: FrameType | None) -> list[_Region]:
 
 
 def _hooked() -> _Region | None:
-    """The region whose hooks are set. torch.distributed begins one in a hook of a module, and not on this stack."""
+    """The region that set the hooks on saved tensors; torch.distributed starts one in a module hook, off this stack."""
     hooks = saved_tensors_hooks(True)
     pack = None if hooks is None else inspect.unwrap(hooks[0])
     code = getattr(pack, "__code__", None)
@@ -165,43 +165,43 @@ def _first(owner: Any) -> _Region:
 
 
 def _checkpoint(names: dict[str, Any]) -> _Region | None:
-    """`checkpoint(use_reentrant=False)` runs the region."""
+    """The first run under `checkpoint(use_reentrant=False)`."""
     generator = names.get("gen")
     frame = None if generator is None else generator.gi_frame
     return None if frame is None else _first(frame.f_locals["new_frame"])
 
 
 def _unpack_hook(names: dict[str, Any]) -> _Region | None:
-    """Its saved tensors are asked for."""
+    """A later run under `checkpoint(use_reentrant=False)`: backward asks for a saved tensor."""
     owner = names["frame"]
     return _Region(owner, names["gid"], _cell(owner.recompute_fn, "preserve_rng_state"))
 
 
 def _forward(names: dict[str, Any]) -> _Region | None:
-    """`checkpoint(use_reentrant=True)` runs the region."""
+    """The first run under `checkpoint(use_reentrant=True)`."""
     return _Region(names["ctx"], None, names["preserve_rng_state"])
 
 
 def _backward(names: dict[str, Any]) -> _Region | None:
-    """Its backward pass: first the region again, then what that has recorded."""
+    """A later run under `checkpoint(use_reentrant=True)`, until it has recorded `outputs` and starts their backward."""
     if "outputs" in names:
         return None
     return _Region(names["ctx"], backward_pass(), names["ctx"].preserve_rng_state)
 
 
 def _cell(function: Any, name: str) -> Any:
-    """A variable that a function closes over."""
+    """The value of a variable in a function's closure."""
     return function.__closure__[function.__code__.co_freevars.index(name)].cell_contents
 
 
 def _codes() -> dict[str, CodeType]:
-    """By name; what this torch does not have is missing."""
+    """The code objects of torch's checkpointing by name, without those that this torch lacks."""
     inner = checkpoint_hook.__init__.__code__.co_consts if checkpoint_hook is not None else ()
     reentrant = torchs.CheckpointFunction
-    found = {code.co_name: code for code in inner if isinstance(code, CodeType)}
+    hooks = {code.co_name: code for code in inner if isinstance(code, CodeType)}
     checkpoint = inspect.unwrap(cast("Any", checkpoint_function or torchs.checkpoint)).__code__
     return {
-        **found,
+        **hooks,
         "checkpoint": checkpoint,
         "forward": reentrant.forward.__code__,
         "backward": reentrant.backward.__code__,

@@ -57,7 +57,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
         dims = [whole]
     else:
         dims = _merged(input, output, row_major(input.shape) if mask.strides is None else mask.strides)
-    if params.threshold >= 2**32:
+    if params.drops_all:
         output.fill_(params.fill)
     elif dims == [whole] and mask.offset % 4 == 0:
         together = add is not None and add.is_contiguous() and add.dtype == input.dtype
