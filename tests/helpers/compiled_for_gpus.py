@@ -1,4 +1,4 @@
-"""Compile the GPU kernels on a machine without a GPU, by the calls that would run them, and print facts about the code."""
+"""Compile the GPU kernels on a machine without a GPU, by the calls that would run them, and print facts about it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Use features of dropkit on a torch that lacks private names: `python without_names.py NAME,NAME=FEATURE,... ...`.
 
-Prints a line of JSON for each argument: feature -> "works" or the error; all features if none are given. Names are hidden
-only from `dropkit.torch_private`; torch itself still has them. Each argument runs in a process of its own, forked from one
-that has imported torch.
+Prints a line of JSON for each argument: feature -> "works" or the error; all features if none are given. Names are
+hidden only from `dropkit.torch_private`; torch itself still has them. Each argument runs in a process of its own,
+forked from one that has imported torch.
 """
 
 import json

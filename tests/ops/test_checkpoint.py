@@ -32,7 +32,7 @@ ways = pytest.mark.parametrize("backend", WAYS, ids=str)
 
 
 def network(x: Tensor, weight: Tensor) -> Tensor:
-    """Dropout between operators that are saved and operators that are not; exact in float32, as all numbers are small."""
+    """Dropout between operators that are saved and operators that are not; small numbers keep float32 exact."""
     x = dropout(torch.relu(dropout(x @ weight, 0.5) * 2), 0.75)
     return dropout(x @ weight, 0.5)
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dropkit
-from dropkit import functional
-from dropkit import random
+from dropkit import functional, random
 from dropkit.nn import LAYERS, Dropout
 from dropkit.ops import draw_key
 
@@ -71,7 +70,7 @@ def operators(program):
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_exported_training_graph_is_torchs(strict):
-    """The program has the operators of the same model of torch's layers; under install its output equals eager mode's."""
+    """The program has the operators of torch's layers; under install its output equals that of eager mode."""
     model, batch = network(), ({0: torch.export.Dim("n")},)
 
     program, torchs = (

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import dropkit
-from dropkit import functional
-from dropkit import nn, random
+from dropkit import functional, nn, random
 from dropkit.nn.layer import Layer
 
 

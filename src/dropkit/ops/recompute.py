@@ -1,8 +1,8 @@
 """Activation checkpointing in eager mode: a region that is computed again gets the keys that it drew the first time.
 
-For the second run torch restores its default generators, unless it is asked not to, and no generator of the caller's. So
-each key is recorded for the regions that it is drawn in. torch has no list of them: they are found on the Python stack,
-by the code objects of `torch.utils.checkpoint`, and only if a cheap test says that there may be one.
+For the second run torch restores its default generators, unless it is asked not to, and no generator of the caller's.
+So each key is recorded for the regions that it is drawn in. torch has no list of them: they are found on the Python
+stack, by the code objects of `torch.utils.checkpoint`, and only if a cheap test says that there may be one.
 """
 
 from __future__ import annotations
