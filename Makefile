@@ -54,7 +54,7 @@ test: $(if $(TORCH),$(INSTALLED),lint)
 # One or two files of each kind: masks by known answers and against the reference, the laws of every layer, gradients, the
 # rules on their examples, the linter, audits, Monte Carlo predictions, the commands. What is marked slow or compiles is
 # left out: importing the compiler alone takes seconds.
-QUICK := tests/kernels/test_kernels.py tests/nn/test_laws.py tests/nn/test_contract.py tests/ops/test_autograd.py \
+QUICK := tests/kernels/test_cpu_kernel.py tests/nn/test_laws.py tests/nn/test_contract.py tests/ops/test_autograd.py \
 	tests/rules/test_rules.py tests/lint/test_semantic.py tests/lint/test_check.py tests/auditor/test_audit.py \
 	tests/mc/test_mc_outputs.py tests/cli
 quick: $(INSTALLED)

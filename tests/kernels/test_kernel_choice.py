@@ -115,6 +115,7 @@ print(*[f"{w.category.__name__}: {w.message}" for w in caught], sep="\\n")
 """
 
 
+@pytest.mark.slow
 def test_falling_back_warns_once_with_the_reason():
     """Without the compiled kernel the reference gives the same masks, with one warning."""
     done = subprocess.run([sys.executable, "-c", WITHOUT_EXTENSION], capture_output=True, text=True, check=True)
@@ -136,6 +137,7 @@ def test_every_device_has_a_kernel():
     assert kernels.why_slow("abacus") == "no kernel was written for this device"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEVELS)
 def test_the_environment_forces_a_level(name):
     """DROPKIT_CPU_LEVEL chooses the instruction set of a process."""
