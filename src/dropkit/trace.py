@@ -69,9 +69,7 @@ class Visit:
         training: flag of the call or its module; None if it has none.
         inplace: whether the input itself was changed.
         function: torch's name of the function that dropped; None if it is no known one.
-        operator: torch's or dropkit's name of the operator that generated the random numbers.
         dtype: of the input, without "torch.".
-        device: device type, such as "cpu" or "cuda".
         is_active: whether random numbers were drawn for a mask.
         mask_shape: shape of the mask, with as many dimensions as `shape`: 1 where mask elements are shared.
         mask_elements: number of mask elements.
@@ -100,9 +98,7 @@ class Visit:
     training: bool | None = None
     inplace: bool = False
     function: str | None = None
-    operator: str | None = None
     dtype: str = ""
-    device: str = ""
     is_active: bool = False
     mask_shape: tuple[int, ...] = ()
     mask_elements: int = 0

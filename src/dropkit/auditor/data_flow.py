@@ -61,7 +61,7 @@ class DataFlow:
 
     def dropped(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
         """Note that `visit` computed `output` by applying a mask to `input`."""
-        visit.dtype, visit.device = str(input.dtype).removeprefix("torch."), input.device.type
+        visit.dtype = str(input.dtype).removeprefix("torch.")
         name = "parameter" if self._owns(input) else ""
         provenance = self._table.get(input) or Provenance(Origin(name, name))
         visit.origin = provenance.origin

@@ -89,7 +89,6 @@ class RandomDraws:
         draw.visit, draw.site = visit, scope.site
         # A mask or a key decides what is dropped. Continuous numbers may never become a mask.
         visit.is_active = visit.is_active or random.is_discrete or draw.operator == "draw_v1"
-        visit.operator = draw.operator
         if random.is_discrete and self._sites.phase is Phase.BACKWARD and visit.mask_start is None:
             # Recomputation may stop before the mask is applied.
             masks.note_start(visit, drawn, 0.0)
@@ -99,7 +98,7 @@ class RandomDraws:
         name, input = call.operator.name, call.inputs[0]
         form = Form.FUNCTION if name == "native_dropout" else Form.ATTENTION
         visit, site = self._sites.visit_of_draw(name, form, call.rate)
-        visit.is_active, visit.operator = True, name
+        visit.is_active = True
         visit.shape = visit.shape or masks.shape_of(input)
         if name == "native_dropout":
             output, mask = call.outputs[:2]
@@ -117,7 +116,6 @@ class RandomDraws:
             visit, site = self._sites.visit_of_draw("dropout")
         if not visit.is_active:
             visit.is_active = visit.has_given_key = True
-        visit.operator = "drop_v1"
         visit.shape = visit.shape or masks.shape_of(input)
         ones = torch.ones_like(input.detach())
         keep = call.overload(ones, key, *rest) != call.overload(torch.zeros_like(ones), key, *rest)
@@ -202,7 +200,7 @@ class RandomDraws:
         """Return the visit that a mask belongs to; a mask computed by hand gets a visit when it is applied."""
         if draw.visit is None or draw.site is None:
             draw.visit, draw.site = self._sites.visit_of_draw(place=draw.place)
-            draw.visit.operator, draw.visit.seconds = draw.operator, draw.seconds
+            draw.visit.seconds = draw.seconds
         return draw.visit, draw.site
 
 
