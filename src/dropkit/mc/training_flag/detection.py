@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from dropkit.dropout_functions import NORMS, RECURRENT, dropout_functions
-from dropkit.mc.training_flag.function_source import FunctionNode, names_in, parse
+from dropkit.mc.training_flag.function_source import names_in, parse
+from dropkit.mc.training_flag.liveness import FunctionNode
 
 # Every dropout of the catalog by its name, and the functions that draw a mask.
 _MENTIONS_DROPOUT = re.compile(r"drop|stochastic_?depth|survival|bernoulli|\brand\b|rand_like|uniform_", re.IGNORECASE)

@@ -12,9 +12,8 @@ from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, cast
 
-from dropkit.mc.training_flag.liveness import live_statements
+from dropkit.mc.training_flag.liveness import FunctionNode, live_statements
 
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 # An expression, and whether it is true where something is evaluated.
 Guard = tuple[ast.expr, bool]
 
@@ -41,7 +40,7 @@ def parse(function: FunctionType) -> FunctionNode | None:
     except (OSError, TypeError, SyntaxError):
         return None
     first = tree.body[0] if tree.body else None
-    return first if isinstance(first, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
+    return first if isinstance(first, FunctionNode) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 # Functions that are called for their message.
 _LOGGING = frozenset({"print", "debug", "info", "warning", "warn", "log", "log_dict", "add_scalar"})
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def live_statements(function: ast.FunctionDef | ast.AsyncFunctionDef, read_elsewhere: frozenset[str]) -> set[ast.stmt]:
+def live_statements(function: FunctionNode, read_elsewhere: frozenset[str]) -> set[ast.stmt]:
     """The statements that may change the result; where that is unknown, they do.
 
     Args:
@@ -26,13 +26,13 @@ def live_statements(function: ast.FunctionDef | ast.AsyncFunctionDef, read_elsew
     return live
 
 
-def attributes_read(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+def attributes_read(function: FunctionNode) -> set[str]:
     """The attributes of the first argument that a function reads, each with a dot before it."""
     self = _first_argument(function)
     return set() if self is None else {name for name in _loaded(function, self) if name.startswith(".")}
 
 
-def _first_argument(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
+def _first_argument(function: FunctionNode) -> str | None:
     arguments = [*function.args.posonlyargs, *function.args.args]
     return arguments[0].arg if arguments else None
 
@@ -78,7 +78,7 @@ def _stored(target: ast.expr, self: str | None) -> Iterator[str]:
 def _loaded(node: ast.AST, self: str | None) -> Iterator[str]:
     """The names that the expressions of a statement read, or those of a whole function."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.stmt) and isinstance(node, ast.stmt) and not isinstance(node, _FUNCTIONS):
+        if isinstance(child, ast.stmt) and isinstance(node, ast.stmt) and not isinstance(node, FunctionNode):
             continue
         match child:
             case ast.Attribute(value=ast.Name(id=name), attr=attribute, ctx=ast.Load()) if name == self:
