@@ -10,7 +10,7 @@ import numpy
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers.rounding import equal_but_for_rounding
+from helpers.rounding import equal_but_for_rounding, equal_in_float32
 
 from dropkit.mc import predict
 
@@ -57,14 +57,6 @@ def network(yacht):
 
 def sha256(text):
     return hashlib.sha256(text).hexdigest()
-
-
-def equal_in_float32(result, expected):
-    """Compare results of float64 to within one unit of float32, which leaves room for 2**29 roundings of float64.
-
-    A wrong mask, order or penalty moves a weight by about the learning rate, 10,000 times as far.
-    """
-    return torch.allclose(result, expected, rtol=0, atol=torch.finfo(torch.float32).eps)
 
 
 def test_the_data_is_complete(yacht):

@@ -18,3 +18,12 @@ def rounding(values: Tensor, roundings: int) -> float:
 def equal_but_for_rounding(result: Tensor, expected: Tensor, roundings: int) -> bool:
     """Compare two computations of one tensor in the same dtype, both of which round `roundings` times."""
     return torch.allclose(result, expected, rtol=0, atol=rounding(expected, roundings))
+
+
+def equal_in_float32(result: Tensor, expected: Tensor) -> bool:
+    """Compare numbers of about 1 that were computed in float64, by ways whose roundings cannot be counted.
+
+    They may differ by one eps of float32, which leaves room for 2**29 roundings; a wrong mask or a missing term changes
+    them by thousands of times as much.
+    """
+    return torch.allclose(result, expected, rtol=0, atol=torch.finfo(torch.float32).eps)
