@@ -26,6 +26,7 @@ from dropkit.lint.semantic.data_flow import (
     reads_after,
 )
 from dropkit.lint.semantic.definitions import FunctionDefinition
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import drop_argument
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
@@ -65,11 +66,11 @@ _SHAPES = frozenset({"shape", "size", "dtype", "device", "ndim", "dim", "type", 
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name, calls in source.calls.items():
-        if "drop" in name.lower():
-            for call in calls:
-                yield from _in_a_row(source, call)
-    for call, dropouts in _applications(source):
+    made = dropout_calls(source, DropoutForm.LAYER)
+    in_place = [dropout.call for dropout in made if dropout.name in _IN_PLACE and dropout.works_in_place]
+    for call in in_place:
+        yield from _in_a_row(source, call)
+    for call, dropouts in _applications(source, set(in_place)):
         saved_by = _saved_by(source, _input(call))
         # No fix where the result is discarded: the in-place change is the only effect then.
         fix = _fix(source, dropouts) if not _is_discarded(source, call) else None
@@ -103,8 +104,6 @@ def _is_in_lambda(source: SourceFile, call: ast.Call) -> bool:
 
 def _in_a_row(source: SourceFile, call: ast.Call) -> Iterator[Violation]:
     """A dropout layer directly after a layer that saves its output, in a Sequential or a list of layers."""
-    if source.called(call) not in _IN_PLACE or not _drops_in_place(source, call):
-        return
     before = beyond(source, call, -1, _is_view)
     name = source.called(before) if before is not None else None
     if before is not None and name is not None and _saves_output(name, (before,)):
@@ -112,33 +111,18 @@ def _in_a_row(source: SourceFile, call: ast.Call) -> Iterator[Violation]:
         yield Violation(call, message, _fix(source, (call,)))
 
 
-def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...]]]:
+def _applications(source: SourceFile, in_place: set[ast.Call]) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...]]]:
     """Calls that drop in place, and the calls with `inplace=True`: themselves, or those that construct the layer."""
-    attributes = {name for class_ in source.classes for name in class_.writes}
-    for name, calls in source.calls.items():
-        if "drop" not in name.lower() and name not in attributes:
-            continue
-        for call in calls:
-            function = FUNCTIONALS.get(source.called(call) or "")
-            if function is not None:
-                if function.inplace is not None and "alpha" not in name and _drops_in_place(source, call):
-                    yield call, (call,)
-            elif source.called(call) is None and call.args:
-                first = [last_layer(source, layer, 1) for layer in layers(source, call.func)]
-                dropouts = tuple(d for d in first if d is not None and source.called(d) in _IN_PLACE)
-                if dropouts and all(_drops_in_place(source, dropout) for dropout in dropouts):
-                    yield call, dropouts
-
-
-def _drops_in_place(source: SourceFile, call: ast.Call) -> bool:
-    """Whether a dropout call, or the construction of a layer, has `inplace=True` and may drop."""
-    function = FUNCTIONALS.get(source.called(call) or "")
-    first = 1 if function is not None else 0
-    p = argument(call, first, "p")
-    training = argument(call, function.training, "training") if function is not None else None
-    in_place = argument(call, function.inplace if function is not None else 1, "inplace")
-    never = (isinstance(p, ast.Constant) and not p.value) or (isinstance(training, ast.Constant) and not training.value)
-    return isinstance(in_place, ast.Constant) and in_place.value is True and not never
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION):
+        # F.alpha_dropout writes to a new tensor, too.
+        if dropout.works_in_place and "alpha" not in dropout.name:
+            yield dropout.call, (dropout.call,)
+    for call in source.all_calls if in_place else ():
+        if source.called(call) is None and call.args and not isinstance(call.func, ast.Call):
+            first = [last_layer(source, layer, 1) for layer in layers(source, call.func)]
+            dropouts = tuple(layer for layer in first if layer is not None and source.called(layer) in _IN_PLACE)
+            if dropouts and in_place.issuperset(dropouts):
+                yield call, dropouts
 
 
 def _is_view(name: str | None) -> bool:

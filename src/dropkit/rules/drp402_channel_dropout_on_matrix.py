@@ -14,8 +14,9 @@ from dropkit.catalog import ACTIVATIONS, CHANNEL_DROPOUTS, CHANNEL_KINDS, DROPOU
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST, beside, beyond, last_layer, layers, operation, origins, reads_after
 from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.expressions import argument, last_name, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -31,39 +32,29 @@ _SAME_SHAPE_CALLS = frozenset(
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name in ("Dropout1d", "Dropout2d", "Dropout3d"):
-        for call in source.calls.get(name, []):
-            if source.called(call) in CHANNEL_DROPOUTS and _row_is_linear(source, call):
-                yield Violation(call, _message(call), _fix(source, (call,)))
+    for dropout in dropout_calls(source, DropoutForm.LAYER):
+        if dropout.name in CHANNEL_DROPOUTS and _row_is_linear(source, dropout.call):
+            yield Violation(dropout.call, _message(dropout), _fix(source, dropout))
     wrong = [
-        (call, constructors)
-        for call, constructors in _applications(source)
-        if _is_matrix(source, _input(call)) or _feeds_linear(source, call)
+        dropout
+        for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION)
+        if _drops_channels(dropout) and (_is_matrix(source, dropout.input) or _feeds_linear(source, dropout.call))
     ]
-    wrong_calls = {call for call, _ in wrong}
+    wrong_calls = {dropout.call for dropout in wrong}
     can_fix = {
         layer: all(source.parent(use) in wrong_calls for use in _uses(*layer))
         for layer in dict.fromkeys(_layer(source, call) for call in wrong_calls)
     }
-    for call, constructors in wrong:
+    for dropout in wrong:
         # The fix replaces a layer for all its uses: all must be wrong.
-        fix = _fix(source, constructors) if can_fix[_layer(source, call)] else None
-        yield Violation(call, _message(constructors[0]), fix)
+        fix = _fix(source, dropout) if can_fix[_layer(source, dropout.call)] else None
+        yield Violation(dropout.call, _message(dropout), fix)
 
 
-def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...]]]:
-    """Calls that drop channels, and the calls to rename: themselves, or those that construct the layer."""
-    attributes = {name for class_ in source.classes for name in class_.writes}
-    if not any(name in source.calls for name in ("Dropout1d", "Dropout2d", "Dropout3d")):
-        attributes = set[str]()
-    for name, calls in source.calls.items():
-        for call in calls if name in attributes or "ropout" in name else ():
-            if source.called(call) in _FUNCTIONS:
-                yield call, (call,)
-            elif source.called(call) is None and call.args:
-                constructors = tuple(layers(source, call.func))
-                if constructors and all(source.called(layer) in CHANNEL_DROPOUTS for layer in constructors):
-                    yield call, constructors
+def _drops_channels(dropout: DropoutCall) -> bool:
+    if dropout.form is DropoutForm.FUNCTION:
+        return dropout.name in _FUNCTIONS
+    return bool(dropout.call.args) and all(layer.name in CHANNEL_DROPOUTS for layer in dropout.layers)
 
 
 def _row_is_linear(source: SourceFile, call: ast.expr) -> bool:
@@ -191,23 +182,18 @@ def _uses(owner: ClassDefinition | None, attribute: str | None) -> list[ast.Attr
     return owner.reads.get(attribute or "", []) if owner is not None else []
 
 
-def _input(call: ast.Call) -> ast.expr | None:
-    return call.args[0] if call.args else argument(call, None, "input")
+def _message(dropout: DropoutCall) -> str:
+    return f"{last_name(dropout.layers[0].call) or 'channel dropout'} on features without channels"
 
 
-def _message(call: ast.Call) -> str:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "channel dropout")
-    return f"{name} on features without channels"
-
-
-def _fix(source: SourceFile, calls: tuple[ast.Call, ...]) -> Fix | None:
+def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:
     """Remove the last two characters of the names: Dropout2d becomes Dropout."""
     edits = [
-        replace(source, call.func, f"{source.text.of(call.func.value)}.{call.func.attr[:-2]}")
-        for call in calls
-        if isinstance(call.func, ast.Attribute)
+        replace(source, callee, f"{source.text.of(callee.value)}.{callee.attr[:-2]}")
+        for layer in dropout.layers
+        if isinstance(callee := layer.call.func, ast.Attribute)
     ]
-    return Fix("Drop elements instead", tuple(edits), safe=False) if len(edits) == len(calls) else None
+    return Fix("Drop elements instead", tuple(edits), safe=False) if len(edits) == len(dropout.layers) else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

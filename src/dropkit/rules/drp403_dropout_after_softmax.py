@@ -12,11 +12,12 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAX_KINDS
+from dropkit.catalog import DROPOUT_MODULES, SOFTMAX_KINDS
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.data_flow import MOST, beside, layers, operation, origins, reads_after
+from dropkit.lint.semantic.data_flow import MOST, beside, operation, origins, reads_after
 from dropkit.lint.semantic.definitions import ClassDefinition
-from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
+from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
@@ -34,22 +35,14 @@ _LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name, calls in source.calls.items():
-        if "drop" in name.lower():
-            for call in calls:
-                in_a_row = source.called(call) in DROPOUT_MODULES and _row_ends(source, call)
-                if in_a_row or (_drops(source, call) and _of_probabilities(source, call)):
-                    yield Violation(call)
-
-
-def _drops(source: SourceFile, call: ast.Call) -> bool:
-    """Whether a call applies dropout that may be active."""
-    function = FUNCTIONALS.get(source.called(call) or "")
-    if function is not None:
-        p, training = argument(call, function.p, "p"), argument(call, function.training, function.training_name)
-        return not any(isinstance(value, ast.Constant) and not value.value for value in (p, training))
-    applied = layers(source, call.func) if source.called(call) is None and call.args else []
-    return bool(applied) and all(source.called(layer) in DROPOUT_MODULES for layer in applied)
+    for dropout in dropout_calls(source, DropoutForm.LAYER, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
+        if dropout.form is DropoutForm.LAYER:
+            is_wrong = dropout.name in DROPOUT_MODULES and _row_ends(source, dropout.call)
+        else:
+            is_active = dropout.form is DropoutForm.APPLICATION or not dropout.never_drops
+            is_wrong = is_active and dropout.is_standard and _of_probabilities(source, dropout.call)
+        if is_wrong:
+            yield Violation(dropout.call)
 
 
 def _of_probabilities(source: SourceFile, call: ast.Call) -> bool:

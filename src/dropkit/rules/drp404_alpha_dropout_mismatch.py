@@ -11,12 +11,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import ACTIVATION_KINDS, FUNCTIONALS
+from dropkit.catalog import ACTIVATION_KINDS
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.data_flow import MOST, beside, layers, operation, origins
+from dropkit.lint.semantic.data_flow import MOST, beside, operation, origins
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -41,54 +42,36 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     has_selu = b"selu" in source.text.utf8.lower()
     may_match = has_selu or b"lpha" in source.text.utf8
     applications = [*_in_a_row(source), *_applications(source)] if may_match else []
-    calls: set[ast.AST | None] = {call for call, _, _ in applications}
-    for call, constructors, activation in applications:
-        kind = _kind(source, constructors[0])
+    calls: set[ast.AST | None] = {dropout.call for dropout, _ in applications}
+    for dropout, activation in applications:
+        kind = _kind(dropout)
         is_wrong = activation in _SELU if kind == _PLAIN else activation in _OTHERS and not has_selu
-        is_normalised = kind == _PLAIN and _normalises(source, call)
-        if is_wrong and not is_normalised and not _never_drops(source, constructors):
-            yield Violation(call, _MESSAGES[kind], _fix(source, call, constructors, calls))
+        is_normalised = kind == _PLAIN and _normalises(source, dropout.call)
+        if is_wrong and not is_normalised and not dropout.never_drops:
+            yield Violation(dropout.call, _MESSAGES[kind], _fix(source, dropout, calls))
 
 
-def _in_a_row(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...], str]]:
-    """Dropout layers in a Sequential or a list, with the layer before each."""
-    for name in ("Dropout", "AlphaDropout"):
-        for call in source.calls.get(name, []):
-            before = beside(source, call, -1) if source.called(call) in (_PLAIN, _ALPHA) else None
-            if before is not None:
-                yield call, (call,), source.called(before) or ""
+def _in_a_row(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
+    """Dropout layers in a Sequential or a list, with the name of the layer before each."""
+    for dropout in dropout_calls(source, DropoutForm.LAYER):
+        before = beside(source, dropout.call, -1) if _kind(dropout) in _MESSAGES else None
+        if before is not None:
+            yield dropout, source.called(before) or ""
 
 
-def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...], str]]:
-    """Calls that drop, the calls to rename (themselves or the constructors of the layer), and the activation before."""
-    for name, calls in source.calls.items():
-        for call in calls if "drop" in name.lower() else ():
-            constructors = (call,) if source.called(call) in _FUNCTIONS else ()
-            if source.called(call) is None and call.args:
-                constructors = tuple(layers(source, call.func))
-            kinds = {_kind(source, constructor) for constructor in constructors}
-            if kinds not in ({_PLAIN}, {_ALPHA}) or not call.args:
-                continue
-            inputs = [operation(source, o) if o is not None else None for o in origins(source, call.args[0])]
+def _applications(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
+    """Dropouts of tensors, with the name of the activation before each."""
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
+        if _kind(dropout) in _MESSAGES and dropout.call.args:
+            values = origins(source, dropout.call.args[0])
+            inputs = [operation(source, value) if value is not None else None for value in values]
             names = {applied.name if applied is not None else "" for applied in inputs}
             if len(names) == 1:
-                yield call, constructors, names.pop()
+                yield dropout, names.pop()
 
 
-def _kind(source: SourceFile, call: ast.Call) -> str:
-    name = source.called(call) or ""
-    return _FUNCTIONS.get(name, name)
-
-
-def _never_drops(source: SourceFile, calls: tuple[ast.Call, ...]) -> bool:
-    """Whether the rate of any call is 0, or its training flag False."""
-    for call in calls:
-        function = FUNCTIONALS.get(source.called(call) or "")
-        p = argument(call, function.p if function is not None else 0, "p")
-        flag = argument(call, function.training, function.training_name) if function is not None else None
-        if any(isinstance(value, ast.Constant) and not value.value for value in (p, flag)):
-            return True
-    return False
+def _kind(dropout: DropoutCall) -> str:
+    return _FUNCTIONS.get(dropout.name, dropout.name)
 
 
 def _normalises(source: SourceFile, node: ast.AST) -> bool:
@@ -104,22 +87,19 @@ def _normalising(source: SourceFile) -> set[ClassDefinition | FunctionDefinition
     return {source.owner(call) or source.function(call) for call in norms}
 
 
-def _fix(
-    source: SourceFile, call: ast.Call, constructors: tuple[ast.Call, ...], applications: set[ast.AST | None]
-) -> Fix | None:
-    attribute, owner = self_attribute(call.func), source.owner(call)
+def _fix(source: SourceFile, dropout: DropoutCall, applications: set[ast.AST | None]) -> Fix | None:
+    attribute, owner = self_attribute(dropout.call.func), source.owner(dropout.call)
     reads = owner.reads.get(attribute or "", []) if owner is not None else []
     if len(reads) > MOST or any(source.parent(read) not in applications for read in reads):
         return None  # a layer with other uses cannot be swapped for this one alone
+    if dropout.name in _FUNCTIONS and _kind(dropout) == _PLAIN and dropout.training is None:
+        return None  # F.alpha_dropout is inactive by default: a call without `training` cannot be renamed
     edits = [
-        replace(source, c.func, f"{source.text.of(c.func.value)}.{_other(c.func.attr)}")
-        for c in constructors
-        if isinstance(c.func, ast.Attribute)
-        # F.alpha_dropout is inactive by default: a call without `training` cannot be renamed.
-        and (c is not call or _kind(source, c) == _ALPHA or argument(c, 2, "training") is not None
-             or source.called(c) not in _FUNCTIONS)
-    ]  # fmt: skip
-    return Fix("Swap the kind of dropout", tuple(edits), safe=False) if len(edits) == len(constructors) else None
+        replace(source, callee, f"{source.text.of(callee.value)}.{_other(callee.attr)}")
+        for layer in dropout.layers
+        if isinstance(callee := layer.call.func, ast.Attribute)
+    ]
+    return Fix("Swap the kind of dropout", tuple(edits), safe=False) if len(edits) == len(dropout.layers) else None
 
 
 def _other(name: str) -> str:

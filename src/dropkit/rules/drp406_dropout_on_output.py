@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAXES
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, beside, operation, origins, readers
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
@@ -53,14 +54,11 @@ _BY_DESIGN = Vocabulary(r"prodlda|prod lda|dmon|molgan|mol gan|topics?|cluster\w
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name, calls in source.calls.items():
-        if "drop" not in name.lower():
-            continue
-        for call in calls:
-            if source.called(call) in DROPOUT_MODULES:
-                is_last = _ends_sequential(source, call)
-            else:
-                is_last = _drops_output(source, call)
+    for dropout in dropout_calls(source, DropoutForm.LAYER, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
+        if dropout.name in _DROPOUTS:
+            call = dropout.call
+            is_layer = dropout.form is DropoutForm.LAYER
+            is_last = _ends_sequential(source, call) if is_layer else _drops_output(source, dropout)
             if is_last and not on_purpose(source, call):
                 by_name = _is_named_as_no_output(source, call) or named_around(source, call)
                 yield Violation(call).as_information() if by_name else Violation(call)
@@ -89,10 +87,10 @@ def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:
     )
 
 
-def _drops_output(source: SourceFile, call: ast.Call) -> bool:
-    """Whether `call` drops the result of a last layer, and its own result is returned or passed to a loss."""
-    owner, dropout = source.owner(call), operation(source, call)
-    if owner is None or not owner.is_module or dropout is None or dropout.name not in _DROPOUTS:
+def _drops_output(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether `dropout` drops the result of a last layer, and its own result is returned or passed to a loss."""
+    call, owner = dropout.call, source.owner(dropout.call)
+    if owner is None or not owner.is_module:
         return False
     if dropout.input is None or source.climb(source.remembered(_loops), call, _loops):
         return False

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import beside, operation, origins
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
@@ -36,19 +37,14 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 
 
 def _violations(source: SourceFile) -> Iterator[Violation]:
+    for dropout in dropout_calls(source, DropoutForm.LAYER):
+        after = beside(source, dropout.call, 1) if dropout.name in DROPOUT_MODULES else None
+        if after is not None and source.called(after) in BATCH_NORMS:
+            yield Violation(dropout.call)
     for name, calls in source.calls.items():
-        if "Dropout" in name:
-            yield from (Violation(call) for call in calls if _is_built_before_norm(source, call))
-        elif _NAMED.search(name):
+        if _NAMED.search(name):
             for call in calls:
                 yield from (Violation(dropped) for dropped in _dropped_input(source, call))
-
-
-def _is_built_before_norm(source: SourceFile, call: ast.Call) -> bool:
-    if source.called(call) not in DROPOUT_MODULES:
-        return False
-    after = beside(source, call, 1)
-    return after is not None and source.called(after) in BATCH_NORMS
 
 
 def _dropped_input(source: SourceFile, call: ast.Call) -> Iterator[ast.expr]:

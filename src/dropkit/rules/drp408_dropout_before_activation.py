@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dropkit.catalog import ACTIVATION_KINDS, ACTIVATIONS, DROPOUT_MODULES, HOMOGENEOUS, HOMOGENEOUS_KINDS
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import beside
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
@@ -23,13 +24,10 @@ _DROPOUTS = DROPOUT_MODULES - {"torch.nn.AlphaDropout", "torch.nn.FeatureAlphaDr
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name, calls in source.calls.items():
-        if "Dropout" not in name:
-            continue
-        for call in calls:
-            after = beside(source, call, 1) if source.called(call) in _DROPOUTS else None
-            if after is not None and source.called(after) in ACTIVATIONS - HOMOGENEOUS:
-                yield Violation(call, fix=_swap(source, call, after))
+    for dropout in dropout_calls(source, DropoutForm.LAYER):
+        after = beside(source, dropout.call, 1) if dropout.name in _DROPOUTS else None
+        if after is not None and source.called(after) in ACTIVATIONS - HOMOGENEOUS:
+            yield Violation(dropout.call, fix=_swap(source, dropout.call, after))
 
 
 def _swap(source: SourceFile, dropout: ast.Call, activation: ast.Call) -> Fix | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import beside, operation, origins
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
@@ -27,23 +28,21 @@ _MODULE, _FUNCTION = "torch.nn.Dropout", "torch.nn.functional.dropout"
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name, calls in source.calls.items():
-        if "drop" not in name.lower():
+    for dropout in dropout_calls(source, DropoutForm.LAYER, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
+        if dropout.name not in (_MODULE, _FUNCTION):
             continue
-        for call in calls:
-            if source.called(call) == _MODULE:
-                before = beside(source, call, -1)
-                is_wrong = before is not None and _is_wide(source, before)
-            else:
-                is_wrong = _drops_convolution(source, call)
-            if is_wrong:
-                yield Violation(call)
+        if dropout.form is DropoutForm.LAYER:
+            before = beside(source, dropout.call, -1)
+            is_wrong = before is not None and _is_wide(source, before)
+        else:
+            is_wrong = _drops_convolution(source, dropout)
+        if is_wrong:
+            yield Violation(dropout.call)
 
 
-def _drops_convolution(source: SourceFile, call: ast.Call) -> bool:
-    """Whether `call` applies elementwise dropout to the output of a convolution."""
-    dropout = operation(source, call)
-    if dropout is None or dropout.name not in (_MODULE, _FUNCTION) or dropout.input is None:
+def _drops_convolution(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether the input of `dropout` is the output of a convolution."""
+    if dropout.input is None:
         return False
     before = [operation(source, origin) if origin else None for origin in origins(source, dropout.input) or ()]
     return bool(before) and all(
