@@ -76,7 +76,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_kernels_says_what_is_missing(monkeypatch):
-    """A kernel that cannot run and a name that this torch lacks are told with their reasons, in both forms."""
+    """Both forms name kernels that cannot run, and names that this torch lacks, with the reasons."""
     use = torch_private.Use("dropkit.audit", is_found=False, otherwise=None)
     monkeypatch.setitem(torch_private.NAMES, "torch._C:_gone", use)
     missing = replace(KERNELS[0], missing="the compiled extension is missing [here]")

@@ -56,7 +56,7 @@ class Editor:
         while line := self.server.stdout.readline().strip():
             name, _, value = line.partition(b":")
             length = int(value) if name.lower() == b"content-length" else length
-        assert length, "the server said nothing"
+        assert length, "the server sent nothing"
         return json.loads(self.server.stdout.read(length))
 
     def wait_for(self, method):
@@ -72,7 +72,7 @@ class Editor:
         return (self.folder / name).as_uri()
 
     def open(self, source, name="model.py", version=1):
-        """Open a document that is on disk as it is in the editor; what is then said of it."""
+        """Save and open a document; return the diagnostics that are published for it."""
         (self.folder / name).parent.mkdir(exist_ok=True)
         (self.folder / name).write_bytes(source.encode())
         document = {"uri": self.uri(name), "languageId": "python", "version": version, "text": source}

@@ -31,7 +31,7 @@ def finding(text, needle, path="model.py", cell=None, severity=Severity.ERROR, s
     return Diagnostic(RULE.code, RULE.message, severity, path, span, fix, cell=cell)
 
 
-def outcome(source=SOURCE, needle="F.dropout(x)", notes=(), fixed=(), **options):
+def result_with(source=SOURCE, needle="F.dropout(x)", notes=(), fixed=(), **options):
     text = Text(source.encode())
     one = finding(text, needle, **options)
     return CheckResult((one,), notes, 3, fixed, {(one.path, one.cell): text})

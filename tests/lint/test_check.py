@@ -62,8 +62,8 @@ def test_a_fix_keeps_encoding_and_line_ends(tmp_path, encoding, head, newline):
     file = tmp_path / "net.py"
     file.write_bytes(data(source))
 
-    outcome = check_paths([str(file)], Config(root=tmp_path))
-    fixed, done = fix_bytes(file.read_bytes(), outcome.findings, Config(root=tmp_path), unsafe=False)
+    result = check_paths([str(file)], Config(root=tmp_path))
+    fixed, done = fix_bytes(file.read_bytes(), result.findings, Config(root=tmp_path), unsafe=False)
 
     assert len(done) == 1
     assert fixed == data(source.replace("0.5)", "0.5, training=self.training)"))
@@ -97,11 +97,11 @@ def test_each_file_that_cannot_be_read_gives_one_note(tmp_path, data, reason):
     (tmp_path / "broken.py").write_bytes(data)
     (tmp_path / "net.py").write_text(BAD)
 
-    outcome = check_paths([str(tmp_path)], Config(root=tmp_path))
+    result = check_paths([str(tmp_path)], Config(root=tmp_path))
 
-    assert codes(outcome) == ["DRP101"]
-    assert len(outcome.notes) == 1
-    assert reason in outcome.notes[0].message
+    assert codes(result) == ["DRP101"]
+    assert len(result.notes) == 1
+    assert reason in result.notes[0].message
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_each_file_that_cannot_be_read_gives_one_note(tmp_path, data, reason):
     ],
 )
 def test_newer_grammar_is_checked_or_noted(tmp_path, module):
-    outcome = check_source("net.py", (module + BAD).encode(), Config(root=tmp_path))
+    result = check_source("net.py", (module + BAD).encode(), Config(root=tmp_path))
 
-    assert codes(outcome) == ["DRP101"] or len(outcome.notes) == 1
+    assert codes(result) == ["DRP101"] or len(result.notes) == 1
 
 
 def test_notebooks_are_checked_and_fixed_by_cell(tmp_path):
@@ -126,13 +126,13 @@ def test_notebooks_are_checked_and_fixed_by_cell(tmp_path):
     cells = [("code", imports), ("markdown", "caf\u00e9"), ("code", "%%bash\nthis is ' not python"), ("code", body)]
     file.write_bytes(notebook(*cells))
 
-    outcome = check_paths([str(file)], Config(root=tmp_path))
+    result = check_paths([str(file)], Config(root=tmp_path))
 
-    assert [(one.code, one.cell, one.span.line) for one in outcome.findings] == [("DRP101", 4, 3)]
-    fixed, done = fix_bytes(file.read_bytes(), outcome.findings, Config(root=tmp_path), unsafe=False)
+    assert [(f.code, f.cell, f.span.line) for f in result.findings] == [("DRP101", 4, 3)]
+    fixed, done = fix_bytes(file.read_bytes(), result.findings, Config(root=tmp_path), unsafe=False)
     assert len(done) == 1
     assert fixed == notebook(*cells[:3], ("code", GOOD.split("\n\n\n")[1]))
-    assert outcome.texts[str(file), 4].line(3) == LINE
+    assert result.texts[str(file), 4].line(3) == LINE
 
 
 def test_several_processes_find_what_one_does(project):

@@ -1,7 +1,7 @@
-"""The checker on other people's code: it never crashes, and what it mends still means the same elsewhere.
+"""The linter on foreign code: it never crashes, and a fix changes nothing outside of its edits.
 
-Neither do files, settings, patterns and caches that were damaged at random crash it. The files are those of the
-standard library and of what is installed beside dropkit: a part of them each time, all with DROPKIT_EXAMPLES=all.
+Randomly damaged files, settings, patterns and caches do not crash it, either. The files are those of the standard
+library and of installed packages: a sample of them, or all with DROPKIT_EXAMPLES=all.
 """
 
 import ast
@@ -51,7 +51,7 @@ def worth_it():
 
 
 def test_no_file_crashes_a_rule(worth_it):
-    """Every rule, those that are off too, over every file; a file that does not parse says so."""
+    """All rules run on every file that can be parsed, those that are off by default, too."""
     for path in worth_it:
         try:
             module = read(str(path), decode(path.read_bytes()))
@@ -62,7 +62,7 @@ def test_no_file_crashes_a_rule(worth_it):
 
 
 def changed(source):
-    """The same code with the misuses that a fix can mend, put there by force."""
+    """The same code with misuse that a fix removes."""
     source = source.replace("training=self.training", "training=True").replace("return self\n", "pass\n")
     return source.replace(", self.training)", ")")
 
@@ -78,7 +78,7 @@ def test_mended_files_parse_and_are_the_same_outside_of_the_edits(worth_it):
         findings = check(module, RULES)
         after, taken = fix_text(str(path), text, findings, RULES)
         count += len(taken)
-        untouched = statements(text, {line for one in taken for line in lines(text, one.fix)})
+        untouched = statements(text, {line for finding in taken for line in lines(text, finding.fix)})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert untouched <= statements(after, set())
@@ -105,7 +105,7 @@ def test_settings_do_not_change_what_a_rule_sees():
     assert {rule.code for rule in Config(select=("ALL",)).rules} == {rule.code for rule in RULES}
 
 
-# Files that somebody made by hand, or that were damaged: a few bytes are put in the place of others.
+# Damaged files: some bytes are replaced by others.
 
 GREAT = [b"[" * 2000, b"9" * 5000, b"1e999", b"*" * 30, b"\\ud800", b"null", b"{}", b"[]", b'"', b"\xff", b"\0"]
 NOISE = st.one_of(st.binary(max_size=4), st.sampled_from(GREAT))
@@ -130,31 +130,31 @@ IGNORE = b"*.pyc\n!keep.py\n/build/\na/**/b\n[!a-c]x?\n**/c\n\\#d\n"
 
 
 def damaged(data, damage):
-    """`data` with, at each place (a fraction of it), so many bytes replaced."""
+    """Replace bytes of `data`: at a place (a fraction of it), a number of bytes, by noise."""
     for place, length, noise in damage:
         at = int(place * len(data))
         data = data[:at] + noise + data[at + length :]
     return data
 
 
-def shown(outcome):
-    """It can be, in every format, and is UTF-8."""
+def shown(result):
+    """Every format can show the result, as UTF-8."""
     for render in FORMATS.values():
-        render(outcome, False).encode()
+        render(result, False).encode()
 
 
 @quick
 @given(DAMAGE, st.sampled_from(["a.py", "a.ipynb"]))
 def test_no_damage_of_a_file_is_raised(damage, path):
-    """It is checked, or noted; what is fixed is checked again."""
+    """A damaged file is checked or noted, and so is its fixed form."""
     data = damaged(NOTEBOOK if path.endswith("ipynb") else MODULE.encode(), damage)
 
-    outcome = check_source(path, data, Config())
+    result = check_source(path, data, Config())
 
-    shown(outcome)
-    if outcome.findings:
+    shown(result)
+    if result.findings:
         try:
-            fixed, done = fix_bytes(data, outcome.findings, Config(), unsafe=True)
+            fixed, done = fix_bytes(data, result.findings, Config(), unsafe=True)
         except Undecodable:
             return
         assert (fixed != data) == bool(done)
@@ -164,7 +164,7 @@ def test_no_damage_of_a_file_is_raised(damage, path):
 @quick
 @given(DAMAGE)
 def test_no_damage_of_settings_is_raised_but_as_such(damage):
-    """Settings that can be read can be used."""
+    """Settings that can be read can be used; others raise BadConfig."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "pyproject.toml").write_bytes(damaged(SETTINGS, damage))
         try:
@@ -184,15 +184,15 @@ def test_no_damage_of_patterns_is_raised(damage, name):
 @quick
 @given(DAMAGE)
 def test_no_damage_of_a_cache_is_raised(damage):
-    """Nor is that of a baseline, but as what it is."""
+    """A damaged cache is ignored; a damaged baseline raises BadConfig."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "a.py").write_text(MODULE)
         config, cache, known = Config(root=Path(folder)), Path(folder, "kept"), Path(folder, "known.json")
-        outcome = check_paths([folder], config, cache)
-        baseline.write(known, outcome, Path(folder))
+        result = check_paths([folder], config, cache)
+        baseline.write(known, result, Path(folder))
         for path in (*cache.glob("*.json"), known):
             path.write_bytes(damaged(path.read_bytes(), damage))
 
         shown(check_paths([folder], config, cache))
         with suppress(BadConfig):
-            baseline.new_findings(known, outcome, Path(folder))
+            baseline.new_findings(known, result, Path(folder))

@@ -34,7 +34,7 @@ READERS = {
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=list(READERS))
 def test_another_file_may_apply_what_a_class_only_builds(project, reader):
-    """Whether the other file is checked with it, or only stands in the same project."""
+    """This holds whether the other file is checked too, or is only part of the same project."""
 
     def found(*paths):
         return codes(check_paths([str(project / path) for path in paths], Config(root=project)))
@@ -58,7 +58,7 @@ def test_another_attribute_of_that_name_is_no_answer(project):
 
 @pytest.mark.parametrize("count", [3, 40])
 def test_other_files_answer_for_many_classes(tmp_path, count):
-    """A subclass in another file applies what its base builds, be it one of few or of many."""
+    """A subclass in another file may apply what its base constructs, for few classes and for many."""
     (tmp_path / "pyproject.toml").write_text("")
     body = "(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.drop = nn.Dropout(0.1)\n"
     forward = "    def forward(self, x):\n        return x\n"
@@ -68,10 +68,10 @@ def test_other_files_answer_for_many_classes(tmp_path, count):
     (tmp_path / "subclasses.py").write_text(
         "from bases import *\n"
         + "".join(
-            f"class Heir{i}(Base{i}):\n    def run(self, x):\n        return self.drop(x)\n" for i in range(1, count)
+            f"class Derived{i}(Base{i}):\n    def run(self, x):\n        return self.drop(x)\n" for i in range(1, count)
         )
     )
 
-    outcome = check_paths([str(tmp_path / "bases.py")], Config(root=tmp_path))
+    result = check_paths([str(tmp_path / "bases.py")], Config(root=tmp_path))
 
-    assert [(one.code, one.span.line) for one in outcome.findings] == [("DRP202", 5)]
+    assert [(f.code, f.span.line) for f in result.findings] == [("DRP202", 5)]

@@ -19,7 +19,7 @@ NET = (
 
 def found(source, code=None):
     findings = check(read("example.py", Text(source.encode())), RULES)
-    return [one for one in findings if code in (None, one.code)]
+    return [finding for finding in findings if code in (None, finding.code)]
 
 
 def fixed(source, unsafe=False):
@@ -96,7 +96,7 @@ MORE = {
 
 @pytest.mark.parametrize("method", PROCEDURES.values(), ids=PROCEDURES)
 def test_a_training_procedure_is_no_override(method):
-    """Nothing is said of it, and no fix, safe or not, makes it return self."""
+    """It is not reported, and no fix, safe or unsafe, makes it return self."""
     source = net(method)
 
     assert found(source, "DRP104") == []
@@ -107,7 +107,9 @@ def test_a_training_procedure_is_no_override(method):
 def test_an_override_is_told_to_return_self(method):
     source = net(method)
 
-    assert [one.message for one in found(source, "DRP104")] == [f"{method[4:].split('(')[0]}() does not return self"]
+    assert [finding.message for finding in found(source, "DRP104")] == [
+        f"{method[4:].split('(')[0]}() does not return self"
+    ]
     assert fixed(source).endswith("        return self\n")
 
 
@@ -121,7 +123,7 @@ def test_a_method_that_does_more_than_switch_is_left_to_its_author(method):
     assert fixed(source, unsafe=True).endswith("return self\n")
 
 
-# Code whose safe fix would break it or mean something else: what no longer holds once it was applied.
+# Code that a naive fix would break or change, and a condition that the fixed code must not fulfil.
 LEFT = {
     "self of a closure": net(
         "def forward(self, x):\n    def inner(self):\n        return F.dropout(x, 0.5)\n    return inner(3)"
@@ -179,7 +181,7 @@ def test_an_argument_by_position_is_not_taken_from_before_others():
     "x = F.alpha_dropout(F.selu(x), 0.1)", "x = F.dropout(x, self.training)", "x = (nn.Dropout)(0.5)(x)",
 ])  # fmt: skip
 def test_what_is_mended_compiles_and_is_mended_once(line):
-    """A second run finds nothing more to mend."""
+    """A second run has nothing more to fix."""
     after = fixed(net(f"def forward(self, x):\n    {line}\n    return x"))
 
     ast.parse(after)

@@ -89,8 +89,8 @@ def test_the_plugin_needs_no_torch():
     assert done.stdout.strip() == "False"
 
 
-def test_a_rule_that_fails_is_said(monkeypatch):
-    """What was not read is not clean, whatever flake8 itself made of it."""
+def test_a_rule_that_fails_is_reported(monkeypatch):
+    """The file does not count as clean."""
     monkeypatch.setattr(Rule, "diagnostics", lambda self, module: 1 / 0 if self.code == "DRP301" else ())
 
     found = list(Plugin(None, "model.py", SOURCE.splitlines(keepends=True)).run())

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.findings import RULE, SOURCE, finding, outcome, shown
+from helpers.findings import RULE, SOURCE, finding, result_with, shown
 from rich.cells import cell_len
 
 from dropkit.diagnostics import Severity
@@ -19,7 +19,7 @@ ESCAPE = "\x1b"
 
 
 def carets(printed):
-    """What stands above the carets, by the cells that a terminal gives to each character."""
+    """The text above the carets, by terminal cells."""
     lines = printed.splitlines()
     at = next(index for index, line in enumerate(lines) if set(line.partition("| ")[2]) == {" ", "^"})
     before, width = cell_len(lines[at].rstrip("^")), lines[at].count("^")
@@ -27,10 +27,10 @@ def carets(printed):
     return "".join(cells[before : before + width])
 
 
-def test_full_shows_the_place_the_source_the_fix_and_where_to_read_more():
+def test_full_shows_location_source_fix_and_the_command_to_read_more():
     """Tabs and characters of two cells are counted as a terminal shows them; blank lines at the edge are left out."""
     assert (
-        shown("full", outcome())
+        shown("full", result_with())
         == f"""\
 model.py:5:17: {RULE.code} error: {RULE.message}
   |
@@ -50,7 +50,7 @@ Found 1 error in 3 files.
 
 
 def test_full_underlines_the_first_of_several_lines():
-    printed = shown("full", outcome(needle="F.dropout(\n\t\tx,\n\t)"))
+    printed = shown("full", result_with(needle="F.dropout(\n\t\tx,\n\t)"))
 
     assert carets(printed) == "F.dropout("
     assert "7 |         x,\n" in printed
@@ -60,7 +60,7 @@ def test_full_underlines_the_first_of_several_lines():
 def test_full_cuts_long_lines_around_the_carets(before):
     source = f"{'a' * before}; F.dropout(x); {'b' * 5000}\n"
 
-    printed = shown("full", outcome(source))
+    printed = shown("full", result_with(source))
 
     assert carets(printed) == "F.dropout(x)"
     assert max(map(len, printed.splitlines())) < 130
@@ -70,7 +70,7 @@ def test_full_cuts_long_lines_around_the_carets(before):
 def test_full_cuts_a_finding_that_is_itself_too_long():
     needle = f"F.dropout({'x' * 500})"
 
-    printed = shown("full", outcome(f"{'a' * 200}; {needle}\n", needle))
+    printed = shown("full", result_with(f"{'a' * 200}; {needle}\n", needle))
 
     assert needle.startswith(carets(printed))
     assert len(carets(printed)) > 80
@@ -78,7 +78,7 @@ def test_full_cuts_a_finding_that_is_itself_too_long():
 
 def test_full_shows_control_characters_instead_of_obeying_them():
     """A file cannot move the cursor, colour the terminal or turn the direction of reading."""
-    printed = shown("full", outcome("'\x1b[2J\x0c\u202e'; F.dropout(x)\n", path="a\x1b.py"))
+    printed = shown("full", result_with("'\x1b[2J\x0c\u202e'; F.dropout(x)\n", path="a\x1b.py"))
 
     assert carets(printed) == "F.dropout(x)"
     assert not set("\x1b\x0c\u202e") & set(printed)
@@ -86,14 +86,14 @@ def test_full_shows_control_characters_instead_of_obeying_them():
 
 @pytest.mark.parametrize("name", ["full", "concise"])
 def test_a_notebook_is_named_with_its_cell(name):
-    printed = shown(name, outcome("F.dropout(x)\n", path="a.ipynb", cell=3))
+    printed = shown(name, result_with("F.dropout(x)\n", path="a.ipynb", cell=3))
 
     assert printed.startswith(f"a.ipynb:cell 3:1:1: {RULE.code} error: ")
 
 
 @pytest.mark.parametrize("name", ["full", "concise"])
-def test_files_that_were_passed_over_stand_behind_the_findings(name):
-    printed = shown(name, outcome(notes=(Note("b.py", "line 3: invalid syntax"),)))
+def test_notes_follow_the_findings(name):
+    printed = shown(name, result_with(notes=(Note("b.py", "line 3: invalid syntax"),)))
 
     assert "\nb.py: not checked: line 3: invalid syntax\nFound 1 error in 3 files.\n" in printed
 
@@ -134,7 +134,7 @@ def test_colours_change_nothing_but_colours(name, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "20")
 
-    plain, colored = shown(name, outcome()), shown(name, outcome(), color=True)
+    plain, colored = shown(name, result_with()), shown(name, result_with(), color=True)
 
     assert ESCAPE not in plain
     assert ESCAPE in colored
@@ -143,13 +143,13 @@ def test_colours_change_nothing_but_colours(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "sarif", "github"])
 def test_formats_for_programs_have_no_colours(name):
-    assert shown(name, outcome(), color=True) == shown(name, outcome())
-    assert ESCAPE not in shown(name, outcome(), color=True)
+    assert shown(name, result_with(), color=True) == shown(name, result_with())
+    assert ESCAPE not in shown(name, result_with(), color=True)
 
 
 def test_json_says_all_that_a_finding_says():
     """And of what was not read, by the same names, that it was not: it is neither clean nor left out."""
-    assert json.loads(shown("json", outcome(notes=(Note("b.ipynb", "cell 2:3: gone", cell=2, line=3),)))) == [
+    assert json.loads(shown("json", result_with(notes=(Note("b.ipynb", "cell 2:3: gone", cell=2, line=3),)))) == [
         {
             "code": RULE.code,
             "name": RULE.name,
@@ -185,8 +185,8 @@ def test_json_says_all_that_a_finding_says():
 
 
 def test_json_gives_no_edits_of_notebooks():
-    """They count in all cells together; title and safety are still said."""
-    (held,) = json.loads(shown("json", outcome("F.dropout(x)\n", path="a.ipynb", cell=3)))
+    """Edits count in the joined cells, so only title and safety are given."""
+    (held,) = json.loads(shown("json", result_with("F.dropout(x)\n", path="a.ipynb", cell=3)))
 
     assert (held["cell"], held["line"]) == (3, 1)
     assert (held["fix"]["title"], held["fix"]["edits"]) == ("Give a rate", None)
@@ -203,7 +203,7 @@ def test_jsonl_is_json_a_line_each():
 
 
 @pytest.mark.parametrize(("name", "nothing"), [("json", "[]\n"), ("jsonl", ""), ("github", "")])
-def test_nothing_found_is_nothing_said(name, nothing):
+def test_no_findings_give_an_empty_report(name, nothing):
     assert shown(name, CheckResult(files=1)) == nothing
 
 
@@ -256,7 +256,7 @@ def test_a_name_of_any_characters_is_shown_and_does_nothing(name, path):
 
 
 def test_what_was_not_read_is_counted_in_the_last_line():
-    """And the files that were are not said to be all."""
+    """The number of checked files leaves them out."""
     notes = (
         Note("a.py", "gone"),
         Note("b.ipynb", "m", cell=1),

@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from helpers.findings import RULE, outcome, shown
+from helpers.findings import RULE, result_with, shown
 
 from dropkit.diagnostics import Diagnostic, Severity, Span
 from dropkit.lint.engine.result import CheckResult, Note
@@ -27,11 +27,11 @@ def commands(printed):
         yield name, {key: unescaped(value) for key, value in properties.items()}, unescaped(message)
 
 
-def test_github_reads_back_what_was_said():
+def test_github_commands_can_be_parsed_back():
     """Characters that end a property or a line are escaped."""
     note = Note("b.py", "50%: line 3,\r\nline 4")
 
-    found, noted = commands(shown("github", outcome(path="a,b:100%.py", notes=(note,))))
+    found, noted = commands(shown("github", result_with(path="a,b:100%.py", notes=(note,))))
 
     place = {"line": "5", "col": "17", "endLine": "5", "endColumn": "29"}
     assert found == ("error", {"file": "a,b:100%.py", **place, "title": RULE.code}, RULE.message)
@@ -40,8 +40,8 @@ def test_github_reads_back_what_was_said():
 
 def test_github_gives_no_columns_over_several_lines_and_no_lines_in_notebooks():
     """GitHub refuses columns of different lines; lines of a cell are not lines of the file."""
-    wide = next(commands(shown("github", outcome(needle="F.dropout(\n\t\tx,\n\t)", severity=Severity.WARNING))))
-    cell = next(commands(shown("github", outcome(path="a.ipynb", cell=2, severity=Severity.INFO))))
+    wide = next(commands(shown("github", result_with(needle="F.dropout(\n\t\tx,\n\t)", severity=Severity.WARNING))))
+    cell = next(commands(shown("github", result_with(path="a.ipynb", cell=2, severity=Severity.INFO))))
 
     assert wide[:2] == ("warning", {"file": "model.py", "line": "6", "endLine": "8", "title": RULE.code})
     assert cell == ("notice", {"file": "a.ipynb", "title": RULE.code}, f"{RULE.message} (cell 2:5:17)")
@@ -56,7 +56,7 @@ def log(given):
 
 def test_sarif_describes_every_rule():
     """In the order of RULES; a result points to its own."""
-    run = log(outcome())
+    run = log(result_with())
     rules = run["tool"]["driver"]["rules"]
 
     assert run["tool"]["driver"]["name"] == "dropkit"
@@ -68,7 +68,7 @@ def test_sarif_describes_every_rule():
 
 
 def test_sarif_places_a_result_and_its_fix():
-    (result,) = log(outcome(path="my models/a#1.py"))["results"]
+    (result,) = log(result_with(path="my models/a#1.py"))["results"]
     region = {"startLine": 5, "startColumn": 17, "endLine": 5, "endColumn": 29}
     place = {"artifactLocation": {"uri": "my%20models/a%231.py"}}
 
@@ -83,7 +83,7 @@ def test_sarif_places_a_result_and_its_fix():
 
 def test_sarif_names_the_cell_of_a_notebook():
     """Its lines are not lines of the file: there is neither a region nor a fix."""
-    (result,) = log(outcome(path="a.ipynb", cell=2))["results"]
+    (result,) = log(result_with(path="a.ipynb", cell=2))["results"]
     (location,) = result["locations"]
 
     assert "region" not in location["physicalLocation"]
@@ -105,7 +105,7 @@ def test_sarif_fingerprints_follow_the_line_and_tell_equal_lines_apart():
     assert prints("\n\n  F(x)\nF(x)\n") == [first, second]
 
 
-def test_sarif_reports_files_that_were_passed_over():
+def test_sarif_reports_notes():
     run = log(CheckResult(notes=(Note("/b.py", "gone", line=3),), files=1))
     (notification,) = run["invocations"][0]["toolExecutionNotifications"]
 
@@ -119,7 +119,7 @@ def test_sarif_reports_files_that_were_passed_over():
 def test_a_name_that_is_no_utf8_is_still_that_name():
     """As an address percent-encoded, byte by byte; elsewhere with the bytes spelt out."""
     path = os.fsdecode(b"caf\xe9.py")
-    given = outcome(path=path)
+    given = result_with(path=path)
 
     (result,) = log(given)["results"]
 

@@ -22,7 +22,7 @@ class Classifier(nn.Module):
 """
 
 
-MENDED = SOURCE.replace("F.dropout(x)", "F.dropout(x, training=self.training)").replace(
+FIXED = SOURCE.replace("F.dropout(x)", "F.dropout(x, training=self.training)").replace(
     "0.5", "0.5, training=self.training"
 )
 
@@ -57,9 +57,10 @@ def editor(folder):
         yield editor
 
 
-def places(said):
+def places(published):
     return [
-        (one["code"], *one["range"]["start"].values(), *one["range"]["end"].values()) for one in said["diagnostics"]
+        (diagnostic["code"], *diagnostic["range"]["start"].values(), *diagnostic["range"]["end"].values())
+        for diagnostic in published["diagnostics"]
     ]
 
 
@@ -80,21 +81,21 @@ def applied(source, action, uri):
 
 def test_opening_shows_what_is_found(editor):
     """Positions from 0 in UTF-16 units, where the smiling face is two; then the rule's code and severity."""
-    said = editor.open(SOURCE)
+    published = editor.open(SOURCE)
 
-    assert (said["uri"], said["version"]) == (editor.uri(), 1)
-    assert places(said) == [("DRP101", 6, 22, 6, 34), ("DRP101", 7, 15, 7, 32)]
-    assert {one["severity"] for one in said["diagnostics"]} == {1}
-    assert {one["source"] for one in said["diagnostics"]} == {"dropkit"}
+    assert (published["uri"], published["version"]) == (editor.uri(), 1)
+    assert places(published) == [("DRP101", 6, 22, 6, 34), ("DRP101", 7, 15, 7, 32)]
+    assert {diagnostic["severity"] for diagnostic in published["diagnostics"]} == {1}
+    assert {diagnostic["source"] for diagnostic in published["diagnostics"]} == {"dropkit"}
 
 
 @pytest.mark.parametrize(("encoding", "column"), [("utf-8", 24), ("utf-16", 22), ("utf-32", 21)])
 def test_columns_are_counted_as_the_client_does(folder, encoding, column):
     with Editor(folder, [encoding]) as editor:
-        said = editor.open(SOURCE)
+        published = editor.open(SOURCE)
 
     assert editor.capabilities["positionEncoding"] == encoding
-    assert said["diagnostics"][0]["range"]["start"] == {"line": 6, "character": column}
+    assert published["diagnostics"][0]["range"]["start"] == {"line": 6, "character": column}
 
 
 def test_of_changes_in_a_row_the_last_is_checked(editor):
@@ -103,10 +104,10 @@ def test_of_changes_in_a_row_the_last_is_checked(editor):
 
     for version, source in [(2, CLEAN + "F."), (3, CLEAN), (4, SOURCE)]:
         editor.change(source, version)
-    said = editor.wait_for("textDocument/publishDiagnostics")
+    published = editor.wait_for("textDocument/publishDiagnostics")
 
-    assert said["version"] == 4
-    assert len(said["diagnostics"]) == 2
+    assert published["version"] == 4
+    assert len(published["diagnostics"]) == 2
 
 
 def test_closing_takes_the_findings_away(editor):
@@ -124,7 +125,7 @@ def test_a_file_that_does_not_parse_has_no_findings(editor):
     assert editor.open(SOURCE + "def\n")["diagnostics"] == []
 
 
-def test_a_quick_fix_mends_one_finding(editor):
+def test_a_quick_fix_fixes_one_finding(editor):
     """The one under the cursor; a safe one is preferred."""
     editor.open(SOURCE)
 
@@ -132,18 +133,18 @@ def test_a_quick_fix_mends_one_finding(editor):
 
     assert (action["title"], action["kind"]) == ("DRP101: Pass training=self.training", "quickfix")
     assert action["isPreferred"] is True
-    assert [one["code"] for one in action["diagnostics"]] == ["DRP101"]
-    assert applied(SOURCE, action, editor.uri()).splitlines()[6:] == [MENDED.splitlines()[6], SOURCE.splitlines()[7]]
+    assert [diagnostic["code"] for diagnostic in action["diagnostics"]] == ["DRP101"]
+    assert applied(SOURCE, action, editor.uri()).splitlines()[6:] == [FIXED.splitlines()[6], SOURCE.splitlines()[7]]
 
 
 @pytest.mark.parametrize("only", [["source.fixAll.dropkit"], ["source.fixAll"], ["source"]])
-def test_fix_all_mends_everything_safe(editor, only):
+def test_fix_all_applies_all_safe_fixes(editor, only):
     editor.open(SOURCE)
 
     (action,) = editor.actions(only=only)
 
     assert action["kind"] == "source.fixAll.dropkit"
-    assert applied(SOURCE, action, editor.uri()) == MENDED
+    assert applied(SOURCE, action, editor.uri()) == FIXED
 
 
 def test_kinds_that_are_not_asked_for_are_not_given(editor):
@@ -179,7 +180,7 @@ def test_comments_and_settings_hold(folder):
 
 
 def test_a_bad_setting_is_shown(folder):
-    """The server goes on, and finds again once the setting is mended."""
+    """The server goes on, and finds again once the setting is corrected."""
     (folder / "pyproject.toml").write_text("[tool.dropkit]\nselct = []\n")
     with Editor(folder) as editor:
         assert editor.open(SOURCE)["diagnostics"] == []
@@ -272,7 +273,7 @@ def test_addresses_of_any_kind_get_an_answer(editor):
         assert [editor.wait_for("textDocument/publishDiagnostics")["diagnostics"] for _ in range(2)] == [[], []]
 
     assert len(editor.open(SOURCE)["diagnostics"]) == 2
-    assert not [one for one in editor.heard if one["method"] == "window/showMessage"]
+    assert not [message for message in editor.heard if message["method"] == "window/showMessage"]
 
 
 def test_text_that_is_no_file_yet_is_checked(editor):

@@ -20,7 +20,7 @@ def test_the_cache_gives_the_same_and_follows_changes(project):
 
     def check():
         outcome = check_paths([str(project)], Config(root=project), cache=cache)
-        return [(one.code, one.span, one.fix) for one in outcome.findings]
+        return [(f.code, f.span, f.fix) for f in outcome.findings]
 
     cold = check()
     assert check() == cold != []
@@ -127,17 +127,17 @@ def mutations(value, junk):
     yield from junk
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
-        for one in mutations(part, junk):
+        for mutation in mutations(part, junk):
             copy = dict(value) if isinstance(value, dict) else list(value)
-            copy[key] = one
+            copy[key] = mutation
             yield copy
 
 
 JUNK = [None, True, -1, 0.5, 1e999, 1 << 70, "x", "\ud800", [], [[]], {}, {"a": []}, {"a": ["b"]}]
 
 
-def test_of_a_cache_only_that_is_taken_which_could_have_been_written():
-    """Whatever stands in the place of each of a record's parts: it is refused, or means what it says."""
+def test_only_entries_that_could_have_been_written_are_loaded():
+    """Whatever replaces a part of an entry, the entry is rejected, or loads as it is."""
     finding = Diagnostic(
         "DRP101",
         "m",
@@ -152,9 +152,9 @@ def test_of_a_cache_only_that_is_taken_which_could_have_been_written():
     assert dump(load("a.py", whole)) == whole
 
     refused = 0
-    for one in mutations(whole, JUNK):
+    for mutation in mutations(whole, JUNK):
         try:
-            assert dump(load("a.py", one)) == one
+            assert dump(load("a.py", mutation)) == mutation
         except ValueError:
             refused += 1
     assert refused > 400

@@ -1,4 +1,4 @@
-"""Notebooks: what is not Python costs the lines, or the cell, that it stands in, and no more."""
+"""Notebooks: code that is not Python is left out by line or by cell, and the rest is checked."""
 
 import json
 from contextlib import suppress
@@ -49,7 +49,7 @@ def cell(source, kind="code"):
 
 def notebook(*sources, **more):
     """A notebook as bytes; a cell is its source, or JSON."""
-    cells = [cell(one) if isinstance(one, str) else one for one in sources]
+    cells = [cell(source) if isinstance(source, str) else source for source in sources]
     return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5} | more, indent=1).encode()
 
 
@@ -58,7 +58,7 @@ def checked(data):
 
 
 def places(outcome):
-    return [(one.code, one.cell, one.span.line) for one in outcome.findings]
+    return [(f.code, f.cell, f.span.line) for f in outcome.findings]
 
 
 @pytest.mark.parametrize("odd", [*IPYTHON, *NEITHER], ids=lambda odd: ascii(odd[:20]))
@@ -74,7 +74,7 @@ def test_what_is_not_python_leaves_the_rest(odd):
     assert [(note.cell, note.line) for note in outcome.notes] == wanted
 
 
-@pytest.mark.parametrize("odd", [one for one in IPYTHON if "%%" not in one], ids=lambda odd: ascii(odd[:20]))
+@pytest.mark.parametrize("odd", [line for line in IPYTHON if "%%" not in line], ids=lambda odd: ascii(odd[:20]))
 def test_what_ipython_reads_leaves_the_lines_around_it(odd):
     """Of the same cell."""
     data = notebook(IMPORTS, f"{odd}\n{BAD}")
@@ -192,7 +192,7 @@ def test_a_fix_changes_nothing_but_the_code(layout, ascii_only, end):
 
 @pytest.mark.parametrize("option", ["--fix", "--diff"])
 def test_a_notebook_in_no_layout_is_not_fixed(tmp_path, monkeypatch, option):
-    """That is said, and no other fix is kept back."""
+    """That is reported, and other files are fixed."""
     monkeypatch.chdir(tmp_path)
     odd = notebook(MISUSE).replace(b'"nbformat": 4,', b'"nbformat":4,')
     (tmp_path / "a.ipynb").write_bytes(odd)

@@ -1,4 +1,4 @@
-"""The hooks, run by pre-commit itself on a repository of their own.
+"""The hooks, run by pre-commit in a new repository.
 
 Installing a hook's environment needs the network: the hooks are run as `local` ones in this environment, with all else
 as .pre-commit-hooks.yaml says.
@@ -74,7 +74,7 @@ def repository(tmp_path, request):
 
 either = pytest.mark.parametrize("repository", HOOKS, indirect=True)
 checks = pytest.mark.parametrize("repository", ["dropkit-check"], indirect=True)
-mends = pytest.mark.parametrize("repository", ["dropkit-check-fix"], indirect=True)
+fixes = pytest.mark.parametrize("repository", ["dropkit-check-fix"], indirect=True)
 
 
 def test_the_hooks_are_valid_and_install_from_this_repository():
@@ -121,7 +121,7 @@ def test_only_python_and_notebooks_are_given(repository):
     assert "no files to check" in printed
 
 
-@mends
+@fixes
 def test_the_fix_is_made_and_stops_the_commit_once(repository):
     """So that it is looked at; the second run passes."""
     repository.add("model.py", BAD)

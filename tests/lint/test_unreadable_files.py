@@ -205,10 +205,10 @@ def test_a_fault_of_one_rule_leaves_the_others(project, monkeypatch):
     (project / "net.py").write_text(BAD + "d = nn.Dropout(2)\n")
     monkeypatch.setattr(Rule, "diagnostics", findings)
 
-    outcome = check_paths(["net.py"], Config(root=project))
+    result = check_paths(["net.py"], Config(root=project))
 
-    assert [one.code for one in outcome.findings] == ["DRP101"]
-    assert [one.message for one in outcome.notes] == ["DRP301 failed: ZeroDivisionError: division by zero"]
+    assert [finding.code for finding in result.findings] == ["DRP101"]
+    assert [note.message for note in result.notes] == ["DRP301 failed: ZeroDivisionError: division by zero"]
 
 
 def test_a_process_that_dies_costs_one_file(project, monkeypatch):
@@ -223,19 +223,19 @@ def test_a_process_that_dies_costs_one_file(project, monkeypatch):
     for name in ("deadly", "a", "b", "c"):
         (project / f"{name}.py").write_text(BAD)
 
-    outcome = check_paths([str(project)], Config(root=project), jobs=2)
+    result = check_paths([str(project)], Config(root=project), jobs=2)
 
-    assert len(outcome.findings) == 4
-    assert [(Path(one.path).name, one.message) for one in outcome.notes] == [
+    assert len(result.findings) == 4
+    assert [(Path(note.path).name, note.message) for note in result.notes] == [
         ("deadly.py", "the process that read it died")
     ]
 
 
 @pytest.mark.parametrize("rate", ["1e999", "-1e999", "0x" + "f" * 10_000, "-0x" + "f" * 10_000])
 def test_a_number_of_any_size_is_a_rate_out_of_range(rate):
-    outcome = check_source("net.py", f"from torch import nn\nd = nn.Dropout({rate})\n".encode(), Config())
+    result = check_source("net.py", f"from torch import nn\nd = nn.Dropout({rate})\n".encode(), Config())
 
-    assert ([one.code for one in outcome.findings], outcome.notes) == (["DRP301"], ())
+    assert ([finding.code for finding in result.findings], result.notes) == (["DRP301"], ())
 
 
 def test_a_file_that_would_take_all_memory_is_not_read(project):

@@ -24,7 +24,7 @@ def test_what_is_written_by_name_does_not_follow_a_link(project, writer, place):
     link(project / "linked", "..")
     before = outside(project)
 
-    code, _, err = dropkit(*(one.format(place) for one in WRITERS[writer]))
+    code, _, err = dropkit(*(option.format(place) for option in WRITERS[writer]))
 
     assert (code, outside(project)) == (2, before)
     assert place in err
@@ -39,7 +39,7 @@ def test_what_is_written_keeps_its_permissions(project, writer):
     (project / "old").chmod(0o640)
 
     for name in ("old", "new"):
-        dropkit(*(one.format(name) for one in WRITERS[writer]))
+        dropkit(*(option.format(name) for option in WRITERS[writer]))
 
     assert (project / "old").stat().st_mode & 0o777 == 0o640
     assert (project / "new").stat().st_mode == (project / "plain").stat().st_mode
@@ -136,7 +136,7 @@ def test_closed_input_is_an_error_where_it_is_read(project, monkeypatch, capsys)
 
 
 def test_names_are_printed_in_any_encoding_of_the_terminal(project):
-    """With their bytes spelt out where it has no character for them; to a program, listed as they are."""
+    """Characters that the terminal lacks are escaped; --show-files gives programs the exact bytes."""
     name = os.fsdecode(b"\xe9\xe6\x97\xa5.py")
     (project / "net.py").rename(project / name)
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}

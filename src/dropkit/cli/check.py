@@ -41,7 +41,14 @@ from dropkit.report.progress import Progress
 @click.option(
     "--exclude", multiple=True, callback=split, metavar="PATTERNS", help="Also exclude these files and folders."
 )
-@click.option("--output-format", "-f", type=click.Choice(list(FORMATS)), default="full", show_default=True)
+@click.option(
+    "--output-format",
+    "-f",
+    type=click.Choice(list(FORMATS)),
+    default="full",
+    show_default=True,
+    help="Format of the report.",
+)
 @click.option(
     "--output-file", "-o", type=click.Path(dir_okay=False), callback=not_empty, help="Write the report to this file."
 )
@@ -91,7 +98,13 @@ from dropkit.report.progress import Progress
     default=None,
     help="Do not exit with 2 for unreadable files; they are still listed.",
 )
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="When to colour the report.",
+)
 def command(**given: Any) -> int | Callable[[], None]:
     """Find dropout bugs in the Python files and notebooks below PATHS, or below the working directory.
 
