@@ -201,6 +201,6 @@ def test_a_notebook_in_no_layout_is_not_fixed(tmp_path, monkeypatch, option):
     result = CliRunner().invoke(_group, ["check", "--no-cache", option], standalone_mode=False)
 
     assert result.return_value == 2
-    assert "a.ipynb: not fixed: its JSON is not laid out as Jupyter lays it out" in result.output
+    assert "a.ipynb: not fixed: its JSON is not formatted as Jupyter formats it" in result.output
     assert (tmp_path / "a.ipynb").read_bytes() == odd
     assert ("training=" in (tmp_path / "b.py").read_text()) == (option == "--fix")
