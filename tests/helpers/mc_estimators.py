@@ -10,7 +10,7 @@ import numpy as np
 from dropkit.mc.sklearn import MCClassifier, MCRegressor
 
 BOTH = [MCClassifier, MCRegressor]
-EPS = np.finfo(np.float32).eps
+EPS = float(np.finfo(np.float32).eps)
 
 
 def rows(count: int = 60, seed: int = 0) -> tuple[Any, Any]:

@@ -97,9 +97,9 @@ def test_no_other_precision_is_likelier():
     at_best = regression_report(prediction, truth, best).log_likelihood
     others = [regression_report(prediction, truth, exp(step / 20)).log_likelihood for step in range(-100, 101)]
     assert at_best >= max(others)
-    # The maximum is at most half a step of log(tau) from the grid, and the slope there at most D / 2 = 1 per unit,
-    # since tau * distance^2 / 2 falls as log(tau) D / 2 rises.
-    assert at_best - max(others) <= 1 / 40
+    # With u = log(tau), the second derivative of the likelihood is at least -E, with E = exp(u) * (weighted squared
+    # distance) / 2. At the maximum E is D / 2 = 1, it grows at most like exp(u), and the grid is 1 / 40 away at most.
+    assert at_best - max(others) <= exp(1 / 40) / (2 * 40**2)
 
 
 def test_the_higher_of_two_maxima_is_found():

@@ -21,7 +21,7 @@ class Accumulator:
         is_stratified: whether the samples are stratified.
     """
 
-    # The predictions whose measures are computed.
+    # The kind of prediction: its measures are computed.
     kind: type[Prediction]
 
     def __init__(self, samples: int, is_stratified: bool = False) -> None:

@@ -71,7 +71,7 @@ def batch_bald(
     configurations: int = 10_000,
     seed: int | None = None,
 ) -> Tensor:
-    r"""Choose the inputs whose labels together tell most about the network: BALD without redundant choices.
+    r"""Choose the inputs with labels that together are most informative: BALD without redundant choices.
 
     Greedy: each next input is the one that adds most to the mutual information between all labels and the network.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # 95 % of a standard normal distribution lie within +- this.
 _Z = 1.96
-# Largest half width of an interval on the logarithmic scale. An estimate no larger than its error says little.
+# Largest half width of an interval on the logarithmic scale, for estimates no larger than their errors.
 _WIDEST = 3.0
 
 
@@ -25,7 +25,7 @@ class Jackknife:
     Attributes:
         is_biased: the estimate has a bias of order 1 / samples, which is added to the error.
         is_positive: the measure cannot be negative. Where it is estimated too small, so is its error; the interval is
-            therefore computed for the logarithm, whose error is the same everywhere.
+            therefore computed for the logarithm, since its error does not depend on the estimate.
         divides_by_one_less: the estimate is a variance over the samples, which is divided by one less than their
             number where they are independent.
     """

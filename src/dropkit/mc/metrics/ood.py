@@ -15,8 +15,8 @@ class OODMetrics:
     """How well a measure of uncertainty separates out-of-distribution inputs, which are the positives.
 
     Attributes:
-        auroc: the probability that an out-of-distribution input has more of it; 0.5 for a measure that tells nothing.
-        aupr: average precision; for such a measure the fraction of out-of-distribution inputs.
+        auroc: the probability that an out-of-distribution input has more of it; 0.5 for an uninformative measure.
+        aupr: average precision; for an uninformative measure the fraction of out-of-distribution inputs.
         fpr95: the fraction of in-distribution inputs that are rejected where at least 95 % of the others are.
     """
 
