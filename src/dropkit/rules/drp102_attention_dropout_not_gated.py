@@ -16,12 +16,13 @@ from collections.abc import Iterator
 
 from dropkit.catalog import ATTENTION, ATTENTION_BY_LAST_NAME, DROPOUT_MODULES, MULTI_HEAD
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.data_flow import MOST, alternatives
+from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import dropout_call
 from dropkit.lint.semantic.edits import add_argument, replace
 from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, self_attribute, unpacks
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.sequence import alternatives
 from dropkit.lint.semantic.training_flag import depends_on_mode, flags, follows_mode, is_flag, is_in_one_mode_method
 from dropkit.rules.rule import (
     Example,

@@ -100,7 +100,7 @@ def _is_model(source: SourceFile, owner: ast.expr, trusted: bool = False) -> boo
 def _known_model(source: SourceFile, owner: ast.expr) -> bool | None:
     """Whether `model` or `self.model` is set to a model; None where it is not known what it is set to."""
     if isinstance(owner, ast.Name):
-        bindings, known = source.bindings(owner), source.remembered(_known_model)
+        bindings, known = source.bindings(owner), source.cache(_known_model)
         if id(bindings) not in known:
             known[id(bindings)] = _makes_model(source, [one.value for one in bindings if not one.derived])
         return known[id(bindings)]
@@ -127,7 +127,7 @@ def _makes_model(source: SourceFile, values: list[ast.expr | None]) -> bool | No
 def _is_walked(source: SourceFile, name: ast.Name) -> bool:
     """Whether a name is imported, or takes what a call yields: `for m in model.modules()` reaches them all."""
     loops = (ast.For, ast.AsyncFor, ast.Name)
-    bindings, known = source.bindings(name), source.remembered(_is_walked)
+    bindings, known = source.bindings(name), source.cache(_is_walked)
     if id(bindings) not in known:
         known[id(bindings)] = any(
             one.imported is not None or (isinstance(one.statement, loops) and isinstance(one.value, ast.Call))

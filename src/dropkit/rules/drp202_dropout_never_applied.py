@@ -216,7 +216,7 @@ def _words(source: SourceFile, rates: list[ast.expr]) -> set[str] | None:
 def _counts_for_nothing(owner: ClassDefinition, node: ast.AST, words: frozenset[str]) -> bool:
     """Whether a read only asks (`if dropout > 0`), renames the rate, or feeds what nobody reads."""
     source = owner.source
-    if source.climb(source.remembered(_only_asks), node, _only_asks):
+    if source.search_ancestors(node, _only_asks):
         return True
     statement = source.statement(node)
     if isinstance(statement, ast.Assign) and all(

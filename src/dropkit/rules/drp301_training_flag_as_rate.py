@@ -98,7 +98,7 @@ def _is_tested(source: SourceFile, name: ast.Name) -> bool:
     def step(_: ast.AST, above: ast.AST) -> bool | None:
         return (isinstance(above, (ast.If, ast.IfExp)) and name.id in _names_in_test(source, above.test)) or None
 
-    return bool(source.climb(source.remembered((_is_tested, name.id)), name, step))
+    return bool(source.search_ancestors(name, step, (_is_tested, name.id)))
 
 
 @cached_per_file

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.definitions import Binding
-from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, input_of
-from dropkit.lint.semantic.dropout_names import LAYER_ATTRIBUTES
-from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, unseen_applications
+from dropkit.lint.semantic.layers import input_of
 from dropkit.lint.semantic.model import SourceFile, start, whole
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended
 from dropkit.trace import Phase, Trace
@@ -26,29 +25,16 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     dropouts = dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION)
-    unseen = (
-        call for name in LAYER_ATTRIBUTES for call in source.calls.get(name, []) if _is_unseen_layer(source, call)
-    )
-    for call in (*(dropout.call for dropout in dropouts if _may_drop(dropout)), *unseen):
+    for call in (*(dropout.call for dropout in dropouts if _may_drop(dropout)), *unseen_applications(source)):
         target = _dropped_in_place(source, call)
         loop = _loop(source, call) if target is not None else None
-        if target is None or loop is None:
-            continue
-        if _compounds(source, loop, target, source.statement(call)):
+        if target is not None and loop is not None and _compounds(source, loop, target, source.statement(call)):
             yield from unless_intended(source, Violation(source.statement(call)))
 
 
 def _may_drop(dropout: DropoutCall) -> bool:
     """Whether it is a function, or a layer of one of torch's kinds whose rate is not zero."""
     return dropout.form is DropoutForm.FUNCTION or (dropout.kind is not None and not dropout.has_zero_rate)
-
-
-def _is_unseen_layer(source: SourceFile, call: ast.Call) -> bool:
-    """Whether `call` applies a layer that is named after dropout and made in another file."""
-    attribute, owner = self_attribute(call.func), source.owner(call)
-    return (
-        attribute is not None and owner is not None and not owner.values(attribute) and owner.method(attribute) is None
-    )
 
 
 def _dropped_in_place(source: SourceFile, call: ast.Call) -> str | None:
@@ -69,13 +55,13 @@ def _loop(source: SourceFile, call: ast.Call) -> ast.For | ast.AsyncFor | ast.Wh
             return source.tree  # no loop
         return above if isinstance(above, _LOOPS) and source.block(below) is above.body else None
 
-    loop = source.climb(source.remembered(_loop), call, step)
+    loop = source.search_ancestors(call, step, _loop)
     return loop if isinstance(loop, _LOOPS) else None
 
 
 def _leaves(source: SourceFile, block: list[ast.stmt]) -> bool:
     """Whether a block contains a statement that leaves the loop."""
-    known = source.remembered(_leaves)
+    known = source.cache(_leaves)
     if id(block) not in known:
         known[id(block)] = any(isinstance(statement, (ast.Break, ast.Return, ast.Raise)) for statement in block)
     return known[id(block)]
@@ -87,13 +73,15 @@ def _compounds(source: SourceFile, loop: ast.AST, name: str, statement: ast.stmt
     bindings = function.names.get(name, []) if function is not None else source.names.get(name, [])
     if len(_within(source, bindings, loop)) > 1:
         return False
-    uses = [node for node in source.between(name, start(loop), whole(loop)) if source.statement(node) is not statement]
+    uses = [
+        node for node in source.names_between(name, start(loop), whole(loop)) if source.statement(node) is not statement
+    ]
     return any(_is_operand(source, node) for node in uses) and not any(_is_modified(source, node) for node in uses)
 
 
 def _within(source: SourceFile, bindings: list[Binding], loop: ast.AST) -> list[int]:
     """The first two lines of a loop that bind a name."""
-    known = source.remembered(_within)
+    known = source.cache(_within)
     if id(bindings) not in known:
         known[id(bindings)] = sorted(getattr(binding.statement, "lineno", 0) for binding in bindings)
     lines: list[int] = known[id(bindings)]
@@ -121,8 +109,8 @@ def _is_modified(source: SourceFile, node: ast.Name) -> bool:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        again = [visit for visit in site.visits_in(Phase.TRAIN) if visit.is_active and visit.previous is site]
-        lines = {visit.place for visit in site.visits_in(Phase.TRAIN)}
+        again = [visit for visit in site.of(Phase.TRAIN) if visit.drew and visit.follows is site]
+        lines = {visit.place for visit in site.of(Phase.TRAIN)}
         if again and len(lines) == 1:
             yield TraceViolation(site, f"drops {len(again) + 1} times from its own result")
 

@@ -10,8 +10,9 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls, dropout_kind, input_of
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls, dropout_kind
 from dropkit.lint.semantic.edits import delete_statement, drop_argument, replace
+from dropkit.lint.semantic.layers import input_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Site, Trace, Visit

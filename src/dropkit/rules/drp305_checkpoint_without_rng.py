@@ -103,7 +103,7 @@ def _code_run_by(source: SourceFile, run: ast.expr) -> list[ast.AST] | None:
 
 def _set_to(source: SourceFile, name: ast.Name) -> ast.AST | None:
     """The function, loop iterable or expression that a name is bound to."""
-    bindings, known = source.bindings(name), source.remembered(_set_to)
+    bindings, known = source.bindings(name), source.cache(_set_to)
     if id(bindings) not in known:
         known[id(bindings)] = next(filter(None, (_bound_to(source, binding) for binding in reversed(bindings))), None)
     return known[id(bindings)]

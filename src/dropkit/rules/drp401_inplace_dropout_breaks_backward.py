@@ -12,30 +12,20 @@ import ast
 import dataclasses
 from collections.abc import Iterator
 
-from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, NEEDS_ITS_OUTPUT
+from dropkit.catalog import NEEDS_ITS_OUTPUT
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.data_flow import (
-    MOST,
-    Operation,
-    beyond,
-    last_layer,
-    layers,
-    operation,
-    origins,
-    reaching,
-    reads_after,
-)
+from dropkit.lint.semantic.data_flow import MOST, origins, reaching, reads_after
 from dropkit.lint.semantic.definitions import FunctionDefinition
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.edits import drop_argument
-from dropkit.lint.semantic.expressions import argument
+from dropkit.lint.semantic.expressions import argument, last_name, last_part, literal
+from dropkit.lint.semantic.layers import Operation, constructors, input_of, operation
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.sequence import AFTER, BEFORE, end_layer, nearest_layer
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
 _TITLE = "Leave out inplace=True"
-# AlphaDropout writes to a new tensor.
-_IN_PLACE = DROPOUT_MODULES - {"torch.nn.AlphaDropout", "torch.nn.FeatureAlphaDropout"}
 # Operations that save their output for backward; `.` marks tensor methods. Measured with torch 2.13.
 _SAVES_OUTPUT = frozenset(
     [f"torch.nn.{name}" for name in ("ReLU", "Sigmoid", "Tanh", "Softmax", "Softmax2d", "LogSoftmax", "Softmin")]
@@ -66,12 +56,10 @@ _SHAPES = frozenset({"shape", "size", "dtype", "device", "ndim", "dim", "type", 
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    made = dropout_calls(source, DropoutForm.LAYER)
-    in_place = [dropout.call for dropout in made if dropout.name in _IN_PLACE and dropout.works_in_place]
-    for call in in_place:
-        yield from _in_a_row(source, call)
-    for call, dropouts in _applications(source, set(in_place)):
-        saved_by = _saved_by(source, _input(call))
+    for dropout in dropout_calls(source, DropoutForm.LAYER):
+        yield from _in_a_row(source, dropout)
+    for call, dropouts in _applications(source):
+        saved_by = _saved_by(source, input_of(call))
         # No fix where the result is discarded: the in-place change is the only effect then.
         fix = _fix(source, dropouts) if not _is_discarded(source, call) else None
         if saved_by is not None:
@@ -86,9 +74,7 @@ def _is_discarded(source: SourceFile, call: ast.Call) -> bool:
     """Whether the result of this call, or of another call of the same layer, is discarded."""
     if isinstance(source.parent(call), ast.Expr):
         return True
-    callee = call.func
-    name = callee.attr if isinstance(callee, ast.Attribute) else getattr(callee, "id", "")
-    return source.called(call) is None and _is_ever_discarded(source, name)
+    return source.called(call) is None and _is_ever_discarded(source, last_name(call))
 
 
 @cached_per_file
@@ -102,31 +88,40 @@ def _is_in_lambda(source: SourceFile, call: ast.Call) -> bool:
     return function is not None and isinstance(function.node, ast.Lambda)
 
 
-def _in_a_row(source: SourceFile, call: ast.Call) -> Iterator[Violation]:
+def _in_a_row(source: SourceFile, dropout: DropoutCall) -> Iterator[Violation]:
     """A dropout layer directly after a layer that saves its output, in a Sequential or a list of layers."""
-    before = beyond(source, call, -1, _is_view)
+    if not _drops_in_place(dropout):
+        return
+    before = nearest_layer(source, dropout.call, BEFORE, _is_view)
     name = source.called(before) if before is not None else None
     if before is not None and name is not None and _saves_output(name, (before,)):
-        message = f"in-place dropout overwrites the output that {_last(name)} saved for backward"
-        yield Violation(call, message, _fix(source, (call,)))
+        message = f"in-place dropout overwrites the output that {last_part(name)} saved for backward"
+        yield Violation(dropout.call, message, _fix(source, (dropout,)))
 
 
-def _applications(source: SourceFile, in_place: set[ast.Call]) -> Iterator[tuple[ast.Call, tuple[ast.Call, ...]]]:
+def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[DropoutCall, ...]]]:
     """Calls that drop in place, and the calls with `inplace=True`: themselves, or those that construct the layer."""
     for dropout in dropout_calls(source, DropoutForm.FUNCTION):
-        # F.alpha_dropout writes to a new tensor, too.
-        if dropout.works_in_place and "alpha" not in dropout.name:
-            yield dropout.call, (dropout.call,)
-    for call in source.all_calls if in_place else ():
+        if _drops_in_place(dropout):
+            yield dropout.call, (dropout,)
+    if not any(map(_drops_in_place, dropout_calls(source, DropoutForm.LAYER))):
+        return
+    for call in source.all_calls:
         if source.called(call) is None and call.args and not isinstance(call.func, ast.Call):
-            first = [last_layer(source, layer, 1) for layer in layers(source, call.func)]
-            dropouts = tuple(layer for layer in first if layer is not None and source.called(layer) in _IN_PLACE)
-            if dropouts and in_place.issuperset(dropouts):
+            first = [dropout_call(source, end_layer(source, made, AFTER)) for made in constructors(source, call.func)]
+            dropouts = tuple(dropout for dropout in first if dropout is not None and dropout.kind is not None)
+            if dropouts and all(map(_drops_in_place, dropouts)):
                 yield call, dropouts
 
 
+def _drops_in_place(dropout: DropoutCall) -> bool:
+    """Whether it changes its input; the alpha kinds make a new tensor before they write."""
+    is_known = dropout.form is DropoutForm.FUNCTION or dropout.kind is not None
+    return is_known and dropout.works_in_place and "alpha" not in dropout.name.lower()
+
+
 def _is_view(name: str | None) -> bool:
-    return _last(name) in _VIEWS
+    return last_part(name or "") in _VIEWS
 
 
 def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
@@ -145,7 +140,7 @@ def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
                 inner.append((origin.value, (*views, "narrow")))
             if applied is None:
                 continue
-            last = _last(applied.name)
+            last = last_part(applied.name)
             if _saves_output(applied.name, applied.layers or (applied.call,)):
                 # Reordered axes are copied to be made contiguous: dropout then changes the copy.
                 is_copy = any(name in _REORDERS and set(views[:index]) & _MAY_COPY for index, name in enumerate(views))
@@ -161,12 +156,12 @@ def _saves_output(name: str, calls: tuple[ast.Call, ...]) -> bool:
         return True
     place = _SAVES_OUTPUT_IN_PLACE.get(name)
     flags = [argument(call, place, "inplace") for call in calls] if place is not None else []
-    return bool(flags) and all(isinstance(flag, ast.Constant) and flag.value is True for flag in flags)
+    return bool(flags) and all(literal(flag) is True for flag in flags)
 
 
 def _read_again(source: SourceFile, call: ast.Call) -> bool:
     """Whether the tensor that `call` changes is read after it, by the same or another name."""
-    input_, above, statement = _input(call), source.parent(call), source.statement(call)
+    input_, above, statement = input_of(call), source.parent(call), source.statement(call)
     if not isinstance(input_, ast.Name) or isinstance(statement, ast.Expr):
         return False
     if isinstance(above, ast.BinOp):
@@ -208,14 +203,9 @@ def _reads_values(source: SourceFile, name: ast.Name) -> bool:
     if isinstance(above, ast.Attribute):
         return above.attr not in _SHAPES
     if isinstance(above, ast.Call):
-        function = above.func
-        last = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        last = source.last_name(above)
         return not last.endswith(("_like", "_as")) and last not in ("len", "isinstance", "print", "to", "size")
     return isinstance(above, (ast.BinOp, ast.List, ast.Tuple, ast.Return, ast.keyword, ast.AugAssign))
-
-
-def _input(call: ast.Call) -> ast.expr | None:
-    return call.args[0] if call.args else argument(call, None, "input")
 
 
 def _slices(node: ast.Subscript) -> bool:
@@ -229,20 +219,15 @@ def _converts(applied: Operation) -> bool:
     return any(getattr(value, "attr", None) in _HALF_TYPES for value in applied.call.args)
 
 
-def _last(name: str | None) -> str:
-    return (name or "").rsplit(".", 1)[-1]
-
-
-def _leave_out(source: SourceFile, call: ast.Call) -> Edit | None:
-    function = FUNCTIONALS.get(source.called(call) or "")
-    flag = argument(call, function.inplace if function is not None else 1, "inplace")
+def _leave_out(source: SourceFile, dropout: DropoutCall) -> Edit | None:
+    call, flag = dropout.call, dropout.inplace
     node = next((keyword for keyword in call.keywords if keyword.value is flag), flag)
     if node in call.args[:-1]:
         return None  # the arguments after it would move
     return drop_argument(source, call, node) if node is not None else None
 
 
-def _fix(source: SourceFile, dropouts: tuple[ast.Call, ...]) -> Fix | None:
+def _fix(source: SourceFile, dropouts: tuple[DropoutCall, ...]) -> Fix | None:
     edits = [_leave_out(source, dropout) for dropout in dropouts]
     known = tuple(edit for edit in edits if edit is not None)
     return Fix(_TITLE, known) if len(known) == len(edits) else None
@@ -250,11 +235,11 @@ def _fix(source: SourceFile, dropouts: tuple[ast.Call, ...]) -> Fix | None:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        made = {visit.origin.last for visit in site.visits_in(Phase.TRAIN) if visit.inplace and visit.is_active}
+        made = {visit.origin.last for visit in site.of(Phase.TRAIN) if visit.inplace and visit.drew}
         needed = sorted(made & NEEDS_ITS_OUTPUT)
         if needed and trace.backward_error is not None:
             yield TraceViolation(site, f"in place on the output of {needed[0]}, which backward needs")
-        elif any(visit.is_added_to_itself for visit in site.visits_in(Phase.TRAIN)):
+        elif any(visit.aliased for visit in site.of(Phase.TRAIN)):
             yield TraceViolation(
                 site, "in place on a tensor that is added to the result: the skip connection is dropped, too"
             )

@@ -1,4 +1,4 @@
-"""Channel dropout beside a linear layer, on an input without channels.
+"""Channel dropout directly before or after a linear layer, where the input has no channels.
 
 `Dropout1d` zeroes whole samples, without a warning; `Dropout2d` and `Dropout3d` warn and drop single elements, or drop
 along the wrong dimension of inputs with more than two. They are made for feature maps, whose second dimension holds
@@ -12,12 +12,14 @@ from collections.abc import Iterator
 
 from dropkit.catalog import ACTIVATIONS, CHANNEL_DROPOUTS, CHANNEL_KINDS, DROPOUT_MODULES
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.data_flow import MOST, beside, beyond, last_layer, layers, operation, origins, reads_after
+from dropkit.lint.semantic.data_flow import MOST, origins, reads_after
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import argument, last_name, self_attribute
+from dropkit.lint.semantic.expressions import argument, last_part, self_attribute
+from dropkit.lint.semantic.layers import constructors, operation
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer, end_layer, nearest_layer
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -35,11 +37,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.LAYER):
         if dropout.name in CHANNEL_DROPOUTS and _row_is_linear(source, dropout.call):
             yield Violation(dropout.call, _message(dropout), _fix(source, dropout))
-    wrong = [
-        dropout
-        for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION)
-        if _drops_channels(dropout) and (_is_matrix(source, dropout.input) or _feeds_linear(source, dropout.call))
-    ]
+    wrong = [dropout for dropout in _applications(source)
+             if _is_matrix(source, dropout.input) or _feeds_linear(source, dropout.call)]  # fmt: skip
     wrong_calls = {dropout.call for dropout in wrong}
     can_fix = {
         layer: all(source.parent(use) in wrong_calls for use in _uses(*layer))
@@ -51,10 +50,12 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         yield Violation(dropout.call, _message(dropout), fix)
 
 
-def _drops_channels(dropout: DropoutCall) -> bool:
-    if dropout.form is DropoutForm.FUNCTION:
-        return dropout.name in _FUNCTIONS
-    return bool(dropout.call.args) and all(layer.name in CHANNEL_DROPOUTS for layer in dropout.layers)
+def _applications(source: SourceFile) -> Iterator[DropoutCall]:
+    """The calls that drop channels."""
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
+        names = {layer.name for layer in dropout.layers}
+        if names <= _FUNCTIONS or (names <= CHANNEL_DROPOUTS and dropout.call.args):
+            yield dropout
 
 
 def _row_is_linear(source: SourceFile, call: ast.expr) -> bool:
@@ -68,7 +69,7 @@ def _row_is_linear(source: SourceFile, call: ast.expr) -> bool:
 
 def _past_same_shape(source: SourceFile, layer: ast.expr, step: int) -> ast.Call | None:
     """The nearest layer in a row that may change the shape, before (-1) or after (1) `layer`."""
-    return beyond(source, layer, step, _keeps_shape)
+    return nearest_layer(source, layer, step, _keeps_shape)
 
 
 def _keeps_shape(name: str | None) -> bool:
@@ -103,7 +104,7 @@ def _returns_matrix(source: SourceFile, expression: ast.expr) -> bool | ast.expr
     if applied.layers:
         if applied.name not in _SAME_SHAPE:
             return all(_makes_matrix(source, layer) for layer in applied.layers)
-        if any(beside(source, layer, -1) is not None for layer in applied.layers):
+        if any(adjacent_layer(source, layer, BEFORE) is not None for layer in applied.layers):
             before = [_past_same_shape(source, layer, -1) for layer in applied.layers]
             return all(layer is not None and _makes_matrix(source, layer) for layer in before)
         return applied.input if applied.input is not None else False
@@ -157,7 +158,7 @@ def _starts_linear(source: SourceFile, use: ast.AST | None, value: ast.AST) -> b
         return False
     if source.dotted(use.func) is not None:
         return source.dotted(use.func) in _LINEAR
-    first = [last_layer(source, layer, 1) for layer in layers(source, use.func)]
+    first = [end_layer(source, layer, 1) for layer in constructors(source, use.func)]
     return bool(first) and all(layer is not None and source.called(layer) in _LINEAR for layer in first)
 
 
@@ -183,7 +184,7 @@ def _uses(owner: ClassDefinition | None, attribute: str | None) -> list[ast.Attr
 
 
 def _message(dropout: DropoutCall) -> str:
-    return f"{last_name(dropout.layers[0].call) or 'channel dropout'} on features without channels"
+    return f"{last_part(dropout.layers[0].name)} on features without channels"
 
 
 def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:
@@ -191,18 +192,18 @@ def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:
     edits = [
         replace(source, callee, f"{source.text.of(callee.value)}.{callee.attr[:-2]}")
         for layer in dropout.layers
-        if isinstance(callee := layer.call.func, ast.Attribute)
+        if isinstance(callee := layer.call.func, ast.Attribute) and callee.attr == last_part(layer.name)
     ]
     return Fix("Drop elements instead", tuple(edits), safe=False) if len(edits) == len(dropout.layers) else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        visit = next((visit for visit in site.visits_in(Phase.TRAIN) if visit.is_active and visit.mask_shape), None)
+        visit = next((visit for visit in site.of(Phase.TRAIN) if visit.drew and visit.unit), None)
         if visit is None or not any(name in CHANNEL_KINDS for name in (site.kind, visit.function)):
             continue
         rank, feature = len(visit.shape), visit.feature_dim
-        if feature is not None and visit.mask_shape[feature] == 1 < visit.shape[feature]:
+        if feature is not None and visit.unit[feature] == 1 < visit.shape[feature]:
             what = "samples" if rank == 2 else "time steps or positions"
             yield TraceViolation(site, f"whole {what} are dropped: the features are along dimension {feature}")
         elif rank == 2:

@@ -12,14 +12,16 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dropkit.catalog import DROPOUT_MODULES, SOFTMAX_KINDS
+from dropkit.catalog import SOFTMAX_KINDS
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.data_flow import MOST, beside, operation, origins, reads_after
+from dropkit.lint.semantic.data_flow import MOST, origins, reads_after
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
-from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.expressions import last_part, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -35,12 +37,14 @@ _LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for dropout in dropout_calls(source, DropoutForm.LAYER, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
+        if not dropout.is_standard:
+            continue
         if dropout.form is DropoutForm.LAYER:
-            is_wrong = dropout.name in DROPOUT_MODULES and _row_ends(source, dropout.call)
+            is_wrong = _row_ends(source, dropout.call)
         else:
             is_active = dropout.form is DropoutForm.APPLICATION or not dropout.never_drops
-            is_wrong = is_active and dropout.is_standard and _of_probabilities(source, dropout.call)
+            is_wrong = is_active and _of_probabilities(source, dropout.call)
         if is_wrong:
             yield Violation(dropout.call)
 
@@ -61,7 +65,7 @@ def _of_probabilities(source: SourceFile, call: ast.Call) -> bool:
 
 def _kind(source: SourceFile, expression: ast.expr) -> str:
     applied = operation(source, expression)
-    last = applied.name.rsplit(".", 1)[-1] if applied is not None else ""
+    last = last_part(applied.name) if applied is not None else ""
     return {"LogSoftmax": "log_softmax", "Softmax": "softmax"}.get(last, last)
 
 
@@ -101,7 +105,7 @@ def _is_loss(source: SourceFile, use: ast.AST | None) -> bool:
 
 def _row_ends(source: SourceFile, call: ast.Call) -> bool:
     """Whether a dropout layer comes after LogSoftmax, or after the Softmax at the end of returned layers."""
-    before = beside(source, call, -1)
+    before = adjacent_layer(source, call, BEFORE)
     name = source.called(before) if before is not None else None
     if name == "torch.nn.LogSoftmax":
         return not _named(source, call, _ATTENTION)
@@ -124,8 +128,8 @@ def _returned(source: SourceFile, owner: ClassDefinition, attribute: str | None)
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.visits_in(Phase.TRAIN):
-            if visit.origin.last in SOFTMAX_KINDS and visit.consumers == ["output"]:
+        for visit in site.of(Phase.TRAIN):
+            if visit.origin.last in SOFTMAX_KINDS and visit.before == ["output"]:
                 yield TraceViolation(site)
                 break
 

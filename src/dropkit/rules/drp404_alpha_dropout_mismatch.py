@@ -13,17 +13,20 @@ from collections.abc import Iterator
 
 from dropkit.catalog import ACTIVATION_KINDS
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.data_flow import MOST, beside, operation, origins
+from dropkit.lint.semantic.data_flow import MOST, origins
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-_PLAIN, _ALPHA = "torch.nn.Dropout", "torch.nn.AlphaDropout"
-_FUNCTIONS = {"torch.nn.functional.dropout": _PLAIN, "torch.nn.functional.alpha_dropout": _ALPHA}
+_SWAPPED = {
+    "Dropout": "AlphaDropout", "AlphaDropout": "Dropout", "dropout": "alpha_dropout", "alpha_dropout": "dropout",
+}  # fmt: skip
 _SELU = frozenset({"torch.nn.SELU", "torch.nn.functional.selu", "torch.nn.functional.selu_", "torch.selu", ".selu"})
 # Activations that never return the value to which AlphaDropout drops. Without ELU: published networks combine them.
 _OTHERS = frozenset(
@@ -32,46 +35,40 @@ _OTHERS = frozenset(
        for name in ("relu", "gelu", "silu", "sigmoid", "relu6", "softplus", "leaky_relu", "mish")]
 )  # fmt: skip
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "weight_norm", "batch_norm", "layer_norm")
+# By whether the dropout is AlphaDropout.
 _MESSAGES = {
-    _PLAIN: "plain dropout after SELU: AlphaDropout keeps the variance",
-    _ALPHA: "AlphaDropout after an activation other than SELU",
+    False: "plain dropout after SELU: AlphaDropout keeps the variance",
+    True: "AlphaDropout after an activation other than SELU",
 }
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     has_selu = b"selu" in source.text.utf8.lower()
     may_match = has_selu or b"lpha" in source.text.utf8
-    applications = [*_in_a_row(source), *_applications(source)] if may_match else []
+    applications = list(_after_activation(source)) if may_match else []
     calls: set[ast.AST | None] = {dropout.call for dropout, _ in applications}
     for dropout, activation in applications:
-        kind = _kind(dropout)
-        is_wrong = activation in _SELU if kind == _PLAIN else activation in _OTHERS and not has_selu
-        is_normalised = kind == _PLAIN and _normalises(source, dropout.call)
+        is_alpha = dropout.kind == "AlphaDropout"
+        is_wrong = activation in _OTHERS and not has_selu if is_alpha else activation in _SELU
+        is_normalised = not is_alpha and _normalises(source, dropout.call)
         if is_wrong and not is_normalised and not dropout.never_drops:
-            yield Violation(dropout.call, _MESSAGES[kind], _fix(source, dropout, calls))
+            yield Violation(dropout.call, _MESSAGES[is_alpha], _fix(source, dropout, calls))
 
 
-def _in_a_row(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
-    """Dropout layers in a Sequential or a list, with the name of the layer before each."""
-    for dropout in dropout_calls(source, DropoutForm.LAYER):
-        before = beside(source, dropout.call, -1) if _kind(dropout) in _MESSAGES else None
-        if before is not None:
-            yield dropout, source.called(before) or ""
-
-
-def _applications(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
-    """Dropouts of tensors, with the name of the activation before each."""
-    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
-        if _kind(dropout) in _MESSAGES and dropout.call.args:
-            values = origins(source, dropout.call.args[0])
-            inputs = [operation(source, value) if value is not None else None for value in values]
+def _after_activation(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
+    """Dropouts of the two kinds, with the name of the layer or operation directly before each."""
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
+        if dropout.kind not in ("Dropout", "AlphaDropout"):
+            continue
+        if dropout.form is DropoutForm.LAYER:
+            before = adjacent_layer(source, dropout.call, BEFORE)
+            if before is not None:
+                yield dropout, source.called(before) or ""
+        elif dropout.call.args:
+            inputs = [operation(source, origin) for origin in origins(source, dropout.call.args[0])]
             names = {applied.name if applied is not None else "" for applied in inputs}
             if len(names) == 1:
                 yield dropout, names.pop()
-
-
-def _kind(dropout: DropoutCall) -> str:
-    return _FUNCTIONS.get(dropout.name, dropout.name)
 
 
 def _normalises(source: SourceFile, node: ast.AST) -> bool:
@@ -92,25 +89,19 @@ def _fix(source: SourceFile, dropout: DropoutCall, applications: set[ast.AST | N
     reads = owner.reads.get(attribute or "", []) if owner is not None else []
     if len(reads) > MOST or any(source.parent(read) not in applications for read in reads):
         return None  # a layer with other uses cannot be swapped for this one alone
-    if dropout.name in _FUNCTIONS and _kind(dropout) == _PLAIN and dropout.training is None:
+    if dropout.form is DropoutForm.FUNCTION and dropout.kind == "Dropout" and dropout.training is None:
         return None  # F.alpha_dropout is inactive by default: a call without `training` cannot be renamed
     edits = [
-        replace(source, callee, f"{source.text.of(callee.value)}.{_other(callee.attr)}")
+        replace(source, callee, f"{source.text.of(callee.value)}.{_SWAPPED[callee.attr]}")
         for layer in dropout.layers
-        if isinstance(callee := layer.call.func, ast.Attribute)
+        if isinstance(callee := layer.call.func, ast.Attribute) and callee.attr in _SWAPPED
     ]
     return Fix("Swap the kind of dropout", tuple(edits), safe=False) if len(edits) == len(dropout.layers) else None
 
 
-def _other(name: str) -> str:
-    """The name of the other kind: Dropout and AlphaDropout, dropout and alpha_dropout."""
-    names = ("Dropout", "AlphaDropout") if name[:1].isupper() else ("dropout", "alpha_dropout")
-    return names[0] if name == names[1] else names[1]
-
-
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        visit = next((visit for visit in site.visits_in(Phase.TRAIN) if visit.is_active), None)
+        visit = next((visit for visit in site.of(Phase.TRAIN) if visit.drew), None)
         if visit is None:
             continue
         alpha = "alpha" in f"{site.kind} {visit.function}".lower()

@@ -13,19 +13,20 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS, SOFTMAXES
+from dropkit.catalog import SOFTMAXES
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.data_flow import MOST, beside, operation, origins, readers
+from dropkit.lint.semantic.data_flow import MOST, origins, readers
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.lint.semantic.training_flag import named_around, on_purpose
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
 _F = "torch.nn.functional."
-_DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear"})
 # Operations from logits to probabilities, and losses.
 _LOG_SOFTMAX = frozenset({_F + "log_softmax", "torch.log_softmax", "torch.nn.LogSoftmax", ".log_softmax"})
@@ -54,14 +55,12 @@ _BY_DESIGN = Vocabulary(r"prodlda|prod lda|dmon|molgan|mol gan|topics?|cluster\w
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for dropout in dropout_calls(source, DropoutForm.LAYER, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
-        if dropout.name in _DROPOUTS:
-            call = dropout.call
-            is_layer = dropout.form is DropoutForm.LAYER
-            is_last = _ends_sequential(source, call) if is_layer else _drops_output(source, dropout)
-            if is_last and not on_purpose(source, call):
-                by_name = _is_named_as_no_output(source, call) or named_around(source, call)
-                yield Violation(call).as_information() if by_name else Violation(call)
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
+        call, is_layer = dropout.call, dropout.form is DropoutForm.LAYER
+        is_last = _ends_sequential(source, call) if is_layer else _drops_output(source, dropout)
+        if dropout.is_standard and is_last and not on_purpose(source, call):
+            by_name = _is_named_as_no_output(source, call) or named_around(source, call)
+            yield Violation(call).as_information() if by_name else Violation(call)
 
 
 def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:
@@ -80,7 +79,7 @@ def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:
         return False
     if isinstance(source.parent(row), (ast.Call, ast.List, ast.Starred)):
         return False
-    last = beside(source, dropout, -1)
+    last = adjacent_layer(source, dropout, BEFORE)
     has_log_softmax = bool(after) and source.called(after[0]) == "torch.nn.LogSoftmax"
     return last is not None and (
         _is_as_wide_as_classes(source, last) or (has_log_softmax and source.called(last) in _LINEAR)
@@ -90,9 +89,9 @@ def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:
 def _drops_output(source: SourceFile, dropout: DropoutCall) -> bool:
     """Whether `dropout` drops the result of a last layer, and its own result is returned or passed to a loss."""
     call, owner = dropout.call, source.owner(dropout.call)
-    if owner is None or not owner.is_module:
+    if owner is None or not owner.is_module or not dropout.name:
         return False
-    if dropout.input is None or source.climb(source.remembered(_loops), call, _loops):
+    if dropout.input is None or source.search_ancestors(call, _loops):
         return False
     uses = _uses(source, call)
     if "layer" in uses:
@@ -101,7 +100,7 @@ def _drops_output(source: SourceFile, dropout: DropoutCall) -> bool:
 
 
 def _comes_from_last_layer(source: SourceFile, value: ast.expr) -> bool:
-    before = [operation(source, origin) if origin else None for origin in origins(source, value) or ()]
+    before = [operation(source, origin) for origin in origins(source, value)]
     return bool(before) and all(
         applied is not None
         and applied.layers
@@ -135,7 +134,7 @@ def _uses(source: SourceFile, value: ast.expr) -> set[str]:
         seen.add(node)
         if len(pending) > MOST:
             return {"layer"}  # too many uses count as unknown
-        whole = source.climb(source.remembered(_part_of), node, _part_of) or node
+        whole = source.search_ancestors(node, _part_of) or node
         above = source.parent(whole)
         if isinstance(above, ast.Return):
             uses.add("output")
@@ -192,9 +191,9 @@ def _mentions_no_output(source: SourceFile, statement: ast.stmt) -> bool:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.visits_in(Phase.TRAIN):
-            ends = bool(visit.consumers) and set(visit.consumers) <= {"output", "LogSoftmax"}
-            if visit.is_active and ends and visit.origin.last == visit.origin.layer == "Linear":
+        for visit in site.of(Phase.TRAIN):
+            ends = bool(visit.before) and set(visit.before) <= {"output", "LogSoftmax"}
+            if visit.drew and ends and visit.origin.last == visit.origin.layer == "Linear":
                 yield TraceViolation(site)
                 break
 

@@ -11,21 +11,21 @@ classes, and reported with severity info.
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Iterator
 
 from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.data_flow import beside, operation, origins
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
+from dropkit.lint.semantic.data_flow import origins
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.sequence import AFTER, adjacent_layer
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
 _PUBLISHED = Vocabulary(r"wide|wrn|conv e|conve|(?:dc|w|c|s|r|sn|sa|ac|bi|big|info|style|cycle|star)?gan|discriminator")
-_NAMED = re.compile(r"norm|bn|^b\d", re.IGNORECASE)
+
 _DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
 _NORM = "torch.nn.functional.batch_norm"
 
@@ -37,36 +37,26 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 
 
 def _violations(source: SourceFile) -> Iterator[Violation]:
-    for dropout in dropout_calls(source, DropoutForm.LAYER):
-        after = beside(source, dropout.call, 1) if dropout.name in DROPOUT_MODULES else None
+    for layer in dropout_calls(source, DropoutForm.LAYER):
+        after = adjacent_layer(source, layer.call, AFTER) if layer.kind is not None else None
         if after is not None and source.called(after) in BATCH_NORMS:
-            yield Violation(dropout.call)
-    for name, calls in source.calls.items():
-        if _NAMED.search(name):
-            for call in calls:
-                yield from (Violation(dropped) for dropped in _dropped_input(source, call))
-
-
-def _dropped_input(source: SourceFile, call: ast.Call) -> Iterator[ast.expr]:
-    """The dropouts that are the input of `call`, if that is a batch normalisation."""
-    norm = operation(source, call)
-    if norm is None or norm.input is None or not (norm.name == _NORM or (norm.layers and norm.name in BATCH_NORMS)):
-        return
-    for origin in origins(source, norm.input) or ():
-        dropout = operation(source, origin) if origin is not None else None
-        if origin is not None and dropout is not None and dropout.name in _DROPOUTS:
-            yield origin
+            yield Violation(layer.call)
+    for call in source.all_calls if source.calls_of(_NORM, *BATCH_NORMS) else ():
+        norm = operation(source, call)
+        is_norm = norm is not None and (norm.name == _NORM or (bool(norm.layers) and norm.name in BATCH_NORMS))
+        if norm is None or norm.input is None or not is_norm:
+            continue
+        for origin in origins(source, norm.input):
+            dropout = dropout_call(source, origin)
+            if dropout is not None and dropout.is_standard and dropout.form is not DropoutForm.LAYER:
+                yield Violation(dropout.call)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.visits_in(Phase.TRAIN):
-            if visit.is_active and any(name.startswith("BatchNorm") for name in visit.consumers):
-                shift = (
-                    f": it learns {visit.variance_ratio:.2f} times the variance of evaluation"
-                    if visit.variance_ratio
-                    else ""
-                )
+        for visit in site.of(Phase.TRAIN):
+            if visit.drew and any(name.startswith("BatchNorm") for name in visit.before):
+                shift = f": it learns {visit.variance:.2f} times the variance of evaluation" if visit.variance else ""
                 yield TraceViolation(site, f"before batch norm{shift}")
                 break
 

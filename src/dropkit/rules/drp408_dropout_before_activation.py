@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 from dropkit.catalog import ACTIVATION_KINDS, ACTIVATIONS, DROPOUT_MODULES, HOMOGENEOUS, HOMOGENEOUS_KINDS
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.data_flow import beside
 from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.sequence import AFTER, adjacent_layer
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -24,10 +24,10 @@ _DROPOUTS = DROPOUT_MODULES - {"torch.nn.AlphaDropout", "torch.nn.FeatureAlphaDr
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for dropout in dropout_calls(source, DropoutForm.LAYER):
-        after = beside(source, dropout.call, 1) if dropout.name in _DROPOUTS else None
+    for layer in dropout_calls(source, DropoutForm.LAYER):
+        after = adjacent_layer(source, layer.call, AFTER) if layer.name in _DROPOUTS else None
         if after is not None and source.called(after) in ACTIVATIONS - HOMOGENEOUS:
-            yield Violation(dropout.call, fix=_swap(source, dropout.call, after))
+            yield Violation(layer.call, fix=_swap(source, layer.call, after))
 
 
 def _swap(source: SourceFile, dropout: ast.Call, activation: ast.Call) -> Fix | None:
@@ -40,7 +40,7 @@ def _swap(source: SourceFile, dropout: ast.Call, activation: ast.Call) -> Fix | 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        activations = {name for visit in site.visits_in(Phase.TRAIN) if visit.is_active for name in visit.consumers}
+        activations = {name for visit in site.of(Phase.TRAIN) if visit.drew for name in visit.before}
         crossed = sorted(activations & (ACTIVATION_KINDS - HOMOGENEOUS_KINDS))
         if crossed and "alpha" not in site.kind.lower():
             yield TraceViolation(site, f"before {crossed[0]}, which does not preserve zeros or scale")

@@ -13,10 +13,12 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.data_flow import beside, operation, origins
-from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
-from dropkit.lint.semantic.expressions import argument
+from dropkit.lint.semantic.data_flow import origins
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
+from dropkit.lint.semantic.expressions import argument, literal
+from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -24,30 +26,27 @@ _CONVOLUTIONS = frozenset(
     "torch.nn." + name
     for name in ("Conv2d", "Conv3d", "ConvTranspose2d", "ConvTranspose3d", "LazyConv2d", "LazyConv3d")
 )
-_MODULE, _FUNCTION = "torch.nn.Dropout", "torch.nn.functional.dropout"
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for dropout in dropout_calls(source, DropoutForm.LAYER, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
-        if dropout.name not in (_MODULE, _FUNCTION):
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
+        if dropout.kind != "Dropout":
             continue
         if dropout.form is DropoutForm.LAYER:
-            before = beside(source, dropout.call, -1)
+            before = adjacent_layer(source, dropout.call, BEFORE)
             is_wrong = before is not None and _is_wide(source, before)
         else:
-            is_wrong = _drops_convolution(source, dropout)
+            is_wrong = dropout.input is not None and _is_convolution(source, dropout.input)
         if is_wrong:
             yield Violation(dropout.call)
 
 
-def _drops_convolution(source: SourceFile, dropout: DropoutCall) -> bool:
-    """Whether the input of `dropout` is the output of a convolution."""
-    if dropout.input is None:
-        return False
-    before = [operation(source, origin) if origin else None for origin in origins(source, dropout.input) or ()]
-    return bool(before) and all(
+def _is_convolution(source: SourceFile, value: ast.expr) -> bool:
+    """Whether `value` is the output of a convolution with a kernel of more than one pixel."""
+    operations = [operation(source, origin) for origin in origins(source, value)]
+    return bool(operations) and all(
         applied is not None and applied.layers and all(_is_wide(source, layer) for layer in applied.layers)
-        for applied in before
+        for applied in operations
     )
 
 
@@ -63,13 +62,13 @@ def _is_wide(source: SourceFile, layer: ast.Call) -> bool:
 
 
 def _is_one(size: ast.expr) -> bool:
-    return isinstance(size, ast.Constant) and size.value == 1
+    return literal(size) == 1
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.visits_in(Phase.TRAIN):
-            elementwise = visit.is_active and visit.mask_shape == visit.shape and len(visit.shape) >= 4
+        for visit in site.of(Phase.TRAIN):
+            elementwise = visit.drew and visit.unit == visit.shape and len(visit.shape) >= 4
             if elementwise and visit.origin.layer.startswith("Conv"):
                 yield TraceViolation(site)
                 break

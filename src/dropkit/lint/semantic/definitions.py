@@ -121,7 +121,7 @@ class ClassDefinition:
 
     def all_writes(self, attribute: str) -> list[Write]:
         """Every `self.attribute = ...` here or in bases of this file."""
-        known = self.source.remembered(ClassDefinition.all_writes)
+        known = self.source.cache(ClassDefinition.all_writes)
         key = self, attribute
         if key not in known:
             known[key] = [write for one in self.mro for write in one.writes.get(attribute, [])]
@@ -129,7 +129,7 @@ class ClassDefinition:
 
     def values(self, attribute: str) -> list[ast.expr | None]:
         """Everything that `self.attribute` is set to here or in bases of this file."""
-        known = self.source.remembered(ClassDefinition.values)
+        known = self.source.cache(ClassDefinition.values)
         key = self, attribute
         if key not in known:
             known[key] = [write.value for write in self.all_writes(attribute)]
@@ -138,14 +138,14 @@ class ClassDefinition:
     @property
     def roots(self) -> list[str]:
         """The dotted names that its mro ends in: bases from other files or libraries."""
-        known = self.source.remembered(ClassDefinition.roots)
+        known = self.source.cache(ClassDefinition.roots)
         if self not in known:
             known[self] = [root for one in self.mro for root in one._own_roots()]
         return known[self]
 
     def _own_roots(self) -> list[str]:
         """The dotted names of its own bases from other files or libraries."""
-        known = self.source.remembered(ClassDefinition._own_roots)
+        known = self.source.cache(ClassDefinition._own_roots)
         if self not in known:
             known[self] = [
                 root

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dropkit import catalog
-from dropkit.lint.semantic.data_flow import layers
-from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, unpacks
+from dropkit.lint.semantic.dropout_names import LAYER_ATTRIBUTES
+from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, self_attribute, unpacks
+from dropkit.lint.semantic.layers import constructors, input_of
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
 
 
@@ -131,6 +132,16 @@ def rates(source: SourceFile) -> Iterator[tuple[ast.Call, ast.expr]]:
             yield dropout.call, dropout.p
 
 
+def unseen_applications(source: SourceFile) -> Iterator[ast.Call]:
+    """Calls of a `self.dropout` that another file makes: of a base class, most often."""
+    for name in LAYER_ATTRIBUTES:
+        for call in source.calls.get(name, []):
+            attribute, owner = self_attribute(call.func), source.owner(call)
+            if attribute is None or owner is None or owner.values(attribute) or owner.method(attribute) is not None:
+                continue
+            yield call
+
+
 @cached_per_file
 def _by_call(source: SourceFile) -> dict[ast.AST | None, DropoutCall]:
     dropouts: dict[ast.AST | None, DropoutCall] = {}
@@ -143,7 +154,9 @@ def _by_call(source: SourceFile) -> dict[ast.AST | None, DropoutCall]:
     if not layer_of:
         return dropouts
     for call in source.all_calls:
-        made_by = [layer_of.get(made) for made in layers(source, call.func)] if source.called(call) is None else []
+        made_by = (
+            [layer_of.get(made) for made in constructors(source, call.func)] if source.called(call) is None else []
+        )
         if made_by and None not in made_by:
             dropouts[call] = _application(call, tuple(dropout for dropout in made_by if dropout is not None))
     return {call: dropouts[call] for call in source.all_calls if call in dropouts}
@@ -187,8 +200,3 @@ def _application(call: ast.Call, made_by: tuple[DropoutCall, ...]) -> DropoutCal
     names = {dropout.name for dropout in made_by}
     form = DropoutForm.PER_CALL if isinstance(call.func, ast.Call) else DropoutForm.APPLICATION
     return DropoutCall(call, form, names.pop() if len(names) == 1 else "", input=input_of(call), made_by=made_by)
-
-
-def input_of(call: ast.Call) -> ast.expr | None:
-    """The first argument of a call: what it drops from, if it drops."""
-    return call.args[0] if call.args else argument(call, None, "input")

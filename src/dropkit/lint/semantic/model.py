@@ -32,7 +32,7 @@ def cached_per_file(
 
     @wraps(question)
     def ask(source: SourceFile, *key: _Key.args, **no_names: _Key.kwargs) -> _Answer:
-        known = source.remembered(question)
+        known = source.cache(question)
         if key not in known:
             known[key] = question(source, *key, **no_names)
         return known[key]
@@ -62,7 +62,7 @@ class SourceFile:
         self._blocks: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
         self._roots: dict[int | str, ast.expr | str | None] = {}
         self._ends: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
-        self._remembered: dict[Hashable, dict[Any, Any]] = {}
+        self._caches: dict[Hashable, dict[Any, Any]] = {}
         walk(self)
 
     def forget(self) -> None:
@@ -85,7 +85,7 @@ class SourceFile:
             self._blocks,
             self._roots,
             self._ends,
-            self._remembered,
+            self._caches,
             self.above,
             self.mros,
             self.subclasses,
@@ -128,40 +128,40 @@ class SourceFile:
             names.sort(key=start)
         return found
 
-    def between(self, name: str, begin: tuple[int, int], end: tuple[int, int]) -> list[ast.Name]:
+    def names_between(self, name: str, begin: tuple[int, int], end: tuple[int, int]) -> list[ast.Name]:
         """The uses of a name that stand between two places of the text."""
         names = self.mentions.get(name, [])
         return names[bisect_left(names, begin, key=start) : bisect_left(names, end, key=start)]
 
     def reads_in(self, node: ast.AST, name: str) -> list[ast.Name]:
         """The reads of a name within `node`."""
-        return [one for one in self.between(name, start(node), whole(node)) if isinstance(one.ctx, ast.Load)]
+        return [one for one in self.names_between(name, start(node), whole(node)) if isinstance(one.ctx, ast.Load)]
 
-    def remembered(self, question: Hashable) -> dict[Any, Any]:
-        """What a function has said of this file, by its arguments."""
-        return self._remembered.setdefault(question, {})
+    def cache(self, question: Hashable) -> dict[Any, Any]:
+        """The answers to a question about this file, by its arguments."""
+        return self._caches.setdefault(question, {})
 
-    def climb(
-        self, table: dict[ast.AST, _Answer], node: ast.AST, step: Callable[[ast.AST, ast.AST], _Answer | None]
+    def search_ancestors(
+        self, node: ast.AST, step: Callable[[ast.AST, ast.AST], _Answer | None], key: Hashable = None
     ) -> _Answer | None:
-        """The first answer of `step(node, parent)` on the way out; kept in `table` for every node that was passed.
+        """The first answer of `step(node, parent)` on the way from `node` to the root of the tree.
 
-        However many nodes ask, each step is taken once.
+        Each step is taken once, however many nodes ask: answers are kept under `key`, or `step` itself.
         """
+        known: dict[ast.AST, _Answer | None] = self.cache(key or step)
         passed: list[ast.AST] = []
-        found: _Answer | None = None
-        at: ast.AST | None = node
-        while at is not None and found is None:
-            if at in table:
-                found = table[at]
+        answer: _Answer | None = None
+        current: ast.AST | None = node
+        while current is not None and answer is None:
+            if current in known:
+                answer = known[current]
                 break
-            passed.append(at)
-            above = self.above.get(at)
-            found = step(at, above) if above is not None else None
-            at = above
-        for one in passed:
-            table[one] = cast("_Answer", found)
-        return found
+            passed.append(current)
+            parent = self.above.get(current)
+            answer = step(current, parent) if parent is not None else None
+            current = parent
+        known.update(dict.fromkeys(passed, answer))
+        return answer
 
     def parent(self, node: ast.AST) -> ast.AST | None:
         """The node that `node` stands in."""
@@ -178,7 +178,7 @@ class SourceFile:
         """The statement that `node` is part of, or is."""
         if isinstance(node, ast.stmt):
             return node
-        found = self.climb(self.remembered(SourceFile.statement), node, _statement_above)
+        found = self.search_ancestors(node, _statement_above)
         assert found is not None, "every expression stands in a statement"
         return found
 
@@ -204,7 +204,7 @@ class SourceFile:
 
     def function(self, node: ast.AST) -> FunctionDefinition | None:
         """The function whose body `node` stands in; decorators, defaults and annotations stand outside of theirs."""
-        return self.climb(self.remembered(SourceFile.function), node, self._body_of)
+        return self.search_ancestors(node, self._body_of, SourceFile.function)
 
     def _body_of(self, node: ast.AST, above: ast.AST) -> FunctionDefinition | None:
         """The function whose body, or a statement of it, `node` is."""
@@ -244,7 +244,7 @@ class SourceFile:
         return self._last_class(bindings)
 
     def _last_class(self, bindings: list[Binding]) -> ClassDefinition | None:
-        known = self.remembered(SourceFile._last_class)
+        known = self.cache(SourceFile._last_class)
         if id(bindings) not in known:
             known[id(bindings)] = _nearest_class(self, reversed(bindings))
         return known[id(bindings)]
@@ -321,6 +321,10 @@ class SourceFile:
         if isinstance(expression, ast.Call):
             expression = expression.func
         return last_part(self.dotted(expression) or "") or last_name(expression)
+
+    def is_call_of(self, node: ast.AST | None, *names: str) -> bool:
+        """Whether `node` calls something whose last name is one of these."""
+        return isinstance(node, ast.Call) and self.last_name(node) in names
 
     def called(self, call: ast.AST) -> str | None:
         """The dotted name of what `call` calls."""

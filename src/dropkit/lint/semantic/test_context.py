@@ -13,7 +13,7 @@ _TRIES = Vocabulary(r"tests?|testing|bench\w*|profil\w*|warm ?up")
 
 def is_trial(source: SourceFile, node: ast.AST) -> bool:
     """Whether `node` stands in a test, a benchmark, or a block or call that expects an error."""
-    return bool(source.climb(source.remembered(is_trial), node, _tries))
+    return bool(source.search_ancestors(node, _tries))
 
 
 def _tries(_: ast.AST, above: ast.AST) -> bool | None:

@@ -114,7 +114,7 @@ def under_mode(source: SourceFile, node: ast.AST) -> bool:
             return True
         return False if isinstance(above, FUNCTIONS) else None
 
-    return bool(source.climb(source.remembered(under_mode), node, step))
+    return bool(source.search_ancestors(node, step, under_mode))
 
 
 @cached_per_file
@@ -164,7 +164,7 @@ def _asks(source: SourceFile, test: ast.expr) -> bool:
 
 def _is_set_by_mode(source: SourceFile, name: ast.Name) -> bool:
     """Whether a local name is set to what speaks of the mode, or under a condition that does."""
-    bindings, known = source.bindings(name), source.remembered(_is_set_by_mode)
+    bindings, known = source.bindings(name), source.cache(_is_set_by_mode)
     if id(bindings) not in known:
         known[id(bindings)] = any(
             (one.value is not None and mentions_mode(source, one.value))

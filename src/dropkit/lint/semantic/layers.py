@@ -1,0 +1,75 @@
+"""Layers and operations: what a call applies, and where this file makes the layer that it applies."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.sequence import alternatives, end_layer
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One application: of a function (`torch.relu`), a method (`.relu`) or a layer (`torch.nn.ReLU`)."""
+
+    name: str
+    call: ast.Call
+    input: ast.expr | None
+    # The calls that make the layer: several if a condition chooses between layers of one kind.
+    layers: tuple[ast.Call, ...] = ()
+
+
+def operation(source: SourceFile, expression: ast.AST | None) -> Operation | None:
+    """What is applied in `expression`; None if it is no call, or one of something unknown.
+
+    A Sequential counts as its last layer.
+    """
+    if not isinstance(expression, ast.Call):
+        return None
+    name = source.dotted(expression.func)
+    if name is not None:
+        return Operation(name, expression, input_of(expression))
+    made = [end_layer(source, layer, -1) for layer in constructors(source, expression.func)]
+    if made:
+        names = {source.called(layer) if layer is not None else None for layer in made}
+        name = names.pop() if len(names) == 1 else None
+        known = tuple(layer for layer in made if layer is not None)
+        return Operation(name, expression, input_of(expression), known) if name is not None else None
+    if isinstance(expression.func, ast.Attribute) and self_attribute(expression.func) is None:
+        return Operation(f".{expression.func.attr}", expression, expression.func.value)
+    return None
+
+
+def input_of(call: ast.Call) -> ast.expr | None:
+    """The first argument of a call, which is the tensor for functions and layers."""
+    return call.args[0] if call.args else argument(call, None, "input")
+
+
+def constructors(source: SourceFile, callee: ast.expr) -> list[ast.Call]:
+    """The calls that make `self.attribute`, a local name or a call; empty if one of them is unknown."""
+    if isinstance(callee, ast.Call):
+        return _calls_that_make(source, [callee])
+    if isinstance(callee, ast.Name):
+        return _calls_that_make(source, [source.value(callee)])
+    attribute = self_attribute(callee)
+    owner = source.owner(callee) if attribute is not None else None
+    return _layers_of_attribute(source, owner, attribute) if attribute is not None and owner is not None else []
+
+
+@cached_per_file
+def _layers_of_attribute(source: SourceFile, owner: ClassDefinition, attribute: str) -> list[ast.Call]:
+    return _calls_that_make(source, [None if write.derived else write.value for write in owner.all_writes(attribute)])
+
+
+def _calls_that_make(source: SourceFile, values: list[ast.expr | None]) -> list[ast.Call]:
+    calls: list[ast.Call] = []
+    for value in values:
+        for alternative in alternatives(source, value):
+            if not isinstance(alternative, ast.Call) or source.called(alternative) is None or len(calls) == MOST:
+                return []
+            calls.append(alternative)
+    return calls

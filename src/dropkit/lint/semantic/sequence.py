@@ -1,0 +1,173 @@
+"""Layers in a row: which layer runs before or after another in a Sequential, a list, or calls that append."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+
+from dropkit.lint.semantic.expressions import literal
+from dropkit.lint.semantic.model import SourceFile, cached_per_file
+
+# Directions in a row.
+BEFORE, AFTER = -1, 1
+
+
+def adjacent_layer(source: SourceFile, layer: ast.expr, step: int) -> ast.Call | None:
+    """The layer that runs directly BEFORE or AFTER `layer`; None if that is not known.
+
+    Rows of layers are the arguments of a Sequential, lists and OrderedDicts of them, and calls of `append`, `extend`
+    and `add_module` that follow one another.
+    """
+    element = source.search_ancestors(layer, _row_element) or layer
+    row = source.parent(element)
+    if isinstance(row, ast.Call) and source.last_name(row) in ("append", "add_module"):
+        return _end_of_next_row(source, row, step)
+    if isinstance(row, ast.Call) and source.last_name(row) == "Sequential":
+        outer = source.parent(row)
+        if isinstance(outer, (ast.List, ast.Call)) and _neighbour(source, row, element, step) is None:
+            return adjacent_layer(source, row, step)
+    elif not isinstance(row, (ast.List, ast.Tuple)) or not _runs_in_order(source, row):
+        return None
+    neighbour = _neighbour(source, row, element, step)
+    if neighbour is not None:
+        return end_layer(source, _without_name(neighbour), step)
+    return _end_of_next_row(source, row, step) if isinstance(row, ast.List) else None
+
+
+def nearest_layer(
+    source: SourceFile, layer: ast.expr, step: int, is_skipped: Callable[[str | None], bool]
+) -> ast.Call | None:
+    """The first layer BEFORE or AFTER `layer` in the row that is not skipped, by its dotted name."""
+    known = source.cache(is_skipped)
+    passed: list[ast.expr] = []
+    current: ast.expr = layer
+    while (current, step) not in known:
+        passed.append(current)
+        following = adjacent_layer(source, current, step)
+        if following is None or not is_skipped(source.called(following)):
+            known[current, step] = following
+        else:
+            current = following
+    nearest = known[current, step]
+    known.update(dict.fromkeys([(layer, step) for layer in passed], nearest))
+    return nearest
+
+
+@cached_per_file
+def end_layer(source: SourceFile, layer: ast.expr | None, step: int = BEFORE) -> ast.Call | None:
+    """The layer itself; of a Sequential its last layer, or for a `step` of AFTER its first."""
+    chosen = alternatives(source, layer)
+    while len(chosen) == 1 and isinstance(chosen[0], ast.Call):
+        if source.called(chosen[0]) != "torch.nn.Sequential":
+            return chosen[0]
+        inner = list(_elements(source, chosen[0].args))
+        if not inner:
+            return None
+        chosen = alternatives(source, inner[0 if step > 0 else -1])
+    return None
+
+
+def alternatives(source: SourceFile, value: ast.expr | None) -> list[ast.expr | None]:
+    """The values of a conditional expression; None and Identity, which do nothing, are left out beside others."""
+    if not isinstance(value, ast.IfExp):
+        return [] if literal(value) is None else [value]
+    values: list[ast.expr | None] = []
+    pending: list[ast.expr] = [value]
+    while pending:
+        branch = pending.pop()
+        if isinstance(branch, ast.IfExp):
+            pending += [branch.orelse, branch.body]
+        elif literal(branch) is not None and source.called(branch) != "torch.nn.Identity":
+            values.append(branch)
+    return values
+
+
+def _row_element(node: ast.AST, parent: ast.AST) -> ast.AST | None:
+    """The element of a row that `node` is part of: the whole conditional expression, or the pair with a name."""
+    return None if isinstance(parent, ast.IfExp) or _is_named_layer(parent) else node
+
+
+def _elements(source: SourceFile, arguments: list[ast.expr]) -> Iterator[ast.expr]:
+    """The layers among the arguments of a Sequential: plain, `*[...]`, or `OrderedDict([(name, layer), ...])`."""
+    for argument in arguments:
+        if isinstance(argument, ast.Starred) and isinstance(argument.value, ast.List):
+            yield from map(_without_name, argument.value.elts)
+        elif isinstance(argument, ast.Call) and source.last_name(argument) == "OrderedDict":
+            pairs = argument.args[0] if argument.args else None
+            yield from map(_without_name, pairs.elts if isinstance(pairs, ast.List) else [argument])
+        else:
+            yield argument
+
+
+def _without_name(element: ast.expr) -> ast.expr:
+    """The layer of a `(name, layer)` pair."""
+    return element.elts[1] if isinstance(element, ast.Tuple) and _is_named_layer(element) else element
+
+
+def _is_named_layer(node: ast.AST | None) -> bool:
+    return (
+        isinstance(node, ast.Tuple)
+        and len(node.elts) == 2
+        and isinstance(node.elts[0], (ast.Constant, ast.JoinedStr, ast.BinOp))
+        and isinstance(node.elts[1], (ast.Call, ast.IfExp))
+    )
+
+
+def _runs_in_order(source: SourceFile, row: ast.List | ast.Tuple) -> bool:
+    """Whether a list holds layers that run in order: unlike a ModuleList, or an argument of something unknown."""
+    parent = source.parent(row)
+    if isinstance(parent, ast.Starred):
+        return source.is_call_of(source.parent(parent), "Sequential")
+    if isinstance(parent, ast.Call):
+        return source.is_call_of(parent, "OrderedDict", "extend", "Sequential")
+    return isinstance(row, ast.List) and isinstance(parent, (ast.Assign, ast.AugAssign, ast.AnnAssign))
+
+
+def _neighbour(
+    source: SourceFile, row: ast.List | ast.Tuple | ast.Call, element: ast.AST, step: int
+) -> ast.expr | None:
+    """The element before or after `element` in its row."""
+    elements = row.args if isinstance(row, ast.Call) else row.elts
+    place = _places(source, row).get(element)
+    return elements[place + step] if place is not None and 0 <= place + step < len(elements) else None
+
+
+@cached_per_file
+def _places(_: SourceFile, row: ast.List | ast.Tuple | ast.Call) -> dict[ast.AST, int]:
+    elements = row.args if isinstance(row, ast.Call) else row.elts
+    return {element: index for index, element in enumerate(elements)}
+
+
+def _end_of_next_row(source: SourceFile, row: ast.expr, step: int) -> ast.Call | None:
+    """The near end of what the statement before or after the one with `row` adds to the same list."""
+    statement: ast.AST = source.statement(row)
+    receiver, _ = _additions(source, statement)
+    while receiver is not None:
+        block, place = source.position(statement)
+        if 0 <= place + step < len(block):
+            other, added = _additions(source, block[place + step])
+            near = added[-1 if step < 0 else 0] if other == receiver and added else None
+            return end_layer(source, _without_name(near), step) if near is not None else None
+        parent = source.parent(statement)
+        if not isinstance(parent, ast.If) or parent.orelse:
+            return None
+        statement = parent
+    return None
+
+
+def _additions(source: SourceFile, statement: ast.AST) -> tuple[str | None, list[ast.expr]]:
+    """The list that a statement adds layers to, as source, and these layers."""
+    match statement:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=receiver, attr="append"), args=[layer])):
+            return source.text.of(receiver), [layer]
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=receiver, attr="add_module"), args=[_, layer])):
+            return source.text.of(receiver), [layer]
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=receiver, attr="extend"), args=[ast.List(elts=row)])):
+            return source.text.of(receiver), row
+        case (
+            ast.AugAssign(target=receiver, value=ast.List(elts=row))
+            | ast.Assign(targets=[receiver], value=ast.List(elts=row))
+        ):
+            return source.text.of(receiver), row
+        case _:
+            return None, []
