@@ -1,13 +1,12 @@
 """Functional dropout that stays on in evaluation.
 
-`F.dropout(x, p)` has `training=True` unless told otherwise: unlike the module `nn.Dropout` it does not see
-`model.eval()`. Predictions then differ from call to call, validation is noisy and worse than the model is, and nothing
-warns. Pass `training=self.training`, or use the module.
+Predictions differ from call to call, validation is noisy and worse than the model is, and there is no warning.
+`F.dropout(x, p)` has `training=True` by default: unlike the module `nn.Dropout` it does not see `model.eval()`. Pass
+`training=self.training`, or use the module.
 
-Dropout that is meant to stay on says so by `# dropkit: always-on` beside it, on the line of its class or at the head of
-the file. The names of Monte Carlo dropout and of Tacotron's pre-net (`MCDropout`, `MonteCarloHead`, `Prenet`), and a
-comment or docstring that says that dropout stays on, make it information, which is shown with `--severity info` and
-fails no run.
+Mark dropout that stays on by design with `# dropkit: always-on`: beside it, on the line of its class, or at the head of
+the file. A name of Monte Carlo dropout or of Tacotron's pre-net (`MCDropout`, `MonteCarloHead`, `Prenet`), and a
+comment or docstring which says that dropout stays on, lower the severity to info: shown with `--severity info` only.
 """
 
 from __future__ import annotations

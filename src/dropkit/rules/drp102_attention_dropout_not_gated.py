@@ -1,12 +1,12 @@
 """Attention whose dropout stays on in evaluation.
 
-`F.scaled_dot_product_attention(q, k, v, dropout_p=p)` drops whenever `p` is not zero: it has no flag for the mode, and
-`model.eval()` changes no number. So do `flash_attn_func` and `memory_efficient_attention`. The evaluation of a model
-trained with attention dropout then differs from call to call, without a warning. `F.multi_head_attention_forward` has
-a flag, which is true unless given.
+Predictions of a model that was trained with attention dropout differ from call to call, without a warning.
+`F.scaled_dot_product_attention(q, k, v, dropout_p=p)` drops whenever `p` is not zero: it has no training flag, so
+`model.eval()` does not reach it. The same holds for `flash_attn_func` and `memory_efficient_attention`.
+`F.multi_head_attention_forward` has a flag, which is true by default.
 
-Pass zero outside of training: `dropout_p=(self.p if self.training else 0.0)`. Reading the rate of a dropout layer
-(`self.attn_drop.p`) does not bring its mode along.
+Pass zero outside of training: `dropout_p=(self.p if self.training else 0.0)`. The rate of a dropout layer
+(`self.attn_drop.p`) does not follow the mode either.
 """
 
 from __future__ import annotations

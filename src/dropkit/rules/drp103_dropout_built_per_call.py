@@ -1,8 +1,7 @@
-"""A dropout layer built anew in every call.
+"""A dropout layer that is built anew in every call.
 
-`nn.Dropout(p)(x)` in `forward` makes a layer, uses it once and forgets it. A new layer is in training mode, and
-`model.eval()` can only reach layers that the model holds: so this one drops in evaluation too. Predictions differ from
-call to call, and nothing warns.
+Predictions differ from call to call, without a warning. `nn.Dropout(p)(x)` in `forward` makes a layer, uses it once and
+discards it. A new layer is in training mode, and `model.eval()` reaches only layers that the model holds.
 
 Build the layer once, in `__init__`, or call the function: `F.dropout(x, p, training=self.training)`.
 """

@@ -1,8 +1,8 @@
 """Layers with dropout or batch normalisation in a plain list, tuple or dict.
 
-A Module finds the layers that are its own attributes, and those in `nn.ModuleList`, `nn.ModuleDict` and
-`nn.Sequential`. What lies in a plain container is not found: `model.eval()` does not reach it, so its dropout stays on
-in evaluation; nor are its parameters trained, saved or moved to the device. Use `nn.ModuleList`.
+Their dropout stays on in evaluation, and their parameters are not trained, saved or moved to the device. A Module finds
+the layers that are its own attributes and those in `nn.ModuleList`, `nn.ModuleDict` and `nn.Sequential`;
+`model.eval()` does not reach layers in a plain container. Use `nn.ModuleList`.
 
 The fix adds keys to the state dict, so checkpoints written before no longer load as they are.
 """
@@ -15,35 +15,35 @@ from collections.abc import Iterator
 
 from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS, REGISTERING
 from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.attribute_usage import classes_using, is_set_from_outside
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.edits import replace, spell
-from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
 from dropkit.trace import Form, Trace
 
-_HAVE_MODES = DROPOUT_MODULES | BATCH_NORMS | FUNCTIONALS.keys() | {
+# What behaves differently in training and evaluation.
+_MODE_DEPENDENT = DROPOUT_MODULES | BATCH_NORMS | FUNCTIONALS.keys() | {
     "torch.nn.TransformerEncoderLayer", "torch.nn.TransformerDecoderLayer", "torch.nn.Transformer",
 }  # fmt: skip
-_LAST_NAMES = sorted({name.rsplit(".", 1)[1] for name in _HAVE_MODES})
 _CONTAINERS = frozenset({"torch.nn.Sequential", "torch.nn.ModuleList", "torch.nn.ModuleDict"})
 _PLAIN = frozenset({"list", "tuple", "dict", "OrderedDict", "defaultdict", "deque", "set"})
 _ADDING = frozenset({"append", "extend", "insert", "add", "appendleft"})
-# Calls that only look: what they are given is in no other container afterwards.
-_LOOKING = frozenset(
+# Calls that read a container and keep nothing of it.
+_READING = frozenset(
     {"len", "enumerate", "zip", "reversed", "range", "iter", "print", "next", "id", "isinstance", "str"}
 )
-# Who registers by hand: self.add_module("0", layer), setattr(self, "layer0", layer), self._modules["0"] = layer.
-_BY_HAND = frozenset({"setattr", "__setattr__", "add_module", "register_module"})
-# Held out of the state dict on purpose.
+# Other ways to register a layer: self.add_module("0", layer), setattr(self, "layer0", layer).
+_REGISTRATIONS = frozenset({"setattr", "__setattr__", "add_module", "register_module"})
+# Kept out of the state dict by design.
 _HIDDEN = Vocabulary(r"teachers?|ema|frozen|momentum|pretrain\w*|discriminators?|loss|losses|metrics?")
-_SAYS_SO = re.compile(
+_IS_INTENDED = re.compile(
     r"#.*(regist|hide|hidden from|not (be )?(saved|trained)|state.?dict|avoid|on purpose)", re.IGNORECASE
 )
 
-# So many elements of what a container holds are looked at.
+# Elements that are looked at in a container.
 _MOST_ELEMENTS = 1000
 
 
@@ -60,7 +60,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 def _is_plain(source: SourceFile, value: ast.expr | None) -> bool:
     """Whether `value` is a list, tuple or dict of Python's, or a name that was set to one."""
     value = _local(source, value) if isinstance(value, ast.Name) else value
-    return value is not None and all(_is_literal(source, one) for one in _terms(value))
+    return value is not None and all(_is_literal(source, term) for term in _terms(value))
 
 
 def _is_literal(source: SourceFile, value: ast.expr | None) -> bool:
@@ -71,20 +71,20 @@ def _is_literal(source: SourceFile, value: ast.expr | None) -> bool:
 
 
 def _terms(value: ast.expr) -> list[ast.expr]:
-    """The parts of a sum of containers; of a product its first factor."""
-    found: list[ast.expr] = []
+    """The terms of a sum of containers; of a product the first factor."""
+    terms: list[ast.expr] = []
     pending = [value]
     while pending:
-        one = pending.pop()
-        if isinstance(one, ast.BinOp):
-            pending += [one.left] if isinstance(one.op, ast.Mult) else [one.right, one.left]
+        part = pending.pop()
+        if isinstance(part, ast.BinOp):
+            pending += [part.left] if isinstance(part.op, ast.Mult) else [part.right, part.left]
         else:
-            found.append(one)
-    return found
+            terms.append(part)
+    return terms
 
 
 def _local(source: SourceFile, name: ast.Name) -> ast.expr | None:
-    """What a local name is set to, once and for all."""
+    """The value of a local name that is bound once; None for any other."""
     bindings, function = source.bindings(name), source.function(name)
     if function is None or name.id not in function.names or len(bindings) != 1 or bindings[0].derived:
         return None
@@ -100,16 +100,16 @@ def _judge(source: SourceFile, owner: ClassDefinition, attribute: str, values: l
         return
     where = min(bad, key=source.text.start)
     lines = {where.lineno - 1, where.lineno, *(value.lineno for value in values)}
-    if any(_SAYS_SO.search(source.text.line(line)) for line in lines if line > 0) or is_trial(source, where):
+    if any(_IS_INTENDED.search(source.text.line(line)) for line in lines if line > 0) or is_trial(source, where):
         return
-    hit = Violation(where, fix=_fix(source, values, len(bad) == len(places)))
-    yield hit.as_information() if _HIDDEN.has(attribute) else hit
+    violation = Violation(where, fix=_fix(source, values, len(bad) == len(places)))
+    yield violation.as_information() if _HIDDEN.has(attribute) else violation
 
 
 def _places(
     source: SourceFile, owner: ClassDefinition, attribute: str, values: list[ast.expr]
 ) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """Each element that gets into `self.attribute`, with the expression to point at."""
+    """Each element that is put into `self.attribute`, with the expression to report."""
     for value in values:
         if isinstance(value, ast.Name):
             first = _local(source, value)
@@ -140,20 +140,19 @@ def _elements(value: ast.expr) -> list[ast.expr]:
 
 
 def _added(source: SourceFile, uses: list[ast.Attribute] | list[ast.Name]) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """What is put into a container by `xs.append(layer)`, `xs += [layer]` or `xs["name"] = layer`."""
+    """The elements that are put into a container by `xs.append(layer)`, `xs += [layer]` or `xs["name"] = layer`."""
     for use in uses:
-        above = source.parent(use)
-        call = source.parent(above) if above is not None else None
-        if isinstance(above, ast.Attribute) and above.attr in _ADDING and isinstance(call, ast.Call) and call.args:
-            element = call.args[-1]
-            inside = _elements(element) if above.attr == "extend" else [element]
-            yield from ((call, one) for one in inside)
-        elif isinstance(above, ast.Subscript) and isinstance(above.ctx, ast.Store) and isinstance(call, ast.Assign):
-            yield (call.value, call.value)
+        parent = source.parent(use)
+        outer = source.parent(parent) if parent is not None else None
+        if isinstance(parent, ast.Attribute) and parent.attr in _ADDING and isinstance(outer, ast.Call) and outer.args:
+            added = outer.args[-1]
+            yield from ((outer, element) for element in (_elements(added) if parent.attr == "extend" else [added]))
+        elif isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store) and isinstance(outer, ast.Assign):
+            yield outer.value, outer.value
 
 
 def _is_alone(values: list[ast.expr], places: list[tuple[ast.expr, ast.expr]]) -> bool:
-    """Whether it is the one layer of a literal `[layer]`: the way to hold a layer that is not to be found."""
+    """Whether it is the one layer of a literal `[layer]`: the usual way to hide a layer from the Module."""
     return (
         len(places) == 1 and len(values) == 1 and isinstance(values[0], (ast.List, ast.Tuple)) and bool(values[0].elts)
     )
@@ -163,20 +162,20 @@ def _is_alone(values: list[ast.expr], places: list[tuple[ast.expr, ast.expr]]) -
 def _has_modes(source: SourceFile, element: ast.expr) -> bool:
     """Whether `element` is, or holds, a new layer that behaves differently in training and evaluation."""
     pending = [element]
-    for one in pending:
-        if isinstance(one, ast.Name):
-            value = _local(source, one)
-            pending += [value] if value is not None and not _goes_elsewhere(source, one) else []
-        elif isinstance(one, (ast.List, ast.Tuple)):
-            pending += one.elts
-        elif isinstance(one, ast.Call):
-            name, made = source.called(one), source.local_class(one.func)
-            if isinstance(one.func, ast.Attribute) and one.func.attr in ("to", "cuda", "double", "float", "half"):
-                pending.append(one.func.value)
-            elif name in _HAVE_MODES or (made is not None and made.is_module and made in _classes_with_modes(source)):
+    for value in pending:
+        if isinstance(value, ast.Name):
+            assigned = _local(source, value)
+            pending += [assigned] if assigned is not None and not _has_other_uses(source, value) else []
+        elif isinstance(value, (ast.List, ast.Tuple)):
+            pending += value.elts
+        elif isinstance(value, ast.Call):
+            name, cls = source.called(value), source.local_class(value.func)
+            if isinstance(value.func, ast.Attribute) and value.func.attr in ("to", "cuda", "double", "float", "half"):
+                pending.append(value.func.value)
+            elif name in _MODE_DEPENDENT or (cls is not None and cls.is_module and cls in _mode_dependent(source)):
                 return True
             elif name in _CONTAINERS:
-                pending += _contents(one)
+                pending += _contents(value)
         # Longer rows and chains of names are not followed to their ends.
         if len(pending) > _MOST_ELEMENTS:
             return False
@@ -189,8 +188,8 @@ def _contents(container: ast.Call) -> Iterator[ast.expr]:
         yield from _elements(inside) or [inside]
 
 
-def _goes_elsewhere(source: SourceFile, name: ast.Name) -> bool:
-    """Whether the layer of that name is also given to something else, or set to an attribute: registered, perhaps."""
+def _has_other_uses(source: SourceFile, name: ast.Name) -> bool:
+    """Whether the layer of that name is passed to a call or set to an attribute, too, which may register it."""
     function = source.function(name)
     for use in source.reads_in(function.node, name.id) if function is not None else []:
         if use is not name and not isinstance(source.parent(use), (ast.Attribute, ast.Compare)):
@@ -199,71 +198,50 @@ def _goes_elsewhere(source: SourceFile, name: ast.Name) -> bool:
 
 
 @cached_per_file
-def _classes_with_modes(source: SourceFile) -> dict[ClassDefinition | None, None]:
+def _mode_dependent(source: SourceFile) -> set[ClassDefinition]:
     """The classes of this file that use dropout or batch normalisation, themselves or in the layers they make."""
-    users = (
-        source.owner(call)
-        for name in _LAST_NAMES
-        for call in source.calls.get(name, [])
-        if source.called(call) in _HAVE_MODES
-    )
-    found = {one: None for one in users if one is not None}
-    pending = list(found)
-    for one in pending:
-        holders = [source.owner(call) for call in source.calls.get(one.name, [])]
-        for other in (*one.subclasses, *holders):
-            if other is not None and other not in found:
-                found[other] = None
-                pending.append(other)
-    return {**found}
+    return classes_using(source, source.calls_of(*_MODE_DEPENDENT))
 
 
 def _registers_by_hand(source: SourceFile, owner: ClassDefinition) -> bool:
-    return any(one in _by_hand(source) for one in (*owner.mro, *owner.subclasses))
+    return any(cls in _registering(source) for cls in (*owner.mro, *owner.subclasses))
 
 
 @cached_per_file
-def _by_hand(source: SourceFile) -> set[ClassDefinition | None]:
+def _registering(source: SourceFile) -> set[ClassDefinition | None]:
     """The classes that register layers by other means than an assignment."""
-    calls = [call for name in _BY_HAND for call in source.calls.get(name, [])]
+    calls = [call for name in _REGISTRATIONS for call in source.calls.get(name, [])]
     return {source.owner(node) for node in [*calls, *source.attributes.get("_modules", [])]}
 
 
-@cached_per_file
-def _set_from_outside(source: SourceFile, attribute: str) -> bool:
-    """Whether an attribute of this name is set other than through self: model.blocks = nn.ModuleList(model.blocks)."""
-    nodes = source.attributes.get(attribute, [])
-    return any(self_attribute(node) is None and isinstance(node.ctx, ast.Store) for node in nodes)
-
-
 def _is_used_elsewhere(source: SourceFile, owner: ClassDefinition, attribute: str, values: list[ast.expr]) -> bool:
-    """Whether the container is registered later, replaced, given away, or walked by a `train` of its own."""
+    """Whether the container is registered later, replaced, passed on, or traversed by a `train` method."""
     family = [*owner.mro, *owner.subclasses]
-    if any(one is not owner and attribute in one.writes for one in family):
+    if any(cls is not owner and attribute in cls.writes for cls in family):
         return True
-    uses: list[ast.Attribute | ast.Name] = [use for one in family for use in one.reads.get(attribute, [])]
+    uses: list[ast.Attribute | ast.Name] = [use for cls in family for use in cls.reads.get(attribute, [])]
     for value in values:
         function = source.function(value)
         if isinstance(value, ast.Name) and function is not None:
             uses += [use for use in source.reads_in(function.node, value.id) if use is not value]
-    return _set_from_outside(source, attribute) or any(_gives_away(source, use) for use in uses)
+    return is_set_from_outside(source, attribute) or any(_passes_on(source, use) for use in uses)
 
 
-def _gives_away(source: SourceFile, use: ast.Attribute | ast.Name) -> bool:
+def _passes_on(source: SourceFile, use: ast.Attribute | ast.Name) -> bool:
     function = source.function(use)
     if function is not None and function.method.name in ("train", "eval", "_apply", "children", "modules"):
         return True
-    below: ast.AST = use
-    for above in source.parents(use):
-        if isinstance(above, ast.stmt):
-            return isinstance(above, (ast.Assign, ast.Return)) and above.value is below
-        if isinstance(above, ast.Call) and below is not above.func:
-            name = above.func.attr if isinstance(above.func, ast.Attribute) else getattr(above.func, "id", "")
-            if name in REGISTERING or (below is use and name not in _LOOKING):
+    node: ast.AST = use
+    for parent in source.parents(use):
+        if isinstance(parent, ast.stmt):
+            return isinstance(parent, (ast.Assign, ast.Return)) and parent.value is node
+        if isinstance(parent, ast.Call) and node is not parent.func:
+            name = source.last_name(parent)
+            if name in REGISTERING or (node is use and name not in _READING):
                 return True
-        if isinstance(above, ast.Starred):
+        if isinstance(parent, ast.Starred):
             return True
-        below = above
+        node = parent
     return False
 
 

@@ -1,11 +1,11 @@
-"""The mode of a model set, or meant to be set, without a call.
+"""The mode of a model that is assigned, or named without a call.
 
-`model.training = False` changes one flag of one object: the layers inside keep theirs, so dropout stays on and batch
-normalization goes on learning. `model.eval` without brackets, and `model.eval = True`, change no flag at all. Nothing
-warns; predictions differ from call to call.
+Predictions differ from call to call, without a warning. `model.training = False` changes one flag of one object: the
+layers inside keep theirs, so dropout stays on and batch normalisation goes on learning. `model.eval` without brackets,
+and `model.eval = True`, change no flag at all.
 
-Call `model.eval()`, or `model.train()`. A single layer, a walk over `modules()` and a flag that is put back as it was
-are left alone.
+Call `model.eval()` or `model.train()`. A single layer, a loop over `modules()`, and a flag that is restored afterwards
+are not reported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Evaluation of a model that is still in training mode.
 
-The accuracy or loss that is reported is not the model's: dropout still drops, batch normalisation still uses the batch,
-and learns from test data what it keeps. `torch.no_grad()` switches gradients off and nothing else. Call `model.eval()`
-before and `model.train()` after.
+The reported accuracy or loss is not the model's: dropout still drops, and batch normalisation uses the statistics of
+the batch and learns from test data. `torch.no_grad()` turns off gradients and nothing else. Call `model.eval()` before
+and `model.train()` after.
 
 Reported where a file builds a model with such layers, trains it and measures it under `torch.no_grad()`, and nothing in
 the file switches modes.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT
 from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.attribute_usage import classes_using
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import argument, self_attribute
@@ -23,7 +24,7 @@ from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.rules.rule import Default, Example, Rule, Violation, unless_intended
 
-# Whole transformers drop a tenth unless told otherwise.
+# Whole transformers have a rate of 0.1 by default.
 _DEPENDENT = MODE_DEPENDENT | frozenset(
     "torch.nn." + name for name in ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")
 )
@@ -33,7 +34,7 @@ _MEASURED = re.compile(
     r"|perplexity|ppl|hits|mrr|y_true|y_pred",
     re.IGNORECASE,
 )
-# Whatever else is named so may switch modes out of sight.
+# Functions named so may switch modes in another file.
 _SWITCHES = Vocabulary(r"eval\w*|mode|inference|infer|freeze|trainer|predict\w*")
 _SAME_MODEL = ("to", "cuda", "cpu", "float", "double", "half", "train", "apply", "requires_grad_")
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "compile", "prepare")
@@ -43,15 +44,14 @@ _PRETRAINED = re.compile(r"^torchvision\.models\.(?!vit)([a-z]+\.)?[a-z]")
 def check_source(source: SourceFile) -> Iterator[Violation]:
     if not all(source.calls.get(name) for name in ("backward", "step", "parameters")) or _switches(source):
         return
-    for name in ("no_grad", "inference_mode"):
-        for call in source.calls.get(name, []):
-            body = _body(source, call) if source.called(call) in _NO_GRAD else []
-            if body and _measures(body) and _runs_trained_model(source, body):
-                yield from unless_intended(source, Violation(call))
+    for call in source.calls_of(*_NO_GRAD):
+        body = _body(source, call)
+        if body and _measures(body) and _runs_trained_model(source, body):
+            yield from unless_intended(source, Violation(call))
 
 
 def _switches(source: SourceFile) -> bool:
-    """Whether anything in the file may put a model into evaluation, be it by another name."""
+    """Whether anything in the file may put a model into evaluation mode, also a function of another file."""
     if "eval" in source.attributes or any(
         isinstance(call.func, ast.Attribute) and (call.args or call.keywords) for call in source.calls.get("train", [])
     ):
@@ -59,34 +59,34 @@ def _switches(source: SourceFile) -> bool:
     if any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("training", [])):
         return True
     known = {function.name for function in source.functions}
-    return any(_SWITCHES.has(name) and name not in known and name not in _NO_GRAD for name in _foreign(source))
+    return any(_SWITCHES.has(name) and name not in known for name in _foreign(source))
 
 
 def _foreign(source: SourceFile) -> Iterator[str]:
-    """Last names of what is called without being torch's."""
+    """Last names of the functions and methods called that are not torch's."""
     for name, calls in source.calls.items():
         if name not in ("inference_mode", "no_grad") and not (source.called(calls[0]) or "").startswith("torch."):
             yield name
 
 
 def _body(source: SourceFile, no_grad: ast.Call) -> list[ast.stmt]:
-    """What runs without gradients: the block of a `with`, or the function that is decorated."""
-    above = source.parent(no_grad)
-    if isinstance(above, ast.withitem):
-        above = source.parent(above)
-    return above.body if isinstance(above, (ast.With, ast.FunctionDef)) else []
+    """The statements without gradients: the block of a `with`, or the body of the decorated function."""
+    parent = source.parent(no_grad)
+    if isinstance(parent, ast.withitem):
+        parent = source.parent(parent)
+    return parent.body if isinstance(parent, (ast.With, ast.FunctionDef)) else []
 
 
 def _measures(body: list[ast.stmt]) -> bool:
-    """Whether something named as a measure is added to, assigned or returned, and nothing is learnt."""
-    found = False
+    """Whether a variable named after a metric is set, and nothing is trained."""
+    has_metric = False
     for statement in body:
         for node in ast.walk(statement):
             if isinstance(node, ast.Attribute) and node.attr in ("backward", "step"):
                 return False
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and _MEASURED.search(node.id):
-                found = True
-    return found
+                has_metric = True
+    return has_metric
 
 
 def _runs_trained_model(source: SourceFile, body: list[ast.stmt]) -> bool:
@@ -94,26 +94,26 @@ def _runs_trained_model(source: SourceFile, body: list[ast.stmt]) -> bool:
         for call in ast.walk(statement):
             if isinstance(call, ast.Call) and (isinstance(call.func, ast.Name) or self_attribute(call.func)):
                 built = _built(source, call.func, 0)
-                if built and all(_depends_on_mode(source, one) for one in built) and _is_trained(source, built):
+                if built and all(_depends_on_mode(source, made) for made in built) and _is_trained(source, built):
                     return True
     return False
 
 
 def _is_trained(source: SourceFile, built: list[ast.Call]) -> bool:
     """Whether an optimiser gets the parameters of one of these models."""
-    return any(one in _trained(source) for one in built)
+    return any(call in _trained(source) for call in built)
 
 
 @cached_per_file
 def _trained(source: SourceFile) -> set[ast.Call]:
     """The calls that built models whose parameters are asked for."""
     models = (call.func.value for call in source.calls["parameters"] if isinstance(call.func, ast.Attribute))
-    return {one for model in models for one in _built(source, model, 0)}
+    return {call for model in models for call in _built(source, model, 0)}
 
 
 @cached_per_file
 def _built(source: SourceFile, model: ast.expr | None, depth: int) -> list[ast.Call]:
-    """The calls that built `model`, through names, parameters, `.to(device)` and wrappers; empty where not known."""
+    """The calls that built `model`, through names, parameters, `.to(device)` and wrappers; empty if unknown."""
     if model is None or depth > 5:
         return []
 
@@ -121,7 +121,7 @@ def _built(source: SourceFile, model: ast.expr | None, depth: int) -> list[ast.C
         return _built(source, inner, depth + 1)
 
     if isinstance(model, ast.Call):
-        last = model.func.attr if isinstance(model.func, ast.Attribute) else getattr(model.func, "id", "")
+        last = source.last_name(model)
         if isinstance(model.func, ast.Attribute) and last in _SAME_MODEL and source.called(model) is None:
             return deeper(model.func.value)
         return deeper(model.args[0]) if last in _WRAPPERS and model.args else [model]
@@ -152,20 +152,20 @@ def _passes_on(source: SourceFile, value: ast.expr | None, model: ast.expr) -> b
 
 
 def _all(deeper: Callable[[ast.expr | None], list[ast.Call]], values: list[ast.expr | None]) -> list[ast.Call]:
-    """What built all of `values`; empty where one is hidden."""
+    """The calls that built all of `values`; empty if one is unknown."""
     each = [deeper(value) for value in values]
-    found = dict.fromkeys(one for inner in each for one in inner)
-    return list(found) if all(each) and len(found) <= MOST else []
+    calls = dict.fromkeys(call for inner in each for call in inner)
+    return list(calls) if all(each) and len(calls) <= MOST else []
 
 
 @cached_per_file
 def _given(source: SourceFile, function: FunctionDefinition | None, name: str) -> list[ast.expr | None]:
-    """What the calls in this file give for a parameter of `function`."""
-    while function is not None and name not in [one.arg for one in function.parameters]:
+    """The arguments that calls in this file pass for a parameter of `function`."""
+    while function is not None and name not in [parameter.arg for parameter in function.parameters]:
         function = function.within
     if function is None:
         return [None]
-    index = [one.arg for one in function.parameters].index(name)
+    index = [parameter.arg for parameter in function.parameters].index(name)
     called, is_method = function.name, function.owner is not None
     if function.owner is not None:
         index -= 1
@@ -184,30 +184,17 @@ def _depends_on_mode(source: SourceFile, built: ast.Call) -> bool:
     """Whether the model that `built` makes has dropout or batch normalisation."""
     name = source.called(built) or ""
     if name == "torch.nn.Sequential":
-        return any(source.called(one) in _DEPENDENT for one in ast.walk(built) if isinstance(one, ast.Call))
+        return any(source.called(node) in _DEPENDENT for node in ast.walk(built) if isinstance(node, ast.Call))
     if _PRETRAINED.match(name):
         return True
-    known = source.local_class(built.func)
-    return known is not None and known.is_module and known in _dependent(source)
+    cls = source.local_class(built.func)
+    return cls is not None and cls.is_module and cls in _dependent(source)
 
 
 @cached_per_file
 def _dependent(source: SourceFile) -> set[ClassDefinition]:
-    """The classes of this file that hold such layers, or objects of one that does, or inherit from one."""
-    found = {
-        owner: None
-        for calls in source.calls.values()
-        for call in calls
-        if ((name := source.called(call)) in _DEPENDENT or name in FUNCTIONALS) and (owner := source.owner(call))
-    }
-    pending = list(found)
-    for one in pending:
-        holders = [source.owner(call) for call in source.calls.get(one.name, [])]
-        for other in (*holders, *one.subclasses):
-            if other is not None and other not in found:
-                found[other] = None
-                pending.append(other)
-    return set(found)
+    """The classes of this file that use such layers, themselves or in the layers they make."""
+    return classes_using(source, source.calls_of(*_DEPENDENT, *FUNCTIONALS))
 
 
 RULE = Rule(

@@ -1,17 +1,16 @@
-"""Dropout written by hand that never asks for the mode.
+"""Hand-written dropout that does not follow the mode.
 
-Random zeros are multiplied into the values on every call, so predictions of the model in evaluation change from call to
-call and are worse than the model is; nothing warns. A mask drawn with `torch.bernoulli` or `torch.rand` does not see
-`model.eval()`, as `nn.Dropout` does: return the input as it is unless `self.training`.
+Predictions in evaluation differ from call to call and are worse than the model is, without a warning. A mask drawn with
+`torch.bernoulli` or `torch.rand` does not see `model.eval()`, as `nn.Dropout` does. Return the input unchanged unless
+`self.training`.
 
-Seen in methods of Modules where neither they nor the methods that call them read a flag of the mode. In samplers,
-noise, gates and augmentation that are named so it is information only.
+Reported in methods of Modules where neither they nor the methods that call them read a flag of the mode. Samplers,
+noise, gates and augmentation are recognised by their names, and reported with severity info.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import PurePath
@@ -19,6 +18,8 @@ from pathlib import PurePath
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, origins, readers
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.dropout_names import mentions_mask
+from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile, cached_per_file
 from dropkit.lint.semantic.training_flag import is_flag, mentions_mode, under_mode
@@ -35,13 +36,12 @@ from dropkit.rules.rule import (
 )
 from dropkit.trace import Form, Trace
 
-_DRAWS = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")
+_RANDOM = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")
 _UNIFORM = ("torch.rand", "torch.rand_like")
 _BERNOULLI = ("torch.distributions.Bernoulli", "torch.distributions.bernoulli.Bernoulli")
-# So far around a mask, and so many names of a product, are looked at.
+# Nodes around a mask, and in a factor, that are looked at.
 _FARTHEST = 200
-_DROPS = re.compile(r"drop|keep|zone_?out", re.IGNORECASE)
-# Whoever is named so draws because drawing is the point.
+# Classes, methods and files of these names are random by design.
 _SAMPLERS = Vocabulary(
     r"vae|sampl(?:e|er|ers|ing)|gumbel|diffusion|noise|noisy|policy|actor|agent|rbm|boltzmann|augment\w*|spec ?aug\w*"
     r"|concrete|gate|gated|gating|router|routing|binar\w*|quanti[sz]\w*|spik\w*|poisson|masked ?lm?|pretrain\w*"
@@ -54,52 +54,49 @@ _SCALE = Vocabulary(
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name in _DRAWS:
+    for name in _RANDOM:
         for call in source.calls.get(name, []):
             function = source.function(call)
             if function is None or function.method.owner is None or not function.method.owner.is_module:
                 continue
-            if not _is_drop(source, call, function.method) or not _falls_on_values(source, call):
+            if not _is_drop(source, call, function.method) or not _is_applied(source, call):
                 continue
             if not _asks(source, call, function.method, function.method.owner):
-                hit = Violation(call)
-                yield from unless_intended(
-                    source, hit.as_information() if _is_sampler(source, function.method) else hit
-                )
+                violation = Violation(call)
+                is_sampler = _is_sampler(source, function.method)
+                yield from unless_intended(source, violation.as_information() if is_sampler else violation)
 
 
 def _is_drop(source: SourceFile, call: ast.Call, method: FunctionDefinition) -> bool:
-    """Whether `call` draws coins, and names around it say that they are for dropping."""
+    """Whether `call` draws a mask, and names around it say that the mask is for dropping."""
     assert method.owner is not None
-    if not _is_coin(source, call):
-        return False
-    said = f"{method.owner.name} {method.name} {source.text.of(source.statement(call))}"
-    return _DROPS.search(said) is not None
+    text = f"{method.owner.name} {method.name} {source.text.of(source.statement(call))}"
+    return _is_mask(source, call) and mentions_mask(text)
 
 
 def _is_sampler(source: SourceFile, method: FunctionDefinition) -> bool:
-    """Whether the file, the class or the method says that it draws because drawing is the point."""
+    """Whether the name of the file, the class or the method says that it is random by design."""
     assert method.owner is not None
     return any(_SAMPLERS.has(name) for name in (PurePath(source.path).stem, method.owner.name, method.name))
 
 
-def _is_coin(source: SourceFile, call: ast.Call) -> bool:
+def _is_mask(source: SourceFile, call: ast.Call) -> bool:
     name, callee = source.called(call), call.func
     if name == "torch.bernoulli" or name in _UNIFORM:
         return name == "torch.bernoulli" or _is_cut(source, call)
     if not isinstance(callee, ast.Attribute) or name is not None:
         return False
     if callee.attr == "sample":
-        return any(one and source.called(one) in _BERNOULLI for one in origins(source, callee.value) or ())
+        return any(origin and source.called(origin) in _BERNOULLI for origin in origins(source, callee.value))
     return callee.attr in ("bernoulli", "bernoulli_") or (callee.attr == "uniform_" and _is_cut(source, call))
 
 
 def _is_cut(source: SourceFile, draw: ast.expr) -> bool:
-    """Whether uniform numbers are made zeros and ones: compared with a rate, or rounded down."""
+    """Whether uniform numbers become zeros and ones: compared with a rate, or rounded down."""
     pending: list[ast.expr] = [draw]
-    for one in pending:
-        end = _end(source, one, lambda _, above: True if _cuts(above) is not None else None)
-        if end is not None and _cuts(end):
+    for value in pending:
+        end = _end(source, value, lambda _, parent: True if _cuts(source, parent) is not None else None)
+        if end is not None and _cuts(source, end):
             return True
         if isinstance(end, ast.Assign):
             names = [target.id for target in end.targets if isinstance(target, ast.Name)]
@@ -109,130 +106,128 @@ def _is_cut(source: SourceFile, draw: ast.expr) -> bool:
     return False
 
 
-def _cuts(node: ast.AST) -> bool | None:
-    """Whether `node` makes few values of many; None where what stands around it may."""
+def _cuts(source: SourceFile, node: ast.AST) -> bool | None:
+    """Whether `node` compares or rounds; None if a node around it may."""
     if isinstance(node, ast.Compare):
         return isinstance(node.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE))
-    return (isinstance(node, ast.Call) and _last(node) in ("floor", "floor_", "lt", "gt", "le", "ge")) or None
+    return source.is_call_of(node, "floor", "floor_", "lt", "gt", "le", "ge") or None
 
 
 def _end(source: SourceFile, node: ast.AST, ends: Callable[[ast.AST, ast.AST], bool | None]) -> ast.AST | None:
-    """The first node around `node` for which `ends(node below, node)`, or its statement; None if that is far off."""
-    below = node
-    for above in islice(source.parents(node), _FARTHEST):
-        if ends(below, above) or isinstance(above, ast.stmt):
-            return above
-        below = above
+    """The first node around `node` for which `ends(child, parent)`, or its statement; None if that is far off."""
+    child = node
+    for parent in islice(source.parents(node), _FARTHEST):
+        if ends(child, parent) or isinstance(parent, ast.stmt):
+            return parent
+        child = parent
     return None
 
 
-def _falls_on_values(source: SourceFile, mask: ast.expr) -> bool:
-    """Whether `mask`, or what is made of it, is multiplied with something or fills it with zero."""
+def _is_applied(source: SourceFile, mask: ast.expr) -> bool:
+    """Whether `mask`, or a value made from it, multiplies values or fills them with zero."""
     seen: set[str] = set()
     pending: list[ast.expr] = [mask]
-    for one in pending:
-        met = _end(source, one, lambda below, above: _applies(below, above, seen))
-        if not isinstance(met, (ast.Assign, ast.AugAssign)):
-            if met is not None and not isinstance(met, ast.stmt):
+    for value in pending:
+        end = _end(source, value, lambda child, parent: _applies(source, child, parent, seen))
+        if not isinstance(end, (ast.Assign, ast.AugAssign)):
+            if end is not None and not isinstance(end, ast.stmt):
                 return True
-        elif isinstance(met, ast.AugAssign):
-            if isinstance(met.op, ast.Mult):
+        elif isinstance(end, ast.AugAssign):
+            if isinstance(end.op, ast.Mult):
                 return True
         else:
-            for target in met.targets:
+            for target in end.targets:
                 if isinstance(target, ast.Name) and target.id not in seen:
                     seen.add(target.id)
-                    pending += readers(source, met, target.id)
+                    pending += readers(source, end, target.id)
         if len(pending) > MOST:
             return False
     return False
 
 
-def _applies(below: ast.AST, above: ast.AST, seen: set[str]) -> bool:
-    """Whether `above` multiplies something with the mask `below`, or fills it with zero where the mask says so."""
-    if isinstance(above, ast.BinOp) and isinstance(above.op, ast.Mult):
-        return _holds_values(above.right if below is above.left else above.left, seen)
-    return isinstance(above, ast.Call) and _multiplies(above, below, seen)
+def _applies(source: SourceFile, mask: ast.AST, parent: ast.AST, seen: set[str]) -> bool:
+    """Whether `parent` multiplies values with `mask`, or fills them with zero by it."""
+    if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mult):
+        return _has_values(parent.right if mask is parent.left else parent.left, seen)
+    return isinstance(parent, ast.Call) and _multiplies(source, parent, mask, seen)
 
 
-def _multiplies(call: ast.Call, mask: ast.AST, seen: set[str]) -> bool:
+def _multiplies(source: SourceFile, call: ast.Call, mask: ast.AST, seen: set[str]) -> bool:
     """Whether `call` is `torch.mul(x, mask)`, `x.masked_fill(mask, 0)` or `torch.where(mask, x, 0)`."""
-    last = _last(call)
+    last = source.last_name(call)
     if last in ("mul", "mul_", "multiply"):
-        others = [one for one in call.args if one is not mask]
+        others = [argument for argument in call.args if argument is not mask]
         if mask is not call.func and isinstance(call.func, ast.Attribute):
             others.append(call.func.value)
-        return any(_holds_values(one, seen) for one in others)
+        return any(_has_values(factor, seen) for factor in others)
     if last in ("masked_fill", "masked_fill_") and len(call.args) == 2 and mask is call.args[0]:
-        return _is_zero(call.args[1])
+        return _is_zero(source, call.args[1])
     if last == "where" and len(call.args) == 3 and mask is call.args[0]:
-        return _is_zero(call.args[1]) or _is_zero(call.args[2])
+        return _is_zero(source, call.args[1]) or _is_zero(source, call.args[2])
     return False
 
 
-def _is_zero(expression: ast.expr) -> bool:
-    if isinstance(expression, ast.Call):
-        return _last(expression) in ("zeros_like", "zeros")
-    return isinstance(expression, ast.Constant) and expression.value == 0
+def _is_zero(source: SourceFile, expression: ast.expr) -> bool:
+    return literal(expression) == 0 or source.is_call_of(expression, "zeros_like", "zeros")
 
 
-def _holds_values(expression: ast.expr, seen: set[str]) -> bool:
-    """Whether a name in `expression` is neither the mask's nor that of a rate."""
+def _has_values(expression: ast.expr, seen: set[str]) -> bool:
+    """Whether `expression` has a name other than those of the mask and of rates."""
     return any(
-        one.id not in seen and one.id != "self" and not _SCALE.has(one.id)
-        if isinstance(one, ast.Name)
-        else isinstance(one, ast.Attribute) and one.attr in ("weight", "data")
-        for one in islice(ast.walk(expression), _FARTHEST)
+        node.id not in seen and node.id != "self" and not _SCALE.has(node.id)
+        if isinstance(node, ast.Name)
+        else isinstance(node, ast.Attribute) and node.attr in ("weight", "data")
+        for node in islice(ast.walk(expression), _FARTHEST)
     )
 
 
 def _asks(source: SourceFile, call: ast.Call, method: FunctionDefinition, owner: ClassDefinition) -> bool:
-    """Whether the method, one that calls it, or whoever holds an object of the class asks for the mode."""
+    """Whether the method, one that calls it, or an owner of an object of the class asks for the mode."""
     return under_mode(source, call) or _callers_ask(source, owner, method)
 
 
 @cached_per_file
 def _callers_ask(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
     family = [*owner.mro, *owner.subclasses]
-    asked = {method: None, **{one.methods[method.name]: None for one in family if method.name in one.methods}}
-    pending = list(asked)
-    for one in pending:
-        # With so many callers it is not known.
-        if _reads_mode(source, one) or len(pending) > MOST:
+    seen = {method: None, **{cls.methods[method.name]: None for cls in family if method.name in cls.methods}}
+    pending = list(seen)
+    for function in pending:
+        # With so many callers the answer is unknown.
+        if _reads_mode(source, function) or len(pending) > MOST:
             return True
-        for caller in _callers(source, owner, one.name):
-            if caller not in asked:
-                asked[caller] = None
+        for caller in _callers(source, owner, function.name):
+            if caller not in seen:
+                seen[caller] = None
                 pending.append(caller)
-    return any(_holder_asks(source, one) for one in family)
+    return any(_holder_asks(source, cls) for cls in family)
 
 
 @cached_per_file
 def _callers(source: SourceFile, owner: ClassDefinition, name: str) -> list[FunctionDefinition]:
-    """The methods of a class and its relatives that call `self.name`, and those that stand for them in relatives."""
+    """The methods of a class and its relatives that call `self.name`, and their overrides in relatives."""
     family = [*owner.mro, *owner.subclasses]
-    found: dict[FunctionDefinition, None] = {}
-    for one in family:
-        for call in one.own_calls.get(name, []):
+    callers: dict[FunctionDefinition, None] = {}
+    for cls in family:
+        for call in cls.own_calls.get(name, []):
             caller = source.function(call)
             if caller is not None:
-                found[caller.method] = None
-    for caller in list(found):
-        found.update({one.methods[caller.name]: None for one in family if caller.name in one.methods})
-    return list(found)
+                callers[caller.method] = None
+    for caller in list(callers):
+        callers.update({cls.methods[caller.name]: None for cls in family if caller.name in cls.methods})
+    return list(callers)
 
 
 @cached_per_file
 def _reads_mode(source: SourceFile, function: FunctionDefinition) -> bool:
     if any(is_flag(parameter.arg) for parameter in function.parameters) or function in _readers_of_mode(source):
         return True
-    tests = (one.test for one in ast.walk(function.node) if isinstance(one, (ast.If, ast.IfExp, ast.While)))
+    tests = (node.test for node in ast.walk(function.node) if isinstance(node, (ast.If, ast.IfExp, ast.While)))
     return any(mentions_mode(source, test) for test in tests)
 
 
 @cached_per_file
 def _readers_of_mode(source: SourceFile) -> set[FunctionDefinition]:
-    """The methods that name `training` of anything."""
+    """The methods that read `training` of any object."""
     nodes = source.attributes.get("training", [])
     return {function.method for node in nodes if (function := source.function(node)) is not None}
 
@@ -252,10 +247,6 @@ def _holder_asks(source: SourceFile, owner: ClassDefinition) -> bool:
 @cached_per_file
 def _is_called_under_mode(source: SourceFile, name: str) -> bool:
     return any(under_mode(source, call) for call in source.calls.get(name, []))
-
-
-def _last(call: ast.Call) -> str | None:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

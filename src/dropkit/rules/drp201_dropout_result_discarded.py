@@ -1,8 +1,8 @@
-"""Dropout whose result is thrown away.
+"""Dropout whose result is discarded.
 
-`F.dropout(x, p)` and `self.dropout(x)` return a new tensor and leave `x` as it was. As a statement of its own the call
-drops nothing: the network trains without the regularisation that its code shows, at any rate, and nothing warns.
-Assign the result (`x = self.dropout(x)`). Only a dropout made with `inplace=True` changes its input.
+Nothing is dropped, at any rate: the network trains without the regularisation that its code shows, and there is no
+warning. `F.dropout(x, p)` and `self.dropout(x)` return a new tensor and leave `x` unchanged. Assign the result
+(`x = self.dropout(x)`). Only dropout with `inplace=True` changes its input.
 
 The fix makes dropout work, and so changes the numbers of the next training run.
 """

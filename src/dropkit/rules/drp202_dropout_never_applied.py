@@ -1,10 +1,10 @@
-"""A dropout layer that is built and never applied.
+"""A dropout layer that is built but never applied.
 
-The model trains without the regularisation that its constructor promises: it overfits as if the rate were zero, and
-tuning the rate changes nothing. Apply the layer in `forward`, or delete it so that nobody trusts it.
+The model overfits as if the rate were zero, and tuning the rate changes nothing. Apply the layer in `forward`, or
+delete it so that nobody relies on it.
 
-Layers that a subclass, a holder of the object or a name made at run time may apply are not reported, nor are leftovers
-whose rate reaches another layer.
+Not reported are layers that a subclass, another object or a name made at run time may apply, nor those whose rate is
+used by another layer.
 """
 
 from __future__ import annotations

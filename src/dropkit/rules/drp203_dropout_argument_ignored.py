@@ -1,10 +1,10 @@
-"""A dropout rate that a constructor takes and nobody applies.
+"""A dropout rate that a constructor takes and never applies.
 
-Whoever builds the module with `dropout=0.5` gets a module that never drops: no error, no warning, and a sweep over the
-rate is a sweep over noise. Build the dropout that the argument promises, or take the argument away.
+A module built with `dropout=0.5` never drops: there is no error and no warning, and a sweep over the rate compares
+noise. Build the dropout that the argument promises, or remove the argument.
 
 Arguments that only fill a common signature are not reported: those that a base or a sibling takes too, unused
-`**kwargs` beside them, names that begin with an underscore, and those that a comment says are unused.
+`**kwargs` beside them, names that begin with an underscore, and those that a comment calls unused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Dropout of a recurrent network that has one layer only.
+"""Dropout of a recurrent network that has only one layer.
 
-The `dropout` of LSTM, GRU and RNN stands between stacked layers: with one layer there is no such place, nothing is ever
-dropped, and the rate that was tuned or passed on has no effect. torch says so in a warning when the network is built,
-which is easily lost in a log. Stack layers, put a dropout layer behind the network, or leave the argument out.
+Nothing is ever dropped, and the rate that was tuned has no effect. The `dropout` of LSTM, GRU and RNN acts between
+stacked layers, and a single layer has no such place. torch warns when the network is built, which is easily missed in
+a log. Stack layers, add a dropout layer after the network, or leave the argument out.
 """
 
 from __future__ import annotations

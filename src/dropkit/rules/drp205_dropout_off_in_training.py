@@ -1,8 +1,8 @@
-"""Dropout that is off in training too.
+"""Dropout that is off in training, too.
 
 The network overfits as if it had no dropout, because it has none. `F.alpha_dropout` and `F.feature_alpha_dropout` have
-`training=False` unless told otherwise, alone among torch's functions; a literal `training=False`, and a `train()` that
-leaves the layer in evaluation mode, do the same. Pass `training=self.training`.
+`training=False` by default, unlike torch's other functions; a literal `training=False`, and a `train()` that leaves the
+layer in evaluation mode, have the same effect. Pass `training=self.training`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Dropout in training mode inside an encoder layer in evaluation mode.
+"""Dropout in training mode inside of an encoder layer in evaluation mode.
 
-Monte Carlo dropout gives the same prediction every time, and the uncertainty that it reports is exactly zero. In
-evaluation mode and without gradients `nn.TransformerEncoderLayer` takes a fused path that knows no dropout: modules
-inside it that were set back to `train()` are not called. Turn the path off with
+Monte Carlo dropout returns the same prediction every time, and the uncertainty that it reports is exactly zero. In
+evaluation mode and without gradients, `nn.TransformerEncoderLayer` takes a fused path without dropout: modules inside
+of it that were set back to `train()` are not called. Turn the path off with
 `torch.backends.mha.set_fastpath_enabled(False)` while sampling.
 """
 

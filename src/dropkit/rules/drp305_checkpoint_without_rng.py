@@ -13,6 +13,7 @@ from typing import cast
 
 from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
 from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.attribute_usage import classes_using
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import replace
@@ -144,17 +145,8 @@ def _inside(source: SourceFile, tree: ast.AST) -> tuple[bool | None, list[ast.ex
 
 @cached_per_file
 def _dropping_classes(source: SourceFile) -> set[ClassDefinition]:
-    """The classes that drop, that construct such a class, or that inherit from one."""
-    direct = (source.owner(call) for calls in source.calls.values() for call in calls if _drops(source, call))
-    dropping = {owner: None for owner in direct if owner is not None}
-    pending = list(dropping)
-    for class_ in pending:
-        users = (source.owner(call) for call in source.calls.get(class_.name, []))
-        for other in (*users, *class_.subclasses):
-            if other is not None and other not in dropping:
-                dropping[other] = None
-                pending.append(other)
-    return set(dropping)
+    """The classes that drop, that make an object of one that does, or that inherit from one."""
+    return classes_using(source, (call for call in source.all_calls if _drops(source, call)))
 
 
 @cached_per_file

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 
 from dropkit.catalog import MODULE_BASES
 from dropkit.lint.semantic.definitions import ClassDefinition
@@ -48,6 +49,19 @@ def family(owner: ClassDefinition) -> list[ClassDefinition]:
     for one in (owner, *owner.subclasses):
         found.update(dict.fromkeys(one.mro))
     return list(found)
+
+
+def classes_using(source: SourceFile, calls: Iterable[ast.Call]) -> set[ClassDefinition]:
+    """The classes that make one of `calls`, that make an object of such a class, or inherit from one."""
+    users = dict.fromkeys(owner for call in calls if (owner := source.owner(call)) is not None)
+    pending = list(users)
+    for cls in pending:
+        makers = [source.owner(call) for call in source.calls.get(cls.name, [])]
+        for user in (*makers, *cls.subclasses):
+            if user is not None and user not in users:
+                users[user] = None
+                pending.append(user)
+    return set(users)
 
 
 @cached_per_file

@@ -45,6 +45,11 @@ def is_off(node: ast.AST | None) -> bool:
     return not literal(node)
 
 
+def is_none(node: ast.AST | None) -> bool:
+    """Whether an expression is absent, as in `return`, or a literal None."""
+    return node is None or literal(node) is None
+
+
 def last_name(node: ast.AST | None) -> str:
     """The last part of the name of `node`, or of what it calls, as it is written; empty where it has none."""
     if isinstance(node, ast.Call):
