@@ -21,7 +21,8 @@ from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropou
 from dropkit.lint.semantic.dropout_names import mentions_dropout
 from dropkit.lint.semantic.edits import add_argument, replace
 from dropkit.lint.semantic.expressions import self_attribute, unpacks
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import (
     depends_on_mode,
     follows_mode,

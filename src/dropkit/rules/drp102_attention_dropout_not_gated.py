@@ -21,8 +21,9 @@ from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import dropout_call
 from dropkit.lint.semantic.edits import add_argument, replace
 from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, self_attribute, unpacks
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import alternatives
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import depends_on_mode, flags, follows_mode, is_flag, is_in_one_mode_method
 from dropkit.rules.rule import (
     Example,

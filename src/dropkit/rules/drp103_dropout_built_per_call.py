@@ -17,7 +17,8 @@ from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinitio
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import last_part, self_attribute, unpacks
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import depends_on_mode, is_in_one_mode_method
 from dropkit.rules.rule import (
     Example,

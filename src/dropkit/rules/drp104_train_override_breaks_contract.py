@@ -23,7 +23,8 @@ from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinitio
 from dropkit.lint.semantic.edits import insert_after, insert_before, replace
 from dropkit.lint.semantic.expressions import is_none, last_name, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
 from dropkit.trace import Form, Phase, Trace
 
@@ -60,7 +61,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         for name in ("train", "eval"):
             method = owner.methods.get(name)
-            if method is not None and isinstance(method.node, ast.FunctionDef) and _overrides(owner, method):
+            if method is not None and isinstance(method.node, ast.FunctionDef) and _overrides(source, owner, method):
                 yield from _judge(source, owner, method, method.node)
 
 
@@ -177,7 +178,7 @@ def _bare(annotation: ast.expr) -> ast.expr:
     return annotation.value if isinstance(annotation, ast.Subscript) else annotation
 
 
-def _overrides(owner: ClassDefinition, method: FunctionDefinition) -> bool:
+def _overrides(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
     """Whether it can be called like Module's method, in a class that is a Module or passes the call on to one."""
     node, own = method.node, method.self_name
     if (
@@ -193,25 +194,25 @@ def _overrides(owner: ClassDefinition, method: FunctionDefinition) -> bool:
         return False
     nodes = _own_nodes(node)
     passes_on = any(_is_super(inner, method) for inner in nodes)
-    if any(not _is_bool(owner, parameter) for parameter in (*positional[1:], *arguments.kwonlyargs)):
+    if any(not _is_bool(source, owner, parameter) for parameter in (*positional[1:], *arguments.kwonlyargs)):
         return False
     if method.name == "eval":
-        fits = optional <= 0 and all(_may_be_mode(owner, parameter, nodes) for parameter in positional)
+        fits = optional <= 0 and all(_may_be_mode(source, owner, parameter, nodes) for parameter in positional)
     elif positional:
-        fits = optional <= 1 and _may_be_mode(owner, positional[0], nodes)
+        fits = optional <= 1 and _may_be_mode(source, owner, positional[0], nodes)
     else:
         fits = passes_on or (arguments.vararg is not None and arguments.vararg.arg in ("args", "arg", "_"))
     return fits and (owner.is_module or passes_on)
 
 
-def _may_be_mode(owner: ClassDefinition, parameter: ast.arg, nodes: Sequence[ast.AST]) -> bool:
+def _may_be_mode(source: SourceFile, owner: ClassDefinition, parameter: ast.arg, nodes: Sequence[ast.AST]) -> bool:
     """Whether a parameter may be a mode: by its name, or because it is a bool that is passed to a switch."""
-    value = owner.source.default(parameter)
+    value = source.default(parameter)
     if _MODE.fullmatch(spoken(parameter.arg)) is not None:
         may_be = value is None or (
-            isinstance(value, ast.Constant) and (value.value is None or _is_bool(owner, parameter))
+            isinstance(value, ast.Constant) and (value.value is None or _is_bool(source, owner, parameter))
         )
-        return may_be and (parameter.annotation is None or _is_bool(owner, parameter))
+        return may_be and (parameter.annotation is None or _is_bool(source, owner, parameter))
     given = (
         argument.id
         for call in nodes
@@ -219,14 +220,14 @@ def _may_be_mode(owner: ClassDefinition, parameter: ast.arg, nodes: Sequence[ast
         for argument in (*call.args, *(keyword.value for keyword in call.keywords))
         if isinstance(argument, ast.Name)
     )
-    return _is_bool(owner, parameter) and parameter.arg in given
+    return _is_bool(source, owner, parameter) and parameter.arg in given
 
 
-def _is_bool(owner: ClassDefinition, parameter: ast.arg) -> bool:
+def _is_bool(source: SourceFile, owner: ClassDefinition, parameter: ast.arg) -> bool:
     """Whether a parameter is a bool by its annotation, or else by its default."""
     if parameter.annotation is not None:
-        return re.search(r"\bbool\b", owner.source.text.of(parameter.annotation)) is not None
-    value = owner.source.default(parameter)
+        return re.search(r"\bbool\b", source.text.of(parameter.annotation)) is not None
+    value = source.default(parameter)
     return isinstance(value, ast.Constant) and isinstance(value.value, bool)
 
 

@@ -19,7 +19,8 @@ from dropkit.lint.semantic.attribute_usage import classes_using, is_set_from_out
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.edits import replace, spell
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
 from dropkit.trace import Form, Trace

@@ -21,7 +21,8 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import argument, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Default, Example, Rule, Violation, unless_intended
 
 # Whole transformers have a rate of 0.1 by default.

@@ -21,7 +21,8 @@ from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinitio
 from dropkit.lint.semantic.dropout_names import mentions_mask
 from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import is_flag, mentions_mode, under_mode
 from dropkit.rules.rule import (
     Default,

@@ -28,7 +28,8 @@ from dropkit.lint.semantic.definitions import ClassDefinition, Write
 from dropkit.lint.semantic.dropout_names import is_layer_class
 from dropkit.lint.semantic.edits import delete_statement
 from dropkit.lint.semantic.expressions import literal, unpacks
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -42,7 +43,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         for attribute, writes in owner.writes.items():
             if attribute in owner.reads or not all(_makes_dropout(source, write) for write in writes):
                 continue
-            if not owner.is_module or _excused(owner, attribute, writes):
+            if not owner.is_module or _excused(source, owner, attribute, writes):
                 continue
             yield _hit(source, owner, attribute, writes)
 
@@ -84,38 +85,38 @@ def _is_no_layer(source: SourceFile, value: ast.expr) -> bool:
     return isinstance(value, (ast.Constant, ast.Lambda))
 
 
-def _excused(owner: ClassDefinition, attribute: str, writes: list[Write]) -> bool:
+def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes: list[Write]) -> bool:
     return (
         is_container(owner)
-        or is_abstract(owner)
-        or any(admitted(owner.source, write.statement) for write in writes)
-        or may_be_read(owner, attribute)
-        or (not is_plain(owner) and ("forward" not in owner.methods or leans_on_base(owner)))
-        or any(_rate_is_applied(owner, write) for write in writes)
-        or _is_unfinished(owner.source, owner)
-        or all(_is_always_zero(owner, write) for write in writes)
+        or is_abstract(source, owner)
+        or any(admitted(source, write.statement) for write in writes)
+        or may_be_read(source, owner, attribute)
+        or (not is_plain(source, owner) and ("forward" not in owner.methods or leans_on_base(source, owner)))
+        or any(_rate_is_applied(source, owner, write) for write in writes)
+        or _is_unfinished(source, owner)
+        or all(_is_always_zero(source, owner, write) for write in writes)
     )
 
 
 @cached_per_file
-def _is_unfinished(_: SourceFile, owner: ClassDefinition) -> bool:
+def _is_unfinished(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether `forward` says that it is still to be written."""
     forward = owner.methods.get("forward")
-    return forward is not None and "TODO" in owner.source.text.of(forward.node)
+    return forward is not None and "TODO" in source.text.of(forward.node)
 
 
-def _is_always_zero(owner: ClassDefinition, write: Write) -> bool:
+def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether the rate is an argument that is 0 by default, and nobody in the file who makes the object gives it."""
-    layers = _layers(owner.source, write.value)
-    made = owner.name in owner.source.calls
+    layers = _layers(source, write.value)
+    made = owner.name in source.calls
     if write.function is None or len(layers) != 1 or not made or owner.subclasses:
         return False
     rates = [*layers[0].args, *(keyword.value for keyword in layers[0].keywords)]
     name = rates[0].id if len(rates) == 1 and isinstance(rates[0], ast.Name) else None
     parameters = {parameter.arg: parameter for parameter in write.function.parameters}
-    if name not in parameters or literal(owner.source.default(parameters[name])) != 0:
+    if name not in parameters or literal(source.default(parameters[name])) != 0:
         return False
-    names, count = _given(owner.source, owner.name)
+    names, count = _given(source, owner.name)
     return name not in names and list(parameters).index(name) - 1 >= count
 
 
@@ -130,9 +131,8 @@ def _given(source: SourceFile, name: str) -> tuple[set[str], float]:
     return names, count
 
 
-def _rate_is_applied(owner: ClassDefinition, write: Write) -> bool:
+def _rate_is_applied(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether what the rate is made from also goes elsewhere in the class, or a layer of equal rate is applied."""
-    source = owner.source
     rates = [rate for call in _layers(source, write.value) for rate in [*call.args, *(k.value for k in call.keywords)]]
     words = _words(source, rates)
     if words is None:
@@ -148,7 +148,7 @@ def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[st
     for word in words:
         nodes = _uses(source, owner).get(word, [])
         # Whoever reads it so often applies it somewhere.
-        if len(nodes) > MOST or not all(_counts_for_nothing(owner, node, words) for node in nodes):
+        if len(nodes) > MOST or not all(_counts_for_nothing(source, owner, node, words) for node in nodes):
             return True
     return False
 
@@ -213,9 +213,8 @@ def _words(source: SourceFile, rates: list[ast.expr]) -> set[str] | None:
     return found
 
 
-def _counts_for_nothing(owner: ClassDefinition, node: ast.AST, words: frozenset[str]) -> bool:
+def _counts_for_nothing(source: SourceFile, owner: ClassDefinition, node: ast.AST, words: frozenset[str]) -> bool:
     """Whether a read only asks (`if dropout > 0`), renames the rate, or feeds what nobody reads."""
-    source = owner.source
     if source.search_ancestors(node, _only_asks):
         return True
     statement = source.statement(node)
@@ -223,7 +222,7 @@ def _counts_for_nothing(owner: ClassDefinition, node: ast.AST, words: frozenset[
         isinstance(to, ast.Name) and to.id in words for to in statement.targets
     ):
         return True
-    return any(not may_be_read(owner, attribute) for attribute in _set_by(source, owner).get(statement, []))
+    return any(not may_be_read(source, owner, attribute) for attribute in _set_by(source, owner).get(statement, []))
 
 
 def _only_asks(below: ast.AST, above: ast.AST) -> bool | None:

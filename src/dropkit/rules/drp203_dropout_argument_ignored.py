@@ -28,7 +28,8 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition, Write
 from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -60,12 +61,16 @@ def _judge(
     source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg
 ) -> Iterator[Violation]:
     uses = _names(source, constructor).get(rate.arg, [])
-    write = _store(owner, uses)
-    if (uses and write is None) or _said(owner, constructor, rate) or _fills_a_signature(owner, rate.arg):
+    write = _store(source, owner, uses)
+    if (
+        (uses and write is None)
+        or _said(source, owner, constructor, rate)
+        or _fills_a_signature(source, owner, rate.arg)
+    ):
         return
     if write is None:
         yield Violation(rate, _message(f"argument {rate.arg} is never read"))
-    elif not admitted(source, write.statement) and not may_be_read(owner, write.attribute):
+    elif not admitted(source, write.statement) and not may_be_read(source, owner, write.attribute):
         message = _message(f"self.{write.attribute} is set and never read")
         yield Violation(write.statement, message, unless=CrossFileCondition(owner.name, write.attribute))
 
@@ -83,7 +88,7 @@ def _excused(source: SourceFile, owner: ClassDefinition, constructor: FunctionDe
     node = constructor.node
     if isinstance(node, ast.Lambda) or node.decorator_list or is_empty(node.body) or _STAND_INS.has(owner.name):
         return True
-    if is_container(owner) or is_abstract(owner) or not is_plain(owner):
+    if is_container(owner) or is_abstract(source, owner) or not is_plain(source, owner):
         return True
     # **kwargs that nobody reads: whatever comes is swallowed.
     swallowed = [one.arg for one in (node.args.vararg, node.args.kwarg) if one is not None]
@@ -115,9 +120,9 @@ def _names(_: SourceFile, constructor: FunctionDefinition) -> dict[str, list[ast
     return found
 
 
-def _store(owner: ClassDefinition, uses: list[ast.Name]) -> Write | None:
+def _store(source: SourceFile, owner: ClassDefinition, uses: list[ast.Name]) -> Write | None:
     """The assignment to `self` that is the one use of an argument, if that is not read in its class."""
-    write = _stores(owner.source, owner).get(uses[0]) if len(uses) == 1 else None
+    write = _stores(source, owner).get(uses[0]) if len(uses) == 1 else None
     return write if write is not None and write.attribute not in owner.reads else None
 
 
@@ -131,9 +136,8 @@ def _stores(_: SourceFile, owner: ClassDefinition) -> dict[ast.expr | None, Writ
     }
 
 
-def _said(owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg) -> bool:
+def _said(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg) -> bool:
     """Whether a comment or docstring says that the argument is not used, or shows a use that was taken out."""
-    source = owner.source
     return (
         admitted(source, rate)
         or rate.arg.lower() in _admitted(source, owner)
@@ -142,11 +146,11 @@ def _said(owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg
 
 
 @cached_per_file
-def _admitted(_: SourceFile, owner: ClassDefinition) -> set[str]:
+def _admitted(source: SourceFile, owner: ClassDefinition) -> set[str]:
     """The words of a class before which it is said that something is not used, on the line or the one above."""
     found: set[str] = set()
     above = ""
-    for line in class_text(owner).lower().split("\n"):
+    for line in class_text(source, owner).lower().split("\n"):
         places = [match.start() for match in re.finditer(_ADMITTED, line)]
         if places:
             found.update(re.findall(r"\w+", line[: places[-1]]))
@@ -157,16 +161,15 @@ def _admitted(_: SourceFile, owner: ClassDefinition) -> set[str]:
 
 
 @cached_per_file
-def _commented(_: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition) -> set[str]:
+def _commented(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition) -> set[str]:
     """The words in comments from the body of the constructor on."""
     assert not isinstance(constructor.node, ast.Lambda)
-    body = class_text(owner).split("\n")[constructor.node.body[0].lineno - owner.node.lineno :]
+    body = class_text(source, owner).split("\n")[constructor.node.body[0].lineno - owner.node.lineno :]
     return {word for line in body for word in re.findall(r"\w+", line.partition("#")[2])}
 
 
-def _fills_a_signature(owner: ClassDefinition, name: str) -> bool:
+def _fills_a_signature(source: SourceFile, owner: ClassDefinition, name: str) -> bool:
     """Whether a base, a sibling of the same base, or a class that stands for the same slot takes the argument too."""
-    source = owner.source
     takers, bases = _takers(source, name), _bases_of_takers(source, name)
     if len(owner.subclasses) > MOST or any(one in takers for one in (*owner.mro[1:], *owner.subclasses)):
         return True

@@ -13,12 +13,12 @@ import ast
 import math
 from collections.abc import Iterator
 
-from dropkit.catalog import FUNCTIONALS
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.dropout_calls import rates
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call, rates
 from dropkit.lint.semantic.edits import rename_keyword
-from dropkit.lint.semantic.expressions import argument, unpacks
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.expressions import last_name, literal, unpacks
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -64,8 +64,7 @@ def _number(rate: ast.expr) -> float | None:
 
 
 def _is_flag(rate: ast.expr) -> bool:
-    name = rate.attr if isinstance(rate, ast.Attribute) else rate.id if isinstance(rate, ast.Name) else ""
-    return name in _FLAGS
+    return not isinstance(rate, ast.Call) and last_name(rate) in _FLAGS
 
 
 def _is_switch(source: SourceFile, name: ast.Name) -> bool:
@@ -109,17 +108,15 @@ def _names_in_test(source: SourceFile, test: ast.expr) -> set[str]:
 
 
 def _is_true(value: ast.expr | None) -> bool:
-    return isinstance(value, ast.Constant) and value.value is True
+    return literal(value) is True
 
 
 def _fix(source: SourceFile, call: ast.Call, rate: ast.expr) -> Fix | None:
-    name = source.called(call) or ""
-    function = FUNCTIONALS.get(name)
-    if function is None or not name.startswith("torch.nn.functional.") or unpacks(call):
+    dropout = dropout_call(source, call)
+    if dropout is None or not dropout.name.startswith("torch.nn.functional.") or unpacks(call):
         return None
-    if not isinstance(rate, ast.Attribute) or rate.attr != "training" or call.args[2:]:
-        return None
-    if argument(call, function.training, function.training_name) is not None:
+    has_flag = dropout.form is not DropoutForm.FUNCTION or dropout.training is not None or bool(call.args[2:])
+    if not isinstance(rate, ast.Attribute) or rate.attr != "training" or has_flag:
         return None
     keyword = next((keyword for keyword in call.keywords if keyword.value is rate), None)
     at = source.text.start(rate)
@@ -129,13 +126,13 @@ def _fix(source: SourceFile, call: ast.Call, rate: ast.expr) -> Fix | None:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        asked = [site.p, *(visit.p for visit in site.visits)]
-        if any(isinstance(rate, bool) for rate in asked):
+        given = [site.p, *(visit.p for visit in site.visits)]
+        if any(isinstance(rate, bool) for rate in given):
             yield TraceViolation(site, "a flag is passed as the rate: True drops everything")
-        elif any(rate is not None and not 0 <= rate <= 1 for rate in asked):
-            rate = next(rate for rate in asked if rate is not None and not 0 <= rate <= 1)
+        elif any(rate is not None and not 0 <= rate <= 1 for rate in given):
+            rate = next(rate for rate in given if rate is not None and not 0 <= rate <= 1)
             yield TraceViolation(site, f"the rate must be between 0 and 1, got {rate:g}")
-        elif any(visit.p == 1 and visit.training is not False for visit in site.visits_in(Phase.TRAIN)):
+        elif any(visit.p == 1 and visit.training is not False for visit in site.of(Phase.TRAIN)):
             yield TraceViolation(site, "the rate is 1: nothing is kept", Severity.WARNING)
 
 

@@ -15,7 +15,8 @@ from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.definitions import Binding
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, unseen_applications
 from dropkit.lint.semantic.layers import input_of
-from dropkit.lint.semantic.model import SourceFile, start, whole
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import end, start
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended
 from dropkit.trace import Phase, Trace
 
@@ -74,7 +75,7 @@ def _compounds(source: SourceFile, loop: ast.AST, name: str, statement: ast.stmt
     if len(_within(source, bindings, loop)) > 1:
         return False
     uses = [
-        node for node in source.names_between(name, start(loop), whole(loop)) if source.statement(node) is not statement
+        node for node in source.names_between(name, start(loop), end(loop)) if source.statement(node) is not statement
     ]
     return any(_is_operand(source, node) for node in uses) and not any(_is_modified(source, node) for node in uses)
 
@@ -86,7 +87,7 @@ def _within(source: SourceFile, bindings: list[Binding], loop: ast.AST) -> list[
         known[id(bindings)] = sorted(getattr(binding.statement, "lineno", 0) for binding in bindings)
     lines: list[int] = known[id(bindings)]
     first = bisect_left(lines, start(loop)[0])
-    return [line for line in lines[first : first + 2] if line <= whole(loop)[0]]
+    return [line for line in lines[first : first + 2] if line <= end(loop)[0]]
 
 
 def _is_operand(source: SourceFile, node: ast.Name) -> bool:

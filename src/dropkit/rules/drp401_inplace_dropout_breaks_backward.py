@@ -20,8 +20,9 @@ from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropou
 from dropkit.lint.semantic.edits import drop_argument
 from dropkit.lint.semantic.expressions import argument, last_name, last_part, literal
 from dropkit.lint.semantic.layers import Operation, constructors, input_of, operation
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, BEFORE, end_layer, nearest_layer
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 

@@ -19,8 +19,9 @@ from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropou
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.layers import operation
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 

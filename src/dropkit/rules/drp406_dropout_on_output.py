@@ -20,8 +20,9 @@ from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropou
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.layers import operation
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import named_around, on_purpose
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from dropkit.diagnostics import CrossFileCondition
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import self_attribute
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Names that a dropout or its rate may have. Other attributes are left out, so that summaries stay small.
 _LIKELY_NAME = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)

@@ -13,7 +13,8 @@ from dropkit.catalog import MODULE_BASES
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Holders of settings: what is read of them is no layer of anyone's.
 _SETTINGS = Vocabulary(
@@ -71,9 +72,8 @@ def is_set_from_outside(source: SourceFile, attribute: str) -> bool:
     return any(self_attribute(node) is None and isinstance(node.ctx, ast.Store) for node in nodes)
 
 
-def may_be_read(owner: ClassDefinition, attribute: str) -> bool:
+def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
     """Whether anyone in this file may read `attribute` of an `owner`."""
-    source = owner.source
     relatives = _relatives(source, owner)
     reached = _reached(source, attribute)
     return (
@@ -96,11 +96,11 @@ def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefiniti
     return None if len(owner.subclasses) > _MOST_RELATIVES else family(owner)
 
 
-def is_plain(owner: ClassDefinition) -> bool:
+def is_plain(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether it inherits, in the end, from nothing but torch's Module and bases known to be as bare."""
     for one in owner.mro:
         for base, name in zip(one.node.bases, one.bases, strict=True):
-            if owner.source.local_class(base) is not None:
+            if source.local_class(base) is not None:
                 continue
             node = base.value if isinstance(base, ast.Subscript) else base
             last = (name or getattr(node, "attr", None) or getattr(node, "id", "")).rsplit(".", 1)[-1]
@@ -114,12 +114,12 @@ def is_container(owner: ClassDefinition) -> bool:
     return any(root.rsplit(".", 1)[-1].endswith(_CONTAINERS) for root in owner.roots)
 
 
-def is_abstract(owner: ClassDefinition) -> bool:
+def is_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether it is made to be inherited from: no forward, or one that only complains."""
     forward = owner.method("forward")
     if forward is None or isinstance(forward.node, ast.Lambda):
         return True
-    return any(_has_abstract(owner.source, one) for one in owner.mro) or is_empty(forward.node.body)
+    return any(_has_abstract(source, one) for one in owner.mro) or is_empty(forward.node.body)
 
 
 @cached_per_file
@@ -141,9 +141,9 @@ def is_empty(body: list[ast.stmt]) -> bool:
     )
 
 
-def leans_on_base(owner: ClassDefinition) -> bool:
+def leans_on_base(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether its forward, or another method, hands the work to a base of another file."""
-    return owner in _leaning(owner.source)
+    return owner in _leaning(source)
 
 
 @cached_per_file
@@ -167,9 +167,9 @@ def admitted(source: SourceFile, node: ast.AST) -> bool:
     return False
 
 
-def class_text(owner: ClassDefinition) -> str:
+def class_text(source: SourceFile, owner: ClassDefinition) -> str:
     """The text of a class."""
-    return owner.source.text.of(owner.node)
+    return source.text.of(owner.node)
 
 
 def _initialises(expression: ast.expr) -> bool:
@@ -220,13 +220,15 @@ def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
         return True
     if any(name in owner.reads for name in ("_modules", "__dict__", "__getattribute__")):
         return True
-    if any(_in_forward(owner, call) for name in ("modules", "named_modules") for call in owner.own_calls.get(name, [])):
+    if any(
+        _in_forward(source, call) for name in ("modules", "named_modules") for call in owner.own_calls.get(name, [])
+    ):
         return True
     return owner in _handed_over(source)
 
 
-def _in_forward(owner: ClassDefinition, call: ast.Call) -> bool:
-    function = owner.source.function(call)
+def _in_forward(source: SourceFile, call: ast.Call) -> bool:
+    function = source.function(call)
     return function is not None and "forward" in function.method.name
 
 
@@ -249,7 +251,7 @@ def _hands_self_over(call: ast.Call) -> bool:
 @cached_per_file
 def _names_in_text(source: SourceFile, owner: ClassDefinition) -> set[str]:
     """The names that strings in a class are, and those that its comments and strings use as attributes."""
-    text = class_text(owner)
+    text = class_text(source, owner)
     found = {match[2] for match in _QUOTED.finditer(text)} | {match[1] for match in _USED.finditer(text)}
     for comment in _COMMENT.finditer(text):
         found.update(match[1] for match in _CALLED.finditer(comment[0]))

@@ -7,7 +7,8 @@ from bisect import bisect_right
 from typing import TypeVar, cast
 
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, FunctionDefinition
-from dropkit.lint.semantic.model import SourceFile, cached_per_file, start, whole
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
 
 # A value with more sources than this counts as unknown: a rule that is not sure is silent, and the work on long
 # functions stays linear.
@@ -70,7 +71,7 @@ def reads_after(source: SourceFile, name: str, node: ast.AST) -> list[ast.Name]:
     block = source.block(statement)
     if not block:
         return []
-    until = min(whole(block[-1]), _next_binding(source, function, name, _end(statement)))
+    until = min(end(block[-1]), _next_binding(source, function, name, _end(statement)))
     return [read for read in source.names_between(name, _end(node), until) if isinstance(read.ctx, ast.Load)]
 
 
@@ -105,7 +106,7 @@ def _readers(source: SourceFile, function: FunctionDefinition, name: str) -> dic
 
 
 def _end(node: ast.AST) -> tuple[int, int]:
-    return start(node) if isinstance(node, _BLOCKS) else whole(node)
+    return start(node) if isinstance(node, _BLOCKS) else end(node)
 
 
 def _path(source: SourceFile, node: ast.AST) -> dict[ast.AST, list[ast.stmt]]:

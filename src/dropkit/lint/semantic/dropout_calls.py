@@ -15,7 +15,8 @@ from dropkit import catalog
 from dropkit.lint.semantic.dropout_names import LAYER_ATTRIBUTES
 from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, self_attribute, unpacks
 from dropkit.lint.semantic.layers import constructors, input_of
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 
 class DropoutForm(Enum):

@@ -6,8 +6,9 @@ import ast
 import re
 
 from dropkit.diagnostics import Edit
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 _COMMENT = re.compile(rb"#[^\r\n]*")
 _LINE_END = re.compile(rb"\r\n|\r|\n")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import argument, self_attribute
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import alternatives, end_layer
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 
 @dataclass(frozen=True, slots=True)

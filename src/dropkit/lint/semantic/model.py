@@ -1,98 +1,77 @@
-"""The index of one file, and what rules ask of it.
+"""The semantic model of one file: its definitions, and what each name in it stands for.
 
-A rule asks for calls by the last part of their name, for classes and functions; from a node it goes up by `parent`,
-and from an expression to the one dotted name it stands for by `dotted`.
+A rule asks for classes, functions, attributes and calls by name; it goes up from a node by `parent`, and from an
+expression to the dotted name that it stands for by `dotted`.
 """
 
 from __future__ import annotations
 
 import ast
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Hashable, Iterator
-from functools import cached_property, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from functools import cached_property
+from typing import cast
 
 from dropkit import catalog
-from dropkit.lint.semantic.builder import walk
-from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, ClassDefinition, FunctionDefinition, mros, subclasses
+from dropkit.lint.semantic.definitions import FUNCTIONS, MOST_ANCESTORS, Binding, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import last_name, last_part
+from dropkit.lint.semantic.index import index_tree
 from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.semantic.syntax_tree import SyntaxTree, start
 
-# No name that a library gives has so many parts and aliases; longer chains of attributes are not names.
+# No name of a library has so many parts and aliases; longer chains of attributes are not names.
 _MOST_PARTS = 20
 
-_Key = ParamSpec("_Key")
-_Answer = TypeVar("_Answer")
 
-
-def cached_per_file(
-    question: Callable[Concatenate[SourceFile, _Key], _Answer],
-) -> Callable[Concatenate[SourceFile, _Key], _Answer]:
-    """Make a function remember in the module what it said of the same arguments, so that it is worked out once."""
-
-    @wraps(question)
-    def ask(source: SourceFile, *key: _Key.args, **no_names: _Key.kwargs) -> _Answer:
-        known = source.cache(question)
-        if key not in known:
-            known[key] = question(source, *key, **no_names)
-        return known[key]
-
-    return ask
-
-
-class SourceFile:
+class SourceFile(SyntaxTree):
     """One parsed file. Reading it is one walk; nothing in it is imported or run."""
 
     def __init__(self, path: str, text: Text, tree: ast.Module, always_on: tuple[str, ...] = ()) -> None:
-        self.path = path
-        self.text = text
-        self.tree = tree
-        # Names, as patterns, of classes and functions whose dropout stays on because the user says so.
+        index = index_tree(tree, self.dotted)
+        super().__init__(path, text, tree, index.above)
+        # Names, as patterns, of classes and functions whose dropout stays on by the settings.
         self.always_on = always_on
-        self.classes: list[ClassDefinition] = []
-        self.functions: list[FunctionDefinition] = []
-        self.all_calls: list[ast.Call] = []
-        self.attributes: dict[str, list[ast.Attribute]] = {}
-        self.stars: list[str] = []
-        self.names: dict[str, list[Binding]] = {}
-        self.above: dict[ast.AST, ast.AST] = {}
-        self.is_module_by_class: dict[ast.ClassDef, bool] = {}
-        self.by_node: dict[ast.AST, FunctionDefinition | ClassDefinition] = {}
+        self.classes = index.classes
+        self.functions = index.functions
+        self.all_calls = index.calls
+        self.attributes = index.attributes
+        self.stars = index.stars
+        self.names = index.names
+        self.by_node = index.by_node
         self._dotted: dict[ast.AST, str | None] = {}
-        self._blocks: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
         self._roots: dict[int | str, ast.expr | str | None] = {}
         self._ends: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
-        self._caches: dict[Hashable, dict[Any, Any]] = {}
-        walk(self)
+        self._link_classes()
 
     def forget(self) -> None:
-        """Let go of the tree: what is left is no circle, and its memory is free at once."""
-        for one in self.classes:
-            for table in (one.methods, one.writes, one.reads, one.own_calls):
+        """Break all reference cycles, so that the memory of the tree is freed at once."""
+        super().forget()
+        for cls in self.classes:
+            for table in (cls.methods, cls.writes, cls.reads, cls.own_calls, cls.mro, cls.subclasses):
                 table.clear()
         for function in self.functions:
             function.names.clear()
-        if "mentions" in vars(self):
-            self.mentions.clear()
-        self.all_calls.clear()
-        for table in (
-            self.calls,
-            self.attributes,
-            self.names,
-            self.is_module_by_class,
-            self.by_node,
-            self._dotted,
-            self._blocks,
-            self._roots,
-            self._ends,
-            self._caches,
-            self.above,
-            self.mros,
-            self.subclasses,
-        ):
+        tables = (self.attributes, self.names, self.by_node, self._dotted, self._roots, self._ends)
+        for table in (self.calls, self.classes, self.functions, self.all_calls, *tables):
             table.clear()
-        self.classes.clear()
-        self.functions.clear()
+
+    def _link_classes(self) -> None:
+        """Tell each class its relatives in this file, and its bases from others."""
+        bases: dict[ClassDefinition, list[ClassDefinition]] = {}
+        for cls in self.classes:
+            local = [self.local_class(base) for base in cls.node.bases]
+            bases[cls] = [base for base in local if base is not None]
+            outside = [base for base, known in zip(cls.node.bases, local, strict=True) if known is None]
+            cls.own_roots = [root for base in outside if (root := self.dotted(base) or self._unbound_name(base))]
+        for cls in self.classes:
+            cls.mro = _ancestors(cls, bases)
+            for ancestor in cls.mro[1:]:
+                ancestor.subclasses.append(cls)
+
+    def _unbound_name(self, base: ast.expr) -> str | None:
+        """The name of a base that this file does not bind: from a star import, or the file is a piece of another."""
+        return base.id if isinstance(base, ast.Name) and not self.bindings(base) else None
 
     @cached_property
     def calls(self) -> dict[str, list[ast.Call]]:
@@ -107,115 +86,20 @@ class SourceFile:
         """The calls of what these dotted names stand for, whatever this file calls it."""
         return [call for name in names for call in self.calls.get(last_part(name), []) if self.called(call) == name]
 
-    @cached_property
-    def mros(self) -> dict[ClassDefinition, list[ClassDefinition]]:
-        """Each class with those of this file that it inherits from."""
-        return mros(self.classes)
-
-    @cached_property
-    def subclasses(self) -> dict[ClassDefinition, list[ClassDefinition]]:
-        """For a class those of this file that inherit from it; left out where there are none."""
-        return subclasses(self.mros)
-
-    @cached_property
-    def mentions(self) -> dict[str, list[ast.Name]]:
-        """Every use of a name, in the order of the text."""
-        found: dict[str, list[ast.Name]] = {}
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Name) and node in self.above:
-                found.setdefault(node.id, []).append(node)
-        for names in found.values():
-            names.sort(key=start)
-        return found
-
-    def names_between(self, name: str, begin: tuple[int, int], end: tuple[int, int]) -> list[ast.Name]:
-        """The uses of a name that stand between two places of the text."""
-        names = self.mentions.get(name, [])
-        return names[bisect_left(names, begin, key=start) : bisect_left(names, end, key=start)]
-
-    def reads_in(self, node: ast.AST, name: str) -> list[ast.Name]:
-        """The reads of a name within `node`."""
-        return [one for one in self.names_between(name, start(node), whole(node)) if isinstance(one.ctx, ast.Load)]
-
-    def cache(self, question: Hashable) -> dict[Any, Any]:
-        """The answers to a question about this file, by its arguments."""
-        return self._caches.setdefault(question, {})
-
-    def search_ancestors(
-        self, node: ast.AST, step: Callable[[ast.AST, ast.AST], _Answer | None], key: Hashable = None
-    ) -> _Answer | None:
-        """The first answer of `step(node, parent)` on the way from `node` to the root of the tree.
-
-        Each step is taken once, however many nodes ask: answers are kept under `key`, or `step` itself.
-        """
-        known: dict[ast.AST, _Answer | None] = self.cache(key or step)
-        passed: list[ast.AST] = []
-        answer: _Answer | None = None
-        current: ast.AST | None = node
-        while current is not None and answer is None:
-            if current in known:
-                answer = known[current]
-                break
-            passed.append(current)
-            parent = self.above.get(current)
-            answer = step(current, parent) if parent is not None else None
-            current = parent
-        known.update(dict.fromkeys(passed, answer))
-        return answer
-
-    def parent(self, node: ast.AST) -> ast.AST | None:
-        """The node that `node` stands in."""
-        return self.above.get(node)
-
-    def parents(self, node: ast.AST) -> Iterator[ast.AST]:
-        """From the nearest out to the file."""
-        above = self.parent(node)
-        while above is not None:
-            yield above
-            above = self.parent(above)
-
-    def statement(self, node: ast.AST) -> ast.stmt:
-        """The statement that `node` is part of, or is."""
-        if isinstance(node, ast.stmt):
-            return node
-        found = self.search_ancestors(node, _statement_above)
-        assert found is not None, "every expression stands in a statement"
-        return found
-
-    def block(self, statement: ast.AST) -> list[ast.stmt]:
-        """The list of statements that `statement` stands in."""
-        return self.position(statement)[0]
-
-    def position(self, statement: ast.AST) -> tuple[list[ast.stmt], int]:
-        """The list of statements that `statement` stands in, and its place there; an empty list for no statement."""
-        if statement not in self._blocks:
-            above = self.parent(statement)
-            for name in ("body", "orelse", "finalbody", "handlers"):
-                block: Any = getattr(above, name, None)
-                if isinstance(block, list):
-                    for index, one in enumerate(cast("list[ast.stmt]", block)):
-                        self._blocks[one] = block, index
-        return self._blocks.get(statement, ([], 0))
-
-    def default(self, parameter: ast.AST) -> ast.expr | None:
-        """The default value of a parameter; None where it has none, or is not one."""
-        arguments = self.parent(parameter)
-        return _defaults(self, arguments).get(parameter) if isinstance(arguments, ast.arguments) else None
-
     def function(self, node: ast.AST) -> FunctionDefinition | None:
-        """The function whose body `node` stands in; decorators, defaults and annotations stand outside of theirs."""
+        """The function whose body `node` is in; decorators, defaults and annotations are outside of their function."""
         return self.search_ancestors(node, self._body_of, SourceFile.function)
 
-    def _body_of(self, node: ast.AST, above: ast.AST) -> FunctionDefinition | None:
+    def _body_of(self, node: ast.AST, parent: ast.AST) -> FunctionDefinition | None:
         """The function whose body, or a statement of it, `node` is."""
-        inside = isinstance(above, FUNCTIONS) and (
-            node is above.body if isinstance(above, ast.Lambda) else isinstance(node, ast.stmt)
+        is_body = isinstance(parent, FUNCTIONS) and (
+            node is parent.body if isinstance(parent, ast.Lambda) else isinstance(node, ast.stmt)
         )
-        found = self.by_node[above] if inside else None
-        return found if isinstance(found, FunctionDefinition) else None
+        function = self.by_node[parent] if is_body else None
+        return function if isinstance(function, FunctionDefinition) else None
 
     def self_name(self, node: ast.AST) -> str | None:
-        """What the method around `node` calls its object; None outside of methods, and where the name is bound anew."""
+        """The name of the object in the method around `node`; None outside of methods, or if it is bound again."""
         function = self.function(node)
         name = function.method.self_name if function is not None else None
         while function is not None and name is not None:
@@ -226,7 +110,7 @@ class SourceFile:
         return name
 
     def owner(self, node: ast.AST) -> ClassDefinition | None:
-        """The class whose method (or a closure in it) `node` stands in."""
+        """The class of the method around `node`, or around the closure that `node` is in."""
         function = self.function(node)
         return function.method.owner if function is not None else None
 
@@ -235,12 +119,12 @@ class SourceFile:
         if not isinstance(expression, ast.Name):
             return None
         bindings = self.bindings(expression)
-        above = self.parent(expression)
-        if isinstance(above, ast.ClassDef):
-            # A base has its name before the class is made: `class Dropout(Dropout)` is not its own.
+        parent = self.parent(expression)
+        if isinstance(parent, ast.ClassDef):
+            # A base is evaluated before the class is made: `class Dropout(Dropout)` does not inherit from itself.
             if any(True for _ in self.before(bindings, expression)):
                 return _nearest_class(self, self.before(bindings, expression))
-            return _nearest_class(self, (one for one in reversed(bindings) if one.statement is not above))
+            return _nearest_class(self, (binding for binding in reversed(bindings) if binding.statement is not parent))
         return self._last_class(bindings)
 
     def _last_class(self, bindings: list[Binding]) -> ClassDefinition | None:
@@ -250,16 +134,16 @@ class SourceFile:
         return known[id(bindings)]
 
     def before(self, bindings: list[Binding], use: ast.AST) -> Iterator[Binding]:
-        """Those of a name's bindings that come before `use`, the last one first; functions count wherever they are."""
-        at = start(use)
-        for index in range(self._count_before(bindings, at) - 1, -1, -1):
-            if _end(bindings[index].statement) <= at:
+        """The bindings of a name that come before `use`, the last one first; functions count wherever they are."""
+        position = start(use)
+        for index in range(self._count_before(bindings, position) - 1, -1, -1):
+            if _end(bindings[index].statement) <= position:
                 yield bindings[index]
 
     def _count_before(self, bindings: list[Binding], use: tuple[int, int]) -> int:
         """How many of a name's bindings there are up to the last one before `use`."""
         if id(bindings) not in self._ends:
-            ends = sorted((_end(one.statement), index) for index, one in enumerate(bindings))
+            ends = sorted((_end(binding.statement), index) for index, binding in enumerate(bindings))
             farthest, last = list[int](), 0
             for _, index in ends:
                 last = max(last, index + 1)
@@ -279,12 +163,12 @@ class SourceFile:
         return self.names.get(name.id, [])
 
     def value(self, name: ast.Name) -> ast.expr | None:
-        """The expression last assigned to `name` before it is used, where that is one plain assignment."""
+        """The expression that the last assignment before it binds `name` to; None if it only derives the value."""
         last = next(self.before(self.bindings(name), name), None)
         return last.value if last is not None and not last.derived else None
 
     def substitute(self, expression: ast.expr) -> ast.expr:
-        """`expression`, or what its name was last set to in the function."""
+        """`expression`, or the value last assigned to its name."""
         if isinstance(expression, ast.Name):
             value = self.value(expression)
             if value is not None:
@@ -292,9 +176,9 @@ class SourceFile:
         return expression
 
     def dotted(self, expression: ast.AST) -> str | None:
-        """The canonical dotted name that an expression like `F.dropout` stands for; None where it is not known.
+        """The canonical dotted name that an expression like `F.dropout` stands for; None if it is unknown.
 
-        Names that this file binds to anything but an import are not known; a class of this file is known by its name.
+        Names of imports and their aliases are known, and the classes of this file, by their own name.
         """
         if expression in self._dotted:
             return self._dotted[expression]
@@ -314,7 +198,7 @@ class SourceFile:
         return name
 
     def last_name(self, expression: ast.AST) -> str:
-        """The last part of the name of an expression, or of what it calls: the canonical one, else as it is written.
+        """The last part of the name of an expression, or of what it calls: the canonical name, else as written.
 
         "Dropout" for `nn.Dropout`, and for `Zap` after `from torch.nn import Dropout as Zap`.
         """
@@ -327,11 +211,11 @@ class SourceFile:
         return isinstance(node, ast.Call) and self.last_name(node) in names
 
     def called(self, call: ast.AST) -> str | None:
-        """The dotted name of what `call` calls."""
+        """The dotted name of the function or class that `call` calls."""
         return self.dotted(call.func) if isinstance(call, ast.Call) else None
 
     def _root(self, name: ast.Name) -> ast.expr | str | None:
-        """What a name stands for: a dotted name, or the expression that it is another name of."""
+        """What a name stands for: a dotted name, or the expression that it is an alias of."""
         bindings = self.bindings(name)
         key = id(bindings) if bindings else name.id
         if key not in self._roots:
@@ -342,7 +226,7 @@ class SourceFile:
         imported = [binding.imported for binding in bindings if binding.imported is not None]
         if imported:
             # `try: import a as x / except ImportError: import b as x` and the like: torch's if it is among them.
-            return next((one for one in imported if one.startswith("torch")), imported[-1])
+            return next((name for name in imported if name.startswith("torch")), imported[-1])
         if isinstance(bindings[-1].statement, ast.ClassDef):
             return name
         value = bindings[-1].value
@@ -355,45 +239,38 @@ class SourceFile:
             if star.startswith("torch"):
                 return f"{star}.{name}"
         if self.stars:
-            # What a star brings from a file not seen is by convention these.
+            # By convention these are what a star import of another file brings.
             return {"nn": "torch.nn", "F": "torch.nn.functional", "torch": "torch"}.get(name)
         return None
 
 
-@cached_per_file
-def _defaults(_: SourceFile, arguments: ast.arguments) -> dict[ast.AST, ast.expr | None]:
-    positional = [*arguments.posonlyargs, *arguments.args]
-    given = [*([None] * (len(positional) - len(arguments.defaults))), *arguments.defaults]
-    return dict([*zip(positional, given, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)])
-
-
-def _statement_above(node: ast.AST, above: ast.AST) -> ast.stmt | None:
-    return above if isinstance(above, ast.stmt) else None
+def _ancestors(cls: ClassDefinition, bases: dict[ClassDefinition, list[ClassDefinition]]) -> list[ClassDefinition]:
+    """A class and the classes of its file that it inherits from, nearest first."""
+    ancestors = {cls: None}
+    pending = deque([cls])
+    while pending:
+        for base in bases[pending.popleft()]:
+            if base not in ancestors:
+                ancestors[base] = None
+                pending.append(base)
+                if len(ancestors) > MOST_ANCESTORS:
+                    return list(ancestors)
+    return list(ancestors)
 
 
 def _nearest_class(source: SourceFile, bindings: Iterator[Binding]) -> ClassDefinition | None:
     for binding in bindings:
         if isinstance(binding.statement, ast.ClassDef):
-            found = source.by_node[binding.statement]
-            assert isinstance(found, ClassDefinition)
-            return found
+            cls = source.by_node[binding.statement]
+            assert isinstance(cls, ClassDefinition)
+            return cls
     return None
 
 
 def _end(statement: ast.AST) -> tuple[int, int]:
-    """From where on a binding counts: a function or a parameter from the beginning, a block from its header."""
+    """Where a binding begins to count: a function or parameter at once, a block at its header."""
     if isinstance(statement, (*FUNCTIONS, ast.arguments, ast.arg)):
         return 0, 0
     if isinstance(statement, (ast.For, ast.AsyncFor, ast.With, ast.AsyncWith)):
         return statement.lineno, statement.col_offset
     return getattr(statement, "end_lineno", 0), getattr(statement, "end_col_offset", 0)
-
-
-def start(node: ast.AST) -> tuple[int, int]:
-    """Line and column where an expression or statement begins."""
-    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
-
-
-def whole(node: ast.AST) -> tuple[int, int]:
-    """Line and column where a node ends, with all the blocks in it."""
-    return getattr(node, "end_lineno", None) or 0, getattr(node, "end_col_offset", None) or 0

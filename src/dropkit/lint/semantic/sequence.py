@@ -6,7 +6,8 @@ import ast
 from collections.abc import Callable, Iterator
 
 from dropkit.lint.semantic.expressions import literal
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Directions in a row.
 BEFORE, AFTER = -1, 1

@@ -15,8 +15,9 @@ from typing import Any, cast
 from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import is_off
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
-from dropkit.lint.semantic.model import SourceFile, cached_per_file
+from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.noqa import comments
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Words for the mode, or for a switch of its own that someone sets on purpose: one must be in the name of a flag.
 _MODES = (

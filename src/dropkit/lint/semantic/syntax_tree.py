@@ -1,0 +1,156 @@
+"""The syntax tree of one file: where each node stands, and answers that are worked out once."""
+
+from __future__ import annotations
+
+import ast
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterator
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from dropkit.lint.semantic.source_text import Text
+
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+_Tree = TypeVar("_Tree", bound="SyntaxTree")
+
+
+def cached_per_file(
+    question: Callable[Concatenate[_Tree, _Arguments], _Answer],
+) -> Callable[Concatenate[_Tree, _Arguments], _Answer]:
+    """Keep a function's answers with the file, its first argument, by the other arguments."""
+
+    @wraps(question)
+    def ask(source: _Tree, *key: _Arguments.args, **no_names: _Arguments.kwargs) -> _Answer:
+        known = source.cache(question)
+        if key not in known:
+            known[key] = question(source, *key, **no_names)
+        return known[key]
+
+    return ask
+
+
+class SyntaxTree:
+    """A parsed file and the way from each node to those around it."""
+
+    def __init__(self, path: str, text: Text, tree: ast.Module, above: dict[ast.AST, ast.AST]) -> None:
+        self.path = path
+        self.text = text
+        self.tree = tree
+        # The parent of each node.
+        self.above = above
+        self._blocks: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
+        self._caches: dict[Hashable, dict[Any, Any]] = {}
+
+    def cache(self, question: Hashable) -> dict[Any, Any]:
+        """The answers to a question about this file, by its arguments."""
+        return self._caches.setdefault(question, {})
+
+    def forget(self) -> None:
+        """Break all reference cycles, so that the memory of the tree is freed at once."""
+        for table in (self._caches, self._blocks, self.above):
+            table.clear()
+        if "mentions" in vars(self):
+            self.mentions.clear()
+
+    def parent(self, node: ast.AST) -> ast.AST | None:
+        """The node directly around `node`."""
+        return self.above.get(node)
+
+    def parents(self, node: ast.AST) -> Iterator[ast.AST]:
+        """The nodes around `node`, from the nearest to the file."""
+        parent = self.parent(node)
+        while parent is not None:
+            yield parent
+            parent = self.parent(parent)
+
+    def search_ancestors(
+        self, node: ast.AST, step: Callable[[ast.AST, ast.AST], _Answer | None], key: Hashable = None
+    ) -> _Answer | None:
+        """The first answer of `step(node, parent)` on the way from `node` to the root of the tree.
+
+        Each step is taken once, however many nodes ask: answers are kept under `key`, or `step` itself.
+        """
+        known: dict[ast.AST, _Answer | None] = self.cache(key or step)
+        passed: list[ast.AST] = []
+        answer: _Answer | None = None
+        current: ast.AST | None = node
+        while current is not None and answer is None:
+            if current in known:
+                answer = known[current]
+                break
+            passed.append(current)
+            parent = self.above.get(current)
+            answer = step(current, parent) if parent is not None else None
+            current = parent
+        known.update(dict.fromkeys(passed, answer))
+        return answer
+
+    def statement(self, node: ast.AST) -> ast.stmt:
+        """The statement that `node` is, or is part of."""
+        if isinstance(node, ast.stmt):
+            return node
+        statement = self.search_ancestors(node, _enclosing_statement)
+        assert statement is not None, "every expression is part of a statement"
+        return statement
+
+    def block(self, statement: ast.AST) -> list[ast.stmt]:
+        """The list of statements that `statement` is in."""
+        return self.position(statement)[0]
+
+    def position(self, statement: ast.AST) -> tuple[list[ast.stmt], int]:
+        """The list of statements that `statement` is in, and its index; an empty list for any other node."""
+        if statement not in self._blocks:
+            parent = self.parent(statement)
+            for name in ("body", "orelse", "finalbody", "handlers"):
+                block: Any = getattr(parent, name, None)
+                if isinstance(block, list):
+                    for index, sibling in enumerate(cast("list[ast.stmt]", block)):
+                        self._blocks[sibling] = block, index
+        return self._blocks.get(statement, ([], 0))
+
+    @cached_property
+    def mentions(self) -> dict[str, list[ast.Name]]:
+        """Every use of each name, in the order of the text."""
+        mentions: dict[str, list[ast.Name]] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Name) and node in self.above:
+                mentions.setdefault(node.id, []).append(node)
+        for names in mentions.values():
+            names.sort(key=start)
+        return mentions
+
+    def names_between(self, name: str, begin: tuple[int, int], end: tuple[int, int]) -> list[ast.Name]:
+        """The uses of a name between two positions in the text."""
+        names = self.mentions.get(name, [])
+        return names[bisect_left(names, begin, key=start) : bisect_left(names, end, key=start)]
+
+    def reads_in(self, node: ast.AST, name: str) -> list[ast.Name]:
+        """The reads of a name within `node`."""
+        return [use for use in self.names_between(name, start(node), end(node)) if isinstance(use.ctx, ast.Load)]
+
+    @cached_per_file
+    def _defaults(self, arguments: ast.arguments) -> dict[ast.AST, ast.expr | None]:
+        positional = [*arguments.posonlyargs, *arguments.args]
+        given = [*([None] * (len(positional) - len(arguments.defaults))), *arguments.defaults]
+        by_keyword = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        return dict([*zip(positional, given, strict=True), *by_keyword])
+
+    def default(self, parameter: ast.AST) -> ast.expr | None:
+        """The default value of a parameter; None if it has none, or `parameter` is none."""
+        arguments = self.parent(parameter)
+        return self._defaults(arguments).get(parameter) if isinstance(arguments, ast.arguments) else None
+
+
+def start(node: ast.AST) -> tuple[int, int]:
+    """Line and column where an expression or statement begins."""
+    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+
+
+def end(node: ast.AST) -> tuple[int, int]:
+    """Line and column where a node ends, with all blocks in it."""
+    return getattr(node, "end_lineno", None) or 0, getattr(node, "end_col_offset", None) or 0
+
+
+def _enclosing_statement(_: ast.AST, parent: ast.AST) -> ast.stmt | None:
+    return parent if isinstance(parent, ast.stmt) else None
