@@ -146,7 +146,7 @@ def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
                 # Reordered axes are copied to be made contiguous: dropout then changes the copy.
                 is_copy = any(name in _REORDERS and set(views[:index]) & _MAY_COPY for index, name in enumerate(views))
                 return None if is_copy else last
-            if last in _VIEWS and applied.input is not None and not _converts(applied):
+            if last in _VIEWS and applied.input is not None and not _converts(source, applied):
                 inner.append((applied.input, (*views, last)))
         pending += reversed(inner)
     return None
@@ -215,9 +215,9 @@ def _slices(node: ast.Subscript) -> bool:
     return all(isinstance(part, (ast.Slice, ast.Constant, ast.UnaryOp)) for part in parts)
 
 
-def _converts(applied: Operation) -> bool:
+def _converts(source: SourceFile, applied: Operation) -> bool:
     """Whether `.to(...)` copies to another dtype."""
-    return any(getattr(value, "attr", None) in _HALF_TYPES for value in applied.call.args)
+    return any(source.last_name(value) in _HALF_TYPES for value in applied.call.args)
 
 
 def _leave_out(source: SourceFile, dropout: DropoutCall) -> Edit | None:

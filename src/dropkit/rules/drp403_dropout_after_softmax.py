@@ -101,7 +101,7 @@ def _is_output(source: SourceFile, call: ast.Call) -> bool:
 
 
 def _is_loss(source: SourceFile, use: ast.AST | None) -> bool:
-    return isinstance(use, ast.Call) and _LOSS.search(source.text.of(use.func)) is not None
+    return isinstance(use, ast.Call) and _LOSS.search(f"{source.text.of(use.func)} {source.called(use)}") is not None
 
 
 def _row_ends(source: SourceFile, call: ast.Call) -> bool:
