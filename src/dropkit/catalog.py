@@ -1,15 +1,14 @@
-"""What torch calls things: the names that rules look for, under the one dotted name each is known by.
+"""The names of torch's functions and layers that matter for dropout, and where their arguments stand.
 
-Facts of torch 2.13's public interface, and of the libraries that carry dropout of their own. dropkit's layers and
+They are those of torch 2.13's public interface, and of libraries with dropout of their own. dropkit's layers and
 functions have torch's contract, so they count as torch's.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-# A prefix on the left is known by the one on the right; the first that fits is taken.
+# Prefixes of other names for the same things, and the canonical prefix; the first that fits is taken.
 _ALIASES = (
     ("dropkit.nn.", "torch.nn."),
     ("dropkit.functional.", "torch.nn.functional."),
@@ -23,7 +22,7 @@ _ALIASES = (
 
 
 def canonical(name: str) -> str:
-    """The one name by which `name` is known here.
+    """The canonical form of a dotted name.
 
     Example:
         >>> canonical("torch.nn.modules.dropout.Dropout")
@@ -35,7 +34,7 @@ def canonical(name: str) -> str:
         if name.startswith(alias):
             name = known + name[len(alias) :]
             if alias == "torch.nn.modules.":
-                # torch.nn.modules.dropout.Dropout: the file in between goes.
+                # torch.nn.modules.dropout.Dropout: drop the name of the file, too.
                 name = known + name.rsplit(".", 1)[1]
             break
     return name
@@ -43,7 +42,7 @@ def canonical(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Functional:
-    """A function that drops: where its arguments stand, and what `training` is when left out."""
+    """A function that drops: the positions of its arguments, and the default of `training`."""
 
     p: int
     training: int
@@ -56,21 +55,20 @@ class Functional:
 
 _F = "torch.nn.functional."
 
-# Every function that drops when its flag says so, by canonical name.
+# Every function that drops if its flag is true, by canonical name.
 FUNCTIONALS: dict[str, Functional] = {
     _F + "dropout": Functional(1, 2, 3, module="Dropout"),
     _F + "dropout1d": Functional(1, 2, 3, module="Dropout1d"),
     _F + "dropout2d": Functional(1, 2, 3, module="Dropout2d"),
     _F + "dropout3d": Functional(1, 2, 3, module="Dropout3d"),
-    # The two whose `training` is False unless given: alone among torch's, and so never on by accident.
+    # The only functions of torch whose `training` is False by default.
     _F + "alpha_dropout": Functional(1, 2, 3, training_default=False, module="AlphaDropout"),
     _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
-    # dropkit's alone.
-    _F + "drop_path": Functional(1, 2, 3),
+    # Only in dropkit.
     _F + "dropout_add": Functional(2, 3, None),
     _F + "dropout_add_norm": Functional(4, 5, None),
     _F + "bias_act_dropout_add": Functional(3, 4, None),
-    # These have no default: a call without the flag fails at once.
+    # These have no default: a call without the flag fails.
     "torch.dropout": Functional(1, 2, None, training_name="train", training_default=None),
     "torch.alpha_dropout": Functional(1, 2, None, training_name="train", training_default=None),
     "torch.feature_dropout": Functional(1, 2, None, training_name="train", training_default=None),
@@ -86,13 +84,13 @@ DROPOUT_MODULES = frozenset(
     "torch.nn." + name
     for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
 )
-# Modules that skip whole branches or blocks; every library has its own, and none works in place unless told to.
+# Modules that skip whole branches or blocks, by last name: every library has its own.
 DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
 # Layers whose first argument is surely the rate to drop.
-RATED_LAYERS = DROPOUT_MODULES | {"torch.nn.DropPath", "torchvision.ops.StochasticDepth"}
+RATED_LAYERS = DROPOUT_MODULES | {"torchvision.ops.StochasticDepth"}
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
-# Whose dropout is a number and follows no mode: the place and the name of that number.
+# Attention functions whose rate is a number that follows no mode: its position and its name.
 ATTENTION: dict[str, tuple[int | None, str]] = {
     _F + "scaled_dot_product_attention": (4, "dropout_p"),
     _F + "_scaled_dot_product_attention": (4, "dropout_p"),
@@ -110,14 +108,14 @@ ATTENTION: dict[str, tuple[int | None, str]] = {
     "xformers.ops.memory_efficient_attention_forward": (4, "p"),
 }
 
-# Of transformers, where a class calls what it picked by name: known by its last name and the keyword alone.
+# Functions of transformers that are chosen at run time: known by their last name, with the keyword of the rate.
 ATTENTION_BY_LAST_NAME = {"attention_interface": "dropout", "_flash_attention_forward": "dropout"}
 
-# F.multi_head_attention_forward(..., training=True, ...): the place of the flag.
+# F.multi_head_attention_forward(..., dropout_p, ..., training=True, ...): the positions of rate and flag.
 MULTI_HEAD = _F + "multi_head_attention_forward"
 MULTI_HEAD_P, MULTI_HEAD_TRAINING = 10, 13
 
-# Layers with dropout inside of what else they do: the place (None: by name only) and the name of its rate.
+# Layers with dropout inside: the position (None: keyword only) and the name of the rate.
 HOLDERS: dict[str, tuple[int | None, str]] = {
     "torch.nn.LSTM": (None, "dropout"),
     "torch.nn.GRU": (None, "dropout"),
@@ -128,14 +126,14 @@ HOLDERS: dict[str, tuple[int | None, str]] = {
     "torch.nn.TransformerDecoderLayer": (3, "dropout"),
 }
 
-RNNS = {"torch.nn.LSTM": 3, "torch.nn.GRU": 3, "torch.nn.RNN": 3}
+RNNS = ("torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN")
 
 BATCH_NORMS = frozenset(
     "torch.nn." + name for name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm", "LazyBatchNorm1d",
                                     "LazyBatchNorm2d", "LazyBatchNorm3d")
 )  # fmt: skip
 
-# Activations: those that commute with dropout (positively homogeneous: f(a x) = a f(x) for a >= 0), and the others.
+# Activations that commute with dropout (positively homogeneous: f(a x) = a f(x) for a >= 0), and all activations.
 HOMOGENEOUS = frozenset("torch.nn." + name for name in ("ReLU", "LeakyReLU", "PReLU", "RReLU", "Identity"))
 ACTIVATIONS = HOMOGENEOUS | frozenset(
     "torch.nn." + name
@@ -144,41 +142,32 @@ ACTIVATIONS = HOMOGENEOUS | frozenset(
 )  # fmt: skip
 SOFTMAXES = frozenset({"torch.nn.Softmax", "torch.nn.LogSoftmax", "torch.nn.Softmax2d"})
 
-# Modules of torch that drop inside of what else they do, by last name.
-RATE_HOLDERS = frozenset(name.rpartition(".")[2] for name in ("torch.nn.MultiheadAttention", *RNNS))
-# Last word of the class names of layers that only drop, whatever library they are from.
-DROPOUT_CLASS_NAME = re.compile(
-    r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
-)
-# Attributes in which such layers store their rate.
-RATE_ATTRIBUTES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")
+# Modules of torch with dropout inside, by last name.
+RATE_HOLDERS = frozenset({"MultiheadAttention", "LSTM", "GRU", "RNN"})
 
-# The same by the names that a trace uses: the last part, which modules and what runs in their place have in common.
+# The same by last name, which a trace uses for modules and the functions that run in their place.
 ACTIVATION_KINDS = frozenset(name.rpartition(".")[2] for name in ACTIVATIONS)
 HOMOGENEOUS_KINDS = frozenset(name.rpartition(".")[2] for name in HOMOGENEOUS)
 SOFTMAX_KINDS = frozenset(name.rpartition(".")[2] for name in SOFTMAXES)
 CHANNEL_KINDS = frozenset(name.rpartition(".")[2] for name in CHANNEL_DROPOUTS) | {
     "dropout1d", "dropout2d", "dropout3d"
 }  # fmt: skip
-# Whose backward pass reads their output.
+# Operations whose backward pass reads their output.
 NEEDS_ITS_OUTPUT = SOFTMAX_KINDS | {"ReLU", "Sigmoid", "Tanh", "exp", "sqrt", "rsqrt"}
 
 # Modules whose presence makes `model.eval()` matter.
 MODE_DEPENDENT = DROPOUT_MODULES | BATCH_NORMS
 
-# Bases that make a class a Module, beyond torch.nn's own; the last name is enough.
+# Base classes, besides those of torch.nn, that make a class a Module, by last name.
 MODULE_BASES = frozenset(
     {"Module", "LightningModule", "PreTrainedModel", "BaseModule", "BaseModel", "MessagePassing", "FairseqModel"}
 )
-# Whose Modules are torch's for sure.
+# Libraries whose Modules are surely torch's.
 MODULE_LIBRARIES = (
     "torch.nn.", "lightning.", "transformers.", "torchvision.", "timm.", "torch_geometric.", "fairseq.", "mmengine.",
     "mmcv.", "diffusers.", "speechbrain.", "nemo.",
 )  # fmt: skip
 # Libraries that use such a name for something else.
 NO_MODULES = ("chainer.", "flax.", "tensorflow.", "keras.", "pydantic.", "paddle.", "mindspore.", "jittor.", "peewee.")
-# Modules whose metaclass calls super().__init__(), and programs that are no modules though they have a `train`.
-FASTAI = ("fastai.", "fastcore.")
-
-# Calls that keep what they are given registered, whatever plain container it was in before.
+# Calls that register the layers of a plain container.
 REGISTERING = frozenset({"ModuleList", "ModuleDict", "Sequential", "add_module", "register_module"})

@@ -1,4 +1,4 @@
-"""A finding: one misuse at one place, and the edits that would mend it."""
+"""A diagnostic: one misuse at one place, and the edits that fix it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Severity(str, Enum):
-    """How sure and how bad: errors and warnings are shown; `info` only when asked for, and it never fails a run."""
+    """How serious a misuse is. Errors and warnings are shown; `info` is shown on request and never fails a run."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -15,13 +15,13 @@ class Severity(str, Enum):
 
     @property
     def rank(self) -> int:
-        """0 for the gravest."""
+        """0 for the most serious."""
         return list(Severity).index(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Put `text` in the place of the bytes from `start` up to `end`, counted in the UTF-8 form of the decoded text."""
+    """Replace the bytes from `start` to `end`, counted in the UTF-8 form of the decoded text, by `text`."""
 
     start: int
     end: int
@@ -30,10 +30,10 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """Edits that mend a finding together, or not at all.
+    """Edits that fix a misuse together, or not at all.
 
-    A safe fix leaves training as it was and keeps every key of the state dict; `changes_training` marks the few that
-    are safe for what the call plainly meant, but change the numbers of a training run.
+    A safe fix leaves training unchanged and keeps every key of the state dict. `changes_training` marks the few safe
+    fixes that make a call do what it plainly says, and so change the numbers of a training run.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where: lines and columns begin at 1, columns count characters, the end is exclusive."""
+    """A range of the text: lines and columns begin at 1, columns count characters, the end is exclusive."""
 
     line: int
     column: int
@@ -54,9 +54,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class CrossFileCondition:
-    """What other files must be asked before a finding stands: does anyone there read `attribute` of `owner`?
+    """Whether another file reads `attribute` of `owner`: if so, the diagnostic does not hold.
 
-    `owner` is the simple name of a class; its subclasses, and whoever holds one of its objects, are asked.
+    `owner` is the simple name of a class; its subclasses and the owners of its objects count, too.
     """
 
     owner: str

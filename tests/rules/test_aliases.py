@@ -31,7 +31,7 @@ class Net(nn.Module):
 @pytest.mark.parametrize("define", DEFINITIONS)
 @pytest.mark.parametrize("program", EXAMPLES.values(), ids=EXAMPLES)
 def test_aliases_change_no_finding_of_an_example(program, define):
-    """Every rule finds its own example on the same lines. The other tests' programs are checked in conftest.py."""
+    """Every rule finds its own example on the same lines. The programs of other tests are checked by a fixture."""
     changed = under_aliases(program, define)
 
     assert "zq0" in changed

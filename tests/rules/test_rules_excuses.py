@@ -1,6 +1,7 @@
 """What excuses dropout that stays on in evaluation: the marker fully, and what prose says of dropout as information."""
 
 import pytest
+from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
 
 from dropkit.diagnostics import Severity
 from dropkit.lint.engine.check_file import check, read

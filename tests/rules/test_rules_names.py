@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
 
 from dropkit.diagnostics import Severity
 from dropkit.lint.engine.check_file import check, read

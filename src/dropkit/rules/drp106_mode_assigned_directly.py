@@ -19,28 +19,28 @@ from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.expressions import literal, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
-# What whole models are called, with or without a word before or behind: `model_ema`, `netG`, `self.text_encoder`.
+# Names of whole models, with or without other words: `model_ema`, `netG`, `self.text_encoder`.
 _MODEL = re.compile(
     r"(^|_)(model|net|network|encoder|decoder|backbone|generator|discriminator|classifier|detector|critic|actor|teacher"
     r"|student|unet|vae|gan|bert|gpt|resnet|vit|transformer|policy|module)(\d|_|$|[A-Z])|^net[A-Z]|net$|(Model|Net)$"
 )
-# Whose `training` is a flag of its own, or whose `train` is a data set.
+# Names of objects whose `training` is another flag, or whose `train` is a data set.
 _NO_MODEL = Vocabulary(
     r"trainer|learn|learner|data|dataset|datasets|dls|dm|\w*loader|args|\w*config|cfg|opt|settings|state|agent|env"
     r"|context|ctx|history"
 )
 _LEAVES = MODE_DEPENDENT | {"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN", "torch.nn.MultiheadAttention"}
 _TORCH = frozenset({"torch", "torchvision", "timm", "transformers", "lightning", "pytorch_lightning"})
-# Beside these, a model may be theirs, where a flag is the way.
+# Libraries whose models may have a flag for the mode.
 _OTHERS = frozenset({"chainer", "tensorflow", "keras", "mlx", "paddle", "jax", "flax", "unittest", "mock"})
-# A comment that says so: the flag of the outermost module alone is meant.
+# Words of a comment which says that only the flag of the outermost module is meant.
 _ALONE = re.compile(r"only|trick|wrapper|child|sub-?module|batch ?norm|\bBN\b|without", re.IGNORECASE)
 
 
@@ -49,9 +49,9 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         return
     for name in ("training", "eval", "train"):
         for node in source.attributes.get(name, []):
-            hit = _judge(source, node)
-            if hit is not None:
-                yield hit
+            violation = _judge(source, node)
+            if violation is not None:
+                yield violation
 
 
 def _judge(source: SourceFile, node: ast.Attribute) -> Violation | None:
@@ -78,16 +78,16 @@ def _judge(source: SourceFile, node: ast.Attribute) -> Violation | None:
 
 
 def _uses_torch(source: SourceFile) -> bool:
-    """Whether models here are torch's, and no other library's."""
-    bindings = (one for all_of_it in source.names.values() for one in all_of_it)
-    imported = {one.imported.split(".")[0] for one in bindings if one.imported is not None}
-    return not imported & _OTHERS and (bool(imported & _TORCH) or any(one.is_module for one in source.classes))
+    """Whether the models of this file are torch's, and no other library's."""
+    bindings = (binding for bindings in source.names.values() for binding in bindings)
+    imported = {binding.imported.split(".")[0] for binding in bindings if binding.imported is not None}
+    return not imported & _OTHERS and (bool(imported & _TORCH) or any(cls.is_module for cls in source.classes))
 
 
 def _is_model(source: SourceFile, owner: ast.expr, trusted: bool = False) -> bool:
-    """Whether an expression is a model of many layers: by what it was set to, else by its name.
+    """Whether an expression is a model of many layers: by its value, or else by its name.
 
-    `trusted`: the attribute asked for is one that hardly anything but a model has.
+    `trusted` if the attribute in question belongs to hardly anything but models.
     """
     name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
     if not name or (isinstance(owner, ast.Name) and _is_walked(source, owner)):
@@ -99,11 +99,11 @@ def _is_model(source: SourceFile, owner: ast.expr, trusted: bool = False) -> boo
 
 
 def _known_model(source: SourceFile, owner: ast.expr) -> bool | None:
-    """Whether `model` or `self.model` is set to a model; None where it is not known what it is set to."""
+    """Whether `model` or `self.model` is set to a model; None if its value is unknown."""
     if isinstance(owner, ast.Name):
         bindings, known = source.bindings(owner), source.cache(_known_model)
         if id(bindings) not in known:
-            known[id(bindings)] = _makes_model(source, [one.value for one in bindings if not one.derived])
+            known[id(bindings)] = _makes_model(source, [binding.value for binding in bindings if not binding.derived])
         return known[id(bindings)]
     holder, attribute = source.owner(owner), self_attribute(owner)
     return _holds_model(source, holder, attribute) if holder is not None and attribute is not None else None
@@ -126,19 +126,20 @@ def _makes_model(source: SourceFile, values: list[ast.expr | None]) -> bool | No
 
 
 def _is_walked(source: SourceFile, name: ast.Name) -> bool:
-    """Whether a name is imported, or takes what a call yields: `for m in model.modules()` reaches them all."""
+    """Whether a name is imported, or iterates over a call: `for m in model.modules()` reaches all modules."""
     loops = (ast.For, ast.AsyncFor, ast.Name)
     bindings, known = source.bindings(name), source.cache(_is_walked)
     if id(bindings) not in known:
         known[id(bindings)] = any(
-            one.imported is not None or (isinstance(one.statement, loops) and isinstance(one.value, ast.Call))
-            for one in bindings
+            binding.imported is not None
+            or (isinstance(binding.statement, loops) and isinstance(binding.value, ast.Call))
+            for binding in bindings
         )
     return known[id(bindings)]
 
 
 def _is_own(source: SourceFile, node: ast.Attribute) -> bool:
-    """`self.training` in a method of a Module with mode-dependent layers, neither constructor nor override."""
+    """Whether `node` is `self.training` of a Module with such layers, outside of constructors and overrides."""
     owner, function = source.owner(node), source.function(node)
     if owner is None or function is None or not owner.is_module or node.attr != "training":
         return False
@@ -146,18 +147,18 @@ def _is_own(source: SourceFile, node: ast.Attribute) -> bool:
 
 
 def _holds_layers(source: SourceFile, owner: ClassDefinition) -> bool:
-    return any(_sets_layers(source, one) for one in owner.mro)
+    return any(_sets_layers(source, cls) for cls in owner.mro)
 
 
 @cached_per_file
 def _sets_layers(source: SourceFile, owner: ClassDefinition) -> bool:
     values = [write.value for writes in owner.writes.values() for write in writes]
-    calls = [one for value in values if isinstance(value, ast.Call) for one in (value, *value.args)]
-    return any(source.called(one) in MODE_DEPENDENT for one in calls)
+    layers = [layer for value in values if isinstance(value, ast.Call) for layer in (value, *value.args)]
+    return any(source.called(layer) in MODE_DEPENDENT for layer in layers)
 
 
 def _is_switched(source: SourceFile, node: ast.Attribute, statement: ast.stmt) -> bool:
-    """Whether the mode is set by a call as well, or a comment says that the flag alone is meant."""
+    """Whether a call sets the mode, too, or a comment says that only the flag is meant."""
     comments = "".join(source.text.line(at).partition("#")[2] for at in range(max(node.lineno - 2, 1), node.lineno + 1))
     if _ALONE.search(comments):
         return True
@@ -168,41 +169,39 @@ def _is_switched(source: SourceFile, node: ast.Attribute, statement: ast.stmt) -
 
 @cached_per_file
 def _switching(source: SourceFile, name: str, model: str) -> tuple[set[FunctionDefinition | None], set[int]]:
-    """The functions, and the blocks of statements by identity, that call `name` on the object of this source."""
+    """The functions, and the blocks by identity, that call `name` on the object with this source."""
     calls = _by_model(source, name).get(model, [])
     return {source.function(call) for call in calls}, {id(source.block(source.statement(call))) for call in calls}
 
 
 @cached_per_file
 def _by_model(source: SourceFile, name: str) -> dict[str, list[ast.Call]]:
-    """All calls of `name` by the source of the object that they are made on."""
-    found: dict[str, list[ast.Call]] = {}
+    """All calls of the method `name`, by the source of their object."""
+    calls: dict[str, list[ast.Call]] = {}
     for call in source.calls.get(name, []):
         if isinstance(call.func, ast.Attribute):
-            found.setdefault(source.text.of(call.func.value), []).append(call)
-    return found
+            calls.setdefault(source.text.of(call.func.value), []).append(call)
+    return calls
 
 
 def _is_ever_off(source: SourceFile, node: ast.Attribute) -> bool:
-    """Whether this file puts the same object in evaluation, so that to set it training matters."""
+    """Whether this file sets the same object to evaluation mode, so that setting it to training matters."""
     model = source.text.of(node.value)
     return model in _by_model(source, "eval") or model in _set_off(source, node.attr)
 
 
 @cached_per_file
 def _set_off(source: SourceFile, name: str) -> set[str]:
-    """The source of the objects whose attribute `name` is set to what means evaluation."""
+    """The source of the objects whose attribute `name` is set to evaluation mode."""
     return {
         source.text.of(node.value)
         for node in source.attributes.get(name, [])
-        if isinstance(above := source.parent(node), ast.Assign)
-        and isinstance(above.value, ast.Constant)
-        and above.value.value is (name == "eval")
+        if isinstance(parent := source.parent(node), ast.Assign) and literal(parent.value) is (name == "eval")
     }
 
 
 def _fix(source: SourceFile, node: ast.Attribute, statement: ast.stmt, text: str) -> Fix | None:
-    """Make the call; unsafe where only a name says that it is a model, none where its class has another `train`."""
+    """Make the call; unsafe if only a name says that it is a model, none if its class overrides `train` or `eval`."""
     model, owner = node.value, source.owner(node)
     made = _built_from(source, model) if owner is None or not _is_self(source, model) else owner
     if isinstance(made, ClassDefinition) and (made.method("train") is not None or made.method("eval") is not None):
@@ -215,10 +214,10 @@ def _is_self(source: SourceFile, model: ast.expr) -> bool:
 
 
 def _built_from(source: SourceFile, model: ast.expr) -> ClassDefinition | str | None:
-    """The class that a name or attribute is made from, or the name if it is torch's; None if that is not known."""
+    """The class of the object in a name or attribute, or the dotted name of torch's class; None if unknown."""
     attribute, owner = self_attribute(model), source.owner(model)
     if isinstance(model, ast.Name):
-        values = [None if one.derived else one.value for one in source.bindings(model)]
+        values = [None if binding.derived else binding.value for binding in source.bindings(model)]
     else:
         values = owner.values(attribute) if owner is not None and attribute is not None else []
     made: set[ClassDefinition | str | None] = set()

@@ -34,7 +34,7 @@ from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
 _ROWS = ("ModuleList", "Sequential")
-# Bytes of source that what a rate is called has at most.
+# Longer expressions, in bytes of source, are not looked up as rates.
 _LONGEST = 100
 
 
@@ -106,7 +106,7 @@ def _is_unfinished(source: SourceFile, owner: ClassDefinition) -> bool:
 
 
 def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
-    """Whether the rate is an argument that is 0 by default, and nobody in the file who makes the object gives it."""
+    """Whether the rate is an argument that is 0 by default, and no call in the file that makes the object passes it."""
     layers = _layers(source, write.value)
     made = owner.name in source.calls
     if write.function is None or len(layers) != 1 or not made or owner.subclasses:
@@ -122,7 +122,7 @@ def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) ->
 
 @cached_per_file
 def _given(source: SourceFile, name: str) -> tuple[set[str], float]:
-    """What the calls of a class give it: by name, and how many arguments by position."""
+    """The keywords that calls of a class pass, and the most positional arguments."""
     names: set[str] = set()
     count: float = 0
     for call in source.calls.get(name, []):
@@ -132,7 +132,7 @@ def _given(source: SourceFile, name: str) -> tuple[set[str], float]:
 
 
 def _rate_is_applied(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
-    """Whether what the rate is made from also goes elsewhere in the class, or a layer of equal rate is applied."""
+    """Whether the rate is used elsewhere in the class, or another layer of the same rate is applied."""
     rates = [rate for call in _layers(source, write.value) for rate in [*call.args, *(k.value for k in call.keywords)]]
     words = _words(source, rates)
     if words is None:
@@ -144,11 +144,11 @@ def _rate_is_applied(source: SourceFile, owner: ClassDefinition, write: Write) -
 
 @cached_per_file
 def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[str]) -> bool:
-    """Whether any of the names that a rate is taken from goes elsewhere in the class."""
+    """Whether any of the names that a rate is taken from is used elsewhere in the class."""
     for word in words:
         nodes = _uses(source, owner).get(word, [])
-        # Whoever reads it so often applies it somewhere.
-        if len(nodes) > MOST or not all(_counts_for_nothing(source, owner, node, words) for node in nodes):
+        # A name with more reads surely is used.
+        if len(nodes) > MOST or not all(_has_no_effect(source, owner, node, words) for node in nodes):
             return True
     return False
 
@@ -156,13 +156,13 @@ def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[st
 @cached_per_file
 def _uses(source: SourceFile, owner: ClassDefinition) -> dict[str, list[ast.AST]]:
     """The reads in a class of names, attributes and items, by their source."""
-    found: dict[str, list[ast.AST]] = {}
+    uses: dict[str, list[ast.AST]] = {}
     for node in ast.walk(owner.node):
         if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load):
             word = _word(source, node)
             if word is not None:
-                found.setdefault(word, []).append(node)
-    return found
+                uses.setdefault(word, []).append(node)
+    return uses
 
 
 @cached_per_file
@@ -178,7 +178,7 @@ def _applied(source: SourceFile, owner: ClassDefinition) -> set[str]:
 
 
 def _word(source: SourceFile, node: ast.expr) -> str | None:
-    """The source of a name, attribute or item; None where it is too long to be what a rate is called."""
+    """The source of a name, attribute or item; None if it is too long for a rate."""
     long = source.text.end(node) - source.text.start(node) > _LONGEST
     return None if long else ast.unparse(node)
 
@@ -186,9 +186,9 @@ def _word(source: SourceFile, node: ast.expr) -> str | None:
 def _words(source: SourceFile, rates: list[ast.expr]) -> set[str] | None:
     """The names, as source, that rates are taken from: `dropout`, `config.dropout`, `self.rates[2]`.
 
-    None where there are too many to follow.
+    None if there are too many to follow.
     """
-    found: set[str] = set()
+    words: set[str] = set()
     followed: set[ast.expr] = set()
     pending = list(rates)
     while pending:
@@ -196,26 +196,26 @@ def _words(source: SourceFile, rates: list[ast.expr]) -> set[str] | None:
         for node in ast.walk(rate):
             if not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
                 continue
-            above = source.parent(node)
-            called = isinstance(above, ast.Call) and above.func is node
-            if node is not rate and (called or isinstance(above, (ast.Attribute, ast.Subscript))):
+            parent = source.parent(node)
+            is_called = isinstance(parent, ast.Call) and parent.func is node
+            if node is not rate and (is_called or isinstance(parent, (ast.Attribute, ast.Subscript))):
                 continue
             word = _word(source, node)
-            if word is None or len(found) > MOST:
+            if word is None or len(words) > MOST:
                 return None
-            found.add(word)
+            words.add(word)
             value = source.value(node) if isinstance(node, ast.Name) else None
             if value is not None and value not in followed:
                 followed.add(value)
                 pending.append(value)
             if len(followed) > MOST:
                 return None
-    return found
+    return words
 
 
-def _counts_for_nothing(source: SourceFile, owner: ClassDefinition, node: ast.AST, words: frozenset[str]) -> bool:
-    """Whether a read only asks (`if dropout > 0`), renames the rate, or feeds what nobody reads."""
-    if source.search_ancestors(node, _only_asks):
+def _has_no_effect(source: SourceFile, owner: ClassDefinition, node: ast.AST, words: frozenset[str]) -> bool:
+    """Whether a read only tests the rate (`if dropout > 0`), renames it, or sets an attribute that is never read."""
+    if source.search_ancestors(node, _is_in_test):
         return True
     statement = source.statement(node)
     if isinstance(statement, ast.Assign) and all(
@@ -225,21 +225,21 @@ def _counts_for_nothing(source: SourceFile, owner: ClassDefinition, node: ast.AS
     return any(not may_be_read(source, owner, attribute) for attribute in _set_by(source, owner).get(statement, []))
 
 
-def _only_asks(below: ast.AST, above: ast.AST) -> bool | None:
-    """Whether `above` is what asks, and `below` its question; False where a statement is reached that does more."""
-    if isinstance(above, (ast.Assert, ast.Raise)) or (isinstance(above, (ast.If, ast.IfExp)) and above.test is below):
+def _is_in_test(node: ast.AST, parent: ast.AST) -> bool | None:
+    """Whether `node` is a test; False at any other statement."""
+    if isinstance(parent, (ast.Assert, ast.Raise)) or (isinstance(parent, (ast.If, ast.IfExp)) and parent.test is node):
         return True
-    return False if isinstance(above, ast.stmt) else None
+    return False if isinstance(parent, ast.stmt) else None
 
 
 @cached_per_file
 def _set_by(_: SourceFile, owner: ClassDefinition) -> dict[ast.AST, list[str]]:
     """The attributes that each statement sets."""
-    found: dict[ast.AST, list[str]] = {}
+    attributes: dict[ast.AST, list[str]] = {}
     for attribute, writes in owner.writes.items():
         for write in writes:
-            found.setdefault(write.statement, []).append(attribute)
-    return found
+            attributes.setdefault(write.statement, []).append(attribute)
+    return attributes
 
 
 def _hit(source: SourceFile, owner: ClassDefinition, attribute: str, writes: list[Write]) -> Violation:

@@ -33,13 +33,13 @@ from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
-# Whoever calls one of these keeps every argument.
+# Functions that keep every argument of their caller.
 _KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
 _ADMITTED = (
     r"unused|not\s+(?:yet\s+)?(?:used|supported|implemented|applied)|ignored|deprecat|compat|placeholder"
     r"|no effect|dummy"
 )
-# Before a name that is no value: a base of a class, or what an object is tested against.
+# Text before a name that is a base of a class, or a class in a test.
 _OTHER_USE = re.compile(r"(?:super|isinstance|issubclass)\s*\([^()]*$|\bclass\s[^\n]*$")
 _STAND_INS = Vocabulary(
     r"dummy|identity|null|noop|no op|stub|fake|mock|abstract|interface|base|mixin|export|exportable|empty"
@@ -51,7 +51,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         constructor = owner.methods.get("__init__")
         if constructor is None:
             continue
-        rates = [one for one in constructor.parameters[1:] if _is_rate(source, one)]
+        rates = [parameter for parameter in constructor.parameters[1:] if _is_rate(source, parameter)]
         if rates and owner.is_module and not _excused(source, owner, constructor):
             for rate in rates:
                 yield from _judge(source, owner, constructor, rate)
@@ -64,7 +64,7 @@ def _judge(
     write = _store(source, owner, uses)
     if (
         (uses and write is None)
-        or _said(source, owner, constructor, rate)
+        or _is_admitted(source, owner, constructor, rate)
         or _fills_a_signature(source, owner, rate.arg)
     ):
         return
@@ -90,16 +90,16 @@ def _excused(source: SourceFile, owner: ClassDefinition, constructor: FunctionDe
         return True
     if is_container(owner) or is_abstract(source, owner) or not is_plain(source, owner):
         return True
-    # **kwargs that nobody reads: whatever comes is swallowed.
-    swallowed = [one.arg for one in (node.args.vararg, node.args.kwarg) if one is not None]
-    if swallowed and not any(name in _names(source, constructor) for name in swallowed):
+    # Unused *args or **kwargs: the constructor ignores arguments on purpose.
+    variadic = [argument.arg for argument in (node.args.vararg, node.args.kwarg) if argument is not None]
+    if variadic and not any(name in _names(source, constructor) for name in variadic):
         return True
     return owner in _keepers(source)
 
 
 @cached_per_file
 def _keepers(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes that call what keeps every argument."""
+    """The classes that call such a function."""
     return {
         source.owner(call)
         for keeper in _KEEPERS
@@ -112,16 +112,16 @@ def _keepers(source: SourceFile) -> set[ClassDefinition | None]:
 def _names(_: SourceFile, constructor: FunctionDefinition) -> dict[str, list[ast.Name]]:
     """The names in the body of a constructor."""
     assert not isinstance(constructor.node, ast.Lambda)
-    found: dict[str, list[ast.Name]] = {}
+    names: dict[str, list[ast.Name]] = {}
     for statement in constructor.node.body:
         for node in ast.walk(statement):
             if isinstance(node, ast.Name):
-                found.setdefault(node.id, []).append(node)
-    return found
+                names.setdefault(node.id, []).append(node)
+    return names
 
 
 def _store(source: SourceFile, owner: ClassDefinition, uses: list[ast.Name]) -> Write | None:
-    """The assignment to `self` that is the one use of an argument, if that is not read in its class."""
+    """The assignment to `self` that is the only use of an argument, if the class never reads the attribute."""
     write = _stores(source, owner).get(uses[0]) if len(uses) == 1 else None
     return write if write is not None and write.attribute not in owner.reads else None
 
@@ -136,7 +136,7 @@ def _stores(_: SourceFile, owner: ClassDefinition) -> dict[ast.expr | None, Writ
     }
 
 
-def _said(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg) -> bool:
+def _is_admitted(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg) -> bool:
     """Whether a comment or docstring says that the argument is not used, or shows a use that was taken out."""
     return (
         admitted(source, rate)
@@ -147,17 +147,17 @@ def _said(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefin
 
 @cached_per_file
 def _admitted(source: SourceFile, owner: ClassDefinition) -> set[str]:
-    """The words of a class before which it is said that something is not used, on the line or the one above."""
-    found: set[str] = set()
+    """The words of a class that stand before "unused" and the like, on the same line or the line above."""
+    words: set[str] = set()
     above = ""
     for line in class_text(source, owner).lower().split("\n"):
         places = [match.start() for match in re.finditer(_ADMITTED, line)]
         if places:
-            found.update(re.findall(r"\w+", line[: places[-1]]))
+            words.update(re.findall(r"\w+", line[: places[-1]]))
             if ":" not in line[: places[0]]:
-                found.update(re.findall(r"\w+", above))
+                words.update(re.findall(r"\w+", above))
         above = line
-    return found
+    return words
 
 
 @cached_per_file
@@ -171,7 +171,7 @@ def _commented(source: SourceFile, owner: ClassDefinition, constructor: Function
 def _fills_a_signature(source: SourceFile, owner: ClassDefinition, name: str) -> bool:
     """Whether a base, a sibling of the same base, or a class that stands for the same slot takes the argument too."""
     takers, bases = _takers(source, name), _bases_of_takers(source, name)
-    if len(owner.subclasses) > MOST or any(one in takers for one in (*owner.mro[1:], *owner.subclasses)):
+    if len(owner.subclasses) > MOST or any(cls in takers for cls in (*owner.mro[1:], *owner.subclasses)):
         return True
     if any(bases[base] > 1 for base in _shared_bases(owner)):
         return True
@@ -186,18 +186,18 @@ def _takers(source: SourceFile, name: str) -> dict[ClassDefinition, None]:
 
 @cached_per_file
 def _by_parameter(source: SourceFile) -> dict[str, dict[ClassDefinition, None]]:
-    found: dict[str, dict[ClassDefinition, None]] = {}
-    for one in source.classes:
-        constructor = one.methods.get("__init__")
+    takers: dict[str, dict[ClassDefinition, None]] = {}
+    for cls in source.classes:
+        constructor = cls.methods.get("__init__")
         for parameter in constructor.parameters if constructor is not None else ():
-            found.setdefault(parameter.arg, {})[one] = None
-    return found
+            takers.setdefault(parameter.arg, {})[cls] = None
+    return takers
 
 
 @cached_per_file
 def _bases_of_takers(source: SourceFile, name: str) -> Counter[str]:
-    """How many of them have each base."""
-    return Counter(base for one in _takers(source, name) for base in _shared_bases(one))
+    """The number of them that have each base."""
+    return Counter(base for cls in _takers(source, name) for base in _shared_bases(cls))
 
 
 def _shared_bases(owner: ClassDefinition) -> set[str]:
@@ -207,15 +207,15 @@ def _shared_bases(owner: ClassDefinition) -> set[str]:
 
 @cached_per_file
 def _values_among_takers(source: SourceFile, name: str) -> int:
-    return sum(one.name in _values(source) for one in _takers(source, name))
+    return sum(cls.name in _values(source) for cls in _takers(source, name))
 
 
 @cached_per_file
 def _values(source: SourceFile) -> set[str]:
-    """The names that are handed about: in a table, as an argument, under another name."""
+    """The names that are used as values: in a table, as an argument, in an assignment."""
     text = source.text.utf8.decode()
-    found = re.finditer(r"(?:[=:,(\[]|\breturn)\s*(\w+)\s*(?=[,)\]}\n])", text)
-    return {one[1] for one in found if not _OTHER_USE.search(text[max(one.start() - 159, 0) : one.start() + 1])}
+    matches = re.finditer(r"(?:[=:,(\[]|\breturn)\s*(\w+)\s*(?=[,)\]}\n])", text)
+    return {name[1] for name in matches if not _OTHER_USE.search(text[max(name.start() - 159, 0) : name.start() + 1])}
 
 
 def _message(text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What a rule is: one misuse, how to see it in source and in a run, and examples that are its tests and its page."""
+"""A rule: one misuse, how to find it in source and in a trace, and examples that are its tests and its page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dropkit.trace import Phase, Site, Trace
 
 
 class Default(str, Enum):
-    """Whether a rule runs when nothing is selected: `preview` and `off` rules must be asked for."""
+    """Whether a rule runs by default: `preview` and `off` rules must be selected."""
 
     ON = "on"
     PREVIEW = "preview"
@@ -25,13 +25,13 @@ class Default(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What a rule saw: the node that is wrong, and what differs from the rule's own message and severity."""
+    """A misuse in source: the wrong node, and what differs from the rule's own message and severity."""
 
     node: ast.AST
     message: str | None = None
     fix: Fix | None = None
     severity: Severity | None = None
-    # Stands only if no other file answers yes.
+    # Holds only if no other file meets this condition.
     unless: CrossFileCondition | None = None
 
     def as_information(self) -> Violation:
@@ -41,7 +41,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class TraceViolation:
-    """What a rule saw in a run: the site or the module that is wrong, and what differs from the rule's own words."""
+    """A misuse in a trace: the wrong site or module, and what differs from the rule's own message and severity."""
 
     at: Site | str
     message: str | None = None
@@ -50,10 +50,10 @@ class TraceViolation:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A program that runs and holds the misuse, each wrong line ending in `# <code>`; and the same, mended.
+    """A program that runs and has the misuse, each wrong line ending in `# <code>`; and the same, fixed.
 
-    Where the rule has a fix, applying it to `bad` gives `good`, to the letter. `unseen` says why a run of the
-    model does not show the misuse, where it does not.
+    If the rule has a fix, applying it to `bad` gives exactly `good`. `unseen` says why a trace of the model does not
+    show the misuse, if it does not.
     """
 
     bad: str
@@ -63,7 +63,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One misuse. `check_source` finds it in a file, `check_trace` in a run; the docstring of its file explains it."""
+    """One misuse. `check_source` and `check_trace` find it; the docstring of its file explains it."""
 
     code: str
     name: str
@@ -73,7 +73,7 @@ class Rule:
     check_source: Callable[[SourceFile], Iterator[Violation]] | None = None
     check_trace: Callable[[Trace], Iterator[TraceViolation]] | None = None
     default: Default = Default.ON
-    # What --fix, or --fix --unsafe-fixes, does; empty where there is no fix.
+    # The effect of --fix, or of --fix --unsafe-fixes; empty if there is no fix.
     fix: str = ""
     fix_is_safe: bool = False
 
@@ -90,16 +90,16 @@ class Rule:
         return tuple(name for name, detector in detectors.items() if detector is not None)
 
     def diagnostics(self, source: SourceFile) -> Iterator[Diagnostic]:
-        """What the rule finds in `source`."""
-        for hit in self.check_source(source) if self.check_source is not None else ():
+        """The misuses in `source`."""
+        for violation in self.check_source(source) if self.check_source is not None else ():
             yield Diagnostic(
                 code=self.code,
-                message=hit.message or self.message,
-                severity=hit.severity or self.severity,
+                message=violation.message or self.message,
+                severity=violation.severity or self.severity,
                 path=source.path,
-                span=source.text.span(hit.node),
-                fix=hit.fix,
-                unless=hit.unless,
+                span=source.text.span(violation.node),
+                fix=violation.fix,
+                unless=violation.unless,
             )
 
 
