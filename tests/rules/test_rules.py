@@ -5,7 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
+from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
 from dropkit.lint.engine.check_file import check, read
 from dropkit.lint.engine.fixing import fix_text

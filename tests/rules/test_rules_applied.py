@@ -3,7 +3,7 @@
 import textwrap
 
 import pytest
-from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
+from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
 from dropkit.lint.engine.check_file import check, read
 from dropkit.lint.semantic.source_text import Text

@@ -1,11 +1,11 @@
 """What excuses dropout that stays on in evaluation: the marker fully, and what prose says of dropout as information."""
 
 import pytest
-from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
+from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
 from dropkit.diagnostics import Severity
 from dropkit.lint.engine.check_file import check, read
-from dropkit.lint.semantic import training_flag
+from dropkit.lint.semantic import always_on
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 
@@ -77,9 +77,9 @@ def test_a_marker_excuses_its_line(source, words):
 
 def test_a_comment_is_read_once_however_many_calls_stand_beside_it(monkeypatch):
     read_before = []
-    states_intent = training_flag._states_intent
+    states_intent = always_on._states_intent
     monkeypatch.setattr(
-        training_flag, "_states_intent", lambda prose: read_before.append(prose) or states_intent(prose)
+        always_on, "_states_intent", lambda prose: read_before.append(prose) or states_intent(prose)
     )
 
     calls = found(BESIDE.replace("return", "x = F.dropout(x, 0.5); " * 50 + "return").replace("{}", "always " * 50))

@@ -1,7 +1,7 @@
 """Rules on training and evaluation: what else they find, and what looks like a misuse and is none."""
 
 import pytest
-from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
+from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
 from dropkit.lint.engine.check_file import check, read
 from dropkit.lint.semantic.source_text import Text

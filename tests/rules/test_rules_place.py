@@ -1,7 +1,7 @@
 """Dropout of the wrong kind or in the wrong place: what the rules must also see, and what they must leave alone."""
 
 import pytest
-from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
+from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
 from dropkit.lint.engine.check_file import check, read
 from dropkit.lint.semantic.source_text import Text

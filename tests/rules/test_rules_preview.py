@@ -1,7 +1,7 @@
 """Rules that must be asked for: what else they find, and what they leave alone."""
 
 import pytest
-from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
+from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
 from dropkit.diagnostics import Severity
 from dropkit.lint.engine.check_file import check, read

@@ -1,7 +1,7 @@
 """Dropout used wrongly: results thrown away, rates that are none, layers in plain lists, no super().__init__()."""
 
 import pytest
-from helpers.aliases import aliases_change_no_finding  # noqa: F401: every program here is read under aliases, too
+from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
 from dropkit.lint.engine.check_file import check, read
 from dropkit.lint.semantic.source_text import Text

@@ -6,11 +6,11 @@ import ast
 import linecache
 from functools import lru_cache
 
+from dropkit.lint.semantic.always_on import named_around, on_purpose
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.noqa import Comments
 from dropkit.lint.semantic.parsing import Unreadable, read
 from dropkit.lint.semantic.source_text import Text
-from dropkit.lint.semantic.training_flag import named_around, on_purpose
 from dropkit.trace import Place
 
 

@@ -15,6 +15,7 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.always_on import named_around, on_purpose
 from dropkit.lint.semantic.attribute_usage import is_set_from_outside
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
@@ -23,15 +24,7 @@ from dropkit.lint.semantic.edits import add_argument, replace
 from dropkit.lint.semantic.expressions import self_attribute, unpacks
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.training_flag import (
-    depends_on_mode,
-    follows_mode,
-    is_flag,
-    named_around,
-    on_purpose,
-    serves_one_mode,
-    under_mode,
-)
+from dropkit.lint.semantic.training_flag import depends_on_mode, follows_mode, is_flag, serves_one_mode, under_mode
 from dropkit.rules.rule import (
     Example,
     Rule,

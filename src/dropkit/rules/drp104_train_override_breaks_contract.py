@@ -21,7 +21,7 @@ from dropkit.catalog import MODE_DEPENDENT
 from dropkit.diagnostics import Edit, Fix, Severity
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import insert_after, insert_before, replace
-from dropkit.lint.semantic.expressions import is_none, last_name, self_attribute
+from dropkit.lint.semantic.expressions import is_none, last_name, literal, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -228,7 +228,7 @@ def _is_bool(source: SourceFile, owner: ClassDefinition, parameter: ast.arg) -> 
     if parameter.annotation is not None:
         return re.search(r"\bbool\b", source.text.of(parameter.annotation)) is not None
     value = source.default(parameter)
-    return isinstance(value, ast.Constant) and isinstance(value.value, bool)
+    return isinstance(literal(value), bool)
 
 
 def _own_nodes(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.AST]:
@@ -349,7 +349,7 @@ def _fix(
     )
     if returns_none and _falls_through(node.body):
         edits.append(insert_after(source, node.body[-1], f"return {own[0].arg}"))
-    if returns_none and isinstance(node.returns, ast.Constant) and node.returns.value is None:
+    if returns_none and node.returns is not None and is_none(node.returns):
         edits.append(_without_annotation(source, node.returns))
     if passes_on:
         documented = ast.get_docstring(node, clean=False) is not None

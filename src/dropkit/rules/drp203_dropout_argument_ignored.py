@@ -27,6 +27,7 @@ from dropkit.lint.semantic.attribute_usage import (
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition, Write
 from dropkit.lint.semantic.dropout_names import is_rate_name
+from dropkit.lint.semantic.expressions import last_part
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -202,7 +203,7 @@ def _bases_of_takers(source: SourceFile, name: str) -> Counter[str]:
 
 def _shared_bases(owner: ClassDefinition) -> set[str]:
     """The bases that make siblings of two classes."""
-    return {base for base in owner.bases if base and base.rsplit(".", 1)[-1] not in ("Module", "object")}
+    return {base for base in owner.bases if base and last_part(base) not in ("Module", "object")}
 
 
 @cached_per_file

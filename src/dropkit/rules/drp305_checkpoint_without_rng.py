@@ -11,13 +11,14 @@ import ast
 from collections.abc import Iterator
 from typing import cast
 
-from dropkit.catalog import DROPOUT_MODULES, FUNCTIONALS
+from dropkit.catalog import FUNCTIONALS
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.attribute_usage import classes_using
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.expressions import argument, literal, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
@@ -37,7 +38,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for calls in source.calls.values():
         for call in calls:
             flag = argument(call, None, "preserve_rng_state")
-            if isinstance(flag, ast.Constant) and flag.value is False and _reruns_dropout(source, call):
+            if literal(flag) is False and _reruns_dropout(source, call):
                 yield Violation(call, fix=Fix("Pass preserve_rng_state=True", (replace(source, flag, "True"),)))
 
 
@@ -128,7 +129,7 @@ def _inside(source: SourceFile, tree: ast.AST) -> tuple[bool | None, list[ast.ex
     known: set[bool | None] = {False}
     calls: list[ast.expr] = []
     if isinstance(tree, ast.expr) and (source.dotted(tree) or "").startswith("torch."):
-        return "drop" in (source.dotted(tree) or ""), calls
+        return source.dotted(tree) in FUNCTIONALS, calls
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call):
             continue
@@ -152,24 +153,13 @@ def _dropping_classes(source: SourceFile) -> set[ClassDefinition]:
 
 @cached_per_file
 def _drops(source: SourceFile, call: ast.Call) -> bool:
-    """Whether a call drops, or constructs a layer of torch that does."""
-    name = source.called(call)
-    if name in _DEFAULT_RATES:
-        rate = argument(call, None, "dropout")
-        return bool(_DEFAULT_RATES[name]) if rate is None else not _is_zero(rate)
-    function = FUNCTIONALS.get(name or "")
-    if function is not None:
-        flag = argument(call, function.training, function.training_name)
-        p = argument(call, function.p, function.p_name)
-        return not any(value is not None and _is_zero(value) for value in (flag, p))
-    if name in DROPOUT_MODULES or (name or "").endswith(("DropPath", "StochasticDepth")):
-        rate = argument(call, 0, "p")
-        return rate is None or not _is_zero(rate)
-    return False
-
-
-def _is_zero(value: ast.expr) -> bool:
-    return isinstance(value, ast.Constant) and not value.value
+    """Whether a call drops, or makes a layer that does."""
+    dropout = dropout_call(source, call)
+    if dropout is None or dropout.never_drops:
+        return False
+    if dropout.form is DropoutForm.HOLDER:
+        return dropout.p is not None or _DEFAULT_RATES[dropout.name] > 0
+    return dropout.form in (DropoutForm.FUNCTION, DropoutForm.LAYER)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

@@ -16,7 +16,7 @@ from dropkit.lint.semantic.data_flow import MOST, origins, reads_after
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import argument, last_part, self_attribute
+from dropkit.lint.semantic.expressions import argument, last_part, literal, self_attribute
 from dropkit.lint.semantic.layers import constructors, operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer, end_layer, nearest_layer
@@ -108,7 +108,7 @@ def _returns_matrix(source: SourceFile, expression: ast.expr) -> bool | ast.expr
             before = [_past_same_shape(source, layer, -1) for layer in applied.layers]
             return all(layer is not None and _makes_matrix(source, layer) for layer in before)
         return applied.input if applied.input is not None else False
-    last = applied.name.rsplit(".", 1)[-1]
+    last = last_part(applied.name)
     if last in _SAME_SHAPE_CALLS:
         return applied.input if applied.input is not None else False
     return applied.name in _LINEAR or _flattens(source, applied.call, last, applied.name.startswith("."))
@@ -124,7 +124,7 @@ def _flattens(source: SourceFile, call: ast.Call, last: str, is_method: bool) ->
         return len(sizes) == 2 and not any(isinstance(size, ast.Starred) for size in sizes)
     if last == "flatten":
         start = argument(call, 0 if is_method else 1, "start_dim")
-        return isinstance(start, ast.Constant) and start.value == 1 and len(arguments) + len(call.keywords) == 1
+        return literal(start) == 1 and len(arguments) + len(call.keywords) == 1
     if last == "mean":
         axes = argument(call, 0 if is_method else 1, "dim")
         return (

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from dropkit.catalog import SOFTMAXES
 from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.always_on import named_around, on_purpose
 from dropkit.lint.semantic.data_flow import MOST, origins, readers
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.expressions import argument
@@ -23,7 +24,6 @@ from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.training_flag import named_around, on_purpose
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from dropkit.diagnostics import CrossFileCondition, Diagnostic, Fix, Severity
+from dropkit.lint.semantic.always_on import named_around, named_on_purpose, on_purpose
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.training_flag import named_around, named_on_purpose, on_purpose
 from dropkit.trace import Phase, Site, Trace
 
 

@@ -1,6 +1,6 @@
-"""Who may read an attribute of a class, as far as its own file tells: methods, subclasses, owners, run-time names.
+"""Whether an attribute of a class may be read in its file: by methods, subclasses, owners, or names made at run time.
 
-A word in a comment counts as a reader: whoever wrote `# x = self.dropout(x)` knows that the layer is not applied.
+A mention in a comment counts as a read: the author of `# x = self.dropout(x)` knows that the layer is not applied.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Iterable
 
 from dropkit.catalog import MODULE_BASES
 from dropkit.lint.semantic.definitions import ClassDefinition
-from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
-# Holders of settings: what is read of them is no layer of anyone's.
+# Names of settings, whose attributes are no layers.
 _SETTINGS = Vocabulary(
     r"\w*confs?|\w*configs?|configuration|cfgs?|\w*args?|arguments?|opts?|options?|\w*params?|parameters|hps?"
     r"|settings?|kws?|kwargs|specs?|prune\w*|flags"
 )
-# Bases that read no attribute by a name of the class's own.
+# Bases that read no attribute of their subclasses.
 _PLAIN = frozenset({"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin"})
 # Bases whose forward runs every child in order.
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
-# Calls that take `self` and read no layer of it.
+# Functions that take `self` and read no layer of it.
 _HARMLESS = frozenset(
     {"super", "isinstance", "issubclass", "hasattr", "setattr", "getattr", "delattr", "type", "id", "__init__", "print"}
 )
@@ -34,9 +34,9 @@ _ADMITS = re.compile(
     r"|ignored|placeholder|dummy|reserved|state.?dict|checkpoint|pre-?trained|not[ _]applied|for[ _]subclass",
     re.IGNORECASE,
 )
-# So many relatives are asked; of a class with more it is not known who reads what, and nothing is reported.
+# A class with more relatives than this counts as unknown, and nothing is reported.
 _MOST_RELATIVES = 64
-# A string that is a name. Not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
+# A string that is a name, but not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
 _QUOTED = re.compile(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
 # A use of `self.x` that does not set it, in code, comments and strings alike; calls in comments.
 _USED = re.compile(r"\bself\s*\.\s*(\w+)\b(?!\s*(?::|=[^=]))")
@@ -46,10 +46,10 @@ _CALLED = re.compile(r"\b(\w+)\s*\(")
 
 def family(owner: ClassDefinition) -> list[ClassDefinition]:
     """The class, its subclasses in this file, and whatever these inherit from."""
-    found: dict[ClassDefinition, None] = {}
-    for one in (owner, *owner.subclasses):
-        found.update(dict.fromkeys(one.mro))
-    return list(found)
+    classes: dict[ClassDefinition, None] = {}
+    for cls in (owner, *owner.subclasses):
+        classes.update(dict.fromkeys(cls.mro))
+    return list(classes)
 
 
 def classes_using(source: SourceFile, calls: Iterable[ast.Call]) -> set[ClassDefinition]:
@@ -73,18 +73,18 @@ def is_set_from_outside(source: SourceFile, attribute: str) -> bool:
 
 
 def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
-    """Whether anyone in this file may read `attribute` of an `owner`."""
+    """Whether this file may read `attribute` of an `owner`."""
     relatives = _relatives(source, owner)
     reached = _reached(source, attribute)
     return (
         relatives is None
         or reached is None
         or any(
-            attribute in one.reads
-            or one.name in reached
-            or attribute in _names_in_text(source, one)
-            or _reads_any(source, one)
-            for one in relatives
+            attribute in cls.reads
+            or cls.name in reached
+            or attribute in _names_in_text(source, cls)
+            or _reads_any(source, cls)
+            for cls in relatives
         )
         or _named_at_run_time(source, attribute)
     )
@@ -92,45 +92,45 @@ def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str) -> b
 
 @cached_per_file
 def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefinition] | None:
-    """The family of a class; None where it is too large to be known."""
+    """The family of a class; None if it is too large."""
     return None if len(owner.subclasses) > _MOST_RELATIVES else family(owner)
 
 
 def is_plain(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether it inherits, in the end, from nothing but torch's Module and bases known to be as bare."""
-    for one in owner.mro:
-        for base, name in zip(one.node.bases, one.bases, strict=True):
+    """Whether it inherits only from torch's Module and from bases that add no layers."""
+    for cls in owner.mro:
+        for base, name in zip(cls.node.bases, cls.bases, strict=True):
             if source.local_class(base) is not None:
                 continue
             node = base.value if isinstance(base, ast.Subscript) else base
-            last = (name or getattr(node, "attr", None) or getattr(node, "id", "")).rsplit(".", 1)[-1]
+            last = last_part(name or last_name(node))
             if last not in MODULE_BASES and last not in _PLAIN:
                 return False
     return True
 
 
 def is_container(owner: ClassDefinition) -> bool:
-    """Whether its children run, or are handed out, without being named."""
-    return any(root.rsplit(".", 1)[-1].endswith(_CONTAINERS) for root in owner.roots)
+    """Whether its children run, or are returned, without being named."""
+    return any(last_part(root).endswith(_CONTAINERS) for root in owner.roots)
 
 
 def is_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether it is made to be inherited from: no forward, or one that only complains."""
+    """Whether it is a base class only: without a forward, or with one that only raises."""
     forward = owner.method("forward")
     if forward is None or isinstance(forward.node, ast.Lambda):
         return True
-    return any(_has_abstract(source, one) for one in owner.mro) or is_empty(forward.node.body)
+    return any(_has_abstract(source, cls) for cls in owner.mro) or is_empty(forward.node.body)
 
 
 @cached_per_file
 def _has_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
     nodes = [method.node for method in owner.methods.values()]
-    decorators = [one for node in nodes if not isinstance(node, ast.Lambda) for one in node.decorator_list]
+    decorators = [decorator for node in nodes if not isinstance(node, ast.Lambda) for decorator in node.decorator_list]
     return any("abstract" in source.text.of(decorator) for decorator in decorators)
 
 
 def is_empty(body: list[ast.stmt]) -> bool:
-    """Whether a body does nothing but explain itself, pass, call super().__init__() or raise."""
+    """Whether a body only has a docstring, passes, calls super().__init__() or raises."""
     return all(
         isinstance(statement, (ast.Pass, ast.Raise))
         or (
@@ -142,13 +142,13 @@ def is_empty(body: list[ast.stmt]) -> bool:
 
 
 def leans_on_base(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether its forward, or another method, hands the work to a base of another file."""
-    return owner in _leaning(source)
+    """Whether its forward, or another method, calls the method of a base in another file."""
+    return owner in _calling_super(source)
 
 
 @cached_per_file
-def _leaning(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes that call a method of their base, other than those that build and switch modes."""
+def _calling_super(source: SourceFile) -> set[ClassDefinition | None]:
+    """The classes that call a method of their base, other than `__init__`, `train` and `eval`."""
     return {
         source.owner(call)
         for call in source.calls.get("super", [])
@@ -157,7 +157,7 @@ def _leaning(source: SourceFile) -> set[ClassDefinition | None]:
 
 
 def admitted(source: SourceFile, node: ast.AST) -> bool:
-    """Whether a comment beside `node`, or on the line above, says that it does nothing or why it is kept."""
+    """Whether a comment beside `node`, or on the line above, says that it is unused, or why it is kept."""
     first, last = source.text.span(node).line, source.text.span(node).end_line
     for number in range(max(1, first - 1), last + 1):
         text = source.text.line(number)
@@ -173,13 +173,13 @@ def class_text(source: SourceFile, owner: ClassDefinition) -> str:
 
 
 def _initialises(expression: ast.expr) -> bool:
-    return isinstance(expression, ast.Call) and getattr(expression.func, "attr", None) == "__init__"
+    return isinstance(expression, ast.Call) and last_name(expression) == "__init__"
 
 
 @cached_per_file
 def _reached(source: SourceFile, attribute: str) -> set[str] | None:
-    """The classes whose attribute of this name is used other than through `self` in them; None if anyone's may be."""
-    found: set[str] = set()
+    """The classes of objects whose attribute of this name is used; None if the class of one is unknown."""
+    classes: set[str] = set()
     for node in source.attributes.get(attribute, []):
         if isinstance(node.ctx, ast.Del):
             return None
@@ -191,31 +191,31 @@ def _reached(source: SourceFile, attribute: str) -> set[str] | None:
                 return None
             continue
         holder = node.value
-        last = holder.attr if isinstance(holder, ast.Attribute) else holder.id if isinstance(holder, ast.Name) else ""
+        last = last_name(holder) if not isinstance(holder, ast.Call) else ""
         if source.dotted(node) is not None or _SETTINGS.has(last):
             continue
         made = _classes(source, holder)
         if not made:
             return None
-        found |= made
-    return found
+        classes |= made
+    return classes
 
 
 def _classes(source: SourceFile, holder: ast.expr) -> set[str]:
-    """Simple names of the classes that `holder` is made from; empty where one of them is not known."""
+    """Simple names of the classes that `holder` may be an object of; empty if one is unknown."""
     attribute, owner = self_attribute(holder), source.owner(holder)
     values = [holder]
     if attribute is not None and owner is not None:
         values = owner.values(attribute)
     elif isinstance(holder, ast.Name):
         values = [source.value(holder)]
-    names = {(source.called(value) or "").rsplit(".", 1)[-1] if isinstance(value, ast.Call) else "" for value in values}
+    names = {last_part(source.called(value) or "") if isinstance(value, ast.Call) else "" for value in values}
     return set() if any(not name[:1].isupper() for name in names) else names
 
 
 @cached_per_file
 def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether it walks over its children, or lets another do so, without naming them."""
+    """Whether it iterates over its children, or lets another function do so, without naming them."""
     if any(name in owner.own_calls for name in ("children", "named_children", "__getattr__")):
         return True
     if any(name in owner.reads for name in ("_modules", "__dict__", "__getattribute__")):
@@ -224,7 +224,7 @@ def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
         _in_forward(source, call) for name in ("modules", "named_modules") for call in owner.own_calls.get(name, [])
     ):
         return True
-    return owner in _handed_over(source)
+    return owner in _passing_self(source)
 
 
 def _in_forward(source: SourceFile, call: ast.Call) -> bool:
@@ -233,16 +233,16 @@ def _in_forward(source: SourceFile, call: ast.Call) -> bool:
 
 
 @cached_per_file
-def _handed_over(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes that give `self` to what may read any attribute of it."""
-    return {source.owner(call) for calls in source.calls.values() for call in calls if _hands_self_over(call)}
+def _passing_self(source: SourceFile) -> set[ClassDefinition | None]:
+    """The classes that pass `self` to a function that may read any attribute of it."""
+    return {source.owner(call) for calls in source.calls.values() for call in calls if _passes_self(call)}
 
 
-def _hands_self_over(call: ast.Call) -> bool:
+def _passes_self(call: ast.Call) -> bool:
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
-    if not any(isinstance(one, ast.Name) and one.id == "self" for one in given):
+    if not any(isinstance(value, ast.Name) and value.id == "self" for value in given):
         return False
-    last = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    last = last_name(call)
     if last == "getattr" and len(call.args) > 1:
         return not isinstance(call.args[1], ast.Constant)
     return last not in _HARMLESS
@@ -250,27 +250,27 @@ def _hands_self_over(call: ast.Call) -> bool:
 
 @cached_per_file
 def _names_in_text(source: SourceFile, owner: ClassDefinition) -> set[str]:
-    """The names that strings in a class are, and those that its comments and strings use as attributes."""
+    """The names in strings of a class, and the attributes and calls in its comments."""
     text = class_text(source, owner)
-    found = {match[2] for match in _QUOTED.finditer(text)} | {match[1] for match in _USED.finditer(text)}
+    names = {match[2] for match in _QUOTED.finditer(text)} | {match[1] for match in _USED.finditer(text)}
     for comment in _COMMENT.finditer(text):
-        found.update(match[1] for match in _CALLED.finditer(comment[0]))
-    return found
+        names.update(match[1] for match in _CALLED.finditer(comment[0]))
+    return names
 
 
 def _named_at_run_time(source: SourceFile, attribute: str) -> bool:
-    """Whether a getattr anywhere in the file may make the name."""
+    """Whether a getattr anywhere in the file may read the name."""
     names, beginnings = _made_names(source)
     return attribute in names or any(attribute[:length] in beginnings for length in range(1, len(attribute) + 1))
 
 
 @cached_per_file
 def _made_names(source: SourceFile) -> tuple[set[str], set[str]]:
-    """What `getattr` is given for a name, other than of settings: whole, and the beginnings of what is put together."""
+    """The names that `getattr` reads, except of settings: whole names, and the beginnings of composed ones."""
     names: set[str] = set()
     beginnings: set[str] = set()
     for call in source.calls.get("getattr", []):
-        if len(call.args) < 2 or _SETTINGS.has(source.text.of(call.args[0]).rsplit(".", 1)[-1]):
+        if len(call.args) < 2 or _SETTINGS.has(last_part(source.text.of(call.args[0]))):
             continue
         for node in ast.walk(call.args[1]):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -15,19 +15,19 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 def replace(source: SourceFile, node: ast.AST, text: str) -> Edit:
-    """Put `text` where `node` stands. Brackets around it stay."""
+    """Replace `node` by `text`. Brackets around it stay."""
     return Edit(source.text.start(node), source.text.end(node), text)
 
 
 def rename_keyword(source: SourceFile, keyword: ast.keyword, name: str) -> Edit:
-    """Call a keyword argument by another name."""
+    """Rename a keyword argument."""
     assert keyword.arg is not None
     start = source.text.start(keyword)
     return Edit(start, start + len(keyword.arg.encode()), name)
 
 
 def add_argument(source: SourceFile, call: ast.Call, text: str) -> Edit | None:
-    """Put `text` (`training=self.training`) behind the last argument of `call`; None where there is no safe place."""
+    """Insert `text` (`training=self.training`) after the last argument of `call`; None if there is no safe place."""
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
     if not given:
         end = source.text.end(call) - 1
@@ -35,24 +35,24 @@ def add_argument(source: SourceFile, call: ast.Call, text: str) -> Edit | None:
     last = max(source.text.end(node) for node in given)
     if any(isinstance(node, ast.GeneratorExp) for node in call.args) and len(given) == 1:
         return None
-    at = _behind_brackets(source, last, source.text.end(call) - 1)
+    at = _end_with_brackets(source, last, source.text.end(call) - 1)
     return Edit(at, at, f", {text}")
 
 
 def drop_argument(source: SourceFile, call: ast.Call, node: ast.expr | ast.keyword) -> Edit | None:
-    """Take one argument out, with the comma that is then too many; None where a comment stands between."""
+    """Remove an argument and its comma; None if a comment is between them."""
     given, places = _given(source, call)
     index = places[node]
     utf8 = source.text.utf8
     start, end = source.text.start(node), source.text.end(node)
     if index + 1 < len(given):
         between = utf8[end : source.text.start(given[index + 1])]
-        # A bracket behind the comma belongs to the next argument, and stays.
+        # A bracket after the comma belongs to the next argument.
         comma, _, _ = between.partition(b"(")
         return None if b"#" in between or b")" in between else Edit(start, end + len(comma), "")
     if index > 0:
-        before = _behind_brackets(source, source.text.end(given[index - 1]), start)
-        end = _behind_brackets(source, end, source.text.end(call) - 1)
+        before = _end_with_brackets(source, source.text.end(given[index - 1]), start)
+        end = _end_with_brackets(source, end, source.text.end(call) - 1)
         return None if b"#" in utf8[before:end] else Edit(before, end, "")
     closing = source.text.end(call) - 1
     rest = utf8[end:closing].strip()
@@ -63,11 +63,11 @@ def drop_argument(source: SourceFile, call: ast.Call, node: ast.expr | ast.keywo
 def _given(source: SourceFile, call: ast.Call) -> tuple[list[ast.expr | ast.keyword], dict[ast.AST, int]]:
     """The arguments of a call in the order of the text, and the place of each."""
     given = sorted([*call.args, *call.keywords], key=source.text.start)
-    return given, {one: index for index, one in enumerate(given)}
+    return given, {argument: index for index, argument in enumerate(given)}
 
 
 def delete_statement(source: SourceFile, statement: ast.stmt) -> Edit | None:
-    """Take a statement out with its line; None where it shares the line, or is all that its block has."""
+    """Remove a statement with its line; None if it shares the line, or is alone in its block."""
     block = source.block(statement)
     text = source.text
     start, end = text.starts[statement.lineno - 1], text.end(statement)
@@ -78,7 +78,7 @@ def delete_statement(source: SourceFile, statement: ast.stmt) -> Edit | None:
 
 
 def insert_after(source: SourceFile, statement: ast.stmt, line: str) -> Edit | None:
-    """Put a line of its own behind `statement`, as deep as it; None where something else stands on its line."""
+    """Insert a line after `statement`, with its indentation; None if something else is on its line."""
     text = source.text
     end = text.end(statement)
     line_end = text.starts[_last_line(statement)] if _has_next(source, statement) else len(text.utf8)
@@ -94,7 +94,7 @@ def insert_after(source: SourceFile, statement: ast.stmt, line: str) -> Edit | N
 
 
 def insert_before(source: SourceFile, statement: ast.stmt, line: str) -> Edit | None:
-    """Put a line of its own before `statement`, as deep as it; None where something else stands on its line."""
+    """Insert a line before `statement`, with its indentation; None if something else is on its line."""
     text = source.text
     start = text.start(statement)
     indent = text.utf8[text.starts[statement.lineno - 1] : start].decode()
@@ -106,7 +106,7 @@ def insert_before(source: SourceFile, statement: ast.stmt, line: str) -> Edit | 
 
 @cached_per_file
 def spell(source: SourceFile, dotted: str) -> str | None:
-    """How code of this file can write a library's `torch.nn.ModuleList`: by what it imports; None where it cannot."""
+    """How this file can write a name such as `torch.nn.ModuleList` with its imports; None if it cannot."""
     spellings: list[tuple[int, str]] = []
     for name, bindings in source.names.items():
         imported = bindings[-1].imported
@@ -121,7 +121,7 @@ def spell(source: SourceFile, dotted: str) -> str | None:
 
 
 def _newline(text: Text) -> str:
-    """How the first line of the file ends."""
+    """The line ending of the first line of the file."""
     ending = _LINE_END.search(text.utf8)
     return ending.group().decode() if ending else "\n"
 
@@ -134,8 +134,8 @@ def _has_next(source: SourceFile, statement: ast.stmt) -> bool:
     return _last_line(statement) < len(source.text.starts)
 
 
-def _behind_brackets(source: SourceFile, start: int, end: int) -> int:
-    """Behind the last closing bracket between an argument and the end of its call: they belong to the argument."""
+def _end_with_brackets(source: SourceFile, start: int, end: int) -> int:
+    """The end of an argument with the closing brackets after it, which belong to it."""
     between = _COMMENT.sub(lambda match: b" " * len(match.group()), source.text.utf8[start:end])
     closing = between.rfind(b")")
     return start + closing + 1 if closing >= 0 else start

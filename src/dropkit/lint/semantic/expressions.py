@@ -1,4 +1,4 @@
-"""Small questions to single expressions."""
+"""Arguments, names and literals of single expressions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ UNKNOWN: Final = object()
 
 
 def argument(call: ast.Call, position: int | None, name: str) -> ast.expr | None:
-    """The argument of `call` by name or by position; None where absent (or hidden in * or **)."""
+    """The argument of `call` by name or by position; None if it is absent, or hidden in * or **."""
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value
     if position is not None and position < len(call.args):
-        if any(isinstance(one, ast.Starred) for one in call.args[: position + 1]):
+        if any(isinstance(argument, ast.Starred) for argument in call.args[: position + 1]):
             return None
         return call.args[position]
     return None
 
 
 def unpacks(call: ast.Call) -> bool:
-    """Whether arguments come from * or **, so that an absent one may be there."""
+    """Whether * or ** pass arguments that cannot be seen."""
     return any(keyword.arg is None for keyword in call.keywords) or any(
-        isinstance(one, ast.Starred) for one in call.args
+        isinstance(argument, ast.Starred) for argument in call.args
     )
 
 

@@ -1,4 +1,4 @@
-"""The words of names: `MCDropout`, `mcDropout` and `mc_dropout` are the same two; "noise" is none of `Denoiser`'s."""
+"""The words in names: `MCDropout`, `mcDropout` and `mc_dropout` have the same two, and `Denoiser` has no "noise"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comments that silence a finding: `# noqa: DRP101`, and a marker of dropkit's own that no other linter tidies away.
+"""Comments that silence a finding: `# noqa: DRP101`, and dropkit's own, which other linters leave alone.
 
 `# dropkit: ignore[DRP101]` and `# noqa: DRP101` silence their line, without codes every rule; `# dropkit: ignore-file`
 or `# dropkit: ignore-file[DRP101]` silences a whole file.
@@ -25,7 +25,7 @@ _ANY = re.compile(rb"#\s*(?:noqa|dropkit:\s*ignore)", re.IGNORECASE)
 
 
 class Comments:
-    """The comments of a file that silence something. The file is taken apart only if it may hold one."""
+    """The comments of a file that silence findings. The file is tokenized only if it may have one."""
 
     def __init__(self, text: Text) -> None:
         self.text = text
@@ -39,7 +39,7 @@ class Comments:
 
     @cached_property
     def for_file(self) -> list[set[str] | None]:
-        """What is silenced everywhere: sets of codes, or None for all."""
+        """The codes that are silenced in the whole file: sets of codes, or None for all."""
         return [_codes(match) for line in self.lines.values() if (match := _FILE.search(line))]
 
     def silence(self, finding: Diagnostic) -> bool:
@@ -56,14 +56,14 @@ class Comments:
 
 
 def comments(text: Text) -> dict[int, str]:
-    """The comments of a file by line: what only looks like one inside of a string is none."""
+    """The comments of a file by line, without what looks like one in a string."""
     return _comments(_tokens(text))
 
 
 def add_comments(text: Text, findings: Iterable[Diagnostic], marker: str) -> Text:
     """Silence `findings` by a comment at the end of their line: `marker` is "noqa" or "dropkit".
 
-    A finding whose line cannot bear a comment (it ends in a backslash, or inside of a string) is left.
+    Findings on lines that end in a backslash, or inside of a string, cannot be silenced.
     """
     wanted: dict[int, set[str]] = {}
     for finding in findings:
@@ -111,6 +111,6 @@ def _comments(tokens: Iterable[tokenize.TokenInfo]) -> dict[int, str]:
 
 
 def _inside_strings(tokens: Iterable[tokenize.TokenInfo]) -> set[int]:
-    """The lines that end inside of a string; those of an f-string are tokens of their own since Python 3.12."""
+    """The lines that end inside of a string. Parts of f-strings are tokens of their own since Python 3.12."""
     strings = (token for token in tokens if tokenize.tok_name[token.type] in _STRINGS)
     return {line for token in strings for line in range(token.start[0], token.end[0])}

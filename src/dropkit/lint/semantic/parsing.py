@@ -1,4 +1,4 @@
-"""From text to a module that is indexed."""
+"""Parse text into a SourceFile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse(text: Text) -> ast.Module:
         Unreadable: it is not Python of a grammar this interpreter knows.
     """
     with warnings.catch_warnings():
-        # Invalid escapes and the like are the file's own affair.
+        # Warnings of invalid escapes and the like are not for the user of the linter.
         warnings.simplefilter("ignore")
         try:
             return text.parse()

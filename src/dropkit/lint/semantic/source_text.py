@@ -1,4 +1,4 @@
-"""The text of a file, decoded as Python would, edited in place and encoded again as it was.
+"""The text of a file: decoded as Python does, edited, and encoded again in the same way.
 
 Positions of `ast` are UTF-8 bytes of the decoded text (PEP 263 says which decoding); lines end at line feeds, carriage
 returns and the two together, and at nothing else: a form feed is white space.
@@ -47,7 +47,7 @@ class Text:
             name = "utf-8" if encoding == "utf-8-sig" else encoding
             utf8 = body.decode(name).encode()
         except (SyntaxError, ValueError, LookupError, ArithmeticError) as error:
-            # Of the codecs that a comment can name not all raise what they should.
+            # Some codecs that a comment can name raise other errors than they should.
             raise Undecodable(str(error)) from error
         return cls(utf8, name, bom)
 
@@ -55,7 +55,7 @@ class Text:
         """The bytes of the file.
 
         Raises:
-            Undecodable: an edit brought in a character that the file's encoding lacks.
+            Undecodable: an edit inserts a character that the file's encoding lacks.
         """
         try:
             body = self.utf8 if self.encoding == "utf-8" else self.utf8.decode().encode(self.encoding)
@@ -69,7 +69,7 @@ class Text:
         Raises:
             SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
         """
-        # Not the bytes: Python would read them by a coding comment that no longer holds.
+        # Not the bytes: Python would decode them by the coding comment, which is about the original.
         return ast.parse(self.utf8.decode())
 
     @cached_property
@@ -107,7 +107,7 @@ class Text:
         return line, len(self.utf8[self.starts[line - 1] : offset].decode(errors="replace")) + 1
 
     def head(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.expr:
-        """`def name` of a definition as a node of its own: the place of a finding that is about the whole of it."""
+        """The `def name` of a definition as a node: the place of a finding about the whole definition."""
         name = re.compile(rb"\s" + re.escape(node.name.encode()) + rb"\b").search(self.utf8, self.start(node))
         end = name.end() if name is not None else self.start(node) + len("def")
         line = bisect_right(self.starts, end)
@@ -120,7 +120,7 @@ class Text:
         )
 
     def span(self, node: ast.AST) -> Span:
-        """Where `node` stands."""
+        """The range of `node`."""
         return Span(*self.position(self.start(node)), *self.position(self.end(node)))
 
     def edited(self, edits: Iterable[Edit]) -> Text:

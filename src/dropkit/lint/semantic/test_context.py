@@ -1,9 +1,10 @@
-"""Code that tries something out, where a misuse is there to be seen: tests, and blocks that expect an error."""
+"""Code in tests and benchmarks, or that expects an error, where a misuse is intended."""
 
 from __future__ import annotations
 
 import ast
 
+from dropkit.lint.semantic.expressions import last_name
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 
@@ -12,26 +13,17 @@ _TRIES = Vocabulary(r"tests?|testing|bench\w*|profil\w*|warm ?up")
 
 
 def is_trial(source: SourceFile, node: ast.AST) -> bool:
-    """Whether `node` stands in a test, a benchmark, or a block or call that expects an error."""
+    """Whether `node` is in a test, a benchmark, or a block or call that expects an error."""
     return bool(source.search_ancestors(node, _tries))
 
 
-def _tries(_: ast.AST, above: ast.AST) -> bool | None:
-    if isinstance(above, (ast.With, ast.AsyncWith)):
-        tries = any(_EXPECTS.has(_last(item.context_expr)) for item in above.items)
-    elif isinstance(above, ast.Call):
-        tries = _EXPECTS.has(_last(above))
-    elif isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        tries = _TRIES.has(above.name)
+def _tries(_: ast.AST, parent: ast.AST) -> bool | None:
+    if isinstance(parent, (ast.With, ast.AsyncWith)):
+        tries = any(_EXPECTS.has(last_name(item.context_expr)) for item in parent.items)
+    elif isinstance(parent, ast.Call):
+        tries = _EXPECTS.has(last_name(parent))
+    elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        tries = _TRIES.has(parent.name)
     else:
-        tries = isinstance(above, ast.ClassDef) and any("TestCase" in _last(base) for base in above.bases)
+        tries = isinstance(parent, ast.ClassDef) and any("TestCase" in last_name(base) for base in parent.bases)
     return tries or None
-
-
-def _last(expression: ast.expr) -> str:
-    """The last part of the name of `expression`, or of what it calls."""
-    if isinstance(expression, ast.Call):
-        expression = expression.func
-    if isinstance(expression, ast.Attribute):
-        return expression.attr
-    return expression.id if isinstance(expression, ast.Name) else ""

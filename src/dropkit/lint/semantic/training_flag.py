@@ -1,32 +1,30 @@
-"""Training and evaluation: what in source code is a flag of the mode, and what stands under one.
+"""The training flag in source code: which names are flags of the mode, and which code depends on one.
 
-A dropout may be right though its own call says nothing of the mode: the branch it stands in asks, an early return
-did, or the rate itself is zero in evaluation.
+A dropout without a flag of its own may still follow the mode: a condition around it tests the flag, a statement before
+it returns in evaluation, or the rate is zero then.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, cast
 
-from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition
 from dropkit.lint.semantic.expressions import is_off
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.noqa import comments
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
-# Words for the mode, or for a switch of its own that someone sets on purpose: one must be in the name of a flag.
+# Words for the mode, or for another switch that is set on purpose: the name of a flag has one.
 _MODES = (
     r"(?:is|in)?train(?:ing)?|train(?:ed|able|ing)?mode|train(?:ed|able)|(?:is|in)?eval|evalmode|evaluat(?:e|ing|ion)"
     r"|infer(?:ence|ring)?|predict(?:ing|ion)?|(?:is)?test|testing|sampl(?:e|ing)|determinis\w*|stochastic"
     r"|monte ?carlo|mc|always|switch|active"
 )
 _DROPS = r"drop(?:out|path)?s?"
-# Words that may stand beside them. What has any other is about something else: `num_test_samples`, `active_experts`.
+# Words that may be beside them. A name with any other is something else: `num_test_samples`, `active_experts`.
 _BESIDE = (
     r"is|are|in|at|on|during|not|no|now|currently|do|does|use|using|set|should|for|force|forced|enable|enabled|apply|with"
     r"|keep|add|run|only|if|or|and|model|module|self|the|mode|flag|time|phase|stage|state|status|pass|val|validation|off"
@@ -36,7 +34,7 @@ _FLAG = re.compile(
     rf"|(?:(?:use|enable|apply|do|with) )?{_DROPS} (?:on|enabled|switch)|(?:use|enable|apply|do|with) {_DROPS}"
     r"|(?:n |num )?(?:mc|monte carlo) (?:samples?|passes|iterations)"
 )
-# What strings that name a mode say, in a comparison: `phase == "train"`.
+# Strings that name a mode, in a comparison: `phase == "train"`.
 _MODE_STRING = re.compile(rf"{_MODES}|val|valid|validation|validate|fit|training|prediction")
 # Functions for one mode: `forward_train`, `predict_step`, `training_step`.
 _SERVES = Vocabulary(
@@ -44,12 +42,12 @@ _SERVES = Vocabulary(
     r"|testing|istest|sampl(?:e|ing)|phase|stage|determinis\w*|monte ?carlo|mc|always|switch|active|stochastic"
     r"|(?:use|enable|apply|do|with) ?(?:drop|dropout)s?|(?:drop|dropout) (?:on|switch)"
 )
-# A rate is no flag, whatever else its name says (`train_dropout_rate`).
+# A rate is no flag, whatever other words are in its name (`train_dropout_rate`).
 _RATE = Vocabulary(r"\w*rates?|prob\w*|p$")
 
 
 def is_flag(name: str) -> bool:
-    """Whether a name of a value speaks of the mode, and of nothing else.
+    """Whether a value of this name is a flag of the mode.
 
     Example:
         >>> is_flag("training"), is_flag("is_eval"), is_flag("dropout"), is_flag("train_dropout_rate")
@@ -61,7 +59,7 @@ def is_flag(name: str) -> bool:
 
 
 def serves_one_mode(name: str) -> bool:
-    """Whether a function's name says which mode it is for.
+    """Whether a function of this name is for one mode only.
 
     Example:
         >>> serves_one_mode("forward_train"), serves_one_mode("predict_step"), serves_one_mode("forward")
@@ -71,18 +69,20 @@ def serves_one_mode(name: str) -> bool:
 
 
 def flags(expression: ast.AST) -> Iterator[str]:
-    """The names in `expression` that speak of the mode, and the strings that something is compared with."""
-    asked_for_none = {node.left for node in ast.walk(expression) if isinstance(node, ast.Compare) and _is_none(node)}
+    """The names of flags in `expression`, and the strings for a mode that something is compared with."""
+    compared_with_none = {
+        node.left for node in ast.walk(expression) if isinstance(node, ast.Compare) and _is_none(node)
+    }
     for node in ast.walk(expression):
         name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
-        if name is not None and is_flag(name) and node not in asked_for_none:
+        if name is not None and is_flag(name) and node not in compared_with_none:
             yield name
         elif isinstance(node, ast.Compare):
-            yield from (one for one in _strings(node) if _MODE_STRING.fullmatch(spoken(one)))
+            yield from (text for text in _strings(node) if _MODE_STRING.fullmatch(spoken(text)))
 
 
 def _is_none(comparison: ast.Compare) -> bool:
-    """`sample is not None`: whether there is one, not which it is."""
+    """`sample is not None` tests whether there is a value, not which."""
     other = comparison.comparators[0]
     return (
         isinstance(comparison.ops[0], (ast.Is, ast.IsNot)) and isinstance(other, ast.Constant) and other.value is None
@@ -91,36 +91,34 @@ def _is_none(comparison: ast.Compare) -> bool:
 
 def _strings(comparison: ast.Compare) -> Iterator[str]:
     for side in (comparison.left, *comparison.comparators):
-        for one in side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side]:
-            if isinstance(one, ast.Constant) and isinstance(one.value, str):
-                yield one.value
+        for element in side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side]:
+            if isinstance(element, ast.Constant) and isinstance(element.value, str):
+                yield element.value
 
 
 @cached_per_file
 def mentions_mode(source: SourceFile, expression: ast.AST) -> bool:
-    """Whether anything in `expression` speaks of the mode."""
+    """Whether a flag of the mode is in `expression`."""
     return next(flags(expression), None) is not None
 
 
 def under_mode(source: SourceFile, node: ast.AST) -> bool:
-    """Whether a condition on the way to `node` in its function speaks of the mode: a branch, or an exit before it.
+    """Whether a condition on the mode decides in its function if `node` runs: a branch around it, or an exit before.
 
-    In its own words or those of a local name.
+    The condition itself names a flag, or a local name in it is set to one.
     """
 
-    def step(below: ast.AST, above: ast.AST) -> bool | None:
-        if below in _behind_asking(source, above):
+    def step(node: ast.AST, parent: ast.AST) -> bool | None:
+        if node in _after_tests(source, parent) or any(_asks(source, test) for test in _conditions(node, parent)):
             return True
-        if any(_asks(source, test) for test in _conditions(below, above)):
-            return True
-        return False if isinstance(above, FUNCTIONS) else None
+        return False if isinstance(parent, FUNCTIONS) else None
 
     return bool(source.search_ancestors(node, step, under_mode))
 
 
 @cached_per_file
 def follows_mode(source: SourceFile, expression: ast.expr) -> bool:
-    """Whether the value of `expression` depends on the mode: itself, or the local name that it is, one step back."""
+    """Whether the value of `expression` depends on the mode: by a flag, or a local name that is set by one."""
     return mentions_mode(source, expression) or any(
         _is_set_by_mode(source, name) for name in ast.walk(expression) if isinstance(name, ast.Name)
     )
@@ -143,7 +141,7 @@ def is_in_one_mode_method(source: SourceFile, node: ast.AST) -> bool:
 
 @cached_per_file
 def called_under_mode(source: SourceFile, node: ast.AST) -> bool:
-    """Whether every call of the method around `node` in its class stands under a condition on the mode."""
+    """Whether every call in its class of the method around `node` depends on the mode."""
     function, owner = source.function(node), source.owner(node)
     return function is not None and owner is not None and _is_called_under_mode(source, owner, function.method.name)
 
@@ -156,7 +154,7 @@ def _is_called_under_mode(source: SourceFile, owner: ClassDefinition, name: str)
 
 @cached_per_file
 def _asks(source: SourceFile, test: ast.expr) -> bool:
-    """Whether a condition speaks of the mode, itself or in what a local name in it was set to."""
+    """Whether a condition names a flag, or a local name in it is set to one."""
     if mentions_mode(source, test):
         return True
     values = (source.value(name) for name in ast.walk(test) if isinstance(name, ast.Name))
@@ -164,30 +162,30 @@ def _asks(source: SourceFile, test: ast.expr) -> bool:
 
 
 def _is_set_by_mode(source: SourceFile, name: ast.Name) -> bool:
-    """Whether a local name is set to what speaks of the mode, or under a condition that does."""
+    """Whether a local name is set to a flag, or under a condition on the mode."""
     bindings, known = source.bindings(name), source.cache(_is_set_by_mode)
     if id(bindings) not in known:
         known[id(bindings)] = any(
-            (one.value is not None and mentions_mode(source, one.value))
-            or (isinstance(one.statement, ast.stmt) and under_mode(source, one.statement))
-            for one in bindings
+            (binding.value is not None and mentions_mode(source, binding.value))
+            or (isinstance(binding.statement, ast.stmt) and under_mode(source, binding.statement))
+            for binding in bindings
         )
     return known[id(bindings)]
 
 
-def _conditions(below: ast.AST, above: ast.AST) -> list[ast.expr]:
-    """What `above` asks before it comes to `below`, by its form alone."""
-    if isinstance(above, (ast.If, ast.While, ast.IfExp)) and below is not above.test:
-        return [above.test]
-    if isinstance(above, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-        return [test for generator in above.generators for test in generator.ifs]
+def _conditions(node: ast.AST, parent: ast.AST) -> list[ast.expr]:
+    """The conditions of `parent` under which its part `node` runs."""
+    if isinstance(parent, (ast.If, ast.While, ast.IfExp)) and node is not parent.test:
+        return [parent.test]
+    if isinstance(parent, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
+        return [test for generator in parent.generators for test in generator.ifs]
     return []
 
 
 def _exits_by_mode(source: SourceFile, statement: ast.stmt) -> bool:
-    """Whether a statement may leave the block by the mode: an `if` of which an arm does, or an assertion of a flag.
+    """Whether the mode decides if a statement leaves the block: an `if` with an arm that does, or an assertion.
 
-    Another assertion asks whether all is well, whatever else is named in it.
+    An assertion must be of the flag itself, alone or joined by `and`.
     """
     if isinstance(statement, ast.If) and (_leaves(statement.body) or _leaves(statement.orelse)):
         return _asks(source, statement.test)
@@ -200,168 +198,22 @@ def _exits_by_mode(source: SourceFile, statement: ast.stmt) -> bool:
 
 
 @cached_per_file
-def _behind_asking(source: SourceFile, above: ast.AST) -> set[ast.AST]:
-    """The parts of `above` that come behind one which speaks of the mode and may end the whole before them."""
-    if isinstance(above, ast.BoolOp):
-        return _behind(above.values, {one for one in above.values if _asks(source, one)})
-    found: set[ast.AST] = set()
+def _after_tests(source: SourceFile, parent: ast.AST) -> set[ast.AST]:
+    """The parts of `parent` that run only if an earlier part, which tests the mode, lets them."""
+    if isinstance(parent, ast.BoolOp):
+        return _after_first(parent.values, {value for value in parent.values if _asks(source, value)})
+    parts: set[ast.AST] = set()
     for name in ("body", "orelse", "finalbody"):
-        block: Any = getattr(above, name, None)
+        block: Any = getattr(parent, name, None)
         if isinstance(block, list):
-            asking = {one for one in cast("list[ast.stmt]", block) if _exits_by_mode(source, one)}
-            found |= _behind(cast("list[ast.stmt]", block), asking)
-    return found
+            statements = cast("list[ast.stmt]", block)
+            parts |= _after_first(statements, {part for part in statements if _exits_by_mode(source, part)})
+    return parts
 
 
-def _behind(parts: Sequence[ast.AST], those: Container[ast.AST]) -> set[ast.AST]:
-    first = next((index for index, one in enumerate(parts) if one in those), len(parts))
+def _after_first(parts: Sequence[ast.AST], tests: Container[ast.AST]) -> set[ast.AST]:
+    first = next((index for index, part in enumerate(parts) if part in tests), len(parts))
     return set(parts[first + 1 :])
-
-
-# Whoever names a class or function so wants dropout at prediction time: Monte Carlo dropout, Tacotron's pre-net.
-_ALWAYS_ON = Vocabulary(r"mc ?drop(?:out)?|monte ?carlo|pre ?net|always ?on|always drop(?:out)?")
-_DROP = r"drop[ _-]?(?:outs?|path|connect|block)"
-_ON = r"(?:on|active|enabled)"
-_DONE = r"(?:on|active|activated|enabled|applied|used|kept|done|performed)"
-_DOING = r"(?:on|active|enabled|appl(?:y|ies|ying)|us(?:es?|ing)|keeps?|enables?|performs?|do|does)"
-# A sentence that speaks of dropout and says that it stays on, or that it is as it is for a reason.
-_SPEAKS = re.compile(_DROP, re.IGNORECASE)
-_INTENT = re.compile(
-    rf"{_DROP} (?:\w+ )?(?:stays?|remains?|kept) {_ON}\b|\b(?:keeps?|leaves?) (?:the )?{_DROP} {_ON}\b"
-    rf"|{_DROP}[^,]{{0,24}}\balways\b.{{0,12}}\b{_DONE}\b|\balways[ -]{_DOING} (?:(?:the|this|its|some|a) )?{_DROP}"
-    rf"|\bmonte.?carlo[ -](?:\(mc\)[ -])?{_DROP}|\bmc[ _-]?{_DROP}"
-    r"|\bon purpose\b|\b(?:intentional|deliberate)|\bby design\b"
-    r"|\b(?:also|even) (?:at|during|in) (?:eval|infer|test|predict)",
-    re.IGNORECASE,
-)
-_BUG = re.compile(r"\b(?:bug\w*|fix|fixme|todo|xxx|wrong\w*|mistake\w*|broken)\b|\?", re.IGNORECASE)
-_DENIAL = re.compile(
-    r"\b(?:not(?! (?:only|just)\b)|never|no(?! matter\b)|nor|neither|none|cannot|without|off|inactive"
-    r"|disabl\w*|deactivat\w*|only (?:in|at|during|while|when|for) train\w*)\b|n['\u2019]t\b",
-    re.IGNORECASE,
-)
-_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n\s*\n")
-_MARKER = re.compile(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
-
-
-def named_on_purpose(name: str) -> bool:
-    """Whether a class or function of this name is one whose dropout is known to stay on in evaluation.
-
-    Example:
-        >>> [named_on_purpose(name) for name in ("MCDropout", "monte_carlo_forward", "Prenet", "Denoiser", "AlwaysX")]
-        [True, True, True, False, False]
-    """
-    return _ALWAYS_ON.has(name)
-
-
-def on_purpose(source: SourceFile, node: ast.AST) -> bool:
-    """Whether a marker or a setting says that dropout which stays on is wanted here."""
-    if any(_is_marked(source, one) for one in _around(source, source.function(node))):
-        return True
-    lines = _lines_beside(source, node)
-    return any(_MARKER.search(_comment(source, number)) for number in lines) or marked_file(source)
-
-
-@cached_per_file
-def named_around(source: SourceFile, node: ast.AST) -> bool:
-    """Whether words say that dropout is to stay on here, which only a reader can be sure of.
-
-    They are the name of a function or class around `node`, or of a base of one; a docstring of theirs; a comment
-    beside `node`.
-    """
-    around = _around(source, source.function(node))
-    bases = (base for one in around if isinstance(one, ClassDefinition) for base in one.bases if base is not None)
-    names = [*(one.name for one in around), *(base.rsplit(".", 1)[-1] for base in bases)]
-    return (
-        any(named_on_purpose(name) for name in names)
-        or any(_is_documented_so(source, one) for one in around)
-        or any(_is_commented_so(source, number) for number in _lines_beside(source, node))
-    )
-
-
-@cached_per_file
-def _around(_: SourceFile, function: FunctionDefinition | None) -> list[ClassDefinition | FunctionDefinition]:
-    """A function, those around it, and the classes whose methods they are, with their bases."""
-    around: list[ClassDefinition | FunctionDefinition] = []
-    while function is not None:
-        around += [function, *(function.owner.mro if function.owner is not None else ())]
-        function = function.within
-    return around
-
-
-@cached_per_file
-def _is_marked(source: SourceFile, one: ClassDefinition | FunctionDefinition) -> bool:
-    """Whether the marker stands on the line of a class, or a setting names it, a base of it or a function."""
-    names = [one.name]
-    if isinstance(one, ClassDefinition):
-        names += [base.rsplit(".", 1)[-1] for base in one.bases if base is not None]
-        if _MARKER.search(_comment(source, one.node.lineno)):
-            return True
-    return any(fnmatchcase(name, pattern) for name in names for pattern in source.always_on)
-
-
-@cached_per_file
-def _is_documented_so(_: SourceFile, one: ClassDefinition | FunctionDefinition) -> bool:
-    documented = None if isinstance(one.node, ast.Lambda) else ast.get_docstring(one.node, clean=False)
-    return _states_intent(documented or "")
-
-
-@cached_per_file
-def _is_commented_so(source: SourceFile, number: int) -> bool:
-    comment = _comment(source, number).replace("#", "")
-    return _BUG.search(comment) is None and _states_intent(comment)
-
-
-def _states_intent(prose: str) -> bool:
-    """Whether a sentence says that dropout is to stay on: no word of it denies that, or calls it a mistake.
-
-    Example:
-        >>> [_states_intent(prose) for prose in ("Dropout is always on.", "MC dropout", "No dropout on purpose")]
-        [True, True, False]
-        >>> _states_intent("The norm is always applied. Dropout follows.")
-        False
-    """
-    sentences = (" ".join(one.split()) for one in _SENTENCE.split(prose))
-    return any(
-        _SPEAKS.search(one) and _INTENT.search(one) and not _DENIAL.search(one) and not _BUG.search(one)
-        for one in sentences
-    )
-
-
-def _lines_beside(source: SourceFile, node: ast.AST) -> set[int]:
-    """The lines whose comments are about `node`: its first and last, and the last one of a comment above."""
-    begin = getattr(node, "lineno", 1)
-    beside = {begin, getattr(node, "end_lineno", None) or begin}
-    return beside | {above - 1 for above in (begin, source.statement(node).lineno) if _stands_alone(source, above - 1)}
-
-
-@cached_per_file
-def _comments(source: SourceFile) -> Mapping[int, str]:
-    return comments(source.text)
-
-
-@cached_per_file
-def _stands_alone(source: SourceFile, number: int) -> bool:
-    """Whether a line is a comment and nothing else."""
-    return number in _comments(source) and source.text.line(number).lstrip(" \t\f").startswith("#")
-
-
-@cached_per_file
-def _comment(source: SourceFile, number: int) -> str:
-    """The comment on a line, with all of its lines where it has several of its own."""
-    last = number
-    while _stands_alone(source, number) and _stands_alone(source, number - 1):
-        number -= 1
-    return "\n".join(_comments(source).get(one, "") for one in range(number, last + 1))
-
-
-@cached_per_file
-def marked_file(source: SourceFile) -> bool:
-    """Whether the marker stands on a line of its own at the head of the file, before its first statement."""
-    body = source.tree.body
-    documented = bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
-    first = body[documented].lineno if len(body) > documented else len(source.text.starts) + 1
-    return any(_MARKER.search(comment) for number, comment in _comments(source).items() if number < first)
 
 
 def _leaves(body: list[ast.stmt]) -> bool:

@@ -1,0 +1,164 @@
+"""Dropout that stays on in evaluation by design: by a marker, by the settings, or by what names and comments say."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.expressions import last_part
+from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.noqa import comments
+from dropkit.lint.semantic.syntax_tree import cached_per_file
+
+# Names of classes and functions with dropout in evaluation: Monte Carlo dropout, Tacotron's pre-net.
+_ALWAYS_ON = Vocabulary(r"mc ?drop(?:out)?|monte ?carlo|pre ?net|always ?on|always drop(?:out)?")
+_DROP = r"drop[ _-]?(?:outs?|path|connect|block)"
+_ON = r"(?:on|active|enabled)"
+_DONE = r"(?:on|active|activated|enabled|applied|used|kept|done|performed)"
+_DOING = r"(?:on|active|enabled|appl(?:y|ies|ying)|us(?:es?|ing)|keeps?|enables?|performs?|do|does)"
+# A sentence that mentions dropout and says that it stays on, or that this is intended.
+_MENTION = re.compile(_DROP, re.IGNORECASE)
+_INTENT = re.compile(
+    rf"{_DROP} (?:\w+ )?(?:stays?|remains?|kept) {_ON}\b|\b(?:keeps?|leaves?) (?:the )?{_DROP} {_ON}\b"
+    rf"|{_DROP}[^,]{{0,24}}\balways\b.{{0,12}}\b{_DONE}\b|\balways[ -]{_DOING} (?:(?:the|this|its|some|a) )?{_DROP}"
+    rf"|\bmonte.?carlo[ -](?:\(mc\)[ -])?{_DROP}|\bmc[ _-]?{_DROP}"
+    r"|\bon purpose\b|\b(?:intentional|deliberate)|\bby design\b"
+    r"|\b(?:also|even) (?:at|during|in) (?:eval|infer|test|predict)",
+    re.IGNORECASE,
+)
+_BUG = re.compile(r"\b(?:bug\w*|fix|fixme|todo|xxx|wrong\w*|mistake\w*|broken)\b|\?", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"\b(?:not(?! (?:only|just)\b)|never|no(?! matter\b)|nor|neither|none|cannot|without|off|inactive"
+    r"|disabl\w*|deactivat\w*|only (?:in|at|during|while|when|for) train\w*)\b|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n\s*\n")
+_MARKER = re.compile(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
+
+
+def named_on_purpose(name: str) -> bool:
+    """Whether dropout in a class or function of this name is known to stay on in evaluation.
+
+    Example:
+        >>> [named_on_purpose(name) for name in ("MCDropout", "monte_carlo_forward", "Prenet", "Denoiser", "AlwaysX")]
+        [True, True, True, False, False]
+    """
+    return _ALWAYS_ON.has(name)
+
+
+def on_purpose(source: SourceFile, node: ast.AST) -> bool:
+    """Whether a marker or a setting says that dropout stays on here."""
+    if any(_is_marked(source, definition) for definition in _around(source, source.function(node))):
+        return True
+    lines = _lines_beside(source, node)
+    return any(_MARKER.search(_comment(source, number)) for number in lines) or marked_file(source)
+
+
+@cached_per_file
+def named_around(source: SourceFile, node: ast.AST) -> bool:
+    """Whether words say that dropout stays on here: only a reader can be sure.
+
+    They are the name of a function or class around `node`, or of a base class; their docstrings; a comment beside
+    `node`.
+    """
+    around = _around(source, source.function(node))
+    bases = (base for cls in around if isinstance(cls, ClassDefinition) for base in cls.bases if base is not None)
+    names = [*(definition.name for definition in around), *map(last_part, bases)]
+    return (
+        any(named_on_purpose(name) for name in names)
+        or any(_has_docstring(source, definition) for definition in around)
+        or any(_has_comment(source, number) for number in _lines_beside(source, node))
+    )
+
+
+@cached_per_file
+def _around(_: SourceFile, function: FunctionDefinition | None) -> list[ClassDefinition | FunctionDefinition]:
+    """A function, those around it, and the classes of methods among them, with their bases."""
+    around: list[ClassDefinition | FunctionDefinition] = []
+    while function is not None:
+        around += [function, *(function.owner.mro if function.owner is not None else ())]
+        function = function.within
+    return around
+
+
+@cached_per_file
+def _is_marked(source: SourceFile, definition: ClassDefinition | FunctionDefinition) -> bool:
+    """Whether the marker is on the line of a class, or a setting names it, its base or a function."""
+    names = [definition.name]
+    if isinstance(definition, ClassDefinition):
+        names += [last_part(base) for base in definition.bases if base is not None]
+        if _MARKER.search(_comment(source, definition.node.lineno)):
+            return True
+    return any(fnmatchcase(name, pattern) for name in names for pattern in source.always_on)
+
+
+@cached_per_file
+def _has_docstring(_: SourceFile, definition: ClassDefinition | FunctionDefinition) -> bool:
+    node = definition.node
+    docstring = None if isinstance(node, ast.Lambda) else ast.get_docstring(node, clean=False)
+    return _states_intent(docstring or "")
+
+
+@cached_per_file
+def _has_comment(source: SourceFile, number: int) -> bool:
+    comment = _comment(source, number).replace("#", "")
+    return _BUG.search(comment) is None and _states_intent(comment)
+
+
+def _states_intent(prose: str) -> bool:
+    """Whether a sentence says that dropout stays on, without a word that denies it or calls it a mistake.
+
+    Example:
+        >>> [_states_intent(prose) for prose in ("Dropout is always on.", "MC dropout", "No dropout on purpose")]
+        [True, True, False]
+        >>> _states_intent("The norm is always applied. Dropout follows.")
+        False
+    """
+    return any(
+        _MENTION.search(sentence)
+        and _INTENT.search(sentence)
+        and not _DENIAL.search(sentence)
+        and not _BUG.search(sentence)
+        for sentence in (" ".join(part.split()) for part in _SENTENCE.split(prose))
+    )
+
+
+def _lines_beside(source: SourceFile, node: ast.AST) -> set[int]:
+    """The lines with comments about `node`: its first and last, and the last line of a comment above."""
+    begin = getattr(node, "lineno", 1)
+    lines = {begin, getattr(node, "end_lineno", None) or begin}
+    above = (begin - 1, source.statement(node).lineno - 1)
+    return lines | {line for line in above if _is_only_comment(source, line)}
+
+
+@cached_per_file
+def _comments(source: SourceFile) -> Mapping[int, str]:
+    return comments(source.text)
+
+
+@cached_per_file
+def _is_only_comment(source: SourceFile, number: int) -> bool:
+    """Whether a line has a comment and nothing else."""
+    return number in _comments(source) and source.text.line(number).lstrip(" \t\f").startswith("#")
+
+
+@cached_per_file
+def _comment(source: SourceFile, number: int) -> str:
+    """The comment on a line, with all lines of a comment that has several."""
+    last = number
+    while _is_only_comment(source, number) and _is_only_comment(source, number - 1):
+        number -= 1
+    return "\n".join(_comments(source).get(line, "") for line in range(number, last + 1))
+
+
+@cached_per_file
+def marked_file(source: SourceFile) -> bool:
+    """Whether the marker is on a line of its own at the head of the file, before its first statement."""
+    body = source.tree.body
+    has_docstring = bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+    first = body[has_docstring].lineno if len(body) > has_docstring else len(source.text.starts) + 1
+    return any(_MARKER.search(comment) for number, comment in _comments(source).items() if number < first)
