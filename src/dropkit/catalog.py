@@ -6,6 +6,7 @@ functions have torch's contract, so they count as torch's.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 # Prefixes of other names for the same things, and the canonical prefix; the first that fits is taken.
@@ -65,6 +66,7 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "alpha_dropout": Functional(1, 2, 3, training_default=False, module="AlphaDropout"),
     _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
     # Only in dropkit.
+    _F + "drop_path": Functional(1, 2, 3),
     _F + "dropout_add": Functional(2, 3, None),
     _F + "dropout_add_norm": Functional(4, 5, None),
     _F + "bias_act_dropout_add": Functional(3, 4, None),
@@ -87,7 +89,7 @@ DROPOUT_MODULES = frozenset(
 # Modules that skip whole branches or blocks, by last name: every library has its own.
 DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
 # Layers whose first argument is surely the rate to drop.
-RATED_LAYERS = DROPOUT_MODULES | {"torchvision.ops.StochasticDepth"}
+RATED_LAYERS = DROPOUT_MODULES | {"torch.nn.DropPath", "torchvision.ops.StochasticDepth"}
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
 # Attention functions whose rate is a number that follows no mode: its position and its name.
@@ -143,7 +145,13 @@ ACTIVATIONS = HOMOGENEOUS | frozenset(
 SOFTMAXES = frozenset({"torch.nn.Softmax", "torch.nn.LogSoftmax", "torch.nn.Softmax2d"})
 
 # Modules of torch with dropout inside, by last name.
-RATE_HOLDERS = frozenset({"MultiheadAttention", "LSTM", "GRU", "RNN"})
+RATE_HOLDERS = frozenset(name.rpartition(".")[2] for name in ("torch.nn.MultiheadAttention", *RNNS))
+# Last word of the class names of layers that only drop, whatever library they are from.
+DROPOUT_CLASS_NAME = re.compile(
+    r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
+)
+# Attributes in which such layers store their rate.
+RATE_ATTRIBUTES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")
 
 # The same by last name, which a trace uses for modules and the functions that run in their place.
 ACTIVATION_KINDS = frozenset(name.rpartition(".")[2] for name in ACTIVATIONS)
