@@ -78,9 +78,7 @@ def test_a_marker_excuses_its_line(source, words):
 def test_a_comment_is_read_once_however_many_calls_stand_beside_it(monkeypatch):
     read_before = []
     states_intent = always_on._states_intent
-    monkeypatch.setattr(
-        always_on, "_states_intent", lambda prose: read_before.append(prose) or states_intent(prose)
-    )
+    monkeypatch.setattr(always_on, "_states_intent", lambda prose: read_before.append(prose) or states_intent(prose))
 
     calls = found(BESIDE.replace("return", "x = F.dropout(x, 0.5); " * 50 + "return").replace("{}", "always " * 50))
 

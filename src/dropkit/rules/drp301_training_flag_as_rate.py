@@ -132,7 +132,7 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
         elif any(rate is not None and not 0 <= rate <= 1 for rate in given):
             rate = next(rate for rate in given if rate is not None and not 0 <= rate <= 1)
             yield TraceViolation(site, f"the rate must be between 0 and 1, got {rate:g}")
-        elif any(visit.p == 1 and visit.training is not False for visit in site.of(Phase.TRAIN)):
+        elif any(visit.p == 1 and visit.training is not False for visit in site.visits_in(Phase.TRAIN)):
             yield TraceViolation(site, "the rate is 1: nothing is kept", Severity.WARNING)
 
 

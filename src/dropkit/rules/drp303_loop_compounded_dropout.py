@@ -110,8 +110,8 @@ def _is_modified(source: SourceFile, node: ast.Name) -> bool:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        again = [visit for visit in site.of(Phase.TRAIN) if visit.drew and visit.follows is site]
-        lines = {visit.place for visit in site.of(Phase.TRAIN)}
+        again = [visit for visit in site.visits_in(Phase.TRAIN) if visit.is_active and visit.previous is site]
+        lines = {visit.place for visit in site.visits_in(Phase.TRAIN)}
         if again and len(lines) == 1:
             yield TraceViolation(site, f"drops {len(again) + 1} times from its own result")
 

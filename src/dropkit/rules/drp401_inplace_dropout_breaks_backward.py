@@ -236,11 +236,11 @@ def _fix(source: SourceFile, dropouts: tuple[DropoutCall, ...]) -> Fix | None:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        made = {visit.origin.last for visit in site.of(Phase.TRAIN) if visit.inplace and visit.drew}
+        made = {visit.origin.last for visit in site.visits_in(Phase.TRAIN) if visit.inplace and visit.is_active}
         needed = sorted(made & NEEDS_ITS_OUTPUT)
         if needed and trace.backward_error is not None:
             yield TraceViolation(site, f"in place on the output of {needed[0]}, which backward needs")
-        elif any(visit.aliased for visit in site.of(Phase.TRAIN)):
+        elif any(visit.is_added_to_itself for visit in site.visits_in(Phase.TRAIN)):
             yield TraceViolation(
                 site, "in place on a tensor that is added to the result: the skip connection is dropped, too"
             )

@@ -199,11 +199,11 @@ def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        visit = next((visit for visit in site.of(Phase.TRAIN) if visit.drew and visit.unit), None)
+        visit = next((visit for visit in site.visits_in(Phase.TRAIN) if visit.is_active and visit.mask_shape), None)
         if visit is None or not any(name in CHANNEL_KINDS for name in (site.kind, visit.function)):
             continue
         rank, feature = len(visit.shape), visit.feature_dim
-        if feature is not None and visit.unit[feature] == 1 < visit.shape[feature]:
+        if feature is not None and visit.mask_shape[feature] == 1 < visit.shape[feature]:
             what = "samples" if rank == 2 else "time steps or positions"
             yield TraceViolation(site, f"whole {what} are dropped: the features are along dimension {feature}")
         elif rank == 2:

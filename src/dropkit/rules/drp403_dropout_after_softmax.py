@@ -129,8 +129,8 @@ def _returned(source: SourceFile, owner: ClassDefinition, attribute: str | None)
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.of(Phase.TRAIN):
-            if visit.origin.last in SOFTMAX_KINDS and visit.before == ["output"]:
+        for visit in site.visits_in(Phase.TRAIN):
+            if visit.origin.last in SOFTMAX_KINDS and visit.consumers == ["output"]:
                 yield TraceViolation(site)
                 break
 

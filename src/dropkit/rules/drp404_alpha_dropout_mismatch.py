@@ -102,7 +102,7 @@ def _fix(source: SourceFile, dropout: DropoutCall, applications: set[ast.AST | N
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        visit = next((visit for visit in site.of(Phase.TRAIN) if visit.drew), None)
+        visit = next((visit for visit in site.visits_in(Phase.TRAIN) if visit.is_active), None)
         if visit is None:
             continue
         alpha = "alpha" in f"{site.kind} {visit.function}".lower()

@@ -192,9 +192,9 @@ def _mentions_no_output(source: SourceFile, statement: ast.stmt) -> bool:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.of(Phase.TRAIN):
-            ends = bool(visit.before) and set(visit.before) <= {"output", "LogSoftmax"}
-            if visit.drew and ends and visit.origin.last == visit.origin.layer == "Linear":
+        for visit in site.visits_in(Phase.TRAIN):
+            ends = bool(visit.consumers) and set(visit.consumers) <= {"output", "LogSoftmax"}
+            if visit.is_active and ends and visit.origin.last == visit.origin.layer == "Linear":
                 yield TraceViolation(site)
                 break
 

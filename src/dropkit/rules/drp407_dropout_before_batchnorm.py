@@ -54,9 +54,13 @@ def _violations(source: SourceFile) -> Iterator[Violation]:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.of(Phase.TRAIN):
-            if visit.drew and any(name.startswith("BatchNorm") for name in visit.before):
-                shift = f": it learns {visit.variance:.2f} times the variance of evaluation" if visit.variance else ""
+        for visit in site.visits_in(Phase.TRAIN):
+            if visit.is_active and any(name.startswith("BatchNorm") for name in visit.consumers):
+                shift = (
+                    f": it learns {visit.variance_ratio:.2f} times the variance of evaluation"
+                    if visit.variance_ratio
+                    else ""
+                )
                 yield TraceViolation(site, f"before batch norm{shift}")
                 break
 

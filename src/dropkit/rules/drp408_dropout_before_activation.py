@@ -40,7 +40,7 @@ def _swap(source: SourceFile, dropout: ast.Call, activation: ast.Call) -> Fix | 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        activations = {name for visit in site.of(Phase.TRAIN) if visit.drew for name in visit.before}
+        activations = {name for visit in site.visits_in(Phase.TRAIN) if visit.is_active for name in visit.consumers}
         crossed = sorted(activations & (ACTIVATION_KINDS - HOMOGENEOUS_KINDS))
         if crossed and "alpha" not in site.kind.lower():
             yield TraceViolation(site, f"before {crossed[0]}, which does not preserve zeros or scale")

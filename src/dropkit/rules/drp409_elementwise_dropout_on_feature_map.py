@@ -67,8 +67,8 @@ def _is_one(size: ast.expr) -> bool:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.of(Phase.TRAIN):
-            elementwise = visit.drew and visit.unit == visit.shape and len(visit.shape) >= 4
+        for visit in site.visits_in(Phase.TRAIN):
+            elementwise = visit.is_active and visit.mask_shape == visit.shape and len(visit.shape) >= 4
             if elementwise and visit.origin.layer.startswith("Conv"):
                 yield TraceViolation(site)
                 break
