@@ -1,4 +1,4 @@
-"""Channel dropout directly before or after a linear layer, where the input has no channels.
+"""Channel dropout beside a linear layer, on an input without channels.
 
 `Dropout1d` zeroes whole samples, without a warning; `Dropout2d` and `Dropout3d` warn and drop single elements, or drop
 along the wrong dimension of inputs with more than two. They are made for feature maps, whose second dimension holds
