@@ -38,7 +38,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for calls in source.calls.values():
         for call in calls:
             flag = argument(call, None, "preserve_rng_state")
-            if literal(flag) is False and _reruns_dropout(source, call):
+            if flag is not None and literal(flag) is False and _reruns_dropout(source, call):
                 yield Violation(call, fix=Fix("Pass preserve_rng_state=True", (replace(source, flag, "True"),)))
 
 
