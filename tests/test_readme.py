@@ -51,3 +51,13 @@ def test_every_link_leads_somewhere(page):
     """No page points at a file that is not there."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_file_of_the_map_exists():
+    """The architecture page names files of the package, of csrc and of tests that are there."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`([\w/]+(?:\.py|\.h|/))`", page)
+
+    assert len(named) > 30
+    for name in named:
+        assert (ROOT / "src" / "dropkit" / name).exists() or (ROOT / name).exists(), name
