@@ -55,7 +55,7 @@ test: $(if $(TORCH),$(INSTALLED),lint)
 # rules on their examples, the linter, audits, Monte Carlo predictions, the commands. What is marked slow or compiles is
 # left out: importing the compiler alone takes seconds.
 QUICK := tests/kernels/test_cpu_kernel.py tests/nn/test_laws.py tests/nn/test_contract.py tests/ops/test_autograd.py \
-	tests/rules/test_rules.py tests/lint/test_semantic.py tests/lint/test_check.py tests/auditor/test_audit_kinds.py \
+	tests/rules/test_rules.py tests/lint/test_names_and_classes.py tests/lint/test_edits.py tests/lint/test_check.py tests/auditor/test_audit_kinds.py \
 	tests/mc/test_mc_plain_core.py tests/cli
 quick: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" -k "not compile and not graph" $(QUICK)
