@@ -1,4 +1,7 @@
-"""The options of `dropkit check`: which can be combined, and the settings that they add to."""
+"""How the options of `dropkit check` combine, with each other and with the settings of the project.
+
+`cli/check.py` declares the options, `lint/engine/config.py` the settings.
+"""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ class Kernel:
         return self.missing is None and (self.devices is None or device in self.devices)
 
 
+# One for each kind of device. The fused kernels of a device stand beside its own: `kernels/gpu/fused.py`.
 KERNELS = (
     Kernel("cpu", frozenset({"cpu"}), cpu.missing, cpu.detail, cpu.drop),
     Kernel("gpu", frozenset({"cuda", "xpu"}), gpu.missing, gpu.detail, gpu.drop),

@@ -1,6 +1,7 @@
 """One dropout mask: the record that every level hands on, from the layers down to the kernels.
 
 The mask is never stored. It follows from the key, and an element's place in it follows from the element's coordinates.
+`kernels/reference.py` computes it in plain torch: the random word of each mask element, and whether that keeps it.
 """
 
 from __future__ import annotations

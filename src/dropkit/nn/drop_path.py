@@ -2,6 +2,8 @@
 
 Source: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", ECCV 2016, arXiv:1603.09382 (there
 with one mask element for a whole batch, and scaled in evaluation).
+
+A model for layers that torch lacks; CONTRIBUTING.md has the recipe.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The record that describes one layer: everything that the rest of dropkit and the laws of the tests need to know."""
+"""The record that describes one layer: everything that the rest of dropkit and the laws of the tests need to know.
+
+The recipe for one more layer stands in CONTRIBUTING.md.
+"""
 
 from __future__ import annotations
 
