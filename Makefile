@@ -44,7 +44,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/helpers/cpp_warnings.py
 
 # Two processes of one thread each: more threads than cores wait for each other, which takes half as long again.
@@ -55,8 +55,8 @@ test: $(if $(TORCH),$(INSTALLED),lint)
 # rules on their examples, the linter, audits, Monte Carlo predictions, the commands. What is marked slow or compiles is
 # left out: importing the compiler alone takes seconds.
 QUICK := tests/kernels/test_cpu_kernel.py tests/nn/test_laws.py tests/nn/test_contract.py tests/ops/test_autograd.py \
-	tests/rules/test_rules.py tests/lint/test_names_and_classes.py tests/lint/test_edits.py tests/lint/test_check.py tests/auditor/test_audit_kinds.py \
-	tests/mc/test_mc_plain_core.py tests/cli
+	tests/rules/test_rules.py tests/lint/test_names_and_classes.py tests/lint/test_edits.py tests/lint/test_check.py \
+	tests/auditor/test_audit_kinds.py tests/mc/test_mc_plain_core.py tests/cli
 quick: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" -k "not compile and not graph" $(QUICK)
 
