@@ -14,8 +14,9 @@ from enum import Enum
 from dropkit import catalog
 from dropkit.lint.semantic.dropout_names import LAYER_ATTRIBUTES
 from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, self_attribute, unpacks
-from dropkit.lint.semantic.layers import constructors, input_of
+from dropkit.lint.semantic.layers import Operation, constructors, input_of, operations
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 
@@ -120,6 +121,14 @@ def dropout_kind(source: SourceFile, node: ast.AST | None) -> str | None:
     """Which of torch's six layers `node` applies or makes; None for none, and if the rate is a literal zero."""
     dropout = dropout_call(source, node)
     return dropout.kind if dropout is not None and not dropout.has_zero_rate else None
+
+
+def operations_before(source: SourceFile, dropout: DropoutCall) -> list[Operation | None]:
+    """What may run directly before a dropout: the layer before it in its row, or else what computes its input."""
+    if dropout.form is not DropoutForm.LAYER:
+        return operations(source, dropout.input)
+    before = adjacent_layer(source, dropout.call, BEFORE)
+    return [Operation(source.called(before) or "", before, None, (before,)) if before is not None else None]
 
 
 def rates(source: SourceFile) -> Iterator[tuple[ast.Call, ast.expr]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping, Sequence
 
 from dropkit.diagnostics import Edit
 from dropkit.lint.semantic.model import SourceFile
@@ -17,6 +18,21 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 def replace(source: SourceFile, node: ast.AST, text: str) -> Edit:
     """Replace `node` by `text`. Brackets around it stay."""
     return Edit(source.text.start(node), source.text.end(node), text)
+
+
+def rename_functions(
+    source: SourceFile, calls: Sequence[ast.Call], names: Mapping[str, str]
+) -> tuple[Edit, ...] | None:
+    """Call another attribute of the same module in each call: `nn.Dropout2d` becomes `nn.Dropout`.
+
+    None if one of the calls has another name, or is not of an attribute.
+    """
+    edits = tuple(
+        replace(source, callee, f"{source.text.of(callee.value)}.{names[callee.attr]}")
+        for call in calls
+        if isinstance(callee := call.func, ast.Attribute) and callee.attr in names
+    )
+    return edits if len(edits) == len(calls) else None
 
 
 def rename_keyword(source: SourceFile, keyword: ast.keyword, name: str) -> Edit:

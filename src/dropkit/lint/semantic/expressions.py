@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import Final
 
 # What `literal` returns for an expression whose value is not written down.
@@ -57,6 +58,11 @@ def last_name(node: ast.AST | None) -> str:
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def names_in(node: ast.AST) -> Iterator[str]:
+    """The names and attributes in an expression or a statement, as they are written."""
+    return (last_name(part) for part in ast.walk(node) if isinstance(part, (ast.Name, ast.Attribute)))
 
 
 def last_part(dotted: str) -> str:

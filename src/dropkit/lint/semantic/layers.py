@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.data_flow import MOST, origins
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import argument, self_attribute
 from dropkit.lint.semantic.model import SourceFile
@@ -43,6 +43,11 @@ def operation(source: SourceFile, expression: ast.AST | None) -> Operation | Non
     if isinstance(expression.func, ast.Attribute) and self_attribute(expression.func) is None:
         return Operation(f".{expression.func.attr}", expression, expression.func.value)
     return None
+
+
+def operations(source: SourceFile, value: ast.expr | None) -> list[Operation | None]:
+    """What may have computed `value`; None for anything unknown."""
+    return [operation(source, origin) for origin in origins(source, value)]
 
 
 def input_of(call: ast.Call) -> ast.expr | None:
