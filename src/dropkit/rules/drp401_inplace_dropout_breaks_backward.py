@@ -19,14 +19,13 @@ from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.edits import drop_argument
 from dropkit.lint.semantic.expressions import argument, last_name, last_part, literal
-from dropkit.lint.semantic.layers import Operation, constructors, input_of, operation
+from dropkit.lint.semantic.layers import constructors, input_of, operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, BEFORE, end_layer, nearest_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-_TITLE = "Leave out inplace=True"
 # Operations that save their output for backward; `.` marks tensor methods. Measured with torch 2.13.
 _SAVES_OUTPUT = frozenset(
     [f"torch.nn.{name}" for name in ("ReLU", "Sigmoid", "Tanh", "Softmax", "Softmax2d", "LogSoftmax", "Softmin")]
@@ -44,73 +43,62 @@ _SAVES_OUTPUT_IN_PLACE = {
     "torch.nn.functional.selu": 1, "torch.nn.RReLU": 2, "torch.nn.functional.rrelu": 4,
 }  # fmt: skip
 # Operations that return a view of their input, or the input itself. Those in _MAY_COPY copy after one in _REORDERS.
-_VIEWS = frozenset(
-    {"view", "squeeze", "unsqueeze", "type_as", "to", "float", "Identity", "Unflatten", "view_as", "expand", "narrow"}
-    | {"reshape", "flatten", "contiguous", "Flatten"}
-    | {"transpose", "permute", "t", "swapaxes", "movedim"}
-)
 _MAY_COPY = frozenset({"reshape", "flatten", "contiguous", "Flatten"})
 _REORDERS = frozenset({"transpose", "permute", "t", "swapaxes", "movedim", "expand", "narrow"})
+_VIEWS = (
+    _MAY_COPY
+    | _REORDERS
+    | {"view", "squeeze", "unsqueeze", "type_as", "to", "float", "Identity", "Unflatten", "view_as"}
+)
 _HALF_TYPES = frozenset({"half", "float16", "bfloat16"})
 # Attributes and methods that do not read the values of a tensor.
 _SHAPES = frozenset({"shape", "size", "dtype", "device", "ndim", "dim", "type", "is_cuda", "requires_grad", "numel"})
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for dropout in dropout_calls(source, DropoutForm.LAYER):
-        yield from _in_a_row(source, dropout)
+    for dropout in filter(_drops_in_place, dropout_calls(source, DropoutForm.LAYER)):
+        before = nearest_layer(source, dropout.call, BEFORE, _is_view)
+        name = (source.called(before) or "") if before is not None else ""
+        if before is not None and _saves_output(name, (before,)):
+            yield _on_saved_output(dropout.call, last_part(name), _fix(source, (dropout,)))
     for call, dropouts in _applications(source):
         saved_by = _saved_by(source, input_of(call))
         # No fix where the result is discarded: the in-place change is the only effect then.
         fix = _fix(source, dropouts) if not _is_discarded(source, call) else None
         if saved_by is not None:
-            yield Violation(call, f"in-place dropout overwrites the output that {saved_by} saved for backward", fix)
-        elif not _is_in_lambda(source, call) and _read_again(source, call):
+            yield _on_saved_output(call, saved_by, fix)
+        elif _read_again(source, call):
             message = "in-place dropout changes a tensor that is read again"
             fix = dataclasses.replace(fix, changes_training=True) if fix is not None else None
             yield Violation(call, message, fix, Severity.WARNING)
 
 
+def _on_saved_output(call: ast.Call, operation: str, fix: Fix | None) -> Violation:
+    return Violation(call, f"in-place dropout overwrites the output that {operation} saved for backward", fix)
+
+
 def _is_discarded(source: SourceFile, call: ast.Call) -> bool:
     """Whether the result of this call, or of another call of the same layer, is discarded."""
-    if isinstance(source.parent(call), ast.Expr):
-        return True
-    return source.called(call) is None and _is_ever_discarded(source, last_name(call))
+    is_layer = source.called(call) is None
+    return isinstance(source.parent(call), ast.Expr) or (is_layer and last_name(call) in _discarded(source))
 
 
 @cached_per_file
-def _is_ever_discarded(source: SourceFile, name: str) -> bool:
-    return any(isinstance(source.parent(call), ast.Expr) for call in source.calls.get(name, []))
-
-
-def _is_in_lambda(source: SourceFile, call: ast.Call) -> bool:
-    """Whether the call is in a lambda, which runs at another time than the code around it."""
-    function = source.function(call)
-    return function is not None and isinstance(function.node, ast.Lambda)
-
-
-def _in_a_row(source: SourceFile, dropout: DropoutCall) -> Iterator[Violation]:
-    """A dropout layer directly after a layer that saves its output, in a Sequential or a list of layers."""
-    if not _drops_in_place(dropout):
-        return
-    before = nearest_layer(source, dropout.call, BEFORE, _is_view)
-    name = source.called(before) if before is not None else None
-    if before is not None and name is not None and _saves_output(name, (before,)):
-        message = f"in-place dropout overwrites the output that {last_part(name)} saved for backward"
-        yield Violation(dropout.call, message, _fix(source, (dropout,)))
+def _discarded(source: SourceFile) -> set[str]:
+    """The names of all that is called and whose result is discarded."""
+    return {last_name(call) for call in source.all_calls if isinstance(source.parent(call), ast.Expr)}
 
 
 def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[DropoutCall, ...]]]:
     """Calls that drop in place, and the calls with `inplace=True`: themselves, or those that construct the layer."""
-    for dropout in dropout_calls(source, DropoutForm.FUNCTION):
-        if _drops_in_place(dropout):
-            yield dropout.call, (dropout,)
+    for dropout in filter(_drops_in_place, dropout_calls(source, DropoutForm.FUNCTION)):
+        yield dropout.call, (dropout,)
     if not any(map(_drops_in_place, dropout_calls(source, DropoutForm.LAYER))):
         return
     for call in source.all_calls:
         if source.called(call) is None and call.args and not isinstance(call.func, ast.Call):
             first = [dropout_call(source, end_layer(source, made, AFTER)) for made in constructors(source, call.func)]
-            dropouts = tuple(dropout for dropout in first if dropout is not None and dropout.kind is not None)
+            dropouts = tuple(dropout for dropout in first if dropout is not None)
             if dropouts and all(map(_drops_in_place, dropouts)):
                 yield call, dropouts
 
@@ -127,18 +115,12 @@ def _is_view(name: str | None) -> bool:
 
 def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
     """The name of the operation that returned `expression` and saved it for backward; None if there is none."""
-    seen: set[ast.expr] = set()
-    pending: list[tuple[ast.expr, tuple[str, ...]]] = [(expression, ())] if expression is not None else []
-    while pending and len(seen) <= MOST:
-        value, views = pending.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        inner: list[tuple[ast.expr, tuple[str, ...]]] = []
+    pending: list[tuple[ast.expr | None, tuple[str, ...]]] = [(expression, ())]
+    for value, views in pending:
         for origin in origins(source, value):
-            applied = operation(source, origin) if origin is not None else None
+            applied = operation(source, origin)
             if isinstance(origin, ast.Subscript) and _slices(origin):
-                inner.append((origin.value, (*views, "narrow")))
+                pending.append((origin.value, (*views, "narrow")))
             if applied is None:
                 continue
             last = last_part(applied.name)
@@ -146,29 +128,31 @@ def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
                 # Reordered axes are copied to be made contiguous: dropout then changes the copy.
                 is_copy = any(name in _REORDERS and set(views[:index]) & _MAY_COPY for index, name in enumerate(views))
                 return None if is_copy else last
-            if last in _VIEWS and applied.input is not None and not _converts(source, applied):
-                inner.append((applied.input, (*views, last)))
-        pending += reversed(inner)
+            # `.to(...)` copies to another dtype.
+            if last in _VIEWS and not any(source.last_name(value) in _HALF_TYPES for value in applied.call.args):
+                pending.append((applied.input, (*views, last)))
+        if len(pending) > MOST:
+            break
     return None
 
 
 def _saves_output(name: str, calls: tuple[ast.Call, ...]) -> bool:
-    if name in _SAVES_OUTPUT:
-        return True
-    place = _SAVES_OUTPUT_IN_PLACE.get(name)
-    flags = [argument(call, place, "inplace") for call in calls] if place is not None else []
-    return bool(flags) and all(literal(flag) is True for flag in flags)
+    if name not in _SAVES_OUTPUT_IN_PLACE:
+        return name in _SAVES_OUTPUT
+    return all(literal(argument(call, _SAVES_OUTPUT_IN_PLACE[name], "inplace")) is True for call in calls)
 
 
 def _read_again(source: SourceFile, call: ast.Call) -> bool:
     """Whether the tensor that `call` changes is read after it, by the same or another name."""
     input_, above, statement = input_of(call), source.parent(call), source.statement(call)
-    if not isinstance(input_, ast.Name) or isinstance(statement, ast.Expr):
+    function = source.function(call)
+    # A lambda runs at another time than the code around it.
+    is_in_lambda = function is not None and isinstance(function.node, ast.Lambda)
+    if not isinstance(input_, ast.Name) or isinstance(statement, ast.Expr) or is_in_lambda:
         return False
-    if isinstance(above, ast.BinOp):
-        other = above.right if above.left is call else above.left
-        if isinstance(other, ast.Name) and other.id == input_.id:
-            return True
+    operands = (above.left, above.right) if isinstance(above, ast.BinOp) else ()
+    if any(isinstance(operand, ast.Name) and operand.id == input_.id for operand in operands):
+        return True
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     is_rebound = any(isinstance(target, ast.Name) and target.id in (input_.id, "_") for target in targets)
     names = [*_aliases(source, input_), *([] if is_rebound else [input_.id])]
@@ -180,9 +164,7 @@ def _aliases(source: SourceFile, tensor: ast.Name) -> Iterator[str]:
     function = source.function(tensor)
     sources = reaching(source, tensor)
     others = _other_names(source, function).get(tensor.id, []) if function is not None else []
-    for name, value in others[:MOST]:
-        if reaching(source, value) == sources:
-            yield name
+    yield from (name for name, value in others[:MOST] if reaching(source, value) == sources)
     if len(sources) == 1 and isinstance(sources[0].value, ast.Name) and not sources[0].derived:
         yield sources[0].value.id
 
@@ -215,23 +197,16 @@ def _slices(node: ast.Subscript) -> bool:
     return all(isinstance(part, (ast.Slice, ast.Constant, ast.UnaryOp)) for part in parts)
 
 
-def _converts(source: SourceFile, applied: Operation) -> bool:
-    """Whether `.to(...)` copies to another dtype."""
-    return any(source.last_name(value) in _HALF_TYPES for value in applied.call.args)
-
-
-def _leave_out(source: SourceFile, dropout: DropoutCall) -> Edit | None:
-    call, flag = dropout.call, dropout.inplace
-    node = next((keyword for keyword in call.keywords if keyword.value is flag), flag)
-    if node in call.args[:-1]:
-        return None  # the arguments after it would move
-    return drop_argument(source, call, node) if node is not None else None
-
-
 def _fix(source: SourceFile, dropouts: tuple[DropoutCall, ...]) -> Fix | None:
-    edits = [_leave_out(source, dropout) for dropout in dropouts]
-    known = tuple(edit for edit in edits if edit is not None)
-    return Fix(_TITLE, known) if len(known) == len(edits) else None
+    edits: list[Edit] = []
+    for call, flag in ((dropout.call, dropout.inplace) for dropout in dropouts):
+        given = next((keyword for keyword in call.keywords if keyword.value is flag), flag)
+        # The arguments after a positional one would move.
+        edit = drop_argument(source, call, given) if given is not None and given not in call.args[:-1] else None
+        if edit is None:
+            return None
+        edits.append(edit)
+    return Fix("Leave out inplace=True", tuple(edits))
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
