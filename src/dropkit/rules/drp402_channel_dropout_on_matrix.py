@@ -8,22 +8,21 @@ channels, not for matrices of samples and features. Use `nn.Dropout`.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from dropkit.catalog import ACTIVATIONS, CHANNEL_DROPOUTS, CHANNEL_KINDS, DROPOUT_MODULES
+from dropkit.catalog import ACTIVATIONS, CHANNEL_KINDS, DROPOUT_MODULES
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.data_flow import MOST, origins, reads_after
-from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.data_flow import MOST, results
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
-from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import argument, last_part, literal, self_attribute
-from dropkit.lint.semantic.layers import constructors, operation
+from dropkit.lint.semantic.edits import swap_kind
+from dropkit.lint.semantic.expressions import argument, last_part, literal
+from dropkit.lint.semantic.layers import Operation, constructors, operation, operations
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer, end_layer, nearest_layer
+from dropkit.lint.semantic.sequence import AFTER, BEFORE, adjacent_layer, end_layer, nearest_layer
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-_FUNCTIONS = frozenset(f"torch.nn.functional.dropout{n}d" for n in (1, 2, 3))
+_ELEMENTWISE = {name: name[:-2] for name in CHANNEL_KINDS}
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear", "torch.nn.Bilinear", "torch.nn.functional.linear"})
 # Operations that keep the shape: layers, and functions and methods by the last part of their name.
 _SAME_SHAPE = ACTIVATIONS | DROPOUT_MODULES | {"torch.nn.BatchNorm1d", "torch.nn.LayerNorm", "torch.nn.Threshold"}
@@ -34,167 +33,96 @@ _SAME_SHAPE_CALLS = frozenset(
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for dropout in dropout_calls(source, DropoutForm.LAYER):
-        if dropout.name in CHANNEL_DROPOUTS and _row_is_linear(source, dropout.call):
-            yield Violation(dropout.call, _message(dropout), _fix(source, dropout))
-    wrong = [dropout for dropout in _applications(source)
-             if _is_matrix(source, dropout.input) or _feeds_linear(source, dropout.call)]  # fmt: skip
+    dropouts = dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION)
+    wrong = [dropout for dropout in dropouts if dropout.kind in CHANNEL_KINDS and _has_no_channels(source, dropout)]
     wrong_calls = {dropout.call for dropout in wrong}
-    can_fix = {
-        layer: all(source.parent(use) in wrong_calls for use in _uses(*layer))
-        for layer in dict.fromkeys(_layer(source, call) for call in wrong_calls)
-    }
     for dropout in wrong:
-        # The fix replaces a layer for all its uses: all must be wrong.
-        fix = _fix(source, dropout) if can_fix[_layer(source, dropout.call)] else None
-        yield Violation(dropout.call, _message(dropout), fix)
+        edits = swap_kind(source, dropout, wrong_calls, _ELEMENTWISE)
+        fix = Fix("Drop elements instead", edits, safe=False) if edits is not None else None
+        yield Violation(dropout.call, f"{last_part(dropout.name)} on features without channels", fix)
 
 
-def _applications(source: SourceFile) -> Iterator[DropoutCall]:
-    """The calls that drop channels."""
-    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
-        names = {layer.name for layer in dropout.layers}
-        if names <= _FUNCTIONS or (names <= CHANNEL_DROPOUTS and dropout.call.args):
-            yield dropout
-
-
-def _row_is_linear(source: SourceFile, call: ast.expr) -> bool:
-    """Whether a layer comes after a linear layer or a Flatten, or before a linear layer, in a row of layers."""
-    before = _past_same_shape(source, call, -1)
+def _has_no_channels(source: SourceFile, dropout: DropoutCall) -> bool:
+    if dropout.form is not DropoutForm.LAYER:
+        return _is_matrix(source, dropout.input) or _feeds_linear(source, dropout)
+    before = nearest_layer(source, dropout.call, BEFORE, _keeps_shape)
     if before is not None:
         return _makes_matrix(source, before)
-    after = _past_same_shape(source, call, 1)
+    after = nearest_layer(source, dropout.call, AFTER, _keeps_shape)
     return after is not None and source.called(after) in _LINEAR
-
-
-def _past_same_shape(source: SourceFile, layer: ast.expr, step: int) -> ast.Call | None:
-    """The nearest layer in a row that may change the shape, before (-1) or after (1) `layer`."""
-    return nearest_layer(source, layer, step, _keeps_shape)
 
 
 def _keeps_shape(name: str | None) -> bool:
     return name in _SAME_SHAPE
 
 
-def _makes_matrix(source: SourceFile, layer: ast.Call) -> bool:
-    return source.called(layer) in _LINEAR or (source.called(layer) == "torch.nn.Flatten" and not layer.args)
+def _makes_matrix(source: SourceFile, layer: ast.Call | None) -> bool:
+    name = source.called(layer) if layer is not None else None
+    return name in _LINEAR or (name == "torch.nn.Flatten" and layer is not None and not layer.args)
 
 
-def _is_matrix(source: SourceFile, expression: ast.expr | None) -> bool:
-    """Whether `expression` is certainly a matrix of samples and features, or the result of a linear layer."""
-    pending: list[ast.expr | None] = [expression]
-    for value in pending:
-        for origin in origins(source, value) if value is not None else [None]:
+def _is_matrix(source: SourceFile, value: ast.expr | None) -> bool:
+    """Whether `value` is certainly a matrix of samples and features, or the result of a linear layer."""
+    pending = [value]
+    for tensor in pending:
+        for applied in operations(source, tensor):
             # Long chains are not followed.
-            if origin is None or len(pending) > MOST:
+            if applied is None or len(pending) > MOST:
                 return False
-            result = _returns_matrix(source, origin)
-            if isinstance(result, ast.expr):
-                pending.append(result)
-            elif not result:
+            makers: Sequence[ast.Call | None] = applied.layers
+            keeps_shape = applied.name in _SAME_SHAPE if makers else last_part(applied.name) in _SAME_SHAPE_CALLS
+            if keeps_shape and any(adjacent_layer(source, layer, BEFORE) is not None for layer in applied.layers):
+                makers = [nearest_layer(source, layer, BEFORE, _keeps_shape) for layer in applied.layers]
+            elif keeps_shape:
+                pending.append(applied.input)
+                continue
+            is_matrix = all(_makes_matrix(source, layer) for layer in makers) if makers else _flattens(source, applied)
+            if not is_matrix:
                 return False
     return True
 
 
-def _returns_matrix(source: SourceFile, expression: ast.expr) -> bool | ast.expr:
-    """Whether an operation returns a matrix; its input, if it keeps the shape."""
-    applied = operation(source, expression)
-    if applied is None:
+def _flattens(source: SourceFile, applied: Operation) -> bool:
+    """Whether a function or method returns a matrix.
+
+    These are linear, view(n, -1), flatten(1), the mean over two dimensions, pool(x).squeeze().
+    """
+    call, first = applied.call, 0 if applied.name.startswith(".") else 1
+    arguments = call.args[first:]
+    match last_part(applied.name), arguments:
+        case "view" | "reshape", [ast.Tuple(elts=sizes) | ast.List(elts=sizes)] | sizes:
+            return len(sizes) == 2 and not any(isinstance(size, ast.Starred) for size in sizes)
+        case "flatten", _:
+            return literal(argument(call, first, "start_dim")) == 1 and len(arguments) + len(call.keywords) == 1
+        case "mean", _:
+            axes = argument(call, first, "dim")
+            has_two = isinstance(axes, (ast.Tuple, ast.List)) and len(axes.elts) == 2
+            return has_two and argument(call, None, "keepdim") is None
+        case "squeeze", [] if first == 0:
+            pooled = operation(source, applied.input)
+            return pooled is not None and "adaptive" in pooled.name.lower() and "1d" not in pooled.name
+        case _:
+            return applied.name in _LINEAR
+
+
+def _feeds_linear(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether linear layers only use the result, and no convolution or the like shows that the input has channels."""
+    uses = results(source, dropout.call)
+    if not (0 < len(uses) <= MOST and all(_enters_linear(source, use) for use in uses)):
         return False
-    if applied.layers:
-        if applied.name not in _SAME_SHAPE:
-            return all(_makes_matrix(source, layer) for layer in applied.layers)
-        if any(adjacent_layer(source, layer, BEFORE) is not None for layer in applied.layers):
-            before = [_past_same_shape(source, layer, -1) for layer in applied.layers]
-            return all(layer is not None and _makes_matrix(source, layer) for layer in before)
-        return applied.input if applied.input is not None else False
-    last = last_part(applied.name)
-    if last in _SAME_SHAPE_CALLS:
-        return applied.input if applied.input is not None else False
-    return applied.name in _LINEAR or _flattens(source, applied.call, last, applied.name.startswith("."))
+    before = [applied.name.lower() for applied in operations(source, dropout.input) if applied is not None]
+    return not any(word in name for name in before for word in ("conv", "pool", "batchnorm2d", "perm"))
 
 
-def _flattens(source: SourceFile, call: ast.Call, last: str, is_method: bool) -> bool:
-    """Whether a call returns a matrix: view(n, -1), flatten(1), the mean over two dimensions, pool(x).squeeze()."""
-    arguments = call.args if is_method else call.args[1:]
-    if last in ("view", "reshape"):
-        sizes = (
-            arguments[0].elts if len(arguments) == 1 and isinstance(arguments[0], (ast.Tuple, ast.List)) else arguments
-        )
-        return len(sizes) == 2 and not any(isinstance(size, ast.Starred) for size in sizes)
-    if last == "flatten":
-        start = argument(call, 0 if is_method else 1, "start_dim")
-        return literal(start) == 1 and len(arguments) + len(call.keywords) == 1
-    if last == "mean":
-        axes = argument(call, 0 if is_method else 1, "dim")
-        return (
-            isinstance(axes, (ast.Tuple, ast.List)) and len(axes.elts) == 2 and argument(call, None, "keepdim") is None
-        )
-    if last == "squeeze" and not arguments and is_method and isinstance(call.func, ast.Attribute):
-        pooled = operation(source, call.func.value)
-        return pooled is not None and "adaptive" in pooled.name.lower() and "1d" not in pooled.name
-    return False
-
-
-def _feeds_linear(source: SourceFile, call: ast.Call) -> bool:
-    """Whether the result of `call` is used by linear layers only."""
-    if _starts_linear(source, source.parent(call), call):
-        return _unknown_shape(source, call)
-    statement = source.statement(call)
-    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is call else None
-    if not isinstance(target, ast.Name):
+def _enters_linear(source: SourceFile, value: ast.expr) -> bool:
+    """Whether `value` is passed to a linear layer, or to layers that begin with one."""
+    call = source.parent(value)
+    if not isinstance(call, ast.Call) or call.args[:1] != [value]:
         return False
-    reads = reads_after(source, target.id, statement)
-    return (
-        0 < len(reads) <= MOST
-        and all(_starts_linear(source, source.parent(read), read) for read in reads)
-        and _unknown_shape(source, call)
-    )
-
-
-def _starts_linear(source: SourceFile, use: ast.AST | None, value: ast.AST) -> bool:
-    """Whether `use` passes `value` to a linear layer, or to layers that begin with one."""
-    if not isinstance(use, ast.Call) or use.args[:1] != [value]:
-        return False
-    if source.dotted(use.func) is not None:
-        return source.dotted(use.func) in _LINEAR
-    first = [end_layer(source, layer, 1) for layer in constructors(source, use.func)]
+    if source.dotted(call.func) is not None:
+        return source.dotted(call.func) in _LINEAR
+    first = [end_layer(source, layer, AFTER) for layer in constructors(source, call.func)]
     return bool(first) and all(layer is not None and source.called(layer) in _LINEAR for layer in first)
-
-
-def _unknown_shape(source: SourceFile, call: ast.Call) -> bool:
-    """Whether nothing shows that the input has channels, such as a convolution or a permutation."""
-    for origin in origins(source, call.args[0]) if call.args else ():
-        applied = operation(source, origin) if origin is not None else None
-        if applied is not None and any(
-            word in applied.name.lower() for word in ("conv", "pool", "batchnorm2d", "perm")
-        ):
-            return False
-    return True
-
-
-def _layer(source: SourceFile, call: ast.Call) -> tuple[ClassDefinition | None, str | None]:
-    """The class and the attribute of the layer that `call` applies."""
-    attribute, owner = self_attribute(call.func), source.owner(call)
-    return (owner, attribute) if owner is not None and attribute is not None else (None, None)
-
-
-def _uses(owner: ClassDefinition | None, attribute: str | None) -> list[ast.Attribute]:
-    return owner.reads.get(attribute or "", []) if owner is not None else []
-
-
-def _message(dropout: DropoutCall) -> str:
-    return f"{last_part(dropout.layers[0].name)} on features without channels"
-
-
-def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:
-    """Remove the last two characters of the names: Dropout2d becomes Dropout."""
-    edits = [
-        replace(source, callee, f"{source.text.of(callee.value)}.{callee.attr[:-2]}")
-        for layer in dropout.layers
-        if isinstance(callee := layer.call.func, ast.Attribute) and callee.attr == last_part(layer.name)
-    ]
-    return Fix("Drop elements instead", tuple(edits), safe=False) if len(edits) == len(dropout.layers) else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

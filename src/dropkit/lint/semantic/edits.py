@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 
 from dropkit.diagnostics import Edit
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.dropout_calls import DropoutCall
+from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.source_text import Text
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -20,19 +23,23 @@ def replace(source: SourceFile, node: ast.AST, text: str) -> Edit:
     return Edit(source.text.start(node), source.text.end(node), text)
 
 
-def rename_functions(
-    source: SourceFile, calls: Sequence[ast.Call], names: Mapping[str, str]
+def swap_kind(
+    source: SourceFile, dropout: DropoutCall, wrong: Container[ast.AST | None], kinds: Mapping[str, str]
 ) -> tuple[Edit, ...] | None:
-    """Call another attribute of the same module in each call: `nn.Dropout2d` becomes `nn.Dropout`.
+    """Replace the kind of a dropout: `nn.Dropout2d` becomes `nn.Dropout`, `F.dropout2d` becomes `F.dropout`.
 
-    None if one of the calls has another name, or is not of an attribute.
+    None if its layer has other uses than the calls that are `wrong`, or if its kind is not written as an attribute.
     """
+    attribute, owner = self_attribute(dropout.call.func), source.owner(dropout.call)
+    uses = owner.reads.get(attribute or "", []) if owner is not None else []
+    if len(uses) > MOST or any(source.parent(use) not in wrong for use in uses):
+        return None
     edits = tuple(
-        replace(source, callee, f"{source.text.of(callee.value)}.{names[callee.attr]}")
-        for call in calls
-        if isinstance(callee := call.func, ast.Attribute) and callee.attr in names
+        replace(source, callee, f"{source.text.of(callee.value)}.{kinds[callee.attr]}")
+        for layer in dropout.layers
+        if isinstance(callee := layer.call.func, ast.Attribute) and callee.attr in kinds
     )
-    return edits if len(edits) == len(calls) else None
+    return edits if len(edits) == len(dropout.layers) else None
 
 
 def rename_keyword(source: SourceFile, keyword: ast.keyword, name: str) -> Edit:
