@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from dropkit.catalog import ACTIVATIONS, CHANNEL_KINDS, DROPOUT_MODULES
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.data_flow import MOST, results
+from dropkit.lint.semantic.data_flow import MOST, reads_after
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import swap_kind
 from dropkit.lint.semantic.expressions import argument, last_part, literal
@@ -107,7 +107,12 @@ def _flattens(source: SourceFile, applied: Operation) -> bool:
 
 def _feeds_linear(source: SourceFile, dropout: DropoutCall) -> bool:
     """Whether linear layers only use the result, and no convolution or the like shows that the input has channels."""
-    uses = results(source, dropout.call)
+    uses: Sequence[ast.expr] = [dropout.call]
+    match source.parent(dropout.call):
+        case ast.Assign(targets=[ast.Name(id=name), *_]) as statement:
+            uses = reads_after(source, name, statement)
+        case _:
+            pass
     if not (0 < len(uses) <= MOST and all(_enters_linear(source, use) for use in uses)):
         return False
     before = [applied.name.lower() for applied in operations(source, dropout.input) if applied is not None]

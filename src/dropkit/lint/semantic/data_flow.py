@@ -75,15 +75,6 @@ def reads_after(source: SourceFile, name: str, node: ast.AST) -> list[ast.Name]:
     return [read for read in source.names_between(name, _end(node), until) if isinstance(read.ctx, ast.Load)]
 
 
-def results(source: SourceFile, call: ast.Call) -> list[ast.expr]:
-    """Where the result of `call` stands: the reads of the name that it is assigned to, or else the call itself."""
-    match source.parent(call):
-        case ast.Assign(targets=[ast.Name(id=name), *_]) as statement:
-            return [*reads_after(source, name, statement)]
-        case _:
-            return [call]
-
-
 def _next_binding(
     source: SourceFile, function: FunctionDefinition, name: str, after: tuple[int, int]
 ) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def operation(source: SourceFile, expression: ast.AST | None) -> Operation | Non
 
 def operations(source: SourceFile, value: ast.expr | None) -> list[Operation | None]:
     """What may have computed `value`; None for anything unknown."""
-    return [operation(source, origin) for origin in origins(source, value)]
+    return [operation(source, origin) for origin in origins(source, value)] or [None]
 
 
 def input_of(call: ast.Call) -> ast.expr | None:
