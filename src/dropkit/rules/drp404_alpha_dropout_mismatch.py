@@ -13,14 +13,10 @@ from collections.abc import Iterator
 
 from dropkit.catalog import ACTIVATION_KINDS
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.data_flow import MOST, origins
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
-from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import self_attribute
-from dropkit.lint.semantic.layers import operation
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
+from dropkit.lint.semantic.edits import swap_kind
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -36,68 +32,45 @@ _OTHERS = frozenset(
        for name in ("relu", "gelu", "silu", "sigmoid", "relu6", "softplus", "leaky_relu", "mish")]
 )  # fmt: skip
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "weight_norm", "batch_norm", "layer_norm")
-# By whether the dropout is AlphaDropout.
-_MESSAGES = {
-    False: "plain dropout after SELU: AlphaDropout keeps the variance",
-    True: "AlphaDropout after an activation other than SELU",
-}
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     has_selu = b"selu" in source.text.utf8.lower()
-    may_match = has_selu or b"lpha" in source.text.utf8
-    applications = list(_after_activation(source)) if may_match else []
-    calls: set[ast.AST | None] = {dropout.call for dropout, _ in applications}
-    for dropout, activation in applications:
-        is_alpha = dropout.kind == "AlphaDropout"
-        is_wrong = activation in _OTHERS and not has_selu if is_alpha else activation in _SELU
-        is_normalised = not is_alpha and _normalises(source, dropout.call)
-        if is_wrong and not is_normalised and not dropout.never_drops:
-            yield Violation(dropout.call, _MESSAGES[is_alpha], _fix(source, dropout, calls))
-
-
-def _after_activation(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
-    """Dropouts of the two kinds, with the name of the layer or operation directly before each."""
-    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
-        if dropout.kind not in ("Dropout", "AlphaDropout"):
+    if not has_selu and b"lpha" not in source.text.utf8:
+        return
+    dropouts = dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION)
+    swappable = [dropout for dropout in dropouts if dropout.kind in ("Dropout", "AlphaDropout")]
+    calls = {dropout.call for dropout in swappable}
+    for dropout in swappable:
+        before = {applied.name if applied is not None else "" for applied in operations_before(source, dropout)}
+        if len(before) > 1 or dropout.never_drops:
             continue
-        if dropout.form is DropoutForm.LAYER:
-            before = adjacent_layer(source, dropout.call, BEFORE)
-            if before is not None:
-                yield dropout, source.called(before) or ""
-        elif dropout.call.args:
-            inputs = [operation(source, origin) for origin in origins(source, dropout.call.args[0])]
-            names = {applied.name if applied is not None else "" for applied in inputs}
-            if len(names) == 1:
-                yield dropout, names.pop()
+        if dropout.kind == "AlphaDropout" and not has_selu and before <= _OTHERS:
+            yield Violation(
+                dropout.call, "AlphaDropout after an activation other than SELU", _fix(source, dropout, calls)
+            )
+        elif dropout.kind == "Dropout" and before <= _SELU and not _is_normalised(source, dropout.call):
+            yield Violation(
+                dropout.call, "plain dropout after SELU: AlphaDropout keeps the variance", _fix(source, dropout, calls)
+            )
 
 
-def _normalises(source: SourceFile, node: ast.AST) -> bool:
+def _is_normalised(source: SourceFile, node: ast.AST) -> bool:
     """Whether the class, or the function outside of classes, around `node` uses a normalisation layer."""
-    owner = source.owner(node)
-    return (owner or source.function(node)) in _normalising(source)
+    return (source.owner(node) or source.function(node)) in _normalised(source)
 
 
 @cached_per_file
-def _normalising(source: SourceFile) -> set[ClassDefinition | FunctionDefinition | None]:
-    """The classes, and the functions outside of classes, that use a normalisation layer."""
+def _normalised(source: SourceFile) -> set[ClassDefinition | FunctionDefinition | None]:
     norms = [call for name, calls in source.calls.items() if any(word in name for word in _NORMS) for call in calls]
     return {source.owner(call) or source.function(call) for call in norms}
 
 
-def _fix(source: SourceFile, dropout: DropoutCall, applications: set[ast.AST | None]) -> Fix | None:
-    attribute, owner = self_attribute(dropout.call.func), source.owner(dropout.call)
-    reads = owner.reads.get(attribute or "", []) if owner is not None else []
-    if len(reads) > MOST or any(source.parent(read) not in applications for read in reads):
-        return None  # a layer with other uses cannot be swapped for this one alone
+def _fix(source: SourceFile, dropout: DropoutCall, swappable: set[ast.Call]) -> Fix | None:
     if dropout.form is DropoutForm.FUNCTION and dropout.kind == "Dropout" and dropout.training is None:
         return None  # F.alpha_dropout is inactive by default: a call without `training` cannot be renamed
-    edits = [
-        replace(source, callee, f"{source.text.of(callee.value)}.{_SWAPPED[callee.attr]}")
-        for layer in dropout.layers
-        if isinstance(callee := layer.call.func, ast.Attribute) and callee.attr in _SWAPPED
-    ]
-    return Fix("Swap the kind of dropout", tuple(edits), safe=False) if len(edits) == len(dropout.layers) else None
+    edits = swap_kind(source, dropout, swappable, _SWAPPED)
+    return Fix("Swap the kind of dropout", edits, safe=False) if edits is not None else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
