@@ -14,14 +14,12 @@ from collections.abc import Iterator
 
 from dropkit.catalog import SOFTMAX_KINDS
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.data_flow import MOST, origins, reads_after
-from dropkit.lint.semantic.definitions import ClassDefinition
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
-from dropkit.lint.semantic.expressions import last_part, self_attribute
+from dropkit.lint.semantic.data_flow import MOST, reads_after
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
+from dropkit.lint.semantic.expressions import last_part, names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.layers import operation
+from dropkit.lint.semantic.layers import Operation
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -39,100 +37,71 @@ _LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
-        if not dropout.is_standard:
+        if not dropout.is_standard or (dropout.form is DropoutForm.FUNCTION and dropout.never_drops):
             continue
-        if dropout.form is DropoutForm.LAYER:
-            is_wrong = _row_ends(source, dropout.call)
+        before = {_kind(applied) for applied in operations_before(source, dropout)}
+        if before == {"log_softmax"}:
+            is_wrong = not _is_named(source, dropout.call, _ATTENTION)
         else:
-            is_active = dropout.form is DropoutForm.APPLICATION or not dropout.never_drops
-            is_wrong = is_active and _of_probabilities(source, dropout.call)
+            is_softmax = "softmax" in before <= {"log_softmax", "softmax"}
+            is_wrong = is_softmax and _is_output(source, dropout) and not _is_named(source, dropout.call, _WEIGHTS)
         if is_wrong:
             yield Violation(dropout.call)
 
 
-def _of_probabilities(source: SourceFile, call: ast.Call) -> bool:
-    """Whether what is dropped is a log_softmax, or a softmax that ends the model."""
-    kinds: set[str] = set()
-    for origin in origins(source, call.args[0]) if call.args else ():
-        kinds.add(_kind(source, origin) if origin is not None else "")
-    if kinds == {"log_softmax"}:
-        return not _named(source, call, _ATTENTION)
-    return (
-        "softmax" in kinds <= {"log_softmax", "softmax"}
-        and _is_output(source, call)
-        and not _named(source, call, _WEIGHTS)
-    )
-
-
-def _kind(source: SourceFile, expression: ast.expr) -> str:
-    applied = operation(source, expression)
+def _kind(applied: Operation | None) -> str:
     last = last_part(applied.name) if applied is not None else ""
     return {"LogSoftmax": "log_softmax", "Softmax": "softmax"}.get(last, last)
 
 
-def _named(source: SourceFile, node: ast.AST, words: Vocabulary) -> bool:
+def _is_named(source: SourceFile, node: ast.AST, words: Vocabulary) -> bool:
     """Whether a name in the statement, or of the function or class around it, is one of `words`."""
-    owner, function = source.owner(node), source.function(node)
-    names = [owner.name if owner is not None else "", function.name if function is not None else ""]
-    return any(words.has(name) for name in names) or _mentions(source, source.statement(node), words)
+    around = [definition.name for definition in (source.owner(node), source.function(node)) if definition is not None]
+    return any(words.has(name) for name in around) or _mentions(source, source.statement(node), words)
 
 
 @cached_per_file
 def _mentions(_: SourceFile, statement: ast.stmt, words: Vocabulary) -> bool:
-    """Whether a name in a statement is one of `words`."""
-    nodes = (node for node in ast.walk(statement) if isinstance(node, (ast.Name, ast.Attribute)))
-    names = (node.id if isinstance(node, ast.Name) else node.attr for node in nodes)
-    return any(words.has(name) for name in names if name not in ("self", "nn", "torch", "F"))
+    return any(words.has(name) for name in names_in(statement))
 
 
-def _is_output(source: SourceFile, call: ast.Call) -> bool:
-    """Whether the result of `call` is only returned by `forward` or passed to a loss."""
-    statement = source.statement(call)
-    function = source.function(call)
-    if isinstance(statement, ast.Return) and statement.value is call:
-        return function is not None and function.name == "forward"
-    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is call else None
-    if not isinstance(target, ast.Name):
+def _is_output(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether the result, for a layer that of the Sequential that it ends, is only returned or passed to a loss."""
+    if dropout.form is not DropoutForm.LAYER:
+        return _is_returned(source, dropout.call)
+    row, owner = source.parent(dropout.call), source.owner(dropout.call)
+    assignment = source.parent(row) if isinstance(row, ast.Call) and row.args[-1] is dropout.call else None
+    if owner is None or not isinstance(assignment, ast.Assign):
         return False
-    forward = function is not None and function.name == "forward"
-    uses = [source.parent(read) for read in reads_after(source, target.id, statement)]
-    few = 0 < len(uses) <= MOST
-    return few and all((forward and isinstance(use, ast.Return)) or _is_loss(source, use) for use in uses)
+    calls = owner.own_calls.get(self_attribute(assignment.targets[0]) or "", [])
+    return 0 < len(calls) <= MOST and all(_is_returned(source, call) for call in calls)
+
+
+def _is_returned(source: SourceFile, call: ast.Call) -> bool:
+    """Whether the result of `call` is only returned by `forward` or passed to a loss."""
+    function = source.function(call)
+    is_forward = function is not None and function.name == "forward"
+    match source.parent(call):
+        case ast.Return():
+            return is_forward
+        case ast.Assign(targets=[ast.Name(id=name), *_]) as statement:
+            uses = [source.parent(read) for read in reads_after(source, name, statement)]
+            return 0 < len(uses) <= MOST and all(
+                (is_forward and isinstance(use, ast.Return)) or _is_loss(source, use) for use in uses
+            )
+        case _:
+            return False
 
 
 def _is_loss(source: SourceFile, use: ast.AST | None) -> bool:
     return isinstance(use, ast.Call) and _LOSS.search(f"{source.text.of(use.func)} {source.called(use)}") is not None
 
 
-def _row_ends(source: SourceFile, call: ast.Call) -> bool:
-    """Whether a dropout layer comes after LogSoftmax, or after the Softmax at the end of returned layers."""
-    before = adjacent_layer(source, call, BEFORE)
-    name = source.called(before) if before is not None else None
-    if name == "torch.nn.LogSoftmax":
-        return not _named(source, call, _ATTENTION)
-    if name != "torch.nn.Softmax" or _named(source, call, _WEIGHTS):
-        return False
-    row = source.parent(call)
-    assignment = source.parent(row) if isinstance(row, ast.Call) and row.args[-1] is call else None
-    owner = source.owner(call)
-    if owner is None or not isinstance(assignment, ast.Assign):
-        return False
-    return _returned(source, owner, self_attribute(assignment.targets[0]))
-
-
-@cached_per_file
-def _returned(source: SourceFile, owner: ClassDefinition, attribute: str | None) -> bool:
-    """Whether `forward` only returns `self.attribute(...)`."""
-    calls = owner.own_calls.get(attribute or "", [])
-    return bool(calls) and all(_is_output(source, call) for call in calls)
-
-
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.visits_in(Phase.TRAIN):
-            if visit.origin.last in SOFTMAX_KINDS and visit.consumers == ["output"]:
-                yield TraceViolation(site)
-                break
+        visits = site.visits_in(Phase.TRAIN)
+        if any(visit.origin.last in SOFTMAX_KINDS and visit.consumers == ["output"] for visit in visits):
+            yield TraceViolation(site)
 
 
 RULE = Rule(
