@@ -13,12 +13,9 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.data_flow import origins
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls, operations_before
 from dropkit.lint.semantic.expressions import argument, literal
-from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -30,24 +27,11 @@ _CONVOLUTIONS = frozenset(
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
-        if dropout.kind != "Dropout":
-            continue
-        if dropout.form is DropoutForm.LAYER:
-            before = adjacent_layer(source, dropout.call, BEFORE)
-            is_wrong = before is not None and _is_wide(source, before)
-        else:
-            is_wrong = dropout.input is not None and _is_convolution(source, dropout.input)
-        if is_wrong:
+        if dropout.kind == "Dropout" and all(
+            applied is not None and applied.layers and all(_is_wide(source, layer) for layer in applied.layers)
+            for applied in operations_before(source, dropout)
+        ):
             yield Violation(dropout.call)
-
-
-def _is_convolution(source: SourceFile, value: ast.expr) -> bool:
-    """Whether `value` is the output of a convolution with a kernel of more than one pixel."""
-    operations = [operation(source, origin) for origin in origins(source, value)]
-    return bool(operations) and all(
-        applied is not None and applied.layers and all(_is_wide(source, layer) for layer in applied.layers)
-        for applied in operations
-    )
 
 
 def _is_wide(source: SourceFile, layer: ast.Call) -> bool:
@@ -56,22 +40,20 @@ def _is_wide(source: SourceFile, layer: ast.Call) -> bool:
     if name not in _CONVOLUTIONS:
         return False
     size = argument(layer, 1 if name.startswith("torch.nn.Lazy") else 2, "kernel_size")
-    if isinstance(size, ast.Tuple):
-        return not all(map(_is_one, size.elts))
-    return size is not None and not _is_one(size)
-
-
-def _is_one(size: ast.expr) -> bool:
-    return literal(size) == 1
+    sizes = size.elts if isinstance(size, ast.Tuple) else [size]
+    return size is not None and not all(literal(length) == 1 for length in sizes)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.visits_in(Phase.TRAIN):
-            elementwise = visit.is_active and visit.mask_shape == visit.shape and len(visit.shape) >= 4
-            if elementwise and visit.origin.layer.startswith("Conv"):
-                yield TraceViolation(site)
-                break
+        if any(
+            visit.is_active
+            and visit.mask_shape == visit.shape
+            and len(visit.shape) >= 4
+            and visit.origin.layer.startswith("Conv")
+            for visit in site.visits_in(Phase.TRAIN)
+        ):
+            yield TraceViolation(site)
 
 
 RULE = Rule(
