@@ -15,29 +15,30 @@ from collections.abc import Iterator
 
 from dropkit.catalog import SOFTMAXES
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.always_on import named_around, on_purpose
-from dropkit.lint.semantic.data_flow import MOST, origins, readers
+from dropkit.lint.semantic.data_flow import MOST, readers
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
-from dropkit.lint.semantic.expressions import argument
+from dropkit.lint.semantic.expressions import argument, literal, names_in
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.layers import operation
+from dropkit.lint.semantic.layers import operation, operations
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
+from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation, unless_intended
 from dropkit.trace import Phase, Trace
 
 _F = "torch.nn.functional."
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear"})
-# Operations from logits to probabilities, and losses.
-_LOG_SOFTMAX = frozenset({_F + "log_softmax", "torch.log_softmax", "torch.nn.LogSoftmax", ".log_softmax"})
-_SHAPE = (".squeeze", ".view", ".reshape", ".float", ".unsqueeze", ".permute", ".transpose", ".contiguous", ".flatten")
-_PROBABILITIES = frozenset(
+# Operations that take logits, and operations whose result is used in place of their input.
+_TAKE_LOGITS = frozenset(
+    [_F + name for name in ("log_softmax", "cross_entropy", "nll_loss", "binary_cross_entropy_with_logits")]
+    + ["torch.nn." + name for name in ("LogSoftmax", "CrossEntropyLoss", "NLLLoss", "BCEWithLogitsLoss")]
+    + ["torch.log_softmax", ".log_softmax"]
+)
+_PASS_ON = frozenset(
     [_F + "softmax", "torch.softmax", "torch.nn.Softmax", ".softmax", _F + "sigmoid", "torch.sigmoid", ".sigmoid",
-     "torch.nn.Sigmoid", "torch.squeeze", "torch.flatten", *_SHAPE]
+     "torch.nn.Sigmoid", "torch.squeeze", "torch.flatten", ".squeeze", ".view", ".reshape", ".float", ".unsqueeze",
+     ".permute", ".transpose", ".contiguous", ".flatten"]
 )  # fmt: skip
-_LOSSES = frozenset(_F + name for name in ("cross_entropy", "nll_loss", "binary_cross_entropy_with_logits"))
-_LOSS_MODULES = frozenset("torch.nn." + name for name in ("CrossEntropyLoss", "NLLLoss", "BCEWithLogitsLoss"))
 
 _CLASSES = re.compile(
     r"(num|n|nb|number|no)_?(of_?)?(\w+_)?(class|label|tag|categor|target)|^n?_?class(es)?$|n_?class|vocab_?size"
@@ -57,67 +58,58 @@ _BY_DESIGN = Vocabulary(r"prodlda|prod lda|dmon|molgan|mol gan|topics?|cluster\w
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
-        call, is_layer = dropout.call, dropout.form is DropoutForm.LAYER
-        is_last = _ends_sequential(source, call) if is_layer else _drops_output(source, dropout)
-        if dropout.is_standard and is_last and not on_purpose(source, call):
-            by_name = _is_named_as_no_output(source, call) or named_around(source, call)
-            yield Violation(call).as_information() if by_name else Violation(call)
+        is_layer = dropout.form is DropoutForm.LAYER
+        if dropout.is_standard and (
+            _ends_sequential(source, dropout.call) if is_layer else _drops_output(source, dropout)
+        ):
+            violation = Violation(dropout.call)
+            is_no_output = _is_named_as_no_output(source, dropout.call)
+            yield from unless_intended(source, violation.as_information() if is_no_output else violation)
 
 
 def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:
     """Whether `dropout` ends a Sequential, or comes before its softmax, after a layer as wide as the classes."""
-    row: ast.AST | None = source.parent(dropout)
+    row = source.parent(dropout)
     elements = row.elts if isinstance(row, ast.List) else row.args if isinstance(row, ast.Call) else []
-    if dropout not in elements[-2:]:
+    star = source.parent(row) if isinstance(row, ast.List) else None
+    sequential = source.parent(star) if isinstance(star, ast.Starred) else row
+    if sequential is None or source.called(sequential) != "torch.nn.Sequential" or dropout not in elements[-2:]:
         return False
-    after = elements[-1:] if elements[-1] is not dropout else []
-    if any(source.called(layer) not in SOFTMAXES for layer in after):
-        return False
-    if isinstance(row, ast.List):
-        star = source.parent(row)
-        row = source.parent(star) if isinstance(star, ast.Starred) else None
-    if row is None or source.called(row) != "torch.nn.Sequential":
-        return False
-    if isinstance(source.parent(row), (ast.Call, ast.List, ast.Starred)):
+    after = source.called(elements[-1]) if elements[-1] is not dropout else "torch.nn.Softmax"
+    if after not in SOFTMAXES or isinstance(source.parent(sequential), (ast.Call, ast.List, ast.Starred)):
         return False
     last = adjacent_layer(source, dropout, BEFORE)
-    has_log_softmax = bool(after) and source.called(after[0]) == "torch.nn.LogSoftmax"
     return last is not None and (
-        _is_as_wide_as_classes(source, last) or (has_log_softmax and source.called(last) in _LINEAR)
+        _is_as_wide_as_classes(source, last) or (after == "torch.nn.LogSoftmax" and source.called(last) in _LINEAR)
     )
 
 
 def _drops_output(source: SourceFile, dropout: DropoutCall) -> bool:
     """Whether `dropout` drops the result of a last layer, and its own result is returned or passed to a loss."""
-    call, owner = dropout.call, source.owner(dropout.call)
-    if owner is None or not owner.is_module or not dropout.name:
+    owner = source.owner(dropout.call)
+    if owner is None or not owner.is_module or not dropout.name or source.search_ancestors(dropout.call, _loops):
         return False
-    if dropout.input is None or source.search_ancestors(call, _loops):
-        return False
-    uses = _uses(source, call)
+    uses = _uses(source, dropout.call)
     if "layer" in uses:
         return False
     return "logits" in uses or ("output" in uses and _comes_from_last_layer(source, dropout.input))
 
 
-def _comes_from_last_layer(source: SourceFile, value: ast.expr) -> bool:
-    before = [operation(source, origin) for origin in origins(source, value)]
-    return bool(before) and all(
+def _comes_from_last_layer(source: SourceFile, value: ast.expr | None) -> bool:
+    return all(
         applied is not None
         and applied.layers
         and all(_is_last(source, applied.call.func, layer) for layer in applied.layers)
-        for applied in before
+        for applied in operations(source, value)
     )
 
 
 def _is_last(source: SourceFile, callee: ast.expr, layer: ast.Call) -> bool:
     """Whether `layer`, applied as `callee`, is a last layer, by its width or by its name."""
-    if _is_as_wide_as_classes(source, layer):
-        return True
-    width = _width(layer)
-    is_narrow = isinstance(width, ast.Constant) and isinstance(width.value, int) and width.value < _MAX_CLASSES
+    width = literal(_width(layer))
+    is_narrow = isinstance(width, int) and width < _MAX_CLASSES and source.called(layer) in _LINEAR
     is_classifier = isinstance(callee, ast.Attribute) and _CLASSIFIER.search(callee.attr) is not None
-    return is_narrow and is_classifier and source.called(layer) in _LINEAR
+    return (is_narrow and is_classifier) or _is_as_wide_as_classes(source, layer)
 
 
 def _loops(_: ast.AST, above: ast.AST) -> bool | None:
@@ -127,29 +119,25 @@ def _loops(_: ast.AST, above: ast.AST) -> bool | None:
 def _uses(source: SourceFile, value: ast.expr) -> set[str]:
     """The uses of `value`: as "logits" of a softmax or loss, as returned "output", or as input of a "layer"."""
     uses: set[str] = set()
-    seen: set[ast.expr] = set()
     pending = [(value, 0)]
     for node, renamed in pending:
-        if node in seen:
-            continue
-        seen.add(node)
         if len(pending) > MOST:
             return {"layer"}  # too many uses count as unknown
-        whole = source.search_ancestors(node, _part_of) or node
-        above = source.parent(whole)
-        if isinstance(above, ast.Return):
-            uses.add("output")
-        elif isinstance(above, ast.Call):
-            used = operation(source, above)
-            name = used.name if used is not None else ""
-            if name in _LOG_SOFTMAX or name in _LOSSES or (name in _LOSS_MODULES and used is not None and used.layers):
-                uses.add("logits")
-            elif name in _PROBABILITIES:
-                pending.append((above, renamed))
-            elif used is None or used.layers:
-                uses.add("layer")
-        elif isinstance(above, ast.Assign) and isinstance(above.targets[0], ast.Name) and renamed < 3:
-            pending += [(read, renamed + 1) for read in readers(source, above, above.targets[0].id)]
+        match source.parent(source.search_ancestors(node, _part_of) or node):
+            case ast.Return():
+                uses.add("output")
+            case ast.Call() as call:
+                used = operation(source, call)
+                if used is not None and used.name in _PASS_ON:
+                    pending.append((call, renamed))
+                elif used is not None and used.name in _TAKE_LOGITS:
+                    uses.add("logits")
+                elif used is None or used.layers:
+                    uses.add("layer")
+            case ast.Assign(targets=[ast.Name(id=name), *_]) as assignment if renamed < 3:
+                pending += [(read, renamed + 1) for read in readers(source, assignment, name)]
+            case _:
+                pass
     return uses
 
 
@@ -161,9 +149,7 @@ def _part_of(node: ast.AST, above: ast.AST) -> ast.AST | None:
 
 def _width(layer: ast.Call) -> ast.expr | None:
     """The number of outputs of `layer`."""
-    names = ("out_features", "out_channels")
-    widths = [width for name in names if (width := argument(layer, None, name)) is not None]
-    return widths[0] if widths else layer.args[1] if len(layer.args) > 1 else None
+    return argument(layer, None, "out_channels") or argument(layer, 1, "out_features")
 
 
 @cached_per_file
@@ -172,17 +158,17 @@ def _is_as_wide_as_classes(source: SourceFile, layer: ast.Call) -> bool:
     width = _width(layer)
     if width is None or "Embedding" in (source.called(layer) or ""):
         return False
-    nodes = (node for node in ast.walk(width) if isinstance(node, (ast.Attribute, ast.Name)))
-    names = [node.attr if isinstance(node, ast.Attribute) else node.id for node in nodes]
-    return any(_CLASSES.search(name) for name in names)
+    return any(_CLASSES.search(name) for name in names_in(width))
 
 
 def _is_named_as_no_output(source: SourceFile, call: ast.Call) -> bool:
     """Whether the names of the class, the method or in the statement show that the value is no output."""
     function, owner = source.function(call), source.owner(call)
-    name = function.method.name if function is not None else ""
-    by_design = owner is not None and _BY_DESIGN.has(owner.name)
-    return by_design or _NO_OUTPUT.has(name) or _mentions_no_output(source, source.statement(call))
+    return (
+        (owner is not None and _BY_DESIGN.has(owner.name))
+        or (function is not None and _NO_OUTPUT.has(function.method.name))
+        or _mentions_no_output(source, source.statement(call))
+    )
 
 
 @cached_per_file
@@ -192,11 +178,13 @@ def _mentions_no_output(source: SourceFile, statement: ast.stmt) -> bool:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        for visit in site.visits_in(Phase.TRAIN):
-            ends = bool(visit.consumers) and set(visit.consumers) <= {"output", "LogSoftmax"}
-            if visit.is_active and ends and visit.origin.last == visit.origin.layer == "Linear":
-                yield TraceViolation(site)
-                break
+        if any(
+            visit.is_active
+            and visit.origin.last == visit.origin.layer == "Linear"
+            and set() < set(visit.consumers) <= {"output", "LogSoftmax"}
+            for visit in site.visits_in(Phase.TRAIN)
+        ):
+            yield TraceViolation(site)
 
 
 RULE = Rule(
