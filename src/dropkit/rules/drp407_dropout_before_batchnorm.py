@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS
+from dropkit.catalog import BATCH_NORMS
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import origins
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call, dropout_calls
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
@@ -25,42 +25,36 @@ from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
 _PUBLISHED = Vocabulary(r"wide|wrn|conv e|conve|(?:dc|w|c|s|r|sn|sa|ac|bi|big|info|style|cycle|star)?gan|discriminator")
-
-_DROPOUTS = DROPOUT_MODULES | frozenset(FUNCTIONALS)
 _NORM = "torch.nn.functional.batch_norm"
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     is_published = any(_PUBLISHED.has(class_.name) for class_ in source.classes)
-    for violation in _violations(source):
-        yield violation.as_information() if is_published else violation
+    for dropout in _before_norm(source):
+        yield Violation(dropout.call).as_information() if is_published else Violation(dropout.call)
 
 
-def _violations(source: SourceFile) -> Iterator[Violation]:
+def _before_norm(source: SourceFile) -> Iterator[DropoutCall]:
     for layer in dropout_calls(source, DropoutForm.LAYER):
         after = adjacent_layer(source, layer.call, AFTER) if layer.kind is not None else None
         if after is not None and source.called(after) in BATCH_NORMS:
-            yield Violation(layer.call)
+            yield layer
     for call in source.all_calls if source.calls_of(_NORM, *BATCH_NORMS) else ():
         norm = operation(source, call)
-        is_norm = norm is not None and (norm.name == _NORM or (bool(norm.layers) and norm.name in BATCH_NORMS))
-        if norm is None or norm.input is None or not is_norm:
+        if norm is None or not (norm.name == _NORM or (norm.layers and norm.name in BATCH_NORMS)):
             continue
         for origin in origins(source, norm.input):
             dropout = dropout_call(source, origin)
             if dropout is not None and dropout.is_standard and dropout.form is not DropoutForm.LAYER:
-                yield Violation(dropout.call)
+                yield dropout
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
         for visit in site.visits_in(Phase.TRAIN):
             if visit.is_active and any(name.startswith("BatchNorm") for name in visit.consumers):
-                shift = (
-                    f": it learns {visit.variance_ratio:.2f} times the variance of evaluation"
-                    if visit.variance_ratio
-                    else ""
-                )
+                ratio = visit.variance_ratio
+                shift = f": it learns {ratio:.2f} times the variance of evaluation" if ratio else ""
                 yield TraceViolation(site, f"before batch norm{shift}")
                 break
 
