@@ -10,12 +10,14 @@ a base class from another file.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import insert_before
+from dropkit.lint.semantic.expressions import last_name
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
@@ -27,14 +29,21 @@ _NEUTRAL = frozenset({"abc.ABC", "object", "typing.Generic", "typing_extensions.
 _CONSTRUCTION = frozenset({"__new__", "__init_subclass__", "__setattr__", "__getattribute__", "__post_init__"})
 
 
+# Decorators, by words in their names, that may call or replace __init__.
+_INITIALISERS = re.compile("init|dataclass|define|attr|module_|delegates|store", re.IGNORECASE)
+_TORCH_CLASS = re.compile(r"torch\.nn\.[A-Z]\w*")
+
+
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         init = owner.methods.get("__init__")
-        if init is None or not _assigns_layer(source, owner, init) or not _is_plain_module(source, owner):
-            continue
         if (
-            not _initialises(source, owner, init)
-            and not _subclass_initialises(source, owner)
+            init is not None
+            and _assigns_layer(source, owner, init)
+            and _is_plain_module(source, owner)
+            and not _initialises(source, owner, init)
+            # A subclass may call `__init__` of torch's class, so that this class need not.
+            and _initialising(source).isdisjoint(owner.subclasses)
             and not is_trial(source, init.node)
         ):
             yield Violation(init.node, fix=_fix(source, owner, init))
@@ -42,30 +51,29 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 
 def _assigns_layer(source: SourceFile, owner: ClassDefinition, init: FunctionDefinition) -> bool:
     return any(
-        write.function is init and write.value is not None and not write.derived and _is_layer(source, write.value)
+        write.function is init and not write.derived and _is_layer(source, write.value)
         for writes in owner.writes.values()
         for write in writes
     )
 
 
-def _is_layer(source: SourceFile, value: ast.expr) -> bool:
+def _is_layer(source: SourceFile, value: ast.expr | None) -> bool:
     """Whether `value` is a new layer or parameter, which Module.__setattr__ registers."""
     if not isinstance(value, ast.Call):
         return False
-    name = source.called(value) or ""
-    if name.startswith("torch.nn."):
-        return name.count(".") == 2 and name[len("torch.nn.") :][:1].isupper()
     class_ = source.local_class(value.func)
-    return class_ is not None and class_.is_module
+    return _TORCH_CLASS.fullmatch(source.called(value) or "") is not None or (class_ is not None and class_.is_module)
 
 
 def _is_plain_module(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether all base classes are known, lead to torch.nn, and are constructed in the usual way."""
     init = owner.methods["__init__"].node
-    if isinstance(init, ast.Lambda) or init.decorator_list or not owner.is_module:
-        return False
-    return all(_is_usual(source, class_) for class_ in owner.mro) and any(
-        root.startswith("torch.nn.") for root in owner.roots
+    return (
+        not isinstance(init, ast.Lambda)
+        and not init.decorator_list
+        and owner.is_module
+        and any(root.startswith("torch.nn.") for root in owner.roots)
+        and all(_is_usual(source, class_) for class_ in owner.mro)
     )
 
 
@@ -73,59 +81,46 @@ def _is_plain_module(source: SourceFile, owner: ClassDefinition) -> bool:
 def _is_usual(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether a class is constructed in the usual way, and its bases are known."""
     node = owner.node
-    is_unusual = node.keywords or _CONSTRUCTION & owner.methods.keys() or any(map(_may_initialise, node.decorator_list))
-    return not is_unusual and all(_is_known(source, base) for base in node.bases)
+    return (
+        not node.keywords
+        and _CONSTRUCTION.isdisjoint(owner.methods)
+        and not any(_INITIALISERS.search(last_name(decorator) or "init") for decorator in node.decorator_list)
+        and all(_is_known(source, base) for base in node.bases)
+    )
 
 
 def _is_known(source: SourceFile, base: ast.expr) -> bool:
-    if source.local_class(base) is not None:
+    name = source.dotted(base.value if isinstance(base, ast.Subscript) else base) or ""
+    if source.local_class(base) is not None or name in _NEUTRAL:
         return True
-    if isinstance(base, ast.Subscript):
-        return source.dotted(base.value) in _NEUTRAL
-    name = source.dotted(base) or ""
-    if isinstance(base, ast.Name) and base.id == "Module" and not _others_initialise(source):
-        return False
-    return name in _NEUTRAL or (name.startswith("torch.nn.") and name.count(".") == 2)
+    is_fastai = isinstance(base, ast.Name) and base.id == "Module" and not _others_initialise(source)
+    return _TORCH_CLASS.fullmatch(name) is not None and not is_fastai
 
 
 @cached_per_file
 def _others_initialise(source: SourceFile) -> bool:
     """Whether a subclass of a bare `Module` in this file calls `__init__`: those of fastai's Module need not."""
     return any(
-        isinstance(base, ast.Name) and base.id == "Module" and class_.methods["__init__"] in _init_callers(source)
+        class_.methods.get("__init__") in _init_callers(source)
+        and any(isinstance(base, ast.Name) and base.id == "Module" for base in class_.node.bases)
         for class_ in source.classes
-        if "__init__" in class_.methods
-        for base in class_.node.bases
-    )
-
-
-def _may_initialise(decorator: ast.expr) -> bool:
-    name = decorator.func if isinstance(decorator, ast.Call) else decorator
-    last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else "init"
-    return any(
-        word in last.lower() for word in ("init", "dataclass", "define", "attr", "module_", "delegates", "store")
     )
 
 
 def _initialises(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
     """Whether `method`, or a method of self that it calls, calls an `__init__` or sets a `__dict__`."""
-    reached = {method: None}
     pending = [method]
-    while pending:
-        caller = pending.pop()
+    for caller in pending:
         # Long call chains count as unknown.
-        if caller in _init_callers(source) or len(reached) > MOST:
+        if caller in _init_callers(source) or len(pending) > MOST:
             return True
-        for name in _own_calls(source, caller.owner).get(caller, ()) if caller.owner is not None else ():
-            called = owner.method(name)
-            if called is not None and called not in reached:
-                reached[called] = None
-                pending.append(called)
+        called = [owner.method(name) for name in _own_calls(source).get(caller, ())]
+        pending += [callee for callee in called if callee is not None and callee not in pending]
     return False
 
 
 @cached_per_file
-def _init_callers(source: SourceFile) -> set[FunctionDefinition]:
+def _init_callers(source: SourceFile) -> set[FunctionDefinition | None]:
     """The methods that call any `__init__`, pass it on, or use a `__dict__`."""
     calls = (node for node in source.attributes.get("__init__", []) if not isinstance(source.parent(node), ast.Expr))
     nodes = [*calls, *source.attributes.get("__dict__", [])]
@@ -133,20 +128,16 @@ def _init_callers(source: SourceFile) -> set[FunctionDefinition]:
 
 
 @cached_per_file
-def _own_calls(source: SourceFile, owner: ClassDefinition) -> dict[FunctionDefinition, set[str]]:
-    """For each method of a class, the names of the own methods that it calls."""
+def _own_calls(source: SourceFile) -> dict[FunctionDefinition, set[str]]:
+    """For each method, the names of the methods of the same object that it calls."""
     names: dict[FunctionDefinition, set[str]] = {}
-    for name, calls in owner.own_calls.items():
-        for call in calls:
-            function = source.function(call)
-            if function is not None:
-                names.setdefault(function.method, set()).add(name)
+    for name, call in (
+        (name, call) for cls in source.classes for name, calls in cls.own_calls.items() for call in calls
+    ):
+        function = source.function(call)
+        if function is not None:
+            names.setdefault(function.method, set()).add(name)
     return names
-
-
-def _subclass_initialises(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether a subclass calls `__init__` of torch's class by name, so that this class need not."""
-    return any(subclass in _initialising(source) for subclass in owner.subclasses)
 
 
 @cached_per_file
@@ -158,26 +149,20 @@ def _initialising(source: SourceFile) -> set[ClassDefinition | None]:
 
 def _fix(source: SourceFile, owner: ClassDefinition, init: FunctionDefinition) -> Fix | None:
     node = init.node
-    if isinstance(node, ast.Lambda) or init.self_name is None or _base_needs_arguments(owner):
+    if isinstance(node, ast.Lambda) or init.self_name is None or _base_needs_arguments(source, owner):
         return None
-    body = node.body
-    first = body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        first = body[1]
+    first = node.body[0 if ast.get_docstring(node, clean=False) is None else 1]
     edit = insert_before(source, first, "super().__init__()")
     return Fix("Call super().__init__()", (edit,), safe=False) if edit is not None else None
 
 
-def _base_needs_arguments(owner: ClassDefinition) -> bool:
+def _base_needs_arguments(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether the next `__init__` in the method resolution order needs arguments."""
     if any(root.startswith("torch.nn.") and root != "torch.nn.Module" for root in owner.roots):
         return True
     inherited = next((base.methods["__init__"] for base in owner.mro[1:] if "__init__" in base.methods), None)
-    if inherited is None:
-        return False
-    arguments = inherited.node.args
-    without_default = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
-    return without_default > 1 or any(default is None for default in arguments.kw_defaults)
+    parameters = inherited.parameters[1:] if inherited is not None else []
+    return any(source.default(parameter) is None for parameter in parameters)
 
 
 RULE = Rule(
