@@ -41,7 +41,7 @@ def _judge(source: SourceFile, call: ast.Call, rate: ast.expr) -> Violation | No
         return Violation(rate, "a rate of 1 drops everything", severity=Severity.WARNING) if number == 1 else None
     if isinstance(rate, ast.Constant) and isinstance(rate.value, bool):
         return Violation(rate, f"{rate.value} is not a rate: it counts as {int(rate.value)}")
-    if _is_flag(rate):
+    if not isinstance(rate, ast.Call) and last_name(rate) in _FLAGS:
         return Violation(rate, "the training flag is passed as the rate and counts as 1", _fix(source, call, rate))
     if isinstance(rate, ast.Compare) or (isinstance(rate, ast.UnaryOp) and isinstance(rate.op, ast.Not)):
         return Violation(rate, "a condition is passed as the rate and counts as 0 or 1")
@@ -63,10 +63,6 @@ def _number(rate: ast.expr) -> float | None:
     return None
 
 
-def _is_flag(rate: ast.expr) -> bool:
-    return not isinstance(rate, ast.Call) and last_name(rate) in _FLAGS
-
-
 def _is_switch(source: SourceFile, name: ast.Name) -> bool:
     """Whether `name` is a parameter annotated as bool, True by default, or passed as True in this file."""
     bindings, function = source.bindings(name), source.function(name)
@@ -77,18 +73,15 @@ def _is_switch(source: SourceFile, name: ast.Name) -> bool:
         return False
     if isinstance(parameter.annotation, ast.Name):
         return parameter.annotation.id == "bool"
-    if _is_true(source.default(parameter)):
-        return True
-    is_constructor = function.owner is not None and function.name == "__init__"
-    callee = function.owner.name if function.owner is not None and is_constructor else function.name
-    return name.id in _passed_as_true(source, callee)
+    callee = function.owner.name if function.owner is not None and function.name == "__init__" else function.name
+    return literal(source.default(parameter)) is True or name.id in _passed_as_true(source, callee)
 
 
 @cached_per_file
 def _passed_as_true(source: SourceFile, callee: str) -> set[str | None]:
     """The keyword arguments that are True in any call of `callee`."""
     calls = source.calls.get(callee, [])
-    return {keyword.arg for call in calls for keyword in call.keywords if _is_true(keyword.value)}
+    return {keyword.arg for call in calls for keyword in call.keywords if literal(keyword.value) is True}
 
 
 def _is_tested(source: SourceFile, name: ast.Name) -> bool:
@@ -107,16 +100,17 @@ def _names_in_test(source: SourceFile, test: ast.expr) -> set[str]:
     return {node.id for node in names if not isinstance(source.parent(node), (ast.If, ast.IfExp))}
 
 
-def _is_true(value: ast.expr | None) -> bool:
-    return literal(value) is True
-
-
 def _fix(source: SourceFile, call: ast.Call, rate: ast.expr) -> Fix | None:
     dropout = dropout_call(source, call)
-    if dropout is None or not dropout.name.startswith("torch.nn.functional.") or unpacks(call):
-        return None
-    has_flag = dropout.form is not DropoutForm.FUNCTION or dropout.training is not None or bool(call.args[2:])
-    if not isinstance(rate, ast.Attribute) or rate.attr != "training" or has_flag:
+    if (
+        dropout is None
+        or dropout.form is not DropoutForm.FUNCTION
+        or not dropout.name.startswith("torch.nn.functional.")
+        or not (isinstance(rate, ast.Attribute) and rate.attr == "training")
+        or dropout.training is not None
+        or call.args[2:]
+        or unpacks(call)
+    ):
         return None
     keyword = next((keyword for keyword in call.keywords if keyword.value is rate), None)
     at = source.text.start(rate)
@@ -129,9 +123,8 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
         given = [site.p, *(visit.p for visit in site.visits)]
         if any(isinstance(rate, bool) for rate in given):
             yield TraceViolation(site, "a flag is passed as the rate: True drops everything")
-        elif any(rate is not None and not 0 <= rate <= 1 for rate in given):
-            rate = next(rate for rate in given if rate is not None and not 0 <= rate <= 1)
-            yield TraceViolation(site, f"the rate must be between 0 and 1, got {rate:g}")
+        elif (outside := next((rate for rate in given if rate is not None and not 0 <= rate <= 1), None)) is not None:
+            yield TraceViolation(site, f"the rate must be between 0 and 1, got {outside:g}")
         elif any(visit.p == 1 and visit.training is not False for visit in site.visits_in(Phase.TRAIN)):
             yield TraceViolation(site, "the rate is 1: nothing is kept", Severity.WARNING)
 
