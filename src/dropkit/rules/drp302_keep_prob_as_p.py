@@ -11,53 +11,42 @@ reported with severity info, since some published models use them.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.dropout_calls import rates
+from dropkit.lint.semantic.dropout_names import is_keep_rate_name, mentions_dropout
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.expressions import argument, literal, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-_KEEP = re.compile(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
-_DROP = re.compile(r"drop", re.IGNORECASE)
 # Rates from here on are suspicious.
 _HIGH = 0.9
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call, rate in rates(source):
-        if isinstance(rate, ast.Constant) and isinstance(rate.value, float) and _HIGH <= rate.value < 1:
-            if not is_trial(source, call):
-                message = f"a rate of {rate.value:g} drops nearly everything: is it the rate to keep?"
-                yield Violation(rate, message, severity=Severity.INFO)
-            continue
-        if _says_keep(source.substitute(rate)) and not _is_drop_rate(source, source.substitute(rate)):
-            yield Violation(
-                rate, fix=Fix("Pass 1 - keep", (replace(source, rate, f"1 - {source.text.of(rate)}"),), safe=False)
-            )
+        number, value = literal(rate), source.substitute(rate)
+        if isinstance(number, float) and _HIGH <= number < 1 and not is_trial(source, call):
+            message = f"a rate of {number:g} drops nearly everything: is it the rate to keep?"
+            yield Violation(rate, message, severity=Severity.INFO)
+        elif is_keep_rate_name(_name(value)) and not _is_drop_rate(source, value):
+            edit = replace(source, rate, f"1 - {source.text.of(rate)}")
+            yield Violation(rate, fix=Fix("Pass 1 - keep", (edit,), safe=False))
 
 
-def _says_keep(rate: ast.expr) -> bool:
-    name = _name(rate)
-    return name is not None and _KEEP.search(name) is not None
-
-
-def _name(rate: ast.expr) -> str | None:
-    """The name of a rate: `keep_prob`, `self.keep_prob`, `config["keep_prob"]`."""
+def _name(rate: ast.expr) -> str:
+    """The name of a rate: `keep_prob`, `self.keep_prob`, `config["keep_prob"]`; empty for any other expression."""
     match rate:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-        case ast.Subscript(slice=ast.Constant(value=str(name))):
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
             return name
         case _:
-            return None
+            return ""
 
 
 def _is_drop_rate(source: SourceFile, rate: ast.expr) -> bool:
@@ -74,12 +63,12 @@ def _is_drop_rate(source: SourceFile, rate: ast.expr) -> bool:
 def _is_drop(_: SourceFile, value: ast.expr) -> bool:
     if isinstance(value, ast.Constant):
         return isinstance(value.value, (int, float)) and value.value < 0.5
-    names = [_name(node) or "" for node in ast.walk(value) if isinstance(node, ast.expr)]
-    says_keep = any(_KEEP.search(name) for name in names)
+    names = [_name(node) for node in ast.walk(value) if isinstance(node, ast.expr)]
+    says_keep = any(map(is_keep_rate_name, names))
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Sub):
         return says_keep
     # As in keep = drop_rate.
-    return not says_keep and any(_DROP.search(name) for name in names)
+    return not says_keep and any(map(mentions_dropout, names))
 
 
 def _values(source: SourceFile, rate: ast.expr) -> list[ast.expr]:
@@ -91,19 +80,19 @@ def _values(source: SourceFile, rate: ast.expr) -> list[ast.expr]:
         bindings = source.bindings(rate)
         values = [binding.value or source.default(binding.statement) for binding in bindings[: MOST + 1]]
     else:
-        values = [_options(source).get(_name(rate) or "")]
+        values = [_options(source).get(_name(rate))]
     return [value for value in values if value is not None]
 
 
 @cached_per_file
 def _options(source: SourceFile) -> dict[str, ast.expr | None]:
     """The defaults of command-line options in this file: `parser.add_argument("--keep-prob", default=0.1)`."""
-    defaults: dict[str, ast.expr | None] = {}
-    for call in source.calls.get("add_argument", []):
-        for option in call.args:
-            if isinstance(option, ast.Constant) and isinstance(option.value, str):
-                defaults[option.value.lstrip("-").replace("-", "_")] = argument(call, None, "default")
-    return defaults
+    return {
+        option.value.lstrip("-").replace("-", "_"): argument(call, None, "default")
+        for call in source.calls.get("add_argument", [])
+        for option in call.args
+        if isinstance(option, ast.Constant) and isinstance(option.value, str)
+    }
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
