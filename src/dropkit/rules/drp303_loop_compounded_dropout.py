@@ -8,15 +8,13 @@ complete value.
 from __future__ import annotations
 
 import ast
-from bisect import bisect_left
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.definitions import Binding
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, unseen_applications
 from dropkit.lint.semantic.layers import input_of
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import end, start
+from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended
 from dropkit.trace import Phase, Trace
 
@@ -40,10 +38,9 @@ def _may_drop(dropout: DropoutCall) -> bool:
 
 def _dropped_in_place(source: SourceFile, call: ast.Call) -> str | None:
     """`x` for the statement `x = dropout(x)`."""
-    match source.parent(call):
-        case ast.Assign(targets=[ast.Name(id=target)], value=value) if value is call:
-            input_ = input_of(call)
-            return target if isinstance(input_, ast.Name) and input_.id == target else None
+    match source.parent(call), input_of(call):
+        case ast.Assign(targets=[ast.Name(id=target)]), ast.Name(id=dropped) if dropped == target:
+            return target
         case _:
             return None
 
@@ -52,7 +49,7 @@ def _loop(source: SourceFile, call: ast.Call) -> ast.For | ast.AsyncFor | ast.Wh
     """The innermost loop that may run `call` more than once."""
 
     def step(below: ast.AST, above: ast.AST) -> ast.AST | None:
-        if isinstance(above, _SCOPES) or (isinstance(below, ast.stmt) and _leaves(source, source.block(below))):
+        if isinstance(above, _SCOPES) or (isinstance(below, ast.stmt) and _leaves(source, source.block(below)[0])):
             return source.tree  # no loop
         return above if isinstance(above, _LOOPS) and source.block(below) is above.body else None
 
@@ -60,34 +57,16 @@ def _loop(source: SourceFile, call: ast.Call) -> ast.For | ast.AsyncFor | ast.Wh
     return loop if isinstance(loop, _LOOPS) else None
 
 
-def _leaves(source: SourceFile, block: list[ast.stmt]) -> bool:
-    """Whether a block contains a statement that leaves the loop."""
-    known = source.cache(_leaves)
-    if id(block) not in known:
-        known[id(block)] = any(isinstance(statement, (ast.Break, ast.Return, ast.Raise)) for statement in block)
-    return known[id(block)]
+@cached_per_file
+def _leaves(source: SourceFile, first: ast.stmt) -> bool:
+    """Whether the block that begins with `first` contains a statement that leaves the loop."""
+    return any(isinstance(statement, (ast.Break, ast.Return, ast.Raise)) for statement in source.block(first))
 
 
 def _compounds(source: SourceFile, loop: ast.AST, name: str, statement: ast.stmt) -> bool:
     """Whether the loop assigns `name` nothing else, and uses its value in every iteration."""
-    function = source.function(statement)
-    bindings = function.names.get(name, []) if function is not None else source.names.get(name, [])
-    if len(_within(source, bindings, loop)) > 1:
-        return False
-    uses = [
-        node for node in source.names_between(name, start(loop), end(loop)) if source.statement(node) is not statement
-    ]
-    return any(_is_operand(source, node) for node in uses) and not any(_is_modified(source, node) for node in uses)
-
-
-def _within(source: SourceFile, bindings: list[Binding], loop: ast.AST) -> list[int]:
-    """The first two lines of a loop that bind a name."""
-    known = source.cache(_within)
-    if id(bindings) not in known:
-        known[id(bindings)] = sorted(getattr(binding.statement, "lineno", 0) for binding in bindings)
-    lines: list[int] = known[id(bindings)]
-    first = bisect_left(lines, start(loop)[0])
-    return [line for line in lines[first : first + 2] if line <= end(loop)[0]]
+    uses = [use for use in source.names_between(name, start(loop), end(loop)) if source.statement(use) is not statement]
+    return any(_is_operand(source, use) for use in uses) and not any(_is_modified(source, use) for use in uses)
 
 
 def _is_operand(source: SourceFile, node: ast.Name) -> bool:
@@ -101,11 +80,9 @@ def _is_operand(source: SourceFile, node: ast.Name) -> bool:
 def _is_modified(source: SourceFile, node: ast.Name) -> bool:
     """Whether a use changes the value in place (`x[i] = ...`, `x.add_(...)`) or deletes the name."""
     above = source.parent(node)
-    if not isinstance(node.ctx, ast.Load):
-        return True
-    if isinstance(above, (ast.Subscript, ast.Attribute)) and not isinstance(above.ctx, ast.Load):
-        return True
-    return isinstance(above, ast.Attribute) and above.attr.endswith("_")
+    target = above if isinstance(above, (ast.Subscript, ast.Attribute)) else node
+    is_method_in_place = isinstance(target, ast.Attribute) and target.attr.endswith("_")
+    return not isinstance(target.ctx, ast.Load) or is_method_in_place
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
