@@ -8,59 +8,46 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import pairwise
 
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls, dropout_kind
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, dropout_kind
 from dropkit.lint.semantic.edits import delete_statement, drop_argument, replace
-from dropkit.lint.semantic.layers import input_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Site, Trace, Visit
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for call in source.calls_of("torch.nn.Sequential"):
-        yield from _in_a_row(source, call)
+    for sequential in source.calls_of("torch.nn.Sequential"):
+        for layer, following in pairwise(sequential.args):
+            if _same(source, layer, following):
+                yield Violation(following, fix=_fix(drop_argument(source, sequential, following)))
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
-        violation = _nested(source, dropout.call) or _next(source, dropout.call)
-        if violation is not None:
-            yield violation
+        call, statement = dropout.call, source.statement(dropout.call)
+        if dropout.input is not None and _same(source, dropout.input, call):
+            yield Violation(call, fix=_fix(replace(source, call, source.text.of(dropout.input))))
+        elif _repeats(source, statement, dropout):
+            yield Violation(statement, fix=_fix(delete_statement(source, statement)))
 
 
-def _in_a_row(source: SourceFile, sequential: ast.Call) -> Iterator[Violation]:
-    for layer, following in zip(sequential.args, sequential.args[1:], strict=False):
-        if isinstance(layer, ast.Call) and isinstance(following, ast.Call) and _same(source, layer, following):
-            yield Violation(following, fix=_fix(drop_argument(source, sequential, following)))
-
-
-def _nested(source: SourceFile, call: ast.Call) -> Violation | None:
-    """`dropout(dropout(x))`."""
-    inner = input_of(call)
-    if not isinstance(inner, ast.Call) or not _same(source, inner, call):
-        return None
-    return Violation(call, fix=_fix(replace(source, call, source.text.of(inner))))
-
-
-def _next(source: SourceFile, call: ast.Call) -> Violation | None:
-    """`x = dropout(x)` directly after another such statement."""
-    statement = source.parent(call)
-    if not isinstance(statement, ast.Assign) or statement.value is not call:
-        return None
+def _repeats(source: SourceFile, statement: ast.stmt, dropout: DropoutCall) -> bool:
+    """Whether a statement is `x = dropout(x)`, directly after another such statement."""
     block, index = source.position(statement)
-    if index == 0:
-        return None
-    match input_of(call), block[index - 1], statement:
+    match dropout.input, block[index - 1 : index + 1]:
         case (
             ast.Name(id=name),
-            ast.Assign(targets=[ast.Name(id=bound)], value=ast.Call() as earlier),
-            ast.Assign(targets=[ast.Name(id=target)]),
-        ) if name == bound == target and _same(source, earlier, call):
-            return Violation(statement, fix=_fix(delete_statement(source, statement)))  # pyright: ignore[reportArgumentType]
+            [
+                ast.Assign(targets=[ast.Name(id=bound)], value=earlier),
+                ast.Assign(targets=[ast.Name(id=target)], value=call),
+            ],
+        ):
+            return call is dropout.call and name == bound == target and _same(source, earlier, call)
         case _:
-            return None
+            return False
 
 
-def _same(source: SourceFile, first: ast.Call, second: ast.Call) -> bool:
+def _same(source: SourceFile, first: ast.expr, second: ast.expr) -> bool:
     """Whether both are dropouts of one kind: dropping elements and then channels may be intended."""
     kind = dropout_kind(source, first)
     return kind is not None and kind == dropout_kind(source, second)
@@ -75,12 +62,8 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
         lines = {visit.place for visit in site.visits_in(Phase.TRAIN)}
         for visit in site.visits_in(Phase.TRAIN):
             before = visit.previous
-            if (
-                visit.is_active
-                and before is not None
-                and (before is not site or len(lines) > 1)
-                and _alike(visit, before)
-            ):
+            is_other = before is not None and (before is not site or len(lines) > 1)
+            if before is not None and is_other and visit.is_active and _alike(visit, before):
                 yield TraceViolation(site, f"a second dropout on what {before.label} has just dropped from")
                 break
 
