@@ -19,7 +19,7 @@ from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.edits import drop_argument
 from dropkit.lint.semantic.expressions import argument, last_name, last_part, literal
-from dropkit.lint.semantic.layers import constructors, input_of, operation
+from dropkit.lint.semantic.layers import Operation, constructors, input_of, operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, BEFORE, end_layer, nearest_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -28,19 +28,14 @@ from dropkit.trace import Phase, Trace
 
 # Operations that save their output for backward; `.` marks tensor methods. Measured with torch 2.13.
 _SAVES_OUTPUT = frozenset(
-    [f"torch.nn.{name}" for name in ("ReLU", "Sigmoid", "Tanh", "Softmax", "Softmax2d", "LogSoftmax", "Softmin")]
-    + [
-        prefix + name
-        for prefix in ("torch.", "torch.nn.functional.", ".")
-        for name in ("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "softmax", "log_softmax", "softmin",
-                     "gumbel_softmax", "exp", "exp_", "sqrt", "sqrt_", "rsqrt", "rsqrt_", "special.expit")
-    ]
+    {"ReLU", "Sigmoid", "Tanh", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "relu", "relu_", "sigmoid", "sigmoid_",
+     "tanh", "tanh_", "softmax", "log_softmax", "softmin", "gumbel_softmax", "exp", "exp_", "sqrt", "sqrt_", "rsqrt",
+     "rsqrt_", "expit"}
 )  # fmt: skip
 # Operations that save their output only if they are in place: the position of `inplace`.
 _SAVES_OUTPUT_IN_PLACE = {
-    "torch.nn.LeakyReLU": 1, "torch.nn.ELU": 1, "torch.nn.CELU": 1, "torch.nn.SELU": 0,
-    "torch.nn.functional.leaky_relu": 2, "torch.nn.functional.elu": 2, "torch.nn.functional.celu": 2,
-    "torch.nn.functional.selu": 1, "torch.nn.RReLU": 2, "torch.nn.functional.rrelu": 4,
+    "LeakyReLU": 1, "ELU": 1, "CELU": 1, "SELU": 0, "RReLU": 2,
+    "leaky_relu": 2, "elu": 2, "celu": 2, "selu": 1, "rrelu": 4,
 }  # fmt: skip
 # Operations that return a view of their input, or the input itself. Those in _MAY_COPY copy after one in _REORDERS.
 _MAY_COPY = frozenset({"reshape", "flatten", "contiguous", "Flatten"})
@@ -50,6 +45,7 @@ _VIEWS = (
     | _REORDERS
     | {"view", "squeeze", "unsqueeze", "type_as", "to", "float", "Identity", "Unflatten", "view_as"}
 )
+_VIEW_LAYERS = frozenset({"torch.nn.Flatten", "torch.nn.Unflatten", "torch.nn.Identity"})
 _HALF_TYPES = frozenset({"half", "float16", "bfloat16"})
 # Attributes and methods that do not read the values of a tensor.
 _SHAPES = frozenset({"shape", "size", "dtype", "device", "ndim", "dim", "type", "is_cuda", "requires_grad", "numel"})
@@ -57,10 +53,10 @@ _SHAPES = frozenset({"shape", "size", "dtype", "device", "ndim", "dim", "type", 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in filter(_drops_in_place, dropout_calls(source, DropoutForm.LAYER)):
-        before = nearest_layer(source, dropout.call, BEFORE, _is_view)
-        name = (source.called(before) or "") if before is not None else ""
-        if before is not None and _saves_output(name, (before,)):
-            yield _on_saved_output(dropout.call, last_part(name), _fix(source, (dropout,)))
+        before = nearest_layer(source, dropout.call, BEFORE, _VIEW_LAYERS)
+        applied = Operation(source.called(before) or "", before, None, (before,)) if before is not None else None
+        if applied is not None and _saves_output(applied):
+            yield _on_saved_output(dropout.call, applied.torch_name, _fix(source, (dropout,)))
     for call, dropouts in _applications(source):
         saved_by = _saved_by(source, input_of(call))
         # No fix where the result is discarded: the in-place change is the only effect then.
@@ -109,10 +105,6 @@ def _drops_in_place(dropout: DropoutCall) -> bool:
     return is_known and dropout.works_in_place and "alpha" not in dropout.name.lower()
 
 
-def _is_view(name: str | None) -> bool:
-    return last_part(name or "") in _VIEWS
-
-
 def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
     """The name of the operation that returned `expression` and saved it for backward; None if there is none."""
     pending: list[tuple[ast.expr | None, tuple[str, ...]]] = [(expression, ())]
@@ -124,7 +116,7 @@ def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
             if applied is None:
                 continue
             last = last_part(applied.name)
-            if _saves_output(applied.name, applied.layers or (applied.call,)):
+            if _saves_output(applied):
                 # Reordered axes are copied to be made contiguous: dropout then changes the copy.
                 is_copy = any(name in _REORDERS and set(views[:index]) & _MAY_COPY for index, name in enumerate(views))
                 return None if is_copy else last
@@ -136,10 +128,12 @@ def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
     return None
 
 
-def _saves_output(name: str, calls: tuple[ast.Call, ...]) -> bool:
+def _saves_output(applied: Operation) -> bool:
+    name = applied.torch_name
     if name not in _SAVES_OUTPUT_IN_PLACE:
         return name in _SAVES_OUTPUT
-    return all(literal(argument(call, _SAVES_OUTPUT_IN_PLACE[name], "inplace")) is True for call in calls)
+    flags = [argument(call, _SAVES_OUTPUT_IN_PLACE[name], "inplace") for call in applied.layers or (applied.call,)]
+    return all(literal(flag) is True for flag in flags)
 
 
 def _read_again(source: SourceFile, call: ast.Call) -> bool:

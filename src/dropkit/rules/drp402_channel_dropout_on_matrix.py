@@ -45,15 +45,11 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 def _has_no_channels(source: SourceFile, dropout: DropoutCall) -> bool:
     if dropout.form is not DropoutForm.LAYER:
         return _is_matrix(source, dropout.input) or _feeds_linear(source, dropout)
-    before = nearest_layer(source, dropout.call, BEFORE, _keeps_shape)
+    before = nearest_layer(source, dropout.call, BEFORE, _SAME_SHAPE)
     if before is not None:
         return _makes_matrix(source, before)
-    after = nearest_layer(source, dropout.call, AFTER, _keeps_shape)
+    after = nearest_layer(source, dropout.call, AFTER, _SAME_SHAPE)
     return after is not None and source.called(after) in _LINEAR
-
-
-def _keeps_shape(name: str | None) -> bool:
-    return name in _SAME_SHAPE
 
 
 def _makes_matrix(source: SourceFile, layer: ast.Call | None) -> bool:
@@ -72,7 +68,7 @@ def _is_matrix(source: SourceFile, value: ast.expr | None) -> bool:
             makers: Sequence[ast.Call | None] = applied.layers
             keeps_shape = applied.name in _SAME_SHAPE if makers else last_part(applied.name) in _SAME_SHAPE_CALLS
             if keeps_shape and any(adjacent_layer(source, layer, BEFORE) is not None for layer in applied.layers):
-                makers = [nearest_layer(source, layer, BEFORE, _keeps_shape) for layer in applied.layers]
+                makers = [nearest_layer(source, layer, BEFORE, _SAME_SHAPE) for layer in applied.layers]
             elif keeps_shape:
                 pending.append(applied.input)
                 continue
@@ -107,12 +103,9 @@ def _flattens(source: SourceFile, applied: Operation) -> bool:
 
 def _feeds_linear(source: SourceFile, dropout: DropoutCall) -> bool:
     """Whether linear layers only use the result, and no convolution or the like shows that the input has channels."""
-    uses: Sequence[ast.expr] = [dropout.call]
-    match source.parent(dropout.call):
-        case ast.Assign(targets=[ast.Name(id=name), *_]) as statement:
-            uses = reads_after(source, name, statement)
-        case _:
-            pass
+    statement = source.statement(dropout.call)
+    target = statement.targets[0] if isinstance(statement, ast.Assign) and statement.value is dropout.call else None
+    uses = reads_after(source, target.id, statement) if isinstance(target, ast.Name) else [dropout.call]
     if not (0 < len(uses) <= MOST and all(_enters_linear(source, use) for use in uses)):
         return False
     before = [applied.name.lower() for applied in operations(source, dropout.input) if applied is not None]

@@ -16,9 +16,8 @@ from dropkit.catalog import SOFTMAX_KINDS
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, reads_after
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
-from dropkit.lint.semantic.expressions import last_part, names_in, self_attribute
+from dropkit.lint.semantic.expressions import names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.layers import Operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
@@ -32,6 +31,7 @@ _WEIGHTS = Vocabulary(
     r"|adjacency|edges?|graph|topics?|theta|assign\w*|cluster\w*|experts?|coef\w*|affin\w*|similar\w*|corr|correlation|memory"
     r"|slots?|select|selector|selection|energy|heat|heatmaps?|relations?|aggr\w*"
 )
+_LOG_SOFTMAX = frozenset({"LogSoftmax", "log_softmax"})
 _LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
 
 
@@ -39,19 +39,14 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
         if not dropout.is_standard or (dropout.form is DropoutForm.FUNCTION and dropout.never_drops):
             continue
-        before = {_kind(applied) for applied in operations_before(source, dropout)}
-        if before == {"log_softmax"}:
+        before = {applied.torch_name if applied is not None else "" for applied in operations_before(source, dropout)}
+        if before <= _LOG_SOFTMAX:
             is_wrong = not _is_named(source, dropout.call, _ATTENTION)
         else:
-            is_softmax = "softmax" in before <= {"log_softmax", "softmax"}
+            is_softmax = before <= _LOG_SOFTMAX | {"Softmax", "softmax"}
             is_wrong = is_softmax and _is_output(source, dropout) and not _is_named(source, dropout.call, _WEIGHTS)
         if is_wrong:
             yield Violation(dropout.call)
-
-
-def _kind(applied: Operation | None) -> str:
-    last = last_part(applied.name) if applied is not None else ""
-    return {"LogSoftmax": "log_softmax", "Softmax": "softmax"}.get(last, last)
 
 
 def _is_named(source: SourceFile, node: ast.AST, words: Vocabulary) -> bool:

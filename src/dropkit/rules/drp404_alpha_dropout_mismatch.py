@@ -24,12 +24,11 @@ from dropkit.trace import Phase, Trace
 _SWAPPED = {
     "Dropout": "AlphaDropout", "AlphaDropout": "Dropout", "dropout": "alpha_dropout", "alpha_dropout": "dropout",
 }  # fmt: skip
-_SELU = frozenset({"torch.nn.SELU", "torch.nn.functional.selu", "torch.nn.functional.selu_", "torch.selu", ".selu"})
+_SELU = frozenset({"SELU", "selu", "selu_"})
 # Activations that never return the value to which AlphaDropout drops. Without ELU: published networks combine them.
 _OTHERS = frozenset(
-    [f"torch.nn.{name}" for name in ("ReLU", "GELU", "SiLU", "Sigmoid", "ReLU6", "Softplus", "LeakyReLU", "Mish")]
-    + [prefix + name for prefix in ("torch.nn.functional.", "torch.", ".")
-       for name in ("relu", "gelu", "silu", "sigmoid", "relu6", "softplus", "leaky_relu", "mish")]
+    {"ReLU", "GELU", "SiLU", "Sigmoid", "ReLU6", "Softplus", "LeakyReLU", "Mish",
+     "relu", "gelu", "silu", "sigmoid", "relu6", "softplus", "leaky_relu", "mish"}
 )  # fmt: skip
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "weight_norm", "batch_norm", "layer_norm")
 
@@ -42,7 +41,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     swappable = [dropout for dropout in dropouts if dropout.kind in ("Dropout", "AlphaDropout")]
     calls = {dropout.call for dropout in swappable}
     for dropout in swappable:
-        before = {applied.name if applied is not None else "" for applied in operations_before(source, dropout)}
+        before = {applied.torch_name if applied is not None else "" for applied in operations_before(source, dropout)}
         if len(before) > 1 or dropout.never_drops:
             continue
         if dropout.kind == "AlphaDropout" and not has_selu and before <= _OTHERS:

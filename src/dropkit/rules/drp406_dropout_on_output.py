@@ -30,10 +30,9 @@ _F = "torch.nn.functional."
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear"})
 # Operations that take logits, and operations whose result is used in place of their input.
 _TAKE_LOGITS = frozenset(
-    [_F + name for name in ("log_softmax", "cross_entropy", "nll_loss", "binary_cross_entropy_with_logits")]
-    + ["torch.nn." + name for name in ("LogSoftmax", "CrossEntropyLoss", "NLLLoss", "BCEWithLogitsLoss")]
-    + ["torch.log_softmax", ".log_softmax"]
-)
+    {"log_softmax", "cross_entropy", "nll_loss", "binary_cross_entropy_with_logits",
+     "LogSoftmax", "CrossEntropyLoss", "NLLLoss", "BCEWithLogitsLoss"}
+)  # fmt: skip
 _PASS_ON = frozenset(
     [_F + "softmax", "torch.softmax", "torch.nn.Softmax", ".softmax", _F + "sigmoid", "torch.sigmoid", ".sigmoid",
      "torch.nn.Sigmoid", "torch.squeeze", "torch.flatten", ".squeeze", ".view", ".reshape", ".float", ".unsqueeze",
@@ -130,7 +129,7 @@ def _uses(source: SourceFile, value: ast.expr) -> set[str]:
                 used = operation(source, call)
                 if used is not None and used.name in _PASS_ON:
                     pending.append((call, renamed))
-                elif used is not None and used.name in _TAKE_LOGITS:
+                elif used is not None and used.torch_name in _TAKE_LOGITS:
                     uses.add("logits")
                 elif used is None or used.layers:
                     uses.add("layer")

@@ -23,6 +23,12 @@ class Operation:
     # The calls that make the layer: several if a condition chooses between layers of one kind.
     layers: tuple[ast.Call, ...] = ()
 
+    @property
+    def torch_name(self) -> str:
+        """`relu` for a function or method of torch, `ReLU` for a layer; empty for anything that is not torch's."""
+        prefix, _, last = self.name.rpartition(".")
+        return last if prefix in ("", "torch", "torch.special", "torch.nn", "torch.nn.functional") else ""
+
 
 def operation(source: SourceFile, expression: ast.AST | None) -> Operation | None:
     """What is applied in `expression`; None if it is no call, or one of something unknown.

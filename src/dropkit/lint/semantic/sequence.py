@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.model import SourceFile
@@ -35,17 +35,15 @@ def adjacent_layer(source: SourceFile, layer: ast.expr, step: int) -> ast.Call |
     return _end_of_next_row(source, row, step) if isinstance(row, ast.List) else None
 
 
-def nearest_layer(
-    source: SourceFile, layer: ast.expr, step: int, is_skipped: Callable[[str | None], bool]
-) -> ast.Call | None:
-    """The first layer BEFORE or AFTER `layer` in the row that is not skipped, by its dotted name."""
-    known = source.cache(is_skipped)
+def nearest_layer(source: SourceFile, layer: ast.expr, step: int, skipped: frozenset[str]) -> ast.Call | None:
+    """The first layer BEFORE or AFTER `layer` in the row whose dotted name is not among the `skipped`."""
+    known = source.cache((nearest_layer, skipped))
     passed: list[ast.expr] = []
     current: ast.expr = layer
     while (current, step) not in known:
         passed.append(current)
         following = adjacent_layer(source, current, step)
-        if following is None or not is_skipped(source.called(following)):
+        if following is None or source.called(following) not in skipped:
             known[current, step] = following
         else:
             current = following
