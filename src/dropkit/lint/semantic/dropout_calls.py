@@ -79,6 +79,13 @@ class DropoutCall:
         )
 
     @property
+    def default_training(self) -> bool | None:
+        """What the flag is by default, if the call surely leaves it out; None for any other call."""
+        if self.signature is None or self.training is not None or unpacks(self.call):
+            return None
+        return self.signature.training_default
+
+    @property
     def layers(self) -> tuple[DropoutCall, ...]:
         """Where the arguments are given: the calls that make the layer, else the call itself."""
         return self.made_by or (self,)

@@ -6,16 +6,38 @@ import ast
 import re
 from collections.abc import Container, Mapping
 
-from dropkit.diagnostics import Edit
+from dropkit.diagnostics import Edit, Fix
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.dropout_calls import DropoutCall
-from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.expressions import given, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.source_text import Text
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 _COMMENT = re.compile(rb"#[^\r\n]*")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def fix(title: str, *edits: Edit | None, safe: bool = False, changes_training: bool = False) -> Fix | None:
+    """All of `edits` together; None if there is no safe place for one of them."""
+    placed = tuple(edit for edit in edits if edit is not None)
+    return Fix(title, placed, safe, changes_training) if len(placed) == len(edits) else None
+
+
+def pass_training(
+    source: SourceFile, dropout: DropoutCall, title: str = "Pass training=self.training", changes_training: bool = False
+) -> Fix | None:
+    """Give a dropout `self.training`, in place of the flag that it has. Safe if the object surely has a mode."""
+    call, name, owner = dropout.call, source.self_name(dropout.call), source.owner(dropout.call)
+    if name is None or owner is None:
+        return None
+    text = f"{name}.training"
+    if dropout.training is not None:
+        edit = replace(source, dropout.training, text)
+    else:
+        keyword = dropout.signature.training_name if dropout.signature is not None else "training"
+        edit = add_argument(source, call, f"{keyword}={text}")
+    return fix(title, edit, safe=owner.has_mode, changes_training=changes_training)
 
 
 def replace(source: SourceFile, node: ast.AST, text: str) -> Edit:
@@ -51,12 +73,12 @@ def rename_keyword(source: SourceFile, keyword: ast.keyword, name: str) -> Edit:
 
 def add_argument(source: SourceFile, call: ast.Call, text: str) -> Edit | None:
     """Insert `text` (`training=self.training`) after the last argument of `call`; None if there is no safe place."""
-    given = [*call.args, *(keyword.value for keyword in call.keywords)]
-    if not given:
+    arguments = given(call)
+    if not arguments:
         end = source.text.end(call) - 1
         return Edit(end, end, text) if source.text.utf8[end : end + 1] == b")" else None
-    last = max(source.text.end(node) for node in given)
-    if any(isinstance(node, ast.GeneratorExp) for node in call.args) and len(given) == 1:
+    last = max(source.text.end(node) for node in arguments)
+    if any(isinstance(node, ast.GeneratorExp) for node in call.args) and len(arguments) == 1:
         return None
     at = _end_with_brackets(source, last, source.text.end(call) - 1)
     return Edit(at, at, f", {text}")
@@ -64,17 +86,17 @@ def add_argument(source: SourceFile, call: ast.Call, text: str) -> Edit | None:
 
 def drop_argument(source: SourceFile, call: ast.Call, node: ast.expr | ast.keyword) -> Edit | None:
     """Remove an argument and its comma; None if a comment is between them."""
-    given, places = _given(source, call)
+    arguments, places = _given(source, call)
     index = places[node]
     utf8 = source.text.utf8
     start, end = source.text.start(node), source.text.end(node)
-    if index + 1 < len(given):
-        between = utf8[end : source.text.start(given[index + 1])]
+    if index + 1 < len(arguments):
+        between = utf8[end : source.text.start(arguments[index + 1])]
         # A bracket after the comma belongs to the next argument.
         comma, _, _ = between.partition(b"(")
         return None if b"#" in between or b")" in between else Edit(start, end + len(comma), "")
     if index > 0:
-        before = _end_with_brackets(source, source.text.end(given[index - 1]), start)
+        before = _end_with_brackets(source, source.text.end(arguments[index - 1]), start)
         end = _end_with_brackets(source, end, source.text.end(call) - 1)
         return None if b"#" in utf8[before:end] else Edit(before, end, "")
     closing = source.text.end(call) - 1
@@ -85,8 +107,8 @@ def drop_argument(source: SourceFile, call: ast.Call, node: ast.expr | ast.keywo
 @cached_per_file
 def _given(source: SourceFile, call: ast.Call) -> tuple[list[ast.expr | ast.keyword], dict[ast.AST, int]]:
     """The arguments of a call in the order of the text, and the place of each."""
-    given = sorted([*call.args, *call.keywords], key=source.text.start)
-    return given, {argument: index for index, argument in enumerate(given)}
+    arguments = sorted([*call.args, *call.keywords], key=source.text.start)
+    return arguments, {argument: index for index, argument in enumerate(arguments)}
 
 
 def delete_statement(source: SourceFile, statement: ast.stmt) -> Edit | None:

@@ -22,6 +22,11 @@ def argument(call: ast.Call, position: int | None, name: str) -> ast.expr | None
     return None
 
 
+def given(call: ast.Call) -> list[ast.expr]:
+    """The arguments of `call`: those by position, then those by name."""
+    return [*call.args, *(keyword.value for keyword in call.keywords)]
+
+
 def unpacks(call: ast.Call) -> bool:
     """Whether * or ** pass arguments that cannot be seen."""
     return any(keyword.arg is None for keyword in call.keywords) or any(

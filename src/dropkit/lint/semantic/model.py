@@ -9,13 +9,20 @@ from __future__ import annotations
 import ast
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import cast
 
 from dropkit import catalog
-from dropkit.lint.semantic.definitions import FUNCTIONS, MOST_ANCESTORS, Binding, ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.expressions import last_name, last_part
+from dropkit.lint.semantic.definitions import (
+    FUNCTIONS,
+    MOST_ANCESTORS,
+    Binding,
+    ClassDefinition,
+    FunctionDefinition,
+    Write,
+)
+from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.index import index_tree
 from dropkit.lint.semantic.source_text import Text
 from dropkit.lint.semantic.syntax_tree import SyntaxTree, start
@@ -114,6 +121,11 @@ class SourceFile(SyntaxTree):
         function = self.function(node)
         return function.method.owner if function is not None else None
 
+    def module(self, node: ast.AST) -> ClassDefinition | None:
+        """The class around `node`, as `owner` has it, if it is a torch Module."""
+        owner = self.owner(node)
+        return owner if owner is not None and owner.is_module else None
+
     def local_class(self, expression: ast.expr) -> ClassDefinition | None:
         """The class of this file that a plain name stands for."""
         if not isinstance(expression, ast.Name):
@@ -166,6 +178,15 @@ class SourceFile(SyntaxTree):
         """The expression that the last assignment before it binds `name` to; None if it only derives the value."""
         last = next(self.before(self.bindings(name), name), None)
         return last.value if last is not None and not last.derived else None
+
+    def values(self, expression: ast.expr) -> list[ast.expr | None]:
+        """Everything that a name or `self.attribute` is set to in this file; None where that is only derived."""
+        if isinstance(expression, ast.Name):
+            bindings: Sequence[Binding | Write] = self.bindings(expression)
+        else:
+            attribute, owner = self_attribute(expression), self.owner(expression)
+            bindings = owner.all_writes(attribute) if attribute is not None and owner is not None else ()
+        return [None if binding.derived else binding.value for binding in bindings]
 
     def substitute(self, expression: ast.expr) -> ast.expr:
         """`expression`, or the value last assigned to its name."""

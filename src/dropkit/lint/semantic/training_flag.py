@@ -11,7 +11,7 @@ import re
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, cast
 
-from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition
+from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import is_off
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
 from dropkit.lint.semantic.model import SourceFile
@@ -137,6 +137,13 @@ def is_in_one_mode_method(source: SourceFile, node: ast.AST) -> bool:
     """Whether the method around `node` is named after one mode: `forward_train`, `predict_step`."""
     function = source.function(node)
     return function is not None and serves_one_mode(function.method.name)
+
+
+@cached_per_file
+def readers_of_training(source: SourceFile) -> set[FunctionDefinition]:
+    """The methods that read `training` of any object."""
+    functions = [source.function(node) for node in source.attributes.get("training", [])]
+    return {function.method for function in functions if function is not None}
 
 
 @cached_per_file
