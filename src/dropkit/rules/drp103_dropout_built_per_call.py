@@ -11,27 +11,19 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.catalog import FUNCTIONALS, canonical
+from dropkit.catalog import FUNCTIONALS
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
-from dropkit.lint.semantic.edits import replace
+from dropkit.lint.semantic.edits import fix, replace, spell
 from dropkit.lint.semantic.expressions import last_part, self_attribute, unpacks
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import depends_on_mode, is_in_one_mode_method
-from dropkit.rules.rule import (
-    Example,
-    Rule,
-    TraceViolation,
-    Violation,
-    active_in_eval,
-    severity_in_eval,
-    unless_intended,
-)
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended, violations_in_eval
 from dropkit.trace import Form, Trace
 
-_FUNCTION_OF = {f"torch.nn.{function.module}": name for name, function in FUNCTIONALS.items() if function.module}
+_FUNCTION_OF = {function.module: last_part(name) for name, function in FUNCTIONALS.items()}
 # Methods that build a Module rather than run it.
 _BUILDERS = ("__init__", "__new__", "reset_parameters", "setup", "configure_model")
 
@@ -49,52 +41,35 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 def _runs_in_a_call(source: SourceFile, function: FunctionDefinition) -> bool:
     """Whether a Module's call runs the function: a method that builds nothing, or a function that one calls."""
     method = function.method
-    if method.owner is not None:
-        return method.owner.is_module and method.name not in _BUILDERS and method.self_name is not None
-    return method.within is None and _is_called_by_modules(source, method.name)
+    if method.owner is None:
+        return method.within is None and _is_called_by_modules(source, method.name)
+    return method.owner.is_module and method.name not in _BUILDERS and method.self_name is not None
 
 
 @cached_per_file
 def _is_called_by_modules(source: SourceFile, name: str) -> bool:
     """Whether a method of a Module, other than one that builds it, calls the function of this name."""
-    return any(
-        (owner := source.owner(call)) is not None
-        and owner.is_module
-        and (caller := source.function(call)) is not None
-        and caller.method.name not in _BUILDERS
-        for call in source.calls.get(name, [])
-        if isinstance(call.func, ast.Name)
-    )
+    calls = [call for call in source.calls.get(name, []) if isinstance(call.func, ast.Name)]
+    callers = [function.method for call in calls if (function := source.function(call)) is not None]
+    return any(caller.owner and caller.owner.is_module and caller.name not in _BUILDERS for caller in callers)
 
 
 def _is_used_up(source: SourceFile, layer: ast.Call, function: FunctionDefinition) -> bool:
     """Whether the layer is called where it is built: at once, under a local name, or as an attribute set again."""
     parent = source.parent(layer)
     if isinstance(parent, ast.Call):
-        if parent.func is layer:
-            return True
         outer = source.parent(parent)
-        return source.called(parent) == "torch.nn.Sequential" and isinstance(outer, ast.Call) and outer.func is parent
-    if isinstance(parent, ast.Assign) and len(parent.targets) == 1:
-        target = parent.targets[0]
-        if isinstance(target, ast.Name):
-            return _is_only_called(source, target.id, function)
-        attribute, owner = self_attribute(target), source.owner(layer)
-        # `forward` sets `self.attribute` to a new layer, under no condition, and calls it.
-        return (
-            attribute is not None
-            and owner is not None
-            and function.name == "forward"
-            and source.block(parent) is function.node.body
-            and function in _callers(source, owner, attribute)
-        )
-    return False
-
-
-@cached_per_file
-def _callers(source: SourceFile, owner: ClassDefinition, attribute: str) -> set[FunctionDefinition | None]:
-    """The functions of a class that call `self.attribute`."""
-    return {source.function(call) for call in owner.own_calls.get(attribute, [])}
+        is_called = isinstance(outer, ast.Call) and outer.func is parent
+        return parent.func is layer or (is_called and source.called(parent) == "torch.nn.Sequential")
+    if not isinstance(parent, ast.Assign) or len(parent.targets) > 1:
+        return False
+    target, owner = parent.targets[0], source.owner(layer)
+    if isinstance(target, ast.Name):
+        return _is_only_called(source, target.id, function)
+    # `forward` sets `self.attribute` to a new layer, under no condition, and calls it.
+    is_set_again = function.name == "forward" and source.block(parent) is function.node.body
+    calls = owner.own_calls.get(self_attribute(target) or "", []) if owner is not None and is_set_again else []
+    return any(source.function(call) is function for call in calls)
 
 
 @cached_per_file
@@ -108,50 +83,35 @@ def _fix(source: SourceFile, layer: DropoutCall) -> Fix | None:
     """`nn.Dropout(p)(x)` to `F.dropout(x, p, training=self.training)`."""
     call, name, owner = source.parent(layer.call), source.self_name(layer.call), source.owner(layer.call)
     functional = _functional(source, layer.call)
-    if not isinstance(call, ast.Call) or call.func is not layer.call or name is None or functional is None:
+    if not isinstance(call, ast.Call) or call.func is not layer.call or owner is None or not (name and functional):
         return None
-    if len(call.args) != 1 or call.keywords or isinstance(call.args[0], (ast.Starred, ast.GeneratorExp)):
-        return None
+    # What a named expression binds on the way would be bound in another order.
     binds = any(isinstance(node, ast.NamedExpr) for node in ast.walk(call))
-    if unpacks(layer.call) or "#" in source.text.of(call) or binds:
-        return None  # What is bound on the way would be bound in another order.
-    function = f"{functional}.{last_part(_FUNCTION_OF[layer.name])}"
+    if len(call.args) != 1 or call.keywords or isinstance(call.args[0], ast.GeneratorExp) or binds:
+        return None
+    if unpacks(call) or unpacks(layer.call) or "#" in source.text.of(call):
+        return None
     arguments = [source.text.of(call.args[0])]
     if layer.p is not None:
         arguments.append(f"{'' if layer.p in layer.call.args else 'p='}{source.text.of(layer.p)}")
     arguments.append(f"training={name}.training")
     if layer.inplace is not None:
         arguments.append(f"inplace={source.text.of(layer.inplace)}")
-    edit = replace(source, call, f"{function}({', '.join(arguments)})")
-    return Fix(f"Call {function}", (edit,), safe=owner is not None and owner.has_mode)
+    function = f"{functional}.{_FUNCTION_OF[layer.kind]}"
+    return fix(f"Call {function}", replace(source, call, f"{function}({', '.join(arguments)})"), safe=owner.has_mode)
 
 
 def _functional(source: SourceFile, node: ast.AST) -> str | None:
     """What this file can call `torch.nn.functional` at `node` without a new import."""
-    function = source.function(node)
-    tables = () if function is None else (function.names, function.method.names)
-    ways = _ways_to_functional(source)
-    return next((path for name, path in ways if not any(name in table for table in tables)), None)
-
-
-@cached_per_file
-def _ways_to_functional(source: SourceFile) -> list[tuple[str, str]]:
-    """The names that this file imports `torch.nn.functional` by, and the path to it from each; the shortest first."""
-    paths = {"torch.nn.functional": "", "torch.nn": ".functional", "torch": ".nn.functional"}
-    ways: dict[str, list[tuple[str, str]]] = {origin: [] for origin in paths}
-    for name, bindings in source.names.items():
-        # Not what is imported for type checkers only, or in one branch.
-        is_certain = all(source.block(binding.statement) is source.tree.body for binding in bindings)
-        imported = {binding.imported for binding in bindings} if is_certain else {None}
-        origin = imported.pop() if len(imported) == 1 else None
-        if origin is not None and canonical(origin) in paths:
-            ways[canonical(origin)].append((name, name + paths[canonical(origin)]))
-    return [way for names in ways.values() for way in names]
+    spelling, function = spell(source, "torch.nn.functional"), source.function(node)
+    if spelling is None or function is None:
+        return None
+    root = spelling.partition(".")[0]
+    return None if root in function.names or root in function.method.names else spelling
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    sites = (site for site in active_in_eval(trace) if site.form is Form.PER_CALL)
-    return (TraceViolation(site, severity=severity_in_eval(site)) for site in sites)
+    return violations_in_eval(trace, Form.PER_CALL)
 
 
 RULE = Rule(

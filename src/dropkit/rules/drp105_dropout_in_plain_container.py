@@ -22,7 +22,7 @@ from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
-from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, violations_in_eval
 from dropkit.trace import Form, Trace
 
 # What behaves differently in training and evaluation.
@@ -255,11 +255,8 @@ def _fix(source: SourceFile, values: list[ast.expr], all_are_modules: bool) -> F
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    for site in active_in_eval(trace):
-        if site.form is Form.UNREGISTERED:
-            yield TraceViolation(
-                site, "not registered in the model: model.eval() does not reach it", severity_in_eval(site)
-            )
+    message = "not registered in the model: model.eval() does not reach it"
+    return violations_in_eval(trace, Form.UNREGISTERED, message)
 
 
 RULE = Rule(
