@@ -23,18 +23,8 @@ from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.training_flag import is_flag, mentions_mode, under_mode
-from dropkit.rules.rule import (
-    Default,
-    Example,
-    Rule,
-    TraceViolation,
-    Violation,
-    active_in_eval,
-    ignores_its_flag,
-    severity_in_eval,
-    unless_intended,
-)
+from dropkit.lint.semantic.training_flag import is_flag, mentions_mode, readers_of_training, under_mode
+from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation, unless_intended, violations_in_eval
 from dropkit.trace import Form, Trace
 
 _RANDOM = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")
@@ -57,36 +47,29 @@ _SCALE = Vocabulary(
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for name in _RANDOM:
         for call in source.calls.get(name, []):
-            function = source.function(call)
-            if function is None or function.method.owner is None or not function.method.owner.is_module:
-                continue
-            if not _is_drop(source, call, function.method) or not _is_applied(source, call):
-                continue
-            if not _asks(source, call, function.method, function.method.owner):
-                violation = Violation(call)
-                is_sampler = _is_sampler(source, function.method)
-                yield from unless_intended(source, violation.as_information() if is_sampler else violation)
+            function, owner = source.function(call), source.module(call)
+            if function is not None and owner is not None and _is_mask(source, call):
+                yield from _judge(source, call, function.method, owner)
 
 
-def _is_drop(source: SourceFile, call: ast.Call, method: FunctionDefinition) -> bool:
-    """Whether `call` draws a mask, and names around it say that the mask is for dropping."""
-    assert method.owner is not None
-    text = f"{method.owner.name} {method.name} {source.text.of(source.statement(call))}"
-    return _is_mask(source, call) and mentions_mask(text)
-
-
-def _is_sampler(source: SourceFile, method: FunctionDefinition) -> bool:
-    """Whether the name of the file, the class or the method says that it is random by design."""
-    assert method.owner is not None
-    return any(_SAMPLERS.has(name) for name in (PurePath(source.path).stem, method.owner.name, method.name))
+def _judge(
+    source: SourceFile, call: ast.Call, method: FunctionDefinition, owner: ClassDefinition
+) -> Iterator[Violation]:
+    """Report a mask that names around it say is for dropping, where nobody asks for the mode."""
+    text = f"{owner.name} {method.name} {source.text.of(source.statement(call))}"
+    if not mentions_mask(text) or not _is_applied(source, call):
+        return
+    if not under_mode(source, call) and not _callers_ask(source, owner, method):
+        is_sampler = any(_SAMPLERS.has(name) for name in (PurePath(source.path).stem, owner.name, method.name))
+        violation = Violation(call)
+        yield from unless_intended(source, violation.as_information() if is_sampler else violation)
 
 
 def _is_mask(source: SourceFile, call: ast.Call) -> bool:
+    """Whether a call draws zeros and ones."""
     name, callee = source.called(call), call.func
-    if name == "torch.bernoulli" or name in _UNIFORM:
-        return name == "torch.bernoulli" or _is_cut(source, call)
-    if not isinstance(callee, ast.Attribute) or name is not None:
-        return False
+    if name is not None or not isinstance(callee, ast.Attribute):
+        return name == "torch.bernoulli" or (name in _UNIFORM and _is_cut(source, call))
     if callee.attr == "sample":
         return any(origin and source.called(origin) in _BERNOULLI for origin in origins(source, callee.value))
     return callee.attr in ("bernoulli", "bernoulli_") or (callee.attr == "uniform_" and _is_cut(source, call))
@@ -130,17 +113,13 @@ def _is_applied(source: SourceFile, mask: ast.expr) -> bool:
     pending: list[ast.expr] = [mask]
     for value in pending:
         end = _end(source, value, lambda child, parent: _applies(source, child, parent, seen))
-        if not isinstance(end, (ast.Assign, ast.AugAssign)):
-            if end is not None and not isinstance(end, ast.stmt):
-                return True
-        elif isinstance(end, ast.AugAssign):
-            if isinstance(end.op, ast.Mult):
-                return True
-        else:
-            for target in end.targets:
-                if isinstance(target, ast.Name) and target.id not in seen:
-                    seen.add(target.id)
-                    pending += readers(source, end, target.id)
+        is_inside = end is not None and not isinstance(end, ast.stmt)
+        if is_inside or (isinstance(end, ast.AugAssign) and isinstance(end.op, ast.Mult)):
+            return True
+        for target in end.targets if isinstance(end, ast.Assign) else ():
+            if isinstance(target, ast.Name) and target.id not in seen:
+                seen.add(target.id)
+                pending += readers(source, end, target.id)
         if len(pending) > MOST:
             return False
     return False
@@ -155,17 +134,17 @@ def _applies(source: SourceFile, mask: ast.AST, parent: ast.AST, seen: set[str])
 
 def _multiplies(source: SourceFile, call: ast.Call, mask: ast.AST, seen: set[str]) -> bool:
     """Whether `call` is `torch.mul(x, mask)`, `x.masked_fill(mask, 0)` or `torch.where(mask, x, 0)`."""
-    last = source.last_name(call)
-    if last in ("mul", "mul_", "multiply"):
-        others = [argument for argument in call.args if argument is not mask]
-        if mask is not call.func and isinstance(call.func, ast.Attribute):
-            others.append(call.func.value)
-        return any(_has_values(factor, seen) for factor in others)
-    if last in ("masked_fill", "masked_fill_") and len(call.args) == 2 and mask is call.args[0]:
-        return _is_zero(source, call.args[1])
-    if last == "where" and len(call.args) == 3 and mask is call.args[0]:
-        return _is_zero(source, call.args[1]) or _is_zero(source, call.args[2])
-    return False
+    match source.last_name(call), call.args:
+        case "mul" | "mul_" | "multiply", arguments:
+            is_method = isinstance(call.func, ast.Attribute) and mask is not call.func
+            factors = [*arguments, *([call.func.value] if is_method else [])]
+            return any(_has_values(factor, seen) for factor in factors if factor is not mask)
+        case "masked_fill" | "masked_fill_", [condition, value]:
+            return mask is condition and _is_zero(source, value)
+        case "where", [condition, value, other]:
+            return mask is condition and (_is_zero(source, value) or _is_zero(source, other))
+        case _:
+            return False
 
 
 def _is_zero(source: SourceFile, expression: ast.expr) -> bool:
@@ -182,24 +161,19 @@ def _has_values(expression: ast.expr, seen: set[str]) -> bool:
     )
 
 
-def _asks(source: SourceFile, call: ast.Call, method: FunctionDefinition, owner: ClassDefinition) -> bool:
-    """Whether the method, one that calls it, or an owner of an object of the class asks for the mode."""
-    return under_mode(source, call) or _callers_ask(source, owner, method)
-
-
 @cached_per_file
 def _callers_ask(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
+    """Whether the method, one that calls it, or an owner of an object of the class asks for the mode."""
     family = [*owner.mro, *owner.subclasses]
-    seen = {method: None, **{cls.methods[method.name]: None for cls in family if method.name in cls.methods}}
-    pending = list(seen)
+    pending = list(dict.fromkeys([method, *_overrides(family, method.name)]))
+    seen = set(pending)
     for function in pending:
         # With so many callers the answer is unknown.
         if _reads_mode(source, function) or len(pending) > MOST:
             return True
-        for caller in _callers(source, owner, function.name):
-            if caller not in seen:
-                seen[caller] = None
-                pending.append(caller)
+        new = [caller for caller in _callers(source, owner, function.name) if caller not in seen]
+        pending += new
+        seen.update(new)
     return any(_holder_asks(source, cls) for cls in family)
 
 
@@ -207,42 +181,32 @@ def _callers_ask(source: SourceFile, owner: ClassDefinition, method: FunctionDef
 def _callers(source: SourceFile, owner: ClassDefinition, name: str) -> list[FunctionDefinition]:
     """The methods of a class and its relatives that call `self.name`, and their overrides in relatives."""
     family = [*owner.mro, *owner.subclasses]
-    callers: dict[FunctionDefinition, None] = {}
-    for cls in family:
-        for call in cls.own_calls.get(name, []):
-            caller = source.function(call)
-            if caller is not None:
-                callers[caller.method] = None
-    for caller in list(callers):
-        callers.update({cls.methods[caller.name]: None for cls in family if caller.name in cls.methods})
-    return list(callers)
+    functions = [source.function(call) for cls in family for call in cls.own_calls.get(name, [])]
+    callers = dict.fromkeys(function.method for function in functions if function is not None)
+    return list(
+        dict.fromkeys([*callers, *(method for caller in callers for method in _overrides(family, caller.name))])
+    )
+
+
+def _overrides(family: list[ClassDefinition], name: str) -> list[FunctionDefinition]:
+    return [cls.methods[name] for cls in family if name in cls.methods]
 
 
 @cached_per_file
 def _reads_mode(source: SourceFile, function: FunctionDefinition) -> bool:
-    if any(is_flag(parameter.arg) for parameter in function.parameters) or function in _readers_of_mode(source):
+    """Whether a method has a flag of the mode, reads `training` of any object, or has a condition on the mode."""
+    if any(is_flag(parameter.arg) for parameter in function.parameters) or function in readers_of_training(source):
         return True
     tests = (node.test for node in ast.walk(function.node) if isinstance(node, (ast.If, ast.IfExp, ast.While)))
     return any(mentions_mode(source, test) for test in tests)
 
 
 @cached_per_file
-def _readers_of_mode(source: SourceFile) -> set[FunctionDefinition]:
-    """The methods that read `training` of any object."""
-    nodes = source.attributes.get("training", [])
-    return {function.method for node in nodes if (function := source.function(node)) is not None}
-
-
-@cached_per_file
 def _holder_asks(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether `self.drop`, set to an object of `owner`, is called under a condition on the mode."""
-    for built in source.calls.get(owner.name, []):
-        statement = source.statement(built)
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        names = [target.attr for target in targets if isinstance(target, ast.Attribute)]
-        if any(_is_called_under_mode(source, name) for name in names):
-            return True
-    return False
+    statements = [source.statement(call) for call in source.calls.get(owner.name, [])]
+    targets = [target for each in statements if isinstance(each, ast.Assign) for target in each.targets]
+    return any(_is_called_under_mode(source, target.attr) for target in targets if isinstance(target, ast.Attribute))
 
 
 @cached_per_file
@@ -251,9 +215,7 @@ def _is_called_under_mode(source: SourceFile, name: str) -> bool:
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    for site in active_in_eval(trace):
-        if site.form is Form.MASK or (site.form is Form.REGISTERED and ignores_its_flag(site, by_hand=True)):
-            yield TraceViolation(site, severity=severity_in_eval(site))
+    return violations_in_eval(trace, Form.MASK)
 
 
 RULE = Rule(
