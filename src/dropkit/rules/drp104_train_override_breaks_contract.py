@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace as replaced
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 
 from dropkit.catalog import MODE_DEPENDENT
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.edits import insert_after, insert_before, replace
-from dropkit.lint.semantic.expressions import is_none, last_name, literal, self_attribute
+from dropkit.lint.semantic.attribute_usage import is_empty
+from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.edits import fix, insert_after, insert_before, replace
+from dropkit.lint.semantic.expressions import given, is_none, last_name, literal, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -54,80 +55,152 @@ _OTHER_RESULTS = frozenset(
 )  # fmt: skip
 _TRAVERSALS = frozenset({"children", "modules", "named_children", "named_modules", "_modules", "apply"})
 _OTHER_DECORATORS = frozenset({"overload", "abstractmethod", "property", "cached_property", "contextmanager"})
-_CONTAINERS = frozenset("torch.nn." + name for name in ("Sequential", "ModuleList", "ModuleDict", "Transformer"))
+# What may return the module, besides `self`: `super().train(mode)`, `self.eval()`.
+_RETURNING_SELF = frozenset({"train", "eval", "requires_grad_", "apply"})
+_DELEGATING = frozenset({"train", "eval", "__getattr__", "__getattribute__"})
+_WITH_MODE = MODE_DEPENDENT | {f"torch.nn.{name}" for name in ("Sequential", "ModuleList", "ModuleDict", "Transformer")}
+
+
+@dataclass(frozen=True, slots=True)
+class _Override:
+    """A method called `train` or `eval`, with the nodes and calls in it, but in no function or class within it."""
+
+    source: SourceFile
+    owner: ClassDefinition
+    definition: FunctionDefinition
+    node: ast.FunctionDef
+    nodes: list[ast.AST]
+    calls: list[ast.Call]
+
+    def is_self(self, value: ast.AST | None) -> bool:
+        """Whether an expression is the object of the method."""
+        return isinstance(value, ast.Name) and value.id == self.definition.self_name
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
-        for name in ("train", "eval"):
-            method = owner.methods.get(name)
-            if method is not None and isinstance(method.node, ast.FunctionDef) and _overrides(source, owner, method):
-                yield from _judge(source, owner, method, method.node)
+        for method in (owner.methods.get("train"), owner.methods.get("eval")):
+            if method is None or not isinstance(method.node, ast.FunctionDef) or method.self_name is None:
+                continue
+            nodes = _own_nodes(method.node)
+            calls = [node for node in nodes if isinstance(node, ast.Call)]
+            override = _Override(source, owner, method, method.node, nodes, calls)
+            if _can_be_called_like_a_switch(override):
+                yield from _judge(override)
 
 
-def _judge(
-    source: SourceFile, owner: ClassDefinition, method: FunctionDefinition, node: ast.FunctionDef
-) -> Iterator[Violation]:
-    nodes = _own_nodes(node)
-    delegates = any(_delegates(inner, method) for inner in nodes)
-    traverses = any(isinstance(inner, ast.Attribute) and inner.attr in _TRAVERSALS for inner in nodes)
-    if _is_procedure(node, method, nodes, delegates or traverses):
+def _judge(override: _Override) -> Iterator[Violation]:
+    source, owner, node = override.source, override.owner, override.node
+    delegates = any(_delegates(override, call) for call in override.calls)
+    traverses = any(isinstance(inner, ast.Attribute) and inner.attr in _TRAVERSALS for inner in override.nodes)
+    sets_training = any(write.function is override.definition for write in owner.writes.get("training", []))
+    only_switches = _only_switches(override)
+    if _is_procedure(override, delegates or traverses) or not (delegates or only_switches or sets_training):
         return
-    only_switches = _only_switches(node.body, method)
-    if not (delegates or only_switches or any(_sets_training(inner, method) for inner in nodes)):
-        return
-    empty = [inner for inner in nodes if isinstance(inner, ast.Return) and is_none(inner.value)]
+    empty = [inner for inner in override.nodes if isinstance(inner, ast.Return) and is_none(inner.value)]
     returns_none = bool(empty) or _falls_through(node.body)
     place = source.text.head(node)
-    if not delegates and not traverses and _leaves_children(source, owner, nodes):
+    if not delegates and not traverses and _leaves_children(override):
         message = f"{node.name}() does not reach the children of the module"
-        yield Violation(place, message, _fix(source, owner, node, empty, returns_none, passes_on=True), Severity.ERROR)
-    elif returns_none and (delegates or traverses or (node.name == "train" and not _is_stub(node))):
-        message = f"{node.name}() does not return self"
-        fix = _fix(source, owner, node, empty, returns_none, passes_on=False)
+        yield Violation(place, message, _fix(override, empty, passes_on=True), Severity.ERROR)
+    elif returns_none and (delegates or traverses or (node.name == "train" and not is_empty(node.body))):
         # A method that does more than switch modes may return nothing for a reason.
-        yield Violation(place, message, replaced(fix, safe=fix.safe and only_switches) if fix is not None else None)
+        safe = owner.is_module and only_switches
+        yield Violation(place, f"{node.name}() does not return self", _fix(override, empty, safe=safe))
 
 
-def _only_switches(body: Sequence[ast.stmt], method: FunctionDefinition) -> bool:
-    """Whether statements only switch modes and set attributes, perhaps under conditions."""
-    pending = list(body)
+def _can_be_called_like_a_switch(override: _Override) -> bool:
+    """Whether it can be called like Module's method, in a class that is a Module or passes the call on to one."""
+    node, arguments = override.node, override.node.args
+    positional = [*arguments.posonlyargs, *arguments.args][1:]
+    required = len(positional) - len(arguments.defaults)
+    is_bound_again = len(override.definition.names[override.definition.self_name or ""]) > 1
+    if (
+        is_bound_again
+        or any(last_name(decorator) in _OTHER_DECORATORS for decorator in node.decorator_list)
+        or any(default is None for default in arguments.kw_defaults)
+        or any(not _is_bool(override, parameter) for parameter in (*positional[1:], *arguments.kwonlyargs))
+    ):
+        return False
+    passes_on = any(last_name(call) == node.name and _is_of_super(call) for call in override.calls)
+    if node.name == "eval":
+        fits = required <= 0 and all(_may_be_mode(override, parameter) for parameter in positional)
+    elif positional:
+        fits = required <= 1 and _may_be_mode(override, positional[0])
+    else:
+        fits = passes_on or (arguments.vararg is not None and arguments.vararg.arg in ("args", "arg", "_"))
+    return fits and (override.owner.is_module or passes_on)
+
+
+def _may_be_mode(override: _Override, parameter: ast.arg) -> bool:
+    """Whether a parameter may be a mode: by its name, or because it is a bool that is passed to a switch."""
+    is_bool = _is_bool(override, parameter)
+    if _MODE.fullmatch(spoken(parameter.arg)) is not None:
+        return is_bool or (parameter.annotation is None and is_none(override.source.default(parameter)))
+    switches = (call for call in override.calls if last_name(call) in ("train", "requires_grad_"))
+    values = (value for call in switches for value in given(call))
+    return is_bool and any(isinstance(value, ast.Name) and value.id == parameter.arg for value in values)
+
+
+def _is_bool(override: _Override, parameter: ast.arg) -> bool:
+    """Whether a parameter is a bool by its annotation, or else by its default."""
+    if parameter.annotation is not None:
+        return re.search(r"\bbool\b", override.source.text.of(parameter.annotation)) is not None
+    return isinstance(literal(override.source.default(parameter)), bool)
+
+
+def _is_procedure(override: _Override, passes_on: bool) -> bool:
+    """Whether a method has another meaning: it is a generator, it trains, or it returns something else."""
+    returned = [inner.value for inner in override.nodes if isinstance(inner, ast.Return) and not is_none(inner.value)]
+    returns = override.node.returns
+    result = returns.value if isinstance(returns, ast.Subscript) else returns
+    loops = any(isinstance(inner, (ast.For, ast.AsyncFor, ast.While)) for inner in override.nodes)
+    called = {last_name(call) for call in override.calls}
+    return (
+        any(not override.is_self(value) and not _is_call_of(value, _RETURNING_SELF) for value in returned)
+        or last_name(result) in _OTHER_RESULTS
+        or (loops and not passes_on and called.isdisjoint(("train", "eval")))
+        or any(isinstance(inner, (ast.Yield, ast.YieldFrom, ast.Await)) for inner in override.nodes)
+        or any(_PROCEDURE_CALLS.has(name) and not _SWITCHES.fullmatch(spoken(name)) for name in called)
+    )
+
+
+def _only_switches(override: _Override) -> bool:
+    """Whether the method only switches modes and sets attributes, perhaps under conditions."""
+    pending: list[ast.stmt] = list(override.node.body)
     while pending:
         match pending.pop():
-            case (
-                ast.Pass() | ast.Raise() | ast.Assert() | ast.Continue() | ast.Break() | ast.Expr(value=ast.Constant())
-            ):
-                continue
-            case ast.Return(value=None | ast.Constant() | ast.Name()):
-                continue
+            case ast.Pass() | ast.Raise() | ast.Assert() | ast.Continue() | ast.Break():
+                is_plain = True
+            case ast.Expr(value=ast.Constant()) | ast.Return(value=None | ast.Constant() | ast.Name()):
+                is_plain = True
             case ast.Return(value=ast.Call() as call) | ast.Expr(value=ast.Call() as call):
-                plain = _is_call_of_switch(call, method)
+                is_plain = _is_call_of_switch(override, call)
             case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.AugAssign(value=value):
-                plain = value is None or _is_pure(value)
+                is_plain = value is None or _is_pure(value)
             case ast.If(test=head, body=then, orelse=orelse) | ast.For(iter=head, body=then, orelse=orelse):
                 pending += [*then, *orelse]
-                plain = _is_pure(head)
+                is_plain = _is_pure(head)
             case _:
-                return False
-        if not plain:
+                is_plain = False
+        if not is_plain:
             return False
     return True
 
 
-def _is_call_of_switch(node: ast.Call, method: FunctionDefinition) -> bool:
+def _is_call_of_switch(override: _Override, call: ast.Call) -> bool:
     """`super().train(mode)`, `self.norm.eval()`, `weight.requires_grad_(False)`, `setattr(self, name, mode)`."""
-    given = [*node.args, *(keyword.value for keyword in node.keywords)]
-    last = last_name(node)
-    if _delegates(node, method) or last in ("setattr", "apply"):
-        return all(map(_is_pure, given))
-    receiver = last_name(node.func.value) if isinstance(node.func, ast.Attribute) else None
-    return (
-        _SWITCHES.fullmatch(spoken(last)) is not None
-        and not _PROCEDURES.has(receiver or "")
-        and all(isinstance(value, (ast.Constant, ast.Name, ast.UnaryOp, ast.BoolOp, ast.Compare)) for value in given)
-        and _is_pure(node.func)
-        and all(map(_is_pure, given))
+    name, values = last_name(call), given(call)
+    if not all(map(_is_pure, values)):
+        return False
+    if _delegates(override, call) or name in ("setattr", "apply"):
+        return True
+    receiver = last_name(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    is_switch = _SWITCHES.fullmatch(spoken(name)) is not None and not _PROCEDURES.has(receiver)
+    takes_modes = all(
+        isinstance(value, (ast.Constant, ast.Name, ast.UnaryOp, ast.BoolOp, ast.Compare)) for value in values
     )
+    return is_switch and takes_modes and _is_pure(call.func)
 
 
 def _is_pure(expression: ast.expr) -> bool:
@@ -135,169 +208,54 @@ def _is_pure(expression: ast.expr) -> bool:
     return all(last_name(node) in _PURE for node in ast.walk(expression) if isinstance(node, ast.Call))
 
 
-def _sets_training(node: ast.AST, method: FunctionDefinition) -> bool:
-    """`self.training = mode`."""
-    return (
-        isinstance(node, ast.Attribute)
-        and node.attr == "training"
-        and isinstance(node.ctx, ast.Store)
-        and _is_self(node.value, method)
-    )
-
-
-def _is_procedure(node: ast.FunctionDef, method: FunctionDefinition, nodes: list[ast.AST], passes_on: bool) -> bool:
-    """Whether a method has another meaning: it is a generator, it trains, or it returns something else."""
-    returned = (inner.value for inner in nodes if isinstance(inner, ast.Return) and not is_none(inner.value))
-    if any(not (_is_self(value, method) or _is_switch(value)) for value in returned):
-        return True
-    if node.returns is not None and last_name(_bare(node.returns)) in _OTHER_RESULTS:
-        return True
-    loops = any(isinstance(inner, (ast.For, ast.AsyncFor, ast.While)) for inner in nodes)
-    switches = passes_on or any(isinstance(n, ast.Call) and last_name(n) in ("train", "eval") for n in nodes)
-    return (loops and not switches) or any(
-        isinstance(inner, (ast.Yield, ast.YieldFrom, ast.Await))
-        or (isinstance(inner, ast.Call) and _is_part_of_procedure(last_name(inner)))
-        for inner in nodes
-    )
-
-
-def _is_part_of_procedure(called: str) -> bool:
-    return _PROCEDURE_CALLS.has(called) and _SWITCHES.fullmatch(spoken(called)) is None
-
-
-def _is_self(value: ast.expr | None, method: FunctionDefinition) -> bool:
-    return isinstance(value, ast.Name) and value.id == method.self_name
-
-
-def _is_switch(value: ast.expr | None) -> bool:
-    """Whether a call may return the module: `super().train(mode)`, `self.eval()`."""
-    return isinstance(value, ast.Call) and last_name(value) in ("train", "eval", "requires_grad_", "apply")
-
-
-def _bare(annotation: ast.expr) -> ast.expr:
-    return annotation.value if isinstance(annotation, ast.Subscript) else annotation
-
-
-def _overrides(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
-    """Whether it can be called like Module's method, in a class that is a Module or passes the call on to one."""
-    node, own = method.node, method.self_name
-    if (
-        own is None
-        or isinstance(node, ast.Lambda)
-        or any(last_name(decorator) in _OTHER_DECORATORS for decorator in node.decorator_list)
-    ):
-        return False
-    arguments = node.args
-    positional = [*arguments.posonlyargs, *arguments.args][1:]
-    optional = len(positional) - len(arguments.defaults)
-    if any(default is None for default in arguments.kw_defaults) or len(method.names.get(own, [])) > 1:
-        return False
-    nodes = _own_nodes(node)
-    passes_on = any(_is_super(inner, method) for inner in nodes)
-    if any(not _is_bool(source, owner, parameter) for parameter in (*positional[1:], *arguments.kwonlyargs)):
-        return False
-    if method.name == "eval":
-        fits = optional <= 0 and all(_may_be_mode(source, owner, parameter, nodes) for parameter in positional)
-    elif positional:
-        fits = optional <= 1 and _may_be_mode(source, owner, positional[0], nodes)
-    else:
-        fits = passes_on or (arguments.vararg is not None and arguments.vararg.arg in ("args", "arg", "_"))
-    return fits and (owner.is_module or passes_on)
-
-
-def _may_be_mode(source: SourceFile, owner: ClassDefinition, parameter: ast.arg, nodes: Sequence[ast.AST]) -> bool:
-    """Whether a parameter may be a mode: by its name, or because it is a bool that is passed to a switch."""
-    value = source.default(parameter)
-    if _MODE.fullmatch(spoken(parameter.arg)) is not None:
-        may_be = value is None or (
-            isinstance(value, ast.Constant) and (value.value is None or _is_bool(source, owner, parameter))
-        )
-        return may_be and (parameter.annotation is None or _is_bool(source, owner, parameter))
-    given = (
-        argument.id
-        for call in nodes
-        if isinstance(call, ast.Call) and last_name(call) in ("train", "requires_grad_")
-        for argument in (*call.args, *(keyword.value for keyword in call.keywords))
-        if isinstance(argument, ast.Name)
-    )
-    return _is_bool(source, owner, parameter) and parameter.arg in given
-
-
-def _is_bool(source: SourceFile, owner: ClassDefinition, parameter: ast.arg) -> bool:
-    """Whether a parameter is a bool by its annotation, or else by its default."""
-    if parameter.annotation is not None:
-        return re.search(r"\bbool\b", source.text.of(parameter.annotation)) is not None
-    value = source.default(parameter)
-    return isinstance(literal(value), bool)
-
-
-def _own_nodes(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.AST]:
+def _own_nodes(node: ast.FunctionDef) -> list[ast.AST]:
     """The nodes of a function without those of functions and classes defined in it."""
-    nodes: list[ast.AST] = []
-    stack: list[ast.AST] = list(node.body)
-    while stack:
-        inner = stack.pop()
-        nodes.append(inner)
-        if not isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
-            stack.extend(ast.iter_child_nodes(inner))
+    nodes: list[ast.AST] = list(node.body)
+    for inner in nodes:
+        if not isinstance(inner, (*FUNCTIONS, ast.ClassDef)):
+            nodes.extend(ast.iter_child_nodes(inner))
     return nodes
 
 
-def _is_super(node: ast.AST, method: FunctionDefinition) -> bool:
-    """`super().train(...)`."""
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == method.name
-        and isinstance(node.func.value, ast.Call)
-        and last_name(node.func.value) == "super"
-    )
-
-
-def _delegates(node: ast.AST, method: FunctionDefinition) -> bool:
+def _delegates(override: _Override, call: ast.Call) -> bool:
     """`super().train(...)`, `self.train(False)`, `nn.Module.train(self, mode)`."""
-    if not isinstance(node, ast.Call) or last_name(node) not in ("train", "eval", "__getattr__", "__getattribute__"):
-        return False
-    base = node.func.value if isinstance(node.func, ast.Attribute) else None
-    if isinstance(base, ast.Call) and last_name(base) == "super":
-        return True
-    receivers = {receiver.id for receiver in (base, *node.args[:1]) if isinstance(receiver, ast.Name)}
-    return method.self_name in receivers
+    receiver = call.func.value if isinstance(call.func, ast.Attribute) else None
+    is_of_self = any(override.is_self(value) for value in (receiver, *call.args[:1]))
+    return _is_call_of(call, _DELEGATING) and (_is_of_super(call) or is_of_self)
 
 
-def _leaves_children(source: SourceFile, owner: ClassDefinition, nodes: list[ast.AST]) -> bool:
+def _is_of_super(call: ast.Call) -> bool:
+    """Whether a method of `super()` is called."""
+    return isinstance(call.func, ast.Attribute) and _is_call_of(call.func.value, ("super",))
+
+
+def _is_call_of(node: ast.AST | None, names: Container[str]) -> bool:
+    return isinstance(node, ast.Call) and last_name(node) in names
+
+
+def _leaves_children(override: _Override) -> bool:
     """Whether a child with a mode keeps its mode, while other flags are set.
 
     A method that sets nothing freezes the module on purpose, and one with loops does more than switch modes.
     """
-    switched = {
-        self_attribute(node.func.value)
-        for node in nodes
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("train", "eval")
-    }
-    sets = any(isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) for node in nodes)
-    if any(isinstance(node, (ast.For, ast.While, ast.With)) for node in nodes) or not (switched or sets):
+    methods = [call.func for call in override.calls if isinstance(call.func, ast.Attribute)]
+    switched = {self_attribute(method.value) for method in methods if method.attr in ("train", "eval")}
+    sets = any(isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) for node in override.nodes)
+    if any(isinstance(node, (ast.For, ast.While, ast.With)) for node in override.nodes) or not (switched or sets):
         return False
-    return any(name not in switched for cls in owner.mro for name in _children(source, cls))
+    return any(name not in switched for cls in override.owner.mro for name in _children(override.source, cls))
 
 
 @cached_per_file
 def _children(source: SourceFile, owner: ClassDefinition) -> list[str]:
     """The attributes that a class sets to dropout, normalisation, containers, or Modules of this file."""
-    return [
-        name
-        for name, writes in owner.writes.items()
-        if any(
-            isinstance(write.value, ast.Call) and write.function is not None and _has_a_mode(source, write.value)
-            for write in writes
-        )
-    ]
+    writes = [write for writes in owner.writes.values() for write in writes if write.function is not None]
+    return [write.attribute for write in writes if isinstance(write.value, ast.Call) and _has_mode(source, write.value)]
 
 
-def _has_a_mode(source: SourceFile, call: ast.Call) -> bool:
-    name = source.called(call)
+def _has_mode(source: SourceFile, call: ast.Call) -> bool:
     cls = source.local_class(call.func)
-    return name in MODE_DEPENDENT or name in _CONTAINERS or (cls is not None and cls.is_module)
+    return source.called(call) in _WITH_MODE or (cls is not None and cls.is_module)
 
 
 def _falls_through(body: list[ast.stmt]) -> bool:
@@ -319,50 +277,25 @@ def _falls_through(body: list[ast.stmt]) -> bool:
     return False
 
 
-def _is_stub(node: ast.FunctionDef) -> bool:
-    """Whether the body is a docstring, `...` or `pass`."""
-    return all(
-        isinstance(statement, ast.Pass)
-        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
-        for statement in node.body
-    )
-
-
-def _without_annotation(source: SourceFile, returns: ast.expr) -> Edit | None:
-    """Remove `-> None`, which is then wrong; None if a comment stands between."""
-    arrow = re.search(rb"\s*->\s*\Z", source.text.utf8[: source.text.start(returns)])
-    return Edit(arrow.start(), source.text.end(returns), "") if arrow is not None else None
-
-
-def _fix(
-    source: SourceFile,
-    owner: ClassDefinition,
-    node: ast.FunctionDef,
-    empty: Sequence[ast.AST],
-    returns_none: bool,
-    passes_on: bool,
-) -> Fix | None:
+def _fix(override: _Override, empty: list[ast.Return], passes_on: bool = False, safe: bool = False) -> Fix | None:
     """Return self wherever nothing is returned; with `passes_on`, call super first, which changes training."""
-    own = [*node.args.posonlyargs, *node.args.args]
-    edits: list[Edit | None] = (
-        [replace(source, returned, f"return {own[0].arg}") for returned in empty] if returns_none else []
-    )
-    if returns_none and _falls_through(node.body):
-        edits.append(insert_after(source, node.body[-1], f"return {own[0].arg}"))
-    if returns_none and node.returns is not None and is_none(node.returns):
-        edits.append(_without_annotation(source, node.returns))
-    if passes_on:
-        documented = ast.get_docstring(node, clean=False) is not None
-        if (documented and len(node.body) < 2) or (node.name == "train" and len(own) < 2):
-            return None
-        mode = own[1].arg if node.name == "train" else ""
-        edits.append(insert_before(source, node.body[documented], f"super().{node.name}({mode})"))
-    known = [edit for edit in edits if edit is not None]
-    if len(known) < len(edits):
+    source, node = override.source, override.node
+    own = [parameter.arg for parameter in (*node.args.posonlyargs, *node.args.args)]
+    edits: list[Edit | None] = [replace(source, returned, f"return {own[0]}") for returned in empty]
+    if _falls_through(node.body):
+        edits.append(insert_after(source, node.body[-1], f"return {own[0]}"))
+    if edits and node.returns is not None and is_none(node.returns):
+        # `-> None` is wrong then; it stays, and nothing is fixed, if a comment stands between.
+        arrow = re.search(rb"\s*->\s*\Z", source.text.utf8[: source.text.start(node.returns)])
+        edits.append(Edit(arrow.start(), source.text.end(node.returns), "") if arrow is not None else None)
+    if not passes_on:
+        return fix("Return self", *edits, safe=safe)
+    first = int(ast.get_docstring(node, clean=False) is not None)
+    if first == len(node.body) or (node.name == "train" and len(own) < 2):
         return None
-    # If the class may not be a Module, the method of its base may have another meaning.
-    safe = not passes_on and owner.is_module
-    return Fix(f"Call super().{node.name}" if passes_on else "Return self", tuple(known), safe=safe)
+    mode = own[1] if node.name == "train" else ""
+    edits.append(insert_before(source, node.body[first], f"super().{node.name}({mode})"))
+    return fix(f"Call super().{node.name}", *edits)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
