@@ -19,7 +19,7 @@ from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import literal, self_attribute
+from dropkit.lint.semantic.expressions import last_name, literal, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -45,36 +45,27 @@ _ALONE = re.compile(r"only|trick|wrapper|child|sub-?module|batch ?norm|\bBN\b|wi
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    if not _uses_torch(source):
-        return
-    for name in ("training", "eval", "train"):
+    for name in ("training", "eval", "train") if _uses_torch(source) else ():
         for node in source.attributes.get(name, []):
-            violation = _judge(source, node)
-            if violation is not None:
-                yield violation
+            yield from _judge(source, node)
 
 
-def _judge(source: SourceFile, node: ast.Attribute) -> Violation | None:
-    statement = source.parent(node)
-    if isinstance(statement, ast.Expr) and node.attr != "training":
-        if not _is_model(source, node.value, trusted=node.attr == "eval"):
-            return None
-        text = source.text.of(node)
-        return Violation(
-            node, f"{node.attr} is not called here: nothing happens", _fix(source, node, statement, f"{text}()")
-        )
-    if not isinstance(statement, ast.Assign) or len(statement.targets) > 1 or statement.targets[0] is not node:
-        return None
-    value = statement.value
-    if not isinstance(value, ast.Constant) or not isinstance(value.value, bool):
-        return None
-    known = _is_own(source, node) if self_attribute(node) is not None else _is_model(source, node.value)
-    on = value.value is (node.attr != "eval")
-    if not known or _is_switched(source, node, statement) or (on and not _is_ever_off(source, node)):
-        return None
-    call = f"{source.text.of(node.value)}.{'train' if on else 'eval'}()"
-    message = None if node.attr == "training" else f"{node.attr} is a method: assigned to, it sets no mode"
-    return Violation(statement, message, _fix(source, node, statement, call))
+def _judge(source: SourceFile, node: ast.Attribute) -> Iterator[Violation]:
+    name, statement = node.attr, source.parent(node)
+    match statement:
+        case ast.Expr() if name != "training" and _is_model(source, node.value, trusted=name == "eval"):
+            fix = _fix(source, node, statement, f"{source.text.of(node)}()")
+            yield Violation(node, f"{name} is not called here: nothing happens", fix)
+        case ast.Assign(targets=[target], value=ast.Constant(value=bool() as value)) if target is node:
+            known = _is_own(source, node) if self_attribute(node) is not None else _is_model(source, node.value)
+            on = value is (name != "eval")
+            if not known or _is_switched(source, node, statement) or (on and not _is_ever_off(source, node)):
+                return
+            message = None if name == "training" else f"{name} is a method: assigned to, it sets no mode"
+            call = f"{source.text.of(node.value)}.{'train' if on else 'eval'}()"
+            yield Violation(statement, message, _fix(source, node, statement, call))
+        case _:
+            pass
 
 
 def _uses_torch(source: SourceFile) -> bool:
@@ -89,19 +80,19 @@ def _is_model(source: SourceFile, owner: ast.expr, trusted: bool = False) -> boo
 
     `trusted` if the attribute in question belongs to hardly anything but models.
     """
-    name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
-    if not name or (isinstance(owner, ast.Name) and _is_walked(source, owner)):
+    if not isinstance(owner, (ast.Name, ast.Attribute)) or (isinstance(owner, ast.Name) and _is_walked(source, owner)):
         return False
-    built = _known_model(source, owner)
-    if built is not None:
-        return built
+    is_known = _is_known_model(source, owner)
+    if is_known is not None:
+        return is_known
+    name = last_name(owner)
     return not _NO_MODEL.has(name) and (trusted or _MODEL.search(name) is not None)
 
 
-def _known_model(source: SourceFile, owner: ast.expr) -> bool | None:
+def _is_known_model(source: SourceFile, owner: ast.expr) -> bool | None:
     """Whether `model` or `self.model` is set to a model; None if its value is unknown."""
     if isinstance(owner, ast.Name):
-        bindings, known = source.bindings(owner), source.cache(_known_model)
+        bindings, known = source.bindings(owner), source.cache(_is_known_model)
         if id(bindings) not in known:
             known[id(bindings)] = _makes_model(source, [binding.value for binding in bindings if not binding.derived])
         return known[id(bindings)]
@@ -115,14 +106,18 @@ def _holds_model(source: SourceFile, holder: ClassDefinition, attribute: str) ->
 
 
 def _makes_model(source: SourceFile, values: list[ast.expr | None]) -> bool | None:
-    for call in values:
-        made = source.local_class(call.func) if isinstance(call, ast.Call) else None
-        if made is not None:
-            return made.is_module and made.method("training") is None
-        called = (source.called(call) if call is not None else None) or ""
-        if called.startswith("torch.nn."):
-            return called not in _LEAVES
-    return None
+    made = next((made for value in values if (made := _made(source, value)) is not None), None)
+    if isinstance(made, ClassDefinition):
+        return made.is_module and made.method("training") is None
+    return made not in _LEAVES if made is not None else None
+
+
+def _made(source: SourceFile, value: ast.expr | None) -> ClassDefinition | str | None:
+    """The class of this file, or the dotted name of torch's class, whose object a call makes; None if unknown."""
+    if not isinstance(value, ast.Call):
+        return None
+    name = source.called(value) or ""
+    return source.local_class(value.func) or (name if name.startswith("torch.nn.") else None)
 
 
 def _is_walked(source: SourceFile, name: ast.Name) -> bool:
@@ -140,14 +135,11 @@ def _is_walked(source: SourceFile, name: ast.Name) -> bool:
 
 def _is_own(source: SourceFile, node: ast.Attribute) -> bool:
     """Whether `node` is `self.training` of a Module with such layers, outside of constructors and overrides."""
-    owner, function = source.owner(node), source.function(node)
-    if owner is None or function is None or not owner.is_module or node.attr != "training":
+    owner, function = source.module(node), source.function(node)
+    if owner is None or function is None or node.attr != "training":
         return False
-    return function.method.name not in ("__init__", "train", "eval", "training") and _holds_layers(source, owner)
-
-
-def _holds_layers(source: SourceFile, owner: ClassDefinition) -> bool:
-    return any(_sets_layers(source, cls) for cls in owner.mro)
+    is_switch = function.method.name in ("__init__", "train", "eval", "training")
+    return not is_switch and any(_sets_layers(source, cls) for cls in owner.mro)
 
 
 @cached_per_file
@@ -160,11 +152,12 @@ def _sets_layers(source: SourceFile, owner: ClassDefinition) -> bool:
 def _is_switched(source: SourceFile, node: ast.Attribute, statement: ast.stmt) -> bool:
     """Whether a call sets the mode, too, or a comment says that only the flag is meant."""
     comments = "".join(source.text.line(at).partition("#")[2] for at in range(max(node.lineno - 2, 1), node.lineno + 1))
-    if _ALONE.search(comments):
-        return True
     model = source.text.of(node.value)
-    evaluates = source.function(node) in _switching(source, "eval", model)[0]
-    return evaluates or id(source.block(statement)) in _switching(source, "train", model)[1]
+    return (
+        _ALONE.search(comments) is not None
+        or source.function(node) in _switching(source, "eval", model)[0]
+        or id(source.block(statement)) in _switching(source, "train", model)[1]
+    )
 
 
 @cached_per_file
@@ -203,30 +196,13 @@ def _set_off(source: SourceFile, name: str) -> set[str]:
 def _fix(source: SourceFile, node: ast.Attribute, statement: ast.stmt, text: str) -> Fix | None:
     """Make the call; unsafe if only a name says that it is a model, none if its class overrides `train` or `eval`."""
     model, owner = node.value, source.owner(node)
-    made = _built_from(source, model) if owner is None or not _is_self(source, model) else owner
+    is_self = isinstance(model, ast.Name) and model.id == source.self_name(model)
+    values = source.values(model)
+    classes = {owner} if is_self else {_made(source, value) for value in values[:MOST]}
+    made = classes.pop() if len(classes) == 1 and (is_self or len(values) <= MOST) else None
     if isinstance(made, ClassDefinition) and (made.method("train") is not None or made.method("eval") is not None):
         return None
     return Fix(f"Call {text}", (replace(source, statement, text),), safe=made is not None)
-
-
-def _is_self(source: SourceFile, model: ast.expr) -> bool:
-    return isinstance(model, ast.Name) and model.id == source.self_name(model)
-
-
-def _built_from(source: SourceFile, model: ast.expr) -> ClassDefinition | str | None:
-    """The class of the object in a name or attribute, or the dotted name of torch's class; None if unknown."""
-    attribute, owner = self_attribute(model), source.owner(model)
-    if isinstance(model, ast.Name):
-        values = [None if binding.derived else binding.value for binding in source.bindings(model)]
-    else:
-        values = owner.values(attribute) if owner is not None and attribute is not None else []
-    made: set[ClassDefinition | str | None] = set()
-    for value in values[:MOST]:
-        local = source.local_class(value.func) if isinstance(value, ast.Call) else None
-        name = source.called(value) if value is not None else None
-        known = local is not None and local.is_module
-        made.add(local if known else name if name is not None and name.startswith("torch.nn.") else None)
-    return made.pop() if len(made) == 1 and len(values) <= MOST else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
