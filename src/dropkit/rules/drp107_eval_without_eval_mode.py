@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.attribute_usage import classes_using
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.expressions import argument, self_attribute
+from dropkit.lint.semantic.expressions import argument, given, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -46,28 +46,23 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     if not all(source.calls.get(name) for name in ("backward", "step", "parameters")) or _switches(source):
         return
     for call in source.calls_of(*_NO_GRAD):
-        body = _body(source, call)
-        if body and _measures(body) and _runs_trained_model(source, body):
+        nodes = [node for statement in _body(source, call) for node in ast.walk(statement)]
+        if _measures(nodes) and _runs_trained_model(source, nodes):
             yield from unless_intended(source, Violation(call))
 
 
 def _switches(source: SourceFile) -> bool:
     """Whether anything in the file may put a model into evaluation mode, also a function of another file."""
-    if "eval" in source.attributes or any(
-        isinstance(call.func, ast.Attribute) and (call.args or call.keywords) for call in source.calls.get("train", [])
-    ):
-        return True
-    if any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("training", [])):
-        return True
-    known = {function.name for function in source.functions}
-    return any(_SWITCHES.has(name) and name not in known for name in _foreign(source))
-
-
-def _foreign(source: SourceFile) -> Iterator[str]:
-    """Last names of the functions and methods called that are not torch's."""
-    for name, calls in source.calls.items():
-        if name not in ("inference_mode", "no_grad") and not (source.called(calls[0]) or "").startswith("torch."):
-            yield name
+    known = {"inference_mode", "no_grad", *(function.name for function in source.functions)}
+    return (
+        "eval" in source.attributes
+        or any(isinstance(call.func, ast.Attribute) and given(call) for call in source.calls.get("train", []))
+        or any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("training", []))
+        or any(
+            _SWITCHES.has(name) and name not in known and not (source.called(calls[0]) or "").startswith("torch.")
+            for name, calls in source.calls.items()
+        )
+    )
 
 
 def _body(source: SourceFile, no_grad: ast.Call) -> list[ast.stmt]:
@@ -78,118 +73,94 @@ def _body(source: SourceFile, no_grad: ast.Call) -> list[ast.stmt]:
     return parent.body if isinstance(parent, (ast.With, ast.FunctionDef)) else []
 
 
-def _measures(body: list[ast.stmt]) -> bool:
+def _measures(nodes: list[ast.AST]) -> bool:
     """Whether a variable named after a metric is set, and nothing is trained."""
-    has_metric = False
-    for statement in body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Attribute) and node.attr in ("backward", "step"):
-                return False
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and _MEASURED.search(node.id):
-                has_metric = True
-    return has_metric
+    trains = any(isinstance(node, ast.Attribute) and node.attr in ("backward", "step") for node in nodes)
+    names = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return not trains and any(map(_MEASURED.search, names))
 
 
-def _runs_trained_model(source: SourceFile, body: list[ast.stmt]) -> bool:
-    for statement in body:
-        for call in ast.walk(statement):
-            if isinstance(call, ast.Call) and (isinstance(call.func, ast.Name) or self_attribute(call.func)):
-                built = _built(source, call.func, 0)
-                if built and all(_depends_on_mode(source, made) for made in built) and _is_trained(source, built):
-                    return True
-    return False
-
-
-def _is_trained(source: SourceFile, built: list[ast.Call]) -> bool:
-    """Whether an optimiser gets the parameters of one of these models."""
-    return any(call in _trained(source) for call in built)
+def _runs_trained_model(source: SourceFile, nodes: list[ast.AST]) -> bool:
+    """Whether a model is called that depends on the mode, and an optimiser gets its parameters."""
+    callees = [node.func for node in nodes if isinstance(node, ast.Call)]
+    models = [_built(source, callee) for callee in callees if isinstance(callee, ast.Name) or self_attribute(callee)]
+    return any(
+        all(_depends_on_mode(source, call) for call in model) and not _trained(source).isdisjoint(model)
+        for model in models
+    )
 
 
 @cached_per_file
 def _trained(source: SourceFile) -> set[ast.Call]:
     """The calls that built models whose parameters are asked for."""
     models = (call.func.value for call in source.calls["parameters"] if isinstance(call.func, ast.Attribute))
-    return {call for model in models for call in _built(source, model, 0)}
+    return {call for model in models for call in _built(source, model)}
 
 
 @cached_per_file
-def _built(source: SourceFile, model: ast.expr | None, depth: int) -> list[ast.Call]:
+def _built(source: SourceFile, model: ast.expr | None, depth: int = 0) -> list[ast.Call]:
     """The calls that built `model`, through names, parameters, `.to(device)` and wrappers; empty if unknown."""
     if model is None or depth > 5:
         return []
-
-    def deeper(inner: ast.expr | None) -> list[ast.Call]:
-        return _built(source, inner, depth + 1)
-
     if isinstance(model, ast.Call):
         last = source.last_name(model)
         if isinstance(model.func, ast.Attribute) and last in _SAME_MODEL and source.called(model) is None:
-            return deeper(model.func.value)
-        return deeper(model.args[0]) if last in _WRAPPERS and model.args else [model]
+            return _built(source, model.func.value, depth + 1)
+        return _built(source, model.args[0], depth + 1) if last in _WRAPPERS and model.args else [model]
+    values = _values(source, model)
+    each = [_built(source, value, depth + 1) for value in values] if len(values) <= MOST else []
+    calls = dict.fromkeys(call for inner in each for call in inner)
+    return list(calls) if all(each) and len(calls) <= MOST else []
+
+
+def _values(source: SourceFile, model: ast.expr) -> list[ast.expr | None]:
+    """What a name, a parameter or `self.attribute` is set to, as far as this file knows; None for what is unknown."""
     attribute, owner = self_attribute(model), source.owner(model)
     if attribute is not None and owner is not None:
-        if len(owner.values(attribute)) > MOST:
-            return []
-        return _all(deeper, [value for value in owner.values(attribute) if not _passes_on(source, value, model)])
-    if not isinstance(model, ast.Name):
-        return []
-    values: list[ast.expr | None] = []
-    for binding in source.bindings(model):
-        if len(values) > MOST:
-            return []
+        values = owner.values(attribute)
+        return [None] if len(values) > MOST else [value for value in values if not _is_made_of(source, value, model)]
+    bindings = source.bindings(model) if isinstance(model, ast.Name) else []
+    values = [None] if len(bindings) > MOST else []
+    for binding in bindings[:MOST]:
         if isinstance(binding.statement, ast.arg):
-            values += _given(source, source.function(model), model.id)
-        elif binding.value is None or binding.derived:
-            return []
-        elif not _passes_on(source, binding.value, model):
-            values.append(binding.value)
-    return _all(deeper, values)
+            values += _given(source, binding.statement)
+        elif binding.derived or not _is_made_of(source, binding.value, model):
+            values.append(None if binding.derived else binding.value)
+    return values
 
 
-def _passes_on(source: SourceFile, value: ast.expr | None, model: ast.expr) -> bool:
+def _is_made_of(source: SourceFile, value: ast.expr | None, model: ast.expr) -> bool:
     """Whether `value` is made of the model itself, as in `model = model.to(device)`."""
     name = re.escape(source.text.of(model))
     return value is not None and re.search(rf"(?<![\w.]){name}\b", source.text.of(value)) is not None
 
 
-def _all(deeper: Callable[[ast.expr | None], list[ast.Call]], values: list[ast.expr | None]) -> list[ast.Call]:
-    """The calls that built all of `values`; empty if one is unknown."""
-    each = [deeper(value) for value in values]
-    calls = dict.fromkeys(call for inner in each for call in inner)
-    return list(calls) if all(each) and len(calls) <= MOST else []
-
-
 @cached_per_file
-def _given(source: SourceFile, function: FunctionDefinition | None, name: str) -> list[ast.expr | None]:
-    """The arguments that calls in this file pass for a parameter of `function`."""
-    while function is not None and name not in [parameter.arg for parameter in function.parameters]:
-        function = function.within
-    if function is None:
+def _given(source: SourceFile, parameter: ast.arg) -> list[ast.expr | None]:
+    """The arguments that calls in this file pass for a parameter."""
+    arguments = source.parent(parameter)
+    function = source.by_node.get(source.parent(arguments)) if arguments is not None else None  # pyright: ignore
+    if not isinstance(function, FunctionDefinition):
         return [None]
-    index = [parameter.arg for parameter in function.parameters].index(name)
     called, is_method = function.name, function.owner is not None
-    if function.owner is not None:
-        index -= 1
-        if called == "__init__":
-            called, is_method = function.owner.name, False
+    index = function.parameters.index(parameter) - is_method
+    if function.owner is not None and called == "__init__":
+        called, is_method = function.owner.name, False
     calls = [
         call
         for call in source.calls.get(called, [])
         if isinstance(call.func, ast.Attribute) == is_method and source.function(call) is not function
     ]
-    return [argument(call, index, name) for call in calls] or [None]
+    return [argument(call, index, parameter.arg) for call in calls] or [None]
 
 
 @cached_per_file
 def _depends_on_mode(source: SourceFile, built: ast.Call) -> bool:
     """Whether the model that `built` makes has dropout or batch normalisation."""
-    name = source.called(built) or ""
+    name, cls = source.called(built) or "", source.local_class(built.func)
     if name == "torch.nn.Sequential":
-        return any(source.called(node) in _DEPENDENT for node in ast.walk(built) if isinstance(node, ast.Call))
-    if _PRETRAINED.match(name):
-        return True
-    cls = source.local_class(built.func)
-    return cls is not None and cls.is_module and cls in _dependent(source)
+        return any(source.called(node) in _DEPENDENT for node in ast.walk(built))
+    return _PRETRAINED.match(name) is not None or (cls is not None and cls.is_module and cls in _dependent(source))
 
 
 @cached_per_file
