@@ -13,56 +13,42 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.definitions import FunctionDefinition
-from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import end, start
 from dropkit.lint.semantic.test_context import is_trial
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
+    # Of a layer the flag may be set later: `model.dropout.inplace = True`.
+    sets_inplace = any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("inplace", []))
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION, DropoutForm.PER_CALL):
         call, statement = dropout.call, source.parent(dropout.call)
         if not isinstance(statement, ast.Expr) or source.function(call) is None or is_trial(source, call):
             continue
-        if not dropout.may_work_in_place and not _is_set_in_place(source, dropout):
+        if not dropout.may_work_in_place and not (sets_inplace and dropout.form is not DropoutForm.FUNCTION):
             yield Violation(call, fix=_fix(source, call, statement))
 
 
-def _is_set_in_place(source: SourceFile, dropout: DropoutCall) -> bool:
-    """Whether this file sets the flag of a layer later: `model.dropout.inplace = True`."""
-    is_set = any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("inplace", []))
-    return is_set and dropout.form is not DropoutForm.FUNCTION
-
-
 def _fix(source: SourceFile, call: ast.Call, statement: ast.Expr) -> Fix | None:
+    """Assign the result to the input, if that is a local name which is read again."""
     input, function = argument(call, 0, "input"), source.function(call)
     if not isinstance(input, ast.Name) or function is None or input.id not in function.names:
         return None
-    if not _read_later(source, function, input, call):
+    loops = [parent for parent in source.parents(call) if isinstance(parent, (ast.For, ast.AsyncFor, ast.While))]
+    # Behind the call, or before it in the next round of a loop.
+    is_read_later = any(
+        start(read) > end(call) or any(start(loop) < start(read) < end(loop) for loop in loops)
+        for read in source.reads_in(function.node, input.id)
+        if read is not input
+    )
+    if not is_read_later:
         return None
     at = source.text.start(statement)
     return Fix("Assign the result", (Edit(at, at, f"{input.id} = "),), changes_training=True)
-
-
-def _read_later(source: SourceFile, function: FunctionDefinition, input: ast.Name, call: ast.Call) -> bool:
-    """Whether `input` is read again behind `call`, or before it in the next round of a loop."""
-    loops = [one for one in source.parents(call) if isinstance(one, (ast.For, ast.AsyncFor, ast.While))]
-    return any(
-        node.id == input.id and node is not input and (_behind(node, call) or any(_inside(node, one) for one in loops))
-        for node in ast.walk(function.node)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    )
-
-
-def _behind(node: ast.expr, other: ast.expr) -> bool:
-    return (node.lineno, node.col_offset) > (other.end_lineno or 0, other.end_col_offset or 0)
-
-
-def _inside(node: ast.expr, loop: ast.For | ast.AsyncFor | ast.While) -> bool:
-    return loop.lineno <= node.lineno <= (loop.end_lineno or 0)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
