@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from math import inf
 
 from dropkit.catalog import DROPOUT_PATHS
-from dropkit.diagnostics import CrossFileCondition, Fix, Severity
+from dropkit.diagnostics import CrossFileCondition, Severity
 from dropkit.lint.semantic.attribute_usage import (
     admitted,
     is_abstract,
@@ -26,8 +26,8 @@ from dropkit.lint.semantic.attribute_usage import (
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
 from dropkit.lint.semantic.dropout_names import is_layer_class
-from dropkit.lint.semantic.edits import delete_statement
-from dropkit.lint.semantic.expressions import literal, unpacks
+from dropkit.lint.semantic.edits import delete_statement, fix
+from dropkit.lint.semantic.expressions import given, literal, unpacks
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
@@ -41,19 +41,21 @@ _LONGEST = 100
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         for attribute, writes in owner.writes.items():
-            if attribute in owner.reads or not all(_makes_dropout(source, write) for write in writes):
-                continue
-            if not owner.is_module or _excused(source, owner, attribute, writes):
-                continue
-            yield _hit(source, owner, attribute, writes)
+            is_dropout = attribute not in owner.reads and all(_makes_dropout(source, write) for write in writes)
+            if is_dropout and owner.is_module and not _excused(source, owner, attribute, writes):
+                edit = delete_statement(source, writes[0].statement) if len(writes) == 1 else None  # pyright: ignore
+                message = f"self.{attribute} is built but never applied" if len(attribute) < 26 else None
+                unless = CrossFileCondition(owner.name, attribute)
+                yield Violation(writes[0].statement, message, fix("Delete the layer", edit), unless=unless)
 
 
 def _makes_dropout(source: SourceFile, write: Write) -> bool:
     """Whether a method keeps a new dropout layer under this name alone."""
-    alone = isinstance(write.statement, ast.AnnAssign) or (
-        isinstance(write.statement, ast.Assign) and len(write.statement.targets) == 1
-    )
-    return alone and write.function is not None and not write.derived and bool(_layers(source, write.value))
+    match write.statement:
+        case ast.AnnAssign() | ast.Assign(targets=[_]):
+            return write.function is not None and not write.derived and bool(_layers(source, write.value))
+        case _:
+            return False
 
 
 def _layers(source: SourceFile, value: ast.expr | None) -> list[ast.Call]:
@@ -107,21 +109,21 @@ def _is_unfinished(source: SourceFile, owner: ClassDefinition) -> bool:
 
 def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether the rate is an argument that is 0 by default, and no call in the file that makes the object passes it."""
-    layers = _layers(source, write.value)
-    made = owner.name in source.calls
-    if write.function is None or len(layers) != 1 or not made or owner.subclasses:
+    parameters = write.function.parameters if write.function is not None else []
+    names = [parameter.arg for parameter in parameters]
+    if owner.name not in source.calls or owner.subclasses:
         return False
-    rates = [*layers[0].args, *(keyword.value for keyword in layers[0].keywords)]
-    name = rates[0].id if len(rates) == 1 and isinstance(rates[0], ast.Name) else None
-    parameters = {parameter.arg: parameter for parameter in write.function.parameters}
-    if name not in parameters or literal(source.default(parameters[name])) != 0:
-        return False
-    names, count = _given(source, owner.name)
-    return name not in names and list(parameters).index(name) - 1 >= count
+    match [given(layer) for layer in _layers(source, write.value)]:
+        case [[ast.Name(id=name)]] if name in names:
+            place = names.index(name)
+            keywords, count = _arguments_of_calls(source, owner.name)
+            return literal(source.default(parameters[place])) == 0 and name not in keywords and place > count
+        case _:
+            return False
 
 
 @cached_per_file
-def _given(source: SourceFile, name: str) -> tuple[set[str], float]:
+def _arguments_of_calls(source: SourceFile, name: str) -> tuple[set[str], float]:
     """The keywords that calls of a class pass, and the most positional arguments."""
     names: set[str] = set()
     count: float = 0
@@ -133,13 +135,13 @@ def _given(source: SourceFile, name: str) -> tuple[set[str], float]:
 
 def _rate_is_applied(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether the rate is used elsewhere in the class, or another layer of the same rate is applied."""
-    rates = [rate for call in _layers(source, write.value) for rate in [*call.args, *(k.value for k in call.keywords)]]
-    words = _words(source, rates)
+    layers = _layers(source, write.value)
+    words = _words(source, [rate for layer in layers for rate in given(layer)])
     if words is None:
         return True
     if words:
         return _are_applied(source, owner, frozenset(words))
-    return any(source.text.of(call) in _applied(source, owner) for call in _layers(source, write.value))
+    return any(source.text.of(layer) in _applied(source, owner) for layer in layers)
 
 
 @cached_per_file
@@ -242,22 +244,9 @@ def _set_by(_: SourceFile, owner: ClassDefinition) -> dict[ast.AST, list[str]]:
     return attributes
 
 
-def _hit(source: SourceFile, owner: ClassDefinition, attribute: str, writes: list[Write]) -> Violation:
-    edit = delete_statement(source, writes[0].statement) if len(writes) == 1 else None  # pyright: ignore
-    fix = Fix("Delete the layer", (edit,), safe=False) if edit is not None else None
-    message = f"self.{attribute} is built but never applied" if len(attribute) < 26 else None
-    return Violation(writes[0].statement, message, fix, unless=CrossFileCondition(owner.name, attribute))
-
-
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
-    for site in trace.sites:
-        if (
-            not site.was_reached
-            and not site.has_rate_used_elsewhere
-            and site.p
-            and not trace.stopped
-            and not trace.has_control_flow
-        ):
+    for site in trace.sites if not trace.stopped and not trace.has_control_flow else ():
+        if not site.was_reached and not site.has_rate_used_elsewhere and site.p:
             # Blocks without a branch around them have such a layer and no use for it.
             severity = Severity.INFO if site.kind in DROPOUT_PATHS else None
             yield TraceViolation(site, "dropout layer that this run never reached", severity)
