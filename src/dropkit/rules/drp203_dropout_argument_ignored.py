@@ -13,6 +13,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from dropkit.diagnostics import CrossFileCondition, Severity
 from dropkit.lint.semantic.attribute_usage import (
@@ -25,15 +26,16 @@ from dropkit.lint.semantic.attribute_usage import (
     may_be_read,
 )
 from dropkit.lint.semantic.data_flow import MOST
-from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition, Write
+from dropkit.lint.semantic.definitions import ClassDefinition, Write
 from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.expressions import last_part
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file
+from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
+_Constructor: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 # Functions that keep every argument of their caller.
 _KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
 _ADMITTED = (
@@ -50,22 +52,24 @@ _STAND_INS = Vocabulary(
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         constructor = owner.methods.get("__init__")
-        if constructor is None:
+        if constructor is None or isinstance(constructor.node, ast.Lambda):
             continue
         rates = [parameter for parameter in constructor.parameters[1:] if _is_rate(source, parameter)]
-        if rates and owner.is_module and not _excused(source, owner, constructor):
+        if rates and owner.is_module and not _excused(source, owner, constructor.node):
             for rate in rates:
-                yield from _judge(source, owner, constructor, rate)
+                yield from _judge(source, owner, constructor.node, rate)
 
 
-def _judge(
-    source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg
-) -> Iterator[Violation]:
-    uses = _names(source, constructor).get(rate.arg, [])
-    write = _store(source, owner, uses)
+def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor, rate: ast.arg) -> Iterator[Violation]:
+    uses = _uses(source, constructor, rate.arg)
+    # The assignment to `self` that is the only use of the argument.
+    write = _stores(source, owner).get(uses[0]) if len(uses) == 1 else None
     if (
-        (uses and write is None)
-        or _is_admitted(source, owner, constructor, rate)
+        (uses and (write is None or write.attribute in owner.reads))
+        # A comment or docstring says that the argument is not used, or shows a use that was taken out.
+        or admitted(source, rate)
+        or rate.arg.lower() in _admitted(source, owner)
+        or rate.arg in _commented(source, owner, constructor)
         or _fills_a_signature(source, owner, rate.arg)
     ):
         return
@@ -85,65 +89,39 @@ def _is_rate(source: SourceFile, parameter: ast.arg) -> bool:
     return is_number and not re.search("bool|str|Module|Callable|Type|Config", annotation)
 
 
-def _excused(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition) -> bool:
-    node = constructor.node
-    if isinstance(node, ast.Lambda) or node.decorator_list or is_empty(node.body) or _STAND_INS.has(owner.name):
-        return True
-    if is_container(owner) or is_abstract(source, owner) or not is_plain(source, owner):
-        return True
+def _excused(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> bool:
+    arguments = constructor.args
     # Unused *args or **kwargs: the constructor ignores arguments on purpose.
-    variadic = [argument.arg for argument in (node.args.vararg, node.args.kwarg) if argument is not None]
-    if variadic and not any(name in _names(source, constructor) for name in variadic):
-        return True
-    return owner in _keepers(source)
+    variadic = [argument.arg for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    return (
+        bool(constructor.decorator_list)
+        or is_empty(constructor.body)
+        or _STAND_INS.has(owner.name)
+        or is_container(owner)
+        or is_abstract(source, owner)
+        or not is_plain(source, owner)
+        or (bool(variadic) and not any(_uses(source, constructor, name) for name in variadic))
+        or owner in _keepers(source)
+    )
 
 
 @cached_per_file
 def _keepers(source: SourceFile) -> set[ClassDefinition | None]:
     """The classes that call such a function."""
-    return {
-        source.owner(call)
-        for keeper in _KEEPERS
-        for call in source.calls.get(keeper, [])
-        if keeper != "vars" or not call.args
-    }
+    calls = [(keeper, call) for keeper in _KEEPERS for call in source.calls.get(keeper, [])]
+    return {source.owner(call) for keeper, call in calls if keeper != "vars" or not call.args}
 
 
-@cached_per_file
-def _names(_: SourceFile, constructor: FunctionDefinition) -> dict[str, list[ast.Name]]:
-    """The names in the body of a constructor."""
-    assert not isinstance(constructor.node, ast.Lambda)
-    names: dict[str, list[ast.Name]] = {}
-    for statement in constructor.node.body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name):
-                names.setdefault(node.id, []).append(node)
-    return names
-
-
-def _store(source: SourceFile, owner: ClassDefinition, uses: list[ast.Name]) -> Write | None:
-    """The assignment to `self` that is the only use of an argument, if the class never reads the attribute."""
-    write = _stores(source, owner).get(uses[0]) if len(uses) == 1 else None
-    return write if write is not None and write.attribute not in owner.reads else None
+def _uses(source: SourceFile, constructor: _Constructor, name: str) -> list[ast.Name]:
+    """The uses of a name in the body of a constructor."""
+    return source.names_between(name, start(constructor.body[0]), end(constructor))
 
 
 @cached_per_file
 def _stores(_: SourceFile, owner: ClassDefinition) -> dict[ast.expr | None, Write]:
     """The attributes that are set once, by what they are set to."""
-    return {
-        writes[0].value: writes[0]
-        for writes in reversed(owner.writes.values())
-        if len(writes) == 1 and not writes[0].derived
-    }
-
-
-def _is_admitted(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg) -> bool:
-    """Whether a comment or docstring says that the argument is not used, or shows a use that was taken out."""
-    return (
-        admitted(source, rate)
-        or rate.arg.lower() in _admitted(source, owner)
-        or rate.arg in _commented(source, owner, constructor)
-    )
+    once = [writes[0] for writes in reversed(owner.writes.values()) if len(writes) == 1 and not writes[0].derived]
+    return {write.value: write for write in once}
 
 
 @cached_per_file
@@ -162,31 +140,26 @@ def _admitted(source: SourceFile, owner: ClassDefinition) -> set[str]:
 
 
 @cached_per_file
-def _commented(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition) -> set[str]:
+def _commented(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> set[str]:
     """The words in comments from the body of the constructor on."""
-    assert not isinstance(constructor.node, ast.Lambda)
-    body = class_text(source, owner).split("\n")[constructor.node.body[0].lineno - owner.node.lineno :]
+    body = class_text(source, owner).split("\n")[constructor.body[0].lineno - owner.node.lineno :]
     return {word for line in body for word in re.findall(r"\w+", line.partition("#")[2])}
 
 
 def _fills_a_signature(source: SourceFile, owner: ClassDefinition, name: str) -> bool:
     """Whether a base, a sibling of the same base, or a class that stands for the same slot takes the argument too."""
-    takers, bases = _takers(source, name), _bases_of_takers(source, name)
-    if len(owner.subclasses) > MOST or any(cls in takers for cls in (*owner.mro[1:], *owner.subclasses)):
-        return True
-    if any(bases[base] > 1 for base in _shared_bases(owner)):
-        return True
-    values = _values(source)
-    return owner.name in values and _values_among_takers(source, name) > 1
-
-
-def _takers(source: SourceFile, name: str) -> dict[ClassDefinition, None]:
-    """The classes whose constructors take an argument of this name."""
-    return _by_parameter(source)[name]
+    takers, bases = _takers(source)[name], _bases_of_takers(source, name)
+    return (
+        len(owner.subclasses) > MOST
+        or any(cls in takers for cls in (*owner.mro[1:], *owner.subclasses))
+        or any(bases[base] > 1 for base in _shared_bases(owner))
+        or (owner.name in _values(source) and _values_among_takers(source, name) > 1)
+    )
 
 
 @cached_per_file
-def _by_parameter(source: SourceFile) -> dict[str, dict[ClassDefinition, None]]:
+def _takers(source: SourceFile) -> dict[str, dict[ClassDefinition, None]]:
+    """By the name of an argument, the classes whose constructors take it."""
     takers: dict[str, dict[ClassDefinition, None]] = {}
     for cls in source.classes:
         constructor = cls.methods.get("__init__")
@@ -197,8 +170,8 @@ def _by_parameter(source: SourceFile) -> dict[str, dict[ClassDefinition, None]]:
 
 @cached_per_file
 def _bases_of_takers(source: SourceFile, name: str) -> Counter[str]:
-    """The number of them that have each base."""
-    return Counter(base for cls in _takers(source, name) for base in _shared_bases(cls))
+    """The number of classes with such an argument that have each base."""
+    return Counter(base for cls in _takers(source)[name] for base in _shared_bases(cls))
 
 
 def _shared_bases(owner: ClassDefinition) -> set[str]:
@@ -208,7 +181,7 @@ def _shared_bases(owner: ClassDefinition) -> set[str]:
 
 @cached_per_file
 def _values_among_takers(source: SourceFile, name: str) -> int:
-    return sum(cls.name in _values(source) for cls in _takers(source, name))
+    return sum(cls.name in _values(source) for cls in _takers(source)[name])
 
 
 @cached_per_file
