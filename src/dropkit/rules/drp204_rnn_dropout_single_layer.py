@@ -11,68 +11,48 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import RNNS
-from dropkit.diagnostics import Edit, Fix, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import reaching
-from dropkit.lint.semantic.edits import drop_argument, replace
+from dropkit.lint.semantic.edits import drop_argument, fix, replace
 from dropkit.lint.semantic.expressions import argument, is_off, literal, self_attribute, unpacks
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
-_NUM_LAYERS, _DROPOUT = 2, 5
 # What chooses between rates: it asks for the number of layers, or for something else that is not known here.
 _CHOICES = (ast.IfExp, ast.Compare, ast.BoolOp, ast.NamedExpr)
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call in source.calls_of(*RNNS):
-        dropout = argument(call, _DROPOUT, "dropout")
-        if dropout is None or unpacks(call):
-            continue
-        if _may_drop(source, dropout) and _has_one_layer(source, call):
-            edit = _leave_out(source, call, dropout)
-            yield Violation(call, fix=Fix("Leave dropout out", (edit,), safe=False) if edit is not None else None)
-
-
-def _has_one_layer(source: SourceFile, call: ast.Call) -> bool:
-    layers = argument(call, _NUM_LAYERS, "num_layers")
-    return layers is None or _always(source, layers, 1)
+        layers, dropout = argument(call, 2, "num_layers"), argument(call, 5, "dropout")
+        has_one_layer = layers is None or _is_always(source, layers, 1)
+        if dropout is not None and not unpacks(call) and has_one_layer and _may_drop(source, dropout):
+            keyword = next((keyword for keyword in call.keywords if keyword.value is dropout), None)
+            # By position others may follow it.
+            edit = drop_argument(source, call, keyword) if keyword is not None else replace(source, dropout, "0.0")
+            yield Violation(call, fix=fix("Leave dropout out", edit))
 
 
 def _may_drop(source: SourceFile, dropout: ast.expr) -> bool:
     """Whether a rate other than 0 may come in, whatever the number of layers."""
-    values = [dropout]
-    if isinstance(dropout, ast.Name):
-        values += [binding.value for binding in reaching(source, dropout) if binding.value is not None]
-    if any(isinstance(node, _CHOICES) for value in values for node in ast.walk(value)):
-        return False
-    return not is_off(dropout) and not _always(source, dropout, 0)
+    bindings = reaching(source, dropout) if isinstance(dropout, ast.Name) else []
+    values = [dropout, *(binding.value for binding in bindings if binding.value is not None)]
+    is_chosen = any(isinstance(node, _CHOICES) for value in values for node in ast.walk(value))
+    return not is_chosen and not is_off(dropout) and not _is_always(source, dropout, 0)
 
 
-def _always(source: SourceFile, expression: ast.expr, number: int) -> bool:
+def _is_always(source: SourceFile, expression: ast.expr, number: int) -> bool:
     """Whether `expression` is `number`, or a name or attribute that is set to nothing else."""
     if isinstance(expression, ast.Constant):
         return literal(expression) == number
-    attribute, owner = self_attribute(expression), source.owner(expression)
-    if isinstance(expression, ast.Name):
-        values = [None if binding.derived else binding.value for binding in source.bindings(expression)]
-    elif attribute is not None and owner is not None and not owner.subclasses:
-        writes = owner.all_writes(attribute)
-        values = [None if write.derived else write.value for write in writes]
+    values, attribute, owner = source.values(expression), self_attribute(expression), source.owner(expression)
+    if attribute is not None and owner is not None:
         stores = [node for node in source.attributes[attribute] if not isinstance(node.ctx, ast.Load)]
-        if len(stores) > len(writes):
-            return False  # It is set from outside, too.
-    else:
-        return False
+        # Subclasses, and code outside of the class, may set it to something else.
+        if owner.subclasses or len(stores) > len(values):
+            return False
     return bool(values) and all(literal(value) == number for value in values)
-
-
-def _leave_out(source: SourceFile, call: ast.Call, dropout: ast.expr) -> Edit | None:
-    for keyword in call.keywords:
-        if keyword.value is dropout:
-            return drop_argument(source, call, keyword)
-    # By position others may follow it.
-    return replace(source, dropout, "0.0")
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
