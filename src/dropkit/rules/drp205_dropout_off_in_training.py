@@ -7,13 +7,11 @@ layer in evaluation mode, have the same effect. Pass `training=self.training`.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
-from dropkit.diagnostics import Fix, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
-from dropkit.lint.semantic.edits import add_argument
-from dropkit.lint.semantic.expressions import unpacks
+from dropkit.lint.semantic.edits import pass_training
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -21,10 +19,8 @@ from dropkit.trace import Phase, Trace
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION):
-        call, owner, signature = dropout.call, source.owner(dropout.call), dropout.signature
-        is_off_by_default = signature is not None and signature.training_default is False and dropout.training is None
-        if is_off_by_default and owner is not None and owner.is_module and not unpacks(call):
-            yield Violation(call, fix=_fix(source, call))
+        if dropout.default_training is False and source.module(dropout.call) is not None:
+            yield Violation(dropout.call, fix=pass_training(source, dropout, changes_training=True))
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
@@ -33,14 +29,6 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
         wanted = bool(site.p) and not site.is_frozen and not site.was_active(Phase.TRAIN, Phase.EVAL)
         if wanted and visits and all(visit.training is False for visit in visits):
             yield TraceViolation(site)
-
-
-def _fix(source: SourceFile, call: ast.Call) -> Fix | None:
-    name, owner = source.self_name(call), source.owner(call)
-    edit = add_argument(source, call, f"training={name}.training") if name is not None else None
-    if edit is None or owner is None:
-        return None
-    return Fix("Pass training=self.training", (edit,), safe=owner.has_mode, changes_training=True)
 
 
 RULE = Rule(
