@@ -54,10 +54,12 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_every_file_of_the_map_exists():
-    """The architecture page names files of the package, of csrc and of tests that are there."""
+    """The architecture page names files of the package, of csrc and of tests that exist, and hold what it says."""
     page = (ROOT / "docs" / "architecture.md").read_text()
-    named = re.findall(r"`([\w/]+(?:\.py|\.h|/))`", page)
+    named = re.findall(r"`([\w/]+(?:\.py|\.h|/))(?:: (\w+))?`", page)
 
     assert len(named) > 30
-    for name in named:
-        assert (ROOT / "src" / "dropkit" / name).exists() or (ROOT / name).exists(), name
+    for path, name in named:
+        files = [folder / path for folder in (ROOT / "src" / "dropkit", ROOT) if (folder / path).exists()]
+        assert files, path
+        assert not name or re.search(rf"\b(?:def|class) {name}\b", files[0].read_text()), (path, name)
