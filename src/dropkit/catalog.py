@@ -165,6 +165,10 @@ NEEDS_ITS_OUTPUT = SOFTMAX_KINDS | {"ReLU", "Sigmoid", "Tanh", "exp", "sqrt", "r
 
 # Modules whose presence makes `model.eval()` matter.
 MODE_DEPENDENT = DROPOUT_MODULES | BATCH_NORMS
+# Modules with those inside: their rate is 0.1 by default.
+TRANSFORMERS = frozenset(
+    "torch.nn." + name for name in ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")
+)
 
 # Base classes, besides those of torch.nn, that make a class a Module, by last name.
 MODULE_BASES = frozenset(

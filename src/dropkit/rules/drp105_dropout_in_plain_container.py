@@ -13,11 +13,11 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dropkit.catalog import BATCH_NORMS, DROPOUT_MODULES, FUNCTIONALS, REGISTERING
+from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, REGISTERING, TRANSFORMERS
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.attribute_usage import classes_using, is_set_from_outside
+from dropkit.lint.semantic.attribute_usage import is_set_from_outside, mode_dependent_modules
 from dropkit.lint.semantic.definitions import ClassDefinition
-from dropkit.lint.semantic.edits import replace, spell
+from dropkit.lint.semantic.edits import fix, replace, spell
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -26,9 +26,7 @@ from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, violati
 from dropkit.trace import Form, Trace
 
 # What behaves differently in training and evaluation.
-_MODE_DEPENDENT = DROPOUT_MODULES | BATCH_NORMS | FUNCTIONALS.keys() | {
-    "torch.nn.TransformerEncoderLayer", "torch.nn.TransformerDecoderLayer", "torch.nn.Transformer",
-}  # fmt: skip
+_MODE_DEPENDENT = MODE_DEPENDENT | TRANSFORMERS | FUNCTIONALS.keys()
 _CONTAINERS = frozenset({"torch.nn.Sequential", "torch.nn.ModuleList", "torch.nn.ModuleDict"})
 _PLAIN = frozenset({"list", "tuple", "dict", "OrderedDict", "defaultdict", "deque", "set"})
 _ADDING = frozenset({"append", "extend", "insert", "add", "appendleft"})
@@ -50,22 +48,32 @@ _MOST_ELEMENTS = 1000
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
-        if not owner.writes or not owner.is_module:
-            continue
-        for attribute, writes in owner.writes.items():
-            values = [write.value for write in writes if write.function is not None]
+        for attribute, writes in owner.writes.items() if owner.is_module else ():
+            values = [write.value for write in writes if write.function is not None and write.value is not None]
             if len(values) == len(writes) and all(_is_plain(source, value) for value in values):
-                yield from _judge(source, owner, attribute, [value for value in values if value is not None])
+                yield from _judge(source, owner, attribute, values)
 
 
-def _is_plain(source: SourceFile, value: ast.expr | None) -> bool:
-    """Whether `value` is a list, tuple or dict of Python's, or a name that was set to one."""
-    value = _local(source, value) if isinstance(value, ast.Name) else value
-    return value is not None and all(_is_literal(source, term) for term in _terms(value))
+def _judge(source: SourceFile, owner: ClassDefinition, attribute: str, values: list[ast.expr]) -> Iterator[Violation]:
+    places = list(_places(source, owner, attribute, values))
+    bad = [place for place, element in places if _has_modes(source, element)]
+    if not bad or _is_alone(values, places) or _is_used_elsewhere(source, owner, attribute, values):
+        return
+    where = min(bad, key=source.text.start)
+    lines = {where.lineno - 1, where.lineno, *(value.lineno for value in values)}
+    if any(_IS_INTENDED.search(source.text.line(line)) for line in lines if line > 0) or is_trial(source, where):
+        return
+    violation = Violation(where, fix=_fix(source, values) if len(bad) == len(places) else None)
+    yield violation.as_information() if _HIDDEN.has(attribute) else violation
 
 
-def _is_literal(source: SourceFile, value: ast.expr | None) -> bool:
-    value = _local(source, value) if isinstance(value, ast.Name) else value
+def _is_plain(source: SourceFile, value: ast.expr) -> bool:
+    """Whether `value` is a list, tuple or dict of Python's, a name that was set to one, or a sum of those."""
+    resolved = _resolved(source, value)
+    return resolved is not None and all(_is_literal(_resolved(source, term)) for term in _terms(resolved))
+
+
+def _is_literal(value: ast.expr | None) -> bool:
     if isinstance(value, ast.Call):
         return isinstance(value.func, ast.Name) and value.func.id in _PLAIN
     return isinstance(value, (ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp))
@@ -84,27 +92,20 @@ def _terms(value: ast.expr) -> list[ast.expr]:
     return terms
 
 
-def _local(source: SourceFile, name: ast.Name) -> ast.expr | None:
-    """The value of a local name that is bound once; None for any other."""
-    bindings, function = source.bindings(name), source.function(name)
-    if function is None or name.id not in function.names or len(bindings) != 1 or bindings[0].derived:
-        return None
-    return bindings[0].value
+def _resolved(source: SourceFile, value: ast.expr) -> ast.expr | None:
+    """The value of a local name that is bound once, None for any other name; an expression itself."""
+    if not isinstance(value, ast.Name):
+        return value
+    function = source.function(value)
+    bindings = function.names.get(value.id, []) if function is not None else []
+    return bindings[0].value if len(bindings) == 1 and not bindings[0].derived else None
 
 
-def _judge(source: SourceFile, owner: ClassDefinition, attribute: str, values: list[ast.expr]) -> Iterator[Violation]:
-    places = list(_places(source, owner, attribute, values))
-    bad = [place for place, element in places if _has_modes(source, element)]
-    if not bad or _is_alone(values, places):
-        return
-    if _registers_by_hand(source, owner) or _is_used_elsewhere(source, owner, attribute, values):
-        return
-    where = min(bad, key=source.text.start)
-    lines = {where.lineno - 1, where.lineno, *(value.lineno for value in values)}
-    if any(_IS_INTENDED.search(source.text.line(line)) for line in lines if line > 0) or is_trial(source, where):
-        return
-    violation = Violation(where, fix=_fix(source, values, len(bad) == len(places)))
-    yield violation.as_information() if _HIDDEN.has(attribute) else violation
+def _other_reads(source: SourceFile, value: ast.expr) -> list[ast.Name]:
+    """The other reads of a local name in its function; none of any other expression."""
+    function = source.function(value)
+    reads = source.reads_in(function.node, value.id) if isinstance(value, ast.Name) and function is not None else []
+    return [read for read in reads if read is not value]
 
 
 def _places(
@@ -112,15 +113,9 @@ def _places(
 ) -> Iterator[tuple[ast.expr, ast.expr]]:
     """Each element that is put into `self.attribute`, with the expression to report."""
     for value in values:
-        if isinstance(value, ast.Name):
-            first = _local(source, value)
-            if first is not None:
-                yield from ((value, element) for element in _elements(first))
-            function = source.function(value)
-            if function is not None:
-                yield from _added(source, source.reads_in(function.node, value.id))
-        else:
-            yield from ((value, element) for element in _elements(value))
+        resolved = _resolved(source, value)
+        yield from ((value, element) for element in (_elements(resolved) if resolved is not None else ()))
+        yield from _added(source, _other_reads(source, value))
     yield from _added(source, owner.reads.get(attribute, []))
 
 
@@ -154,9 +149,11 @@ def _added(source: SourceFile, uses: list[ast.Attribute] | list[ast.Name]) -> It
 
 def _is_alone(values: list[ast.expr], places: list[tuple[ast.expr, ast.expr]]) -> bool:
     """Whether it is the one layer of a literal `[layer]`: the usual way to hide a layer from the Module."""
-    return (
-        len(places) == 1 and len(values) == 1 and isinstance(values[0], (ast.List, ast.Tuple)) and bool(values[0].elts)
-    )
+    match values:
+        case [ast.List(elts=[_]) | ast.Tuple(elts=[_])]:
+            return len(places) == 1
+        case _:
+            return False
 
 
 @cached_per_file
@@ -165,47 +162,26 @@ def _has_modes(source: SourceFile, element: ast.expr) -> bool:
     pending = [element]
     for value in pending:
         if isinstance(value, ast.Name):
-            assigned = _local(source, value)
-            pending += [assigned] if assigned is not None and not _has_other_uses(source, value) else []
+            assigned = _resolved(source, value)
+            # A layer that is passed to a call or set to an attribute, too, may be registered there.
+            others = (source.parent(read) for read in _other_reads(source, value))
+            if assigned is not None and all(isinstance(other, (ast.Attribute, ast.Compare)) for other in others):
+                pending.append(assigned)
         elif isinstance(value, (ast.List, ast.Tuple)):
             pending += value.elts
         elif isinstance(value, ast.Call):
-            name, cls = source.called(value), source.local_class(value.func)
+            name = source.called(value)
             if isinstance(value.func, ast.Attribute) and value.func.attr in ("to", "cuda", "double", "float", "half"):
                 pending.append(value.func.value)
-            elif name in _MODE_DEPENDENT or (cls is not None and cls.is_module and cls in _mode_dependent(source)):
+            elif name in _MODE_DEPENDENT or source.local_class(value.func) in mode_dependent_modules(source):
                 return True
             elif name in _CONTAINERS:
-                pending += _contents(value)
+                arguments = [each.value if isinstance(each, ast.Starred) else each for each in value.args]
+                pending += [element for each in arguments for element in _elements(each) or [each]]
         # Longer rows and chains of names are not followed to their ends.
         if len(pending) > _MOST_ELEMENTS:
             return False
     return False
-
-
-def _contents(container: ast.Call) -> Iterator[ast.expr]:
-    for argument in container.args:
-        inside = argument.value if isinstance(argument, ast.Starred) else argument
-        yield from _elements(inside) or [inside]
-
-
-def _has_other_uses(source: SourceFile, name: ast.Name) -> bool:
-    """Whether the layer of that name is passed to a call or set to an attribute, too, which may register it."""
-    function = source.function(name)
-    for use in source.reads_in(function.node, name.id) if function is not None else []:
-        if use is not name and not isinstance(source.parent(use), (ast.Attribute, ast.Compare)):
-            return True
-    return False
-
-
-@cached_per_file
-def _mode_dependent(source: SourceFile) -> set[ClassDefinition]:
-    """The classes of this file that use dropout or batch normalisation, themselves or in the layers they make."""
-    return classes_using(source, source.calls_of(*_MODE_DEPENDENT))
-
-
-def _registers_by_hand(source: SourceFile, owner: ClassDefinition) -> bool:
-    return any(cls in _registering(source) for cls in (*owner.mro, *owner.subclasses))
 
 
 @cached_per_file
@@ -216,16 +192,15 @@ def _registering(source: SourceFile) -> set[ClassDefinition | None]:
 
 
 def _is_used_elsewhere(source: SourceFile, owner: ClassDefinition, attribute: str, values: list[ast.expr]) -> bool:
-    """Whether the container is registered later, replaced, passed on, or traversed by a `train` method."""
+    """Whether the container, or what is in it, may be registered later, replaced, passed on, or set to a mode."""
     family = [*owner.mro, *owner.subclasses]
-    if any(cls is not owner and attribute in cls.writes for cls in family):
-        return True
-    uses: list[ast.Attribute | ast.Name] = [use for cls in family for use in cls.reads.get(attribute, [])]
-    for value in values:
-        function = source.function(value)
-        if isinstance(value, ast.Name) and function is not None:
-            uses += [use for use in source.reads_in(function.node, value.id) if use is not value]
-    return is_set_from_outside(source, attribute) or any(_passes_on(source, use) for use in uses)
+    own = (use for cls in family for use in cls.reads.get(attribute, []))
+    local = (read for value in values for read in _other_reads(source, value))
+    return (
+        any(cls in _registering(source) or (cls is not owner and attribute in cls.writes) for cls in family)
+        or is_set_from_outside(source, attribute)
+        or any(_passes_on(source, use) for use in (*own, *local))
+    )
 
 
 def _passes_on(source: SourceFile, use: ast.Attribute | ast.Name) -> bool:
@@ -246,12 +221,11 @@ def _passes_on(source: SourceFile, use: ast.Attribute | ast.Name) -> bool:
     return False
 
 
-def _fix(source: SourceFile, values: list[ast.expr], all_are_modules: bool) -> Fix | None:
+def _fix(source: SourceFile, values: list[ast.expr]) -> Fix | None:
     name = spell(source, "torch.nn.ModuleList")
-    if name is None or len(values) != 1 or not isinstance(values[0], (ast.List, ast.ListComp)) or not all_are_modules:
+    if name is None or len(values) != 1 or not isinstance(values[0], (ast.List, ast.ListComp)):
         return None
-    edit = replace(source, values[0], f"{name}({source.text.of(values[0])})")
-    return Fix("Use nn.ModuleList", (edit,), safe=False)
+    return fix("Use nn.ModuleList", replace(source, values[0], f"{name}({source.text.of(values[0])})"))
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

@@ -14,21 +14,17 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT
+from dropkit.catalog import MODE_DEPENDENT, TRANSFORMERS
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.attribute_usage import classes_using
+from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
 from dropkit.lint.semantic.data_flow import MOST
-from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.expressions import argument, given, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Default, Example, Rule, Violation, unless_intended
 
-# Whole transformers have a rate of 0.1 by default.
-_DEPENDENT = MODE_DEPENDENT | frozenset(
-    "torch.nn." + name for name in ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")
-)
 _NO_GRAD = ("torch.no_grad", "torch.inference_mode", "torch.autograd.no_grad", "torch.autograd.inference_mode")
 _MEASURED = re.compile(
     r"acc($|_|u)|correct|metric|scores?$|f1|auc|mse|rmse|mae|psnr|ssim|iou|dice|recall|precision|confusion|loss|error"
@@ -117,10 +113,10 @@ def _values(source: SourceFile, model: ast.expr) -> list[ast.expr | None]:
     """What a name, a parameter or `self.attribute` is set to, as far as this file knows; None for what is unknown."""
     attribute, owner = self_attribute(model), source.owner(model)
     if attribute is not None and owner is not None:
-        values = owner.values(attribute)
-        return [None] if len(values) > MOST else [value for value in values if not _is_made_of(source, value, model)]
+        assigned = owner.values(attribute)
+        return [None] if len(assigned) > MOST else [each for each in assigned if not _is_made_of(source, each, model)]
     bindings = source.bindings(model) if isinstance(model, ast.Name) else []
-    values = [None] if len(bindings) > MOST else []
+    values: list[ast.expr | None] = [None] if len(bindings) > MOST else []
     for binding in bindings[:MOST]:
         if isinstance(binding.statement, ast.arg):
             values += _given(source, binding.statement)
@@ -157,16 +153,10 @@ def _given(source: SourceFile, parameter: ast.arg) -> list[ast.expr | None]:
 @cached_per_file
 def _depends_on_mode(source: SourceFile, built: ast.Call) -> bool:
     """Whether the model that `built` makes has dropout or batch normalisation."""
-    name, cls = source.called(built) or "", source.local_class(built.func)
+    name = source.called(built) or ""
     if name == "torch.nn.Sequential":
-        return any(source.called(node) in _DEPENDENT for node in ast.walk(built))
-    return _PRETRAINED.match(name) is not None or (cls is not None and cls.is_module and cls in _dependent(source))
-
-
-@cached_per_file
-def _dependent(source: SourceFile) -> set[ClassDefinition]:
-    """The classes of this file that use such layers, themselves or in the layers they make."""
-    return classes_using(source, source.calls_of(*_DEPENDENT, *FUNCTIONALS))
+        return any(source.called(node) in MODE_DEPENDENT | TRANSFORMERS for node in ast.walk(built))
+    return _PRETRAINED.match(name) is not None or source.local_class(built.func) in mode_dependent_modules(source)
 
 
 RULE = Rule(

@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterable
 
-from dropkit.catalog import MODULE_BASES
+from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, MODULE_BASES, TRANSFORMERS
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
@@ -63,6 +63,13 @@ def classes_using(source: SourceFile, calls: Iterable[ast.Call]) -> set[ClassDef
                 users[user] = None
                 pending.append(user)
     return set(users)
+
+
+@cached_per_file
+def mode_dependent_modules(source: SourceFile) -> set[ClassDefinition]:
+    """The Modules of this file that use dropout or batch normalisation, themselves or in the layers they make."""
+    users = classes_using(source, source.calls_of(*MODE_DEPENDENT, *TRANSFORMERS, *FUNCTIONALS))
+    return {cls for cls in users if cls.is_module}
 
 
 @cached_per_file
