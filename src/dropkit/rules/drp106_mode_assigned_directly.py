@@ -22,7 +22,7 @@ from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import last_name, literal, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file
+from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -170,11 +170,10 @@ def _switching(source: SourceFile, name: str, model: str) -> tuple[set[FunctionD
 @cached_per_file
 def _by_model(source: SourceFile, name: str) -> dict[str, list[ast.Call]]:
     """All calls of the method `name`, by the source of their object."""
-    calls: dict[str, list[ast.Call]] = {}
-    for call in source.calls.get(name, []):
-        if isinstance(call.func, ast.Attribute):
-            calls.setdefault(source.text.of(call.func.value), []).append(call)
-    return calls
+    methods = [(call.func, call) for call in source.calls.get(name, [])]
+    return grouped(
+        (source.text.of(method.value), call) for method, call in methods if isinstance(method, ast.Attribute)
+    )
 
 
 def _is_ever_off(source: SourceFile, node: ast.Attribute) -> bool:

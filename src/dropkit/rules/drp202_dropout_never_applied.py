@@ -29,7 +29,7 @@ from dropkit.lint.semantic.dropout_names import is_layer_class
 from dropkit.lint.semantic.edits import delete_statement, fix
 from dropkit.lint.semantic.expressions import given, literal, unpacks
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file
+from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -156,15 +156,11 @@ def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[st
 
 
 @cached_per_file
-def _uses(source: SourceFile, owner: ClassDefinition) -> dict[str, list[ast.AST]]:
+def _uses(source: SourceFile, owner: ClassDefinition) -> dict[str, list[ast.expr]]:
     """The reads in a class of names, attributes and items, by their source."""
-    uses: dict[str, list[ast.AST]] = {}
-    for node in ast.walk(owner.node):
-        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Load):
-            word = _word(source, node)
-            if word is not None:
-                uses.setdefault(word, []).append(node)
-    return uses
+    reads = (node for node in ast.walk(owner.node) if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)))
+    words = ((_word(source, node), node) for node in reads if isinstance(node.ctx, ast.Load))
+    return grouped((word, node) for word, node in words if word is not None)
 
 
 @cached_per_file
@@ -191,40 +187,33 @@ def _words(source: SourceFile, rates: list[ast.expr]) -> set[str] | None:
     None if there are too many to follow.
     """
     words: set[str] = set()
-    followed: set[ast.expr] = set()
     pending = list(rates)
-    while pending:
-        rate = pending.pop()
+    for rate in pending:
         for node in ast.walk(rate):
-            if not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
-                continue
             parent = source.parent(node)
             is_called = isinstance(parent, ast.Call) and parent.func is node
-            if node is not rate and (is_called or isinstance(parent, (ast.Attribute, ast.Subscript))):
+            is_part = node is not rate and (is_called or isinstance(parent, (ast.Attribute, ast.Subscript)))
+            if is_part or not isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
                 continue
             word = _word(source, node)
-            if word is None or len(words) > MOST:
+            if word is None or len(words) > MOST or len(pending) > len(rates) + MOST:
                 return None
             words.add(word)
             value = source.value(node) if isinstance(node, ast.Name) else None
-            if value is not None and value not in followed:
-                followed.add(value)
+            if value is not None and value not in pending:
                 pending.append(value)
-            if len(followed) > MOST:
-                return None
     return words
 
 
 def _has_no_effect(source: SourceFile, owner: ClassDefinition, node: ast.AST, words: frozenset[str]) -> bool:
     """Whether a read only tests the rate (`if dropout > 0`), renames it, or sets an attribute that is never read."""
-    if source.search_ancestors(node, _is_in_test):
-        return True
     statement = source.statement(node)
-    if isinstance(statement, ast.Assign) and all(
-        isinstance(to, ast.Name) and to.id in words for to in statement.targets
-    ):
-        return True
-    return any(not may_be_read(source, owner, attribute) for attribute in _set_by(source, owner).get(statement, []))
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return (
+        bool(source.search_ancestors(node, _is_in_test))
+        or (bool(targets) and all(isinstance(target, ast.Name) and target.id in words for target in targets))
+        or any(not may_be_read(source, owner, attribute) for attribute in _set_by(source, owner).get(statement, []))
+    )
 
 
 def _is_in_test(node: ast.AST, parent: ast.AST) -> bool | None:
@@ -237,11 +226,7 @@ def _is_in_test(node: ast.AST, parent: ast.AST) -> bool | None:
 @cached_per_file
 def _set_by(_: SourceFile, owner: ClassDefinition) -> dict[ast.AST, list[str]]:
     """The attributes that each statement sets."""
-    attributes: dict[ast.AST, list[str]] = {}
-    for attribute, writes in owner.writes.items():
-        for write in writes:
-            attributes.setdefault(write.statement, []).append(attribute)
-    return attributes
+    return grouped((write.statement, name) for name, writes in owner.writes.items() for write in writes)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -12,6 +12,7 @@ from dropkit.lint.semantic.source_text import Text
 
 _Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
+_Key = TypeVar("_Key", bound=Hashable)
 _Tree = TypeVar("_Tree", bound="SyntaxTree")
 
 
@@ -28,6 +29,14 @@ def cached_per_file(
         return known[key]
 
     return ask
+
+
+def grouped(pairs: Iterable[tuple[_Key, _Answer]]) -> dict[_Key, list[_Answer]]:
+    """The second parts of pairs, by the first parts."""
+    groups: dict[_Key, list[_Answer]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 class SyntaxTree:
