@@ -116,10 +116,10 @@ def _is_applied(source: SourceFile, mask: ast.expr) -> bool:
         is_inside = end is not None and not isinstance(end, ast.stmt)
         if is_inside or (isinstance(end, ast.AugAssign) and isinstance(end.op, ast.Mult)):
             return True
-        for target in end.targets if isinstance(end, ast.Assign) else ():
-            if isinstance(target, ast.Name) and target.id not in seen:
-                seen.add(target.id)
-                pending += readers(source, end, target.id)
+        if isinstance(end, ast.Assign):
+            new = {target.id: None for target in end.targets if isinstance(target, ast.Name) and target.id not in seen}
+            pending += [read for name in new for read in readers(source, end, name)]
+            seen.update(new)
         if len(pending) > MOST:
             return False
     return False
@@ -136,8 +136,8 @@ def _multiplies(source: SourceFile, call: ast.Call, mask: ast.AST, seen: set[str
     """Whether `call` is `torch.mul(x, mask)`, `x.masked_fill(mask, 0)` or `torch.where(mask, x, 0)`."""
     match source.last_name(call), call.args:
         case "mul" | "mul_" | "multiply", arguments:
-            is_method = isinstance(call.func, ast.Attribute) and mask is not call.func
-            factors = [*arguments, *([call.func.value] if is_method else [])]
+            receiver = [call.func.value] if isinstance(call.func, ast.Attribute) and call.func is not mask else []
+            factors = [*arguments, *receiver]
             return any(_has_values(factor, seen) for factor in factors if factor is not mask)
         case "masked_fill" | "masked_fill_", [condition, value]:
             return mask is condition and _is_zero(source, value)
