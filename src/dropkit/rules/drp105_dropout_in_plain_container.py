@@ -41,7 +41,6 @@ _HIDDEN = Vocabulary(r"teachers?|ema|frozen|momentum|pretrain\w*|discriminators?
 _IS_INTENDED = re.compile(
     r"#.*(regist|hide|hidden from|not (be )?(saved|trained)|state.?dict|avoid|on purpose)", re.IGNORECASE
 )
-
 # Elements that are looked at in a container.
 _MOST_ELEMENTS = 1000
 
@@ -121,9 +120,7 @@ def _places(
 
 def _elements(value: ast.expr) -> list[ast.expr]:
     match value:
-        case ast.List(elts=elements) | ast.Tuple(elts=elements):
-            return elements
-        case ast.Dict(values=elements):
+        case ast.List(elts=elements) | ast.Tuple(elts=elements) | ast.Dict(values=elements):
             return elements
         case ast.ListComp(elt=element) | ast.GeneratorExp(elt=element) | ast.DictComp(value=element):
             return [element]
@@ -149,11 +146,8 @@ def _added(source: SourceFile, uses: list[ast.Attribute] | list[ast.Name]) -> It
 
 def _is_alone(values: list[ast.expr], places: list[tuple[ast.expr, ast.expr]]) -> bool:
     """Whether it is the one layer of a literal `[layer]`: the usual way to hide a layer from the Module."""
-    match values:
-        case [ast.List(elts=[_]) | ast.Tuple(elts=[_])]:
-            return len(places) == 1
-        case _:
-            return False
+    is_row = len(values) == 1 and isinstance(values[0], (ast.List, ast.Tuple)) and len(values[0].elts) == 1
+    return is_row and len(places) == 1
 
 
 @cached_per_file
