@@ -114,8 +114,10 @@ def _can_be_called_like_a_switch(override: _Override) -> bool:
     node, arguments = override.node, override.node.args
     positional = [*arguments.posonlyargs, *arguments.args][1:]
     required = len(positional) - len(arguments.defaults)
+    is_bound_again = len(override.definition.names[override.definition.self_name or ""]) > 1
     if (
-        any(last_name(decorator) in _OTHER_DECORATORS for decorator in node.decorator_list)
+        is_bound_again
+        or any(last_name(decorator) in _OTHER_DECORATORS for decorator in node.decorator_list)
         or any(default is None for default in arguments.kw_defaults)
         or any(not _is_bool(override, parameter) for parameter in (*positional[1:], *arguments.kwonlyargs))
     ):
@@ -257,16 +259,19 @@ def _has_mode(source: SourceFile, call: ast.Call) -> bool:
 
 
 def _falls_through(body: list[ast.stmt]) -> bool:
-    """Whether the end of a block is reached: then the function returns None. Of a `try` that is not known."""
+    """Whether the end of a block is reached: then the function returns None."""
     pending = [body]
     while pending:
         match pending.pop():
-            case [*_, ast.Return() | ast.Raise() | ast.Continue() | ast.Try()]:
+            case [*_, ast.Return() | ast.Raise() | ast.Continue()]:
                 continue
             case [*_, ast.If(body=then, orelse=orelse)]:
                 pending += [then, orelse]
             case [*_, ast.With(body=inner)]:
                 pending.append(inner)
+            case [*_, ast.Try(body=inner, handlers=handlers, orelse=orelse, finalbody=final)]:
+                if not final or _falls_through(final):
+                    pending += [orelse or inner, *(handler.body for handler in handlers)]
             case _:
                 return True
     return False
