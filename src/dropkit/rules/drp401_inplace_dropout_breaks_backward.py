@@ -40,11 +40,8 @@ _SAVES_OUTPUT_IN_PLACE = {
 # Operations that return a view of their input, or the input itself. Those in _MAY_COPY copy after one in _REORDERS.
 _MAY_COPY = frozenset({"reshape", "flatten", "contiguous", "Flatten"})
 _REORDERS = frozenset({"transpose", "permute", "t", "swapaxes", "movedim", "expand", "narrow"})
-_VIEWS = (
-    _MAY_COPY
-    | _REORDERS
-    | {"view", "squeeze", "unsqueeze", "type_as", "to", "float", "Identity", "Unflatten", "view_as"}
-)
+_OTHER_VIEWS = ("view", "squeeze", "unsqueeze", "type_as", "to", "float", "Identity", "Unflatten", "view_as")
+_VIEWS = _MAY_COPY.union(_REORDERS, _OTHER_VIEWS)
 _VIEW_LAYERS = frozenset({"torch.nn.Flatten", "torch.nn.Unflatten", "torch.nn.Identity"})
 _HALF_TYPES = frozenset({"half", "float16", "bfloat16"})
 # Attributes and methods that do not read the values of a tensor.
@@ -107,22 +104,21 @@ def _drops_in_place(dropout: DropoutCall) -> bool:
 
 def _saved_by(source: SourceFile, expression: ast.expr | None) -> str | None:
     """The name of the operation that returned `expression` and saved it for backward; None if there is none."""
-    pending: list[tuple[ast.expr | None, tuple[str, ...]]] = [(expression, ())]
-    for value, views in pending:
+    pending: list[tuple[ast.expr | None, bool]] = [(expression, False)]
+    for value, may_copy in pending:
         for origin in origins(source, value):
             applied = operation(source, origin)
             if isinstance(origin, ast.Subscript) and _slices(origin):
-                pending.append((origin.value, (*views, "narrow")))
-            if applied is None:
-                continue
-            last = last_part(applied.name)
-            if _saves_output(applied):
-                # Reordered axes are copied to be made contiguous: dropout then changes the copy.
-                is_copy = any(name in _REORDERS and set(views[:index]) & _MAY_COPY for index, name in enumerate(views))
-                return None if is_copy else last
-            # `.to(...)` copies to another dtype.
-            if last in _VIEWS and not any(source.last_name(value) in _HALF_TYPES for value in applied.call.args):
-                pending.append((applied.input, (*views, last)))
+                inner, view = origin.value, "narrow"
+            elif applied is not None and _saves_output(applied):
+                return applied.torch_name
+            elif applied is None or any(source.last_name(given) in _HALF_TYPES for given in applied.call.args):
+                continue  # unknown, or a copy in another dtype
+            else:
+                inner, view = applied.input, last_part(applied.name)
+            # Reordered axes are copied to be made contiguous: dropout then changes the copy.
+            if view in _VIEWS and not (may_copy and view in _REORDERS):
+                pending.append((inner, may_copy or view in _MAY_COPY))
         if len(pending) > MOST:
             break
     return None
