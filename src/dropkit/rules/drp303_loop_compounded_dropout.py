@@ -65,8 +65,11 @@ def _leaves(source: SourceFile, first: ast.stmt) -> bool:
 
 def _compounds(source: SourceFile, loop: ast.AST, name: str, statement: ast.stmt) -> bool:
     """Whether the loop assigns `name` nothing else, and uses its value in every iteration."""
-    uses = [use for use in source.names_between(name, start(loop), end(loop)) if source.statement(use) is not statement]
-    return any(_is_operand(source, use) for use in uses) and not any(_is_modified(source, use) for use in uses)
+    uses = source.names_between(name, start(loop), end(loop))
+    # The first other assignment ends the search: a loop may have thousands.
+    if any(_is_modified(source, use) for use in uses if source.statement(use) is not statement):
+        return False
+    return any(_is_operand(source, use) for use in uses if source.statement(use) is not statement)
 
 
 def _is_operand(source: SourceFile, node: ast.Name) -> bool:
