@@ -10,25 +10,27 @@ import ast
 from collections.abc import Iterator
 from itertools import pairwise
 
-from dropkit.diagnostics import Edit, Fix, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, dropout_kind
-from dropkit.lint.semantic.edits import delete_statement, drop_argument, replace
+from dropkit.lint.semantic.edits import delete_statement, drop_argument, fix, replace
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Site, Trace, Visit
+
+_TITLE = "Remove the second dropout"
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for sequential in source.calls_of("torch.nn.Sequential"):
         for layer, following in pairwise(sequential.args):
             if _same(source, layer, following):
-                yield Violation(following, fix=_fix(drop_argument(source, sequential, following)))
+                yield Violation(following, fix=fix(_TITLE, drop_argument(source, sequential, following)))
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
         call, statement = dropout.call, source.statement(dropout.call)
         if dropout.input is not None and _same(source, dropout.input, call):
-            yield Violation(call, fix=_fix(replace(source, call, source.text.of(dropout.input))))
+            yield Violation(call, fix=fix(_TITLE, replace(source, call, source.text.of(dropout.input))))
         elif _repeats(source, statement, dropout):
-            yield Violation(statement, fix=_fix(delete_statement(source, statement)))
+            yield Violation(statement, fix=fix(_TITLE, delete_statement(source, statement)))
 
 
 def _repeats(source: SourceFile, statement: ast.stmt, dropout: DropoutCall) -> bool:
@@ -51,10 +53,6 @@ def _same(source: SourceFile, first: ast.expr, second: ast.expr) -> bool:
     """Whether both are dropouts of one kind: dropping elements and then channels may be intended."""
     kind = dropout_kind(source, first)
     return kind is not None and kind == dropout_kind(source, second)
-
-
-def _fix(edit: Edit | None) -> Fix | None:
-    return Fix("Remove the second dropout", (edit,), safe=False) if edit is not None else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

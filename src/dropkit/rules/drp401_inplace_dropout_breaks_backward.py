@@ -17,7 +17,7 @@ from dropkit.diagnostics import Edit, Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST, origins, reaching, reads_after
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
-from dropkit.lint.semantic.edits import drop_argument
+from dropkit.lint.semantic.edits import drop_argument, fix
 from dropkit.lint.semantic.expressions import argument, last_name, last_part, literal
 from dropkit.lint.semantic.layers import Operation, constructors, input_of, operation
 from dropkit.lint.semantic.model import SourceFile
@@ -57,13 +57,14 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for call, dropouts in _applications(source):
         saved_by = _saved_by(source, input_of(call))
         # No fix where the result is discarded: the in-place change is the only effect then.
-        fix = _fix(source, dropouts) if not _is_discarded(source, call) else None
+        leave_out = _fix(source, dropouts) if not _is_discarded(source, call) else None
         if saved_by is not None:
-            yield _on_saved_output(call, saved_by, fix)
+            yield _on_saved_output(call, saved_by, leave_out)
         elif _read_again(source, call):
+            if leave_out is not None:
+                leave_out = dataclasses.replace(leave_out, changes_training=True)
             message = "in-place dropout changes a tensor that is read again"
-            fix = dataclasses.replace(fix, changes_training=True) if fix is not None else None
-            yield Violation(call, message, fix, Severity.WARNING)
+            yield Violation(call, message, leave_out, Severity.WARNING)
 
 
 def _on_saved_output(call: ast.Call, operation: str, fix: Fix | None) -> Violation:
@@ -188,15 +189,14 @@ def _slices(node: ast.Subscript) -> bool:
 
 
 def _fix(source: SourceFile, dropouts: tuple[DropoutCall, ...]) -> Fix | None:
-    edits: list[Edit] = []
-    for call, flag in ((dropout.call, dropout.inplace) for dropout in dropouts):
-        given = next((keyword for keyword in call.keywords if keyword.value is flag), flag)
-        # The arguments after a positional one would move.
-        edit = drop_argument(source, call, given) if given is not None and given not in call.args[:-1] else None
-        if edit is None:
-            return None
-        edits.append(edit)
-    return Fix("Leave out inplace=True", tuple(edits))
+    return fix("Leave out inplace=True", *(_leave_out(source, dropout) for dropout in dropouts), safe=True)
+
+
+def _leave_out(source: SourceFile, dropout: DropoutCall) -> Edit | None:
+    call, flag = dropout.call, dropout.inplace
+    given = next((keyword for keyword in call.keywords if keyword.value is flag), flag)
+    # The arguments after a positional one would move.
+    return drop_argument(source, call, given) if given is not None and given not in call.args[:-1] else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

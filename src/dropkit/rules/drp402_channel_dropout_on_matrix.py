@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from dropkit.catalog import ACTIVATIONS, CHANNEL_KINDS, DROPOUT_MODULES
-from dropkit.diagnostics import Fix, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, reads_after
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import swap_kind
@@ -37,8 +37,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     wrong = [dropout for dropout in dropouts if dropout.kind in CHANNEL_KINDS and _has_no_channels(source, dropout)]
     wrong_calls = {dropout.call for dropout in wrong}
     for dropout in wrong:
-        edits = swap_kind(source, dropout, wrong_calls, _ELEMENTWISE)
-        fix = Fix("Drop elements instead", edits, safe=False) if edits is not None else None
+        fix = swap_kind(source, "Drop elements instead", dropout, wrong_calls, _ELEMENTWISE)
         yield Violation(dropout.call, f"{last_part(dropout.name)} on features without channels", fix)
 
 

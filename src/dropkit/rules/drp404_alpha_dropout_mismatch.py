@@ -68,8 +68,7 @@ def _normalised(source: SourceFile) -> set[ClassDefinition | FunctionDefinition 
 def _fix(source: SourceFile, dropout: DropoutCall, swappable: set[ast.Call]) -> Fix | None:
     if dropout.form is DropoutForm.FUNCTION and dropout.kind == "Dropout" and dropout.training is None:
         return None  # F.alpha_dropout is inactive by default: a call without `training` cannot be renamed
-    edits = swap_kind(source, dropout, swappable, _SWAPPED)
-    return Fix("Swap the kind of dropout", edits, safe=False) if edits is not None else None
+    return swap_kind(source, "Swap the kind of dropout", dropout, swappable, _SWAPPED)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.edits import insert_before
+from dropkit.lint.semantic.edits import fix, insert_before
 from dropkit.lint.semantic.expressions import last_name
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -152,8 +152,7 @@ def _fix(source: SourceFile, owner: ClassDefinition, init: FunctionDefinition) -
     if isinstance(node, ast.Lambda) or init.self_name is None or _base_needs_arguments(source, owner):
         return None
     first = node.body[0 if ast.get_docstring(node, clean=False) is None else 1]
-    edit = insert_before(source, first, "super().__init__()")
-    return Fix("Call super().__init__()", (edit,), safe=False) if edit is not None else None
+    return fix("Call super().__init__()", insert_before(source, first, "super().__init__()"))
 
 
 def _base_needs_arguments(source: SourceFile, owner: ClassDefinition) -> bool:

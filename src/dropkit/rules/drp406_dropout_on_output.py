@@ -85,13 +85,13 @@ def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:
 
 def _drops_output(source: SourceFile, dropout: DropoutCall) -> bool:
     """Whether `dropout` drops the result of a last layer, and its own result is returned or passed to a loss."""
-    owner = source.owner(dropout.call)
-    if owner is None or not owner.is_module or not dropout.name or source.search_ancestors(dropout.call, _loops):
+    is_in_loop = source.search_ancestors(dropout.call, _loops)
+    if source.module(dropout.call) is None or not dropout.name or is_in_loop:
         return False
     uses = _uses(source, dropout.call)
-    if "layer" in uses:
-        return False
-    return "logits" in uses or ("output" in uses and _comes_from_last_layer(source, dropout.input))
+    return "layer" not in uses and (
+        "logits" in uses or ("output" in uses and _comes_from_last_layer(source, dropout.input))
+    )
 
 
 def _comes_from_last_layer(source: SourceFile, value: ast.expr | None) -> bool:

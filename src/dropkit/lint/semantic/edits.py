@@ -46,8 +46,8 @@ def replace(source: SourceFile, node: ast.AST, text: str) -> Edit:
 
 
 def swap_kind(
-    source: SourceFile, dropout: DropoutCall, wrong: Container[ast.AST | None], kinds: Mapping[str, str]
-) -> tuple[Edit, ...] | None:
+    source: SourceFile, title: str, dropout: DropoutCall, wrong: Container[ast.AST | None], kinds: Mapping[str, str]
+) -> Fix | None:
     """Replace the kind of a dropout: `nn.Dropout2d` becomes `nn.Dropout`, `F.dropout2d` becomes `F.dropout`.
 
     None if its layer has other uses than the calls that are `wrong`, or if its kind is not written as an attribute.
@@ -56,12 +56,13 @@ def swap_kind(
     uses = owner.reads.get(attribute or "", []) if owner is not None else []
     if len(uses) > MOST or any(source.parent(use) not in wrong for use in uses):
         return None
-    edits = tuple(
+    edits = (
         replace(source, callee, f"{source.text.of(callee.value)}.{kinds[callee.attr]}")
-        for layer in dropout.layers
-        if isinstance(callee := layer.call.func, ast.Attribute) and callee.attr in kinds
+        if isinstance(callee, ast.Attribute) and callee.attr in kinds
+        else None
+        for callee in (layer.call.func for layer in dropout.layers)
     )
-    return edits if len(edits) == len(dropout.layers) else None
+    return fix(title, *edits)
 
 
 def rename_keyword(source: SourceFile, keyword: ast.keyword, name: str) -> Edit:
