@@ -14,9 +14,9 @@ import math
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call, rates
+from dropkit.lint.semantic.dropout_calls import dropout_call, rates
 from dropkit.lint.semantic.edits import rename_keyword
-from dropkit.lint.semantic.expressions import last_name, literal, unpacks
+from dropkit.lint.semantic.expressions import last_name, literal
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.test_context import is_trial
@@ -104,12 +104,10 @@ def _fix(source: SourceFile, call: ast.Call, rate: ast.expr) -> Fix | None:
     dropout = dropout_call(source, call)
     if (
         dropout is None
-        or dropout.form is not DropoutForm.FUNCTION
+        or dropout.default_training is None
         or not dropout.name.startswith("torch.nn.functional.")
         or not (isinstance(rate, ast.Attribute) and rate.attr == "training")
-        or dropout.training is not None
         or call.args[2:]
-        or unpacks(call)
     ):
         return None
     keyword = next((keyword for keyword in call.keywords if keyword.value is rate), None)
