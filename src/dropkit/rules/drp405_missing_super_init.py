@@ -131,12 +131,10 @@ def _init_callers(source: SourceFile) -> set[FunctionDefinition | None]:
 def _own_calls(source: SourceFile) -> dict[FunctionDefinition, set[str]]:
     """For each method, the names of the methods of the same object that it calls."""
     names: dict[FunctionDefinition, set[str]] = {}
-    for name, call in (
-        (name, call) for cls in source.classes for name, calls in cls.own_calls.items() for call in calls
-    ):
-        function = source.function(call)
-        if function is not None:
-            names.setdefault(function.method, set()).add(name)
+    for cls in source.classes:
+        for name, calls in cls.own_calls.items():
+            for function in filter(None, map(source.function, calls)):
+                names.setdefault(function.method, set()).add(name)
     return names
 
 
