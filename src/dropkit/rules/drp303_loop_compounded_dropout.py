@@ -81,7 +81,7 @@ def _is_operand(source: SourceFile, node: ast.Name) -> bool:
 
 
 def _is_modified(source: SourceFile, node: ast.Name) -> bool:
-    """Whether a use changes the value in place (`x[i] = ...`, `x.add_(...)`) or deletes the name."""
+    """Whether a use assigns or deletes the name, or changes its value in place: `x[i] = ...`, `x.add_(...)`."""
     above = source.parent(node)
     target = above if isinstance(above, (ast.Subscript, ast.Attribute)) else node
     is_method_in_place = isinstance(target, ast.Attribute) and target.attr.endswith("_")
