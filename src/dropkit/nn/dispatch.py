@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,7 @@ from torch.overrides import (
 from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.mask import Mask, mask_strides
-from dropkit.kernels.params import DropoutParams, MakeParams
+from dropkit.kernels.params import params_at
 from dropkit.nn import nested, torchscript
 from dropkit.nn.by_torch import drop_by_torch, drop_unsupported, read_arguments
 from dropkit.nn.checks import check_probability, check_schedule
@@ -85,9 +84,8 @@ def drop(
     p = cast("float", p)
     strides = None if layer.mask_shape is None or p == 1 else mask_strides(layer.mask_shape(input))
     key = random.choose_key(key, generator, input, p)
-    return (autograd.drop_ if inplace else autograd.drop)(
-        input, Mask(key, _cached_params(layer.make_params, p), strides)
-    )
+    mask = Mask(key, params_at(layer.make_params, p), strides)
+    return (autograd.drop_ if inplace else autograd.drop)(input, mask)
 
 
 def _drop_by_operator(
@@ -121,8 +119,3 @@ def _is_empty(input: Tensor) -> bool:
         return input.numel() == 0
     # A size that is known only when the graph runs is assumed not to be 0.
     return guard_or_false(input.numel() == 0)
-
-
-@lru_cache(maxsize=1024)
-def _cached_params(make_params: MakeParams, p: float) -> DropoutParams:
-    return make_params(p)

@@ -15,7 +15,7 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import inverted
+from dropkit.kernels.params import inverted, params_at
 from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.dropout import dropout
 from dropkit.ops import autograd
@@ -60,7 +60,7 @@ def dropout_add(
     if not training:
         return residual + input
     key = random.choose_key(key, generator, input, rate)
-    return autograd.drop_add(input, residual, Mask(key, inverted(rate)))
+    return autograd.drop_add(input, residual, Mask(key, params_at(inverted, rate)))
 
 
 def _fits_one_pass(input: Tensor, residual: Tensor, p: float) -> bool:
@@ -69,7 +69,7 @@ def _fits_one_pass(input: Tensor, residual: Tensor, p: float) -> bool:
         not has_torch_function((input, residual))
         and 0 < p < 1
         and autograd.can_use_fast_path(input)
-        and autograd.can_use_fast_path(residual)
+        and autograd.is_ordinary(residual)
         and input.dtype == residual.dtype
         and input.shape == residual.shape
         # Otherwise the sum has the strides of `residual`.

@@ -36,7 +36,7 @@ def can_use_fast_path(input: Tensor) -> bool:
 
     False for subclasses, for tensors that are lazily negated, zero or batched, and under modes, transforms and tracers.
     """
-    # `is_being_traced`, inlined.
+    # `is_being_traced` and `is_ordinary`, inlined.
     return (
         not (
             is_dynamo_compiling()
@@ -48,6 +48,13 @@ def can_use_fast_path(input: Tensor) -> bool:
         and not input.is_neg()
         and not is_zero_tensor(input)
         and not is_legacy_batched(input)
+    )
+
+
+def is_ordinary(tensor: Tensor) -> bool:
+    """Whether `tensor` is no subclass, and neither lazily negated nor zero nor batched."""
+    return (
+        type(tensor) in _TYPES and not tensor.is_neg() and not is_zero_tensor(tensor) and not is_legacy_batched(tensor)
     )
 
 
