@@ -96,8 +96,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "strided any": partial(strided, (3, 5)),
     "norm forward": partial(norm, False),
     "norm backward": partial(norm, True),
-    "wide norm forward": partial(norm, False, fused.MOST_COLUMNS),
-    "wide norm backward": partial(norm, True, fused.MOST_COLUMNS),
+    "wide norm forward": partial(norm, False, fused.MAX_COLUMNS),
+    "wide norm backward": partial(norm, True, fused.MAX_COLUMNS),
     "activation forward": partial(activation, False),
     "activation backward": partial(activation, True),
 }

@@ -51,7 +51,7 @@ def can_fuse(params: DropoutParams | None, input: Tensor, *others: Tensor) -> bo
         and not torch.is_autocast_enabled(input.device.type)
         and input.dtype in FLOATS - {torch.float64}
         and input.dim() > 0
-        and input.shape[-1] <= fused.MOST_COLUMNS
+        and input.shape[-1] <= fused.MAX_COLUMNS
         and input.numel() > 0
         and all(
             autograd.can_use_fast_path(tensor)
@@ -75,8 +75,8 @@ class _Norm(torch.autograd.Function):
     def forward(
         ctx: Any, input: Tensor, residual: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Norm
     ) -> tuple[Tensor, Tensor]:
-        output, summed, mean, spread = fused.norm_forward(input, residual, norm)
-        ctx.save_for_backward(summed, mean, spread, weight, bias, norm.row_scale)
+        output, summed, mean, rstd = fused.norm_forward(input, residual, norm)
+        ctx.save_for_backward(summed, mean, rstd, weight, bias, norm.row_scale)
         ctx.norm = norm._replace(weight=None, bias=None, row_scale=None)
         ctx.set_materialize_grads(False)
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
@@ -86,11 +86,11 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         grad_output, grad_summed = grads
-        summed, mean, spread, weight, bias, row_scale = ctx.saved_tensors
+        summed, mean, rstd, weight, bias, row_scale = ctx.saved_tensors
         norm: Norm = ctx.norm._replace(weight=weight, bias=bias, row_scale=row_scale)
         if _can_use_kernel(*grads) and grad_output is not None:
             grad_summed = None if grad_summed is None else grad_summed.contiguous()
-            return *fused.norm_backward(grad_output.contiguous(), grad_summed, summed, mean, spread, norm), None
+            return *fused.norm_backward(grad_output.contiguous(), grad_summed, summed, mean, rstd, norm), None
         return *_by_calls(grad_output, grad_summed, summed, norm), None
 
 

@@ -51,7 +51,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     if input.numel() == 0:
         return
     params = mask.params.resolve()
-    mask = mask._replace(key=key_there(mask.key, input), params=params)
+    mask = mask._replace(key=readable_key(mask.key, input), params=params)
     whole = _Dim(input.numel(), 1, 1, 1)
     if mask.strides is None and input.is_contiguous() and output.is_contiguous():
         dims = [whole]
@@ -60,9 +60,9 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     if params.drops_all:
         output.fill_(params.fill)
     elif dims == [whole] and mask.offset % 4 == 0:
-        together = add is not None and add.is_contiguous() and add.dtype == input.dtype
-        _flat(output, input, mask, add if together else None)
-        add = None if together else add
+        can_fuse = add is not None and add.is_contiguous() and add.dtype == input.dtype
+        _flat(output, input, mask, add if can_fuse else None)
+        add = None if can_fuse else add
     else:
         _strided(output, input, mask, dims)
     if add is not None:
@@ -80,9 +80,9 @@ def detail() -> str:
 
 def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None:
     count, params = input.numel(), mask.params.resolve()
-    with there(input):
-        _code().flat[(parts(count, _BLOCK),)](
-            output, input, output if add is None else add, mask.key, *numbers(params), mask.offset, count,
+    with on_device_of(input):
+        _kernels().flat[(cdiv(count, _BLOCK),)](
+            output, input, output if add is None else add, mask.key, *as_integers(params), mask.offset, count,
             AFFINE=_is_affine(params), ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **constants(mask.key),
         )  # fmt: skip
 
@@ -90,49 +90,49 @@ def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None
 def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> None:
     inner, outer = dims[-1], dims[:-1]
     if len(outer) > _OUTER:
-        for place, (source, target) in enumerate(_slices(input, output, dims)):
-            _strided(target, source, mask._replace(offset=mask.offset + place * dims[0].mask), dims[1:])
+        for index, (source, target) in enumerate(_slices(input, output, dims)):
+            _strided(target, source, mask._replace(offset=mask.offset + index * dims[0].mask), dims[1:])
         return
-    code, params = _code(), mask.params.resolve()
+    kernels, params = _kernels(), mask.params.resolve()
     aligned = mask.offset % 4 == 0 and all(dim.mask % 4 == 0 for dim in outer)
-    kind = code.SHARED if inner.mask == 0 else code.CONSECUTIVE if inner.mask == 1 and aligned else code.ANY
+    kind = kernels.SHARED if inner.mask == 0 else kernels.CONSECUTIVE if inner.mask == 1 and aligned else kernels.ANY
     rows = 1
     for dim in outer:
         rows *= dim.size
     # Where no two mask elements share a Philox block, an element takes four times the computation.
-    block = _BLOCK if kind is not code.ANY else _BLOCK // 4
-    across = min(max(8, power_of_two(inner.size)), block // 2)
-    down = min(power_of_two(rows), block // across)
+    block = _BLOCK if kind is not kernels.ANY else _BLOCK // 4
+    across = min(max(8, next_power_of_2(inner.size)), block // 2)
+    down = min(next_power_of_2(rows), block // across)
     strides = [number for dim in outer for number in (dim.size, dim.input, dim.output, dim.mask)]
     strides += [1, 0, 0, 0] * (_OUTER - len(outer))
-    with there(input):
-        code.tiles[(parts(rows, down) * parts(inner.size, across),)](
-            output, input, mask.key, *numbers(params), mask.offset,
+    with on_device_of(input):
+        kernels.tiles[(cdiv(rows, down) * cdiv(inner.size, across),)](
+            output, input, mask.key, *as_integers(params), mask.offset,
             rows, inner.size, inner.input, inner.output, inner.mask, *strides,
             AFFINE=_is_affine(params), KIND=kind.value, OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS,
             **constants(mask.key),
         )  # fmt: skip
 
 
-def numbers(params: DropoutParams) -> tuple[int, ...]:
-    """The parameters as integers: fractions by their bits."""
-    return params.threshold, *map(as_bits, params[1:])
+def as_integers(params: DropoutParams) -> tuple[int, ...]:
+    """The parameters as integers: the threshold, and the bits of each fraction."""
+    return params.threshold, *map(double_bits, params[1:])
 
 
-def as_bits(number: float) -> int:
+def double_bits(number: float) -> int:
     """The bits of a double, which Triton would pass in single precision."""
     return struct.unpack("<q", struct.pack("<d", number))[0]
 
 
-def key_there(key: Tensor | int, input: Tensor) -> Tensor | int:
-    """A key that the device of `input` can read."""
+def readable_key(key: Tensor | int, input: Tensor) -> Tensor | int:
+    """The key as an int, or as a tensor on the device of `input`."""
     if not isinstance(key, Tensor) or key.device == input.device:
         return key
     return int(key) if key.is_cpu else key.to(input.device)
 
 
-def there(input: Tensor) -> AbstractContextManager[object]:
-    """Make the device of `input` current, which is where Triton launches."""
+def on_device_of(input: Tensor) -> AbstractContextManager[object]:
+    """Make the device of `input` current, since Triton launches there."""
     if input.is_cpu or input.device.index == torch.accelerator.current_device_index():
         return nullcontext()
     return torch.accelerator.device_index(input.device.index)
@@ -144,7 +144,7 @@ def constants(key: Tensor | int) -> dict[str, Any]:
 
 
 def _slices(input: Tensor, output: Tensor, dims: list[_Dim]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The tensors, place by place along the outermost of these dimensions."""
+    """Pairs of slices of the tensors along the outermost of these dimensions."""
     sizes = [dim.size for dim in dims]
     source = input.as_strided(sizes, [dim.input for dim in dims])
     target = output.as_strided(sizes, [dim.output for dim in dims])
@@ -171,18 +171,18 @@ def _is_affine(params: DropoutParams) -> bool:
     return bool(params.shift or params.fill)
 
 
-def parts(size: int, each: int) -> int:
-    """How many parts of `each` cover `size`."""
-    return -(-size // each)
+def cdiv(size: int, block: int) -> int:
+    """How many blocks cover `size`: the quotient, rounded up."""
+    return -(-size // block)
 
 
-def power_of_two(number: int) -> int:
-    """The smallest that is at least `number`."""
+def next_power_of_2(number: int) -> int:
+    """The smallest power of 2 that is at least `number`."""
     return 1 << (number - 1).bit_length()
 
 
 @lru_cache(maxsize=1)
-def _code() -> Any:
+def _kernels() -> Any:
     """Triton takes a while to import, so it waits for the first call."""
     from dropkit.kernels.gpu import strided
 

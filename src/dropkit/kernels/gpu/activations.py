@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from dropkit.kernels.gpu.philox import VARYING, dropped, halves, kept, rounded_sum
+from dropkit.kernels.gpu.philox import VARYING, dropped, kept, key_words, rounded_sum
 
-# By the upper-case names of the activations.
+# Named like the activations of `bias_act_dropout_add`, in upper case.
 RELU, GELU, GELU_TANH, SILU = (tl.constexpr(place) for place in range(4))
 
 _SQRT_HALF = tl.constexpr(0.7071067811865476)
@@ -52,20 +52,20 @@ def _slope(x, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _with_bias(input, bias, start, columns, inside, BIAS: tl.constexpr, BLOCK: tl.constexpr):
+def _with_bias(input_ptr, bias_ptr, start, columns, inside, BIAS: tl.constexpr, BLOCK: tl.constexpr):
     """Elements plus the bias of their column, rounded to their type."""
     at = tl.arange(0, BLOCK)
-    x = tl.load(input + start + at, inside, other=0.0)
+    x = tl.load(input_ptr + start + at, inside, other=0.0)
     if BIAS:
         column = ((start % columns).to(tl.int32) + at) % columns.to(tl.int32)
-        x = rounded_sum(x, tl.load(bias + column, inside, other=0.0))
+        x = rounded_sum(x, tl.load(bias_ptr + column, inside, other=0.0))
     return x
 
 
 @triton.jit
 def _drop(x, key, threshold, scale, start, KEY_IN_MEMORY: tl.constexpr, BLOCK: tl.constexpr):
     """Drop elements whose mask indices are consecutive from `start` on; rounded to their type."""
-    low, high = halves(key, KEY_IN_MEMORY)
+    low, high = key_words(key, KEY_IN_MEMORY)
     eight: tl.constexpr = x.dtype.primitive_bitwidth == 16
     keep = kept(start, threshold, low, high, eight, BLOCK, [BLOCK])
     return dropped(x, keep, scale, scale, scale, False).to(x.dtype)
@@ -73,10 +73,10 @@ def _drop(x, key, threshold, scale, start, KEY_IN_MEMORY: tl.constexpr, BLOCK: t
 
 @triton.jit(do_not_specialize=VARYING)
 def forward(
-    output,
-    input,
-    bias,
-    residual,
+    output_ptr,
+    input_ptr,
+    bias_ptr,
+    residual_ptr,
     key,
     threshold: tl.uint32,
     scale: tl.int64,
@@ -91,18 +91,18 @@ def forward(
     start = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     inside = at < count - start
-    x = _with_bias(input, bias, start, columns, inside, BIAS, BLOCK)
+    x = _with_bias(input_ptr, bias_ptr, start, columns, inside, BIAS, BLOCK)
     y = _activated(x.to(tl.float32), ACTIVATION).to(x.dtype)
     y = _drop(y, key, threshold, scale, start, KEY_IN_MEMORY, BLOCK)
-    tl.store(output + start + at, rounded_sum(y, tl.load(residual + start + at, inside, other=0.0)), inside)
+    tl.store(output_ptr + start + at, rounded_sum(y, tl.load(residual_ptr + start + at, inside, other=0.0)), inside)
 
 
 @triton.jit(do_not_specialize=VARYING)
 def backward(
-    grad_input,
-    grad_output,
-    input,
-    bias,
+    grad_input_ptr,
+    grad_output_ptr,
+    input_ptr,
+    bias_ptr,
     key,
     threshold: tl.uint32,
     scale: tl.int64,
@@ -117,8 +117,8 @@ def backward(
     start = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     inside = at < count - start
-    x = _with_bias(input, bias, start, columns, inside, BIAS, BLOCK)
-    g = tl.load(grad_output + start + at, inside, other=0.0)
+    x = _with_bias(input_ptr, bias_ptr, start, columns, inside, BIAS, BLOCK)
+    g = tl.load(grad_output_ptr + start + at, inside, other=0.0)
     g = _drop(g, key, threshold, scale, start, KEY_IN_MEMORY, BLOCK)
     y = g.to(tl.float32) * _slope(x.to(tl.float32), ACTIVATION)
-    tl.store(grad_input + start + at, y.to(grad_input.dtype.element_ty), inside)
+    tl.store(grad_input_ptr + start + at, y.to(grad_input_ptr.dtype.element_ty), inside)

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from dropkit.kernels.gpu import as_bits, constants, key_there, parts, power_of_two, there
+from dropkit.kernels.gpu import cdiv, constants, double_bits, next_power_of_2, on_device_of, readable_key
 from dropkit.kernels.mask import Mask
 
 # A row lies in the registers of one program.
-MOST_COLUMNS = 2**14
+MAX_COLUMNS = 2**14
 
 _BLOCK = 1024
-# Programs of a norm's backward pass for each multiprocessor: each writes a row of gradients of its own.
-_PROGRAMS_EACH = 4
+# In the backward pass of a norm, where each program writes a row of gradients of its own.
+_PROGRAMS_PER_MULTIPROCESSOR = 4
 
 
 class Norm(NamedTuple):
@@ -47,38 +47,40 @@ def norm_forward(input: Tensor, residual: Tensor, norm: Norm) -> tuple[Tensor, T
     columns = input.shape[-1]
     rows = input.numel() // columns
     output, summed = torch.empty_like(input), torch.empty_like(input)
-    mean, spread = (torch.empty(rows, dtype=torch.float32, device=input.device) for _ in range(2))
+    mean, rstd = (torch.empty(rows, dtype=torch.float32, device=input.device) for _ in range(2))
     key, threshold, scale = _mask_arguments(norm.mask, input)
-    with there(input):
+    with on_device_of(input):
         _norms().forward[(rows,)](
-            output, summed, mean, spread, input, residual,
-            _or(norm.weight, input), _or(norm.bias, input), _or(norm.row_scale, input),
-            key, threshold, scale, columns, as_bits(norm.eps), **_row_constants(columns, key, norm),
+            output, summed, mean, rstd, input, residual,
+            _pointer(norm.weight, input), _pointer(norm.bias, input), _pointer(norm.row_scale, input),
+            key, threshold, scale, columns, double_bits(norm.eps), **_row_constants(columns, key, norm),
         )  # fmt: skip
-    return output, summed, mean, spread
+    return output, summed, mean, rstd
 
 
 def norm_backward(
-    grad_output: Tensor, grad_summed: Tensor | None, summed: Tensor, mean: Tensor, spread: Tensor, norm: Norm
+    grad_output: Tensor, grad_summed: Tensor | None, summed: Tensor, mean: Tensor, rstd: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The gradients of input, residual, weight and bias."""
     columns, weight = summed.shape[-1], norm.weight
     rows = summed.numel() // columns
-    programs = min(rows, _multiprocessors(summed.device) * _PROGRAMS_EACH)
-    rows_each = parts(rows, programs)
-    programs = parts(rows, rows_each)
+    programs = min(rows, _multiprocessors(summed.device) * _PROGRAMS_PER_MULTIPROCESSOR)
+    rows_per_program = cdiv(rows, programs)
+    programs = cdiv(rows, rows_per_program)
     grad_input, grad_residual = torch.empty_like(summed), torch.empty_like(summed)
-    of_weight, of_bias = (torch.empty(programs, columns, dtype=torch.float32, device=summed.device) for _ in range(2))
+    weight_sums, bias_sums = (
+        torch.empty(programs, columns, dtype=torch.float32, device=summed.device) for _ in range(2)
+    )
     key, threshold, scale = _mask_arguments(norm.mask, summed)
-    with there(summed):
+    with on_device_of(summed):
         _norms().backward[(programs,)](
-            grad_input, grad_residual, of_weight, of_bias, grad_output, _or(grad_summed, grad_output),
-            summed, mean, spread, _or(weight, summed), _or(norm.row_scale, summed),
-            key, threshold, scale, rows, columns, rows_each,
+            grad_input, grad_residual, weight_sums, bias_sums, grad_output, _pointer(grad_summed, grad_output),
+            summed, mean, rstd, _pointer(weight, summed), _pointer(norm.row_scale, summed),
+            key, threshold, scale, rows, columns, rows_per_program,
             GRAD_SUMMED=grad_summed is not None, **_row_constants(columns, key, norm),
         )  # fmt: skip
-    grad_weight = None if weight is None else of_weight.sum(0).to(weight.dtype)
-    grad_bias = None if norm.bias is None else of_bias.sum(0).to(summed.dtype)
+    grad_weight = None if weight is None else weight_sums.sum(0).to(weight.dtype)
+    grad_bias = None if norm.bias is None else bias_sums.sum(0).to(summed.dtype)
     return grad_input, grad_residual, grad_weight, grad_bias
 
 
@@ -86,9 +88,9 @@ def activation_forward(input: Tensor, bias: Tensor | None, residual: Tensor, act
     """`residual + drop(activation(input + bias))`; all contiguous, `bias` of the last dimension's size."""
     output = torch.empty_like(input)
     arguments = _mask_arguments(mask, input)
-    with there(input):
+    with on_device_of(input):
         _activations().forward[_grid(input)](
-            output, input, _or(bias, input), residual, *arguments, input.numel(), input.shape[-1],
+            output, input, _pointer(bias, input), residual, *arguments, input.numel(), input.shape[-1],
             **_flat_constants(arguments[0], bias, activation),
         )  # fmt: skip
     return output
@@ -98,9 +100,9 @@ def activation_backward(grad: Tensor, input: Tensor, bias: Tensor | None, activa
     """The gradient of `input + bias`."""
     output = torch.empty_like(input)
     arguments = _mask_arguments(mask, input)
-    with there(input):
+    with on_device_of(input):
         _activations().backward[_grid(input)](
-            output, grad, input, _or(bias, input), *arguments, input.numel(), input.shape[-1],
+            output, grad, input, _pointer(bias, input), *arguments, input.numel(), input.shape[-1],
             **_flat_constants(arguments[0], bias, activation),
         )  # fmt: skip
     return output
@@ -111,11 +113,11 @@ def _mask_arguments(mask: Mask | None, input: Tensor) -> tuple[Tensor | int, int
     if mask is None:
         return 0, 0, 0
     params = mask.params.resolve()
-    return key_there(mask.key, input), params.threshold, as_bits(params.scale)
+    return readable_key(mask.key, input), params.threshold, double_bits(params.scale)
 
 
 def _row_constants(columns: int, key: Tensor | int, norm: Norm) -> dict[str, Any]:
-    across = max(8, power_of_two(columns))
+    across = max(8, next_power_of_2(columns))
     return {
         **constants(key),
         "DROPS": norm.mask is not None,
@@ -132,17 +134,17 @@ def _row_constants(columns: int, key: Tensor | int, norm: Norm) -> dict[str, Any
 
 
 def _flat_constants(key: Tensor | int, bias: Tensor | None, activation: str) -> dict[str, Any]:
-    place = getattr(_activations(), activation.upper()).value
-    return {**constants(key), "ACTIVATION": place, "BIAS": bias is not None, "BLOCK": _BLOCK}
+    kind = getattr(_activations(), activation.upper()).value
+    return {**constants(key), "ACTIVATION": kind, "BIAS": bias is not None, "BLOCK": _BLOCK}
 
 
 def _grid(input: Tensor) -> tuple[int]:
-    return (parts(input.numel(), _BLOCK),)
+    return (cdiv(input.numel(), _BLOCK),)
 
 
-def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """`tensor`, or another one as a pointer that the kernel does not read."""
-    return other if tensor is None else tensor
+def _pointer(tensor: Tensor | None, unread: Tensor) -> Tensor:
+    """Return `tensor`; if it is None, a tensor that the kernel then does not read."""
+    return unread if tensor is None else tensor
 
 
 @lru_cache(maxsize=8)

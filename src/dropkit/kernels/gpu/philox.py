@@ -31,8 +31,8 @@ def philox(block, low, high):
 
 
 @triton.jit
-def halves(key, KEY_IN_MEMORY: tl.constexpr):
-    """Low and high word of the key."""
+def key_words(key, KEY_IN_MEMORY: tl.constexpr):
+    """The low and the high word of the key."""
     if KEY_IN_MEMORY:
         key = tl.load(key)
     key = key.to(tl.uint64)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dropkit.kernels.gpu.philox import VARYING, dropped, halves, kept, rounded_sum, word
+from dropkit.kernels.gpu.philox import VARYING, dropped, kept, key_words, rounded_sum, word
 
 # Mask indices along the innermost dimension of memory: one for all, consecutive from a multiple of 4 on, or any.
 SHARED, CONSECUTIVE, ANY = (tl.constexpr(kind) for kind in range(3))
@@ -11,9 +11,9 @@ SHARED, CONSECUTIVE, ANY = (tl.constexpr(kind) for kind in range(3))
 
 @triton.jit(do_not_specialize=[*VARYING, "mask_offset", "count"])
 def flat(
-    output,
-    input,
-    add,
+    output_ptr,
+    input_ptr,
+    add_ptr,
     key,
     threshold: tl.uint32,
     scale: tl.int64,
@@ -28,26 +28,28 @@ def flat(
 ):
     """All tensors contiguous, a mask element for each element, `mask_offset` a multiple of 4."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    low, high = halves(key, KEY_IN_MEMORY)
-    eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
+    low, high = key_words(key, KEY_IN_MEMORY)
+    eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
     keep = kept(mask_offset + start, threshold, low, high, eight, BLOCK, [BLOCK])
     at = tl.arange(0, BLOCK)
     # Full blocks load without a mask, which would keep the loads of odd counts from being wide.
     if count - start >= BLOCK:
-        y = dropped(tl.load(input + start + at), keep, scale, shift, fill, AFFINE).to(output.dtype.element_ty)
+        x = tl.load(input_ptr + start + at)
+        y = dropped(x, keep, scale, shift, fill, AFFINE).to(output_ptr.dtype.element_ty)
         if ADD:
-            y = rounded_sum(y, tl.load(add + start + at))
-        tl.store(output + start + at, y)
+            y = rounded_sum(y, tl.load(add_ptr + start + at))
+        tl.store(output_ptr + start + at, y)
     else:
         inside = at < (count - start).to(tl.int32)
-        y = dropped(tl.load(input + start + at, inside), keep, scale, shift, fill, AFFINE).to(output.dtype.element_ty)
+        x = tl.load(input_ptr + start + at, inside)
+        y = dropped(x, keep, scale, shift, fill, AFFINE).to(output_ptr.dtype.element_ty)
         if ADD:
-            y = rounded_sum(y, tl.load(add + start + at, inside))
-        tl.store(output + start + at, y, inside)
+            y = rounded_sum(y, tl.load(add_ptr + start + at, inside))
+        tl.store(output_ptr + start + at, y, inside)
 
 
 @triton.jit
-def _of_row(row, size, input_stride, output_stride, mask_stride, input_at, output_at, index):
+def _split_row(row, size, input_stride, output_stride, mask_stride, input_at, output_at, index):
     """Split the coordinate in the next outer dimension off a row's number, and add its part to the three positions."""
     rest = row // size
     coordinate = row - rest * size
@@ -62,8 +64,8 @@ _SIZES += [f"{name}{place}" for name in ("size", "mask_stride") for place in ran
 
 @triton.jit(do_not_specialize=[*VARYING, *_SIZES])
 def tiles(
-    output,
-    input,
+    output_ptr,
+    input_ptr,
     key,
     threshold: tl.uint32,
     scale: tl.int64,
@@ -94,26 +96,34 @@ def tiles(
     tile = tl.program_id(0).to(tl.int64)
     row = tile // across * ROWS + tl.arange(0, ROWS).to(tl.int64)
     column = tile % across * COLUMNS + tl.arange(0, COLUMNS).to(tl.int64)
-    low, high = halves(key, KEY_IN_MEMORY)
+    low, high = key_words(key, KEY_IN_MEMORY)
     zero = tl.zeros([ROWS], tl.int64)
-    rest, at, to, index = row, zero, zero, zero + mask_offset
+    rest, input_at, output_at, index = row, zero, zero, zero + mask_offset
     if OUTER > 3:
-        rest, at, to, index = _of_row(rest, size4, input_stride4, output_stride4, mask_stride4, at, to, index)
+        rest, input_at, output_at, index = _split_row(
+            rest, size4, input_stride4, output_stride4, mask_stride4, input_at, output_at, index
+        )
     if OUTER > 2:
-        rest, at, to, index = _of_row(rest, size3, input_stride3, output_stride3, mask_stride3, at, to, index)
+        rest, input_at, output_at, index = _split_row(
+            rest, size3, input_stride3, output_stride3, mask_stride3, input_at, output_at, index
+        )
     if OUTER > 1:
-        rest, at, to, index = _of_row(rest, size2, input_stride2, output_stride2, mask_stride2, at, to, index)
+        rest, input_at, output_at, index = _split_row(
+            rest, size2, input_stride2, output_stride2, mask_stride2, input_at, output_at, index
+        )
     if OUTER > 0:
-        rest, at, to, index = _of_row(rest, size1, input_stride1, output_stride1, mask_stride1, at, to, index)
+        rest, input_at, output_at, index = _split_row(
+            rest, size1, input_stride1, output_stride1, mask_stride1, input_at, output_at, index
+        )
     if KIND == SHARED:
         keep = (word(index, low, high) >= threshold.to(tl.uint32))[:, None]
     elif KIND == CONSECUTIVE:
-        eight: tl.constexpr = input.dtype.element_ty.primitive_bitwidth == 16
+        eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
         first = (index + tile % across * COLUMNS)[:, None]
         keep = kept(first, threshold, low, high, eight, COLUMNS, [ROWS, COLUMNS])
     else:
         keep = word(index[:, None] + column[None, :] * mask_stride, low, high) >= threshold.to(tl.uint32)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    x = tl.load(input + at[:, None] + column[None, :] * input_stride, inside)
-    y = dropped(x, keep, scale, shift, fill, AFFINE).to(output.dtype.element_ty)
-    tl.store(output + to[:, None] + column[None, :] * output_stride, y, inside)
+    x = tl.load(input_ptr + input_at[:, None] + column[None, :] * input_stride, inside)
+    y = dropped(x, keep, scale, shift, fill, AFFINE).to(output_ptr.dtype.element_ty)
+    tl.store(output_ptr + output_at[:, None] + column[None, :] * output_stride, y, inside)
