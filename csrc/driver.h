@@ -23,7 +23,7 @@ struct Task {
   void* to(const std::int64_t offset) const { return static_cast<char*>(call.dst) + offset * bytes; }
   const void* from(const std::int64_t offset) const { return static_cast<const char*>(call.src) + offset * bytes; }
 
-  const void* more(const std::int64_t offset) const { return static_cast<const char*>(call.add) + offset * bytes; }
+  const void* addend(const std::int64_t offset) const { return static_cast<const char*>(call.add) + offset * bytes; }
 
   void apply(const std::int64_t dst, const std::int64_t src, const std::int64_t n, const std::uint64_t* const bits) const {
     rows.masked(to(dst), iter.inner().dst, from(src), iter.inner().src, n, bits, call.affine);

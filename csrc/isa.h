@@ -1,6 +1,7 @@
 // What one instruction set gives the drivers: keep bits, and dropout of rows of elements.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "philox.h"
@@ -37,11 +38,16 @@ struct Isa {
   Rows rows[kDtypes][2];
 };
 
+// The instruction sets of this build, best first.
 extern const Isa scalar_isa;
 #if defined(__x86_64__)
 extern const Isa avx2_isa, avx512_isa;
+inline constexpr std::array<const Isa*, 3> isas{&avx512_isa, &avx2_isa, &scalar_isa};
 #elif defined(__aarch64__)
 extern const Isa neon_isa;
+inline constexpr std::array<const Isa*, 2> isas{&neon_isa, &scalar_isa};
+#else
+inline constexpr std::array<const Isa*, 1> isas{&scalar_isa};
 #endif
 
 }  // namespace dropkit

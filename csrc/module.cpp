@@ -7,8 +7,8 @@
 
 #include <cstring>
 
-#include "dispatch.h"
 #include "drop.h"
+#include "isa.h"
 
 namespace {
 
@@ -17,8 +17,15 @@ using dropkit::Dim;
 using dropkit::Isa;
 using dropkit::TensorIter;
 
+const Isa* best_isa() {
+  for (const Isa* const candidate : dropkit::isas) {
+    if (candidate->runs_here()) return candidate;
+  }
+  return &dropkit::scalar_isa;
+}
+
 // Chosen when the module is loaded; only `use_level` and `use_pool` change them.
-const Isa* isa = dropkit::best_isa();
+const Isa* isa = best_isa();
 dropkit::ParallelFor pool = nullptr;
 
 // Below this many elements a call ends before another thread could have taken the interpreter lock.

@@ -19,7 +19,7 @@ void for_rows(const TensorIter& iter, const std::int64_t first_cell, const std::
   }
 }
 
-// One mask element at a time; computes 256 at once where the next call is likely to ask for the next index.
+// Reads one mask element at a time; computes 256 at once where the next call is likely to ask for the next index.
 class ElementBits {
  public:
   ElementBits(const Task& task, const bool consecutive) : task_(task), consecutive_(consecutive) {}
@@ -44,12 +44,12 @@ class ElementBits {
 };
 
 // Collects short rows that lie side by side, and drops them as one long row.
-class Gathered {
+class ShortRows {
  public:
-  explicit Gathered(const Task& task) : task_(task), writer_(bits_) {}
-  ~Gathered() { flush(); }
-  Gathered(const Gathered&) = delete;
-  Gathered& operator=(const Gathered&) = delete;
+  explicit ShortRows(const Task& task) : task_(task), writer_(bits_) {}
+  ~ShortRows() { flush(); }
+  ShortRows(const ShortRows&) = delete;
+  ShortRows& operator=(const ShortRows&) = delete;
 
   void add(const std::int64_t dst, const std::int64_t src, const std::int64_t n, const bool keep) {
     const std::int64_t size = writer_.size();
@@ -80,7 +80,7 @@ void run_consecutive(const Task& task, const std::int64_t begin, const std::int6
     const std::int64_t dst = row.dst + first * inner.dst, src = row.src + first * inner.src;
     const std::uint64_t index = row.mask + static_cast<std::uint64_t>(first);
     if (task.call.add != nullptr) {
-      task.rows.added(task.to(dst), task.from(src), task.more(src), n, index, task.keys, task.call.affine);
+      task.rows.added(task.to(dst), task.from(src), task.addend(src), n, index, task.keys, task.call.affine);
       return;
     }
     if (dense) {
@@ -102,7 +102,7 @@ bool repeats(const TensorIter& iter) {
 }
 
 void run_repeating(const Task& task, const std::int64_t begin, const std::int64_t end) {
-  // The two inner dimensions as one long row, whose mask repeats with this period.
+  // Treats the two inner dimensions as one long row, whose mask repeats with this period.
   TensorIter iter = task.iter;
   const Dim inner = iter.inner();
   const std::int64_t period = inner.size, longest = kMaxRow / period * period;
@@ -140,12 +140,12 @@ void run_shared(const Task& task, const std::int64_t begin, const std::int64_t e
   std::uint64_t ones[kMaxRow / kCell];
   std::fill(std::begin(ones), std::end(ones), ~std::uint64_t{0});
   ElementBits elements(task, next != nullptr && next->mask == 1);
-  Gathered gathered(task);
+  ShortRows short_rows(task);
   for_rows(iter, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
     const std::int64_t dst = row.dst + first * inner.dst, src = row.src + first * inner.src;
     const bool keep = elements.kept(row.mask);
     if (side_by_side) {
-      gathered.add(dst, src, n, keep);
+      short_rows.add(dst, src, n, keep);
     } else if (!keep) {
       task.rows.fill(task.to(dst), inner.dst, n, task.call.affine);
     } else {

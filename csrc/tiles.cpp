@@ -80,7 +80,7 @@ class Tile {
     compute(place, rows, run);
     BitWriter writer(spread_);
     for (std::int64_t word = 0; word * kCell < rows; ++word) {
-      turn(word, run);
+      transpose_word(word, run);
       for (std::int64_t k = 0; k < std::min(kCell, rows - word * kCell); ++k) {
         const std::int64_t row = word * kCell + k;
         if (side_by_side_) {
@@ -123,7 +123,8 @@ class Tile {
     }
   }
 
-  void turn(const std::int64_t word, const std::int64_t run) {
+  // Fills turned_: row k holds the keep bits of row 64 * word + k along the memory.
+  void transpose_word(const std::int64_t word, const std::int64_t run) {
     for (std::int64_t first = 0; first < run; first += kCell) {
       std::uint64_t square[kCell];
       for (std::int64_t i = 0; i < kCell; ++i) square[i] = first + i < run ? bits_[(first + i) * words_ + word] : 0;

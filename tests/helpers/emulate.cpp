@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-#include "dispatch.h"
+#include "isa.h"
 #include "drop.h"
 
 namespace {
