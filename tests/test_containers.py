@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dropkit.containers import map_leaves, tensors, tensors_in
+from dropkit.containers import map_leaves, tensors, tensors_in_objects
 
 A, B = torch.zeros(1), torch.ones(1)
 Pair = namedtuple("Pair", "first second")
@@ -54,7 +54,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize(("value", "expected"), ARGUMENTS.values(), ids=ARGUMENTS)
-@pytest.mark.parametrize("find", [tensors, tensors_in])
+@pytest.mark.parametrize("find", [tensors, tensors_in_objects])
 def test_tensors_of_arguments_are_found_in_order(find, value, expected):
     """Lists, tuples and dicts are entered by both; what occurs twice is found twice."""
     assert same(list(find(value)), expected)
@@ -63,18 +63,18 @@ def test_tensors_of_arguments_are_found_in_order(find, value, expected):
 @pytest.mark.parametrize(("value", "expected"), OBJECTS.values(), ids=OBJECTS)
 def test_only_tensors_in_enters_objects(value, expected):
     """What torch's functions never take is entered on request alone."""
-    assert same(tensors_in([value]), expected)
+    assert same(tensors_in_objects([value]), expected)
     assert list(tensors([value])) == []
 
 
 @pytest.mark.parametrize("value", NOT_ENTERED.values(), ids=NOT_ENTERED)
 def test_modules_classes_and_text_are_leaves(value):
     """A module's parameters are not among the tensors of an argument that holds it."""
-    assert tensors_in([value]) == []
+    assert tensors_in_objects([value]) == []
     assert list(tensors([value])) == []
 
 
-@pytest.mark.parametrize("find", [tensors, tensors_in])
+@pytest.mark.parametrize("find", [tensors, tensors_in_objects])
 def test_a_container_in_itself_is_entered_once(find):
     """Cycles end."""
     cycle = [A]
@@ -88,7 +88,7 @@ def test_objects_that_refer_to_each_other_are_entered_once():
     parent, child = SimpleNamespace(), SimpleNamespace(tensor=A)
     parent.child, child.parent = child, parent
 
-    assert same(tensors_in(parent), [A])
+    assert same(tensors_in_objects(parent), [A])
 
 
 @pytest.mark.parametrize(("depth", "count"), [(9, 1), (10, 0)])
@@ -98,7 +98,7 @@ def test_objects_are_entered_to_a_depth(depth, count):
     for _ in range(depth):
         value = [value]
 
-    assert len(tensors_in(value)) == count
+    assert len(tensors_in_objects(value)) == count
     assert len(list(tensors(value))) == 1
 
 

@@ -6,18 +6,18 @@ from operator import index
 from typing import Any
 
 
-def check(argument: str, holds: bool, wanted: str, came: object) -> None:
+def check(argument: str, holds: bool, wanted: str, value: object) -> None:
     """Raise unless the condition on an argument holds.
 
     Raises:
-        ValueError: "<argument> must be <wanted>, got <came>".
+        ValueError: "<argument> must be <wanted>, got <value>".
     """
     if not holds:
-        raise ValueError(f"{argument} must be {wanted}, got {came}")
+        raise ValueError(f"{argument} must be {wanted}, got {value}")
 
 
-def counted(argument: str, value: Any) -> int:
-    """Return a number of things as an int; integers of NumPy are accepted.
+def positive_int(argument: str, value: Any) -> int:
+    """Return `value` as an int of at least 1; integers of NumPy are accepted.
 
     Raises:
         ValueError: "<argument> must be an integer of at least 1, got <value>".

@@ -1,9 +1,9 @@
 """Tensors inside containers: find them, and rebuild a container with its leaves changed.
 
 `tensors` and `map_leaves` enter lists, tuples and dicts, which is what torch's functions and operators take and return.
-`tensors_in` also enters what a user may pass to a model or get from it: other mappings, sets, dataclasses and objects.
-A leaf is whatever is not entered. A tensor that occurs twice is yielded twice. A container inside itself is not entered
-again.
+`tensors_in_objects` also enters other mappings, sets, dataclasses and objects, which a user may pass to a model or get
+from it. A leaf is whatever is not entered. A tensor that occurs twice is yielded twice. A container inside itself is
+not entered again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-# How many containers deep `tensors_in` looks: an object may hold a trainer or a data set, which are no outputs.
+# How many containers deep `tensors_in_objects` looks: an object may hold a trainer or a data set, which are no outputs.
 _DEEPEST = 8
 
 
@@ -46,25 +46,25 @@ def _tensors(container: Any, above: tuple[int, ...]) -> Iterator[Tensor]:
             yield from _tensors(item, (*above, identity))
 
 
-def tensors_in(value: Any) -> list[Tensor]:
+def tensors_in_objects(value: Any) -> list[Tensor]:
     """Collect the tensors in nested containers of any kind, dataclasses and attributes of objects, in order.
 
     Modules and classes are not entered, nor what lies more than 8 containers deep.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> [int(tensor) for tensor in tensors_in(SimpleNamespace(logits=[torch.ones(1)], loss=None))]
+        >>> [int(tensor) for tensor in tensors_in_objects(SimpleNamespace(logits=[torch.ones(1)], loss=None))]
         [1]
     """
-    return list(_tensors_in(value, ()))
+    return list(_tensors_in_objects(value, ()))
 
 
-def _tensors_in(value: Any, above: tuple[int, ...]) -> Iterator[Tensor]:
+def _tensors_in_objects(value: Any, above: tuple[int, ...]) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif len(above) <= _DEEPEST and id(value) not in above:
         for item in _items(value):
-            yield from _tensors_in(item, (*above, id(value)))
+            yield from _tensors_in_objects(item, (*above, id(value)))
 
 
 def _items(value: Any) -> list[Any]:

@@ -63,8 +63,8 @@ class DropoutFunction:
             p = float(p)
         return p, None if training is None else bool(training), bool(inplace)
 
-    def in_training(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Return the arguments of a call with its training flag on."""
+    def with_training(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return the arguments of a call with its training flag set."""
         return (args, kwargs) if self.training is None else replaced(self.training, args, kwargs, True)
 
 

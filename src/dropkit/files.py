@@ -145,7 +145,7 @@ def leads_out(path: str | Path) -> bool:
     """Whether a folder above `path` is a symbolic link out of the project, or working directory, that contains it."""
     for folder in Path(os.path.abspath(path)).parents:
         if folder.is_symlink():
-            root = project(str(folder.parent)) or _working_directory(folder)
+            root = project_root(str(folder.parent)) or _working_directory(folder)
             if root is not None and not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)):
                 return True
     return False
@@ -158,7 +158,7 @@ def _working_directory(path: Path) -> str | None:
 
 
 @cache
-def project(folder: str) -> str | None:
+def project_root(folder: str) -> str | None:
     """The root of the project that contains `folder`: the nearest folder with .git, pyproject.toml or setup.py."""
     for candidate in (Path(folder), *Path(folder).parents):
         if any(os.path.lexists(candidate / name) for name in (".git", "pyproject.toml", "setup.py")):

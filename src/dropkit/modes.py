@@ -10,19 +10,19 @@ import torch
 from torch import nn
 
 _lock = threading.Lock()
-# By the id of a model: how many `evaluating` blocks are open for it, and its modules that were in training mode before.
-_evaluating: dict[int, tuple[int, list[nn.Module]]] = {}
+# By the id of a model: how many `evaluation_mode` blocks are open for it, and which modules were in training mode.
+_open_blocks: dict[int, tuple[int, list[nn.Module]]] = {}
 # How many `force_eager` blocks are open in all threads, and what ends torch's stance.
 _eager_blocks, _stance = 0, ExitStack()
 
 
 @contextmanager
-def kept(modules: Iterable[nn.Module]) -> Generator[None]:
+def preserve_training_flags(modules: Iterable[nn.Module]) -> Generator[None]:
     """Restore the training flag of each of these modules at the end of a `with` block.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
-        >>> with kept(model.modules()):
+        >>> with preserve_training_flags(model.modules()):
         ...     _ = model.eval()
         >>> [module.training for module in model.modules()]
         [True, True, False]
@@ -37,31 +37,31 @@ def kept(modules: Iterable[nn.Module]) -> Generator[None]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Generator[None]:
+def evaluation_mode(model: nn.Module) -> Generator[None]:
     """Put each module of a model in evaluation mode for the length of a `with` block; threads may overlap.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
-        >>> with evaluating(model):
+        >>> with evaluation_mode(model):
         ...     print([module.training for module in model.modules()])
         [False, False, False]
         >>> [module.training for module in model.modules()]
         [True, True, False]
     """
     with _lock:
-        if id(model) not in _evaluating:
-            _evaluating[id(model)] = 0, [module for module in model.modules() if module.training]
-        blocks, trained = _evaluating[id(model)]
-        _evaluating[id(model)] = blocks + 1, trained
+        if id(model) not in _open_blocks:
+            _open_blocks[id(model)] = 0, [module for module in model.modules() if module.training]
+        blocks, trained = _open_blocks[id(model)]
+        _open_blocks[id(model)] = blocks + 1, trained
         for module in trained:
             module.training = False
     try:
         yield
     finally:
         with _lock:
-            blocks, trained = _evaluating.pop(id(model))
+            blocks, trained = _open_blocks.pop(id(model))
             if blocks > 1:
-                _evaluating[id(model)] = blocks - 1, trained
+                _open_blocks[id(model)] = blocks - 1, trained
             else:
                 for module in trained:
                     module.training = True

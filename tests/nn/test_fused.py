@@ -36,7 +36,7 @@ gpu_kernel = pytest.param(
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Tensors on the CPU run on its own kernel, or on the GPU's."""
     if request.param == "gpu":
-        monkeypatch.setattr(kernels, "_on_cpu", INTERPRETED.drop)
+        monkeypatch.setattr(kernels, "_drop_on_cpu", INTERPRETED.drop)
         monkeypatch.setattr(fused, "kernel_for", lambda _: INTERPRETED)
     return request.param
 
@@ -295,7 +295,7 @@ def test_modules_follow_their_mode(module: nn.Module):
     [
         (lambda x: dropout_add(x, x, 1.5), "between 0 and 1, but got 1.5"),
         (lambda x: dropout_add(x, x, 0.5, key=1, generator=torch.Generator()), "key must be None where generator"),
-        (lambda x: dropout_add_norm(x, x[:1]), r"residual must be of the input's shape \(3, 5, 12\), got \(1, 5, 12\)"),
+        (lambda x: dropout_add_norm(x, x[:1]), r"residual must be of shape \(3, 5, 12\), got \(1, 5, 12\)"),
         (lambda x: dropout_add_norm(x, x, torch.ones(5)), r"weight must be of shape \(12,\), got \(5,\)"),
         (lambda x: dropout_add_norm(x, x, norm="batch"), 'norm must be "layer" or "rms", got batch'),
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from dropkit.containers import tensors_in
+from dropkit.containers import tensors_in_objects
 
 
 def copy_inputs(inputs: Any) -> Any:
@@ -15,7 +15,7 @@ def copy_inputs(inputs: Any) -> Any:
         TypeError: something among the inputs cannot be copied.
     """
     memo: dict[int, Any] = {}
-    for tensor in tensors_in(inputs):
+    for tensor in tensors_in_objects(inputs):
         memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
     try:
         return copy.deepcopy(inputs, memo)

@@ -18,7 +18,7 @@ from dropkit.auditor.snapshot import ModelSnapshot, restored, seed_everything
 from dropkit.auditor.source_comments import marks_always_on, names_always_on
 from dropkit.auditor.train_mode import dropouts_in_train_mode, layers_on_fast_path, set_mode, switch_mode
 from dropkit.catalog import RATE_HOLDERS
-from dropkit.containers import tensors_in
+from dropkit.containers import tensors_in_objects
 from dropkit.modes import force_eager
 from dropkit.torch_private import dynamo_is_loaded
 from dropkit.trace import Form, ModeFault, Phase, Site, Trace
@@ -131,22 +131,22 @@ def _warm_up(step: Step, snapshot: ModelSnapshot) -> None:
         set_mode(step.model, Phase.TRAIN)
         snapshot.clear_gradients()
         step.set_seed()
-        backward(step.model, tensors_in(step.forward(inputs)), tensors_in(inputs))
+        backward(step.model, tensors_in_objects(step.forward(inputs)), tensors_in_objects(inputs))
     snapshot.restore()
 
 
 def _train(step: Step, recorder: Recorder, inputs: Any) -> str | None:
     """Run forward and backward; return the first line of the error if backward fails."""
     with torch.enable_grad():
-        with recorder.watch(Phase.TRAIN, tensors_in(inputs)):
+        with recorder.watch(Phase.TRAIN, tensors_in_objects(inputs)):
             outputs = step.forward(inputs)
-            recorder.returned(tensors_in(outputs))
+            recorder.returned(tensors_in_objects(outputs))
         with recorder.watch(Phase.BACKWARD):
-            return backward(step.model, tensors_in(outputs), tensors_in(inputs))
+            return backward(step.model, tensors_in_objects(outputs), tensors_in_objects(inputs))
 
 
 def _evaluate(step: Step, recorder: Recorder, inputs: Any) -> None:
-    with torch.no_grad(), recorder.watch(Phase.EVAL, tensors_in(inputs)):
+    with torch.no_grad(), recorder.watch(Phase.EVAL, tensors_in_objects(inputs)):
         step.forward(inputs)
 
 

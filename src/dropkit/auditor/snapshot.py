@@ -131,7 +131,7 @@ def restored(modules: Iterable[nn.Module]) -> Generator[ModelSnapshot]:
     with ExitStack() as stack:
         stack.enter_context(_generators_restored())
         stack.callback(snapshot.restore)
-        stack.enter_context(modes.kept(snapshot.modules))
+        stack.enter_context(modes.preserve_training_flags(snapshot.modules))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         yield snapshot
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.kernels import cpu, gpu, meta, reference
+from dropkit.kernels import cpu, gpu, reference
 from dropkit.kernels.mask import Mask
 
 FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
@@ -46,11 +46,15 @@ class Kernel:
         return self.missing is None and (self.devices is None or device in self.devices)
 
 
-# One for each kind of device. The fused kernels of a device stand beside its own: `kernels/gpu/fused.py`.
+def _write_nothing(*_: Any) -> None:
+    """The kernel of the meta device, where tensors have no memory."""
+
+
+# One kernel for each kind of device. The fused kernels of GPUs are in `kernels/gpu/fused.py`.
 KERNELS = (
     Kernel("cpu", frozenset({"cpu"}), cpu.missing, cpu.detail, cpu.drop),
     Kernel("gpu", frozenset({"cuda", "xpu"}), gpu.missing, gpu.detail, gpu.drop),
-    Kernel("meta", frozenset({"meta"}), None, meta.detail, meta.drop),
+    Kernel("meta", frozenset({"meta"}), None, lambda: "shapes only", _write_nothing),
     Kernel("reference", None, None, reference.detail, reference.drop),
 )
 
@@ -67,28 +71,30 @@ def kernel_for(device: str) -> Kernel:
 
 def why_slow(device: str) -> str | None:
     """Why a device type has no better kernel than the reference; None if it has one."""
-    own = [kernel for kernel in KERNELS if kernel.devices is not None and device in kernel.devices]
-    if any(kernel.supports(device) for kernel in own):
+    candidates = [kernel for kernel in KERNELS if kernel.devices is not None and device in kernel.devices]
+    if any(kernel.supports(device) for kernel in candidates):
         return None
-    return "; ".join(kernel.missing for kernel in own if kernel.missing) or "no kernel was written for this device"
+    return (
+        "; ".join(kernel.missing for kernel in candidates if kernel.missing) or "no kernel was written for this device"
+    )
 
 
 def _drop_on_one_thread(*arguments: Any) -> None:
     """The CPU kernel where it cannot use torch's thread pool: its first call warns."""
-    global _on_cpu
-    _on_cpu = cpu.run
+    global _drop_on_cpu
+    _drop_on_cpu = cpu.run
     text = f"dropkit's CPU kernel runs on one thread: {cpu.single_threaded}"
     warnings.warn(text, SlowKernelWarning, stacklevel=3)
     cpu.run(*arguments)
 
 
 # A CPU call skips looking its kernel up, which takes 0.3 us.
-_on_cpu: Callable[..., None] | None = None
+_drop_on_cpu: Callable[..., None] | None = None
 if cpu.missing is None:
-    _on_cpu = cpu.run if cpu.single_threaded is None else _drop_on_one_thread
+    _drop_on_cpu = cpu.run if cpu.single_threaded is None else _drop_on_one_thread
 
 
 def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """Write every element of `output`, which is like `input`, by the best kernel of its device."""
-    run = _on_cpu if _on_cpu is not None and input.is_cpu else kernel_for(input.device.type).drop
+    run = _drop_on_cpu if _drop_on_cpu is not None and input.is_cpu else kernel_for(input.device.type).drop
     run(output, input, mask, add)

@@ -61,12 +61,12 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
 def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """`drop` for callers that made `output` like `input`: nothing is checked."""
     if mask.strides is None and input.is_contiguous() and output.is_contiguous():
-        row = output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask, input.numel()
+        arguments = output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask, input.numel()
         if add is None:
-            _drop(*row)
+            _drop(*arguments)
             return
         if add.is_contiguous() and not mask.params.resolve().drops_all:
-            _drop(*row, add.data_ptr())
+            _drop(*arguments, add.data_ptr())
             return
     shape = tuple(input.shape)
     if type(mask.strides) is not tuple:
@@ -77,7 +77,7 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
 
 
 def _check_tensors(output: Any, input: Any, add: Any) -> None:
-    """Refuse tensors whose addresses would lead the extension outside of their memory."""
+    """Refuse tensors for which the extension would read or write outside of their memory."""
     for name, tensor in (("input", input), ("output", output), ("add", add)):
         if tensor is None and name == "add":
             continue
@@ -121,8 +121,8 @@ def _overlaps_itself(tensor: Tensor) -> bool:
     extent = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and stride <= extent:
-            places = mask_indices(tensor.shape, tensor.stride(), 0, tensor.device)
-            return len(set(cast("list[int]", places.flatten().tolist()))) < tensor.numel()
+            positions = mask_indices(tensor.shape, tensor.stride(), 0, tensor.device)
+            return len(set(cast("list[int]", positions.flatten().tolist()))) < tensor.numel()
         extent += max(size - 1, 0) * stride
     return False
 
@@ -140,7 +140,7 @@ def _check_indices(mask: Mask, shape: tuple[int, ...]) -> None:
 
 
 def _end(tensor: Tensor) -> int:
-    """The end of its elements in its storage, in bytes."""
+    """Where the elements of `tensor` end in its storage, in bytes."""
     dims = zip(tensor.shape, tensor.stride(), strict=True)
     last = int(tensor.storage_offset()) + sum((size - 1) * stride for size, stride in dims)
     return (last + 1) * tensor.element_size()

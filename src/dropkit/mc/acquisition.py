@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dropkit import random
-from dropkit.arguments import check, counted
+from dropkit.arguments import check, positive_int
 from dropkit.mc.measures import ClassMeasures, uncertainty
 from dropkit.mc.measures import entropy as entropy_of
 
@@ -106,7 +106,7 @@ def batch_bald(
     samples = _samples(r)
     inputs = _inputs(candidates, len(r))
     check("count", 1 <= count <= len(inputs), f"in [1, {len(inputs)}], the number of candidates", count)
-    exact, configurations = counted("exact", exact), counted("configurations", configurations)
+    exact, configurations = positive_int("exact", exact), positive_int("configurations", configurations)
     samples = samples[:, inputs].double()
     expected_entropy = entropy_of(samples).mean(0)
     joint, chosen = _JointLabels(samples), list[int]()

@@ -114,7 +114,7 @@ def _handlers() -> dict[Any, Handler]:
 
 def _dropout(function: DropoutFunction) -> Handler:
     def handle(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        args, kwargs = function.in_training(args, kwargs)
+        args, kwargs = function.with_training(args, kwargs)
         p, _, _ = function.arguments(args, kwargs)
         if p is None or not 0 < p < 1:
             return mode.not_random(func, (), args, kwargs)
@@ -164,7 +164,7 @@ def _random(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _multi_head(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Run the Python code of `F.multi_head_attention_forward` under the mode, which then sees its dropout."""
-    args, kwargs = dropout_functions()[func].in_training(args, kwargs)
+    args, kwargs = dropout_functions()[func].with_training(args, kwargs)
     with mode:
         return _multi_head_code()(*args, **kwargs)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dropkit import random
-from dropkit.arguments import check, counted
+from dropkit.arguments import check, positive_int
 from dropkit.mc import batches
 from dropkit.mc.batches import PrepareBatch
 from dropkit.mc.outputs import Labels
@@ -84,7 +84,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("samples", "batch_size", "chunk"):
-            object.__setattr__(self, name, counted(name, getattr(self, name)))
+            object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         check("task", self.task in ("classification", "regression"), '"classification" or "regression"', self.task)
         check("plan", self.plan in ("iid", "stratified"), '"iid" or "stratified"', self.plan)
         known = self.masks in (None, "input", "chunk", "shared")

@@ -146,7 +146,7 @@ def predict(
 
     results: list[tuple[int, PartialResult]] = []
     override: Override | None = None
-    with modes.evaluating(model), torch.inference_mode(False), torch.no_grad():
+    with modes.evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         passes = Passes(model, settings.output or tensor_of, sampler, settings.replay, settings.thin)
         device = _device_of(model)
         with Progress("sampling", None if known is None else known * settings.samples, settings.progress) as bar:

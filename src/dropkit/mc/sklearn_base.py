@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dropkit.arguments import check, counted
+from dropkit.arguments import check, positive_int
 from dropkit.mc.fit_network import Loss, Training, fit_network, perceptron
 from dropkit.mc.options import Masks, Plan
 from dropkit.mc.predict import predict
@@ -69,7 +69,7 @@ class Network(BaseEstimator):
     def _begin(self, X: Array) -> Tensor:
         """Validate the parameters, draw the seed, and standardise the inputs of the training."""
         for name in ("epochs", "batch_size", "samples"):
-            counted(name, getattr(self, name))
+            positive_int(name, getattr(self, name))
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.input_scaler_: Any = StandardScaler().fit(X)
         return self._inputs(X)

@@ -16,7 +16,7 @@ from dropkit import random
 from dropkit.arguments import check
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
-from dropkit.nn.checks import check_probability, checked_rate
+from dropkit.nn.checks import check_probability, check_shape, checked_rate
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.ops import fused
 
@@ -66,18 +66,15 @@ def bias_act_dropout_add(
     """
     rate = checked_rate(p)
     _check_activation(activation)
-    check(
-        "residual", residual.shape == input.shape, f"of the input's shape {tuple(input.shape)}", tuple(residual.shape)
-    )
-    columns = input.shape[-1:]
-    check("bias", bias is None or bias.shape == columns, f"of shape {tuple(columns)}", bias is not None and bias.shape)
-    given = (input, residual) if bias is None else (input, residual, bias)
-    if training and not has_torch_function(given) and not isinstance(rate, Tensor) and rate > 0:
+    check_shape("residual", residual, input.shape)
+    check_shape("bias", bias, input.shape[-1:])
+    tensors = (input, residual) if bias is None else (input, residual, bias)
+    if training and not has_torch_function(tensors) and not isinstance(rate, Tensor) and rate > 0:
         params = inverted(rate)
-        if fused.can_fuse(params, *given):
+        if fused.can_fuse(params, *tensors):
             key = None if key is None else random.check_key(key, generator, input)
             mask = Mask(random.choose_key(key, generator, input, rate), params)
-            return fused.activation(input, bias, residual, activation, mask)
+            return fused.activate_drop_add(input, bias, residual, activation, mask)
     branch = fused.ACTIVATIONS[activation](input if bias is None else input + bias)
     return dropout_add(branch, residual, cast("float", rate), training, generator=generator, key=key)
 

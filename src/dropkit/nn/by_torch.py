@@ -14,12 +14,13 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from dropkit.kernels.params import inverted
+from dropkit.nn.checks import refuse_random_source
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd
 
 
 def drop_by_torch(layer: Layer, input: Tensor, p: float | Tensor, inplace: bool) -> Tensor:
-    """Run torch's function, without its warning about the rank of the input, which `check` has given."""
+    """Run torch's function, without its warning about the rank of the input, which `Layer.check` has given."""
     if layer.counterpart is None:
         output = _compose(layer, input, p)
         return input.copy_(output) if inplace else output
@@ -31,7 +32,7 @@ def drop_by_torch(layer: Layer, input: Tensor, p: float | Tensor, inplace: bool)
 
 
 def _compose(layer: Layer, input: Tensor, p: Any) -> Tensor:
-    """The layer out of torch's elementwise dropout. A tool that turns that off turns the layer off, where it scales."""
+    """Compose the layer of torch's dropout of a tensor of ones: a tool that turns that off turns the layer off."""
     shape = input.shape if layer.mask_shape is None else layer.mask_shape(input)
     mask = functional.dropout(input.new_ones(shape), p, True)
     if layer.make_params is inverted:
@@ -57,11 +58,8 @@ def read_arguments(layer: Layer, input: Any, p: Any, training: Any, inplace: boo
 def drop_unsupported(
     layer: Layer, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
 ) -> Tensor:
-    """Integers, complex numbers, sparse and quantised tensors: torch's answer, which is mostly an error."""
-    kind = f"{input.layout} tensors of {input.dtype}"
-    for name, given in (("generator", generator), ("key", key)):
-        if given is not None:
-            raise NotImplementedError(f"{name} must be None for {kind}, got {given}")
+    """Run torch's dropout of integers, complex numbers, sparse or quantised tensors, which mostly raises."""
+    refuse_random_source(generator, key, f"for {input.layout} tensors of {input.dtype}")
     is_plain = input.layout is torch.strided and not input.is_nested
     if p == 1 and is_plain and not input.is_quantized:
         return _zeroed(input, inplace)
@@ -74,7 +72,7 @@ def drop_unsupported(
 
 
 def _zeroed(input: Tensor, inplace: bool) -> Tensor:
-    """Integers and complex numbers at p = 1."""
+    """Drop all elements of a tensor of integers or complex numbers."""
     if inplace and autograd.can_use_fast_path(input):
         autograd.refuse_in_place(input)
     zero = torch.zeros((), dtype=input.dtype, device=input.device)

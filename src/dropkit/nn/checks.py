@@ -1,12 +1,14 @@
-"""Checks of a dropout rate and of the number of dimensions, with torch's errors and warnings."""
+"""Checks of the arguments of layers, with torch's errors and warnings where torch has them."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from dropkit.arguments import check
 from dropkit.ops import autograd
 
 # stacklevel of a warning in `Layer.check`, so that it points at the line that calls the layer's function.
@@ -50,8 +52,29 @@ def check_schedule(p: Any) -> None:
         )
 
 
+def check_shape(name: str, tensor: Tensor | None, shape: Sequence[int]) -> None:
+    """Raise unless `tensor` is None or of this shape.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if tensor is not None:
+        check(name, tensor.shape == shape, f"of shape {tuple(shape)}", tuple(tensor.shape))
+
+
+def refuse_random_source(generator: Any, key: Any, where: str, advice: str = "") -> None:
+    """Raise if a generator or a key is given in a place where torch's dropout runs, which takes neither.
+
+    Raises:
+        NotImplementedError: one of them is not None.
+    """
+    for name, value in (("generator", generator), ("key", key)):
+        if value is not None:
+            raise NotImplementedError(f"{name} must be None {where}, got {value}{advice}")
+
+
 def warn_unless_channels(input: Tensor, name: str, spatial: int) -> None:
-    """Give torch's warning where `input` has neither `spatial` + 1 nor `spatial` + 2 dimensions."""
+    """Give torch's warning if `input` has neither `spatial` + 1 nor `spatial` + 2 dimensions."""
     if input.dim() in (spatial + 1, spatial + 2):
         return
     warnings.warn(

@@ -1,4 +1,4 @@
-"""The way of a call: check the arguments, then drop by the fast path, by dropkit's operators or by torch."""
+"""Run a layer: check the arguments, then drop on the fast path, by dropkit's operators or by torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dropkit.kernels.mask import Mask, mask_strides
 from dropkit.kernels.params import params_at
 from dropkit.nn import nested, torchscript
 from dropkit.nn.by_torch import drop_by_torch, drop_unsupported, read_arguments
-from dropkit.nn.checks import check_probability, check_schedule
+from dropkit.nn.checks import check_probability, check_schedule, refuse_random_source
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd, custom_op
 from dropkit.torch_private import FakeTensor, fake_mode, tracing_state
@@ -36,16 +36,16 @@ def call(
     """Run the functional form of a layer, from its arguments to its result."""
     if has_torch_function_unary(input):
         return _ask_subclass(layer, input, p=p, training=training, inplace=inplace, generator=generator, key=key)
-    scheduled = type(p) is not float and isinstance(p, Tensor) and not autograd.can_use_fast_path(p)
-    if scheduled:
+    is_scheduled = type(p) is not float and isinstance(p, Tensor) and not autograd.can_use_fast_path(p)
+    if is_scheduled:
         check_schedule(p)
     else:
         check_probability(p)
     if layer.check is not None:
         layer.check(input)
-    if type(training) is not bool or not isinstance(input, Tensor) or (type(p) is not float and not scheduled):
-        rate, training = read_arguments(layer, input, 0.5 if scheduled else p, training, inplace)
-        p = p if scheduled else rate
+    if type(training) is not bool or not isinstance(input, Tensor) or (type(p) is not float and not is_scheduled):
+        rate, training = read_arguments(layer, input, 0.5 if is_scheduled else p, training, inplace)
+        p = p if is_scheduled else rate
     return drop(layer, input, p, training, inplace, generator, key)
 
 
@@ -58,27 +58,29 @@ def drop(
     generator: Generator | None = None,
     key: Tensor | int | None = None,
 ) -> Tensor:
-    """Run a layer on checked arguments: the part that an operator of torch's own would do."""
+    """Run a layer on checked arguments, as one of torch's operators does."""
     if key is not None:
         key = random.check_key(key, generator, input)
     # The exact type first, which is faster than `isinstance` alone.
-    scheduled = type(p) is not float and isinstance(p, Tensor)
-    if not training or (not scheduled and p == 0):
+    is_scheduled = type(p) is not float and isinstance(p, Tensor)
+    if not training or (not is_scheduled and p == 0):
         return input
-    ordinary = autograd.can_use_fast_path(input)
-    if not ordinary and tracing_state() is not None:
-        return torchscript.traced(layer, input, p, inplace, generator, key)
-    if not ordinary and autograd.exporting() and key is None and not scheduled:
-        return _exported(layer, input, cast("float", p), inplace, generator)
-    if not ordinary and type(input) is FakeTensor and fake_mode() is None:
+    takes_fast_path = autograd.can_use_fast_path(input)
+    if not takes_fast_path and tracing_state() is not None:
+        return torchscript.drop_traced(layer, input, p, inplace, generator, key)
+    if not takes_fast_path and autograd.is_being_exported() and key is None and not is_scheduled:
+        # torch's dropout, which all readers of exported programs know; under `install` it runs dropkit's kernel.
+        refuse_random_source(generator, None, "under torch.export", "; pass key=")
+        return drop_by_torch(layer, input, p, inplace)
+    if not takes_fast_path and type(input) is FakeTensor and fake_mode() is None:
         with input.fake_mode:  # where keys are no real tensors either
             return drop(layer, input, p, training, inplace, generator, custom_op.as_fake(key, input))
-    if input.numel() == 0 if ordinary else _is_empty(input):
+    if input.numel() == 0 if takes_fast_path else _is_empty(input):
         return input
     if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
         unusual = nested.drop if input.dtype in FLOATS and input.is_nested else drop_unsupported
         return unusual(layer, input, p, inplace, generator, key)
-    if scheduled or not ordinary:
+    if is_scheduled or not takes_fast_path:
         return _drop_by_operator(layer, input, p, inplace, generator, key)
     # The strides come first: `mask_shape` refuses inputs of the wrong rank, for which no key must be drawn.
     p = cast("float", p)
@@ -100,17 +102,10 @@ def _drop_by_operator(
     return (custom_op.drop_ if inplace else custom_op.drop)(input, Mask(key, layer.params(p), strides))
 
 
-def _exported(layer: Layer, input: Tensor, p: float, inplace: bool, generator: Generator | None) -> Tensor:
-    """Record torch's dropout, which all readers of exported programs know; under `install` it runs our kernel."""
-    if generator is not None:
-        raise NotImplementedError(f"generator must be None under torch.export, got {generator}; pass key=")
-    return drop_by_torch(layer, input, p, inplace)
-
-
 def _ask_subclass(layer: Layer, input: Tensor, **arguments: Any) -> Tensor:
-    """Show subclasses and modes the call that they would see from torch."""
-    given = {name: value for name, value in arguments.items() if not (name in ("generator", "key") and value is None)}
-    return handle_torch_function(layer.function, (input,), input, **given, **layer.options)
+    """Hand the call to the `__torch_function__` of a subclass or mode, as torch's function does."""
+    named = {name: value for name, value in arguments.items() if not (name in ("generator", "key") and value is None)}
+    return handle_torch_function(layer.function, (input,), input, **named, **layer.options)
 
 
 def _is_empty(input: Tensor) -> bool:

@@ -18,7 +18,7 @@ from dropkit import random
 from dropkit.arguments import check
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
-from dropkit.nn.checks import check_probability, checked_rate
+from dropkit.nn.checks import check_probability, check_shape, checked_rate
 from dropkit.nn.dropout import dropout
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.ops import fused
@@ -79,33 +79,27 @@ def dropout_add_norm(
     check("norm", norm in ("layer", "rms"), '"layer" or "rms"', norm)
     check("eps", isinstance(eps, (int, float)), "a number", eps)
     check("input", input.dim() > 0, "of at least one dimension", "none")
-    check(
-        "residual", residual.shape == input.shape, f"of the input's shape {tuple(input.shape)}", tuple(residual.shape)
-    )
-    for name, tensor, shape in (
-        ("weight", weight, input.shape[-1:]),
-        ("bias", bias, input.shape[-1:]),
-        ("row_scale", row_scale, input.shape[:-1]),
-    ):
-        fits = tensor is None or tensor.shape == shape
-        check(name, fits, f"of shape {tuple(shape)}", tensor is not None and tuple(tensor.shape))
+    check_shape("residual", residual, input.shape)
+    check_shape("weight", weight, input.shape[-1:])
+    check_shape("bias", bias, input.shape[-1:])
+    check_shape("row_scale", row_scale, input.shape[:-1])
     if row_scale is not None:
         row_scale = row_scale.detach()
-    call = fused.Norm(weight, bias, row_scale, None, eps, norm == "layer")
-    given = tuple(tensor for tensor in (input, residual, weight, bias, row_scale) if tensor is not None)
-    if not has_torch_function(given) and not isinstance(rate, Tensor):
+    operation = fused.Norm(weight, bias, row_scale, None, eps, norm == "layer")
+    tensors = tuple(tensor for tensor in (input, residual, weight, bias, row_scale) if tensor is not None)
+    if not has_torch_function(tensors) and not isinstance(rate, Tensor):
         params = inverted(rate) if training and rate > 0 else None
-        if fused.can_fuse(params, *given):
+        if fused.can_fuse(params, *tensors):
             key = None if key is None else random.check_key(key, generator, input)
             if params is not None:
-                call = call._replace(mask=Mask(random.choose_key(key, generator, input, rate), params))
-            return fused.norm(input, residual, call)
+                operation = operation._replace(mask=Mask(random.choose_key(key, generator, input, rate), params))
+            return fused.drop_add_norm(input, residual, operation)
     rate = cast("float", rate)
     if row_scale is None:
         summed = dropout_add(input, residual, rate, training, generator=generator, key=key)
     else:
         summed = residual + dropout(input, rate, training, generator=generator, key=key) * row_scale.unsqueeze(-1)
-    return fused.norm_by_torch(summed, call), summed
+    return fused.norm_by_torch(summed, operation), summed
 
 
 class DropoutAddNorm(nn.Module):

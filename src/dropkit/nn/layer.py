@@ -1,6 +1,6 @@
-"""The record that describes one layer: everything that the rest of dropkit and the laws of the tests need to know.
+"""The record that describes a layer to the rest of dropkit and to the tests.
 
-The recipe for one more layer stands in CONTRIBUTING.md.
+CONTRIBUTING.md has the recipe for a new layer.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def _torch_class(cls: type) -> type[torch.nn.Module] | None:
 
 
 class DropoutModule(torch.nn.Module, metaclass=EqualToTorch):
-    """Adds to one of torch's dropout modules a checked `p`, and `generator=` and `key=` in `forward`."""
+    """Adds a checked `p`, and `generator=` and `key=` in `forward`, to one of torch's dropout modules."""
 
     # torch's own classes set these.
     p: float
@@ -52,17 +52,17 @@ class DropoutModule(torch.nn.Module, metaclass=EqualToTorch):
         return type(self).function(input, self.p, self.training, self.inplace, generator=generator, key=key)
 
     def is_kept_by(self, proxy: fx.Proxy) -> bool:
-        """Whether a graph of torch.fx shall hold this module, which then follows `train()` and `eval()` there.
+        """Whether a graph of torch.fx holds this module itself, so that it follows `train()` and `eval()` there.
 
-        fx itself keeps the modules that are defined in torch.nn. A module with hooks, which run when the graph is
-        recorded, and one that is itself the traced model become a call of the function.
+        fx does the same with the modules of torch.nn. A module with hooks, which run while the graph is recorded, and
+        a module that is itself the traced model become a call of the function.
         """
         return not has_forward_hooks(self) and getattr(proxy.tracer, "root", None) is not self
 
     def record_call(self, input: Any, **arguments: Any) -> Any:
         """Record a call of this module in the graph that `input` belongs to."""
-        given = {name: value for name, value in arguments.items() if value is not None}
-        return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input,), given)
+        named = {name: value for name, value in arguments.items() if value is not None}
+        return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input,), named)
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What `torch.jit.script` compiles in place of this module."""

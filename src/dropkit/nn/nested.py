@@ -64,7 +64,7 @@ def _jagged(layer: Layer, input: Any, run: Run) -> Tensor:
         output = run(values, None, 0)  # the components already lie end to end
     else:
         # `split`, as the gradient of `narrow` is as large as all components together.
-        pieces = list(values.split(_cuts(values.shape[ragged - 1], offsets, lengths), ragged - 1))
+        pieces = list(values.split(_split_sizes(values.shape[ragged - 1], offsets, lengths), ragged - 1))
         pieces[1::2] = _drop_each(layer, pieces[1::2], run)
         output = torch.cat(pieces, ragged - 1)
         if not values.is_contiguous():
@@ -74,7 +74,7 @@ def _jagged(layer: Layer, input: Any, run: Run) -> Tensor:
     )
 
 
-def _cuts(size: int, offsets: Tensor, lengths: Tensor | None) -> list[int]:
+def _split_sizes(size: int, offsets: Tensor, lengths: Tensor | None) -> list[int]:
     """Sizes along the ragged dimension: of the gap before a component, of that component, ..., of what is left."""
     starts = cast("list[int]", offsets.tolist())
     ends = starts[1:] if lengths is None else cast("list[int]", (offsets[:-1] + lengths).tolist())

@@ -10,20 +10,19 @@ import torch
 from torch import Generator, Tensor
 
 from dropkit.nn.by_torch import drop_by_torch
+from dropkit.nn.checks import refuse_random_source
 from dropkit.nn.layer import Layer
 
 
-def traced(
+def drop_traced(
     layer: Layer, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
 ) -> Tensor:
-    """Run what `torch.jit.trace` records: an operator of dropkit would hold the sizes of the example for ever.
+    """Run torch's dropout under `torch.jit.trace`: dropkit's operator would fix the sizes of the example.
 
     Raises:
         NotImplementedError: a key or a generator is given, which torch's dropout does not take.
     """
-    for name, given in (("generator", generator), ("key", key)):
-        if given is not None:
-            raise NotImplementedError(f"{name} must be None under torch.jit.trace, got {given}; use torch.export")
+    refuse_random_source(generator, key, "under torch.jit.trace", "; use torch.export")
     warnings.warn("torch.jit.trace records torch's own dropout: a seed gives torch's masks", stacklevel=1)
     return drop_by_torch(layer, input, p, inplace)
 

@@ -68,7 +68,7 @@ def is_being_traced() -> bool:
     )
 
 
-def exporting() -> bool:
+def is_being_exported() -> bool:
     """Whether a program for other tools is recorded: by torch.export, or decomposed, or compiled ahead of time."""
     if is_dynamo_compiling():
         return is_exporting()
@@ -76,7 +76,7 @@ def exporting() -> bool:
 
 
 def drop(input: Tensor, mask: Mask) -> Tensor:
-    """Dropout out of place. Backward reads the mask's key again: nobody may write it any more, see `detach_key`."""
+    """Dropout out of place. Backward reads the mask's key again, so nobody may write to it: see `detach_key`."""
     if (input.requires_grad and torch.is_grad_enabled()) or in_forward_mode():
         return _apply_drop(input, mask)
     output = torch.empty_like(input)
@@ -152,7 +152,7 @@ class _Drop(torch.autograd.Function):
 
 
 class _DropInPlace(torch.autograd.Function):
-    """Only the graph. The caller writes once autograd has raised no error, so that a refusal leaves the input alone."""
+    """Record the graph alone; the caller writes afterwards, so that an error of autograd leaves the input unchanged."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, mask: Mask) -> Tensor:
@@ -178,18 +178,15 @@ class _DropAdd(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        of_input, of_residual, _ = tangents
-        return apply_same_mask(of_input, *ctx.saved) + of_residual
+        input_tangent, residual_tangent, _ = tangents
+        return apply_same_mask(input_tangent, *ctx.saved) + residual_tangent
 
 
 # The base class's `apply`, which `Function.apply` calls after a search for functorch's wrappers. On the fast path there
 # are none, and skipping the search saves 1 us.
-_apply_drop, _apply_drop_ = (
-    cast("Callable[[Tensor, Mask], Tensor]", cast("Any", super(torch.autograd.Function, function)).apply)
-    for function in (_Drop, _DropInPlace)
-)
-_apply_drop_add = cast(
-    "Callable[[Tensor, Tensor, Mask], Tensor]", cast("Any", super(torch.autograd.Function, _DropAdd)).apply
+_apply_drop, _apply_drop_, _apply_drop_add = (
+    cast("Callable[..., Tensor]", cast("Any", super(torch.autograd.Function, function)).apply)
+    for function in (_Drop, _DropInPlace, _DropAdd)
 )
 
 

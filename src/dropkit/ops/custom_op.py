@@ -70,7 +70,7 @@ def _operator(inputs: Sequence[Any]) -> Callable[..., Tensor]:
 
 
 def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
-    """Both operators, on memory. `key` has one value for each place in the leading dimensions that it has."""
+    """Run either operator on memory, with one key for each slice along the dimensions that `key` has."""
     *numbers, strides, offset = arguments
     if input.dtype not in kernels.FLOATS:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
@@ -86,9 +86,10 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
         kernels.drop(output, input, mask)
         return output
     strides = row_major(input.shape) if strides is None else strides
-    for place in itertools.product(*map(range, key.shape)):
-        first = offset + sum(coordinate * stride for coordinate, stride in zip(place, strides, strict=False))
-        kernels.drop(output[place], input[place], Mask(key[place], mask.params, strides[key.dim() :], first))
+    for slice_index in itertools.product(*map(range, key.shape)):
+        first = offset + sum(index * stride for index, stride in zip(slice_index, strides, strict=False))
+        slice_mask = Mask(key[slice_index], mask.params, strides[key.dim() :], first)
+        kernels.drop(output[slice_index], input[slice_index], slice_mask)
     return output
 
 
@@ -99,7 +100,7 @@ def _fake(input: Tensor, key: Tensor, *numbers: Any) -> Tensor:
 
 
 def refuse_meta(name: str, value: Any, input: Tensor) -> None:
-    """Raise if `input` has memory, but a key or a rate cannot be read.
+    """Refuse a key or a rate without memory for an input that has memory.
 
     Raises:
         ValueError: `value` is a tensor on the meta device, and `input` is not.

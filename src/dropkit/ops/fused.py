@@ -68,7 +68,7 @@ def _can_use_kernel(*grads: Tensor | None) -> bool:
     return not torch.is_grad_enabled() and all(grad is None or autograd.can_use_fast_path(grad) for grad in grads)
 
 
-class _Norm(torch.autograd.Function):
+class _DropAddNorm(torch.autograd.Function):
     """`weight` and `bias` are arguments of their own because autograd does not look into `norm`."""
 
     @staticmethod
@@ -91,14 +91,14 @@ class _Norm(torch.autograd.Function):
         if _can_use_kernel(*grads) and grad_output is not None:
             grad_summed = None if grad_summed is None else grad_summed.contiguous()
             return *fused.norm_backward(grad_output.contiguous(), grad_summed, summed, mean, rstd, norm), None
-        return *_by_calls(grad_output, grad_summed, summed, norm), None
+        return *_gradients_by_torch(grad_output, grad_summed, summed, norm), None
 
 
-def _by_calls(
+def _gradients_by_torch(
     grad_output: Tensor | None, grad_summed: Tensor | None, summed: Tensor, norm: Norm
 ) -> tuple[Tensor | None, ...]:
     """The gradients of input, residual, weight and bias, by calls that have derivatives themselves."""
-    of_sum, of_affine = grad_summed, dict[str, Tensor]()
+    grad_sum, grad_affine = grad_summed, dict[str, Tensor]()
     if grad_output is not None:
         with torch.enable_grad():
             start = summed if summed.requires_grad else summed.detach().requires_grad_()
@@ -106,23 +106,23 @@ def _by_calls(
         named = {"weight": norm.weight, "bias": norm.bias}
         affine = {name: tensor for name, tensor in named.items() if tensor is not None and tensor.requires_grad}
         tensors = [start, *affine.values()]
-        of_start, *rest = torch.autograd.grad(output, tensors, grad_output, create_graph=torch.is_grad_enabled())
-        of_affine = dict(zip(affine, rest, strict=True))
-        of_sum = of_start if grad_summed is None else of_start + grad_summed
-    of_input = of_sum
-    if of_input is not None and norm.row_scale is not None:
-        of_input = of_input * norm.row_scale.unsqueeze(-1)
-    if of_input is not None and norm.mask is not None:
-        of_input = autograd.apply_same_mask(of_input, norm.mask)
-    return of_input, of_sum, of_affine.get("weight"), of_affine.get("bias")
+        grad_start, *rest = torch.autograd.grad(output, tensors, grad_output, create_graph=torch.is_grad_enabled())
+        grad_affine = dict(zip(affine, rest, strict=True))
+        grad_sum = grad_start if grad_summed is None else grad_start + grad_summed
+    grad_input = grad_sum
+    if grad_input is not None and norm.row_scale is not None:
+        grad_input = grad_input * norm.row_scale.unsqueeze(-1)
+    if grad_input is not None and norm.mask is not None:
+        grad_input = autograd.apply_same_mask(grad_input, norm.mask)
+    return grad_input, grad_sum, grad_affine.get("weight"), grad_affine.get("bias")
 
 
-def norm(input: Tensor, residual: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+def drop_add_norm(input: Tensor, residual: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """The norm of `residual + row_scale * drop(input)`, and the sum itself; see `fused.norm_forward`."""
-    return cast("tuple[Tensor, Tensor]", _Norm.apply(input, residual, norm.weight, norm.bias, norm))
+    return cast("tuple[Tensor, Tensor]", _DropAddNorm.apply(input, residual, norm.weight, norm.bias, norm))
 
 
-class _Activation(torch.autograd.Function):
+class _ActivateDropAdd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, mask: Mask) -> Tensor:
         ctx.save_for_backward(input, bias)
@@ -138,18 +138,18 @@ class _Activation(torch.autograd.Function):
         if not (wants_input or wants_bias):
             return None, None, grad, None, None
         if _can_use_kernel(grad):
-            of_input = fused.activation_backward(grad.contiguous(), input, bias, ctx.activation, ctx.mask)
+            grad_input = fused.activation_backward(grad.contiguous(), input, bias, ctx.activation, ctx.mask)
         else:
             with torch.enable_grad():
                 start = input if bias is None else input + bias
                 start = start if start.requires_grad else start.detach().requires_grad_()
                 output = ACTIVATIONS[ctx.activation](start)
             dropped = autograd.apply_same_mask(grad, ctx.mask)
-            (of_input,) = torch.autograd.grad(output, start, dropped, create_graph=torch.is_grad_enabled())
-        of_bias = of_input.sum_to_size(cast("Tensor", bias).shape) if wants_bias else None
-        return of_input, of_bias, grad, None, None
+            (grad_input,) = torch.autograd.grad(output, start, dropped, create_graph=torch.is_grad_enabled())
+        grad_bias = grad_input.sum_to_size(cast("Tensor", bias).shape) if wants_bias else None
+        return grad_input, grad_bias, grad, None, None
 
 
-def activation(input: Tensor, bias: Tensor | None, residual: Tensor, name: str, mask: Mask) -> Tensor:
+def activate_drop_add(input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, mask: Mask) -> Tensor:
     """`residual + drop(activation(input + bias))`; see `fused.activation_forward`."""
-    return cast("Tensor", _Activation.apply(input, bias, residual, name, mask))
+    return cast("Tensor", _ActivateDropAdd.apply(input, bias, residual, activation, mask))

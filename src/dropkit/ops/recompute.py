@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.utils import checkpoint as torchs
+from torch.utils import checkpoint as torch_checkpoint
 
 from dropkit.torch_private import (
     backward_pass,
@@ -37,13 +37,13 @@ class KeyRecord:
 
     def __init__(self) -> None:
         self.keys: list[Tensor | int] = []
-        self.taken: dict[Any, int] = {}
+        self.used: dict[Any, int] = {}
 
     def take(self, run: Any) -> Tensor | int | None:
         """The next key for this run; None if the first run drew no more."""
-        place = self.taken.get(run, 0)
-        self.taken[run] = place + 1
-        return _copied(self.keys[place]) if place < len(self.keys) else None
+        position = self.used.get(run, 0)
+        self.used[run] = position + 1
+        return _copied(self.keys[position]) if position < len(self.keys) else None
 
 
 class _Region(NamedTuple):
@@ -146,50 +146,52 @@ def _regions(frame: FrameType | None) -> list[_Region]:
         if region is not None:
             regions.append(region)
         frame = frame.f_back
-    hooked = _hooked()
-    if hooked is None or any(region.owner is hooked.owner for region in regions):
+    innermost = _region_of_hooks()
+    if innermost is None or any(region.owner is innermost.owner for region in regions):
         return regions
-    return [hooked, *regions]
+    return [innermost, *regions]
 
 
-def _hooked() -> _Region | None:
+def _region_of_hooks() -> _Region | None:
     """The region that set the hooks on saved tensors; torch.distributed starts one in a module hook, off this stack."""
     hooks = saved_tensors_hooks(True)
     pack = None if hooks is None else inspect.unwrap(hooks[0])
     code = getattr(pack, "__code__", None)
-    return _first(_cell(pack, "frame")) if code is not None and code is _CODES.get("pack_hook") else None
-
-
-def _first(owner: Any) -> _Region:
-    return _Region(owner, None, _cell(owner.recompute_fn, "preserve_rng_state"))
-
-
-def _checkpoint(names: dict[str, Any]) -> _Region | None:
-    """The first run under `checkpoint(use_reentrant=False)`."""
-    generator = names.get("gen")
-    frame = None if generator is None else generator.gi_frame
-    return None if frame is None else _first(frame.f_locals["new_frame"])
-
-
-def _unpack_hook(names: dict[str, Any]) -> _Region | None:
-    """A later run under `checkpoint(use_reentrant=False)`: backward asks for a saved tensor."""
-    owner = names["frame"]
-    return _Region(owner, names["gid"], _cell(owner.recompute_fn, "preserve_rng_state"))
-
-
-def _forward(names: dict[str, Any]) -> _Region | None:
-    """The first run under `checkpoint(use_reentrant=True)`."""
-    return _Region(names["ctx"], None, names["preserve_rng_state"])
-
-
-def _backward(names: dict[str, Any]) -> _Region | None:
-    """A later run under `checkpoint(use_reentrant=True)`, until it has recorded `outputs` and starts their backward."""
-    if "outputs" in names:
+    if code is None or code is not _CODES.get("pack_hook"):
         return None
-    return _Region(names["ctx"], backward_pass(), names["ctx"].preserve_rng_state)
+    return _first_run(_closure_variable(pack, "frame"))
 
 
-def _cell(function: Any, name: str) -> Any:
+def _first_run(owner: Any) -> _Region:
+    return _Region(owner, None, _closure_variable(owner.recompute_fn, "preserve_rng_state"))
+
+
+def _checkpoint(local: dict[str, Any]) -> _Region | None:
+    """The first run under `checkpoint(use_reentrant=False)`."""
+    generator = local.get("gen")
+    frame = None if generator is None else generator.gi_frame
+    return None if frame is None else _first_run(frame.f_locals["new_frame"])
+
+
+def _unpack_hook(local: dict[str, Any]) -> _Region | None:
+    """A later run under `checkpoint(use_reentrant=False)`: backward asks for a saved tensor."""
+    owner = local["frame"]
+    return _Region(owner, local["gid"], _closure_variable(owner.recompute_fn, "preserve_rng_state"))
+
+
+def _forward(local: dict[str, Any]) -> _Region | None:
+    """The first run under `checkpoint(use_reentrant=True)`."""
+    return _Region(local["ctx"], None, local["preserve_rng_state"])
+
+
+def _backward(local: dict[str, Any]) -> _Region | None:
+    """A later run under `checkpoint(use_reentrant=True)`, until it has recorded `outputs` and starts their backward."""
+    if "outputs" in local:
+        return None
+    return _Region(local["ctx"], backward_pass(), local["ctx"].preserve_rng_state)
+
+
+def _closure_variable(function: Any, name: str) -> Any:
     """The value of a variable in a function's closure."""
     return function.__closure__[function.__code__.co_freevars.index(name)].cell_contents
 
@@ -197,9 +199,9 @@ def _cell(function: Any, name: str) -> Any:
 def _codes() -> dict[str, CodeType]:
     """The code objects of torch's checkpointing by name, without those that this torch lacks."""
     inner = checkpoint_hook.__init__.__code__.co_consts if checkpoint_hook is not None else ()
-    reentrant = torchs.CheckpointFunction
+    reentrant = torch_checkpoint.CheckpointFunction
     hooks = {code.co_name: code for code in inner if isinstance(code, CodeType)}
-    checkpoint = inspect.unwrap(cast("Any", checkpoint_function or torchs.checkpoint)).__code__
+    checkpoint = inspect.unwrap(cast("Any", checkpoint_function or torch_checkpoint.checkpoint)).__code__
     return {
         **hooks,
         "checkpoint": checkpoint,

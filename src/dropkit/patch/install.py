@@ -141,7 +141,7 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
     original = getattr(torch.ops.aten, name).default
 
     def kernel(input: Tensor, p: float, train: bool) -> Any:
-        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not _is_reached(input) or autograd.exporting():
+        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not _is_reached(input) or autograd.is_being_exported():
             return run_composite(original, input, p, train)
         return drop(layer, input, p, train, inplace)
 

@@ -19,30 +19,30 @@ from dropkit.nn.dispatch import drop
 from dropkit.nn.dropout import LAYER
 from dropkit.torch_private import forward_mode_set_to, has_kernel
 
-# Elements of one step of `_kept_elements`: two float32 tensors of 512 KiB.
-_RUN = 2**17
+# Elements of one chunk of `_kept_elements`: two float32 tensors of 512 KiB.
+_CHUNK = 2**17
 _OPERATOR = torch.ops.aten.native_dropout.default
 
 
 def take_over(library: torch.library.Library, devices: tuple[str, ...]) -> list[Any]:
     """Register a kernel for each of these dispatch keys that torch has one for; return kernels to be kept alive."""
-    kernels: list[Any] = []
+    alive: list[Any] = []
     for device in devices:
         if not has_kernel(_OPERATOR, device):
             continue
-        kernels.append(torch.library.get_kernel(_OPERATOR, device))
+        alive.append(torch.library.get_kernel(_OPERATOR, device))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
-            library.impl("native_dropout", _kernel(kernels[-1]), device, with_keyset=True, allow_override=True)
-        kernels.append(torch.library.get_kernel(_OPERATOR, device))
-    return kernels
+            library.impl("native_dropout", _kernel(alive[-1]), device, with_keyset=True, allow_override=True)
+        alive.append(torch.library.get_kernel(_OPERATOR, device))
+    return alive
 
 
-def _kernel(torchs_own: Any) -> Any:
+def _kernel(original: Any) -> Any:
     def kernel(keys: Any, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
         is_active = train is not False and 0 < p <= 1 and input.numel() > 0
         if not is_active or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
-            return torchs_own.call_boxed(keys, input, p, train)
+            return original.call_boxed(keys, input, p, train)
         key = random.choose_key(None, None, input, p)
         # Forward mode as well is left to torch's own derivative.
         with torch.no_grad(), forward_mode_set_to(False):
@@ -54,18 +54,18 @@ def _kernel(torchs_own: Any) -> Any:
 def _kept_elements(input: Tensor, p: float, key: Tensor | int) -> Tensor:
     """Return which elements are kept, with the strides of `input`.
 
-    Computed in runs that fit the cache: a tensor of ones as large as the input would take more time than the dropout.
+    Computed in chunks that fit the cache: a tensor of ones as large as the input would take more time than the dropout.
     """
     mask = Mask(key, unscaled(p))
-    if input.numel() <= _RUN:
+    if input.numel() <= _CHUNK:
         kept = torch.ones_like(input)
         kernels.drop(kept, kept, mask)
         return kept.bool()
     output = torch.empty(input.numel(), dtype=torch.bool, device=input.device)
-    ones = torch.ones(_RUN, device=input.device)
+    ones = torch.ones(_CHUNK, device=input.device)
     kept = torch.empty_like(ones)
-    for offset in range(0, input.numel(), _RUN):
-        part = output[offset : offset + _RUN]
+    for offset in range(0, input.numel(), _CHUNK):
+        part = output[offset : offset + _CHUNK]
         kernels.drop(kept[: len(part)], ones[: len(part)], mask._replace(offset=offset))
         part.copy_(kept[: len(part)])
     output = output.view(input.shape)

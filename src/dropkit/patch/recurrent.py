@@ -1,8 +1,8 @@
 """The dropout between the layers of `nn.LSTM`, `nn.GRU` and `nn.RNN` when a compiler decomposes them.
 
 torch 2.13 has Python decompositions of the recurrent operators, used under `torch._dynamo.config.allow_rnn`. They lose
-the dropout: a condition on the layer's number is never true. All of them run their layers by one function of torch's,
-which is replaced by one that calls it for a single layer at a time, with the dropout between.
+the dropout: a condition on the layer's number is never true. All of them run their layers by `_rnn_helper`,
+which is replaced by a function that calls it for one layer at a time and drops between.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.torch_private import recurrent_layer, recurrent_walk, set_recurrent_walk
+from dropkit.torch_private import rnn_helper, rnn_layer, set_rnn_helper
 
 
 def keep_dropout() -> None:
     """Make torch's decompositions drop between layers; do nothing if this torch has no such function."""
-    if recurrent_walk is not None:
-        set_recurrent_walk(_run_with_dropout)
+    if rnn_helper is not None:
+        set_rnn_helper(_run_with_dropout)
 
 
 def restore() -> None:
     """Undo `keep_dropout`."""
-    if recurrent_walk is not None:
-        set_recurrent_walk(recurrent_walk)
+    if rnn_helper is not None:
+        set_rnn_helper(rnn_helper)
 
 
 def _run_with_dropout(
@@ -40,10 +40,10 @@ def _run_with_dropout(
     batch_first: bool,
     layer: Callable[..., Any],
 ) -> tuple[Tensor, list[Any]]:
-    if layer is recurrent_layer("mkldnn_one_layer_lstm") and _differentiated(input, params):
+    if layer is rnn_layer("mkldnn_one_layer_lstm") and _differentiated(input, params):
         # torch checks the input alone, and this function has no gradient.
-        layer = recurrent_layer("one_layer_lstm")
-    run: Any = recurrent_walk
+        layer = rnn_layer("one_layer_lstm")
+    run: Any = rnn_helper
     directions = 2 if bidirectional else 1
     # Time first, as in eager mode, so that the masks are the same.
     output = input.transpose(0, 1) if batch_first else input

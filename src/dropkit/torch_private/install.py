@@ -55,8 +55,8 @@ def has_kernel(operator: OpOverload, key: str) -> bool:
     return operator.has_kernel_for_dispatch_key(getattr(_DISPATCH_KEY, key))
 
 
-# Runs the layers of recurrent networks that compilers decompose; None if this torch does that otherwise.
-recurrent_walk: Callable[..., Any] | None = find(
+# Runs the layers of a recurrent network that a compiler decomposes; None if this torch has no such function.
+rnn_helper: Callable[..., Any] | None = find(
     "torch._decomp.decompositions:_rnn_helper",
     INSTALL,
     None,
@@ -66,11 +66,11 @@ recurrent_walk: Callable[..., Any] | None = find(
 _decompositions: Any = sys.modules.get("torch._decomp.decompositions")
 
 
-def set_recurrent_walk(walk: Callable[..., Any]) -> None:
-    """Replace torch's `recurrent_walk` by `walk`."""
-    _decompositions._rnn_helper = walk
+def set_rnn_helper(helper: Callable[..., Any]) -> None:
+    """Replace torch's `rnn_helper` by `helper`."""
+    _decompositions._rnn_helper = helper
 
 
-def recurrent_layer(name: str) -> Callable[..., Any]:
-    """torch's function that runs one layer for `recurrent_walk`."""
+def rnn_layer(name: str) -> Callable[..., Any]:
+    """torch's function that runs one layer for `rnn_helper`."""
     return getattr(_decompositions, name)

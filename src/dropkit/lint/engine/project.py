@@ -114,7 +114,7 @@ def _refuted(
     open_findings = [finding for finding in open_findings if finding not in refuted]
     if open_findings:
         absolute = {os.path.abspath(path): result for path, result in results.items()}
-        roots = {root for path in absolute if (root := files.project(os.path.dirname(path))) is not None}
+        roots = {root for path in absolute if (root := files.project_root(os.path.dirname(path))) is not None}
         others = dict.fromkeys([*absolute, *map(os.path.abspath, discover(sorted(roots), config))])
         owners = {finding.unless.owner.encode() for finding in open_findings if finding.unless is not None}
         unseen = [path for path in others if path not in absolute or absolute[path].classes is None]

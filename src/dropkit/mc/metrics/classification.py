@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dropkit.arguments import check, counted
+from dropkit.arguments import check, positive_int
 from dropkit.mc.measures import ClassMeasures, uncertainty
 from dropkit.mc.metrics.common import group_equal, line, must_hold_classes, plain, standard_error
 
@@ -148,7 +148,7 @@ def classification_report(
         >>> 0 <= report.brier <= 2, len(report.reliability)
         (True, 15)
     """
-    bins = counted("bins", bins)
+    bins = positive_int("bins", bins)
     uncertain = uncertainty(must_hold_classes(prediction), by).flatten()
     y = _labels(prediction, y)
     p, label, confidence = prediction.mean.double(), prediction.label, prediction.confidence
