@@ -40,7 +40,7 @@ def test_without_scaling_kept_samples_stay(inplace):
 
 
 def test_the_module_keeps_its_option():
-    """In its text, its copies and its pickles, and in a graph of torch.fx."""
+    """The option shows in the module's text and survives copies, pickles and a graph of torch.fx."""
     module = DropPath(0.25, scale_by_keep=False)
 
     assert repr(module) == "DropPath(p=0.25, inplace=False, scale_by_keep=False)"
@@ -65,7 +65,7 @@ def test_hooks_see_a_module_with_its_option_in_fx():
 
 
 def test_subclasses_see_the_option():
-    """`__torch_function__` gets it, and the call that it makes in turn has it too."""
+    """`__torch_function__` gets the option, and so does the call that it makes."""
     seen = []
 
     class Mode(torch.overrides.TorchFunctionMode):
@@ -100,7 +100,7 @@ def test_compiled_and_vectorised(scale_by_keep):
 @pytest.mark.parametrize("scale_by_keep", [True, False])
 @pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
 def test_an_exported_program_holds_torchs_operators(strict, scale_by_keep):
-    """Without a key, and also at other batch sizes; under install it drops by the mask of an eager call."""
+    """The program drops without a key and at other batch sizes; under install it has the mask of an eager call."""
     model = nn.Sequential(nn.Identity(), DropPath(0.25, scale_by_keep=scale_by_keep))
     shapes = {"input": {0: torch.export.Dim("batch", min=2)}}
 
@@ -184,7 +184,7 @@ def test_monte_carlo_sees_a_dropout(scale_by_keep):
 
 
 def test_an_audit_shows_a_site():
-    """Its kind, its rate, and that it drops in training mode alone."""
+    """The audit reports its kind, its rate, and that it drops in training mode alone."""
     report = dropkit.audit(nn.Sequential(nn.Linear(4, 4), DropPath(0.5), nn.Linear(4, 2)), torch.randn(16, 4))
 
     (site,) = report.sites

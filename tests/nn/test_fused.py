@@ -59,7 +59,7 @@ def gradients(outputs: Any, inputs: list[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "scalar"])
 def test_dropout_add_is_the_sum_to_the_bit(layout, p):
-    """For every layout of the branch and of the residual."""
+    """The bits are those of the sum for every layout of the branch and of the residual."""
     for dtype in DTYPES:
         input = LAYOUTS[layout]().to(dtype)
         for residual in (torch.randn_like(input), torch.randn(input.shape).to(dtype)):
@@ -85,13 +85,13 @@ def test_dropout_add_on_either_kernel(kernel, dtype):
 
 @pytest.mark.parametrize("shapes", [((4, 6), (6,)), ((6,), (4, 6)), ((4, 1), (4, 6))])
 def test_dropout_add_broadcasts(shapes):
-    """As the sum does; the mask is of the input's shape."""
+    """Branch and residual broadcast as in the sum; the mask has the shape of the branch."""
     input, residual = tensors(*shapes)
     assert torch.equal(dropout_add(input, residual, 0.5, key=3), residual + dropout(input, 0.5, key=3))
 
 
 def test_dropout_add_has_all_of_torchs_derivatives():
-    """Backward, backward twice, forward mode, vmap and a compiled graph."""
+    """Backward, double backward, forward mode, vmap and a compiled graph give the results of the separate calls."""
     input, residual = tensors((3, 4), (3, 4), dtype=torch.float64)
 
     def call(x: Tensor, r: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ ACTIVATION_ROUNDINGS = 9
 @pytest.mark.parametrize("columns", [12, 15])
 @pytest.mark.parametrize("p", [0.0, 0.4])
 def test_dropout_add_norm_is_the_three_calls(kernel, norm, affine, columns, p):
-    """The sum bit by bit, the norm and every gradient within rounding."""
+    """The sum is equal to the bit, the norm and every gradient within rounding."""
     input, residual, weight, bias = tensors((3, 5, columns), (3, 5, columns), (columns,), (columns,))
     weight, bias = (tensor if name in affine else None for name, tensor in (("weight", weight), ("bias", bias)))
     inputs = [tensor for tensor in (input, residual, weight, bias) if tensor is not None]
@@ -175,7 +175,7 @@ def apart(kind: str, x: Tensor, r: Tensor, p: float) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["norm", "activation"])
 def test_derivatives_and_transforms_get_the_separate_calls(kernel, kind):
-    """Second derivatives, forward mode, batched gradients, a rate in a tensor, one so high that nothing is kept."""
+    """Second derivatives, forward mode, batched gradients, and rates in a tensor or near 1 run the separate calls."""
     call, (x, r, t) = calls_of(kind), tensors(SHAPE, SHAPE, SHAPE)
 
     seconds = []
@@ -204,7 +204,7 @@ def test_derivatives_and_transforms_get_the_separate_calls(kernel, kind):
 
 
 def test_a_loss_on_the_sum_alone_leaves_the_norm_alone(kernel):
-    """Weight and bias get no gradient from it, and a sum of constants requires none."""
+    """A loss on the sum gives weight and bias no gradient, and a sum of constants requires none."""
     x, r, w, b = tensors(SHAPE, SHAPE, SHAPE[-1:], SHAPE[-1:])
     _, summed = dropout_add_norm(x, r, w, b, 0.5, key=1)
     assert torch.autograd.grad(summed.sum(), [x, w, b], allow_unused=True)[1:] == (None, None)
@@ -239,7 +239,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_bias_act_dropout_add_is_the_four_calls(kernel, activation, with_bias):
-    """The mask bit by bit, values and every gradient within rounding."""
+    """The mask is equal to the bit, values and every gradient within rounding."""
     shape = (7, 5, 37)  # several blocks, the last one incomplete
     input, residual, bias = tensors(shape, shape, shape[-1:])
     bias = bias if with_bias else None
@@ -258,7 +258,7 @@ def test_bias_act_dropout_add_is_the_four_calls(kernel, activation, with_bias):
 
 
 def test_half_precision_is_rounded_where_the_calls_round(kernel):
-    """float16 on either kernel: the sum bit by bit; the others are rounded twice, before the norm and after it."""
+    """In float16 the sum is equal to the bit; the norm is rounded twice, before and after it is computed."""
     input, residual, weight, bias = tensors(SHAPE, SHAPE, SHAPE[-1:], SHAPE[-1:], dtype=torch.float16, grad=False)
 
     output, summed = dropout_add_norm(input, residual, weight, bias, 0.3, key=1)
@@ -272,7 +272,7 @@ def test_half_precision_is_rounded_where_the_calls_round(kernel):
 
 @pytest.mark.parametrize("module", [made(module) for module in FUSED], ids=repr)
 def test_modules_follow_their_mode(module: nn.Module):
-    """They drop in training mode alone; their parameters have the names of torch's norms."""
+    """The modules drop in training mode alone; their parameters have the names of torch's norms."""
     input, residual = tensors(SHAPE, SHAPE, grad=False)
 
     def first(*given: Any, **named: Any) -> Tensor:

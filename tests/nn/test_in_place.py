@@ -41,7 +41,7 @@ UNWRITABLE = _unwritable()
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode], ids=lambda m: m.__name__)
 @pytest.mark.parametrize("kind", UNWRITABLE)
 def test_what_may_be_written_in_place_is_as_in_torch(shared_layer, kind, mode):
-    """Accepted or refused with the same error, with a graph or without, at every rate, in training and in eval."""
+    """In-place calls work, or raise torch's error, with and without a graph, at every rate, in either mode."""
 
     def outcome(function, p, training):
         x = UNWRITABLE[kind](shared_layer.example_shape)

@@ -13,7 +13,7 @@ from dropkit.nn import LAYERS
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_law(law, layer):
-    """A layer is listed only if it obeys."""
+    """Every listed layer obeys every law."""
     law(layer)
 
 

@@ -95,7 +95,7 @@ def test_mask_indices_continue_from_component_to_component(layer, build, p):
 
 @pytest.mark.parametrize("build", [jagged, strided, transposed(with_gaps)])
 def test_positions_first(build):
-    """The usual (N, length, features) has the mask of its components end to end."""
+    """A jagged tensor (N, length, features) has the mask of its components laid end to end."""
     components = [torch.randn(length, 4) for length in LENGTHS]
 
     output = functional.dropout(build(components), 0.5, key=KEY)
@@ -104,7 +104,7 @@ def test_positions_first(build):
 
 
 def test_sizes_that_differ_in_all_dimensions():
-    """Images of different heights and widths: a mask element for each channel of each, as in a batch."""
+    """Images of different sizes have a mask element for each channel of each image, as in a batch."""
     images = [torch.ones(CHANNELS, height, width) for height, width in ((2, 4), (5, 1), (3, 3))]
 
     output = functional.dropout2d(strided(images), 0.5, key=KEY)
@@ -155,7 +155,7 @@ def test_gradients_reach_the_components(layer, build, inplace):
 
 @pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
 def test_a_nested_leaf(layer, layout):
-    """It gets a nested gradient, and is not written in place."""
+    """The input gets a nested gradient, and is not written in place."""
     components = components_for(layer)
     x = torch.nested.nested_tensor(components, layout=layout, requires_grad=True)
 
@@ -186,7 +186,7 @@ def test_jagged_structure_is_kept(layer, build):
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_nothing_dropped_returns_the_same_object(layer, build):
-    """In eval and at p = 0, in place too; nothing is drawn."""
+    """In eval mode and at p = 0 the input itself is returned, also in place, and no key is drawn."""
     x = BUILDS[build](components_for(layer))
 
     for p, training, inplace in ((0.5, False, False), (0.5, False, True), (0.0, True, False), (0.0, True, True)):
@@ -198,7 +198,7 @@ def test_nothing_dropped_returns_the_same_object(layer, build):
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_everything_dropped_is_zero(layer, build):
-    """At p = 1, of NaN and infinity too; nothing is drawn."""
+    """At p = 1 all elements become 0, also NaN and infinity, and no key is drawn."""
     x = BUILDS[build]([component.fill_(float("nan")) for component in components_for(layer)])
 
     assert not drew(lambda: layer.function(x, 1.0, True))
@@ -207,7 +207,7 @@ def test_everything_dropped_is_zero(layer, build):
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_one_key_is_drawn(layer, build):
-    """One for all components, from torch's generator or from the given one; modules do the same."""
+    """All components share a key, from torch's generator or from the given one; modules do the same."""
     components = components_for(layer)
     x, module = BUILDS[build](components), layer.module(0.5)
     key = random.draw(torch.Generator().manual_seed(3)).item()
@@ -225,7 +225,7 @@ def test_one_key_is_drawn(layer, build):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_dtype_is_kept(layer, dtype):
-    """In both layouts."""
+    """The output has the dtype of the input in both layouts."""
     for build in (jagged, strided):
         assert layer.function(build(components_for(layer)).to(dtype), 0.5, True).dtype == dtype
 
@@ -245,7 +245,7 @@ def test_positions_are_not_channels(name, p):
 
 
 def test_dimension_0_is_the_batch():
-    """So `dropout1d` has no (C, L) and `dropout3d` no (C, D, H, W) among nested tensors."""
+    """`dropout1d` refuses nested (C, L), and `dropout3d` nested (C, D, H, W)."""
     for name, shape, wanted in (("dropout1d", (4,), 3), ("dropout3d", (4, 5, 6), 5)):
         x = jagged([torch.ones(shape), torch.ones(shape)])
         with pytest.raises(RuntimeError, match=f"{name}: input must have {wanted} dimensions .* got {len(shape) + 1};"):
@@ -253,7 +253,7 @@ def test_dimension_0_is_the_batch():
 
 
 def test_compiled_equals_eager(layer):
-    """Without a graph break, bit for bit, with the gradient, also for other lengths than it was compiled for."""
+    """One graph gives the bits and gradients of the eager call, also for lengths that it was not compiled for."""
     torch.compiler.reset()
     compiled = torch.compile(layer.function, fullgraph=True, backend="aot_eager")
     for order in (1, -1):
@@ -266,7 +266,7 @@ def test_compiled_equals_eager(layer):
 
 
 def test_compiled_residual():
-    """In a graph too, the ragged size of the output is the input's, and a drawn key is that of eager mode."""
+    """In a compiled graph the output has the ragged size of the input, and the drawn key is that of eager mode."""
     torch.compiler.reset()
     x = jagged([torch.randn(length, 4) for length in LENGTHS])
     outputs = []

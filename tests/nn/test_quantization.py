@@ -65,7 +65,7 @@ def aware(model: nn.Module) -> tuple[list, list, Tensor]:
 @pytest.mark.parametrize(("make", "inplace"), [(ours, False), (ours, True), (converted, False)])
 @pytest.mark.parametrize("how", [after_training, aware])
 def test_fx_quantises_as_around_torchs(how, make, inplace):
-    """Node by node the same graphs, prepared and quantised, and the same results."""
+    """Prepared and quantised graphs are the same node by node, and so are their results."""
     (prepared, quantized, output), expected = how(make(inplace=inplace)), how(torchs(inplace=inplace))
 
     assert prepared == expected[0]
@@ -85,7 +85,7 @@ def test_training_that_is_aware_of_quantisation_has_dropkits_masks():
 
 
 def test_modules_are_quantised_without_a_graph():
-    """By replacing modules one by one."""
+    """Eager quantisation replaces the same modules as in torch's network, and gives the same results."""
     results = []
     for make in (torchs, ours):
         model = nn.Sequential(quantization.QuantStub(), *make(), quantization.DeQuantStub()).eval()
@@ -107,7 +107,7 @@ def test_fx_removes_dropout():
 
 
 def test_a_class_is_found_where_torchs_is_listed(shared_layer):
-    """By ==, in lists and in tables; its subclasses are not, nor is it any other, and it stays an object of its own."""
+    """A class is found by ==, in lists and in tables, for torch's class alone; its subclasses are not."""
     ours, torchs = shared_layer.module, shared_layer.counterpart.module
     subclass = type("Mine", (ours,), {})
 
@@ -122,7 +122,7 @@ def test_a_class_is_found_where_torchs_is_listed(shared_layer):
 
 
 def test_a_class_that_torch_lacks_is_equal_to_itself_alone():
-    """Neither to the base class of torch's dropout modules nor to another layer."""
+    """`DropPath` equals neither the base class of torch's dropout modules nor another layer."""
     others = [layer.module for layer in LAYERS if layer.module is not DropPath]
 
     assert DropPath == DropPath
@@ -130,7 +130,7 @@ def test_a_class_that_torch_lacks_is_equal_to_itself_alone():
 
 
 def test_fx_leaves_a_layer_that_torch_lacks_in_float():
-    """Around it the model is quantised as around any module that quantisation does not know."""
+    """The model around the layer is quantised as around any module that quantisation does not know."""
 
     class Unknown(nn.Module):
         def forward(self, x):

@@ -95,7 +95,7 @@ def test_a_network_of_a_layer_that_torch_lacks_is_not_scripted(form):
 
 
 def longer_example(layer):
-    """Of other sizes than the layer's example."""
+    """An input of other sizes than the layer's example."""
     samples, channels, *rest = layer.example_shape
     return torch.ones(3 * samples, 2 * channels, *rest)
 
@@ -197,7 +197,7 @@ def test_convert_brings_dropkit_back_after_a_script(shared_layer):
 
 
 def test_a_script_of_a_copy_leaves_the_model():
-    """The alternative that the warning names."""
+    """Scripting a copy, as the warning advises, changes no module of the model."""
     network = nn.Sequential(Dropout(0.5))
 
     with pytest.warns(UserWarning, match=r"script copy.deepcopy\(model\)"):
@@ -207,7 +207,7 @@ def test_a_script_of_a_copy_leaves_the_model():
 
 
 def test_a_subclass_with_its_own_forward_is_compiled_as_it_is():
-    """Only dropkit's own forward has torch's for a substitute."""
+    """torch's module is substituted only where the forward is dropkit's own."""
     scripted = torch.jit.script(nn.Sequential(Doubled(0.5)))
 
     assert torch.equal(scripted(torch.ones(3)), torch.full((3,), 2.0))

@@ -24,8 +24,8 @@ def example(layer: Layer, requires_grad: bool = False) -> Tensor:
 
 def slope(layer: Layer, key: Tensor | int = KEY) -> Tensor:
     """The derivative of the call: the scale where kept, 0 where dropped."""
-    one, zero = (torch.full(layer.example_shape, value, dtype=torch.float64) for value in (1, 0))
-    return layer.function(one, 0.5, True, key=key) - layer.function(zero, 0.5, True, key=key)
+    ones, zeros = (torch.full(layer.example_shape, value, dtype=torch.float64) for value in (1, 0))
+    return layer.function(ones, 0.5, True, key=key) - layer.function(zeros, 0.5, True, key=key)
 
 
 def same(result: Tensor, expected: Tensor) -> bool:
@@ -181,11 +181,11 @@ def test_vmap_slices_have_the_masks_asked_for(layer):
 
     for inplace in (False, True):
         batch = torch.arange(3), torch.stack([x] * 3), inplace
-        one, two, three = torch.vmap(drop, in_dims=(0, 0, None), randomness="same")(*batch)
-        assert torch.equal(one, two)
-        assert torch.equal(one, three)
-        one, two, three = torch.vmap(drop, in_dims=(0, 0, None), randomness="different")(*batch)
-        assert len({tuple(slice.flatten().tolist()) for slice in (one, two, three)}) == 3
+        first, second, third = torch.vmap(drop, in_dims=(0, 0, None), randomness="same")(*batch)
+        assert torch.equal(first, second)
+        assert torch.equal(first, third)
+        first, second, third = torch.vmap(drop, in_dims=(0, 0, None), randomness="different")(*batch)
+        assert len({tuple(slice.flatten().tolist()) for slice in (first, second, third)}) == 3
     slices = torch.vmap(drop, in_dims=(0, None), randomness="different")(torch.arange(3), x)
     assert len({tuple(slice.flatten().tolist()) for slice in slices}) == 3
 

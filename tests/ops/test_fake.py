@@ -105,7 +105,7 @@ def test_a_key_on_the_meta_device_is_refused(call):
 
 
 def test_a_compiled_call_refuses_a_key_on_the_meta_device():
-    """The same holds in compiled code."""
+    """Compiled code raises for a key without memory, too."""
     with pytest.raises(Exception, match=r"key must be on the device of the input, cpu"):
         torch.compile(lambda x, key: functional.dropout(x, key=key), backend="aot_eager", fullgraph=True)(
             torch.ones(4), META

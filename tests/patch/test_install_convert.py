@@ -142,7 +142,7 @@ def test_below_autograd_nothing_is_recorded():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_native_dropout_returns_the_mask_it_used(dtype):
-    """Under torch's own derivative: the mask and the gradient are those of the output, also where the input is 0."""
+    """The mask and the gradient by torch's own derivative are those of the output, also where the input is 0."""
     x = torch.arange(500, dtype=dtype).requires_grad_()
     with dropkit.installed():
         torch.manual_seed(5)
@@ -171,7 +171,7 @@ def test_the_mask_of_native_dropout_is_that_of_its_output(shape, transposed):
 
 
 def test_native_dropout_has_forward_mode():
-    """As in torch, whose derivative it keeps."""
+    """Forward mode has the derivative of torch, which is kept."""
     x, tangent = torch.randn(50), torch.randn(50)
     with dropkit.installed(), torch.autograd.forward_ad.dual_level():
         output, mask = torch.native_dropout(torch.autograd.forward_ad.make_dual(x, tangent), 0.25, True)
@@ -254,7 +254,7 @@ def family() -> torch.nn.Module:
 
 
 def test_convert_changes_every_dropout_module_once():
-    """It returns what it changed, a shared module under its first name."""
+    """`convert` returns the modules that it changed, a shared module under its first name."""
     changed = dropkit.convert(family())
 
     assert [str(change) for change in changed] == [
@@ -287,7 +287,7 @@ def test_convert_keeps_all_else():
 
 
 def test_convert_leaves_subclasses_alone():
-    """A class of the user's own may mean something else."""
+    """Subclasses of torch's modules keep their class, since they may behave differently."""
 
     class Mine(torch.nn.Dropout):
         pass

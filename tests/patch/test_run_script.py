@@ -75,7 +75,7 @@ def ran(folder: Path, *arguments: str | Path, stdin: str | None = None) -> tuple
 
 
 def both(folder: Path, *arguments: str | Path, stdin: str | None = None) -> list[tuple[int, str, str]]:
-    """The same with `python` and with `dropkit run`."""
+    """The results of the program under `python` and under `dropkit run`."""
     return [ran(folder, *start, *arguments, stdin=stdin) for start in ([], ["-m", "dropkit", "run"])]
 
 
@@ -94,7 +94,7 @@ def both(folder: Path, *arguments: str | Path, stdin: str | None = None) -> list
     ids=" ".join,
 )
 def test_a_program_sees_what_it_would_under_python(form, folder: Path):
-    """Its names, sys.argv, sys.path and its traceback are the same, however it is given."""
+    """Names, sys.argv, sys.path and tracebacks are Python's, however the program is given."""
     for name in ("folder", "package"):
         (folder / name).mkdir()
     for name in ("folder/script.py", "package/__main__.py", "package/module.py"):
@@ -122,7 +122,7 @@ def test_a_program_ends_as_it_would_under_python(how, folder: Path):
 
 
 def test_a_program_that_does_not_compile_shows_its_own_error(folder: Path):
-    """Without frames of dropkit."""
+    """The traceback of a SyntaxError has no frames of dropkit."""
     (folder / "wrong.py").write_text("x = = 1\n")
 
     plain, ours = both(folder, "wrong.py")
@@ -134,7 +134,7 @@ def test_a_program_that_does_not_compile_shows_its_own_error(folder: Path):
     ("arguments", "code"), [(["nowhere.py"], 2), (["-m", "no.module"], 1)], ids=["script", "module"]
 )
 def test_a_program_that_is_not_there_is_named(arguments, code, folder: Path):
-    """The exit code is Python's."""
+    """The error names the program, and the exit code is Python's."""
     plain, ours = both(folder, *arguments)
 
     assert plain[0] == ours[0] == code
@@ -192,7 +192,7 @@ def test_child_processes_are_reached_and_other_pythons_reported(form, folder: Pa
     ],
 )
 def test_only_pythons_that_run_a_program_are_reported(command, reported, folder: Path):
-    """Not compilers that read Python's headers, nor `python --version`."""
+    """Compilers that read Python's headers and `python --version` are not reported."""
     (folder / "script.py").write_text(
         "import contextlib, subprocess, sys\n"
         "with contextlib.suppress(OSError, TypeError, IndexError):\n"
@@ -225,7 +225,7 @@ if __name__ == "__main__":
     ids=["dropkit run", "torchrun"],
 )
 def test_dropout_runs_on_dropkit_in_workers_too(start, tmp_path: Path):
-    """With torch, in the program, alone or under torchrun, and in the workers of a DataLoader."""
+    """Dropout runs on dropkit in the program, alone or under torchrun, and in the workers of a DataLoader."""
     (tmp_path / "script.py").write_text(LOADER)
     command = [sys.executable, *start, "-m", "dropkit", "run", "script.py", "--epochs"]
 
