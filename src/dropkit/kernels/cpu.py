@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check
-from dropkit.kernels.mask import Mask, row_major
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 from dropkit.kernels.reference import mask_indices
 
@@ -70,7 +70,7 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
             return
     shape = tuple(input.shape)
     if type(mask.strides) is not tuple:
-        mask = mask._replace(strides=row_major(shape) if mask.strides is None else tuple(mask.strides))
+        mask = mask._replace(strides=mask.strides_for(shape))
     _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask, shape, output.stride(), input.stride())
     if add is not None:
         output.add_(add)
@@ -128,7 +128,7 @@ def _overlaps_itself(tensor: Tensor) -> bool:
 
 
 def _check_indices(mask: Mask, shape: tuple[int, ...]) -> None:
-    strides = row_major(shape) if mask.strides is None else tuple(mask.strides)
+    strides = mask.strides_for(shape)
     check("strides", len(strides) == len(shape), f"{len(shape)} numbers, one for each dimension", f"{len(strides)}")
     check("offset", index(mask.offset) >= 0, "at least 0", mask.offset)
     last = index(mask.offset)

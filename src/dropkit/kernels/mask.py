@@ -1,4 +1,4 @@
-"""One dropout mask: the record that every level hands on, from the layers down to the kernels.
+"""One dropout mask: the record that layers hand down to the kernels.
 
 The mask is never stored. It follows from the key, and an element's place in it follows from the element's coordinates.
 `kernels/reference.py` computes it in plain torch: the random word of each mask element, and whether that keeps it.
@@ -17,7 +17,7 @@ from dropkit.kernels.params import DropoutParams, ScheduledParams
 class Mask(NamedTuple):
     """Which elements of a tensor are kept, and what kept and dropped ones become.
 
-    A tuple, because the compiled kernel reads it as it stands.
+    A tuple, because the compiled kernel reads its items by position.
 
     Attributes:
         key: 64 bits, an int or a 0-d int64 tensor.
@@ -32,6 +32,10 @@ class Mask(NamedTuple):
     params: DropoutParams | ScheduledParams
     strides: Sequence[int] | None = None
     offset: int = 0
+
+    def strides_for(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The strides of the mask for a tensor of this shape."""
+        return row_major(shape) if self.strides is None else tuple(self.strides)
 
     @property
     def gradient(self) -> Mask:

@@ -19,7 +19,7 @@ class DropoutParams(NamedTuple):
 
     A kept `x` becomes `x * scale + shift`, a dropped one becomes `fill`. Each number is rounded once to the arithmetic
     type of the call (float32 for the 16-bit types and float32, float64 for float64), and so is each operation. A tuple,
-    because the compiled kernel reads it as it stands.
+    because the compiled kernel reads its items by position.
     """
 
     threshold: int  # in [0, 2**32]; at 2**32 every mask element drops
@@ -43,7 +43,7 @@ class DropoutParams(NamedTuple):
 
 
 class ScheduledParams(NamedTuple):
-    """The parameters at a rate that is read when the operator runs, so that a compiled graph serves every rate.
+    """The parameters at a rate that is read when the operator runs, so that a compiled graph works for every rate.
 
     Attributes:
         p: 0-d tensor.

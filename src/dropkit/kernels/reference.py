@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dropkit.kernels.mask import Mask, row_major
+from dropkit.kernels.mask import Mask
 
 _WORD = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -65,9 +65,9 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
     params = mask.params.resolve()
     arithmetic = torch.float64 if input.dtype == torch.float64 else torch.float32
-    strides = row_major(input.shape) if mask.strides is None else mask.strides
     key = torch.as_tensor(mask.key, dtype=torch.int64, device=input.device)
-    keep = words(mask_indices(input.shape, strides, mask.offset, input.device), key) >= params.threshold
+    indices = mask_indices(input.shape, mask.strides_for(input.shape), mask.offset, input.device)
+    keep = words(indices, key) >= params.threshold
     kept = input.to(arithmetic) * params.scale
     if params.shift:
         kept = kept + params.shift

@@ -1,4 +1,4 @@
-"""Calls that torch's own operators serve: unsupported dtypes and layouts, torch.jit.trace, torch.export without a key.
+"""Calls that run torch's own dropout: unsupported dtypes and layouts, torch.jit.trace, torch.export without a key.
 
 A layer without a counterpart in torch is composed of `torch.nn.functional.dropout` on a tensor of the mask's shape, so
 that every tool that knows torch's dropout knows this layer too.

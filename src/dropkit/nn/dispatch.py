@@ -109,7 +109,7 @@ def _ask_subclass(layer: Layer, input: Tensor, **arguments: Any) -> Tensor:
 
 
 def _is_empty(input: Tensor) -> bool:
-    # Before torch 2.13 `is_compiling` is false inside an operator that a compiler runs; the size tells.
+    # Before torch 2.13 `is_compiling` is false inside an operator that a compiler runs, but the size is symbolic.
     if not torch.compiler.is_compiling() and type(input.numel()) is int:
         return input.numel() == 0
     # A size that is known only when the graph runs is assumed not to be 0.

@@ -45,7 +45,7 @@ class Layer:
         check: raise or warn about the rank of an input, also where nothing will be dropped.
         drops_channels: whether dimension 1 holds channels, whose number must not differ between nested samples.
         counterpart: torch's form of the layer; None if torch has none.
-        options: keyword arguments of `function` that this record stands for, besides the common ones.
+        options: keyword arguments, besides the common ones, with which `function` runs this record.
         variants: the records of other options.
     """
 

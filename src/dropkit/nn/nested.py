@@ -33,7 +33,7 @@ def drop(
     generator: Generator | None,
     key: Tensor | int | None,
 ) -> Tensor:
-    """Run a layer on a nested input of which something may drop.
+    """Run a layer on a nested input, at a rate that is not 0.
 
     Raises:
         RuntimeError: a layer that drops channels, and dimension 1 does not hold them or varies in size; or in place,

@@ -85,7 +85,7 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
     if key.dim() == 0:
         kernels.drop(output, input, mask)
         return output
-    strides = row_major(input.shape) if strides is None else strides
+    strides = mask.strides_for(input.shape)
     for slice_index in itertools.product(*map(range, key.shape)):
         first = offset + sum(index * stride for index, stride in zip(slice_index, strides, strict=False))
         slice_mask = Mask(key[slice_index], mask.params, strides[key.dim() :], first)

@@ -1,6 +1,6 @@
 """install: run torch's own dropout operators on dropkit's kernels, for a whole process.
 
-The kernels are registered in torch's dispatcher for CPU and CUDA tensors, with and without autograd. They serve every
+The kernels are registered in torch's dispatcher for CPU and CUDA tensors, with and without autograd. They run every
 call of `aten::dropout` and its family, from Python and from C++, in eager mode, under torch.func and when a compiler
 traces. Tensor subclasses with their own `__torch_dispatch__` get torch's kernel.
 """
@@ -163,7 +163,7 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
 def _forget_compiled() -> None:
     """Make torch compile anew: compiled code, also that in torch's caches on disk, holds the dropout of its time.
 
-    For operators with Python kernels torch also caches which kernel a traced call dispatches to, for good.
+    For operators with Python kernels torch also caches to which kernel a traced call dispatches, and never forgets.
     """
     for _, name in _operators():
         forget_dispatch(getattr(torch.ops.aten, name).default)

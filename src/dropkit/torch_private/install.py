@@ -1,4 +1,4 @@
-"""`dropkit.install`: the classes of tensors and operators that it meets, and kernels of torch's operators."""
+"""`dropkit.install`: classes of tensors and operators, and the kernels of torch's operators."""
 
 from __future__ import annotations
 

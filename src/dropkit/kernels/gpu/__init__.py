@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.kernels.mask import Mask, row_major
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 
 missing = None if find_spec("triton") else "Triton is not installed (pip install dropkit[gpu])"
@@ -56,7 +56,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     if mask.strides is None and input.is_contiguous() and output.is_contiguous():
         dims = [whole]
     else:
-        dims = _merged(input, output, row_major(input.shape) if mask.strides is None else mask.strides)
+        dims = _merged(input, output, mask.strides_for(input.shape))
     if params.drops_all:
         output.fill_(params.fill)
     elif dims == [whole] and mask.offset % 4 == 0:
@@ -81,7 +81,7 @@ def detail() -> str:
 def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None:
     count, params = input.numel(), mask.params.resolve()
     with on_device_of(input):
-        _kernels().flat[(cdiv(count, _BLOCK),)](
+        triton_kernels("strided").flat[(cdiv(count, _BLOCK),)](
             output, input, output if add is None else add, mask.key, *as_integers(params), mask.offset, count,
             AFFINE=_is_affine(params), ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **constants(mask.key),
         )  # fmt: skip
@@ -93,7 +93,7 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
         for index, (source, target) in enumerate(_slices(input, output, dims)):
             _strided(target, source, mask._replace(offset=mask.offset + index * dims[0].mask), dims[1:])
         return
-    kernels, params = _kernels(), mask.params.resolve()
+    kernels, params = triton_kernels("strided"), mask.params.resolve()
     aligned = mask.offset % 4 == 0 and all(dim.mask % 4 == 0 for dim in outer)
     kind = kernels.SHARED if inner.mask == 0 else kernels.CONSECUTIVE if inner.mask == 1 and aligned else kernels.ANY
     rows = 1
@@ -181,9 +181,7 @@ def next_power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> Any:
-    """Triton takes a while to import, so it waits for the first call."""
-    from dropkit.kernels.gpu import strided
-
-    return strided
+@lru_cache
+def triton_kernels(module: str) -> Any:
+    """A module of this package, imported at the first call, because Triton takes a while to import."""
+    return import_module(f"{__name__}.{module}")

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from dropkit.kernels.gpu import cdiv, constants, double_bits, next_power_of_2, on_device_of, readable_key
+from dropkit.kernels.gpu import (
+    cdiv,
+    constants,
+    double_bits,
+    next_power_of_2,
+    on_device_of,
+    readable_key,
+    triton_kernels,
+)
 from dropkit.kernels.mask import Mask
 
 # A row lies in the registers of one program.
@@ -50,7 +58,7 @@ def norm_forward(input: Tensor, residual: Tensor, norm: Norm) -> tuple[Tensor, T
     mean, rstd = (torch.empty(rows, dtype=torch.float32, device=input.device) for _ in range(2))
     key, threshold, scale = _mask_arguments(norm.mask, input)
     with on_device_of(input):
-        _norms().forward[(rows,)](
+        triton_kernels("norms").forward[(rows,)](
             output, summed, mean, rstd, input, residual,
             _pointer(norm.weight, input), _pointer(norm.bias, input), _pointer(norm.row_scale, input),
             key, threshold, scale, columns, double_bits(norm.eps), **_row_constants(columns, key, norm),
@@ -73,7 +81,7 @@ def norm_backward(
     )
     key, threshold, scale = _mask_arguments(norm.mask, summed)
     with on_device_of(summed):
-        _norms().backward[(programs,)](
+        triton_kernels("norms").backward[(programs,)](
             grad_input, grad_residual, weight_sums, bias_sums, grad_output, _pointer(grad_summed, grad_output),
             summed, mean, rstd, _pointer(weight, summed), _pointer(norm.row_scale, summed),
             key, threshold, scale, rows, columns, rows_per_program,
@@ -89,7 +97,7 @@ def activation_forward(input: Tensor, bias: Tensor | None, residual: Tensor, act
     output = torch.empty_like(input)
     arguments = _mask_arguments(mask, input)
     with on_device_of(input):
-        _activations().forward[_grid(input)](
+        triton_kernels("activations").forward[_grid(input)](
             output, input, _pointer(bias, input), residual, *arguments, input.numel(), input.shape[-1],
             **_flat_constants(arguments[0], bias, activation),
         )  # fmt: skip
@@ -101,7 +109,7 @@ def activation_backward(grad: Tensor, input: Tensor, bias: Tensor | None, activa
     output = torch.empty_like(input)
     arguments = _mask_arguments(mask, input)
     with on_device_of(input):
-        _activations().backward[_grid(input)](
+        triton_kernels("activations").backward[_grid(input)](
             output, grad, input, _pointer(bias, input), *arguments, input.numel(), input.shape[-1],
             **_flat_constants(arguments[0], bias, activation),
         )  # fmt: skip
@@ -134,7 +142,7 @@ def _row_constants(columns: int, key: Tensor | int, norm: Norm) -> dict[str, Any
 
 
 def _flat_constants(key: Tensor | int, bias: Tensor | None, activation: str) -> dict[str, Any]:
-    kind = getattr(_activations(), activation.upper()).value
+    kind = getattr(triton_kernels("activations"), activation.upper()).value
     return {**constants(key), "ACTIVATION": kind, "BIAS": bias is not None, "BLOCK": _BLOCK}
 
 
@@ -157,17 +165,3 @@ def _multiprocessors(device: torch.device) -> int:
 def warp_size() -> int:
     """Threads in a warp: 64 on AMD's GPUs, 32 elsewhere."""
     return 64 if torch.version.hip else 32
-
-
-@lru_cache(maxsize=1)
-def _norms() -> Any:
-    from dropkit.kernels.gpu import norms  # Triton takes a while to import
-
-    return norms
-
-
-@lru_cache(maxsize=1)
-def _activations() -> Any:
-    from dropkit.kernels.gpu import activations
-
-    return activations
