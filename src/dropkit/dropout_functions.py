@@ -47,10 +47,10 @@ class DropoutFunction:
     name: str
     attention: bool
     p: Parameter
-    p_default: float
-    training: Parameter | None
-    training_default: bool | None
-    inplace: Parameter | None
+    p_default: float = 0.5
+    training: Parameter | None = None
+    training_default: bool | None = None
+    inplace: Parameter | None = None
 
     def arguments(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -93,23 +93,30 @@ def dropout_functions() -> dict[Any, DropoutFunction]:
     functions: dict[Any, DropoutFunction] = {}
     for name, entry in FUNCTIONALS.items():
         function = DropoutFunction(
-            name.rpartition(".")[2], False, (entry.p, entry.p_name), 0.5,
-            (entry.training, entry.training_name), entry.training_default,
-            None if entry.inplace is None else (entry.inplace, "inplace"),
-        )  # fmt: skip
+            name.rpartition(".")[2],
+            attention=False,
+            p=(entry.p, entry.p_name),
+            training=(entry.training, entry.training_name),
+            training_default=entry.training_default,
+            inplace=None if entry.inplace is None else (entry.inplace, "inplace"),
+        )
         _add(functions, function, name, f"dropkit.functional.{function.name}")
         if name.startswith("torch.") and name.count(".") == 1:
             _add(functions, function, f"torch._C._VariableFunctions.{function.name}")
             _add(functions, function, f"torch.ops.aten.{function.name}", f"torch.ops.aten.{function.name}.default")
-            inplace = DropoutFunction(f"{function.name}_", False, function.p, 0.5, function.training, None, None)
+            inplace = DropoutFunction(f"{function.name}_", False, function.p, training=function.training)
             aten = f"torch.ops.aten.{function.name}_"
             _add(functions, inplace, f"{name}_", aten, f"{aten}.default")
     for name, p in ATTENTION.items():
-        _add(functions, DropoutFunction(name.rpartition(".")[2], True, p, 0.0, None, None, None), name)
+        _add(functions, DropoutFunction(name.rpartition(".")[2], attention=True, p=p, p_default=0.0), name)
     multi_head = DropoutFunction(
-        "multi_head_attention_forward", True, (MULTI_HEAD_P, "dropout_p"), 0.0,
-        (MULTI_HEAD_TRAINING, "training"), True, None,
-    )  # fmt: skip
+        "multi_head_attention_forward",
+        attention=True,
+        p=(MULTI_HEAD_P, "dropout_p"),
+        p_default=0.0,
+        training=(MULTI_HEAD_TRAINING, "training"),
+        training_default=True,
+    )
     _add(functions, multi_head, MULTI_HEAD)
     return functions
 

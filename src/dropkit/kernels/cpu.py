@@ -182,12 +182,7 @@ def detail() -> str:
 
 
 def _torch_parallel_for() -> int:
-    """The address of `torch_parallel_for`, which libtorch exports from torch 2.10 on.
-
-    Raises:
-        OSError: the library cannot be loaded.
-        AttributeError: the library does not export it.
-    """
+    """The address of `torch_parallel_for`, which libtorch exports from torch 2.10 on."""
     name = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
     return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value or 0

@@ -61,11 +61,7 @@ class ScheduledParams(NamedTuple):
         return self._replace(constants=False)
 
     def resolve(self) -> DropoutParams:
-        """The numbers at the rate that `p` holds now.
-
-        Raises:
-            ValueError: `p` is not in [0, 1].
-        """
+        """The numbers at the rate that `p` holds now; raises ValueError if that is not in [0, 1]."""
         p = self.p.item()
         if not 0 <= p <= 1:
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")

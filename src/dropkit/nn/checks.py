@@ -16,11 +16,7 @@ CALLER = 4
 
 
 def check_probability(p: Any) -> None:
-    """Raise torch's error unless `p` is in [0, 1]; NaN is not.
-
-    Raises:
-        ValueError: `p` is out of range.
-    """
+    """Raise torch's ValueError unless `p` is in [0, 1]; NaN is not."""
     if p < 0.0 or p > 1.0 or p != p:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
@@ -40,11 +36,7 @@ def checked_rate(p: Any) -> float | Tensor:
 
 
 def check_schedule(p: Any) -> None:
-    """Raise unless a compiled graph can read `p` each time it runs; the value is checked then.
-
-    Raises:
-        TypeError: `p` is not a floating 0-d tensor, or it requires grad.
-    """
+    """Raise TypeError unless a compiled graph can read `p` each time it runs; the value is checked then."""
     if p.dim() != 0 or not p.is_floating_point() or p.requires_grad:
         raise TypeError(
             f"p must be a number or a 0-d floating tensor that does not require grad, got {p.dtype} of "
@@ -53,21 +45,13 @@ def check_schedule(p: Any) -> None:
 
 
 def check_shape(name: str, tensor: Tensor | None, shape: Sequence[int]) -> None:
-    """Raise unless `tensor` is None or of this shape.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Raise ValueError unless `tensor` is None or of this shape."""
     if tensor is not None:
         check(name, tensor.shape == shape, f"of shape {tuple(shape)}", tuple(tensor.shape))
 
 
 def refuse_random_source(generator: Any, key: Any, where: str, advice: str = "") -> None:
-    """Raise if a generator or a key is given in a place where torch's dropout runs, which takes neither.
-
-    Raises:
-        NotImplementedError: one of them is not None.
-    """
+    """Raise NotImplementedError if a generator or a key is given where torch's dropout runs, which takes neither."""
     for name, value in (("generator", generator), ("key", key)):
         if value is not None:
             raise NotImplementedError(f"{name} must be None {where}, got {value}{advice}")

@@ -17,22 +17,14 @@ from dropkit.nn.layer import Layer
 def drop_traced(
     layer: Layer, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
 ) -> Tensor:
-    """Run torch's dropout under `torch.jit.trace`: dropkit's operator would fix the sizes of the example.
-
-    Raises:
-        NotImplementedError: a key or a generator is given, which torch's dropout does not take.
-    """
+    """Run torch's dropout under `torch.jit.trace`: dropkit's operator would fix the sizes of the example."""
     refuse_random_source(generator, key, "under torch.jit.trace", "; use torch.export")
     warnings.warn("torch.jit.trace records torch's own dropout: a seed gives torch's masks", stacklevel=1)
     return drop_by_torch(layer, input, p, inplace)
 
 
 def substitute(module: torch.nn.Module, torch_class: type[torch.nn.Module] | None) -> torch.nn.Module:
-    """Return what `torch.jit.script` compiles for a module: torch's of the same settings, hooks and training flag.
-
-    Raises:
-        NotImplementedError: torch has no such module.
-    """
+    """Return what `torch.jit.script` compiles for a module: torch's of the same settings, hooks and training flag."""
     if torch_class is None:
         raise NotImplementedError(_no_counterpart(type(module).__name__))
     warnings.warn(

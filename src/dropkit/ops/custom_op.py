@@ -100,11 +100,7 @@ def _fake(input: Tensor, key: Tensor, *numbers: Any) -> Tensor:
 
 
 def refuse_meta(name: str, value: Any, input: Tensor) -> None:
-    """Refuse a key or a rate without memory for an input that has memory.
-
-    Raises:
-        ValueError: `value` is a tensor on the meta device, and `input` is not.
-    """
+    """Refuse a key or a rate without memory for an input that has memory."""
     if isinstance(value, Tensor) and value.is_meta and not input.is_meta:
         raise ValueError(f"{name} must be on the device of the input, {input.device}, or on the CPU, got one on meta")
 

@@ -49,12 +49,12 @@ def flat(
 
 
 @triton.jit
-def _split_row(row, size, input_stride, output_stride, mask_stride, input_at, output_at, index):
+def _split_row(row, size, input_stride, output_stride, mask_stride, src, dst, index):
     """Split the coordinate in the next outer dimension off a row's number, and add its part to the three positions."""
     rest = row // size
     coordinate = row - rest * size
-    input_at += coordinate * input_stride
-    return rest, input_at, output_at + coordinate * output_stride, index + coordinate * mask_stride
+    src += coordinate * input_stride
+    return rest, src, dst + coordinate * output_stride, index + coordinate * mask_stride
 
 
 # Sizes that do not change how memory is read: one compiled kernel serves all their values.
@@ -98,23 +98,15 @@ def tiles(
     column = tile % across * COLUMNS + tl.arange(0, COLUMNS).to(tl.int64)
     low, high = key_words(key, KEY_IN_MEMORY)
     zero = tl.zeros([ROWS], tl.int64)
-    rest, input_at, output_at, index = row, zero, zero, zero + mask_offset
+    rest, src, dst, index = row, zero, zero, zero + mask_offset
     if OUTER > 3:
-        rest, input_at, output_at, index = _split_row(
-            rest, size4, input_stride4, output_stride4, mask_stride4, input_at, output_at, index
-        )
+        rest, src, dst, index = _split_row(rest, size4, input_stride4, output_stride4, mask_stride4, src, dst, index)
     if OUTER > 2:
-        rest, input_at, output_at, index = _split_row(
-            rest, size3, input_stride3, output_stride3, mask_stride3, input_at, output_at, index
-        )
+        rest, src, dst, index = _split_row(rest, size3, input_stride3, output_stride3, mask_stride3, src, dst, index)
     if OUTER > 1:
-        rest, input_at, output_at, index = _split_row(
-            rest, size2, input_stride2, output_stride2, mask_stride2, input_at, output_at, index
-        )
+        rest, src, dst, index = _split_row(rest, size2, input_stride2, output_stride2, mask_stride2, src, dst, index)
     if OUTER > 0:
-        rest, input_at, output_at, index = _split_row(
-            rest, size1, input_stride1, output_stride1, mask_stride1, input_at, output_at, index
-        )
+        rest, src, dst, index = _split_row(rest, size1, input_stride1, output_stride1, mask_stride1, src, dst, index)
     if KIND == SHARED:
         keep = (word(index, low, high) >= threshold.to(tl.uint32))[:, None]
     elif KIND == CONSECUTIVE:
@@ -124,6 +116,6 @@ def tiles(
     else:
         keep = word(index[:, None] + column[None, :] * mask_stride, low, high) >= threshold.to(tl.uint32)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    x = tl.load(input_ptr + input_at[:, None] + column[None, :] * input_stride, inside)
+    x = tl.load(input_ptr + src[:, None] + column[None, :] * input_stride, inside)
     y = dropped(x, keep, scale, shift, fill, AFFINE).to(output_ptr.dtype.element_ty)
-    tl.store(output_ptr + output_at[:, None] + column[None, :] * output_stride, y, inside)
+    tl.store(output_ptr + dst[:, None] + column[None, :] * output_stride, y, inside)
