@@ -169,9 +169,7 @@ def mapped(x: Tensor, weight: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["", "whole"])
-@pytest.mark.parametrize(
-    "function", [network, offloaded, drawn, constant, mapped], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("function", [network, offloaded, drawn, constant, mapped], ids=lambda f: f.__name__)
 def test_each_later_run_has_the_keys_of_the_first(function, early):
     """Later runs have the first keys with early stop, two backward passes, own hooks, keys drawn by hand, and vmap."""
     with set_checkpoint_early_stop(early):
