@@ -24,13 +24,13 @@ class Site(NamedTuple):
         number: which dropout of the pass it is, from 0.
         dropout: how it drops.
         mask: its mask elements.
-        kept: computes the indices that are kept along `mask.masked_dim`, int64.
+        kept_indices: computes the indices that are kept along `mask.masked_dim`, int64.
     """
 
     number: int
     dropout: SiteDropout
     mask: MaskSpec
-    kept: Callable[[], Tensor]
+    kept_indices: Callable[[], Tensor]
 
 
 class Accelerator:
@@ -40,18 +40,18 @@ class Accelerator:
         """Forget everything that belongs to the previous batch."""
 
     def begin_pass(self, batch: Batch) -> Batch | None:
-        """Begin a pass; the arguments for the model, or None for a fresh copy of the batch."""
+        """Begin a pass, and return the arguments for the model, or None for a fresh copy of the batch."""
         return None
 
     def intercept(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Compute a call that is not random; NotImplemented to run it as it is."""
+        """Compute a call that is not random, or return NotImplemented to run it as usual."""
         return NotImplemented
 
     def before_site(self) -> None:
-        """Take notice that the pass is about to draw random numbers."""
+        """Prepare for random numbers, which are drawn next."""
 
     def drop(self, input: Tensor, site: Site) -> Tensor:
-        """Apply the mask of a site; NotImplemented to apply it as usual."""
+        """Apply the mask of a site, or return NotImplemented to apply it as usual."""
         return NotImplemented
 
     def materialize(self, tensor: Tensor) -> Tensor:
@@ -59,12 +59,12 @@ class Accelerator:
         return tensor
 
     def end_pass(self, has_hidden_randomness: bool) -> None:
-        """End a pass; may raise where its output must not be used.
+        """End a pass, or raise an error if its output must not be used.
 
         Args:
-            has_hidden_randomness: the pass drew random numbers in a place that the mode does not see.
+            has_hidden_randomness: random numbers were drawn where the mode does not see it.
         """
 
     def failed(self, error: Exception) -> bool:
-        """Switch off what may have caused the error of a pass; whether the pass is worth another try."""
+        """Switch off what may have caused the error of a pass, and return whether to run the pass again."""
         return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# How far values that have been rolled may differ, as a fraction of the largest: sums are taken in another order.
+# How far values that have been rolled may differ, as a fraction of the largest: sums may be in another order.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _TOLERANCE_OF_HALF = 3e-2
 
@@ -50,26 +50,26 @@ class BatchDim:
 
 
 @dataclass(frozen=True, slots=True)
-class ShapeOfFewer:
-    """The shape that a tensor has in a smaller batch.
+class SmallerBatch:
+    """The same tensor in a batch with fewer inputs.
 
     Attributes:
-        shape: None if it is not known.
-        count: inputs of the smaller batch.
+        shape: of the tensor; None if it is not known.
+        count: how many inputs there are.
     """
 
     shape: Sequence[int] | None
     count: int
 
 
-def fitting_values(before: Tensor, after: Tensor, count: int, fewer: ShapeOfFewer) -> list[BatchDim]:
-    """Where the inputs may lie in a tensor, the likeliest place first.
+def fitting_values(before: Tensor, after: Tensor, count: int, smaller: SmallerBatch) -> list[BatchDim]:
+    """Return the possible batch dimensions of a tensor by its values, the likeliest first.
 
-    There is no such place if nothing in the tensor rolled along, as where a model mixes or sorts its inputs; there are
-    several if the inputs are alike.
+    There is none if no dimension was rolled, as where a model mixes or sorts its inputs; there are several if the
+    inputs are alike.
 
     Args:
-        before, after: computed from `count` inputs, and again from the same inputs, rolled by one.
+        before, after: the tensor for `count` inputs, and for the same inputs rolled by one.
     """
     if before.shape != after.shape:
         return []
@@ -78,7 +78,7 @@ def fitting_values(before: Tensor, after: Tensor, count: int, fewer: ShapeOfFewe
     largest = float(before.abs().nan_to_num().max()) if before.numel() else 0.0
     tolerance = _TOLERANCE.get(before.dtype, _TOLERANCE_OF_HALF) * largest
     fitting: list[BatchDim] = []
-    for batch_dim in fitting_shape(before.shape, count, fewer):
+    for batch_dim in fitting_shape(before.shape, count, smaller):
         shape, dim = batch_dim.unfold(before.shape, count)
         expected = before.reshape(shape).roll(1, dim)
         if torch.allclose(after.reshape(shape), expected, rtol=0, atol=tolerance, equal_nan=True):
@@ -86,19 +86,19 @@ def fitting_values(before: Tensor, after: Tensor, count: int, fewer: ShapeOfFewe
     return fitting
 
 
-def fitting_shape(shape: Sequence[int], count: int, fewer: ShapeOfFewer) -> list[BatchDim]:
-    """Where the inputs may lie by the shape alone, as in a mask that is not computed from the inputs.
+def fitting_shape(shape: Sequence[int], count: int, smaller: SmallerBatch) -> list[BatchDim]:
+    """Return the possible batch dimensions by the shape alone, as for a mask that is not computed from the inputs.
 
     Dimensions whose size is the number of inputs come first, then those whose size is a multiple of it. The size must
     also follow the number of inputs.
 
     Example:
-        >>> fitting_shape((6, 3), 3, ShapeOfFewer((4, 3), 2))
+        >>> fitting_shape((6, 3), 3, SmallerBatch((4, 3), 2))
         [BatchDim(dim=0, inputs_first=True), BatchDim(dim=0, inputs_first=False)]
     """
     sizes = dict(enumerate(shape))
-    if fewer.shape is not None and len(fewer.shape) == len(shape):
-        sizes = {dim: size for dim, size in sizes.items() if size * fewer.count == fewer.shape[dim] * count}
+    if smaller.shape is not None and len(smaller.shape) == len(shape):
+        sizes = {dim: size for dim, size in sizes.items() if size * smaller.count == smaller.shape[dim] * count}
     exact = [BatchDim(dim) for dim, size in sizes.items() if size == count]
     multiples = [dim for dim, size in sizes.items() if size > count and size % count == 0]
     return exact + [BatchDim(dim, inputs_first) for inputs_first in (True, False) for dim in multiples]

@@ -1,4 +1,4 @@
-"""Find where the inputs of a batch lie at each dropout of a model, by three small passes without dropout."""
+"""Find the batch dimension at each dropout of a model, by three small passes without dropout."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.mc.batch_dim import BatchDim, ShapeOfFewer, fitting_shape, fitting_values
+from dropkit.mc.batch_dim import BatchDim, SmallerBatch, fitting_shape, fitting_values
 from dropkit.mc.batches import Batch
 from dropkit.mc.generators import fork_python, fork_torch
 from dropkit.mc.notes import Notes, listed, reason
 from dropkit.mc.site_mode import SiteDropout, SiteMode
 from dropkit.torch_private import functorch_is_active
 
-# Inputs of a probe: enough that few other sizes equal their number, and that they can be rolled; more where they are
-# alike.
+# Inputs in a probe: few other dimensions have this size. More are needed where the first inputs are alike.
 _FEW, _MORE = 3, 32
 
-# What a probe sees at a site: the tensor that is dropped, the shape of a mask that the model makes itself, where the
-# inputs lie if that is known beforehand, or nothing that tells.
+# What a probe records at a site: the tensor that is dropped, the shape of a mask that the model makes itself, or the
+# batch dimension if it is known beforehand; None if nothing shows it.
 _Seen = Tensor | torch.Size | BatchDim | None
 
 
 class BatchDimFinder:
-    """Finds where inputs lie, once for all batches of which a single input has the same shapes.
+    """Finds batch dimensions, once for all batches with the same `Batch.kind`.
 
     Args:
         run: runs the model on a batch; may write over its inputs.
-        notes: gets a note on each site where that cannot be found.
+        notes: gets a note on the sites without one.
     """
 
     def __init__(self, run: Callable[[Batch], Any], notes: Notes) -> None:
@@ -38,40 +37,40 @@ class BatchDimFinder:
         self._known: dict[tuple[object, ...], Sequence[BatchDim | None]] = {}
 
     def find(self, batch: Batch) -> Sequence[BatchDim | None]:
-        """Where the inputs of a batch lie at each site; empty for a single input, which cannot be rolled."""
+        """Return the batch dimension at each site; nothing for a single input, which cannot be rolled."""
         kind = batch.kind()
         if kind in self._known or batch.count < 2:
             return self._known.get(kind, ())
         try:
-            found = self._probe(batch)
+            result = self._probe(batch)
         except Exception as error:
             why = f"the batch dimension cannot be found by rolling the inputs ({reason(error)})"
             self._notes.masks_depend_on_batching(why)
-            found = ProbeResult([], [])
-        self._notes.unknown_batch_dims(site for site, batch_dim in enumerate(found.batch_dims) if batch_dim is None)
-        if found.ambiguous:
-            why = f"the inputs are all alike at dropout {listed(found.ambiguous)}"
+            result = ProbeResult([], [])
+        self._notes.unknown_batch_dims(site for site, batch_dim in enumerate(result.batch_dims) if batch_dim is None)
+        if result.ambiguous:
+            why = f"the inputs are all alike at dropout {listed(result.ambiguous)}"
             self._notes.masks_depend_on_batching(why, "may depend")
         else:
-            self._known[kind] = found.batch_dims
-        return found.batch_dims
+            self._known[kind] = result.batch_dims
+        return result.batch_dims
 
     def _probe(self, batch: Batch) -> ProbeResult:
         try:
-            found = probe(self._run, batch.take(0, min(batch.count, _FEW)))
-            return probe(self._run, batch.spread(_MORE)) if found.ambiguous else found
+            result = probe(self._run, batch.take(0, min(batch.count, _FEW)))
+            return probe(self._run, batch.spread(_MORE)) if result.ambiguous else result
         except Exception:
-            # Some models want batches of one size.
+            # Some models need batches of one size.
             return probe(self._run, batch)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What a probe found.
+    """The result of a probe.
 
     Attributes:
-        batch_dims: where the inputs lie at each site, in order; None where that was not found.
-        ambiguous: the sites that several places fit, because what the inputs gave was alike.
+        batch_dims: the batch dimension at each site, in order; None where it was not found.
+        ambiguous: the sites where several dimensions fit, because the inputs are alike there.
     """
 
     batch_dims: list[BatchDim | None]
@@ -79,7 +78,7 @@ class ProbeResult:
 
 
 class ProbeMode(SiteMode):
-    """Drops nothing, and keeps what it sees at each site."""
+    """Drops nothing, and records every site."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +88,7 @@ class ProbeMode(SiteMode):
         # The tensors of a functorch transform do not outlive it.
         self.seen.append(None if functorch_is_active() else dropout.batch_dim or input.detach().clone())
         if dropout.inplace and not input.is_inference():
-            # As if it had been written.
+            # Dropout would have written over it.
             torch.autograd.graph.increment_version(input)
         return input
 
@@ -103,7 +102,7 @@ class ProbeMode(SiteMode):
 
 
 def probe(run: Callable[[Batch], Any], batch: Batch) -> ProbeResult:
-    """Run a batch, the same batch rolled by one, and a smaller one, and compare what comes to each site.
+    """Run a batch, the same batch rolled by one, and a smaller batch, and compare the tensors at each site.
 
     Args:
         run: runs the model; may write over its inputs.
@@ -111,17 +110,17 @@ def probe(run: Callable[[Batch], Any], batch: Batch) -> ProbeResult:
     """
     few = min(2, batch.count - 1)
     # Copied before the first pass, since the model may write over its inputs.
-    original, rolled, part = (given.copied() for given in (batch, batch.rolled(), batch.take(0, few)))
+    original, rolled, part = (inputs.copied() for inputs in (batch, batch.rolled(), batch.take(0, few)))
     with fork_torch(), fork_python():
         before, after = _sites(run, original), _sites(run, rolled)
         try:
-            fewer = _sites(run, part)
+            smaller = _sites(run, part)
         except Exception:
-            # Some models want batches of one size.
-            fewer = []
-    shapes = [_shape(seen) for seen in fewer] if len(fewer) == len(before) else [None] * len(before)
+            # Some models need batches of one size.
+            smaller = []
+    shapes = [_shape(seen) for seen in smaller] if len(smaller) == len(before) else [None] * len(before)
     fitting = [
-        _fitting(first, second, batch.count, ShapeOfFewer(shape, few))
+        _fitting(first, second, batch.count, SmallerBatch(shape, few))
         for first, second, shape in zip(before, after, shapes, strict=False)
     ]
     ambiguous = [site for site, candidates in enumerate(fitting) if len(candidates) > 1]
@@ -139,10 +138,10 @@ def _shape(seen: _Seen) -> torch.Size | None:
     return seen.shape if isinstance(seen, Tensor) else seen if isinstance(seen, torch.Size) else None
 
 
-def _fitting(before: _Seen, after: _Seen, count: int, fewer: ShapeOfFewer) -> list[BatchDim]:
+def _fitting(before: _Seen, after: _Seen, count: int, smaller: SmallerBatch) -> list[BatchDim]:
     if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return fitting_values(before, after, count, fewer)
+        return fitting_values(before, after, count, smaller)
     if isinstance(before, torch.Size):
-        # A mask that is not computed from the inputs does not roll with them.
-        return fitting_shape(before, count, fewer)[:1]
+        # Rolling the inputs does not roll a mask that is not computed from them.
+        return fitting_shape(before, count, smaller)[:1]
     return [before] if isinstance(before, BatchDim) else []

@@ -17,7 +17,7 @@ class BatchRows:
 
     Attributes:
         ids: the number of each input, (N,), int64.
-        group: the group whose masks all of them share; None if each input has masks of its own.
+        group: the number of the group of inputs that share masks; None if each input has masks of its own.
     """
 
     ids: Tensor
@@ -28,28 +28,28 @@ class BatchRows:
 
     @cached_property
     def first(self) -> int:
-        """The group, or the id of the first input: seeds a mask of which the batch dimension is unknown."""
+        """The group, or the id of the first input; seeds masks that cannot be split by input."""
         return int(self.ids[0]) if self.group is None else self.group
 
     @cached_property
     def runs(self) -> tuple[tuple[int, int, int], ...]:
-        """Neighbours with consecutive ids: (index of the first, how many, id of the first)."""
+        """Runs of consecutive ids: (index of the first, length, first id)."""
         breaks = cast("list[int]", (self.ids.diff() != 1).nonzero().flatten().add(1).tolist())
         ends = zip([0, *breaks], [*breaks, len(self.ids)], strict=True)
         return tuple((begin, end - begin, int(self.ids[begin])) for begin, end in ends)
 
 
-def split_by_group(ids: Tensor, chunk: int | None) -> Iterator[tuple[int, int, BatchRows]]:
+def split_by_group(ids: Tensor, group_size: int | None) -> Iterator[tuple[int, int, BatchRows]]:
     """Split a batch where the group changes: (begin, end, rows) of each part.
 
     Args:
         ids: the number of each input, int64.
-        chunk: inputs in a group, 0 for all; None if each input has masks of its own.
+        group_size: how many inputs share masks, 0 for all; None if each input has masks of its own.
     """
-    if chunk is None:
+    if group_size is None:
         yield 0, len(ids), BatchRows(ids, None)
         return
-    groups = ids // chunk if chunk else torch.zeros_like(ids)
+    groups = ids // group_size if group_size else torch.zeros_like(ids)
     breaks = cast("list[int]", groups.diff().nonzero().flatten().add(1).tolist())
     for begin, end in zip([0, *breaks], [*breaks, len(ids)], strict=True):
         yield begin, end, BatchRows(ids[begin:end], int(groups[begin]))

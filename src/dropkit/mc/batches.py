@@ -1,4 +1,4 @@
-"""Batches: the inputs of `predict` as a stream of arguments for the model."""
+"""Batch: the arguments of one call of the model, and the stream of batches from the inputs of `predict`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from dropkit.mc.outputs import Labels
 from dropkit.torch_private import tree_flatten
 
-# From what a loader yields to the arguments of the model.
+# Returns the arguments of the model from what a loader yields.
 PrepareBatch = Callable[[Any], Any]
 
 
@@ -24,7 +24,7 @@ class Batch:
     Attributes:
         args, kwargs: by position and by name.
         count: the number of inputs, which is the first size of the first tensor.
-        labels: those of the inputs, where they came with them.
+        labels: the labels of the inputs, if the loader yielded them.
     """
 
     args: tuple[Any, ...]
@@ -34,7 +34,7 @@ class Batch:
 
     @staticmethod
     def of(value: Any) -> Batch:
-        """Pass a mapping by name, a tuple by position, anything else as the only argument.
+        """Make a batch from a mapping (arguments by name), a tuple (by position) or a single argument.
 
         Raises:
             TypeError: there is no tensor in it, or a packed sequence.
@@ -81,7 +81,7 @@ class Batch:
         return self._map(lambda argument: argument.to(device) if isinstance(argument, Tensor) else argument)
 
     def kind(self) -> tuple[object, ...]:
-        """A key that batches share if a single input has the same shapes and dtypes."""
+        """A key of the shapes and dtypes of a single input, which batches of any size share."""
         leaves, spec = tree_flatten([self.args, self.kwargs])
         return (spec, *(self._kind_of(leaf) for leaf in leaves))
 
@@ -100,7 +100,7 @@ class Batch:
         return self._map(lambda argument: change(argument) if self._is_batched(argument) else argument)
 
     def _is_batched(self, value: Any) -> bool:
-        """Whether it has an entry for each input."""
+        """Whether an argument has an entry for each input."""
         if isinstance(value, Tensor):
             return value.dim() > 0 and len(value) == self.count
         return type(value) in (list, tuple) and len(value) == self.count
@@ -112,10 +112,10 @@ class Batch:
 
 
 def stream(inputs: Any, batch_size: int, prepare_batch: PrepareBatch | None) -> Iterator[Batch]:
-    """The batches of a tensor, an array, a mapping or tuple of them, or of an iterable of batches.
+    """Yield the batches of a tensor, an array, a mapping or tuple of them, or of an iterable of batches.
 
     Raises:
-        TypeError: inputs are of no such kind.
+        TypeError: `inputs` are none of these.
     """
     if is_whole(inputs):
         whole = Batch.of(inputs if prepare_batch is None else prepare_batch(inputs))
@@ -132,7 +132,7 @@ def stream(inputs: Any, batch_size: int, prepare_batch: PrepareBatch | None) -> 
 
 
 def count(inputs: Any) -> int | None:
-    """The number of inputs; None if it is not known before they are read."""
+    """Return the number of inputs; None if it is not known before they are read."""
     if is_whole(inputs):
         return Batch.of(inputs).count
     dataset = getattr(inputs, "dataset", None)
@@ -143,7 +143,7 @@ def count(inputs: Any) -> int | None:
 
 
 def is_whole(inputs: Any) -> bool:
-    """Whether these are all inputs at once, which are still to be split into batches."""
+    """Whether these are all inputs at once, and not an iterable of batches."""
     if isinstance(inputs, (Tensor, Mapping, PackedSequence)) or _is_array(inputs):
         return True
     return isinstance(inputs, tuple) and all(

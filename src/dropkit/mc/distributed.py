@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def broadcast_seed(seed: int) -> int:
-    """The first process's seed, on all of them."""
+    """Return the seed of the first process, in every process."""
     if _world_size() == 1:
         return seed
     seeds: list[int] = [seed]
@@ -19,12 +19,12 @@ def broadcast_seed(seed: int) -> int:
 
 
 def is_mine(index: int) -> bool:
-    """Whether this process computes the batch at this place of the stream."""
+    """Whether this process computes the batch with this index."""
     return index % _world_size() == (distributed.get_rank() if _world_size() > 1 else 0)
 
 
 def gather(results: list[tuple[int, T]]) -> list[T]:
-    """The results of all processes, each with the index of its batch, in the order of the stream."""
+    """Return the results of all processes, each given with the index of its batch, in the order of the batches."""
     if _world_size() > 1:
         by_process: list[list[tuple[int, T]]] = [[] for _ in range(_world_size())]
         distributed.all_gather_object(by_process, results)

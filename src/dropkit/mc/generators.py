@@ -1,4 +1,4 @@
-"""Random number generators of torch, Python and NumPy: forked and seeded for a block, and watched for use."""
+"""Fork the random number generators of torch, Python and NumPy for a `with` block, and detect their use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 def fork_torch(seed: int | None = None) -> Generator[None]:
     """Restore torch's generators at the end of a `with` block; inside, they start from `seed` if it is given.
 
-    `torch.manual_seed` would also seed the generators of devices, and queue that for a device that is not yet in use.
+    `torch.manual_seed` would also seed the generators of all devices, even of those that are not in use yet.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
@@ -39,16 +39,16 @@ def fork_python(seed: int | None = None) -> Generator[Callable[[], bool]]:
     """Restore the generators of Python and NumPy at the end of a `with` block; inside, they start from `seed`.
 
     Yields:
-        A function that tells whether one of them has been used in the block.
+        A function that returns whether one of them has been used in the block.
     """
     before = python_state()
     if seed is not None:
         random.seed(seed)
         if before[1] is not None:
             sys.modules["numpy"].random.seed(seed % 2**32)
-    begun = before if seed is None else python_state()
+    initial = before if seed is None else python_state()
     try:
-        yield lambda: python_state() != begun
+        yield lambda: python_state() != initial
     finally:
         random.setstate(before[0])
         if before[1] is not None:

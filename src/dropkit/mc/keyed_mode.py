@@ -26,17 +26,17 @@ from dropkit.torch_private import functorch_is_active, no_functorch, no_torch_fu
 
 
 class KeyedMode(SiteMode):
-    """Drops by key, in all passes over one batch.
+    """Drops by key; serves all passes over one batch.
 
     Args:
         sampler: the masks of all samples.
-        batch_dims: where the inputs lie, site by site.
+        batch_dims: the batch dimension at each site.
         rows: the inputs.
-        accelerator: may compute calls and drop in another way.
+        accelerator: may compute calls and apply masks in its own way.
 
     Attributes:
         site_count: sites of the current pass, so far.
-        unknown: sites of which the batch dimension was not found, or does not fit the tensor that came.
+        unknown_sites: the sites where the batch dimension is unknown, or does not fit the tensor that is dropped.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class KeyedMode(SiteMode):
         super().__init__()
         self.rows = rows
         self.site_count = 0
-        self.unknown: set[int] = set()
+        self.unknown_sites: set[int] = set()
         self._sampler, self._batch_dims, self._accelerator = sampler, batch_dims, accelerator
         self._sample = 0
-        # By site: what the mask was made for, and the mask. They are the same in every pass over a batch.
+        # By site: what the mask depends on, and the mask. They are the same in every pass over a batch.
         self._masks: dict[int, tuple[tuple[object, ...], MaskSpec]] = {}
 
     def begin_pass(self, sample: int) -> None:
@@ -65,8 +65,8 @@ class KeyedMode(SiteMode):
             mask = SampledMask(spec, dropout.p, site, self._sample)
             if functorch_is_active() or (torch.is_grad_enabled() and input.requires_grad):
                 return self._drop_differentiably(input, dropout, mask)
-            kept = partial(self._sampler.kept_indices, mask, input.device)
-            output = self._accelerator.drop(input, Site(site, dropout, spec, kept))
+            kept_indices = partial(self._sampler.kept_indices, mask, input.device)
+            output = self._accelerator.drop(input, Site(site, dropout, spec, kept_indices))
             if output is NotImplemented:
                 output = self._drop(self._accelerator.materialize(input), dropout, mask)
             return output
@@ -106,11 +106,11 @@ class KeyedMode(SiteMode):
         return input.copy_(output) if dropout.inplace else output
 
     def _mask(self, input: Tensor, dropout: SiteDropout, site: int) -> MaskSpec:
-        made_for = input.shape, dropout.mask_shape, dropout.batch_dim
-        if site not in self._masks or self._masks[site][0] != made_for:
+        source = input.shape, dropout.mask_shape, dropout.batch_dim
+        if site not in self._masks or self._masks[site][0] != source:
             mask_shape = dropout.mask_shape and dropout.mask_shape(input)
             spec = self._new_mask(input.shape, mask_shape, dropout.batch_dim or self._batch_dim(site), site)
-            self._masks[site] = made_for, spec
+            self._masks[site] = source, spec
         return self._masks[site][1]
 
     def _new_mask(
@@ -119,14 +119,14 @@ class KeyedMode(SiteMode):
         try:
             return mask_spec(shape, mask_shape, batch_dim, self.rows)
         except ValueError:
-            # Nothing of the inputs is dropped here, or the control flow differs from that of the probe.
-            self.unknown.add(site)
+            # What is dropped here does not belong to the inputs, or the model branched differently in the probe.
+            self.unknown_sites.add(site)
             return mask_spec(shape, mask_shape, None, self.rows)
 
     def _batch_dim(self, site: int) -> BatchDim | None:
         if site < len(self._batch_dims):
             return self._batch_dims[site]
         if len(self.rows) > 1:
-            # The probe came to fewer sites.
-            self.unknown.add(site)
+            # The probe had fewer sites.
+            self.unknown_sites.add(site)
         return None

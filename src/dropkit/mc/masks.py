@@ -24,7 +24,7 @@ from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.stratified import Permutations, Stratified
 from dropkit.nn.mask_shapes import MaskShape
 
-# Mask elements of a group: more than one input can need in the memory of a machine.
+# Mask elements of a group: more than the tensors of one input have in any machine's memory.
 _PER_GROUP = 2**32
 # Sites whose keys are computed together, which takes as long as for one.
 _SITES_AT_ONCE = 16
@@ -71,13 +71,16 @@ class MaskSpec:
 def mask_spec(
     shape: Sequence[int], mask_shape: MaskShape | None, batch_dim: BatchDim | None, rows: BatchRows
 ) -> MaskSpec:
-    """The mask elements of a tensor of this shape, of which the mask has `mask_shape` outside `predict`.
+    """Return the mask elements of a tensor of this shape.
+
+    Args:
+        mask_shape: the shape of the mask as the dropout makes it outside `predict`; None if it is that of the tensor.
 
     Raises:
         ValueError: the tensor does not hold the inputs along `batch_dim`.
     """
     if batch_dim is None:
-        # A single input, or it is not known which mask element belongs to which input.
+        # There is one input, or which mask elements belong to which input is unknown.
         return MaskSpec(
             tuple(shape), None, mask_strides(mask_shape or tuple(shape)), ((0, 1, rows.first * _PER_GROUP),)
         )
@@ -88,7 +91,7 @@ def mask_spec(
     else:
         masked = [*mask_shape[: batch_dim.dim], *((1, 1) if is_folded else (1,)), *mask_shape[batch_dim.dim + 1 :]]
         if is_folded and mask_shape[batch_dim.dim] != 1:
-            # What the inputs are folded together with has mask elements of its own, too.
+            # What is folded together with the inputs has mask elements of its own, too.
             masked[batch_dim.dim : batch_dim.dim + 2] = full[batch_dim.dim : batch_dim.dim + 2]
     masked[dim] = 1
     strides = list(mask_strides(tuple(masked)))
@@ -125,19 +128,19 @@ class MaskSampler:
         self._seed, self._samples = random.key(seed), samples
         self._stratified = Stratified(samples, int(random.fold_in(self._seed, _STRATA))) if stratified else None
         self._keys: list[list[int]] = []
-        # By site: what the permutations of its mask elements were computed for, and these.
+        # By site: what the permutations of its mask elements depend on, and the permutations.
         self._permutations: dict[int, tuple[tuple[object, ...], Permutations]] = {}
 
     def key(self, site: int, sample: int) -> int:
-        """The key of a site in a sample; those of two samples after the last are for its strata."""
+        """The key of a site in a sample. Two more samples have keys, which choose the permutations of strata."""
         while site >= len(self._keys):
             sites = torch.arange(len(self._keys), len(self._keys) + _SITES_AT_ONCE)
-            of_sites = random.fold_in(self._seed, sites)[:, None]
-            self._keys += random.fold_in(of_sites, torch.arange(self._samples + 2)).tolist()
+            site_keys = random.fold_in(self._seed, sites)[:, None]
+            self._keys += random.fold_in(site_keys, torch.arange(self._samples + 2)).tolist()
         return self._keys[site][sample]
 
     def seed_outside_sites(self, sample: int, first: int) -> int:
-        """A seed for random numbers that are drawn where the mode does not see it."""
+        """A seed for random numbers that are drawn where the mode does not see it, in this sample of a batch."""
         return ~self.key(0, sample) ^ first
 
     def forget_batch(self) -> None:
@@ -149,8 +152,8 @@ class MaskSampler:
         params, spec = make_params(mask.p), mask.spec
         if self._stratified is None:
             key = self.key(mask.site, mask.sample)
-            for (out, given), offset in spec.split(output, input):
-                kernels.drop(out, given, kernels.Mask(key, params, spec.strides, offset))
+            for (target, source), offset in spec.split(output, input):
+                kernels.drop(target, source, kernels.Mask(key, params, spec.strides, offset))
             return
         is_kept = self._is_kept(mask, input.device)
         target = _unfolded(output, spec)
@@ -191,8 +194,8 @@ class MaskSampler:
     def _permutations_of(self, mask: SampledMask, device: torch.device) -> Permutations:
         assert self._stratified is not None
         spec, site = mask.spec, mask.site
-        made_for = spec.shape, spec.strides, mask.p
-        if site not in self._permutations or self._permutations[site][0] != made_for:
+        source = spec.shape, spec.strides, mask.p
+        if site not in self._permutations or self._permutations[site][0] != source:
             keys = self.key(site, self._samples), self.key(site, self._samples + 1)
             parts: list[Permutations] = []
             for shape, offset in _parts(spec):
@@ -200,7 +203,7 @@ class MaskSampler:
                 parts.append(self._stratified.permutations(word, other, mask.p))
             outer = _concatenated([outer for outer, _ in parts], spec)
             inner = _concatenated([inner for _, inner in parts], spec)
-            self._permutations[site] = made_for, (outer, inner)
+            self._permutations[site] = source, (outer, inner)
         return self._permutations[site][1]
 
 
@@ -215,7 +218,7 @@ def _concatenated(parts: list[Tensor], mask: MaskSpec) -> Tensor:
 
 
 def _parts(mask: MaskSpec) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The mask in parts of not too many elements: the shape of each, and the offset of its first mask element."""
+    """Split a mask into parts of limited size: the shape of each, and the offset of its first mask element."""
     count = prod(_distinct(mask.shape, mask.strides))
     for _, size, offset in mask.runs:
         if mask.batch_dim is None or not mask.strides[mask.batch_dim]:

@@ -1,7 +1,7 @@
-"""SamplingMode: a function mode that turns dropout on in every call of torch's in one thread.
+"""SamplingMode: a function mode that activates dropout in every function of torch that its thread calls.
 
-Subclasses say how random numbers are drawn: from torch's generator, or by a key. While a function mode is active, torch
-does not use its fused encoder layer, which skips dropout in evaluation mode.
+Subclasses decide how random numbers are drawn: from torch's generator, or by a key. While a function mode is active,
+torch does not use its fused encoder layer, which skips dropout in evaluation mode.
 """
 
 from __future__ import annotations
@@ -51,15 +51,16 @@ RANDOM: frozenset[Any] = frozenset(
     }
 )  # fmt: skip
 
-# What handles a call: (mode, function, arguments, keyword arguments) -> result.
+# Computes a call: (mode, function, arguments, keyword arguments) -> result.
 Handler = Callable[["SamplingMode", Any, Args, Kwargs], Any]
 
 
 class SamplingMode(TorchFunctionMode):
-    """
+    """Activates dropout, and leaves it to subclasses to compute each call that draws random numbers.
+
     Attributes:
         random_calls: how many calls have drawn random numbers so far.
-        output_calls: the calls that made tensors, where these show whether they are logits or probabilities.
+        output_calls: which calls made the tensors that are logits or probabilities.
     """
 
     def __init__(self) -> None:
@@ -86,15 +87,15 @@ class SamplingMode(TorchFunctionMode):
 
     @abstractmethod
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Compute a dropout function, which is active: its `training` argument has been set."""
+        """Compute a dropout function, of which the `training` argument has been set to true."""
 
     @abstractmethod
     def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Compute attention with dropout of its weights."""
+        """Compute attention with dropout on its weights."""
 
     @abstractmethod
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:
-        """Compute a recurrent network with dropout between its layers, whose `train` argument has been set."""
+        """Compute a recurrent network with dropout between its layers, its `train` argument set to true."""
 
     @abstractmethod
     def random(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -150,7 +151,7 @@ def _norm(flag: Parameter) -> Handler:
     def handle(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
         has_statistics = argument(RUNNING_MEAN, args, kwargs, None) is not None
         if has_statistics and argument(flag, args, kwargs, False) and is_override_alone():
-            # The flag is overridden for dropout alone.
+            # The override of the flag is meant for dropout, not for statistics.
             args, kwargs = replaced(flag, args, kwargs, False)
         return mode.not_random(func, (), args, kwargs)
 
@@ -171,7 +172,7 @@ def _multi_head(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> An
 
 @lru_cache(maxsize=1)
 def _multi_head_code() -> Callable[..., Any]:
-    """The same function without its check for a mode, which would hand the call back to the mode."""
+    """`F.multi_head_attention_forward` without its check for a mode, which would call the mode again."""
     original = cast("FunctionType", F.multi_head_attention_forward)
     names = {**original.__globals__, "has_torch_function": _no}
     return FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)

@@ -1,4 +1,4 @@
-"""Notes: what a user of `predict` should know about the way in which the result was computed."""
+"""Notes: texts for a user of `predict` on how the result was computed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 
 class Notes(list[str]):
-    """Texts in the order in which they came up."""
+    """The notes of one call of `predict`, in order."""
 
     _has_batching_note = False
 
     def masks_depend_on_batching(self, why: str, depend: str = "depend") -> None:
-        """Note that the batch size changes masks; only the first time, since most batches have the same cause."""
+        """Note that the batch size changes masks, once: most batches have the same cause."""
         if not self._has_batching_note:
             self._has_batching_note = True
             self.append(f"masks {depend} on how inputs are batched: {why}")
 
     def unknown_batch_dims(self, sites: Iterable[int]) -> None:
-        """Note the sites, if any, of which the batch dimension is unknown."""
+        """Note the sites, if any, at which the batch dimension is unknown."""
         numbers = listed(sites)
         if numbers:
             self.masks_depend_on_batching(f"the batch dimension is unknown at dropout {numbers}")

@@ -16,7 +16,7 @@ from dropkit.mc import batches
 from dropkit.mc.batches import PrepareBatch
 from dropkit.mc.outputs import Labels
 
-# More inputs than these share masks by default, and so many inputs share a mask with `masks="chunk"`.
+# How many inputs share a mask with `masks="chunk"`, which is the default for more inputs than this.
 CHUNK = 2048
 _BATCH = 256
 
@@ -26,7 +26,7 @@ OutputForm = Literal["logits", "probabilities"]
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments of `predict`, for type checkers; a test compares them with the fields of `Settings`."""
+    """The keyword arguments of `predict`, for type checkers: the fields of `Settings`, as a test ensures."""
 
     masks: Masks | None
     plan: Plan
@@ -48,7 +48,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Settings:
-    """The arguments of `predict` but for model and inputs, validated; `predict` explains them."""
+    """The validated arguments of `predict`, which explains them, without the model and the inputs."""
 
     samples: int
     task: str
@@ -87,8 +87,8 @@ class Settings:
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         check("task", self.task in ("classification", "regression"), '"classification" or "regression"', self.task)
         check("plan", self.plan in ("iid", "stratified"), '"iid" or "stratified"', self.plan)
-        known = self.masks in (None, "input", "chunk", "shared")
-        check("masks", known, '"input", "chunk" or "shared"', self.masks)
+        is_valid = self.masks in (None, "input", "chunk", "shared")
+        check("masks", is_valid, '"input", "chunk" or "shared"', self.masks)
         check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
         is_integer = hasattr(self.class_dim, "__index__") and not isinstance(self.class_dim, bool)
         check("class_dim", self.class_dim is None or is_integer, "an integer or None", repr(self.class_dim))
@@ -107,8 +107,8 @@ class Settings:
     def is_stratified(self) -> bool:
         return self.plan == "stratified"
 
-    def group(self, count: int | None) -> int | None:
-        """How many inputs share masks: None for none, 0 for all.
+    def group_size(self, count: int | None) -> int | None:
+        """Return how many inputs share masks: None for none, 0 for all.
 
         Args:
             count: how many inputs there are; None if that is not known.
@@ -117,7 +117,7 @@ class Settings:
         return {"input": None, "chunk": self.chunk, "shared": 0}[self.masks or ("chunk" if is_large else "input")]
 
     def checked_labels(self, inputs: Any) -> Labels | None:
-        """Return the labels if they were given.
+        """Return the labels that were given, if any.
 
         Raises:
             ValueError: they are not one for each input.

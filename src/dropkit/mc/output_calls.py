@@ -1,4 +1,4 @@
-"""Which call of a pass made its outputs, where that shows whether they are logits or probabilities."""
+"""OutputCalls: which call of a pass made a tensor, to tell logits from probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class OutputCall(Enum):
-    """The call that made a tensor; OTHER are calls that usually return logits, even where these lie in [0, 1]."""
+    """The kind of call that made a tensor. OTHER calls usually return logits, even if these lie in [0, 1]."""
 
     SIGMOID = "sigmoid"
     SOFTMAX = "softmax"
@@ -23,7 +23,7 @@ class OutputCall(Enum):
 
 
 def _functions(names: str) -> frozenset[Any]:
-    """Functions of torch, of its functional interface and of its tensors, by name."""
+    """The functions and tensor methods of torch with these names."""
     owners = (torch, torch.special, F, Tensor)
     return frozenset(getattr(owner, name) for owner in owners for name in names.split() if hasattr(owner, name))
 
@@ -47,7 +47,7 @@ _LAST = 16
 _EXP = _functions("exp exp_")
 # What exp makes of logarithms.
 _EXP_OF = {OutputCall.LOG_SIGMOID: OutputCall.SIGMOID, OutputCall.LOG_SOFTMAX: OutputCall.SOFTMAX}
-# Functions that move, join, round or clamp numbers, or take their mean: the result is of the same kind.
+# Functions that move, join, round or clamp numbers, or take their mean: logits stay logits.
 _MOVING: frozenset[Any] = _functions(
     "cat concat concatenate stack hstack vstack dstack column_stack row_stack clone contiguous detach cpu cuda to "
     "float double half bfloat16 type type_as squeeze unsqueeze view view_as reshape reshape_as flatten unflatten "
@@ -59,7 +59,7 @@ _MOVING: frozenset[Any] = _functions(
 
 
 class OutputCalls:
-    """The tensors of a pass with a known call, by weak references."""
+    """The tensors of a pass that a known kind of call made, held by weak references."""
 
     def __init__(self) -> None:
         self._known: dict[OutputCall, WeakValueDictionary[int, Tensor]] = {
@@ -98,9 +98,12 @@ class OutputCalls:
 
     def of(self, tensor: Any) -> OutputCall | None:
         """Return the call that made this tensor, if that is known."""
-        call = next((call for call, tensors in self._known.items() if tensors.get(id(tensor)) is tensor), None)
-        is_other = call is None and any(reference() is tensor for reference in self._others)
-        return OutputCall.OTHER if is_other else call
+        # Most models have no such call before their end, and every function of torch asks.
+        if self._has_known:
+            for call, tensors in self._known.items():
+                if tensors.get(id(tensor)) is tensor:
+                    return call
+        return OutputCall.OTHER if any(reference() is tensor for reference in self._others) else None
 
     def _calls_of_inputs(self, args: Any, kwargs: Any) -> set[OutputCall | None]:
         """The calls that made the arguments of a function, without those of indices and masks."""

@@ -1,7 +1,7 @@
 """The loop of Monte Carlo dropout: run a model many times on a batch, each time with the masks of another sample.
 
-This is the plain core of `predict`: a pass is one call of the model under `KeyedMode`. Whatever saves work in the
-passes stands behind `Accelerator`; here it shows only in `_run_sample`, which runs a pass again where that failed.
+This is the plain core of `predict`: a pass is one call of the model under `KeyedMode`. Whatever saves work is behind
+`Accelerator`. Its only effect here is in `_run_sample`, which runs a pass again if an accelerator failed.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Passes:
 
     Args:
         model: in evaluation mode.
-        output: from what the model returns to the tensor that is wanted.
+        output: returns the tensor of outputs from what the model returns.
         sampler: the masks of all samples.
         replay: compute what comes before the first dropout once per batch.
         thin: leave dropped units out of matrix products, where inputs share masks.
 
     Attributes:
-        notes: what the user should know about how the result was computed.
+        notes: for the user, on how the result was computed.
         noise_left_off: notes on random numbers in training mode that are no dropout.
-        output_call: the call that made the last output, where that shows what it is.
+        output_call: the kind of call that made the last output, if it is known.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Passes:
             from dropkit.mc.accelerate import CachedAndPruned
 
             self._accelerator = CachedAndPruned(model, self.notes, replay, thin)
-        # For batches of which a single input has these shapes.
+        # By `Batch.kind`: how many dropouts a pass has.
         self._site_counts: dict[tuple[object, ...], int] = {}
         self._uses_python_generators = False
 
     def run(self, batch: Batch, rows: BatchRows, samples: int) -> Iterator[Tensor]:
-        """Yield the output of the model in one sample after another.
+        """Yield the output of the model for each sample.
 
         Raises:
             NothingToSample: no dropout is active.
@@ -76,16 +76,13 @@ class Passes:
             output = self._run_sample(mode, batch, sample)
             if not mode.random_calls:
                 raise nothing_to_sample(self.noise_left_off)
-            self.notes.unknown_batch_dims(mode.unknown)
+            self.notes.unknown_batch_dims(mode.unknown_sites)
             if self._site_counts.setdefault(kind, mode.site_count) != mode.site_count:
                 self.notes.masks_depend_on_batching("passes differ in their number of dropouts")
             yield output
 
     def _run_sample(self, mode: KeyedMode, batch: Batch, sample: int) -> Tensor:
-        """Run a pass, again if it fails because of the accelerator, which then switches off what has failed.
-
-        The loop ends, because the accelerator has only so much to switch off.
-        """
+        """Run a pass, and run it again while it fails and the accelerator has something left to switch off."""
         while True:
             try:
                 return self._run_pass(mode, batch, sample)
@@ -98,7 +95,8 @@ class Passes:
         arguments = self._accelerator.begin_pass(batch) or batch.copied()
         mode.begin_pass(sample)
         seed = self._sampler.seed_outside_sites(sample, mode.rows.first)
-        # Comparing the states of these generators takes time; the first pass over a batch tells whether they are used.
+        # Comparing the states of these generators takes time, so only the first pass over a batch does it, unless they
+        # are used.
         watches_python = sample == 0 or self._uses_python_generators
         fork = fork_python(seed) if watches_python else nullcontext(_never)
         with fork_torch(seed), fork as python_was_used:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # With a target standard error, samples between two checks of the error.
 _SAMPLES_BETWEEN_CHECKS = 10
-# Outputs with fewer numbers than this wait for those of the next samples, to be summed in one call.
+# Outputs are collected until they hold this many numbers, and then added to the sums in one call.
 _NUMBERS_AT_ONCE = 2**17
 
 
@@ -125,22 +125,23 @@ def predict(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     seed = int(random.draw()) if settings.seed is None else settings.seed
     ids = settings.example_ids
-    known = batches.count(inputs) if ids is None else len(ids)
-    group = settings.group(known)
+    count = batches.count(inputs) if ids is None else len(ids)
+    group_size = settings.group_size(count)
     sampler = MaskSampler(distributed.broadcast_seed(seed), settings.samples, settings.is_stratified)
 
     class_dim = None if settings.class_dim is None else int(settings.class_dim)
     classes = Classes(settings.outputs, class_dim, class_counts(model))
-    labels = settings.checked_labels(inputs)
+    given_labels = settings.checked_labels(inputs)
 
     def accumulator(batch: Batch) -> Accumulator:
         if settings.task == "regression":
             return Regression(settings.samples, settings.is_stratified)
         tokens = batch.token_shapes() if settings.output is None else frozenset[tuple[int, ...]]()
-        of_batch = replace(classes, labels=batch.labels if settings.labels is None else labels, tokens=tokens)
+        labels = batch.labels if settings.labels is None else given_labels
+        classes_of_batch = replace(classes, labels=labels, tokens=tokens)
         return Classification(
             settings.samples,
-            lambda outputs: of_batch.probabilities(outputs, passes.output_call),
+            lambda outputs: classes_of_batch.probabilities(outputs, passes.output_call),
             settings.is_stratified,
         )
 
@@ -149,17 +150,17 @@ def predict(
     with modes.evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         passes = Passes(model, settings.output or tensor_of, sampler, settings.replay, settings.thin)
         device = _device_of(model)
-        with Progress("sampling", None if known is None else known * settings.samples, settings.progress) as bar:
+        with Progress("sampling", None if count is None else count * settings.samples, settings.progress) as bar:
             stream = batches.stream(inputs, settings.batch_size, settings.prepare_batch)
             for number, (batch, batch_ids) in enumerate(_with_ids(stream, ids)):
                 if not distributed.is_mine(number):
                     continue
-                for begin, end, rows in split_by_group(batch_ids, group):
+                for begin, end, rows in split_by_group(batch_ids, group_size):
                     part = batch.take(begin, end).to(device)
-                    # Not around what makes the batches, which may run the user's own networks.
+                    # Not around the loop over batches: a loader may run networks of the user.
                     with uncompiled(override) as override, note_packed_order():
                         passes.noise_left_off = override.noise_left_off
-                        results.append((number, _sampled(passes, part, rows, accumulator(batch), settings, bar)))
+                        results.append((number, _run_batch(passes, part, rows, accumulator(batch), settings, bar)))
         notes = [*passes.notes, *passes.noise_left_off]
     return join(distributed.gather(results), settings.task, notes)
 
@@ -187,48 +188,48 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
         tensor([[0.7000, 0.3000]])
     """
     probabilities = torch.as_tensor(probabilities).float()
-    fits = probabilities.dim() >= 3 and len(probabilities) > 0
-    check("probabilities", fits, "(T, N, ..., classes) with T of at least 1", tuple(probabilities.shape))
+    has_shape = probabilities.dim() >= 3 and len(probabilities) > 0
+    check("probabilities", has_shape, "(T, N, ..., classes) with T of at least 1", tuple(probabilities.shape))
     wanted = "of classes, with a sum of 1 over the last dimension"
     for dim in range(2, probabilities.dim() - 1):
         if sum_to_one(probabilities.movedim(dim, -1)):
             wanted += f", as probabilities.movedim({dim}, -1) has"
     check_probabilities(probabilities, "probabilities", wanted)
     accumulator = Classification(len(probabilities), lambda p: (p, entropy(p)))
-    kept = accumulator.add(0, probabilities, None)
-    prediction = join([PartialResult.of(accumulator, [kept])], "classification", [])
+    samples = accumulator.add(0, probabilities, None)
+    prediction = join([PartialResult.of(accumulator, [samples])], "classification", [])
     assert isinstance(prediction, ClassPrediction)
     return prediction
 
 
-def _sampled(
+def _run_batch(
     passes: Passes, batch: Batch, rows: BatchRows, accumulator: Accumulator, settings: Settings, bar: Progress
 ) -> PartialResult:
-    """Run the passes of one batch."""
+    """Run all passes over one batch, or fewer if every input reaches the target standard error."""
     target = settings.target_standard_error
-    kept: list[Tensor] = []
+    samples: list[Tensor] = []
     active: Tensor | None = None
-    waiting: list[Tensor] = []
+    pending: list[Tensor] = []
     for sample, output in enumerate(passes.run(batch, rows, settings.samples)):
         check_rows(output, batch.count)
         is_check = target is not None and (sample + 1) % _SAMPLES_BETWEEN_CHECKS == 0
         is_last = sample + 1 == settings.samples
-        is_enough = is_check or is_last or (len(waiting) + 1) * output.numel() >= _NUMBERS_AT_ONCE
-        # The next pass may write where this one did.
-        waiting.append(output if is_enough else output.clone())
-        if not is_enough:
+        must_add = is_check or is_last or (len(pending) + 1) * output.numel() >= _NUMBERS_AT_ONCE
+        # The next pass may write over this output.
+        pending.append(output if must_add else output.clone())
+        if not must_add:
             continue
-        value = accumulator.add(sample + 1 - len(waiting), torch.stack(waiting), active)
-        bar.advance(len(waiting) * batch.count)
-        waiting.clear()
+        values = accumulator.add(sample + 1 - len(pending), torch.stack(pending), active)
+        bar.advance(len(pending) * batch.count)
+        pending.clear()
         if settings.keep_samples:
-            kept.append(value.cpu())
+            samples.append(values.cpu())
         if target is not None and is_check:
-            is_open = accumulator.sums.error_of_mean() > target
-            active = is_open if active is None else active & is_open
+            is_unsure = accumulator.sums.error_of_mean() > target
+            active = is_unsure if active is None else active & is_unsure
             if not active.any():
                 break
-    return PartialResult.of(accumulator, kept)
+    return PartialResult.of(accumulator, samples)
 
 
 def _with_ids(stream: Iterator[Batch], ids: Tensor | None) -> Iterator[tuple[Batch, Tensor]]:

@@ -52,7 +52,7 @@ def sampling() -> Generator[None]:
     before, python_before = torch.get_rng_state(), python_state()
     with uncompiled() as override, mode:
         yield
-    # A module may drop by Python's random numbers alone.
+    # A module may drop by random numbers of Python alone.
     uses_python = override.modules and python_before != python_state()
     if not mode.random_calls and torch.equal(before, torch.get_rng_state()) and not uses_python:
         raise nothing_to_sample(override.noise_left_off)
@@ -65,7 +65,7 @@ def nothing_to_sample(noise_left_off: Iterable[str]) -> NothingToSample:
     """The error of a model without active dropout.
 
     Args:
-        noise_left_off: notes on random numbers in training mode that are no dropout.
+        noise_left_off: notes on noise in training mode that is not dropout.
     """
     return NothingToSample(
         "; ".join(
@@ -80,10 +80,10 @@ def nothing_to_sample(noise_left_off: Iterable[str]) -> NothingToSample:
 
 @contextmanager
 def uncompiled(previous: Override | None = None) -> Generator[Override]:
-    """Run models as Python code, which a function mode can see, with the training flags overridden that need it.
+    """Run compiled models as plain Python, which a function mode can see, and override training flags of dropout.
 
     Args:
-        previous: of an earlier block on the same model; its modules are not examined again.
+        previous: from an earlier block on the same model, so that its modules are not examined again.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
@@ -92,7 +92,7 @@ def uncompiled(previous: Override | None = None) -> Generator[Override]:
 
 
 class TorchRandomMode(SamplingMode):
-    """Draws from torch's own generator."""
+    """Draws random numbers from torch's generator."""
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         return func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""SiteMode: a function mode in which every dropout becomes a site, one tensor that is dropped by one mask.
+"""SiteMode: a function mode in which every dropout becomes a site: one tensor that is dropped by one mask.
 
 Attention and recurrent networks, which drop inside, are recomputed step by step so that each dropout in them is a site.
 """
@@ -65,7 +65,7 @@ class SiteDropout:
         make_params: from `p` to the values that kept and dropped elements get.
         mask_shape: from an input to the shape of its mask; None for one mask element per input element.
         inplace: write over the input.
-        batch_dim: where the inputs lie, if that is known.
+        batch_dim: the batch dimension, if it is known beforehand.
     """
 
     p: float
@@ -76,17 +76,19 @@ class SiteDropout:
 
 
 class SiteMode(SamplingMode):
+    """Turns every dropout into a call of `drop`, `uniform` or `run_seeded`, one for each site."""
+
     @abstractmethod
     def drop(self, input: Tensor, dropout: SiteDropout) -> Tensor:
         """Drop `input` at the next site."""
 
     @abstractmethod
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
-        """Return numbers in [0, 1) of this shape, float64, for a mask that the model makes itself at the next site."""
+        """Return uniform numbers in [0, 1), float64, for a mask that the model makes itself at the next site."""
 
     @abstractmethod
     def run_seeded(self, call: Callable[[], Any]) -> Any:
-        """Run a call of which the random numbers cannot be replaced, from a seed of the next site."""
+        """Run a call from the seed of the next site, since its random numbers cannot be replaced."""
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         input = args[0] if args else kwargs["input"]
@@ -176,7 +178,7 @@ class SiteMode(SamplingMode):
         return pack_padded(dropped, lengths.cpu(), False)[0]
 
     def random(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Replace the random numbers of masks that the model makes itself; run other noise from a seed."""
+        """Replace uniform and Bernoulli numbers, of which models make masks; run other noise from a seed."""
         has_generator = kwargs.get("generator") is not None
         output = NotImplemented if has_generator else self._handmade_mask(func, args, dict(kwargs))
         return self.run_seeded(lambda: func(*args, **kwargs)) if output is NotImplemented else output

@@ -1,7 +1,7 @@
-"""Two ways to save work in the passes of `predict`, behind the interface of `dropkit.mc.accelerator`.
+"""The two accelerators of `predict`, behind the interface of `dropkit.mc.accelerator`.
 
 `PrefixCache` computes what comes before the first dropout once per batch. `PrunedNetworks` leaves dropped units out of
-matrix products where the inputs of a batch share masks. Whichever fails for a model is switched off, with a note.
+matrix products where the inputs of a batch share masks. If one fails for a model it is switched off, with a note.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dropkit.mc.notes import Notes
 
 
 class CachedAndPruned(Accelerator):
-    """Both: calls go to the prefix cache up to the first dropout of a pass, and then to the pruned networks.
+    """Both: the prefix cache takes the calls before the first dropout of a pass, and the pruned networks the others.
 
     Args:
-        notes: gets a note on what had to be switched off.
+        notes: gets a note on what is switched off.
         replay: use the prefix cache.
         thin: use pruned networks.
     """

@@ -19,36 +19,36 @@ class PrefixCache(Accelerator):
     """Records the first pass over a batch up to its first dropout, and reuses the results in the others.
 
     Args:
-        notes: gets a note if the cache is switched off, which it then is for all batches that follow.
+        notes: gets a note if the cache fails; it is then off for all further batches.
     """
 
     def __init__(self, model: nn.Module, notes: Notes, is_on: bool) -> None:
         self._notes, self._is_on = notes, is_on
         # Parameters, buffers, and tensors in plain attributes.
-        self._of_model: list[Tensor] = [
+        self._model_tensors: list[Tensor] = [
             tensor for module in model.modules() for tensor in tensors(list(vars(module).values()))
         ]
         self._copying = False
         self._recording: Recording | None = None
-        # The recording of an earlier pass, if it can be used in the next.
+        # The recording for the next pass, if there is one.
         self._reusable: Recording | None = None
 
     def begin_batch(self, rows: BatchRows) -> None:
         self._recording = self._reusable = None
 
     def begin_pass(self, batch: Batch) -> Batch | None:
-        # A pass that fails leaves no recording, so that the next one records anew.
+        # If this pass fails, the next one makes a new recording.
         self._recording, self._reusable = self._reusable, None
-        if self._recording is not None and not self._arguments_then.are_current():
+        if self._recording is not None and not self._argument_writes.are_current():
             self._switch_off("the model writes into its inputs")
             self._recording = None
         if not self._is_on:
             return None
         if self._recording is None:
             self._arguments = batch.copied()
-            of_arguments = list(tensors([self._arguments.args, self._arguments.kwargs]))
-            self._arguments_then = WriteCounts(of_arguments)
-            self._recording = Recording(WriteCounts([*self._of_model, *of_arguments]), self._copying)
+            arguments = list(tensors([self._arguments.args, self._arguments.kwargs]))
+            self._argument_writes = WriteCounts(arguments)
+            self._recording = Recording(WriteCounts([*self._model_tensors, *arguments]), self._copying)
         else:
             self._recording.begin_pass()
         return self._arguments
@@ -90,6 +90,6 @@ class PrefixCache(Accelerator):
         self._switch_off(f"passes differ before the first dropout ({reason(error)})")
         return True
 
-    def _switch_off(self, why: str) -> None:
+    def _switch_off(self, cause: str) -> None:
         self._is_on = False
-        self._notes.append(f"every pass ran in full: {why}")
+        self._notes.append(f"every pass ran in full: {cause}")

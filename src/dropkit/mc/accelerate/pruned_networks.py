@@ -1,6 +1,6 @@
 """PrunedNetworks: leave dropped units out of matrix products, where all inputs of a batch share a mask.
 
-A shared mask drops whole columns, so they need not be computed, nor multiplied by the weights of the next layer.
+A shared mask drops whole columns, which need neither be computed nor multiplied by the weights of the next layer.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class PrunedNetworks(Accelerator):
     """Returns a `PrunedTensor` from dropout, and a `DeferredLayer` from linear layers and convolutions.
 
     Args:
-        notes: gets a note if pruning is switched off, which it then is for all batches that follow.
+        notes: gets a note if pruning fails; it is then off for all further batches.
     """
 
     def __init__(self, model: nn.Module, notes: Notes, is_on: bool) -> None:
         self._model, self._notes, self._is_on = model, notes, is_on
         self._is_active = self._shares_masks = False
-        # Sites where pruning gained nothing, because what follows needs the whole tensor.
+        # Sites where pruning saves nothing, because the next function needs the whole tensor.
         self._unpruned: set[int] = set()
-        # Layers that must not wait, because their input is written into before their output is needed.
+        # Layers that cannot be deferred, because their input is written into before their output is needed.
         self._never_deferred: set[int] = set()
         self._layer = 0
         self._pruned: list[tuple[int, PrunedTensor]] = []
-        # All virtual tensors that this pass has made.
+        # All virtual tensors of this pass.
         self._virtual: list[weakref.ref[VirtualTensor]] = []
 
     def begin_batch(self, rows: BatchRows) -> None:
@@ -65,7 +65,7 @@ class PrunedNetworks(Accelerator):
         if not self._is_active:
             return NotImplemented
         if func in ESCAPES:
-            # A layer that waits would miss what is written that way.
+            # A deferred layer would not notice writes through the shared memory.
             self._materialize_all()
         output = NotImplemented
         if func in DEFERRED_FUNCTIONS:
@@ -88,17 +88,17 @@ class PrunedNetworks(Accelerator):
             or site.number in self._unpruned
         ):
             return NotImplemented
-        # Not where the inputs share a dimension of the tensor with something else.
+        # Only where the inputs have a dimension of the tensor for themselves.
         dim = mask.masked_dim if len(mask.shape) == len(input.shape) else None
         if dim is None or input.shape.numel() < WORTHWHILE_ROWS * input.shape[dim]:
             return NotImplemented
-        output = prune(input, site.kept(), dim, inverted(dropout.p).scale)
+        output = prune(input, site.kept_indices(), dim, inverted(dropout.p).scale)
         self._pruned.append((site.number, output))
         self._virtual.append(weakref.ref(output))
         return output
 
     def materialize(self, tensor: Tensor) -> Tensor:
-        return tensor.whole() if isinstance(tensor, VirtualTensor) else tensor
+        return tensor.materialize() if isinstance(tensor, VirtualTensor) else tensor
 
     def end_pass(self, has_hidden_randomness: bool) -> None:
         self._unpruned.update(site for site, tensor in self._pruned if tensor.full is not None)
@@ -117,22 +117,22 @@ class PrunedNetworks(Accelerator):
         return True
 
     def _materialize_all(self) -> bool:
-        """Compute the values of all virtual tensors that something still holds; whether there are any."""
+        """Compute the values of all virtual tensors that still exist, and return whether there are any."""
         held = [tensor for ref in self._virtual if (tensor := ref()) is not None]
         for tensor in held:
-            tensor.whole()
+            tensor.materialize()
         return bool(held)
 
 
 def _materialize_attributes(model: nn.Module) -> None:
-    """Replace the virtual tensors that a pass has left in attributes of the model."""
+    """Replace the virtual tensors that a pass has stored in attributes of the model."""
     seen: set[int] = set()
     for module in model.modules():
         _materialize_in(vars(module), seen)
 
 
 def _materialize_in(container: dict[Any, Any] | list[Any], seen: set[int]) -> None:
-    """In a dict or a list, which stay the same objects, and in the containers inside."""
+    """Replace the virtual tensors in a dict or list, in place, and in the containers inside."""
     if id(container) in seen:
         return
     seen.add(id(container))

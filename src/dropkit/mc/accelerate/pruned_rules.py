@@ -23,7 +23,7 @@ from dropkit.torch_private import no_torch_function
 
 
 def defer(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], layer: int) -> Any:
-    """A linear layer or convolution of any tensor, as a `DeferredLayer`; NotImplemented where it must run at once."""
+    """Return a linear layer or convolution as a `DeferredLayer`, or NotImplemented if it must run now."""
     arguments = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
     source, weight, bias = arguments.pop("input"), arguments.pop("weight"), arguments.pop("bias", None)
     rest = tuple(args[3:]), arguments
@@ -42,10 +42,10 @@ def defer(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], layer: int)
             return NotImplemented  # the dtype of the output is not that of the weight
         source_kept = None
         if isinstance(source, PrunedTensor) and source.full is None and source.pruned_dim == dim:
-            # Taken now: the layer must not see what happens to the pruned tensor later.
-            source, source_kept = source.slices, (source.kept, source.scale)
+            # Read now, since a later function may change the pruned tensor in place.
+            source, source_kept = source.slices, (source.kept_indices, source.scale)
         elif isinstance(source, VirtualTensor):
-            source = source.whole()
+            source = source.materialize()
     size = (*shape[:-1], weight.shape[0]) if is_linear else _conv_shape(func, shape, weight, rest)
     output: DeferredLayer = VirtualTensor.create(DeferredLayer, size, weight)
     output.func, output.source, output.source_kept, output.weight, output.bias = func, source, source_kept, weight, bias
@@ -60,7 +60,7 @@ def _conv_shape(func: Any, shape: Sequence[int], weight: Tensor, rest: tuple[tup
 
 
 def _elementwise(keeps_zero: bool, is_homogeneous: bool = False) -> Callable[..., Any]:
-    """The rule of an elementwise function; for a pruned tensor, if the function keeps 0."""
+    """Make the rule of an elementwise function; pruned tensors need one with f(0) = 0."""
 
     def rule(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         input, rest = args[0], args[1:]
@@ -70,7 +70,7 @@ def _elementwise(keeps_zero: bool, is_homogeneous: bool = False) -> Callable[...
         inplace = is_inplace(func, kwargs)
         if isinstance(input, DeferredLayer):
             output = input if inplace else _copy(input)
-            # In place in any case: nothing else holds what a layer has just computed.
+            # ReLU can always run in place: only this layer has its output.
             output.then = (*input.then, torch.relu_ if func in _RELU else partial(_apply, func, rest, kwargs))
             return output
         if not isinstance(input, PrunedTensor) or not keeps_zero:
@@ -84,7 +84,7 @@ def _elementwise(keeps_zero: bool, is_homogeneous: bool = False) -> Callable[...
             input.slices, input.scale = slices, scale
             return input
         with no_torch_function():
-            return pruned_tensor(slices, input.kept, input.pruned_dim, scale, input.shape)
+            return pruned_tensor(slices, input.kept_indices, input.pruned_dim, scale, input.shape)
 
     return rule
 
@@ -102,11 +102,11 @@ def _copy(layer: DeferredLayer) -> DeferredLayer:
 
 
 def _pool(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The rule of pooling: each channel is pooled by itself, and a channel of zeros stays zero."""
+    """Pool the kept channels: each is pooled by itself, and a channel of zeros stays zero."""
     input = args[0]
     if not isinstance(input, PrunedTensor) or input.full is not None or input.pruned_dim != 1:
         return NotImplemented
-    # Without a batch dimension, dimension 1 is not that of the channels.
+    # Without a batch dimension, the channels are dimension 0.
     if input.slices.dim() != _POOLS[func]:
         return NotImplemented
     slices = func(input.slices, *args[1:], **kwargs)
@@ -114,21 +114,22 @@ def _pool(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return NotImplemented
     with no_torch_function():
         shape = (*input.shape[:2], *slices.shape[2:])
-    return pruned_tensor(slices, input.kept, 1, input.scale, shape)
+    return pruned_tensor(slices, input.kept_indices, 1, input.scale, shape)
 
 
 def _flatten(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The rule of flattening: channels and what they hold become one dimension."""
+    """Flatten the kept channels and their positions into one dimension."""
     input = args[0]
     if not isinstance(input, PrunedTensor) or input.full is not None or input.pruned_dim != 1:
         return NotImplemented
     with no_torch_function():
         shape = input.shape
         size = func(torch.empty(shape, device="meta"), *args[1:], **kwargs).shape
-    each = shape[2:].numel()
-    if tuple(size) != (shape[0], shape[1] * each):
+    positions = shape[2:].numel()
+    if tuple(size) != (shape[0], shape[1] * positions):
         return NotImplemented
-    kept = (input.kept[:, None] * each + torch.arange(each, device=input.kept.device)).flatten()
+    first = input.kept_indices[:, None] * positions
+    kept = (first + torch.arange(positions, device=first.device)).flatten()
     view = pruned_tensor(input.slices.flatten(1), kept, 1, input.scale, size)
     input.is_aliased = view.is_aliased = True
     return view
@@ -143,7 +144,7 @@ _KEEPING_ZERO = (
 # f(c x) = c f(x) for c > 0.
 _HOMOGENEOUS = (*_RELU, F.leaky_relu, F.leaky_relu_, torch.abs, Tensor.abs)
 _MOVING_ZERO = (F.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.softplus, F.hardsigmoid)
-# With the number of dimensions of a batch.
+# By function: the number of dimensions of its batched input.
 _POOLS = {
     torch.max_pool1d: 3, F.max_pool1d: 3, F.avg_pool1d: 3,
     torch.max_pool2d: 4, F.max_pool2d: 4, F.avg_pool2d: 4, F.adaptive_avg_pool2d: 4,

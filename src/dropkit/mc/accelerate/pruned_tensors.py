@@ -1,8 +1,8 @@
-"""Virtual tensors: a tensor after dropout of which only the kept slices exist, and a layer that has not run yet.
+"""Virtual tensors: their values are computed when something reads them, if at all.
 
-A `PrunedTensor` stands for a tensor of which only the kept slices exist. A `DeferredLayer` stands for the output of a
-linear layer or a convolution that waits for the dropout behind it, so that what will be dropped is never computed.
-Functions without a rule (see `pruned_rules.py`) receive ordinary tensors with the values that these stand for.
+A `PrunedTensor` is a tensor after dropout of which only the kept slices exist. A `DeferredLayer` is the output of a
+linear layer or a convolution that runs at the dropout behind it, so that dropped units are never computed. Functions
+without a rule (see `pruned_rules.py`) receive ordinary tensors with the same values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dropkit.torch_private import make_unreadable, no_torch_function, wrapper_su
 
 # With fewer rows than this, selecting columns takes longer than multiplying them.
 WORTHWHILE_ROWS = 64
-# The layers that can wait.
+# The layers that can be deferred.
 DEFERRED_FUNCTIONS = frozenset({F.linear, F.conv1d, F.conv2d, F.conv3d})
 
 # By function: a rule, from (function, arguments, keyword arguments) to the result, or NotImplemented.
@@ -27,10 +27,10 @@ RULES: dict[Any, Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]] = {}
 
 
 class StaleInput(Exception):
-    """The input or weight of a deferred layer was written into before the layer ran: it must not wait.
+    """The input or weight of a deferred layer was written into before the layer ran: it must not be deferred.
 
     Attributes:
-        layer: which of the layers of the pass it is.
+        layer: its number among the layers of the pass.
     """
 
     def __init__(self, layer: int) -> None:
@@ -39,7 +39,7 @@ class StaleInput(Exception):
 
 
 class VirtualTensor(Tensor):
-    """A tensor whose values are computed when something asks for them.
+    """A tensor without memory, which can compute its values.
 
     Attributes:
         full: the ordinary tensor, once it has been computed.
@@ -58,17 +58,17 @@ class VirtualTensor(Tensor):
     def compute(self) -> Tensor:
         raise NotImplementedError
 
-    def whole(self) -> Tensor:
-        """The ordinary tensor; computed once, so that all who hold this tensor see what is written into it."""
+    def materialize(self) -> Tensor:
+        """The ordinary tensor; computed once, so that every reference sees what is written into it."""
         if self.full is None:
             self.full = self.compute()
         return self.full
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return deepcopy(self.whole(), memo)
+        return deepcopy(self.materialize(), memo)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return cast("Any", self.whole()).__reduce_ex__(protocol)
+        return cast("Any", self.materialize()).__reduce_ex__(protocol)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -84,19 +84,19 @@ class PrunedTensor(VirtualTensor):
 
     Attributes:
         slices: the kept slices; `scale` times these are the values.
-        kept: their indices along `dim`, int64.
+        kept_indices: their indices along `pruned_dim`, int64.
         is_aliased: another tensor shares the slices.
     """
 
     slices: Tensor
-    kept: Tensor
+    kept_indices: Tensor
     pruned_dim: int
     scale: float
     is_aliased: bool
 
     def compute(self) -> Tensor:
         whole = self.slices.new_zeros(self._size())
-        return whole.index_copy_(self.pruned_dim, self.kept, self.slices * self.scale)
+        return whole.index_copy_(self.pruned_dim, self.kept_indices, self.slices * self.scale)
 
     def scaled(self) -> Tensor:
         return self.slices if self.scale == 1 else self.slices * self.scale
@@ -111,13 +111,13 @@ class DeferredLayer(VirtualTensor):
 
     Attributes:
         func: the function of the layer.
-        source: its input, or the kept slices of that.
-        source_kept: the indices of the slices, and their scale; None if the input is whole.
+        source: its input, or the kept slices of its input.
+        source_kept: the indices of these slices, and their scale; None if `source` is the whole input.
         rest: its arguments after the bias, by position and by name.
         pruned_dim: the dimension of its output that can be pruned.
         then: elementwise functions that follow.
-        write_counts: of what it reads, when it was called.
-        layer: which of the layers of the pass it is.
+        write_counts: those of `source`, weight and bias when the layer was called.
+        layer: its number among the layers of the pass.
     """
 
     func: Any
@@ -135,10 +135,10 @@ class DeferredLayer(VirtualTensor):
         return self.run(None)
 
     def run(self, kept: Tensor | None) -> Tensor:
-        """The output with these units alone, all for None.
+        """Run the layer for these output units alone, or for all.
 
         Raises:
-            StaleInput: what the layer reads has been written into.
+            StaleInput: the input or a parameter has been written into.
         """
         if self.current_write_counts() != self.write_counts:
             raise StaleInput(self.layer)
@@ -160,29 +160,30 @@ class DeferredLayer(VirtualTensor):
 
 
 def prune(input: Tensor, kept: Tensor, dim: int, scale: float) -> PrunedTensor:
-    """Drop all slices of `input` along `dim` but the kept ones, which are to be scaled."""
+    """Drop all slices of `input` along `dim` except `kept`, and scale these."""
     with no_torch_function():
         shape = input.shape
     if isinstance(input, DeferredLayer) and input.full is None and input.pruned_dim == dim:
         slices = input.run(kept)
     else:
-        slices = (input.whole() if isinstance(input, VirtualTensor) else input).index_select(dim, kept)
+        slices = (input.materialize() if isinstance(input, VirtualTensor) else input).index_select(dim, kept)
     return pruned_tensor(slices, kept, dim, scale, shape)
 
 
 def pruned_tensor(slices: Tensor, kept: Tensor, dim: int, scale: float, shape: Sequence[int]) -> PrunedTensor:
     tensor: PrunedTensor = VirtualTensor.create(PrunedTensor, shape, slices)
-    tensor.slices, tensor.kept, tensor.pruned_dim, tensor.scale, tensor.is_aliased = slices, kept, dim, scale, False
+    tensor.slices, tensor.kept_indices, tensor.pruned_dim = slices, kept, dim
+    tensor.scale, tensor.is_aliased = scale, False
     return tensor
 
 
 def materialized(value: Any) -> Any:
-    """The same with ordinary tensors in place of virtual ones, also inside lists, tuples and dicts."""
-    return map_leaves(lambda leaf: leaf.whole() if isinstance(leaf, VirtualTensor) else leaf, value)
+    """Replace virtual tensors by ordinary ones, also inside lists, tuples and dicts."""
+    return map_leaves(lambda leaf: leaf.materialize() if isinstance(leaf, VirtualTensor) else leaf, value)
 
 
 def run_function(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Run a function on virtual tensors: by its rule, or on the values that they stand for."""
+    """Run a function on virtual tensors: by its rule, or on their values."""
     writes = is_inplace(func, kwargs)
     if writes and any(isinstance(value, PrunedTensor) and value.is_aliased for value in args):
         raise NotImplementedError("a view of a pruned tensor is written")

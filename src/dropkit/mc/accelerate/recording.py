@@ -1,7 +1,7 @@
 """Recording: the calls of torch's functions in one pass up to its first dropout, and their results for other passes.
 
 The model's own Python code runs again in every pass, hooks and branches included; only torch's functions do not. A
-recording keeps those results that the model still holds at its first dropout. In place of the others it returns tensors
+recording keeps those results that the model still references at its first dropout. For the others it returns tensors
 without memory, which nothing can read.
 """
 
@@ -33,11 +33,11 @@ ESCAPES: frozenset[Any] = frozenset(
 
 
 class Diverged(Exception):
-    """A pass runs differently from the recorded one: run it again without the recording."""
+    """A pass differs from the recorded one, and must run again without the recording."""
 
 
 class WriteCounts:
-    """Tensors, with how often each had been written into at a certain time."""
+    """Tensors, and how often each had been written into when this was made."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._counts = [(tensor, write_count(tensor)) for tensor in tensors]
@@ -50,7 +50,7 @@ class WriteCounts:
 
 @dataclass(frozen=True, slots=True)
 class _WeakTensor:
-    """A result of the recorded pass, for as long as the model holds it."""
+    """A result of the recorded pass, which is freed when the model drops its last reference."""
 
     tensor: weakref.ref[Tensor]
     shape: torch.Size
@@ -85,9 +85,10 @@ class Recording:
         self._existing, self._copying = existing, copying
         self._calls: list[_Call] = []
         self._next = 0
-        # Of all tensors that are known to exist: those before the pass, and results.
+        # The tensors that may be arguments of a call: those from before the pass, and results.
         self._ids = set(existing.ids)
-        # By the id of a tensor that the model held at its first dropout: the tensor to return, and its write count.
+        # By the id of a tensor that the model still referenced at its first dropout: the tensor to return in other
+        # passes, and its write count.
         self._held: dict[int, tuple[Tensor, int]] = {}
         self._storages: list[int] = []
         self._copies: dict[int, Tensor] = {}
@@ -120,10 +121,10 @@ class Recording:
         return deepcopy(leaves[0]) if type(leaves[0]) in _MUTABLE else leaves[0]
 
     def stop(self) -> None:
-        """Come to the first dropout: keep the results that the model still holds; from here on, everything runs.
+        """End the recorded part at the first dropout, and keep the results that the model still references.
 
         Raises:
-            Diverged: the first dropout comes sooner than in the recorded pass.
+            Diverged: this pass made fewer calls than the recorded one.
         """
         self.is_running = False
         if not self.is_recording:
@@ -134,7 +135,7 @@ class Recording:
         if not self._existing.are_current():
             self.fault = "the model writes into its parameters, buffers or inputs before its first dropout"
         for call in self._calls:
-            call.leaves = [self._kept(leaf) for leaf in call.leaves]
+            call.leaves = [self._reusable(leaf) for leaf in call.leaves]
         if self._copying and len(set(self._storages)) < len(self._storages):
             self.fault = "results from before the first dropout that share memory are written into after it"
 
@@ -160,10 +161,11 @@ class Recording:
         if identity in self._existing.ids:
             return _WeakTensor(weakref.ref(tensor), tensor.shape)
         self._ids.add(identity)
-        # The id is forgotten with the tensor, since a later tensor may get the same.
+        # A later tensor may get the same id.
         return _WeakTensor(weakref.ref(tensor, lambda _: self._ids.discard(identity)), tensor.shape)
 
-    def _kept(self, leaf: Any) -> Any:
+    def _reusable(self, leaf: Any) -> Any:
+        """What other passes return for a result, or a part of one."""
         if not isinstance(leaf, _WeakTensor):
             return leaf
         tensor = leaf.tensor()
@@ -174,14 +176,14 @@ class Recording:
         if tensor.is_inference():
             self.fault = "writes to tensors of inference mode are not counted"
         if id(tensor) not in self._held:
-            kept = tensor.clone() if self._copying else tensor
-            self._held[id(tensor)] = kept, write_count(kept)
+            stored = tensor.clone() if self._copying else tensor
+            self._held[id(tensor)] = stored, write_count(stored)
             self._storages.append(storage_identity(tensor.untyped_storage()))
         return self._held[id(tensor)][0]
 
 
 def _unreadable(shape: torch.Size) -> Tensor:
-    """Stand in for a result that nothing holds any more: reading its memory is an error."""
+    """Return a tensor for a result that nothing references any more: reading its memory is an error."""
     tensor = torch.empty(shape, device="meta")
     make_unreadable(tensor)
     return tensor
