@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.mc_command import X, output, program, records
+from scipy import stats
 from sklearn.preprocessing import StandardScaler
 
 from dropkit import mc
@@ -13,6 +14,7 @@ from dropkit.mc import MCRegressor
 from dropkit.mc.acquisition import score
 from dropkit.mc.measures import ClassMeasures, Measure, ValueMeasures, measures_of
 from dropkit.mc.metrics import classification_report, ood
+from dropkit.mc.standard_errors import student_t_ratio
 
 DOCS = Path(__file__).parents[2] / "docs"
 EPS = torch.finfo(torch.float32).eps
@@ -81,9 +83,17 @@ def test_a_new_measure_may_sum_a_statistic_of_its_own():
 
     margins = difference_of_top_two(r.samples)
     assert (r.sample_margin - margins.mean(0)).abs().max() <= 20 * EPS
-    # The stated error is wider by the ratio of the 97.5 % quantiles, 2.093 of Student's t with 19 degrees of freedom.
-    expected = margins.double().std(0) / 20**0.5 * 2.093 / 1.96
-    assert (r.standard_error["sample_margin"] / expected - 1).abs().max() < 1e-2
+    # The error is computed in float64, from differences of the samples, and rounded once to float32.
+    expected = margins.double().std(0) / 20**0.5 * student_t_ratio(torch.tensor(19.0, dtype=torch.float64))
+    assert (r.standard_error["sample_margin"] / expected - 1).abs().max() <= EPS
+
+
+def test_the_ratio_of_quantiles_is_that_of_students_t():
+    """The expansion is within 1 % from 2 degrees of freedom on, as its documentation says."""
+    degrees = torch.arange(2, 200, dtype=torch.float64)
+
+    exact = torch.from_numpy(stats.t.ppf(0.975, degrees.numpy())) / stats.norm.ppf(0.975)
+    assert (student_t_ratio(degrees) / exact - 1).abs().max() < 0.01
 
 
 @pytest.mark.usefixtures("_margin")

@@ -160,7 +160,7 @@ def test_statistics_do_not_change_where_the_flag_is_overridden(norm: Callable[..
     assert not model.mean.any()
 
 
-def test_the_lent_class_is_not_registered() -> None:
+def test_the_overriding_class_is_not_registered() -> None:
     """`__init_subclass__` does not run for it, whatever arguments it needs."""
     names: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Accumulators: from the outputs of one sample after another to the measures of a batch of inputs."""
+"""Accumulators: they sum up the outputs of all samples of a batch, and compute its measures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dropkit.mc.standard_errors import Jackknife
 
 
 class Accumulator:
-    """Sum up the outputs of a batch. Another task is another subclass.
+    """Sums up the outputs of a batch, in a subclass for each task.
 
     Args:
-        samples: how many there will be at most.
+        samples: the largest number of samples.
         is_stratified: whether the samples are stratified.
     """
 
-    # The kind of prediction: its measures are computed.
+    # The class of predictions that has the measures to compute.
     kind: type[Prediction]
 
     def __init__(self, samples: int, is_stratified: bool = False) -> None:
@@ -51,8 +51,8 @@ class Accumulator:
                 continue
             measures[name] = measure.function(means).float()
             if method is not None:
-                number = broadcast(count, measures[name])
-                errors[name] = torch.where(number > 1, method(measures[name], number), torch.nan)
+                counts = broadcast(count, measures[name])
+                errors[name] = torch.where(counts > 1, method(measures[name], counts), torch.nan)
         return measures, errors
 
     def _vote_fractions(self) -> Tensor | None:
@@ -60,21 +60,21 @@ class Accumulator:
         return None
 
     def _bessel(self, count: Tensor) -> Tensor:
-        """T / (T - 1) for T samples, which corrects a variance that was divided by T; not a number for T = 1.
+        """Bessel's correction T / (T - 1) of a variance that was divided by T; not a number for T = 1.
 
-        The mean of stratified samples hardly varies, so that their variance needs no such correction.
+        The mean of stratified samples hardly varies, so their variance needs no correction.
         """
         factor = count / (count - 1) if not self._is_stratified else torch.ones_like(count)
         return torch.where(count > 1, factor, torch.nan)
 
     def _shifted(self, value: Tensor) -> Tensor:
-        """Samples, less the first of all: sums of squares lose the digits that all samples share."""
+        """Subtract the first sample of all: sums of squares would lose the digits that the samples share."""
         if self._shift is None:
             self._shift = value[0].clone()
         return value - self._shift
 
     def _statistics(self, value: Tensor) -> Tensors:
-        """What single measures need to be summed."""
+        """Compute the statistics that measures need beyond those of all."""
         statistics = {name: measure.statistic for name, measure in self._measures.items()}
         return {name: statistic(value) for name, statistic in statistics.items() if statistic is not None}
 
@@ -84,7 +84,8 @@ class Classification(Accumulator):
 
     Args:
         samples, is_stratified: as for `Accumulator`.
-        probabilities: from outputs of the model, (samples, N, ...), to (samples, N, ..., classes) and their entropies.
+        probabilities: computes probabilities, (samples, N, ..., classes), and their entropies from outputs of the
+            model, (samples, N, ...).
     """
 
     kind = ClassMeasures
@@ -102,8 +103,8 @@ class Classification(Accumulator):
         if self._votes is None:
             self._votes = torch.zeros_like(p[0])
         votes = p.argmax(-1).movedim(0, -1)
-        taken = torch.ones_like(p[0, ..., :1]) if active is None else broadcast(active, p[0]).to(p.dtype)
-        self._votes.scatter_add_(-1, votes, taken.expand(votes.shape))
+        counts = torch.ones_like(p[0, ..., :1]) if active is None else broadcast(active, p[0]).to(p.dtype)
+        self._votes.scatter_add_(-1, votes, counts.expand(votes.shape))
         return p
 
     def _vote_fractions(self) -> Tensor | None:

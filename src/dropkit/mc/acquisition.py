@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dropkit import random
 from dropkit.arguments import check, positive_int
-from dropkit.mc.measures import ClassMeasures, uncertainty
+from dropkit.mc.measures import ClassMeasures, must_hold_classes, uncertainty
 from dropkit.mc.measures import entropy as entropy_of
 
 # Joint probabilities in memory at once, float64: 64 MiB.
@@ -30,13 +30,13 @@ def score(r: ClassMeasures, by: str) -> Tensor:
         by: the name of the measure.
 
     Shape:
-        (N,); of an input with many labels the mean over them.
+        (N,); the mean over the labels of an input that has many.
 
     Raises:
         TypeError: `r` does not hold classes.
         ValueError: `by` is not a measure of uncertainty.
     """
-    measure = uncertainty(_must_hold_classes(r), by)
+    measure = uncertainty(must_hold_classes(r, "r"), by)
     return measure if measure.dim() == 1 else measure.flatten(1).mean(1)
 
 
@@ -85,9 +85,9 @@ def batch_bald(
         r: a prediction with its samples, one label for each input, and equally many samples of every input.
         count: how many inputs to choose, at least 1.
         candidates: numbers of the inputs to choose from, each once; all if None.
-        exact: up to so many joint configurations of labels (classes to the power of inputs chosen) all are enumerated.
-        configurations: with more, so many are sampled instead.
-        seed: of this sampling; from torch's generator if None.
+        exact: enumerate all joint configurations of labels (classes to the power of inputs chosen) up to this number.
+        configurations: how many to sample where there are more.
+        seed: seed of this sampling; from torch's generator if None.
 
     Shape:
         (count,), int64, numbers of inputs in the order of choice.
@@ -131,7 +131,7 @@ class _JointLabels:
 
     def __init__(self, samples: Tensor) -> None:
         self._samples = samples
-        # (K,), the probability of each configuration of labels; (K, T), that of each network given the configuration.
+        # (K,): the probability of each configuration of labels. (K, T): that of each network given the configuration.
         self._weight = samples.new_ones(1)
         self._posterior = samples.new_full((1, len(samples)), 1 / len(samples))
         # Where configurations are sampled: the network that each is sampled from, (K,).
@@ -178,20 +178,14 @@ class _JointLabels:
 
     def _sample(self, input: int) -> None:
         """Extend every configuration by one label of this input, sampled from the configuration's network."""
-        of_networks = self._samples[:, input]
-        label = of_networks[self._source].multinomial(1, generator=self._generator).squeeze(1)
-        joint = self._posterior * of_networks[:, label].T
+        p = self._samples[:, input]
+        label = p[self._source].multinomial(1, generator=self._generator).squeeze(1)
+        joint = self._posterior * p[:, label].T
         self._posterior = joint / joint.sum(1, keepdim=True)
 
 
-def _must_hold_classes(r: ClassMeasures) -> ClassMeasures:
-    if not isinstance(r, ClassMeasures):
-        raise TypeError(f"r must be a ClassPrediction, got {type(r).__name__}")
-    return r
-
-
 def _samples(r: ClassMeasures) -> Tensor:
-    samples = _must_hold_classes(r).samples
+    samples = must_hold_classes(r, "r").samples
     if samples is None:
         raise ValueError('r must hold its samples, got None: pass masks="shared" and keep_samples=True to predict')
     check("samples", samples.dim() == 3, "of shape (T, N, classes)", tuple(samples.shape))

@@ -1,6 +1,6 @@
 """Sums over the samples of a batch, and the jackknife: measures, standard errors and bias corrections from the sums.
 
-Samples are summed in groups and never kept; a group is a single sample where memory allows. Stratified samples are
+Samples are summed in groups; a group is a single sample where memory allows. Stratified samples are
 treated as if they were independent, which by Owen's bound makes the stated errors too large rather than too small.
 
 Sources: Quenouille, "Notes on Bias in Estimation", Biometrika 43, 1956, and Tukey, "Bias and Confidence in Not-Quite
@@ -18,8 +18,8 @@ from torch import Tensor
 from dropkit.mc.measures import Measure, SampleMeans, variance
 from dropkit.mc.standard_errors import Jackknife, student_t_ratio
 
-# Groups are joined where single samples of so many inputs would take more bytes. This is not the number of inputs in
-# the batch: an input's errors do not depend on its neighbours.
+# Bytes for the sums of so many inputs; there are fewer, larger groups where single samples would need more. The number
+# of inputs in the batch is not used, since an input's errors must not depend on it.
 _INPUTS = 256
 _MEMORY = 32 * 2**20
 _FEWEST_GROUPS = 10
@@ -29,7 +29,7 @@ Tensors = dict[str, Tensor]
 
 
 class Estimates(NamedTuple):
-    """Measures by name and their standard errors, float32, with the means that further measures are computed from."""
+    """Measures by name and their standard errors, float32, with the means for measures without a jackknife."""
 
     measures: Tensors
     errors: Tensors
@@ -40,7 +40,7 @@ class Sums:
     """Sums over the samples of one batch, in groups.
 
     Args:
-        samples: how many there will be at most.
+        samples: the largest number of samples.
     """
 
     def __init__(self, samples: int) -> None:
@@ -66,8 +66,8 @@ class Sums:
             values = {**values, "square": values["value"].square()}
         for name, value in values.items():
             self._sums[name].index_add_(0, group, value if active is None else value * broadcast(active, value[0]))
-        taken = torch.ones_like(self.counts[:1]) if active is None else active.float().unsqueeze(0)
-        self.counts.index_add_(0, group, taken.expand(count, -1))
+        increment = torch.ones_like(self.counts[:1]) if active is None else active.float().unsqueeze(0)
+        self.counts.index_add_(0, group, increment.expand(count, -1))
 
     def _begin(self, values: Tensors) -> None:
         bytes_of_an_input = sum(value[0, :1].numel() * 4 for value in values.values())
@@ -84,7 +84,7 @@ class Sums:
 
     @property
     def _is_single(self) -> bool:
-        """Whether a group is a single sample: then the squares follow from the values, and need not be kept."""
+        """Whether each group is a single sample, so that squares can be computed from the values."""
         return self._groups == self._samples
 
     def _of_groups(self, name: str, groups: slice) -> Tensor:
@@ -119,7 +119,7 @@ class Sums:
         Args:
             measures: those with a standard error by the jackknife, by name.
             shift: what was subtracted from the values.
-            votes: for the means that are returned; both as for `SampleMeans`.
+            votes: for the means that are returned; `shift` and `votes` are as for `SampleMeans`.
         """
         # In float64, as the bias is T - 1 times a difference of nearly equal numbers.
         totals, count = {name: self._total(name).double() for name in (*self._sums, "square")}, self.count
@@ -153,7 +153,7 @@ class Sums:
         return Estimates(_as_float(whole), _as_float(errors), SampleMeans(mean_of, shift, votes, unbiased))
 
     def _without(self, block: slice, totals: Tensors, count: Tensor, shift: Tensor | None) -> SampleMeans:
-        """The means with each of these groups left out, (groups, N, ...); of a group without samples, of all."""
+        """The means with each of these groups left out in turn, (groups, N, ...)."""
         left = count - self.counts[block]
 
         def mean_of(name: str) -> Tensor:

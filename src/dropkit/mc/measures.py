@@ -1,8 +1,8 @@
-"""The measures of uncertainty: one entry each, and every part of dropkit that lists measures reads these entries.
+"""The measures of uncertainty: one entry each, which every part of dropkit reads that lists measures.
 
 An entry is a `Measure` in the class of the predictions that have it: `Prediction` (all), `ClassMeasures` or
-`ValueMeasures`. It is computed by `predict`, read as an attribute (`r.entropy`), and shown in tables, pages, JSON, the
-documentation, `ood` and `acquisition`.
+`ValueMeasures`. `predict` computes it as an attribute (`r.entropy`), and tables, pages, JSON, the documentation, `ood`
+and `acquisition` show or use it.
 
 Sources: Gal, Islam, Ghahramani, "Deep Bayesian Active Learning with Image Data", ICML 2017, arXiv:1703.02910 (the
 measures); Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian Active Learning for Classification and Preference Learning",
@@ -23,6 +23,8 @@ from dropkit.arguments import check
 from dropkit.mc.standard_errors import ErrorOfFraction, Jackknife, agresti_coull
 
 _JACKKNIFE = Jackknife()
+_OF_VARIANCE = Jackknife(is_positive=True, divides_by_one_less=True)
+_OF_ENTROPY = Jackknife(is_biased=True)
 
 # "y" and "y^2": the unit of the values, and its square.
 Unit = Literal["probability", "probability^2", "nats", "fraction", "y", "y^2"]
@@ -32,11 +34,14 @@ class SampleMeans:
     """Means over the samples, from which measures are computed; each (..., N, ...), or (..., N, ..., classes).
 
     Args:
-        mean_of: from the name of what was summed to its mean over the samples.
+        mean_of: see `of`.
         shift: what was subtracted from all values before they were summed; nothing if None.
-        votes: (N, ..., classes), the fraction of samples in which each class is the likeliest. Known for all samples
-            only: a measure that reads it, or `bias_corrected`, has no jackknife.
+        votes: (N, ..., classes), the fraction of samples in which each class is the likeliest. It is known for all
+            samples together, so that a measure that reads it, or `bias_corrected`, has no jackknife.
         bias_corrected: measures without their bias of the first order, by name.
+
+    Attributes:
+        of: returns the mean of what was summed under a name, such as the `statistic` of the measure of that name.
     """
 
     def __init__(
@@ -46,12 +51,8 @@ class SampleMeans:
         votes: Tensor | None = None,
         bias_corrected: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self._mean_of, self._shift = mean_of, shift
+        self.of, self._shift = mean_of, shift
         self._votes, self._bias_corrected = votes, bias_corrected
-
-    def of(self, name: str) -> Tensor:
-        """The mean of a measure's own `statistic`, by the name of the measure."""
-        return self._mean_of(name)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -61,7 +62,7 @@ class SampleMeans:
     @cached_property
     def variance(self) -> Tensor:
         """The variance of the probabilities or values, divided by the number of samples."""
-        return variance(self._shifted, self._mean_of("square"))
+        return variance(self._shifted, self.of("square"))
 
     @cached_property
     def entropy(self) -> Tensor:
@@ -72,7 +73,7 @@ class SampleMeans:
     @cached_property
     def expected_entropy(self) -> Tensor:
         """The mean of the samples' entropies."""
-        return self._mean_of("sample entropy")
+        return self.of("sample entropy")
 
     @property
     def votes(self) -> Tensor:
@@ -87,23 +88,23 @@ class SampleMeans:
 
     @cached_property
     def _shifted(self) -> Tensor:
-        return self._mean_of("value")
+        return self.of("value")
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure of uncertainty, or an estimate; as a class attribute it reads the prediction's tensor of its name.
+    """A measure of uncertainty, or an estimate; as an attribute of a prediction it is the tensor of its name.
 
     Attributes:
         summary: what it is, as the documentation shows it.
         unit: of its numbers.
-        function: from means over samples to the measure, (..., N, ...).
+        function: computes the measure, (..., N, ...), from means over the samples.
         higher_is_uncertain: False where lower numbers mean more uncertainty; None for an estimate of the target
             itself, by which nothing is ordered.
-        standard_error: how it is computed; None where no error is known, which keeps the measure out of tables.
-        statistic: from the probabilities or values of some samples, (samples, N, ...), to what `function` reads as
-            `means.of(name)`; None if it needs nothing but what every measure has.
-        name: that of the attribute.
+        standard_error: how the error is computed; None if it is unknown, and tables leave the measure out.
+        statistic: computes, from the probabilities or values of some samples, (samples, N, ...), what `function` reads
+            as `means.of(name)`; None if it reads nothing but the properties of `SampleMeans`.
+        name: the name of the attribute.
     """
 
     summary: str
@@ -133,7 +134,7 @@ class Measure:
 # eq=False: tensors do not compare to one bool.
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Prediction:
-    """What was predicted for N inputs, and how surely; float32 on the CPU.
+    """The prediction for N inputs, with its uncertainty; float32 on the CPU.
 
     Attributes:
         mean: of the samples: (N, ..., classes) probabilities, or (N, ...) values.
@@ -141,13 +142,13 @@ class Prediction:
             they are stratified.
         measures: every measure by its name; each is an attribute, too.
         standard_error: of the measures that have one, by name and in the measure's shape: the Monte Carlo error, which
-            shrinks with more samples. Not a number where there were too few samples to tell.
+            shrinks with more samples. Not a number where there were too few samples.
         num_samples: (N,), int64, how many samples each input took.
         samples: (T, N, ...), the output of each pass; None unless `keep_samples`.
-        notes: what `predict` could not do as asked, and why.
+        notes: texts on how the result was computed, such as what `predict` could not do, and why.
     """
 
-    # By which inputs are ordered, the least certain first, unless another measure is asked for.
+    # The name of the measure by which tables order inputs.
     ordered_by: ClassVar[str] = "variance"
 
     measures: Mapping[str, Tensor]
@@ -157,12 +158,7 @@ class Prediction:
     notes: tuple[str, ...]
 
     mean = Measure("mean of the samples", "y", lambda means: means.mean, higher_is_uncertain=None)
-    variance = Measure(
-        "variance between the samples",
-        "y^2",
-        lambda means: means.variance,
-        standard_error=Jackknife(is_positive=True, divides_by_one_less=True),
-    )
+    variance = Measure("variance between the samples", "y^2", lambda means: means.variance, standard_error=_OF_VARIANCE)
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -188,13 +184,10 @@ class ClassMeasures(Prediction):
         "variance between the samples' probabilities",
         "probability^2",
         lambda means: means.variance,
-        standard_error=Jackknife(is_positive=True, divides_by_one_less=True),
+        standard_error=_OF_VARIANCE,
     )
     entropy = Measure(
-        "entropy of the mean: total uncertainty",
-        "nats",
-        lambda means: means.entropy,
-        standard_error=Jackknife(is_biased=True),
+        "entropy of the mean: total uncertainty", "nats", lambda means: means.entropy, standard_error=_OF_ENTROPY
     )
     expected_entropy = Measure(
         "mean of the samples' entropies: aleatoric uncertainty, which stays when the network is known",
@@ -280,8 +273,15 @@ def uncertainty(prediction: Prediction, by: str) -> Tensor:
     return tensor if measures[by].higher_is_uncertain else -tensor
 
 
+def must_hold_classes(prediction: Prediction, argument: str = "prediction") -> ClassMeasures:
+    """Return the prediction, or raise a TypeError if it is not one of classes."""
+    if not isinstance(prediction, ClassMeasures):
+        raise TypeError(f"{argument} must be a ClassPrediction, got {type(prediction).__name__}")
+    return prediction
+
+
 def count_of_samples(prediction: Prediction) -> str:
-    """How many samples inputs took: one number, or the range."""
+    """Return how many samples inputs took, as text: one number, or the range."""
     least, most = int(prediction.num_samples.min()), int(prediction.num_samples.max())
     return str(most) if least == most else f"{least} to {most}"
 

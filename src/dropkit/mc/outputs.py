@@ -15,22 +15,22 @@ from dropkit.mc.measures import entropy
 from dropkit.mc.output_calls import OutputCall
 
 # Tolerance for the sum of float16 probabilities of some thousand classes.
-_SLACK = 1e-2
-# Tolerance for the sum of float32 numbers that may or may not be probabilities.
-_CLOSE = 1e-3
-# So many rows of logits hardly all sum to 1 by chance.
-_ENOUGH_ROWS = 8
-# Rows that are searched for so many different ones.
+_LOOSE_TOLERANCE = 1e-2
+# Tolerance for the sum of float32 numbers that may not be probabilities at all.
+_TOLERANCE = 1e-3
+# So many rows of logits do not all sum to 1 by chance.
+_MIN_ROWS = 8
+# How many rows are searched for so many different ones.
 _ROWS_SEARCHED = 256
-# The range within [0, 1] that sigmoids span, by the number of classes. Among 3000 untrained networks of each of 12
-# shapes, logits lay in [0, 1] for up to 6 %, and spanned as much for at most one in a thousand.
-_SPAN = {1: 0.9, 2: 0.7}
-_SPAN_OF_MANY = 0.5
+# The least range within [0, 1] that is taken for one of sigmoids, by the number of classes. Among 3000 untrained
+# networks of each of 12 shapes, logits lay in [0, 1] for up to 6 %, and spanned as much for at most one in a thousand.
+_MIN_SPAN = {1: 0.9, 2: 0.7}
+_MIN_SPAN_OF_MANY = 0.5
 # Attributes that hold the number of classes.
 _LABELS = ("num_labels", "num_classes", "n_classes", "id2label")
-# Attributes that hold heads which are no output embeddings and do not return one number for each label.
+# Attributes that hold heads which are not output embeddings.
 _HEADS = ("lm_head", "class_labels_classifier")
-_ONE_OF_THEM = "logits or probabilities of classes of which one is true"
+_ONE_TRUE_CLASS = "logits or probabilities of classes of which one is true"
 _MULTILABEL = (
     "as of a sigmoid for a multilabel task, which is not supported: return logits (output=...) if one class of "
     'several is true, or give task="regression" for the mean and variance of each number'
@@ -40,10 +40,10 @@ _DIMENSIONS = (
     "(N, C, H, W) of pixels or in (N, C), output=lambda y: y.unsqueeze(-1) with class_dim=-1 where there is one logit "
     "for each label, as in (N, T) of tokens, (N, H, W) of pixels or (N, L) of a multilabel task"
 )
-_LOGITS = "; if they are logits all the same, give output=lambda y: y + 1, which changes no softmax"
-_LOGIT = "; if it is a logit all the same, give output=lambda y: torch.stack([y * 0, y], -1) + 1 and class_dim=-1"
+_IF_LOGITS = "; if they are logits all the same, give output=lambda y: y + 1, which changes no softmax"
+_IF_LOGIT = "; if it is a logit all the same, give output=lambda y: torch.stack([y * 0, y], -1) + 1 and class_dim=-1"
 # float32 numbers in a vector register.
-_VECTOR = 16
+_VECTOR_WIDTH = 16
 
 
 def tensor_of(returned: Any) -> Tensor:
@@ -76,7 +76,7 @@ class Labels:
 
     @staticmethod
     def of(values: Any) -> Labels | None:
-        """Return None for what are not labels: nothing, or numbers that are neither integers nor in [0, 1]."""
+        """Return labels if the values can be some: integers, or numbers in [0, 1]; else None."""
         if not isinstance(values, Tensor) or values.dim() == 0 or values.is_complex():
             return None
         if values.is_floating_point() and not bool(((values >= 0) & (values <= 1)).all()):
@@ -85,7 +85,7 @@ class Labels:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the labels of a single input."""
+        """The shape of one input's labels."""
         return tuple(self.values.shape[1:])
 
     @cached_property
@@ -126,20 +126,19 @@ class Classes:
             fits = -dims < self.dim < dims and self.dim != 0
             check("class_dim", fits, f"a dimension of the output after the first, of {dims}", self.dim)
             return self.dim % dims
-        of_input, wanted = shape[1:], f"given for outputs of shape {shape}"
+        input_shape, wanted = shape[1:], f"given for outputs of shape {shape}"
         labels = None if self.labels is None else self.labels.shape
         by_count = {dim for dim in range(1, dims) if shape[dim] in self.counts}
-        if self.labels is not None and labels == of_input:
+        if self.labels is not None and labels == input_shape:
             # One logit for each label, unless the labels are one-hot.
             by_labels = set(self.labels.one_hot) | {dim for dim in range(1, dims) if shape[dim] == 1}
             got = f'None: {_DIMENSIONS}; for the latter also task="regression" of sigmoids'
             check("class_dim", bool(by_labels), f"{wanted}, as the labels have the same shape", got)
         elif dims == 2:
             # One logit for each token: as many as tokens, and not as many as classes.
-            is_for_tokens = bool(self.counts) and not by_count and of_input in self.tokens
-            check(
-                "class_dim", not is_for_tokens, f"{wanted}, as the tokens have the same shape", f"None: {_DIMENSIONS}"
-            )
+            is_for_tokens = bool(self.counts) and not by_count and input_shape in self.tokens
+            got = f"None: {_DIMENSIONS}"
+            check("class_dim", not is_for_tokens, f"{wanted}, as the tokens have the same shape", got)
             return 1
         else:
             by_labels = {dim for dim in range(1, dims) if shape[1:dim] + shape[dim + 1 :] == labels}
@@ -161,7 +160,7 @@ class Classes:
         if self.form == "logits":
             _check_logits(outputs, call, dim)
         if outputs.shape[-1] == 1:
-            # The number is that of the second of two classes.
+            # The only number is that of the second of two classes.
             rest = 1 - outputs if self.form == "probabilities" else torch.zeros_like(outputs)
             outputs = torch.cat([rest, outputs], -1)
         if self.form == "probabilities":
@@ -204,7 +203,7 @@ def class_counts(model: nn.Module) -> frozenset[int]:
 
 
 def _count_of_head(model: nn.Module) -> set[int]:
-    """The outputs of a head in transformers: of a speech recogniser, or of a detector, with "no object"."""
+    """The outputs of a head in transformers: of a speech recogniser, or of a detector, "no object" included."""
     heads = (getattr(model, name, None) for name in _HEADS)
     layers = ([layer for layer in head.modules() if isinstance(layer, nn.Linear)] for head in heads if head is not None)
     return {linear[-1].out_features for linear in layers if linear}
@@ -218,21 +217,21 @@ def _counts(source: Any, name: str) -> set[int]:
 
 
 def check_rows(output: Tensor, count: int) -> None:
-    """Raise unless the model returned a row for each input."""
+    """Raise an error unless the model returned a row for each input."""
     if output.dim() == 0 or len(output) != count:
         raise ValueError(f"the model must return one row for each of {count} inputs, got shape {tuple(output.shape)}")
 
 
 def _log_softmax(outputs: Tensor) -> Tensor:
     """Log-softmax over the last dimension."""
-    if outputs.shape[-1] >= _VECTOR:
+    if outputs.shape[-1] >= _VECTOR_WIDTH:
         return outputs.log_softmax(-1)
     # torch is several times slower over a short contiguous dimension than over a strided one.
     return outputs.transpose(-1, -2).contiguous().log_softmax(-2).transpose(-1, -2)
 
 
 def _check_logits(outputs: Tensor, call: OutputCall | None, dim: int) -> None:
-    """Raise where outputs are clearly not logits; a few rows, or equal rows, do not show it.
+    """Raise an error if outputs are clearly not logits, which a few rows, or equal rows, cannot show.
 
     Args:
         outputs: (samples, N, ..., classes).
@@ -247,34 +246,34 @@ def _check_logits(outputs: Tensor, call: OutputCall | None, dim: int) -> None:
     if not 0 <= least <= most <= 1:
         return
     rows: Tensor = outputs.flatten(0, -2)
-    if classes > 1 and sum_to_one(rows, _SLACK if call is OutputCall.SOFTMAX else _CLOSE):
+    if classes > 1 and sum_to_one(rows, _LOOSE_TOLERANCE if call is OutputCall.SOFTMAX else _TOLERANCE):
         # One-hot rows may be logits.
-        rows_differ = len(rows) >= _ENOUGH_ROWS and bool((rows != rows[0]).any() & ((rows > 0) & (rows < 1)).any())
+        rows_differ = len(rows) >= _MIN_ROWS and bool((rows != rows[0]).any() & ((rows > 0) & (rows < 1)).any())
         is_softmax = call is OutputCall.SOFTMAX or rows_differ
-        text = '"probabilities" where the model returns them'
-        check("outputs", not is_softmax, text, f'"logits" and numbers that sum to 1{_LOGITS}')
+        wanted = '"probabilities" where the model returns them'
+        check("outputs", not is_softmax, wanted, f'"logits" and numbers that sum to 1{_IF_LOGITS}')
         return
     _check_dimension(outputs, dim)
-    is_filled = call is not OutputCall.OTHER and least > 0 and most - least >= _SPAN.get(classes, _SPAN_OF_MANY)
+    is_filled = call is not OutputCall.OTHER and least > 0 and most - least >= _MIN_SPAN.get(classes, _MIN_SPAN_OF_MANY)
     # Rows of one sample: those of an input in several samples are close together.
     rows = outputs[0].flatten(0, -2)[:_ROWS_SEARCHED]
-    if call is OutputCall.SIGMOID or (is_filled and len(cast("Tensor", rows.unique(dim=0))) >= _ENOUGH_ROWS):
+    if call is OutputCall.SIGMOID or (is_filled and len(cast("Tensor", rows.unique(dim=0))) >= _MIN_ROWS):
         if classes == 1:
-            text = '"probabilities" where the model returns that of the second of two classes'
-            check("outputs", False, text, f'"logits" and numbers in [0, 1], as of a sigmoid{_LOGIT}')
-        check("outputs", False, _ONE_OF_THEM, f"numbers in [0, 1] that do not sum to 1, {_MULTILABEL}{_LOGITS}")
+            wanted = '"probabilities" where the model returns that of the second of two classes'
+            check("outputs", False, wanted, f'"logits" and numbers in [0, 1], as of a sigmoid{_IF_LOGIT}')
+        check("outputs", False, _ONE_TRUE_CLASS, f"numbers in [0, 1] that do not sum to 1, {_MULTILABEL}{_IF_LOGITS}")
 
 
 def _check_dimension(p: Tensor, dim: int, logarithms: bool = False) -> None:
-    """Raise where probabilities, (samples, N, ..., classes), sum to 1 over another dimension than the last.
+    """Raise an error if probabilities, (samples, N, ..., classes), sum to 1 over another dimension than the last.
 
     Args:
         dim: the dimension of the classes in the model's output, before they were moved to the end.
     """
-    if p.dim() < 4 or p[..., 0].numel() < _ENOUGH_ROWS or bool((p[0] == p[0, :1]).all()):
+    if p.dim() < 4 or p[..., 0].numel() < _MIN_ROWS or bool((p[0] == p[0, :1]).all()):
         return
     p = p[0].exp() if logarithms else p[0]
-    if not bool((p >= 0).all()) or sum_to_one(p, _SLACK):
+    if not bool((p >= 0).all()) or sum_to_one(p, _LOOSE_TOLERANCE):
         return
     p = p.movedim(-1, dim)
     for other in range(1, p.dim()):
@@ -282,13 +281,13 @@ def _check_dimension(p: Tensor, dim: int, logarithms: bool = False) -> None:
             check("class_dim", False, f"{other}, over which the model's probabilities sum to 1", dim)
 
 
-def sum_to_one(p: Tensor, slack: float = _CLOSE) -> bool:
-    """Return whether numbers sum to 1 along the last dimension."""
+def sum_to_one(p: Tensor, slack: float = _TOLERANCE) -> bool:
+    """Whether numbers sum to 1 along the last dimension."""
     return bool(((p.sum(-1) - 1).abs() <= slack).all())
 
 
 def check_probabilities(p: Tensor, argument: str, wanted: str, hint: str = "") -> None:
-    """Raise where numbers along the last dimension are not probabilities; NaN is accepted.
+    """Raise an error if numbers along the last dimension are not probabilities; NaN is accepted.
 
     Args:
         hint: what the error adds if all numbers are in [0, 1].
@@ -297,7 +296,7 @@ def check_probabilities(p: Tensor, argument: str, wanted: str, hint: str = "") -
         ValueError: "<argument> must be <wanted>, got sums of ...": some are negative, or do not sum to 1.
     """
     sums = p.sum(-1)
-    if bool((p < 0).any() | ((sums - 1).abs() > _SLACK).any()):
+    if bool((p < 0).any() | ((sums - 1).abs() > _LOOSE_TOLERANCE).any()):
         least, most = (float(bound) for bound in sums.aminmax())
         is_within = bool(((p >= 0) & (p <= 1)).all())
         check(argument, False, wanted, f"sums of {least:.3g} to {most:.3g}" + (hint if is_within else ""))

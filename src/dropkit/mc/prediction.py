@@ -16,7 +16,7 @@ __all__ = ["ClassPrediction", "Prediction", "ValuePrediction"]
 class ClassPrediction(ClassMeasures):
     """Class probabilities and their measures of uncertainty, each (N, ...); entropies in nats.
 
-    Every measure is an attribute: `help(dropkit.mc.measures)` and the documentation list them.
+    Every measure is an attribute; the documentation lists them.
     """
 
     def report(self, y: Tensor, bins: int = 15, by: str = "entropy") -> metrics.ClassificationReport:

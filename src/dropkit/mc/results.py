@@ -1,4 +1,4 @@
-"""Results of parts of the inputs, and the prediction they are joined into."""
+"""Results for parts of the inputs, and how they are joined into a prediction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PartialResult:
 
     @staticmethod
     def of(accumulator: Accumulator, samples: list[Tensor]) -> PartialResult:
-        """Take the result of an accumulator, and the samples if they were kept."""
+        """Make a result from an accumulator, and the samples if they were kept."""
         measures, errors = accumulator.estimates()
         return PartialResult(
             {name: value.cpu() for name, value in measures.items()},

@@ -81,9 +81,9 @@ class MCClassifier(ClassifierMixin, Network):
         rows, labels = cast("tuple[Array, Array]", self._validated(X, y))
         self._check_classes(labels)
         self.classes_: Array
-        self.classes_, places = np.unique(labels, return_inverse=True)
+        self.classes_, indices = np.unique(labels, return_inverse=True)
         check("y", len(self.classes_) >= 2, "of two classes at least", f"{len(self.classes_)} class")
-        inputs, targets = self._begin(rows), torch.from_numpy(places.astype(np.int64))
+        inputs, targets = self._begin(rows), torch.from_numpy(indices.astype(np.int64))
         self.network_ = self._trained(inputs, targets, len(self.classes_), nn.functional.cross_entropy)
         return self
 
@@ -103,7 +103,7 @@ class MCClassifier(ClassifierMixin, Network):
 
 
 class MCRegressor(RegressorMixin, Network):
-    """A regressor with dropout that predicts the mean of many passes, with a deviation of passes and noise together.
+    """A regressor with dropout that predicts the mean of many passes, and the deviation of passes and noise together.
 
     Like `MCClassifier`, with the squared error, and with targets standardised for the training.
 

@@ -1,4 +1,4 @@
-"""What MCClassifier and MCRegressor share: parameters, training, passes; and the import of scikit-learn."""
+"""The base class of MCClassifier and MCRegressor: parameters, default network, training and prediction."""
 # ruff: noqa: N803 (scikit-learn's X)
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dropkit.arguments import check, positive_int
-from dropkit.mc.fit_network import Loss, Training, fit_network, perceptron
 from dropkit.mc.options import Masks, Plan
 from dropkit.mc.predict import predict
 from dropkit.mc.prediction import Prediction
+from dropkit.nn import Dropout
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -32,12 +32,13 @@ except ImportError as error:
 __all__ = ["ClassifierMixin", "RegressorMixin"]
 
 Array = NDArray[Any]
+Loss = Callable[[Tensor, Tensor], Tensor]
 Make = Callable[[int, int], nn.Module]
 Task = Literal["classification", "regression"]
 
 
 class Network(BaseEstimator):
-    """What both estimators share: parameters, training, passes."""
+    """A network with dropout as an estimator."""
 
     def __init__(
         self,
@@ -83,21 +84,36 @@ class Network(BaseEstimator):
         return self._inputs(self._validated(X, reset=False))
 
     def _validated(self, *arrays: Any, **checks: Any) -> Any:
-        """X, or X and y, as arrays that scikit-learn accepts."""
+        """Return X, or X and y, as arrays, validated by scikit-learn."""
         return cast("Any", validate_data(self, *arrays, **checks))
 
     def _check_classes(self, y: Array) -> None:
         check_classification_targets(y)
 
     def _trained(self, inputs: Tensor, targets: Tensor, outputs: int, loss: Loss) -> nn.Module:
-        """A new network, trained."""
-        training = Training(self.epochs, self.lr, self.batch_size, self.weight_decay)
+        """Make a network, train it by Adam and return it in eval mode; torch's generator is left as it was."""
+        make = self.module or self._perceptron
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            # Not torch.manual_seed, which would seed every accelerator, too.
+            torch.default_generator.manual_seed(self.seed_)
+            network = make(inputs.shape[1], outputs).train()
+            optimizer = torch.optim.Adam(network.parameters(), self.lr, weight_decay=self.weight_decay)
+            for _ in range(self.epochs):
+                order = torch.randperm(len(inputs))
+                for first in range(0, len(inputs), self.batch_size):
+                    batch = order[first : first + self.batch_size]
+                    optimizer.zero_grad()
+                    loss(network(inputs[batch]), targets[batch]).backward()
+                    optimizer.step()
+        return network.eval()
 
-        def make() -> nn.Module:
-            features = inputs.shape[1]
-            return self.module(features, outputs) if self.module else perceptron(features, outputs, self.hidden, self.p)
-
-        return fit_network(make, inputs, targets, loss, training, self.seed_)
+    def _perceptron(self, inputs: int, outputs: int) -> nn.Module:
+        """A multilayer perceptron with dropout after each hidden layer."""
+        layers: list[nn.Module] = []
+        for width in self.hidden:
+            layers += [nn.Linear(inputs, width), nn.ReLU(), Dropout(self.p)]
+            inputs = width
+        return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
     def _passes(self, network: nn.Module, inputs: Tensor, task: Task, keep_samples: bool) -> Prediction:
         return predict(

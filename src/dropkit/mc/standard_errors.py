@@ -50,7 +50,7 @@ class Jackknife:
         return error
 
 
-# From an observed fraction of samples and the number of samples to the standard error.
+# Computes the standard error from an observed fraction of samples and the number of samples.
 ErrorOfFraction = Callable[[Tensor, Tensor], Tensor]
 
 

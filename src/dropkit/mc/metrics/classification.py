@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check, positive_int
-from dropkit.mc.measures import ClassMeasures, uncertainty
-from dropkit.mc.metrics.common import group_equal, line, must_hold_classes, plain, standard_error
+from dropkit.mc.measures import ClassMeasures, must_hold_classes, uncertainty
+from dropkit.mc.metrics.common import group_equal, line, plain, standard_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class ClassificationReport:
         """Return the numbers as aligned text, without bins that hold no label."""
         numbers = [line(name, getattr(self, name), self.standard_error.get(name)) for name in _NUMBERS]
         risk = self.risk_coverage
-        kept = [line(f"error of the surest {part:.0%}", risk.at(part)) for part in (0.5, 0.8, 0.9)]
+        surest = [line(f"error of the surest {part:.0%}", risk.at(part)) for part in (0.5, 0.8, 0.9)]
         bins = [
             f"{b.low:6.3f} to {b.high:.3f} {b.count:>9} {b.confidence:>11.4f} {b.accuracy:>9.4f}"
             for b in self.reliability
@@ -112,7 +112,7 @@ class ClassificationReport:
                 *numbers,
                 "",
                 line(f"risk area by {risk.by}", risk.area),
-                *kept,
+                *surest,
                 "",
                 f"{'confidence':<15} {'labels':>9} {'confidence':>11} {'accuracy':>9}",
                 *bins,
@@ -149,12 +149,12 @@ def classification_report(
         (True, 15)
     """
     bins = positive_int("bins", bins)
-    uncertain = uncertainty(must_hold_classes(prediction), by).flatten()
+    uncertainties = uncertainty(must_hold_classes(prediction), by).flatten()
     y = _labels(prediction, y)
     p, label, confidence = prediction.mean.double(), prediction.label, prediction.confidence
     is_right = (label == y).double()
     true = p.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-    of_labels = {
+    losses = {
         "error": 1 - is_right,
         "nll": -true.clamp(min=torch.finfo(torch.float32).tiny).log(),
         "brier": p.square().sum(-1) - 2 * true + 1,
@@ -162,13 +162,13 @@ def classification_report(
     }
     reliability = _reliability(confidence.flatten(), is_right.flatten(), bins)
     return ClassificationReport(
-        **{name: values.mean().item() for name, values in of_labels.items()},
+        **{name: values.mean().item() for name, values in losses.items()},
         # From the bins, since torchmetrics counts in float32: of 4 million labels it makes 0.233 of an error of 0.2.
         ece=sum(b.count * abs(b.confidence - b.accuracy) for b in reliability if b.count) / y.numel(),
-        ece_adaptive=_adaptive(confidence.flatten(), of_labels["overconfidence"].flatten(), bins),
-        standard_error={name: standard_error(values) for name, values in of_labels.items()},
+        ece_adaptive=_adaptive(confidence.flatten(), losses["overconfidence"].flatten(), bins),
+        standard_error={name: standard_error(values) for name, values in losses.items()},
         reliability=reliability,
-        risk_coverage=_risk_coverage(uncertain, of_labels["error"].flatten(), by),
+        risk_coverage=_risk_coverage(uncertainties, losses["error"].flatten(), by),
         count=y.numel(),
     )
 
@@ -210,10 +210,10 @@ def _adaptive(confidence: Tensor, excess: Tensor, bins: int) -> float:
     return sum(part.sum().abs().item() for part in parts) / len(excess)
 
 
-def _risk_coverage(uncertain: Tensor, error: Tensor, by: str) -> RiskCoverage:
-    kept = torch.arange(1, len(error) + 1, dtype=torch.float64)
-    risk = _in_order(error, uncertain).cumsum(0) / kept
-    return RiskCoverage(by, kept / len(error), risk, risk.mean().item())
+def _risk_coverage(uncertainties: Tensor, error: Tensor, by: str) -> RiskCoverage:
+    count = torch.arange(1, len(error) + 1, dtype=torch.float64)
+    risk = _in_order(error, uncertainties).cumsum(0) / count
+    return RiskCoverage(by, count / len(error), risk, risk.mean().item())
 
 
 def _in_order(values: Tensor, by: Tensor) -> Tensor:

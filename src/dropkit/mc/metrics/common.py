@@ -9,19 +9,6 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from dropkit.mc.measures import ClassMeasures
-
-
-def must_hold_classes(prediction: ClassMeasures) -> ClassMeasures:
-    """Return the prediction.
-
-    Raises:
-        TypeError: it is not a prediction of classes.
-    """
-    if not isinstance(prediction, ClassMeasures):
-        raise TypeError(f"prediction must be a ClassPrediction, got {type(prediction).__name__}")
-    return prediction
-
 
 def standard_error(values: Tensor) -> float:
     """Return the standard error of the mean over inputs: the labels of one input are not independent."""
@@ -30,7 +17,7 @@ def standard_error(values: Tensor) -> float:
 
 
 def group_equal(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rank of each value among the distinct ones, in ascending order, and the count of each of these."""
+    """Return the rank of each value among the distinct values, ascending, and the count of each distinct value."""
     _, group, count = cast("tuple[Tensor, Tensor, Tensor]", values.unique(return_inverse=True, return_counts=True))
     return group, count
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dropkit.mc.measures import ClassMeasures, uncertainty
-from dropkit.mc.metrics.common import group_equal, must_hold_classes
+from dropkit.mc.measures import ClassMeasures, must_hold_classes, uncertainty
+from dropkit.mc.metrics.common import group_equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +15,10 @@ class OODMetrics:
     """How well a measure of uncertainty separates out-of-distribution inputs, which are the positives.
 
     Attributes:
-        auroc: the probability that an out-of-distribution input has more of it; 0.5 for an uninformative measure.
+        auroc: the probability that an out-of-distribution input is more uncertain than one in distribution; 0.5 for an
+            uninformative measure.
         aupr: average precision; for an uninformative measure the fraction of out-of-distribution inputs.
-        fpr95: the fraction of in-distribution inputs that are rejected where at least 95 % of the others are.
+        fpr95: the fraction of in-distribution inputs that a threshold rejects which rejects 95 % of the others.
     """
 
     auroc: float
@@ -26,12 +27,12 @@ class OODMetrics:
 
 
 def ood(inside: ClassMeasures, outside: ClassMeasures, by: str = "mutual_information") -> OODMetrics:
-    """Measure how well a measure of uncertainty separates out-of-distribution inputs, which should have more of it.
+    """Measure how well a measure of uncertainty separates out-of-distribution inputs, which should be more uncertain.
 
     Args:
-        inside: the prediction for inputs like those of the training.
+        inside: the prediction for inputs like the training inputs.
         outside: the prediction for out-of-distribution inputs.
-        by: the name of the measure; of "confidence" less is more uncertain.
+        by: the name of the measure.
 
     Raises:
         ImportError: torchmetrics is not installed.

@@ -7,11 +7,10 @@ as true. Setting the flags of all modules would also switch batch norm, auxiliar
 other threads would see it.
 
 So `detection` reads the source of a class: it gates dropout if what depends on the flag mentions dropout or draws a
-mask. `override` gives the modules of such a class, while a thread samples from them, a class whose `training` is a
-property that is true in that thread alone.
+mask. While a thread samples from a module of such a class, `override` replaces the module's class by one in which
+`training` is a property that is true in that thread alone.
 
-Other modules keep their flag, and with it the noise that they add in training mode alone, which is no dropout.
-`other_noise` finds it, so that a note can say that it stays off. It follows what `forward` calls; `function_source`
-reads the source of each function, `liveness` leaves out the statements that do not change the result, and `conditions`
-evaluates the tests around a draw for the module at hand, in both modes.
+Other modules keep their flag, so that noise which they add in training mode alone stays off. `other_noise` finds it for
+a note. It follows what `forward` calls: `function_source` reads the source of each function without statements that
+have no effect on the result, and `conditions` evaluates the tests around a draw for the module at hand, in both modes.
 """

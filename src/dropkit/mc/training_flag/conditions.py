@@ -1,6 +1,6 @@
 """Conditions: what the expressions of a function evaluate to for the module at hand, in training and evaluation mode.
 
-Nothing is run: what attributes, constants and arguments do not tell is unknown.
+Nothing is run: an expression is unknown unless attributes, constants and arguments determine it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CONTAINERS: Any = (nn.ModuleList, nn.ModuleDict, nn.Sequential, list, tuple, di
 
 
 class _Unknown:
-    """The type of what only running the model could tell."""
+    """The type of a value that is known only when the model runs."""
 
 
 UNKNOWN = _Unknown()
@@ -36,7 +36,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A call of a function, as far as it is known.
+    """A call of a function, with the arguments that are known.
 
     Attributes:
         arguments: values, or expressions of the caller (`Bound`).
@@ -89,7 +89,7 @@ def is_training_only(conditions: Sequence[Condition]) -> bool:
 
 
 def value(node: ast.AST, frame: Frame, training: bool) -> Any:
-    """The value of an expression where the flags of all modules are `training`; UNKNOWN where only a run could tell."""
+    """The value of an expression if the flags of all modules are `training`, or UNKNOWN."""
     try:
         result = _value(node, frame, training)
     except Exception:  # attributes and operators of arbitrary objects may raise anything

@@ -1,8 +1,6 @@
 """Detection of modules that gate dropout by their own `self.training`, with no function of torch that takes the flag.
 
-DropPath, attention with `dropout_p=self.p if self.training else 0.0` and masks that a model makes itself read the flag;
-batch norm, auxiliary heads and losses do too, and must not be switched. So the source of a class is read: the class
-gates dropout if what depends on its flag mentions dropout, or draws a mask.
+A class gates dropout if the source that depends on its flag mentions dropout or draws a mask.
 """
 
 from __future__ import annotations
@@ -19,14 +17,13 @@ import torch
 from torch import nn
 
 from dropkit.dropout_functions import NORMS, RECURRENT, dropout_functions
-from dropkit.mc.training_flag.function_source import names_in, parse
-from dropkit.mc.training_flag.liveness import FunctionNode
+from dropkit.mc.training_flag.function_source import FunctionNode, first_argument, names_in, parse
 
 # Every dropout of the catalog by its name, and the functions that draw a mask.
 _MENTIONS_DROPOUT = re.compile(r"drop|stochastic_?depth|survival|bernoulli|\brand\b|rand_like|uniform_", re.IGNORECASE)
-# Statistics, and whatever else is kept across batches, change with the flag.
+# Classes whose flag also changes statistics, or other state that lasts across batches.
 _KEEPS_STATISTICS = re.compile(r"norm(?!aliz)|ema\b|quantiz", re.IGNORECASE)
-# Noise of other kinds, which counts in a class that is named after dropout.
+# Other noise, which counts as dropout in a class that is named after it.
 _DRAWS_NOISE = re.compile(r"randn|\bnormal_?\b|poisson|exponential_|multinomial")
 _NOT_IN_FORWARD = frozenset({"__init__", "train", "eval", "extra_repr", "__repr__"})
 
@@ -71,8 +68,7 @@ def _gates(function: FunctionType, is_named_after_dropout: bool) -> bool:
 
 def _controlled_sources(tree: FunctionNode, function: FunctionType) -> Iterator[str]:
     """Yield the source that is controlled by each `self.training`; skip reads that are only passed to a function."""
-    arguments = [*tree.args.posonlyargs, *tree.args.args]
-    self = arguments[0].arg if arguments else ""
+    self = first_argument(tree)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         match node:
@@ -88,7 +84,7 @@ def _controlled_sources(tree: FunctionNode, function: FunctionType) -> Iterator[
 
 
 def _controlled(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST]) -> list[ast.AST]:
-    """What depends on an expression: a call, a statement, a branch, or the whole function."""
+    """The nodes that depend on an expression: a call, a statement, branches, or the whole function."""
     while node is not function:
         parent = parents[node]
         if isinstance(parent, ast.keyword):
@@ -106,13 +102,13 @@ def _controlled(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST
 
 
 def _callee(expression: ast.expr, function: FunctionType) -> Any:
-    """The object that an expression in a function stands for; None where only running it could tell."""
+    """The value of a name or attribute in a function; None if it is not known without running it."""
     if isinstance(expression, ast.Attribute):
         return getattr(_callee(expression.value, function), expression.attr, None)
     if not isinstance(expression, ast.Name):
         return None
     free = inspect.getclosurevars(function)
-    # A name that is imported inside the function is mostly torch's functional, by its usual name.
+    # Functions that import inside themselves mostly import these two.
     return {"F": nn.functional, "torch": torch, **free.builtins, **free.globals, **free.nonlocals}.get(expression.id)
 
 

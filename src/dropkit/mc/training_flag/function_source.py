@@ -1,4 +1,8 @@
-"""The source of a function: its calls, each with the tests under which it runs, and the expressions of its names."""
+"""The source of a function: its calls, each with the tests under which it runs, and the expressions of its names.
+
+Only live calls count: a statement is live if it may change what the function returns, or an attribute that another
+function reads. Others log, or keep numbers for a loss.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,14 @@ from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, cast
 
-from dropkit.mc.training_flag.liveness import FunctionNode, live_statements
-
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 # An expression, and whether it is true where something is evaluated.
 Guard = tuple[ast.expr, bool]
 
+# Statements after which the rest of a block does not run.
 _LEAVING = (ast.Return, ast.Continue, ast.Break, ast.Raise)
+# Functions that are called for their message.
+_LOGGING = frozenset({"print", "debug", "info", "warning", "warn", "log", "log_dict", "add_scalar"})
 
 
 def names_in(code: CodeType) -> set[str]:
@@ -43,6 +49,21 @@ def parse(function: FunctionType) -> FunctionNode | None:
     return first if isinstance(first, FunctionNode) else None
 
 
+def first_argument(function: FunctionNode) -> str | None:
+    arguments = [*function.args.posonlyargs, *function.args.args]
+    return arguments[0].arg if arguments else None
+
+
+@lru_cache(maxsize=4096)
+def attributes_read(function: FunctionType) -> frozenset[str]:
+    """The attributes of its first argument that a function reads, each with a dot before it."""
+    tree = parse(function)
+    self = None if tree is None else first_argument(tree)
+    if tree is None or self is None:
+        return frozenset()
+    return frozenset(name for name in _loaded(tree, self) if name.startswith("."))
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call in the source of a function.
@@ -59,7 +80,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSource:
-    """
+    """What the search for noise needs to know of a function's source.
+
     Attributes:
         parameters: by position.
         unchanged: the parameters that are never assigned in the function.
@@ -84,7 +106,7 @@ def function_source(function: FunctionType, read_elsewhere: frozenset[str]) -> F
     """Read a function; None where it has no source.
 
     Args:
-        read_elsewhere: attributes of the module that other functions read, each with a dot before it.
+        read_elsewhere: attributes of the first argument that other functions read, each with a dot before it.
     """
     tree = parse(function)
     if tree is None:
@@ -138,21 +160,21 @@ def _live_calls(
     """
     nodes = [*ast.walk(tree)]
     parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
-    live = live_statements(tree, read_elsewhere)
+    live = _live_statements(tree, read_elsewhere)
     for node in nodes:
         if not isinstance(node, ast.Call):
             continue
-        above = [*_above(node, parents)]
-        statement = next(ancestor for ancestor in above if isinstance(ancestor, ast.stmt))
+        ancestors = [*_ancestors(node, parents)]
+        statement = next(ancestor for ancestor in ancestors if isinstance(ancestor, ast.stmt))
         if statement in live:
             # A call in an inner function runs wherever that function is named.
-            inner = next((node for node in above if isinstance(node, ast.FunctionDef) and node is not tree), None)
+            inner = next((node for node in ancestors if isinstance(node, ast.FunctionDef) and node is not tree), None)
             name = results.get(statement) if inner is None else inner.name
             uses = loads.get(name, []) if name is not None else []
             yield Call(node, tuple(_guards(node, parents)), tuple(tuple(_guards(use, parents)) for use in uses))
 
 
-def _above(node: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> Iterator[ast.AST]:
+def _ancestors(node: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> Iterator[ast.AST]:
     while node in parents:
         node = parents[node]
         yield node
@@ -198,3 +220,68 @@ def _guards_of_earlier(block: list[ast.stmt], statement: ast.stmt) -> Iterator[G
                 yield earlier.test, False
             if earlier.orelse and isinstance(earlier.orelse[-1], _LEAVING):
                 yield earlier.test, True
+
+
+def _live_statements(function: FunctionNode, read_elsewhere: frozenset[str]) -> set[ast.stmt]:
+    """The statements that may change the result, or what other functions read of the first argument."""
+    self = first_argument(function)
+    statements = {node for node in ast.walk(function) if isinstance(node, ast.stmt) and node is not function}
+    live: set[ast.stmt] = set()
+    needed = set(read_elsewhere)
+    while more := {statement for statement in statements - live if _is_live(statement, needed, live, self)}:
+        live |= more
+        needed.update(name for statement in more for name in _loaded(statement, self))
+    return live
+
+
+def _is_live(statement: ast.stmt, needed: set[str], live: set[ast.stmt], self: str | None) -> bool:
+    match statement:
+        case ast.Assert() | ast.Pass() | ast.Raise():
+            return False
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="register_buffer"), args=[ast.Constant(value=name), *_])):
+            return f".{name}" in needed
+        case ast.Expr(value=ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name))):
+            return name not in _LOGGING
+        case _ if any(isinstance(node, ast.NamedExpr) for node in ast.walk(statement)):
+            return True
+        case ast.Assign() | ast.AugAssign() | ast.AnnAssign():
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            return any(name in needed for target in targets for name in _stored(target, self))
+        case ast.If() | ast.While() | ast.For():
+            stored = _stored(statement.target, self) if isinstance(statement, ast.For) else ()
+            return any(name in needed for name in stored) or any(
+                inner in live for inner in (*statement.body, *statement.orelse)
+            )
+        case _:
+            return True
+
+
+def _stored(target: ast.expr, self: str | None) -> Iterator[str]:
+    """The names that are assigned or written into."""
+    match target:
+        case ast.Tuple(elts=parts) | ast.List(elts=parts):
+            for part in parts:
+                yield from _stored(part, self)
+        case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == self:
+            yield f".{attribute}"
+        case ast.Attribute(value=value) | ast.Subscript(value=value) | ast.Starred(value=value):
+            yield from _stored(value, self)
+        case ast.Name(id=name):
+            yield name
+        case _:
+            pass
+
+
+def _loaded(node: ast.AST, self: str | None) -> Iterator[str]:
+    """The names that the expressions of a statement read, or those of a whole function."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt) and isinstance(node, ast.stmt) and not isinstance(node, FunctionNode):
+            continue
+        match child:
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute, ctx=ast.Load()) if name == self:
+                yield f".{attribute}"
+            case ast.Name(id=name):
+                yield name
+            case _:
+                pass
+        yield from _loaded(child, self)

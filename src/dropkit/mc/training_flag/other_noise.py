@@ -1,9 +1,8 @@
 """Other noise: random numbers that modules draw in training mode alone, for something that is not dropout.
 
-A layer that adds noise, or a branch that is skipped by `random.random()`, asks for the training flag, which is not
-overridden for it, so that its noise stays off. The source of `forward` and of what it calls is searched for draws. A
-draw is off if the conditions around it, as far as they are known for the module at hand, may hold in training mode and
-cannot hold in evaluation mode.
+The flag of a module that adds noise, or skips a branch by `random.random()`, is not overridden, so its noise stays off.
+The source of `forward` and of what it calls is searched for draws. A draw is off if the conditions around it, as far as
+they are known for the module at hand, may hold in training mode and cannot hold in evaluation mode.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from torch import nn
 
 from dropkit.mc.training_flag.conditions import Bound, Condition, Frame, is_training_only, value
 from dropkit.mc.training_flag.detection import gates_dropout
-from dropkit.mc.training_flag.function_source import function_source, names_in, parse
-from dropkit.mc.training_flag.liveness import attributes_read
+from dropkit.mc.training_flag.function_source import attributes_read, function_source, names_in
 from dropkit.nn import LAYERS
 from dropkit.torch_private import forward_hooks
 
@@ -36,7 +34,7 @@ _DRAWING = frozenset(
         "randrange", "rsample", "standard_normal", "uniform_",
     }
 )  # fmt: skip
-# Names that other functions have, too: they draw if they belong to something that is named after randomness.
+# Ambiguous names: functions that draw if they belong to something that is named after randomness.
 _PERHAPS_DRAWING = frozenset(
     {
         "beta", "choice", "choices", "integers", "laplace", "normal", "permutation", "random", "sample", "shuffle",
@@ -44,7 +42,7 @@ _PERHAPS_DRAWING = frozenset(
     }
 )  # fmt: skip
 _RANDOMNESS = ("rand", "rng", "generator", "dist", "normal", "uniform", "bernoulli", "beta", "torch")
-# Functions that draw if their `training` argument is true, and its place.
+# Functions that draw if their `training` argument is true, and the position of that argument.
 _DRAWING_IN_TRAINING = {"rrelu": 3, "rrelu_": 3}
 # How deep calls are followed: some functions call themselves.
 _DEEPEST = 6
@@ -107,8 +105,8 @@ class _Search:
             return
         frame = Frame.of(function, source, args, kwargs)
         file = os.path.basename(function.__code__.co_filename)
-        for found in source.calls:
-            call, around = found.node, [*conditions, *frame.conditions(found.guards)]
+        for source_call in source.calls:
+            call, around = source_call.node, [*conditions, *frame.conditions(source_call.guards)]
             callee = value(call.func, frame, True)
             name = _called_name(call, callee)
             place = f"{file}:{function.__code__.co_firstlineno + call.lineno - 1}"
@@ -117,9 +115,9 @@ class _Search:
                 flag = [*by_name, *call.args[_DRAWING_IN_TRAINING[name] :]][:1]
                 self._add_draw(place, [*around, *frame.conditions([(node, True) for node in flag])])
             elif name in _DRAWING or (name in _PERHAPS_DRAWING and _is_random(call.func, callee, frame)):
-                if found.uses and not is_training_only(around):
+                if source_call.uses and not is_training_only(around):
                     # Drawn in both modes, but perhaps used in one alone: `if self.training: x = x + noise`.
-                    for use in found.uses:
+                    for use in source_call.uses:
                         self._add_draw(place, [*around, *frame.conditions(use)])
                 else:
                     self._add_draw(place, around)
@@ -133,7 +131,7 @@ class _Search:
         self.draws[place] = self.draws.get(place, True) and is_training_only(conditions)
 
     def _follow(self, call: ast.Call, callee: Any, frame: Frame, conditions: list[Condition]) -> None:
-        """Walk through a function that is called, with what is known of its arguments."""
+        """Search a function that is called, with its arguments as far as they are known."""
         args: list[Any] = []
         match call.func:
             case ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr=name):
@@ -172,9 +170,9 @@ class _Search:
 
 
 def _draws(module: nn.Module) -> bool:
-    """Whether a module itself draws, in some mode; not a part of it, such as the dropout of an auxiliary head."""
+    """Whether a module itself draws in some mode, apart from modules that it holds, such as dropout in a head."""
     if isinstance(module, nn.Sequential):
-        # Dropout among other layers is that of a head, which is left out as a whole.
+        # Dropout among other layers belongs to a head, which is skipped as a whole.
         return _is_dropout(module) or any(_draws(part) and not _is_dropout(part) for part in module)
     search = _Search(module, all_calls=True)
     search.run()
@@ -189,7 +187,7 @@ def _is_dropout(module: nn.Module) -> bool:
 
 @lru_cache(maxsize=4096)
 def _may_read_flag(kind: type[nn.Module]) -> bool:
-    """Whether a class, or a function that it calls, reads the flag: a quick check, since most do not."""
+    """Whether a class, or a function that it calls, may read the flag: a quick check before the search."""
     functions = [function for overloads in _methods(kind).values() for function in overloads]
     seen: set[FunctionType] = set()
     for _ in range(_DEEPEST):
@@ -220,17 +218,11 @@ def _methods(kind: type[nn.Module]) -> Mapping[str, list[FunctionType]]:
 def _read_elsewhere(kind: type[nn.Module], function: FunctionType) -> frozenset[str]:
     """The attributes of itself that a class reads in other functions than this one."""
     others = (other for overloads in _methods(kind).values() for other in overloads if other is not function)
-    return frozenset(name for other in others for name in _attributes_read(other))
-
-
-@lru_cache(maxsize=4096)
-def _attributes_read(function: FunctionType) -> set[str]:
-    tree = parse(function)
-    return set() if tree is None else attributes_read(tree)
+    return frozenset(name for other in others for name in attributes_read(other))
 
 
 def _unwrapped(member: Any) -> FunctionType | None:
-    """The function behind decorators; None for anything else, since some objects have every attribute."""
+    """The function behind decorators; None for anything that is not a plain function."""
     if isinstance(member, (staticmethod, classmethod)):
         member = cast("Any", member).__func__
     if isinstance(member, property):
@@ -242,7 +234,7 @@ def _unwrapped(member: Any) -> FunctionType | None:
 
 
 def _functions_of_instance(module: nn.Module) -> list[FunctionType]:
-    """What runs with a module and is not of its class: hooks, and a `forward` that was set on the instance."""
+    """The hooks of a module, and a `forward` that was set on the instance."""
     own: list[Any] = [vars(module).get("forward"), *forward_hooks(module)]
     functions = (_unwrapped(member.__func__ if isinstance(member, MethodType) else member) for member in own)
     return [function for function in functions if function is not None and _is_followed(function)]

@@ -22,7 +22,7 @@ from dropkit.dropout_functions import RECURRENT
 from dropkit.mc.training_flag.detection import gates_dropout
 from dropkit.mc.training_flag.other_noise import noise_left_off
 
-# Operators with dropout in the text of a graph; recurrent networks and attention only may have it.
+# Operators in the text of a TorchScript graph that drop, or may drop.
 _MAY_DROP = "|".join(sorted([*(function.__name__ for function in RECURRENT), "scaled_dot_product_attention"]))
 _DROPS_IN_SCRIPT = re.compile(rf"dropout|bernoulli|aten::({_MAY_DROP})\b")
 
@@ -33,7 +33,7 @@ class Override:
     Attributes:
         modules: the modules whose flags are overridden, by their ids.
         examined: the other modules that ran.
-        noise_left_off: notes on random numbers that those draw in training mode alone.
+        noise_left_off: notes on random numbers that these draw in training mode alone.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ def _before_forward(module: nn.Module, args: Any) -> None:
         _refuse_scripted_dropout(module)
     elif gates_dropout(_own_class(type(module))):
         if id(module) not in override.modules:
-            _lend_class(module)
+            _override_class(module)
             override.modules[id(module)] = module
     elif id(module) not in override.examined:
         override.examined[id(module)] = module
@@ -102,7 +102,7 @@ def is_any_overridden() -> bool:
 
 
 def is_override_alone() -> bool:
-    """Whether the module whose code is running is in evaluation mode, and reads its flag as true by override alone."""
+    """Whether the module that is running is in evaluation mode, and its flag is true only because it is overridden."""
     frame = inspect.currentframe()
     while frame is not None:
         code = frame.f_code
@@ -114,7 +114,7 @@ def is_override_alone() -> bool:
 
 
 def _refuse_scripted_dropout(module: Any) -> None:
-    """TorchScript reads flags of its own, and a function mode does not see its calls."""
+    """Raise an error for TorchScript with dropout: a function mode does not see its calls."""
     if _DROPS_IN_SCRIPT.search(str(module.inlined_graph)):
         raise TypeError(
             f"model must not be scripted where it has dropout, got {module.original_name} as TorchScript, of which no "
@@ -122,7 +122,7 @@ def _refuse_scripted_dropout(module: Any) -> None:
         )
 
 
-def _lend_class(module: nn.Module) -> None:
+def _override_class(module: nn.Module) -> None:
     with _lock:
         count, kind = _overridden.get(id(module), (0, type(module)))
         module.__class__ = _overriding_class(kind)
@@ -139,9 +139,9 @@ def _restore_class(module: nn.Module) -> None:
 
 
 class _Unregistered:
-    """Keeps the `__init_subclass__` of a module's class from running for the class that is lent.
+    """Keeps the `__init_subclass__` of a module's class from running for its overriding class.
 
-    Without `__slots__`, so that the memory layout is that of a module, which can then get the class.
+    Without `__slots__`, which would change the memory layout, so that modules could not get the class.
     """
 
     def __init_subclass__(cls) -> None:
@@ -154,7 +154,7 @@ def _own_class(kind: type[nn.Module]) -> type[nn.Module]:
 
 @lru_cache(maxsize=4096)
 def _overriding_class(kind: type[nn.Module]) -> type[nn.Module]:
-    """A class like this one, whose flag is true in threads that sample."""
+    """A subclass in which the training flag is true in threads that sample."""
 
     def read(self: nn.Module) -> bool:
         return bool(_thread.open) or vars(self)["training"]
@@ -163,7 +163,7 @@ def _overriding_class(kind: type[nn.Module]) -> type[nn.Module]:
         vars(self)["training"] = training
 
     def reduce(self: Any, protocol: Any) -> Any:
-        # Copies, and what is saved, are of the module's own class.
+        # Copied and saved modules have their own class.
         _, _, *state = cast("tuple[Any, ...]", super(overriding, self).__reduce_ex__(protocol))
         return object.__new__, (kind,), *state
 
