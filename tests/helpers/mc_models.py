@@ -14,6 +14,19 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import dropkit.nn
 
 
+class Calls(nn.Module):
+    """A model with this function as its forward pass, which finds the layers as attributes."""
+
+    def __init__(self, forward: Callable[[Calls, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.function = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
 class Functional(nn.Module):
     """`F.dropout` that follows the module's flag."""
 
@@ -22,7 +35,7 @@ class Functional(nn.Module):
 
 
 class Attention(nn.Module):
-    """`F.scaled_dot_product_attention`, whose rate the module sets to 0 in evaluation mode."""
+    """`F.scaled_dot_product_attention`, with a rate that the module sets to 0 in evaluation mode."""
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -76,8 +89,7 @@ class Around(nn.Module):
         return self.head(torch.tanh(out.reshape(len(x), -1, 8)).mean(1))
 
 
-# The twelve kinds of layer with dropout, of which no other package makes more than half stochastic without touching
-# batch norm; and dropkit's own.
+# Twelve kinds of layer with dropout, and dropkit's own.
 KINDS: dict[str, Callable[[], nn.Module]] = {
     "Dropout": lambda: Around(nn.Dropout()),
     "Dropout1d": lambda: Around(nn.Dropout1d()),
@@ -149,6 +161,16 @@ class Packed(nn.Module):
         return self.head(out.sum(1) / lengths[:, None])
 
 
+class Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.TransformerDecoderLayer(8, 2, 16, 0.2, batch_first=True), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        causal = nn.Transformer.generate_square_subsequent_mask(5)
+        return self.head(self.layer(x, x.flip(1), tgt_is_causal=True, tgt_mask=causal).mean(1))
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(
         *(nn.Flatten(), nn.Linear(40, 64), nn.ReLU(), nn.Dropout(0.5)),
@@ -172,25 +194,12 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "GRU, sequence first": lambda: SequenceFirst(nn.GRU(8, 4, 3, dropout=0.4, bidirectional=True)),
     "RNN": lambda: Around(nn.RNN(8, 8, 2, dropout=0.4, batch_first=True)),
     "encoder, sequence first": lambda: SequenceFirst(nn.TransformerEncoderLayer(8, 2, 16, 0.2)),
-    "decoder layer": lambda: Decoder(),
+    "decoder layer": Decoder,
     "LSTM, packed": lambda: Packed(nn.LSTM),
     "GRU, packed": lambda: Packed(nn.GRU),
     "folded": Folded,
     "residual": Residual,
 }
-
-
-class Decoder(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.head = nn.TransformerDecoderLayer(8, 2, 16, 0.2, batch_first=True), nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer(x, x.flip(1), tgt_is_causal=True, tgt_mask=_causal(5)).mean(1))
-
-
-def _causal(size: int) -> Tensor:
-    return nn.Transformer.generate_square_subsequent_mask(size)
 
 
 def made(name: str) -> nn.Module:
@@ -207,6 +216,11 @@ def inputs(count: int) -> Tensor:
 def flags(model: nn.Module) -> list[tuple[type[Any], Any]]:
     """The class and the training flag of every module."""
     return [(type(module), vars(module)["training"]) for module in model.modules()]
+
+
+def spread(model: nn.Module, x: Tensor, samples: int = 8) -> Tensor:
+    """The largest variance of an output over several passes."""
+    return torch.stack([model(x) for _ in range(samples)]).var(0).amax()
 
 
 def close(result: Tensor, expected: Tensor) -> bool:

@@ -155,9 +155,9 @@ def test_a_model_that_wants_one_batch_size() -> None:
     assert check_against_plain(Fixed()) == ()
 
 
-def test_a_site_that_gains_nothing_is_pruned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_where_pruning_saves_nothing_is_pruned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what follows needs the whole tensor, later passes do not prune it."""
-    pruned: list[int] = []
+    prune, pruned = pruned_networks.prune, list[int]()
     monkeypatch.setattr(pruned_networks, "prune", lambda *args: pruned.append(1) or prune(*args))
 
     class Summed(Base):
@@ -167,6 +167,3 @@ def test_a_site_that_gains_nothing_is_pruned_once(monkeypatch: pytest.MonkeyPatc
     run(Summed(), batch_size=70)
 
     assert len(pruned) == 1
-
-
-prune = pruned_networks.prune

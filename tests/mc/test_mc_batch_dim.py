@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.mc_models import close, inputs
+from helpers.mc_models import Calls, close, inputs
 from helpers.mc_trap_models import Mixing, Noise
 from torch import Tensor, nn
 
@@ -18,26 +17,13 @@ X = torch.randn(70, 12, generator=torch.Generator().manual_seed(2))
 SEQUENCES = inputs(70)
 
 
-class Calls(nn.Module):
-    """A model with this function as its forward pass, which finds the layers as attributes."""
-
-    def __init__(self, forward: Callable[[Calls, Tensor], Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self.of = forward
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.of(self, x)
-
-
 def run(model: nn.Module, **settings: Any) -> Any:
     return predict(model.eval(), SEQUENCES, 6, **{"seed": 5, "keep_samples": True, "masks": "shared", **settings})
 
 
 @pytest.mark.parametrize("kind", [Mixing, Noise])
 @pytest.mark.parametrize("masks", ["input", "chunk"])
-def test_a_note_says_where_inputs_cannot_be_told_apart(kind: type[nn.Module], masks: str) -> None:
+def test_a_note_says_where_the_batch_dimension_is_unknown(kind: type[nn.Module], masks: str) -> None:
     """Masks are still reproducible, and differ between samples and batches."""
     r = run(kind(), masks=masks, batch_size=35, chunk=35)
 
@@ -61,10 +47,10 @@ def test_masks_of_weights_do_not_follow_inputs(batch_size):
     """A mask of weights, made by the model, gets a note, also where its size is that of the batch, or divides it."""
     model = Calls(lambda s, x: x * torch.bernoulli(torch.full((1, 12), 0.5)), a=nn.Identity()).eval()
 
-    found = predict(model, X, 10, masks="shared", seed=0, task="regression", batch_size=batch_size)
+    result = predict(model, X, 10, masks="shared", seed=0, task="regression", batch_size=batch_size)
 
-    assert (found.variance > 0).any()
-    assert any("the batch dimension is unknown" in note for note in found.notes)
+    assert (result.variance > 0).any()
+    assert any("the batch dimension is unknown" in note for note in result.notes)
 
 
 class Cells(nn.Module):
@@ -85,16 +71,17 @@ def test_batches_may_differ_in_length():
     """The masks of an input do not depend on the length of the batches before it."""
     short, long = torch.randn(2, 4, 3, 4).unbind(), torch.randn(4, 6, 4)
     batches = [short[0], long, short[1]]
-    number = torch.arange(12).view(3, 4)
+    ids = torch.arange(12).view(3, 4)
     model, settings = Cells().eval(), {"samples": 5, "seed": 1, "keep_samples": True}
 
-    found = predict(model, batches, **settings)
+    result = predict(model, batches, **settings)
     parts = predict(model, [part for batch in batches for part in (batch[:2], batch[2:])], **settings)
-    turned = predict(model, [long, *short], example_ids=number[[1, 0, 2]].flatten(), **settings)
+    order = ids[[1, 0, 2]].flatten()
+    reordered = predict(model, [long, *short], example_ids=order, **settings)
 
-    assert close(parts.samples, found.samples)
-    assert close(turned.samples[:, number[[1, 0, 2]].flatten().argsort()], found.samples)
-    assert found.notes == parts.notes == turned.notes == ()
+    assert close(parts.samples, result.samples)
+    assert close(reordered.samples[:, order.argsort()], result.samples)
+    assert result.notes == parts.notes == reordered.notes == ()
 
 
 def test_a_note_names_a_site_that_the_probe_did_not_reach():
@@ -104,12 +91,12 @@ def test_a_note_names_a_site_that_the_probe_did_not_reach():
         x = F.dropout(x, training=s.training)
         return F.dropout(x, training=s.training) if len(x) > 5 else x
 
-    found = predict(Calls(forward).eval(), X, 5, "regression", seed=0)
+    result = predict(Calls(forward).eval(), X, 5, "regression", seed=0)
 
-    assert found.notes == ("masks depend on how inputs are batched: the batch dimension is unknown at dropout 1",)
+    assert result.notes == ("masks depend on how inputs are batched: the batch dimension is unknown at dropout 1",)
 
 
-def test_a_note_tells_that_layers_are_skipped_at_random():
+def test_layers_that_are_skipped_at_random_are_noted():
     """Each pass skips other layers, and the sites behind them move to tensors of other dimensions."""
 
     def forward(s: Any, x: Tensor) -> Tensor:
@@ -124,12 +111,12 @@ def test_a_note_tells_that_layers_are_skipped_at_random():
             # The source of a class says what its flag is for.
             return forward(self, x) if self.training else x + torch.rand([])
 
-    found = predict(Skips(forward, a=nn.Linear(12, 12), b=nn.Linear(12, 12)).eval(), X, 20, "regression", seed=0)
+    result = predict(Skips(forward, a=nn.Linear(12, 12), b=nn.Linear(12, 12)).eval(), X, 20, "regression", seed=0)
 
-    assert any("masks depend on how inputs are batched" in note for note in found.notes)
+    assert any("masks depend on how inputs are batched" in note for note in result.notes)
 
 
-def test_a_note_tells_that_batches_differ_in_their_sites():
+def test_batches_that_differ_in_their_sites_are_noted():
     """A dropout for some inputs alone moves the sites behind it."""
 
     def forward(s: Any, x: Tensor) -> Tensor:
@@ -140,9 +127,9 @@ def test_a_note_tells_that_batches_differ_in_their_sites():
     x = X.clone()
     x[0, 0] = 6.0
 
-    found = predict(Calls(forward).eval(), x, 5, "regression", seed=0, batch_size=10)
+    result = predict(Calls(forward).eval(), x, 5, "regression", seed=0, batch_size=10)
 
-    assert found.notes == ("masks depend on how inputs are batched: passes differ in their number of dropouts",)
+    assert result.notes == ("masks depend on how inputs are batched: passes differ in their number of dropouts",)
 
 
 def folded(s: Any, x: Tensor) -> Tensor:
@@ -157,9 +144,9 @@ def test_the_first_inputs_may_be_alike():
     x[:3] = 0
     settings = {"samples": 5, "task": "regression", "seed": 0, "keep_samples": True}
 
-    found, parts = (predict(Calls(folded).eval(), x, batch_size=size, **settings) for size in (20, 7))
+    result, parts = (predict(Calls(folded).eval(), x, batch_size=size, **settings) for size in (20, 7))
     alike = predict(Calls(folded).eval(), torch.ones(20, 4, 6), **settings)
 
-    assert close(parts.samples, found.samples)
-    assert found.notes == parts.notes == ()
+    assert close(parts.samples, result.samples)
+    assert result.notes == parts.notes == ()
     assert alike.notes == ("masks may depend on how inputs are batched: the inputs are all alike at dropout 0",)

@@ -22,13 +22,13 @@ def test_missing_weights_are_reported(folder, weights):
     torch.save(program()["net"]().state_dict(), folder / "weights.pt")
     torch.save(nn.Sequential(nn.Linear(4, 3), nn.Dropout()), folder / "model.pt")
     model = ["net.py:net", "--weights", "weights.pt"] if weights else ["net.py:net"]
-    words = "--data", "net.py:inputs", "--jsonl", "found.jsonl", "--html", "page.html"
+    words = "--data", "net.py:inputs", "--jsonl", "records.jsonl", "--html", "page.html"
 
     result = run(*model, *words)
 
     note = NO_WEIGHTS.removeprefix("warning: ").rstrip()
     assert result.stderr == ("" if weights else NO_WEIGHTS)
-    lines = [json.loads(line) for line in (folder / "found.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     assert {note in line["notes"] for line in lines} == {not weights}
     assert (note.partition(":")[0] in (folder / "page.html").read_text()) != weights
     assert run("model.pt", "--trust", *words).stderr == ""
@@ -80,9 +80,9 @@ def test_top_is_the_number_of_inputs_shown(folder, top, rows):
 
 def test_lines_of_json_go_to_a_file_besides_the_table(folder):
     """One for each input, in order, with the numbers of the prediction."""
-    out = output("net.py:net", "--data", "net.py:pair", "--jsonl", "found.jsonl")
+    out = output("net.py:net", "--data", "net.py:pair", "--jsonl", "records.jsonl")
 
-    lines = [json.loads(line) for line in (folder / "found.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     assert ERROR in out
     assert [line["index"] for line in lines] == list(range(12))
     assert lines == records("net.py:net", "--data", "net.py:pair")

@@ -63,12 +63,12 @@ def test_names_are_escaped_in_the_page():
 # The contrast ratios that WCAG 2.2 requires of text and of graphics.
 TEXT, GRAPHICS = 4.5, 3.0
 READ = """() => {
-  const of = (one, what) => getComputedStyle(one)[what].match(/[\\d.]+/g).slice(0, 3).map(Number)
-  const paper = of(document.querySelector('main'), 'backgroundColor')
-  const text = [...document.querySelectorAll('h1, h2, p, td, th, figcaption')].map(one => of(one, 'color'))
-  const drawn = [...document.querySelectorAll('svg text')].map(one => of(one, 'fill'))
-  const boxes = [...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect())
-  return {paper, text, drawn, heights: boxes.map(one => one.height), inner: window.innerWidth,
+  const color = (element, property) => getComputedStyle(element)[property].match(/[\\d.]+/g).slice(0, 3).map(Number)
+  const paper = color(document.querySelector('main'), 'backgroundColor')
+  const text = [...document.querySelectorAll('h1, h2, p, td, th, figcaption')].map(element => color(element, 'color'))
+  const drawn = [...document.querySelectorAll('svg text')].map(element => color(element, 'fill'))
+  const boxes = [...document.querySelectorAll('svg')].map(element => element.getBoundingClientRect())
+  return {paper, text, drawn, heights: boxes.map(box => box.height), inner: window.innerWidth,
           wide: document.documentElement.scrollWidth, bars: [[31, 111, 235]]}
 }"""
 

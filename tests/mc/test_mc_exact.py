@@ -152,9 +152,9 @@ def test_means_are_unbiased(
 def test_variances_are_unbiased(model: Small, x: Tensor, exact: dict[str, Tensor]) -> None:
     """Sums of squares are divided by one less than the number of samples."""
     runs = 150
-    found = torch.stack([predict(model, x, 4, seed=seed).variance for seed in range(runs)]).double()
+    results = torch.stack([predict(model, x, 4, seed=seed).variance for seed in range(runs)]).double()
 
-    assert scores(found.mean(0), found.std(0) / runs**0.5, exact["variance"]).abs().max() < 6
+    assert scores(results.mean(0), results.std(0) / runs**0.5, exact["variance"]).abs().max() < 6
 
 
 @pytest.mark.parametrize("samples", [2, 4, 10])
@@ -165,10 +165,10 @@ def test_stratified_variances_are_unbiased_where_main_effects_are_all(samples: i
     # With p = 1/2 each term of the sum is doubled or 0.
     exact = (x[:, None] * model[1].weight.detach()).square().sum(-1).double()
 
-    found = torch.stack(
+    results = torch.stack(
         [predict(model, x, samples, "regression", plan="stratified", seed=seed).variance for seed in range(60)]
     )
-    ratio = found.double().sum((1, 2)) / exact.sum()
+    ratio = results.double().sum((1, 2)) / exact.sum()
 
     # Student's t with 59 degrees of freedom.
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / 60**0.5
@@ -214,12 +214,13 @@ def test_the_jackknife_removes_most_of_the_bias_of_mutual_information(
     model: Small, x: Tensor, exact: dict[str, Tensor]
 ) -> None:
     """With few samples the plug-in estimate is too small; that of the jackknife much less so."""
-    found = [predict(model, x, 10, seed=seed) for seed in range(200)]
-    plain = torch.stack([r.mutual_information for r in found]).mean().double() - exact["mutual_information"].mean()
-    corrected = torch.stack([r.mutual_information_jackknife for r in found]).mean() - exact["mutual_information"].mean()
+    results = [predict(model, x, 10, seed=seed) for seed in range(200)]
+    expected = exact["mutual_information"].mean()
+    bias = torch.stack([r.mutual_information for r in results]).mean().double() - expected
+    corrected = torch.stack([r.mutual_information_jackknife for r in results]).mean() - expected
 
-    assert plain < 0
-    assert abs(corrected) < abs(plain) / 3
+    assert bias < 0
+    assert abs(corrected) < abs(bias) / 3
 
 
 def test_stratified_samples_need_half_the_passes_for_the_same_error(

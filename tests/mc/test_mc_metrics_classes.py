@@ -229,7 +229,7 @@ def test_values_have_no_classification_report():
 
 
 def test_a_report_is_plain_values():
-    """JSON holds it without its extensions; what is not a number is Nb."""
+    """JSON holds it without its extensions; what is not a number is None."""
     report = classification_report(two_classes([0.75]), torch.tensor([0]))
 
     got = json.loads(json.dumps(report.to_dict(), allow_nan=False))

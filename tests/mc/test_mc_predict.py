@@ -72,17 +72,17 @@ def test_leaving_units_out_is_the_same_as_zeroing_them(name: str, masks: str) ->
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_units_are_in_fact_left_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_are_left_out_of_matrix_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some matrix products have less than the full width on both sides."""
     shapes: list[tuple[int, int]] = []
     run_layer = DeferredLayer.run
 
-    def noting(layer: Any, kept: Tensor | None) -> Tensor:
+    def recording(layer: Any, kept: Tensor | None) -> Tensor:
         out = run_layer(layer, kept)
         shapes.append((layer.source.shape[1] if layer.source_kept is not None else -1, out.shape[1]))
         return out
 
-    monkeypatch.setattr(DeferredLayer, "run", noting)
+    monkeypatch.setattr(DeferredLayer, "run", recording)
     run(name, masks="shared", batch_size=COUNT)
 
     full = {"mlp": (64, 48), "cnn": (36, 20)}[name]
@@ -107,7 +107,7 @@ def test_a_model_is_left_as_it_was(name: str) -> None:
 @pytest.mark.parametrize("name", ["mlp", "cnn", "LSTM", "DropPath", "MultiheadAttention"])
 def test_a_stratified_plan_keeps_every_unit_equally_often(name: str) -> None:
     """With T (1 - p) an integer at every site, the mean of a linear readout of the masks is exact."""
-    seen: list[Tensor] = []
+    means: list[Tensor] = []
 
     class Readout(nn.Module):
         def __init__(self) -> None:
@@ -119,9 +119,9 @@ def test_a_stratified_plan_keeps_every_unit_equally_often(name: str) -> None:
 
     for masks in ("input", "chunk"):
         r = run(Readout(), samples=20, task="regression", masks=masks, plan="stratified")
-        seen.append(r.mean)
+        means.append(r.mean)
 
-    assert all(torch.equal(mean, torch.ones_like(mean)) for mean in seen)
+    assert all(torch.equal(mean, torch.ones_like(mean)) for mean in means)
     assert run(Readout(), samples=20, task="regression").mean.std() > 0.1
 
 
@@ -229,7 +229,7 @@ def test_inputs_may_come_in_any_form(given: Any) -> None:
     assert close(run(Named(), given()).samples, run(Named()).samples)
 
 
-def test_adapt_makes_the_arguments_of_a_batch() -> None:
+def test_prepare_batch_makes_the_arguments_of_the_model() -> None:
     """The model gets several arguments, by position or by name."""
     scale = torch.linspace(1, 2, COUNT)
     expected = run(Named(), {"x": X, "scale": scale}).samples
@@ -312,7 +312,7 @@ class Transposed(nn.Module):
         return x.mT
 
 
-def test_until_stops_each_input_separately() -> None:
+def test_a_target_standard_error_stops_each_input_separately() -> None:
     """An input takes samples until the error of its mean is small enough, in tens, whatever the batch."""
     r = run("mlp", samples=400, target_standard_error=0.008, keep_samples=False, batch_size=COUNT)
     parts = run("mlp", samples=400, target_standard_error=0.008, keep_samples=False, batch_size=11)
@@ -327,7 +327,7 @@ def test_until_stops_each_input_separately() -> None:
     assert ((r.mean - whole.mean).abs() < 6 * error).all()
 
 
-def test_until_gives_the_estimates_of_the_samples_taken() -> None:
+def test_a_target_standard_error_gives_the_estimates_of_the_samples_taken() -> None:
     """An input that took n samples has the estimates of its first n."""
     r = run("mlp", samples=400, target_standard_error=0.01)
 
@@ -342,10 +342,10 @@ def test_memory_is_that_of_a_batch() -> None:
     model, x = nn.Sequential(nn.Dropout(), nn.Linear(40, 1000)), torch.randn(64, 40)
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         predict(model, x, 40, masks="input", batch_size=8)
-    kept = sum(event.self_cpu_memory_usage for event in profile.key_averages())
+    remaining = sum(event.self_cpu_memory_usage for event in profile.key_averages())
 
     # All samples would be 64 x 1000 x 40 numbers; the result is 4 of (64, 1000), and its parts are alive beside it.
-    assert kept < 64 * 1000 * 40 * 4
+    assert remaining < 64 * 1000 * 40 * 4
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from helpers.mc_models import KINDS, DropPath, flags, inputs, made
+from helpers.mc_models import KINDS, DropPath, flags, inputs, made, spread
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.overrides import TorchFunctionMode
@@ -16,10 +16,6 @@ from torch.overrides import TorchFunctionMode
 from dropkit import mc
 
 X = inputs(4)
-
-
-def spread(model: nn.Module, x: Tensor = X, samples: int = 8) -> Tensor:
-    return torch.stack([model(x) for _ in range(samples)]).var(0).amax()
 
 
 @pytest.mark.parametrize("grad", [False, True], ids=["no_grad", "grad"])
@@ -31,8 +27,8 @@ def test_every_kind_of_dropout_is_active_and_batch_norm_is_unchanged(name: str, 
 
     with torch.set_grad_enabled(grad):
         with mc.sampling():
-            inside = spread(model)
-        outside = spread(model)
+            inside = spread(model, X)
+        outside = spread(model, X)
 
     assert inside > 0
     assert outside == 0
@@ -125,7 +121,7 @@ def test_other_threads_are_not_affected() -> None:
         model(X)
         inside.set()
         assert done.wait(30)
-        assert spread(model) > 0
+        assert spread(model, X) > 0
     thread.join()
 
     assert torch.equal(seen[0], expected)
@@ -143,7 +139,7 @@ def test_threads_may_sample_from_one_model_at_once() -> None:
             model(X)
             first_in.set()
             assert first_out.wait(30)
-            later.append(spread(model))
+            later.append(spread(model, X))
 
     thread = threading.Thread(target=longer)
     thread.start()
@@ -164,8 +160,8 @@ def test_blocks_nest() -> None:
     with torch.no_grad(), mc.sampling():
         with mc.sampling():
             model(X)
-        assert spread(model) > 0
-    assert spread(model) == 0
+        assert spread(model, X) > 0
+    assert spread(model, X) == 0
 
 
 @pytest.mark.parametrize("name", ["Dropout", "DropPath", "MultiheadAttention"])
@@ -204,7 +200,7 @@ def test_a_compiled_model_runs_uncompiled() -> None:
     expected = compiled(X)
 
     with torch.no_grad(), mc.sampling():
-        assert spread(compiled) > 0
+        assert spread(compiled, X) > 0
 
     assert torch.equal(compiled(X), expected)
 
@@ -238,7 +234,7 @@ def test_the_dropout_of_an_exported_model_is_active() -> None:
     exported = torch.export.export(made("Dropout"), (X,), dynamic_shapes=None).module(check_guards=False)
 
     with torch.no_grad(), mc.sampling():
-        assert spread(exported) > 0
+        assert spread(exported, X) > 0
 
 
 def test_a_scripted_model_is_refused() -> None:
@@ -257,7 +253,7 @@ def test_a_scripted_part_without_dropout_is_fine() -> None:
     model = nn.Sequential(torch.jit.script(nn.Linear(8, 8)), nn.Dropout()).eval()
 
     with torch.no_grad(), mc.sampling():
-        assert spread(model) > 0
+        assert spread(model, X) > 0
 
 
 def test_dropout_of_timm_and_torchvision_is_active(torchvision) -> None:  # type: ignore[no-untyped-def]

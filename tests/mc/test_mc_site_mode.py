@@ -36,13 +36,13 @@ def test_recomputed_attention_is_torchs(arguments: dict[str, Any]) -> None:
     expected = F.scaled_dot_product_attention(Q, kv, kv, **arguments)
 
     with ProbeMode() as probe:
-        found = F.scaled_dot_product_attention(Q, kv, kv, dropout_p=0.5, **arguments)
+        result = F.scaled_dot_product_attention(Q, kv, kv, dropout_p=0.5, **arguments)
 
     assert len(probe.seen) == 1
     # A score is a dot product of 8 terms, and its error is the relative error of a weight; the softmax and the product
     # with the values are sums of 5 terms each.
     largest_score = math.ceil((Q.abs().amax() ** 2 * 8).item())
-    assert equal_but_for_rounding(found, expected, 8 * largest_score + 5 + 5)
+    assert equal_but_for_rounding(result, expected, 8 * largest_score + 5 + 5)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
@@ -57,7 +57,7 @@ def test_recomputed_recurrent_networks_are_torchs(kind: Any, settings: dict[str,
     expected = network(x, hx)
 
     with ProbeMode() as probe:
-        found = network(x, hx)
+        result = network(x, hx)
 
     assert len(probe.seen) == 2
-    assert all(map(torch.equal, tree_leaves(found), tree_leaves(expected)))
+    assert all(map(torch.equal, tree_leaves(result), tree_leaves(expected)))

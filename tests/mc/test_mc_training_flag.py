@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.mc_models import Attention, DropPath, inputs
+from helpers.mc_models import Attention, DropPath, inputs, spread
 from torch import Tensor, nn
 
 from dropkit import catalog, dropout_functions, mc
@@ -15,10 +15,6 @@ from dropkit.mc.training_flag import detection
 from dropkit.mc.training_flag.detection import gates_dropout
 
 X = inputs(4)
-
-
-def spread(model: nn.Module, x: Tensor = X, samples: int = 8) -> Tensor:
-    return torch.stack([model(x) for _ in range(samples)]).var(0).amax()
 
 
 class Auxiliary(nn.Module):
@@ -50,7 +46,7 @@ class EarlyReturn(nn.Module):
         return x * mask
 
 
-class Named(nn.Module):
+class NamesItsFlag(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         training = self.training
         return self.dropout_by_hand(x, training)
@@ -105,7 +101,7 @@ class OwnNorm(nn.BatchNorm1d):
 @pytest.mark.parametrize(
     ("kind", "gates"),
     [
-        (Attention, True), (DropPath, True), (EarlyReturn, True), (Named, True), (Auxiliary, False),
+        (Attention, True), (DropPath, True), (EarlyReturn, True), (NamesItsFlag, True), (Auxiliary, False),
         (OwnFunction, True), (ImportsInside, False), (GaussianDropout, True), (Sampled, False),
         (Statistics, False), (OwnNorm, False), (nn.Dropout, False), (nn.LSTM, False), (nn.RReLU, False),
         (nn.MultiheadAttention, False), (nn.TransformerEncoderLayer, False), (AsksByName, True),
@@ -174,13 +170,13 @@ def test_the_overriding_class_is_not_registered() -> None:
 
     model = Masked().eval()
     with mc.sampling():
-        assert spread(model) > 0
+        assert spread(model, X) > 0
     assert names == ["masked"]
     assert type(model) is Masked
 
 
-def test_code_without_source_is_judged_by_its_names() -> None:
-    """The compiled code of classes that `exec` made still has the names that they read."""
+def test_code_without_source_is_classified_by_its_names() -> None:
+    """The compiled code of a class that `exec` made still holds the names that it reads."""
     names: dict[str, type[nn.Module]] = {}
     lines = "class {}(nn.Module):\n    def forward(self, x):\n        return {} if self.training else x\n"
     exec(lines.format("Drops", "x * torch.bernoulli(x)") + lines.format("Adds", "x + 1"), globals(), names)

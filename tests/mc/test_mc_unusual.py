@@ -14,26 +14,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.mc_models import close
+from helpers.mc_models import Calls, close
 from torch import Tensor, nn
 
 from dropkit.mc import from_samples
 from dropkit.mc.predict import predict
 
 X = torch.randn(70, 12, generator=torch.Generator().manual_seed(2))
-
-
-class Calls(nn.Module):
-    """A model with this function as its forward pass, which finds the layers as attributes."""
-
-    def __init__(self, forward: Callable[[Calls, Tensor], Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self.of = forward
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.of(self, x)
 
 
 def silu_of_view(s: Any, x: Tensor) -> Tensor:
@@ -62,8 +49,8 @@ def inference_residual(s: Any, x: Tensor) -> Tensor:
 
 
 def keeps_features(s: Any, x: Tensor) -> Tensor:
-    s.kept = {"deep": [s.a(F.dropout(x, training=s.training))]}
-    return s.o(F.dropout(torch.relu(s.kept["deep"][0]), training=s.training))
+    s.features = {"deep": [s.a(F.dropout(x, training=s.training))]}
+    return s.o(F.dropout(torch.relu(s.features["deep"][0]), training=s.training))
 
 
 def adds_a_dimension(s: Any, x: Tensor) -> Tensor:
@@ -276,9 +263,9 @@ def test_a_model_keeps_ordinary_tensors(masks):
 
     predict(model, X, 3, masks=masks, seed=0)
 
-    features = model.kept["deep"][0]
+    features = model.features["deep"][0]
     assert type(features) is Tensor
-    torch.testing.assert_close(copy.deepcopy(model).kept["deep"][0], features)
+    torch.testing.assert_close(copy.deepcopy(model).features["deep"][0], features)
     model.a.weight.data.zero_()
     torch.testing.assert_close(pickle.loads(pickle.dumps(copy.deepcopy(seen[-1]))), features)
 
@@ -326,7 +313,7 @@ def test_single_rows_do_not_decide_whether_outputs_are_logits():
 
 
 @pytest.mark.parametrize(
-    ("index", "message"),
+    ("ids", "message"),
     [
         ([0.2, 0.7], "example_ids must be (N,) of integers, got (2,) of torch.float32"),
         ([[0], [1]], "example_ids must be (N,) of integers, got (2, 1) of torch.int64"),
@@ -335,10 +322,10 @@ def test_single_rows_do_not_decide_whether_outputs_are_logits():
         ([-1, 5], "example_ids must be in [0, 2**32), got -1 to 5"),
     ],
 )
-def test_invalid_indices_are_refused(index, message):
+def test_invalid_numbers_of_inputs_are_refused(ids, message):
     """Two inputs must not get the same masks by accident."""
     with pytest.raises(ValueError, match=re.escape(message)):
-        predict(nn.Dropout().eval(), X[:2], 3, "regression", example_ids=index)
+        predict(nn.Dropout().eval(), X[:2], 3, "regression", example_ids=ids)
 
 
 def test_packed_sequences_are_refused():

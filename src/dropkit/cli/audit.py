@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dropkit import files
 from dropkit.auditor import Auditor, Report
-from dropkit.cli.model_loading import FAILED, Failed, load, make_model, user_code
+from dropkit.cli.model_loading import FAILED, Failed, load_object, make_model, user_code
 from dropkit.cli.options import is_terminal, must_lie_in_a_folder, split, wants_color
 from dropkit.diagnostics import Severity
 from dropkit.report.progress import Progress
@@ -74,7 +74,7 @@ def command(
     if html is not None:
         must_lie_in_a_folder(html, "--html")
     with user_code(model):
-        network = make_model(load(model, "MODEL"), model)
+        network = make_model(load_object(model, "MODEL"), model)
     with user_code(inputs or ""):
         args = [_load_inputs(inputs)] if inputs is not None else [_random(shape, batch) for shape in shapes]
     if not isinstance(network, nn.Module):
@@ -136,7 +136,7 @@ def _random(text: str, batch: int) -> Tensor:
 
 def _load_inputs(target: str) -> Any:
     """Return the user's batch, or what the user's function returns."""
-    loaded = load(target, "--inputs")
+    loaded = load_object(target, "--inputs")
     return loaded() if callable(loaded) and not isinstance(loaded, nn.Module) else loaded
 
 

@@ -10,8 +10,8 @@ import click
 import torch
 from torch import nn
 
-from dropkit.cli.data_loading import TORCH, alternatives, must_exist, read
-from dropkit.cli.model_loading import Failed, load, make_model, user_code
+from dropkit.cli.data_loading import TORCH, alternatives, must_be_a_file, read_file
+from dropkit.cli.model_loading import Failed, load_object, make_model, user_code
 
 
 def load_model(target: str, weights: str | None, trust: bool) -> nn.Module:
@@ -26,11 +26,14 @@ def load_model(target: str, weights: str | None, trust: bool) -> nn.Module:
             f"MODEL must be FILE.py:NAME, package.module:NAME or {alternatives(TORCH)}, got {target!r}"
         )
     with user_code(target):
-        module = _checkpoint(target, trust) if target.endswith(TORCH) else make_model(load(target, "MODEL"), target)
+        if target.endswith(TORCH):
+            module = _checkpoint(target, trust)
+        else:
+            module = make_model(load_object(target, "MODEL"), target)
     if not isinstance(module, nn.Module):
         raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(module).__name__}")
     if weights is not None:
-        state = read(weights, "--weights")
+        state = read_file(weights, "--weights")
         if isinstance(state, Mapping) and "state_dict" in state:  # as Lightning writes it
             state = cast("Mapping[str, Any]", state)["state_dict"]
         try:
@@ -41,7 +44,7 @@ def load_model(target: str, weights: str | None, trust: bool) -> nn.Module:
 
 
 def _checkpoint(path: str, trust: bool) -> Any:
-    must_exist(path, "MODEL")
+    must_be_a_file(path, "MODEL")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the module's class is looked up here, as by a script in this folder
     try:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dropkit.cli.model_loading import Failed, load, user_code
+from dropkit.cli.model_loading import Failed, load_object, user_code
 from dropkit.mc import batches
 
 TORCH = (".pt", ".pth", ".ckpt")
@@ -44,13 +44,13 @@ class TruthCollector:
 def load_data(
     target: str, labels: str | None, network: nn.Module, task: str
 ) -> tuple[Any, Tensor | TruthCollector | None]:
-    """Return the inputs, and the truth if it is known, or its collector if a loader may yield it."""
-    value = _load(target)
+    """Return the inputs, and the truth: a tensor, a collector where a loader may yield it, or None."""
+    value = _load_target(target)
     if _is_loader(value) and labels is None:
         return value, TruthCollector()
-    inputs, truth = _split(value)
+    inputs, truth = _split_truth(value)
     if labels is not None:
-        truth = read(labels, "--labels")
+        truth = read_file(labels, "--labels")
         if isinstance(truth, Mapping):
             named = cast("Mapping[str, Any]", truth)
             if "y" not in named:
@@ -65,8 +65,8 @@ def load_data(
     return inputs, checked_truth(truth, task, "--data" if labels is None else "--labels", count)
 
 
-def _split(value: Any) -> tuple[Any, Any]:
-    """Inputs, and their truth or None."""
+def _split_truth(value: Any) -> tuple[Any, Any]:
+    """Split what --data gives into inputs, and their truth or None."""
     if isinstance(value, Mapping):
         named = dict(cast("Mapping[str, Any]", value))
         truth = named.pop("y", None)
@@ -81,23 +81,23 @@ def _is_loader(value: Any) -> bool:
     return isinstance(value, (DataLoader, Iterator))
 
 
-def _load(target: str) -> Any:
+def _load_target(target: str) -> Any:
     if target.endswith(FILES):
-        return read(target, "--data")
+        return read_file(target, "--data")
     if ":" not in target:
         raise click.BadParameter(f"must be FILE.py:NAME or {alternatives(FILES)}, got {target!r}", param_hint="--data")
     with user_code(target):
-        value = load(target, "--data")
+        value = load_object(target, "--data")
         return value() if callable(value) else value
 
 
-def read(path: str, hint: str) -> Any:
-    """Return the contents of a file; of an .npz its arrays by name, or the array if it holds only one."""
-    must_exist(path, hint)
+def read_file(path: str, hint: str) -> Any:
+    """Return the contents of a file: of an .npz the arrays by name, or the only array."""
+    must_be_a_file(path, hint)
     if not path.endswith(FILES):
         raise click.BadParameter(f"must be {alternatives(FILES)}, got {path!r}", param_hint=hint)
     if not path.endswith(TORCH):
-        require("numpy", f"to read {path}")
+        require_package("numpy", f"to read {path}")
     try:
         if path.endswith(TORCH):
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -112,8 +112,8 @@ def read(path: str, hint: str) -> Any:
     return arrays.popitem()[1] if len(arrays) == 1 and "x" not in arrays else arrays
 
 
-def must_exist(path: str, hint: str) -> None:
-    """Raise a one-line error if a file does not exist."""
+def must_be_a_file(path: str, hint: str) -> None:
+    """Raise a one-line error unless this is an existing file."""
     if not Path(path).is_file():
         raise click.BadParameter(f"file not found: {path}", param_hint=hint)
 
@@ -159,7 +159,7 @@ def checked_truth(value: Any, task: str, hint: str, count: int | None) -> Tensor
     return truth.long() if task == "classification" else truth.double()
 
 
-def require(package: str, why: str) -> None:
+def require_package(package: str, why: str) -> None:
     """Raise a one-line error if a package is not installed."""
     try:
         import_module(package)

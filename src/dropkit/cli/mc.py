@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dropkit import files, random
 from dropkit.cli import mc_json, mc_page, mc_summary, mc_table
 from dropkit.cli.checkpoint import load_model
-from dropkit.cli.data_loading import TORCH, TruthCollector, checked_truth, load_data, require
+from dropkit.cli.data_loading import TORCH, TruthCollector, checked_truth, load_data, require_package
 from dropkit.cli.model_loading import Failed
 from dropkit.cli.options import must_lie_in_a_folder, wants_color
 from dropkit.mc import NothingToSample, Prediction, predict
@@ -29,7 +29,7 @@ _CHOICES = {
     "--outputs": ("logits", "probabilities"),
     "--color": ("auto", "always", "never"),
 }
-# A function that makes a model may load weights itself, which cannot be seen.
+# A function that makes a model may load weights itself.
 _NO_WEIGHTS = (
     "no --weights given: unless the function that makes the model loads weights, they are random, and so are these "
     "predictions"
@@ -148,16 +148,19 @@ def command(
         inputs, truth = load_data(data, labels, network, settings["task"])
         is_fitted = settings["task"] == "regression" and truth is not None and tau is None
         if is_fitted and isinstance(truth, Tensor):
-            require("scipy", "to fit tau to the true values")
+            require_package("scipy", "to fit tau to the true values")
         prediction = _predict(network, inputs, truth, samples, settings)
     if isinstance(truth, TruthCollector):
         truth = checked_truth(truth.joined(), settings["task"], "--data", len(prediction))
     truth = None if truth is None else _reshaped(truth, prediction)
     prediction = mc_summary.with_notes(prediction, is_fitted and truth is not None)
-    # The terminal shows the warning already; files do not.
-    in_files = prediction if warning is None else replace(prediction, notes=(warning, *prediction.notes))
+    # The terminal has shown the warning already.
+    written_prediction = prediction if warning is None else replace(prediction, notes=(warning, *prediction.notes))
     if jsonl is not None:
-        _write(jsonl, (json.dumps(record, allow_nan=False) + "\n" for record in mc_json.records(in_files, truth)))
+        _write(
+            jsonl,
+            (json.dumps(record, allow_nan=False) + "\n" for record in mc_json.records(written_prediction, truth)),
+        )
     try:
         report = mc_summary.report(prediction, truth, tau)
     except (ValueError, TypeError, ImportError) as error:
@@ -167,12 +170,12 @@ def command(
         summary = mc_summary.Summary(prediction, truth, report, top)
         click.echo(mc_table.table(summary, is_colored), color=is_colored)
     if html is not None:
-        _write(html, [mc_page.page(mc_summary.Summary(in_files, truth, report, top), model)])
+        _write(html, [mc_page.page(mc_summary.Summary(written_prediction, truth, report, top), model)])
     return 0
 
 
 def _check_options(context: click.Context) -> None:
-    """Refuse what is wrong in the options alone, before anything is imported or run."""
+    """Raise an error for wrong options, before anything is imported or run."""
     options = context.params
     for option in ("html", "jsonl"):
         path = options[option]
@@ -184,8 +187,8 @@ def _check_options(context: click.Context) -> None:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name.replace('_', '-')} has no meaning with --task {options['task']}")
     if options["html"] is not None:
-        require("jinja2", "for --html")
-        require("matplotlib", "for --html")
+        require_package("jinja2", "for --html")
+        require_package("matplotlib", "for --html")
 
 
 def _predict(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
@@ -212,8 +215,8 @@ def _predict(network: nn.Module, inputs: Any, truth: Any, samples: int, settings
         raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {_in_options(error)}") from error
 
 
-# Arguments in Python that errors name, and what the command line has instead.
-_OPTIONS = {
+# What to print for arguments in Python that errors name.
+_OPTION_OF_ARGUMENT = {
     " (output=...)": "",
     'give task="regression"': "give --task regression",
     'task="regression"': "--task regression",
@@ -225,7 +228,7 @@ _OPTIONS = {
 def _in_options(error: BaseException) -> str:
     """The text of an error, with options in place of arguments."""
     message = str(error)
-    for argument, option in _OPTIONS.items():
+    for argument, option in _OPTION_OF_ARGUMENT.items():
         message = message.replace(argument, option)
     argument = message.partition(" ")[0]
     if argument not in ("class_dim", "outputs") or (argument == "outputs" and "multilabel" in message):
@@ -234,13 +237,14 @@ def _in_options(error: BaseException) -> str:
 
 
 def _reshaped(truth: Tensor, prediction: Prediction) -> Tensor:
-    """The truth in the shape of the prediction, if they differ only in trailing dimensions of size 1."""
+    """Give the truth the shape of the prediction, if they differ only in trailing dimensions of size 1."""
     shape = prediction.label_shape
-    return truth.reshape(shape) if _without_ones(truth.shape) == _without_ones(shape) else truth
+    is_same = _without_trailing_ones(truth.shape) == _without_trailing_ones(shape)
+    return truth.reshape(shape) if is_same else truth
 
 
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return _without_ones(shape[:-1]) if len(shape) > 1 and shape[-1] == 1 else tuple(shape)
+def _without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return _without_trailing_ones(shape[:-1]) if len(shape) > 1 and shape[-1] == 1 else tuple(shape)
 
 
 def _write(path: str, parts: Iterable[str]) -> None:
@@ -250,6 +254,6 @@ def _write(path: str, parts: Iterable[str]) -> None:
         else:
             files.write(path, "".join(parts).encode(errors="backslashreplace"))
     except BrokenPipeError:
-        raise  # the reader of a pipe has ended, such as head
+        raise  # the reader of the pipe, such as head, has ended
     except OSError as error:
         raise Failed(f"{path} could not be written: {files.reason(error)}") from error

@@ -1,4 +1,4 @@
-"""A prediction as records for programs, one for each input."""
+"""A prediction as JSON records, one for each input."""
 
 from __future__ import annotations
 

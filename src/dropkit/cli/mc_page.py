@@ -1,4 +1,4 @@
-"""The summary of a prediction as a page that stands alone, with plots."""
+"""The summary of a prediction as a self-contained HTML page with plots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dropkit.report import plots
 
 
 def page(summary: Summary, title: str) -> str:
-    """Return the page; it has plots of the report where the truth is known."""
+    """Return the page, with plots of the report if the truth is known."""
     from dropkit.report.page import render  # needs jinja2, which the table does not
 
     prediction = summary.prediction
@@ -41,7 +41,7 @@ def page(summary: Summary, title: str) -> str:
 
 
 def _tiles(report: ClassificationReport | RegressionReport | None) -> list[tuple[str, str]]:
-    """(number, what it is)."""
+    """The headline numbers of a report, each as (number, what it is)."""
     if isinstance(report, ClassificationReport):
         return [
             (f"{report.error:.2%}", "error"),
@@ -58,15 +58,15 @@ def _tiles(report: ClassificationReport | RegressionReport | None) -> list[tuple
 
 
 def _figures(summary: Summary) -> Iterator[tuple[str, str, str]]:
-    """(title, caption, SVG)."""
+    """Yield the plots, each as (title, caption, SVG)."""
     # Rounding may give a little less than 0.
     uncertainty = summary.uncertainty().clamp(min=0)
     if isinstance(summary.prediction, ClassMeasures):
-        title, what, label = "Disagreement", "mutual information, in nats", "mutual information"
+        title, description, label = "Disagreement", "mutual information, in nats", "mutual information"
     else:
-        title, what, label = "Spread", "standard deviation, without that of the noise", "standard deviation"
+        title, description, label = "Spread", "standard deviation, without that of the noise", "standard deviation"
         uncertainty = uncertainty.sqrt()
-    yield title, f"Histogram of the inputs' {what}.", plots.histogram(as_list(uncertainty), label)
+    yield title, f"Histogram of the inputs' {description}.", plots.histogram(as_list(uncertainty), label)
     if isinstance(summary.report, ClassificationReport):
         yield from _classification_figures(summary.report)
     elif summary.report is not None:

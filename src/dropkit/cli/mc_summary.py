@@ -17,7 +17,7 @@ Report = ClassificationReport | RegressionReport
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A prediction with what is known about it.
+    """A prediction, with what the table and the page show beside it.
 
     Attributes:
         truth: the true classes or values, if they are known.
@@ -88,9 +88,9 @@ def report(prediction: Prediction, truth: Tensor | None, tau: float | None) -> R
     """
     if truth is None:
         return None
-    broken = _count_not_finite(prediction)
-    if broken:
-        raise ValueError(f"the model returned NaN or infinity for {broken} of {len(prediction)} inputs")
+    invalid = _count_not_finite(prediction)
+    if invalid:
+        raise ValueError(f"the model returned NaN or infinity for {invalid} of {len(prediction)} inputs")
     if isinstance(prediction, ValuePrediction):
         return prediction.report(truth, prediction.fit_tau(truth) if tau is None else tau)
     assert isinstance(prediction, ClassPrediction)
@@ -104,9 +104,9 @@ def with_notes(prediction: Prediction, is_fitted: bool) -> Prediction:
         is_fitted: tau is fitted to the true values that the report compares with.
     """
     notes = list(prediction.notes)
-    broken = _count_not_finite(prediction)
-    if broken:
-        notes.append(f"the mean is not a finite number for {broken} of {len(prediction)} inputs")
+    invalid = _count_not_finite(prediction)
+    if invalid:
+        notes.append(f"the mean is not a finite number for {invalid} of {len(prediction)} inputs")
     if int(prediction.num_samples.min()) < 2:
         notes.append("with a single sample there is no standard error, it is nan")
     if is_fitted:

@@ -21,7 +21,7 @@ def table(summary: Summary, color: bool) -> str:
         width=_WIDTH,
         force_terminal=color,
         color_system="standard" if color else None,
-        no_color=not color,  # whatever NO_COLOR is: the caller has looked at it
+        no_color=not color,  # the caller has read NO_COLOR
     )
     screen.print(repr(summary.prediction), style="bold", highlight=False)
     screen.print(_rows(("measure", "mean over inputs", "standard error of one input"), summary.measures()))

@@ -17,12 +17,12 @@ FAILED = 2
 
 
 class Failed(click.ClickException):
-    """The user's code or model failed."""
+    """An error that is not in the options: in the user's code, model or data, or in what is installed."""
 
     exit_code = FAILED
 
 
-def load(target: str, hint: str) -> Any:
+def load_object(target: str, hint: str) -> Any:
     """Import and return the object that FILE.py:NAME or package.module:NAME refers to."""
     source, colon, name = target.rpartition(":")
     if not colon or not source or not name:

@@ -128,6 +128,7 @@ class MCRegressor(RegressorMixin, Network):
         ((5,), True)
     """
 
+    # The same parameters again, since scikit-learn reads them from the signature of each class.
     def __init__(
         self,
         module: Make | None = None,
