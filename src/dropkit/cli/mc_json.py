@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
 from dropkit.mc.measures import ClassMeasures, Prediction, measures_with_error
+from dropkit.mc.metrics.common import plain
 
 # For images and texts a record would be as long as the input.
 MOST_NUMBERS = 1000
@@ -32,10 +32,4 @@ def records(prediction: Prediction, truth: Tensor | None) -> Iterator[dict[str, 
 
 
 def _numbers(value: Tensor) -> Any:
-    return _finite(value.tolist()) if value.numel() <= MOST_NUMBERS else None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_finite(item) for item in cast("list[Any]", value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return plain(value.tolist()) if value.numel() <= MOST_NUMBERS else None

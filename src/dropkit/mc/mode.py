@@ -1,12 +1,11 @@
 """SamplingMode: a function mode that activates dropout in every function of torch that its thread calls.
 
-Subclasses decide how random numbers are drawn: from torch's generator, or by a key. While a function mode is active,
-torch does not use its fused encoder layer, which skips dropout in evaluation mode.
+Random numbers come from torch's generator, unless a subclass draws them in another way. While a function mode is
+active, torch does not use its fused encoder layer, which skips dropout in evaluation mode.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import FunctionType
@@ -56,7 +55,7 @@ Handler = Callable[["SamplingMode", Any, Args, Kwargs], Any]
 
 
 class SamplingMode(TorchFunctionMode):
-    """Activates dropout, and leaves it to subclasses to compute each call that draws random numbers.
+    """Activates dropout; subclasses may override the methods that compute calls which draw random numbers.
 
     Attributes:
         random_calls: how many calls have drawn random numbers so far.
@@ -85,21 +84,21 @@ class SamplingMode(TorchFunctionMode):
         """Compute a call that draws no random numbers."""
         return func(*args, **kwargs)
 
-    @abstractmethod
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Compute a dropout function, of which the `training` argument has been set to true."""
+        return func(*args, **kwargs)
 
-    @abstractmethod
     def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Compute attention with dropout on its weights."""
+        return func(*args, **kwargs)
 
-    @abstractmethod
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:
         """Compute a recurrent network with dropout between its layers, its `train` argument set to true."""
+        return func(*args)
 
-    @abstractmethod
     def random(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """Compute another function that draws random numbers."""
+        return func(*args, **kwargs)
 
 
 @lru_cache(maxsize=1)
@@ -174,9 +173,5 @@ def _multi_head(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> An
 def _multi_head_code() -> Callable[..., Any]:
     """`F.multi_head_attention_forward` without its check for a mode, which would call the mode again."""
     original = cast("FunctionType", F.multi_head_attention_forward)
-    names = {**original.__globals__, "has_torch_function": _no}
+    names = {**original.__globals__, "has_torch_function": lambda arguments: False}
     return FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
-
-
-def _no(arguments: Any) -> bool:
-    return False

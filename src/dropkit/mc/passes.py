@@ -98,7 +98,7 @@ class Passes:
         # Comparing the states of these generators takes time, so only the first pass over a batch does it, unless they
         # are used.
         watches_python = sample == 0 or self._uses_python_generators
-        fork = fork_python(seed) if watches_python else nullcontext(_never)
+        fork = fork_python(seed) if watches_python else nullcontext(lambda: False)
         with fork_torch(seed), fork as python_was_used:
             before = torch.get_rng_state()
             with mode:
@@ -118,7 +118,3 @@ class Passes:
 
     def _run_model(self, batch: Batch) -> Any:
         return self._model(*batch.args, **batch.kwargs)
-
-
-def _never() -> bool:
-    return False

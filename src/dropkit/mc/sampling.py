@@ -9,13 +9,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-from dropkit.dropout_functions import DropoutFunction
 from dropkit.mc.generators import python_state
-from dropkit.mc.mode import Args, Kwargs, SamplingMode
+from dropkit.mc.mode import SamplingMode
 from dropkit.mc.training_flag.override import Override, override_training_flags
 from dropkit.modes import force_eager
 
@@ -48,7 +46,7 @@ def sampling() -> Generator[None]:
         >>> bool((samples.var(0) > 0).all()), model.training
         (True, False)
     """
-    mode = TorchRandomMode()
+    mode = SamplingMode()
     before, python_before = torch.get_rng_state(), python_state()
     with uncompiled() as override, mode:
         yield
@@ -89,19 +87,3 @@ def uncompiled(previous: Override | None = None) -> Generator[Override]:
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
         with override_training_flags(previous) as override, force_eager():
             yield override
-
-
-class TorchRandomMode(SamplingMode):
-    """Draws random numbers from torch's generator."""
-
-    def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        return func(*args, **kwargs)
-
-    def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        return func(*args, **kwargs)
-
-    def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:
-        return func(*args)
-
-    def random(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        return func(*args, **kwargs)

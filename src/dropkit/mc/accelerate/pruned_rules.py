@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -71,7 +70,8 @@ def _elementwise(keeps_zero: bool, is_homogeneous: bool = False) -> Callable[...
         if isinstance(input, DeferredLayer):
             output = input if inplace else _copy(input)
             # ReLU can always run in place: only this layer has its output.
-            output.then = (*input.then, torch.relu_ if func in _RELU else partial(_apply, func, rest, kwargs))
+            function = torch.relu_ if func in _RELU else lambda values: func(values, *rest, **kwargs)
+            output.then = (*input.then, function)
             return output
         if not isinstance(input, PrunedTensor) or not keeps_zero:
             return NotImplemented
@@ -87,10 +87,6 @@ def _elementwise(keeps_zero: bool, is_homogeneous: bool = False) -> Callable[...
             return pruned_tensor(slices, input.kept_indices, input.pruned_dim, scale, input.shape)
 
     return rule
-
-
-def _apply(func: Any, rest: Sequence[Any], kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
-    return func(values, *rest, **kwargs)
 
 
 def _copy(layer: DeferredLayer) -> DeferredLayer:

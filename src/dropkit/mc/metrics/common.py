@@ -29,15 +29,15 @@ def line(name: str, value: float, error: float | None = None) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a report as values that JSON can hold; None for what is not a finite number."""
+    """Return a report, or numbers, as values that JSON can hold; None for what is not a finite number."""
     if isinstance(value, Tensor):
         return cast("list[float]", value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in cast("Mapping[str, Any]", value).items()}
-    if isinstance(value, tuple):
-        return [plain(item) for item in cast("tuple[Any, ...]", value)]
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in cast("list[Any]", value)]
     if hasattr(value, "__dataclass_fields__"):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     return value
