@@ -173,5 +173,9 @@ def _multi_head(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> An
 def _multi_head_code() -> Callable[..., Any]:
     """`F.multi_head_attention_forward` without its check for a mode, which would call the mode again."""
     original = cast("FunctionType", F.multi_head_attention_forward)
-    names = {**original.__globals__, "has_torch_function": lambda arguments: False}
+
+    def has_torch_function(arguments: Any) -> bool:
+        return False
+
+    names = {**original.__globals__, "has_torch_function": has_torch_function}
     return FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)

@@ -69,9 +69,12 @@ def _elementwise(keeps_zero: bool, is_homogeneous: bool = False) -> Callable[...
         inplace = is_inplace(func, kwargs)
         if isinstance(input, DeferredLayer):
             output = input if inplace else _copy(input)
+
+            def then(values: Tensor) -> Tensor:
+                return func(values, *rest, **kwargs)
+
             # ReLU can always run in place: only this layer has its output.
-            function = torch.relu_ if func in _RELU else lambda values: func(values, *rest, **kwargs)
-            output.then = (*input.then, function)
+            output.then = (*input.then, torch.relu_ if func in _RELU else then)
             return output
         if not isinstance(input, PrunedTensor) or not keeps_zero:
             return NotImplemented
