@@ -50,7 +50,7 @@ _Cached: type[Any] = type(lru_cache(lambda: None))
 
 
 def noise_left_off(module: nn.Module) -> list[str]:
-    """Find the random numbers that a module draws in training mode alone: a note for each place.
+    """Find the noise that a module adds in training mode alone: a note for each place.
 
     Example:
         >>> noise_left_off(nn.RReLU().eval())[0].startswith("RReLU draws random numbers in training mode (")
