@@ -7,7 +7,8 @@ from torch import nn
 
 import dropkit
 from dropkit.diagnostics import Severity
-from dropkit.lint.engine.check_file import check, read
+from dropkit.lint.engine.check_file import check
+from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from dropkit.diagnostics import Edit
-from dropkit.lint.engine.check_file import check, read
-from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.parsing import Unreadable
-from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.engine.check_file import check
+from dropkit.lint.semantic.model import SourceFile, read
+from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.rules import RULES
 
 

@@ -19,14 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dropkit.lint.engine import baseline
-from dropkit.lint.engine.check_file import Unreadable, check, decode, read
+from dropkit.lint.engine.check_file import check
 from dropkit.lint.engine.config import BadConfig, Config
 from dropkit.lint.engine.fixing import fix_bytes, fix_text
 from dropkit.lint.engine.gitignore import Patterns
 from dropkit.lint.engine.project import check_paths, check_source
 from dropkit.lint.engine.project_index import summarize
 from dropkit.lint.formats import FORMATS
-from dropkit.lint.semantic.source_text import Undecodable
+from dropkit.lint.semantic.model import read
+from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.rules import RULES
 
 WORDS = (b"ropout", b"def train(", b"def eval(", b"torch")
@@ -54,7 +55,7 @@ def test_no_file_crashes_a_rule(worth_it):
     """All rules run on every file that can be parsed, those that are off by default, too."""
     for path in worth_it:
         try:
-            module = read(str(path), decode(path.read_bytes()))
+            module = read(str(path), Text.decode(path.read_bytes()))
         except Unreadable:
             continue
         assert all(finding.span.line >= 1 for finding in check(module, RULES))
@@ -67,11 +68,11 @@ def changed(source):
     return source.replace(", self.training)", ")")
 
 
-def test_mended_files_parse_and_are_the_same_outside_of_the_edits(worth_it):
+def test_fixed_files_parse_and_are_the_same_outside_of_the_edits(worth_it):
     count = 0
     for path in worth_it:
         try:
-            text = decode(changed(decode(path.read_bytes()).utf8.decode()).encode())
+            text = Text.decode(changed(Text.decode(path.read_bytes()).utf8.decode()).encode())
             module = read(str(path), text)
         except (Unreadable, UnicodeError):
             continue
@@ -155,7 +156,7 @@ def test_no_damage_of_a_file_is_raised(damage, path):
     if result.findings:
         try:
             fixed, done = fix_bytes(data, result.findings, Config(), unsafe=True)
-        except Undecodable:
+        except UnicodeError:
             return
         assert (fixed != data) == bool(done)
         shown(check_source(path, fixed, Config()))

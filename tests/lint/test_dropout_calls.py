@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls, dropout_kind, rates
-from dropkit.lint.semantic.parsing import read
+from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 
 PROGRAM = """

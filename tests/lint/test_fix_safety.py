@@ -4,9 +4,10 @@ import ast
 
 import pytest
 
-from dropkit.lint.engine.check_file import check, check_bytes, read
+from dropkit.lint.engine.check_file import check, check_bytes
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.fixing import fix_bytes
+from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 

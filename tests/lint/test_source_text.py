@@ -10,7 +10,7 @@ from hypothesis import given
 from dropkit.diagnostics import Edit
 from dropkit.lint.semantic import edits
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.source_text import Text, Undecodable
+from dropkit.lint.semantic.source_text import Text, Unreadable
 
 ENCODINGS = {
     "utf-8": ("", "utf-8"),
@@ -60,7 +60,7 @@ def test_a_decoded_file_parses_to_what_python_reads(cookie, encoding):
 )  # fmt: skip
 def test_bytes_that_are_no_text_are_refused(data):
     """One error for an unknown coding, a wrong one, and two that disagree."""
-    with pytest.raises(Undecodable):
+    with pytest.raises(Unreadable):
         Text.decode(data)
 
 
@@ -68,7 +68,7 @@ def test_an_edit_that_the_coding_lacks_is_refused():
     """A character that latin-1 has not cannot be written to a latin-1 file."""
     text = Text.decode(b"# coding: latin-1\nx = 1\n").edited([Edit(18, 19, "变")])
 
-    with pytest.raises(Undecodable):
+    with pytest.raises(UnicodeError):
         text.encode()
 
 

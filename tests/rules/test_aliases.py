@@ -5,7 +5,8 @@ import re
 import pytest
 from helpers.aliases import DEFINITIONS, codes, under_aliases
 
-from dropkit.lint.engine.check_file import check, read
+from dropkit.lint.engine.check_file import check
+from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from dropkit.diagnostics import CrossFileCondition, Edit
-from dropkit.lint.engine.check_file import Unreadable, check, read
+from dropkit.lint.engine.check_file import check
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.discovery import search
 from dropkit.lint.engine.fixing import fix_bytes, fix_text
 from dropkit.lint.engine.project import check_source
 from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summarize
-from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.semantic.model import read
+from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.rules import RULES
 
 # Beyond the numbers up to which rules look, where work has stopped growing faster; twice as much may take so much more.

@@ -7,10 +7,11 @@ import pytest
 from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
 from dropkit.diagnostics import Severity
-from dropkit.lint.engine.check_file import check, read
+from dropkit.lint.engine.check_file import check
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.fixing import fix_bytes
 from dropkit.lint.semantic.always_on import named_on_purpose
+from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 from dropkit.lint.semantic.training_flag import is_flag
 from dropkit.rules import RULES

@@ -3,7 +3,8 @@
 import pytest
 from helpers.aliases import aliases_change_no_finding  # noqa: F401
 
-from dropkit.lint.engine.check_file import check, read
+from dropkit.lint.engine.check_file import check
+from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 from dropkit.rules import RULES
 

@@ -7,10 +7,9 @@ import linecache
 from functools import lru_cache
 
 from dropkit.lint.semantic.always_on import named_around, on_purpose
-from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.model import SourceFile, read
 from dropkit.lint.semantic.noqa import Comments
-from dropkit.lint.semantic.parsing import Unreadable, read
-from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.trace import Place
 
 

@@ -42,8 +42,8 @@ def apply_fixes(result: CheckResult, config: Config, unsafe: bool, diff: bool) -
 
 def silence(result: CheckResult, marker: str) -> tuple[int, list[Note]]:
     """Silence findings with comments; return their number, and notes on those that could not be silenced."""
-    from dropkit.lint.engine.check_file import decode
     from dropkit.lint.semantic.noqa import Comments, add_comments
+    from dropkit.lint.semantic.source_text import Text
 
     silenced = 0
     notes: list[Note] = []
@@ -53,7 +53,7 @@ def silence(result: CheckResult, marker: str) -> tuple[int, list[Note]]:
             continue
         try:
             _must_be_editable(path)
-            text = decode(files.read(path))
+            text = Text.decode(files.read(path))
             after = add_comments(text, findings, marker)
             if after.utf8 != text.utf8:
                 files.write(path, after.encode())

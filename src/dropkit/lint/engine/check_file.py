@@ -10,13 +10,10 @@ from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.notebook import NotANotebook, Notebook
 from dropkit.lint.engine.project_index import summarize
 from dropkit.lint.engine.result import FileResult, Note
-from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.model import SourceFile, read
 from dropkit.lint.semantic.noqa import Comments
-from dropkit.lint.semantic.parsing import Unreadable, read
-from dropkit.lint.semantic.source_text import Text, Undecodable
+from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.rules import Rule
-
-__all__ = ["Unreadable", "check", "check_bytes", "decode", "may_match", "must_be_parsed", "read"]
 
 # No rule matches in a file without one of these words, and without torch or something that may import it.
 _WORDS = re.compile(
@@ -48,18 +45,6 @@ def _is_plain_utf8(data: bytes) -> bool:
     return b"\0" not in data and _OTHER_ENCODING.match(data) is None
 
 
-def decode(data: bytes) -> Text:
-    """Decode a file.
-
-    Raises:
-        Unreadable: it is not text in the encoding that it names.
-    """
-    try:
-        return Text.decode(data)
-    except Undecodable as error:
-        raise Unreadable(str(error)) from error
-
-
 def check(source: SourceFile, rules: Iterable[Rule]) -> list[Diagnostic]:
     """Run `rules` and return what they find, in the order of the text."""
     return _in_order(finding for rule in rules for finding in rule.diagnostics(source))
@@ -86,7 +71,7 @@ def check_bytes(path: str, data: bytes, config: Config) -> FileResult:
 
 def _check_bytes(path: str, data: bytes, config: Config) -> FileResult:
     notebook = Notebook.parse(data) if path.endswith(".ipynb") else None
-    text = decode(data) if notebook is None else notebook.text
+    text = Text.decode(data) if notebook is None else notebook.text
     unread_cells = () if notebook is None else notebook.unread
     unread = tuple(Note(path, str(cell), cell.cell, cell.line) for cell in unread_cells)
     if notebook is not None and not may_match(text.utf8):

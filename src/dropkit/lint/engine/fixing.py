@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from dropkit.diagnostics import Diagnostic, Edit
-from dropkit.lint.engine.check_file import check_bytes, decode
+from dropkit.lint.engine.check_file import check_bytes
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.notebook import Notebook
-from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.parsing import Unreadable, read
-from dropkit.lint.semantic.source_text import Text, Undecodable
+from dropkit.lint.semantic.model import SourceFile, read
+from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.rules import Rule
 
 # Most attempts to apply the fixes of a file, together or in parts; findings that are left then stay.
@@ -32,7 +31,7 @@ def fix_bytes(
     """Fix `findings` in a file with this content; return the new content and the findings that were fixed.
 
     Raises:
-        Undecodable: a fix needs a character that the file's encoding lacks. Nothing is changed then.
+        UnicodeError: a fix needs a character that the file's encoding lacks. Nothing is changed then.
         UnknownLayout: the JSON of a notebook cannot be written back as it was. Nothing is changed then, either.
     """
     path = findings[0].path
@@ -64,7 +63,7 @@ def _fix_once(path: str, data: bytes, findings: list[Diagnostic], config: Config
         _, fixed = fix_text(path, notebook.text, [notebook.from_cell(finding) for finding in findings], config.rules)
         edits = [edit for finding in fixed for edit in _edits(finding)]
         return (notebook.edited(edits) if fixed else data), fixed
-    text, fixed = fix_text(path, decode(data), findings, config.rules)
+    text, fixed = fix_text(path, Text.decode(data), findings, config.rules)
     return text.encode(), fixed
 
 
@@ -125,7 +124,7 @@ def _is_correct(path: str, old: Text, new: Text, findings: Sequence[Diagnostic],
     try:
         new.encode()
         before, after = read(path, old), read(path, new)
-    except (Unreadable, Undecodable):
+    except (Unreadable, UnicodeError):
         return False
     removed = Counter(finding.code for finding in findings)
     return all(

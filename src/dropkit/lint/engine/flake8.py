@@ -14,8 +14,8 @@ from typing import Any
 import dropkit
 from dropkit.diagnostics import Diagnostic, Severity
 from dropkit.lint.engine.config import Config
-from dropkit.lint.engine.encoding import as_bytes
 from dropkit.lint.engine.project import check_source
+from dropkit.lint.semantic.source_text import encode
 from dropkit.rules import RULES, Default
 
 # The code of files that flake8 can read and dropkit cannot; no rule has it.
@@ -49,7 +49,7 @@ class Plugin:
         config = Config.load(path).with_options(
             select=("ALL",), extend_select=(), ignore=(), per_file_ignores={}, severity=Severity.INFO
         )
-        result = check_source(self.filename, as_bytes(self.source), config)
+        result = check_source(self.filename, encode(self.source), config)
         for note in result.notes:
             yield note.line or 1, 0, f"{_UNREAD} not checked: {note.message}", Plugin
         for finding in result.findings:

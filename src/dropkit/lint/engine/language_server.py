@@ -22,13 +22,12 @@ from dropkit import files
 from dropkit.diagnostics import Diagnostic, Edit, Severity
 from dropkit.lint.engine.config import BadConfig, Config
 from dropkit.lint.engine.discovery import excludes
-from dropkit.lint.engine.encoding import as_bytes
 from dropkit.lint.engine.fixing import fix_text
 from dropkit.lint.engine.lsp_errors import Protocol
 from dropkit.lint.engine.project import check_paths, check_source
 from dropkit.lint.engine.result import CheckResult
 from dropkit.lint.engine.rule_docs import page
-from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.semantic.source_text import Text, encode
 from dropkit.rules import RULES
 
 # Seconds without a change before a document is checked.
@@ -108,7 +107,7 @@ class Server(LanguageServer):
         config = Config.load(Path(document.path))
         if document.path.endswith(".ipynb") or excludes(document.path, config):
             return None
-        result = check_source(document.path, as_bytes(document.source), config)
+        result = check_source(document.path, encode(document.source), config)
         confirmed = self.confirmed.get(uri, set())
         findings = tuple(f for f in result.findings if f.unless is None or (f.code, f.message) in confirmed)
         return _CheckedDocument(document, config, _text(result, document), findings)

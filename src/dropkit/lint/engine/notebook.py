@@ -17,8 +17,7 @@ from typing import Any, cast
 
 from dropkit.diagnostics import Diagnostic, Edit, Span
 from dropkit.lint.engine.ipython import without_magic
-from dropkit.lint.semantic.parsing import Unreadable, parse
-from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.semantic.source_text import Text, Unreadable
 
 
 class NotANotebook(ValueError):
@@ -71,7 +70,7 @@ class Notebook:
         code = _code(document)
         notebook = cls._join(document, data, code)
         try:
-            parse(notebook.text)
+            notebook.text.parse()
             return notebook
         except Unreadable:
             # Parse each cell by itself, to leave out those that are wrong.
@@ -173,7 +172,7 @@ def _source(number: int, cell: Any) -> bytes | UnreadCell | None:
 def _parsed(number: int, source: bytes | UnreadCell) -> bytes | UnreadCell:
     if isinstance(source, bytes):
         try:
-            parse(Text(source))
+            Text(source).parse()
         except Unreadable as error:
             return UnreadCell(number, error.reason, error.line)
     return source

@@ -13,7 +13,7 @@ from pathlib import Path
 from dropkit import files
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.cache import Cache, dump, load
-from dropkit.lint.engine.check_file import check_bytes, decode, must_be_parsed, read
+from dropkit.lint.engine.check_file import check_bytes, must_be_parsed
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.discovery import discover, search
 from dropkit.lint.engine.notebook import Notebook
@@ -21,6 +21,8 @@ from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summar
 from dropkit.lint.engine.result import CheckResult, FileResult
 from dropkit.lint.engine.texts import texts_of
 from dropkit.lint.engine.workers import check_each, unread
+from dropkit.lint.semantic.model import read
+from dropkit.lint.semantic.source_text import Text
 
 # Searching a text for each name is faster than splitting it into words, up to this many names.
 _MAX_SEARCHES = 32
@@ -153,7 +155,7 @@ def _names_any(names: set[bytes], data: bytes) -> bool:
 
 def _summarized(path: str, data: bytes) -> FileResult:
     try:
-        text = Notebook.parse(data).text if path.endswith(".ipynb") else decode(data)
+        text = Notebook.parse(data).text if path.endswith(".ipynb") else Text.decode(data)
         source = read(path, text)
         result = FileResult(classes=summarize(source))
         source.forget()

@@ -24,7 +24,7 @@ from dropkit.lint.semantic.definitions import (
 )
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.index import index_tree
-from dropkit.lint.semantic.source_text import Text
+from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.lint.semantic.syntax_tree import SyntaxTree, start
 
 # No name of a library has so many parts and aliases; longer chains of attributes are not names.
@@ -263,6 +263,19 @@ class SourceFile(SyntaxTree):
             # By convention these are what a star import of another file brings.
             return {"nn": "torch.nn", "F": "torch.nn.functional", "torch": "torch"}.get(name)
         return None
+
+
+def read(path: str, text: Text, always_on: tuple[str, ...] = ()) -> SourceFile:
+    """Parse and index `text`.
+
+    Raises:
+        Unreadable: it is not Python of a grammar this interpreter knows.
+    """
+    tree = text.parse()
+    try:
+        return SourceFile(path, text, tree, always_on)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise Unreadable(str(error) or type(error).__name__) from error
 
 
 def _ancestors(cls: ClassDefinition, bases: dict[ClassDefinition, list[ClassDefinition]]) -> list[ClassDefinition]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import codecs
+import io
 import re
 import tokenize
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterable
 from functools import cached_property
@@ -19,8 +21,13 @@ from dropkit.diagnostics import Edit, Span
 _LINE = re.compile(rb"\r\n|\r|\n")
 
 
-class Undecodable(ValueError):
-    """The bytes are not text in the encoding that the file names."""
+class Unreadable(ValueError):
+    """A file that cannot be decoded or parsed; `reason` says why, `line` where, and the message both."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason if line is None else f"line {line}: {reason}")
+        self.reason = reason
+        self.line = line
 
 
 class Text:
@@ -36,11 +43,11 @@ class Text:
         """Read `data` by its byte order mark or its coding comment.
 
         Raises:
-            Undecodable: no such encoding, or the bytes are not in it.
+            Unreadable: there is no such encoding, or the bytes are not in it.
         """
         bom = data.startswith(codecs.BOM_UTF8)
         try:
-            # In lines that end as Python's do, at a lone carriage return too: `readline` of a file knows no such.
+            # Python's lines also end at a lone carriage return; those of a file's `readline` do not.
             lines = (line + b"\n" for line in _LINE.split(data, maxsplit=2)[:2])
             encoding, _ = tokenize.detect_encoding(lines.__next__)
             body = data[3:] if bom else data
@@ -48,29 +55,34 @@ class Text:
             utf8 = body.decode(name).encode()
         except (SyntaxError, ValueError, LookupError, ArithmeticError) as error:
             # Some codecs that a comment can name raise other errors than they should.
-            raise Undecodable(str(error)) from error
+            raise Unreadable(str(error)) from error
         return cls(utf8, name, bom)
 
     def encode(self) -> bytes:
         """The bytes of the file.
 
         Raises:
-            Undecodable: an edit inserts a character that the file's encoding lacks.
+            UnicodeError: an edit inserts a character that the file's encoding lacks.
         """
-        try:
-            body = self.utf8 if self.encoding == "utf-8" else self.utf8.decode().encode(self.encoding)
-        except UnicodeError as error:
-            raise Undecodable(str(error)) from error
+        body = self.utf8 if self.encoding == "utf-8" else self.utf8.decode().encode(self.encoding)
         return (codecs.BOM_UTF8 if self.bom else b"") + body
 
     def parse(self) -> ast.Module:
         """Parse with the grammar of the running Python.
 
         Raises:
-            SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
+            Unreadable: it is not Python of that grammar.
         """
-        # Not the bytes: Python would decode them by the coding comment, which is about the original.
-        return ast.parse(self.utf8.decode())
+        with warnings.catch_warnings():
+            # Warnings of invalid escapes and the like are not for the user of the linter.
+            warnings.simplefilter("ignore")
+            try:
+                # Not the bytes: Python would decode them by the coding comment, which is about the original.
+                return ast.parse(self.utf8.decode())
+            except SyntaxError as error:
+                raise Unreadable(error.msg, error.lineno) from error
+            except (ValueError, RecursionError, MemoryError) as error:
+                raise Unreadable(str(error) or type(error).__name__) from error
 
     @cached_property
     def starts(self) -> list[int]:
@@ -131,3 +143,13 @@ class Text:
             parts += [self.utf8[at : edit.start], edit.text.encode()]
             at = edit.end
         return Text(b"".join([*parts, self.utf8[at:]]), self.encoding, self.bom)
+
+
+def encode(source: str) -> bytes:
+    """Encode source that an editor holds as its coding comment says; as UTF-8 if there is none, or if that fails."""
+    utf8 = source.encode(errors="replace")
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(utf8).readline)
+        return utf8 if encoding in ("utf-8", "utf-8-sig") else source.encode(encoding)
+    except (SyntaxError, UnicodeError, LookupError):
+        return utf8
