@@ -10,16 +10,12 @@ from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.notebook import NotANotebook, Notebook
 from dropkit.lint.engine.project_index import summarize
 from dropkit.lint.engine.result import FileResult, Note
+from dropkit.lint.semantic.dropout_names import may_match
 from dropkit.lint.semantic.model import SourceFile, read
 from dropkit.lint.semantic.noqa import Comments
 from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.rules import Rule
 
-# No rule matches in a file without one of these words, and without torch or something that may import it.
-_WORDS = re.compile(
-    rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\s*=(?!=)|\.eval\b|bernoulli|rand_like"
-)
-_ORIGINS = (b"torch", b"dropkit", b"mmengine", b"import *")
 # A comment on one of the first two lines that names another encoding than UTF-8.
 _OTHER_ENCODING = re.compile(rb"(?:[^\r\n]*[\r\n]+)?[^\r\n]*coding[:=](?![ \t]*utf[-_]?8)", re.IGNORECASE)
 
@@ -27,14 +23,9 @@ _OTHER_ENCODING = re.compile(rb"(?:[^\r\n]*[\r\n]+)?[^\r\n]*coding[:=](?![ \t]*u
 def must_be_parsed(path: str, data: bytes) -> bool:
     """Whether a file with this content must be parsed, because a rule may match in it or it may be unreadable.
 
-    Every notebook must, to see whether it is one; so must a file whose encoding may hide the words that are searched.
+    Every notebook must, since it may not be one; so must a file whose encoding may hide the words.
     """
     return path.endswith(".ipynb") or may_match(data) or not _is_plain_utf8(data)
-
-
-def may_match(data: bytes) -> bool:
-    """Whether any rule could match in source of these bytes."""
-    return any(origin in data for origin in _ORIGINS) and (b"ropout" in data or _WORDS.search(data) is not None)
 
 
 def _is_plain_utf8(data: bytes) -> bool:
@@ -46,7 +37,7 @@ def _is_plain_utf8(data: bytes) -> bool:
 
 
 def check(source: SourceFile, rules: Iterable[Rule]) -> list[Diagnostic]:
-    """Run `rules` and return what they find, in the order of the text."""
+    """Return the findings of `rules` in a file, in the order of the text."""
     return _in_order(finding for rule in rules for finding in rule.diagnostics(source))
 
 
@@ -65,7 +56,7 @@ def check_bytes(path: str, data: bytes, config: Config) -> FileResult:
         return FileResult(notes=(Note(path, str(error), line=error.line),))
     except NotANotebook as error:
         return FileResult(notes=(Note(path, str(error)),))
-    except Exception as error:  # a bug of the linter's that one file triggers must not hide findings in others
+    except Exception as error:  # a bug that one file triggers must not hide findings in others
         return FileResult(notes=(Note(path, _failure("the checker", error)),))
 
 

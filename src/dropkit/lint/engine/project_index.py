@@ -1,32 +1,27 @@
 """An index of the classes of a project: which inherit from which, and which attributes are read where.
 
-A dropout that its own class never applies may be applied in another file, by a subclass or by the object that holds
-it. Each file leaves a `ClassSummary`; a finding with a `CrossFileCondition` is dropped if the index satisfies it.
+A dropout that its own class never applies may be applied in another file, by a subclass or by an object that has it.
+A finding with a `CrossFileCondition` is left out if the summaries of all files satisfy the condition.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dropkit.diagnostics import CrossFileCondition
-from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.dropout_names import is_likely_attribute
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file
 
-# Names that a dropout or its rate may have. Other attributes are left out, so that summaries stay small.
-_LIKELY_NAME = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
-
-# Classes with more relatives than this, in all files, are not judged.
+# A class with more relatives than this, in all files, counts as unknown, and nothing is reported.
 _MAX_RELATIVES = 128
 
 
 @dataclass(slots=True)
 class ClassSummary:
-    """What one file tells about classes, by their simple names."""
+    """What one file says about classes, by their simple names."""
 
     # Class -> the simple names of its bases.
     bases: dict[str, list[str]] = field(default_factory=dict["str", "list[str]"])
@@ -41,18 +36,18 @@ class ClassSummary:
 
 
 def summarize(source: SourceFile) -> ClassSummary:
-    """Summarize what `source` tells about its own and other classes."""
+    """Summarize what `source` says about its own and other classes."""
     summary = ClassSummary()
-    for class_ in source.classes:
-        if class_.within is not None:
+    for cls in source.classes:
+        if cls.within is not None:
             continue
-        bases = [_last_name(base) for base in class_.node.bases]
-        summary.bases[class_.name] = [base for base in bases if base]
+        bases = [_last_name(base) for base in cls.node.bases]
+        summary.bases[cls.name] = [base for base in bases if base]
         # A derived class may read attributes that it sets itself for a base in another file.
         is_derived = any(base not in ("Module", "object", "") for base in bases)
-        own: set[str] = set() if is_derived else {*class_.writes, *class_.methods}
-        read = (name for name in class_.reads if name not in own and _LIKELY_NAME.search(name))
-        summary.reads[class_.name] = sorted(read)
+        own: set[str] = set() if is_derived else {*cls.writes, *cls.methods}
+        read = (name for name in cls.reads if name not in own and is_likely_attribute(name))
+        summary.reads[cls.name] = sorted(read)
     bindings = [binding for bindings in source.names.values() for binding in bindings]
     bindings += [b for function in source.functions for bindings in function.names.values() for b in bindings]
     summary.imports = sorted({b.imported.rsplit(".", 1)[-1] for b in bindings if b.imported})
@@ -61,17 +56,17 @@ def summarize(source: SourceFile) -> ClassSummary:
 
 
 def _reads_on_objects(source: SourceFile) -> tuple[list[str], list[str]]:
-    """The attributes that are read on other objects than self: with their class where it is known, and calls else."""
+    """Attributes read on objects other than self: with their class, or if that is unknown those that are called."""
     typed: set[str] = set()
     untyped: set[str] = set()
     for attribute, nodes in source.attributes.items():
-        if _LIKELY_NAME.search(attribute) is None:
+        if not is_likely_attribute(attribute):
             continue
-        # Sets in a set: many reads share one, and joining it again for each would take quadratic time.
+        # Sets in a set: many reads share the same, and joining it for each of them would take quadratic time.
         class_sets: set[frozenset[str]] = set()
         for node in nodes:
             if self_attribute(node) is None and isinstance(node.ctx, ast.Load):
-                classes = _classes_of(source, node.value)
+                classes = _instance_classes(source, node.value)
                 class_sets.add(classes)
                 parent = source.parent(node)
                 is_called = isinstance(parent, ast.Call) and parent.func is node
@@ -134,23 +129,16 @@ class ProjectIndex:
         return self._families[key]
 
 
-def _classes_of(source: SourceFile, object_: ast.expr) -> frozenset[str]:
-    """The simple names of the classes that `object_` (`self.encoder`, `model`) may be an instance of."""
-    attribute = self_attribute(object_)
-    if attribute is not None:
-        owner = source.owner(object_)
-        return _classes_of_attribute(source, owner, attribute) if owner is not None else frozenset()
-    return _constructed_classes([source.value(object_) if isinstance(object_, ast.Name) else object_])
-
-
-@cached_per_file
-def _classes_of_attribute(_: SourceFile, owner: ClassDefinition, attribute: str) -> frozenset[str]:
-    return _constructed_classes(owner.values(attribute))
-
-
-def _constructed_classes(values: list[ast.expr | None]) -> frozenset[str]:
-    calls = (value for value in values if isinstance(value, ast.Call))
-    return frozenset(name for call in calls if (name := _last_name(call.func))[:1].isupper())
+def _instance_classes(source: SourceFile, expression: ast.expr) -> frozenset[str]:
+    """The simple names of the classes that `expression` (`self.encoder`, `model`) may be an instance of."""
+    values = source.latest_values(expression)
+    # An attribute has the same list of values at each of its reads.
+    known = source.cache(_instance_classes)
+    if id(values) not in known:
+        calls = (value for value in values if isinstance(value, ast.Call))
+        names = frozenset(name for call in calls if (name := _last_name(call.func))[:1].isupper())
+        known[id(values)] = values, names
+    return known[id(values)][1]
 
 
 def _last_name(node: ast.expr) -> str:

@@ -185,7 +185,7 @@ def _initialises(expression: ast.expr) -> bool:
 
 @cached_per_file
 def _reached(source: SourceFile, attribute: str) -> set[str] | None:
-    """The classes of objects whose attribute of this name is used; None if the class of one is unknown."""
+    """The simple names of classes whose objects' attribute of this name is used; None if a class is unknown."""
     classes: set[str] = set()
     for node in source.attributes.get(attribute, []):
         if isinstance(node.ctx, ast.Del):
@@ -197,27 +197,15 @@ def _reached(source: SourceFile, attribute: str) -> set[str] | None:
             if source.owner(node) is None:
                 return None
             continue
-        holder = node.value
-        last = last_name(holder) if not isinstance(holder, ast.Call) else ""
+        last = last_name(node.value) if not isinstance(node.value, ast.Call) else ""
         if source.dotted(node) is not None or _SETTINGS.has(last):
             continue
-        made = _classes(source, holder)
-        if not made:
+        values = source.latest_values(node.value)
+        names = {last_part(source.called(value) or "") if value is not None else "" for value in values}
+        if not names or any(not name[:1].isupper() for name in names):
             return None
-        classes |= made
+        classes |= names
     return classes
-
-
-def _classes(source: SourceFile, holder: ast.expr) -> set[str]:
-    """Simple names of the classes that `holder` may be an object of; empty if one is unknown."""
-    attribute, owner = self_attribute(holder), source.owner(holder)
-    values = [holder]
-    if attribute is not None and owner is not None:
-        values = owner.values(attribute)
-    elif isinstance(holder, ast.Name):
-        values = [source.value(holder)]
-    names = {last_part(source.called(value) or "") if isinstance(value, ast.Call) else "" for value in values}
-    return set() if any(not name[:1].isupper() for name in names) else names
 
 
 @cached_per_file

@@ -8,38 +8,39 @@ from typing import TypeVar, cast
 
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, FunctionDefinition
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
+from dropkit.lint.semantic.syntax_tree import bound_at, cached_per_file, end, exits, start
 
 # A value with more sources than this counts as unknown: a rule that is not sure is silent, and the work on long
 # functions stays linear.
 MOST = 32
-_BLOCKS = (ast.For, ast.AsyncFor, ast.With, ast.AsyncWith)
-_LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
 def origins(source: SourceFile, expression: ast.expr | None) -> list[ast.expr | None]:
-    """The expressions whose value `expression` may be: itself, or all that reach a local name (None: unknown)."""
-    found: dict[ast.expr | None, None] = {}
+    """The expressions that `expression` may have its value from: itself, or those assigned to a local name.
+
+    None among them stands for an unknown one.
+    """
+    sources: dict[ast.expr | None, None] = {}
     seen: set[ast.expr] = set()
     pending = [expression]
     while pending:
         node = pending.pop()
         if not isinstance(node, ast.Name):
-            found[node] = None
+            sources[node] = None
         elif node not in seen:
             seen.add(node)
             values = [None if binding.derived else binding.value for binding in reaching(source, node)]
             if not values or None in values:
-                found[None] = None
+                sources[None] = None
             pending += [value for value in reversed(values) if value is not None]
-        if len(seen) > MOST or len(found) > MOST:
+        if len(seen) > MOST or len(sources) > MOST:
             return [None]
-    return list(found)
+    return list(sources)
 
 
 @cached_per_file
 def reaching(source: SourceFile, name: ast.Name) -> list[Binding]:
-    """The bindings in its function that `name` may have its value from: not in another branch, not overwritten."""
+    """The bindings of `name` in its function that reach it: not overwritten, and not in another branch."""
     use, path = start(name), _path(source, name)
     around = {id(block) for block in path.values()}
     bindings: list[Binding] = []
@@ -50,7 +51,7 @@ def reaching(source: SourceFile, name: ast.Name) -> list[Binding]:
             bindings.append(Binding(name, derived=True))
             break
         statement = binding.statement
-        if not _end(statement) <= use or _excludes(source, statement, path):
+        if not bound_at(statement) <= use or _excludes(source, statement, path):
             continue
         if overwritten.isdisjoint(_blocks(source, statement)):
             bindings.append(binding)
@@ -71,8 +72,8 @@ def reads_after(source: SourceFile, name: str, node: ast.AST) -> list[ast.Name]:
     block = source.block(statement)
     if not block:
         return []
-    until = min(end(block[-1]), _next_binding(source, function, name, _end(statement)))
-    return [read for read in source.names_between(name, _end(node), until) if isinstance(read.ctx, ast.Load)]
+    until = min(end(block[-1]), _next_binding(source, function, name, bound_at(statement)))
+    return [read for read in source.names_between(name, bound_at(node), until) if isinstance(read.ctx, ast.Load)]
 
 
 def _next_binding(
@@ -86,7 +87,7 @@ def _next_binding(
 
 @cached_per_file
 def _binding_ends(_: SourceFile, function: FunctionDefinition, name: str) -> list[tuple[int, int]]:
-    return sorted(_end(binding.statement) for binding in function.names.get(name, []))
+    return sorted(bound_at(binding.statement) for binding in function.names.get(name, []))
 
 
 def readers(source: SourceFile, statement: ast.stmt, name: str) -> list[ast.Name]:
@@ -103,10 +104,6 @@ def _readers(source: SourceFile, function: FunctionDefinition, name: str) -> dic
         for statement in dict.fromkeys(binding.statement for binding in reaching(source, read)):
             reads.setdefault(statement, []).append(read)
     return reads
-
-
-def _end(node: ast.AST) -> tuple[int, int]:
-    return start(node) if isinstance(node, _BLOCKS) else end(node)
 
 
 def _path(source: SourceFile, node: ast.AST) -> dict[ast.AST, list[ast.stmt]]:
@@ -156,7 +153,7 @@ def _excludes(source: SourceFile, statement: ast.AST, path: dict[ast.AST, list[a
         if parent in path:
             if isinstance(parent, ast.If) and block is not path[parent]:
                 return True
-        elif block and isinstance(block[-1], _LEAVES):
+        elif exits(block):
             return True
     return False
 

@@ -1,6 +1,6 @@
-"""What code calls dropout: the words by which a name, and nothing else, says that it is about dropout.
+"""The words by which names and text say that they are about dropout.
 
-Only for what no name resolves: hand-written layers, arguments, attributes of other files.
+They decide only where no name resolves: hand-written layers, arguments, attributes of other files, unparsed files.
 """
 
 from __future__ import annotations
@@ -22,11 +22,28 @@ _NO_RATE = re.compile(
     re.IGNORECASE,
 )
 _KEEP_RATE = re.compile(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
+# Attributes that may hold a dropout or its rate.
+_ATTRIBUTE = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
+# No rule matches in a file without one of these words, and without torch or something that may import it.
+_CODE = re.compile(
+    rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\s*=(?!=)|\.eval\b|bernoulli|rand_like"
+)
+_IMPORTS = (b"torch", b"dropkit", b"mmengine", b"import *")
 
 
 def mentions_dropout(name: str) -> bool:
     """Whether a name has "drop" in it."""
     return "drop" in name.lower()
+
+
+def is_likely_attribute(name: str) -> bool:
+    """Whether an attribute of this name may hold a dropout or its rate."""
+    return _ATTRIBUTE.search(name) is not None
+
+
+def may_match(code: bytes) -> bool:
+    """Whether any rule could match in this source code."""
+    return any(name in code for name in _IMPORTS) and (b"ropout" in code or _CODE.search(code) is not None)
 
 
 def is_layer_class(name: str) -> bool:

@@ -25,7 +25,7 @@ from dropkit.lint.semantic.definitions import (
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.index import index_tree
 from dropkit.lint.semantic.source_text import Text, Unreadable
-from dropkit.lint.semantic.syntax_tree import SyntaxTree, start
+from dropkit.lint.semantic.syntax_tree import SyntaxTree, bound_at, start
 
 # No name of a library has so many parts and aliases; longer chains of attributes are not names.
 _MOST_PARTS = 20
@@ -188,6 +188,13 @@ class SourceFile(SyntaxTree):
             bindings = owner.all_writes(attribute) if attribute is not None and owner is not None else ()
         return [None if binding.derived else binding.value for binding in bindings]
 
+    def latest_values(self, expression: ast.expr) -> list[ast.expr | None]:
+        """The last value assigned to a local name, all values of an attribute of self, or `expression` itself."""
+        attribute, owner = self_attribute(expression), self.owner(expression)
+        if attribute is not None and owner is not None:
+            return owner.values(attribute)
+        return [self.value(expression)] if isinstance(expression, ast.Name) else [expression]
+
     def substitute(self, expression: ast.expr) -> ast.expr:
         """`expression`, or the value last assigned to its name."""
         if isinstance(expression, ast.Name):
@@ -302,9 +309,5 @@ def _nearest_class(source: SourceFile, bindings: Iterator[Binding]) -> ClassDefi
 
 
 def _end(statement: ast.AST) -> tuple[int, int]:
-    """Where a binding begins to count: a function or parameter at once, a block at its header."""
-    if isinstance(statement, (*FUNCTIONS, ast.arguments, ast.arg)):
-        return 0, 0
-    if isinstance(statement, (ast.For, ast.AsyncFor, ast.With, ast.AsyncWith)):
-        return statement.lineno, statement.col_offset
-    return getattr(statement, "end_lineno", 0), getattr(statement, "end_col_offset", 0)
+    """As `bound_at`; but a function or parameter can be used everywhere in its scope."""
+    return (0, 0) if isinstance(statement, (*FUNCTIONS, ast.arguments, ast.arg)) else bound_at(statement)

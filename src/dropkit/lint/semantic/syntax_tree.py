@@ -1,4 +1,4 @@
-"""The syntax tree of one file: where each node stands, and answers that are worked out once."""
+"""The syntax tree of one file: what is around each node, and caches of what was computed for the file."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from dropkit.lint.semantic.source_text import Text
 
 _Arguments = ParamSpec("_Arguments")
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 _Key = TypeVar("_Key", bound=Hashable)
 _Tree = TypeVar("_Tree", bound="SyntaxTree")
 
 
 def cached_per_file(
-    question: Callable[Concatenate[_Tree, _Arguments], _Answer],
-) -> Callable[Concatenate[_Tree, _Arguments], _Answer]:
-    """Keep a function's answers with the file, its first argument, by the other arguments."""
+    function: Callable[Concatenate[_Tree, _Arguments], _Result],
+) -> Callable[Concatenate[_Tree, _Arguments], _Result]:
+    """Cache the results of a function in the file, its first argument, by the other arguments."""
 
-    @wraps(question)
-    def ask(source: _Tree, *key: _Arguments.args, **no_names: _Arguments.kwargs) -> _Answer:
-        known = source.cache(question)
+    @wraps(function)
+    def cached(source: _Tree, *key: _Arguments.args, **no_names: _Arguments.kwargs) -> _Result:
+        known = source.cache(function)
         if key not in known:
-            known[key] = question(source, *key, **no_names)
+            known[key] = function(source, *key, **no_names)
         return known[key]
 
-    return ask
+    return cached
 
 
-def grouped(pairs: Iterable[tuple[_Key, _Answer]]) -> dict[_Key, list[_Answer]]:
+def grouped(pairs: Iterable[tuple[_Key, _Result]]) -> dict[_Key, list[_Result]]:
     """The second parts of pairs, by the first parts."""
-    groups: dict[_Key, list[_Answer]] = {}
+    groups: dict[_Key, list[_Result]] = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
     return groups
@@ -51,9 +51,9 @@ class SyntaxTree:
         self._blocks: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
         self._caches: dict[Hashable, dict[Any, Any]] = {}
 
-    def cache(self, question: Hashable) -> dict[Any, Any]:
-        """The answers to a question about this file, by its arguments."""
-        return self._caches.setdefault(question, {})
+    def cache(self, function: Hashable) -> dict[Any, Any]:
+        """The results of a function for this file, by its other arguments."""
+        return self._caches.setdefault(function, {})
 
     def forget(self) -> None:
         """Break all reference cycles, so that the memory of the tree is freed at once."""
@@ -74,26 +74,26 @@ class SyntaxTree:
             parent = self.parent(parent)
 
     def search_ancestors(
-        self, node: ast.AST, step: Callable[[ast.AST, ast.AST], _Answer | None], key: Hashable = None
-    ) -> _Answer | None:
-        """The first answer of `step(node, parent)` on the way from `node` to the root of the tree.
+        self, node: ast.AST, step: Callable[[ast.AST, ast.AST], _Result | None], key: Hashable = None
+    ) -> _Result | None:
+        """The first result of `step(node, parent)` that is not None, on the way from `node` to the root of the tree.
 
-        Each step is taken once, however many nodes ask: answers are kept under `key`, or `step` itself.
+        Results are cached under `key`, or `step` itself: each step is taken once, however many nodes are below it.
         """
-        known: dict[ast.AST, _Answer | None] = self.cache(key or step)
+        known: dict[ast.AST, _Result | None] = self.cache(key or step)
         passed: list[ast.AST] = []
-        answer: _Answer | None = None
+        result: _Result | None = None
         current: ast.AST | None = node
-        while current is not None and answer is None:
+        while current is not None and result is None:
             if current in known:
-                answer = known[current]
+                result = known[current]
                 break
             passed.append(current)
             parent = self.above.get(current)
-            answer = step(current, parent) if parent is not None else None
+            result = step(current, parent) if parent is not None else None
             current = parent
-        known.update(dict.fromkeys(passed, answer))
-        return answer
+        known.update(dict.fromkeys(passed, result))
+        return result
 
     def statement(self, node: ast.AST) -> ast.stmt:
         """The statement that `node` is, or is part of."""
@@ -159,6 +159,18 @@ def start(node: ast.AST) -> tuple[int, int]:
 def end(node: ast.AST) -> tuple[int, int]:
     """Line and column where a node ends, with all blocks in it."""
     return getattr(node, "end_lineno", None) or 0, getattr(node, "end_col_offset", None) or 0
+
+
+def bound_at(statement: ast.AST) -> tuple[int, int]:
+    """The line and column from which on what a statement binds can be used: in a `for` or `with`, from its header."""
+    return (
+        start(statement) if isinstance(statement, (ast.For, ast.AsyncFor, ast.With, ast.AsyncWith)) else end(statement)
+    )
+
+
+def exits(body: list[ast.stmt]) -> bool:
+    """Whether the last statement of a block returns, raises, or goes on with a loop."""
+    return bool(body) and isinstance(body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break))
 
 
 def _enclosing_statement(_: ast.AST, parent: ast.AST) -> ast.stmt | None:

@@ -15,7 +15,7 @@ from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, Functi
 from dropkit.lint.semantic.expressions import is_off
 from dropkit.lint.semantic.identifiers import Vocabulary, spoken
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file
+from dropkit.lint.semantic.syntax_tree import cached_per_file, exits
 
 # Words for the mode, or for another switch that is set on purpose: the name of a flag has one.
 _MODES = (
@@ -37,7 +37,7 @@ _FLAG = re.compile(
 # Strings that name a mode, in a comparison: `phase == "train"`.
 _MODE_STRING = re.compile(rf"{_MODES}|val|valid|validation|validate|fit|training|prediction")
 # Functions for one mode: `forward_train`, `predict_step`, `training_step`.
-_SERVES = Vocabulary(
+_ONE_MODE = Vocabulary(
     r"(?:is|in)?(?:train|training)|train(?:ed|able|mode|ing?mode)?|trainer|(?:is|in)?eval\w*|infer\w*|predict\w*|test"
     r"|testing|istest|sampl(?:e|ing)|phase|stage|determinis\w*|monte ?carlo|mc|always|switch|active|stochastic"
     r"|(?:use|enable|apply|do|with) ?(?:drop|dropout)s?|(?:drop|dropout) (?:on|switch)"
@@ -65,7 +65,7 @@ def serves_one_mode(name: str) -> bool:
         >>> serves_one_mode("forward_train"), serves_one_mode("predict_step"), serves_one_mode("forward")
         (True, True, False)
     """
-    return _SERVES.has(name) and not _RATE.has(name)
+    return _ONE_MODE.has(name) and not _RATE.has(name)
 
 
 def flags(expression: ast.AST) -> Iterator[str]:
@@ -109,7 +109,7 @@ def under_mode(source: SourceFile, node: ast.AST) -> bool:
     """
 
     def step(node: ast.AST, parent: ast.AST) -> bool | None:
-        if node in _after_tests(source, parent) or any(_asks(source, test) for test in _conditions(node, parent)):
+        if node in _after_tests(source, parent) or any(_tests_mode(source, test) for test in _conditions(node, parent)):
             return True
         return False if isinstance(parent, FUNCTIONS) else None
 
@@ -160,7 +160,7 @@ def _is_called_under_mode(source: SourceFile, owner: ClassDefinition, name: str)
 
 
 @cached_per_file
-def _asks(source: SourceFile, test: ast.expr) -> bool:
+def _tests_mode(source: SourceFile, test: ast.expr) -> bool:
     """Whether a condition names a flag, or a local name in it is set to one."""
     if mentions_mode(source, test):
         return True
@@ -194,21 +194,21 @@ def _exits_by_mode(source: SourceFile, statement: ast.stmt) -> bool:
 
     An assertion must be of the flag itself, alone or joined by `and`.
     """
-    if isinstance(statement, ast.If) and (_leaves(statement.body) or _leaves(statement.orelse)):
-        return _asks(source, statement.test)
+    if isinstance(statement, ast.If) and (exits(statement.body) or exits(statement.orelse)):
+        return _tests_mode(source, statement.test)
     if not isinstance(statement, ast.Assert):
         return False
     test = statement.test
     parts = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else [test]
     bare = [part.operand if isinstance(part, ast.UnaryOp) else part for part in parts]
-    return any(isinstance(part, (ast.Name, ast.Attribute)) and _asks(source, part) for part in bare)
+    return any(isinstance(part, (ast.Name, ast.Attribute)) and _tests_mode(source, part) for part in bare)
 
 
 @cached_per_file
 def _after_tests(source: SourceFile, parent: ast.AST) -> set[ast.AST]:
     """The parts of `parent` that run only if an earlier part, which tests the mode, lets them."""
     if isinstance(parent, ast.BoolOp):
-        return _after_first(parent.values, {value for value in parent.values if _asks(source, value)})
+        return _after_first(parent.values, {value for value in parent.values if _tests_mode(source, value)})
     parts: set[ast.AST] = set()
     for name in ("body", "orelse", "finalbody"):
         block: Any = getattr(parent, name, None)
@@ -221,7 +221,3 @@ def _after_tests(source: SourceFile, parent: ast.AST) -> set[ast.AST]:
 def _after_first(parts: Sequence[ast.AST], tests: Container[ast.AST]) -> set[ast.AST]:
     first = next((index for index, part in enumerate(parts) if part in tests), len(parts))
     return set(parts[first + 1 :])
-
-
-def _leaves(body: list[ast.stmt]) -> bool:
-    return bool(body) and isinstance(body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break))
