@@ -1,7 +1,7 @@
-"""The names of torch's functions and layers that matter for dropout, and where their arguments stand.
+"""The functions and layers that matter for dropout, by dotted name, with the positions of their arguments.
 
-They are those of torch 2.13's public interface, and of libraries with dropout of their own. dropkit's layers and
-functions have torch's contract, so they count as torch's.
+They belong to torch 2.13's public interface, and to libraries with dropout of their own. dropkit's layers and functions
+have torch's contract, so they count as torch's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# Prefixes of other names for the same things, and the canonical prefix; the first that fits is taken.
+# Prefixes of other names for the same things, and the canonical prefix; the first match is replaced.
 _ALIASES = (
     ("dropkit.nn.", "torch.nn."),
     ("dropkit.functional.", "torch.nn.functional."),
@@ -23,7 +23,7 @@ _ALIASES = (
 
 
 def canonical(name: str) -> str:
-    """The canonical form of a dotted name.
+    """Return the canonical form of a dotted name.
 
     Example:
         >>> canonical("torch.nn.modules.dropout.Dropout")
@@ -31,12 +31,12 @@ def canonical(name: str) -> str:
         >>> canonical("dropkit.functional.dropout")
         'torch.nn.functional.dropout'
     """
-    for alias, known in _ALIASES:
+    for alias, prefix in _ALIASES:
         if name.startswith(alias):
-            name = known + name[len(alias) :]
+            name = prefix + name[len(alias) :]
             if alias == "torch.nn.modules.":
                 # torch.nn.modules.dropout.Dropout: drop the name of the file, too.
-                name = known + name.rsplit(".", 1)[1]
+                name = prefix + name.rsplit(".", 1)[1]
             break
     return name
 
@@ -88,7 +88,7 @@ DROPOUT_MODULES = frozenset(
 )
 # Modules that skip whole branches or blocks, by last name: every library has its own.
 DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
-# Layers whose first argument is surely the rate to drop.
+# Layers whose first argument is certainly the rate to drop.
 RATED_LAYERS = DROPOUT_MODULES | {"torch.nn.DropPath", "torchvision.ops.StochasticDepth"}
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
@@ -145,7 +145,7 @@ ACTIVATIONS = HOMOGENEOUS | frozenset(
 SOFTMAXES = frozenset({"torch.nn.Softmax", "torch.nn.LogSoftmax", "torch.nn.Softmax2d"})
 
 # Modules of torch with dropout inside, by last name.
-RATE_HOLDERS = frozenset(name.rpartition(".")[2] for name in ("torch.nn.MultiheadAttention", *RNNS))
+HOLDER_KINDS = frozenset(name.rpartition(".")[2] for name in ("torch.nn.MultiheadAttention", *RNNS))
 # Last word of the class names of layers that only drop, whatever library they are from.
 DROPOUT_CLASS_NAME = re.compile(
     r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
@@ -170,16 +170,26 @@ TRANSFORMERS = frozenset(
     "torch.nn." + name for name in ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")
 )
 
-# Base classes, besides those of torch.nn, that make a class a Module, by last name.
+# Base classes of Modules besides those of torch.nn, by last name.
 MODULE_BASES = frozenset(
     {"Module", "LightningModule", "PreTrainedModel", "BaseModule", "BaseModel", "MessagePassing", "FairseqModel"}
 )
-# Libraries whose Modules are surely torch's.
+# Libraries whose Modules are certainly torch's.
 MODULE_LIBRARIES = (
     "torch.nn.", "lightning.", "transformers.", "torchvision.", "timm.", "torch_geometric.", "fairseq.", "mmengine.",
     "mmcv.", "diffusers.", "speechbrain.", "nemo.",
 )  # fmt: skip
-# Libraries that use such a name for something else.
-NO_MODULES = ("chainer.", "flax.", "tensorflow.", "keras.", "pydantic.", "paddle.", "mindspore.", "jittor.", "peewee.")
+# Frameworks other than torch, which use such names for their own classes.
+OTHER_FRAMEWORKS = (
+    "chainer.",
+    "flax.",
+    "tensorflow.",
+    "keras.",
+    "pydantic.",
+    "paddle.",
+    "mindspore.",
+    "jittor.",
+    "peewee.",
+)
 # Calls that register the layers of a plain container.
 REGISTERING = frozenset({"ModuleList", "ModuleDict", "Sequential", "add_module", "register_module"})

@@ -54,9 +54,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class CrossFileCondition:
-    """Whether another file reads `attribute` of `owner`: if so, the diagnostic does not hold.
+    """A condition that drops a diagnostic: another file reads `attribute` of the class with the simple name `owner`.
 
-    `owner` is the simple name of a class; its subclasses and the owners of its objects count, too.
+    It may read it in a base or subclass, or from an object of the class.
     """
 
     owner: str

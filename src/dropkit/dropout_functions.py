@@ -22,7 +22,7 @@ RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 NUM_LAYERS_POSITION, DROPOUT_POSITION, TRAIN_POSITION = 4, 5, 6
 
 # Classes of modules that drop inside their own computation.
-RATE_HOLDERS: tuple[type[nn.Module], ...] = tuple(getattr(nn, name) for name in sorted(catalog.RATE_HOLDERS))
+RATE_HOLDERS: tuple[type[nn.Module], ...] = tuple(getattr(nn, name) for name in sorted(catalog.HOLDER_KINDS))
 
 # (position, name) of an argument; a position of None means that it is passed by name alone.
 Parameter = tuple["int | None", str]

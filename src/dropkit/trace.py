@@ -1,4 +1,4 @@
-"""Trace: what a model's dropouts did while it ran, as plain records that rules read without torch."""
+"""Trace: what a model's dropouts did while it ran, as plain records that rules read without importing torch."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ class Site:
         layers: number of layers of a recurrent network; None elsewhere.
         flag_in_eval: the module's training flag after `model.eval()`; None if it has none.
         is_frozen: whether the module that contains it is in evaluation mode while the model trains.
-        is_marked_always_on: whether the source says that it stays active in evaluation mode.
-        is_named_always_on: whether a function or class around the line has a name that says so.
+        is_marked_always_on: whether a marker comment says that it stays active in evaluation mode.
+        is_named_always_on: whether names, docstrings or other comments around the line say so.
         has_rate_used_elsewhere: never executed itself, but a function beside it drops with its rate.
         visits: in order of execution.
     """

@@ -10,7 +10,7 @@ from dropkit.diagnostics import Severity
 from dropkit.lint.engine.check_file import check
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.fixing import fix_bytes
-from dropkit.lint.semantic.always_on import named_on_purpose
+from dropkit.lint.semantic.always_on import is_always_on_name
 from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 from dropkit.lint.semantic.training_flag import is_flag
@@ -173,5 +173,5 @@ def test_other_excuses_are_whole_words_too(source, code):
 
 
 def test_names_are_told_by_their_words():
-    assert all(map(named_on_purpose, EXCUSES))
-    assert not any(map(named_on_purpose, NO_EXCUSES))
+    assert all(map(is_always_on_name, EXCUSES))
+    assert not any(map(is_always_on_name, NO_EXCUSES))

@@ -17,7 +17,7 @@ from dropkit.auditor.recorder import Recorder
 from dropkit.auditor.snapshot import ModelSnapshot, restored, seed_everything
 from dropkit.auditor.source_comments import marks_always_on, names_always_on
 from dropkit.auditor.train_mode import dropouts_in_train_mode, layers_on_fast_path, set_mode, switch_mode
-from dropkit.catalog import RATE_HOLDERS
+from dropkit.catalog import HOLDER_KINDS
 from dropkit.containers import tensors_in_objects
 from dropkit.modes import force_eager
 from dropkit.torch_private import dynamo_is_loaded
@@ -162,7 +162,7 @@ def _is_about_rate(entries: Mapping[int, ModuleEntry], error: Exception) -> bool
 
 def _is_optional(site: Site) -> bool:
     """Whether a site is a layer that is used without dropout too, so that it is not listed at rate 0."""
-    return site.form is Form.ATTENTION or site.kind in RATE_HOLDERS
+    return site.form is Form.ATTENTION or site.kind in HOLDER_KINDS
 
 
 def _unreached(entries: Mapping[int, ModuleEntry], reached: list[Site]) -> Iterator[Site]:

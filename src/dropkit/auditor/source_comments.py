@@ -1,4 +1,4 @@
-"""Comments and names in the source around a line: whether they silence a rule, or say that dropout stays active."""
+"""Read comments and names around a line of source: they may silence a rule, or say that dropout stays active."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import linecache
 from functools import lru_cache
 
-from dropkit.lint.semantic.always_on import named_around, on_purpose
+from dropkit.lint.semantic.always_on import is_marked_always_on, is_named_always_on
 from dropkit.lint.semantic.model import SourceFile, read
 from dropkit.lint.semantic.noqa import Comments
 from dropkit.lint.semantic.source_text import Text, Unreadable
@@ -20,13 +20,13 @@ def silences(place: Place, code: str) -> bool:
 
 
 def marks_always_on(place: Place) -> bool:
-    """Whether a docstring, a comment or a marker says that dropout stays active in evaluation mode."""
-    return any(on_purpose(source, call) for source, call in _calls(place))
+    """Whether a marker comment says that dropout on this line stays active in evaluation mode."""
+    return any(is_marked_always_on(source, call) for source, call in _calls(place))
 
 
 def names_always_on(place: Place) -> bool:
-    """Whether the name of a function or class around the line says that dropout stays active."""
-    return any(named_around(source, call) for source, call in _calls(place))
+    """Whether names, docstrings or other comments around the line say that dropout stays active."""
+    return any(is_named_always_on(source, call) for source, call in _calls(place))
 
 
 def _calls(place: Place) -> list[tuple[SourceFile, ast.Call]]:

@@ -61,7 +61,7 @@ def silence(result: CheckResult, marker: str) -> tuple[int, list[Note]]:
             notes.append(unfixed(path, error))
             continue
         comments = Comments(after)
-        left = [finding for finding in findings if not comments.silence(finding)]
+        left = [finding for finding in findings if not comments.is_silenced(finding)]
         silenced += len(findings) - len(left)
         notes += [_unsilenced(finding, "this line cannot hold a comment") for finding in left]
     return silenced, notes

@@ -15,7 +15,7 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.always_on import named_around, on_purpose
+from dropkit.lint.semantic.always_on import is_marked_always_on, is_named_always_on
 from dropkit.lint.semantic.attribute_usage import is_set_from_outside
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
@@ -92,7 +92,7 @@ def _in_helper(source: SourceFile, dropout: DropoutCall) -> Violation | None:
     if has_flag or not _runs_in_both_modes(source, helper.name):
         return None
     violation = Violation(dropout.call, "a function has no mode: pass training to it, and on")
-    is_named = any(named_around(source, call) for call in source.calls[helper.name])
+    is_named = any(is_named_always_on(source, call) for call in source.calls[helper.name])
     return violation.as_information() if is_named else violation
 
 
@@ -100,7 +100,9 @@ def _in_helper(source: SourceFile, dropout: DropoutCall) -> Violation | None:
 def _runs_in_both_modes(source: SourceFile, helper: str) -> bool:
     """Whether a function is called, and by Modules only, none of which asks for the mode before it calls."""
     calls = [call for call in source.calls.get(helper, []) if isinstance(call.func, ast.Name)]
-    is_gated = any(under_mode(source, call) or follows_mode(source, call) or on_purpose(source, call) for call in calls)
+    is_gated = any(
+        under_mode(source, call) or follows_mode(source, call) or is_marked_always_on(source, call) for call in calls
+    )
     return bool(calls) and all(source.module(call) is not None for call in calls) and not is_gated
 
 

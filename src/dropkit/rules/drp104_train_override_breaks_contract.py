@@ -23,7 +23,7 @@ from dropkit.lint.semantic.attribute_usage import is_empty
 from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import fix, insert_after, insert_before, replace
 from dropkit.lint.semantic.expressions import given, is_none, last_name, literal, self_attribute
-from dropkit.lint.semantic.identifiers import Vocabulary, spoken
+from dropkit.lint.semantic.identifiers import Vocabulary, words_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
@@ -135,7 +135,7 @@ def _can_be_called_like_a_switch(override: _Override) -> bool:
 def _may_be_mode(override: _Override, parameter: ast.arg) -> bool:
     """Whether a parameter may be a mode: by its name, or because it is a bool that is passed to a switch."""
     is_bool = _is_bool(override, parameter)
-    if _MODE.fullmatch(spoken(parameter.arg)) is not None:
+    if _MODE.fullmatch(words_of(parameter.arg)) is not None:
         return is_bool or (parameter.annotation is None and is_none(override.source.default(parameter)))
     switches = (call for call in override.calls if last_name(call) in ("train", "requires_grad_"))
     values = (value for call in switches for value in given(call))
@@ -161,7 +161,7 @@ def _is_procedure(override: _Override, passes_on: bool) -> bool:
         or last_name(result) in _OTHER_RESULTS
         or (loops and not passes_on and called.isdisjoint(("train", "eval")))
         or any(isinstance(inner, (ast.Yield, ast.YieldFrom, ast.Await)) for inner in override.nodes)
-        or any(_PROCEDURE_CALLS.has(name) and not _SWITCHES.fullmatch(spoken(name)) for name in called)
+        or any(_PROCEDURE_CALLS.has(name) and not _SWITCHES.fullmatch(words_of(name)) for name in called)
     )
 
 
@@ -196,7 +196,7 @@ def _is_call_of_switch(override: _Override, call: ast.Call) -> bool:
     if _delegates(override, call) or name in ("setattr", "apply"):
         return True
     receiver = last_name(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-    is_switch = _SWITCHES.fullmatch(spoken(name)) is not None and not _PROCEDURES.has(receiver)
+    is_switch = _SWITCHES.fullmatch(words_of(name)) is not None and not _PROCEDURES.has(receiver)
     takes_modes = all(
         isinstance(value, (ast.Constant, ast.Name, ast.UnaryOp, ast.BoolOp, ast.Compare)) for value in values
     )

@@ -17,7 +17,7 @@ from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import end, start
-from dropkit.lint.semantic.test_context import is_trial
+from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -27,7 +27,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     sets_inplace = any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("inplace", []))
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION, DropoutForm.PER_CALL):
         call, statement = dropout.call, source.parent(dropout.call)
-        if not isinstance(statement, ast.Expr) or source.function(call) is None or is_trial(source, call):
+        if not isinstance(statement, ast.Expr) or source.function(call) is None or is_in_test(source, call):
             continue
         if not dropout.may_work_in_place and not (sets_inplace and dropout.form is not DropoutForm.FUNCTION):
             yield Violation(call, fix=_fix(source, call, statement))

@@ -16,11 +16,11 @@ from math import inf
 from dropkit.catalog import DROPOUT_PATHS
 from dropkit.diagnostics import CrossFileCondition, Severity
 from dropkit.lint.semantic.attribute_usage import (
-    admitted,
+    calls_base_method,
     is_abstract,
+    is_admitted,
     is_container,
     is_plain,
-    leans_on_base,
     may_be_read,
 )
 from dropkit.lint.semantic.data_flow import MOST
@@ -91,9 +91,9 @@ def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes:
     return (
         is_container(owner)
         or is_abstract(source, owner)
-        or any(admitted(source, write.statement) for write in writes)
+        or any(is_admitted(source, write.statement) for write in writes)
         or may_be_read(source, owner, attribute)
-        or (not is_plain(source, owner) and ("forward" not in owner.methods or leans_on_base(source, owner)))
+        or (not is_plain(source, owner) and ("forward" not in owner.methods or calls_base_method(source, owner)))
         or any(_rate_is_applied(source, owner, write) for write in writes)
         or _is_unfinished(source, owner)
         or all(_is_always_zero(source, owner, write) for write in writes)

@@ -17,9 +17,8 @@ from typing import TypeAlias
 
 from dropkit.diagnostics import CrossFileCondition, Severity
 from dropkit.lint.semantic.attribute_usage import (
-    admitted,
-    class_text,
     is_abstract,
+    is_admitted,
     is_container,
     is_empty,
     is_plain,
@@ -67,7 +66,7 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
     if (
         (uses and (write is None or write.attribute in owner.reads))
         # A comment or docstring says that the argument is not used, or shows a use that was taken out.
-        or admitted(source, rate)
+        or is_admitted(source, rate)
         or rate.arg.lower() in _admitted(source, owner)
         or rate.arg in _commented(source, owner, constructor)
         or _fills_a_signature(source, owner, rate.arg)
@@ -75,7 +74,7 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
         return
     if write is None:
         yield Violation(rate, _message(f"argument {rate.arg} is never read"))
-    elif not admitted(source, write.statement) and not may_be_read(source, owner, write.attribute):
+    elif not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute):
         message = _message(f"self.{write.attribute} is set and never read")
         yield Violation(write.statement, message, unless=CrossFileCondition(owner.name, write.attribute))
 
@@ -129,7 +128,7 @@ def _admitted(source: SourceFile, owner: ClassDefinition) -> set[str]:
     """The words of a class that stand before "unused" and the like, on the same line or the line above."""
     words: set[str] = set()
     above = ""
-    for line in class_text(source, owner).lower().split("\n"):
+    for line in source.text.of(owner.node).lower().split("\n"):
         places = [match.start() for match in re.finditer(_ADMITTED, line)]
         if places:
             words.update(re.findall(r"\w+", line[: places[-1]]))
@@ -142,7 +141,7 @@ def _admitted(source: SourceFile, owner: ClassDefinition) -> set[str]:
 @cached_per_file
 def _commented(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> set[str]:
     """The words in comments from the body of the constructor on."""
-    body = class_text(source, owner).split("\n")[constructor.body[0].lineno - owner.node.lineno :]
+    body = source.text.of(owner.node).split("\n")[constructor.body[0].lineno - owner.node.lineno :]
     return {word for line in body for word in re.findall(r"\w+", line.partition("#")[2])}
 
 

@@ -19,7 +19,7 @@ from dropkit.lint.semantic.edits import rename_keyword
 from dropkit.lint.semantic.expressions import last_name, literal
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.test_context import is_trial
+from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -29,7 +29,7 @@ _FLAGS = frozenset({"training", "is_training", "is_train"})
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call, rate in rates(source):
         violation = _judge(source, call, rate)
-        if violation is not None and not is_trial(source, call):
+        if violation is not None and not is_in_test(source, call):
             yield violation
 
 

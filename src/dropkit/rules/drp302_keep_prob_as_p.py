@@ -21,7 +21,7 @@ from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import argument, literal, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.test_context import is_trial
+from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -32,7 +32,7 @@ _HIGH = 0.9
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call, rate in rates(source):
         number, value = literal(rate), source.substitute(rate)
-        if isinstance(number, float) and _HIGH <= number < 1 and not is_trial(source, call):
+        if isinstance(number, float) and _HIGH <= number < 1 and not is_in_test(source, call):
             message = f"a rate of {number:g} drops nearly everything: is it the rate to keep?"
             yield Violation(rate, message, severity=Severity.INFO)
         elif is_keep_rate_name(_name(value)) and not _is_drop_rate(source, value):

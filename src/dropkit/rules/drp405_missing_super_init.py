@@ -20,7 +20,7 @@ from dropkit.lint.semantic.edits import fix, insert_before
 from dropkit.lint.semantic.expressions import last_name
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.test_context import is_trial
+from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, Violation
 
 # Base classes that neither call nor replace __init__.
@@ -44,7 +44,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             and not _initialises(source, owner, init)
             # A subclass may call `__init__` of torch's class, so that this class need not.
             and _initialising(source).isdisjoint(owner.subclasses)
-            and not is_trial(source, init.node)
+            and not is_in_test(source, init.node)
         ):
             yield Violation(init.node, fix=_fix(source, owner, init))
 
@@ -72,7 +72,7 @@ def _is_plain_module(source: SourceFile, owner: ClassDefinition) -> bool:
         not isinstance(init, ast.Lambda)
         and not init.decorator_list
         and owner.is_module
-        and any(root.startswith("torch.nn.") for root in owner.roots)
+        and any(root.startswith("torch.nn.") for root in owner.external_bases)
         and all(_is_usual(source, class_) for class_ in owner.mro)
     )
 
@@ -155,7 +155,7 @@ def _fix(source: SourceFile, owner: ClassDefinition, init: FunctionDefinition) -
 
 def _base_needs_arguments(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether the next `__init__` in the method resolution order needs arguments."""
-    if any(root.startswith("torch.nn.") and root != "torch.nn.Module" for root in owner.roots):
+    if any(root.startswith("torch.nn.") and root != "torch.nn.Module" for root in owner.external_bases):
         return True
     inherited = next((base.methods["__init__"] for base in owner.mro[1:] if "__init__" in base.methods), None)
     parameters = inherited.parameters[1:] if inherited is not None else []

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from dropkit.diagnostics import CrossFileCondition, Diagnostic, Fix, Severity
-from dropkit.lint.semantic.always_on import named_around, named_on_purpose, on_purpose
+from dropkit.lint.semantic.always_on import is_always_on_name, is_marked_always_on, is_named_always_on
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.trace import Form, Phase, Site, Trace
+from dropkit.trace import Phase, Site, Trace
 
 
 class Default(str, Enum):
@@ -25,7 +25,7 @@ class Default(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A misuse in source: the wrong node, and what differs from the rule's own message and severity."""
+    """A misuse in source: the node, and the message and severity if they differ from the rule's."""
 
     node: ast.AST
     message: str | None = None
@@ -35,13 +35,13 @@ class Violation:
     unless: CrossFileCondition | None = None
 
     def as_information(self) -> Violation:
-        """The same for those who ask for it: it fails no run, and has no fix."""
+        """The same with severity `info`, which fails no run, and without its fix."""
         return replace(self, severity=Severity.INFO, fix=None)
 
 
 @dataclass(frozen=True, slots=True)
 class TraceViolation:
-    """A misuse in a trace: the wrong site or module, and what differs from the rule's own message and severity."""
+    """A misuse in a trace: the site or module, and the message and severity if they differ from the rule's."""
 
     at: Site | str
     message: str | None = None
@@ -104,9 +104,12 @@ class Rule:
 
 
 def unless_intended(source: SourceFile, violation: Violation) -> Iterator[Violation]:
-    """`violation`, unless a marker or a setting says that this dropout stays on; information if only words say so."""
-    if not on_purpose(source, violation.node):
-        yield violation.as_information() if named_around(source, violation.node) else violation
+    """Yield `violation`, unless a marker or a setting says that this dropout stays on.
+
+    Where only names, docstrings or other comments say so, its severity becomes `info`.
+    """
+    if not is_marked_always_on(source, violation.node):
+        yield violation.as_information() if is_named_always_on(source, violation.node) else violation
 
 
 def active_in_eval(trace: Trace) -> Iterator[Site]:
@@ -115,19 +118,11 @@ def active_in_eval(trace: Trace) -> Iterator[Site]:
 
 
 def severity_in_eval(site: Site) -> Severity | None:
-    """INFO for a site named as one that stays on in evaluation, as MCDropout and Prenet are; None for any other."""
-    return Severity.INFO if site.is_named_always_on or any(named_on_purpose(owner) for owner in site.owners) else None
+    """INFO for a site that names such as MCDropout and Prenet say stays on in evaluation; None for any other."""
+    return Severity.INFO if site.is_named_always_on or any(is_always_on_name(owner) for owner in site.owners) else None
 
 
-def violations_in_eval(trace: Trace, form: Form, message: str | None = None) -> Iterator[TraceViolation]:
-    """The sites of a form that drop after `model.eval()`."""
-    sites = (site for site in active_in_eval(trace) if _form_in_eval(site) is form)
-    return (TraceViolation(site, message, severity_in_eval(site)) for site in sites)
-
-
-def _form_in_eval(site: Site) -> Form:
-    """The form of a site; a Module that drops though its own flag is off uses a function, or a mask of its own."""
+def ignores_its_flag(site: Site, by_hand: bool) -> bool:
+    """Whether a module drops in evaluation though its own flag is off: by a mask of its own, or by a function."""
     visit = next(visit for visit in site.visits_in(Phase.EVAL) if visit.is_active)
-    if site.form is Form.REGISTERED and site.flag_in_eval is False and visit.training is False:
-        return Form.MASK if visit.function is None else Form.FUNCTION
-    return site.form
+    return site.flag_in_eval is False and visit.training is False and (visit.function is None) == by_hand

@@ -72,11 +72,11 @@ def _check_bytes(path: str, data: bytes, config: Config) -> FileResult:
     findings, notes = _run_each(source, [rule for rule in config.rules if rule.code not in ignored])
     if config.respect_noqa:
         comments = Comments(text)
-        findings = [finding for finding in findings if not comments.silence(finding)]
+        findings = [finding for finding in findings if not comments.is_silenced(finding)]
     if notebook is not None:
         findings = [notebook.to_cell(finding) for finding in findings]
     result = FileResult(tuple(findings), (*notes, *unread), summarize(source))
-    source.forget()
+    source.break_cycles()
     return result
 
 

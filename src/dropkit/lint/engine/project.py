@@ -158,7 +158,7 @@ def _summarized(path: str, data: bytes) -> FileResult:
         text = Notebook.parse(data).text if path.endswith(".ipynb") else Text.decode(data)
         source = read(path, text)
         result = FileResult(classes=summarize(source))
-        source.forget()
+        source.break_cycles()
         return result
     except Exception:  # the user did not ask for this file: it is left out in silence
         return FileResult()

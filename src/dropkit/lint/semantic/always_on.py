@@ -20,7 +20,7 @@ _DROP = r"drop[ _-]?(?:outs?|path|connect|block)"
 _ON = r"(?:on|active|enabled)"
 _DONE = r"(?:on|active|activated|enabled|applied|used|kept|done|performed)"
 _DOING = r"(?:on|active|enabled|appl(?:y|ies|ying)|us(?:es?|ing)|keeps?|enables?|performs?|do|does)"
-# A sentence that mentions dropout and says that it stays on, or that this is intended.
+# Sentences that mention dropout and say that it stays on, or that this is intended.
 _MENTION = re.compile(_DROP, re.IGNORECASE)
 _INTENT = re.compile(
     rf"{_DROP} (?:\w+ )?(?:stays?|remains?|kept) {_ON}\b|\b(?:keeps?|leaves?) (?:the )?{_DROP} {_ON}\b"
@@ -40,36 +40,36 @@ _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n\s*\n")
 _MARKER = re.compile(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
 
 
-def named_on_purpose(name: str) -> bool:
-    """Whether dropout in a class or function of this name is known to stay on in evaluation.
+def is_always_on_name(name: str) -> bool:
+    """Whether the name of a class or function says that its dropout stays on in evaluation.
 
     Example:
-        >>> [named_on_purpose(name) for name in ("MCDropout", "monte_carlo_forward", "Prenet", "Denoiser", "AlwaysX")]
+        >>> [is_always_on_name(name) for name in ("MCDropout", "monte_carlo_forward", "Prenet", "Denoiser", "AlwaysX")]
         [True, True, True, False, False]
     """
     return _ALWAYS_ON.has(name)
 
 
-def on_purpose(source: SourceFile, node: ast.AST) -> bool:
-    """Whether a marker or a setting says that dropout stays on here."""
+def is_marked_always_on(source: SourceFile, node: ast.AST) -> bool:
+    """Whether a marker comment or a setting says that dropout stays on here."""
     if any(_is_marked(source, definition) for definition in _around(source, source.function(node))):
         return True
     lines = _lines_beside(source, node)
-    return any(_MARKER.search(_comment(source, number)) for number in lines) or marked_file(source)
+    return any(_MARKER.search(_comment(source, number)) for number in lines) or _is_marked_file(source)
 
 
 @cached_per_file
-def named_around(source: SourceFile, node: ast.AST) -> bool:
-    """Whether words say that dropout stays on here: only a reader can be sure.
+def is_named_always_on(source: SourceFile, node: ast.AST) -> bool:
+    """Whether names, docstrings or comments say that dropout stays on here, which is weaker evidence than a marker.
 
-    They are the name of a function or class around `node`, or of a base class; their docstrings; a comment beside
-    `node`.
+    The names and docstrings are those of functions and classes around `node` and of base classes; the comments are
+    beside `node`.
     """
     around = _around(source, source.function(node))
     bases = (base for cls in around if isinstance(cls, ClassDefinition) for base in cls.bases if base is not None)
     names = [*(definition.name for definition in around), *map(last_part, bases)]
     return (
-        any(named_on_purpose(name) for name in names)
+        any(is_always_on_name(name) for name in names)
         or any(_has_docstring(source, definition) for definition in around)
         or any(_has_comment(source, number) for number in _lines_beside(source, node))
     )
@@ -148,7 +148,7 @@ def _is_only_comment(source: SourceFile, number: int) -> bool:
 
 @cached_per_file
 def _comment(source: SourceFile, number: int) -> str:
-    """The comment on a line, with all lines of a comment that has several."""
+    """The comment on a line, with the comment lines above it if it has the line to itself."""
     last = number
     while _is_only_comment(source, number) and _is_only_comment(source, number - 1):
         number -= 1
@@ -156,7 +156,7 @@ def _comment(source: SourceFile, number: int) -> str:
 
 
 @cached_per_file
-def marked_file(source: SourceFile) -> bool:
+def _is_marked_file(source: SourceFile) -> bool:
     """Whether the marker is on a line of its own at the head of the file, before its first statement."""
     body = source.tree.body
     has_docstring = bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)

@@ -1,4 +1,4 @@
-"""Whether an attribute of a class may be read in its file: by methods, subclasses, owners, or names made at run time.
+"""Find out whether a file may read an attribute of a class: in methods, subclasses, other code, or by `getattr`.
 
 A mention in a comment counts as a read: the author of `# x = self.dropout(x)` knows that the layer is not applied.
 """
@@ -16,17 +16,19 @@ from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
-# Names of settings, whose attributes are no layers.
+# Names of objects that hold settings: their attributes are not layers.
 _SETTINGS = Vocabulary(
     r"\w*confs?|\w*configs?|configuration|cfgs?|\w*args?|arguments?|opts?|options?|\w*params?|parameters|hps?"
     r"|settings?|kws?|kwargs|specs?|prune\w*|flags"
 )
 # Bases that read no attribute of their subclasses.
-_PLAIN = frozenset({"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin"})
+_WITHOUT_READS = frozenset(
+    {"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin"}
+)
 # Bases whose forward runs every child in order.
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 # Functions that take `self` and read no layer of it.
-_HARMLESS = frozenset(
+_READS_NO_LAYER = frozenset(
     {"super", "isinstance", "issubclass", "hasattr", "setattr", "getattr", "delattr", "type", "id", "__init__", "print"}
 )
 _ADMITS = re.compile(
@@ -35,7 +37,7 @@ _ADMITS = re.compile(
     re.IGNORECASE,
 )
 # A class with more relatives than this counts as unknown, and nothing is reported.
-_MOST_RELATIVES = 64
+_MAX_RELATIVES = 64
 # A string that is a name, but not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
 _QUOTED = re.compile(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
 # A use of `self.x` that does not set it, in code, comments and strings alike; calls in comments.
@@ -53,7 +55,7 @@ def family(owner: ClassDefinition) -> list[ClassDefinition]:
 
 
 def classes_using(source: SourceFile, calls: Iterable[ast.Call]) -> set[ClassDefinition]:
-    """The classes that make one of `calls`, that make an object of such a class, or inherit from one."""
+    """The classes whose methods make one of `calls`, that create an object of such a class, or inherit from one."""
     users = dict.fromkeys(owner for call in calls if (owner := source.owner(call)) is not None)
     pending = list(users)
     for cls in pending:
@@ -82,47 +84,47 @@ def is_set_from_outside(source: SourceFile, attribute: str) -> bool:
 def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
     """Whether this file may read `attribute` of an `owner`."""
     relatives = _relatives(source, owner)
-    reached = _reached(source, attribute)
+    readers = _reading_classes(source, attribute)
     return (
         relatives is None
-        or reached is None
+        or readers is None
         or any(
             attribute in cls.reads
-            or cls.name in reached
+            or cls.name in readers
             or attribute in _names_in_text(source, cls)
             or _reads_any(source, cls)
             for cls in relatives
         )
-        or _named_at_run_time(source, attribute)
+        or _is_read_by_getattr(source, attribute)
     )
 
 
 @cached_per_file
 def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefinition] | None:
     """The family of a class; None if it is too large."""
-    return None if len(owner.subclasses) > _MOST_RELATIVES else family(owner)
+    return None if len(owner.subclasses) > _MAX_RELATIVES else family(owner)
 
 
 def is_plain(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether it inherits only from torch's Module and from bases that add no layers."""
+    """Whether a class inherits only from torch's Module and from bases that read no attributes."""
     for cls in owner.mro:
         for base, name in zip(cls.node.bases, cls.bases, strict=True):
             if source.local_class(base) is not None:
                 continue
             node = base.value if isinstance(base, ast.Subscript) else base
             last = last_part(name or last_name(node))
-            if last not in MODULE_BASES and last not in _PLAIN:
+            if last not in MODULE_BASES and last not in _WITHOUT_READS:
                 return False
     return True
 
 
 def is_container(owner: ClassDefinition) -> bool:
-    """Whether its children run, or are returned, without being named."""
-    return any(last_part(root).endswith(_CONTAINERS) for root in owner.roots)
+    """Whether a class inherits from a container, which runs or returns its children without naming them."""
+    return any(last_part(base).endswith(_CONTAINERS) for base in owner.external_bases)
 
 
 def is_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether it is a base class only: without a forward, or with one that only raises."""
+    """Whether a class has no `forward`, one that only raises, or abstract methods."""
     forward = owner.method("forward")
     if forward is None or isinstance(forward.node, ast.Lambda):
         return True
@@ -141,21 +143,19 @@ def is_empty(body: list[ast.stmt]) -> bool:
     return all(
         isinstance(statement, (ast.Pass, ast.Raise))
         or (
-            isinstance(statement, ast.Expr)
-            and (isinstance(statement.value, ast.Constant) or _initialises(statement.value))
+            isinstance(statement, ast.Expr) and (isinstance(statement.value, ast.Constant) or _is_init(statement.value))
         )
         for statement in body
     )
 
 
-def leans_on_base(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether its forward, or another method, calls the method of a base in another file."""
+def calls_base_method(source: SourceFile, owner: ClassDefinition) -> bool:
+    """Whether a class calls a method of its base through `super()`, other than `__init__`, `train` and `eval`."""
     return owner in _calling_super(source)
 
 
 @cached_per_file
 def _calling_super(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes that call a method of their base, other than `__init__`, `train` and `eval`."""
     return {
         source.owner(call)
         for call in source.calls.get("super", [])
@@ -163,7 +163,7 @@ def _calling_super(source: SourceFile) -> set[ClassDefinition | None]:
     }
 
 
-def admitted(source: SourceFile, node: ast.AST) -> bool:
+def is_admitted(source: SourceFile, node: ast.AST) -> bool:
     """Whether a comment beside `node`, or on the line above, says that it is unused, or why it is kept."""
     first, last = source.text.span(node).line, source.text.span(node).end_line
     for number in range(max(1, first - 1), last + 1):
@@ -174,17 +174,12 @@ def admitted(source: SourceFile, node: ast.AST) -> bool:
     return False
 
 
-def class_text(source: SourceFile, owner: ClassDefinition) -> str:
-    """The text of a class."""
-    return source.text.of(owner.node)
-
-
-def _initialises(expression: ast.expr) -> bool:
+def _is_init(expression: ast.expr) -> bool:
     return isinstance(expression, ast.Call) and last_name(expression) == "__init__"
 
 
 @cached_per_file
-def _reached(source: SourceFile, attribute: str) -> set[str] | None:
+def _reading_classes(source: SourceFile, attribute: str) -> set[str] | None:
     """The simple names of classes whose objects' attribute of this name is used; None if a class is unknown."""
     classes: set[str] = set()
     for node in source.attributes.get(attribute, []):
@@ -210,7 +205,7 @@ def _reached(source: SourceFile, attribute: str) -> set[str] | None:
 
 @cached_per_file
 def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether it iterates over its children, or lets another function do so, without naming them."""
+    """Whether a class iterates over its children, or passes itself to a function that may."""
     if any(name in owner.own_calls for name in ("children", "named_children", "__getattr__")):
         return True
     if any(name in owner.reads for name in ("_modules", "__dict__", "__getattribute__")):
@@ -240,28 +235,28 @@ def _passes_self(call: ast.Call) -> bool:
     last = last_name(call)
     if last == "getattr" and len(call.args) > 1:
         return not isinstance(call.args[1], ast.Constant)
-    return last not in _HARMLESS
+    return last not in _READS_NO_LAYER
 
 
 @cached_per_file
 def _names_in_text(source: SourceFile, owner: ClassDefinition) -> set[str]:
     """The names in strings of a class, and the attributes and calls in its comments."""
-    text = class_text(source, owner)
+    text = source.text.of(owner.node)
     names = {match[2] for match in _QUOTED.finditer(text)} | {match[1] for match in _USED.finditer(text)}
     for comment in _COMMENT.finditer(text):
         names.update(match[1] for match in _CALLED.finditer(comment[0]))
     return names
 
 
-def _named_at_run_time(source: SourceFile, attribute: str) -> bool:
-    """Whether a getattr anywhere in the file may read the name."""
-    names, beginnings = _made_names(source)
+def _is_read_by_getattr(source: SourceFile, attribute: str) -> bool:
+    """Whether a `getattr` in the file may read this name."""
+    names, beginnings = _getattr_names(source)
     return attribute in names or any(attribute[:length] in beginnings for length in range(1, len(attribute) + 1))
 
 
 @cached_per_file
-def _made_names(source: SourceFile) -> tuple[set[str], set[str]]:
-    """The names that `getattr` reads, except of settings: whole names, and the beginnings of composed ones."""
+def _getattr_names(source: SourceFile) -> tuple[set[str], set[str]]:
+    """The names that `getattr` reads, except from settings: whole names, and beginnings of composed ones."""
     names: set[str] = set()
     beginnings: set[str] = set()
     for call in source.calls.get("getattr", []):

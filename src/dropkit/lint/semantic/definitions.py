@@ -16,7 +16,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 # The most classes in a mro, which keeps the work on deep hierarchies linear. Real hierarchies end at a dozen; a class
 # with more ancestors counts as no Module, and no rule reports it.
-MOST_ANCESTORS = 64
+MAX_ANCESTORS = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +27,7 @@ class FunctionDefinition:
     name: str
     owner: ClassDefinition | None
     within: FunctionDefinition | None
-    # Everything bound in it: arguments (None for the value), assignments, imports (a dotted name).
+    # The names bound in it: parameters, assignments, imports, definitions.
     names: dict[str, list[Binding]] = field(default_factory=dict["str", "list[Binding]"])
 
     @property
@@ -58,12 +58,12 @@ class FunctionDefinition:
 
 @dataclass(slots=True, eq=False)
 class Binding:
-    """A place where a name gets a value: an expression, an import's dotted name, or something that is not followed."""
+    """A statement that binds a name: to an expression, an imported dotted name, or a value that is not followed."""
 
     statement: ast.AST
     value: ast.expr | None = None
     imported: str | None = None
-    # The value is a part of the expression, or made from it: unpacking, for, with, augmented assignment.
+    # The value is a part of the expression, or computed from it: unpacking, for, with, augmented assignment.
     derived: bool = False
 
 
@@ -80,7 +80,7 @@ class Write:
 
 @dataclass(slots=True, eq=False)
 class ClassDefinition:
-    """A class: its methods, its relatives, and what its methods do to `self`."""
+    """A class: its methods, bases and subclasses, and the attributes of `self` that its methods read and set."""
 
     node: ast.ClassDef
     within: FunctionDefinition | None
@@ -89,17 +89,17 @@ class ClassDefinition:
     methods: dict[str, FunctionDefinition] = field(default_factory=dict["str", "FunctionDefinition"])
     writes: dict[str, list[Write]] = field(default_factory=dict["str", "list[Write]"])
     reads: dict[str, list[ast.Attribute]] = field(default_factory=dict["str", "list[ast.Attribute]"])
-    # Calls self.method(...) of its own, by name.
+    # Calls `self.method(...)` in its methods, by name.
     own_calls: dict[str, list[ast.Call]] = field(default_factory=dict["str", "list[ast.Call]"])
     # Itself and the classes of this file that it inherits from, nearest first.
     mro: list[ClassDefinition] = field(default_factory=list["ClassDefinition"])
     # The classes of this file that inherit from it, directly or not.
     subclasses: list[ClassDefinition] = field(default_factory=list["ClassDefinition"])
     # The dotted names of its own bases from other files or libraries.
-    own_roots: list[str] = field(default_factory=list[str])
+    own_external_bases: list[str] = field(default_factory=list[str])
     _writes: dict[str, list[Write]] = field(default_factory=dict["str", "list[Write]"])
     _values: dict[str, list[ast.expr | None]] = field(default_factory=dict["str", "list[ast.expr | None]"])
-    _roots: list[str] | None = None
+    _external_bases: list[str] | None = None
     _is_module: bool | None = None
 
     @property
@@ -112,24 +112,24 @@ class ClassDefinition:
         return [self.resolve(base) for base in self.node.bases]
 
     @property
-    def roots(self) -> list[str]:
-        """The dotted names that its mro ends in: bases from other files or libraries."""
-        if self._roots is None:
-            self._roots = [root for cls in self.mro for root in cls.own_roots]
-        return self._roots
+    def external_bases(self) -> list[str]:
+        """The dotted names of bases from other files or libraries, its own and those of its mro."""
+        if self._external_bases is None:
+            self._external_bases = [base for cls in self.mro for base in cls.own_external_bases]
+        return self._external_bases
 
     def method(self, name: str) -> FunctionDefinition | None:
         """The method that a call of `name` runs, as far as this file knows."""
         return next((cls.methods[name] for cls in self.mro if name in cls.methods), None)
 
     def all_writes(self, attribute: str) -> list[Write]:
-        """Every `self.attribute = ...` here or in bases of this file."""
+        """Every `self.attribute = ...` in the class or its bases in this file."""
         if attribute not in self._writes:
             self._writes[attribute] = [write for cls in self.mro for write in cls.writes.get(attribute, [])]
         return self._writes[attribute]
 
     def values(self, attribute: str) -> list[ast.expr | None]:
-        """Everything that `self.attribute` is set to here or in bases of this file."""
+        """Every value that the class or its bases in this file set `self.attribute` to; None for an unknown one."""
         if attribute not in self._values:
             self._values[attribute] = [write.value for write in self.all_writes(attribute)]
         return self._values[attribute]
@@ -138,26 +138,26 @@ class ClassDefinition:
     def is_module(self) -> bool:
         """Whether its objects are torch Modules: by its bases or, if those are unknown, by its layers and `forward`."""
         if self._is_module is None:
-            self._is_module = len(self.mro) <= MOST_ANCESTORS and self._looks_like_a_module()
+            self._is_module = len(self.mro) <= MAX_ANCESTORS and self._looks_like_a_module()
         return self._is_module
 
     @property
     def has_mode(self) -> bool:
-        """Whether its objects surely have `training`: by a base of a library for torch, or by their use."""
+        """Whether its objects certainly have `training`: they inherit it from a library's Module, or use it."""
         return self.is_module and (
-            any(root.startswith(catalog.MODULE_LIBRARIES) for root in self.roots)
+            any(base.startswith(catalog.MODULE_LIBRARIES) for base in self.external_bases)
             or any("training" in cls.reads for cls in self.mro)
             or self._keeps_layers()
         )
 
     def _looks_like_a_module(self) -> bool:
-        for root in self.roots:
-            last = last_part(root)
-            if root.startswith("torch.nn.") and last.lstrip("_")[:1].isupper():
+        for base in self.external_bases:
+            last = last_part(base)
+            if base.startswith("torch.nn.") and last.lstrip("_")[:1].isupper():
                 return True
-            if last in catalog.MODULE_BASES and not root.startswith(catalog.NO_MODULES):
+            if last in catalog.MODULE_BASES and not base.startswith(catalog.OTHER_FRAMEWORKS):
                 return True
-        is_other = any(root.startswith(("torch.autograd.", "torch.utils.data.")) for root in self.roots)
+        is_other = any(base.startswith(("torch.autograd.", "torch.utils.data.")) for base in self.external_bases)
         return any(cls.node.bases for cls in self.mro) and not is_other and self._keeps_layers()
 
     def _keeps_layers(self) -> bool:

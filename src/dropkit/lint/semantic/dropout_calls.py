@@ -1,7 +1,7 @@
-"""Every call in a file that drops, or makes what drops: the one answer to "is this a dropout, and of which kind?".
+"""Find the calls in a file that drop, or that make a layer that drops, whatever the file calls them.
 
-Calls are known by what their names stand for, never by how they are spelled: `F.dropout(x)`, `thin(x)` after
-`from torch.nn.functional import dropout as thin`, and `self.layer(x)` where the class sets `self.layer` to a dropout.
+`F.dropout(x)` is one, `zap(x)` after `from torch.nn.functional import dropout as zap`, and `self.layer(x)` in a class
+that sets `self.layer` to a dropout.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 
 class DropoutForm(Enum):
-    """What a call does with dropout."""
+    """How a call is about dropout: it drops, or makes a layer that does."""
 
     # F.dropout(x, p, training)
     FUNCTION = "function"
@@ -29,7 +29,7 @@ class DropoutForm(Enum):
     ATTENTION = "attention"
     # nn.Dropout(p), DropPath(p)
     LAYER = "layer"
-    # nn.LSTM(8, 8, 2, dropout=p), nn.MultiheadAttention(8, 2, dropout=p): dropout inside of something else
+    # nn.LSTM(8, 8, 2, dropout=p), nn.MultiheadAttention(8, 2, dropout=p): a layer with dropout inside
     HOLDER = "holder"
     # self.dropout(x), where this file makes the layer
     APPLICATION = "application"
@@ -39,19 +39,16 @@ class DropoutForm(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DropoutCall:
-    """One call that drops or makes what drops. An argument that is not given, or not seen, is None.
+    """A call that drops, or makes a layer that drops. An argument that is absent, or hidden in * or **, is None.
 
     Attributes:
         call: the call.
-        form: what it does.
+        form: how it is about dropout.
         name: the canonical dotted name of the function or layer; empty where a condition chooses between layers of
             different kinds.
-        p: the rate that is given.
-        training: the flag that is given.
-        inplace: the `inplace` that is given.
-        input: what is dropped from.
+        p, training, inplace, input: its arguments.
         made_by: for an application, the calls that make the layer: several if a condition chooses.
-        signature: where the arguments of a function stand, and what its flag is when left out.
+        signature: the positions of a function's arguments, and the default of its flag.
     """
 
     call: ast.Call
@@ -66,7 +63,7 @@ class DropoutCall:
 
     @property
     def kind(self) -> str | None:
-        """Which of torch's six layers acts: "Dropout2d" for the layer and its function; None for any other dropout."""
+        """The name of one of torch's six layers, also for its function: "Dropout2d"; None for any other dropout."""
         if self.signature is not None:
             return self.signature.module
         return last_part(self.name) if self.name in catalog.DROPOUT_MODULES else None
@@ -87,22 +84,22 @@ class DropoutCall:
 
     @property
     def layers(self) -> tuple[DropoutCall, ...]:
-        """Where the arguments are given: the calls that make the layer, else the call itself."""
+        """The calls with the arguments: those that make the layer, else the call itself."""
         return self.made_by or (self,)
 
     @property
     def has_zero_rate(self) -> bool:
-        """Whether the rate, of one of the layers at least, is a literal zero."""
+        """Whether the rate of any of the layers is a literal zero."""
         return any(is_off(dropout.p) for dropout in self.layers)
 
     @property
     def never_drops(self) -> bool:
-        """Whether a literal says so: the rate is zero, or the flag is off."""
+        """Whether the rate is a literal zero, or the flag literally off."""
         return self.has_zero_rate or is_off(self.training)
 
     @property
     def works_in_place(self) -> bool:
-        """Whether it surely changes its input: each layer says inplace=True, and may drop."""
+        """Whether it certainly changes its input: each layer has inplace=True, and may drop."""
         return all(literal(dropout.inplace) is True and not dropout.never_drops for dropout in self.layers)
 
     @property
@@ -120,12 +117,12 @@ def dropout_calls(source: SourceFile, *forms: DropoutForm) -> list[DropoutCall]:
 
 
 def dropout_call(source: SourceFile, node: ast.AST | None) -> DropoutCall | None:
-    """What is known of `node` as a dropout; None if it is none."""
+    """The dropout that `node` is; None if it is none."""
     return _by_call(source).get(node)
 
 
 def dropout_kind(source: SourceFile, node: ast.AST | None) -> str | None:
-    """Which of torch's six layers `node` applies or makes; None for none, and if the rate is a literal zero."""
+    """The `kind` of the dropout that `node` is; None if it is none of them, or its rate is a literal zero."""
     dropout = dropout_call(source, node)
     return dropout.kind if dropout is not None and not dropout.has_zero_rate else None
 
@@ -139,18 +136,18 @@ def operations_before(source: SourceFile, dropout: DropoutCall) -> list[Operatio
 
 
 def rates(source: SourceFile) -> Iterator[tuple[ast.Call, ast.expr]]:
-    """Every call that takes a dropout rate whose meaning is known, with the expression that it is given."""
+    """Yield calls that take the rate to drop, with the expression of the rate."""
     for dropout in dropout_calls(
         source, DropoutForm.FUNCTION, DropoutForm.ATTENTION, DropoutForm.LAYER, DropoutForm.HOLDER
     ):
-        # What DropPath counts, libraries have not agreed on: some take the rate to keep.
+        # DropPath takes the rate to keep in some libraries.
         is_known = dropout.form is not DropoutForm.LAYER or dropout.name in catalog.RATED_LAYERS
         if dropout.p is not None and is_known and dropout.name != catalog.MULTI_HEAD:
             yield dropout.call, dropout.p
 
 
 def unseen_applications(source: SourceFile) -> Iterator[ast.Call]:
-    """Calls of a `self.dropout` that another file makes: of a base class, most often."""
+    """Yield calls of a `self.dropout` that this file does not set: most often it is set by a base class."""
     for name in LAYER_ATTRIBUTES:
         for call in source.calls.get(name, []):
             attribute, owner = self_attribute(call.func), source.owner(call)

@@ -1,4 +1,4 @@
-"""Edits of source that keep its formatting: comments, brackets and trailing commas stay where they are."""
+"""Make edits of source code that keep its formatting: comments, brackets and trailing commas."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def spell(source: SourceFile, dotted: str) -> str | None:
     for name, bindings in source.names.items():
         imported = bindings[-1].imported
         if source.block(bindings[-1].statement) is not source.tree.body:
-            continue  # for type checkers only, perhaps
+            continue  # It may be for type checkers only.
         if imported == dotted:
             spellings.append((0, name))
         elif imported is not None and dotted.startswith(imported + "."):

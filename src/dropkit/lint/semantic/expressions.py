@@ -1,4 +1,4 @@
-"""Arguments, names and literals of single expressions."""
+"""Read arguments, names and literals from single expressions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Final
 
-# What `literal` returns for an expression whose value is not written down.
+# Returned by `literal` for an expression that is not a constant.
 UNKNOWN: Final = object()
 
 
@@ -42,7 +42,7 @@ def self_attribute(node: ast.AST | None) -> str | None:
 
 
 def literal(node: ast.AST | None) -> object:
-    """The value of a constant as it is written; UNKNOWN for any other expression, and for none."""
+    """The value of a constant; UNKNOWN for any other expression, and for None."""
     return node.value if isinstance(node, ast.Constant) else UNKNOWN
 
 

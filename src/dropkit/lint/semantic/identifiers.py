@@ -1,4 +1,4 @@
-"""The words in names: `MCDropout`, `mcDropout` and `mc_dropout` have the same two, and `Denoiser` has no "noise"."""
+"""Split names into words: `MCDropout`, `mcDropout` and `mc_dropout` have the same two; `Denoiser` has no "noise"."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 @lru_cache(maxsize=65536)
-def spoken(name: str) -> str:
+def words_of(name: str) -> str:
     """The words of a name, or of all names in a text, in lower case with spaces between.
 
     Example:
-        >>> spoken("MCDropout2d"), spoken("pre_net"), spoken("isTraining"), spoken("LSTMCell")
+        >>> words_of("MCDropout2d"), words_of("pre_net"), words_of("isTraining"), words_of("LSTMCell")
         ('mc dropout 2 d', 'pre net', 'is training', 'lstm cell')
     """
     return " ".join(_WORD.findall(name)).lower()
 
 
 class Vocabulary:
-    """Whole words, as a regular expression over `spoken` names.
+    """Whole words, as a regular expression over `words_of` names.
 
     Example:
         >>> Vocabulary("noise|noisy").has("NoiseLayer"), Vocabulary("noise|noisy").has("Denoiser")
@@ -32,4 +32,4 @@ class Vocabulary:
 
     def has(self, name: str) -> bool:
         """Whether a name has one of the words."""
-        return self._pattern.search(spoken(name)) is not None
+        return self._pattern.search(words_of(name)) is not None

@@ -1,4 +1,4 @@
-"""One walk over the tree of a file that indexes it: what is around what, what is called, read and set."""
+"""Index the syntax tree of a file in one walk: parents, definitions, calls, and reads and writes of attributes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Index:
     # Names of the module level.
     names: dict[str, list[Binding]] = field(default_factory=dict["str", "list[Binding]"])
     # The parent of each node.
-    above: dict[ast.AST, ast.AST] = field(default_factory=dict["ast.AST", "ast.AST"])
+    parents: dict[ast.AST, ast.AST] = field(default_factory=dict["ast.AST", "ast.AST"])
     by_node: dict[ast.AST, FunctionDefinition | ClassDefinition] = field(
         default_factory=dict["ast.AST", "FunctionDefinition | ClassDefinition"]
     )
@@ -42,17 +42,17 @@ class Index:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scope:
-    """The function, the class body, and the class of the method around the node of the walk."""
+    """What is around a node: the function, the class whose body it is directly in, and the class of the method."""
 
     function: FunctionDefinition | None = None
+    class_body: ClassDefinition | None = None
     owner: ClassDefinition | None = None
-    holder: ClassDefinition | None = None
 
 
 def index_tree(tree: ast.Module, resolve: Callable[[ast.AST], str | None]) -> Index:
     """Index a file in one pass, with a stack, so that no depth of nesting is too deep."""
     index = Index(resolve)
-    above = index.above
+    parents = index.parents
     stack: list[tuple[ast.AST, _Scope]] = [(tree, _Scope())]
     push, pop = stack.append, stack.pop
     while stack:
@@ -66,13 +66,13 @@ def index_tree(tree: ast.Module, resolve: Callable[[ast.AST], str | None]) -> In
             # Decorators, defaults, annotations and bases are evaluated where the definition stands.
             here = inner if inner is not None and name == "body" else scope
             if value.__class__ is not list:
-                above[value] = node
+                parents[value] = node
                 if value.__class__ not in _LEAVES:
                     push((value, here))
                 continue
             for child in reversed(value):
                 if child is not None:
-                    above[child] = node
+                    parents[child] = node
                     if child.__class__ not in _LEAVES:
                         push((child, here))
     for function in index.functions:
@@ -104,18 +104,18 @@ def _bind(index: Index, function: FunctionDefinition | None, name: str, binding:
 def _note_call(index: Index, call: ast.Call, scope: _Scope) -> None:
     index.calls.append(call)
     attribute = self_attribute(call.func)
-    if attribute is not None and scope.holder is not None:
-        scope.holder.own_calls.setdefault(attribute, []).append(call)
+    if attribute is not None and scope.owner is not None:
+        scope.owner.own_calls.setdefault(attribute, []).append(call)
 
 
 def _note_attribute(index: Index, node: ast.Attribute, scope: _Scope) -> None:
     index.attributes.setdefault(node.attr, []).append(node)
-    if scope.holder is not None and self_attribute(node) is not None and isinstance(node.ctx, ast.Load):
-        scope.holder.reads.setdefault(node.attr, []).append(node)
+    if scope.owner is not None and self_attribute(node) is not None and isinstance(node.ctx, ast.Load):
+        scope.owner.reads.setdefault(node.attr, []).append(node)
 
 
 def _note_function(index: Index, node: FunctionNode, scope: _Scope) -> _Scope:
-    owner = None if isinstance(node, ast.Lambda) else scope.owner
+    owner = None if isinstance(node, ast.Lambda) else scope.class_body
     function = FunctionDefinition(
         node, "<lambda>" if isinstance(node, ast.Lambda) else node.name, owner, scope.function
     )
@@ -133,7 +133,7 @@ def _note_class(index: Index, node: ast.ClassDef, scope: _Scope) -> _Scope:
     index.classes.append(cls)
     index.by_node[node] = cls
     _bind(index, scope.function, node.name, Binding(node))
-    return _Scope(scope.function, cls, scope.holder)
+    return _Scope(scope.function, cls, scope.owner)
 
 
 def _note_statement(index: Index, node: ast.AST, scope: _Scope) -> None:
@@ -182,9 +182,9 @@ def _note_target(
 ) -> None:
     """Bind the targets of an assignment, unpacking tuples."""
     if isinstance(target, ast.Name):
-        if scope.owner is not None:
+        if scope.class_body is not None:
             write = Write(target.id, value, statement, None, derived)
-            scope.owner.writes.setdefault(target.id, []).append(write)
+            scope.class_body.writes.setdefault(target.id, []).append(write)
         else:
             _bind(index, scope.function, target.id, Binding(statement, value, derived=derived))
     elif isinstance(target, ast.Starred):
@@ -197,9 +197,9 @@ def _note_target(
             _note_target(index, element, part, statement, scope, derived or not pairwise)
     else:
         attribute = self_attribute(target)
-        if attribute is not None and scope.holder is not None:
+        if attribute is not None and scope.owner is not None:
             write = Write(attribute, value, statement, scope.function, derived)
-            scope.holder.writes.setdefault(attribute, []).append(write)
+            scope.owner.writes.setdefault(attribute, []).append(write)
 
 
 _NOTES: dict[type[ast.AST], Callable[[Index, Any, _Scope], _Scope | None]] = {

@@ -1,4 +1,4 @@
-"""Layers and operations: what a call applies, and where this file makes the layer that it applies."""
+"""Resolve what a call applies: a function, a method, or a layer and the calls that construct it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Operation:
     name: str
     call: ast.Call
     input: ast.expr | None
-    # The calls that make the layer: several if a condition chooses between layers of one kind.
+    # The calls that construct the layer: several if a condition chooses between layers of one kind.
     layers: tuple[ast.Call, ...] = ()
 
     @property
@@ -31,7 +31,7 @@ class Operation:
 
 
 def operation(source: SourceFile, expression: ast.AST | None) -> Operation | None:
-    """What is applied in `expression`; None if it is no call, or one of something unknown.
+    """The operation that `expression` applies; None if it is no call, or a call of something unknown.
 
     A Sequential counts as its last layer.
     """
@@ -40,11 +40,11 @@ def operation(source: SourceFile, expression: ast.AST | None) -> Operation | Non
     name = source.dotted(expression.func)
     if name is not None:
         return Operation(name, expression, input_of(expression))
-    made = [end_layer(source, layer, -1) for layer in constructors(source, expression.func)]
-    if made:
-        names = {source.called(layer) if layer is not None else None for layer in made}
+    constructed = [end_layer(source, layer, -1) for layer in constructors(source, expression.func)]
+    if constructed:
+        names = {source.called(layer) if layer is not None else None for layer in constructed}
         name = names.pop() if len(names) == 1 else None
-        known = tuple(layer for layer in made if layer is not None)
+        known = tuple(layer for layer in constructed if layer is not None)
         return Operation(name, expression, input_of(expression), known) if name is not None else None
     if isinstance(expression.func, ast.Attribute) and self_attribute(expression.func) is None:
         return Operation(f".{expression.func.attr}", expression, expression.func.value)
@@ -62,11 +62,11 @@ def input_of(call: ast.Call) -> ast.expr | None:
 
 
 def constructors(source: SourceFile, callee: ast.expr) -> list[ast.Call]:
-    """The calls that make `self.attribute`, a local name or a call; empty if one of them is unknown."""
+    """The calls that construct `self.attribute`, a local name, or the result of a call; empty if one is unknown."""
     if isinstance(callee, ast.Call):
-        return _calls_that_make(source, [callee])
+        return _constructor_calls(source, [callee])
     if isinstance(callee, ast.Name):
-        return _calls_that_make(source, [source.value(callee)])
+        return _constructor_calls(source, [source.value(callee)])
     attribute = self_attribute(callee)
     owner = source.owner(callee) if attribute is not None else None
     return _layers_of_attribute(source, owner, attribute) if attribute is not None and owner is not None else []
@@ -74,10 +74,10 @@ def constructors(source: SourceFile, callee: ast.expr) -> list[ast.Call]:
 
 @cached_per_file
 def _layers_of_attribute(source: SourceFile, owner: ClassDefinition, attribute: str) -> list[ast.Call]:
-    return _calls_that_make(source, [None if write.derived else write.value for write in owner.all_writes(attribute)])
+    return _constructor_calls(source, [None if write.derived else write.value for write in owner.all_writes(attribute)])
 
 
-def _calls_that_make(source: SourceFile, values: list[ast.expr | None]) -> list[ast.Call]:
+def _constructor_calls(source: SourceFile, values: list[ast.expr | None]) -> list[ast.Call]:
     calls: list[ast.Call] = []
     for value in values:
         for alternative in alternatives(source, value):

@@ -1,7 +1,7 @@
 """The semantic model of one file: its definitions, and what each name in it stands for.
 
-A rule asks for classes, functions, attributes and calls by name; it goes up from a node by `parent`, and from an
-expression to the dotted name that it stands for by `dotted`.
+It gives rules the classes, functions, attributes and calls by name, the `parent` of a node, and the `dotted` name that
+an expression stands for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import cast
 from dropkit import catalog
 from dropkit.lint.semantic.definitions import (
     FUNCTIONS,
-    MOST_ANCESTORS,
+    MAX_ANCESTORS,
     Binding,
     ClassDefinition,
     FunctionDefinition,
@@ -28,16 +28,16 @@ from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.lint.semantic.syntax_tree import SyntaxTree, bound_at, start
 
 # No name of a library has so many parts and aliases; longer chains of attributes are not names.
-_MOST_PARTS = 20
+_MAX_PARTS = 20
 
 
 class SourceFile(SyntaxTree):
-    """One parsed file. Reading it is one walk; nothing in it is imported or run."""
+    """A parsed file. Nothing in it is imported or run."""
 
     def __init__(self, path: str, text: Text, tree: ast.Module, always_on: tuple[str, ...] = ()) -> None:
         index = index_tree(tree, self.dotted)
-        super().__init__(path, text, tree, index.above)
-        # Names, as patterns, of classes and functions whose dropout stays on by the settings.
+        super().__init__(path, text, tree, index.parents)
+        # Patterns from the settings: names of classes and functions whose dropout stays on.
         self.always_on = always_on
         self.classes = index.classes
         self.functions = index.functions
@@ -51,9 +51,9 @@ class SourceFile(SyntaxTree):
         self._ends: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
         self._link_classes()
 
-    def forget(self) -> None:
+    def break_cycles(self) -> None:
         """Break all reference cycles, so that the memory of the tree is freed at once."""
-        super().forget()
+        super().break_cycles()
         for cls in self.classes:
             for table in (cls.methods, cls.writes, cls.reads, cls.own_calls, cls.mro, cls.subclasses):
                 table.clear()
@@ -64,20 +64,21 @@ class SourceFile(SyntaxTree):
             table.clear()
 
     def _link_classes(self) -> None:
-        """Tell each class its relatives in this file, and its bases from others."""
+        """Set the mro, the subclasses and the external bases of each class."""
         bases: dict[ClassDefinition, list[ClassDefinition]] = {}
         for cls in self.classes:
             local = [self.local_class(base) for base in cls.node.bases]
             bases[cls] = [base for base in local if base is not None]
-            outside = [base for base, known in zip(cls.node.bases, local, strict=True) if known is None]
-            cls.own_roots = [root for base in outside if (root := self.dotted(base) or self._unbound_name(base))]
+            outside = [base for base, cls_ in zip(cls.node.bases, local, strict=True) if cls_ is None]
+            names = [self.dotted(base) or self._unbound_name(base) for base in outside]
+            cls.own_external_bases = [name for name in names if name]
         for cls in self.classes:
             cls.mro = _ancestors(cls, bases)
             for ancestor in cls.mro[1:]:
                 ancestor.subclasses.append(cls)
 
     def _unbound_name(self, base: ast.expr) -> str | None:
-        """The name of a base that this file does not bind: from a star import, or the file is a piece of another."""
+        """The name of a base that this file does not bind: a star import may, or the file is part of another."""
         return base.id if isinstance(base, ast.Name) and not self.bindings(base) else None
 
     @cached_property
@@ -106,7 +107,7 @@ class SourceFile(SyntaxTree):
         return function if isinstance(function, FunctionDefinition) else None
 
     def self_name(self, node: ast.AST) -> str | None:
-        """The name of the object in the method around `node`; None outside of methods, or if it is bound again."""
+        """The name of the first parameter of the method around `node`; None outside of methods, or if it is rebound."""
         function = self.function(node)
         name = function.method.self_name if function is not None else None
         while function is not None and name is not None:
@@ -146,14 +147,14 @@ class SourceFile(SyntaxTree):
         return known[id(bindings)]
 
     def before(self, bindings: list[Binding], use: ast.AST) -> Iterator[Binding]:
-        """The bindings of a name that come before `use`, the last one first; functions count wherever they are."""
+        """The bindings of a name that come before `use`, the last one first; functions can be used before they are."""
         position = start(use)
         for index in range(self._count_before(bindings, position) - 1, -1, -1):
             if _end(bindings[index].statement) <= position:
                 yield bindings[index]
 
     def _count_before(self, bindings: list[Binding], use: tuple[int, int]) -> int:
-        """How many of a name's bindings there are up to the last one before `use`."""
+        """The number of a name's bindings up to the last one before `use`."""
         if id(bindings) not in self._ends:
             ends = sorted((_end(binding.statement), index) for index, binding in enumerate(bindings))
             farthest, last = list[int](), 0
@@ -212,7 +213,7 @@ class SourceFile(SyntaxTree):
             return self._dotted[expression]
         parts: list[str] = []
         root: ast.expr | str | None = cast("ast.expr", expression)
-        for _ in range(_MOST_PARTS):
+        for _ in range(_MAX_PARTS):
             if isinstance(root, ast.Attribute):
                 parts.append(root.attr)
                 root = root.value
@@ -294,7 +295,7 @@ def _ancestors(cls: ClassDefinition, bases: dict[ClassDefinition, list[ClassDefi
             if base not in ancestors:
                 ancestors[base] = None
                 pending.append(base)
-                if len(ancestors) > MOST_ANCESTORS:
+                if len(ancestors) > MAX_ANCESTORS:
                     return list(ancestors)
     return list(ancestors)
 

@@ -39,20 +39,20 @@ class Comments:
 
     @cached_property
     def for_file(self) -> list[set[str] | None]:
-        """The codes that are silenced in the whole file: sets of codes, or None for all."""
+        """What each comment for the whole file silences: a set of codes, or None for all."""
         return [_codes(match) for line in self.lines.values() if (match := _FILE.search(line))]
 
-    def silence(self, finding: Diagnostic) -> bool:
+    def is_silenced(self, finding: Diagnostic) -> bool:
         """Whether a comment on the first or last line of `finding`, or one for the file, silences it."""
         return self.silences(finding.code, {finding.span.line, finding.span.end_line})
 
     def silences(self, code: str, lines: Iterable[int]) -> bool:
         """Whether a comment on one of these lines, or one for the file, silences a rule."""
-        named = list(self.for_file)
+        silenced = list(self.for_file)
         for number in lines:
             comment = self.lines.get(number, "")
-            named += [_codes(match) for pattern in (_NOQA, _IGNORE) if (match := pattern.search(comment))]
-        return any(codes is None or code in codes for codes in named)
+            silenced += [_codes(match) for pattern in (_NOQA, _IGNORE) if (match := pattern.search(comment))]
+        return any(codes is None or code in codes for codes in silenced)
 
 
 def comments(text: Text) -> dict[int, str]:
@@ -65,14 +65,14 @@ def add_comments(text: Text, findings: Iterable[Diagnostic], marker: str) -> Tex
 
     Findings on lines that end in a backslash, or inside of a string, cannot be silenced.
     """
-    wanted: dict[int, set[str]] = {}
+    codes_by_line: dict[int, set[str]] = {}
     for finding in findings:
-        wanted.setdefault(finding.span.end_line, set()).add(finding.code)
+        codes_by_line.setdefault(finding.span.end_line, set()).add(finding.code)
     tokens = _tokens(text)
     present = _comments(tokens)
     inside = _inside_strings(tokens)
     edits: list[Edit] = []
-    for number, codes in wanted.items():
+    for number, codes in codes_by_line.items():
         line = text.line(number)
         end = text.starts[number - 1] + len(line.encode())
         old = present.get(number)

@@ -42,12 +42,11 @@ def grouped(pairs: Iterable[tuple[_Key, _Result]]) -> dict[_Key, list[_Result]]:
 class SyntaxTree:
     """A parsed file and the way from each node to those around it."""
 
-    def __init__(self, path: str, text: Text, tree: ast.Module, above: dict[ast.AST, ast.AST]) -> None:
+    def __init__(self, path: str, text: Text, tree: ast.Module, parents: dict[ast.AST, ast.AST]) -> None:
         self.path = path
         self.text = text
         self.tree = tree
-        # The parent of each node.
-        self.above = above
+        self._parents = parents
         self._blocks: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
         self._caches: dict[Hashable, dict[Any, Any]] = {}
 
@@ -55,16 +54,16 @@ class SyntaxTree:
         """The results of a function for this file, by its other arguments."""
         return self._caches.setdefault(function, {})
 
-    def forget(self) -> None:
+    def break_cycles(self) -> None:
         """Break all reference cycles, so that the memory of the tree is freed at once."""
-        for table in (self._caches, self._blocks, self.above):
+        for table in (self._caches, self._blocks, self._parents):
             table.clear()
         if "mentions" in vars(self):
             self.mentions.clear()
 
     def parent(self, node: ast.AST) -> ast.AST | None:
         """The node directly around `node`."""
-        return self.above.get(node)
+        return self._parents.get(node)
 
     def parents(self, node: ast.AST) -> Iterator[ast.AST]:
         """The nodes around `node`, from the nearest to the file."""
@@ -89,7 +88,7 @@ class SyntaxTree:
                 result = known[current]
                 break
             passed.append(current)
-            parent = self.above.get(current)
+            parent = self._parents.get(current)
             result = step(current, parent) if parent is not None else None
             current = parent
         known.update(dict.fromkeys(passed, result))
@@ -123,7 +122,7 @@ class SyntaxTree:
         """Every use of each name, in the order of the text."""
         mentions: dict[str, list[ast.Name]] = {}
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Name) and node in self.above:
+            if isinstance(node, ast.Name) and node in self._parents:
                 mentions.setdefault(node.id, []).append(node)
         for names in mentions.values():
             names.sort(key=start)

@@ -1,7 +1,7 @@
-"""The training flag in source code: which names are flags of the mode, and which code depends on one.
+"""The training flag in source code: which names mean training or evaluation mode, and which code depends on the mode.
 
-A dropout without a flag of its own may still follow the mode: a condition around it tests the flag, a statement before
-it returns in evaluation, or the rate is zero then.
+A dropout without a flag of its own may still follow the mode: a condition around it tests a flag, a statement before it
+returns in evaluation, or its rate is zero in evaluation.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any, cast
 
 from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import is_off
-from dropkit.lint.semantic.identifiers import Vocabulary, spoken
+from dropkit.lint.semantic.identifiers import Vocabulary, words_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file, exits
 
-# Words for the mode, or for another switch that is set on purpose: the name of a flag has one.
+# Words for the mode, or for another switch that is set on purpose. The name of a flag contains one.
 _MODES = (
     r"(?:is|in)?train(?:ing)?|train(?:ed|able|ing)?mode|train(?:ed|able)|(?:is|in)?eval|evalmode|evaluat(?:e|ing|ion)"
     r"|infer(?:ence|ring)?|predict(?:ing|ion)?|(?:is)?test|testing|sampl(?:e|ing)|determinis\w*|stochastic"
     r"|monte ?carlo|mc|always|switch|active"
 )
 _DROPS = r"drop(?:out|path)?s?"
-# Words that may be beside them. A name with any other is something else: `num_test_samples`, `active_experts`.
-_BESIDE = (
+# Words that may stand beside them. A name with any other word is no flag: `num_test_samples`, `active_experts`.
+_OTHER_WORDS = (
     r"is|are|in|at|on|during|not|no|now|currently|do|does|use|using|set|should|for|force|forced|enable|enabled|apply|with"
     r"|keep|add|run|only|if|or|and|model|module|self|the|mode|flag|time|phase|stage|state|status|pass|val|validation|off"
 )
 _FLAG = re.compile(
-    rf"(?:(?:{_BESIDE}|{_DROPS}) )*(?:{_MODES})(?: (?:{_MODES}|{_BESIDE}|{_DROPS}))*"
+    rf"(?:(?:{_OTHER_WORDS}|{_DROPS}) )*(?:{_MODES})(?: (?:{_MODES}|{_OTHER_WORDS}|{_DROPS}))*"
     rf"|(?:(?:use|enable|apply|do|with) )?{_DROPS} (?:on|enabled|switch)|(?:use|enable|apply|do|with) {_DROPS}"
     r"|(?:n |num )?(?:mc|monte carlo) (?:samples?|passes|iterations)"
 )
@@ -55,11 +55,11 @@ def is_flag(name: str) -> bool:
         >>> is_flag("constraint"), is_flag("num_test_samples"), is_flag("active_experts"), is_flag("stage")
         (False, False, False, False)
     """
-    return _FLAG.fullmatch(spoken(name)) is not None and not _RATE.has(name)
+    return _FLAG.fullmatch(words_of(name)) is not None and not _RATE.has(name)
 
 
 def serves_one_mode(name: str) -> bool:
-    """Whether a function of this name is for one mode only.
+    """Whether the name of a function says that it runs in one mode only.
 
     Example:
         >>> serves_one_mode("forward_train"), serves_one_mode("predict_step"), serves_one_mode("forward")
@@ -69,7 +69,7 @@ def serves_one_mode(name: str) -> bool:
 
 
 def flags(expression: ast.AST) -> Iterator[str]:
-    """The names of flags in `expression`, and the strings for a mode that something is compared with."""
+    """Yield the names of flags in `expression`, and strings that name a mode in its comparisons."""
     compared_with_none = {
         node.left for node in ast.walk(expression) if isinstance(node, ast.Compare) and _is_none(node)
     }
@@ -78,11 +78,11 @@ def flags(expression: ast.AST) -> Iterator[str]:
         if name is not None and is_flag(name) and node not in compared_with_none:
             yield name
         elif isinstance(node, ast.Compare):
-            yield from (text for text in _strings(node) if _MODE_STRING.fullmatch(spoken(text)))
+            yield from (text for text in _strings(node) if _MODE_STRING.fullmatch(words_of(text)))
 
 
 def _is_none(comparison: ast.Compare) -> bool:
-    """`sample is not None` tests whether there is a value, not which."""
+    """Whether a comparison is like `sample is not None`, which does not test the value."""
     other = comparison.comparators[0]
     return (
         isinstance(comparison.ops[0], (ast.Is, ast.IsNot)) and isinstance(other, ast.Constant) and other.value is None
@@ -103,10 +103,7 @@ def mentions_mode(source: SourceFile, expression: ast.AST) -> bool:
 
 
 def under_mode(source: SourceFile, node: ast.AST) -> bool:
-    """Whether a condition on the mode decides in its function if `node` runs: a branch around it, or an exit before.
-
-    The condition itself names a flag, or a local name in it is set to one.
-    """
+    """Whether `node` runs in its function under a condition on the mode: in a branch, or after a conditional exit."""
 
     def step(node: ast.AST, parent: ast.AST) -> bool | None:
         if node in _after_tests(source, parent) or any(_tests_mode(source, test) for test in _conditions(node, parent)):
@@ -118,23 +115,23 @@ def under_mode(source: SourceFile, node: ast.AST) -> bool:
 
 @cached_per_file
 def follows_mode(source: SourceFile, expression: ast.expr) -> bool:
-    """Whether the value of `expression` depends on the mode: by a flag, or a local name that is set by one."""
+    """Whether the value of `expression` depends on the mode: through a flag, or a local name that is set by one."""
     return mentions_mode(source, expression) or any(
         _is_set_by_mode(source, name) for name in ast.walk(expression) if isinstance(name, ast.Name)
     )
 
 
 def depends_on_mode(source: SourceFile, node: ast.AST, p: ast.expr | None = None) -> bool:
-    """Whether the mode decides that `node` drops: by a condition on it, around it or around all calls of its method.
+    """Whether the mode decides if `node` drops: by a condition around it or around all calls of its method.
 
-    Or by the rate `p`, which is set by the mode, or is a literal zero and never drops.
+    The rate `p` may decide, too: it depends on the mode, or is a literal zero.
     """
     is_gated_rate = p is not None and (is_off(p) or follows_mode(source, p))
     return is_gated_rate or under_mode(source, node) or called_under_mode(source, node)
 
 
 def is_in_one_mode_method(source: SourceFile, node: ast.AST) -> bool:
-    """Whether the method around `node` is named after one mode: `forward_train`, `predict_step`."""
+    """Whether the name of the method around `node` says that it runs in one mode only."""
     function = source.function(node)
     return function is not None and serves_one_mode(function.method.name)
 
@@ -148,7 +145,7 @@ def readers_of_training(source: SourceFile) -> set[FunctionDefinition]:
 
 @cached_per_file
 def called_under_mode(source: SourceFile, node: ast.AST) -> bool:
-    """Whether every call in its class of the method around `node` depends on the mode."""
+    """Whether the method around `node` is called in its class, and only under conditions on the mode."""
     function, owner = source.function(node), source.owner(node)
     return function is not None and owner is not None and _is_called_under_mode(source, owner, function.method.name)
 
@@ -190,10 +187,7 @@ def _conditions(node: ast.AST, parent: ast.AST) -> list[ast.expr]:
 
 
 def _exits_by_mode(source: SourceFile, statement: ast.stmt) -> bool:
-    """Whether the mode decides if a statement leaves the block: an `if` with an arm that does, or an assertion.
-
-    An assertion must be of the flag itself, alone or joined by `and`.
-    """
+    """Whether a statement leaves the block depending on the mode: an `if` that may exit, or an assertion of a flag."""
     if isinstance(statement, ast.If) and (exits(statement.body) or exits(statement.orelse)):
         return _tests_mode(source, statement.test)
     if not isinstance(statement, ast.Assert):
@@ -206,7 +200,7 @@ def _exits_by_mode(source: SourceFile, statement: ast.stmt) -> bool:
 
 @cached_per_file
 def _after_tests(source: SourceFile, parent: ast.AST) -> set[ast.AST]:
-    """The parts of `parent` that run only if an earlier part, which tests the mode, lets them."""
+    """The parts of `parent` that run only depending on an earlier part that tests the mode."""
     if isinstance(parent, ast.BoolOp):
         return _after_first(parent.values, {value for value in parent.values if _tests_mode(source, value)})
     parts: set[ast.AST] = set()
