@@ -18,6 +18,11 @@ class Severity(str, Enum):
         """0 for the most serious."""
         return list(Severity).index(self)
 
+    @property
+    def style(self) -> str:
+        """Its style in a terminal, in rich's words."""
+        return {"error": "bold red", "warning": "bold yellow", "info": "bold blue"}[self.value]
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:

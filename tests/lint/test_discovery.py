@@ -7,7 +7,7 @@ import pytest
 from helpers.lint import BAD, dropkit
 
 from dropkit.lint.engine.config import Config
-from dropkit.lint.engine.discovery import discover
+from dropkit.lint.engine.discovery import search
 
 
 def test_what_git_ignores_and_what_is_excluded_is_left_out(tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_what_git_ignores_and_what_is_excluded_is_left_out(tmp_path, monkeypatch
         put(name)
 
     def seen(folder, **settings):
-        found = discover([str(tmp_path / folder)], Config(root=tmp_path, **settings))
+        found = search([str(tmp_path / folder)], Config(root=tmp_path, **settings)).files
         return [os.path.relpath(path, tmp_path) for path in found]
 
     assert seen(".") == ["a.py", "deep/kept_pb2.py", "deep/top.py", "n.ipynb"]

@@ -1,4 +1,4 @@
-"""audit: run a model and report every dropout in it, functional ones too, and what is wrong with it."""
+"""Run a model, and report every dropout in it and what is wrong with it: the public `audit` and `Auditor`."""
 
 from __future__ import annotations
 
@@ -103,27 +103,25 @@ class Auditor:
         return Report(
             model=trace.model,
             sites=trace.sites,
-            findings=tuple(sorted(_findings(trace, self._rules()), key=lambda finding: finding.severity.rank)),
+            findings=tuple(sorted(self._findings(trace), key=lambda finding: finding.severity.rank)),
             other_random=trace.other_random,
             totals=totals(trace),
             stopped=trace.stopped,
             backward_error=trace.backward_error,
         )
 
-    def _rules(self) -> list[Rule]:
-        return [rule for rule in RULES if not rule.code.startswith(tuple(self.ignore))]
+    def _findings(self, trace: Trace) -> Iterator[AuditFinding]:
+        for rule in RULES:
+            if rule.check_trace is None or rule.code.startswith(tuple(self.ignore)):
+                continue
+            for violation in rule.check_trace(trace):
+                finding = _finding(rule, violation)
+                if finding.place is None or not silences(finding.place, rule.code):
+                    yield finding
 
 
 def _call(model: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
     return model(*inputs, **kwargs)
-
-
-def _findings(trace: Trace, rules: Sequence[Rule]) -> Iterator[AuditFinding]:
-    for rule in rules:
-        for violation in rule.check_trace(trace) if rule.check_trace is not None else ():
-            finding = _finding(rule, violation)
-            if finding.place is None or not silences(finding.place, rule.code):
-                yield finding
 
 
 def _finding(rule: Rule, violation: TraceViolation) -> AuditFinding:

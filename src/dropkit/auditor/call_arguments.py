@@ -1,4 +1,4 @@
-"""Arguments for a model from a batch: by name, by position, as the only argument, or the first part of the batch."""
+"""Pass a batch to a model: by name, by position, as the only argument, or its first part alone."""
 
 from __future__ import annotations
 

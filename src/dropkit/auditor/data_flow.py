@@ -1,4 +1,4 @@
-"""Data flow of a run: what computed the input of each dropout, and what uses its output."""
+"""Follow the data flow of a run: what computed the input of each dropout, and what uses its output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from dropkit.auditor.operators import OperatorCall, storage
+from dropkit.auditor.operators import OperatorCall, memory_id
 from dropkit.auditor.provenance import Provenance, ProvenanceTable
 from dropkit.trace import Origin, Site, Visit
 
@@ -19,7 +19,7 @@ class DataFlow:
         self._table = table
         self._owns = owns
         self._outputs: list[tuple[Visit, StorageWeakRef]] = []
-        # The last visit and its input, whose variance batch normalization is compared with.
+        # The last visit and its input: its variance is compared with that of a batch normalization's input.
         self._last: tuple[Visit, Tensor] | None = None
 
     def begin(self, inputs: Iterable[Tensor]) -> None:
@@ -30,7 +30,7 @@ class DataFlow:
     def end(self, outputs: Iterable[Tensor]) -> None:
         """Note the outputs of the model, and the memory of masks that are still saved for backward."""
         for tensor in outputs:
-            self.use(tensor, "output")
+            self.record_use(tensor, "output")
         for visit, nbytes in self._table.masks_in_memory():
             visit.kept_bytes += nbytes
         for visit, memory in self._outputs:
@@ -42,7 +42,7 @@ class DataFlow:
         """Drop references to tensors."""
         self._last = None
 
-    def use(self, tensor: Tensor, consumer: str) -> None:
+    def record_use(self, tensor: Tensor, consumer: str) -> None:
         """Note that `consumer` reads a tensor, in case it is the output of a dropout."""
         provenance = self._table.get(tensor)
         if provenance is not None and provenance.dropped_by is not None:
@@ -51,15 +51,15 @@ class DataFlow:
             if consumer not in visit.consumers:
                 visit.consumers.append(consumer)
 
-    def passed_through(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
+    def record_inactive(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
         """Note a visit that was not active: its output equals its input."""
         provenance = self._table.get(input)
         if provenance is not None:
             visit.origin = provenance.origin
-            self.use(input, site.kind)
+            self.record_use(input, site.kind)
             self._table.set(output, Provenance(provenance.origin, provenance.feature_stride, (visit, site)))
 
-    def dropped(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
+    def record_dropout(self, visit: Visit, site: Site, input: Tensor, output: Tensor) -> None:
         """Note that `visit` computed `output` by applying a mask to `input`."""
         visit.dtype = str(input.dtype).removeprefix("torch.")
         name = "parameter" if self._owns(input) else ""
@@ -71,20 +71,20 @@ class DataFlow:
         if dim is not None:
             dim -= input.dim() - len(visit.mask_shape)
             visit.feature_dim = dim if dim >= 0 else None
-        self.use(input, site.kind)
+        self.record_use(input, site.kind)
         copied = self._table.copied(input, output)
         stride = copied.feature_stride if copied is not None else None
         self._table.set(output, Provenance(Origin(site.kind, provenance.origin.layer), stride, (visit, site)))
-        if storage(output) is not None:
+        if memory_id(output) is not None:
             self._outputs.append((visit, StorageWeakRef(output.untyped_storage())))
         self._last = visit, input
 
-    def operator(self, call: OperatorCall) -> None:
+    def record_operator(self, call: OperatorCall) -> None:
         """Note an operator that uses no random numbers: its inputs are used, and it computed its outputs."""
         inputs, outputs, operator = call.inputs, call.outputs, call.operator
         if not inputs or not outputs:
             for tensor in inputs:
-                self.use(tensor, operator.layer)
+                self.record_use(tensor, operator.layer)
             for tensor in outputs:
                 self._table.set(tensor, None)
             return
@@ -93,12 +93,12 @@ class DataFlow:
             new = outputs
         elif not new:
             return  # a view
-        if operator.is_copy or (operator.name in ("mul", "div", "neg") and _has_one_tensor(inputs)):
-            self._copy(call, new)
+        if operator.is_copy or (operator.name in ("mul", "div", "neg") and _has_at_most_one_array(inputs)):
+            self._record_copy(call, new)
         else:
-            self._layer(call, new)
+            self._record_layer(call, new)
 
-    def _copy(self, call: OperatorCall, new: Sequence[Tensor]) -> None:
+    def _record_copy(self, call: OperatorCall, new: Sequence[Tensor]) -> None:
         """Note a copy or a multiplication by a number."""
         inputs, operator = call.inputs, call.operator
         source = next((tensor for tensor in inputs if tensor.dim() > 0), inputs[0])
@@ -106,11 +106,11 @@ class DataFlow:
             source = inputs[1]
         for tensor in inputs:
             if tensor is not source and operator.name != "copy":
-                self.use(tensor, operator.layer)
+                self.record_use(tensor, operator.layer)
         for tensor in new:
             self._table.set(tensor, self._table.copied(source, tensor))
 
-    def _layer(self, call: OperatorCall, new: Sequence[Tensor]) -> None:
+    def _record_layer(self, call: OperatorCall, new: Sequence[Tensor]) -> None:
         inputs, operator, output = call.inputs, call.operator, call.outputs[0]
         activations = [tensor for tensor in inputs if not self._owns(tensor)] or list(inputs)
         label = operator.label(call.args, output)
@@ -120,9 +120,9 @@ class DataFlow:
             return
         for tensor in () if operator.reads_shape_only else activations:
             self._measure_variance(label, tensor)
-            self.use(tensor, label)
+            self.record_use(tensor, label)
         if label == "add" and len(activations) == 2 and _shares_memory(*activations):
-            self._added_to_itself(activations[0])
+            self._record_sum_with_itself(activations[0])
         provenance = self._table.after(operator, call.args, activations, output)
         for tensor in new:
             self._table.set(tensor, provenance)
@@ -137,7 +137,7 @@ class DataFlow:
         if is_last and label.startswith("BatchNorm"):
             visit.variance_ratio = _variance_ratio(before.reshape(input.shape), input)
 
-    def _added_to_itself(self, input: Tensor) -> None:
+    def _record_sum_with_itself(self, input: Tensor) -> None:
         """Note the sum of a tensor and an in-place dropout of it, which are the same tensor."""
         provenance = self._table.get(input)
         if provenance is not None and provenance.dropped_by is not None:
@@ -146,11 +146,11 @@ class DataFlow:
 
 
 def _shares_memory(left: Tensor, right: Tensor) -> bool:
-    key = storage(left)
-    return key is not None and key == storage(right)
+    key = memory_id(left)
+    return key is not None and key == memory_id(right)
 
 
-def _has_one_tensor(inputs: Sequence[Tensor]) -> bool:
+def _has_at_most_one_array(inputs: Sequence[Tensor]) -> bool:
     """Whether at most one input has dimensions: the others are numbers."""
     return sum(tensor.dim() > 0 for tensor in inputs) <= 1
 

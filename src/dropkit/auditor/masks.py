@@ -1,4 +1,4 @@
-"""Statistics of a mask: its shape, how many elements drop, and its first elements, by which it is recognised."""
+"""Count what a mask drops, and store its first elements, which identify it."""
 
 from __future__ import annotations
 

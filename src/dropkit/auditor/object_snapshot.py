@@ -1,7 +1,7 @@
-"""A snapshot of Python objects in reach of a model's modules, from which they can be restored.
+"""Snapshot and restore the Python objects that a model's modules refer to.
 
-Every attribute of the model's own modules is recorded. Other objects are followed a limited number of levels deep, up
-to a limited number of objects: a module may hold a data set or a trainer, which need not be walked completely.
+Every attribute of the modules is recorded. Other objects are followed to a limited depth and number: a module may refer
+to a data set or a trainer, which need not be walked completely.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _MAX_OBJECTS = 20_000
 _ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), type, FunctionType, MethodType,
                     BuiltinFunctionType, ModuleType, torch.dtype, torch.device, torch.Size})  # fmt: skip
 
-# Restores one object.
+# Restores an object.
 _Restore = Callable[[], Any]
 
 
 class ObjectSnapshot:
-    """The state of all objects in reach of some modules.
+    """The state of all objects that some modules refer to.
 
     Attributes:
-        modules: the modules, and those found in objects that they hold.
-        tensors: the tensors found. Their values are not part of the snapshot.
+        modules: these modules, and further ones that the objects refer to.
+        tensors: the tensors among the objects. Their values are not part of the snapshot.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:

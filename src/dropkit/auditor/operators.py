@@ -1,4 +1,4 @@
-"""Properties of torch's operators that an audit needs: layer names, written arguments, which ones are random."""
+"""Describe torch's operators as an audit needs it: layer names, written arguments, which ones are random."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCall:
-    """A finished call of an operator: tensors in and out, seconds, dropout rate, and whether it drew random numbers."""
+    """A finished call of an operator: tensors in and out, time in seconds, dropout rate, and whether it was random."""
 
     overload: Any
     operator: Operator
@@ -153,15 +153,15 @@ class OperatorCall:
     outputs: list[Tensor]
     seconds: float
     rate: float
-    drew: bool
+    is_random: bool
 
     @staticmethod
     def of(
         overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, seconds: float
     ) -> OperatorCall:
         inputs = list(tensors([*args, *kwargs.values()]))
-        rate, drew = operator.rate(args, kwargs), operator.draws(args, kwargs)
-        return OperatorCall(overload, operator, args, inputs, list(tensors(output)), seconds, rate, drew)
+        rate, is_random = operator.rate(args, kwargs), operator.draws(args, kwargs)
+        return OperatorCall(overload, operator, args, inputs, list(tensors(output)), seconds, rate, is_random)
 
 
 @lru_cache(maxsize=4096)
@@ -203,8 +203,8 @@ def is_overload(func: Any) -> bool:
     return isinstance(func, OpOverload)
 
 
-def storage(tensor: Tensor) -> int | None:
-    """Return the identity of a tensor's memory, shared by its views; None for subclasses without memory."""
+def memory_id(tensor: Tensor) -> int | None:
+    """Return the identity of a tensor's memory, which its views share; None for subclasses without memory."""
     try:
         return storage_identity(tensor.untyped_storage())
     except (RuntimeError, NotImplementedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -11,7 +12,6 @@ import torch
 from torch import nn
 
 from dropkit.auditor.gradients import backward
-from dropkit.auditor.inputs import copy_inputs
 from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout, is_dropout
 from dropkit.auditor.recorder import Recorder
 from dropkit.auditor.snapshot import ModelSnapshot, restored, seed_everything
@@ -26,7 +26,7 @@ from dropkit.trace import Form, ModeFault, Phase, Site, Trace
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A model and what to run of it: `call(model, *args, **kwargs)`.
+    """The call that an audit runs: `call(model, *args, **kwargs)`.
 
     Attributes:
         entries: the model's modules.
@@ -41,7 +41,19 @@ class Step:
     seed: int
 
     def copy_inputs(self) -> Any:
-        return copy_inputs((self.args, self.kwargs))
+        """Copy the arguments; their tensors become leaves that require gradients if the originals did.
+
+        Raises:
+            TypeError: an argument cannot be copied.
+        """
+        inputs = self.args, self.kwargs
+        memo: dict[int, Any] = {}
+        for tensor in tensors_in_objects(inputs):
+            memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        try:
+            return copy.deepcopy(inputs, memo)
+        except (TypeError, RuntimeError) as error:
+            raise TypeError(f"inputs must be tensors, or containers that can be copied: {error}") from error
 
     def forward(self, inputs: Any) -> Any:
         args, kwargs = inputs
@@ -57,8 +69,8 @@ class Step:
 
 
 @dataclass(slots=True)
-class _Observed:
-    """What the passes show besides what the recorder sees."""
+class _Observations:
+    """What the passes find out, besides what the recorder records."""
 
     in_train_mode: list[str]
     fast_path_layers: list[str] = field(default_factory=list[str])
@@ -74,7 +86,7 @@ def run_passes(step: Step) -> Trace:
     """Run the model in both modes, restore it, and return what its dropouts did."""
     entries = step.entries
     modules = [entry.module for entry in entries.values()]
-    observed = _Observed(dropouts_in_train_mode(step.model, entries))
+    observed = _Observations(dropouts_in_train_mode(step.model, entries))
     # Compiled code cannot be observed. Where the compiler was never imported, there is none.
     with force_eager() if dynamo_is_loaded() else nullcontext():
         if observed.in_train_mode:
@@ -92,7 +104,7 @@ def run_passes(step: Step) -> Trace:
                 observed.stopped = f"{recorder.phase.value}: {type(error).__name__}: {error}"
     sites = [site for site in recorder.sites if site.p or site.was_active(*Phase) or not _is_optional(site)]
     sites += _unreached(entries, recorder.sites)
-    _add_flags(sites, entries, observed.flags)
+    _complete(sites, entries, observed.flags)
     return Trace(
         model=type(step.model).__name__,
         sites=tuple(sites),
@@ -109,7 +121,7 @@ def run_passes(step: Step) -> Trace:
     )
 
 
-def _observe(step: Step, snapshot: ModelSnapshot, recorder: Recorder, observed: _Observed) -> None:
+def _observe(step: Step, snapshot: ModelSnapshot, recorder: Recorder, observed: _Observations) -> None:
     """Run all passes on copies of the inputs."""
     _warm_up(step, snapshot)
     for phase, run in ((Phase.TRAIN, _train), (Phase.EVAL, _evaluate)):
@@ -187,10 +199,8 @@ def _is_under(name: str, parent: str) -> bool:
     return not parent or name == parent or name.startswith(f"{parent}.")
 
 
-def _add_flags(
-    sites: list[Site], entries: Mapping[int, ModuleEntry], flags: Mapping[Phase, Mapping[int, bool]]
-) -> None:
-    """Set what is known of a site from training flags and from the source."""
+def _complete(sites: list[Site], entries: Mapping[int, ModuleEntry], flags: Mapping[Phase, Mapping[int, bool]]) -> None:
+    """Set the fields of sites that follow from training flags and from comments in the source."""
     ids = {entry.name: key for key, entry in entries.items()}
     in_train, in_eval = (flags.get(phase, {}) for phase in (Phase.TRAIN, Phase.EVAL))
     for site in sites:

@@ -1,6 +1,6 @@
-"""Provenance of tensors while a model runs: what computed them, which dropout they come from, which are random.
+"""Record the provenance of tensors: what computed them, which dropout they come from, and whether they are random.
 
-Entries belong to the memory and not to the tensor object: views share them, and autograd may wrap a tensor anew.
+The key is the memory and not the tensor object: views share it, and autograd may wrap a tensor anew.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from dropkit.auditor.operators import Operator, storage
+from dropkit.auditor.operators import Operator, memory_id
 from dropkit.trace import Origin, Place, Site, Visit
 
 _NORMALIZATIONS = frozenset({"LayerNorm", "GroupNorm", "RMSNorm", "BatchNorm", "Softmax", "LogSoftmax"})
@@ -53,7 +53,7 @@ class RandomDraw:
 
 @dataclass(frozen=True, slots=True)
 class RandomTensor:
-    """What is known of a tensor that was computed from random numbers: a mask, a preliminary stage of one, or a key.
+    """A tensor computed from random numbers: a mask, a preliminary stage of one, or a key.
 
     Attributes:
         draw: where the numbers come from.
@@ -83,30 +83,30 @@ class ProvenanceTable:
         self._random: dict[int, _Stored] = {}
 
     def get(self, tensor: Tensor) -> Provenance | None:
-        key = storage(tensor)
+        key = memory_id(tensor)
         return self._provenance.get(key) if key is not None else None
 
     def set(self, tensor: Tensor, provenance: Provenance | None) -> None:
-        key = storage(tensor)
+        key = memory_id(tensor)
         if key is not None and provenance is not None:
             self._provenance[key] = provenance
         elif key is not None:
             self._provenance.pop(key, None)
 
     def get_random(self, tensor: Tensor) -> RandomTensor | None:
-        key = storage(tensor)
+        key = memory_id(tensor)
         stored = self._random.get(key) if key is not None else None
         return stored.random if stored is not None else None
 
     def set_random(self, tensor: Tensor, random: RandomTensor) -> None:
-        key = storage(tensor)
+        key = memory_id(tensor)
         if key is not None:
             memory = tensor.untyped_storage()
             self._random[key] = _Stored(random, StorageWeakRef(memory), memory.nbytes())
 
     def discard_random(self, tensor: Tensor) -> None:
         """Note that something else was written into the memory of a random tensor."""
-        key = storage(tensor)
+        key = memory_id(tensor)
         if key is not None:
             self._random.pop(key, None)
 

@@ -1,4 +1,4 @@
-"""Random numbers of a run, from the operator that draws them to the mask that they become, if they become one."""
+"""Follow random numbers of a run from the operator that draws them to the mask that they become, if they do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dropkit.auditor import masks
 from dropkit.auditor.data_flow import DataFlow
-from dropkit.auditor.operators import MASK_SOURCES, OperatorCall, storage
+from dropkit.auditor.operators import MASK_SOURCES, OperatorCall, memory_id
 from dropkit.auditor.provenance import ProvenanceTable, RandomDraw, RandomTensor
 from dropkit.auditor.sites import Scope, SiteTable
 from dropkit.auditor.source_location import calling_line
@@ -33,24 +33,24 @@ class RandomDraws:
         """Draws that did not become a mask."""
         return [RandomOperation(draw.operator, draw.place) for draw in self._draws if draw.visit is None]
 
-    def in_backward(self, call: OperatorCall) -> None:
+    def record_backward(self, call: OperatorCall) -> None:
         """Add the time of an operator that reads a mask to its dropout."""
         random = self._random_inputs(call)
         if random:
             self._add_seconds(random[0].draw, call.seconds)
 
-    def in_forward(self, call: OperatorCall) -> None:
+    def record_forward(self, call: OperatorCall) -> None:
         """Note an operator, random or not."""
         random = self._random_inputs(call)
         if call.operator.name in _DROPKIT:
-            self._dropkit(call)
-        elif call.drew:
-            self._drew(call)
+            self._record_dropkit_operator(call)
+        elif call.is_random:
+            self._record_draw(call)
         elif random:
             self._add_seconds(random[0].draw, call.seconds)
-            self._read_random(call, random)
+            self._record_use(call, random)
         else:
-            self._flow.operator(call)
+            self._flow.record_operator(call)
 
     def _random_inputs(self, call: OperatorCall) -> list[RandomTensor]:
         return [random for tensor in call.inputs if (random := self._table.get_random(tensor)) is not None]
@@ -62,17 +62,17 @@ class RandomDraws:
             owner = owner.visit
         owner.seconds += seconds
 
-    def _drew(self, call: OperatorCall) -> None:
+    def _record_draw(self, call: OperatorCall) -> None:
         """Note an operator that drew random numbers."""
         name = call.operator.name
         if not call.outputs:
-            self._flow.operator(call)
+            self._flow.record_operator(call)
             return
         if call.rate > 0:
-            self._fused_kernel(call)
+            self._record_fused_kernel(call)
             return
         if not call.operator.reads_shape_only and name not in ("bernoulli", "uniform"):
-            self._flow.operator(call)
+            self._flow.record_operator(call)
         draw = RandomDraw(name, calling_line())
         self._draws.append(draw)
         if name in MASK_SOURCES:
@@ -87,13 +87,13 @@ class RandomDraws:
             return
         visit, draw = scope.visit, random.draw
         draw.visit, draw.site = visit, scope.site
-        # A mask or a key decides what is dropped. Continuous numbers may never become a mask.
+        # A mask or a key decides what is dropped; continuous numbers may never become a mask.
         visit.is_active = visit.is_active or random.is_discrete or draw.operator == "draw_v1"
         if random.is_discrete and self._sites.phase is Phase.BACKWARD and visit.mask_start is None:
             # Recomputation may stop before the mask is applied.
             masks.note_start(visit, drawn, 0.0)
 
-    def _fused_kernel(self, call: OperatorCall) -> None:
+    def _record_fused_kernel(self, call: OperatorCall) -> None:
         """Note a kernel that draws and applies a mask in one operator; some return the mask."""
         name, input = call.operator.name, call.inputs[0]
         form = Form.FUNCTION if name == "native_dropout" else Form.ATTENTION
@@ -104,10 +104,10 @@ class RandomDraws:
             output, mask = call.outputs[:2]
             masks.count(visit, mask, input)
             self._table.set_random(mask, RandomTensor(RandomDraw(name, None, visit, site, is_counted=True)))
-            self._flow.dropped(visit, site, input, output)
+            self._flow.record_dropout(visit, site, input, output)
         self._add_seconds(visit, call.seconds)
 
-    def _dropkit(self, call: OperatorCall) -> None:
+    def _record_dropkit_operator(self, call: OperatorCall) -> None:
         """Note dropkit's operator, which takes a key and no mask: the mask is what the kernel does to ones."""
         input, key, *rest = call.args
         random = self._table.get_random(key)
@@ -121,14 +121,14 @@ class RandomDraws:
         keep = call.overload(ones, key, *rest) != call.overload(torch.zeros_like(ones), key, *rest)
         masks.count(visit, masks.without_shared(keep, rest[-2]), input)
         self._table.set_random(key, RandomTensor(RandomDraw("drop_v1", None, visit, site, is_counted=True)))
-        self._flow.dropped(visit, site, input, call.outputs[0])
+        self._flow.record_dropout(visit, site, input, call.outputs[0])
         self._add_seconds(visit, call.seconds)
 
-    def _read_random(self, call: OperatorCall, random: Sequence[RandomTensor]) -> None:
+    def _record_use(self, call: OperatorCall, random: Sequence[RandomTensor]) -> None:
         """Note an operator that reads random numbers: it computes a mask, applies one, or adds noise."""
         operator, scope, mask = call.operator, self._sites.dropping, random[0]
         if scope is not None:
-            # The draw of this dropout itself; its input may be random, too.
+            # The input of this dropout may be random, too: prefer its own draw.
             mask = next((item for item in random if item.draw.visit is scope.visit), mask)
         own_draw = mask.draw if scope is not None else None
         data = [x for x in call.inputs if not self._is_from(x, own_draw) and self._is_data(x, call, scope)]
@@ -142,8 +142,8 @@ class RandomDraws:
         if call.outputs and dropped_by is not None and dropped_by[0] is mask.draw.visit:
             # A further step of the same dropout, such as the scaling.
             self._table.set(call.outputs[0], provenance)
-        elif not (operator.can_apply_mask and mask.is_discrete and self._apply(call, mask, data)):
-            self._flow.operator(call)
+        elif not (operator.can_apply_mask and mask.is_discrete and self._record_application(call, mask, data)):
+            self._flow.record_operator(call)
 
     def _continue_mask(self, call: OperatorCall, mask: RandomTensor) -> None:
         """Note that the outputs are computed from random numbers alone."""
@@ -163,7 +163,7 @@ class RandomDraws:
             return True
         if scope is None or any(input.numel() > 1 for input in call.inputs):
             return False
-        is_input = scope.input is not None and storage(tensor) == storage(scope.input)
+        is_input = scope.input is not None and memory_id(tensor) == memory_id(scope.input)
         return is_input or self._table.get(tensor) is not None
 
     def _is_from(self, tensor: Tensor, draw: RandomDraw | None) -> bool:
@@ -171,7 +171,7 @@ class RandomDraws:
         random = self._table.get_random(tensor)
         return random is not None and (draw is None or random.draw is draw)
 
-    def _apply(self, call: OperatorCall, mask: RandomTensor, data: Sequence[Tensor]) -> bool:
+    def _record_application(self, call: OperatorCall, mask: RandomTensor, data: Sequence[Tensor]) -> bool:
         """Note that a mask is applied; return False if the operator selects between two values and drops neither."""
         draw = mask.draw
         keep = next(tensor for tensor in call.inputs if self._is_from(tensor, draw))
@@ -193,7 +193,7 @@ class RandomDraws:
             draw.is_counted = True
             visit.is_independent = mask.is_independent
             masks.count(visit, keep, input)
-        self._flow.dropped(visit, site, input, call.outputs[0])
+        self._flow.record_dropout(visit, site, input, call.outputs[0])
         return True
 
     def _visit_of(self, draw: RandomDraw) -> tuple[Visit, Site]:

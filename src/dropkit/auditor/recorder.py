@@ -1,4 +1,4 @@
-"""Recorder: watches a running model by module hooks, a function mode and a dispatch mode.
+"""Record the dropouts of a running model by module hooks, a function mode and a dispatch mode.
 
 Hooks and the function mode see which module or function drops, and with which arguments. The dispatch mode sees every
 operator, called from Python, C++ or TorchScript, and so every draw of random numbers and the mask computed from it.
@@ -58,7 +58,7 @@ class Recorder:
     @property
     def sites(self) -> list[Site]:
         """Sites that were reached, in order of execution."""
-        return self._sites.all
+        return self._sites.sites
 
     @property
     def ran_in_train(self) -> set[int]:
@@ -110,7 +110,7 @@ class Recorder:
         if scope is None or first_output is None:
             return
         if scope.visit is not None and not has_inner_dropout(module):
-            self._passed_through(scope, first_output)
+            self._record_if_inactive(scope, first_output)
         elif isinstance(module, nn.RNNBase):
             self._table.set(first_output, Provenance(Origin(scope.kind, scope.kind), first_output.stride(-1)))
 
@@ -131,18 +131,18 @@ class Recorder:
             scope = self._sites.leave()
         first_output = next(tensors(output), None)
         if first_output is not None and scope is not None and not function.attention:
-            self._passed_through(scope, first_output)
+            self._record_if_inactive(scope, first_output)
         return output
 
     def read(self, args: Sequence[Any]) -> None:
         """Note that Python reads the values of tensors."""
         for tensor in tensors(args):
-            self._flow.use(tensor, "Python")
+            self._flow.record_use(tensor, "Python")
 
-    def _passed_through(self, scope: Scope, output: Tensor) -> None:
+    def _record_if_inactive(self, scope: Scope, output: Tensor) -> None:
         visit, site = scope.visit, scope.site
         if visit is not None and site is not None and scope.input is not None and not visit.is_active:
-            self._flow.passed_through(visit, site, scope.input, output)
+            self._flow.record_inactive(visit, site, scope.input, output)
 
     def before_operator(self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Copy the model's tensors that the operator writes."""
@@ -155,9 +155,9 @@ class Recorder:
             self.seconds += call.seconds
         if self.phase is Phase.BACKWARD and not self._sites.is_inside:
             # A gradient; recomputation runs inside modules and functions.
-            self._draws.in_backward(call)
+            self._draws.record_backward(call)
         else:
-            self._draws.in_forward(call)
+            self._draws.record_forward(call)
 
 
 class _FunctionMode(TorchFunctionMode):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dropkit.diagnostics import Severity
-from dropkit.report.units import in_bytes, in_count, in_seconds
+from dropkit.report.units import counted, in_bytes, in_count, in_seconds
 from dropkit.trace import Phase, Place, RandomOperation, Site, Trace, Visit
 
 # Abbreviations of long kinds in tables.
@@ -95,10 +95,10 @@ def row(site: Site, step_seconds: float) -> Row:
     """Describe a site in words."""
     visits = list(site.visits_in(Phase.TRAIN)) or site.visits
     visit = next((visit for visit in visits if visit.is_active), visits[0] if visits else None)
-    seconds, rate = site.seconds, site.rate
+    name, seconds, rate = site.name or "(the model)", site.seconds, site.rate
     share = seconds / step_seconds if step_seconds else 0.0
     return Row(
-        site=site.name or "(the model)" if site.is_module else f"{site.name or '(the model)'} {site.place or ''}",
+        site=name if site.is_module else f"{name} {site.place or ''}",
         kind=_ABBREVIATIONS.get(site.kind, site.kind),
         p="" if site.p is None else f"{site.p:g}",
         rate="" if rate is None else f"{rate:.4g}",
@@ -148,7 +148,7 @@ def _active_in(site: Site) -> str:
 def summary(totals: Totals, backward_error: str | None, other_random: Sequence[RandomOperation]) -> list[str]:
     """Return the totals as lines of text."""
     lines = [
-        f"{totals.sites} {'site' if totals.sites == 1 else 'sites'}: {in_count(totals.dropped)} elements dropped in a "
+        f"{counted(totals.sites, 'site')}: {in_count(totals.dropped)} elements dropped in a "
         f"training step, {in_bytes(totals.kept_bytes)} of masks saved for backward, {totals.share:.1%} of the "
         "operator time"
     ]
@@ -161,5 +161,5 @@ def summary(totals: Totals, backward_error: str | None, other_random: Sequence[R
             for operation in other_random[:_MAX_NAMED]
         )
         more = f" and {count - _MAX_NAMED} more" if count > _MAX_NAMED else ""
-        lines.append(f"{count} other random {'operation' if count == 1 else 'operations'}: {named}{more}")
+        lines.append(f"{counted(count, 'other random operation')}: {named}{more}")
     return lines

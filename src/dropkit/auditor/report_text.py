@@ -19,7 +19,6 @@ from dropkit.report.console import console
 _COLUMNS = ("site", "kind", "p", "dropped", "active in", "saved")
 _MORE_COLUMNS = ("time", "granularity", "input", "calls", "after > before")
 _RIGHT_ALIGNED = ("p", "dropped", "calls", "saved", "time")
-_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
 # Without a terminal, a line is as long as it needs to be.
 _NO_TERMINAL_WIDTH = 1000
 # A narrower table has the first columns only.
@@ -65,10 +64,10 @@ def _finding_lines(findings: Sequence[AuditFinding]) -> list[Text]:
     for finding in findings:
         infos[finding.code] += finding.severity is Severity.INFO
         if infos[finding.code] <= _MAX_INFO:
-            lines.append(Text(str(finding), _STYLES[finding.severity]))
+            lines.append(Text(str(finding), finding.severity.style))
     for code, count in infos.items():
         if count > _MAX_INFO:
-            lines.append(Text(f"... and {code} at {count - _MAX_INFO} more sites", _STYLES[Severity.INFO]))
+            lines.append(Text(f"... and {code} at {count - _MAX_INFO} more sites", Severity.INFO.style))
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The sites of a run, their visits, and the modules and functions that are running."""
+"""Collect the sites of a run and their visits, and track the modules and functions that are running."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SiteTable:
     """All sites, in order of execution, and the stack of scopes."""
 
     def __init__(self, entries: Mapping[int, ModuleEntry]) -> None:
-        self.all: list[Site] = []
+        self.sites: list[Site] = []
         self.ran_in_train: set[int] = set()
         self.phase = Phase.TRAIN
         self._entries = entries
@@ -133,13 +133,13 @@ class SiteTable:
     def _add(self, key: Any, site: Site) -> Site:
         if self.phase is Phase.BACKWARD:
             # Recomputation may run outside the modules: the site is recognised by its line.
-            same_line = (known for known in self.all if (known.kind, known.place) == (site.kind, site.place))
+            same_line = (known for known in self.sites if (known.kind, known.place) == (site.kind, site.place))
             known = next(same_line, None)
             if known is not None:
                 self._by_key[key] = known
                 return known
         self._by_key[key] = site
-        self.all.append(site)
+        self.sites.append(site)
         return site
 
     def _new_visit(

@@ -1,4 +1,4 @@
-"""A snapshot of a model, its tensors and the random generators, from which an audit restores all of them.
+"""Snapshot and restore a model, its tensors and the random generators.
 
 Buffers are copied at once, because batch normalization writes them without announcing it in its schema. Other tensors,
 which may be large, are copied when an operator is about to write them. Objects in attributes are recorded at once.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dropkit import modes
 from dropkit.auditor.object_snapshot import ObjectSnapshot
-from dropkit.auditor.operators import Operator, describe, is_overload, storage
+from dropkit.auditor.operators import Operator, describe, is_overload, memory_id
 from dropkit.containers import tensors
 from dropkit.torch_private import ACCUMULATED, TENSOR_HOOKS, TorchDispatchMode, module_buffers
 
@@ -59,7 +59,7 @@ class ModelSnapshot:
         self._objects = ObjectSnapshot(modules)
         self.modules = self._objects.modules
         self._tensors = [_TensorState(tensor) for tensor in self._objects.tensors]
-        self._own_memory = {key for state in self._tensors if (key := storage(state.tensor)) is not None}
+        self._own_memory = {key for state in self._tensors if (key := memory_id(state.tensor)) is not None}
         self._copies: dict[int, tuple[torch.UntypedStorage, Tensor]] = {}
         for module in self.modules:
             for buffer in module_buffers(module).values():
@@ -67,7 +67,7 @@ class ModelSnapshot:
                     self._copy(buffer)
 
     def _copy(self, tensor: Tensor) -> None:
-        key = storage(tensor)
+        key = memory_id(tensor)
         if key is not None and key not in self._copies:
             memory = tensor.untyped_storage()
             self._copies[key] = memory, _as_bytes(memory).clone()
@@ -85,7 +85,7 @@ class ModelSnapshot:
 
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in memory of the model."""
-        return storage(tensor) in self._own_memory
+        return memory_id(tensor) in self._own_memory
 
     def clear_gradients(self) -> None:
         """Clear `.grad` and post-accumulate hooks, so that backward neither accumulates nor steps an optimizer."""
@@ -171,7 +171,7 @@ def _as_bytes(memory: torch.UntypedStorage) -> Tensor:
 def _is_same_view(tensor: Tensor, data: Tensor) -> bool:
     return (
         tensor.layout is data.layout
-        and storage(tensor) == storage(data)
+        and memory_id(tensor) == memory_id(data)
         and tensor.shape == data.shape
         and tensor.stride() == data.stride()
         and tensor.storage_offset() == data.storage_offset()

@@ -1,4 +1,4 @@
-"""Training and evaluation mode: switching a model as users do, and what its `train` and `eval` do wrong."""
+"""Switch a model between training and evaluation mode, and find what its `train` and `eval` do wrong."""
 
 from __future__ import annotations
 

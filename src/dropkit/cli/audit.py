@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from dropkit import files
 from dropkit.auditor import Auditor, Report
-from dropkit.cli.model_loading import FAILED, Failed, load_object, make_model, user_code
-from dropkit.cli.options import is_terminal, must_lie_in_a_folder, split, wants_color
+from dropkit.cli.model_loading import Failed, load_object, make_model, must_be_module, user_code
+from dropkit.cli.options import CLEAN, FAILED, FOUND, is_terminal, must_lie_in_a_folder, split, wants_color
 from dropkit.diagnostics import Severity
 from dropkit.report.progress import Progress
 
-_CLEAN, _FOUND = 0, 1
 _INPUT = re.compile(r"(\d+(?:x\d+)*)?(?::(\w+))?")
 # Random integers are 0 or 1, which are valid classes and tokens for any model.
 _MAX_INTEGER = 2
@@ -74,11 +73,10 @@ def command(
     if html is not None:
         must_lie_in_a_folder(html, "--html")
     with user_code(model):
-        network = make_model(load_object(model, "MODEL"), model)
+        loaded = make_model(load_object(model, "MODEL"), model)
     with user_code(inputs or ""):
         args = [_load_inputs(inputs)] if inputs is not None else [_random(shape, batch) for shape in shapes]
-    if not isinstance(network, nn.Module):
-        raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(network).__name__}")
+    network = must_be_module(loaded)
     with Progress("running the model in both modes", visible=not as_json and is_terminal(sys.stderr)):
         report = _audit(auditor, network, args)
     if html is not None:
@@ -87,8 +85,8 @@ def command(
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.table(color=colored), color=colored)
     most_severe = min((finding.severity.rank for finding in report.findings), default=len(Severity))
     if most_severe <= Severity(severity).rank:
-        return _FOUND
-    return _CLEAN if report.stopped is None else FAILED
+        return FOUND
+    return CLEAN if report.stopped is None else FAILED
 
 
 def _write(path: str, page: str) -> None:

@@ -14,8 +14,8 @@ import click
 from dropkit import files
 from dropkit.cli import edits
 from dropkit.cli.check_options import CheckOptions, must_be_compatible
-from dropkit.cli.check_report import CLEAN, fail, finish, report
-from dropkit.cli.options import counted, is_terminal, not_empty, split
+from dropkit.cli.check_report import fail, finish, report
+from dropkit.cli.options import CLEAN, is_terminal, not_empty, split
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine import baseline
 from dropkit.lint.engine.config import BadConfig
@@ -26,6 +26,7 @@ from dropkit.lint.engine.result import CheckResult
 from dropkit.lint.formats import FORMATS
 from dropkit.lint.formats.escape import printable
 from dropkit.report.progress import Progress
+from dropkit.report.units import counted
 
 
 @click.command()
@@ -158,10 +159,10 @@ def _must_be_open(name: str, stream: TextIO | None, needed: bool) -> None:
 def _check(options: CheckOptions) -> CheckResult:
     with Progress("checking") as bar:
         result = check_paths(options.paths, options.config, options.cache, options.jobs, bar.update)
-    return _without_known(result, options)
+    return _without_baseline(result, options)
 
 
-def _without_known(result: CheckResult, options: CheckOptions) -> CheckResult:
+def _without_baseline(result: CheckResult, options: CheckOptions) -> CheckResult:
     """Leave out the findings in the baseline."""
     if options.baseline is None:
         return result
@@ -169,13 +170,13 @@ def _without_known(result: CheckResult, options: CheckOptions) -> CheckResult:
 
 
 def _show_files(options: CheckOptions) -> int:
-    found = search(options.paths, options.config)
+    searched = search(options.paths, options.config)
     if is_terminal(sys.stdout):
-        click.echo("".join(f"{printable(path)}\n" for path in found.files), nl=False)
+        click.echo("".join(f"{printable(path)}\n" for path in searched.files), nl=False)
     else:
         # Other programs need the exact names.
-        click.echo(b"".join(os.fsencode(path) + b"\n" for path in found.files), nl=False)
-    return finish(CheckResult(notes=tuple(found.notes), warnings=tuple(found.warnings)), options)
+        click.echo(b"".join(os.fsencode(path) + b"\n" for path in searched.files), nl=False)
+    return finish(CheckResult(notes=tuple(searched.notes), warnings=tuple(searched.warnings)), options)
 
 
 def _watch(options: CheckOptions) -> int:
@@ -215,7 +216,7 @@ def _fix_files(options: CheckOptions) -> int:
 def _check_stdin(name: str | None, options: CheckOptions) -> int:
     path, data = name or "-", sys.stdin.buffer.read()
     is_excluded = name is not None and excludes(name, options.config)
-    result = CheckResult() if is_excluded else _without_known(check_source(path, data, options.config), options)
+    result = CheckResult() if is_excluded else _without_baseline(check_source(path, data, options.config), options)
     if not options.fix and not options.diff:
         return report(result, options)
     new, fixed = data, list[Diagnostic]()
@@ -229,5 +230,5 @@ def _check_stdin(name: str | None, options: CheckOptions) -> int:
         return finish(replace(result, findings=tuple(fixed)), options)
     click.echo(new, nl=False)
     if fixed:
-        result = replace(_without_known(check_source(path, new, options.config), options), notes=result.notes)
+        result = replace(_without_baseline(check_source(path, new, options.config), options), notes=result.notes)
     return finish(result, options)

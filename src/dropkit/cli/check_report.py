@@ -8,11 +8,10 @@ import click
 
 from dropkit import files
 from dropkit.cli.check_options import CheckOptions
+from dropkit.cli.options import CLEAN, FAILED, FOUND
 from dropkit.lint.engine.result import UNREAD, CheckResult
 from dropkit.lint.formats import FORMATS
 from dropkit.lint.formats.escape import printable
-
-CLEAN, FOUND, FAILED = 0, 1, 2
 
 
 def report(result: CheckResult, options: CheckOptions) -> int:

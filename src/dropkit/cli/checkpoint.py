@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from dropkit.cli.data_loading import TORCH, alternatives, must_be_a_file, read_file
-from dropkit.cli.model_loading import Failed, load_object, make_model, user_code
+from dropkit.cli.model_loading import Failed, load_object, make_model, must_be_module, search_working_folder, user_code
 
 
 def load_model(target: str, weights: str | None, trust: bool) -> nn.Module:
@@ -26,12 +25,10 @@ def load_model(target: str, weights: str | None, trust: bool) -> nn.Module:
             f"MODEL must be FILE.py:NAME, package.module:NAME or {alternatives(TORCH)}, got {target!r}"
         )
     with user_code(target):
-        if target.endswith(TORCH):
-            module = _checkpoint(target, trust)
-        else:
-            module = make_model(load_object(target, "MODEL"), target)
-    if not isinstance(module, nn.Module):
-        raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(module).__name__}")
+        loaded = (
+            _checkpoint(target, trust) if target.endswith(TORCH) else make_model(load_object(target, "MODEL"), target)
+        )
+    module = must_be_module(loaded)
     if weights is not None:
         state = read_file(weights, "--weights")
         if isinstance(state, Mapping) and "state_dict" in state:  # as Lightning writes it
@@ -45,8 +42,7 @@ def load_model(target: str, weights: str | None, trust: bool) -> nn.Module:
 
 def _checkpoint(path: str, trust: bool) -> Any:
     must_be_a_file(path, "MODEL")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the module's class is looked up here, as by a script in this folder
+    search_working_folder()  # It may have the module's class.
     try:
         loaded = torch.load(path, weights_only=not trust, map_location="cpu")
     except Exception as error:  # damaged and foreign files raise errors of any kind

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from torch import nn
 
-FAILED = 2
+from dropkit.cli.options import FAILED
 
 
 class Failed(click.ClickException):
@@ -54,14 +54,19 @@ def _import_file(source: str, hint: str) -> Any:
 
 
 def _import_module(name: str, hint: str) -> Any:
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    search_working_folder()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise
         raise click.BadParameter(f"module not found: {name}", param_hint=hint) from error
+
+
+def search_working_folder() -> None:
+    """Let imports find the modules of the working folder, as Python does for a script in it."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def make_model(loaded: Any, target: str) -> Any:
@@ -71,6 +76,17 @@ def make_model(loaded: Any, target: str) -> Any:
     if not callable(loaded):
         raise click.UsageError(f"{target} must be a module or make one, got {type(loaded).__name__}")
     return loaded()
+
+
+def must_be_module(value: Any) -> nn.Module:
+    """Return a module.
+
+    Raises:
+        click.UsageError: it is none.
+    """
+    if not isinstance(value, nn.Module):
+        raise click.UsageError(f"MODEL must be or make a torch.nn.Module, got {type(value).__name__}")
+    return value
 
 
 @contextmanager

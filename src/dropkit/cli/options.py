@@ -10,6 +10,9 @@ from typing import TextIO
 
 import click
 
+# Exit codes of `dropkit check` and `dropkit audit`.
+CLEAN, FOUND, FAILED = 0, 1, 2
+
 
 def split(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> tuple[str, ...] | None:
     """Split comma-separated or repeated values; None if there are none."""
@@ -22,11 +25,6 @@ def not_empty(context: click.Context, parameter: click.Parameter, value: str | N
     if value == "":
         raise click.BadParameter("must be a path, got ''")
     return value
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 finding`, `2 findings`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def wants_color(choice: str) -> bool:

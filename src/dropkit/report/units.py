@@ -32,6 +32,16 @@ def in_seconds(seconds: float) -> str:
     raise AssertionError("the last unit fits every number")
 
 
+def counted(number: int, noun: str) -> str:
+    """Put a number before a noun, in the plural unless it is 1.
+
+    Example:
+        >>> counted(1, "finding"), counted(2, "finding")
+        ('1 finding', '2 findings')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def in_count(count: int) -> str:
     """Format an integer with separated thousands.
 

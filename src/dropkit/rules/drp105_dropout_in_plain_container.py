@@ -60,7 +60,7 @@ def _judge(source: SourceFile, owner: ClassDefinition, attribute: str, values: l
         return
     where = min(bad, key=source.text.start)
     lines = {where.lineno - 1, where.lineno, *(value.lineno for value in values)}
-    if any(_IS_INTENDED.search(source.text.line(line)) for line in lines if line > 0) or is_trial(source, where):
+    if any(_IS_INTENDED.search(source.text.line(line)) for line in lines if line > 0) or is_in_test(source, where):
         return
     violation = Violation(where, fix=_fix(source, values) if len(bad) == len(places) else None)
     yield violation.as_information() if _HIDDEN.has(attribute) else violation

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from dropkit.report.units import counted
 from dropkit.study.arms import BASELINE, Arm
 from dropkit.study.experiment import Experiment
 from dropkit.study.intervals import CONFIDENCE, Estimate, Row
@@ -20,8 +21,8 @@ _STYLES = {Verdict.LOWER: "green", Verdict.SAME: "dim", Verdict.HIGHER: "red"}
 def title(network: str, experiment: Experiment) -> str:
     """Return the heading of a network's table."""
     recipe = experiment.recipe
-    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
-    return f"{network}: {recipe.digits} training digits, {experiment.num_test_digits} test digits, {epochs}"
+    digits = f"{recipe.digits} training digits, {experiment.num_test_digits} test digits"
+    return f"{network}: {digits}, {counted(recipe.epochs, 'epoch')}"
 
 
 def result_table(rows: Sequence[Row], with_verdicts: bool = True) -> Table:

@@ -61,7 +61,7 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        """Return whether the outputs of the trained network are not finite."""
+        """Whether outputs of the trained network are not finite."""
         return not (isfinite(self.train_error) and isfinite(self.test_error))
 
 
@@ -69,7 +69,7 @@ def train(name: str, network: Network, arm: Arm, seed: int, digits: Digits, reci
     """Train `network` with the dropout of `arm` and measure its errors; torch's generator and threads are restored."""
     training, test = split(digits, recipe.digits, _generator(seed, _SPLIT))
     with torch.random.fork_rng(devices=[]), _one_thread():
-        _set(torch.default_generator, seed, _WEIGHTS_AND_MASKS)
+        _seeded(torch.default_generator, seed, _WEIGHTS_AND_MASKS)
         model = network(arm)
         start = perf_counter()
         _fit(model, training, recipe, _generator(seed, _ORDER))
@@ -101,10 +101,10 @@ def _error(model: nn.Module, digits: Digits) -> float:
 
 
 def _generator(seed: int, purpose: int) -> torch.Generator:
-    return _set(torch.Generator(), seed, purpose)
+    return _seeded(torch.Generator(), seed, purpose)
 
 
-def _set(generator: torch.Generator, seed: int, purpose: int) -> torch.Generator:
+def _seeded(generator: torch.Generator, seed: int, purpose: int) -> torch.Generator:
     return generator.manual_seed(int(fold_in(seed, purpose).item()))
 
 

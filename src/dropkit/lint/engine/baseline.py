@@ -32,7 +32,7 @@ def write(file: Path, result: CheckResult, root: Path) -> int:
 
 
 def new_findings(file: Path, result: CheckResult, root: Path) -> tuple[Diagnostic, ...]:
-    """Return the findings of `result` that are not in `file`, each as often as it is found more often than there.
+    """Return the findings of `result` that are not in `file`; of equal ones, as many as exceed the number in `file`.
 
     Raises:
         BadConfig: the file cannot be read, or is not a baseline.

@@ -1,6 +1,6 @@
-"""The cache: results of files between runs, as plain JSON.
+"""Cache the results of files between runs, as plain JSON.
 
-Anybody may have written the file that is read: values of an unexpected type or range are rejected.
+The file may come from anybody: values of an unexpected type or range are rejected.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidRequest, JsonRpcParseError
 from pygls.protocol import LanguageServerProtocol
 
-# Stands for a message that was answered while it was read.
+# Returned for a message that was answered while it was read.
 _ANSWERED = object()
 
 

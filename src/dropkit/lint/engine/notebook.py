@@ -43,7 +43,7 @@ class UnreadCell:
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """A notebook and its code. `begins[i]` is the byte of `text` at which the cell with number `cells[i]` begins."""
+    """A notebook and its code. The cell with number `cells[i]` begins at byte `begins[i]` of `text`."""
 
     document: dict[str, Any]
     original: bytes

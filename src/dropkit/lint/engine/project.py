@@ -1,6 +1,6 @@
-"""Check many files, and settle findings that depend on other files of the project.
+"""Check many files, and decide findings that depend on other files of the project.
 
-Files without a word that rules look for are not parsed; results are kept for the next run.
+Files that no rule could match are not parsed. Results are cached for the next run.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.cache import Cache, dump, load
 from dropkit.lint.engine.check_file import check_bytes, must_be_parsed
 from dropkit.lint.engine.config import Config
-from dropkit.lint.engine.discovery import discover, search
+from dropkit.lint.engine.discovery import search
 from dropkit.lint.engine.notebook import Notebook
 from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summarize
 from dropkit.lint.engine.result import CheckResult, FileResult
 from dropkit.lint.engine.texts import texts_of
-from dropkit.lint.engine.workers import check_each, unread
+from dropkit.lint.engine.workers import check_each, unread_result
 from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 
@@ -52,26 +52,26 @@ def check_paths(
     Args:
         paths: files, which are checked whatever their name, and folders, which are searched.
         config: which rules run, and where.
-        cache: folder for results; None keeps none.
+        cache: folder of the cache; None uses none.
         jobs: number of processes; None uses all processors, or one for few files.
         progress: called with the number of files that are done and of all files.
 
     Raises:
         FileNotFoundError: none of the paths exists.
     """
-    found = search(paths, config)
+    searched = search(paths, config)
     stored = Cache(cache, repr((config, [rule.code for rule in config.rules])))
-    results = _check_all(found.files, config, stored, jobs, progress)
-    findings = [finding for path in found.files for finding in results[path].findings]
+    results = _check_all(searched.files, config, stored, jobs, progress)
+    findings = [finding for path in searched.files for finding in results[path].findings]
     refuted = _refuted(findings, results, config, stored)
     stored.save()
     findings = _severe_enough([finding for finding in findings if finding not in refuted], config)
     return CheckResult(
         findings,
-        (*found.notes, *(note for path in found.files for note in results[path].notes)),
+        (*searched.notes, *(note for path in searched.files for note in results[path].notes)),
         sum(result.was_read for result in results.values()),
         texts=texts_of(findings, {}),
-        warnings=(*found.warnings, *([] if stored.warning is None else [stored.warning])),
+        warnings=(*searched.warnings, *([] if stored.warning is None else [stored.warning])),
     )
 
 
@@ -89,7 +89,7 @@ def _check_all(
         try:
             data = files.read(path)
         except (OSError, MemoryError) as error:
-            results[path] = unread(path, error)
+            results[path] = unread_result(path, error)
             continue
         result = stored.get(path, data) if must_be_parsed(path, data) else FileResult()
         if result is None:
@@ -117,7 +117,7 @@ def _refuted(
     if open_findings:
         absolute = {os.path.abspath(path): result for path, result in results.items()}
         roots = {root for path in absolute if (root := files.project_root(os.path.dirname(path))) is not None}
-        others = dict.fromkeys([*absolute, *map(os.path.abspath, discover(sorted(roots), config))])
+        others = dict.fromkeys([*absolute, *map(os.path.abspath, search(sorted(roots), config).files)])
         owners = {finding.unless.owner.encode() for finding in open_findings if finding.unless is not None}
         unseen = [path for path in others if path not in absolute or absolute[path].classes is None]
         summaries += _summaries(unseen, owners, stored)

@@ -45,7 +45,7 @@ class FileResult:
 class CheckResult:
     """The result of a run: everything that a format shows.
 
-    `texts` holds the texts that the spans of findings count in, by (path, cell). `files` is the number of files that
+    `texts` holds the texts that findings refer to, by (path, cell). `files` is the number of files that
     were read. `warnings` are about the run and do not change the exit code.
     """
 

@@ -1,4 +1,4 @@
-"""The texts that the spans of findings count in: files, or cells of notebooks."""
+"""Read the texts that findings refer to: files, or cells of notebooks."""
 
 from __future__ import annotations
 

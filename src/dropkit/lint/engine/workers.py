@@ -21,7 +21,7 @@ _COLLECT_AFTER = 5_000_000
 
 
 def check_each(paths: list[str], config: Config, jobs: int | None) -> Iterator[tuple[str, bytes, list[Any]]]:
-    """Yield path, content and result, as `cache.dump` writes it, of each file, as they are done."""
+    """Yield path, content and result of each file, as they are done; the result as `cache.dump` writes it."""
     count = jobs if jobs is not None else (os.cpu_count() or 1)
     if count <= 1 or len(paths) < _MIN_FILES:
         _begin(config)
@@ -63,7 +63,7 @@ def _size(path: str) -> int:
         return 0
 
 
-def unread(path: str, error: OSError | MemoryError) -> FileResult:
+def unread_result(path: str, error: OSError | MemoryError) -> FileResult:
     """The result of a file that could not be read."""
     why = files.reason(error) if isinstance(error, OSError) else "it does not fit in memory"
     return FileResult(notes=(Note(path, why),))
@@ -77,7 +77,7 @@ _bytes_since_collection = 0
 def _begin(config: Config) -> None:
     global _config
     _config = config
-    # The collector would visit every syntax tree again and again while it grows.
+    # While a syntax tree grows, the collector would visit it again and again.
     gc.disable()
 
 
@@ -86,7 +86,7 @@ def _check_file(path: str) -> tuple[str, bytes, list[Any]]:
     try:
         data = files.read(path)
     except (OSError, MemoryError) as error:
-        return path, b"", dump(unread(path, error))
+        return path, b"", dump(unread_result(path, error))
     result = dump(check_bytes(path, data, _config))
     _bytes_since_collection += len(data)
     if _bytes_since_collection > _COLLECT_AFTER:

@@ -10,7 +10,7 @@ from rich.text import Text as Line
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.result import CheckResult
 from dropkit.lint.formats.escape import printable
-from dropkit.lint.formats.lines import STYLES, header, notes, summary, to_text
+from dropkit.lint.formats.lines import header, notes, summary, to_text
 from dropkit.lint.semantic.source_text import Text
 
 # Lines shown above and below a finding.
@@ -53,7 +53,7 @@ def _excerpt(result: CheckResult, finding: Diagnostic) -> Iterator[Line]:
             continue
         shown, before, width = _marked(text, finding)
         yield Line.assemble(edge, shown)
-        yield Line.assemble((f"{'':{gutter}} | ", "blue"), " " * before, ("^" * width, STYLES[finding.severity]))
+        yield Line.assemble((f"{'':{gutter}} | ", "blue"), " " * before, ("^" * width, finding.severity.style))
     yield Line(f"{'':{gutter}} |", "blue")
 
 

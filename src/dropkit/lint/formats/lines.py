@@ -12,8 +12,7 @@ from rich.text import Text as Line
 from dropkit.diagnostics import Diagnostic, Severity
 from dropkit.lint.engine.result import UNFIXED, UNREAD, CheckResult
 from dropkit.lint.formats.escape import printable
-
-STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
+from dropkit.report.units import counted
 
 
 def to_text(lines: Iterable[Line], color: bool) -> str:
@@ -37,9 +36,9 @@ def header(finding: Diagnostic) -> Line:
     return Line.assemble(
         (location(finding), "bold"),
         ": ",
-        (finding.code, STYLES[finding.severity]),
+        (finding.code, finding.severity.style),
         " ",
-        (f"{finding.severity.value}: ", STYLES[finding.severity]),
+        (f"{finding.severity.value}: ", finding.severity.style),
         printable(finding.message),
     )
 
@@ -75,24 +74,24 @@ def summary(result: CheckResult) -> list[Line]:
 
 
 def _found(result: CheckResult) -> Line:
-    files = _count(result.files, "file")
+    files = counted(result.files, "file")
     if not result.findings:
         style = "" if result.notes else "green"
         return Line(f"No dropout misuse {'left' if result.fixed else 'found'} in {files}.", style)
     counts = Counter(finding.severity for finding in result.findings)
-    listed = [_count(counts[severity], _NOUNS[severity]) for severity in Severity if counts[severity]]
+    listed = [counted(counts[severity], _NOUNS[severity]) for severity in Severity if counts[severity]]
     return Line(f"Found {_joined(listed)} in {files}.", "bold")
 
 
 def _failures(result: CheckResult) -> list[Line]:
     """The numbers of files and cells that were not fixed or not checked."""
     unfixed = {note.path for note in result.notes if note.kind == UNFIXED}
-    lines = [f"Not fixed: {_count(len(unfixed), 'file')}."] if unfixed else []
+    lines = [f"Not fixed: {counted(len(unfixed), 'file')}."] if unfixed else []
     files = {note.path for note in result.notes if note.kind == UNREAD and note.cell is None}
-    unread = [_count(len(files), "file")] if files else []
+    unread = [counted(len(files), "file")] if files else []
     cells = [note.path for note in result.notes if note.cell is not None]
     if cells:
-        unread.append(f"{_count(len(cells), 'cell')} of {_count(len(set(cells)), 'notebook')}")
+        unread.append(f"{counted(len(cells), 'cell')} of {counted(len(set(cells)), 'notebook')}")
     if unread:
         lines.append(f"Not checked: {_joined(unread)}.")
     return [Line(line, "bold yellow") for line in lines]
@@ -114,10 +113,6 @@ def _fixed(result: CheckResult) -> list[Line]:
 
 
 _NOUNS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info message"}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _joined(parts: list[str]) -> str:
