@@ -62,6 +62,11 @@ def row(case: str, ours: float, theirs: float, target: float | None, unit: str =
     return case, f"{ours:.4g} {unit}", f"{theirs:.4g} {unit}", f"{ratio:.3f}", met
 
 
+def count_row(case: str, count: int, total: int, wanted: int) -> Row:
+    """Report a count among `total`, and whether it is as wanted."""
+    return case, f"{count}", f"of {total}", "", f"{wanted} {'met' if count == wanted else 'NOT MET'}"
+
+
 def masks() -> Iterator[Row]:
     """Compare the masks of the GPU with those of the CPU."""
     layouts = {
@@ -80,26 +85,14 @@ def masks() -> Iterator[Row]:
                 )
                 wrong += int((here != there.cpu()).sum())
                 compared += x.numel()
-        yield (
-            f"values that differ from the CPU's, {dtype}",
-            f"{wrong}",
-            f"of {compared}",
-            "",
-            "0 " + ("NOT MET" if wrong else "met"),
-        )
+        yield count_row(f"values that differ from the CPU's, {dtype}", wrong, compared, 0)
     far = torch.empty(2**20, device="cuda")
     near = torch.empty(2**20)
     for base in (2**32 - 64, 2**40):
         kernels.drop(far.fill_(1), far, Mask(5, inverted(0.3), (1,), base))
         kernels.drop(near.fill_(1), near, Mask(5, inverted(0.3), (1,), base))
         wrong = int((far.cpu() != near).sum())
-        yield (
-            f"the same from mask element {base} on",
-            f"{wrong}",
-            f"of {2**20}",
-            "",
-            "0 " + ("NOT MET" if wrong else "met"),
-        )
+        yield count_row(f"the same from mask element {base} on", wrong, 2**20, 0)
 
 
 def values() -> Iterator[Row]:
@@ -120,7 +113,7 @@ def values() -> Iterator[Row]:
             here, there = case(x), case(x.cuda()).cpu()
             same = (here == there) | (here.isnan() & there.isnan())
             wrong, compared = wrong + int((~same).sum()), compared + here.numel()
-        yield f"layouts, {dtype}", f"{wrong}", f"of {compared}", "", "0 " + ("NOT MET" if wrong else "met")
+        yield count_row(f"layouts, {dtype}", wrong, compared, 0)
     for dtype, allowed in ((torch.float32, 1e-4), (torch.bfloat16, 0.03), (torch.float16, 0.004)):
         worst: dict[str, float] = {}
         for columns in (5, 12, 64, 1000, 4096, 16384):
@@ -271,20 +264,8 @@ def graphs() -> Iterator[Row]:
     eager = [functional.dropout(x, 0.5) for _ in range(100)]
     different = len({tuple(output[:256].tolist()) for output in replayed})
     equal = sum(map(torch.equal, replayed, eager))
-    yield (
-        "different masks in 100 replays of a graph",
-        f"{different}",
-        "100",
-        "",
-        "100 " + ("met" if different == 100 else "NOT MET"),
-    )
-    yield (
-        "of them equal to 100 eager calls with the same seed",
-        f"{equal}",
-        "100",
-        "",
-        "100 " + ("met" if equal == 100 else "NOT MET"),
-    )
+    yield count_row("different masks in replays of a graph", different, 100, 100)
+    yield count_row("of them equal to eager calls with the same seed", equal, 100, 100)
 
 
 @click.command()

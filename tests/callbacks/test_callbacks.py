@@ -78,7 +78,7 @@ each_loop = pytest.mark.parametrize("loop", [trained_by_hugging_face, trained_by
 
 @each_loop
 def test_the_first_batch_is_audited_and_the_training_is_the_same(loop, tmp_path, capsys):
-    """To the bit: every draw and every update is what it would have been."""
+    """All masks and weights have the same bits as without the audit."""
     audit = callback(loop)
 
     with_audit, without = loop(tmp_path, [audit]), loop(tmp_path, [])

@@ -123,14 +123,14 @@ def test_a_command_without_torch_says_what_to_install():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_brackets_in_an_argument_are_shown_as_they_are(name):
-    """In whatever a command says of it."""
+    """Messages show an argument literally."""
     result = CliRunner().invoke(_group, [name, *WITH_MARKUP[name]])
 
     assert MARKUP in result.output
 
 
 def test_brackets_are_text_wherever_a_console_prints():
-    """In lines, in cells of tables, in what a progress bar describes; and words between colons are."""
+    """Lines, table cells and progress bars print brackets and `:words:` literally."""
     screen = console(file=io.StringIO(), width=80)
     table = Table(MARKUP)
     table.add_row(f"{MARKUP} :smiley:")

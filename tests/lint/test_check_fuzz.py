@@ -164,7 +164,7 @@ def test_no_damage_of_a_file_is_raised(damage, path):
 
 @quick
 @given(DAMAGE)
-def test_no_damage_of_settings_is_raised_but_as_such(damage):
+def test_damaged_settings_raise_bad_config_only(damage):
     """Settings that can be read can be used; others raise BadConfig."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "pyproject.toml").write_bytes(damaged(SETTINGS, damage))

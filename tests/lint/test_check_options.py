@@ -16,8 +16,8 @@ CLASHES = [
 
 
 @pytest.mark.parametrize("arguments", CLASHES, ids=" ".join)
-def test_options_that_would_be_passed_over_are_an_error(project, arguments):
-    """Nothing is read or written."""
+def test_options_that_would_be_ignored_are_an_error(project, arguments):
+    """No file is read or written."""
     with pytest.raises(click.UsageError, match="must"):
         dropkit(*arguments, input=BAD)
 

@@ -50,7 +50,7 @@ def test_the_nearest_settings_hold(tmp_path):
     assert "pyproject.toml" in err
 
 
-def test_a_mark_of_byte_order_is_no_part_of_the_settings(project):
+def test_a_byte_order_mark_is_not_part_of_the_settings(project):
     (project / "pyproject.toml").write_text('\ufeff[tool.dropkit]\nignore = ["DRP101"]\n')
 
     assert dropkit()[0] == 0
@@ -78,7 +78,7 @@ KINDS = {
 
 @pytest.mark.parametrize("key", KINDS)
 def test_a_setting_of_another_kind_is_named(project, key):
-    """With every kind of value that it cannot have: one line, exit code 2, and what the value was."""
+    """For every wrong type, the error is one line with the value, and the exit code is 2."""
     for kind in WRONG.keys() - KINDS[key]:
         (project / "pyproject.toml").write_text(f"[tool.dropkit]\n{key} = {WRONG[kind]}\n")
 

@@ -47,7 +47,7 @@ def test_another_file_may_apply_what_a_class_only_builds(project, reader):
     assert found(".") == found("encoder.py") == []
 
 
-def test_another_attribute_of_that_name_is_no_answer(project):
+def test_reading_an_attribute_of_another_class_keeps_the_finding(project):
     (project / "encoder.py").write_text(HOLDER)
     (project / "net.py").write_text(
         "class Other:\n    def f(self, x):\n        return self.drop(x) + self.part.drop(x)\n"
@@ -57,7 +57,7 @@ def test_another_attribute_of_that_name_is_no_answer(project):
 
 
 @pytest.mark.parametrize("count", [3, 40])
-def test_other_files_answer_for_many_classes(tmp_path, count):
+def test_conditions_on_many_classes_are_decided(tmp_path, count):
     """A subclass in another file may apply what its base constructs, for few classes and for many."""
     (tmp_path / "pyproject.toml").write_text("")
     body = "(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.drop = nn.Dropout(0.1)\n"

@@ -63,7 +63,7 @@ def test_standard_input_that_is_excluded_is_left_out(project, option):
     assert dropkit("-", "--stdin-filename=net.py", input=BAD)[0] == 1
 
 
-def test_a_path_that_is_missing_does_not_keep_the_others(project):
+def test_a_missing_path_does_not_stop_the_check_of_others(project):
     code, out, _ = dropkit("nowhere.py", "net.py")
 
     assert code == 2
@@ -72,7 +72,7 @@ def test_a_path_that_is_missing_does_not_keep_the_others(project):
 
 
 def test_a_folder_without_python_is_warned_of(project):
-    """A slip of the hand in a path would otherwise pass every check. So would a file that is something else."""
+    """Otherwise a mistyped path would pass every check. So would a file in another language."""
     (project / "empty").mkdir()
     (project / "notes.md").write_text("words\n")
 

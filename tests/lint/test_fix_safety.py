@@ -97,7 +97,7 @@ MORE = {
 
 @pytest.mark.parametrize("method", PROCEDURES.values(), ids=PROCEDURES)
 def test_a_training_procedure_is_no_override(method):
-    """It is not reported, and no fix, safe or unsafe, makes it return self."""
+    """It is neither reported nor fixed."""
     source = net(method)
 
     assert found(source, "DRP104") == []
@@ -105,7 +105,7 @@ def test_a_training_procedure_is_no_override(method):
 
 
 @pytest.mark.parametrize("method", OVERRIDES.values(), ids=OVERRIDES)
-def test_an_override_is_told_to_return_self(method):
+def test_an_override_is_fixed_to_return_self(method):
     source = net(method)
 
     assert [finding.message for finding in found(source, "DRP104")] == [
@@ -115,7 +115,7 @@ def test_an_override_is_told_to_return_self(method):
 
 
 @pytest.mark.parametrize("method", MORE.values(), ids=MORE)
-def test_a_method_that_does_more_than_switch_is_left_to_its_author(method):
+def test_a_method_that_does_more_than_switch_has_an_unsafe_fix_only(method):
     """It is found, and only an unsafe fix makes it return self."""
     source = net(method)
 
@@ -165,7 +165,7 @@ def test_safe_fixes_leave_what_they_would_break(source):
 
 
 def test_an_argument_by_position_is_not_taken_from_before_others():
-    """Those behind it would move into its place."""
+    """The arguments after it would move to its position."""
     source = HEAD + "from torchvision.ops import drop_block2d\n\n\n" + NET + (
         "def forward(self, x):\n        y = torch.relu(x)\n"
         "        return drop_block2d(y, 0.5, 3, True, 1e-06, self.training)\n"
@@ -181,7 +181,7 @@ def test_an_argument_by_position_is_not_taken_from_before_others():
     "x = F.scaled_dot_product_attention(x, x, x, None, 0.5)", "x = nn.Dropout(0.5)(F.dropout(x, 0.5))",
     "x = F.alpha_dropout(F.selu(x), 0.1)", "x = F.dropout(x, self.training)", "x = (nn.Dropout)(0.5)(x)",
 ])  # fmt: skip
-def test_what_is_mended_compiles_and_is_mended_once(line):
+def test_fixed_code_compiles_and_needs_no_second_fix(line):
     """A second run has nothing more to fix."""
     after = fixed(net(f"def forward(self, x):\n    {line}\n    return x"))
 

@@ -43,7 +43,7 @@ def test_flake8_knows_the_plugin_and_its_version():
 
 
 def test_findings_are_shown_with_the_others(folder):
-    """Without options: the rules of dropkit stand beside those of pycodestyle, columns count characters."""
+    """By default the findings of dropkit are among those of pycodestyle; columns count characters."""
     assert flake8(folder, "model.py") == ["7:16: E702", *FOUND]
 
 

@@ -76,7 +76,7 @@ def test_full_cuts_a_finding_that_is_itself_too_long():
     assert len(carets(printed)) > 80
 
 
-def test_full_shows_control_characters_instead_of_obeying_them():
+def test_full_replaces_control_characters():
     """A file cannot move the cursor, colour the terminal or turn the direction of reading."""
     printed = shown("full", result_with("'\x1b[2J\x0c\u202e'; F.dropout(x)\n", path="a\x1b.py"))
 
@@ -148,7 +148,7 @@ def test_formats_for_programs_have_no_colours(name):
 
 
 def test_json_says_all_that_a_finding_says():
-    """And of what was not read, by the same names, that it was not: it is neither clean nor left out."""
+    """A file that was not read is an object with the same keys."""
     assert json.loads(shown("json", result_with(notes=(Note("b.ipynb", "cell 2:3: gone", cell=2, line=3),)))) == [
         {
             "code": RULE.code,
@@ -192,7 +192,7 @@ def test_json_gives_no_edits_of_notebooks():
     assert (held["fix"]["title"], held["fix"]["edits"]) == ("Give a rate", None)
 
 
-def test_jsonl_is_json_a_line_each():
+def test_jsonl_has_one_json_object_per_line():
     text = Text(SOURCE.encode())
     findings = (finding(text, "F.dropout(x)"), finding(text, "F.dropout(\n", fixed=False))
     given = CheckResult(findings, files=1, texts={("model.py", None): text})
@@ -241,7 +241,7 @@ ODD_NAMES = [
 @pytest.mark.parametrize("path", ODD_NAMES, ids=ascii)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_name_of_any_characters_is_shown_and_does_nothing(name, path):
-    """What is printed is UTF-8, moves no cursor, begins no workflow command of its own, and can be read back."""
+    """The output is UTF-8, has no control characters or workflow commands from names, and can be parsed."""
     one = finding(Text(SOURCE.encode()), "F.dropout(x)", path=path)
     given = CheckResult((one,), (Note(path, f"it is {path}"),), 1, (one,), {(path, None): Text(SOURCE.encode())})
 

@@ -73,7 +73,7 @@ def ignored(patterns, root, path):
 
 
 def test_a_pattern_means_what_it_means_to_git(tree):
-    """Each of those with a corner of the grammar, and mixtures of them."""
+    """Patterns with unusual syntax, and mixtures of them, match as in git."""
     root, paths = tree
     chance = random.Random(0)
 
@@ -93,7 +93,7 @@ def test_no_content_is_an_error(data):
 
 
 def test_what_git_leaves_out_is_left_out(tree_of, tmp_path):
-    """Patterns of folders above and below, of the repository itself, and of none that a link leads to."""
+    """The patterns are those of folders above and below and of the repository; links are not followed."""
     tree_of(".git/info/exclude", "x.py\ny.py\n")
     tree_of(".gitignore", "!y.py\n/b/c/z.py\n")
     tree_of("a/.gitignore/odd", "")
@@ -133,14 +133,14 @@ def tree_of(tmp_path):
     return write
 
 
-def test_a_mark_of_byte_order_and_carriage_returns_are_no_part_of_a_pattern():
+def test_byte_order_mark_and_carriage_returns_are_not_part_of_a_pattern():
     patterns = Patterns.parse(b"\xef\xbb\xbfa.py\r\nb.py\r\n")
 
     assert [patterns.ignores(name, is_folder=False) for name in ("a.py", "b.py", "c.py")] == [True, True, None]
 
 
-def test_stars_do_not_multiply():
-    """Each piece between stars stays where it was found first: no expression goes back over two of them."""
+def test_matching_does_not_backtrack_over_stars():
+    """Each piece between stars stays where it first matches."""
     for pattern in ("*a" * 22 + "b", "?*" * 60 + "b", "*" * 5000 + "b", "[a]*" * 100 + "b", "*a*" * 50):
         Patterns.parse(pattern.encode()).ignores("a" * 200, is_folder=False)
         shape = _expression(pattern).pattern
@@ -149,5 +149,5 @@ def test_stars_do_not_multiply():
         Patterns.parse(pattern.encode()).ignores("/".join("a" * 200), is_folder=False)
 
 
-def test_what_no_name_is_long_enough_for_matches_none():
+def test_a_pattern_longer_than_any_name_matches_nothing():
     assert Patterns.parse(b"?" * 100_000 + b"*").ignores("a" * 255, is_folder=False) is None

@@ -99,7 +99,7 @@ def test_columns_are_counted_as_the_client_does(folder, encoding, column):
 
 
 def test_of_changes_in_a_row_the_last_is_checked(editor):
-    """Typing is not answered letter by letter."""
+    """Typing does not start a check for each letter."""
     editor.open(CLEAN)
 
     for version, source in [(2, CLEAN + "F."), (3, CLEAN), (4, SOURCE)]:
@@ -168,7 +168,7 @@ def test_unsafe_fixes_say_so_and_are_not_part_of_fix_all(folder):
 
 
 def test_comments_and_settings_hold(folder):
-    """What silences `dropkit check` silences the editor; excluded folders and notebooks are passed over."""
+    """Comments and settings silence the editor as they do `dropkit check`; excluded files and notebooks are skipped."""
     (folder / "pyproject.toml").write_text('[tool.dropkit.per-file-ignores]\n"tests/*" = ["DRP101"]\n')
     with Editor(folder) as editor:
         silenced = SOURCE.replace("F.dropout(x)\n", "F.dropout(x)  # dropkit: ignore[DRP101]\n")
@@ -180,7 +180,7 @@ def test_comments_and_settings_hold(folder):
 
 
 def test_a_bad_setting_is_shown(folder):
-    """The server goes on, and finds again once the setting is corrected."""
+    """The server continues, and reports findings again once the setting is corrected."""
     (folder / "pyproject.toml").write_text("[tool.dropkit]\nselct = []\n")
     with Editor(folder) as editor:
         assert editor.open(SOURCE)["diagnostics"] == []
@@ -259,7 +259,7 @@ REQUESTS = ("textDocument/hover", "textDocument/codeAction")
 
 
 def test_addresses_of_any_kind_get_an_answer(editor):
-    """Open or not; none keeps the server from the next."""
+    """The document need not be open, and the server answers the next request."""
     fifo = editor.folder / "fifo.py"
     os.mkfifo(fifo)
     for uri in (*ODD_ADDRESSES, fifo.as_uri()):
@@ -276,7 +276,7 @@ def test_addresses_of_any_kind_get_an_answer(editor):
     assert not [message for message in editor.heard if message["method"] == "window/showMessage"]
 
 
-def test_text_that_is_no_file_yet_is_checked(editor):
+def test_an_unsaved_document_is_checked(editor):
     document = {"uri": "untitled:Untitled-1", "languageId": "python", "version": 1, "text": SOURCE}
 
     editor.tell("textDocument/didOpen", {"textDocument": document})
@@ -285,7 +285,7 @@ def test_text_that_is_no_file_yet_is_checked(editor):
 
 
 def test_changes_of_a_file_with_an_odd_name_are_checked(editor):
-    """Its address is not what the server knows it by: a space is encoded."""
+    """In its URI a space is encoded, which the server decodes."""
     editor.open(CLEAN, "my model.py")
 
     editor.change(SOURCE, 2, "my model.py")
@@ -305,7 +305,7 @@ def test_a_document_that_does_not_parse_gets_an_answer(editor):
     assert len(editor.open(SOURCE)["diagnostics"]) == 2
 
 
-def test_half_a_surrogate_pair_keeps_no_finding_back(editor):
+def test_half_a_surrogate_pair_hides_no_finding(editor):
     """In a comment, in a string, on the line of a finding or before it."""
     line = SOURCE.splitlines()[6]
     text = '# \ud800\nx = "\udc00"\n' + SOURCE.replace(line, f"{line}  # \udfff")
@@ -325,7 +325,7 @@ def refused(editor, **message):
 
 
 def test_places_outside_of_the_document_get_an_answer(editor):
-    """Nothing is there; what is no place at all is an error of this request."""
+    """The answer is empty; a malformed position is an error of this request."""
     editor.open(SOURCE)
 
     for method in REQUESTS:
@@ -344,7 +344,7 @@ MALFORMED = {
 
 
 def test_a_body_that_is_no_message_gets_an_error(editor):
-    """About no request in particular, as JSON-RPC has it; the next message is read."""
+    """The error has no id, as JSON-RPC requires; the next message is read."""
     editor.open(SOURCE)
     for body, code in MALFORMED.items():
         editor.send(body)

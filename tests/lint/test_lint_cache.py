@@ -33,8 +33,8 @@ def test_the_cache_gives_the_same_and_follows_changes(project):
     assert check() == cold
 
 
-def test_results_are_kept_out_of_the_project_by_default(project, tmp_path):
-    """In the user's cache folder, one folder a project: nothing in a tree can stand for a result of it."""
+def test_results_are_cached_outside_of_the_project_by_default(project, tmp_path):
+    """They are in the user's cache folder, one folder for each project: a project cannot bring its own results."""
     before = sorted(project.rglob("*"))
 
     assert dropkit()[0] == 1
@@ -46,8 +46,8 @@ def test_results_are_kept_out_of_the_project_by_default(project, tmp_path):
     assert len(list((tmp_path / "cache/dropkit").iterdir())) == 2
 
 
-def test_a_project_cannot_say_where_results_are_kept(project):
-    """It could have any file of the user's written, or bring results of its own."""
+def test_a_project_cannot_choose_the_cache_folder(project):
+    """It could otherwise make the linter write any of the user's files, or bring its own results."""
     with pytest.raises(BadConfig, match="cache-dir is not a setting"):
         Config.parse({"cache-dir": "/"}, project)
 
@@ -67,8 +67,8 @@ LINKED_CACHES = {"kept": ("kept", "../elsewhere"), "above/kept": ("above", "../e
 
 
 @pytest.mark.parametrize("cache", LINKED_CACHES)
-def test_a_cache_folder_behind_a_link_is_refused(project, cache):
-    """The check goes on without, and says so once."""
+def test_a_cache_folder_behind_a_link_is_rejected(project, cache):
+    """The check runs without a cache, and warns once."""
     link(project / LINKED_CACHES[cache][0], LINKED_CACHES[cache][1])
     before = outside(project)
 
@@ -90,7 +90,7 @@ def test_a_link_in_the_cache_folder_is_not_written_through(project):
 
 
 def test_a_file_of_the_cache_that_is_a_link_is_neither_read_nor_written(project):
-    """Results that stand where somebody else put them are not results."""
+    """Somebody else may have put results there."""
     dropkit("--cache-dir", "kept")
     (kept,) = (project / "kept").glob("*.json")
     kept.write_text(
@@ -114,7 +114,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(project, monkeypatch):
     assert err.endswith(": No space left on device\n")
 
 
-def test_a_relative_home_keeps_nothing(project, monkeypatch):
+def test_with_a_relative_home_nothing_is_cached(project, monkeypatch):
     monkeypatch.setenv("HOME", "home")
     monkeypatch.delenv("XDG_CACHE_HOME")
 
@@ -179,7 +179,7 @@ def test_a_damaged_cache_is_no_cache(project, text):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_forged_place_is_shown_as_far_as_it_can_be(project, name):
+def test_a_cached_span_beyond_the_file_is_shown_without_source(project, name):
     """A record that could have been written, of another file."""
     dropkit("--cache-dir", "kept")
     (kept,) = (project / "kept").glob("*.json")

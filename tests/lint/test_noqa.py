@@ -37,7 +37,7 @@ def test_other_comments_do_not(tmp_path, comment):
 
 
 @pytest.mark.parametrize("marker", ["# dropkit: ignore-file", "# dropkit: ignore-file[DRP101]", "# dropkit: always-on"])
-def test_a_marker_speaks_for_the_file(tmp_path, marker):
+def test_a_marker_silences_the_file(tmp_path, marker):
     assert codes(check_source("net.py", f"{marker}\n{BAD}".encode(), Config(root=tmp_path))) == []
 
 
@@ -60,8 +60,8 @@ def test_add_noqa_silences_everything_and_keeps_comments(project, marker):
     assert dropkit()[0] == 0
 
 
-def test_a_file_is_taken_apart_once_however_much_is_silenced(monkeypatch):
-    """Not again for each finding."""
+def test_a_file_is_tokenized_once_for_all_findings(monkeypatch):
+    """Silencing many findings reads the comments once."""
     text = Text(BAD.replace("        return", "        x = F.dropout(x)\n" * 50 + "        return").encode())
     findings = check_source("net.py", text.utf8, Config()).findings
     read = []
@@ -80,7 +80,7 @@ CANNOT_BE_SILENCED = {
 
 
 @pytest.mark.parametrize("source", CANNOT_BE_SILENCED.values(), ids=CANNOT_BE_SILENCED)
-def test_a_line_that_bears_no_comment_is_named(project, source):
+def test_a_line_that_cannot_hold_a_comment_is_listed(project, source):
     (project / "net.py").write_text(source)
     (project / "bad.py").write_text(BAD)
 
@@ -101,7 +101,7 @@ def test_findings_in_notebooks_are_not_silenced(project):
 
 
 def test_a_comment_of_many_spaces_is_read_once(project):
-    """Not once for each way to part them."""
+    """The regular expression does not backtrack over the spaces."""
     source = BAD.replace("0.5)", "0.5)  # noqa: E501" + " " * 100_000 + "x")
 
     assert len(check_source("net.py", source.encode(), Config()).findings) == 1

@@ -88,7 +88,7 @@ def test_what_ipython_reads_leaves_the_lines_around_it(odd):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_cell_that_was_not_read_is_named_with_its_line(name):
-    """In every format; and counted."""
+    """It is listed in every format, and counted."""
     printed = FORMATS[name](checked(notebook(IMPORTS, "x = 1\nprint x", BAD, "words words")), False)
 
     assert "cell 2:2: Missing parentheses" in printed
@@ -132,8 +132,8 @@ def test_a_file_that_is_no_notebook_is_one_note(data):
 @pytest.mark.parametrize(
     "value", ["9" * 10_000, "1e999", "NaN", '"\\ud800"', "[" * 500 + "]" * 500], ids=lambda v: v[:5]
 )
-def test_what_stands_beside_the_code_does_not_matter(value):
-    """Numbers of any size, halves of characters, lists in lists: in an output, say."""
+def test_other_fields_of_a_notebook_do_not_matter(value):
+    """Outputs may hold numbers of any size, halves of surrogate pairs and nested lists."""
     data = notebook(IMPORTS, BAD).replace(b'"metadata": {}', b'"metadata": {"x": ' + value.encode() + b"}", 1)
 
     outcome = checked(data)
@@ -147,7 +147,7 @@ def test_what_stands_beside_the_code_does_not_matter(value):
 
 @pytest.mark.parametrize("metadata", [{"language_info": {"name": "R"}}, {"kernelspec": {"language": "julia"}}])
 def test_another_language_is_no_python(metadata):
-    """There is nothing in it to read, and nothing that could not be read."""
+    """It has neither findings nor notes."""
     outcome = checked(notebook("library(torch); x <- nn_dropout(0.5)", metadata=metadata))
 
     assert (outcome.findings, outcome.notes) == ((), ())

@@ -112,7 +112,7 @@ def test_a_finding_stops_the_commit(repository):
 
 @checks
 def test_only_python_and_notebooks_are_given(repository):
-    """Other files are not, whatever they hold."""
+    """Other files are not passed to the hook."""
     repository.add("model.txt", BAD)
 
     code, printed = repository.run()

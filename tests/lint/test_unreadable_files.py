@@ -37,7 +37,7 @@ odd = pytest.mark.parametrize("make", UNREADABLE, ids=lambda make: make.__name__
 @odd
 @pytest.mark.parametrize("given", [".", "odd.py"])
 def test_what_is_no_file_is_named_and_the_rest_checked(project, make, given):
-    """Found in a folder or given by name, in every format; nothing waits for it."""
+    """It is listed in every format, found in a folder or given by name, and reading it does not block."""
     make(project / "odd.py")
 
     for name in FORMATS:
@@ -52,7 +52,7 @@ def test_what_is_no_file_is_named_and_the_rest_checked(project, make, given):
 @odd
 @pytest.mark.parametrize("name", [".gitignore", "pyproject.toml", "known.json"])
 def test_settings_that_are_no_file_are_named(project, make, name):
-    """Without .gitignore the files are still checked; without settings or baseline nothing is known to be wanted."""
+    """Without .gitignore the files are still checked; unreadable settings or baselines are errors."""
     (project / name).unlink(missing_ok=True)
     make(project / name)
 
@@ -82,7 +82,7 @@ UNPARSABLE = {
 
 @pytest.mark.parametrize("data", UNPARSABLE.values(), ids=UNPARSABLE)
 def test_what_does_not_parse_is_named_in_every_format(project, data):
-    """And counted in the last line; what can be checked is."""
+    """It is counted in the last line, and other files are checked."""
     (project / "odd.py").write_bytes(data)
 
     for name in FORMATS:
@@ -114,7 +114,7 @@ def test_what_does_not_parse_is_named_in_every_format(project, data):
     ids=str,
 )
 def test_the_exit_code_says_that_something_was_not_read(project, arguments, code):
-    """Unless the user says that it is to be passed over; it is named then, too."""
+    """With --allow-unread it does not; the file is still listed."""
     (project / "odd.py").write_text("def f(:  # torch dropout\n")
 
     got, out, err = dropkit(*arguments)
@@ -151,7 +151,7 @@ ENCODED = {
 
 @pytest.mark.parametrize("data", ENCODED.values(), ids=ENCODED)
 def test_what_is_in_another_encoding_than_it_says_is_not_clean(project, data):
-    """Nor where none of its bytes spell torch or dropout."""
+    """This holds even if its bytes contain neither torch nor dropout."""
     (project / "net.py").write_bytes(data)
 
     code, out, _ = dropkit()
@@ -171,7 +171,7 @@ NOTEBOOKS = {
 
 @pytest.mark.parametrize("data", NOTEBOOKS.values(), ids=NOTEBOOKS)
 def test_what_is_no_notebook_is_not_clean(project, data):
-    """Nor where it holds no word that a rule looks for."""
+    """This holds even if it contains no word that rules look for."""
     (project / "n.ipynb").write_bytes(data)
 
     code, out, _ = dropkit()
@@ -196,7 +196,7 @@ def test_standard_input_counts_as_a_file(project, source, count):
     assert count in lines
 
 
-def test_a_fault_of_one_rule_leaves_the_others(project, monkeypatch):
+def test_an_error_in_one_rule_does_not_stop_the_others(project, monkeypatch):
     """It is named with its error, and the file counts as not read."""
 
     def findings(self, module, real=Rule.diagnostics):
@@ -212,7 +212,7 @@ def test_a_fault_of_one_rule_leaves_the_others(project, monkeypatch):
 
 
 def test_a_process_that_dies_costs_one_file(project, monkeypatch):
-    """As where memory runs out while a file is read: the others are checked, and the file is named."""
+    """If memory runs out while a file is read, the file is listed and the others are checked."""
     from dropkit.lint.engine import workers
 
     def check_bytes(path, data, config, real=workers.check_bytes):

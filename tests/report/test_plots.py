@@ -149,7 +149,7 @@ def test_a_curve_of_many_points_shows_few_and_the_last(count):
     assert len(line) <= 800
 
 
-def test_lists_of_different_lengths_are_refused():
+def test_lists_of_different_lengths_are_rejected():
     """A point needs two numbers and a bar three."""
     with pytest.raises(ValueError, match="shorter"):
         plots.curve([0.0, 1.0], [0.5], "kept", "error")

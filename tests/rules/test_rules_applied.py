@@ -158,8 +158,8 @@ def test_nothing_is_found_where_dropout_reaches_its_value_once(source):
     assert codes(source) == []
 
 
-def test_other_files_are_asked_for_what_only_they_can_know():
-    """The finding falls if another file reads the attribute of the class."""
+def test_a_finding_is_dropped_if_another_file_reads_the_attribute():
+    """Only the other file can show that the layer is applied."""
     module = read("source.py", Text((HEAD + layer(BUILT)).encode()))
 
     [finding] = check(module, RULES)

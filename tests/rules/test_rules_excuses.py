@@ -62,7 +62,7 @@ def found(source):
 
 @pytest.mark.parametrize(("source", "words"), NO_EXCUSES)
 def test_words_about_something_else_excuse_nothing(source, words):
-    """Nor do those that deny it or call it a mistake, or a string that holds what looks like a comment."""
+    """Sentences with a denial, mentions of mistakes, and strings that look like comments do not count either."""
     assert found(source.replace("{}", words))[-1] == ("DRP101", Severity.ERROR, False)
 
 

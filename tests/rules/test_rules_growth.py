@@ -198,7 +198,7 @@ def test_twice_the_file_is_twice_the_work(shape):
     assert grown == {}
 
 
-def test_questions_to_other_files_are_answered_in_the_time_that_these_take():
+def test_cross_file_conditions_take_linear_time():
     """Deep and cyclic hierarchies over files that import one another."""
 
     def asked(n: int) -> None:
@@ -214,7 +214,7 @@ def test_questions_to_other_files_are_answered_in_the_time_that_these_take():
 
 @pytest.mark.parametrize("shape", ["dropouts in a row", "sums", "elif"])
 def test_fixes_are_tried_together(shape):
-    """Not one by one, each by reading the whole file."""
+    """Trying each alone would parse the whole file for each fix."""
 
     def mend_all(n: int) -> None:
         data = SHAPES[shape](n).encode()
@@ -269,7 +269,7 @@ def test_patterns_of_files_that_git_ignores_are_not_compared_with_every_name(tmp
     assert large < 2.5 * small
 
 
-def test_a_fix_that_does_not_hold_keeps_none_of_the_others_back():
+def test_a_wrong_fix_does_not_prevent_the_others():
     """One that leaves the finding as it was, among many that do not."""
     source = SHAPES["dropouts in a row"](40)
     findings = [one for one in check_source("file.py", source.encode(), Config()).findings if one.code == "DRP101"]
@@ -285,7 +285,7 @@ def test_a_fix_that_does_not_hold_keeps_none_of_the_others_back():
 
 @pytest.mark.parametrize("depth", [190, 2500])
 def test_depth_fails_no_rule(depth):
-    """What the parser takes, the rules take: sums, chains, conditionals, brackets and blocks, however deep."""
+    """Rules accept whatever nesting the parser accepts: sums, chains, conditionals, brackets and blocks."""
     few, brackets = min(depth, 90), min(depth, 180)
     sums = f"{' + F.dropout(x)' * depth}\n        x = x{' * drop' * depth}\n        x = self.drop(x{'.a' * depth})\n"
     choices, lists = "nn.Dropout(p) if p else " * depth, "[] + " * depth

@@ -147,7 +147,7 @@ def codes(source, hole):
 
 
 @pytest.mark.parametrize(("code", "source", "hole"), BAD)
-def test_the_misuse_is_found_in_other_clothes(code, source, hole):
+def test_the_misuse_is_found_in_variants_of_the_code(code, source, hole):
     assert code in codes(source, hole)
 
 

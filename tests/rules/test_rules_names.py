@@ -52,7 +52,7 @@ def test_a_word_inside_of_a_name_excuses_nothing(code, name):
 
 @pytest.mark.parametrize("name", EXCUSES)
 @pytest.mark.parametrize("code", CALLS)
-def test_whole_words_make_it_information_that_nothing_mends(code, name):
+def test_names_with_whole_words_lower_the_severity_and_remove_the_fix(code, name):
     source = program(name, CALLS[code])
     subclass = program(name, "x") + program("Heir", CALLS[code], name)
 
@@ -123,7 +123,7 @@ def under(condition):
         "assert not self.testing\n        ", 'if phase == "test":\n            return x\n        ',
     ],
 )  # fmt: skip
-def test_a_condition_asks_for_the_mode_by_a_flag_or_what_it_compares_with(condition):
+def test_a_condition_tests_the_mode_by_a_flag_or_by_a_string_that_names_it(condition):
     assert found(under(condition)) == []
 
 
@@ -136,7 +136,7 @@ def test_a_condition_asks_for_the_mode_by_a_flag_or_what_it_compares_with(condit
         "if x is None:\n            return self.predict()\n        ", "if x.shape == self.test_shape: ",
     ],
 )  # fmt: skip
-def test_a_condition_on_something_else_is_none_on_the_mode(condition):
+def test_a_condition_on_another_name_is_not_on_the_mode(condition):
     assert [one.code for one in found(under(condition))] == ["DRP101"]
 
 
@@ -172,6 +172,6 @@ def test_other_excuses_are_whole_words_too(source, code):
     assert (code, False) in [(one.code, one.severity is Severity.INFO) for one in findings]
 
 
-def test_names_are_told_by_their_words():
+def test_names_are_recognised_by_whole_words():
     assert all(map(is_always_on_name, EXCUSES))
     assert not any(map(is_always_on_name, NO_EXCUSES))

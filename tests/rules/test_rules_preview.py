@@ -233,13 +233,13 @@ def test_found(code, source):
 
 @pytest.mark.parametrize("source", CLEAN.values(), ids=CLEAN)
 def test_left_alone(source):
-    """These are right, or meant so: no rule that must be asked for speaks of them."""
+    """This code is correct or intended: no preview rule reports it."""
     assert found(source) == []
 
 
 @pytest.mark.parametrize("source", NAMED.values(), ids=NAMED)
 def test_a_name_that_says_that_it_is_meant_makes_it_information(source):
-    """What is found in classes and functions so named is shown to whoever asks for it, and not mended."""
+    """Findings in classes and functions of such names have severity `info` and no fix."""
     module = read("example.py", Text((HEAD + source).encode()))
     findings = check(module, [rule for rule in RULES if rule.code in CODES])
 

@@ -195,12 +195,12 @@ def test_a_misuse_is_found_once(code, source):
 
 @pytest.mark.parametrize("source", RIGHT)
 def test_what_is_right_or_may_be_is_left_alone(source):
-    """Nothing is said of code that is right, or that another part may make right."""
+    """Correct code, and code that other parts may make correct, has no finding."""
     assert found(source) == []
 
 
 def test_a_high_rate_is_information_only():
-    """Some published models drop nine tenths: it is shown only to who asks."""
+    """Some published models drop nine tenths: the finding is shown on request only."""
     assert [finding.severity.value for finding in found("drop = nn.Dropout(0.9)")] == ["info"]
 
 
@@ -218,5 +218,5 @@ def test_a_high_rate_is_information_only():
     ],
 )
 def test_no_fix_is_offered_where_none_is_plain(source):
-    """A fix that would not be the whole of it is left to the reader."""
+    """A fix that would be incomplete is not offered."""
     assert [finding.fix for finding in found(source)] == [None]
