@@ -257,7 +257,7 @@ def test_a_new_tensor_has_no_provenance():
     zeros = torch.ops.aten.zeros.default
 
     call = OperatorCall.of(zeros, describe(zeros), ([3],), {}, tensor, 0.0)
-    DataFlow(table, lambda tensor: False).operator(call)
+    DataFlow(table, lambda tensor: False).record_operator(call)
 
     assert table.get(tensor) is None
 

@@ -33,8 +33,8 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize(("body", "expected"), CONDITIONS.items(), ids=CONDITIONS)
-def test_conditions_on_the_way_are_found(body, expected):
-    """Branches, conditionals and exits that came before, within the function and none outside of it."""
+def test_conditions_before_and_around_a_node_are_found(body, expected):
+    """Branches, conditional expressions and earlier exits count, within the function only."""
     lines = "".join(f"        {line}\n" for line in re.sub(r"\ba\b", "self.training", body).split("\n"))
     module = index(f"if self.training:\n    def g(self, x):\n{lines}")
 
@@ -54,8 +54,8 @@ def test_conditions_on_the_way_are_found(body, expected):
         ("f(self.training)", False),
     ],
 )
-def test_a_guard_may_speak_of_the_mode(body, expected):
-    """In its own words, or in those of a local name."""
+def test_a_condition_may_test_the_mode(body, expected):
+    """It names a flag, or a local name that is set to one."""
     module = index("def g(self, x):\n" + "".join(f"    {line}\n" for line in body.split("\n")))
 
     assert training_flag.under_mode(module, call(module)) is expected
@@ -72,7 +72,7 @@ def test_a_guard_may_speak_of_the_mode(body, expected):
     ],
 )
 def test_a_value_may_follow_the_mode(body, expected):
-    """By itself, or by the one assignment that it comes from."""
+    """It names a flag, or its only assignment does."""
     module = index("def g(self, x):\n" + "".join(f"    {line}\n" for line in body.split("\n")))
 
     assert training_flag.follows_mode(module, call(module).args[0]) is expected

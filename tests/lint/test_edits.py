@@ -65,7 +65,7 @@ DROPPED = {
 @pytest.mark.parametrize(("source", "expected"), DROPPED.items(), ids=DROPPED)
 @pytest.mark.parametrize("argument", ["True", "p=True"])
 def test_an_argument_is_dropped_with_its_comma(source, expected, argument):
-    """What is left is a call of the others, in their form; None where a comment or a bracket is in the way."""
+    """The other arguments keep their formatting; None if a comment or a bracket is in between."""
     try:
         module = index(source.replace("DROP", argument))
     except Unreadable:
@@ -93,7 +93,7 @@ DELETED = {
 @pytest.mark.parametrize("statement", ["f(x)", "y = f(\n  x,\n)"])
 @pytest.mark.parametrize("end", ENDS, ids=repr)
 def test_a_statement_is_deleted_with_its_line(source, expected, statement, end):
-    """Not one that shares its line, nor the only one of a block."""
+    """A statement that shares its line, or is alone in its block, is not deleted."""
     module = index(source.replace("DROP", statement).replace("\n", end))
 
     made = edits.delete_statement(module, module.statement(call(module)))

@@ -146,15 +146,15 @@ def family():
     return {one.name: one for one in index(FAMILY).classes}
 
 
-def test_a_class_knows_whom_it_inherits_from(family):
-    """Itself, then its bases in this file, nearest first, each once; a ring of bases ends."""
+def test_the_mro_has_each_base_once_nearest_first(family):
+    """The class itself comes first; cyclic bases end."""
     assert [one.name for one in family["Leaf"].mro] == ["Leaf", "Left", "Right", "Root"]
     assert [one.name for one in family["Inner"].mro] == ["Inner", "Left", "Root"]
     assert {one.name for one in family["Ring"].mro} == {"Ring", "Other"}
 
 
-def test_a_class_knows_who_inherits_from_it(family):
-    """Near and far, not itself."""
+def test_subclasses_are_direct_and_indirect(family):
+    """The class itself is not among them."""
     assert {one.name for one in family["Root"].subclasses} == {"Left", "Right", "Leaf", "Inner"}
     assert family["Leaf"].subclasses == []
 
@@ -173,12 +173,12 @@ def test_what_bases_define_is_found(family):
     [("Root", True), ("Leaf", True), ("Inner", True), ("Dropout", True), ("Known", True), ("Plain", False),
      ("Unknown", False), ("Function", False), ("Data", False), ("Ring", False)],
 )  # fmt: skip
-def test_modules_are_told_by_their_bases_or_by_what_they_hold(family, name, expected):
-    """Through bases of the file; behind an unknown base, by a forward and layers. A class may be named as its base."""
+def test_modules_are_recognised_by_their_bases_or_by_their_layers(family, name, expected):
+    """Bases in the file count; with an unknown base, a forward and layers do. A class may have the name of its base."""
     assert family[name].is_module is expected
 
 
-def test_a_base_is_the_class_that_has_its_name_by_then():
+def test_a_base_is_the_last_class_of_its_name_before_it():
     """Of two classes of one name, the one above."""
     module = index("from torch import nn\nclass A(nn.Module): pass\nclass B(A): pass\nclass A: pass\n")
 

@@ -26,7 +26,7 @@ ENCODINGS = {
 @pytest.mark.parametrize(("cookie", "encoding"), ENCODINGS.values(), ids=ENCODINGS)
 @pytest.mark.parametrize("end", ENDS, ids=repr)
 def test_a_file_is_written_as_it_was_read(cookie, encoding, end):
-    """Mark, coding and ends of lines outlive decoding and encoding."""
+    """Byte order mark, encoding and line ends are unchanged by decoding and encoding."""
     letter = "あ" if encoding == "euc-jp" else "é"
     data = f"{cookie}x = '{letter}'\n\x0cy = f(x)\n".replace("\n", end).encode(encoding)
 
@@ -40,7 +40,7 @@ def test_a_file_is_written_as_it_was_read(cookie, encoding, end):
 
 @pytest.mark.parametrize(("cookie", "encoding"), ENCODINGS.values(), ids=ENCODINGS)
 def test_a_decoded_file_parses_to_what_python_reads(cookie, encoding):
-    """Values of strings are those that Python finds in the bytes, and places those of the decoded text."""
+    """Strings have the values that Python reads from the bytes; positions are those of the decoded text."""
     letter = "あ" if encoding == "euc-jp" else "é"
     data = f"{cookie}x = '{letter}', f(1)\n".encode(encoding)
     space = {}
@@ -58,14 +58,14 @@ def test_a_decoded_file_parses_to_what_python_reads(cookie, encoding):
     [b"# coding: no-such\n", b"x = '\xe9'\n", codecs.BOM_UTF8 + b"# coding: latin-1\n", b"# coding: ascii\n'\xe9'\n",
      b"# coding: rot13\nk\n"],
 )  # fmt: skip
-def test_bytes_that_are_no_text_are_refused(data):
-    """One error for an unknown coding, a wrong one, and two that disagree."""
+def test_undecodable_bytes_are_rejected(data):
+    """An unknown encoding, a wrong one, and two that disagree raise the same error."""
     with pytest.raises(Unreadable):
         Text.decode(data)
 
 
-def test_an_edit_that_the_coding_lacks_is_refused():
-    """A character that latin-1 has not cannot be written to a latin-1 file."""
+def test_an_edit_with_a_character_that_the_encoding_lacks_is_rejected():
+    """A character that latin-1 lacks cannot be written to a latin-1 file."""
     text = Text.decode(b"# coding: latin-1\nx = 1\n").edited([Edit(18, 19, "变")])
 
     with pytest.raises(UnicodeError):
@@ -83,7 +83,7 @@ def test_the_source_of_a_node_is_pythons(source):
 
 @given(SOURCES)
 def test_spans_count_characters(source):
-    """From one span's lines and columns, counted by hand in the decoded text, comes the node's source."""
+    """The source between the lines and columns of a span, counted in the decoded text, is that of the node."""
     module = index(source)
     lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
@@ -108,7 +108,7 @@ def test_positions_and_offsets_are_inverse(source):
 
 @given(SOURCES)
 def test_replacing_every_call_by_itself_changes_nothing(source):
-    """An edit with the text that is there leaves every byte."""
+    """An edit that inserts the replaced text changes no byte."""
     module = index(source)
     outer = [one for calls in module.calls.values() for one in calls if isinstance(module.parent(one), ast.Expr)]
 

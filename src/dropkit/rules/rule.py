@@ -12,7 +12,7 @@ from enum import Enum
 from dropkit.diagnostics import CrossFileCondition, Diagnostic, Fix, Severity
 from dropkit.lint.semantic.always_on import is_always_on_name, is_marked_always_on, is_named_always_on
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.trace import Phase, Site, Trace
+from dropkit.trace import Form, Phase, Site, Trace
 
 
 class Default(str, Enum):
@@ -122,7 +122,15 @@ def severity_in_eval(site: Site) -> Severity | None:
     return Severity.INFO if site.is_named_always_on or any(is_always_on_name(owner) for owner in site.owners) else None
 
 
-def ignores_its_flag(site: Site, by_hand: bool) -> bool:
-    """Whether a module drops in evaluation though its own flag is off: by a mask of its own, or by a function."""
+def violations_in_eval(trace: Trace, form: Form, message: str | None = None) -> Iterator[TraceViolation]:
+    """The sites of a form that drop after `model.eval()`."""
+    sites = (site for site in active_in_eval(trace) if _form_in_eval(site) is form)
+    return (TraceViolation(site, message, severity_in_eval(site)) for site in sites)
+
+
+def _form_in_eval(site: Site) -> Form:
+    """The form of a site; a Module that drops though its own flag is off uses a function, or a mask of its own."""
     visit = next(visit for visit in site.visits_in(Phase.EVAL) if visit.is_active)
-    return site.flag_in_eval is False and visit.training is False and (visit.function is None) == by_hand
+    if site.form is Form.REGISTERED and site.flag_in_eval is False and visit.training is False:
+        return Form.MASK if visit.function is None else Form.FUNCTION
+    return site.form
