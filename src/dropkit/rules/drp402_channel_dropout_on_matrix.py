@@ -34,11 +34,15 @@ _SAME_SHAPE_CALLS = frozenset(
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     dropouts = dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION)
-    wrong = [dropout for dropout in dropouts if dropout.kind in CHANNEL_KINDS and _has_no_channels(source, dropout)]
+    wrong = [dropout for dropout in dropouts if _drops_channels(dropout) and _has_no_channels(source, dropout)]
     wrong_calls = {dropout.call for dropout in wrong}
     for dropout in wrong:
         fix = swap_kind(source, "Drop elements instead", dropout, wrong_calls, _ELEMENTWISE)
-        yield Violation(dropout.call, f"{last_part(dropout.name)} on features without channels", fix)
+        yield Violation(dropout.call, f"{last_part(dropout.layers[0].name)} on features without channels", fix)
+
+
+def _drops_channels(dropout: DropoutCall) -> bool:
+    return all(layer.kind in CHANNEL_KINDS for layer in dropout.layers)
 
 
 def _has_no_channels(source: SourceFile, dropout: DropoutCall) -> bool:
