@@ -19,9 +19,9 @@ from dropkit.lint.semantic.attribute_usage import is_set_from_outside, mode_depe
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.edits import fix, replace, spell
 from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.inside_tests import is_in_test
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, violations_in_eval
 from dropkit.trace import Form, Trace
 

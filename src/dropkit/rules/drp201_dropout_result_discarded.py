@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dropkit.diagnostics import Edit, Fix, Severity
 from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.expressions import argument
+from dropkit.lint.semantic.inside_tests import is_in_test
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import end, start
-from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 

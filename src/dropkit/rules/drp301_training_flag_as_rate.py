@@ -17,9 +17,9 @@ from dropkit.diagnostics import Edit, Fix, Severity
 from dropkit.lint.semantic.dropout_calls import dropout_call, rates
 from dropkit.lint.semantic.edits import rename_keyword
 from dropkit.lint.semantic.expressions import last_name, literal
+from dropkit.lint.semantic.inside_tests import is_in_test
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 

@@ -19,9 +19,9 @@ from dropkit.lint.semantic.dropout_calls import rates
 from dropkit.lint.semantic.dropout_names import is_keep_rate_name, mentions_dropout
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import argument, literal, self_attribute
+from dropkit.lint.semantic.inside_tests import is_in_test
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 

@@ -18,9 +18,9 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import fix, insert_before
 from dropkit.lint.semantic.expressions import last_name
+from dropkit.lint.semantic.inside_tests import is_in_test
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.test_context import is_in_test
 from dropkit.rules.rule import Example, Rule, Violation
 
 # Base classes that neither call nor replace __init__.
