@@ -70,7 +70,7 @@ class Visit:
         inplace: whether the input itself was changed.
         function: torch's name of the function that dropped; None if it is no known one.
         dtype: of the input, without "torch.".
-        is_active: whether random numbers were drawn for a mask.
+        is_active: whether random numbers were drawn for a mask, as `auditor/random_draws.py` saw.
         mask_shape: shape of the mask, with as many dimensions as `shape`: 1 where mask elements are shared.
         mask_elements: number of mask elements.
         dropped: number of mask elements that drop; None if a fused kernel does not expose its mask.

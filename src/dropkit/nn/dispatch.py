@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor
-from torch.fx.experimental.symbolic_shapes import guard_or_false
 from torch.overrides import (
     handle_torch_function,
     has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
@@ -113,4 +112,6 @@ def _is_empty(input: Tensor) -> bool:
     if not torch.compiler.is_compiling() and type(input.numel()) is int:
         return input.numel() == 0
     # A size that is known only when the graph runs is assumed not to be 0.
-    return guard_or_false(input.numel() == 0)
+    # Not imported above, which would load sympy, 0.3 s; where a size is symbolic, torch has loaded it.
+    symbolic_shapes: Any = cast("Any", torch.fx).experimental.symbolic_shapes
+    return symbolic_shapes.guard_or_false(input.numel() == 0)

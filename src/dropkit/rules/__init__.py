@@ -1,4 +1,4 @@
-"""Every misuse that dropkit finds, one file each. A new rule is a file and two lines here.
+"""Every misuse that dropkit finds, one file each; CONTRIBUTING.md has the recipe of a new one.
 
 Families: 1xx active when it must not be, 2xx does nothing, 3xx wrong number, 4xx wrong place or kind.
 """
