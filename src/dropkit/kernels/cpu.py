@@ -135,7 +135,7 @@ def _check_indices(mask: Mask, shape: tuple[int, ...]) -> None:
     for size, stride in zip(shape, strides, strict=True):
         check("strides", index(stride) >= 0, "at least 0", stride)
         last += max(size - 1, 0) * index(stride)
-    wanted = "such that mask indices are below 2**63"
+    wanted = "small enough that every mask index is below 2**63"
     check("offset and strides", 0 in shape or last < 2**63, wanted, f"{mask.offset} and {strides}")
 
 
