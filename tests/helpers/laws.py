@@ -40,7 +40,7 @@ def example(layer: Layer, mask_elements: int = 0, dtype: torch.dtype = torch.flo
 
 def mask_shape(layer: Layer, input: Tensor) -> tuple[int, ...]:
     """Sizes of the mask of `input`: 1 along each dimension whose elements share a mask element."""
-    return tuple(input.shape) if layer.mask_shape is None else layer.mask_shape(input)
+    return tuple(input.shape) if layer.mask_shape is None else layer.mask_shape(input.shape)
 
 
 def mask_of(layer: Layer, values: Tensor) -> Tensor:

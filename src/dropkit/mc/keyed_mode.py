@@ -108,7 +108,7 @@ class KeyedMode(SiteMode):
     def _mask(self, input: Tensor, dropout: SiteDropout, site: int) -> MaskSpec:
         source = input.shape, dropout.mask_shape, dropout.batch_dim
         if site not in self._masks or self._masks[site][0] != source:
-            mask_shape = dropout.mask_shape and dropout.mask_shape(input)
+            mask_shape = dropout.mask_shape and dropout.mask_shape(input.shape)
             spec = self._new_mask(input.shape, mask_shape, dropout.batch_dim or self._batch_dim(site), site)
             self._masks[site] = source, spec
         return self._masks[site][1]

@@ -24,7 +24,7 @@ from dropkit.mc.batch_dim import BatchDim
 from dropkit.mc.mode import Args, Kwargs, SamplingMode
 from dropkit.nn import LAYERS as DROPOUTS
 from dropkit.nn.layer import Layer
-from dropkit.nn.mask_shapes import MaskShape
+from dropkit.nn.mask_shapes import MakeMaskShape
 from dropkit.torch_private import no_torch_function, pack_padded, pad_packed
 
 # Layers by the names of functions and of torch's operators, in place or not.
@@ -63,14 +63,14 @@ class SiteDropout:
     Attributes:
         p: expected fraction dropped, in (0, 1).
         make_params: from `p` to the values that kept and dropped elements get.
-        mask_shape: from an input to the shape of its mask; None for one mask element per input element.
+        mask_shape: from the shape of an input to the shape of its mask; None for one mask element per input element.
         inplace: write over the input.
         batch_dim: the batch dimension, if it is known beforehand.
     """
 
     p: float
     make_params: MakeParams = inverted
-    mask_shape: Callable[[Tensor], MaskShape] | None = None
+    mask_shape: MakeMaskShape | None = None
     inplace: bool = False
     batch_dim: BatchDim | None = None
 

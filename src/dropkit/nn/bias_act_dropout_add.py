@@ -14,9 +14,10 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 
 from dropkit import random
 from dropkit.arguments import check
-from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
 from dropkit.nn.checks import check_probability, check_shape, checked_rate
+from dropkit.nn.draw_mask import draw_mask
+from dropkit.nn.dropout import LAYER
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.ops import fused
 
@@ -73,7 +74,7 @@ def bias_act_dropout_add(
         params = inverted(rate)
         if fused.can_fuse(params, *tensors):
             key = None if key is None else random.check_key(key, generator, input)
-            mask = Mask(random.choose_key(key, generator, input, rate), params)
+            mask = draw_mask(LAYER, input, rate, generator, key)
             return fused.activate_drop_add(input, bias, residual, activation, mask)
     branch = fused.ACTIVATIONS[activation](input if bias is None else input + bias)
     return dropout_add(branch, residual, cast("float", rate), training, generator=generator, key=key)

@@ -33,7 +33,7 @@ def drop_by_torch(layer: Layer, input: Tensor, p: float | Tensor, inplace: bool)
 
 def _compose(layer: Layer, input: Tensor, p: Any) -> Tensor:
     """Compose the layer of torch's dropout of a tensor of ones: a tool that turns that off turns the layer off."""
-    shape = input.shape if layer.mask_shape is None else layer.mask_shape(input)
+    shape = input.shape if layer.mask_shape is None else layer.mask_shape(input.shape)
     mask = functional.dropout(input.new_ones(shape), p, True)
     if layer.make_params is inverted:
         return torch.where(mask == 0, 0.0, input * mask)

@@ -13,11 +13,10 @@ from torch.overrides import (
 
 from dropkit import random
 from dropkit.kernels import FLOATS
-from dropkit.kernels.mask import Mask, mask_strides
-from dropkit.kernels.params import params_at
 from dropkit.nn import nested, torchscript
 from dropkit.nn.by_torch import drop_by_torch, drop_unsupported, read_arguments
 from dropkit.nn.checks import check_probability, check_schedule, refuse_random_source
+from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd, custom_op
 from dropkit.torch_private import FakeTensor, fake_mode, tracing_state
@@ -81,11 +80,7 @@ def drop(
         return unusual(layer, input, p, inplace, generator, key)
     if is_scheduled or not takes_fast_path:
         return _drop_by_operator(layer, input, p, inplace, generator, key)
-    # The strides come first: `mask_shape` refuses inputs of the wrong rank, for which no key must be drawn.
-    p = cast("float", p)
-    strides = None if layer.mask_shape is None or p == 1 else mask_strides(layer.mask_shape(input))
-    key = random.choose_key(key, generator, input, p)
-    mask = Mask(key, params_at(layer.make_params, p), strides)
+    mask = draw_mask(layer, input, p, generator, key)
     return (autograd.drop_ if inplace else autograd.drop)(input, mask)
 
 
@@ -94,11 +89,8 @@ def _drop_by_operator(
 ) -> Tensor:
     """Drop by the registered operators, which compilers, transforms and modes see."""
     custom_op.refuse_meta("p", p, input)
-    strides = None
-    if layer.mask_shape is not None and (isinstance(p, Tensor) or p != 1):
-        strides = mask_strides(layer.mask_shape(input))
-    key = random.choose_key(key, generator, input, p, by_operator=True)
-    return (custom_op.drop_ if inplace else custom_op.drop)(input, Mask(key, layer.params(p), strides))
+    mask = draw_mask(layer, input, p, generator, key, by_operator=True)
+    return (custom_op.drop_ if inplace else custom_op.drop)(input, mask)
 
 
 def _ask_subclass(layer: Layer, input: Tensor, **arguments: Any) -> Tensor:

@@ -6,6 +6,8 @@ Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
@@ -72,8 +74,8 @@ def _check(input: Tensor) -> None:
         )
 
 
-def _mask_shape(input: Tensor) -> MaskShape:
-    return per_channel(input) if input.dim() == 3 else per_unbatched_channel(input)
+def _mask_shape(shape: Sequence[int]) -> MaskShape:
+    return per_channel(shape) if len(shape) == 3 else per_unbatched_channel(shape)
 
 
 LAYER = Layer(

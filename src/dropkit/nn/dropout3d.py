@@ -6,6 +6,8 @@ Source: Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient Object Localization 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
@@ -65,8 +67,8 @@ def _check(input: Tensor) -> None:
     warn_unless_channels(input, "dropout3d", spatial=3)
 
 
-def _mask_shape(input: Tensor) -> MaskShape:
-    return per_channel(input) if input.dim() == 5 else per_unbatched_channel(input)
+def _mask_shape(shape: Sequence[int]) -> MaskShape:
+    return per_channel(shape) if len(shape) == 5 else per_unbatched_channel(shape)
 
 
 LAYER = Layer(

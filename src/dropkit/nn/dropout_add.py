@@ -14,10 +14,9 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 
 from dropkit import random
 from dropkit.kernels import FLOATS
-from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import inverted, params_at
 from dropkit.nn.checks import check_probability, checked_rate
-from dropkit.nn.dropout import dropout
+from dropkit.nn.draw_mask import draw_mask
+from dropkit.nn.dropout import LAYER, dropout
 from dropkit.ops import autograd
 
 
@@ -59,8 +58,7 @@ def dropout_add(
         key = random.check_key(key, generator, input)
     if not training:
         return residual + input
-    key = random.choose_key(key, generator, input, rate)
-    return autograd.drop_add(input, residual, Mask(key, params_at(inverted, rate)))
+    return autograd.drop_add(input, residual, draw_mask(LAYER, input, rate, generator, key))
 
 
 def _fits_one_pass(input: Tensor, residual: Tensor, p: float) -> bool:

@@ -16,10 +16,10 @@ from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownV
 
 from dropkit import random
 from dropkit.arguments import check
-from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
 from dropkit.nn.checks import check_probability, check_shape, checked_rate
-from dropkit.nn.dropout import dropout
+from dropkit.nn.draw_mask import draw_mask
+from dropkit.nn.dropout import LAYER, dropout
 from dropkit.nn.dropout_add import dropout_add
 from dropkit.ops import fused
 
@@ -92,7 +92,7 @@ def dropout_add_norm(
         if fused.can_fuse(params, *tensors):
             key = None if key is None else random.check_key(key, generator, input)
             if params is not None:
-                operation = operation._replace(mask=Mask(random.choose_key(key, generator, input, rate), params))
+                operation = operation._replace(mask=draw_mask(LAYER, input, rate, generator, key))
             return fused.drop_add_norm(input, residual, operation)
     rate = cast("float", rate)
     if row_scale is None:

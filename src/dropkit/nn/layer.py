@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels.params import DropoutParams, MakeParams, ScheduledParams
-from dropkit.nn.mask_shapes import MaskShape
+from dropkit.nn.mask_shapes import MakeMaskShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Layer:
         function: the functional form.
         module: the module, which inherits from `DropoutModule`.
         make_params: from `p` to what kept and dropped elements become.
-        mask_shape: from an input to the shape of its mask; None for one mask element per element.
+        mask_shape: from the shape of an input to the shape of its mask; None for one mask element per element.
         example_shape: of the smallest input that shows the layer at work, batch first.
         check: raise or warn about the rank of an input, also where nothing will be dropped.
         drops_channels: whether dimension 1 holds channels, whose number must not differ between nested samples.
@@ -52,7 +52,7 @@ class Layer:
     function: Callable[..., Tensor]
     module: type[torch.nn.Module]
     make_params: MakeParams
-    mask_shape: Callable[[Tensor], MaskShape] | None
+    mask_shape: MakeMaskShape | None
     example_shape: tuple[int, ...]
     check: Callable[[Tensor], None] | None = None
     drops_channels: bool = False

@@ -5,30 +5,32 @@ A mask shape has the sizes of the input, and 1 along each dimension whose elemen
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable, Sequence
 
 MaskShape = tuple[int, ...]
+# From the shape of an input to the shape of its mask.
+MakeMaskShape = Callable[[Sequence[int]], MaskShape]
 
 
-def per_sample(input: Tensor) -> MaskShape:
+def per_sample(shape: Sequence[int]) -> MaskShape:
     """One mask element for each sample: dimension 0."""
-    if input.dim() < 1:
+    if len(shape) < 1:
         raise RuntimeError("input must have at least 1 dimension, the batch, got a 0-d tensor")
-    return (input.shape[0],) + (1,) * (input.dim() - 1)
+    return (shape[0],) + (1,) * (len(shape) - 1)
 
 
-def per_channel(input: Tensor) -> MaskShape:
+def per_channel(shape: Sequence[int]) -> MaskShape:
     """One mask element for each channel of each sample: dimensions 0 and 1."""
-    if input.dim() < 2:
+    if len(shape) < 2:
         raise RuntimeError(_TOO_FEW)
-    return tuple(input.shape[:2]) + (1,) * (input.dim() - 2)
+    return tuple(shape[:2]) + (1,) * (len(shape) - 2)
 
 
-def per_unbatched_channel(input: Tensor) -> MaskShape:
+def per_unbatched_channel(shape: Sequence[int]) -> MaskShape:
     """One mask element for each channel of an input without a batch: dimension 0."""
-    if input.dim() < 1:
+    if len(shape) < 1:
         raise RuntimeError(_TOO_FEW)
-    return (input.shape[0],) + (1,) * (input.dim() - 1)
+    return (shape[0],) + (1,) * (len(shape) - 1)
 
 
 # torch's own words, for every layer that drops channels.

@@ -94,7 +94,7 @@ def _drop_each(layer: Layer, components: Iterable[Tensor], run: Run) -> list[Ten
             dropped.append(run(component, None, offset))
             offset += component.numel()
         else:
-            shape = layer.mask_shape(component.unsqueeze(0))[1:]
+            shape = layer.mask_shape((1, *component.shape))[1:]
             dropped.append(run(component, mask_strides(shape), offset))
             offset += math.prod(shape)
     return dropped
@@ -103,8 +103,7 @@ def _drop_each(layer: Layer, components: Iterable[Tensor], run: Run) -> list[Ten
 def _refuse_unless_channels(layer: Layer, input: Tensor) -> None:
     """Dimension 0 is always the batch, so a layer must read dimension 1 as the channels, of one size for all."""
     name, wanted = layer.function.__name__, len(layer.example_shape)
-    shape = cast("Any", layer.mask_shape)(torch.empty((2,) * input.dim(), device="meta"))
-    if shape[:2] != (2, 2):
+    if cast("Any", layer.mask_shape)((2,) * input.dim())[:2] != (2, 2):
         raise RuntimeError(
             f"{name}: input must have {wanted} dimensions where it is nested, the batch, the channels and {wanted - 2} "
             f"more, got {input.dim()}; use dropout or alpha_dropout to drop single elements"
