@@ -10,6 +10,7 @@ namespace dropkit {
 
 inline constexpr std::int64_t kCell = 64;         // elements in a word of keep bits, the unit of work along rows
 inline constexpr std::int64_t kMaxRow = 1 << 13;  // most elements whose keep bits are stored at once
+inline constexpr std::int64_t kSerial = 1 << 15;  // below this many elements the pool costs more than it gives
 
 // A call with everything that a driver needs.
 struct Task {
@@ -112,6 +113,11 @@ bool repeats(const TensorIter&);
 void run_shared(const Task&, std::int64_t begin, std::int64_t end);
 // Any mask stride.
 void run_scattered(const Task&, std::int64_t begin, std::int64_t end);
+
+// The part of a call that has the key `call.key`; `iter` is coalesced. Serial where `pool` is null or the work is small.
+bool drop_by_one_key(const Call&, TensorIter&, const Isa&, ParallelFor pool);
+// A call with `call.slices`; `iter` is not coalesced.
+bool drop_slices(const Call&, const TensorIter&, const Isa&, ParallelFor pool);
 
 // The units are tiles over the last two dimensions: the outer one has mask stride 1, the inner one runs along memory.
 struct Tiles {

@@ -12,8 +12,6 @@
 namespace dropkit {
 namespace {
 
-constexpr std::int64_t kSerial = 1 << 15;  // below this many elements the pool costs more than it gives
-
 // The driver of a call, and its work: how many units of how many elements.
 struct Plan {
   Run run;
@@ -55,21 +53,13 @@ void ask_for_huge_pages([[maybe_unused]] const Call& call, [[maybe_unused]] cons
 
 }  // namespace
 
-bool drop(const Call& call, TensorIter iter, const Isa& isa, const ParallelFor pool) {
-  if (call.threshold >> 32 != 0) {
-    // Everything drops, so one mask element will do.
-    for (int d = 0; d < iter.rank; ++d) iter.dims[d].mask = 0;
-  }
-  if (call.add == nullptr) coalesce(iter);
-  const std::int64_t count = iter.count();
-  if (count == 0) return true;
+bool drop_by_one_key(const Call& call, TensorIter& iter, const Isa& isa, const ParallelFor pool) {
   const Plan plan = make_plan(iter);
   const Schedule keys(call.key, static_cast<std::uint32_t>(call.threshold));
   const auto dtype = static_cast<int>(call.dtype);
   const bool shifted = call.affine.shift != 0;
   const Task task{call, iter, isa, keys, isa.rows[dtype][shifted], kBytes[dtype]};
-  ask_for_huge_pages(call, count * task.bytes);
-  if (pool == nullptr || count < kSerial) {
+  if (pool == nullptr || iter.count() < kSerial) {
     plan.run(task, 0, plan.units);
     return true;
   }
@@ -81,6 +71,20 @@ bool drop(const Call& call, TensorIter iter, const Isa& isa, const ParallelFor p
   };
   const std::int64_t grain = std::max<std::int64_t>(1, kSerial / plan.elements);
   return pool(0, plan.units, grain, body, &work) == 0;
+}
+
+bool drop(const Call& call, TensorIter iter, const Isa& isa, const ParallelFor pool) {
+  const bool drops_all = call.threshold >> 32 != 0;
+  if (drops_all) {
+    // One mask element will do, and any key.
+    for (int d = 0; d < iter.rank; ++d) iter.dims[d].mask = 0;
+  }
+  const std::int64_t count = iter.count();
+  if (count == 0) return true;
+  ask_for_huge_pages(call, count * kBytes[static_cast<int>(call.dtype)]);
+  if (call.slices != nullptr && !drops_all) return drop_slices(call, iter, isa, pool);
+  if (call.add == nullptr) coalesce(iter);
+  return drop_by_one_key(call, iter, isa, pool);
 }
 
 }  // namespace dropkit

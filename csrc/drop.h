@@ -12,6 +12,15 @@ namespace dropkit {
 using ParallelFor = std::int32_t (*)(std::int64_t begin, std::int64_t end, std::int64_t grain,
                                      void (*body)(std::int64_t, std::int64_t, void*), void* context);
 
+// Gives each slice of a tensor along its first `rank` dimensions a key of its own, and an offset of its mask indices.
+// Strides count numbers.
+struct SliceKeys {
+  int rank = 0;
+  const std::int64_t* keys = nullptr;
+  const std::int64_t* offsets = nullptr;  // null for zeros
+  std::int64_t key_strides[kMaxDims], offset_strides[kMaxDims];
+};
+
 struct Call {
   void* dst;
   const void* src;
@@ -19,7 +28,8 @@ struct Call {
   std::uint64_t key;
   std::uint64_t threshold;  // in [0, 2**32]; at 2**32 every element is dropped
   Affine affine;
-  const void* add = nullptr;  // added to the result unless null; all three must be one dense row
+  const void* add = nullptr;  // added to the result unless null; all three must be one dense row, with one key
+  const SliceKeys* slices = nullptr;  // instead of `key`, unless null
 };
 
 // Writes every element of `iter`. Serial where `pool` is null or the work is small; the result does not depend on it.

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "drop.h"
@@ -15,6 +16,7 @@ namespace {
 using dropkit::Call;
 using dropkit::Dim;
 using dropkit::Isa;
+using dropkit::SliceKeys;
 using dropkit::TensorIter;
 
 const Isa* best_isa() {
@@ -43,6 +45,27 @@ bool is_tuple(PyObject* const object, const char* const what) {
   if (PyTuple_Check(object)) return true;
   PyErr_Format(PyExc_TypeError, "%s must be a tuple", what);
   return false;
+}
+
+// Reads a tuple of `rank` strides.
+bool read_strides(PyObject* const tuple, const int rank, std::int64_t* const strides) {
+  if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != rank) return false;
+  for (int d = 0; d < rank; ++d) strides[d] = PyLong_AsLongLong(PyTuple_GetItem(tuple, d));
+  return PyErr_Occurred() == nullptr;
+}
+
+// Reads (keys, key_strides, offsets, offset_strides) for a tensor of `rank` dimensions.
+bool read_slices(PyObject* const tuple, const int rank, SliceKeys& slices) {
+  if (!is_tuple(tuple, "slices") || PyTuple_Size(tuple) != 4) return false;
+  PyObject* const key_strides = PyTuple_GetItem(tuple, 1);
+  if (!is_tuple(key_strides, "the strides of the keys") || PyTuple_Size(key_strides) > rank) return false;
+  slices.rank = static_cast<int>(PyTuple_Size(key_strides));
+  slices.keys = reinterpret_cast<const std::int64_t*>(address(PyTuple_GetItem(tuple, 0)));
+  slices.offsets = reinterpret_cast<const std::int64_t*>(address(PyTuple_GetItem(tuple, 2)));
+  if (slices.keys == nullptr || !read_strides(key_strides, slices.rank, slices.key_strides)) return false;
+  const int of_offsets = slices.offsets == nullptr ? 0 : slices.rank;
+  std::fill_n(slices.offset_strides, slices.rank, 0);
+  return read_strides(PyTuple_GetItem(tuple, 3), of_offsets, slices.offset_strides);
 }
 
 // Reads sizes, dst_strides and src_strides at `args`, and the mask's strides: tuples of equal length.
@@ -79,16 +102,20 @@ PyDoc_STRVAR(drop_doc,
              "drop(dst, src, dtype, mask, n)\n"
              "drop(dst, src, dtype, mask, n, add)\n"
              "drop(dst, src, dtype, mask, sizes, dst_strides, src_strides)\n"
+             "drop(dst, src, dtype, mask, sizes, dst_strides, src_strides, slices)\n"
              "--\n\n"
              "Write src's elements to dst, kept ones as x * scale + shift, dropped ones as fill.\n\n"
              "dst and src are addresses, dtype an index into DTYPES. mask is a tuple (key, params, strides, offset): key has 64\n"
              "bits, params are (threshold, scale, shift, fill) with the threshold in [0, 2**32]. With `n`, both are dense and the\n"
              "mask indices are offset ... offset + n - 1, and strides are not read. `add` is the address of dense elements that\n"
              "are added to the result; the threshold is below 2**32 then. With three tuples, the element at some coordinates\n"
-             "lies at sum(coordinate * stride) and has mask index offset + sum(coordinate * strides of the mask).");
+             "lies at sum(coordinate * stride) and has mask index offset + sum(coordinate * strides of the mask).\n\n"
+             "`slices` is (keys, key_strides, offsets, offset_strides): the addresses of 64-bit numbers, and tuples of a stride for\n"
+             "each of the first dimensions. A slice at some coordinates in these has the key at sum(coordinate * stride), and its\n"
+             "mask indices are larger by the offset at its place. `offsets` may be 0 with no strides; the mask's key is not read.");
 
 PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
-  if (n < 5 || n > 7) return fail("drop() takes 5, 6 or 7 arguments");
+  if (n < 5 || n > 8) return fail("drop() takes 5 to 8 arguments");
   PyObject* const mask = args[3];
   if (!is_tuple(mask, "mask")) return nullptr;
   if (PyTuple_Size(mask) != 4) return fail("mask must be (key, params, strides, offset)");
@@ -97,7 +124,7 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   call.dst = reinterpret_cast<void*>(address(args[0]));
   call.src = reinterpret_cast<const void*>(address(args[1]));
   const long dtype = PyLong_AsLong(args[2]);
-  call.key = PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(mask, 0));
+  call.key = n == 8 ? 0 : PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(mask, 0));
   if (!read_params(PyTuple_GetItem(mask, 1), call) && PyErr_Occurred() == nullptr) return fail("params must be four numbers");
   iter.mask_offset = PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(mask, 3));
   if (n == 6) call.add = reinterpret_cast<const void*>(address(args[5]));
@@ -106,6 +133,13 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
     iter.rank = 1;
   } else if (!read_dims(args + 4, PyTuple_GetItem(mask, 2), iter) && PyErr_Occurred() == nullptr) {
     return fail("sizes and strides must be four tuples of equal length, at most 64");
+  }
+  SliceKeys slices;
+  if (n == 8) {
+    if (!read_slices(args[7], iter.rank, slices) && PyErr_Occurred() == nullptr) {
+      return fail("slices must be (keys, key_strides, offsets, offset_strides) for some of the first dimensions");
+    }
+    call.slices = &slices;
   }
   if (PyErr_Occurred() != nullptr) return nullptr;
   if (dtype < 0 || dtype >= dropkit::kDtypes) return fail("dtype is not an index into DTYPES");

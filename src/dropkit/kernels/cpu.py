@@ -51,7 +51,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     Raises:
         TypeError: an argument is of the wrong type, or the tensors are not of one floating dtype.
         ValueError: the tensors are not in the CPU's memory, differ in shape, or overlap in part; or there are not as
-            many mask strides as dimensions, a stride or the offset is negative, or mask indices do not fit 63 bits.
+            many mask strides as dimensions, a stride or an offset is negative, or mask indices do not fit 63 bits.
     """
     _check_tensors(output, input, add)
     _check_mask(mask, tuple(input.shape))
@@ -60,6 +60,12 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
 
 def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """`drop` for callers that made `output` like `input`: nothing is checked."""
+    key = mask.key
+    if isinstance(key, Tensor) and key.dim():
+        _drop_slices(output, input, mask, key)
+        if add is not None:
+            output.add_(add)
+        return
     if mask.strides is None and input.is_contiguous() and output.is_contiguous():
         arguments = output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask, input.numel()
         if add is None:
@@ -74,6 +80,21 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
     _drop(output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask, shape, output.stride(), input.stride())
     if add is not None:
         output.add_(add)
+
+
+def _drop_slices(output: Tensor, input: Tensor, mask: Mask, keys: Tensor) -> None:
+    """Run the kernel with a key for each slice, and an offset too if the mask has a tensor of them."""
+    shape, offset = tuple(input.shape), mask.offset
+    keys = keys if keys.is_cpu else keys.cpu()
+    if isinstance(offset, Tensor):
+        offsets = offset if offset.is_cpu else offset.cpu()
+        slices, offset = (keys.data_ptr(), keys.stride(), offsets.data_ptr(), offsets.stride()), 0
+    else:
+        slices = keys.data_ptr(), keys.stride(), 0, ()
+    _drop(
+        output.data_ptr(), input.data_ptr(), _codes[input.dtype], Mask(0, mask.params, mask.strides_for(shape), offset),
+        shape, output.stride(), input.stride(), slices,
+    )  # fmt: skip
 
 
 def _check_tensors(output: Any, input: Any, add: Any) -> None:
@@ -103,9 +124,7 @@ def _check_tensors(output: Any, input: Any, add: Any) -> None:
 def _check_mask(mask: Mask, shape: tuple[int, ...]) -> None:
     key, params = cast("tuple[Any, Any]", mask[:2])
     if isinstance(key, Tensor):
-        if key.dtype != torch.int64 or key.dim() != 0:
-            raise TypeError(f"key must be 64 bits, got a tensor of {key.dtype} and shape {tuple(key.shape)}")
-        check("key", not key.is_meta, "a tensor with memory", "a tensor on the meta device")
+        _check_numbers("key", key, shape[: key.dim()])
     elif not isinstance(key, int):
         raise TypeError(f"key must be an int or a tensor, got {type(key).__name__}")
     else:
@@ -114,6 +133,19 @@ def _check_mask(mask: Mask, shape: tuple[int, ...]) -> None:
         raise TypeError(f"params must be a tuple of {len(DropoutParams._fields)} numbers, got {params!r}")
     check("threshold", 0 <= index(cast("Any", params)[0]) <= 2**32, "in [0, 2**32]", cast("Any", params)[0])
     _check_indices(mask, shape)
+
+
+def _check_numbers(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse keys or offsets of another shape, or without memory of their own."""
+    if tensor.dtype != torch.int64 or tuple(tensor.shape) != shape:
+        wanted = "0-d or of the input's first sizes" if name == "key" else f"of shape {shape} as the key"
+        came = f"{tensor.dtype} and shape {tuple(tensor.shape)}"
+        raise TypeError(f"{name} must be an int64 tensor, {wanted}, got a tensor of {came}")
+    dense = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_neg()
+    check(name, not tensor.is_meta, "a tensor with memory", "a tensor on the meta device")
+    check(name, dense and type(tensor) is Tensor, "an ordinary dense tensor", type(tensor).__name__)
+    in_storage = tensor.numel() == 0 or (tensor.data_ptr() != 0 and _end(tensor) <= tensor.untyped_storage().nbytes())
+    check(name, in_storage, "in memory", "a tensor that is larger than its storage")
 
 
 def _overlaps_itself(tensor: Tensor) -> bool:
@@ -130,8 +162,13 @@ def _overlaps_itself(tensor: Tensor) -> bool:
 def _check_indices(mask: Mask, shape: tuple[int, ...]) -> None:
     strides = mask.strides_for(shape)
     check("strides", len(strides) == len(shape), f"{len(shape)} numbers, one for each dimension", f"{len(strides)}")
-    check("offset", index(mask.offset) >= 0, "at least 0", mask.offset)
-    last = index(mask.offset)
+    offset = mask.offset
+    if isinstance(offset, Tensor):
+        _check_numbers("offset", offset, tuple(mask.key.shape) if isinstance(mask.key, Tensor) else ())
+        smallest, last = (0, 0) if offset.numel() == 0 else map(int, offset.aminmax())
+    else:
+        smallest = last = index(offset)
+    check("offset", smallest >= 0, "at least 0", smallest)
     for size, stride in zip(shape, strides, strict=True):
         check("strides", index(stride) >= 0, "at least 0", stride)
         last += max(size - 1, 0) * index(stride)

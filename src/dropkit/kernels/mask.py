@@ -7,7 +7,7 @@ The mask is never stored. It follows from the key, and an element's place in it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor
 
@@ -20,18 +20,25 @@ class Mask(NamedTuple):
     A tuple, because the compiled kernel reads its items by position.
 
     Attributes:
-        key: 64 bits, an int or a 0-d int64 tensor.
+        key: 64 bits, an int or an int64 tensor. The tensor is 0-d, or has the first sizes of the input: then each slice
+            along these dimensions has a key of its own.
         params: when a mask element drops, and the numbers that follow.
         strides: one for each dimension of the tensor, 0 where all elements along it share a mask element; None for
             the row-major strides of the tensor's shape. The element at some coordinates uses the mask element of index
             `offset + sum(coordinate * stride)`.
-        offset: mask index of the first element.
+        offset: mask index of the first element: an int, or an int64 tensor of the key's shape (0-d if the key is an int)
+            with a summand for each slice.
     """
 
     key: Tensor | int
     params: DropoutParams | ScheduledParams
     strides: Sequence[int] | None = None
-    offset: int = 0
+    offset: Tensor | int = 0
+
+    @property
+    def slice_dims(self) -> int:
+        """How many of the first dimensions choose the key."""
+        return 0 if type(self.key) is int else cast("Tensor", self.key).dim()
 
     def strides_for(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The strides of the mask for a tensor of this shape."""

@@ -66,7 +66,10 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     params = mask.params.resolve()
     arithmetic = torch.float64 if input.dtype == torch.float64 else torch.float32
     key = torch.as_tensor(mask.key, dtype=torch.int64, device=input.device)
-    indices = mask_indices(input.shape, mask.strides_for(input.shape), mask.offset, input.device)
+    offset = torch.as_tensor(mask.offset, dtype=torch.int64, device=input.device)
+    # The numbers of a slice are those of all its elements.
+    key, offset = (number[(..., *(None,) * (input.dim() - number.dim()))] for number in (key, offset))
+    indices = mask_indices(input.shape, mask.strides_for(input.shape), 0, input.device) + offset
     keep = words(indices, key) >= params.threshold
     kept = input.to(arithmetic) * params.scale
     if params.shift:

@@ -7,7 +7,6 @@ dimensions. Both are closed under vmap, which adds a dimension of stride 0 and, 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -80,16 +79,8 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
         )
     if strides is not None and len(strides) != input.dim():
         raise ValueError(f"strides must be {input.dim()} numbers, one for each dimension, got {len(strides)}")
-    mask = Mask(key, _params(numbers).resolve(), strides, offset)
     output = torch.empty_like(input)
-    if key.dim() == 0:
-        kernels.drop(output, input, mask)
-        return output
-    strides = mask.strides_for(input.shape)
-    for slice_index in itertools.product(*map(range, key.shape)):
-        first = offset + sum(index * stride for index, stride in zip(slice_index, strides, strict=False))
-        slice_mask = Mask(key[slice_index], mask.params, strides[key.dim() :], first)
-        kernels.drop(output[slice_index], input[slice_index], slice_mask)
+    kernels.drop(output, input, Mask(key, _params(numbers).resolve(), strides, offset))
     return output
 
 

@@ -1,0 +1,124 @@
+// Calls with a key for each slice of a tensor: slice by slice, or a few short slices at a time.
+#include <algorithm>
+
+#include "driver.h"
+
+namespace dropkit {
+namespace {
+
+// At least this many elements make a slice worth dividing between threads, which else get whole slices.
+constexpr std::int64_t kLongSlice = 4 * kSerial;
+
+// A call cut into slices.
+struct Slices {
+  const Call& call;
+  const Isa& isa;
+  TensorIter outer, inner;  // the dimensions that choose a key, and those of a slice, coalesced
+  Dim keys[kMaxDims];       // of `outer`: where a slice's key (as `dst`) and offset (as `src`) lie
+  bool are_short;           // each slice lies in one piece, next to the one before, and a word holds its keep bits
+
+  Slices(const Call& whole, const TensorIter& iter, const Isa& by) : call(whole), isa(by) {
+    const SliceKeys& slices = *call.slices;
+    outer.rank = slices.rank;
+    outer.mask_offset = iter.mask_offset;
+    inner.rank = iter.rank - slices.rank;
+    std::copy_n(iter.dims, outer.rank, outer.dims);
+    std::copy_n(iter.dims + outer.rank, inner.rank, inner.dims);
+    for (int d = 0; d < outer.rank; ++d) keys[d] = {outer.dims[d].size, slices.key_strides[d], slices.offset_strides[d], 0};
+    coalesce(inner);
+    const Dim& row = inner.inner();
+    are_short = inner.rank == 1 && row.size < kCell && row.mask == 1 && row.dst == 1 && row.src == 1;
+  }
+};
+
+// Steps through the slices of a call: where each begins, and its key.
+class SliceOdometer {
+ public:
+  SliceOdometer(const Slices& slices, const std::int64_t index)
+      : slices_(*slices.call.slices),
+        places_(slices.outer.dims, slices.outer.rank, slices.outer.mask_offset, index),
+        keys_(slices.keys, slices.outer.rank, 0, index) {}
+
+  std::int64_t dst() const { return places_.place().dst; }
+  std::int64_t src() const { return places_.place().src; }
+  std::uint64_t key() const { return static_cast<std::uint64_t>(slices_.keys[keys_.place().dst]); }
+
+  // Mask index of the first element.
+  std::uint64_t mask() const {
+    const std::uint64_t own = slices_.offsets == nullptr ? 0 : static_cast<std::uint64_t>(slices_.offsets[keys_.place().src]);
+    return places_.place().mask + own;
+  }
+
+  void advance() {
+    places_.advance();
+    keys_.advance();
+  }
+
+ private:
+  const SliceKeys& slices_;
+  Odometer places_, keys_;
+};
+
+// Short slices that lie side by side are dropped as one row.
+void drop_short(const Slices& slices, const std::int64_t begin, const std::int64_t end) {
+  const Call& call = slices.call;
+  const auto dtype = static_cast<int>(call.dtype);
+  const Rows& rows = slices.isa.rows[dtype][call.affine.shift != 0];
+  const std::int64_t size = slices.inner.inner().size, bytes = kBytes[dtype];
+  std::uint64_t bits[kMaxRow / kCell + 1] = {};
+  BitWriter writer(bits);
+  Place start;
+  const auto flush = [&] {
+    if (writer.size() == 0) return;
+    rows.masked(static_cast<char*>(call.dst) + start.dst * bytes, 1, static_cast<const char*>(call.src) + start.src * bytes, 1,
+                writer.size(), bits, call.affine);
+    writer.clear();
+  };
+  SliceOdometer at(slices, begin);
+  for (std::int64_t i = begin; i < end; ++i, at.advance()) {
+    const bool runs_on = at.dst() == start.dst + writer.size() && at.src() == start.src + writer.size();
+    if (!runs_on || writer.size() + size > kMaxRow) flush();
+    if (writer.size() == 0) start = {at.dst(), at.src(), 0};
+    std::uint64_t keep;
+    slices.isa.bits(&keep, size, at.mask(), Schedule(at.key(), static_cast<std::uint32_t>(call.threshold)));
+    writer.append(keep & ~std::uint64_t{0} >> (kCell - size), size);
+  }
+  flush();
+}
+
+// False where the pool failed.
+bool drop_each(const Slices& slices, const std::int64_t begin, const std::int64_t end, const ParallelFor pool) {
+  TensorIter iter = slices.inner;
+  Call call = slices.call;
+  const std::int64_t bytes = kBytes[static_cast<int>(call.dtype)];
+  SliceOdometer at(slices, begin);
+  for (std::int64_t i = begin; i < end; ++i, at.advance()) {
+    call.dst = static_cast<char*>(slices.call.dst) + at.dst() * bytes;
+    call.src = static_cast<const char*>(slices.call.src) + at.src() * bytes;
+    call.key = at.key();
+    iter.mask_offset = at.mask();
+    if (!drop_by_one_key(call, iter, slices.isa, pool)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool drop_slices(const Call& call, const TensorIter& iter, const Isa& isa, const ParallelFor pool) {
+  Slices slices(call, iter, isa);
+  const std::int64_t units = slices.outer.count(), elements = slices.inner.count();
+  const auto body = [](const std::int64_t begin, const std::int64_t end, void* const context) {
+    const Slices& all = *static_cast<const Slices*>(context);
+    if (all.are_short) {
+      drop_short(all, begin, end);
+    } else {
+      drop_each(all, begin, end, nullptr);
+    }
+  };
+  if (pool != nullptr && elements >= kLongSlice) return drop_each(slices, 0, units, pool);
+  if (pool != nullptr && units * elements >= kSerial) return pool(0, units, std::max<std::int64_t>(1, kSerial / elements), body, &slices) == 0;
+  body(0, units, &slices);
+  return true;
+}
+
+}  // namespace dropkit
