@@ -18,7 +18,7 @@ from dropkit.nn.by_torch import drop_by_torch, drop_unsupported, read_arguments
 from dropkit.nn.checks import check_probability, check_schedule, refuse_random_source
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
-from dropkit.ops import autograd, custom_op
+from dropkit.ops import autograd, custom_op, transforms
 from dropkit.torch_private import FakeTensor, fake_mode, tracing_state
 
 
@@ -90,7 +90,7 @@ def _drop_by_operator(
     """Drop by the registered operators, which compilers, transforms and modes see."""
     custom_op.refuse_meta("p", p, input)
     mask = draw_mask(layer, input, p, generator, key, by_operator=True)
-    return (custom_op.drop_ if inplace else custom_op.drop)(input, mask)
+    return (transforms.drop_ if inplace else transforms.drop)(input, mask)
 
 
 def _ask_subclass(layer: Layer, input: Tensor, **arguments: Any) -> Tensor:

@@ -116,7 +116,7 @@ def detach_key(key: Tensor | int) -> Tensor | int:
     """A caller's key as it is now: backward must not see what the caller writes to the tensor later."""
     if not isinstance(key, Tensor):
         return key
-    return int(key) if key.is_cpu else key.clone()
+    return int(key) if key.is_cpu and not key.dim() else key.clone()
 
 
 def refuse_in_place(input: Tensor) -> None:

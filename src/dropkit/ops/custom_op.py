@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx.experimental import proxy_tensor
 
 from dropkit import kernels
-from dropkit.kernels.mask import Mask, row_major
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams, ScheduledParams
 from dropkit.ops import inductor
 from dropkit.torch_private import (
@@ -143,17 +143,33 @@ class _Drop(SingleLevelFunction):
         input_dim, key_dim, *others = in_dims[: 2 + len(numbers)]
         if any(dim is not None for dim in others):
             raise NotImplementedError("p must be the same for all slices under vmap, got one for each")
-        if key_dim is not None or key.dim():
-            key = _batch_first(key, key_dim, info.batch_size)
-        if strides is None:
-            strides = row_major(input.shape if input_dim is None else input.movedim(input_dim, 0).shape[1:])
-        inputs = _batch_first(input, input_dim, info.batch_size), key, *numbers, (0, *strides), offset
-        return _operator(inputs)(*inputs), 0
+        mask = Mask(key, _params(numbers), strides, offset)
+        input, mask = for_all_slices(input, input_dim, mask, key_dim, info.batch_size)
+        return drop(input, mask), 0
+
+
+def for_all_slices(input: Tensor, dim: int | None, mask: Mask, key_dim: int | None, size: int) -> tuple[Tensor, Mask]:
+    """The tensor whose first dimension is the batch of a vmap, and its mask.
+
+    Args:
+        input: the tensor below vmap.
+        dim: its batch dimension; None if it is the same for all slices.
+        mask: of a slice. Its key is below vmap too.
+        key_dim: the batch dimension of the key; None if it is the same for all slices.
+        size: of the batch.
+    """
+    input = _batch_first(input, dim, size)
+    key = mask.key
+    if isinstance(key, Tensor) and (key_dim is not None or key.dim()):
+        key = _batch_first(key, key_dim, size)
+    return input, mask._replace(key=key, strides=(0, *mask.strides_for(input.shape[1:])))
 
 
 def _batch_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     """Move the batch dimension to the front; expand a tensor without one."""
-    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    if dim is None:
+        return tensor.expand(size, *tensor.shape)
+    return tensor.movedim(dim, 0) if dim else tensor
 
 
 def _differentiable(*inputs: Any) -> Tensor:

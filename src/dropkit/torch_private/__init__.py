@@ -15,3 +15,4 @@ from dropkit.torch_private.lookup import *
 from dropkit.torch_private.modules import *
 from dropkit.torch_private.monte_carlo import *
 from dropkit.torch_private.operators import *
+from dropkit.torch_private.transforms import *
