@@ -27,7 +27,8 @@ struct Slices {
     for (int d = 0; d < outer.rank; ++d) keys[d] = {outer.dims[d].size, slices.key_strides[d], slices.offset_strides[d], 0};
     coalesce(inner);
     const Dim& row = inner.inner();
-    are_short = inner.rank == 1 && row.size < kCell && row.mask == 1 && row.dst == 1 && row.src == 1;
+    const bool dense = row.mask == 1 && row.dst == 1 && row.src == 1;
+    are_short = inner.rank == 1 && (row.size == 1 || (row.size < kCell && dense));
   }
 };
 

@@ -84,7 +84,10 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
 
 def _drop_slices(output: Tensor, input: Tensor, mask: Mask, keys: Tensor) -> None:
     """Run the kernel with a key for each slice, and an offset too if the mask has a tensor of them."""
-    shape, offset = tuple(input.shape), mask.offset
+    _, params, strides, offset = mask
+    shape = tuple(input.shape)
+    if type(strides) is not tuple:
+        strides = mask.strides_for(shape)
     keys = keys if keys.is_cpu else keys.cpu()
     if isinstance(offset, Tensor):
         offsets = offset if offset.is_cpu else offset.cpu()
@@ -92,7 +95,7 @@ def _drop_slices(output: Tensor, input: Tensor, mask: Mask, keys: Tensor) -> Non
     else:
         slices = keys.data_ptr(), keys.stride(), 0, ()
     _drop(
-        output.data_ptr(), input.data_ptr(), _codes[input.dtype], Mask(0, mask.params, mask.strides_for(shape), offset),
+        output.data_ptr(), input.data_ptr(), _codes[input.dtype], Mask(0, params, strides, offset),
         shape, output.stride(), input.stride(), slices,
     )  # fmt: skip
 

@@ -162,7 +162,7 @@ def for_all_slices(input: Tensor, dim: int | None, mask: Mask, key_dim: int | No
     key = mask.key
     if isinstance(key, Tensor) and (key_dim is not None or key.dim()):
         key = _batch_first(key, key_dim, size)
-    return input, mask._replace(key=key, strides=(0, *mask.strides_for(input.shape[1:])))
+    return input, Mask(key, mask.params, (0, *mask.strides_for(input.shape[1:])), mask.offset)
 
 
 def _batch_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:

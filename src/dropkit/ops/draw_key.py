@@ -20,12 +20,13 @@ from dropkit.ops import inductor, recompute
 from dropkit.ops.inductor import HIGHEST, LOWEST
 from dropkit.torch_private import (
     as_batched,
-    batch_of,
+    batch_size,
     below_vmap,
     innermost_transform,
     is_vmap,
     memory_budget,
     outside_transform,
+    randomness,
     vmap_level,
 )
 
@@ -54,17 +55,17 @@ def _draw_under_transforms(size: tuple[int, ...], device: torch.device) -> Tenso
     if not is_vmap(transform):
         with outside_transform():
             return _draw_under_transforms(size, device)
-    count, randomness = batch_of(transform)
-    _refuse_in_error_mode(randomness)
+    policy = randomness(transform)
+    _refuse_in_error_mode(policy)
     with outside_transform():
-        if randomness == "same":
+        if policy == "same":
             return _draw_under_transforms(size, device)
-        keys = _draw_under_transforms((count, *size), device)
+        keys = _draw_under_transforms((batch_size(transform), *size), device)
     return as_batched(keys, 0, transform.level())
 
 
-def _refuse_in_error_mode(randomness: str) -> None:
-    if randomness == "error":
+def _refuse_in_error_mode(policy: str) -> None:
+    if policy == "error":
         raise RuntimeError(
             "vmap: called random operation while in randomness error mode. Please either use the 'same' or "
             "'different' randomness flags on vmap or perform the randomness operation out of vmap"
@@ -96,10 +97,10 @@ torch.library.register_fake("dropkit::draw_v1", _fake, lib=_library)
 def _vmap(size: Sequence[int], *, device: torch.device, p: Tensor | None = None, after: Tensor | None = None) -> Tensor:
     """Follow vmap's `randomness`: one key for all slices, a key for each, or an error."""
     level: Any = vmap_level()
-    randomness: str = level.randomness()
-    _refuse_in_error_mode(randomness)
+    policy: str = level.randomness()
+    _refuse_in_error_mode(policy)
     with below_vmap():
-        if randomness == "same":
+        if policy == "same":
             return _operator(size, device=device, p=p, after=after)
         keys = _operator((level.batch_size(), *size), device=device, p=p, after=after)
     return as_batched(keys, 0, level.level())

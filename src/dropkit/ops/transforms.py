@@ -18,7 +18,7 @@ from dropkit.ops import autograd, custom_op
 from dropkit.torch_private import (
     SingleLevelFunction,
     as_batched,
-    batch_of,
+    batch_size,
     forward_mode_set_to,
     had_grad_enabled,
     in_forward_mode,
@@ -65,14 +65,14 @@ def _drop_slices(input: Tensor, mask: Mask, vmap: Any) -> Tensor:
     with outside_transform():
         if dim is None and key_dim is None:
             return drop(input, mask)
-        output = drop(*custom_op.for_all_slices(below, dim, mask, key_dim, batch_of(vmap)[0]))
+        output = drop(*custom_op.for_all_slices(below, dim, mask, key_dim, batch_size(vmap)))
     return as_batched(output, 0, level)
 
 
 def _drop_with_gradient(input: Tensor, mask: Mask, grad: Any) -> Tensor:
     if input.requires_grad and torch.is_grad_enabled():
         with single_level_functions():
-            return cast("Any", _Drop).apply(input, *mask, grad)
+            return cast("Any", _Drop).apply(input, mask.key, mask, grad)
     return _drop_below(input, mask, grad)
 
 
@@ -90,18 +90,15 @@ class _Drop(SingleLevelFunction):
     """The derivative at one level."""
 
     @staticmethod
-    def forward(*inputs: Any) -> Tensor:
-        input, *mask, grad = inputs
-        return _drop_below(input, Mask(*mask), grad)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, key, *ctx.rest, _ = inputs
-        # Where it is a tensor, autograd notices that it was written to.
-        ctx.save_for_backward(*([key] if isinstance(key, Tensor) else []))
-        ctx.key = None if isinstance(key, Tensor) else key
+    def forward(ctx: Any, input: Tensor, key: Tensor | int, mask: Mask, grad: Any) -> Tensor:
+        # A key in a tensor is an argument, so that autograd notices if it is written to.
+        ctx.save_for_backward(*((key,) if isinstance(key, Tensor) else ()))
+        ctx.mask = mask
+        return _drop_below(input, mask, grad)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        key = ctx.saved_tensors[0] if ctx.key is None else ctx.key
-        return drop(grads[0], Mask(key, *ctx.rest).gradient), *(None,) * (len(ctx.needs_input_grad) - 1)
+        mask = ctx.mask.gradient
+        for key in ctx.saved_tensors:
+            mask = mask._replace(key=key)
+        return drop(grads[0], mask), None, None, None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from dropkit.torch_private.eager import count_dispatch_modes, functorch_interpreter, tracing_state
 from dropkit.torch_private.lookup import VMAP, find
@@ -22,34 +21,41 @@ def _find(name: str) -> Any:
 _pop, _push = _find("pop_dynamic_layer_stack"), _find("push_dynamic_layer_stack")
 _kinds: Any = _find("TransformType")
 _vmap, _grad = _find("CVmapInterpreterPtr"), _find("CGradInterpreterPtr")
-_randomness = _find("RandomnessType")
 # The tensor below a level of vmap, and which of its dimensions is the batch; (tensor, None) if it is the same for all.
 unwrap_batched: Callable[[Tensor, int], tuple[Tensor, int | None]] = _find("_unwrap_batched")
 unwrap_for_grad: Callable[[Tensor, int], Tensor] = _find("_unwrap_for_grad")
 wrap_for_grad: Callable[[Tensor, int], Tensor] = _find("_wrap_for_grad")
-_parts = (_pop, _push, _kinds, _vmap, _grad, _randomness, unwrap_batched, unwrap_for_grad, wrap_for_grad)
+_parts = (_pop, _push, _kinds, _vmap, _grad, unwrap_batched, unwrap_for_grad, wrap_for_grad)
 _ARE_FOUND = all(part is not None for part in _parts)
+
+
+_VMAP_KIND, _GRAD_KIND = (_kinds.Vmap.value, _kinds.Grad.value) if _ARE_FOUND else (None, None)
 
 
 def innermost_transform() -> Any:
     """The interpreter of the innermost transform in eager mode; None if there is none, or something traces it."""
-    if not _ARE_FOUND or torch.compiler.is_dynamo_compiling() or count_dispatch_modes() or tracing_state() is not None:
+    if not _ARE_FOUND or is_dynamo_compiling() or count_dispatch_modes() or tracing_state() is not None:
         return None
     return functorch_interpreter()
 
 
 def is_vmap(transform: Any) -> bool:
-    return transform.key() == _kinds.Vmap
+    # Comparing torch's constants themselves takes a microsecond.
+    return transform.key().value == _VMAP_KIND
 
 
 def is_grad(transform: Any) -> bool:
-    return transform.key() == _kinds.Grad
+    return transform.key().value == _GRAD_KIND
 
 
-def batch_of(vmap: Any) -> tuple[int, str]:
-    """The number of slices of a vmap, and its `randomness`."""
-    pointer = _vmap(vmap)
-    return pointer.batchSize(), pointer.randomness().name.lower()
+def batch_size(vmap: Any) -> int:
+    """The number of slices of a vmap."""
+    return _vmap(vmap).batchSize()
+
+
+def randomness(vmap: Any) -> str:
+    """What a vmap does with random numbers: "error", "same" or "different"."""
+    return _vmap(vmap).randomness().name.lower()
 
 
 def had_grad_enabled(grad: Any) -> bool:
@@ -57,11 +63,13 @@ def had_grad_enabled(grad: Any) -> bool:
     return _grad(grad).prevGradMode()
 
 
-@contextmanager
-def outside_transform() -> Iterator[None]:
+class outside_transform:  # noqa: N801 (a context manager, which as a generator would take a microsecond more)
     """A context of the next outer transform, or of none."""
-    transform = _pop()
-    try:
-        yield
-    finally:
-        _push(transform)
+
+    __slots__ = ("_transform",)
+
+    def __enter__(self) -> None:
+        self._transform = _pop()
+
+    def __exit__(self, *_: object) -> None:
+        _push(self._transform)
