@@ -26,7 +26,7 @@ class Mask(NamedTuple):
         strides: one for each dimension of the tensor, 0 where all elements along it share a mask element; None for
             the row-major strides of the tensor's shape. The element at some coordinates uses the mask element of index
             `offset + sum(coordinate * stride)`.
-        offset: mask index of the first element: an int, or an int64 tensor of the key's shape (0-d if the key is an int)
+        offset: mask index of the first element: an int, or an int64 tensor of the key's shape (0-d if that is an int)
             with a summand for each slice.
     """
 

@@ -19,14 +19,16 @@ from torch.utils.checkpoint import CheckpointPolicy
 from dropkit.ops import inductor, recompute
 from dropkit.ops.inductor import HIGHEST, LOWEST
 from dropkit.torch_private import (
+    VMAP_KIND,
     as_batched,
     batch_size,
     below_vmap,
-    innermost_transform,
-    is_vmap,
+    eager_transform,
+    functorch_interpreter,
     memory_budget,
     outside_transform,
     randomness,
+    transform_kind,
     vmap_level,
 )
 
@@ -40,28 +42,28 @@ _operator = torch.ops.dropkit.draw_v1.default
 
 def draw(device: torch.device, p: Tensor | None = None) -> Tensor:
     """A 0-d int64 key from the generator of `device`; if `p` holds 0 or 1 then 0, and nothing is drawn."""
+    if p is None and (transform := eager_transform()) is not None and not recompute.may_be_checkpointed():
+        return _draw_under_transforms((), device, transform)
     if is_dynamo_compiling() or not recompute.may_be_checkpointed() or recompute.cannot_record_keys():
-        if p is None and innermost_transform() is not None and not recompute.may_be_checkpointed():
-            return _draw_under_transforms((), device)
         return torch.ops.dropkit.draw_v1((), device=device, p=p)
     return recompute.same_key_when_recomputed(lambda: torch.ops.dropkit.draw_v1((), device=device, p=p), default=True)
 
 
-def _draw_under_transforms(size: tuple[int, ...], device: torch.device) -> Tensor:
-    """Draw in eager mode under torch.func's transforms, without the dispatcher, which takes 20 us for each."""
-    transform = innermost_transform()
+def _draw_under_transforms(size: tuple[int, ...], device: torch.device, transform: Any) -> Tensor:
+    """Draw in eager mode under torch.func's transforms, without the dispatcher, which takes 20 us for each.
+
+    Args:
+        transform: the interpreter of the innermost one; None if there is none.
+    """
     if transform is None:
         return _draw(size, device, None)
-    if not is_vmap(transform):
-        with outside_transform():
-            return _draw_under_transforms(size, device)
-    policy = randomness(transform)
+    policy = randomness(transform) if transform_kind(transform) == VMAP_KIND else "same"
     _refuse_in_error_mode(policy)
+    if policy == "different":
+        size = batch_size(transform), *size
     with outside_transform():
-        if policy == "same":
-            return _draw_under_transforms(size, device)
-        keys = _draw_under_transforms((batch_size(transform), *size), device)
-    return as_batched(keys, 0, transform.level())
+        keys = _draw_under_transforms(size, device, functorch_interpreter())
+    return as_batched(keys, 0, transform.level()) if policy == "different" else keys
 
 
 def _refuse_in_error_mode(policy: str) -> None:

@@ -16,17 +16,19 @@ from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 from dropkit.ops import autograd, custom_op
 from dropkit.torch_private import (
+    GRAD_KIND,
+    VMAP_KIND,
     SingleLevelFunction,
     as_batched,
     batch_size,
+    eager_transform,
     forward_mode_set_to,
+    functorch_interpreter,
     had_grad_enabled,
     in_forward_mode,
-    innermost_transform,
-    is_grad,
-    is_vmap,
     outside_transform,
     single_level_functions,
+    transform_kind,
     unwrap_batched,
     unwrap_for_grad,
     wrap_for_grad,
@@ -35,20 +37,10 @@ from dropkit.torch_private import (
 
 def drop(input: Tensor, mask: Mask) -> Tensor:
     """Dropout out of place, under any transforms; see `dropkit.ops.autograd.drop`."""
-    if not isinstance(mask.params, DropoutParams):
+    transform = eager_transform()
+    if transform is None or not isinstance(mask.params, DropoutParams):
         return custom_op.drop(input, mask)
-    transform = innermost_transform()
-    if transform is None:
-        if not autograd.can_use_fast_path(input):
-            return custom_op.drop(input, mask)
-        if input.requires_grad:
-            mask = mask._replace(key=autograd.detach_key(mask.key))
-        return autograd.drop(input, mask)
-    if is_vmap(transform):
-        return _drop_slices(input, mask, transform)
-    if is_grad(transform) and not in_forward_mode():
-        return _drop_with_gradient(input, mask, transform)
-    return custom_op.drop(input, mask)
+    return _drop(input, mask, transform)
 
 
 def drop_(input: Tensor, mask: Mask) -> Tensor:
@@ -56,49 +48,63 @@ def drop_(input: Tensor, mask: Mask) -> Tensor:
     return input.copy_(drop(input, mask))
 
 
+def _drop(input: Tensor, mask: Mask, transform: Any) -> Tensor:
+    """Dropout under `transform`, the innermost one; None if there is none."""
+    if transform is None:
+        if not autograd.can_use_fast_path(input):
+            return custom_op.drop(input, mask)
+        if input.requires_grad:
+            mask = mask._replace(key=autograd.detach_key(mask.key))
+        return autograd.drop(input, mask)
+    kind = transform_kind(transform)
+    if kind == VMAP_KIND:
+        return _drop_slices(input, mask, transform)
+    if kind == GRAD_KIND and not in_forward_mode():
+        return _drop_with_gradient(input, mask, transform)
+    return custom_op.drop(input, mask)
+
+
 def _drop_slices(input: Tensor, mask: Mask, vmap: Any) -> Tensor:
-    level, key, key_dim = vmap.level(), mask.key, None
+    level, (key, *rest) = vmap.level(), mask
     below, dim = unwrap_batched(input, level)
-    if isinstance(key, Tensor):
-        key, key_dim = unwrap_batched(key, level)
-        mask = mask._replace(key=key)
+    key, key_dim = unwrap_batched(key, level) if isinstance(key, Tensor) else (key, None)
     with outside_transform():
         if dim is None and key_dim is None:
-            return drop(input, mask)
-        output = drop(*custom_op.for_all_slices(below, dim, mask, key_dim, batch_size(vmap)))
+            return _drop(input, mask, functorch_interpreter())
+        input, mask = custom_op.for_all_slices(below, dim, Mask(key, *rest), key_dim, batch_size(vmap))
+        output = _drop(input, mask, functorch_interpreter())
     return as_batched(output, 0, level)
 
 
 def _drop_with_gradient(input: Tensor, mask: Mask, grad: Any) -> Tensor:
+    level, (key, *rest) = grad.level(), mask
+    # As it is outside of the transform, which may have ended when backward runs.
+    mask = Mask(unwrap_for_grad(key, level) if isinstance(key, Tensor) else key, *rest)
     if input.requires_grad and torch.is_grad_enabled():
         with single_level_functions():
-            return cast("Any", _Drop).apply(input, mask.key, mask, grad)
+            return cast("Any", _DropFunction).apply(input, mask, grad)
     return _drop_below(input, mask, grad)
 
 
 def _drop_below(input: Tensor, mask: Mask, grad: Any) -> Tensor:
     """Drop outside of a transform for gradients, as differentiably as torch's operators are there."""
-    level, key = grad.level(), mask.key
-    if isinstance(key, Tensor):
-        mask = mask._replace(key=unwrap_for_grad(key, level))
+    level = grad.level()
     with torch.set_grad_enabled(had_grad_enabled(grad)), forward_mode_set_to(True), outside_transform():
-        output = drop(unwrap_for_grad(input, level), mask)
+        output = _drop(unwrap_for_grad(input, level), mask, functorch_interpreter())
     return wrap_for_grad(output, level)
 
 
-class _Drop(SingleLevelFunction):
+class _DropFunction(SingleLevelFunction):
     """The derivative at one level."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, key: Tensor | int, mask: Mask, grad: Any) -> Tensor:
-        # A key in a tensor is an argument, so that autograd notices if it is written to.
-        ctx.save_for_backward(*((key,) if isinstance(key, Tensor) else ()))
+    def forward(ctx: Any, input: Tensor, mask: Mask, grad: Any) -> Tensor:
+        if isinstance(mask.key, Tensor):
+            ctx.save_for_backward(mask.key)  # so that autograd notices if it is written to
         ctx.mask = mask
         return _drop_below(input, mask, grad)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        mask = ctx.mask.gradient
-        for key in ctx.saved_tensors:
-            mask = mask._replace(key=key)
-        return drop(grads[0], mask), None, None, None
+        _ = ctx.saved_tensors  # raises if the key was written to
+        return drop(grads[0], ctx.mask.gradient), None, None

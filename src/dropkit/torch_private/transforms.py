@@ -25,27 +25,30 @@ _vmap, _grad = _find("CVmapInterpreterPtr"), _find("CGradInterpreterPtr")
 unwrap_batched: Callable[[Tensor, int], tuple[Tensor, int | None]] = _find("_unwrap_batched")
 unwrap_for_grad: Callable[[Tensor, int], Tensor] = _find("_unwrap_for_grad")
 wrap_for_grad: Callable[[Tensor, int], Tensor] = _find("_wrap_for_grad")
-_parts = (_pop, _push, _kinds, _vmap, _grad, unwrap_batched, unwrap_for_grad, wrap_for_grad)
+_policies: Any = _find("RandomnessType")
+_parts = (_pop, _push, _kinds, _vmap, _grad, _policies, unwrap_batched, unwrap_for_grad, wrap_for_grad)
 _ARE_FOUND = all(part is not None for part in _parts)
 
 
-_VMAP_KIND, _GRAD_KIND = (_kinds.Vmap.value, _kinds.Grad.value) if _ARE_FOUND else (None, None)
+# Numbers instead of torch's constants, whose comparison takes a microsecond.
+VMAP_KIND, GRAD_KIND = (_kinds.Vmap.value, _kinds.Grad.value) if _ARE_FOUND else (-1, -1)
+_NAMES = ("Error", "Same", "Different") if _ARE_FOUND else ()
+_POLICIES = {getattr(_policies, name).value: name.lower() for name in _NAMES}
 
 
-def innermost_transform() -> Any:
-    """The interpreter of the innermost transform in eager mode; None if there is none, or something traces it."""
+def eager_transform() -> Any:
+    """The interpreter of the innermost transform; None if there is none, or if a compiler or a mode sees it.
+
+    Outside of that transform, `functorch_interpreter` tells the next one.
+    """
     if not _ARE_FOUND or is_dynamo_compiling() or count_dispatch_modes() or tracing_state() is not None:
         return None
     return functorch_interpreter()
 
 
-def is_vmap(transform: Any) -> bool:
-    # Comparing torch's constants themselves takes a microsecond.
-    return transform.key().value == _VMAP_KIND
-
-
-def is_grad(transform: Any) -> bool:
-    return transform.key().value == _GRAD_KIND
+def transform_kind(transform: Any) -> int:
+    """`VMAP_KIND`, `GRAD_KIND` or another number."""
+    return transform.key().value
 
 
 def batch_size(vmap: Any) -> int:
@@ -55,7 +58,7 @@ def batch_size(vmap: Any) -> int:
 
 def randomness(vmap: Any) -> str:
     """What a vmap does with random numbers: "error", "same" or "different"."""
-    return _vmap(vmap).randomness().name.lower()
+    return _POLICIES[_vmap(vmap).randomness().value]
 
 
 def had_grad_enabled(grad: Any) -> bool:
