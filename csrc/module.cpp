@@ -62,7 +62,7 @@ bool read_slices(PyObject* const tuple, const int rank, SliceKeys& slices) {
   slices.rank = static_cast<int>(PyTuple_Size(key_strides));
   slices.keys = reinterpret_cast<const std::int64_t*>(address(PyTuple_GetItem(tuple, 0)));
   slices.offsets = reinterpret_cast<const std::int64_t*>(address(PyTuple_GetItem(tuple, 2)));
-  if (slices.keys == nullptr || !read_strides(key_strides, slices.rank, slices.key_strides)) return false;
+  if (!read_strides(key_strides, slices.rank, slices.key_strides)) return false;
   const int of_offsets = slices.offsets == nullptr ? 0 : slices.rank;
   std::fill_n(slices.offset_strides, slices.rank, 0);
   return read_strides(PyTuple_GetItem(tuple, 3), of_offsets, slices.offset_strides);
@@ -151,7 +151,9 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   }
   const std::int64_t count = iter.count();
   if (count == 0) Py_RETURN_NONE;
-  if (call.dst == nullptr || call.src == nullptr || (n == 6 && call.add == nullptr)) return fail("dst, src and add must not be null");
+  if (call.dst == nullptr || call.src == nullptr || (n == 6 && call.add == nullptr) || (n == 8 && slices.keys == nullptr)) {
+    return fail("dst, src, add and keys must not be null");
+  }
   bool done = false;
   if (count < kHoldLock) {
     done = dropkit::drop(call, iter, *isa, pool);

@@ -66,6 +66,11 @@ def strided(strides: tuple[int, int], rows: int = 64) -> None:
     gpu.drop(torch.empty(rows, 1024, dtype=torch.bfloat16), x, MASK._replace(strides=strides))
 
 
+def keyed(offsets: bool) -> None:
+    x, numbers = torch.empty(64, 1024, dtype=torch.bfloat16), torch.arange(64)
+    gpu.drop(torch.empty_like(x), x, Mask(numbers, inverted(0.1), (0, 1), numbers if offsets else 0))
+
+
 def norm(backward: bool, columns: int = 4096) -> None:
     x, w, row = (
         torch.empty(8, columns, dtype=torch.bfloat16),
@@ -94,6 +99,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "strided shared": partial(strided, (4, 0)),
     "strided consecutive": partial(strided, (1024, 1)),
     "strided any": partial(strided, (3, 5)),
+    "strided keys": partial(keyed, False),
+    "strided keys and offsets": partial(keyed, True),
     "norm forward": partial(norm, False),
     "norm backward": partial(norm, True),
     "wide norm forward": partial(norm, False, fused.MAX_COLUMNS),

@@ -155,12 +155,12 @@ def test_contiguous_tensors_are_read_as_wide_as_memory(compiled, kernel, dtype, 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_other_calls_are_compiled_well(compiled, target):
     """Odd sizes and dense rows use wide loads; scattered mask indices and fused kernels spill no registers."""
-    strided = "strided shared", "strided consecutive"
+    strided = "strided shared", "strided consecutive", "strided keys"
     for name in ("flat odd", *strided, "norm forward", "norm backward", "activation forward"):
         made = compiled[f"{name} {target}"]
         assert made["wide_loads"] > 0, name
         assert made["wide_stores"] > 0, name
-    for name in ("strided any", *strided, "flat odd", "activation backward"):
+    for name in ("strided any", "strided keys and offsets", *strided, "flat odd", "activation backward"):
         made = compiled[f"{name} {target}"]
         assert made["shared"] == 0, name
         assert made["registers"] <= 72, name

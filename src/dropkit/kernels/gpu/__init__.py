@@ -7,9 +7,9 @@ rate, and gives a new mask at every replay of a captured graph.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,18 +32,22 @@ _WARPS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Dim:
-    """A dimension: its size, and its strides in the mask and in both memories."""
+    """A dimension: its size, and its strides in the mask, in both memories, in the keys and in their offsets."""
 
     size: int
     mask: int
     input: int
     output: int
+    key: int = 0
+    offset: int = 0
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.input, self.output, self.mask, self.key, self.offset
 
     def merges(self, inner: _Dim) -> bool:
         """Whether this dimension and the next inner one can be walked as one."""
-        return (self.mask, self.input, self.output) == tuple(
-            inner.size * stride for stride in (inner.mask, inner.input, inner.output)
-        )
+        return self.strides == tuple(inner.size * stride for stride in inner.strides)
 
 
 def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
@@ -51,15 +55,16 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     if input.numel() == 0:
         return
     params = mask.params.resolve()
-    mask = mask._replace(key=readable_key(mask.key, input), params=params)
+    key, offset = readable_key(mask.key, input), readable_key(mask.offset, input)
+    mask = Mask(key, params, mask.strides, offset)
     whole = _Dim(input.numel(), 1, 1, 1)
-    if mask.strides is None and input.is_contiguous() and output.is_contiguous():
+    if mask.strides is None and not mask.slice_dims and input.is_contiguous() and output.is_contiguous():
         dims = [whole]
     else:
-        dims = _merged(input, output, mask.strides_for(input.shape))
+        dims = _merged(input, output, mask)
     if params.drops_all:
         output.fill_(params.fill)
-    elif dims == [whole] and mask.offset % 4 == 0:
+    elif dims == [whole] and not isinstance(offset, Tensor) and offset % 4 == 0:
         can_fuse = add is not None and add.is_contiguous() and add.dtype == input.dtype
         _flat(output, input, mask, add if can_fuse else None)
         add = None if can_fuse else add
@@ -87,15 +92,19 @@ def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None
         )  # fmt: skip
 
 
-def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> None:
+def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim], start: int = 0) -> None:
+    """Run the kernel for any strides, from the mask index `start` on."""
     inner, outer = dims[-1], dims[:-1]
     if len(outer) > _OUTER:
-        for index, (source, target) in enumerate(_slices(input, output, dims)):
-            _strided(target, source, mask._replace(offset=mask.offset + index * dims[0].mask), dims[1:])
+        for index, arguments in enumerate(_slices(output, input, mask, dims)):
+            _strided(*arguments, dims[1:], start + index * dims[0].mask)
         return
-    kernels, params = triton_kernels("strided"), mask.params.resolve()
-    aligned = mask.offset % 4 == 0 and all(dim.mask % 4 == 0 for dim in outer)
+    kernels, params, offset = triton_kernels("strided"), mask.params.resolve(), mask.offset
+    first, offsets = (start, offset) if isinstance(offset, Tensor) else (start + offset, None)
+    aligned = offsets is None and first % 4 == 0 and all(dim.mask % 4 == 0 for dim in outer)
     kind = kernels.SHARED if inner.mask == 0 else kernels.CONSECUTIVE if inner.mask == 1 and aligned else kernels.ANY
+    if inner.key or inner.offset:
+        kind = kernels.ANY
     rows = 1
     for dim in outer:
         rows *= dim.size
@@ -103,14 +112,14 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
     block = _BLOCK if kind is not kernels.ANY else _BLOCK // 4
     across = min(max(8, next_power_of_2(inner.size)), block // 2)
     down = min(next_power_of_2(rows), block // across)
-    strides = [number for dim in outer for number in (dim.size, dim.input, dim.output, dim.mask)]
-    strides += [1, 0, 0, 0] * (_OUTER - len(outer))
+    strides = [number for dim in outer for number in (dim.size, *dim.strides)]
+    strides += [1, 0, 0, 0, 0, 0] * (_OUTER - len(outer))
     with on_device_of(input):
         kernels.tiles[(cdiv(rows, down) * cdiv(inner.size, across),)](
-            output, input, mask.key, *as_integers(params), mask.offset,
-            rows, inner.size, inner.input, inner.output, inner.mask, *strides,
-            AFFINE=_is_affine(params), KIND=kind.value, OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS,
-            **constants(mask.key),
+            output, input, mask.key, output if offsets is None else offsets, *as_integers(params), first,
+            rows, inner.size, *inner.strides, *strides,
+            KEYS=mask.slice_dims > 0, OFFSETS=offsets is not None, AFFINE=_is_affine(params), KIND=kind.value,
+            OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS, **constants(mask.key),
         )  # fmt: skip
 
 
@@ -125,10 +134,10 @@ def double_bits(number: float) -> int:
 
 
 def readable_key(key: Tensor | int, input: Tensor) -> Tensor | int:
-    """The key as an int, or as a tensor on the device of `input`."""
+    """A key or an offset as an int, or as a tensor on the device of `input`."""
     if not isinstance(key, Tensor) or key.device == input.device:
         return key
-    return int(key) if key.is_cpu else key.to(input.device)
+    return int(key) if key.is_cpu and not key.dim() else key.to(input.device)
 
 
 def on_device_of(input: Tensor) -> AbstractContextManager[object]:
@@ -143,24 +152,39 @@ def constants(key: Tensor | int) -> dict[str, Any]:
     return {"KEY_IN_MEMORY": isinstance(key, Tensor), "enable_fp_fusion": False}
 
 
-def _slices(input: Tensor, output: Tensor, dims: list[_Dim]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of slices of the tensors along the outermost of these dimensions."""
-    sizes = [dim.size for dim in dims]
+def _slices(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Iterator[tuple[Tensor, Tensor, Mask]]:
+    """The slices of the tensors along the outermost of these dimensions, and their keys and offsets."""
+    sizes, outermost = [dim.size for dim in dims], dims[0]
     source = input.as_strided(sizes, [dim.input for dim in dims])
     target = output.as_strided(sizes, [dim.output for dim in dims])
-    yield from zip(source, target, strict=True)
+    for index in range(outermost.size):
+        key, offset = _from(mask.key, index * outermost.key), _from(mask.offset, index * outermost.offset)
+        yield target[index], source[index], Mask(key, mask.params, mask.strides, offset)
 
 
-def _merged(input: Tensor, output: Tensor, mask_strides: Sequence[int]) -> list[_Dim]:
+def _from(numbers: Tensor | int, step: int) -> Tensor | int:
+    """The keys or offsets from the one that lies `step` further in memory on; their strides are in the dimensions."""
+    if not isinstance(numbers, Tensor) or not numbers.dim():
+        return numbers
+    return numbers.as_strided((1,), (1,), int(numbers.storage_offset()) + step)
+
+
+def _merged(input: Tensor, output: Tensor, mask: Mask) -> list[_Dim]:
     """The dimensions in the order of the output's memory, outermost first, without those of size 1."""
-    columns = zip(input.shape, mask_strides, input.stride(), output.stride(), strict=True)
+    rest = (0,) * (input.dim() - mask.slice_dims)
+    key_strides, offset_strides = (
+        (*number.stride(), *rest) if isinstance(number, Tensor) and number.dim() else (0,) * input.dim()
+        for number in (mask.key, mask.offset)
+    )
+    strides = mask.strides_for(input.shape), input.stride(), output.stride(), key_strides, offset_strides
+    columns = zip(input.shape, *strides, strict=True)
     dims = [_Dim(*column) for column in columns if column[0] != 1] or [_Dim(1, 1, 1, 1)]
     dims.sort(key=lambda dim: -dim.output)
     merged = dims[:1]
     for inner in dims[1:]:
         outer = merged[-1]
         if outer.merges(inner):
-            merged[-1] = _Dim(outer.size * inner.size, inner.mask, inner.input, inner.output)
+            merged[-1] = replace(inner, size=outer.size * inner.size)
         else:
             merged.append(inner)
     return merged

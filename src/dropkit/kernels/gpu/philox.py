@@ -35,6 +35,12 @@ def key_words(key, KEY_IN_MEMORY: tl.constexpr):
     """The low and the high word of the key."""
     if KEY_IN_MEMORY:
         key = tl.load(key)
+    return halves(key)
+
+
+@triton.jit
+def halves(key):
+    """The low and the high word of each key."""
     key = key.to(tl.uint64)
     return key.to(tl.uint32), (key >> 32).to(tl.uint32)
 

@@ -1,0 +1,189 @@
+"""A key for each slice of a tensor: every kernel gives in one call the bits of a call for each slice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers.kernel_grid import DTYPES, LAYOUTS, same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dropkit.kernels import cpu, gpu, reference
+from dropkit.kernels.mask import Mask, mask_strides, row_major
+from dropkit.kernels.params import alpha, inverted
+
+Drop = Callable[[Tensor, Tensor, Mask], None]
+
+KERNELS = [
+    pytest.param(cpu.drop, id="cpu", marks=pytest.mark.extension),
+    pytest.param(reference.drop, id="reference"),
+    pytest.param(
+        gpu.drop,
+        id="gpu",
+        marks=[
+            pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
+            pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which Triton compiles for"),
+            pytest.mark.filterwarnings("ignore:overflow encountered"),
+        ],
+    ),
+]
+kernels = pytest.mark.parametrize("drop", KERNELS)
+
+
+def run(drop: Drop, input: Tensor, mask: Mask) -> Tensor:
+    output = torch.empty_like(input)
+    drop(output, input, mask)
+    return output
+
+
+def slice_by_slice(input: Tensor, mask: Mask) -> Tensor:
+    """The oracle: a call of the reference for each slice, with one key and one offset."""
+    key, params, strides, offset = mask
+    output, strides = torch.empty_like(input), mask.strides_for(input.shape)
+    for place in itertools.product(*map(range, key.shape)):
+        first = int(offset[place] if isinstance(offset, Tensor) else offset)
+        first += sum(at * stride for at, stride in zip(place, strides, strict=False))
+        reference.drop(output[place], input[place], Mask(int(key[place]), params, strides[key.dim() :], first))
+    return output
+
+
+def numbers(shape: torch.Size, order: str, high: int) -> Tensor:
+    """Keys or offsets in rows, in columns, or the same along the first dimension."""
+    if order == "expanded" and len(shape):
+        return torch.randint(0, high, shape[1:]).expand(shape)
+    whole = torch.randint(0, high, shape)
+    return whole if order == "rows" else torch.stack([whole, whole], -1).mT.contiguous().mT[..., 0]
+
+
+# The layouts with a dimension for slices; in those with the last one, a slice has only one element.
+SLICED = [
+    (name, dims) for name, make in LAYOUTS.items() if (rank := make().dim()) for dims in range(1, min(rank, 3) + 1)
+]
+INDICES: dict[str, Callable[[Tensor], tuple[int, ...] | None]] = {
+    "whole tensor": lambda x: None,
+    "each slice from 0 on": lambda x: (0, *row_major(x.shape[1:])),
+    "channel": lambda x: mask_strides((*x.shape[:2], *(1,) * (x.dim() - 2))),
+    "any": lambda x: tuple(7 * d + 5 for d in range(x.dim())),
+}
+
+
+@pytest.mark.parametrize("indices", INDICES)
+@pytest.mark.parametrize(("layout", "dims"), SLICED)
+@kernels
+def test_one_call_gives_the_bits_of_a_call_for_each_slice(monkeypatch, drop, layout, dims, indices):
+    """For every layout, one to three dimensions of keys, keys in any strides, and offsets of numbers or in a tensor."""
+    monkeypatch.setattr(gpu, "_BLOCK", 2**15)
+    input = LAYOUTS[layout]()
+    while input.shape[:dims].numel() > 40:  # as many calls of the oracle are enough
+        input = input[: input.shape[0] // 2] if input.shape[0] > 1 else input[:, : input.shape[1] // 2]
+    shape, strides = input.shape[:dims], INDICES[indices](input)
+    order = ("rows", "columns", "expanded")[dims - 1]
+    offset = 2**32 - 17 if indices == "any" else numbers(shape, order, 2**40) if dims == 2 else 0
+
+    mask = Mask(numbers(shape, order, 2**62), inverted(0.4), strides, offset)
+
+    assert same_bits(run(drop, input, mask), slice_by_slice(input, mask))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("params", [inverted(0.3), alpha(0.3), inverted(1.0)], ids=["inverted", "alpha", "all"])
+@kernels
+def test_every_dtype_and_kind_has_a_key_for_each_slice(drop, dtype, params):
+    """The numbers are those of the call for each slice, too; at p = 1 no key is read."""
+    if drop is gpu.drop and dtype == torch.bfloat16:
+        pytest.skip("Triton's interpreter truncates bfloat16")
+    input = torch.randn(9, 5, 33).to(dtype)
+    mask = Mask(torch.arange(45).view(9, 5) - 20, params, None, torch.arange(45).view(9, 5))
+
+    assert same_bits(run(drop, input, mask), slice_by_slice(input, mask))
+
+
+@pytest.mark.extension
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_strides_have_a_key_for_each_slice(data):
+    """Any shape, memory order, mask strides and number of key dimensions, also with a few threads."""
+    shape = data.draw(st.lists(st.integers(1, 6) | st.sampled_from([63, 65, 130]), min_size=1, max_size=4))
+    dims = data.draw(st.integers(0, len(shape)))
+    if torch.Size(shape).numel() > 20_000 or torch.Size(shape[:dims]).numel() > 150:
+        return
+    order = data.draw(st.permutations(range(len(shape))))
+    input = torch.randn([shape[d] for d in order]).permute([order.index(d) for d in range(len(shape))])
+    strides = tuple(data.draw(st.sampled_from([stride, stride, 0, 1, 4, 3])) for stride in row_major(shape))
+    mask = Mask(
+        torch.randint(-(2**62), 2**62, shape[:dims]), inverted(0.5), strides, torch.randint(0, 99, shape[:dims])
+    )
+
+    assert same_bits(run(cpu.drop, input, mask), slice_by_slice(input, mask))
+
+
+LARGE = {
+    "short slices": ((6000, 16), 1),
+    "slices of a few rows": ((40, 30, 100), 1),
+    "long slices": ((3, 150_000), 1),
+    "one long slice": ((1, 300, 1000), 2),
+}
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("name", LARGE)
+def test_threads_do_not_change_the_bits(name):
+    """Slices are divided between threads, and long slices are divided themselves."""
+    shape, dims = LARGE[name]
+    input = torch.randn(shape)
+    mask = Mask(torch.arange(torch.Size(shape[:dims]).numel()).view(shape[:dims]), inverted(0.5))
+    before = torch.get_num_threads()
+
+    outputs = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        outputs.append(run(cpu.drop, input, mask))
+    torch.set_num_threads(before)
+
+    expected = run(reference.drop, input, mask)
+    assert all(same_bits(output, expected) for output in outputs)
+
+
+@kernels
+def test_in_place_and_added(drop):
+    """In place the bits are the same, and an addition comes after the dropout."""
+    input, add = torch.randn(8, 20), torch.randn(8, 20)
+    mask = Mask(torch.arange(8), inverted(0.5))
+    expected = slice_by_slice(input, mask)
+
+    assert same_bits(run(lambda *call: drop(*call, add), input, mask), expected + add)
+    drop(input, input, mask)
+    assert same_bits(input, expected)
+
+
+@kernels
+def test_a_single_offset_may_be_a_tensor(drop):
+    """With one key, the offset may be a 0-d tensor: a larger mask index for all elements."""
+    input = torch.randn(3, 50)
+    for key, offset in itertools.product((5, torch.tensor(5)), (4, 7, 2**33 + 1)):
+        mask = Mask(key, inverted(0.5), None, torch.tensor(offset))
+        assert same_bits(run(drop, input, mask), run(reference.drop, input, Mask(5, inverted(0.5), None, offset)))
+
+
+@kernels
+@pytest.mark.parametrize(("shape", "dims"), [((0, 4), 1), ((4, 0), 1), ((4, 0, 3), 2), ((0, 0), 2)])
+def test_empty_slices_are_left_alone(drop, shape, dims):
+    """A tensor without elements is not accessed, whether slices are empty or there are none."""
+    mask = Mask(torch.zeros(shape[:dims], dtype=torch.int64), inverted(0.5))
+
+    assert run(drop, torch.empty(shape), mask).shape == shape
+
+
+def test_more_outer_dimensions_than_the_gpu_kernel_takes(monkeypatch):
+    """Slices of six dimensions in reverse order, which no two can be merged of."""
+    if gpu.missing is not None or torch.cuda.is_available():
+        pytest.skip("Triton does not interpret its kernels here")
+    input = torch.randn(2, 3, 2, 3, 2, 3).permute(5, 4, 3, 2, 1, 0)
+    shape = input.shape[:3]
+    for offset in (3, torch.randint(0, 99, shape)):
+        mask = Mask(torch.randint(0, 2**62, shape), inverted(0.5), None, offset)
+        assert same_bits(run(gpu.drop, input, mask), slice_by_slice(input, mask))
