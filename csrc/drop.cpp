@@ -28,11 +28,13 @@ bool bring_mask_inward(TensorIter& iter) {
   return true;
 }
 
-Plan make_plan(TensorIter& iter) {
+Plan make_plan(const Call& call, TensorIter& iter) {
   const std::int64_t count = iter.count(), cells = (count + kCell - 1) / kCell;
-  if (repeats(iter)) return {run_repeating, cells, kCell};
-  if (iter.inner().mask == 1) return {run_consecutive, cells, kCell};
-  if (iter.inner().mask == 0) return {run_shared, cells, kCell};
+  if (call.columns == nullptr) {
+    if (repeats(iter)) return {run_repeating, cells, kCell};
+    if (iter.inner().mask == 1) return {run_consecutive, cells, kCell};
+    if (iter.inner().mask == 0) return {run_shared, cells, kCell};
+  }
   if (!bring_mask_inward(iter)) return {run_scattered, cells, kCell};
   const Tiles tiles(iter);
   const std::int64_t planes = count / iter.inner().size / iter.dims[iter.rank - 2].size;
@@ -54,7 +56,7 @@ void ask_for_huge_pages([[maybe_unused]] const Call& call, [[maybe_unused]] cons
 }  // namespace
 
 bool drop_by_one_key(const Call& call, TensorIter& iter, const Isa& isa, const ParallelFor pool) {
-  const Plan plan = make_plan(iter);
+  const Plan plan = make_plan(call, iter);
   const Schedule keys(call.key, static_cast<std::uint32_t>(call.threshold));
   const auto dtype = static_cast<int>(call.dtype);
   const bool shifted = call.affine.shift != 0;

@@ -19,6 +19,11 @@ struct SliceKeys {
   const std::int64_t* keys = nullptr;
   const std::int64_t* offsets = nullptr;  // null for zeros
   std::int64_t key_strides[kMaxDims], offset_strides[kMaxDims];
+
+  std::uint64_t key(const std::int64_t place) const { return static_cast<std::uint64_t>(keys[place]); }
+  std::uint64_t offset(const std::int64_t place) const {
+    return offsets == nullptr ? 0 : static_cast<std::uint64_t>(offsets[place]);
+  }
 };
 
 struct Call {
@@ -30,6 +35,7 @@ struct Call {
   Affine affine;
   const void* add = nullptr;  // added to the result unless null; all three must be one dense row, with one key
   const SliceKeys* slices = nullptr;  // instead of `key`, unless null
+  const SliceKeys* columns = nullptr;  // the same, with one dimension, the last of the TensorIter; only within the kernel
 };
 
 // Writes every element of `iter`. Serial where `pool` is null or the work is small; the result does not depend on it.

@@ -15,6 +15,7 @@ struct Slices {
   const Isa& isa;
   TensorIter outer, inner;  // the dimensions that choose a key, and those of a slice, coalesced
   Dim keys[kMaxDims];       // of `outer`: where a slice's key (as `dst`) and offset (as `src`) lie
+  Dim column{};             // the same for the last dimension of `inner` where that chooses a key, too; of size 0 elsewhere
   bool are_short;           // each slice lies in one piece, next to the one before, and a word holds its keep bits
 
   Slices(const Call& whole, const TensorIter& iter, const Isa& by) : call(whole), isa(by) {
@@ -26,9 +27,25 @@ struct Slices {
     std::copy_n(iter.dims + outer.rank, inner.rank, inner.dims);
     for (int d = 0; d < outer.rank; ++d) keys[d] = {outer.dims[d].size, slices.key_strides[d], slices.offset_strides[d], 0};
     coalesce(inner);
+    walk_along_memory();
     const Dim& row = inner.inner();
     const bool dense = row.mask == 1 && row.dst == 1 && row.src == 1;
     are_short = inner.rank == 1 && (row.size == 1 || (row.size < kCell && dense));
+  }
+
+ private:
+  // Where the elements of a slice lie further apart than slices do, tiles serve the slices along that dimension together.
+  void walk_along_memory() {
+    if (outer.rank == 0) return;
+    const auto nearer = [](const Dim& a, const Dim& b) { return b.size == 1 || (a.size > 1 && a.dst < b.dst); };
+    const auto nearest = std::min_element(outer.dims, outer.dims + outer.rank, nearer) - outer.dims;
+    const bool has_runs = std::any_of(inner.dims, inner.dims + inner.rank, [](const Dim& d) { return d.mask == 1 && d.size > 1; });
+    if (!has_runs || outer.dims[nearest].size == 1 || outer.dims[nearest].dst >= inner.inner().dst) return;
+    column = keys[nearest];
+    inner.dims[inner.rank++] = outer.dims[nearest];
+    std::copy(outer.dims + nearest + 1, outer.dims + outer.rank, outer.dims + nearest);
+    std::copy(keys + nearest + 1, keys + outer.rank, keys + nearest);
+    --outer.rank;
   }
 };
 
@@ -36,19 +53,12 @@ struct Slices {
 class SliceOdometer {
  public:
   SliceOdometer(const Slices& slices, const std::int64_t index)
-      : slices_(*slices.call.slices),
-        places_(slices.outer.dims, slices.outer.rank, slices.outer.mask_offset, index),
+      : places_(slices.outer.dims, slices.outer.rank, slices.outer.mask_offset, index),
         keys_(slices.keys, slices.outer.rank, 0, index) {}
 
-  std::int64_t dst() const { return places_.place().dst; }
-  std::int64_t src() const { return places_.place().src; }
-  std::uint64_t key() const { return static_cast<std::uint64_t>(slices_.keys[keys_.place().dst]); }
-
-  // Mask index of the first element.
-  std::uint64_t mask() const {
-    const std::uint64_t own = slices_.offsets == nullptr ? 0 : static_cast<std::uint64_t>(slices_.offsets[keys_.place().src]);
-    return places_.place().mask + own;
-  }
+  const Place& place() const { return places_.place(); }
+  std::int64_t key() const { return keys_.place().dst; }
+  std::int64_t offset() const { return keys_.place().src; }
 
   void advance() {
     places_.advance();
@@ -56,7 +66,6 @@ class SliceOdometer {
   }
 
  private:
-  const SliceKeys& slices_;
   Odometer places_, keys_;
 };
 
@@ -75,13 +84,16 @@ void drop_short(const Slices& slices, const std::int64_t begin, const std::int64
                 writer.size(), bits, call.affine);
     writer.clear();
   };
+  const SliceKeys& numbers = *call.slices;
   SliceOdometer at(slices, begin);
   for (std::int64_t i = begin; i < end; ++i, at.advance()) {
-    const bool runs_on = at.dst() == start.dst + writer.size() && at.src() == start.src + writer.size();
+    const Place& place = at.place();
+    const bool runs_on = place.dst == start.dst + writer.size() && place.src == start.src + writer.size();
     if (!runs_on || writer.size() + size > kMaxRow) flush();
-    if (writer.size() == 0) start = {at.dst(), at.src(), 0};
+    if (writer.size() == 0) start = place;
+    const Schedule keys(numbers.key(at.key()), static_cast<std::uint32_t>(call.threshold));
     std::uint64_t keep;
-    slices.isa.bits(&keep, size, at.mask(), Schedule(at.key(), static_cast<std::uint32_t>(call.threshold)));
+    slices.isa.bits(&keep, size, place.mask + numbers.offset(at.offset()), keys);
     writer.append(keep & ~std::uint64_t{0} >> (kCell - size), size);
   }
   flush();
@@ -91,13 +103,24 @@ void drop_short(const Slices& slices, const std::int64_t begin, const std::int64
 bool drop_each(const Slices& slices, const std::int64_t begin, const std::int64_t end, const ParallelFor pool) {
   TensorIter iter = slices.inner;
   Call call = slices.call;
+  const SliceKeys& numbers = *call.slices;
   const std::int64_t bytes = kBytes[static_cast<int>(call.dtype)];
+  SliceKeys columns;
+  columns.key_strides[0] = slices.column.dst;
+  columns.offset_strides[0] = slices.column.src;
   SliceOdometer at(slices, begin);
   for (std::int64_t i = begin; i < end; ++i, at.advance()) {
-    call.dst = static_cast<char*>(slices.call.dst) + at.dst() * bytes;
-    call.src = static_cast<const char*>(slices.call.src) + at.src() * bytes;
-    call.key = at.key();
-    iter.mask_offset = at.mask();
+    call.dst = static_cast<char*>(slices.call.dst) + at.place().dst * bytes;
+    call.src = static_cast<const char*>(slices.call.src) + at.place().src * bytes;
+    iter.mask_offset = at.place().mask;
+    if (slices.column.size > 0) {
+      columns.keys = numbers.keys + at.key();
+      columns.offsets = numbers.offsets == nullptr ? nullptr : numbers.offsets + at.offset();
+      call.columns = &columns;
+    } else {
+      call.key = numbers.key(at.key());
+      iter.mask_offset += numbers.offset(at.offset());
+    }
     if (!drop_by_one_key(call, iter, slices.isa, pool)) return false;
   }
   return true;
@@ -116,10 +139,12 @@ bool drop_slices(const Call& call, const TensorIter& iter, const Isa& isa, const
       drop_each(all, begin, end, nullptr);
     }
   };
-  if (pool != nullptr && elements >= kLongSlice) return drop_each(slices, 0, units, pool);
-  if (pool != nullptr && units * elements >= kSerial) return pool(0, units, std::max<std::int64_t>(1, kSerial / elements), body, &slices) == 0;
-  body(0, units, &slices);
-  return true;
+  if (pool != nullptr && (elements >= kLongSlice || units == 1)) return drop_each(slices, 0, units, pool);
+  if (pool == nullptr || units * elements < kSerial) {
+    body(0, units, &slices);
+    return true;
+  }
+  return pool(0, units, std::max<std::int64_t>(1, kSerial / elements), body, &slices) == 0;
 }
 
 }  // namespace dropkit

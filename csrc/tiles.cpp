@@ -73,11 +73,11 @@ class Tile {
         words_(tiles.mask_size / kCell),
         side_by_side_(inner_.size < kCell && inner_.dst == 1 && inner_.src == 1 && along_.dst == inner_.size &&
                       along_.src == inner_.size),
-        one_stretch_(tiles.mask_tiles == 1 && inner_.mask == along_.size) {}
+        one_stretch_(tiles.mask_tiles == 1 && inner_.mask == along_.size && task.call.columns == nullptr) {}
 
-  // Drops a tile of `rows` places along the mask by `run` elements along the memory.
-  void drop(const Place& place, const std::int64_t rows, const std::int64_t run) {
-    compute(place, rows, run);
+  // Drops a tile of `rows` places along the mask by `run` elements along the memory, from column `column` on.
+  void drop(const Place& place, const std::int64_t column, const std::int64_t rows, const std::int64_t run) {
+    compute(place, column, rows, run);
     BitWriter writer(spread_);
     for (std::int64_t word = 0; word * kCell < rows; ++word) {
       transpose_word(word, run);
@@ -95,7 +95,7 @@ class Tile {
 
  private:
   // Fills bits_: word `word` of column i holds the keep bits of rows 64 * word ... at memory position i.
-  void compute(const Place& place, const std::int64_t rows, const std::int64_t run) {
+  void compute(const Place& place, const std::int64_t column, const std::int64_t rows, const std::int64_t run) {
     Fetch fetch(task_.from(place.src), run, inner_.src * task_.bytes, rows, along_.src * task_.bytes);
     if (one_stretch_) {
       compute_at_once(place.mask, rows, run, fetch);
@@ -103,7 +103,14 @@ class Tile {
     }
     for (std::int64_t i = 0; i < run; ++i) {
       fetch.advance(i + 1, run);
-      task_.isa.bits(bits_ + i * words_, rows, place.mask + static_cast<std::uint64_t>(i * inner_.mask), task_.keys);
+      const std::uint64_t index = place.mask + static_cast<std::uint64_t>(i * inner_.mask);
+      if (task_.call.columns == nullptr) {
+        task_.isa.bits(bits_ + i * words_, rows, index, task_.keys);
+      } else {
+        const SliceKeys& columns = *task_.call.columns;
+        const Schedule keys(columns.key(columns.key_strides[0] * (column + i)), task_.keys.threshold);
+        task_.isa.bits(bits_ + i * words_, rows, index + columns.offset(columns.offset_strides[0] * (column + i)), keys);
+      }
     }
   }
 
@@ -169,8 +176,8 @@ void run_tiles(const Task& task, const std::int64_t begin, const std::int64_t en
   Tile tile(task, tiles);
   for (std::int64_t i = begin; i < end; ++i, outer.advance()) {
     const std::int64_t rows = std::min(tiles.mask_size, mask_total - outer.at(iter.rank - 2) * tiles.mask_size);
-    const std::int64_t run = std::min(tiles.memory_size, memory_total - outer.at(iter.rank - 1) * tiles.memory_size);
-    tile.drop(outer.place(), rows, run);
+    const std::int64_t column = outer.at(iter.rank - 1) * tiles.memory_size;
+    tile.drop(outer.place(), column, rows, std::min(tiles.memory_size, memory_total - column));
   }
 }
 

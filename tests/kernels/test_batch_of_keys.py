@@ -121,11 +121,13 @@ def test_any_strides_have_a_key_for_each_slice(data):
     assert same_bits(run(cpu.drop, input, mask), slice_by_slice(input, mask))
 
 
-LARGE = {
-    "short slices": ((6000, 16), 1),
-    "slices of a few rows": ((40, 30, 100), 1),
-    "long slices": ((3, 150_000), 1),
-    "one long slice": ((1, 300, 1000), 2),
+LARGE: dict[str, tuple[Callable[[], Tensor], int]] = {
+    "short slices": (lambda: torch.randn(6000, 16), 1),
+    "slices of a few rows": (lambda: torch.randn(40, 30, 100), 1),
+    "long slices": (lambda: torch.randn(3, 150_000), 1),
+    "one long slice": (lambda: torch.randn(1, 300, 1000), 2),
+    "slices side by side": (lambda: torch.randn(300, 700).t(), 1),
+    "some slices side by side": (lambda: torch.randn(4, 30, 700).mT, 2),
 }
 
 
@@ -133,9 +135,10 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 def test_threads_do_not_change_the_bits(name):
     """Slices are divided between threads, and long slices are divided themselves."""
-    shape, dims = LARGE[name]
-    input = torch.randn(shape)
-    mask = Mask(torch.arange(torch.Size(shape[:dims]).numel()).view(shape[:dims]), inverted(0.5))
+    make, dims = LARGE[name]
+    input = make()
+    keys, offsets = torch.randint(0, 2**62, (2, *input.shape[:dims]))
+    mask = Mask(keys, inverted(0.5), None, offsets)
     before = torch.get_num_threads()
 
     outputs = []

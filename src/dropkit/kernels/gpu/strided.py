@@ -99,7 +99,7 @@ def tiles(
 ):  # fmt: skip
     """Any strides. Rows are places in up to four outer dimensions, the last of them fastest; columns are the inner one.
 
-    The columns' memory strides are not annotated, so that Triton compiles specially for a stride of 1. With `KEYS`, each
+    The columns' memory strides are not annotated, so that Triton compiles specially for a stride of 1. With `KEYS`, a
     row has a key in memory, or each element if KIND is ANY; with `OFFSETS`, it has an offset there too.
     """
     across = tl.cdiv(columns, COLUMNS)
