@@ -163,6 +163,21 @@ def test_in_place_and_added(drop):
     assert same_bits(input, expected)
 
 
+@pytest.mark.parametrize("size", [1, 16, 70])
+@kernels
+def test_the_output_may_lie_otherwise_than_the_input(drop, size):
+    """Slices that lie side by side in one of the two tensors and with gaps or transposed in the other."""
+    mask, dense = Mask(torch.arange(20), inverted(0.5)), torch.randn(20, size)
+    places = [torch.empty(20, size), torch.empty(20, size + 3)[:, :size], torch.empty(size, 20).t()]
+    for input, output in itertools.product(places, places):
+        output = output.clone() if output is input else output
+        input.copy_(dense)
+
+        drop(output, input, mask)
+
+        assert torch.equal(output, slice_by_slice(dense, mask))
+
+
 @kernels
 def test_a_single_offset_may_be_a_tensor(drop):
     """With one key, the offset may be a 0-d tensor: a larger mask index for all elements."""
