@@ -20,6 +20,7 @@ BENCHMARKS = (
     "against_copy",
     "kept_memory",
     "small",
+    "transforms",
     "layouts",
     "fused",
     "transformer",

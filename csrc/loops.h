@@ -118,6 +118,11 @@ void masked(void* const dst, const std::int64_t dst_stride, const void* const sr
   std::int64_t i = 0;
   if (dst_stride == 1 && src_stride == 1) {
     for (; i + 64 <= n; i += 64) Simd::apply64(to + i, from + i, bits[i / 64], scaled);
+  } else if (dst_stride == 1 && src_stride == 0) {
+    // An expanded gradient, such as that of a sum.
+    alignas(64) T same[64];
+    std::fill_n(same, 64, *from);
+    for (; i + 64 <= n; i += 64) Simd::apply64(to + i, same, bits[i / 64], scaled);
   }
   for (; i < n; i += 64) {
     apply_some<Simd>(to + i * dst_stride, dst_stride, from + i * src_stride, src_stride, std::min<std::int64_t>(64, n - i),

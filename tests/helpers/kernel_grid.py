@@ -29,6 +29,7 @@ LAYOUTS: dict[str, Callable[[], Tensor]] = {
     "channels_last, small maps": lambda: torch.randn(2, 270, 7, 7).to(memory_format=torch.channels_last),
     "channels_last_3d": lambda: torch.randn(2, 5, 3, 4, 6).to(memory_format=torch.channels_last_3d),
     "expanded": lambda: torch.randn(5, 1, 7).expand(5, 40, 7),
+    "expanded along rows": lambda: torch.randn(3, 1).expand(3, 200),
     "sliced": lambda: torch.randn(40, 50)[::2, 1::3],
     "sliced transposed": lambda: torch.randn(90, 80)[1::2, ::3].t(),
     "overlapping": lambda: torch.randn(100).as_strided((20, 30), (2, 1)),

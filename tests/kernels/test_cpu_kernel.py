@@ -107,7 +107,7 @@ def test_every_level_gives_the_bits_of_the_reference(layout, indices, dtype):
                 assert same_bits(by_cpu(input, mask), expected), (level, params)
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("expanded", "overlapping")])
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if not name.startswith(("expanded", "overlapping"))])
 def test_in_place_gives_the_bits_of_out_of_place(layout, level):
     """In place the bits are the same, and nothing outside the tensor is written."""
     base = LAYOUTS[layout]()
