@@ -109,6 +109,10 @@ void run_consecutive(const Task&, std::int64_t begin, std::int64_t end);
 // The same, and consecutive rows, which lie side by side in memory, use the same mask elements.
 void run_repeating(const Task&, std::int64_t begin, std::int64_t end);
 bool repeats(const TensorIter&);
+// The same mask element for a short row that lies beside the next one, and consecutive ones along the rows: the units are
+// cells of mask elements.
+void run_widened(const Task&, std::int64_t begin, std::int64_t end);
+bool widens(const TensorIter&);
 // Mask stride 0 along the inner dimension.
 void run_shared(const Task&, std::int64_t begin, std::int64_t end);
 // Any mask stride.

@@ -33,6 +33,10 @@ Plan make_plan(const Call& call, TensorIter& iter) {
   if (call.columns == nullptr) {
     if (repeats(iter)) return {run_repeating, cells, kCell};
     if (iter.inner().mask == 1) return {run_consecutive, cells, kCell};
+    if (widens(iter)) {
+      const std::int64_t width = iter.inner().size;
+      return {run_widened, (count / width + kCell - 1) / kCell, kCell * width};
+    }
     if (iter.inner().mask == 0) return {run_shared, cells, kCell};
   }
   if (!bring_mask_inward(iter)) return {run_scattered, cells, kCell};

@@ -70,6 +70,35 @@ class ShortRows {
   Place start_;
 };
 
+// Bit i of the low half becomes bits 2 * i and 2 * i + 1.
+std::uint64_t twice(std::uint64_t bits) {
+  bits = (bits | bits << 16) & 0x0000FFFF0000FFFF;
+  bits = (bits | bits << 8) & 0x00FF00FF00FF00FF;
+  bits = (bits | bits << 4) & 0x0F0F0F0F0F0F0F0F;
+  bits = (bits | bits << 2) & 0x3333333333333333;
+  bits = (bits | bits << 1) & 0x5555555555555555;
+  return bits | bits << 1;
+}
+
+// Repeats each of the first n bits of `in` `width` times, at most 64. Writes one word past the last full one.
+void widen(std::uint64_t* const out, const std::uint64_t* const in, const std::int64_t n, const std::int64_t width) {
+  if (width == 2) {  // complex numbers
+    for (std::int64_t i = 0; i < n; i += 32) out[i / 32] = twice(in[i / kCell] >> (i % kCell) & 0xFFFFFFFF);
+    return;
+  }
+  const std::uint64_t row = ~std::uint64_t{0} >> (kCell - width);
+  const std::int64_t rows = kCell / width;
+  BitWriter writer(out);
+  for (std::int64_t i = 0; i < n; i += rows) {
+    const std::int64_t some = std::min(rows, n - i);
+    std::uint64_t word = 0;
+    for (std::int64_t k = 0; k < some; ++k) {
+      word |= (-(in[(i + k) / kCell] >> ((i + k) % kCell) & 1) & row) << (k * width);
+    }
+    writer.append(word, some * width);
+  }
+}
+
 }  // namespace
 
 void run_consecutive(const Task& task, const std::int64_t begin, const std::int64_t end) {
@@ -128,6 +157,28 @@ void run_repeating(const Task& task, const std::int64_t begin, const std::int64_
       }
     }
     for (std::int64_t i = 0; i < rest; i += longest) apply(first + head + i, std::min(longest, rest - i));
+  });
+}
+
+bool widens(const TensorIter& iter) {
+  if (iter.rank < 2) return false;
+  const Dim &inner = iter.inner(), &next = iter.dims[iter.rank - 2];
+  const bool side_by_side = inner.dst == 1 && inner.src == 1 && next.dst == inner.size && next.src == inner.size;
+  return side_by_side && inner.mask == 0 && next.mask == 1 && inner.size < kCell && next.size >= kCell;
+}
+
+void run_widened(const Task& task, const std::int64_t begin, const std::int64_t end) {
+  TensorIter iter = task.iter;
+  const std::int64_t width = iter.inner().size, most = kMaxRow / width;
+  --iter.rank;
+  std::uint64_t once[kMaxRow / 2 / kCell], bits[kMaxRow / kCell + 1];
+  for_rows(iter, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+    for (std::int64_t i = first; i < first + n; i += most) {
+      const std::int64_t some = std::min(most, first + n - i);
+      task.isa.bits(once, some, row.mask + static_cast<std::uint64_t>(i), task.keys);
+      widen(bits, once, some, width);
+      task.apply(row.dst + i * width, row.src + i * width, some * width, bits);
+    }
   });
 }
 

@@ -19,6 +19,8 @@ LAYOUTS: dict[str, Callable[[], Tensor]] = {
     "one": lambda: torch.randn(1),
     "short": lambda: torch.randn(63),
     "ragged": lambda: torch.randn(3, 5, 7),
+    "short rows": lambda: torch.randn(5, 70, 3),
+    "pairs": lambda: torch.randn(3, 80, 2),
     "long": lambda: torch.randn(2**13 + 77),
     "offset": lambda: torch.randn(1000)[3:],
     "transposed": lambda: torch.randn(70, 300).t(),
