@@ -76,6 +76,9 @@ def others(key: Tensor) -> None:
     reveal_type(dropkit.functional.dropout2d(x, key=key))  # Tensor
     reveal_type(dropkit.functional.dropout_add(x, x, 0.1))  # Tensor
     reveal_type(dropkit.nn.Dropout(0.5))  # Dropout
+    reveal_type(dropkit.nn.Dropout(0.5, noise_shape=(None, 1)))  # Dropout
+    reveal_type(dropkit.functional.dropout(x, 0.1, noise_shape=x.shape))  # Tensor
+    dropkit.functional.dropout(x, 0.1, noise_shape=1)  # error
     reveal_type(dropkit.nn.DropPath(0.5, scale_by_keep=False))  # DropPath
     reveal_type(dropkit.functional.drop_path(x, 0.1, scale_by_keep=False))  # Tensor
     reveal_type(dropkit.nn.Dropout2d(0.1).p)  # float

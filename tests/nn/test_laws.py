@@ -10,11 +10,20 @@ from helpers.laws import LAWS
 from dropkit import catalog, functional, nn
 from dropkit.nn import LAYERS
 
+VARIANTS = [variant for layer in LAYERS for variant in layer.variants]
+
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_law(law, layer):
     """Every listed layer obeys every law."""
     law(layer)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: f"{variant.name}, {dict(variant.options)}")
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law_with_options(law, variant):
+    """So does every listed variant, with its options."""
+    law(variant)
 
 
 MODULES = [

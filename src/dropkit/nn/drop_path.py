@@ -56,7 +56,7 @@ def drop_path(
                 [0., 0.],
                 [0., 0.]])
     """
-    return call(LAYER if scale_by_keep else _UNSCALED, input, p, training, inplace, generator, key)
+    return call(_choose(scale_by_keep), input, p, training, inplace, generator, key)
 
 
 class DropPath(DropoutModule, TorchDropout):
@@ -86,6 +86,10 @@ class DropPath(DropoutModule, TorchDropout):
         return super().extra_repr() + ("" if self.scale_by_keep else ", scale_by_keep=False")
 
 
+def _choose(scale_by_keep: bool = True) -> Layer:
+    return LAYER if scale_by_keep else _UNSCALED
+
+
 _UNSCALED = Layer(
     function=drop_path,
     module=DropPath,
@@ -94,4 +98,4 @@ _UNSCALED = Layer(
     example_shape=(32, 3, 2),
     options={"scale_by_keep": False},
 )
-LAYER = replace(_UNSCALED, make_params=inverted, options={}, variants=(_UNSCALED,))
+LAYER = replace(_UNSCALED, make_params=inverted, options={}, variants=(_UNSCALED,), choose=_choose)

@@ -6,13 +6,18 @@ Overfitting", JMLR 15, 2014.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, fx
+from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.kernels.params import inverted
 from dropkit.nn.dispatch import call
 from dropkit.nn.layer import Counterpart, Layer
 from dropkit.nn.module import DropoutModule
+from dropkit.nn.noise_shape import checked_noise_shape, with_noise_shape
 
 
 def dropout(
@@ -21,6 +26,7 @@ def dropout(
     training: bool = True,
     inplace: bool = False,
     *,
+    noise_shape: Sequence[int | None] | None = None,
     generator: Generator | None = None,
     key: Tensor | int | None = None,
 ) -> Tensor:
@@ -33,24 +39,45 @@ def dropout(
         p: expected fraction of elements dropped, in [0, 1].
         training: if false, return `input` itself.
         inplace: write the result over `input` and return that.
+        noise_shape: shape of the mask, if elements share mask elements: one that broadcasts to the shape of `input`,
+            with 1 for the dimensions along which they do, and the input's size or None for the others.
         generator: where the key is drawn from; torch's default generator of the input's device if None.
         key: 64 bits, an int or a 0-d int64 tensor; equal keys and shapes give equal masks. Drawn if None.
 
     Shape:
-        input: any, output: the same. One mask element for each element.
+        input: any, output: the same. One mask element for each element, or for each element of `noise_shape`.
 
     Raises:
-        ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
+        ValueError: `p` is not in [0, 1], `noise_shape` does not broadcast to the shape of `input`, or both `generator`
+            and `key` are given.
         RuntimeError: in place on a leaf that requires grad, or on memory that overlaps itself.
 
     Example:
         >>> dropout(torch.ones(6), 0.5, key=7)
         tensor([2., 2., 0., 0., 0., 2.])
+        >>> dropout(torch.ones(3, 4), 0.5, noise_shape=(1, None), key=7)  # the same features in each row
+        tensor([[2., 2., 0., 0.],
+                [2., 2., 0., 0.],
+                [2., 2., 0., 0.]])
         >>> x = torch.ones(3)
         >>> dropout(x, 0.5, training=False) is x
         True
     """
-    return call(LAYER, input, p, training, inplace, generator, key)
+    layer = LAYER if noise_shape is None else _layer_of_call(noise_shape, input, training)
+    return call(layer, input, p, training, inplace, generator, key)
+
+
+def _layer_of_call(noise_shape: Sequence[int | None], input: Tensor, training: bool) -> Layer:
+    if has_torch_function_unary(input):
+        # The subclass or mode gets the argument itself, which may hold a tracer's placeholders for sizes.
+        return replace(LAYER, options={"noise_shape": noise_shape})
+    layer = _choose(noise_shape)
+    # Where nothing drops, sizes need not fit: a model may be evaluated with batches of another size.
+    return layer if training else LAYER
+
+
+def _choose(noise_shape: Sequence[int | None] | None = None) -> Layer:
+    return LAYER if noise_shape is None else with_noise_shape(LAYER, noise_shape)
 
 
 class Dropout(DropoutModule, torch.nn.Dropout):
@@ -59,16 +86,39 @@ class Dropout(DropoutModule, torch.nn.Dropout):
     Args:
         p: expected fraction of elements dropped, in [0, 1].
         inplace: write the result over the input.
+        noise_shape: shape of the mask, if elements share mask elements.
 
     Example:
         >>> Dropout(0.2)
         Dropout(p=0.2, inplace=False)
+        >>> Dropout(0.2, noise_shape=(None, 1, None))
+        Dropout(p=0.2, inplace=False, noise_shape=(None, 1, None))
     """
 
     function = staticmethod(dropout)
+    # Of the class as well, because `convert` and old pickles make objects without it.
+    noise_shape: Sequence[int | None] | None = None
+
+    def __init__(
+        self, p: float = 0.5, inplace: bool = False, *, noise_shape: Sequence[int | None] | None = None
+    ) -> None:
+        super().__init__(p, inplace)
+        if noise_shape is not None:
+            self.noise_shape = checked_noise_shape(noise_shape, smallest=1)
+
+    def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
+        """Drop in training mode, return `input` itself otherwise; see the functional form."""
+        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
+            return self.record_call(input, generator=generator, key=key)
+        return dropout(
+            input, self.p, self.training, self.inplace, noise_shape=self.noise_shape, generator=generator, key=key
+        )
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.noise_shape is None else f", noise_shape={self.noise_shape}")
 
 
-LAYER = Layer(
+_ELEMENTWISE = Layer(
     function=dropout,
     module=Dropout,
     make_params=inverted,
@@ -76,3 +126,9 @@ LAYER = Layer(
     example_shape=(8, 64),
     counterpart=Counterpart(torch.nn.functional.dropout, torch.nn.Dropout, operator="dropout"),
 )
+# A mask element for each sample and channel, and one for each feature of a sequence.
+_VARIANTS = tuple(
+    replace(with_noise_shape(_ELEMENTWISE, noise_shape), example_shape=(8, 16, 3))
+    for noise_shape in ((None, None, 1), (None, 1, None))
+)
+LAYER = replace(_ELEMENTWISE, variants=_VARIANTS, choose=_choose)

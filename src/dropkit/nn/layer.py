@@ -46,7 +46,8 @@ class Layer:
         drops_channels: whether dimension 1 holds channels, whose number must not differ between nested samples.
         counterpart: torch's form of the layer; None if torch has none.
         options: keyword arguments, besides the common ones, with which `function` runs this record.
-        variants: the records of other options.
+        variants: records of other options; the laws of the tests run on each.
+        choose: from the options of a call, by keyword, to the record that it runs; None if there are no options.
     """
 
     function: Callable[..., Tensor]
@@ -59,6 +60,7 @@ class Layer:
     counterpart: Counterpart | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     variants: tuple[Layer, ...] = ()
+    choose: Callable[..., Layer] | None = None
 
     @property
     def name(self) -> str:
@@ -69,10 +71,8 @@ class Layer:
         return ScheduledParams(p, self.make_params.__name__) if isinstance(p, Tensor) else self.make_params(p)
 
     def called_with(self, arguments: Mapping[str, Any]) -> Layer:
-        """The variant that a call of `function` with these keyword arguments runs."""
-        matching = (
-            variant
-            for variant in self.variants
-            if all(arguments.get(name) == value for name, value in variant.options.items())
-        )
-        return next(matching, self)
+        """The record that a call of `function` with these keyword arguments runs."""
+        if self.choose is None:
+            return self
+        names = {name for variant in self.variants for name in variant.options}
+        return self.choose(**{name: value for name, value in arguments.items() if name in names})

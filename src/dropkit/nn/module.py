@@ -70,4 +70,6 @@ class DropoutModule(torch.nn.Module, metaclass=EqualToTorch):
         defines_forward = next(cls for cls in classes if "forward" in vars(cls))
         if not defines_forward.__module__.startswith("dropkit.nn."):
             return self
+        if getattr(self, "noise_shape", None) is not None:
+            raise NotImplementedError(torchscript.no_counterpart(f"{type(self).__name__} with noise_shape"))
         return torchscript.substitute(self, next(filter(None, map(_torch_class, classes)), None))

@@ -26,7 +26,7 @@ def drop_traced(
 def substitute(module: torch.nn.Module, torch_class: type[torch.nn.Module] | None) -> torch.nn.Module:
     """Return what `torch.jit.script` compiles for a module: torch's of the same settings, hooks and training flag."""
     if torch_class is None:
-        raise NotImplementedError(_no_counterpart(type(module).__name__))
+        raise NotImplementedError(no_counterpart(type(module).__name__))
     warnings.warn(
         "torch.jit.script puts torch.nn's dropout in the place of dropkit's, also in the model that it is given: "
         "script copy.deepcopy(model), or call dropkit.convert(model) afterwards",
@@ -43,14 +43,15 @@ def prepare(layer: Layer) -> None:
 
     def torch_function() -> Callable[..., Any]:
         if layer.counterpart is None:
-            raise NotImplementedError(_no_counterpart(name))
+            raise NotImplementedError(no_counterpart(name))
         warnings.warn(f"torch.jit.script compiles torch's own {name}", stacklevel=1)
         return layer.counterpart.function
 
     vars(layer.function)["__prepare_scriptable__"] = torch_function
 
 
-def _no_counterpart(name: str) -> str:
+def no_counterpart(name: str) -> str:
+    """The refusal of a layer or function of this name."""
     return (
         f"torch.jit.script cannot compile {name}, which torch does not have: use torch.jit.trace or torch.export, or "
         "put torch.nn.Identity in its place in a model that only predicts"

@@ -89,7 +89,7 @@ def _fix(source: SourceFile, layer: DropoutCall) -> Fix | None:
     binds = any(isinstance(node, ast.NamedExpr) for node in ast.walk(call))
     if len(call.args) != 1 or call.keywords or isinstance(call.args[0], ast.GeneratorExp) or binds:
         return None
-    if unpacks(call) or unpacks(layer.call) or "#" in source.text.of(call):
+    if unpacks(call) or unpacks(layer.call) or layer.has_noise_shape or "#" in source.text.of(call):
         return None
     arguments = [source.text.of(call.args[0])]
     if layer.p is not None:

@@ -38,7 +38,9 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     if not has_selu and b"lpha" not in source.text.utf8:
         return
     dropouts = dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION)
-    swappable = [dropout for dropout in dropouts if dropout.kind in ("Dropout", "AlphaDropout")]
+    swappable = [
+        dropout for dropout in dropouts if dropout.kind in ("Dropout", "AlphaDropout") and not dropout.has_noise_shape
+    ]
     calls = {dropout.call for dropout in swappable}
     for dropout in swappable:
         before = {applied.torch_name if applied is not None else "" for applied in operations_before(source, dropout)}

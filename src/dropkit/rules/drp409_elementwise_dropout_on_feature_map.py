@@ -27,9 +27,13 @@ _CONVOLUTIONS = frozenset(
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
-        if dropout.kind == "Dropout" and all(
-            applied is not None and applied.layers and all(_is_wide(source, layer) for layer in applied.layers)
-            for applied in operations_before(source, dropout)
+        if (
+            dropout.kind == "Dropout"
+            and not dropout.has_noise_shape
+            and all(
+                applied is not None and applied.layers and all(_is_wide(source, layer) for layer in applied.layers)
+                for applied in operations_before(source, dropout)
+            )
         ):
             yield Violation(dropout.call)
 

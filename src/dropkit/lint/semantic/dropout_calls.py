@@ -76,6 +76,11 @@ class DropoutCall:
         )
 
     @property
+    def has_noise_shape(self) -> bool:
+        """Whether elements share mask elements as `noise_shape` says, so that it is no elementwise dropout."""
+        return any(argument(dropout.call, None, "noise_shape") is not None for dropout in self.layers)
+
+    @property
     def default_training(self) -> bool | None:
         """What the flag is by default, if the call surely leaves it out; None for any other call."""
         if self.signature is None or self.training is not None or unpacks(self.call):
@@ -122,9 +127,10 @@ def dropout_call(source: SourceFile, node: ast.AST | None) -> DropoutCall | None
 
 
 def dropout_kind(source: SourceFile, node: ast.AST | None) -> str | None:
-    """The `kind` of the dropout that `node` is; None if it is none of them, or its rate is a literal zero."""
+    """The `kind` of the dropout that `node` is; None if it is none, or has `noise_shape` or a literal rate of zero."""
     dropout = dropout_call(source, node)
-    return dropout.kind if dropout is not None and not dropout.has_zero_rate else None
+    is_plain = dropout is not None and not dropout.has_zero_rate and not dropout.has_noise_shape
+    return dropout.kind if dropout is not None and is_plain else None
 
 
 def operations_before(source: SourceFile, dropout: DropoutCall) -> list[Operation | None]:
