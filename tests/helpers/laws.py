@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from helpers import oracle
 from helpers.compare import agree, compiled, graphs, observe
-from helpers.kernel_grid import DTYPES
+from helpers.kernel_grid import DTYPES, same_bits
 from torch import Tensor
 
 from dropkit import random
@@ -22,6 +22,7 @@ from dropkit.nn.layer import Layer
 LAWS: list[Callable[[Layer], None]] = []
 RATES = (0.001, 0.1, 0.3, 0.5, 0.7, 0.999)
 MANY = 2**17
+COMPLEX = (torch.complex64, torch.complex128, torch.complex32)
 
 
 def law(function: Callable[[Layer], None]) -> Callable[[Layer], None]:
@@ -39,6 +40,11 @@ def example(layer: Layer, mask_elements: int = 0, dtype: torch.dtype = torch.flo
     samples, *rest = layer.example_shape
     one_sample = math.prod(mask_shape(layer, torch.empty(1, *rest)))
     return torch.ones(max(samples, math.ceil(mask_elements / one_sample)), *rest, dtype=dtype)
+
+
+def dtypes(layer: Layer) -> list[torch.dtype]:
+    """Dtypes that the layer drops."""
+    return [*DTYPES, *(COMPLEX if layer.takes_complex else ())]
 
 
 def mask_shape(layer: Layer, input: Tensor) -> tuple[int, ...]:
@@ -274,13 +280,33 @@ def memory_layout_does_not_change_the_bits(layer: Layer) -> None:
 
 @law
 def the_dtype_does_not_change_the_mask(layer: Layer) -> None:
-    """Equal keys keep the same elements in every floating dtype, and the dtype is kept."""
+    """Equal keys keep the same elements in every floating and complex dtype, and the dtype is kept."""
     masks = []
-    for dtype in DTYPES:
+    for dtype in dtypes(layer):
         output = run(layer, example(layer, dtype=dtype), 0.5, key=5)
         assert output.dtype == dtype
         masks.append(kept_elements(layer, output, 0.5))
     assert all(torch.equal(mask, masks[0]) for mask in masks)
+
+
+@law
+def complex_numbers_are_pairs(layer: Layer) -> None:
+    """A complex number has one mask element; its parts, and those of its gradient, become what real numbers become."""
+    if not layer.takes_complex:
+        return
+    for dtype in COMPLEX:
+        pairs = torch.randn(*layer.example_shape, 2).to(dtype.to_real())
+        pairs[0], pairs[1, ..., 0] = math.nan, math.inf
+        input = torch.view_as_complex(pairs).requires_grad_()
+        kept = kept_elements(layer, run(layer, torch.ones(layer.example_shape), 0.3, key=5), 0.3)
+        expected = torch.stack([run(layer, part, 0.3, key=5) for part in pairs.unbind(-1)], -1)
+
+        output = run(layer, input, 0.3, key=5)
+        (gradient,) = torch.autograd.grad(output, input, input.detach())
+
+        for result in (output.detach(), gradient):
+            assert same_bits(torch.view_as_real(result), expected)
+            assert same_bits(torch.view_as_real(result)[~kept], torch.zeros_like(pairs[~kept]))
 
 
 @law

@@ -130,6 +130,13 @@ DIFFERENCES = (
         lambda layer, call, seen: replace(seen, writes=1),
     ),
     Difference(
+        "complex numbers are dropped as pairs of real ones; torch has no kernel for them on the CPU",
+        "Dropout",
+        Call(dtype=torch.complex64),
+        lambda layer, call, seen: drops_pairs(layer, call),
+        lambda layer, call, seen: of_pairs(call, expected(layer, as_float(call))),
+    ),
+    Difference(
         "p = NaN is refused like any other p out of range; torch's modules take it, its functions raise RuntimeError",
         "Dropout",
         Call(p="nan"),
@@ -246,3 +253,16 @@ def drops_nested(call: Call) -> bool:
 
 def as_float(call: Call) -> Call:
     return replace(call, dtype=torch.float32)
+
+
+def drops_pairs(layer: Layer, call: Call) -> bool:
+    """Whether complex numbers in a dense tensor may drop."""
+    some_drop = call.training == "True" and takes_arguments(call) and ACCEPTED[call.p]() != 0 and 0 not in call.shape
+    is_plain = call.history not in (*NOT_STRIDED, *NOT_TENSORS)
+    return call.dtype.is_complex and layer.takes_complex and some_drop and is_plain
+
+
+def of_pairs(call: Call, seen: Seen) -> Seen:
+    """What is seen of real numbers, for complex ones, which are all 0 where values do not depend on the draw."""
+    zeros = seen.values and bytes(len(seen.values) * call.dtype.itemsize // torch.float32.itemsize)
+    return replace(seen, dtype=seen.dtype and call.dtype, values=zeros)

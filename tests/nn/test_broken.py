@@ -1,6 +1,7 @@
 """Tests of the laws: code that is broken on purpose is rejected by at least one of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from helpers import laws
 from dropkit import kernels, random
 from dropkit.kernels import reference
 from dropkit.kernels.mask import row_major
-from dropkit.nn import dispatch
+from dropkit.nn import complex_numbers, dispatch
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd, custom_op
 
@@ -128,6 +129,14 @@ def mask_by_dtype(patch):
     kernel(patch, drop)
 
 
+@broken(laws.complex_numbers_are_pairs)
+def a_mask_element_for_each_part(patch):
+    def of_pairs(layer):
+        return replace(layer, mask_shape=lambda shape: (*laws.mask_shape(layer, torch.empty(shape[:-1])), 2))
+
+    patch.setattr(complex_numbers, "_cached", of_pairs)
+
+
 @broken(laws.eval_and_p_0_return_the_same_object)
 def drops_in_eval(patch):
     as_it_is = dispatch.drop
@@ -168,6 +177,8 @@ def test_broken_kernels_are_rejected(fault, layer, monkeypatch):
     if fault == "equal_draws_are_merged" and torch.__version__ >= "2.14":
         pytest.skip("torch 2.14 keeps equal draws apart by itself")
     patch, rejected_by = BROKEN[fault]
+    if rejected_by is laws.complex_numbers_are_pairs and not layer.takes_complex:
+        pytest.skip("this layer drops no complex numbers")
     patch(monkeypatch)
 
     with pytest.raises(AssertionError):

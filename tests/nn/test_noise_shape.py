@@ -152,6 +152,14 @@ def test_nested_inputs_are_refused(layout):
         dropout(x, 0.5, noise_shape=SHARED)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_numbers(dtype):
+    """One mask element for each complex number, shared as for real ones."""
+    output = dropout(torch.ones(4, 6, 5, dtype=dtype), 0.5, noise_shape=SHARED, key=KEY)
+
+    assert torch.equal(output, dropout(torch.ones(4, 6, 5), 0.5, noise_shape=SHARED, key=KEY).to(dtype))
+
+
 def test_the_module_keeps_its_option():
     """It shows in the text, needs no state, and survives copies, pickles and graphs of torch.fx."""
     module = Dropout(0.5, noise_shape=[None, 1, None])

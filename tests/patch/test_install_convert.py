@@ -213,7 +213,7 @@ def test_native_dropout_keeps_torchs_contract(arguments):
     [
         lambda: torch.dropout(torch.ones(3), 1.5, True),
         lambda: F.dropout(torch.arange(3), 0.5),
-        lambda: F.dropout(torch.ones(3, dtype=torch.complex64)),
+        lambda: F.alpha_dropout(torch.ones(3, dtype=torch.complex64), 0.5, True),
         lambda: F.dropout(torch.ones(3, requires_grad=True), inplace=True),
         lambda: torch.feature_dropout(torch.ones(3), 0.5, True),
         lambda: F.dropout(torch.ones(1).expand(3), inplace=True),

@@ -36,7 +36,7 @@ def count(visit: Visit, keep: Tensor, input: Tensor) -> None:
         note_start(visit, keep, dropped / mask_elements)
     visit.dropped = (visit.dropped or 0) + dropped
     visit.mask_elements += mask_elements
-    visit.dropped_elements += dropped * prod(input_shape) // mask_elements
+    visit.dropped_elements += dropped * prod(shape) // mask_elements
 
 
 def note_start(visit: Visit, keep: Tensor, rate: float) -> None:
@@ -61,9 +61,14 @@ def without_shared(keep: Tensor, strides: Sequence[int] | None) -> Tensor:
 def _without_added_dim(
     given: tuple[int, ...], shape: tuple[int, ...], mask_shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return input and mask shape without a first dimension of size 1 that the function itself added."""
+    """Return input and mask shape without a dimension that the function itself added.
+
+    A first one of size 1 for inputs without a batch, a last one for the two parts of complex numbers.
+    """
     if len(shape) == len(given) + 1 and shape == (1, *given):
         return given, mask_shape[1:]
+    if len(shape) == len(given) + 1 and shape == (*given, 2):
+        return given, mask_shape[:-1]
     return shape, mask_shape
 
 

@@ -15,12 +15,15 @@ from torch.nn import functional
 
 from dropkit.kernels.params import inverted
 from dropkit.nn.checks import refuse_random_source
+from dropkit.nn.complex_numbers import are_dropped_as_pairs, drop_pairs
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd
 
 
 def drop_by_torch(layer: Layer, input: Tensor, p: float | Tensor, inplace: bool) -> Tensor:
     """Run torch's function, without its warning about the rank of the input, which `Layer.check` has given."""
+    if are_dropped_as_pairs(layer, input):
+        return drop_pairs(layer, input, inplace, lambda of_pairs, x: drop_by_torch(of_pairs, x, p, False))
     if layer.counterpart is None:
         output = _compose(layer, input, p)
         return input.copy_(output) if inplace else output
@@ -58,7 +61,7 @@ def read_arguments(layer: Layer, input: Any, p: Any, training: Any, inplace: boo
 def drop_unsupported(
     layer: Layer, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
 ) -> Tensor:
-    """Run torch's dropout of integers, complex numbers, sparse or quantised tensors, which mostly raises."""
+    """Run torch's dropout of integers, sparse or quantised tensors, and others, which mostly raises."""
     refuse_random_source(generator, key, f"for {input.layout} tensors of {input.dtype}")
     is_plain = input.layout is torch.strided and not input.is_nested
     if p == 1 and is_plain and not input.is_quantized:

@@ -16,6 +16,7 @@ from dropkit.kernels import FLOATS
 from dropkit.nn import nested, torchscript
 from dropkit.nn.by_torch import drop_by_torch, drop_unsupported, read_arguments
 from dropkit.nn.checks import check_probability, check_schedule, refuse_random_source
+from dropkit.nn.complex_numbers import are_dropped_as_pairs, drop_pairs
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd, custom_op, transforms
@@ -76,6 +77,10 @@ def drop(
     if input.numel() == 0 if takes_fast_path else _is_empty(input):
         return input
     if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
+        if are_dropped_as_pairs(layer, input):
+            return drop_pairs(
+                layer, input, inplace, lambda of_pairs, x: drop(of_pairs, x, p, True, False, generator, key)
+            )
         unusual = nested.drop if input.dtype in FLOATS and input.is_nested else drop_unsupported
         return unusual(layer, input, p, inplace, generator, key)
     if is_scheduled or not takes_fast_path:

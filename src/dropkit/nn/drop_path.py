@@ -37,7 +37,7 @@ def drop_path(
     On the branch of a residual block, `x + drop_path(branch(x), p)`, a dropped sample skips the branch.
 
     Args:
-        input: values; float16, bfloat16, float32 or float64.
+        input: values; float16, bfloat16, float32 or float64, or complex.
         p: expected fraction of samples dropped, in [0, 1].
         scale_by_keep: if false, keep the others as they are; the mean then shrinks by :math:`1-p` in training.
         training, inplace, generator, key: as for `dropout`.

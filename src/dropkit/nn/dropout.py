@@ -35,7 +35,7 @@ def dropout(
     .. math:: y_j = k_j\, x_j / (1 - p), \qquad k_j \sim \mathrm{Bernoulli}(1 - p)
 
     Args:
-        input: values; float16, bfloat16, float32 or float64.
+        input: values; float16, bfloat16, float32 or float64, or complex.
         p: expected fraction of elements dropped, in [0, 1].
         training: if false, return `input` itself.
         inplace: write the result over `input` and return that.

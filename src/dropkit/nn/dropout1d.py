@@ -35,7 +35,7 @@ def dropout1d(
     whole time steps.
 
     Args:
-        input: values; float16, bfloat16, float32 or float64.
+        input: values; float16, bfloat16, float32 or float64, or complex.
         p: expected fraction of channels dropped, in [0, 1].
         training, inplace, generator, key: as for `dropout`.
 

@@ -33,7 +33,7 @@ def dropout3d(
     .. math:: y_{ncdhw} = k_{nc}\, x_{ncdhw} / (1 - p), \qquad k_{nc} \sim \mathrm{Bernoulli}(1 - p)
 
     Args:
-        input: values; float16, bfloat16, float32 or float64.
+        input: values; float16, bfloat16, float32 or float64, or complex.
         p: expected fraction of channels dropped, in [0, 1].
         training, inplace, generator, key: as for `dropout`.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.kernels.params import DropoutParams, MakeParams, ScheduledParams
+from dropkit.kernels.params import DropoutParams, MakeParams, ScheduledParams, alpha
 from dropkit.nn.mask_shapes import MakeMaskShape
 
 
@@ -65,6 +65,11 @@ class Layer:
     @property
     def name(self) -> str:
         return self.module.__name__
+
+    @property
+    def takes_complex(self) -> bool:
+        """Whether complex numbers can be dropped: whether kept ones are only scaled, and dropped ones 0."""
+        return self.make_params is not alpha
 
     def params(self, p: float | Tensor) -> DropoutParams | ScheduledParams:
         """The numbers of the dropout at rate `p`; if that is a tensor, they are read when an operator runs."""

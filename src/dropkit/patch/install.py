@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dropkit.kernels import FLOATS
 from dropkit.nn import LAYERS
+from dropkit.nn.complex_numbers import are_dropped_as_pairs
 from dropkit.nn.dispatch import drop
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd
@@ -141,7 +142,12 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
     original = getattr(torch.ops.aten, name).default
 
     def kernel(input: Tensor, p: float, train: bool) -> Any:
-        if not (0.0 <= p <= 1.0) or input.dtype not in FLOATS or not _is_reached(input) or autograd.is_being_exported():
+        if (
+            not (0.0 <= p <= 1.0)
+            or not _can_drop(layer, input)
+            or not _is_reached(input)
+            or autograd.is_being_exported()
+        ):
             return run_composite(original, input, p, train)
         return drop(layer, input, p, train, inplace)
 
@@ -172,6 +178,10 @@ def _forget_compiled() -> None:
     config.cache_key_tag = " ".join([*tags, _TAG] if _library is not None else tags)
     if dynamo_is_loaded():
         torch.compiler.reset()
+
+
+def _can_drop(layer: Layer, input: Tensor) -> bool:
+    return input.dtype in FLOATS or are_dropped_as_pairs(layer, input)
 
 
 def _is_reached(input: Tensor) -> bool:
