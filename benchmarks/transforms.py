@@ -70,4 +70,5 @@ def of_a_network(samples: int, number: int) -> Row:
         gradients(weights, x, targets)
 
     case = f"gradients of each of {samples} samples under install, threads: {number}"
-    return relative(case, step, step, "<= 1.2", runs=21, within=dropkit.installed)
+    # Long samples: the first call after `install` fills torch's caches of kernels again.
+    return relative(case, step, step, "<= 1.2", runs=9, seconds=0.03, within=dropkit.installed)

@@ -62,7 +62,7 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
     """`drop` for callers that made `output` like `input`: nothing is checked."""
     key = mask.key
     if isinstance(key, Tensor) and key.dim():
-        _drop_slices(output, input, mask, key)
+        _drop_slices(output, input, mask, key if key.is_cpu else key.cpu())
         if add is not None:
             output.add_(add)
         return
@@ -84,20 +84,15 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
 
 def _drop_slices(output: Tensor, input: Tensor, mask: Mask, keys: Tensor) -> None:
     """Run the kernel with a key for each slice, and an offset too if the mask has a tensor of them."""
-    _, params, strides, offset = mask
-    shape = tuple(input.shape)
-    if type(strides) is not tuple:
-        strides = mask.strides_for(shape)
-    keys = keys if keys.is_cpu else keys.cpu()
+    offset, slices = mask.offset, (keys.data_ptr(), keys.stride(), 0, ())
     if isinstance(offset, Tensor):
         offsets = offset if offset.is_cpu else offset.cpu()
-        slices, offset = (keys.data_ptr(), keys.stride(), offsets.data_ptr(), offsets.stride()), 0
-    else:
-        slices = keys.data_ptr(), keys.stride(), 0, ()
-    _drop(
-        output.data_ptr(), input.data_ptr(), _codes[input.dtype], Mask(0, params, strides, offset),
-        shape, output.stride(), input.stride(), slices,
-    )  # fmt: skip
+        slices = keys.data_ptr(), keys.stride(), offsets.data_ptr(), offsets.stride()
+        mask = mask._replace(offset=0)
+    if type(mask.strides) is not tuple:
+        mask = mask._replace(strides=mask.strides_for(input.shape))
+    arguments = output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask
+    _drop(*arguments, input.shape, output.stride(), input.stride(), slices)
 
 
 def _check_tensors(output: Any, input: Any, add: Any) -> None:

@@ -22,7 +22,6 @@ from dropkit.torch_private import (
     as_batched,
     batch_size,
     eager_transform,
-    forward_mode_set_to,
     functorch_interpreter,
     had_grad_enabled,
     in_forward_mode,
@@ -90,7 +89,7 @@ def _drop_with_gradient(input: Tensor, mask: Mask, grad: Any) -> Tensor:
 def _drop_below(input: Tensor, mask: Mask, grad: Any) -> Tensor:
     """Drop outside of a transform for gradients, as differentiably as torch's operators are there."""
     level = grad.level()
-    with torch.set_grad_enabled(had_grad_enabled(grad)), forward_mode_set_to(True), outside_transform():
+    with torch.set_grad_enabled(had_grad_enabled(grad)), outside_transform():
         output = _drop(unwrap_for_grad(input, level), mask, functorch_interpreter())
     return wrap_for_grad(output, level)
 
