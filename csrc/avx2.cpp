@@ -59,7 +59,7 @@ inline unsigned keep8(const __m256i words, const __m256i t) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(at_least)));
 }
 
-// Keep bits of the 16 mask elements from 4 * block on.
+// Keep bits of the 16 mask elements from a block on.
 inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
   // In this order of blocks two unpacks bring the words into the order of the mask.
   const __m256i counter = _mm256_add_epi64(lanes(block), _mm256_setr_epi64x(0, 2, 1, 3));

@@ -52,7 +52,7 @@ inline __m512i word_pair(const __m512i p, const __m512i c, const std::uint64_t k
                                         0x96);
 }
 
-// Keep bits of the 32 mask elements from 4 * block on.
+// Keep bits of the 32 mask elements from a block on.
 inline std::uint64_t keep32(const std::uint64_t block, const Schedule& keys) {
   // In this order of blocks two unpacks bring the words into the order of the mask.
   const __m512i counter =

@@ -61,7 +61,7 @@ void ask_for_huge_pages([[maybe_unused]] const Call& call, [[maybe_unused]] cons
 
 bool drop_by_one_key(const Call& call, TensorIter& iter, const Isa& isa, const ParallelFor pool) {
   const Plan plan = make_plan(call, iter);
-  const Schedule keys(call.key, static_cast<std::uint32_t>(call.threshold));
+  const Schedule keys(call.key, call.first_block, static_cast<std::uint32_t>(call.threshold));
   const auto dtype = static_cast<int>(call.dtype);
   const bool shifted = call.affine.shift != 0;
   const Task task{call, iter, isa, keys, isa.rows[dtype][shifted], kBytes[dtype]};

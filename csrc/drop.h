@@ -12,18 +12,14 @@ namespace dropkit {
 using ParallelFor = std::int32_t (*)(std::int64_t begin, std::int64_t end, std::int64_t grain,
                                      void (*body)(std::int64_t, std::int64_t, void*), void* context);
 
-// Gives each slice of a tensor along its first `rank` dimensions a key of its own, and an offset of its mask indices.
-// Strides count numbers.
+// Gives each slice of a tensor along its first `rank` dimensions a key and a first block of its own. Strides count numbers.
 struct SliceKeys {
   int rank = 0;
-  const std::int64_t* keys = nullptr;
-  const std::int64_t* offsets = nullptr;  // null for zeros
-  std::int64_t key_strides[kMaxDims], offset_strides[kMaxDims];
+  const std::uint64_t* keys = nullptr;
+  const std::uint64_t* first_blocks = nullptr;  // null for zeros
+  std::int64_t strides[kMaxDims];
 
-  std::uint64_t key(const std::int64_t place) const { return static_cast<std::uint64_t>(keys[place]); }
-  std::uint64_t offset(const std::int64_t place) const {
-    return offsets == nullptr ? 0 : static_cast<std::uint64_t>(offsets[place]);
-  }
+  std::uint64_t first_block(const std::int64_t place) const { return first_blocks == nullptr ? 0 : first_blocks[place]; }
 };
 
 struct Call {
@@ -31,10 +27,11 @@ struct Call {
   const void* src;
   Dtype dtype;
   std::uint64_t key;
+  std::uint64_t first_block = 0;  // of Philox, the one of mask index 0
   std::uint64_t threshold;  // in [0, 2**32]; at 2**32 every element is dropped
   Affine affine;
   const void* add = nullptr;  // added to the result unless null; all three must be one dense row, with one key
-  const SliceKeys* slices = nullptr;  // instead of `key`, unless null
+  const SliceKeys* slices = nullptr;   // instead of `key` and `first_block`, unless null
   const SliceKeys* columns = nullptr;  // the same, with one dimension, the last of the TensorIter; only within the kernel
 };
 

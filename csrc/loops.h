@@ -1,7 +1,7 @@
 // The loops around an instruction set's primitives: 64 mask elements at a time, 64 tensor elements at a time.
 //
 // The file of an instruction set includes this below its target pragma and instantiates `make_isa<Simd>`. `Simd` gives
-//   static uint64_t keep64(uint64_t block, const Schedule&)          keep bits of the 64 mask elements from 4 * block on
+//   static uint64_t keep64(uint64_t block, const Schedule&)          keep bits of the 64 mask elements from a block on
 //   static void apply64(T* dst, const T* src, uint64_t keep, Scaled<T, shifted>)
 //   static void add64(T* dst, const T* a, const T* b)                the sums of 64 elements
 // The anonymous namespace keeps code that was compiled for one instruction set from being linked into another's.
@@ -21,7 +21,7 @@ template <class Simd>
 class KeepBits {
  public:
   KeepBits(const std::uint64_t index, const Schedule& keys)
-      : keys_(keys), block_(index / 4), skip_(static_cast<int>(index % 4)) {
+      : keys_(keys), block_(keys.first + index / 4), skip_(static_cast<int>(index % 4)) {
     if (skip_ != 0) ahead_ = compute();
   }
 

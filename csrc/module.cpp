@@ -5,7 +5,6 @@
 
 #include <pthread.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "drop.h"
@@ -47,25 +46,16 @@ bool is_tuple(PyObject* const object, const char* const what) {
   return false;
 }
 
-// Reads a tuple of `rank` strides.
-bool read_strides(PyObject* const tuple, const int rank, std::int64_t* const strides) {
-  if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != rank) return false;
-  for (int d = 0; d < rank; ++d) strides[d] = PyLong_AsLongLong(PyTuple_GetItem(tuple, d));
-  return PyErr_Occurred() == nullptr;
-}
-
-// Reads (keys, key_strides, offsets, offset_strides) for a tensor of `rank` dimensions.
+// Reads (keys, first_blocks, strides) for a tensor of `rank` dimensions.
 bool read_slices(PyObject* const tuple, const int rank, SliceKeys& slices) {
-  if (!is_tuple(tuple, "slices") || PyTuple_Size(tuple) != 4) return false;
-  PyObject* const key_strides = PyTuple_GetItem(tuple, 1);
-  if (!is_tuple(key_strides, "the strides of the keys") || PyTuple_Size(key_strides) > rank) return false;
-  slices.rank = static_cast<int>(PyTuple_Size(key_strides));
-  slices.keys = reinterpret_cast<const std::int64_t*>(address(PyTuple_GetItem(tuple, 0)));
-  slices.offsets = reinterpret_cast<const std::int64_t*>(address(PyTuple_GetItem(tuple, 2)));
-  if (!read_strides(key_strides, slices.rank, slices.key_strides)) return false;
-  const int of_offsets = slices.offsets == nullptr ? 0 : slices.rank;
-  std::fill_n(slices.offset_strides, slices.rank, 0);
-  return read_strides(PyTuple_GetItem(tuple, 3), of_offsets, slices.offset_strides);
+  if (!is_tuple(tuple, "slices") || PyTuple_Size(tuple) != 3) return false;
+  slices.keys = reinterpret_cast<const std::uint64_t*>(address(PyTuple_GetItem(tuple, 0)));
+  slices.first_blocks = reinterpret_cast<const std::uint64_t*>(address(PyTuple_GetItem(tuple, 1)));
+  PyObject* const strides = PyTuple_GetItem(tuple, 2);
+  if (!is_tuple(strides, "the strides of the keys") || PyTuple_Size(strides) > rank) return false;
+  slices.rank = static_cast<int>(PyTuple_Size(strides));
+  for (int d = 0; d < slices.rank; ++d) slices.strides[d] = PyLong_AsLongLong(PyTuple_GetItem(strides, d));
+  return PyErr_Occurred() == nullptr;
 }
 
 // Reads sizes, dst_strides and src_strides at `args`, and the mask's strides: tuples of equal length.
@@ -98,6 +88,15 @@ bool read_params(PyObject* const tuple, Call& call) {
   return PyErr_Occurred() == nullptr;
 }
 
+// Reads a key: 64 bits, or a tuple of those and the first block.
+bool read_key(PyObject* const key, Call& call) {
+  const bool is_pair = PyTuple_Check(key) != 0;
+  if (is_pair && PyTuple_Size(key) != 2) return false;
+  call.key = PyLong_AsUnsignedLongLongMask(is_pair ? PyTuple_GetItem(key, 0) : key);
+  if (is_pair) call.first_block = PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(key, 1));
+  return PyErr_Occurred() == nullptr;
+}
+
 PyDoc_STRVAR(drop_doc,
              "drop(dst, src, dtype, mask, n)\n"
              "drop(dst, src, dtype, mask, n, add)\n"
@@ -106,13 +105,14 @@ PyDoc_STRVAR(drop_doc,
              "--\n\n"
              "Write src's elements to dst, kept ones as x * scale + shift, dropped ones as fill.\n\n"
              "dst and src are addresses, dtype an index into DTYPES. mask is a tuple (key, params, strides, offset): key has 64\n"
-             "bits, params are (threshold, scale, shift, fill) with the threshold in [0, 2**32]. With `n`, both are dense and the\n"
-             "mask indices are offset ... offset + n - 1, and strides are not read. `add` is the address of dense elements that\n"
-             "are added to the result; the threshold is below 2**32 then. With three tuples, the element at some coordinates\n"
-             "lies at sum(coordinate * stride) and has mask index offset + sum(coordinate * strides of the mask).\n\n"
-             "`slices` is (keys, key_strides, offsets, offset_strides): the addresses of 64-bit numbers, and tuples of a stride for\n"
-             "each of the first dimensions. A slice at some coordinates in these has the key at sum(coordinate * stride), and its\n"
-             "mask indices are larger by the offset at its place. `offsets` may be 0 with no strides; the mask's key is not read.");
+             "bits, or is a tuple of those and the first block, that of mask index 0; params are (threshold, scale, shift, fill)\n"
+             "with the threshold in [0, 2**32]. With `n`, both are dense and the mask indices are offset ... offset + n - 1, and\n"
+             "strides are not read. `add` is the address of dense elements that are added to the result; the threshold is below\n"
+             "2**32 then. With three tuples, the element at some coordinates lies at sum(coordinate * stride) and has mask index\n"
+             "offset + sum(coordinate * strides of the mask).\n\n"
+             "`slices` is (keys, first_blocks, strides): the addresses of 64-bit numbers, and a tuple of a stride for each of the\n"
+             "first dimensions. A slice at some coordinates in these has the key and the first block at sum(coordinate * stride).\n"
+             "`first_blocks` may be 0 where all are 0; the mask's key is not read.");
 
 PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   if (n < 5 || n > 8) return fail("drop() takes 5 to 8 arguments");
@@ -124,7 +124,9 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   call.dst = reinterpret_cast<void*>(address(args[0]));
   call.src = reinterpret_cast<const void*>(address(args[1]));
   const long dtype = PyLong_AsLong(args[2]);
-  call.key = n == 8 ? 0 : PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(mask, 0));
+  if (!read_key(PyTuple_GetItem(mask, 0), call)) {
+    return PyErr_Occurred() == nullptr ? fail("the key must be one number or two") : nullptr;
+  }
   if (!read_params(PyTuple_GetItem(mask, 1), call) && PyErr_Occurred() == nullptr) return fail("params must be four numbers");
   iter.mask_offset = PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(mask, 3));
   if (n == 6) call.add = reinterpret_cast<const void*>(address(args[5]));
@@ -137,7 +139,7 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   SliceKeys slices;
   if (n == 8) {
     if (!read_slices(args[7], iter.rank, slices) && PyErr_Occurred() == nullptr) {
-      return fail("slices must be (keys, key_strides, offsets, offset_strides) for some of the first dimensions");
+      return fail("slices must be (keys, first_blocks, strides) for some of the first dimensions");
     }
     call.slices = &slices;
   }
@@ -180,7 +182,7 @@ PyObject* philox(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   if (PyErr_Occurred() != nullptr) return nullptr;
   const auto low = [](const std::uint64_t x) { return static_cast<std::uint32_t>(x); };
   const dropkit::Block counter{low(numbers[1]), low(numbers[1] >> 32), low(numbers[2]), low(numbers[2] >> 32)};
-  const dropkit::Block words = dropkit::philox(counter, dropkit::Schedule(numbers[0], 0));
+  const dropkit::Block words = dropkit::philox(counter, dropkit::Schedule(numbers[0], 0, 0));
   return Py_BuildValue("(IIII)", words[0], words[1], words[2], words[3]);
 }
 

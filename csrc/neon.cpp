@@ -25,7 +25,7 @@ inline uint32x4_t xor3(const uint32x4_t a, const uint32x4_t b, const std::uint64
   return veorq_u32(veorq_u32(a, b), vdupq_n_u32(static_cast<std::uint32_t>(c)));
 }
 
-// Keep bits of the 16 mask elements from 4 * block on: lane b of the sum holds the 4 bits of block b in their place.
+// Keep bits of the 16 mask elements from a block on: lane b of the sum holds the 4 bits of block b in their place.
 inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
   const std::uint64_t counters[4] = {block, block + 1, block + 2, block + 3};
   const uint32x4_t first = vreinterpretq_u32_u64(vld1q_u64(counters)), second = vreinterpretq_u32_u64(vld1q_u64(counters + 2));

@@ -14,13 +14,15 @@ inline constexpr std::uint32_t kW0 = 0x9E3779B9, kW1 = 0xBB67AE85;
 
 using Block = std::array<std::uint32_t, 4>;
 
-// The round keys and the threshold of one call, computed once for all inner loops.
+// The round keys, the first block and the threshold of one call, computed once for all inner loops.
 // Round keys are in 64-bit lanes with high halves of zero, as the vector kernels need them.
 struct Schedule {
   std::uint64_t k0[kRounds], k1[kRounds];
+  std::uint64_t first;  // the block of mask index 0; blocks are counted modulo 2**64
   std::uint32_t threshold;
 
-  Schedule(const std::uint64_t key, const std::uint32_t t) : threshold(t) {
+  Schedule(const std::uint64_t key, const std::uint64_t first_block, const std::uint32_t t)
+      : first(first_block), threshold(t) {
     auto low = static_cast<std::uint32_t>(key), high = static_cast<std::uint32_t>(key >> 32);
     for (int round = 0; round < kRounds; ++round, low += kW0, high += kW1) {
       k0[round] = low;
@@ -38,13 +40,13 @@ inline Block philox(Block c, const Schedule& keys) {
   return c;
 }
 
-// The random words of mask indices 4 * block ... 4 * block + 3.
+// The four random words of a block.
 inline Block mask_words(const std::uint64_t block, const Schedule& keys) {
   return philox({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), 0, 0}, keys);
 }
 
 inline bool kept(const std::uint64_t index, const Schedule& keys) {
-  return mask_words(index / 4, keys)[index % 4] >= keys.threshold;
+  return mask_words(keys.first + index / 4, keys)[index % 4] >= keys.threshold;
 }
 
 }  // namespace dropkit

@@ -14,7 +14,7 @@ struct Slices {
   const Call& call;
   const Isa& isa;
   TensorIter outer, inner;  // the dimensions that choose a key, and those of a slice, coalesced
-  Dim keys[kMaxDims];       // of `outer`: where a slice's key (as `dst`) and offset (as `src`) lie
+  Dim keys[kMaxDims];       // of `outer`: where a slice's key lies, as `dst`
   Dim column{};             // the same for the last dimension of `inner` where that chooses a key, too; of size 0 elsewhere
   bool are_short;           // each slice lies in one piece, next to the one before, and a word holds its keep bits
 
@@ -25,7 +25,7 @@ struct Slices {
     inner.rank = iter.rank - slices.rank;
     std::copy_n(iter.dims, outer.rank, outer.dims);
     std::copy_n(iter.dims + outer.rank, inner.rank, inner.dims);
-    for (int d = 0; d < outer.rank; ++d) keys[d] = {outer.dims[d].size, slices.key_strides[d], slices.offset_strides[d], 0};
+    for (int d = 0; d < outer.rank; ++d) keys[d] = {outer.dims[d].size, slices.strides[d], 0, 0};
     coalesce(inner);
     walk_along_memory();
     const Dim& row = inner.inner();
@@ -58,7 +58,6 @@ class SliceOdometer {
 
   const Place& place() const { return places_.place(); }
   std::int64_t key() const { return keys_.place().dst; }
-  std::int64_t offset() const { return keys_.place().src; }
 
   void advance() {
     places_.advance();
@@ -91,9 +90,9 @@ void drop_short(const Slices& slices, const std::int64_t begin, const std::int64
     const bool runs_on = place.dst == start.dst + writer.size() && place.src == start.src + writer.size();
     if (!runs_on || writer.size() + size > kMaxRow) flush();
     if (writer.size() == 0) start = place;
-    const Schedule keys(numbers.key(at.key()), static_cast<std::uint32_t>(call.threshold));
+    const Schedule keys(numbers.keys[at.key()], numbers.first_block(at.key()), static_cast<std::uint32_t>(call.threshold));
     std::uint64_t keep;
-    slices.isa.bits(&keep, size, place.mask + numbers.offset(at.offset()), keys);
+    slices.isa.bits(&keep, size, place.mask, keys);
     writer.append(keep & ~std::uint64_t{0} >> (kCell - size), size);
   }
   flush();
@@ -106,8 +105,7 @@ bool drop_each(const Slices& slices, const std::int64_t begin, const std::int64_
   const SliceKeys& numbers = *call.slices;
   const std::int64_t bytes = kBytes[static_cast<int>(call.dtype)];
   SliceKeys columns;
-  columns.key_strides[0] = slices.column.dst;
-  columns.offset_strides[0] = slices.column.src;
+  columns.strides[0] = slices.column.dst;
   SliceOdometer at(slices, begin);
   for (std::int64_t i = begin; i < end; ++i, at.advance()) {
     call.dst = static_cast<char*>(slices.call.dst) + at.place().dst * bytes;
@@ -115,11 +113,11 @@ bool drop_each(const Slices& slices, const std::int64_t begin, const std::int64_
     iter.mask_offset = at.place().mask;
     if (slices.column.size > 0) {
       columns.keys = numbers.keys + at.key();
-      columns.offsets = numbers.offsets == nullptr ? nullptr : numbers.offsets + at.offset();
+      columns.first_blocks = numbers.first_blocks == nullptr ? nullptr : numbers.first_blocks + at.key();
       call.columns = &columns;
     } else {
-      call.key = numbers.key(at.key());
-      iter.mask_offset += numbers.offset(at.offset());
+      call.key = numbers.keys[at.key()];
+      call.first_block = numbers.first_block(at.key());
     }
     if (!drop_by_one_key(call, iter, slices.isa, pool)) return false;
   }

@@ -108,8 +108,9 @@ class Tile {
         task_.isa.bits(bits_ + i * words_, rows, index, task_.keys);
       } else {
         const SliceKeys& columns = *task_.call.columns;
-        const Schedule keys(columns.key(columns.key_strides[0] * (column + i)), task_.keys.threshold);
-        task_.isa.bits(bits_ + i * words_, rows, index + columns.offset(columns.offset_strides[0] * (column + i)), keys);
+        const std::int64_t at = columns.strides[0] * (column + i);
+        const Schedule keys(columns.keys[at], columns.first_block(at), task_.keys.threshold);
+        task_.isa.bits(bits_ + i * words_, rows, index, keys);
       }
     }
   }

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
@@ -66,9 +67,9 @@ def strided(strides: tuple[int, int], rows: int = 64) -> None:
     gpu.drop(torch.empty(rows, 1024, dtype=torch.bfloat16), x, MASK._replace(strides=strides))
 
 
-def keyed(offsets: bool) -> None:
-    x, numbers = torch.empty(64, 1024, dtype=torch.bfloat16), torch.arange(64)
-    gpu.drop(torch.empty_like(x), x, Mask(numbers, inverted(0.1), (0, 1), numbers if offsets else 0))
+def keyed(keys: Tensor) -> None:
+    x = torch.empty(64, 1024, dtype=torch.bfloat16)
+    gpu.drop(torch.empty_like(x), x, Mask(keys, inverted(0.1), (0, 1)))
 
 
 def norm(backward: bool, columns: int = 4096) -> None:
@@ -96,11 +97,12 @@ CALLS: dict[str, Callable[[], None]] = {
     **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
     **{f"added {name}": partial(drop, dtype, add=True) for name, dtype in DTYPES.items()},
     "flat odd": partial(drop, torch.bfloat16, 4099),
+    "flat pair": partial(drop, torch.float32, mask=MASK._replace(key=torch.tensor([7, 1], dtype=torch.uint64))),
     "strided shared": partial(strided, (4, 0)),
     "strided consecutive": partial(strided, (1024, 1)),
     "strided any": partial(strided, (3, 5)),
-    "strided keys": partial(keyed, False),
-    "strided keys and offsets": partial(keyed, True),
+    "strided keys": partial(keyed, torch.arange(64)),
+    "strided pairs": partial(keyed, torch.zeros(64, 2, dtype=torch.uint64)),
     "norm forward": partial(norm, False),
     "norm backward": partial(norm, True),
     "wide norm forward": partial(norm, False, fused.MAX_COLUMNS),

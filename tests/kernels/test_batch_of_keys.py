@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dropkit.kernels import cpu, gpu, reference
+from dropkit.kernels.key import read
 from dropkit.kernels.mask import Mask, mask_strides, row_major
 from dropkit.kernels.params import alpha, inverted
 
@@ -41,22 +42,21 @@ def run(drop: Drop, input: Tensor, mask: Mask) -> Tensor:
 
 
 def slice_by_slice(input: Tensor, mask: Mask) -> Tensor:
-    """The oracle: a call of the reference for each slice, with one key and one offset."""
-    key, params, strides, offset = mask
-    output, strides = torch.empty_like(input), mask.strides_for(input.shape)
-    for place in itertools.product(*map(range, key.shape)):
-        first = int(offset[place] if isinstance(offset, Tensor) else offset)
-        first += sum(at * stride for at, stride in zip(place, strides, strict=False))
-        reference.drop(output[place], input[place], Mask(int(key[place]), params, strides[key.dim() :], first))
+    """The oracle: a call of the reference for each slice, with one key."""
+    output, strides, dims = torch.empty_like(input), mask.strides_for(input.shape), mask.slice_dims
+    for place in itertools.product(*map(range, input.shape[:dims])):
+        first = mask.offset + sum(at * stride for at, stride in zip(place, strides, strict=False))
+        reference.drop(output[place], input[place], Mask(read(mask.key[place]), mask.params, strides[dims:], first))
     return output
 
 
-def numbers(shape: torch.Size, order: str, high: int) -> Tensor:
-    """Keys or offsets in rows, in columns, or the same along the first dimension."""
-    if order == "expanded" and len(shape):
-        return torch.randint(0, high, shape[1:]).expand(shape)
-    whole = torch.randint(0, high, shape)
-    return whole if order == "rows" else torch.stack([whole, whole], -1).mT.contiguous().mT[..., 0]
+def keys(shape: torch.Size, order: str, pairs: bool) -> Tensor:
+    """Keys or pairs in rows, in columns, or the same along the first dimension."""
+    shape = (*shape, 2) if pairs else tuple(shape)
+    whole = torch.randint(-(2**62), 2**62, shape[1:] if order == "expanded" else shape)
+    if order == "columns":
+        whole = torch.stack([whole, whole], -1)[..., 0]
+    return (whole.view(torch.uint64) if pairs else whole).expand(shape)
 
 
 # The layouts with a dimension for slices; in those with the last one, a slice has only one element.
@@ -75,16 +75,16 @@ INDICES: dict[str, Callable[[Tensor], tuple[int, ...] | None]] = {
 @pytest.mark.parametrize(("layout", "dims"), SLICED)
 @kernels
 def test_one_call_gives_the_bits_of_a_call_for_each_slice(monkeypatch, drop, layout, dims, indices):
-    """For every layout, one to three dimensions of keys, keys in any strides, and offsets of numbers or in a tensor."""
+    """For every layout, one to three dimensions of keys, and keys or pairs in any strides."""
     monkeypatch.setattr(gpu, "_BLOCK", 2**15)
     input = LAYOUTS[layout]()
     while input.shape[:dims].numel() > 40:  # as many calls of the oracle are enough
         input = input[: input.shape[0] // 2] if input.shape[0] > 1 else input[:, : input.shape[1] // 2]
     shape, strides = input.shape[:dims], INDICES[indices](input)
     order = ("rows", "columns", "expanded")[dims - 1]
-    offset = 2**32 - 17 if indices == "any" else numbers(shape, order, 2**40) if dims == 2 else 0
+    offset = 2**32 - 17 if indices == "any" else 0
 
-    mask = Mask(numbers(shape, order, 2**62), inverted(0.4), strides, offset)
+    mask = Mask(keys(shape, order, pairs=indices in ("whole tensor", "any")), inverted(0.4), strides, offset)
 
     assert same_bits(run(drop, input, mask), slice_by_slice(input, mask))
 
@@ -97,7 +97,7 @@ def test_every_dtype_and_kind_has_a_key_for_each_slice(drop, dtype, params):
     if drop is gpu.drop and dtype == torch.bfloat16:
         pytest.skip("Triton's interpreter truncates bfloat16")
     input = torch.randn(9, 5, 33).to(dtype)
-    mask = Mask(torch.arange(45).view(9, 5) - 20, params, None, torch.arange(45).view(9, 5))
+    mask = Mask(torch.arange(45).view(9, 5) - 20, params)
 
     assert same_bits(run(drop, input, mask), slice_by_slice(input, mask))
 
@@ -114,9 +114,8 @@ def test_any_strides_have_a_key_for_each_slice(data):
     order = data.draw(st.permutations(range(len(shape))))
     input = torch.randn([shape[d] for d in order]).permute([order.index(d) for d in range(len(shape))])
     strides = tuple(data.draw(st.sampled_from([stride, stride, 0, 1, 4, 3])) for stride in row_major(shape))
-    mask = Mask(
-        torch.randint(-(2**62), 2**62, shape[:dims]), inverted(0.5), strides, torch.randint(0, 99, shape[:dims])
-    )
+    order, pairs = data.draw(st.sampled_from(["rows", "columns"])), data.draw(st.booleans())
+    mask = Mask(keys(torch.Size(shape[:dims]), order, pairs), inverted(0.5), strides, data.draw(st.integers(0, 99)))
 
     assert same_bits(run(cpu.drop, input, mask), slice_by_slice(input, mask))
 
@@ -137,8 +136,7 @@ def test_threads_do_not_change_the_bits(name):
     """Slices are divided between threads, and long slices are divided themselves."""
     make, dims = LARGE[name]
     input = make()
-    keys, offsets = torch.randint(0, 2**62, (2, *input.shape[:dims]))
-    mask = Mask(keys, inverted(0.5), None, offsets)
+    mask = Mask(keys(input.shape[:dims], "rows", pairs=True), inverted(0.5))
     before = torch.get_num_threads()
 
     outputs = []
@@ -179,15 +177,6 @@ def test_the_output_may_lie_otherwise_than_the_input(drop, size):
 
 
 @kernels
-def test_a_single_offset_may_be_a_tensor(drop):
-    """With one key, the offset may be a 0-d tensor: a larger mask index for all elements."""
-    input = torch.randn(3, 50)
-    for key, offset in itertools.product((5, torch.tensor(5)), (4, 7, 2**33 + 1)):
-        mask = Mask(key, inverted(0.5), None, torch.tensor(offset))
-        assert same_bits(run(drop, input, mask), run(reference.drop, input, Mask(5, inverted(0.5), None, offset)))
-
-
-@kernels
 @pytest.mark.parametrize(("shape", "dims"), [((0, 4), 1), ((4, 0), 1), ((4, 0, 3), 2), ((0, 0), 2)])
 def test_empty_slices_are_left_alone(drop, shape, dims):
     """A tensor without elements is not accessed, whether slices are empty or there are none."""
@@ -202,6 +191,6 @@ def test_more_outer_dimensions_than_the_gpu_kernel_takes(monkeypatch):
         pytest.skip("Triton does not interpret its kernels here")
     input = torch.randn(2, 3, 2, 3, 2, 3).permute(5, 4, 3, 2, 1, 0)
     shape = input.shape[:3]
-    for offset in (3, torch.randint(0, 99, shape)):
-        mask = Mask(torch.randint(0, 2**62, shape), inverted(0.5), None, offset)
+    for pairs in (False, True):
+        mask = Mask(keys(shape, "columns", pairs), inverted(0.5), None, 3)
         assert same_bits(run(gpu.drop, input, mask), slice_by_slice(input, mask))

@@ -115,6 +115,20 @@ def test_the_key_is_read_from_memory():
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["ragged", "sliced"])
+def test_a_pair_counts_from_its_first_block(monkeypatch, layout, dtype):
+    """torch's keys are read from memory, wherever their two numbers lie; blocks wrap at 2**64."""
+    monkeypatch.setattr(gpu, "_BLOCK", 2**12)
+    input = LAYOUTS[layout]().to(dtype)
+    for first in (1, 2**61, 2**64 - 2):
+        key = torch.tensor([[2**63 + 5, 0], [first, 0]], dtype=torch.uint64)[:, 0]
+        for strides, offset in (INDICES[indices](input) for indices in ("element", "channel", "any strides")):
+            mask = Mask(key, inverted(0.3), strides, offset)
+            assert same_bits(by_gpu(input, mask), expected_of(input, mask))
+            assert same_bits(by_gpu(input, mask._replace(key=(2**63 + 5, first))), expected_of(input, mask))
+
+
 def test_nothing_is_kept_at_one():
     """At p = 1 everything becomes the fill, without a launch."""
     for values in (inverted(1.0), alpha(1.0)):
@@ -160,7 +174,7 @@ def test_other_calls_are_compiled_well(compiled, target):
         made = compiled[f"{name} {target}"]
         assert made["wide_loads"] > 0, name
         assert made["wide_stores"] > 0, name
-    for name in ("strided any", "strided keys and offsets", *strided, "flat odd", "activation backward"):
+    for name in ("strided any", "strided pairs", *strided, "flat odd", "flat pair", "activation backward"):
         made = compiled[f"{name} {target}"]
         assert made["shared"] == 0, name
         assert made["registers"] <= 72, name

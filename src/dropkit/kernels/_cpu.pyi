@@ -17,7 +17,7 @@ def drop(
     sizes: tuple[int, ...],
     dst_strides: tuple[int, ...],
     src_strides: tuple[int, ...],
-    slices: tuple[int, tuple[int, ...], int, tuple[int, ...]] = ...,
+    slices: tuple[int, int, tuple[int, ...]] = ...,
     /,
 ) -> None: ...
 def philox(key: int, low: int, high: int, /) -> tuple[int, int, int, int]: ...

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check
+from dropkit.kernels.key import batch_shape, check_batch, is_pair, read
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 from dropkit.kernels.reference import mask_indices
@@ -51,7 +52,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     Raises:
         TypeError: an argument is of the wrong type, or the tensors are not of one floating dtype.
         ValueError: the tensors are not in the CPU's memory, differ in shape, or overlap in part; or there are not as
-            many mask strides as dimensions, a stride or an offset is negative, or mask indices do not fit 63 bits.
+            many mask strides as dimensions, a stride or the offset is negative, or mask indices do not fit 63 bits.
     """
     _check_tensors(output, input, add)
     _check_mask(mask, tuple(input.shape))
@@ -62,10 +63,12 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
     """`drop` for callers that made `output` like `input`: nothing is checked."""
     key = mask.key
     if isinstance(key, Tensor) and key.dim():
-        _drop_slices(output, input, mask, key if key.is_cpu else key.cpu())
-        if add is not None:
-            output.add_(add)
-        return
+        if batch_shape(key):
+            _drop_slices(output, input, mask, key if key.is_cpu else key.cpu())
+            if add is not None:
+                output.add_(add)
+            return
+        mask = mask._replace(key=read(key))
     if mask.strides is None and input.is_contiguous() and output.is_contiguous():
         arguments = output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask, input.numel()
         if add is None:
@@ -83,15 +86,15 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
 
 
 def _drop_slices(output: Tensor, input: Tensor, mask: Mask, keys: Tensor) -> None:
-    """Run the kernel with a key for each slice, and an offset too if the mask has a tensor of them."""
-    offset, slices = mask.offset, (keys.data_ptr(), keys.stride(), 0, ())
-    if isinstance(offset, Tensor):
-        offsets = offset if offset.is_cpu else offset.cpu()
-        slices = keys.data_ptr(), keys.stride(), offsets.data_ptr(), offsets.stride()
-        mask = mask._replace(offset=0)
+    """Run the kernel with a key for each slice."""
+    first_blocks, key_strides = 0, keys.stride()
+    if is_pair(keys):
+        *key_strides, step = key_strides
+        first_blocks, key_strides = keys.data_ptr() + step * keys.element_size(), tuple(key_strides)
     if type(mask.strides) is not tuple:
         mask = mask._replace(strides=mask.strides_for(input.shape))
     arguments = output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask
+    slices = keys.data_ptr(), first_blocks, key_strides
     _drop(*arguments, input.shape, output.stride(), input.stride(), slices)
 
 
@@ -122,28 +125,31 @@ def _check_tensors(output: Any, input: Any, add: Any) -> None:
 def _check_mask(mask: Mask, shape: tuple[int, ...]) -> None:
     key, params = cast("tuple[Any, Any]", mask[:2])
     if isinstance(key, Tensor):
-        _check_numbers("key", key, shape[: key.dim()])
-    elif not isinstance(key, int):
-        raise TypeError(f"key must be an int or a tensor, got {type(key).__name__}")
+        _check_keys(key, shape)
     else:
-        check("key", -(2**63) <= key < 2**64, "of 64 bits", key)
+        _check_key(key)
     if not isinstance(params, tuple) or len(cast("tuple[Any, ...]", params)) != len(DropoutParams._fields):
         raise TypeError(f"params must be a tuple of {len(DropoutParams._fields)} numbers, got {params!r}")
     check("threshold", 0 <= index(cast("Any", params)[0]) <= 2**32, "in [0, 2**32]", cast("Any", params)[0])
     _check_indices(mask, shape)
 
 
-def _check_numbers(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse keys or offsets of another shape, or without memory of their own."""
-    if tensor.dtype != torch.int64 or tuple(tensor.shape) != shape:
-        wanted = "0-d or of the input's first sizes" if name == "key" else f"of shape {shape} as the key"
-        came = f"{tensor.dtype} and shape {tuple(tensor.shape)}"
-        raise TypeError(f"{name} must be an int64 tensor, {wanted}, got a tensor of {came}")
-    dense = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_neg()
-    check(name, not tensor.is_meta, "a tensor with memory", "a tensor on the meta device")
-    check(name, dense and type(tensor) is Tensor, "an ordinary dense tensor", type(tensor).__name__)
-    in_storage = tensor.numel() == 0 or (tensor.data_ptr() != 0 and _end(tensor) <= tensor.untyped_storage().nbytes())
-    check(name, in_storage, "in memory", "a tensor that is larger than its storage")
+def _check_key(key: Any) -> None:
+    """Refuse what is neither 64 bits nor a pair of them."""
+    numbers = cast("tuple[Any, ...]", key) if isinstance(key, tuple) else (key,)
+    if (isinstance(key, tuple) and len(numbers) != 2) or not all(isinstance(number, int) for number in numbers):
+        raise TypeError(f"key must be an int, a tuple of two or a tensor, got {key!r}")
+    check("key", all(-(2**63) <= number < 2**64 for number in numbers), "of 64 bits each", numbers)
+
+
+def _check_keys(key: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse keys of another shape, or without memory of their own."""
+    check_batch(key, shape)
+    dense = key.layout is torch.strided and not key.is_nested and not key.is_neg()
+    check("key", not key.is_meta, "a tensor with memory", "a tensor on the meta device")
+    check("key", dense and type(key) is Tensor, "an ordinary dense tensor", type(key).__name__)
+    in_storage = key.numel() == 0 or (key.data_ptr() != 0 and _end(key) <= key.untyped_storage().nbytes())
+    check("key", in_storage, "in memory", "a tensor that is larger than its storage")
 
 
 def _overlaps_itself(tensor: Tensor) -> bool:
@@ -160,13 +166,8 @@ def _overlaps_itself(tensor: Tensor) -> bool:
 def _check_indices(mask: Mask, shape: tuple[int, ...]) -> None:
     strides = mask.strides_for(shape)
     check("strides", len(strides) == len(shape), f"{len(shape)} numbers, one for each dimension", f"{len(strides)}")
-    offset = mask.offset
-    if isinstance(offset, Tensor):
-        _check_numbers("offset", offset, tuple(mask.key.shape) if isinstance(mask.key, Tensor) else ())
-        smallest, last = (0, 0) if offset.numel() == 0 else map(int, offset.aminmax())
-    else:
-        smallest = last = index(offset)
-    check("offset", smallest >= 0, "at least 0", smallest)
+    check("offset", index(mask.offset) >= 0, "at least 0", mask.offset)
+    last = index(mask.offset)
     for size, stride in zip(shape, strides, strict=True):
         check("strides", index(stride) >= 0, "at least 0", stride)
         last += max(size - 1, 0) * index(stride)

@@ -7,10 +7,11 @@ The mask is never stored. It follows from the key, and an element's place in it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor
 
+from dropkit.kernels.key import Key, batch_shape
 from dropkit.kernels.params import DropoutParams, ScheduledParams
 
 
@@ -20,25 +21,24 @@ class Mask(NamedTuple):
     A tuple, because the compiled kernel reads its items by position.
 
     Attributes:
-        key: 64 bits, an int or an int64 tensor. The tensor is 0-d, or has the first sizes of the input: then each slice
-            along these dimensions has a key of its own.
+        key: 64 bits, an int or a 0-d int64 tensor; or a pair, see `kernels/key.py`; or a tensor of either, with
+            the first sizes of the input: then each slice along these dimensions has a key of its own.
         params: when a mask element drops, and the numbers that follow.
         strides: one for each dimension of the tensor, 0 where all elements along it share a mask element; None for
             the row-major strides of the tensor's shape. The element at some coordinates uses the mask element of index
             `offset + sum(coordinate * stride)`.
-        offset: mask index of the first element: an int, or an int64 tensor of the key's shape (0-d if that is an int)
-            with a summand for each slice.
+        offset: mask index of the first element.
     """
 
-    key: Tensor | int
+    key: Key
     params: DropoutParams | ScheduledParams
     strides: Sequence[int] | None = None
-    offset: Tensor | int = 0
+    offset: int = 0
 
     @property
     def slice_dims(self) -> int:
         """How many of the first dimensions choose the key."""
-        return 0 if type(self.key) is int else cast("Tensor", self.key).dim()
+        return len(batch_shape(self.key)) if isinstance(self.key, Tensor) else 0
 
     def strides_for(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The strides of the mask for a tensor of this shape."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dropkit.kernels.key import as_tensor, seed_and_first_block
 from dropkit.kernels.mask import Mask
 
 _WORD = 0xFFFFFFFF
@@ -38,11 +39,20 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> tuple
     return c0, c1, c2, c3
 
 
-def words(index: Tensor, key: Tensor) -> Tensor:
-    """The random word of each mask index, 32 bits as int64 in [0, 2**32). `index` and `key` broadcast."""
-    block, lane = index >> 2, index & 3
+def block_words(block: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four words of each block of 64 bits. `block` and `key`, both int64, broadcast."""
     zero = torch.zeros_like(block)
-    four = torch.stack(philox((block & _WORD, (block >> 32) & _WORD, zero, zero), key), -1)
+    return philox((block & _WORD, (block >> 32) & _WORD, zero, zero), key)
+
+
+def words(index: Tensor, key: Tensor, first: Tensor | int = 0) -> Tensor:
+    """The random word of each mask index, 32 bits as int64 in [0, 2**32). The arguments broadcast.
+
+    Args:
+        first: the block of mask index 0; int64.
+    """
+    four = torch.stack(block_words((index >> 2) + first, key), -1)
+    lane = index & 3
     return four.gather(-1, lane.expand(four.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
 
@@ -65,12 +75,11 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
     params = mask.params.resolve()
     arithmetic = torch.float64 if input.dtype == torch.float64 else torch.float32
-    key = torch.as_tensor(mask.key, dtype=torch.int64, device=input.device)
-    offset = torch.as_tensor(mask.offset, dtype=torch.int64, device=input.device)
-    # The numbers of a slice are those of all its elements.
-    key, offset = (number[(..., *(None,) * (input.dim() - number.dim()))] for number in (key, offset))
-    indices = mask_indices(input.shape, mask.strides_for(input.shape), 0, input.device) + offset
-    keep = words(indices, key) >= params.threshold
+    key = as_tensor(mask.key, input.device).to(input.device)
+    # The key of a slice is that of all its elements.
+    key, first = (number[(..., *(None,) * (input.dim() - number.dim()))] for number in seed_and_first_block(key))
+    indices = mask_indices(input.shape, mask.strides_for(input.shape), mask.offset, input.device)
+    keep = words(indices, key, first) >= params.threshold
     kept = input.to(arithmetic) * params.scale
     if params.shift:
         kept = kept + params.shift

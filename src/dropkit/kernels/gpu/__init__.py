@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from dropkit.kernels.key import Key, as_tensor, batch_shape, is_pair, read
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 
@@ -32,18 +33,17 @@ _WARPS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Dim:
-    """A dimension: its size, and its strides in the mask, in both memories, in the keys and in their offsets."""
+    """A dimension: its size, and its strides in the mask, in both memories and in the keys."""
 
     size: int
     mask: int
     input: int
     output: int
     key: int = 0
-    offset: int = 0
 
     @property
     def strides(self) -> tuple[int, ...]:
-        return self.input, self.output, self.mask, self.key, self.offset
+        return self.input, self.output, self.mask, self.key
 
     def merges(self, inner: _Dim) -> bool:
         """Whether this dimension and the next inner one can be walked as one."""
@@ -55,8 +55,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     if input.numel() == 0:
         return
     params = mask.params.resolve()
-    key, offset = readable_key(mask.key, input), readable_key(mask.offset, input)
-    mask = Mask(key, params, mask.strides, offset)
+    mask = mask._replace(key=readable_key(mask.key, input), params=params)
     whole = _Dim(input.numel(), 1, 1, 1)
     if mask.strides is None and not mask.slice_dims and input.is_contiguous() and output.is_contiguous():
         dims = [whole]
@@ -64,7 +63,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
         dims = _merged(input, output, mask)
     if params.drops_all:
         output.fill_(params.fill)
-    elif dims == [whole] and not isinstance(offset, Tensor) and offset % 4 == 0:
+    elif dims == [whole] and mask.offset % 4 == 0:
         can_fuse = add is not None and add.is_contiguous() and add.dtype == input.dtype
         _flat(output, input, mask, add if can_fuse else None)
         add = None if can_fuse else add
@@ -92,18 +91,16 @@ def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None
         )  # fmt: skip
 
 
-def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim], start: int = 0) -> None:
-    """Run the kernel for any strides, from the mask index `start` on."""
+def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> None:
     inner, outer = dims[-1], dims[:-1]
     if len(outer) > _OUTER:
-        for index, arguments in enumerate(_slices(output, input, mask, dims)):
-            _strided(*arguments, dims[1:], start + index * dims[0].mask)
+        for arguments in _slices(output, input, mask, dims):
+            _strided(*arguments, dims[1:])
         return
-    kernels, params, offset = triton_kernels("strided"), mask.params.resolve(), mask.offset
-    first, offsets = (start, offset) if isinstance(offset, Tensor) else (start + offset, None)
-    aligned = offsets is None and first % 4 == 0 and all(dim.mask % 4 == 0 for dim in outer)
+    kernels, params = triton_kernels("strided"), mask.params.resolve()
+    aligned = mask.offset % 4 == 0 and all(dim.mask % 4 == 0 for dim in outer)
     kind = kernels.SHARED if inner.mask == 0 else kernels.CONSECUTIVE if inner.mask == 1 and aligned else kernels.ANY
-    if inner.key or inner.offset:
+    if inner.key:
         kind = kernels.ANY
     rows = 1
     for dim in outer:
@@ -113,13 +110,13 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim], start:
     across = min(max(8, next_power_of_2(inner.size)), block // 2)
     down = min(next_power_of_2(rows), block // across)
     strides = [number for dim in outer for number in (dim.size, *dim.strides)]
-    strides += [1, 0, 0, 0, 0, 0] * (_OUTER - len(outer))
+    strides += [1, 0, 0, 0, 0] * (_OUTER - len(outer))
     with on_device_of(input):
         kernels.tiles[(cdiv(rows, down) * cdiv(inner.size, across),)](
-            output, input, mask.key, output if offsets is None else offsets, *as_integers(params), first,
+            output, input, mask.key, *as_integers(params), mask.offset,
             rows, inner.size, *inner.strides, *strides,
-            KEYS=mask.slice_dims > 0, OFFSETS=offsets is not None, AFFINE=_is_affine(params), KIND=kind.value,
-            OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS, **constants(mask.key),
+            KEYS=mask.slice_dims > 0, AFFINE=_is_affine(params), KIND=kind.value, OUTER=len(outer), ROWS=down,
+            COLUMNS=across, num_warps=_WARPS, **constants(mask.key),
         )  # fmt: skip
 
 
@@ -133,11 +130,14 @@ def double_bits(number: float) -> int:
     return struct.unpack("<q", struct.pack("<d", number))[0]
 
 
-def readable_key(key: Tensor | int, input: Tensor) -> Tensor | int:
-    """A key or an offset as an int, or as a tensor on the device of `input`."""
-    if not isinstance(key, Tensor) or key.device == input.device:
+def readable_key(key: Key, input: Tensor) -> Tensor | int:
+    """The key as an int, or as a tensor on the device of `input`. The two numbers of a pair lie side by side."""
+    if isinstance(key, Tensor) and key.device != input.device:
+        key = key.to(input.device) if batch_shape(key) or not key.is_cpu else read(key)
+    if isinstance(key, int):
         return key
-    return int(key) if key.is_cpu and not key.dim() else key.to(input.device)
+    key = as_tensor(key, input.device)
+    return key.contiguous() if is_pair(key) and key.stride(-1) != 1 else key
 
 
 def on_device_of(input: Tensor) -> AbstractContextManager[object]:
@@ -147,36 +147,32 @@ def on_device_of(input: Tensor) -> AbstractContextManager[object]:
     return torch.accelerator.device_index(input.device.index)
 
 
-def constants(key: Tensor | int) -> dict[str, Any]:
+def constants(key: Key) -> dict[str, Any]:
     """Compile-time constants of every kernel. Without fusion each operation rounds by itself, as on the CPU."""
     return {"KEY_IN_MEMORY": isinstance(key, Tensor), "enable_fp_fusion": False}
 
 
 def _slices(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Iterator[tuple[Tensor, Tensor, Mask]]:
-    """The slices of the tensors along the outermost of these dimensions, and their keys and offsets."""
+    """The slices of the tensors along the outermost of these dimensions, and their masks."""
     sizes, outermost = [dim.size for dim in dims], dims[0]
     source = input.as_strided(sizes, [dim.input for dim in dims])
     target = output.as_strided(sizes, [dim.output for dim in dims])
     for index in range(outermost.size):
-        key, offset = _from(mask.key, index * outermost.key), _from(mask.offset, index * outermost.offset)
-        yield target[index], source[index], Mask(key, mask.params, mask.strides, offset)
+        key = _from(mask.key, index * outermost.key) if mask.slice_dims else mask.key
+        yield target[index], source[index], mask._replace(key=key, offset=mask.offset + index * outermost.mask)
 
 
-def _from(numbers: Tensor | int, step: int) -> Tensor | int:
-    """The keys or offsets from the one that lies `step` further in memory on; their strides are in the dimensions."""
-    if not isinstance(numbers, Tensor) or not numbers.dim():
-        return numbers
-    return numbers.as_strided((1,), (1,), int(numbers.storage_offset()) + step)
+def _from(keys: Any, step: int) -> Tensor:
+    """The keys from the one that lies `step` numbers further in memory on; their strides are in the dimensions."""
+    size = (1, 2) if is_pair(keys) else (1,)
+    return keys.as_strided(size, (1,) * len(size), int(keys.storage_offset()) + step)
 
 
 def _merged(input: Tensor, output: Tensor, mask: Mask) -> list[_Dim]:
     """The dimensions in the order of the output's memory, outermost first, without those of size 1."""
-    rest = (0,) * (input.dim() - mask.slice_dims)
-    key_strides, offset_strides = (
-        (*number.stride(), *rest) if isinstance(number, Tensor) and number.dim() else (0,) * input.dim()
-        for number in (mask.key, mask.offset)
-    )
-    strides = mask.strides_for(input.shape), input.stride(), output.stride(), key_strides, offset_strides
+    key_strides = cast("Tensor", mask.key).stride()[: mask.slice_dims] if mask.slice_dims else ()
+    key_strides += (0,) * (input.dim() - mask.slice_dims)
+    strides = mask.strides_for(input.shape), input.stride(), output.stride(), key_strides
     columns = zip(input.shape, *strides, strict=True)
     dims = [_Dim(*column) for column in columns if column[0] != 1] or [_Dim(1, 1, 1, 1)]
     dims.sort(key=lambda dim: -dim.output)

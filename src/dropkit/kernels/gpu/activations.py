@@ -65,9 +65,9 @@ def _with_bias(input_ptr, bias_ptr, start, columns, inside, BIAS: tl.constexpr, 
 @triton.jit
 def _drop(x, key, threshold, scale, start, KEY_IN_MEMORY: tl.constexpr, BLOCK: tl.constexpr):
     """Drop elements whose mask indices are consecutive from `start` on; rounded to their type."""
-    low, high = key_words(key, KEY_IN_MEMORY)
+    low, high, block0 = key_words(key, KEY_IN_MEMORY)
     eight: tl.constexpr = x.dtype.primitive_bitwidth == 16
-    keep = kept(start, threshold, low, high, eight, BLOCK, [BLOCK])
+    keep = kept(start, threshold, low, high, block0, eight, BLOCK, [BLOCK])
     return dropped(x, keep, scale, scale, scale, False).to(x.dtype)
 
 

@@ -7,12 +7,14 @@ from dropkit.kernels.gpu.philox import VARYING, double, dropped, kept, key_words
 
 
 @triton.jit
-def _kept_in_row(first, threshold, low, high, ALIGNED: tl.constexpr, EIGHT: tl.constexpr, COLUMNS: tl.constexpr):
+def _kept_in_row(
+    first, threshold, low, high, block0, ALIGNED: tl.constexpr, EIGHT: tl.constexpr, COLUMNS: tl.constexpr
+):
     """Whether each element of a row is kept; mask indices are consecutive from `first` on."""
     if ALIGNED:
-        keep = kept(first, threshold, low, high, EIGHT, COLUMNS, [COLUMNS])
+        keep = kept(first, threshold, low, high, block0, EIGHT, COLUMNS, [COLUMNS])
     else:
-        keep = word(first + tl.arange(0, COLUMNS).to(tl.int64), low, high) >= threshold.to(tl.uint32)
+        keep = word(first + tl.arange(0, COLUMNS).to(tl.int64), low, high, block0) >= threshold.to(tl.uint32)
     return keep
 
 
@@ -49,8 +51,8 @@ def forward(
     z = tl.load(input_ptr + start + at, inside, other=0.0)
     if DROPS:
         eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
-        low, high = key_words(key, KEY_IN_MEMORY)
-        keep = _kept_in_row(start, threshold, low, high, ALIGNED, eight, COLUMNS)
+        low, high, block0 = key_words(key, KEY_IN_MEMORY)
+        keep = _kept_in_row(start, threshold, low, high, block0, ALIGNED, eight, COLUMNS)
         z = dropped(z, keep, scale, scale, scale, False).to(z.dtype)
     if ROW_SCALE:
         z = (z.to(tl.float32) * tl.load(row_scale_ptr + row).to(tl.float32)).to(z.dtype)
@@ -104,7 +106,7 @@ def backward(
     program = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, COLUMNS)
     inside = at < columns
-    low, high = key_words(key, KEY_IN_MEMORY)
+    low, high, block0 = key_words(key, KEY_IN_MEMORY)
     weight_sum = tl.zeros([COLUMNS], tl.float32)
     bias_sum = tl.zeros([COLUMNS], tl.float32)
     if WEIGHT:
@@ -134,7 +136,7 @@ def backward(
             z = (z.to(tl.float32) * tl.load(row_scale_ptr + row).to(tl.float32)).to(z.dtype)
         if DROPS:
             eight: tl.constexpr = summed_ptr.dtype.element_ty.primitive_bitwidth == 16
-            keep = _kept_in_row(start, threshold, low, high, ALIGNED, eight, COLUMNS)
+            keep = _kept_in_row(start, threshold, low, high, block0, ALIGNED, eight, COLUMNS)
             z = dropped(z, keep, scale, scale, scale, False)
         tl.store(grad_input_ptr + start + at, z.to(grad_input_ptr.dtype.element_ty), inside)
     if WEIGHT:

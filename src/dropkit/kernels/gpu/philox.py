@@ -32,23 +32,31 @@ def philox(block, low, high):
 
 @triton.jit
 def key_words(key, KEY_IN_MEMORY: tl.constexpr):
-    """The low and the high word of the key."""
+    """The low and the high word of the key, and the block of mask index 0, uint64."""
     if KEY_IN_MEMORY:
-        key = tl.load(key)
-    return halves(key)
+        low, high, block0 = loaded_words(key, None)
+    else:
+        low, high, block0 = _halves(key.to(tl.uint64), tl.full([], 0, tl.uint64))
+    return low, high, block0
 
 
 @triton.jit
-def halves(key):
-    """The low and the high word of each key."""
-    key = key.to(tl.uint64)
-    return key.to(tl.uint32), (key >> 32).to(tl.uint32)
+def loaded_words(key_ptr, inside):
+    """The same of each key in memory. uint64 numbers are pairs, and single keys int64, with 0 for the block."""
+    key = tl.load(key_ptr, inside).to(tl.uint64)
+    is_pair: tl.constexpr = key_ptr.dtype.scalar.element_ty == tl.uint64
+    return _halves(key, tl.load(key_ptr + 1, inside) if is_pair else key ^ key)
 
 
 @triton.jit
-def word(index, low, high):
+def _halves(key, block0):
+    return key.to(tl.uint32), (key >> 32).to(tl.uint32), block0
+
+
+@triton.jit
+def word(index, low, high, block0):
     """The random word of each mask index, where neighbours do not share a block."""
-    w0, w1, w2, w3 = philox((index >> 2).to(tl.uint64), low, high)
+    w0, w1, w2, w3 = philox(block0 + (index >> 2).to(tl.uint64), low, high)
     lane = (index & 3).to(tl.int32)
     return tl.where(lane < 2, tl.where(lane == 0, w0, w1), tl.where(lane == 2, w2, w3))
 
@@ -79,19 +87,19 @@ def rounded_sum(x, y):
 
 
 @triton.jit
-def kept(first, threshold, low, high, EIGHT: tl.constexpr, COLUMNS: tl.constexpr, SHAPE: tl.constexpr):
+def kept(first, threshold, low, high, block0, EIGHT: tl.constexpr, COLUMNS: tl.constexpr, SHAPE: tl.constexpr):
     """Whether each of COLUMNS consecutive mask elements is kept, from each index in `first` on, int64 multiples of 4.
 
     EIGHT: a thread takes eight neighbours, which a load of 16 bytes holds of a 16-bit type; else four.
     """
     if EIGHT:
-        blocks = (first >> 2).to(tl.uint64) + 2 * tl.arange(0, COLUMNS // 8).to(tl.uint64)
+        blocks = block0 + (first >> 2).to(tl.uint64) + 2 * tl.arange(0, COLUMNS // 8).to(tl.uint64)
         a0, a1, a2, a3 = philox(blocks, low, high)
         b0, b1, b2, b3 = philox(blocks + 1, low, high)
         even = tl.join(tl.join(a0, b0), tl.join(a2, b2))
         odd = tl.join(tl.join(a1, b1), tl.join(a3, b3))
     else:
-        blocks = (first >> 2).to(tl.uint64) + tl.arange(0, COLUMNS // 4).to(tl.uint64)
+        blocks = block0 + (first >> 2).to(tl.uint64) + tl.arange(0, COLUMNS // 4).to(tl.uint64)
         w0, w1, w2, w3 = philox(blocks, low, high)
         even, odd = tl.join(w0, w2), tl.join(w1, w3)
     return tl.reshape(tl.join(even, odd), SHAPE) >= threshold.to(tl.uint32)

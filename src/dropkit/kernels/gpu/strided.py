@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dropkit.kernels.gpu.philox import VARYING, dropped, halves, kept, key_words, rounded_sum, word
+from dropkit.kernels.gpu.philox import VARYING, dropped, kept, key_words, loaded_words, rounded_sum, word
 
 # Mask indices along the innermost dimension of memory: one for all, consecutive from a multiple of 4 on, or any.
 SHARED, CONSECUTIVE, ANY = (tl.constexpr(kind) for kind in range(3))
@@ -28,9 +28,9 @@ def flat(
 ):
     """All tensors contiguous, a mask element for each element, `mask_offset` a multiple of 4."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    low, high = key_words(key, KEY_IN_MEMORY)
+    low, high, block0 = key_words(key, KEY_IN_MEMORY)
     eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
-    keep = kept(mask_offset + start, threshold, low, high, eight, BLOCK, [BLOCK])
+    keep = kept(mask_offset + start, threshold, low, high, block0, eight, BLOCK, [BLOCK])
     at = tl.arange(0, BLOCK)
     # Full blocks load without a mask, which would keep the loads of odd counts from being wide.
     if count - start >= BLOCK:
@@ -49,21 +49,18 @@ def flat(
 
 
 @triton.jit
-def _split_row(
-    row, size, input_stride, output_stride, mask_stride, key_stride, offset_stride, src, dst, index, key, offset
-):
-    """Split the coordinate in the next outer dimension off a row's number, and add its part to the five positions."""
+def _split_row(row, size, input_stride, output_stride, mask_stride, key_stride, src, dst, index, key):
+    """Split the coordinate in the next outer dimension off a row's number, and add its part to the four positions."""
     rest = row // size
     coordinate = row - rest * size
     src += coordinate * input_stride
     dst += coordinate * output_stride
-    index += coordinate * mask_stride
-    return rest, src, dst, index, key + coordinate * key_stride, offset + coordinate * offset_stride
+    return rest, src, dst, index + coordinate * mask_stride, key + coordinate * key_stride
 
 
 # Sizes that do not change how memory is read: one compiled kernel serves all their values.
-_SIZES = ["mask_offset", "rows", "mask_stride", "key_stride", "offset_stride"]
-_SIZES += [f"{name}{place}" for name in ("size", "mask_stride", "key_stride", "offset_stride") for place in range(1, 5)]
+_SIZES = ["mask_offset", "rows", "mask_stride", "key_stride"]
+_SIZES += [f"{name}{place}" for name in ("size", "mask_stride", "key_stride") for place in range(1, 5)]
 
 
 @triton.jit(do_not_specialize=[*VARYING, *_SIZES])
@@ -71,7 +68,6 @@ def tiles(
     output_ptr,
     input_ptr,
     key,
-    offset_ptr,
     threshold: tl.uint32,
     scale: tl.int64,
     shift: tl.int64,
@@ -79,18 +75,13 @@ def tiles(
     mask_offset: tl.int64,
     rows: tl.int64,
     columns: tl.int64,
-    input_stride, output_stride, mask_stride: tl.int64, key_stride: tl.int64, offset_stride: tl.int64,
-    size1: tl.int64, input_stride1: tl.int64, output_stride1: tl.int64, mask_stride1: tl.int64,
-    key_stride1: tl.int64, offset_stride1: tl.int64,
-    size2: tl.int64, input_stride2: tl.int64, output_stride2: tl.int64, mask_stride2: tl.int64,
-    key_stride2: tl.int64, offset_stride2: tl.int64,
-    size3: tl.int64, input_stride3: tl.int64, output_stride3: tl.int64, mask_stride3: tl.int64,
-    key_stride3: tl.int64, offset_stride3: tl.int64,
-    size4: tl.int64, input_stride4: tl.int64, output_stride4: tl.int64, mask_stride4: tl.int64,
-    key_stride4: tl.int64, offset_stride4: tl.int64,
+    input_stride, output_stride, mask_stride: tl.int64, key_stride: tl.int64,
+    size1: tl.int64, input_stride1: tl.int64, output_stride1: tl.int64, mask_stride1: tl.int64, key_stride1: tl.int64,
+    size2: tl.int64, input_stride2: tl.int64, output_stride2: tl.int64, mask_stride2: tl.int64, key_stride2: tl.int64,
+    size3: tl.int64, input_stride3: tl.int64, output_stride3: tl.int64, mask_stride3: tl.int64, key_stride3: tl.int64,
+    size4: tl.int64, input_stride4: tl.int64, output_stride4: tl.int64, mask_stride4: tl.int64, key_stride4: tl.int64,
     KEY_IN_MEMORY: tl.constexpr,
     KEYS: tl.constexpr,
-    OFFSETS: tl.constexpr,
     AFFINE: tl.constexpr,
     KIND: tl.constexpr,
     OUTER: tl.constexpr,
@@ -99,98 +90,50 @@ def tiles(
 ):  # fmt: skip
     """Any strides. Rows are places in up to four outer dimensions, the last of them fastest; columns are the inner one.
 
-    The columns' memory strides are not annotated, so that Triton compiles specially for a stride of 1. With `KEYS`, a
-    row has a key in memory, or each element if KIND is ANY; with `OFFSETS`, it has an offset there too.
+    The columns' memory strides are not annotated, so that Triton compiles specially for a stride of 1. With KEYS, a row
+    has a key in memory, or each element if KIND is ANY.
     """
     across = tl.cdiv(columns, COLUMNS)
     tile = tl.program_id(0).to(tl.int64)
     row = tile // across * ROWS + tl.arange(0, ROWS).to(tl.int64)
     column = tile % across * COLUMNS + tl.arange(0, COLUMNS).to(tl.int64)
     zero = tl.zeros([ROWS], tl.int64)
-    rest, src, dst, index, at, own = row, zero, zero, zero + mask_offset, zero, zero
+    rest, src, dst, index, at = row, zero, zero, zero + mask_offset, zero
     if OUTER > 3:
-        rest, src, dst, index, at, own = _split_row(
-            rest,
-            size4,
-            input_stride4,
-            output_stride4,
-            mask_stride4,
-            key_stride4,
-            offset_stride4,
-            src,
-            dst,
-            index,
-            at,
-            own,
+        rest, src, dst, index, at = _split_row(
+            rest, size4, input_stride4, output_stride4, mask_stride4, key_stride4, src, dst, index, at
         )
     if OUTER > 2:
-        rest, src, dst, index, at, own = _split_row(
-            rest,
-            size3,
-            input_stride3,
-            output_stride3,
-            mask_stride3,
-            key_stride3,
-            offset_stride3,
-            src,
-            dst,
-            index,
-            at,
-            own,
+        rest, src, dst, index, at = _split_row(
+            rest, size3, input_stride3, output_stride3, mask_stride3, key_stride3, src, dst, index, at
         )
     if OUTER > 1:
-        rest, src, dst, index, at, own = _split_row(
-            rest,
-            size2,
-            input_stride2,
-            output_stride2,
-            mask_stride2,
-            key_stride2,
-            offset_stride2,
-            src,
-            dst,
-            index,
-            at,
-            own,
+        rest, src, dst, index, at = _split_row(
+            rest, size2, input_stride2, output_stride2, mask_stride2, key_stride2, src, dst, index, at
         )
     if OUTER > 0:
-        rest, src, dst, index, at, own = _split_row(
-            rest,
-            size1,
-            input_stride1,
-            output_stride1,
-            mask_stride1,
-            key_stride1,
-            offset_stride1,
-            src,
-            dst,
-            index,
-            at,
-            own,
+        rest, src, dst, index, at = _split_row(
+            rest, size1, input_stride1, output_stride1, mask_stride1, key_stride1, src, dst, index, at
         )
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     if KIND == ANY:
         index = index[:, None] + column[None, :] * mask_stride
-        if OFFSETS:
-            index += tl.load(offset_ptr + own[:, None] + column[None, :] * offset_stride, inside, other=0)
-    elif OFFSETS:
-        index += tl.load(offset_ptr + own, row < rows, other=0)
     if not KEYS:
-        low, high = key_words(key, KEY_IN_MEMORY)
+        low, high, block0 = key_words(key, KEY_IN_MEMORY)
     elif KIND == ANY:
-        low, high = halves(tl.load(key + at[:, None] + column[None, :] * key_stride, inside, other=0))
+        low, high, block0 = loaded_words(key + at[:, None] + column[None, :] * key_stride, inside)
     else:
-        low, high = halves(tl.load(key + at, row < rows, other=0))
+        low, high, block0 = loaded_words(key + at, row < rows)
     if KIND == SHARED:
-        keep = (word(index, low, high) >= threshold.to(tl.uint32))[:, None]
+        keep = (word(index, low, high, block0) >= threshold.to(tl.uint32))[:, None]
     elif KIND == CONSECUTIVE:
         eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
         first = (index + tile % across * COLUMNS)[:, None]
         if KEYS:
-            low, high = low[:, None], high[:, None]
-        keep = kept(first, threshold, low, high, eight, COLUMNS, [ROWS, COLUMNS])
+            low, high, block0 = low[:, None], high[:, None], block0[:, None]
+        keep = kept(first, threshold, low, high, block0, eight, COLUMNS, [ROWS, COLUMNS])
     else:
-        keep = word(index, low, high) >= threshold.to(tl.uint32)
+        keep = word(index, low, high, block0) >= threshold.to(tl.uint32)
     x = tl.load(input_ptr + src[:, None] + column[None, :] * input_stride, inside)
     y = dropped(x, keep, scale, shift, fill, AFFINE).to(output_ptr.dtype.element_ty)
     tl.store(output_ptr + dst[:, None] + column[None, :] * output_stride, y, inside)
