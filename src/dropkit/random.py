@@ -1,7 +1,7 @@
-"""Keys: the 64 bits that decide a whole mask; making, drawing, deriving and checking them.
+"""Keys: the 64 bits that decide a whole mask; making, drawing, deriving, converting and checking them.
 
-A key is a 0-d int64 tensor or an int. Keys are derived by Philox4x32-10 under counters that no mask uses: word 3 of the
-counter is 0 for masks and 1 here.
+A key is a 0-d int64 tensor or an int, or one of torch's own, a uint64 tensor (2,). The former are derived by
+Philox4x32-10 under counters that no mask uses: word 3 of the counter is 0 for masks and 1 here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.compiler import is_dynamo_compiling
 
+from dropkit.kernels.key import Key, batch_shape, is_pair, seed_and_first_block
 from dropkit.ops import autograd, custom_op, recompute
 from dropkit.ops.draw_key import draw as draw_traced
 from dropkit.ops.fold_in import fold_in as fold_in_eager
@@ -77,11 +78,12 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
     from :math:`L, R` = high and low word of `n` to high and low word of the new key.
 
     Args:
-        key: int64 tensor of any shape, or an int.
-        n: int64 tensor that broadcasts with `key`, or an int.
+        key: int64 tensor of any shape, or an int; or a uint64 tensor (*, 2) of torch's own keys.
+        n: int64 tensor that broadcasts with the keys, or an int.
 
     Returns:
-        int64 tensor of the broadcast shape, on the device of `key`, or of `n` if `key` is an int.
+        int64 tensor of the broadcast shape, on the device of `key`, or of `n` if `key` is an int. From torch's keys the
+        keys that `torch.func._random.fold_in` derives: uint64, with a last dimension of 2 besides.
 
     Source: Luby, Rackoff, "How to Construct Pseudorandom Permutations from Pseudorandom Functions", SIAM J. Comput. 17,
     1988; Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
@@ -99,8 +101,10 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
         x if isinstance(x, Tensor) else torch.tensor(signed(x, name), device=device)
         for x, name in ((key, "key"), (n, "n"))
     )
+    if is_pair(key):
+        check_pairs(key)
     for tensor, name in ((key, "key"), (n, "n")):
-        if tensor.dtype != torch.int64:
+        if tensor.dtype != torch.int64 and not (tensor is key and is_pair(key)):
             raise TypeError(f"{name} must be an int64 tensor or an int, got a tensor of {tensor.dtype}")
     return (fold_in_traced if autograd.is_being_traced() else fold_in_eager)(key, n)
 
@@ -109,7 +113,7 @@ def split(key: Tensor | int, num: int = 2) -> Tensor:
     """`num` keys, the i-th of them `fold_in(key, i)`.
 
     Returns:
-        int64 tensor of shape (num, *key.shape).
+        Tensor of shape (num, *key.shape), int64. Of torch's keys, what `torch.func._random.split` returns.
 
     Example:
         >>> first, second = split(7)
@@ -119,8 +123,67 @@ def split(key: Tensor | int, num: int = 2) -> Tensor:
     if num < 0:
         raise ValueError(f"num must be at least 0, got {num}")
     if isinstance(key, Tensor):
-        return fold_in(key, torch.arange(num, device=key.device).view((-1,) + (1,) * key.dim()))
+        return fold_in(key, torch.arange(num, device=key.device).view((-1,) + (1,) * len(batch_shape(key))))
     return fold_in(key, torch.arange(num))
+
+
+def to_torch(key: Tensor | int) -> Tensor:
+    """The key as one of torch's own, for the functions of `torch.func._random`: its 64 bits as the seed, and offset 0.
+
+    Args:
+        key: int64 tensor of any shape, or an int; torch's own keys are returned as they are.
+
+    Returns:
+        uint64 tensor (*key.shape, 2).
+
+    Example:
+        >>> to_torch(7)
+        tensor([7, 0], dtype=torch.uint64)
+    """
+    if not isinstance(key, Tensor):
+        key = torch.tensor(signed(key, "key"))
+    if is_pair(key):
+        return check_pairs(key)
+    if key.dtype != torch.int64:
+        raise TypeError(f"key must be an int64 tensor or an int, got a tensor of {key.dtype}")
+    return torch.stack((key, torch.zeros_like(key)), -1).view(torch.uint64)
+
+
+def from_torch(key: Tensor) -> Tensor:
+    """The int64 key that gives the masks of one of torch's own keys, whose offset must be 0.
+
+    An int64 key has no place for another offset. torch's key itself may be passed as `key=`, whatever its offset.
+
+    Args:
+        key: uint64 tensor (*, 2) of seeds and offsets. The offsets are read, so not in compiled or transformed code.
+
+    Returns:
+        int64 tensor of the shape of `key` without its last dimension.
+
+    Raises:
+        ValueError: an offset is not 0.
+
+    Example:
+        >>> from_torch(torch.tensor([7, 0], dtype=torch.uint64))
+        tensor(7)
+    """
+    seed, first = seed_and_first_block(check_pairs(key))
+    if autograd.is_being_traced():
+        raise RuntimeError(
+            "from_torch reads the offset of key, so it must be called outside of compiled or transformed code"
+        )
+    if first.any():
+        offset = int(first[first != 0][0]) % 2**64
+        raise ValueError(f"key must have offset 0, got {offset}; pass it as key= itself")
+    return seed.clone()
+
+
+def check_pairs(key: Tensor) -> Tensor:
+    """Validate a batch of torch's own keys, and return it."""
+    if not is_pair(key) or key.dim() == 0 or key.shape[-1] != 2:
+        got = f"a tensor of {key.dtype} and shape {tuple(key.shape)}"
+        raise TypeError(f"key must be a uint64 tensor of shape (*, 2), torch's seeds and offsets, got {got}")
+    return key
 
 
 def signed(number: int, name: str) -> int:
@@ -138,16 +201,22 @@ def check_key(key: Tensor | int, generator: Generator | None, input: Tensor) -> 
     """Validate a key that a caller gave for `input`; an int is returned as the 64 bits that torch holds.
 
     Raises:
-        ValueError: a generator was given too, or `key` is out of range, not 0-d, or on the meta device.
-        TypeError: `key` is neither an int nor an int64 tensor.
+        ValueError: a generator was given too, or `key` is out of range, not one key, or on the meta device.
+        TypeError: `key` is neither an int nor an int64 tensor, nor one of torch's keys.
     """
     if generator is not None:
         raise ValueError("key must be None where generator is given, got both")
     if not isinstance(key, Tensor):
         return signed(key, "key")
-    if key.dtype != torch.int64:
+    if is_pair(key):
+        if key.shape != (2,):
+            wanted = "of shape (2,) where it is uint64, torch's seed and offset"
+            raise ValueError(
+                f"key must be {wanted}, got shape {tuple(key.shape)}; torch.vmap takes a key for each slice"
+            )
+    elif key.dtype != torch.int64:
         raise TypeError(f"key must be an int or an int64 tensor, got a tensor of {key.dtype}")
-    if key.dim() != 0:
+    elif key.dim() != 0:
         raise ValueError(f"key must be 0-d, got shape {tuple(key.shape)}")
     custom_op.refuse_meta("key", key, input)
     if type(key) is FakeTensor and autograd.can_use_fast_path(input):
@@ -157,7 +226,7 @@ def check_key(key: Tensor | int, generator: Generator | None, input: Tensor) -> 
 
 def choose_key(
     key: Tensor | int | None, generator: Generator | None, input: Tensor, p: float | Tensor, by_operator: bool = False
-) -> Tensor | int:
+) -> Key:
     """The key of a dropout call: the given one, or a new one, or 0 at `p` = 1, where nothing is random.
 
     Args:

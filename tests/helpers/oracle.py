@@ -20,12 +20,12 @@ def halves(number: int) -> tuple[int, int]:
     return low, high
 
 
-def word(index: int, key: int) -> int:
-    return philox4x32_10((*halves(index // 4), 0, 0), halves(key))[index % 4]
+def word(index: int, key: int, first_block: int = 0) -> int:
+    return philox4x32_10((*halves(first_block + index // 4), 0, 0), halves(key))[index % 4]
 
 
-def keeps(index: int, key: int, p: float) -> bool:
-    return word(index, key) >= round(p * WORD)
+def keeps(index: int, key: int, p: float, first_block: int = 0) -> bool:
+    return word(index, key, first_block) >= round(p * WORD)
 
 
 def keep_bits(first: int, n: int, key: int, p: float) -> str:
@@ -39,3 +39,9 @@ def fold_in(key: int, n: int) -> int:
     for r in range(4):
         left, right = right, left ^ philox4x32_10((right, 0, r, 1), halves(key))[0]
     return left * WORD + right
+
+
+def fold_in_torchs_key(seed: int, offset: int, n: int) -> tuple[int, int]:
+    """The seed and the offset that torch derives from others: the words of block offset + n."""
+    w0, w1, w2, w3 = philox4x32_10((*halves(offset + n), 0, 0), halves(seed))
+    return w0 + w1 * WORD, w2 + w3 * WORD

@@ -257,6 +257,27 @@ def test_bias_act_dropout_add_is_the_four_calls(kernel, activation, with_bias):
         assert near(grad, expected_grad, roundings)
 
 
+def test_fused_calls_take_torchs_keys(kernel):
+    """Each drops as the separate calls do, forward and backward, from the key's first block on."""
+    key = torch.tensor([2**63 + 5, 2**64 - 20], dtype=torch.uint64)
+    x, r = tensors(SHAPE, SHAPE)
+    calls = {
+        "norm": (lambda: dropout_add_norm(x, r, p=0.4, key=key)[1], lambda: r + dropout(x, 0.4, key=key)),
+        "activation": (
+            lambda: bias_act_dropout_add(x, None, r, 0.4, activation="relu", key=key),
+            lambda: r + dropout(x.relu(), 0.4, key=key),
+        ),
+        "add": (lambda: dropout_add(x, r, 0.4, key=key), lambda: r + dropout(x, 0.4, key=key)),
+    }
+    for name, (fused_call, separate_calls) in calls.items():
+        output, expected = fused_call(), separate_calls()
+        assert torch.equal(output, expected), name
+        for grad, wanted in zip(gradients(output, [x, r]), gradients(expected, [x, r]), strict=True):
+            assert torch.equal(grad, wanted), name
+    (grad,) = gradients(dropout_add_norm(x, r, p=0.4, key=key)[0], [x])
+    assert torch.equal(grad != 0, dropout(torch.ones(SHAPE), 0.4, key=key) != 0)
+
+
 def test_half_precision_is_rounded_where_the_calls_round(kernel):
     """In float16 the sum is equal to the bit; the norm is rounded twice, before and after it is computed."""
     input, residual, weight, bias = tensors(SHAPE, SHAPE, SHAPE[-1:], SHAPE[-1:], dtype=torch.float16, grad=False)

@@ -51,7 +51,7 @@ def bias_act_dropout_add(
         training: if false, drop nothing.
         activation: :math:`a`: "relu", "gelu", "gelu_tanh" (GELU's approximation) or "silu".
         generator: where the key is drawn from; torch's default generator of the input's device if None.
-        key: 64 bits, an int or a 0-d int64 tensor. Drawn if None.
+        key: 64 bits, an int or a 0-d int64 tensor, or one of torch's own keys. Drawn if None.
 
     Shape:
         input, residual: (..., C); bias: (C). Returns (..., C).

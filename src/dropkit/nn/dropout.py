@@ -42,7 +42,8 @@ def dropout(
         noise_shape: shape of the mask, if elements share mask elements: one that broadcasts to the shape of `input`,
             with 1 for the dimensions along which they do, and the input's size or None for the others.
         generator: where the key is drawn from; torch's default generator of the input's device if None.
-        key: 64 bits, an int or a 0-d int64 tensor; equal keys and shapes give equal masks. Drawn if None.
+        key: 64 bits, an int or a 0-d int64 tensor, or one of torch's own keys; equal keys and shapes give equal masks.
+            Drawn if None.
 
     Shape:
         input: any, output: the same. One mask element for each element, or for each element of `noise_shape`.

@@ -37,7 +37,8 @@ def dropout_add(
         p: expected fraction of elements dropped, in [0, 1].
         training: if false, return `residual + input`.
         generator: where the key is drawn from; torch's default generator of the input's device if None.
-        key: 64 bits, an int or a 0-d int64 tensor; equal keys and shapes give equal masks. Drawn if None.
+        key: 64 bits, an int or a 0-d int64 tensor, or one of torch's own keys; equal keys and shapes give equal masks.
+            Drawn if None.
 
     Shape:
         input, residual: any that broadcast; output: what they broadcast to. One mask element for each element of

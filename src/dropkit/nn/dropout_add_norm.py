@@ -58,7 +58,7 @@ def dropout_add_norm(
         row_scale: :math:`c`, a factor for each row of the dropped branch: with stochastic depth at rate q, 0 or
             1 / (1 - q). It gets no gradient.
         generator: where the key is drawn from; torch's default generator of the input's device if None.
-        key: 64 bits, an int or a 0-d int64 tensor. Drawn if None.
+        key: 64 bits, an int or a 0-d int64 tensor, or one of torch's own keys. Drawn if None.
 
     Shape:
         input, residual: (..., C); weight, bias: (C); row_scale: (...). Returns two tensors (..., C).

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from dropkit import kernels
+from dropkit.kernels.key import Key, batch_shape, read
 from dropkit.kernels.mask import Mask
 from dropkit.ops import custom_op
 from dropkit.torch_private import (
@@ -112,11 +113,11 @@ def _dropped_and_added(input: Tensor, residual: Tensor, mask: Mask) -> Tensor:
     return output
 
 
-def detach_key(key: Tensor | int) -> Tensor | int:
+def detach_key(key: Key) -> Key:
     """A caller's key as it is now: backward must not see what the caller writes to the tensor later."""
     if not isinstance(key, Tensor):
         return key
-    return int(key) if key.is_cpu and not key.dim() else key.clone()
+    return read(key) if key.is_cpu and not batch_shape(key) else key.clone()
 
 
 def refuse_in_place(input: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx.experimental import proxy_tensor
 
 from dropkit import kernels
+from dropkit.kernels.key import as_tensor, batch_shape, check_batch
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams, ScheduledParams
 from dropkit.ops import inductor
@@ -47,8 +48,7 @@ for _name, _arguments in _PARAMS.values():
 def drop(input: Tensor, mask: Mask) -> Tensor:
     """Dropout out of place; see `dropkit.ops.autograd.drop`."""
     key, params, strides, offset = mask
-    if not isinstance(key, Tensor):
-        key = torch.tensor(key, dtype=torch.int64, device=input.device)
+    key = as_tensor(key, input.device)
     if isinstance(params, DropoutParams):
         return torch.ops.dropkit.drop_v1(input, key, *params, strides, offset)
     return torch.ops.dropkit.drop_at_v1(input, key, *params, strides, offset)
@@ -73,10 +73,7 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
     *numbers, strides, offset = arguments
     if input.dtype not in kernels.FLOATS:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
-    if key.dtype != torch.int64 or key.shape != input.shape[: key.dim()]:
-        raise TypeError(
-            f"key must be an int64 tensor, 0-d or of the input's first sizes, got {key.dtype} of {tuple(key.shape)}"
-        )
+    check_batch(key, input.shape)
     if strides is not None and len(strides) != input.dim():
         raise ValueError(f"strides must be {input.dim()} numbers, one for each dimension, got {len(strides)}")
     output = torch.empty_like(input)
@@ -160,7 +157,7 @@ def for_all_slices(input: Tensor, dim: int | None, mask: Mask, key_dim: int | No
     """
     input = _batch_first(input, dim, size)
     key = mask.key
-    if isinstance(key, Tensor) and (key_dim is not None or key.dim()):
+    if isinstance(key, Tensor) and (key_dim is not None or batch_shape(key)):
         key = _batch_first(key, key_dim, size)
     return input, Mask(key, mask.params, (0, *mask.strides_for(input.shape[1:])), mask.offset)
 

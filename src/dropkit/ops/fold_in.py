@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dropkit.kernels import reference
+from dropkit.kernels.key import batch_shape, is_pair, seed_and_first_block
 
 _WORD = 0xFFFFFFFF
 _FEISTEL_ROUNDS = 4
@@ -18,12 +19,21 @@ _library.define("fold_in_v1(Tensor key, Tensor n) -> Tensor", tags=(torch.Tag.pt
 
 
 def fold_in(key: Tensor, n: Tensor) -> Tensor:
-    """A Feistel network on the 64 bits of `n`, see `dropkit.random.fold_in`; int64 tensors that broadcast."""
+    """Derived keys, see `dropkit.random.fold_in`; a batch of keys and int64 numbers that broadcast."""
+    if is_pair(key):
+        return _fold_in_pair(key, n)
     left, right = (n >> 32) & _WORD, n & _WORD
     zero, one = torch.zeros_like(right), torch.ones_like(right)
     for r in range(_FEISTEL_ROUNDS):
         left, right = right, left ^ reference.philox((right, zero, one * r, one), key)[0]
     return (left << 32) | right
+
+
+def _fold_in_pair(key: Tensor, n: Tensor) -> Tensor:
+    """As torch does it: the four words of the block that lies `n` after the pair's first one are the new pair."""
+    seed, first = seed_and_first_block(key)
+    w0, w1, w2, w3 = reference.block_words(first + n, seed)
+    return torch.stack((w1 << 32 | w0, w3 << 32 | w2), -1).view(torch.uint64)
 
 
 def fold_in_traced(key: Tensor, n: Tensor) -> Tensor:
@@ -32,14 +42,17 @@ def fold_in_traced(key: Tensor, n: Tensor) -> Tensor:
 
 
 def _fake(key: Tensor, n: Tensor) -> Tensor:
-    return torch.empty_like(key + n)
+    shape = cast("tuple[int, ...]", torch.broadcast_shapes(batch_shape(key), n.shape))
+    return key.new_empty((*shape, 2) if is_pair(key) else shape)
 
 
 def _vmap(info: Any, in_dims: tuple[int | None, int | None], key: Tensor, n: Tensor) -> tuple[Tensor, int]:
-    rank = max(tensor.dim() - (dim is not None) for tensor, dim in zip((key, n), in_dims, strict=True))
+    # The last dimension of pairs is none of the batch.
+    tensors = [(key, in_dims[0], key.dim() - is_pair(key)), (n, in_dims[1], n.dim())]
+    rank = max(dims - (dim is not None) for _, dim, dims in tensors)
     aligned = (
-        tensor if dim is None else tensor.movedim(dim, 0)[(slice(None), *(None,) * (rank - tensor.dim() + 1))]
-        for tensor, dim in zip((key, n), in_dims, strict=True)
+        tensor if dim is None else tensor.movedim(dim, 0)[(slice(None), *(None,) * (rank - dims + 1))]
+        for tensor, dim, dims in tensors
     )
     return fold_in_traced(*aligned), 0
 

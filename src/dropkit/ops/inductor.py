@@ -98,7 +98,8 @@ def _register(parts: Inductor) -> None:
         return None if p is not None else Call(draw_v1, layout(), [] if after is None else [after])
 
     def drop(input: Any, key: Any, *arguments: Any) -> Any:
-        return None if key.get_size() else Call(drop_v1, layout(), [input, key], arguments)
+        is_batch = len(key.get_size()) > (key.get_dtype() == torch.uint64)
+        return None if is_batch else Call(drop_v1, layout(), [input, key], arguments)
 
     lower(torch.ops.dropkit.drop_v1.default, drop)
     lower(torch.ops.dropkit.draw_v1.default, draw)

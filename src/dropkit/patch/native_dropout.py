@@ -6,7 +6,7 @@ Its derivative stays torch's, which multiplies by the mask.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def _kernel(original: Any) -> Any:
         is_active = train is not False and 0 < p <= 1 and input.numel() > 0
         if not is_active or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             return original.call_boxed(keys, input, p, train)
-        key = random.choose_key(None, None, input, p)
+        key = cast("Tensor | int", random.choose_key(None, None, input, p))
         # Forward mode as well is left to torch's own derivative.
         with torch.no_grad(), forward_mode_set_to(False):
             return drop(LAYER, input, p, True, False, None, key), _kept_elements(input, p, key)
