@@ -1,9 +1,9 @@
 """What do masks of their own for each slice cost under `torch.func`?
 
-`torch.vmap(randomness="different")` of `dropkit.functional.dropout`, alone, with a gradient of its result and with a key
-given for each slice, is compared with that of `torch.nn.functional.dropout`; and gradients of each sample of a small
-network with `dropkit.install()` with those without it. The ratio is dropkit's time as a multiple of PyTorch's: lower is
-better.
+`torch.vmap(randomness="different")` of `dropkit.functional.dropout`, alone, with a gradient of its result and with keys
+that are given, is compared with that of `torch.nn.functional.dropout`; and the gradients of each sample of a small
+network under `dropkit.install()` with those without it. The ratio is dropkit's time as a multiple of PyTorch's: lower
+is better.
 """
 
 from collections.abc import Callable

@@ -15,7 +15,7 @@ from helpers.compare import agree, compiled, observe
 from torch import Tensor
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from dropkit import nn, random
+from dropkit import kernels, nn, random, torch_private
 from dropkit.functional import alpha_dropout, dropout, dropout1d
 
 # torch compiles its own forward-mode decompositions at first use, with deprecated features.
@@ -206,3 +206,87 @@ def test_functional_call_runs_our_modules(backend):
 
     assert agree(seen, observe(function, weights, X))
     assert len({tuple(grads.flatten().tolist()) for grads in seen[0]}) == 3
+
+
+BATCHED: dict[str, Callable[[Tensor], Tensor]] = {
+    "vmap": vmap(lambda x: dropout(x, 0.5), randomness="different"),
+    "of columns": vmap(lambda x: dropout(x, 0.5), in_dims=1, randomness="different"),
+    "of two levels": vmap(vmap(lambda x: dropout(x, 0.5), randomness="different"), randomness="different"),
+    "of keys alone": lambda x: vmap(keyed, in_dims=(None, 0))(x, KEYS),
+    "in place": vmap(lambda x: dropout(x * 2, 0.5, inplace=True), randomness="different"),
+    "with a rate in a tensor": vmap(lambda x: dropout(x, torch.tensor(0.5)), randomness="different"),
+    "of jvp": vmap(lambda x: jvp(lambda x: dropout(x, 0.5), (x,), (x,))[0], randomness="different"),
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_one_kernel_call_serves_all_slices(name, monkeypatch):
+    """However many slices there are, and whichever way a call takes."""
+    calls = []
+    run = kernels.drop
+    monkeypatch.setattr(kernels, "drop", lambda *call: calls.append(run(*call)))
+
+    BATCHED[name](X)
+
+    # Forward mode runs the kernel for the tangent, too.
+    assert len(calls) == (2 if name == "of jvp" else 1)
+
+
+@pytest.mark.parametrize("in_dim", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_the_batch_may_be_any_dimension(dtype, in_dim):
+    """Each slice has the mask of its key, wherever the batch lies in memory."""
+    x = torch.randn(4, 5, 6).movedim(0, in_dim).to(dtype)
+    keys = random.split(7, 4)
+
+    outputs = vmap(keyed, in_dims=(in_dim, 0))(x, keys)
+
+    assert torch.equal(
+        outputs, torch.stack([keyed(each, key) for each, key in zip(x.unbind(in_dim), keys, strict=True)])
+    )
+
+
+def test_gradients_go_on_outside_of_a_transform():
+    """`torch.func.grad` gives a differentiable gradient where gradients are enabled around it."""
+    x = X.clone().requires_grad_()
+
+    def gradient(x: Tensor) -> Tensor:
+        return grad(squares)(x)
+
+    assert torch.equal(torch.autograd.grad(gradient(x).sum(), x)[0], 2 * SLOPE**2)
+    with torch.no_grad():
+        assert not gradient(x).requires_grad
+
+
+def test_a_key_may_be_an_argument_of_a_transform():
+    """The backward pass reads the key after the transform that wrapped it has ended."""
+    assert torch.equal(jacrev(lambda x, key: keyed(x, key))(X, KEY), diagonal(SLOPE))
+    assert torch.equal(grad(squares)(X, KEY), 2 * X * SLOPE**2)
+
+
+def test_backward_does_not_see_what_is_written_to_a_key():
+    """A key that was written to raises torch's error inside of a transform, and is not read again outside of it."""
+    key, x = KEY.clone(), X.clone().requires_grad_()
+    _, pull = vjp(lambda x: keyed(x, key), X)
+    outputs = vmap(lambda x: keyed(x, key))(x)
+
+    key.add_(1)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        pull(X)
+    (grads,) = torch.autograd.grad(outputs.sum(), x)
+    assert torch.equal(grads, vmap(keyed, in_dims=(0, None))(torch.ones_like(X), KEY))
+    keys, x = KEYS.clone(), X.clone().requires_grad_()
+    outputs = vmap(keyed)(x, keys)
+    keys.zero_()
+    assert torch.equal(torch.autograd.grad(outputs.sum(), x)[0], SLOPES)
+
+
+def test_every_way_gives_the_same_draws(monkeypatch):
+    """A torch without the private names that make transforms fast gives the same masks by way of its dispatcher."""
+    expected = {name: observe(function, X) for name, function in DRAWING.items()}
+
+    monkeypatch.setattr(torch_private.transforms, "_ARE_FOUND", False)
+
+    for name, function in DRAWING.items():
+        assert agree(observe(function, X), expected[name]), name

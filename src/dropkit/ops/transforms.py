@@ -64,21 +64,22 @@ def _drop(input: Tensor, mask: Mask, transform: Any) -> Tensor:
 
 
 def _drop_slices(input: Tensor, mask: Mask, vmap: Any) -> Tensor:
-    level, (key, *rest) = vmap.level(), mask
+    level, (key, params, strides, offset) = vmap.level(), mask
     below, dim = unwrap_batched(input, level)
     key, key_dim = unwrap_batched(key, level) if isinstance(key, Tensor) else (key, None)
     with outside_transform():
+        mask = Mask(key, params, strides, offset)
         if dim is None and key_dim is None:
             return _drop(input, mask, functorch_interpreter())
-        input, mask = custom_op.for_all_slices(below, dim, Mask(key, *rest), key_dim, batch_size(vmap))
+        input, mask = custom_op.for_all_slices(below, dim, mask, key_dim, batch_size(vmap))
         output = _drop(input, mask, functorch_interpreter())
     return as_batched(output, 0, level)
 
 
 def _drop_with_gradient(input: Tensor, mask: Mask, grad: Any) -> Tensor:
-    level, (key, *rest) = grad.level(), mask
-    # As it is outside of the transform, which may have ended when backward runs.
-    mask = Mask(unwrap_for_grad(key, level) if isinstance(key, Tensor) else key, *rest)
+    level, (key, params, strides, offset) = grad.level(), mask
+    # The key as it is outside of the transform, which may have ended when backward runs.
+    mask = Mask(unwrap_for_grad(key, level) if isinstance(key, Tensor) else key, params, strides, offset)
     if input.requires_grad and torch.is_grad_enabled():
         with single_level_functions():
             return cast("Any", _DropFunction).apply(input, mask, grad)
