@@ -124,7 +124,7 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   call.dst = reinterpret_cast<void*>(address(args[0]));
   call.src = reinterpret_cast<const void*>(address(args[1]));
   const long dtype = PyLong_AsLong(args[2]);
-  if (!read_key(PyTuple_GetItem(mask, 0), call)) {
+  if (n < 8 && !read_key(PyTuple_GetItem(mask, 0), call)) {
     return PyErr_Occurred() == nullptr ? fail("the key must be one number or two") : nullptr;
   }
   if (!read_params(PyTuple_GetItem(mask, 1), call) && PyErr_Occurred() == nullptr) return fail("params must be four numbers");
