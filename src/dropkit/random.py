@@ -236,6 +236,8 @@ def choose_key(
         by_operator: whether the call goes through dropkit's registered operators. They see the caller's key itself, and
             the draw is an operator too.
     """
+    if key is None and not by_operator and p != 1 and input.is_cpu:
+        return draw_int(generator)
     scheduled = by_operator and isinstance(p, Tensor)
     if not scheduled and p == 1:
         return 0
@@ -243,7 +245,7 @@ def choose_key(
         return key if by_operator or type(key) is int else autograd.detach_key(key)
     if by_operator and generator is None:
         return draw_traced(input.device, cast("Tensor", p) if scheduled else None)
-    return draw_int(generator) if input.is_cpu and not by_operator else draw(generator, input.device)
+    return draw(generator, input.device)
 
 
 class _Scratch(threading.local):

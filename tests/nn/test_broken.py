@@ -34,6 +34,13 @@ def broken(rejected_by: Law) -> Callable[[Patch], None]:
 def kernel(patch: pytest.MonkeyPatch, drop: Callable[..., None]) -> None:
     """Every call runs `drop(output, input, mask)`."""
     patch.setattr(kernels, "drop", drop)
+    patch.setattr(kernels, "dropped", kernels._dropped_by_drop)
+
+
+def gradient(patch: pytest.MonkeyPatch, apply_same_mask: Callable[..., torch.Tensor]) -> None:
+    """Every backward pass runs `apply_same_mask(grad, mask, strides)`."""
+    patch.setattr(autograd, "apply_same_mask", apply_same_mask)
+    patch.setattr(autograd, "is_plain", lambda _: False)
 
 
 @broken(laws.the_realised_rate_is_p)
@@ -58,12 +65,12 @@ def fresh_mask_in_backward(patch):
     def fresh(grad, mask, strides=None):
         return _apply_same_mask(grad, mask._replace(key=mask.key + 1), strides)
 
-    patch.setattr(autograd, "apply_same_mask", fresh)
+    gradient(patch, fresh)
 
 
 @broken(laws.the_gradient_has_the_mask_of_the_output)
 def no_mask_in_backward(patch):
-    patch.setattr(autograd, "apply_same_mask", lambda grad, mask, strides=None: grad * mask.params.scale)
+    gradient(patch, lambda grad, mask, strides=None: grad * mask.params.scale)
 
 
 @broken(laws.memory_layout_does_not_change_the_bits)

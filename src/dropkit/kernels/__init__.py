@@ -98,3 +98,13 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     """Write every element of `output`, which is like `input`, by the best kernel of its device."""
     run = _drop_on_cpu if _drop_on_cpu is not None and input.is_cpu else kernel_for(input.device.type).drop
     run(output, input, mask, add)
+
+
+def _dropped_by_drop(input: Tensor, mask: Mask) -> Tensor:
+    output = torch.empty_like(input)
+    drop(output, input, mask)
+    return output
+
+
+# A contiguous tensor in the CPU's memory after dropout, as a new tensor.
+dropped = cpu.dropped if _drop_on_cpu is cpu.run else _dropped_by_drop

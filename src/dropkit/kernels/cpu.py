@@ -19,6 +19,7 @@ from dropkit.kernels.key import batch_shape, check_batch, is_pair, read
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 from dropkit.kernels.reference import mask_indices
+from dropkit.torch_private import empty_on_cpu
 
 
 def _why_missing(error: ImportError) -> str:
@@ -96,6 +97,20 @@ def _drop_slices(output: Tensor, input: Tensor, mask: Mask, keys: Tensor) -> Non
     arguments = output.data_ptr(), input.data_ptr(), _codes[input.dtype], mask
     slices = keys.data_ptr(), first_blocks, key_strides
     _drop(*arguments, input.shape, output.stride(), input.stride(), slices)
+
+
+def dropped(input: Tensor, mask: Mask) -> Tensor:
+    """Return a contiguous input after dropout. Nothing is checked.
+
+    The call for small tensors, whose time goes into asking torch about them: `run` asks more.
+    """
+    dtype = input.dtype
+    output = empty_on_cpu((*input.shape,), input.stride(), dtype)
+    if mask.strides is None:
+        _drop(output.data_ptr(), input.data_ptr(), _codes[dtype], mask, input.numel())
+    else:
+        run(output, input, mask)
+    return output
 
 
 def _check_tensors(output: Any, input: Any, add: Any) -> None:

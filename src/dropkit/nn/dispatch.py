@@ -35,14 +35,14 @@ def call(
     """Run the functional form of a layer, from its arguments to its result."""
     if has_torch_function_unary(input):
         return _ask_subclass(layer, input, p=p, training=training, inplace=inplace, generator=generator, key=key)
-    is_scheduled = type(p) is not float and isinstance(p, Tensor) and not autograd.can_use_fast_path(p)
-    if is_scheduled:
-        check_schedule(p)
-    else:
-        check_probability(p)
+    # Exact types, which most calls have, need no conversion.
+    are_exact = type(p) is float and 0.0 <= p <= 1.0 and type(training) is bool and isinstance(input, Tensor)
+    is_scheduled = not are_exact and isinstance(p, Tensor) and not autograd.can_use_fast_path(p)
+    if not are_exact:
+        (check_schedule if is_scheduled else check_probability)(p)
     if layer.check is not None:
         layer.check(input)
-    if type(training) is not bool or not isinstance(input, Tensor) or (type(p) is not float and not is_scheduled):
+    if not are_exact and not (is_scheduled and type(training) is bool and isinstance(input, Tensor)):
         rate, training = read_arguments(layer, input, 0.5 if is_scheduled else p, training, inplace)
         p = p if is_scheduled else rate
     return drop(layer, input, p, training, inplace, generator, key)
@@ -60,6 +60,16 @@ def drop(
     """Run a layer on checked arguments, as one of torch's operators does."""
     if key is not None:
         key = random.check_key(key, generator, input)
+    # What most calls are. The rest of this function would do the same, and take longer over it.
+    if (
+        training
+        and not inplace
+        and type(p) is float
+        and 0.0 < p < 1.0
+        and (key is None or type(key) is int)
+        and autograd.is_plain(input)
+    ):
+        return autograd.drop_plain(input, draw_mask(layer, input, p, generator, key))
     # The exact type first, which is faster than `isinstance` alone.
     is_scheduled = type(p) is not float and isinstance(p, Tensor)
     if not training or (not is_scheduled and p == 0):

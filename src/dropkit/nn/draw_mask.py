@@ -29,5 +29,6 @@ def draw_mask(
     if layer.mask_shape is not None and (isinstance(p, Tensor) or p != 1):
         strides = mask_strides(layer.mask_shape(input.shape))
     # Compilers do not trace the cache of `params_at`.
-    params = layer.params(p) if by_operator or isinstance(p, Tensor) else params_at(layer.make_params, p)
+    is_cached = type(p) is float and not by_operator
+    params = params_at(layer.make_params, p) if is_cached else layer.params(p)
     return Mask(random.choose_key(key, generator, input, p, by_operator), params, strides)

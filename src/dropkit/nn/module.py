@@ -47,7 +47,7 @@ class DropoutModule(torch.nn.Module, metaclass=EqualToTorch):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""
-        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
+        if type(input) is not Tensor and isinstance(input, fx.Proxy) and self.is_kept_by(input):
             return self.record_call(input, generator=generator, key=key)
         return type(self).function(input, self.p, self.training, self.inplace, generator=generator, key=key)
 

@@ -18,6 +18,7 @@ from dropkit.kernels.key import Key, batch_shape, read
 from dropkit.kernels.mask import Mask
 from dropkit.ops import custom_op
 from dropkit.torch_private import (
+    call_backward_directly,
     count_dispatch_modes,
     functorch_interpreter,
     in_forward_mode,
@@ -52,6 +53,33 @@ def can_use_fast_path(input: Tensor) -> bool:
     )
 
 
+def is_plain(input: Tensor) -> bool:
+    """Whether `input` can take the fast path, nothing has a say in its gradient, and it is contiguous in CPU memory.
+
+    What most small tensors are, whose time goes into such questions: `drop_plain` asks no more of them.
+    """
+    try:
+        return (
+            not (
+                is_dynamo_compiling()
+                or functorch_interpreter() is not None
+                or count_dispatch_modes()
+                or tracing_state() is not None
+                or in_forward_mode()
+            )
+            and type(input) in _TYPES
+            and input.is_cpu
+            and input.dtype in kernels.FLOATS
+            and input.is_contiguous()
+            # No address: empty tensors and lazy zeros. Batched, sparse and other tensors without memory raise here.
+            and input.data_ptr() != 0
+            and not input.is_neg()
+            and not input.is_nested
+        )
+    except RuntimeError:
+        return False
+
+
 def is_ordinary(tensor: Tensor) -> bool:
     """Whether `tensor` is no subclass, and neither lazily negated nor zero nor batched."""
     return (
@@ -83,6 +111,13 @@ def drop(input: Tensor, mask: Mask) -> Tensor:
     output = torch.empty_like(input)
     kernels.drop(output, input, mask)
     return output
+
+
+def drop_plain(input: Tensor, mask: Mask) -> Tensor:
+    """`drop` of an input that `is_plain`, by a key that is an int."""
+    if input.requires_grad and torch.is_grad_enabled():
+        return _apply_drop_plain(input, mask)
+    return kernels.dropped(input, mask)
 
 
 def drop_(input: Tensor, mask: Mask) -> Tensor:
@@ -152,6 +187,22 @@ class _Drop(torch.autograd.Function):
         return apply_same_mask(tangents[0], *ctx.saved)
 
 
+class _DropPlain(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, mask: Mask) -> Tensor:
+        ctx.mask = mask
+        return kernels.dropped(input, mask)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        mask = ctx.mask
+        _, _, shift, fill = mask.params
+        if shift or fill or torch.is_grad_enabled() or not is_plain(grad):
+            return apply_same_mask(grad, mask), None
+        return kernels.dropped(grad, mask), None
+
+
 class _DropInPlace(torch.autograd.Function):
     """Record the graph alone; the caller writes afterwards, so that an error of autograd leaves the input unchanged."""
 
@@ -185,10 +236,11 @@ class _DropAdd(torch.autograd.Function):
 
 # The base class's `apply`, which `Function.apply` calls after a search for functorch's wrappers. On the fast path there
 # are none, and skipping the search saves 1 us.
-_apply_drop, _apply_drop_, _apply_drop_add = (
+_apply_drop, _apply_drop_plain, _apply_drop_, _apply_drop_add = (
     cast("Callable[..., Tensor]", cast("Any", super(torch.autograd.Function, function)).apply)
-    for function in (_Drop, _DropInPlace, _DropAdd)
+    for function in (_Drop, _DropPlain, _DropInPlace, _DropAdd)
 )
+call_backward_directly(_DropPlain)
 
 
 def apply_same_mask(grad: Tensor, mask: Mask, strides: tuple[int, ...] | None = None) -> Tensor:

@@ -22,6 +22,7 @@ from dropkit.kernels import FLOATS
 from dropkit.nn import LAYERS
 from dropkit.nn.complex_numbers import are_dropped_as_pairs
 from dropkit.nn.dispatch import drop
+from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd
 from dropkit.patch import native_dropout, recurrent
@@ -142,6 +143,8 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
     original = getattr(torch.ops.aten, name).default
 
     def kernel(input: Tensor, p: float, train: bool) -> Any:
+        if train and not inplace and 0.0 < p < 1.0 and autograd.is_plain(input):
+            return autograd.drop_plain(input, draw_mask(layer, input, p, None, None))
         if (
             not (0.0 <= p <= 1.0)
             or not _can_drop(layer, input)

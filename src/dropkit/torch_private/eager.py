@@ -6,7 +6,7 @@ If torch cannot tell, dropkit assumes that there is one, and calls registered op
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -47,6 +47,32 @@ is_zero_tensor: Callable[[Tensor], bool] = find("torch:Tensor._is_zerotensor", D
 tracing_state: Callable[[], object] = find(
     "torch._C:_get_tracing_state", DROPOUT, _is_tracing_by_jit, "torch.jit is asked", costs=False
 )
+
+
+def _empty_by_dispatcher(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
+
+
+# A new tensor of these sizes, strides and dtype. Code that inductor writes calls it, too: it asks the allocator and not
+# the dispatcher, which saves 2 us in a forward and backward pass.
+empty_on_cpu: Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor] = find(
+    "torch._C:_dynamo.guards._empty_strided_cpu",
+    DROPOUT,
+    _empty_by_dispatcher,
+    "torch.empty_strided makes outputs",
+    costs=False,
+)
+_has_backward_class: bool = (
+    find("torch.autograd:Function._backward_cls", DROPOUT, None, "torch looks for backward in every pass", costs=False)
+    is not None
+)
+
+
+def call_backward_directly(function: type[torch.autograd.Function]) -> None:
+    """Let backward passes call the `backward` of a Function; torch first looks whether it has a `vjp`, for 0.5 us."""
+    if _has_backward_class:
+        cast("Any", function)._backward_cls.apply = vars(function)["backward"].__func__
+
 
 _forward_ad: Any = torch.autograd.forward_ad
 _LEVEL_IS_UNKNOWN = (
