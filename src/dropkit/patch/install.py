@@ -155,6 +155,8 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
         return drop(layer, input, p, train, inplace)
 
     def below_autograd(input: Tensor, p: float, train: bool) -> Any:
+        if not torch.is_grad_enabled():
+            return kernel(input, p, train)
         with torch.no_grad():
             return kernel(input, p, train)
 
