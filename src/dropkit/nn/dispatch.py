@@ -60,7 +60,7 @@ def drop(
     """Run a layer on checked arguments, as one of torch's operators does."""
     if key is not None:
         key = random.check_key(key, generator, input)
-    # What most calls are. The rest of this function would do the same, and take longer over it.
+    # What most calls are. Without this branch the rest of the function would do the same, and take longer over it.
     if (
         training
         and not inplace

@@ -54,9 +54,9 @@ def can_use_fast_path(input: Tensor) -> bool:
 
 
 def is_plain(input: Tensor) -> bool:
-    """Whether `input` can take the fast path, nothing has a say in its gradient, and it is contiguous in CPU memory.
+    """Whether `input` can take the fast path, outside of forward mode, and is a contiguous CPU tensor with elements.
 
-    What most small tensors are, whose time goes into such questions: `drop_plain` asks no more of them.
+    `drop_plain` asks nothing else of it: the time of a call on few elements goes into such questions.
     """
     try:
         return (
@@ -71,7 +71,7 @@ def is_plain(input: Tensor) -> bool:
             and input.is_cpu
             and input.dtype in kernels.FLOATS
             and input.is_contiguous()
-            # No address: empty tensors and lazy zeros. Batched, sparse and other tensors without memory raise here.
+            # Empty and lazily zero tensors have address 0. Batched, sparse and other tensors without memory raise.
             and input.data_ptr() != 0
             and not input.is_neg()
             and not input.is_nested
@@ -188,6 +188,8 @@ class _Drop(torch.autograd.Function):
 
 
 class _DropPlain(torch.autograd.Function):
+    """`_Drop` of an input that `is_plain`. A gradient that is not, or will be differentiated, takes the general way."""
+
     @staticmethod
     def forward(ctx: Any, input: Tensor, mask: Mask) -> Tensor:
         ctx.mask = mask
