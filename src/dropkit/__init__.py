@@ -1,6 +1,7 @@
 """dropkit: dropout for PyTorch.
 
-`dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys, `dropkit.mc` Monte Carlo dropout.
+`dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys, `dropkit.mc` Monte Carlo dropout,
+`dropkit.shard` masks across processes.
 `install` and `convert` bring the layers into programs that were written for torch; `audit` shows every dropout of a
 running model. Everything loads at its first use: `import dropkit` imports neither torch nor NumPy.
 """
@@ -11,14 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dropkit import functional, mc, nn, random, testing
+    from dropkit import functional, mc, nn, random, shard, testing
     from dropkit.auditor.audit import audit
     from dropkit.patch.convert import convert
     from dropkit.patch.install import install, installed, uninstall
 
     __version__: str
 
-_SUBMODULES = ("functional", "mc", "nn", "random", "testing")
+_SUBMODULES = ("functional", "mc", "nn", "random", "shard", "testing")
 _NAMES = {
     "audit": "dropkit.auditor.audit",
     "convert": "dropkit.patch.convert",
@@ -37,6 +38,7 @@ __all__ = [
     "mc",
     "nn",
     "random",
+    "shard",
     "testing",
     "uninstall",
 ]

@@ -17,11 +17,12 @@ from dropkit.kernels.params import inverted
 from dropkit.nn.checks import refuse_random_source
 from dropkit.nn.complex_numbers import are_dropped_as_pairs, drop_pairs
 from dropkit.nn.layer import Layer
-from dropkit.ops import autograd
+from dropkit.ops import autograd, slices
 
 
 def drop_by_torch(layer: Layer, input: Tensor, p: float | Tensor, inplace: bool) -> Tensor:
     """Run torch's function, without its warning about the rank of the input, which `Layer.check` has given."""
+    slices.refuse("in torch's own dropout, which runs here,")
     if are_dropped_as_pairs(layer, input):
         return drop_pairs(layer, input, inplace, lambda of_pairs, x: drop_by_torch(of_pairs, x, p, False))
     if layer.counterpart is None:

@@ -19,7 +19,7 @@ from dropkit.nn.checks import check_probability, check_schedule, refuse_random_s
 from dropkit.nn.complex_numbers import are_dropped_as_pairs, drop_pairs
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
-from dropkit.ops import autograd, custom_op, transforms
+from dropkit.ops import autograd, custom_op, slices, transforms
 from dropkit.torch_private import FakeTensor, fake_mode, tracing_state
 
 
@@ -84,7 +84,7 @@ def drop(
     if not takes_fast_path and type(input) is FakeTensor and fake_mode() is None:
         with input.fake_mode:  # where keys are no real tensors either
             return drop(layer, input, p, training, inplace, generator, custom_op.as_fake(key, input))
-    if input.numel() == 0 if takes_fast_path else _is_empty(input):
+    if (input.numel() == 0 if takes_fast_path else _is_empty(input)) and slices.is_empty(input):
         return input
     if input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
         if are_dropped_as_pairs(layer, input):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from torch import Generator, Tensor
+from torch.compiler import is_dynamo_compiling
 
 from dropkit import random
-from dropkit.kernels.mask import Mask, mask_strides
+from dropkit.kernels.mask import Mask, mask_strides, row_major
 from dropkit.kernels.params import params_at
 from dropkit.nn.layer import Layer
+from dropkit.ops import recompute, slices
 
 
 def draw_mask(
@@ -25,10 +27,28 @@ def draw_mask(
         by_operator: whether the call goes through dropkit's registered operators; see `random.choose_key`.
     """
     # The strides come first: `mask_shape` refuses inputs of the wrong rank, for which no key must be drawn.
-    strides = None
-    if layer.mask_shape is not None and (isinstance(p, Tensor) or p != 1):
+    strides, offset = None, 0
+    if slices.is_used and slices.state.parts:
+        strides, offset = _place(layer, input, key is None and generator is None)
+    elif layer.mask_shape is not None and (isinstance(p, Tensor) or p != 1):
         strides = mask_strides(layer.mask_shape(input.shape))
     # Compilers do not trace the cache of `params_at`.
     is_cached = type(p) is float and not by_operator
     params = params_at(layer.make_params, p) if is_cached else layer.params(p)
-    return Mask(random.choose_key(key, generator, input, p, by_operator), params, strides)
+    return Mask(random.choose_key(key, generator, input, p, by_operator), params, strides, offset)
+
+
+def _place(layer: Layer, input: Tensor, draws_by_default: bool) -> tuple[tuple[int, ...] | None, int]:
+    """The strides and the first index of the mask of `input` within the mask of the whole that it is a part of."""
+    if not is_dynamo_compiling() and recompute.may_be_checkpointed():
+        recompute.keep_slices()
+    whole = slices.whole_of(input, draws_by_default)
+    if layer.mask_shape is not None:
+        strides = mask_strides(layer.mask_shape(whole.shape))
+    elif whole.shape[1:] == list(input.shape[1:]):
+        # The strides of the input, which kernels walk fastest.
+        strides = None
+    else:
+        strides = row_major(whole.shape)
+    along = row_major(whole.shape) if strides is None else strides
+    return strides, whole.offset + sum(start * stride for start, stride in zip(whole.starts, along, strict=True))

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from dropkit import random
 from dropkit.kernels.mask import Mask, mask_strides
 from dropkit.nn.layer import Layer
-from dropkit.ops import autograd, custom_op
+from dropkit.ops import autograd, custom_op, slices
 from dropkit.torch_private import max_length, min_length, nested_sizes, ragged_dim
 
 # From a dense tensor, the strides of its mask and the first mask index to the tensor after dropout.
@@ -39,6 +39,7 @@ def drop(
         RuntimeError: a layer that drops channels, and dimension 1 does not hold them or varies in size; or in place,
             and torch forbids the write.
     """
+    slices.refuse("for nested tensors")
     if layer.drops_channels:
         _refuse_unless_channels(layer, input)
     by_operator = isinstance(p, Tensor) or autograd.is_being_traced()

@@ -18,7 +18,7 @@ from dropkit.kernels.gpu import fused
 from dropkit.kernels.gpu.fused import Norm
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
-from dropkit.ops import autograd
+from dropkit.ops import autograd, slices
 from dropkit.torch_private import in_forward_mode
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -44,6 +44,8 @@ def can_fuse(params: DropoutParams | None, input: Tensor, *others: Tensor) -> bo
         params: None to drop nothing. The kernels cannot drop everything.
     """
     if (params is not None and params.drops_all) or not autograd.can_use_fast_path(input) or in_forward_mode():
+        return False
+    if slices.is_used and slices.state.parts:  # the kernels number mask elements as those of the input alone
         return False
     return (
         kernel_for(input.device.type).drop is gpu.drop

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils import checkpoint as torch_checkpoint
 
+from dropkit.ops import slices
 from dropkit.torch_private import (
     backward_pass,
     checkpoint_function,
@@ -65,7 +66,15 @@ class _Region(NamedTuple):
             return self.owner._dropkit_keys
         except AttributeError:
             self.owner._dropkit_keys = KeyRecord()
+            self._keep_slices()
             return self.owner._dropkit_keys
+
+    def _keep_slices(self) -> None:
+        """Run the region again under the parts of its first run: backward may run after their block, or in a thread."""
+        if not slices.is_used:
+            return
+        name = "recompute_fn" if hasattr(self.owner, "recompute_fn") else "run_function"
+        setattr(self.owner, name, _under(slices.state.parts, getattr(self.owner, name)))
 
 
 class _State(threading.local):
@@ -121,6 +130,21 @@ def same_key_when_recomputed(draw: Callable[[], Key], default: bool) -> Key:
     return key
 
 
+def keep_slices() -> None:
+    """Note the parts that hold now for the regions that run; called before others are stated inside of a region."""
+    for region in _regions(sys._getframe(1)):
+        _ = region.record
+
+
+def _under(parts: tuple[slices.Part, ...], function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with slices.Holding(parts):
+            return function(*args, **kwargs)
+
+    vars(run)["__wrapped__"] = function  # for `inspect.unwrap`
+    return run
+
+
 def _copied(key: Any) -> Any:
     """A copy that nobody else can write to, made without any mode seeing it."""
     if not isinstance(key, Tensor):
@@ -163,7 +187,12 @@ def _region_of_hooks() -> _Region | None:
 
 
 def _first_run(owner: Any) -> _Region:
-    return _Region(owner, None, _closure_variable(owner.recompute_fn, "preserve_rng_state"))
+    return _Region(owner, None, _is_rng_preserved(owner))
+
+
+def _is_rng_preserved(owner: Any) -> bool:
+    # Without the wrapper of `_keep_slices`.
+    return _closure_variable(inspect.unwrap(owner.recompute_fn), "preserve_rng_state")
 
 
 def _checkpoint(local: dict[str, Any]) -> _Region | None:
@@ -176,7 +205,7 @@ def _checkpoint(local: dict[str, Any]) -> _Region | None:
 def _unpack_hook(local: dict[str, Any]) -> _Region | None:
     """A later run under `checkpoint(use_reentrant=False)`: backward asks for a saved tensor."""
     owner = local["frame"]
-    return _Region(owner, local["gid"], _closure_variable(owner.recompute_fn, "preserve_rng_state"))
+    return _Region(owner, local["gid"], _is_rng_preserved(owner))
 
 
 def _forward(local: dict[str, Any]) -> _Region | None:

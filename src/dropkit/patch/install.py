@@ -24,7 +24,7 @@ from dropkit.nn.complex_numbers import are_dropped_as_pairs
 from dropkit.nn.dispatch import drop
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
-from dropkit.ops import autograd
+from dropkit.ops import autograd, slices
 from dropkit.patch import native_dropout, recurrent
 from dropkit.torch_private import (
     INSTALL,
@@ -151,6 +151,8 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
             or not _is_reached(input)
             or autograd.is_being_exported()
         ):
+            if train and p != 0:
+                slices.refuse("in torch's own dropout, which runs here,")
             return run_composite(original, input, p, train)
         return drop(layer, input, p, train, inplace)
 

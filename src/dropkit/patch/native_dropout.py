@@ -13,10 +13,11 @@ from torch import Tensor
 
 from dropkit import kernels, random
 from dropkit.kernels import FLOATS
-from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import unscaled
 from dropkit.nn.dispatch import drop
+from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.dropout import LAYER
+from dropkit.ops import slices
 from dropkit.torch_private import forward_mode_set_to, has_kernel
 
 # Elements of one chunk of `_kept_elements`: two float32 tensors of 512 KiB.
@@ -40,7 +41,7 @@ def take_over(library: torch.library.Library, devices: tuple[str, ...]) -> list[
 
 def _kernel(original: Any) -> Any:
     def kernel(keys: Any, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-        is_active = train is not False and 0 < p <= 1 and input.numel() > 0
+        is_active = train is not False and 0 < p <= 1 and not (input.numel() == 0 and slices.is_empty(input))
         if not is_active or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
             return original.call_boxed(keys, input, p, train)
         key = cast("Tensor | int", random.choose_key(None, None, input, p))
@@ -56,8 +57,8 @@ def _kept_elements(input: Tensor, p: float, key: Tensor | int) -> Tensor:
 
     Computed in chunks that fit the cache: a tensor of ones as large as the input would take more time than the dropout.
     """
-    mask = Mask(key, unscaled(p))
-    if input.numel() <= _CHUNK:
+    mask = draw_mask(LAYER, input, p, None, key)._replace(params=unscaled(p))
+    if input.numel() <= _CHUNK or mask.strides is not None:
         kept = torch.ones_like(input)
         kernels.drop(kept, kept, mask)
         return kept.bool()
@@ -66,7 +67,7 @@ def _kept_elements(input: Tensor, p: float, key: Tensor | int) -> Tensor:
     kept = torch.empty_like(ones)
     for offset in range(0, input.numel(), _CHUNK):
         part = output[offset : offset + _CHUNK]
-        kernels.drop(kept[: len(part)], ones[: len(part)], mask._replace(offset=offset))
+        kernels.drop(kept[: len(part)], ones[: len(part)], mask._replace(offset=mask.offset + offset))
         part.copy_(kept[: len(part)])
     output = output.view(input.shape)
     return output if input.is_contiguous() else torch.empty_like(input, dtype=torch.bool).copy_(output)

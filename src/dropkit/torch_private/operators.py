@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropkit.torch_private.eager import functorch_is_active
 from dropkit.torch_private.lookup import INSTALL, OPERATORS, VMAP, find, find_base, require
 
 
@@ -53,6 +54,24 @@ as_batched: Callable[[Tensor, int, int], Tensor] = find("torch._C:_functorch._ad
 _without_keys: Any = find("torch._C:_ExcludeDispatchKeyGuard", VMAP)
 _keys: Any = find("torch._C:DispatchKeySet", VMAP)
 _VMAP_MODE: Any = find("torch._C:DispatchKey.FuncTorchVmapMode", VMAP)
+
+
+_transforms: Callable[[], Any] = find(
+    "torch._C:_functorch.get_interpreter_stack",
+    VMAP,
+    None,
+    "dropkit.shard refuses to split a batch under any transform of torch.func, not under vmap alone",
+    costs=False,
+)
+
+
+def may_be_under_vmap() -> bool:
+    """Whether vmap may hide a dimension of tensors; compilers see that there are transforms, not of which kind."""
+    if not functorch_is_active():
+        return False
+    if torch.compiler.is_dynamo_compiling() or _transforms is None:
+        return True
+    return any(transform.key().name == "Vmap" for transform in _transforms() or ())
 
 
 def below_vmap() -> AbstractContextManager[object]:

@@ -1,0 +1,203 @@
+"""Blocks that state what this process holds, for the dropout in them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from operator import index
+from typing import Any
+
+from torch import distributed
+from torch.compiler import is_dynamo_compiling
+
+from dropkit.arguments import check, positive_int
+from dropkit.ops import recompute, slices
+from dropkit.ops.slices import Batch, Extent, Part, Replica, Slice
+from dropkit.shard import generators, ranks
+from dropkit.torch_private import dynamo_is_loaded
+
+
+def stated(parts: tuple[Part, ...]) -> slices.Holding:
+    """A block in which these parts hold in this thread, instead of those before."""
+    # A checkpointed region that runs is run again from the parts that hold now, and enters this block again itself.
+    if not is_dynamo_compiling() and recompute.may_be_checkpointed():
+        recompute.keep_slices()
+    return slices.Holding(parts)
+
+
+@contextmanager
+def holding(*parts: Slice) -> Generator[None]:
+    """State which slices of its tensors' dimensions this process holds, for the dropout in a `with` block.
+
+    Masks are then the slices of the mask of the whole tensor, to the bit. Inside of another block, the slices lie in
+    the tensor that the outer block describes. The block counts for the thread that enters it.
+
+    Args:
+        parts: one slice for each dimension that is split.
+
+    Raises:
+        TypeError: a part is no `Slice`.
+        IndexError, ValueError: in a dropout, if its input does not fit.
+
+    Example:
+        >>> from dropkit.functional import dropout
+        >>> x = torch.ones(6, 2)
+        >>> with holding(Slice(dim=0, start=2, total=6)):
+        ...     part = dropout(x[2:4], key=7)
+        >>> torch.equal(part, dropout(x, key=7)[2:4])
+        True
+    """
+    for part in parts:
+        if not isinstance(part, Slice):
+            raise TypeError(f"parts must be shard.Slice, got {type(part).__name__}")
+    with stated((*slices.state.parts, *parts)):
+        yield
+
+
+@contextmanager
+def whole() -> Generator[None]:
+    """Dropout in a `with` block is of tensors that are not split: blocks around it and split layers do not count.
+
+    For what is the same on all ranks, such as positional embeddings, masks and weights. `different_masks` still counts.
+
+    Example:
+        >>> from dropkit.functional import dropout
+        >>> x = torch.ones(6, 2)
+        >>> with holding(Slice(dim=0, start=2, total=6)), whole():
+        ...     masked = dropout(x, key=7)
+        >>> torch.equal(masked, dropout(x, key=7))
+        True
+    """
+    with stated(unsplit_parts()):
+        yield
+
+
+def unsplit_parts() -> tuple[Part, ...]:
+    """The parts of this thread that hold for what is not split."""
+    return tuple(part for part in slices.state.parts if isinstance(part, Replica))
+
+
+@contextmanager
+def data_parallel(
+    group: Any = None, *, batch_size: int | None = None, dim: int = 0, flattened: bool = False
+) -> Generator[None]:
+    """Give each rank its part of the mask that one process would use for the batch of all ranks.
+
+    One block for each batch, around the forward pass. Ranks exchange their batch sizes, which may differ or be 0, in
+    one small `all_gather`, and whether their default generators are in one state. The batch of all ranks is that of
+    rank 0, then that of rank 1, and so on; all other sizes must be the same on all ranks.
+
+    Args:
+        group: of `torch.distributed`; the default group if None.
+        batch_size: number of this rank's samples, exchanged when the block begins. If None it is the size along `dim`
+            of the first input that drops, and exchanged then, which a compiler cannot trace.
+        dim: the dimension that holds the batch: 1 where sequences come first.
+        flattened: inputs may have several indices along `dim` for each sample, one number for all samples, sample after
+            sample: (samples * tokens, features). Must have `batch_size`.
+
+    Raises:
+        RuntimeError: `init_process_group` was not called; or the block is inside of another one; or, in a dropout that
+            draws its key, the default generators of the ranks are in different states; or ranks differ in other sizes.
+        ValueError: in a dropout, if the size of its input along `dim` is not the batch size.
+    """
+    if any(isinstance(part, Batch) and part.is_across_ranks for part in slices.state.parts):
+        raise RuntimeError(
+            "dropkit.shard: data_parallel must not be inside of another data_parallel block; the batch would be split "
+            "twice: pass the group of all ranks that hold parts of the batch"
+        )
+    if not hasattr(dim, "__index__"):
+        raise TypeError(f"dim must be an integer, got {type(dim).__name__}")
+    if batch_size is not None:
+        is_size = hasattr(batch_size, "__index__") and not isinstance(batch_size, bool) and index(batch_size) >= 0
+        check("batch_size", is_size, "an integer of at least 0", batch_size)
+    elif flattened:
+        raise ValueError("batch_size must be given where flattened=True, got None")
+    ranks.checked_group(group)
+    extent = Extent(find=lambda extent, whole, dim: ranks.find(extent, group, whole.shape[dim], whole, dim))
+    if batch_size is not None:
+        if is_dynamo_compiling():
+            raise RuntimeError("dropkit.shard: data_parallel must be entered outside of compiled functions")
+        ranks.find(extent, group, index(batch_size))
+    before = generators.fingerprints()
+    with stated((*slices.state.parts, Batch(extent, index(dim), flattened, is_across_ranks=True))):
+        yield
+    ranks.note_shapes(extent, group)
+    if not extent.shapes and not dynamo_is_loaded() and generators.fingerprints() != before:
+        _warn_of_other_dropout()
+
+
+def _warn_of_other_dropout() -> None:
+    """Warn that random numbers were drawn in a block, and that no dropout of dropkit ran."""
+    warnings.warn(
+        "dropkit.shard.data_parallel had no effect: random numbers were drawn, but no dropout of dropkit ran; torch's "
+        "own dropout follows it under dropkit.install()",
+        stacklevel=5,
+    )
+
+
+def micro_batches(total: int, size: int, *, dim: int = 0, flattened: bool = False) -> Iterator[slice]:
+    """Iterate over parts of a batch; together they use the masks, and the random numbers, of one pass over the batch.
+
+    Each iteration begins with torch's default generators, of the CPU and of the accelerator, as they were at the start,
+    so that all of it draws the same keys; other random numbers repeat, too. After the last, they are as after one pass
+    over the whole batch.
+
+    Args:
+        total: number of samples; inside of `data_parallel`, of this rank's. A batch of none is one part, also empty.
+        size: number of samples of each part, of which the last may have fewer.
+        dim, flattened: as for `data_parallel`.
+
+    Yields:
+        The samples of the part, to index the batch with.
+
+    Example:
+        >>> from dropkit.functional import dropout
+        >>> x, generator = torch.ones(5, 3), torch.manual_seed(0)
+        >>> parts = [dropout(x[rows]) for rows in micro_batches(len(x), 2)]
+        >>> generator = torch.manual_seed(0)
+        >>> torch.equal(torch.cat(parts), dropout(x))
+        True
+    """
+    check("total", hasattr(total, "__index__") and not isinstance(total, bool) and index(total) >= 0,
+          "an integer of at least 0", total)  # fmt: skip
+    return _micro_batches(index(total), positive_int("size", size), dim, flattened)
+
+
+def _micro_batches(total: int, size: int, dim: int, flattened: bool) -> Generator[slice]:
+    states = generators.States()
+    for start in range(0, max(total, 1), size):
+        stop = min(start + size, total)
+        if start > 0:
+            states.restore()
+        part = Batch(Extent(stop - start, start, total), dim, flattened, is_across_ranks=False)
+        with stated((*slices.state.parts, part)):
+            yield slice(start, stop)
+
+
+class different_masks:  # noqa: N801 (used as a function is)
+    """Use another mask on each rank, though all have one seed: from now on, or for a `with` block.
+
+    Each rank uses mask elements of its own under the same keys, as if the tensors of all ranks were stacked along a
+    first dimension. Explicit keys, too, give other masks on each rank. Counts for this thread, and for threads that
+    begin after it.
+
+    Args:
+        group: of `torch.distributed`; the default group if None.
+
+    Raises:
+        RuntimeError: `init_process_group` was not called, or the call is inside of another block of `dropkit.shard`.
+    """
+
+    def __init__(self, group: Any = None) -> None:
+        ranks.checked_group(group)
+        self._before = slices.state.parts, slices.everywhere
+        if slices.state.parts:
+            raise RuntimeError("dropkit.shard: different_masks must be the outermost block, got one inside of another")
+        slices.state.parts = slices.everywhere = (Replica(distributed.get_rank(group)),)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        slices.state.parts, slices.everywhere = self._before

@@ -1,0 +1,121 @@
+"""What the ranks of a group exchange: the sizes of their parts, and the states of their generators."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, NamedTuple, cast
+
+from torch import distributed
+
+from dropkit.ops.slices import Extent, Whole
+from dropkit.shard import generators
+
+
+class _Message(NamedTuple):
+    """What a rank sends.
+
+    Attributes:
+        size: of its part.
+        others: the sizes of its input along other dimensions; None if it has not met an input, or holds nothing.
+        fingerprints: of its default generators, by type of device.
+        shapes: the shapes of the wholes in the block before; None if they do not count.
+    """
+
+    size: int
+    others: tuple[int, ...] | None
+    fingerprints: dict[str, int]
+    shapes: frozenset[tuple[int, ...]] | None = None
+
+
+def checked_group(group: Any) -> Any:
+    """The group itself, if ranks can be asked for.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        raise RuntimeError(
+            "dropkit.shard: group must be one of torch.distributed, got None before init_process_group: call "
+            "torch.distributed.init_process_group() first, and start the program with torchrun"
+        )
+    if distributed.get_rank(group) < 0:
+        raise ValueError("dropkit.shard: group must be one that this rank belongs to, got one that it does not")
+    return group
+
+
+def find(extent: Extent, group: Any, size: int, whole: Whole | None = None, dim: int = 0) -> None:
+    """Find this rank's part of the whole, by asking all ranks of the group for the sizes of their parts.
+
+    Args:
+        whole: the whole so far of the input, and `dim`, the dimension that is split; None where no input was met.
+    """
+    others = None if whole is None or size == 0 else (*whole.shape[:dim], *whole.shape[dim + 1 :])
+    messages = _exchange(group, _Message(size, others, generators.fingerprints(), _shapes_before.pop(group, None)))
+    rank = distributed.get_rank(group)
+    _check_equal(
+        [message.shapes for message in messages],
+        "wholes of equal shapes on all ranks in a block of data_parallel, or masks are not those of one process; got, "
+        "in the block before,",
+    )
+    _check_equal(
+        [message.others for message in messages],
+        f"an input of equal sizes on all ranks along all dimensions but {dim}, got, along these,",
+    )
+    sizes = [message.size for message in messages]
+    extent.size, extent.start, extent.total = size, sum(sizes[:rank]), sum(sizes)
+    extent.differing = _differing([message.fingerprints for message in messages])
+
+
+def _exchange(group: Any, message: _Message) -> list[_Message]:
+    messages: list[Any] = [None] * distributed.get_world_size(group)
+    distributed.all_gather_object(messages, tuple(message), group)
+    return [_Message(*fields) for fields in messages]
+
+
+def note_shapes(extent: Extent, group: Any) -> None:
+    """Keep the shapes that were dropped in a block, to be compared in the exchange of the next one."""
+    if extent.size and extent.shapes:
+        _shapes_before[group] = frozenset(extent.shapes)
+
+
+_shapes_before: dict[Any, frozenset[tuple[int, ...]]] = {}
+
+
+def _check_equal(values: list[Any], wanted: str) -> None:
+    """Raise RuntimeError unless all ranks agree that have a value, that is, not None."""
+    by_value: dict[Any, list[int]] = defaultdict(list)
+    for rank, value in enumerate(values):
+        if value is not None:
+            by_value[value].append(rank)
+    if len(by_value) > 1:
+        got = "; ".join(f"{_plain(value)} on {_names(ranks)}" for value, ranks in by_value.items())
+        raise RuntimeError(
+            f"dropkit.shard: dropout must have {wanted} {got}. Pad to one length on all ranks, or use "
+            "shard.different_masks() instead"
+        )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, sorted(cast("frozenset[Any]", value)))) if isinstance(value, frozenset) else str(value)
+
+
+def _differing(fingerprints: list[dict[str, int]]) -> dict[str, str]:
+    """By type of device, what is wrong with the default generators."""
+    differing: dict[str, str] = {}
+    for device in {device for of_rank in fingerprints for device in of_rank}:
+        by_state: dict[int, list[int]] = defaultdict(list)
+        for rank, of_rank in enumerate(fingerprints):
+            if device in of_rank:
+                by_state[of_rank[device]].append(rank)
+        if len(by_state) > 1:
+            alike = "; ".join(_names(ranks) for ranks in by_state.values())
+            differing[device] = (
+                f"dropkit.shard: default generators of {device} must be in one state on all ranks of the group, got "
+                f"{len(by_state)} states, on {alike}: call torch.manual_seed(one seed) on every rank, and draw other "
+                "random numbers that differ between ranks from generators of their own; or pass key="
+            )
+    return differing
+
+
+def _names(ranks: list[int]) -> str:
+    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))
