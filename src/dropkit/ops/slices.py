@@ -247,7 +247,7 @@ def whole_of(input: Tensor, draws_by_default: bool) -> Whole:
 
 def is_empty(input: Tensor) -> bool:
     """Whether the whole that an empty `input` is a part of is empty, so that no process draws a key."""
-    return not (is_used and state.parts) or 0 in whole_of(input, False).shape
+    return not is_used or len(state.parts) == 0 or 0 in whole_of(input, False).shape
 
 
 class Holding:

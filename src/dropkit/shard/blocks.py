@@ -15,7 +15,7 @@ from dropkit.arguments import check, positive_int
 from dropkit.ops import recompute, slices
 from dropkit.ops.slices import Batch, Extent, Part, Replica, Slice
 from dropkit.shard import generators, ranks
-from dropkit.torch_private import dynamo_is_loaded
+from dropkit.torch_private import has_compiled
 
 
 def stated(parts: tuple[Part, ...]) -> slices.Holding:
@@ -123,17 +123,13 @@ def data_parallel(
     with stated((*slices.state.parts, Batch(extent, index(dim), flattened, is_across_ranks=True))):
         yield
     ranks.note_shapes(extent, group)
-    if not extent.shapes and not dynamo_is_loaded() and generators.fingerprints() != before:
-        _warn_of_other_dropout()
-
-
-def _warn_of_other_dropout() -> None:
-    """Warn that random numbers were drawn in a block, and that no dropout of dropkit ran."""
-    warnings.warn(
-        "dropkit.shard.data_parallel had no effect: random numbers were drawn, but no dropout of dropkit ran; torch's "
-        "own dropout follows it under dropkit.install()",
-        stacklevel=5,
-    )
+    # The shapes of compiled code are not noted.
+    if not extent.shapes and not has_compiled() and generators.fingerprints() != before:
+        warnings.warn(
+            "dropkit.shard.data_parallel had no effect: random numbers were drawn, but no dropout of dropkit ran; "
+            "torch's own dropout follows it under dropkit.install()",
+            stacklevel=3,
+        )
 
 
 def micro_batches(total: int, size: int, *, dim: int = 0, flattened: bool = False) -> Iterator[slice]:

@@ -18,6 +18,12 @@ def dynamo_is_loaded() -> bool:
     return "torch._dynamo" in sys.modules
 
 
+def has_compiled() -> bool:
+    """Whether anything was compiled in this process; true if that is unknown."""
+    module: Any = sys.modules.get("torch._dynamo.utils")
+    return module is not None and bool(getattr(module, "counters", {"frames": True}).get("frames"))
+
+
 def inductor_is_loaded() -> bool:
     """Whether inductor's table of lowerings exists."""
     return "torch._inductor.lowering" in sys.modules
