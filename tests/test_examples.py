@@ -2,6 +2,7 @@
 
 import ast
 import math
+import os
 import re
 import runpy
 import subprocess
@@ -116,6 +117,20 @@ def test_an_unchanged_script_runs_on_dropkit(command, backward):
     assert f"backward runs {backward}\n" in run.stdout
     assert "called as __main__ ['7']" in run.stdout
     assert run.returncode == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["data_parallel.py", "tensor_parallel.py"])
+def test_the_command_of_an_example_works_as_printed(name):
+    """The line with two processes in its docstring prints the losses."""
+    (line,) = re.findall(r"^torchrun (.*--nproc-per-node 2 .*)$", (EXAMPLES / name).read_text(), re.MULTILINE)
+    command = [sys.executable, "-m", "torch.distributed.run", *line.split()]
+
+    run = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=120, check=False,
+                         env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+
+    assert run.returncode == 0, run.stderr
+    assert re.fullmatch(r"loss( \d\.\d{8}){4}\n", run.stdout)
 
 
 def test_every_example_is_tested():

@@ -230,7 +230,7 @@ class Trace:
         has_control_flow: whether operators such as `torch.cond` ran, whose branches are not seen.
         is_reseeded: whether the forward seeds torch's generator.
         stopped: exception that ended the run early; rules then cannot know that something was not reached.
-        ranks_draw_alike: whether every rank of the group began with the same generator state; None if not asked.
+        ranks_draw_alike: whether every rank of the group would draw the same masks; None if not asked.
         seconds: time of all operators in training, forward and backward.
     """
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import runpy
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,17 +72,3 @@ def test_a_split_hidden_layer_has_the_losses_of_one_process(groups):
 
     for of_rank in (*two, *three):
         assert_equal_but_for_rounding(of_rank, one[0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["data_parallel.py", "tensor_parallel.py"])
-def test_the_command_of_an_example_works_as_printed(name):
-    """The line with two processes in its docstring prints the losses."""
-    (line,) = re.findall(r"^torchrun (.*--nproc-per-node 2 .*)$", (EXAMPLES / name).read_text(), re.MULTILINE)
-    command = [sys.executable, "-m", "torch.distributed.run", *line.split()]
-
-    run = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=120, check=False,
-                         env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-
-    assert run.returncode == 0, run.stderr
-    assert re.fullmatch(r"loss( \d\.\d{8}){4}\n", run.stdout)

@@ -19,7 +19,7 @@ from dropkit.auditor.report_rows import AuditFinding, totals
 from dropkit.auditor.source_comments import silences
 from dropkit.rules import RULES, Rule, TraceViolation
 from dropkit.torch_private import AUDIT, FakeTensor, compiled_module, require
-from dropkit.trace import Site, Trace
+from dropkit.trace import Phase, Site, Trace
 
 # Audits set and restore random generators, which the whole process shares.
 _lock = threading.RLock()
@@ -69,7 +69,7 @@ class Auditor:
         ignore: codes of rules to skip, or prefixes of codes.
         seed: seed of both passes.
         group: a `torch.distributed` group whose ranks all audit at the same time. They compare their generators' states
-            to find out whether they would draw the same masks.
+            and masks to find out whether they would draw the same masks; not so inside of a block of `dropkit.shard`.
     """
 
     call: Callable[..., Any] | None = None
@@ -89,7 +89,7 @@ class Auditor:
         require(AUDIT)
         model = _unwrap(model)
         entries = module_entries(model)
-        ranks_draw_alike = None if self.group is None else _draw_alike(self.group)
+        begins_alike = None if self.group is None else _begin_alike(self.group)
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
             return run_passes(Step(model, entries, self.call or _call, args, kwargs, self.seed))
@@ -99,7 +99,8 @@ class Auditor:
                 trace = run_with(model, inputs[0], run)
             else:
                 trace = run(inputs, kwargs)
-        trace = replace(trace, ranks_draw_alike=ranks_draw_alike)
+        if begins_alike is not None:
+            trace = replace(trace, ranks_draw_alike=_draw_alike(trace, self.group) and begins_alike)
         return Report(
             model=trace.model,
             sites=trace.sites,
@@ -163,13 +164,27 @@ def _unwrap(model: Any) -> nn.Module:
     return model
 
 
-def _draw_alike(group: Any) -> bool:
+def _begin_alike(group: Any) -> bool:
     """Whether the CPU's and the current device's generator have the same state on all ranks of a group."""
-    import torch.distributed as dist
-
     state = [torch.random.get_rng_state()]
     if torch.cuda.is_initialized():
         state.append(torch.cuda.get_rng_state())
-    states: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(states, state, group)
+    states = _gather(state, group)
     return len(states) > 1 and all(all(map(torch.equal, other, states[0])) for other in states)
+
+
+def _draw_alike(trace: Trace, group: Any) -> bool:
+    """Whether the ranks, which run the training pass from one seed, drew the same masks, as far as all are long."""
+    visits = [visit for site in trace.sites for visit in site.visits_in(Phase.TRAIN)]
+    gathered = _gather([visit.mask_start for visit in visits if visit.mask_start is not None], group)
+    return all(
+        len({start[: min(map(len, starts))] for start in starts}) == 1 for starts in zip(*gathered, strict=False)
+    )
+
+
+def _gather(value: Any, group: Any) -> list[Any]:
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(values, value, group)
+    return values

@@ -2,7 +2,9 @@
 
 Regularisation is weaker than intended: equal masks do not average out, and over many steps the network learns their
 pattern. The cause is a generator that is seeded within the step, or distributed processes with equal seeds, which use
-equal masks on different data. Seed once, before the model is built, and include the rank in the seed.
+equal masks on different data. Seed once, before the model is built. On several processes keep one seed, and let
+`dropkit.shard.data_parallel()` give each its part of the mask that one process would use, or
+`dropkit.shard.different_masks()` another mask to each; or include the rank in the seed.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _ENOUGH = 64
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     if trace.ranks_draw_alike:
-        yield TraceViolation("", "all ranks use the same masks: include the rank in the seed")
+        yield TraceViolation("", "all ranks use the same masks: see dropkit.shard, or include the rank in the seed")
     if trace.is_reseeded:
         yield TraceViolation("", "a generator is seeded in forward: every step uses the same masks")
     first: dict[tuple[object, ...], Site] = {}
