@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dropkit
 from dropkit import functional, nn, random, shard
+from dropkit.auditor import Auditor
 from dropkit.nn import LAYERS
 from dropkit.ops import slices
 
@@ -283,6 +284,51 @@ def by_torch_func():
 def test_a_hidden_batch_is_refused(groups):
     """Derivatives follow the block; under vmap, which hides a dimension, it is an error."""
     groups[2].run(by_torch_func)
+
+
+def under_fsdp(sizes):
+    from torch.distributed.fsdp import fully_shard
+
+    rows = rows_of(sizes)
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), nn.Dropout(), torch.nn.Linear(8, 4), nn.DropPath()).double()
+    x = torch.randn(sum(sizes), 6, dtype=torch.float64)
+    expected, _ = seeded(copy.deepcopy(model), x)
+    for layer in (model[0], model[2], model):
+        fully_shard(layer)
+    torch.manual_seed(0)
+    with shard.data_parallel():
+        output = model(x[rows])
+    output.sum().backward()
+    assert_close(output, expected[rows])
+    assert torch.equal(output == 0, expected[rows] == 0)
+
+
+def test_fully_sharded_models_follow(groups):
+    """FSDP2 shards parameters; samples are split as under DDP."""
+    groups[2].run(under_fsdp, (3, 4))
+
+
+def audited():
+    model = torch.nn.Sequential(torch.nn.Linear(16, 64), nn.Dropout(), torch.nn.Linear(64, 4))
+    auditor = Auditor(group=distributed.group.WORLD, ignore=["DRP4"])
+    torch.manual_seed(0)
+
+    def codes():
+        return [finding.code for finding in auditor.audit(model, torch.randn(8, 16)).findings]
+
+    assert codes() == ["DRP307"]
+    with shard.data_parallel(batch_size=8):
+        assert codes() == []
+    with shard.different_masks():
+        assert codes() == []
+    torch.manual_seed(distributed.get_rank())
+    assert codes() == []
+
+
+def test_the_audit_reports_equal_masks_of_ranks_outside_of_blocks_alone(groups):
+    """Equal seeds without a statement give equal masks on different samples."""
+    groups[2].run(audited)
 
 
 # Tensor parallelism.

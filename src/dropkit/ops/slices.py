@@ -272,5 +272,6 @@ def refuse(where: str) -> None:
     """
     if is_used and state.parts:
         raise NotImplementedError(
-            f"dropkit.shard: {where} masks do not follow what is stated about this process; leave the block"
+            f"dropkit.shard: {where} masks do not follow what is stated about this process; leave "
+            "the block, or call shard.unsplit(layer)"
         )
