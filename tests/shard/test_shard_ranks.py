@@ -160,6 +160,13 @@ def recomputed_and_compiled(sizes):
     compiled = torch.compile(region, backend="aot_eager", fullgraph=True)
     with shard.data_parallel():
         raises(Exception, "pass batch_size= to shard.data_parallel", lambda: compiled(x[rows]))
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def block_inside(x):
+        with shard.data_parallel(batch_size=own):
+            return functional.dropout(x)
+
+    raises(Exception, "must be entered outside of compiled functions", lambda: block_inside(x[rows]))
     for batch_size in (own, own):
         torch.manual_seed(0)
         with shard.data_parallel(batch_size=batch_size):

@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
 import dropkit
@@ -220,6 +221,24 @@ def test_a_block_inside_of_compiled_code_is_traced():
     assert torch.equal(output[0], first[2:5])
     assert torch.equal(output[1], second[2:5, 3:5])
     assert torch.equal(functional.dropout(x, key=KEY), functional.dropout(x.clone(), key=KEY))
+
+
+def test_compiled_code_takes_any_slice_as_it_comes():
+    """Many micro-batches, and batches of many sizes, do not compile a graph for each, also with gradients."""
+    graphs = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(functional.dropout, backend=graphs, fullgraph=True)
+    for total in range(12, 24):
+        x = torch.ones(total, 8, requires_grad=True)
+        torch.manual_seed(0)
+        expected = functional.dropout(x)
+        torch.manual_seed(0)
+        for rows in shard.micro_batches(total, 3):
+            output = compiled(x[rows])
+            (gradient,) = torch.autograd.grad(output.sum(), x)
+            assert torch.equal(output, expected[rows])
+            assert torch.equal(gradient[rows], output)
+
+    assert graphs.frame_count <= 2
 
 
 def test_blocks_count_for_their_thread_alone():

@@ -8,6 +8,7 @@ the outermost to the innermost: an inner part lies in the tensor that the outer 
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,8 +54,19 @@ class Whole:
 
     def extend(self, dim: int, start: int, total: int) -> None:
         """Make the whole larger along a dimension: what it was begins at `start` of `total`."""
-        self.starts[dim] += start
-        self.shape[dim] = total
+        self.starts[dim] += plain(start)
+        self.shape[dim] = plain(total)
+
+
+def dynamic(number: int) -> int:
+    """An int that compiled code takes as it comes, instead of being compiled again for each of its values."""
+    module = None if is_dynamo_compiling() else sys.modules.get("torch.fx.experimental.sym_node")
+    return getattr(module, "DynamicInt", int)(number)
+
+
+def plain(number: int) -> int:
+    """A number that may be `dynamic`, for eager mode."""
+    return number if is_dynamo_compiling() else int(number)
 
 
 class Part(Protocol):
@@ -91,19 +103,19 @@ class Slice:
             value: Any = getattr(self, name)
             is_int = hasattr(value, "__index__") and not isinstance(value, (bool, Tensor))
             check(name, is_int, "an integer", repr(value))
-            object.__setattr__(self, name, index(value))
+            object.__setattr__(self, name, value if isinstance(value, int) else index(value))
         check("start", self.start >= 0, "at least 0", self.start)
         check("total", self.total >= self.start, f"at least start, {self.start}", self.total)
 
     def place(self, whole: Whole) -> None:
         dim = whole.dim(self.dim)
-        size = whole.shape[dim]
-        if self.start + size > self.total:
+        size, start, total = whole.shape[dim], plain(self.start), plain(self.total)
+        if start + size > total:
             raise ValueError(
-                f"dropkit.shard: start + size must be at most total, {self.total}, got {self.start} + {size} along "
+                f"dropkit.shard: start + size must be at most total, {total}, got {start} + {size} along "
                 f"dimension {dim} of an input of shape {tuple(whole.input.shape)}"
             )
-        whole.extend(dim, self.start, self.total)
+        whole.extend(dim, start, total)
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +147,7 @@ class Extent:
             assert self.size is not None
         if whole.draws_by_default and self.differing and whole.input.device.type in self.differing:
             raise RuntimeError(self.differing[whole.input.device.type])
-        return self.size
+        return plain(self.size)
 
     def extend(self, whole: Whole, dim: int, for_each: int = 1) -> None:
         """Extend a whole so far, of which each unit of this extent has as many indices as `for_each`."""
@@ -204,7 +216,7 @@ class Units:
         if size != wanted:
             raise ValueError(
                 f"dropkit.shard: input of this split layer must have size {wanted} along dimension {dim}, this "
-                f"process's part of {extent.total}, got shape {tuple(whole.input.shape)}; call shard.split(layer, ...) "
+                f"process's part of {plain(extent.total)}, got shape {tuple(whole.input.shape)}; call shard.split(layer, ...) "
                 "again where its sizes change"
             )
         extent.extend(whole, dim)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from operator import index
 from typing import Any
 
@@ -51,7 +52,8 @@ def holding(*parts: Slice) -> Generator[None]:
     for part in parts:
         if not isinstance(part, Slice):
             raise TypeError(f"parts must be shard.Slice, got {type(part).__name__}")
-    with stated((*slices.state.parts, *parts)):
+    dynamic = (replace(part, start=slices.dynamic(part.start), total=slices.dynamic(part.total)) for part in parts)
+    with stated((*slices.state.parts, *dynamic)):
         yield
 
 
@@ -101,6 +103,8 @@ def data_parallel(
             draws its key, the default generators of the ranks are in different states; or ranks differ in other sizes.
         ValueError: in a dropout, if the size of its input along `dim` is not the batch size.
     """
+    if is_dynamo_compiling():
+        raise RuntimeError("dropkit.shard: data_parallel must be entered outside of compiled functions")
     if any(isinstance(part, Batch) and part.is_across_ranks for part in slices.state.parts):
         raise RuntimeError(
             "dropkit.shard: data_parallel must not be inside of another data_parallel block; the batch would be split "
@@ -116,8 +120,6 @@ def data_parallel(
     ranks.checked_group(group)
     extent = Extent(find=lambda extent, whole, dim: ranks.find(extent, group, whole.shape[dim], whole, dim))
     if batch_size is not None:
-        if is_dynamo_compiling():
-            raise RuntimeError("dropkit.shard: data_parallel must be entered outside of compiled functions")
         ranks.find(extent, group, index(batch_size))
     before = generators.fingerprints()
     with stated((*slices.state.parts, Batch(extent, index(dim), flattened, is_across_ranks=True))):
@@ -166,7 +168,8 @@ def _micro_batches(total: int, size: int, dim: int, flattened: bool) -> Generato
         stop = min(start + size, total)
         if start > 0:
             states.restore()
-        part = Batch(Extent(stop - start, start, total), dim, flattened, is_across_ranks=False)
+        extent = Extent(slices.dynamic(stop - start), slices.dynamic(start), slices.dynamic(total))
+        part = Batch(extent, dim, flattened, is_across_ranks=False)
         with stated((*slices.state.parts, part)):
             yield slice(start, stop)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import distributed
 
-from dropkit.ops.slices import Extent, Whole
+from dropkit.ops.slices import Extent, Whole, dynamic
 from dropkit.shard import generators
 
 
@@ -62,7 +62,7 @@ def find(extent: Extent, group: Any, size: int, whole: Whole | None = None, dim:
         f"an input of equal sizes on all ranks along all dimensions but {dim}, got, along these,",
     )
     sizes = [message.size for message in messages]
-    extent.size, extent.start, extent.total = size, sum(sizes[:rank]), sum(sizes)
+    extent.size, extent.start, extent.total = map(dynamic, (size, sum(sizes[:rank]), sum(sizes)))
     extent.differing = _differing([message.fingerprints for message in messages])
 
 
