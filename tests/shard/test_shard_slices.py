@@ -88,6 +88,34 @@ def test_the_mask_of_a_slice_is_the_slice_of_the_mask(layer, way):
             assert torch.equal(torch.get_rng_state(), state), "an empty slice draws its key, too"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+@pytest.mark.parametrize("noise_shape", [None, (None, 1), (1, None), (3, 1), (1, 1)], ids=str)
+def test_shared_mask_elements_and_complex_numbers_follow(dtype, noise_shape):
+    """`noise_shape` names sizes of the part; a negative dimension counts from the last of the caller's tensor."""
+    x = torch.ones(6, 4, dtype=dtype)
+    of_whole = (6, 1) if noise_shape == (3, 1) else noise_shape
+    expected = functional.dropout(x, noise_shape=of_whole, key=KEY)
+
+    with holding(Slice(-2, 3, 6), Slice(-1, 1, 4)):
+        output = functional.dropout(x[3:, 1:3], noise_shape=noise_shape, key=KEY)
+
+    assert torch.equal(output, expected[3:, 1:3])
+
+
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_dimensions_under_vmap_are_those_of_the_function(randomness):
+    """Each slice along the mapped dimension is the slice of its own mask."""
+    x = torch.ones(3, 6, 4)
+    torch.manual_seed(0)
+    expected = torch.vmap(functional.dropout, randomness=randomness)(x)
+    torch.manual_seed(0)
+
+    with holding(Slice(0, 2, 6)):
+        output = torch.vmap(functional.dropout, randomness=randomness)(x[:, 2:5])
+
+    assert torch.equal(output, expected[:, 2:5])
+
+
 def test_slices_lie_in_the_tensor_that_outer_blocks_describe():
     """A slice of a slice is the slice at the sum of the starts."""
     x = torch.ones(12, 5)
@@ -228,15 +256,16 @@ def test_compiled_code_takes_any_slice_as_it_comes():
     graphs = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(functional.dropout, backend=graphs, fullgraph=True)
     for total in range(12, 24):
-        x = torch.ones(total, 8, requires_grad=True)
+        x = torch.ones(total, 8)
         torch.manual_seed(0)
         expected = functional.dropout(x)
         torch.manual_seed(0)
         for rows in shard.micro_batches(total, 3):
-            output = compiled(x[rows])
-            (gradient,) = torch.autograd.grad(output.sum(), x)
+            part = x[rows].clone().requires_grad_()
+            output = compiled(part)
+            output.sum().backward()
             assert torch.equal(output, expected[rows])
-            assert torch.equal(gradient[rows], output)
+            assert torch.equal(part.grad, output)
 
     assert graphs.frame_count <= 2
 
@@ -304,7 +333,7 @@ def test_an_input_that_does_not_fit_is_refused(part, error, text):
     [
         lambda: functional.dropout(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)),
         lambda: functional.dropout(torch.ones(3, dtype=torch.int32)),
-        lambda: F.dropout(torch.ones(3, dtype=torch.complex64)),
+        lambda: F.alpha_dropout(torch.ones(3, dtype=torch.complex64), training=True),
         lambda: torch.jit.trace(functional.dropout, torch.ones(3), check_trace=False),
         lambda: torch.export.export(nn.Dropout(), (torch.ones(3),)),
     ],

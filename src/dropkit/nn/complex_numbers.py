@@ -30,7 +30,7 @@ def drop_pairs(layer: Layer, input: Tensor, inplace: bool, run: Callable[[Layer,
 
 
 def _of_pairs(layer: Layer) -> Layer:
-    return replace(layer, mask_shape=partial(_mask_shape, layer), check=None, counterpart=None)
+    return replace(layer, mask_shape=partial(_mask_shape, layer), check=None, counterpart=None, added_dims=1)
 
 
 _cached = lru_cache(maxsize=1024)(_of_pairs)  # compilers trace no cache

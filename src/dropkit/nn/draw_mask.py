@@ -42,7 +42,7 @@ def _place(layer: Layer, input: Tensor, draws_by_default: bool) -> tuple[tuple[i
     """The strides and the first index of the mask of `input` within the mask of the whole that it is a part of."""
     if not is_dynamo_compiling() and recompute.may_be_checkpointed():
         recompute.keep_slices()
-    whole = slices.whole_of(input, draws_by_default)
+    whole = slices.whole_of(input, draws_by_default, layer.added_dims)
     if layer.mask_shape is not None:
         strides = mask_strides(layer.mask_shape(whole.shape))
     elif whole.shape[1:] == list(input.shape[1:]):

@@ -47,6 +47,7 @@ class Layer:
         counterpart: torch's form of the layer; None if torch has none.
         options: keyword arguments, besides the common ones, with which `function` runs this record.
         variants: records of other options; the laws of the tests run on each.
+        added_dims: how many dimensions its inputs have after those of the caller's tensor.
         choose: from the options of a call, by keyword, to the record that it runs; None if there are no options.
     """
 
@@ -60,6 +61,7 @@ class Layer:
     counterpart: Counterpart | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     variants: tuple[Layer, ...] = ()
+    added_dims: int = 0
     choose: Callable[..., Layer] | None = None
 
     @property

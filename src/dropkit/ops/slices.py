@@ -31,23 +31,25 @@ class Whole:
     Attributes:
         input: what this process holds.
         draws_by_default: whether the call draws its key from torch's default generator.
+        input_shape: sizes of the caller's tensor.
         shape: sizes of the whole tensor.
         starts: coordinates, in the whole tensor, of the first element of `input`.
         offset: added to every mask index.
     """
 
-    def __init__(self, input: Tensor, draws_by_default: bool) -> None:
+    def __init__(self, input: Tensor, draws_by_default: bool, added_dims: int) -> None:
         self.input, self.draws_by_default = input, draws_by_default
+        self.input_shape = tuple(input.shape[: input.dim() - added_dims])
         self.shape: list[int] = list(input.shape)
         self.starts: list[int] = [0] * len(self.shape)
         self.offset = 0
 
     def dim(self, dim: int) -> int:
         """A dimension of the input, not negative."""
-        rank = len(self.shape)
+        rank = len(self.input_shape)
         if not -rank <= dim < rank:
             raise IndexError(
-                f"dropkit.shard: dim must be a dimension of the input, of shape {tuple(self.input.shape)}, got {dim}; "
+                f"dropkit.shard: dim must be a dimension of the input, of shape {self.input_shape}, got {dim}; "
                 "put dropout of what is not split under shard.whole()"
             )
         return dim % rank
@@ -113,7 +115,7 @@ class Slice:
         if start + size > total:
             raise ValueError(
                 f"dropkit.shard: start + size must be at most total, {total}, got {start} + {size} along "
-                f"dimension {dim} of an input of shape {tuple(whole.input.shape)}"
+                f"dimension {dim} of an input of shape {whole.input_shape}"
             )
         whole.extend(dim, start, total)
 
@@ -190,7 +192,7 @@ class Batch:
         wanted = f"a multiple of the batch size, {samples}" if self.flattened else f"the batch size, {samples}"
         return (
             f"dropkit.shard: input of a dropout must have {wanted}, along dimension {dim}, got shape "
-            f"{tuple(whole.input.shape)}. Where batches lie elsewhere, say so for the whole block: dim=1 if sequences "
+            f"{whole.input_shape}. Where batches lie elsewhere, say so for the whole block: dim=1 if sequences "
             "come first, flattened=True if samples are flattened with other dimensions, as in (samples * tokens, "
             "features), sample after sample; or for one layer: shard.batch_dim(layer, ...). Put dropout of what is not "
             "split under shard.whole()"
@@ -216,8 +218,8 @@ class Units:
         if size != wanted:
             raise ValueError(
                 f"dropkit.shard: input of this split layer must have size {wanted} along dimension {dim}, this "
-                f"process's part of {plain(extent.total)}, got shape {tuple(whole.input.shape)}; call shard.split(layer, ...) "
-                "again where its sizes change"
+                f"process's part of {plain(extent.total)}, got shape {whole.input_shape}; call shard.split again "
+                "where its sizes change"
             )
         extent.extend(whole, dim)
 
@@ -249,9 +251,9 @@ everywhere: tuple[Part, ...] = ()
 state = _State()
 
 
-def whole_of(input: Tensor, draws_by_default: bool) -> Whole:
-    """The whole that `input` is a part of, by this thread's parts."""
-    whole = Whole(input, draws_by_default)
+def whole_of(input: Tensor, draws_by_default: bool, added_dims: int = 0) -> Whole:
+    """The whole that `input` is a part of, by this thread's parts; see `Layer.added_dims`."""
+    whole = Whole(input, draws_by_default, added_dims)
     for part in reversed(state.parts):
         part.place(whole)
     return whole
