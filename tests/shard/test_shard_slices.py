@@ -267,7 +267,7 @@ def test_compiled_code_takes_any_slice_as_it_comes():
             assert torch.equal(output, expected[rows])
             assert torch.equal(part.grad, output)
 
-    assert graphs.frame_count <= 2
+    assert graphs.frame_count <= 3, "one for the first size, one for all others, and one for a single sample"
 
 
 def test_blocks_count_for_their_thread_alone():
