@@ -19,7 +19,7 @@ from dropkit.nn.checks import check_probability, check_schedule, refuse_random_s
 from dropkit.nn.complex_numbers import are_dropped_as_pairs, drop_pairs
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
-from dropkit.ops import autograd, custom_op, slices, transforms
+from dropkit.ops import autograd, custom_op, dtensor, slices, transforms
 from dropkit.torch_private import FakeTensor, fake_mode, tracing_state
 
 
@@ -104,8 +104,11 @@ def _drop_by_operator(
 ) -> Tensor:
     """Drop by the registered operators, which compilers, transforms and modes see."""
     custom_op.refuse_meta("p", p, input)
-    mask = draw_mask(layer, input, p, generator, key, by_operator=True)
-    return (transforms.drop_ if inplace else transforms.drop)(input, mask)
+    dtensor.prepare()
+    is_eager = not isinstance(p, Tensor) and dtensor.can_use_fast_path(input)
+    mask = draw_mask(layer, input, p, generator, key, by_operator=not is_eager)
+    output = (dtensor if is_eager else transforms).drop(input, mask)
+    return input.copy_(output) if inplace else output
 
 
 def _ask_subclass(layer: Layer, input: Tensor, **arguments: Any) -> Tensor:

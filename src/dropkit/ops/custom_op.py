@@ -33,13 +33,14 @@ _Key = TypeVar("_Key", bound="Tensor | int | None")
 
 
 # Kept alive: the operators go when their library does.
-_library = torch.library.Library("dropkit", "FRAGMENT")
+library = torch.library.Library("dropkit", "FRAGMENT")
 _PARAMS = {
     DropoutParams: ("drop_v1", "int threshold, float scale, float shift, float fill"),
     ScheduledParams: ("drop_at_v1", "Tensor p, str function, bool constants"),
 }
+OPERATORS = tuple(name for name, _ in _PARAMS.values())
 for _name, _arguments in _PARAMS.values():
-    _library.define(
+    library.define(
         f"{_name}(Tensor input, Tensor key, {_arguments}, SymInt[]? strides, SymInt offset) -> Tensor",
         tags=(torch.Tag.pt2_compliant_tag,),
     )
@@ -59,13 +60,13 @@ def drop_(input: Tensor, mask: Mask) -> Tensor:
     return input.copy_(drop(input, mask))
 
 
-def _params(numbers: Sequence[Any]) -> DropoutParams | ScheduledParams:
+def params(numbers: Sequence[Any]) -> DropoutParams | ScheduledParams:
     """The parameters from the flat arguments of an operator."""
     return (DropoutParams if len(numbers) == len(DropoutParams._fields) else ScheduledParams)(*numbers)
 
 
 def _operator(inputs: Sequence[Any]) -> Callable[..., Tensor]:
-    return getattr(torch.ops.dropkit, _PARAMS[type(_params(inputs[2:-2]))][0])
+    return getattr(torch.ops.dropkit, _PARAMS[type(params(inputs[2:-2]))][0])
 
 
 def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
@@ -77,7 +78,7 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
     if strides is not None and len(strides) != input.dim():
         raise ValueError(f"strides must be {input.dim()} numbers, one for each dimension, got {len(strides)}")
     output = torch.empty_like(input)
-    kernels.drop(output, input, Mask(key, _params(numbers).resolve(), strides, offset))
+    kernels.drop(output, input, Mask(key, params(numbers).resolve(), strides, offset))
     return output
 
 
@@ -112,7 +113,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _gradient(ctx: Any, grad: Tensor) -> Tensor:
     key, *tensors = ctx.saved_tensors
     numbers = [tensors.pop() if number is None else number for number in ctx.numbers]
-    return drop(grad, Mask(key, _params(numbers), *ctx.indices).gradient)
+    return drop(grad, Mask(key, params(numbers), *ctx.indices).gradient)
 
 
 class _Drop(SingleLevelFunction):
@@ -140,7 +141,7 @@ class _Drop(SingleLevelFunction):
         input_dim, key_dim, *others = in_dims[: 2 + len(numbers)]
         if any(dim is not None for dim in others):
             raise NotImplementedError("p must be the same for all slices under vmap, got one for each")
-        mask = Mask(key, _params(numbers), strides, offset)
+        mask = Mask(key, params(numbers), strides, offset)
         input, mask = for_all_slices(input, input_dim, mask, key_dim, info.batch_size)
         return drop(input, mask), 0
 
@@ -181,10 +182,10 @@ def _differentiable(*inputs: Any) -> Tensor:
 
 
 for _name, _ in _PARAMS.values():
-    torch.library.impl(_library, _name, "CompositeExplicitAutograd")(_run)
-    torch.library.impl(_library, _name, "Autograd")(_differentiable)
-    torch.library.register_fake(f"dropkit::{_name}", _fake, lib=_library)
-    torch.library.register_vmap(f"dropkit::{_name}", _Drop.vmap, lib=_library)
+    torch.library.impl(library, _name, "CompositeExplicitAutograd")(_run)
+    torch.library.impl(library, _name, "Autograd")(_differentiable)
+    torch.library.register_fake(f"dropkit::{_name}", _fake, lib=library)
+    torch.library.register_vmap(f"dropkit::{_name}", _Drop.vmap, lib=library)
 
 
 @torch.ops.dropkit.drop_v1.default.py_impl(proxy_tensor.ProxyTorchDispatchMode)

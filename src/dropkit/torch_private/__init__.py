@@ -9,6 +9,7 @@ the feature raises `UnsupportedTorchError`, and everything else works.
 from dropkit.torch_private.audit import *
 from dropkit.torch_private.checkpoint import *
 from dropkit.torch_private.compilers import *
+from dropkit.torch_private.dtensor import *
 from dropkit.torch_private.eager import *
 from dropkit.torch_private.install import *
 from dropkit.torch_private.lookup import *

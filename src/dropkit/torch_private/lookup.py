@@ -25,6 +25,7 @@ MC = "Monte Carlo dropout"
 AUDIT = "dropkit.audit"
 AUDIT_AND_MC = f"{AUDIT} and {MC}"
 NESTED = "dropout of nested tensors"
+DTENSOR = "dropout of DTensors"
 FX = "dropkit's modules under torch.fx"
 
 
