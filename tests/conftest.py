@@ -55,6 +55,17 @@ def _seeded() -> None:
 
 
 @pytest.fixture(scope="session")
+def groups():
+    """For each number of ranks a group of processes, which run checks together: `helpers.processes.Ranks`."""
+    from helpers.processes import Ranks
+
+    groups = {size: Ranks(size) for size in (2, 3, 4)}
+    yield groups
+    for group in groups.values():
+        group.stop()
+
+
+@pytest.fixture(scope="session")
 def torchvision():
     """torchvision, also beside a build of torch without CUDA."""
     from helpers.torchvision_import import import_torchvision

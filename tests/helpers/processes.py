@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -52,23 +52,29 @@ class Ranks:
         for end in self._ends:
             end.send_bytes(pickle.dumps((function, arguments, limit)))
         deadline = time.monotonic() + limit
-        answers: list[Any] = [None] * self.world_size
-        errors: list[str] = []
-        for rank, end in enumerate(self._ends):
+        answers: dict[int, Any] = {}
+        errors: dict[int, str] = {}
+        waiting = {end: rank for rank, end in enumerate(self._ends)}
+        while waiting:
             # Where one rank has failed, the others may wait for it for ever.
-            if not end.poll(max(0.0, deadline - time.monotonic()) if not errors else 1.0):
-                errors.append(f"rank {rank} did not answer in time")
-                continue
-            try:
-                error, answers[rank] = pickle.loads(end.recv_bytes())
-            except EOFError:
-                error = "the process ended"
-            if error is not None:
-                errors.append(f"rank {rank} of {self.world_size}: {error}")
+            ready = wait(list(waiting), 1.0 if errors else deadline - time.monotonic())
+            for end in ready:
+                rank = waiting.pop(end)
+                try:
+                    error, answers[rank] = pickle.loads(end.recv_bytes())
+                except EOFError:
+                    error = "the process ended"
+                if error is not None:
+                    errors[rank] = error
+            if not ready:
+                errors |= dict.fromkeys(waiting.values(), "no answer in time")
+                break
         if errors:
             self.stop()
-            raise AssertionError("\n".join(errors))
-        return answers
+            raise AssertionError(
+                "\n".join(f"rank {rank} of {self.world_size}: {errors[rank]}" for rank in sorted(errors))
+            )
+        return [answers[rank] for rank in range(self.world_size)]
 
     def stop(self) -> None:
         """End the processes."""

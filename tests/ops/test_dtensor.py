@@ -7,13 +7,11 @@ itself, and compares its own part of it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from random import Random
 from typing import Any
 
 import pytest
 import torch
-from helpers.processes import Ranks
+from helpers.dtensors import ALL_LAYERS, equal, mesh_of, shardings, shared, values
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -21,53 +19,9 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from dropkit import functional, kernels
 from dropkit.kernels import params
-from dropkit.nn import LAYERS
-from dropkit.nn.layer import Layer
 
 # The sizes of a mesh, whose product is the number of processes.
 MESHES = [(2,), (3,), (4,), (2, 2), (2, 1, 2)]
-ALL_LAYERS = {
-    f"{layer.name}{number or ''}": record for layer in LAYERS for number, record in enumerate((layer, *layer.variants))
-}
-Placements = tuple[Any, ...]
-
-
-@pytest.fixture(scope="module")
-def groups() -> Iterator[dict[int, Ranks]]:
-    """A group of processes for each number of ranks."""
-    groups = {size: Ranks(size) for size in (2, 3, 4)}
-    yield groups
-    for group in groups.values():
-        group.stop()
-
-
-def mesh_of(sizes: tuple[int, ...]) -> DeviceMesh:
-    ranks = torch.arange(torch.Size(sizes).numel())
-    return DeviceMesh("cpu", ranks.view(sizes))
-
-
-def shardings(mesh: DeviceMesh, dims: int, most: int = 12) -> list[Placements]:
-    """Each dimension of the mesh shards a dimension of the tensor, or copies: all such placements, or some of many."""
-    every = list(itertools.product([Replicate(), *map(Shard, range(dims))], repeat=mesh.ndim))
-    return every if len(every) <= most else Random(dims).sample(every, most)
-
-
-def shared(whole: Tensor, mesh: DeviceMesh, placements: Placements) -> Any:
-    """The whole tensor, which each rank has, as a DTensor."""
-    return distribute_tensor(whole, mesh, placements, src_data_rank=None)
-
-
-def equal(output: Any, whole: Tensor) -> bool:
-    """Whether this rank's part of `output` has the bits of the whole tensor, which is described right."""
-    part = shared(whole, output.device_mesh, output.placements)
-    same = output.shape == whole.shape and output.stride() == part.stride() and output.dtype == whole.dtype
-    return same and torch.equal(output.to_local(), part.to_local())
-
-
-def values(layer: Layer, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Random numbers of odd sizes: no mesh divides them, and some ranks of the larger ones get nothing."""
-    sizes = (5, 3, 7, 3, 3)[: len(layer.example_shape)]
-    return torch.randn(sizes, dtype=dtype, generator=torch.Generator().manual_seed(3))
 
 
 def check_layer(name: str, sizes: tuple[int, ...]) -> None:

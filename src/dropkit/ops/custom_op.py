@@ -7,6 +7,7 @@ dimensions. Both are closed under vmap, which adds a dimension of stride 0 and, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -18,7 +19,7 @@ from dropkit import kernels
 from dropkit.kernels.key import as_tensor, batch_shape, check_batch
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams, ScheduledParams
-from dropkit.ops import inductor
+from dropkit.ops import draw_key, inductor
 from dropkit.torch_private import (
     FakeTensor,
     SingleLevelFunction,
@@ -188,8 +189,12 @@ for _name, _ in _PARAMS.values():
     torch.library.register_vmap(f"dropkit::{_name}", _Drop.vmap, lib=library)
 
 
-@torch.ops.dropkit.drop_v1.default.py_impl(proxy_tensor.ProxyTorchDispatchMode)
-def _record(mode: proxy_tensor.ProxyTorchDispatchMode, *inputs: Any) -> Tensor:
+def _record(operator: Any, mode: proxy_tensor.ProxyTorchDispatchMode, *inputs: Any) -> Tensor:
     """Record a call in the graph of `mode`."""
     inductor.prepare()
-    return cast("Any", proxy_tensor).proxy_call(mode, torch.ops.dropkit.drop_v1.default, mode.pre_dispatch, inputs, {})
+    draw_key.keep(inputs[1], mode.tracer)
+    return cast("Any", proxy_tensor).proxy_call(mode, operator, mode.pre_dispatch, inputs, {})
+
+
+for _recorded in (torch.ops.dropkit.drop_v1.default, torch.ops.dropkit.drop_at_v1.default):
+    _recorded.py_impl(proxy_tensor.ProxyTorchDispatchMode)(functools.partial(_record, _recorded))

@@ -127,10 +127,19 @@ def _record(
         after = getattr(tracer, "_dropkit_drawn", None)
     arguments = {"device": device, "p": p, "after": after}
     key = cast("Any", proxy_tensor).proxy_call(mode, _operator, mode.pre_dispatch, (size,), arguments)
-    node = cast("Any", proxy_tensor).get_proxy_slot(key, tracer).proxy.node
-    node.meta["recompute"] = _policy(node)
     tracer._dropkit_drawn = key
+    keep(key, tracer)
     return key
+
+
+def keep(key: Tensor, tracer: Any) -> None:
+    """Mark a drawn key to be saved for the backward pass; any other is left alone.
+
+    Called again where the key is used, since a checkpointed region marks each operator after it was recorded.
+    """
+    slot: Any = cast("Any", proxy_tensor).get_proxy_slot(key, tracer, None)
+    if slot is not None and slot.proxy.node.target is _operator:
+        slot.proxy.node.meta["recompute"] = _policy(slot.proxy.node)
 
 
 def _policy(node: torch.fx.Node) -> CheckpointPolicy:

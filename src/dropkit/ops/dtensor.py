@@ -12,14 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
+import torch.compiler.config
 from torch import Tensor
 
 from dropkit import kernels
+from dropkit.kernels.key import batch_shape
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import PARAMS_BY_NAME, ScheduledParams
 from dropkit.ops import autograd, custom_op
 from dropkit.ops.dtensor_part import Runs, is_plain, part_of
-from dropkit.torch_private import dtensor_spec, in_forward_mode, local_tensor
+from dropkit.torch_private import dtensor_spec, in_forward_mode, is_traced, local_tensor
 
 # From a part of the local tensor, the strides of its mask and its first mask index, to that part after dropout.
 _DropPart = Callable[[Tensor, "Sequence[int] | None", int], Tensor]
@@ -28,17 +30,30 @@ _DropPart = Callable[[Tensor, "Sequence[int] | None", int], Tensor]
 _LINEAR, _MONOTONIC = ("sum", "avg"), ("max", "min")
 
 _DTensor: Any = None
+# What to do with the class DTensor once torch has loaded it; dropkit itself does not import it.
+_waiting: list[Callable[[Any], None]] = []
 
 
 @torch.compiler.assume_constant_result
 def prepare() -> None:
-    """Teach DTensor dropkit's operators if torch has loaded it; dropkit itself does not import it."""
+    """Teach DTensor the operators of `teach` if torch has loaded it by now."""
     global _DTensor
     if _DTensor is None and (module := sys.modules.get("torch.distributed.tensor")) is not None:
-        kind = getattr(module, "DTensor", None)  # None while the module is being imported
-        for name in custom_op.OPERATORS if kind is not None else ():
-            torch.library.register_torch_dispatch(f"dropkit::{name}", kind, _rule, lib=custom_op.library)
-        _DTensor = kind
+        _DTensor = getattr(module, "DTensor", None)  # None while the module is being imported
+    while _DTensor is not None and _waiting:
+        _waiting.pop()(_DTensor)
+
+
+def teach(register: Callable[[Any], None]) -> None:
+    """Call `register` with the class DTensor, now or when it is first met."""
+    _waiting.append(register)
+    prepare()
+
+
+def is_dtensor(input: Tensor) -> bool:
+    """Whether `input` is of torch's class DTensor itself."""
+    prepare()
+    return type(input) is _DTensor
 
 
 def can_use_fast_path(input: Tensor) -> bool:
@@ -83,14 +98,27 @@ def _rule(_: object, operator: Callable[..., Tensor], types: object, inputs: Seq
     input, *others, strides, offset = inputs
     if type(input) is not _DTensor:
         raise TypeError(f"input must be a DTensor where another argument is one, got {type(input).__name__}")
+    if is_traced():
+        _keep_compiled_code_apart()
     key, *numbers = (_replicated(value) if isinstance(value, _DTensor) else value for value in others)
-    if key.dim():
-        raise NotImplementedError(f"key must be 0-d for a DTensor, got shape {tuple(key.shape)}")
+    if batch_shape(key):
+        raise NotImplementedError(f"key must be one key for a DTensor, got a batch of shape {batch_shape(key)}")
 
     def drop_part(local: Tensor, strides: Sequence[int] | None, offset: int) -> Tensor:
         return operator(local, key, *numbers, strides, offset)
 
     return _on_local_tensor(input, drop_part, Mask(key, custom_op.params(numbers), strides, offset))
+
+
+def _keep_compiled_code_apart() -> None:
+    """Add the rank to the key of torch's caches on disk: a graph holds where this rank's part begins, the key does not.
+
+    The operator runs before torch looks a graph up, since dynamo runs it to learn the shape of its output.
+    """
+    config = torch.compiler.config
+    tags, own = config.cache_key_tag.split(), f"dropkit-rank-{torch.distributed.get_rank()}"
+    if own not in tags:
+        config.cache_key_tag = " ".join([*tags, own])
 
 
 def _replicated(value: Any) -> Tensor:
@@ -121,7 +149,7 @@ def _on_local_tensor(input: Any, drop_part: _DropPart, mask: Mask) -> Tensor:
     else:
         strides = part.strides if mask.strides is None else mask.strides
         output = _drop_runs(drop_part, local, part.runs, strides, mask.offset)
-    return _wrap(output, part.output_spec)
+    return _wrap(output, part.like(spec))
 
 
 def _wrap(local: Tensor, spec: Any) -> Tensor:
@@ -173,4 +201,9 @@ def _drop_runs(
     return torch.empty_like(local).copy_(torch.cat(pieces, dim))
 
 
-prepare()
+def _teach_own_operators(kind: Any) -> None:
+    for name in custom_op.OPERATORS:
+        torch.library.register_torch_dispatch(f"dropkit::{name}", kind, _rule, lib=custom_op.library)
+
+
+teach(_teach_own_operators)

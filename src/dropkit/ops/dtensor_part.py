@@ -27,7 +27,7 @@ class Part(NamedTuple):
         strides: row-major strides of the whole tensor.
         offset: row-major index of this rank's first element in the whole tensor.
         is_one_slice: whether this rank's elements are neighbours in row-major order.
-        output_spec: the description of a tensor that is like the DTensor.
+        stride: strides of a tensor that is like the DTensor; None if they are the DTensor's.
     """
 
     runs: tuple[Runs, ...]
@@ -35,7 +35,13 @@ class Part(NamedTuple):
     strides: tuple[int, ...]
     offset: int
     is_one_slice: bool
-    output_spec: Any
+    stride: tuple[int, ...] | None
+
+    def like(self, spec: Any) -> Any:
+        """The description of a tensor that is like the DTensor of this description, on the very same mesh."""
+        if self.stride is None:
+            return spec
+        return type(spec)(spec.mesh, spec.placements, tensor_meta=spec.tensor_meta._replace(stride=self.stride))
 
 
 def part_of(spec: Any, coordinate: Sequence[int]) -> Part:
@@ -70,7 +76,7 @@ def _part_of(spec: Any, coordinate: tuple[int, ...]) -> Part:
     is_whole = [of_dim == ((0, size),) for of_dim, size in zip(runs, shape, strict=True)]
     is_one_slice = all(len(of_dim) == 1 for of_dim in runs) and all(is_whole[1:])
     known_shape = local_shape if _are_ints(*local_shape) else None
-    return Part(tuple(runs), known_shape, strides, first, is_one_slice, _like(spec))
+    return Part(tuple(runs), known_shape, strides, first, is_one_slice, _other_stride(spec))
 
 
 _cached = lru_cache(maxsize=1024)(_part_of)
@@ -121,11 +127,9 @@ def _between(runs: Runs, first: int, last: int) -> Runs:
     return tuple(found)
 
 
-def _like(spec: Any) -> Any:
-    """The description of a tensor made by `torch.empty_like`."""
+def _other_stride(spec: Any) -> tuple[int, ...] | None:
+    """The strides that `torch.empty_like` gives; None if it keeps them."""
     if tuple(spec.stride) == row_major(spec.shape):
-        return spec
+        return None
     stride = torch.empty_like(torch.empty_strided(spec.shape, spec.stride, device="meta")).stride()
-    if stride == tuple(spec.stride):
-        return spec
-    return type(spec)(spec.mesh, spec.placements, tensor_meta=spec.tensor_meta._replace(stride=stride))
+    return None if stride == tuple(spec.stride) else stride

@@ -2,7 +2,7 @@
 
 The kernels are registered in torch's dispatcher for CPU and CUDA tensors, with and without autograd. They run every
 call of `aten::dropout` and its family, from Python and from C++, in eager mode, under torch.func and when a compiler
-traces. Tensor subclasses with their own `__torch_dispatch__` get torch's kernel.
+traces. DTensors get dropkit's too; other subclasses with their own `__torch_dispatch__` get torch's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from dropkit.nn.complex_numbers import are_dropped_as_pairs
 from dropkit.nn.dispatch import drop
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
-from dropkit.ops import autograd, slices
+from dropkit.ops import autograd, dtensor, slices
 from dropkit.patch import native_dropout, recurrent
 from dropkit.torch_private import (
     INSTALL,
@@ -122,6 +123,7 @@ def _update() -> None:
         for layer, name in _operators():
             _take_over(_library, layer, name, inplace=name.endswith("_"))
         _alive.extend(native_dropout.take_over(_library, _DEVICES))
+        dtensor.teach(partial(_take_over_for_dtensor, _library))
         recurrent.keep_dropout()
         _forget_compiled()
     elif not is_wanted and _library is not None:
@@ -173,6 +175,25 @@ def _take_over(library: torch.library.Library, layer: Layer, name: str, inplace:
         _alive.append(torch.library.get_kernel(original, key))
 
 
+def _take_over_for_dtensor(library: torch.library.Library, kind: Any) -> None:
+    """Replace what DTensor does with operators that reach it: all in inference mode, and `native_dropout` always."""
+    if library is not _library:
+        return  # uninstalled before torch loaded DTensor
+
+    def rule(layer: Layer, inplace: bool, *call: Any) -> Tensor:
+        input, p, train = call[3]
+        return drop(layer, input, p, train, inplace)
+
+    for layer, name in _operators():
+        layer_rule = partial(rule, layer, name.endswith("_"))
+        torch.library.register_torch_dispatch(f"aten::{name}", kind, layer_rule, lib=library)
+
+    def native_rule(*call: Any) -> tuple[Tensor, Tensor]:
+        return native_dropout.drop_dtensor(*call[3])
+
+    torch.library.register_torch_dispatch("aten::native_dropout", kind, native_rule, lib=library)
+
+
 def _forget_compiled() -> None:
     """Make torch compile anew: compiled code, also that in torch's caches on disk, holds the dropout of its time.
 
@@ -192,7 +213,7 @@ def _can_drop(layer: Layer, input: Tensor) -> bool:
 
 
 def _is_reached(input: Tensor) -> bool:
-    """Whether `input` is on the CPU or a GPU, and its type leaves operators to the dispatcher's kernels."""
+    """Whether `input` is on the CPU or a GPU, and DTensor or of a type that leaves operators to the dispatcher."""
     cls: Any = type(input)
-    is_plain = cls in _TRACED or not sees_operators(cls)
+    is_plain = cls in _TRACED or not sees_operators(cls) or dtensor.is_dtensor(input)
     return is_plain and (input.is_cpu or input.is_cuda)

@@ -17,7 +17,7 @@ from dropkit.kernels.params import unscaled
 from dropkit.nn.dispatch import drop
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.dropout import LAYER
-from dropkit.ops import slices
+from dropkit.ops import custom_op, slices
 from dropkit.torch_private import forward_mode_set_to, has_kernel
 
 # Elements of one chunk of `_kept_elements`: two float32 tensors of 512 KiB.
@@ -37,6 +37,15 @@ def take_over(library: torch.library.Library, devices: tuple[str, ...]) -> list[
             library.impl("native_dropout", _kernel(alive[-1]), device, with_keyset=True, allow_override=True)
         alive.append(torch.library.get_kernel(_OPERATOR, device))
     return alive
+
+
+def drop_dtensor(input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+    """The operator for a DTensor, for which torch would draw a mask of each rank's own."""
+    if train is False or p == 0:
+        return input.clone(), torch.ones_like(input, dtype=torch.bool)
+    mask = draw_mask(LAYER, input, p, None, None, by_operator=True)
+    kept = custom_op.drop(torch.ones_like(input), mask._replace(params=unscaled(p)))
+    return custom_op.drop(input, mask), kept.bool()
 
 
 def _kernel(original: Any) -> Any:
