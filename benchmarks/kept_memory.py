@@ -3,7 +3,7 @@
 These are the rows with at least 2**24 elements of the sections on forward calls and on copies, in a process whose C
 library does not return freed memory to the system (`MALLOC_MMAP_THRESHOLD_=4294967296
 MALLOC_TRIM_THRESHOLD_=17179869184` in the environment). Then no pages have to be zeroed, and what remains is the
-kernel.
+kernel. Set these variables, or preload an allocator that keeps freed memory, where large tensors are made in a loop.
 """
 
 import json
