@@ -407,6 +407,12 @@ def test_leaving_micro_batches_early_leaves_no_slice():
     assert not dropkit.ops.slices.state.parts
 
 
+def test_a_generator_that_micro_batches_do_not_restart_is_refused():
+    """Its keys would differ between micro-batches; a given key does not."""
+    with pytest.raises(NotImplementedError, match=r"generator must be None in micro_batches.*pass key="):
+        _ = [functional.dropout(torch.ones(2), generator=torch.Generator()) for _ in shard.micro_batches(2, 2)]
+
+
 def test_micro_batches_of_nothing_are_one_empty_part():
     """A rank without samples still runs its pass, so that it draws the keys that the others draw."""
     assert list(shard.micro_batches(0, 4)) == [slice(0, 0)]

@@ -29,7 +29,8 @@ def draw_mask(
     # The strides come first: `mask_shape` refuses inputs of the wrong rank, for which no key must be drawn.
     strides, offset = None, 0
     if slices.is_used and slices.state.parts:
-        strides, offset = _place(layer, input, key is None and generator is None)
+        draws_from = "" if key is not None else "default" if generator is None else "generator"
+        strides, offset = _place(layer, input, draws_from)
     elif layer.mask_shape is not None and (isinstance(p, Tensor) or p != 1):
         strides = mask_strides(layer.mask_shape(input.shape))
     # Compilers do not trace the cache of `params_at`.
@@ -38,11 +39,11 @@ def draw_mask(
     return Mask(random.choose_key(key, generator, input, p, by_operator), params, strides, offset)
 
 
-def _place(layer: Layer, input: Tensor, draws_by_default: bool) -> tuple[tuple[int, ...] | None, int]:
+def _place(layer: Layer, input: Tensor, draws_from: str) -> tuple[tuple[int, ...] | None, int]:
     """The strides and the first index of the mask of `input` within the mask of the whole that it is a part of."""
     if not is_dynamo_compiling() and recompute.may_be_checkpointed():
         recompute.keep_slices()
-    whole = slices.whole_of(input, draws_by_default, layer.added_dims)
+    whole = slices.whole_of(input, draws_from, layer.added_dims)
     if layer.mask_shape is not None:
         strides = mask_strides(layer.mask_shape(whole.shape))
     elif whole.shape[1:] == list(input.shape[1:]):

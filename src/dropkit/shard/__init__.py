@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dropkit.ops import slices
-from dropkit.ops.slices import Slice as Slice
 from dropkit.shard.blocks import data_parallel as data_parallel
 from dropkit.shard.blocks import different_masks as different_masks
 from dropkit.shard.blocks import holding as holding
@@ -19,6 +18,7 @@ from dropkit.shard.blocks import whole as whole
 from dropkit.shard.layers import batch_dim as batch_dim
 from dropkit.shard.layers import split as split
 from dropkit.shard.layers import unsplit as unsplit
+from dropkit.shard.parts import Slice as Slice
 
 if TYPE_CHECKING:
     from dropkit.shard.parallel_style import LocalShard as LocalShard

@@ -14,8 +14,9 @@ from torch.compiler import is_dynamo_compiling
 
 from dropkit.arguments import check, positive_int
 from dropkit.ops import recompute, slices
-from dropkit.ops.slices import Batch, Extent, Part, Replica, Slice
+from dropkit.ops.slices import Part
 from dropkit.shard import generators, ranks
+from dropkit.shard.parts import Batch, Extent, Replica, Slice, dynamic
 from dropkit.torch_private import has_compiled
 
 
@@ -52,8 +53,8 @@ def holding(*parts: Slice) -> Generator[None]:
     for part in parts:
         if not isinstance(part, Slice):
             raise TypeError(f"parts must be shard.Slice, got {type(part).__name__}")
-    dynamic = (replace(part, start=slices.dynamic(part.start), total=slices.dynamic(part.total)) for part in parts)
-    with stated((*slices.state.parts, *dynamic)):
+    as_they_come = (replace(part, start=dynamic(part.start), total=dynamic(part.total)) for part in parts)
+    with stated((*slices.state.parts, *as_they_come)):
         yield
 
 
@@ -168,7 +169,7 @@ def _micro_batches(total: int, size: int, dim: int, flattened: bool) -> Generato
         stop = min(start + size, total)
         if start > 0:
             states.restore()
-        extent = Extent(slices.dynamic(stop - start), slices.dynamic(start), slices.dynamic(total))
+        extent = Extent(dynamic(stop - start), dynamic(start), dynamic(total))
         part = Batch(extent, dim, flattened, is_across_ranks=False)
         with stated((*slices.state.parts, part)):
             yield slice(start, stop)

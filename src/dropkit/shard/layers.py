@@ -11,9 +11,10 @@ from torch import distributed, nn
 
 from dropkit.arguments import check
 from dropkit.ops import slices
-from dropkit.ops.slices import Batch, Extent, Part, Slice, Units, Whole
+from dropkit.ops.slices import Part, Whole
 from dropkit.shard import ranks
 from dropkit.shard.blocks import stated, unsplit_parts
+from dropkit.shard.parts import Batch, Extent, Slice, Units
 
 Layer = TypeVar("Layer", bound=nn.Module)
 

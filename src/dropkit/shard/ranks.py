@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, cast
 
 from torch import distributed
 
-from dropkit.ops.slices import Extent, Whole, dynamic
+from dropkit.ops.slices import Whole
 from dropkit.shard import generators
+from dropkit.shard.parts import Extent, dynamic
 
 
 class _Message(NamedTuple):
@@ -63,6 +64,7 @@ def find(extent: Extent, group: Any, size: int, whole: Whole | None = None, dim:
     )
     sizes = [message.size for message in messages]
     extent.size, extent.start, extent.total = map(dynamic, (size, sum(sizes[:rank]), sum(sizes)))
+    extent.ranks = frozenset(distributed.get_process_group_ranks(group))
     extent.differing = _differing([message.fingerprints for message in messages])
 
 
