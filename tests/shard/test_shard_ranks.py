@@ -18,12 +18,19 @@ import torch
 import torch.nn.functional as F
 from helpers.processes import Ranks
 from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import dropkit
 from dropkit import functional, nn, random, shard
 from dropkit.auditor import Auditor
+from dropkit.kernels import reference
+from dropkit.kernels.mask import Mask
+from dropkit.kernels.params import inverted
 from dropkit.nn import LAYERS
 from dropkit.ops import slices
 
@@ -294,8 +301,6 @@ def test_a_hidden_batch_is_refused(groups):
 
 
 def under_fsdp(sizes):
-    from torch.distributed.fsdp import fully_shard
-
     rows = rows_of(sizes)
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(6, 8), nn.Dropout(), torch.nn.Linear(8, 4), nn.DropPath()).double()
@@ -379,9 +384,6 @@ def test_units_split_among_ranks_have_the_mask_of_the_layer(groups, total, chunk
 
 
 def plans():
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), nn.Dropout(), torch.nn.Linear(12, 4)).double()
@@ -391,8 +393,6 @@ def plans():
     parallel = parallelize_module(model, mesh, plan)
     output, _ = seeded(parallel, x)
     assert_close(output, expected)
-    from torch.distributed.tensor import Shard, distribute_tensor
-
     raises(TypeError, r"must be a local tensor, got a DTensor.*unsplit",
            lambda: parallel[2](distribute_tensor(torch.ones(5, 12), mesh, [Shard(1)])))  # fmt: skip
 
@@ -426,6 +426,28 @@ def test_samples_and_units_may_both_be_split(groups):
     groups[4].run(a_grid_of_ranks)
 
 
+def dtensors_of_a_row():
+    """Rows of the mesh hold samples; along a row, the units of a DTensor are split."""
+    mesh = DeviceMesh("cpu", torch.arange(4).view(2, 2), mesh_dim_names=("samples", "units"))
+    row = mesh.get_local_rank("samples")
+    x = torch.ones(6, 8)
+    rows = (slice(0, 4), slice(4, 6))[row]
+    expected, state = seeded(functional.dropout, x)
+    torch.manual_seed(0)
+    with shard.data_parallel(mesh.get_group("samples")):
+        output = functional.dropout(distribute_tensor(x[rows], mesh["units"], [Shard(1)], src_data_rank=None))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(output.full_tensor(), expected[rows])
+        whole = distribute_tensor(x, mesh, [Shard(0), Shard(1)], src_data_rank=None)
+        raises(TypeError, "spans several ranks of the group", lambda: functional.dropout(whole))
+    assert torch.equal(functional.dropout(whole, key=7).full_tensor(), functional.dropout(x, key=7))
+
+
+def test_dtensors_hold_the_samples_of_a_rank_or_know_themselves(groups):
+    """A DTensor over units in a data-parallel block is right; one over samples, too, needs no block and is refused."""
+    groups[4].run(dtensors_of_a_row)
+
+
 # Other masks on each rank.
 
 
@@ -436,6 +458,13 @@ def masks_of_their_own():
     torch.manual_seed(0)
     with shard.different_masks():
         outputs = [functional.dropout(x), nn.DropPath()(x), functional.dropout(x, key=random.key(7))]
+        with shard.whole():
+            assert torch.equal(functional.dropout(x, key=7), outputs[2]), (
+                "what is not split has a mask on each rank, too"
+            )
+    stacked = torch.empty_like(x)
+    reference.drop(stacked, x, Mask(7, inverted(0.5), offset=rank * 2**48))
+    assert torch.equal(stacked, outputs[2])
     assert torch.equal(functional.dropout(x, key=7), functional.dropout(x.clone(), key=7)), "the block has ended"
     torch.manual_seed(0)
     shard.different_masks()
