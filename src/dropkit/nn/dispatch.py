@@ -104,10 +104,14 @@ def _drop_by_operator(
 ) -> Tensor:
     """Drop by the registered operators, which compilers, transforms and modes see."""
     custom_op.refuse_meta("p", p, input)
-    dtensor.prepare()
-    is_eager = not isinstance(p, Tensor) and dtensor.can_use_fast_path(input)
-    mask = draw_mask(layer, input, p, generator, key, by_operator=not is_eager)
-    output = (dtensor if is_eager else transforms).drop(input, mask)
+    has_parts = dtensor.has_memory(input)
+    if has_parts and key is None and (isinstance(p, Tensor) or p != 1):
+        dtensor.agree_on_generator(input, generator)
+    is_fast = has_parts and not isinstance(p, Tensor) and dtensor.can_use_fast_path(input)
+    mask = draw_mask(layer, input, p, generator, key, by_operator=not is_fast)
+    if has_parts:
+        dtensor.check_key(input, mask)
+    output = (dtensor if is_fast else transforms).drop(input, mask)
     return input.copy_(output) if inplace else output
 
 

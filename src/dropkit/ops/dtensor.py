@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import torch
 import torch.compiler.config
-from torch import Tensor
+from torch import Generator, Tensor
 
 from dropkit import kernels
 from dropkit.kernels.key import batch_shape
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import PARAMS_BY_NAME, ScheduledParams
-from dropkit.ops import autograd, custom_op
+from dropkit.ops import autograd, custom_op, dtensor_keys
 from dropkit.ops.dtensor_part import Runs, is_plain, part_of
 from dropkit.torch_private import dtensor_spec, in_forward_mode, is_traced, local_tensor
 
@@ -63,6 +63,24 @@ def can_use_fast_path(input: Tensor) -> bool:
         and not (autograd.is_being_traced() or in_forward_mode())
         and autograd.is_ordinary(local_tensor(input))
     )
+
+
+def has_memory(input: Tensor) -> bool:
+    """Whether `input` is a DTensor of which each rank holds a part, and no compiler traces."""
+    prepare()  # which a compiler runs, too
+    if autograd.is_dynamo_compiling() or type(input) is not _DTensor:
+        return False
+    return not is_traced() and autograd.is_ordinary(local_tensor(input))
+
+
+def agree_on_generator(input: Tensor, generator: Generator | None) -> None:
+    """Let all ranks draw the same keys for a DTensor; see `dtensor_keys.agree`."""
+    dtensor_keys.agree(dtensor_spec(input).mesh, input.device, generator)
+
+
+def check_key(input: Tensor, mask: Mask) -> None:
+    """Raise under `dtensor_keys.check_keys` unless all ranks have this key."""
+    dtensor_keys.check(dtensor_spec(input).mesh, input.shape, mask.key)
 
 
 def drop(input: Tensor, mask: Mask) -> Tensor:
