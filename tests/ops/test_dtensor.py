@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 from helpers.dtensors import ALL_LAYERS, equal, mesh_of, shardings, shared, values
-from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
+from helpers.processes import Ranks
+from torch import Tensor, distributed
+from torch.distributed._local_tensor import LocalTensorMode
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from dropkit import functional, kernels
 from dropkit.kernels import params
@@ -89,7 +92,7 @@ def test_in_place_writes_this_rank_s_part(groups):
 
 def check_partial() -> None:
     mesh = mesh_of((2, 2))
-    rank = torch.distributed.get_rank()
+    rank = distributed.get_rank()
     parts = [torch.randn(3, 5, generator=torch.Generator().manual_seed(rank)) for rank in range(4)]
     reductions = {"sum": (sum, {"dropout"}), "avg": (lambda parts: sum(parts) / 4, {"dropout"}),
                   "max": (lambda parts: torch.stack(parts).amax(0), {"dropout", "alpha_dropout"}),
@@ -129,7 +132,7 @@ def check_strided_shards() -> None:
         ((2, 2), [_StridedShard(0, split_factor=3), _StridedShard(1, split_factor=2)]),
         ((3,), [_StridedShard(1, split_factor=2)]),
     ):
-        if torch.distributed.get_world_size() != torch.Size(sizes).numel():
+        if distributed.get_world_size() != torch.Size(sizes).numel():
             continue
         mesh = mesh_of(sizes)
         for shape in ((12, 12, 3), (7, 13, 2), (2, 1, 5)):
@@ -185,7 +188,7 @@ def check_outside() -> None:
         torch.manual_seed(1)
         expected = functional.dropout(whole, 0.4, key=arguments.get("key"))
         assert torch.equal(state, torch.get_rng_state())
-        if torch.distributed.get_rank() < 2:
+        if distributed.get_rank() < 2:
             assert equal(output.detach(), expected)
         else:
             assert output.to_local().numel() == 0
@@ -198,7 +201,7 @@ def test_a_rank_outside_of_the_mesh_draws_and_drops_nothing(groups):
 
 def check_refusals() -> None:
     mesh = mesh_of((2,))
-    rank = torch.distributed.get_rank()
+    rank = distributed.get_rank()
     uneven = DTensor.from_local(torch.ones(3 - 2 * rank, 2), mesh, [Shard(0)], shape=torch.Size([4, 2]), stride=(2, 1))
     with pytest.raises(RuntimeError, match=r"input must have a local tensor of shape \(2, 2\) .* got \([13], 2\)"):
         functional.dropout(uneven, 0.5)
@@ -212,3 +215,29 @@ def check_refusals() -> None:
 def test_what_would_give_a_wrong_mask_is_refused(groups):
     """Local tensors that are not cut as torch cuts them, and keys that ranks do not share, are errors."""
     groups[2].run(check_refusals)
+
+
+def check_simulated_ranks() -> None:
+    distributed.destroy_process_group()
+    distributed.init_process_group("fake", rank=0, world_size=8, store=FakeStore())
+    whole = torch.randn(9, 8, 8, generator=torch.Generator().manual_seed(1))
+    for function in (functional.dropout, functional.dropout1d):
+        torch.manual_seed(3)
+        expected = function(whole, 0.4)
+        with LocalTensorMode(8):
+            for sizes in ((8,), (2, 4), (2, 2, 2)):
+                mesh = init_device_mesh("cpu", sizes)
+                for placements in shardings(mesh, 3, most=6):
+                    torch.manual_seed(3)
+                    input = distribute_tensor(whole, mesh, placements).requires_grad_()
+                    output = function(input, 0.4)
+                    output.backward(distribute_tensor(torch.ones_like(whole), mesh, placements))
+                    assert torch.equal(output.full_tensor().reconcile(), expected), placements
+                    assert torch.equal(input.grad.full_tensor().reconcile() != 0, expected != 0), placements
+
+
+def test_simulated_ranks_have_the_mask_of_the_whole():
+    """torch's simulation of eight ranks in one process gives the mask of one, on meshes of one to three dimensions."""
+    alone = Ranks(1)
+    alone.run(check_simulated_ranks)
+    alone.stop()
