@@ -21,6 +21,7 @@ BENCHMARKS = (
     "kept_memory",
     "small",
     "transforms",
+    "sharded",
     "layouts",
     "fused",
     "transformer",
