@@ -44,7 +44,9 @@ def same_along(output, *dims):
     return all(torch.equal(kept, kept.narrow(dim, 0, 1).expand_as(kept)) for dim in dims)
 
 
-@pytest.mark.parametrize(("shape", "noise_shape", "function"), EQUAL, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "noise_shape", "function"), EQUAL, ids=lambda value: getattr(value, "__name__", str(value))
+)
 @pytest.mark.parametrize("inplace", [False, True], ids=["", "inplace"])
 def test_the_other_layers_are_noise_shapes(shape, noise_shape, function, inplace):
     """With the same key the bits are those of the layer that shares along the same dimensions, the gradient's too."""
