@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dropkit.ops import slices
+from dropkit.ops.dtensor_keys import check_keys as check_keys
 from dropkit.shard.blocks import data_parallel as data_parallel
 from dropkit.shard.blocks import different_masks as different_masks
 from dropkit.shard.blocks import holding as holding
