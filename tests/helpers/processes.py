@@ -114,8 +114,8 @@ def _work(end: Connection, rank: int, world_size: int, meeting: str, limit: floa
             return
         faulthandler.dump_traceback_later(limit, exit=True)
         try:
-            answer = None, function(*arguments)
+            answer = pickle.dumps((None, function(*arguments)))
         except BaseException:
-            answer = traceback.format_exc(), None
+            answer = pickle.dumps((traceback.format_exc(), None))
         faulthandler.cancel_dump_traceback_later()
-        end.send_bytes(pickle.dumps(answer))
+        end.send_bytes(answer)
