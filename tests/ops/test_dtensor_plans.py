@@ -25,7 +25,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 import dropkit
-from dropkit import nn
+from dropkit import functional, nn, shard
 
 SIZES = (4, 6, 8)  # batch, sequence, features
 
@@ -138,3 +138,25 @@ def check_two_dimensions() -> None:
 def test_fsdp_with_tensor_parallelism_gives_the_result_of_one_process(groups):
     """FSDP2 over two groups of two tensor-parallel ranks: a mask for each half of the batch, shared by its ranks."""
     groups[4].run(check_two_dimensions)
+
+
+def check_data_parallel() -> None:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "model"))
+    row = mesh.get_local_rank("data")
+    batch = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(1))
+    rows = batch[:2] if row == 0 else batch[2:]
+    for function in (functional.dropout, functional.dropout1d, functional.drop_path):
+        torch.manual_seed(3)
+        expected = function(batch, 0.5)
+        expected = expected[:2] if row == 0 else expected[2:]
+        for placement in (Shard(0), Shard(1), Shard(2), Replicate()):
+            input = distribute_tensor(rows, mesh["model"], [placement], src_data_rank=None)
+            torch.manual_seed(3)
+            with shard.data_parallel(mesh.get_group("data")):
+                output = function(input, 0.5)
+            assert torch.equal(output.full_tensor(), expected), (function, placement)
+
+
+def test_a_dtensor_of_a_part_of_the_batch_has_the_mask_of_the_whole_batch(groups):
+    """`data_parallel` over one dimension of a mesh and DTensors over the other: one mask for all four ranks."""
+    groups[4].run(check_data_parallel)
