@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import distributed
 
 from dropkit.ops.slices import Whole
@@ -69,9 +72,30 @@ def find(extent: Extent, group: Any, size: int, whole: Whole | None = None, dim:
 
 
 def _exchange(group: Any, message: _Message) -> list[_Message]:
-    messages: list[Any] = [None] * distributed.get_world_size(group)
+    """The messages of all ranks: sizes at once, and the rest only if it differs somewhere."""
+    size, *rest = message
+    mine = torch.tensor([size, _digest(rest)], device=_device(group))
+    gathered = [torch.empty_like(mine) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(gathered, mine, group)
+    pairs = cast("list[list[int]]", torch.stack(gathered).tolist())
+    if len({digest for _, digest in pairs}) == 1:
+        return [message._replace(size=size) for size, _ in pairs]
+    messages: list[Any] = [None] * len(pairs)
     distributed.all_gather_object(messages, tuple(message), group)
     return [_Message(*fields) for fields in messages]
+
+
+def _digest(values: Sequence[Any]) -> int:
+    """64 bits, equal for equal values in all processes."""
+    others, fingerprints, shapes = values
+    text = repr((others, sorted(fingerprints.items()), shapes and sorted(shapes)))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _device(group: Any) -> torch.device:
+    """Where the group takes tensors: the CPU if it can."""
+    devices = [pair.partition(":")[0] for pair in distributed.get_backend_config(group).split(",")]
+    return torch.device("cpu" if "cpu" in devices else devices[0])
 
 
 def note_shapes(extent: Extent, group: Any) -> None:
