@@ -103,7 +103,7 @@ def test_the_function_drops_in_eval_unless_the_flag_is_passed(printed):
 
 @pytest.mark.parametrize(
     ("command", "backward"),
-    [(["-m", "dropkit", "run"], "_DropBackward"), ([], "MulBackward0")],
+    [(["-m", "dropkit", "run"], "_DropPlainBackward"), ([], "MulBackward0")],
     ids=["dropkit run", "python"],
 )
 def test_an_unchanged_script_runs_on_dropkit(command, backward):

@@ -231,4 +231,4 @@ def test_dropout_runs_on_dropkit_in_workers_too(start, tmp_path: Path):
 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert done.stdout.splitlines() == ["['--epochs'] _DropBackward", "_DropBackward"], done.stderr
+    assert done.stdout.splitlines() == ["['--epochs'] _DropPlainBackward", "_DropPlainBackward"], done.stderr
