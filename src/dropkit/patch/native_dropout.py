@@ -52,6 +52,8 @@ def _kernel(original: Any) -> Any:
     def kernel(keys: Any, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
         is_active = train is not False and 0 < p <= 1 and not (input.numel() == 0 and slices.is_empty(input))
         if not is_active or input.dtype not in FLOATS or input.layout is not torch.strided or input.is_nested:
+            if is_active:
+                slices.refuse("in torch's own dropout, which runs here,")
             return original.call_boxed(keys, input, p, train)
         key = cast("Tensor | int", random.choose_key(None, None, input, p))
         # Forward mode as well is left to torch's own derivative.

@@ -30,7 +30,7 @@ def fingerprints() -> dict[str, int]:
 def _fingerprint(state: Tensor) -> int:
     """A sum modulo 2**64 of the state's words, each with a factor of its own."""
     words = state.view(torch.int64) if state.numel() % 8 == 0 else state.to(torch.int64)
-    factors = torch.arange(1, words.numel() + 1) * 0x9E3779B97F4A7C1 + 1
+    factors = torch.arange(1, words.numel() + 1, device="cpu") * 0x9E3779B97F4A7C1 + 1
     return int((words * (factors | 1)).sum())
 
 
