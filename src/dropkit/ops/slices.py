@@ -25,6 +25,7 @@ class Whole:
         shape: sizes of the whole tensor.
         starts: coordinates, in the whole tensor, of the first element of `input`.
         offset: added to every mask index.
+        unit_ranks: the processes that hold other units of `input`.
     """
 
     def __init__(self, input: Tensor, draws_from: str, added_dims: int) -> None:
@@ -33,6 +34,7 @@ class Whole:
         self.shape: list[int] = list(input.shape)
         self.starts: list[int] = [0] * len(self.shape)
         self.offset = 0
+        self.unit_ranks: frozenset[int] = frozenset()
 
     def dim(self, dim: int) -> int:
         """A dimension of the input, not negative."""

@@ -60,7 +60,7 @@ def holding(*parts: Slice) -> Generator[None]:
 
 @contextmanager
 def whole() -> Generator[None]:
-    """Dropout in a `with` block is of tensors that are not split: blocks around it and split layers do not count.
+    """Dropout in a `with` block is of tensors that are not split: blocks and split layers around it do not count.
 
     For what is the same on all ranks, such as positional embeddings, masks and weights. `different_masks` still counts.
 
@@ -78,6 +78,10 @@ def whole() -> Generator[None]:
 
 def unsplit_parts() -> tuple[Part, ...]:
     """The parts of this thread that hold for what is not split."""
+    if not is_dynamo_compiling():
+        for part in slices.state.parts:
+            if isinstance(part, Batch):
+                part.extent.has_counted = True
     return tuple(part for part in slices.state.parts if isinstance(part, Replica))
 
 
@@ -111,27 +115,39 @@ def data_parallel(
             "dropkit.shard: data_parallel must not be inside of another data_parallel block; the batch would be split "
             "twice: pass the group of all ranks that hold parts of the batch"
         )
-    if not hasattr(dim, "__index__"):
-        raise TypeError(f"dim must be an integer, got {type(dim).__name__}")
+    if any(isinstance(part, Batch) for part in slices.state.parts):
+        raise RuntimeError(
+            "dropkit.shard: data_parallel must be around micro_batches, got one in an iteration of it; ranks may have "
+            "different numbers of micro-batches"
+        )
+    dim = checked_dim(dim)
     if batch_size is not None:
         is_size = hasattr(batch_size, "__index__") and not isinstance(batch_size, bool) and index(batch_size) >= 0
         check("batch_size", is_size, "an integer of at least 0", batch_size)
     elif flattened:
         raise ValueError("batch_size must be given where flattened=True, got None")
     ranks.checked_group(group)
-    extent = Extent(find=lambda extent, whole, dim: ranks.find(extent, group, whole.shape[dim], whole, dim))
+    extent = Extent(
+        find=lambda extent, whole, dim: ranks.find(extent, group, whole.shape[dim], whole, dim),
+        ranks=ranks.members(group),
+    )
     if batch_size is not None:
         ranks.find(extent, group, index(batch_size))
     before = generators.fingerprints()
-    with stated((*slices.state.parts, Batch(extent, index(dim), flattened, is_across_ranks=True))):
+    with stated((*slices.state.parts, Batch(extent, dim, flattened, is_across_ranks=True))):
         yield
     ranks.note_shapes(extent, group)
-    # The shapes of compiled code are not noted.
-    if not extent.shapes and not has_compiled() and generators.fingerprints() != before:
+    warn_if_ignored(extent, before, "data_parallel", stacklevel=4)
+
+
+def warn_if_ignored(extent: Extent, before: dict[str, int], name: str, stacklevel: int) -> None:
+    """Warn if only dropout that is not dropkit's ran under a statement, by the states of the generators before it."""
+    # What compiled code drops is not noted.
+    if not extent.has_counted and not has_compiled() and generators.fingerprints() != before:
         warnings.warn(
-            "dropkit.shard.data_parallel had no effect: random numbers were drawn, but no dropout of dropkit ran; "
-            "torch's own dropout follows it under dropkit.install()",
-            stacklevel=3,
+            f"dropkit.shard.{name} had no effect: random numbers were drawn, but no dropout of dropkit ran; torch's "
+            "own dropout follows it under dropkit.install()",
+            stacklevel=stacklevel,
         )
 
 
@@ -160,7 +176,7 @@ def micro_batches(total: int, size: int, *, dim: int = 0, flattened: bool = Fals
     """
     check("total", hasattr(total, "__index__") and not isinstance(total, bool) and index(total) >= 0,
           "an integer of at least 0", total)  # fmt: skip
-    return _micro_batches(index(total), positive_int("size", size), dim, flattened)
+    return _micro_batches(index(total), positive_int("size", size), checked_dim(dim), flattened)
 
 
 def _micro_batches(total: int, size: int, dim: int, flattened: bool) -> Generator[slice]:
@@ -171,8 +187,19 @@ def _micro_batches(total: int, size: int, dim: int, flattened: bool) -> Generato
             states.restore()
         extent = Extent(dynamic(stop - start), dynamic(start), dynamic(total))
         part = Batch(extent, dim, flattened, is_across_ranks=False)
-        with stated((*slices.state.parts, part)):
+        stated((*slices.state.parts, part)).__enter__()
+        try:
             yield slice(start, stop)
+        finally:
+            # Not `__exit__`: an iterator that was abandoned may end after blocks that began later.
+            slices.state.parts = tuple(each for each in slices.state.parts if each is not part)
+
+
+def checked_dim(dim: Any) -> int:
+    """The dimension as an int; TypeError if it is none."""
+    if not hasattr(dim, "__index__") or isinstance(dim, bool):
+        raise TypeError(f"dim must be an integer, got {type(dim).__name__}")
+    return index(dim)
 
 
 class different_masks:  # noqa: N801 (used as a function is)
@@ -193,11 +220,15 @@ class different_masks:  # noqa: N801 (used as a function is)
         ranks.checked_group(group)
         self._before = slices.state.parts, slices.everywhere
         if slices.state.parts:
-            raise RuntimeError("dropkit.shard: different_masks must be the outermost block, got one inside of another")
-        slices.state.parts = slices.everywhere = (Replica(distributed.get_rank(group)),)
+            raise RuntimeError(
+                "dropkit.shard: different_masks must be the outermost block, and called once, got a call inside of "
+                "another block or after another call"
+            )
+        self._parts = (Replica(distributed.get_rank(group), ranks.members(group)),)
+        self.__enter__()
 
     def __enter__(self) -> None:
-        pass
+        slices.state.parts = slices.everywhere = self._parts
 
     def __exit__(self, *_: object) -> None:
         slices.state.parts, slices.everywhere = self._before

@@ -8,12 +8,13 @@ from operator import index
 from typing import Any, TypeVar
 
 from torch import distributed, nn
+from torch.compiler import is_dynamo_compiling
 
 from dropkit.arguments import check
 from dropkit.ops import slices
 from dropkit.ops.slices import Part, Whole
-from dropkit.shard import ranks
-from dropkit.shard.blocks import stated, unsplit_parts
+from dropkit.shard import generators, ranks
+from dropkit.shard.blocks import checked_dim, stated, unsplit_parts, warn_if_ignored
 from dropkit.shard.parts import Batch, Extent, Slice, Units
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -43,11 +44,11 @@ def split(layer: Layer, dim: int | Slice = -1, group: Any = None, *, total: int 
     if isinstance(dim, Slice):
         check("group and total", group is None and total is None, "None where dim is a Slice", f"{group} and {total}")
         return _attach(layer, _Statement(dim))
-    _check_dim(dim)
+    dim = checked_dim(dim)
     if total is not None:
         is_size = hasattr(total, "__index__") and not isinstance(total, bool) and index(total) >= 0
         check("total", is_size, "an integer of at least 0", total)
-    statement = _Split(index(dim), ranks.checked_group(group), None if total is None else index(total))
+    statement = _Split(dim, ranks.checked_group(group), None if total is None else index(total))
     return _attach(layer, statement)
 
 
@@ -62,9 +63,7 @@ def batch_dim(layer: Layer, dim: int | None, *, flattened: bool = False) -> Laye
     Returns:
         The layer, whose `forward` was replaced; `unsplit` undoes this.
     """
-    if dim is not None:
-        _check_dim(dim)
-    return _attach(layer, _BatchDim(dim, flattened))
+    return _attach(layer, _BatchDim(None if dim is None else checked_dim(dim), flattened))
 
 
 def unsplit(layer: Layer) -> Layer:
@@ -73,7 +72,7 @@ def unsplit(layer: Layer) -> Layer:
     Returns:
         The layer.
     """
-    forward = vars(layer).get("forward")
+    forward = vars(_checked(layer)).get("forward")
     if isinstance(forward, _Forward):
         if forward.replaced is None:
             del layer.forward
@@ -82,15 +81,14 @@ def unsplit(layer: Layer) -> Layer:
     return layer
 
 
-def _check_dim(dim: Any) -> None:
-    if not hasattr(dim, "__index__") or isinstance(dim, bool):
-        raise TypeError(f"dim must be an integer, got {type(dim).__name__}")
+def _checked(layer: Layer) -> Layer:
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"layer must be a torch.nn.Module, got {type(layer).__name__}")
+    return layer
 
 
 def _attach(layer: Layer, statement: _Statement) -> Layer:
-    if not isinstance(layer, nn.Module):
-        raise TypeError(f"layer must be a torch.nn.Module, got {type(layer).__name__}")
-    if isinstance(vars(layer).get("forward"), _Forward):
+    if isinstance(vars(_checked(layer)).get("forward"), _Forward):
         raise RuntimeError("dropkit.shard: layer must not be split already, got one that is: call shard.unsplit first")
     layer.forward = _Forward(layer, statement)
     return layer
@@ -105,6 +103,14 @@ class _Forward:
         self.layer, self.statement = layer, statement
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if is_dynamo_compiling() or self.statement.is_checked or not self.layer.training:
+            return self._run(*args, **kwargs)
+        before = generators.fingerprints()
+        output = self._run(*args, **kwargs)
+        self.statement.check(before)
+        return output
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
         with stated(self.statement.parts()):
             if self.replaced is not None:
                 return self.replaced(*args, **kwargs)
@@ -112,7 +118,13 @@ class _Forward:
 
 
 class _Statement:
-    """States a slice."""
+    """States a slice.
+
+    Attributes:
+        is_checked: whether `check`, after the first call in training mode, needs not be called.
+    """
+
+    is_checked = True
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -121,9 +133,15 @@ class _Statement:
         """All parts that hold in the layer."""
         return (*slices.state.parts, self.part)
 
+    def check(self, before: dict[str, int]) -> None:
+        """Warn if no dropout has followed, from the states of the generators before the call."""
+
 
 class _Split(_Statement):
     """States a part of the units, which is found from the ranks of a group."""
+
+    part: Units
+    is_checked = False
 
     def __init__(self, dim: int, group: Any, total: int | None) -> None:
         self.dim, self.group, self.total = dim, group, total
@@ -134,6 +152,10 @@ class _Split(_Statement):
         if self.total is not None and not self.lost_group and distributed.is_initialized():
             return Units(_chunk(self.total, self.group), self.dim)
         return Units(Extent(find=self._find), self.dim)
+
+    def check(self, before: dict[str, int]) -> None:
+        self.is_checked = True
+        warn_if_ignored(self.part.extent, before, "split", stacklevel=5)
 
     def _find(self, extent: Extent, whole: Whole, dim: int) -> None:
         if self.lost_group:
@@ -146,7 +168,7 @@ class _Split(_Statement):
             ranks.find(extent, self.group, whole.shape[dim], whole, dim)
         else:
             found = _chunk(self.total, self.group)
-            extent.size, extent.start, extent.total = found.size, found.start, found.total
+            extent.size, extent.start, extent.total, extent.ranks = found.size, found.start, found.total, found.ranks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Split:
         return _Split(self.dim, self.group, self.total)
@@ -165,7 +187,7 @@ def _chunk(total: int, group: Any) -> Extent:
     """This rank's part, split as `torch.chunk` does."""
     chunk = -(-total // distributed.get_world_size(group))
     start = min(chunk * distributed.get_rank(group), total)
-    return Extent(min(chunk, total - start), start, total)
+    return Extent(min(chunk, total - start), start, total, ranks=ranks.members(group))
 
 
 class _BatchDim(_Statement):

@@ -78,7 +78,8 @@ class Extent:
         find: sets the others, from the input's whole so far and the dimension.
         ranks: of the group whose parts these are; empty if none was asked.
         differing: types of devices whose default generators differ between ranks, with what is wrong.
-        shapes: of the wholes that were dropped.
+        shapes: of the wholes that were dropped, if it is that of a batch.
+        has_counted: whether any dropout has asked for it; not known of compiled code.
     """
 
     size: int | None = None
@@ -88,6 +89,7 @@ class Extent:
     ranks: frozenset[int] = frozenset()
     differing: dict[str, str] = field(default_factory=dict[str, str])
     shapes: set[tuple[int, ...]] = field(default_factory=set[tuple[int, ...]])
+    has_counted: bool = False
 
     def found(self, whole: Whole, dim: int, advice: str) -> int:
         """The size of this process's part."""
@@ -101,21 +103,23 @@ class Extent:
             raise RuntimeError(self.differing[whole.input.device.type])
         return slices.plain(self.size)
 
-    def refuse_spanning(self, input: Any) -> None:
-        """Raise TypeError for a DTensor that spans several ranks of the group: it knows itself what they hold."""
-        if is_dynamo_compiling() or not hasattr(input, "placements"):
-            return
-        if len(self.ranks.intersection(input.device_mesh.mesh.flatten().tolist())) > 1:
-            raise TypeError(
-                "dropkit.shard: input must be a local tensor or a DTensor of this rank's samples in data_parallel, got "
-                "a DTensor that spans several ranks of the group and knows itself what each holds; leave the block"
-            )
-
     def extend(self, whole: Whole, dim: int, for_each: int = 1) -> None:
         """Extend a whole so far, of which each unit of this extent has as many indices as `for_each`."""
         whole.extend(dim, for_each * self.start, for_each * self.total)
         if not is_dynamo_compiling():
-            self.shapes.add(tuple(whole.shape))
+            self.has_counted = True
+
+
+def _refuse_spanning(input: Any, ranks: frozenset[int], block: str) -> None:
+    """Raise TypeError for a DTensor that spans several of these ranks, the group of a block."""
+    if is_dynamo_compiling() or not hasattr(input, "placements"):
+        return
+    if len(ranks.intersection(input.device_mesh.mesh.flatten().tolist())) > 1:
+        raise TypeError(
+            f"dropkit.shard: input must be a local tensor or a DTensor of this rank's samples in {block}, got a "
+            "DTensor that spans several ranks of the group and knows itself what each holds; leave the block, or pass "
+            "the group of ranks that hold other samples"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +150,24 @@ class Batch:
                 "dropkit.shard: generator must be None in micro_batches, which restart torch's default generators "
                 "alone; pass key="
             )
-        self.extent.refuse_spanning(whole.input)
+        _refuse_spanning(whole.input, self.extent.ranks, "data_parallel")
         size, extent = whole.shape[dim], self.extent
         samples = extent.found(whole, dim, "pass batch_size= to shard.data_parallel")
         for_each = 1 if samples == 0 else size // samples
         if size != samples * for_each or (for_each != 1 and not self.flattened):
             raise ValueError(self._refusal(dim, samples, whole))
         extent.extend(whole, dim, for_each)
+        if not is_dynamo_compiling():
+            self._refuse_ranks_of_units(extent.ranks & whole.unit_ranks)
+            extent.shapes.add(tuple(whole.shape))
+
+    def _refuse_ranks_of_units(self, ranks: frozenset[int]) -> None:
+        if len(ranks) > 1:  # more than this one
+            raise RuntimeError(
+                "dropkit.shard: group of data_parallel must be of ranks that hold other samples, got one with ranks "
+                f"{', '.join(map(str, sorted(ranks)))}, which hold other units of a split layer: pass the group of "
+                "ranks that hold the same units"
+            )
 
     def _refusal(self, dim: int, samples: int, whole: Whole) -> str:
         wanted = f"a multiple of the batch size, {samples}" if self.flattened else f"the batch size, {samples}"
@@ -188,6 +203,8 @@ class Units:
                 "again where its sizes change"
             )
         extent.extend(whole, dim)
+        if not is_dynamo_compiling():
+            whole.unit_ranks |= extent.ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +212,10 @@ class Replica:
     """One of several processes with masks of their own, as if their tensors were stacked along a first dimension."""
 
     number: int
+    ranks: frozenset[int]
 
     def place(self, whole: Whole) -> None:
+        _refuse_spanning(whole.input, self.ranks, "different_masks")
         if math.prod(whole.shape) > INDICES_PER_RANK:
             raise ValueError(
                 f"dropkit.shard: input must have at most 2**48 elements under different_masks, got shape {whole.shape}"

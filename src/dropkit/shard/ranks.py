@@ -36,15 +36,23 @@ def checked_group(group: Any) -> Any:
 
     Raises:
         RuntimeError: there is none.
+        TypeError, ValueError: it is a mesh, or a group without this rank.
     """
     if not distributed.is_available() or not distributed.is_initialized():
         raise RuntimeError(
             "dropkit.shard: group must be one of torch.distributed, got None before init_process_group: call "
             "torch.distributed.init_process_group() first, and start the program with torchrun"
         )
+    if hasattr(group, "get_group"):
+        raise TypeError("dropkit.shard: group must be a process group, got a DeviceMesh: pass mesh.get_group()")
     if distributed.get_rank(group) < 0:
         raise ValueError("dropkit.shard: group must be one that this rank belongs to, got one that it does not")
     return group
+
+
+def members(group: Any) -> frozenset[int]:
+    """The ranks of the group, by their numbers among all."""
+    return frozenset(distributed.get_process_group_ranks(group))
 
 
 def find(extent: Extent, group: Any, size: int, whole: Whole | None = None, dim: int = 0) -> None:
@@ -55,20 +63,22 @@ def find(extent: Extent, group: Any, size: int, whole: Whole | None = None, dim:
     """
     others = None if whole is None or size == 0 else (*whole.shape[:dim], *whole.shape[dim + 1 :])
     messages = _exchange(group, _Message(size, others, generators.fingerprints(), _shapes_before.pop(group, None)))
-    rank = distributed.get_rank(group)
+    rank, numbers = distributed.get_rank(group), distributed.get_process_group_ranks(group)
     _check_equal(
+        numbers,
         [message.shapes for message in messages],
         "wholes of equal shapes on all ranks in a block of data_parallel, or masks are not those of one process; got, "
         "in the block before,",
     )
     _check_equal(
+        numbers,
         [message.others for message in messages],
         f"an input of equal sizes on all ranks along all dimensions but {dim}, got, along these,",
     )
     sizes = [message.size for message in messages]
     extent.size, extent.start, extent.total = map(dynamic, (size, sum(sizes[:rank]), sum(sizes)))
-    extent.ranks = frozenset(distributed.get_process_group_ranks(group))
-    extent.differing = _differing([message.fingerprints for message in messages])
+    extent.ranks = members(group)
+    extent.differing = _differing(numbers, [message.fingerprints for message in messages])
 
 
 def _exchange(group: Any, message: _Message) -> list[_Message]:
@@ -107,10 +117,10 @@ def note_shapes(extent: Extent, group: Any) -> None:
 _shapes_before: dict[Any, frozenset[tuple[int, ...]]] = {}
 
 
-def _check_equal(values: list[Any], wanted: str) -> None:
-    """Raise RuntimeError unless all ranks agree that have a value, that is, not None."""
+def _check_equal(numbers: list[int], values: list[Any], wanted: str) -> None:
+    """Raise RuntimeError unless all ranks, of these numbers, agree that have a value, that is, not None."""
     by_value: dict[Any, list[int]] = defaultdict(list)
-    for rank, value in enumerate(values):
+    for rank, value in zip(numbers, values, strict=True):
         if value is not None:
             by_value[value].append(rank)
     if len(by_value) > 1:
@@ -125,12 +135,12 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, sorted(cast("frozenset[Any]", value)))) if isinstance(value, frozenset) else str(value)
 
 
-def _differing(fingerprints: list[dict[str, int]]) -> dict[str, str]:
+def _differing(numbers: list[int], fingerprints: list[dict[str, int]]) -> dict[str, str]:
     """By type of device, what is wrong with the default generators."""
     differing: dict[str, str] = {}
     for device in {device for of_rank in fingerprints for device in of_rank}:
         by_state: dict[int, list[int]] = defaultdict(list)
-        for rank, of_rank in enumerate(fingerprints):
+        for rank, of_rank in zip(numbers, fingerprints, strict=True):
             if device in of_rank:
                 by_state[of_rank[device]].append(rank)
         if len(by_state) > 1:
