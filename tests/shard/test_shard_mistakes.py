@@ -110,6 +110,36 @@ def test_statements_that_nothing_follows_warn(groups):
     groups[2].run(statements_without_effect)
 
 
+def compiled_code_without_sizes(sizes):
+    rank = distributed.get_rank()
+    rows = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    x = torch.ones(sum(sizes), sum(sizes))
+    expected = functional.dropout(x, key=KEY)
+    model, split = nn.Dropout(), shard.split(nn.Dropout())
+
+    def data_parallel_inside(x):
+        with shard.data_parallel():
+            return model(x, key=KEY)
+
+    compiled = [
+        torch.compile(function, backend="eager")
+        for function in (lambda x: model(x, key=KEY), lambda x: split(x, key=KEY), data_parallel_inside)
+    ]
+    with shard.data_parallel():
+        assert torch.equal(compiled[0](x[rows]), expected[rows])
+    assert torch.equal(compiled[1](x[:, rows]), expected[:, rows])
+    assert torch.equal(compiled[2](x[rows]), expected[rows])
+    torch.compiler.reset()
+    whole_graph = torch.compile(lambda x: model(x, key=KEY), backend="eager", fullgraph=True)
+    with shard.data_parallel():
+        raises(Exception, "pass batch_size=", lambda: whole_graph(x[rows]))
+
+
+def test_ranks_exchange_their_sizes_between_the_graphs_of_compiled_code(groups):
+    """Without `batch_size=` or `total=` there is a graph break, which `fullgraph=True` refuses with the advice."""
+    groups[2].run(compiled_code_without_sizes, (2, 3))
+
+
 def blocks_in_other_orders():
     x = torch.ones(64, 64)
 

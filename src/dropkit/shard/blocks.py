@@ -98,7 +98,7 @@ def data_parallel(
     Args:
         group: of `torch.distributed`; the default group if None.
         batch_size: number of this rank's samples, exchanged when the block begins. If None it is the size along `dim`
-            of the first input that drops, and exchanged then, which a compiler cannot trace.
+            of the first input that drops, and exchanged then, outside of the graphs of compiled code.
         dim: the dimension that holds the batch: 1 where sequences come first.
         flattened: inputs may have several indices along `dim` for each sample, one number for all samples, sample after
             sample: (samples * tokens, features). Must have `batch_size`.

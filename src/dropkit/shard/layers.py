@@ -16,6 +16,7 @@ from dropkit.ops.slices import Part, Whole
 from dropkit.shard import generators, ranks
 from dropkit.shard.blocks import checked_dim, stated, unsplit_parts, warn_if_ignored
 from dropkit.shard.parts import Batch, Extent, Slice, Units
+from dropkit.torch_private import has_compiled
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -32,7 +33,7 @@ def split(layer: Layer, dim: int | Slice = -1, group: Any = None, *, total: int 
         dim: the dimension that is split among the ranks of the group, in their order; or a `Slice`, without a group.
         group: of `torch.distributed`; the default group if None.
         total: the size of the whole dimension, split as `torch.chunk` does. If None, ranks exchange the sizes of their
-            parts at the first call, which a compiler cannot trace.
+            parts at the first call, outside of the graphs of compiled code.
 
     Returns:
         The layer.
@@ -103,7 +104,7 @@ class _Forward:
         self.layer, self.statement = layer, statement
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if is_dynamo_compiling() or self.statement.is_checked or not self.layer.training:
+        if self.statement.is_checked or is_dynamo_compiling() or has_compiled() or not self.layer.training:
             return self._run(*args, **kwargs)
         before = generators.fingerprints()
         output = self._run(*args, **kwargs)

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import index
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from dropkit.arguments import check
 from dropkit.ops import slices
 from dropkit.ops.slices import Whole
-from dropkit.torch_private import may_be_under_vmap
+from dropkit.torch_private import dynamo_is_loaded, may_be_under_vmap
 
 # Mask indices for each rank under `dropkit.shard.different_masks`: no tensor is larger, and 2**15 ranks fit 63 bits.
 INDICES_PER_RANK = 2**48
@@ -97,7 +98,9 @@ class Extent:
             if is_dynamo_compiling():
                 raise RuntimeError(f"dropkit.shard: ranks cannot exchange their sizes under torch.compile: {advice}")
             assert self.find is not None
-            self.find(self, whole, dim)
+            # Called from code that is compiled in pieces, it would be compiled, too.
+            find: Any = cast("Any", torch.compiler.disable)(self.find) if dynamo_is_loaded() else self.find
+            find(self, whole, dim)
             assert self.size is not None
         if whole.draws_from == "default" and self.differing and whole.input.device.type in self.differing:
             raise RuntimeError(self.differing[whole.input.device.type])
