@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+import dropkit
 from dropkit import random
 from dropkit.nn.layer import Layer
 
@@ -113,6 +115,26 @@ def test_gradients_have_the_layout_of_what_they_come_from(layer, grad_strides):
     (grad,) = torch.autograd.grad(output, x, upstream if grad_strides == "dense" else upstream[:1, :1].expand(x.shape))
 
     assert grad.stride() == (upstream if grad_strides == "dense" else output).stride()
+
+
+@pytest.mark.parametrize("inplace", [False, True], ids=["out of place", "in place"])
+@pytest.mark.parametrize("installed", [False, True], ids=["dropkit", "installed"])
+def test_a_sparse_gradient_stays_sparse(installed, inplace):
+    """As of the rows that an embedding looks up, one of them twice; the values are those of the dense gradient."""
+    table, rows = torch.rand(20, 4, requires_grad=True), torch.tensor([1, 3, 3])
+    functions = functional if installed else dropkit.functional
+    with dropkit.installed() if installed else nullcontext():
+        dropped = functions.dropout(table * 1, 0.5, True, inplace)
+
+    sparse, dense = (
+        torch.autograd.grad(
+            functional.embedding(rows, dropped, sparse=is_sparse).square().sum(), table, retain_graph=True
+        )[0]
+        for is_sparse in (True, False)
+    )
+
+    assert sparse.is_sparse
+    assert torch.equal(sparse.to_dense(), dense)
 
 
 class Watched(TorchDispatchMode):

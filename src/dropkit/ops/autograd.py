@@ -254,6 +254,8 @@ def apply_same_mask(grad: Tensor, mask: Mask, strides: tuple[int, ...] | None = 
         strides: of the output, for an expanded gradient; None if the output is contiguous.
     """
     mask = mask.gradient
+    if grad.layout is torch.sparse_coo:  # as of an embedding
+        return drop(grad.to_dense(), mask).sparse_mask(grad.coalesce())
     if not can_use_fast_path(grad):
         return custom_op.drop(grad, mask)
     if strides is not None and 0 in grad.stride():
