@@ -334,10 +334,11 @@ def test_an_input_that_does_not_fit_is_refused(part, error, text):
         lambda: functional.dropout(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)),
         lambda: functional.dropout(torch.ones(3, dtype=torch.int32)),
         lambda: F.alpha_dropout(torch.ones(3, dtype=torch.complex64), training=True),
+        lambda: torch.native_dropout(torch.ones(3, dtype=torch.complex64), 0.5, True),
         lambda: torch.jit.trace(functional.dropout, torch.ones(3), check_trace=False),
         lambda: torch.export.export(nn.Dropout(), (torch.ones(3),)),
     ],
-    ids=["nested", "integers", "complex under install", "torch.jit.trace", "torch.export"],
+    ids=["nested", "integers", "complex under install", "complex with its mask", "torch.jit.trace", "torch.export"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_what_cannot_follow_is_refused(call):
