@@ -28,6 +28,16 @@ def kept(layer: Layer, key: int = KEY) -> Tensor:
     return layer.function(torch.ones(layer.example_shape), 0.5, True, key=key) != 0
 
 
+class Complex(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.complex(-x, x)
+
+
+class Imaginary(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.imag
+
+
 @each
 @pytest.mark.parametrize("inplace", [False, True], ids=["", "inplace"])
 def test_lazily_conjugated_and_negated_numbers_are_dropped_by_value(drops, inplace):
@@ -164,6 +174,28 @@ def test_an_audit_counts_complex_numbers():
     visit = next(visit for visit in site.visits if visit.is_active)
     assert (visit.shape, visit.mask_shape, visit.mask_elements) == ((4, 6), (4, 6), 24)
     assert visit.dropped == visit.dropped_elements
+
+
+@pytest.mark.parametrize("batch_size", [6, 2])
+@pytest.mark.filterwarnings("error")
+def test_monte_carlo_drops_them_by_the_mask_of_real_numbers(batch_size):
+    """A complex number uses one mask element in `predict`, too."""
+    x, drops = torch.rand(6, 5), dropkit.nn.Dropout(0.5)
+
+    real, parts = (
+        dropkit.mc.predict(model, x, 8, "regression", seed=0, batch_size=batch_size).mean
+        for model in (nn.Sequential(drops), nn.Sequential(Complex(), drops, Imaginary()))
+    )
+
+    assert torch.equal(parts, real)
+
+
+def test_monte_carlo_refuses_alpha_dropout_of_them():
+    """It would shift the real part."""
+    model = nn.Sequential(Complex(), dropkit.nn.AlphaDropout(0.5), Imaginary())
+
+    with pytest.raises(TypeError, match="input of alpha dropout must be of real numbers, got"):
+        dropkit.mc.predict(model, torch.rand(6, 5), 8, "regression", seed=0)
 
 
 def test_a_model_of_complex_numbers_learns_with_dropout():

@@ -74,7 +74,8 @@ def fitting_values(before: Tensor, after: Tensor, count: int, smaller: SmallerBa
     if before.shape != after.shape:
         return []
     if not before.is_floating_point():
-        before, after = before.double(), after.double()
+        dtype = torch.complex128 if before.is_complex() else torch.float64
+        before, after = before.to(dtype), after.to(dtype)
     largest = float(before.abs().nan_to_num().max()) if before.numel() else 0.0
     tolerance = _TOLERANCE.get(before.dtype, _TOLERANCE_OF_HALF) * largest
     fitting: list[BatchDim] = []

@@ -63,7 +63,7 @@ class KeyedMode(SiteMode):
         with no_torch_function():
             spec = self._mask(input, dropout, site)
             mask = SampledMask(spec, dropout.p, site, self._sample)
-            if functorch_is_active() or (torch.is_grad_enabled() and input.requires_grad):
+            if functorch_is_active() or (torch.is_grad_enabled() and input.requires_grad) or input.is_complex():
                 return self._drop_differentiably(input, dropout, mask)
             kept_indices = partial(self._sampler.kept_indices, mask, input.device)
             output = self._accelerator.drop(input, Site(site, dropout, spec, kept_indices))
@@ -97,11 +97,13 @@ class KeyedMode(SiteMode):
         return output
 
     def _drop_differentiably(self, input: Tensor, dropout: SiteDropout, mask: SampledMask) -> Tensor:
-        """Drop by torch's own functions: the kernel, which writes into its output, has no derivative."""
+        """Drop by torch's own functions: the kernel writes real numbers into its output, without a derivative."""
         with no_functorch():
             is_kept = torch.ones(input.shape, device=input.device)
             self._sampler.drop(is_kept, is_kept, mask, unscaled)
         params = dropout.make_params(dropout.p)
+        if params.shift and input.is_complex():
+            raise TypeError(f"input of alpha dropout must be of real numbers, got {input.dtype}")
         output = torch.where(is_kept.bool(), input * params.scale + params.shift, params.fill)
         return input.copy_(output) if dropout.inplace else output
 
