@@ -106,6 +106,8 @@ def is_being_exported() -> bool:
 
 def drop(input: Tensor, mask: Mask) -> Tensor:
     """Dropout out of place. Backward reads the mask's key again, so nobody may write to it: see `detach_key`."""
+    if input.is_sparse:
+        return custom_op.drop(input, mask)
     if (input.requires_grad and torch.is_grad_enabled()) or in_forward_mode():
         return _apply_drop(input, mask)
     output = torch.empty_like(input)
@@ -254,8 +256,6 @@ def apply_same_mask(grad: Tensor, mask: Mask, strides: tuple[int, ...] | None = 
         strides: of the output, for an expanded gradient; None if the output is contiguous.
     """
     mask = mask.gradient
-    if grad.layout is torch.sparse_coo:  # as of an embedding
-        return drop(grad.to_dense(), mask).sparse_mask(grad.coalesce())
     if not can_use_fast_path(grad):
         return custom_op.drop(grad, mask)
     if strides is not None and 0 in grad.stride():

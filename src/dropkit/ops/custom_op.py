@@ -75,6 +75,8 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
     *numbers, strides, offset = arguments
     if input.dtype not in kernels.FLOATS:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
+    if input.is_sparse:  # the gradient of an embedding
+        return _run(input.to_dense(), key, *arguments).sparse_mask(input.coalesce())
     check_batch(key, input.shape)
     if strides is not None and len(strides) != input.dim():
         raise ValueError(f"strides must be {input.dim()} numbers, one for each dimension, got {len(strides)}")
