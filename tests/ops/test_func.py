@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from helpers.compare import agree, compiled, observe
 from torch import Tensor
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from dropkit import kernels, nn, random, torch_private
 from dropkit.functional import alpha_dropout, dropout, dropout1d
@@ -262,6 +263,19 @@ def test_a_key_may_be_an_argument_of_a_transform():
     """The backward pass reads the key after the transform that wrapped it has ended."""
     assert torch.equal(jacrev(lambda x, key: keyed(x, key))(X, KEY), diagonal(SLOPE))
     assert torch.equal(grad(squares)(X, KEY), 2 * X * SLOPE**2)
+
+
+def test_a_key_may_be_an_inference_tensor():
+    """Autograd saves no such tensor: not under a transform, nor for the operator that a mode sees."""
+    with torch.inference_mode():
+        key = KEY.clone()
+    x = X.clone().requires_grad_()
+
+    with FlopCounterMode(display=False):
+        (seen,) = torch.autograd.grad(squares(x, key), x)
+
+    for gradient in (grad(squares)(X, key), grad(lambda x: squares(x, key))(X), seen):
+        assert torch.equal(gradient, 2 * X * SLOPE**2)
 
 
 def test_backward_does_not_see_what_is_written_to_a_key():

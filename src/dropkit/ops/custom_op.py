@@ -107,6 +107,7 @@ def as_fake(key: _Key, input: FakeTensor) -> _Key:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, key, *numbers, strides, offset = inputs
     saved = [key, *(number for number in numbers if isinstance(number, Tensor))]
+    saved = [tensor.clone() if tensor.is_inference() else tensor for tensor in saved]  # autograd saves no such tensor
     ctx.save_for_backward(*saved)
     ctx.save_for_forward(*saved)
     ctx.numbers = [None if isinstance(number, Tensor) else number for number in numbers]

@@ -99,7 +99,7 @@ class _DropFunction(SingleLevelFunction):
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, mask: Mask, grad: Any) -> Tensor:
-        if isinstance(mask.key, Tensor):
+        if isinstance(mask.key, Tensor) and not mask.key.is_inference():
             ctx.save_for_backward(mask.key)  # so that autograd notices if it is written to
         ctx.mask = mask
         return _drop_below(input, mask, grad)
