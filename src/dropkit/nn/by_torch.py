@@ -63,7 +63,8 @@ def drop_unsupported(
     layer: Layer, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
 ) -> Tensor:
     """Run torch's dropout of integers, sparse or quantised tensors, and others, which mostly raises."""
-    refuse_random_source(generator, key, f"for {input.layout} tensors of {input.dtype}")
+    kind = "nested" if input.is_nested else input.layout
+    refuse_random_source(generator, key, f"for {kind} tensors of {input.dtype}")
     is_plain = input.layout is torch.strided and not input.is_nested
     if p == 1 and is_plain and not input.is_quantized:
         return _zeroed(input, inplace)
