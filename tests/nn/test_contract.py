@@ -281,8 +281,8 @@ def test_lazy_negation_is_read_and_written(layer):
     [
         (
             (torch.ones(3), torch.tensor(7.9), 0, 1.0, 0.0, 0.0, (1,), 0),
-            "key must be an int64 tensor, 0-d or of the input's first sizes, or a uint64 tensor with a last dimension of 2 "
-            "besides, got a tensor of torch.float32",
+            "key must be an int64 tensor, 0-d or of the input's first sizes, or a uint64 tensor with a last dimension "
+            "of 2 besides, got a tensor of torch.float32",
         ),
         ((torch.arange(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1,), 0), "input must be float16, .* got torch.int64"),
         ((torch.ones(3), torch.tensor(7), 0, 1.0, 0.0, 0.0, (1, 1), 0), "strides must be 1 numbers, .* got 2"),
