@@ -146,7 +146,8 @@ def to_torch(key: Tensor | int) -> Tensor:
         return check_pairs(key)
     if key.dtype != torch.int64:
         raise TypeError(f"key must be an int64 tensor or an int, got a tensor of {key.dtype}")
-    return torch.stack((key, torch.zeros_like(key)), -1).view(torch.uint64)
+    # Not `view`, which torch 2.10 cannot do under vmap.
+    return torch.stack((key, torch.zeros_like(key)), -1).to(torch.uint64)
 
 
 def from_torch(key: Tensor) -> Tensor:
@@ -167,11 +168,12 @@ def from_torch(key: Tensor) -> Tensor:
         >>> from_torch(torch.tensor([7, 0], dtype=torch.uint64))
         tensor(7)
     """
-    seed, first = seed_and_first_block(check_pairs(key))
+    check_pairs(key)
     if autograd.is_being_traced():
         raise RuntimeError(
             "from_torch reads the offset of key, so it must be called outside of compiled or transformed code"
         )
+    seed, first = seed_and_first_block(key)
     if first.any():
         offset = int(first[first != 0][0]) % 2**64
         raise ValueError(f"key must have offset 0, got {offset}; pass it as key= itself")
