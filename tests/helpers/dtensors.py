@@ -40,11 +40,15 @@ def shared(whole: Tensor, mesh: DeviceMesh, placements: Placements) -> Any:
     return distribute_tensor(whole, mesh, placements, src_data_rank=None)
 
 
-def equal(output: Any, whole: Tensor) -> bool:
-    """Whether this rank's part of `output` has the bits of the whole tensor, which is described right."""
+def equal(output: Any, whole: Tensor, stride: tuple[int, ...] | None = None) -> bool:
+    """Whether this rank's part of `output` has the bits of the whole tensor, which is described right.
+
+    Args:
+        stride: strides of `output`, if not those of the whole tensor.
+    """
     output, whole = output.detach(), whole.detach()
     part = shared(whole, output.device_mesh, output.placements)
-    same = output.shape == whole.shape and output.stride() == part.stride() and output.dtype == whole.dtype
+    same = output.shape == whole.shape and output.stride() == (stride or part.stride()) and output.dtype == whole.dtype
     return same and torch.equal(output.to_local(), part.to_local())
 
 

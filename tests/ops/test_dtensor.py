@@ -14,7 +14,7 @@ import torch
 from helpers.dtensors import ALL_LAYERS, equal, mesh_of, shardings, shared, values
 from helpers.processes import Ranks
 from torch import Tensor, distributed
-from torch.distributed._local_tensor import LocalTensorMode
+from torch.distributed._local_tensor import LocalIntNode, LocalTensorMode
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
@@ -236,6 +236,9 @@ def check_simulated_ranks() -> None:
                     assert torch.equal(input.grad.full_tensor().reconcile() != 0, expected != 0), placements
 
 
+@pytest.mark.skipif(
+    not hasattr(LocalIntNode, "sym_min"), reason=f"torch {torch.__version__} has no minimum of simulated ranks' numbers"
+)
 def test_simulated_ranks_have_the_mask_of_the_whole():
     """torch's simulation of eight ranks in one process gives the mask of one, on meshes of one to three dimensions."""
     alone = Ranks(1)

@@ -89,7 +89,9 @@ def check_call(name: str, backend: str | None) -> None:
             call = function if backend is None else COMPILED[backend](function)
             outputs, grads, state = observe(call, parts)
         assert torch.equal(state, expected_state), placement
-        assert all(equal(*pair) for pair in zip(outputs, expected, strict=True)), placement
+        # Compiled with symbolic sizes, torch 2.10 gets the strides of any DTensor wrong.
+        stride = COMPILED[backend](lambda x: x * 1)(parts[0]).stride() if backend == "dynamic" else None
+        assert all(equal(*pair, stride) for pair in zip(outputs, expected, strict=True)), placement
         for grad, expected_grad in zip(grads, expected_grads, strict=True):
             assert torch.equal(grad.full_tensor(), expected_grad), placement
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Generator as Yields
+from collections.abc import MutableMapping
 from contextlib import contextmanager
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -24,7 +25,10 @@ CHECK_KEYS = "DROPKIT_CHECK_KEYS"
 
 # The meshes for which a generator was compared; under None for torch's default generators.
 _compared: dict[int, Any] = {}
-_compared_generators: WeakKeyDictionary[Generator, dict[int, Any]] = WeakKeyDictionary()
+# On torch 2.10, where a generator cannot be referred to weakly, this keeps it and its 5 KB.
+_compared_generators: MutableMapping[Generator, dict[int, Any]] = (
+    WeakKeyDictionary() if Generator.__weakrefoffset__ else {}
+)
 _checks = int(os.environ.get(CHECK_KEYS, "0") not in ("", "0"))
 
 

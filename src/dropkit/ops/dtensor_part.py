@@ -88,6 +88,9 @@ def _are_ints(*numbers: Any) -> bool:
 
 def _order(spec: Any) -> Sequence[int]:
     """The dimensions of the mesh in the order in which they divide the tensor: from left to right, if not stated."""
+    # The split factors of strided shards say it already; torch 2.10 states the order that they stand for besides.
+    if any(is_plain(placement, "_StridedShard") for placement in spec.placements):
+        return range(len(spec.placements))
     stated = [mesh_dim for entry in getattr(spec, "shard_order", None) or () for mesh_dim in entry.mesh_dims]
     return [*stated, *(mesh_dim for mesh_dim in range(len(spec.placements)) if mesh_dim not in stated)]
 
