@@ -1,8 +1,8 @@
 """One mask on any number of processes: say which part of a tensor this process holds.
 
-A mask follows from the key and from places in the whole tensor. With what is said here, the processes of a data- or
-tensor-parallel program together use the mask that one process with the whole tensor would use, to the bit. DTensors
-need none of this. docs/many-processes.md shows what to write for each way to split.
+A mask follows from the key and from the coordinates in the whole tensor. Once each process of a data- or
+tensor-parallel program has stated its part, they together use the mask that one process with the whole tensor would
+use, to the bit. DTensors need none of this. docs/many-processes.md shows what to write for each way to split.
 """
 
 from __future__ import annotations
