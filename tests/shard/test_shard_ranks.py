@@ -9,14 +9,12 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
-from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.processes import Ranks
 from torch import distributed
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -36,15 +34,6 @@ from dropkit.ops import slices
 
 # Samples of each rank.
 SPLITS = [(3, 3), (5, 1), (0, 4), (2, 2, 2), (1, 0, 4), (3, 1, 2, 1)]
-
-
-@pytest.fixture(scope="module")
-def groups() -> Iterator[dict[int, Ranks]]:
-    """A group of processes for each number of ranks."""
-    groups = {size: Ranks(size) for size in (2, 3, 4)}
-    yield groups
-    for group in groups.values():
-        group.stop()
 
 
 def rows_of(sizes):

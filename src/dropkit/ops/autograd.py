@@ -58,6 +58,7 @@ def is_plain(input: Tensor) -> bool:
 
     `drop_plain` asks nothing else of it: the time of a call on few elements goes into such questions.
     """
+    # `is_being_traced`, inlined.
     try:
         return (
             not (

@@ -56,11 +56,6 @@ def drop(input: Tensor, mask: Mask) -> Tensor:
     return torch.ops.dropkit.drop_at_v1(input, key, *params, strides, offset)
 
 
-def drop_(input: Tensor, mask: Mask) -> Tensor:
-    """`drop` in place."""
-    return input.copy_(drop(input, mask))
-
-
 def params(numbers: Sequence[Any]) -> DropoutParams | ScheduledParams:
     """The parameters from the flat arguments of an operator."""
     return (DropoutParams if len(numbers) == len(DropoutParams._fields) else ScheduledParams)(*numbers)

@@ -42,11 +42,6 @@ def drop(input: Tensor, mask: Mask) -> Tensor:
     return _drop(input, mask, transform)
 
 
-def drop_(input: Tensor, mask: Mask) -> Tensor:
-    """`drop` in place."""
-    return input.copy_(drop(input, mask))
-
-
 def _drop(input: Tensor, mask: Mask, transform: Any) -> Tensor:
     """Dropout under `transform`, the innermost one; None if there is none."""
     if transform is None:
