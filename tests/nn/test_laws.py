@@ -5,10 +5,11 @@ from importlib import import_module
 
 import pytest
 import torch
+from helpers.composed_laws import COMPOSED_LAWS
 from helpers.laws import LAWS
 
 from dropkit import catalog, functional, nn
-from dropkit.nn import LAYERS
+from dropkit.nn import COMPOSED, LAYERS
 
 VARIANTS = [variant for layer in LAYERS for variant in layer.variants]
 
@@ -26,12 +27,22 @@ def test_law_with_options(law, variant):
     law(variant)
 
 
+EACH_COMPOSED = [record for layer in COMPOSED for record in (layer, *layer.variants)]
+
+
+@pytest.mark.parametrize("composed", EACH_COMPOSED, ids=lambda layer: f"{layer.name}, {dict(layer.arguments)}")
+@pytest.mark.parametrize("law", COMPOSED_LAWS, ids=lambda law: law.__name__)
+def test_law_of_composed_layers(law, composed):
+    """Every listed composed layer, and every variant of one, obeys the laws of those."""
+    law(composed)
+
+
 MODULES = [
     cls
     for file in pkgutil.iter_modules(nn.__path__)
     for cls in vars(import_module(f"dropkit.nn.{file.name}")).values()
     if isinstance(cls, type) and issubclass(cls, torch.nn.Module) and cls.__module__.endswith(f".{file.name}")
-    if hasattr(cls, "function")
+    if getattr(cls, "function", None) is not None
 ]
 
 
@@ -46,5 +57,6 @@ def test_every_layer_is_public(module):
 
 
 def test_every_layer_is_listed():
-    """Each module is that of a layer or a fused one."""
-    assert {layer.module for layer in LAYERS} | set(nn.FUSED) == set(MODULES)
+    """Each module with a function is that of a layer, of a composed one or a fused one."""
+    composed = {layer.module for layer in COMPOSED if layer.function is not None}
+    assert {layer.module for layer in LAYERS} | composed | set(nn.FUSED) == set(MODULES)

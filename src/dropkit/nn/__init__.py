@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from dropkit.nn import layer, module, torchscript
+from dropkit.nn import composed_layer, layer, torchscript
 from dropkit.nn.alpha_dropout import AlphaDropout as AlphaDropout
 from dropkit.nn.bias_act_dropout_add import BiasActDropoutAdd as BiasActDropoutAdd
 from dropkit.nn.drop_path import DropPath as DropPath
@@ -17,13 +17,18 @@ from dropkit.nn.dropout_add_norm import DropoutAddNorm as DropoutAddNorm
 from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout as FeatureAlphaDropout
 
 _modules = [cls for cls in vars().values() if isinstance(cls, type) and issubclass(cls, torch.nn.Module)]
-
 # The record of each layer that is imported above.
+_records = {cls: vars(sys.modules[cls.__module__]).get("LAYER") for cls in _modules}
 LAYERS: tuple[layer.Layer, ...] = tuple(
-    vars(sys.modules[cls.__module__])["LAYER"] for cls in _modules if issubclass(cls, module.DropoutModule)
+    record for cls, record in _records.items() if isinstance(record, layer.Layer) and record.module is cls
+)
+COMPOSED: tuple[composed_layer.ComposedLayer, ...] = tuple(
+    record
+    for cls, record in _records.items()
+    if isinstance(record, composed_layer.ComposedLayer) and record.module is cls
 )
 # Modules that fuse dropout with the operations around it.
-FUSED = tuple(cls for cls in _modules if not issubclass(cls, module.DropoutModule))
+FUSED = tuple(cls for cls in _modules if cls not in {record.module for record in (*LAYERS, *COMPOSED)})
 
 for _layer in LAYERS:
     torchscript.prepare(_layer)
