@@ -67,4 +67,5 @@ LAYER = Layer(
     mask_shape=None,
     example_shape=(8, 64),
     counterpart=Counterpart(torch.nn.functional.alpha_dropout, torch.nn.AlphaDropout, operator="alpha_dropout"),
+    where="in networks with SELU, 0.05 to 0.1",
 )

@@ -29,6 +29,7 @@ class ComposedLayer:
         variants: records of other arguments; the laws of the tests run on each.
         batch_dim: dimension of samples, in every input and in the output; None if samples share masks.
         takes_compiler: whether a compiler takes `forward` as one graph.
+        where: where the layer is put, and at which rates, for the table in the documentation.
     """
 
     module: type[torch.nn.Module]
@@ -40,6 +41,7 @@ class ComposedLayer:
     variants: tuple[ComposedLayer, ...] = ()
     batch_dim: int | None = 0
     takes_compiler: bool = True
+    where: str = ""
 
     @property
     def name(self) -> str:

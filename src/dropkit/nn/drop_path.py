@@ -2,8 +2,6 @@
 
 Source: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", ECCV 2016, arXiv:1603.09382 (there
 with one mask element for a whole batch, and scaled in evaluation).
-
-A model for layers that torch lacks; CONTRIBUTING.md has the recipe.
 """
 
 from __future__ import annotations
@@ -98,4 +96,11 @@ _UNSCALED = Layer(
     example_shape=(32, 3, 2),
     options={"scale_by_keep": False},
 )
-LAYER = replace(_UNSCALED, make_params=inverted, options={}, variants=(_UNSCALED,), choose=_choose)
+LAYER = replace(
+    _UNSCALED,
+    make_params=inverted,
+    options={},
+    variants=(_UNSCALED,),
+    choose=_choose,
+    where="on the branch of a residual block, rising with depth to 0.1 to 0.5",
+)

@@ -132,4 +132,9 @@ _VARIANTS = tuple(
     replace(with_noise_shape(_ELEMENTWISE, noise_shape), example_shape=(8, 16, 3))
     for noise_shape in ((None, None, 1), (None, 1, None))
 )
-LAYER = replace(_ELEMENTWISE, variants=_VARIANTS, choose=_choose)
+LAYER = replace(
+    _ELEMENTWISE,
+    variants=_VARIANTS,
+    choose=_choose,
+    where="after the activation of wide linear layers, 0.2 to 0.5; on the output of transformers' sub-layers, 0.1",
+)

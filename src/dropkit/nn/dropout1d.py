@@ -87,4 +87,5 @@ LAYER = Layer(
     check=_check,
     drops_channels=True,
     counterpart=Counterpart(torch.nn.functional.dropout1d, torch.nn.Dropout1d),
+    where="between 1-d convolutions, whole channels; 0.1 to 0.2",
 )

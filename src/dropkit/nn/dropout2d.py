@@ -86,4 +86,5 @@ LAYER = Layer(
     check=_check,
     drops_channels=True,
     counterpart=Counterpart(torch.nn.functional.dropout2d, torch.nn.Dropout2d, operator="feature_dropout"),
+    where="between convolutions over images, whole channels; 0.1 to 0.2",
 )

@@ -80,4 +80,5 @@ LAYER = Layer(
     check=_check,
     drops_channels=True,
     counterpart=Counterpart(torch.nn.functional.dropout3d, torch.nn.Dropout3d),
+    where="between convolutions over volumes, whole channels; 0.1 to 0.2",
 )

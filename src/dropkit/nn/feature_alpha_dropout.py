@@ -70,4 +70,5 @@ LAYER = Layer(
     counterpart=Counterpart(
         torch.nn.functional.feature_alpha_dropout, torch.nn.FeatureAlphaDropout, operator="feature_alpha_dropout"
     ),
+    where="between convolutions with SELU, whole channels; 0.05 to 0.1",
 )

@@ -49,6 +49,7 @@ class Layer:
         variants: records of other options; the laws of the tests run on each.
         added_dims: how many dimensions its inputs have after those of the caller's tensor.
         choose: from the options of a call, by keyword, to the record that it runs; None if there are no options.
+        where: where the layer is put, and at which rates, for the table in the documentation.
     """
 
     function: Callable[..., Tensor]
@@ -63,6 +64,7 @@ class Layer:
     variants: tuple[Layer, ...] = ()
     added_dims: int = 0
     choose: Callable[..., Layer] | None = None
+    where: str = ""
 
     @property
     def name(self) -> str:
