@@ -39,6 +39,34 @@ def test_without_scaling_kept_samples_stay(inplace):
     assert torch.equal(grad, KEPT.view(32, 1, 1).expand_as(x).float())
 
 
+@pytest.mark.parametrize("scale_by_keep", [True, False])
+def test_batch_mode_drops_all_or_none(scale_by_keep):
+    """One mask element for the batch, that of a dropout of one element; the rate over 400 keys is p within 5 errors."""
+    scale = 1 / (1 - 0.3) if scale_by_keep else 1.0
+    module, dropped = DropPath(0.3, mode="batch", scale_by_keep=scale_by_keep), 0
+    for key in dropkit.random.split(3, 400):
+        is_kept = bool(dropout(torch.ones(1), 0.3, key=key))
+        assert torch.equal(module(X, key=key), X * torch.tensor(scale) if is_kept else torch.zeros_like(X))
+        dropped += not is_kept
+    assert abs(dropped / 400 - 0.3) < 5 * (0.3 * 0.7 / 400) ** 0.5
+
+    torch.manual_seed(1)
+    once = module(X)
+    torch.manual_seed(1)
+    assert torch.equal(compiled(module)(X), once)
+    assert (
+        repr(module)
+        == f"DropPath(p=0.3, inplace=False, mode='batch'{'' if scale_by_keep else ', scale_by_keep=False'})"
+    )
+
+
+def test_another_mode_is_refused():
+    """The error names the argument and both choices."""
+    for make in (lambda: DropPath(0.3, mode="rows"), lambda: drop_path(X, 0.3, mode="rows")):
+        with pytest.raises(ValueError, match='mode must be "row" or "batch", got \'rows\''):
+            make()
+
+
 def test_the_module_keeps_its_option():
     """The option shows in the module's text and survives copies, pickles and a graph of torch.fx."""
     module = DropPath(0.25, scale_by_keep=False)

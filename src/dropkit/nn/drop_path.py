@@ -1,7 +1,7 @@
 """DropPath: skip whole residual branches, one mask element per sample.
 
 Source: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", ECCV 2016, arXiv:1603.09382 (there
-with one mask element for a whole batch, and scaled in evaluation).
+with one mask element for a whole batch, which is `mode="batch"`, and scaled in evaluation).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from torch import Generator, Tensor, fx
 
+from dropkit.arguments import check
 from dropkit.kernels.params import inverted, unscaled
 from dropkit.nn.dispatch import call
 from dropkit.nn.layer import Layer
-from dropkit.nn.mask_shapes import per_sample
+from dropkit.nn.mask_shapes import per_batch, per_sample
 from dropkit.nn.module import DropoutModule
 from dropkit.torch_private import TorchDropout
 
@@ -24,6 +25,7 @@ def drop_path(
     training: bool = True,
     inplace: bool = False,
     *,
+    mode: str = "row",
     scale_by_keep: bool = True,
     generator: Generator | None = None,
     key: Tensor | int | None = None,
@@ -37,14 +39,15 @@ def drop_path(
     Args:
         input: values; float16, bfloat16, float32 or float64, or complex.
         p: expected fraction of samples dropped, in [0, 1].
+        mode: "row" drops each sample by itself, "batch" all samples or none.
         scale_by_keep: if false, keep the others as they are; the mean then shrinks by :math:`1-p` in training.
         training, inplace, generator, key: as for `dropout`.
 
     Shape:
-        input: (N, *), output: the same. One mask element for each sample.
+        input: (N, *), output: the same. One mask element for each sample, or one for all.
 
     Raises:
-        ValueError: `p` is not in [0, 1], or both `generator` and `key` are given.
+        ValueError: `p` is not in [0, 1], `mode` is neither "row" nor "batch", or both `generator` and `key` are given.
         RuntimeError: `input` is 0-d, or cannot be written in place.
 
     Example:
@@ -54,7 +57,7 @@ def drop_path(
                 [0., 0.],
                 [0., 0.]])
     """
-    return call(_choose(scale_by_keep), input, p, training, inplace, generator, key)
+    return call(_choose(scale_by_keep, mode), input, p, training, inplace, generator, key)
 
 
 class DropPath(DropoutModule, TorchDropout):
@@ -63,13 +66,18 @@ class DropPath(DropoutModule, TorchDropout):
     Args:
         p: expected fraction of samples dropped, in [0, 1].
         inplace: write the result over the input.
+        mode: "row" drops each sample by itself, "batch" all samples or none.
         scale_by_keep: if false, keep the others as they are.
     """
 
     function = staticmethod(drop_path)
+    # Of the class as well, because old pickles have none.
+    mode: str = "row"
 
-    def __init__(self, p: float = 0.5, inplace: bool = False, *, scale_by_keep: bool = True) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, mode: str = "row", scale_by_keep: bool = True) -> None:
         super().__init__(p, inplace)
+        _choose(scale_by_keep, mode)
+        self.mode = mode
         self.scale_by_keep = scale_by_keep
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
@@ -77,15 +85,26 @@ class DropPath(DropoutModule, TorchDropout):
         if isinstance(input, fx.Proxy) and self.is_kept_by(input):
             return self.record_call(input, generator=generator, key=key)
         return drop_path(
-            input, self.p, self.training, self.inplace, scale_by_keep=self.scale_by_keep, generator=generator, key=key
+            input,
+            self.p,
+            self.training,
+            self.inplace,
+            mode=self.mode,
+            scale_by_keep=self.scale_by_keep,
+            generator=generator,
+            key=key,
         )
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.scale_by_keep else ", scale_by_keep=False")
+        mode = "" if self.mode == "row" else f", mode={self.mode!r}"
+        return super().extra_repr() + mode + ("" if self.scale_by_keep else ", scale_by_keep=False")
 
 
-def _choose(scale_by_keep: bool = True) -> Layer:
-    return LAYER if scale_by_keep else _UNSCALED
+def _choose(scale_by_keep: bool = True, mode: str = "row") -> Layer:
+    if mode == "row":
+        return LAYER if scale_by_keep else _UNSCALED
+    check("mode", mode == "batch", '"row" or "batch"', repr(mode))
+    return _BATCH if scale_by_keep else _UNSCALED_BATCH
 
 
 _UNSCALED = Layer(
@@ -104,3 +123,6 @@ LAYER = replace(
     choose=_choose,
     where="on the branch of a residual block, rising with depth to 0.1 to 0.5",
 )
+# The laws, which want many mask elements, run on the others; all four share their code.
+_UNSCALED_BATCH = replace(_UNSCALED, mask_shape=per_batch, options={"mode": "batch", "scale_by_keep": False})
+_BATCH = replace(_UNSCALED_BATCH, make_params=inverted, options={"mode": "batch"})

@@ -15,6 +15,9 @@ from torch import Tensor
 from dropkit.kernels.params import DropoutParams, MakeParams, ScheduledParams, alpha
 from dropkit.nn.mask_shapes import MakeMaskShape
 
+# Arguments that every layer's function has.
+_COMMON = frozenset({"input", "p", "training", "inplace", "generator", "key"})
+
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
@@ -83,5 +86,4 @@ class Layer:
         """The record that a call of `function` with these keyword arguments runs."""
         if self.choose is None:
             return self
-        names = {name for variant in self.variants for name in variant.options}
-        return self.choose(**{name: value for name, value in arguments.items() if name in names})
+        return self.choose(**{name: value for name, value in arguments.items() if name not in _COMMON})

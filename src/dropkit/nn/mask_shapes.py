@@ -15,8 +15,15 @@ MakeMaskShape = Callable[[Sequence[int]], MaskShape]
 def per_sample(shape: Sequence[int]) -> MaskShape:
     """One mask element for each sample: dimension 0."""
     if len(shape) < 1:
-        raise RuntimeError("input must have at least 1 dimension, the batch, got a 0-d tensor")
+        raise RuntimeError(_NO_BATCH)
     return (shape[0],) + (1,) * (len(shape) - 1)
+
+
+def per_batch(shape: Sequence[int]) -> MaskShape:
+    """One mask element for all samples."""
+    if len(shape) < 1:
+        raise RuntimeError(_NO_BATCH)
+    return (1,) * len(shape)
 
 
 def per_channel(shape: Sequence[int]) -> MaskShape:
@@ -35,3 +42,4 @@ def per_unbatched_channel(shape: Sequence[int]) -> MaskShape:
 
 # torch's own words, for every layer that drops channels.
 _TOO_FEW = "Feature dropout requires at least 2 dimensions in the input"
+_NO_BATCH = "input must have at least 1 dimension, the batch, got a 0-d tensor"
