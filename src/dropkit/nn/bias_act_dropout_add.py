@@ -19,6 +19,7 @@ from dropkit.nn.checks import check_probability, check_shape, checked_rate
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.dropout import LAYER
 from dropkit.nn.dropout_add import dropout_add
+from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.ops import fused
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
@@ -84,7 +85,7 @@ def _check_activation(name: str) -> None:
     check("activation", name in fused.ACTIVATIONS, f"one of {', '.join(fused.ACTIVATIONS)}", name)
 
 
-class BiasActDropoutAdd(nn.Module):
+class BiasActDropoutAdd(DynamicRate):
     """`dropkit.functional.bias_act_dropout_add` as a module with a bias, for a linear layer without one before it.
 
     Args:
@@ -112,7 +113,7 @@ class BiasActDropoutAdd(nn.Module):
     ) -> Tensor:
         """Return the sum; see the functional form."""
         return bias_act_dropout_add(
-            input, self.bias, residual, self.p, self.training,
+            input, self.bias, residual, self.rate, self.training,
             activation=self.activation, generator=generator, key=key,
         )  # fmt: skip
 

@@ -84,9 +84,10 @@ class DropPath(DropoutModule, TorchDropout):
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
         if isinstance(input, fx.Proxy) and self.is_kept_by(input):
             return self.record_call(input, generator=generator, key=key)
+        p = self.p if self._rate_in_graphs is None else self.rate
         return drop_path(
             input,
-            self.p,
+            p,
             self.training,
             self.inplace,
             mode=self.mode,

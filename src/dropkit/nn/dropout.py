@@ -111,8 +111,9 @@ class Dropout(DropoutModule, torch.nn.Dropout):
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
         if isinstance(input, fx.Proxy) and self.is_kept_by(input):
             return self.record_call(input, generator=generator, key=key)
+        p = self.p if self._rate_in_graphs is None else self.rate
         return dropout(
-            input, self.p, self.training, self.inplace, noise_shape=self.noise_shape, generator=generator, key=key
+            input, p, self.training, self.inplace, noise_shape=self.noise_shape, generator=generator, key=key
         )
 
     def extra_repr(self) -> str:

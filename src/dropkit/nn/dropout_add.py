@@ -17,6 +17,7 @@ from dropkit.kernels import FLOATS
 from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.dropout import LAYER, dropout
+from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.ops import autograd
 
 
@@ -82,7 +83,7 @@ def _fits_one_pass(input: Tensor, residual: Tensor, p: float) -> bool:
     )
 
 
-class DropoutAdd(torch.nn.Module):
+class DropoutAdd(DynamicRate):
     """`dropkit.functional.dropout_add` as a module: drop in training mode, only add in eval mode.
 
     Args:
@@ -105,7 +106,7 @@ class DropoutAdd(torch.nn.Module):
         self, input: Tensor, residual: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None
     ) -> Tensor:
         """Add the dropped `input` to `residual`; see the functional form."""
-        return dropout_add(input, residual, self.p, self.training, generator=generator, key=key)
+        return dropout_add(input, residual, self.rate, self.training, generator=generator, key=key)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

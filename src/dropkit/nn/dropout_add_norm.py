@@ -21,6 +21,7 @@ from dropkit.nn.checks import check_probability, check_shape, checked_rate
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.dropout import LAYER, dropout
 from dropkit.nn.dropout_add import dropout_add
+from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.ops import fused
 
 Norm = Literal["layer", "rms"]
@@ -102,7 +103,7 @@ def dropout_add_norm(
     return fused.norm_by_torch(summed, operation), summed
 
 
-class DropoutAddNorm(nn.Module):
+class DropoutAddNorm(DynamicRate):
     """`dropkit.functional.dropout_add_norm` as a module, with the weight and bias of `torch.nn.LayerNorm` or `RMSNorm`.
 
     Args:
@@ -143,7 +144,7 @@ class DropoutAddNorm(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the norm and the sum; see the functional form."""
         return dropout_add_norm(
-            input, residual, self.weight, self.bias, self.p, self.training,
+            input, residual, self.weight, self.bias, self.rate, self.training,
             norm=self.norm, eps=self.eps, row_scale=row_scale, generator=generator, key=key,
         )  # fmt: skip
 

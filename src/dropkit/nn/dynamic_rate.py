@@ -1,0 +1,54 @@
+"""A module's rate that compiled code reads at each call, so that a new value needs no new graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+
+from dropkit.ops import autograd
+
+
+class DynamicRate(torch.nn.Module):
+    """Base class of modules that drop at rate `p`.
+
+    A compiler takes a float attribute for a constant: each new value is a new graph. After `mark_rate_dynamic` compiled
+    code reads a tensor instead, which follows every assignment to `p`. For everything else `p` remains a float.
+    """
+
+    p: float
+    # Shape (1,), float64. A 0-d tensor of float64 on the CPU is a number to the compiler, which then compiles twice.
+    # Replaced rather than written, so that a backward pass still has the rate of its forward pass. Of the class,
+    # because `convert` and old pickles make objects without it.
+    _rate_in_graphs: Tensor | None = None
+
+    @property
+    def rate(self) -> Any:
+        """What `forward` passes on as `p`: `p` itself, or in compiled code the tensor that holds it."""
+        if self._rate_in_graphs is None or not is_dynamo_compiling() or autograd.is_being_exported():
+            return self.p
+        return self._rate_in_graphs[0]
+
+    def mark_rate_dynamic(self) -> None:
+        """Let compiled code read the rate at each call. Code that was compiled before is compiled once more.
+
+        Example:
+            >>> layer = dropkit.nn.Dropout(0.5)
+            >>> layer.mark_rate_dynamic()
+            >>> layer.p = 0.25  # no new graph
+            >>> layer
+            Dropout(p=0.25, inplace=False)
+        """
+        self._rate_in_graphs = _held(self.p)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "p" and self._rate_in_graphs is not None:
+            self._rate_in_graphs = _held(value)
+
+
+def _held(p: float) -> Tensor:
+    # On the CPU, where reading it waits for no GPU.
+    return torch.tensor([float(p)], dtype=torch.float64, device="cpu")
