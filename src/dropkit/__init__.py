@@ -1,7 +1,7 @@
 """dropkit: dropout for PyTorch.
 
 `dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys, `dropkit.mc` Monte Carlo dropout,
-`dropkit.shard` masks across processes.
+`dropkit.shard` masks across processes, `dropkit.schedules` rates that move over training.
 `install` and `convert` bring the layers into programs that were written for torch; `audit` shows every dropout of a
 running model. Everything loads at its first use: `import dropkit` imports neither torch nor NumPy.
 """
@@ -12,14 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dropkit import functional, mc, nn, random, shard, testing
+    from dropkit import functional, mc, nn, random, schedules, shard, testing
     from dropkit.auditor.audit import audit
     from dropkit.patch.convert import convert
     from dropkit.patch.install import install, installed, uninstall
 
     __version__: str
 
-_SUBMODULES = ("functional", "mc", "nn", "random", "shard", "testing")
+_SUBMODULES = ("functional", "mc", "nn", "random", "schedules", "shard", "testing")
 _NAMES = {
     "audit": "dropkit.auditor.audit",
     "convert": "dropkit.patch.convert",
@@ -38,6 +38,7 @@ __all__ = [
     "mc",
     "nn",
     "random",
+    "schedules",
     "shard",
     "testing",
     "uninstall",

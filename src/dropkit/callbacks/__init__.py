@@ -1,1 +1,1 @@
-"""Callbacks that audit a model inside the training loop of another library, one file for each library."""
+"""Callbacks for the training loops of other libraries, one file for each: audits, and rates that move."""

@@ -1,18 +1,21 @@
-"""DropoutAudit for Lightning."""
+"""DropoutAudit and DropoutSchedule for Lightning."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
+from dropkit.callbacks.rate_schedule import ModelSchedule
+from dropkit.schedules import RateSchedule
+from dropkit.schedules.sites import Choice
 
-__all__ = ["DropoutAudit"]
+__all__ = ["DropoutAudit", "DropoutSchedule"]
 
 _LOGGING = ("log", "log_dict")
 
@@ -63,6 +66,59 @@ class DropoutAudit(Callback):
             )
         with _unlogged(pl_module):
             self._first.audit(pl_module, (batch,), {}, trainer.is_global_zero)
+
+
+class DropoutSchedule(Callback):
+    """Move the dropout rates of the model; see `dropkit.schedules.RateSchedule`.
+
+    A training that continues from a checkpoint has the rates that the first one would have had.
+
+    Args:
+        rate: from the step to a factor or a rate.
+        sites, relative, convert: as for `RateSchedule`.
+        interval: what a step is: "step" for a training batch, "epoch" for an epoch.
+
+    Example:
+        ```python
+        Trainer(max_epochs=90, callbacks=[DropoutSchedule(Early(steps=20), interval="epoch")])
+        ```
+    """
+
+    def __init__(
+        self,
+        rate: Callable[[int], float],
+        *,
+        sites: Choice = None,
+        relative: bool = True,
+        convert: bool = True,
+        interval: Literal["step", "epoch"] = "step",
+    ) -> None:
+        self._of_model = ModelSchedule(rate, sites, relative, convert, interval)
+
+    @property
+    def schedule(self) -> RateSchedule | None:
+        """The schedule; None before the training."""
+        return self._of_model.schedule
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the sites in the model, which is complete now."""
+        self._of_model.begin(pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the rates of the epoch."""
+        self._of_model.set_step(trainer.current_epoch, "epoch")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the rates of the batch."""
+        self._of_model.set_step(trainer.fit_loop.total_batch_idx, "step")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The schedule's part of a checkpoint."""
+        return self._of_model.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._of_model.load_state_dict(state_dict)
 
 
 def _training_step(module: Any, batch: Any) -> Any:

@@ -1,17 +1,21 @@
-"""DropoutAudit for the Trainer of Hugging Face transformers."""
+"""DropoutAudit and DropoutSchedule for the Trainer of Hugging Face transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from torch import nn
 from transformers import TrainerCallback
 
 from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
+from dropkit.callbacks.rate_schedule import ModelSchedule
+from dropkit.schedules import RateSchedule
+from dropkit.schedules.sites import Choice
 
-__all__ = ["DropoutAudit"]
+__all__ = ["DropoutAudit", "DropoutSchedule"]
 
 
 class DropoutAudit(TrainerCallback):
@@ -49,6 +53,53 @@ class DropoutAudit(TrainerCallback):
             self._first.audit(module, args, kwargs, state.is_world_process_zero)
 
         hook = model.register_forward_pre_hook(audit, with_kwargs=True)
+
+
+class DropoutSchedule(TrainerCallback):
+    """Move the dropout rates of the model; see `dropkit.schedules.RateSchedule`.
+
+    The rates follow from the Trainer's own count of steps, which its checkpoints hold: a training that continues has the
+    rates that the first one would have had, if its model is made with the rates from before the training.
+
+    Args:
+        rate: from the step to a factor or a rate.
+        sites, relative, convert: as for `RateSchedule`.
+        interval: what a step is: "step" for a step of the optimizer, "epoch" for an epoch.
+
+    Example:
+        ```python
+        Trainer(model, arguments, train_dataset=data, callbacks=[DropoutSchedule(Linear(steps=1000))])
+        ```
+    """
+
+    def __init__(
+        self,
+        rate: Callable[[int], float],
+        *,
+        sites: Choice = None,
+        relative: bool = True,
+        convert: bool = True,
+        interval: Literal["step", "epoch"] = "step",
+    ) -> None:
+        self._of_model = ModelSchedule(rate, sites, relative, convert, interval)
+
+    @property
+    def schedule(self) -> RateSchedule | None:
+        """The schedule; None before the training."""
+        return self._of_model.schedule
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Find the sites in the model."""
+        self._of_model.begin(model)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the rates of the epoch."""
+        # The Trainer adds up fractions of an epoch, so a whole number may lack the last bits.
+        self._of_model.set_step(math.floor((state.epoch or 0) + 1e-6), "epoch")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the rates of the step."""
+        self._of_model.set_step(state.global_step, "step")
 
 
 def _as_called(model: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,7 @@
+"""Dropout rates that move over training: which rates, over which steps, at which layers of a model."""
+
+from dropkit.schedules.rates import Constant, Cosine, Curriculum, Early, Late, Linear
+from dropkit.schedules.schedule import RateSchedule
+from dropkit.schedules.sites import Site
+
+__all__ = ["Constant", "Cosine", "Curriculum", "Early", "Late", "Linear", "RateSchedule", "Site"]
