@@ -100,6 +100,12 @@ class DropoutSchedule(Callback):
         """The schedule; None before the training."""
         return self._of_model.schedule
 
+    @property
+    def state_key(self) -> str:
+        """Tells several of these callbacks in one checkpoint apart, by their sites."""
+        sites = self._of_model.sites
+        return self._generate_state_key(sites=None if callable(sites) else sites)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the sites in the model, which is complete now."""
         self._of_model.begin(pl_module)

@@ -17,6 +17,7 @@ class ModelSchedule:
 
     Attributes:
         interval: what a step is.
+        sites: what was chosen.
         schedule: None before the training.
     """
 
@@ -29,7 +30,7 @@ class ModelSchedule:
         interval: Literal["step", "epoch"],
     ) -> None:
         check("interval", interval in ("step", "epoch"), "step or epoch", interval)
-        self.interval = interval
+        self.interval, self.sites = interval, sites
         self.schedule: RateSchedule | None = None
         self._options: dict[str, Any] = {"rate": rate, "sites": sites, "relative": relative, "convert": convert}
         self._model: nn.Module | None = None

@@ -58,8 +58,8 @@ class DropoutAudit(TrainerCallback):
 class DropoutSchedule(TrainerCallback):
     """Move the dropout rates of the model; see `dropkit.schedules.RateSchedule`.
 
-    The rates follow from the Trainer's own count of steps, which its checkpoints hold: a training that continues has the
-    rates that the first one would have had, if its model is made with the rates from before the training.
+    The rates follow from the Trainer's own count of steps, which its checkpoints hold. So a training that continues has
+    the rates that the first one would have had, if its model is made with the rates from before the training.
 
     Args:
         rate: from the step to a factor or a rate.
