@@ -38,6 +38,19 @@ def test_a_rate_that_moves_compiles_one_graph(name):
     assert counter.frame_count == 1
 
 
+def test_generated_code_reads_the_rate_at_each_call():
+    """With inductor outputs, gradients and the generator's state are those of eager mode."""
+    network = torch.nn.Sequential(Dropout(0.5), torch.nn.ReLU(), Dropout(0.5))
+    x = torch.randn(8, 64, requires_grad=True)
+    for module in (network[0], network[2]):
+        module.mark_rate_dynamic()
+    fast = compiled(network, "inductor")
+
+    for p in (0.5, 0.0, 0.3, 1.0):
+        network[2].p = p
+        assert agree(observe(fast, x), observe(network, x))
+
+
 def test_a_backward_pass_has_the_rate_of_its_forward_pass():
     """An assignment between the two changes neither the mask nor the scale of the gradient."""
     module, x = Dropout(0.5), torch.ones(8, 64, requires_grad=True)

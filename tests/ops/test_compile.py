@@ -262,12 +262,16 @@ def test_inductor_calls_the_kernel_itself():
     from torch._inductor.utils import run_and_get_code
 
     _, (fast,) = run_and_get_code(compiled(one_dropout, "inductor"), X)
-    _, (slow,) = run_and_get_code(compiled(dropout, "inductor"), X, torch.tensor(0.5))
+    _, (scheduled,) = run_and_get_code(compiled(dropout, "inductor"), X, torch.tensor(0.5))
+    keyed = torch.vmap(lambda x, key: dropout(x, 0.5, key=key))
+    _, (slow,) = run_and_get_code(compiled(keyed, "inductor"), X, torch.arange(len(X)))
 
     assert "dropkit_draw_v1(out=" in fast
     assert "dropkit_drop_v1(" in fast
-    assert "torch.ops.dropkit" not in fast
-    assert "torch.ops.dropkit.drop_at_v1" in slow
+    assert "dropkit_draw_at_v1(" in scheduled
+    assert "dropkit_drop_at_v1(" in scheduled
+    assert "torch.ops.dropkit" not in fast + scheduled
+    assert "torch.ops.dropkit.drop_v1" in slow
 
 
 SESSION = """

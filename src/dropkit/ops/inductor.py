@@ -20,7 +20,7 @@ from torch import Tensor
 from dropkit import kernels
 from dropkit.kernels import cpu
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.params import DropoutParams, ScheduledParams
 from dropkit.ops import recompute
 from dropkit.torch_private import Inductor, inductor, inductor_is_loaded
 
@@ -51,6 +51,29 @@ def drop_v1(
     """The operator of this name, which writes to `out`."""
     # By the best kernel, since code on disk may be older than the installation that runs it.
     kernels.drop(out, input, Mask(key, DropoutParams(threshold, scale, shift, fill), strides, offset))
+
+
+def draw_at_v1(p: Tensor, *after: Tensor, out: Tensor) -> None:
+    """A key as of `draw_v1`; if `p` holds 0 or 1 then 0, and nothing is drawn."""
+    if p.item() in (0, 1):
+        out.zero_()
+    else:
+        draw_v1(*after, out=out)
+
+
+def drop_at_v1(
+    input: Tensor,
+    key: Tensor,
+    p: Tensor,
+    function: str,
+    constants: bool,
+    strides: Sequence[int] | None,
+    offset: int,
+    *,
+    out: Tensor,
+) -> None:
+    """The operator of this name, which writes to `out`."""
+    kernels.drop(out, input, Mask(key, ScheduledParams(p, function, constants).resolve(), strides, offset))
 
 
 def prepare() -> None:
@@ -95,11 +118,18 @@ def _register(parts: Inductor) -> None:
         parts.register_lowering(operator, type_promotion_kind=None)(lowered)
 
     def draw(size: Sequence[int], *, device: torch.device, p: Any = None, after: Any = None) -> Any:
-        return None if p is not None else Call(draw_v1, layout(), [] if after is None else [after])
+        inputs = [tensor for tensor in (p, after) if tensor is not None]
+        return Call(draw_v1 if p is None else draw_at_v1, layout(), inputs)
+
+    def has_batch(key: Any) -> bool:
+        return len(key.get_size()) > (key.get_dtype() == torch.uint64)
 
     def drop(input: Any, key: Any, *arguments: Any) -> Any:
-        is_batch = len(key.get_size()) > (key.get_dtype() == torch.uint64)
-        return None if is_batch else Call(drop_v1, layout(), [input, key], arguments)
+        return None if has_batch(key) else Call(drop_v1, layout(), [input, key], arguments)
+
+    def drop_at(input: Any, key: Any, p: Any, *arguments: Any) -> Any:
+        return None if has_batch(key) else Call(drop_at_v1, layout(), [input, key, p], arguments)
 
     lower(torch.ops.dropkit.drop_v1.default, drop)
+    lower(torch.ops.dropkit.drop_at_v1.default, drop_at)
     lower(torch.ops.dropkit.draw_v1.default, draw)
