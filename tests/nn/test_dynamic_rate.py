@@ -93,6 +93,18 @@ def test_an_exported_program_holds_torchs_operator_at_the_rate_of_now():
     ]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:torch.jit.script")
+def test_a_scripted_module_has_the_rate_of_now():
+    """As without a dynamic rate."""
+    module = Dropout(0.5)
+    module.mark_rate_dynamic()
+    module.p = 1.0
+
+    scripted = torch.jit.script(module)
+
+    assert torch.equal(scripted(torch.ones(8)), torch.zeros(8))
+
+
 def test_audits_and_monte_carlo_see_a_dynamic_rate():
     """Both read the rate that eager mode reads."""
     model = torch.nn.Sequential(Dropout(0.5), torch.nn.Linear(64, 2))

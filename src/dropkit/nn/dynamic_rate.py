@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ class DynamicRate(torch.nn.Module):
     A compiler takes a float attribute for a constant: each new value is a new graph. After `mark_rate_dynamic` compiled
     code reads a tensor instead, which follows every assignment to `p`. For everything else `p` remains a float.
     """
+
+    # torch.jit.script compiles the properties of subclasses that it compiles.
+    __jit_unused_properties__: ClassVar = ["rate"]
 
     p: float
     # Shape (1,), float64. A 0-d tensor of float64 on the CPU is a number to the compiler, which then compiles twice.
