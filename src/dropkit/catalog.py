@@ -67,6 +67,10 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
     # Only in dropkit.
     _F + "drop_path": Functional(1, 2, 3),
+    _F + "locked_dropout": Functional(1, 2, 3),
+    _F + "embedding_dropout": Functional(2, 3, None),
+    _F + "word_dropout": Functional(2, 3, None),
+    _F + "zoneout": Functional(2, 3, None),
     _F + "dropout_add": Functional(2, 3, None),
     _F + "dropout_add_norm": Functional(4, 5, None),
     _F + "bias_act_dropout_add": Functional(3, 4, None),

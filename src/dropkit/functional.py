@@ -9,4 +9,8 @@ from dropkit.nn.dropout2d import dropout2d as dropout2d
 from dropkit.nn.dropout3d import dropout3d as dropout3d
 from dropkit.nn.dropout_add import dropout_add as dropout_add
 from dropkit.nn.dropout_add_norm import dropout_add_norm as dropout_add_norm
+from dropkit.nn.embedding_dropout import embedding_dropout as embedding_dropout
 from dropkit.nn.feature_alpha_dropout import feature_alpha_dropout as feature_alpha_dropout
+from dropkit.nn.locked_dropout import locked_dropout as locked_dropout
+from dropkit.nn.word_dropout import word_dropout as word_dropout
+from dropkit.nn.zoneout import zoneout as zoneout

@@ -14,7 +14,12 @@ from dropkit.nn.dropout2d import Dropout2d as Dropout2d
 from dropkit.nn.dropout3d import Dropout3d as Dropout3d
 from dropkit.nn.dropout_add import DropoutAdd as DropoutAdd
 from dropkit.nn.dropout_add_norm import DropoutAddNorm as DropoutAddNorm
+from dropkit.nn.embedding_dropout import EmbeddingDropout as EmbeddingDropout
 from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout as FeatureAlphaDropout
+from dropkit.nn.locked_dropout import LockedDropout as LockedDropout
+from dropkit.nn.weight_drop import WeightDrop as WeightDrop
+from dropkit.nn.word_dropout import WordDropout as WordDropout
+from dropkit.nn.zoneout import Zoneout as Zoneout
 
 _modules = [cls for cls in vars().values() if isinstance(cls, type) and issubclass(cls, torch.nn.Module)]
 # The record of each layer that is imported above.

@@ -24,10 +24,12 @@ class ComposedLayer:
         dropped: from the output of that call, and the module, to which units are dropped: a boolean tensor. The layer
             drops the fraction `p` of these units in expectation, each with probability `p`.
         function: the functional form; None if there is none.
-        arguments: arguments of the module besides the rate.
+        arguments: arguments of the module besides the rate, without the modules that it wraps.
+        wraps: makes the modules that it wraps, as arguments by name; called for each new module.
         rate: name of the argument of the module that is the expected fraction of units dropped.
         variants: records of other arguments; the laws of the tests run on each.
         batch_dim: dimension of samples, in every input and in the output; None if samples share masks.
+        is_plain_in_eval: whether eval mode computes what training does at rate 0.
         takes_compiler: whether a compiler takes `forward` as one graph.
         where: where the layer is put, and at which rates, for the table in the documentation.
     """
@@ -37,9 +39,11 @@ class ComposedLayer:
     dropped: Callable[[Tensor, Any], Tensor]
     function: Callable[..., Any] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    wraps: Callable[[], Mapping[str, Any]] = dict
     rate: str = "p"
     variants: tuple[ComposedLayer, ...] = ()
     batch_dim: int | None = 0
+    is_plain_in_eval: bool = True
     takes_compiler: bool = True
     where: str = ""
 
@@ -49,4 +53,4 @@ class ComposedLayer:
 
     def make(self, p: float, **more: Any) -> torch.nn.Module:
         """The module of this record at rate `p`."""
-        return self.module(**{**self.arguments, self.rate: p, **more})
+        return self.module(**{**self.arguments, **self.wraps(), self.rate: p, **more})
