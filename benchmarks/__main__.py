@@ -24,6 +24,7 @@ BENCHMARKS = (
     "sharded",
     "layouts",
     "fused",
+    "drop_path",
     "transformer",
     "compiled",
     "importing",

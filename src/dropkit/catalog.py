@@ -70,6 +70,7 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "locked_dropout": Functional(1, 2, 3),
     _F + "embedding_dropout": Functional(2, 3, None),
     _F + "word_dropout": Functional(2, 3, None),
+    _F + "residual_drop_path": Functional(2, 3, None),
     _F + "zoneout": Functional(2, 3, None),
     _F + "dropout_add": Functional(2, 3, None),
     _F + "dropout_add_norm": Functional(4, 5, None),

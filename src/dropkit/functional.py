@@ -12,5 +12,8 @@ from dropkit.nn.dropout_add_norm import dropout_add_norm as dropout_add_norm
 from dropkit.nn.embedding_dropout import embedding_dropout as embedding_dropout
 from dropkit.nn.feature_alpha_dropout import feature_alpha_dropout as feature_alpha_dropout
 from dropkit.nn.locked_dropout import locked_dropout as locked_dropout
+from dropkit.nn.r_drop import r_drop_loss as r_drop_loss
+from dropkit.nn.r_drop import run_twice as run_twice
+from dropkit.nn.residual_drop_path import residual_drop_path as residual_drop_path
 from dropkit.nn.word_dropout import word_dropout as word_dropout
 from dropkit.nn.zoneout import zoneout as zoneout

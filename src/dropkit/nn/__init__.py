@@ -8,6 +8,7 @@ from dropkit.nn import composed_layer, layer, torchscript
 from dropkit.nn.alpha_dropout import AlphaDropout as AlphaDropout
 from dropkit.nn.bias_act_dropout_add import BiasActDropoutAdd as BiasActDropoutAdd
 from dropkit.nn.drop_path import DropPath as DropPath
+from dropkit.nn.drop_path import rates_over_depth as rates_over_depth
 from dropkit.nn.dropout import Dropout as Dropout
 from dropkit.nn.dropout1d import Dropout1d as Dropout1d
 from dropkit.nn.dropout2d import Dropout2d as Dropout2d
@@ -16,7 +17,9 @@ from dropkit.nn.dropout_add import DropoutAdd as DropoutAdd
 from dropkit.nn.dropout_add_norm import DropoutAddNorm as DropoutAddNorm
 from dropkit.nn.embedding_dropout import EmbeddingDropout as EmbeddingDropout
 from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout as FeatureAlphaDropout
+from dropkit.nn.layer_drop import LayerDrop as LayerDrop
 from dropkit.nn.locked_dropout import LockedDropout as LockedDropout
+from dropkit.nn.residual_drop_path import ResidualDropPath as ResidualDropPath
 from dropkit.nn.weight_drop import WeightDrop as WeightDrop
 from dropkit.nn.word_dropout import WordDropout as WordDropout
 from dropkit.nn.zoneout import Zoneout as Zoneout

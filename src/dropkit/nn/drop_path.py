@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from torch import Generator, Tensor, fx
 
-from dropkit.arguments import check
+from dropkit.arguments import check, positive_int
 from dropkit.kernels.params import inverted, unscaled
+from dropkit.nn.checks import check_probability
 from dropkit.nn.dispatch import call
 from dropkit.nn.layer import Layer
 from dropkit.nn.mask_shapes import per_batch, per_sample
@@ -99,6 +100,28 @@ class DropPath(DropoutModule, TorchDropout):
     def extra_repr(self) -> str:
         mode = "" if self.mode == "row" else f", mode={self.mode!r}"
         return super().extra_repr() + mode + ("" if self.scale_by_keep else ", scale_by_keep=False")
+
+
+def rates_over_depth(p: float, depth: int, rule: str = "linear") -> list[float]:
+    """The rate of each block of a network.
+
+    Args:
+        p: rate of the last block, in [0, 1].
+        depth: number of blocks.
+        rule: "linear" from 0 in the first block to `p` in the last, as in torchvision and timm; or "uniform", `p` in
+            each. The paper's rule, linear from `p / depth` on, is `rates_over_depth(p, depth + 1)[1:]`.
+
+    Raises:
+        ValueError: `p` is not in [0, 1], `depth` is below 1, or `rule` is another word.
+
+    Example:
+        >>> [DropPath(p) for p in rates_over_depth(0.2, 3)]
+        [DropPath(p=0.0, inplace=False), DropPath(p=0.1, inplace=False), DropPath(p=0.2, inplace=False)]
+    """
+    check_probability(p)
+    positive_int("depth", depth)
+    check("rule", rule in ("linear", "uniform"), '"linear" or "uniform"', repr(rule))
+    return [p if rule == "uniform" or depth == 1 else p * block / (depth - 1) for block in range(depth)]
 
 
 def _choose(scale_by_keep: bool = True, mode: str = "row") -> Layer:
