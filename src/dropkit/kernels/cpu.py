@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check
+from dropkit.kernels import reference
 from dropkit.kernels.key import batch_shape, check_batch, is_pair, read
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.params import DropoutParams, NoiseParams
 from dropkit.kernels.reference import mask_indices
 from dropkit.torch_private import empty_on_cpu
 
@@ -62,6 +63,9 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
 
 def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """`drop` for callers that made `output` like `input`: nothing is checked."""
+    if isinstance(mask.params.resolve(), NoiseParams):
+        reference.drop(output, input, mask, add)
+        return
     key = mask.key
     if isinstance(key, Tensor) and key.dim():
         if batch_shape(key):
@@ -106,7 +110,7 @@ def dropped(input: Tensor, mask: Mask) -> Tensor:
     """
     dtype = input.dtype
     output = empty_on_cpu((*input.shape,), input.stride(), dtype)
-    if mask.strides is None:
+    if mask.strides is None and not isinstance(mask.params, NoiseParams):
         _drop(output.data_ptr(), input.data_ptr(), _codes[dtype], mask, input.numel())
     else:
         run(output, input, mask)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dropkit.kernels.key import Key, batch_shape
-from dropkit.kernels.params import DropoutParams, ScheduledParams
+from dropkit.kernels.params import Params
 
 
 class Mask(NamedTuple):
@@ -23,7 +23,7 @@ class Mask(NamedTuple):
     Attributes:
         key: 64 bits, an int or a 0-d int64 tensor; or a pair, see `kernels/key.py`; or a tensor of either, with
             the first sizes of the input: then each slice along these dimensions has a key of its own.
-        params: when a mask element drops, and the numbers that follow.
+        params: when a mask element drops, or how its random number is used, and the numbers that follow.
         strides: one for each dimension of the tensor, 0 where all elements along it share a mask element; None for
             the row-major strides of the tensor's shape. The element at some coordinates uses the mask element of index
             `offset + sum(coordinate * stride)`.
@@ -31,7 +31,7 @@ class Mask(NamedTuple):
     """
 
     key: Key
-    params: DropoutParams | ScheduledParams
+    params: Params
     strides: Sequence[int] | None = None
     offset: int = 0
 

@@ -1,13 +1,16 @@
-"""The numbers of a dropout: when a mask element drops, and what kept and dropped elements become."""
+"""The parameters of a mask: when a mask element drops and what elements become, or how its random number is used."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
+
+from dropkit.arguments import check
+from dropkit.kernels.numbers import NORMAL, UNIFORM
 
 # SELU's negative saturation value, scale * alpha.
 # Source: Klambauer, Unterthiner, Mayr, Hochreiter, "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515.
@@ -42,6 +45,35 @@ class DropoutParams(NamedTuple):
         return self
 
 
+class NoiseParams(NamedTuple):
+    """A mask element has a random number `n`, and an `x` that uses it becomes `x * (1 + factor * n) + term * n`.
+
+    Roundings are those of `DropoutParams`, and it is a tuple for the same reason.
+    """
+
+    distribution: int  # of the numbers: NORMAL or UNIFORM of `kernels/numbers.py`
+    factor: float
+    term: float
+
+    @property
+    def drops_all(self) -> bool:
+        """Nothing is dropped."""
+        return False
+
+    @property
+    def gradient(self) -> NoiseParams | DropoutParams:
+        """The derivative: the same factor without the term, or 1."""
+        return self._replace(term=0.0) if self.factor else IDENTITY
+
+    def resolve(self) -> NoiseParams:
+        """The numbers themselves."""
+        return self
+
+
+# What leaves every element as it is.
+IDENTITY = DropoutParams(0, 1.0, 0.0, 0.0)
+
+
 class ScheduledParams(NamedTuple):
     """The parameters at a rate that is read when the operator runs, so that a compiled graph works for every rate.
 
@@ -60,7 +92,7 @@ class ScheduledParams(NamedTuple):
         """The derivative: the same threshold and scale, without the constants."""
         return self._replace(constants=False)
 
-    def resolve(self) -> DropoutParams:
+    def resolve(self) -> DropoutParams | NoiseParams:
         """The numbers at the rate that `p` holds now; raises ValueError if that is not in [0, 1]."""
         p = self.p.item()
         if not 0 <= p <= 1:
@@ -69,7 +101,8 @@ class ScheduledParams(NamedTuple):
         return params if self.constants else params.gradient
 
 
-MakeParams = Callable[[float], DropoutParams]
+Params: TypeAlias = "DropoutParams | NoiseParams | ScheduledParams"
+MakeParams = Callable[[float], "DropoutParams | NoiseParams"]
 
 
 def threshold(p: float) -> int:
@@ -105,11 +138,35 @@ def alpha(p: float) -> DropoutParams:
     return DropoutParams(threshold(p), scale, shift, shift - SATURATION * scale)
 
 
+def gaussian(p: float) -> NoiseParams:
+    """Gaussian dropout: multiply by normal numbers of mean 1 and the variance of inverted dropout, p / (1 - p).
+
+    Raises:
+        ValueError: `p` is not in [0, 1).
+
+    Source: as for `inverted`, section 10.
+    """
+    check("p", 0 <= p < 1, "in [0, 1), since the variance p / (1 - p) must be finite", p)
+    return NoiseParams(NORMAL, math.sqrt(p / (1 - p)), 0.0)
+
+
+def additive_normal(std: float) -> NoiseParams:
+    """Add normal numbers of mean 0 and this standard deviation."""
+    return NoiseParams(NORMAL, 0.0, std)
+
+
+def uniform_number(_: float) -> NoiseParams:
+    """Add the uniform number in (0, 1) itself, which zeros become."""
+    return NoiseParams(UNIFORM, 0.0, 1.0)
+
+
 @lru_cache(maxsize=1024)
-def params_at(make_params: MakeParams, p: float) -> DropoutParams:
+def params_at(make_params: MakeParams, p: float) -> DropoutParams | NoiseParams:
     """Return `make_params(p)`, from a cache, which saves 0.4 us a call."""
     return make_params(p)
 
 
 # By the name that operators carry in their arguments.
-PARAMS_BY_NAME: dict[str, MakeParams] = {function.__name__: function for function in (inverted, unscaled, alpha)}
+PARAMS_BY_NAME: dict[str, MakeParams] = {
+    function.__name__: function for function in (inverted, unscaled, alpha, gaussian)
+}

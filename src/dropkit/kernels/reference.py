@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dropkit.kernels.key import as_tensor, seed_and_first_block
 from dropkit.kernels.mask import Mask
+from dropkit.kernels.numbers import numbers
+from dropkit.kernels.params import DropoutParams, NoiseParams
 
 _WORD = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -79,12 +81,21 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     # The key of a slice is that of all its elements.
     key, first = (number[(..., *(None,) * (input.dim() - number.dim()))] for number in seed_and_first_block(key))
     indices = mask_indices(input.shape, mask.strides_for(input.shape), mask.offset, input.device)
-    keep = words(indices, key, first) >= params.threshold
-    kept = input.to(arithmetic) * params.scale
+    word = words(indices, key, first)
+    if isinstance(params, NoiseParams):
+        number = numbers(word, params.distribution, arithmetic)
+        output.copy_(input.to(arithmetic) * (number * params.factor + 1) + number * params.term)
+    else:
+        _choose(output, input.to(arithmetic), word >= params.threshold, params)
+    if add is not None:
+        output.add_(add)
+
+
+def _choose(output: Tensor, input: Tensor, keep: Tensor, params: DropoutParams) -> None:
+    """Write kept and dropped values."""
+    kept = input * params.scale
     if params.shift:
         kept = kept + params.shift
     # Made on the device: a copy from the CPU would wait for the device.
-    fill = torch.full((), params.fill, dtype=arithmetic, device=input.device)
+    fill = torch.full((), params.fill, dtype=input.dtype, device=input.device)
     output.copy_(torch.where(keep, kept, fill))
-    if add is not None:
-        output.add_(add)

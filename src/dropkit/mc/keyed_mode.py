@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels import FLOATS
-from dropkit.kernels.params import unscaled
+from dropkit.kernels.params import NoiseParams, unscaled
 from dropkit.mc.accelerator import Accelerator, Site
 from dropkit.mc.batch_dim import BatchDim
 from dropkit.mc.batch_rows import BatchRows
@@ -98,13 +98,16 @@ class KeyedMode(SiteMode):
 
     def _drop_differentiably(self, input: Tensor, dropout: SiteDropout, mask: SampledMask) -> Tensor:
         """Drop by torch's own functions: the kernel writes real numbers into its output, without a derivative."""
-        with no_functorch():
-            is_kept = torch.ones(input.shape, device=input.device)
-            self._sampler.drop(is_kept, is_kept, mask, unscaled)
         params = dropout.make_params(dropout.p)
+        is_noise = isinstance(params, NoiseParams)
+        with no_functorch():
+            ones = torch.ones(input.shape, device=input.device)
+            self._sampler.drop(ones, ones, mask, dropout.make_params if is_noise else unscaled)
+        if is_noise:  # which multiplies
+            return input.mul_(ones) if dropout.inplace else input * ones.to(input.dtype)
         if params.shift and input.is_complex():
             raise TypeError(f"input of alpha dropout must be of real numbers, got {input.dtype}")
-        output = torch.where(is_kept.bool(), input * params.scale + params.shift, params.fill)
+        output = torch.where(ones.bool(), input * params.scale + params.shift, params.fill)
         return input.copy_(output) if dropout.inplace else output
 
     def _mask(self, input: Tensor, dropout: SiteDropout, site: int) -> MaskSpec:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dropkit import kernels, random
 from dropkit.kernels.mask import mask_strides
-from dropkit.kernels.params import MakeParams, unscaled
+from dropkit.kernels.params import MakeParams, NoiseParams, unscaled
 from dropkit.kernels.reference import mask_indices, words
 from dropkit.mc.batch_dim import BatchDim
 from dropkit.mc.batch_rows import BatchRows
@@ -155,8 +155,12 @@ class MaskSampler:
             for (target, source), offset in spec.split(output, input):
                 kernels.drop(target, source, kernels.Mask(key, params, spec.strides, offset))
             return
-        is_kept = self._is_kept(mask, input.device)
         target = _unfolded(output, spec)
+        if isinstance(params, NoiseParams):
+            numbers: Tensor = torch.special.ndtri(self.uniform(mask._replace(p=0.0), input.device).clamp_min(2.0**-33))
+            target.copy_(_unfolded(input, spec) * (numbers * params.factor + 1) + numbers * params.term)
+            return
+        is_kept = self._is_kept(mask, input.device)
         torch.mul(_unfolded(input, spec), params.scale, out=target)
         if params.shift:
             target.add_(params.shift)

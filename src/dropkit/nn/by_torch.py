@@ -7,13 +7,16 @@ that every tool that knows torch's dropout knows this layer too.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from dropkit.kernels.params import inverted
+from dropkit.kernels import FLOATS
+from dropkit.kernels.numbers import NORMAL
+from dropkit.kernels.params import NoiseParams, inverted
 from dropkit.nn.checks import refuse_random_source
 from dropkit.nn.complex_numbers import are_dropped_as_pairs, drop_pairs
 from dropkit.nn.layer import Layer
@@ -38,11 +41,24 @@ def drop_by_torch(layer: Layer, input: Tensor, p: float | Tensor, inplace: bool)
 def _compose(layer: Layer, input: Tensor, p: Any) -> Tensor:
     """Compose the layer of torch's dropout of a tensor of ones: a tool that turns that off turns the layer off."""
     shape = input.shape if layer.mask_shape is None else layer.mask_shape(input.shape)
-    mask = functional.dropout(input.new_ones(shape), p, True)
     if layer.make_params is inverted:
+        mask = functional.dropout(input.new_ones(shape), p, True)
         return torch.where(mask == 0, 0.0, input * mask)
     params = layer.make_params(float(p))
+    if isinstance(params, NoiseParams):
+        return _add_noise(input, shape, params)
+    mask = functional.dropout(input.new_ones(shape), p, True)
     return torch.where(mask == 0, params.fill, input * params.scale + params.shift)
+
+
+def _add_noise(input: Tensor, shape: Sequence[int], params: NoiseParams) -> Tensor:
+    """Noise by torch's random numbers, one for each mask element."""
+    if input.dtype not in FLOATS or input.layout is not torch.strided:
+        wanted = "a dense tensor of float16, bfloat16, float32 or float64"
+        raise TypeError(f"input must be {wanted}, got {input.layout} of {input.dtype}")
+    like = input.new_empty(shape)
+    number = torch.randn_like(like) if params.distribution == NORMAL else torch.rand_like(like)
+    return input * (number * params.factor + 1) + number * params.term
 
 
 def read_arguments(layer: Layer, input: Any, p: Any, training: Any, inplace: bool) -> tuple[float, bool]:
@@ -66,9 +82,9 @@ def drop_unsupported(
     kind = "nested" if input.is_nested else input.layout
     refuse_random_source(generator, key, f"for {kind} tensors of {input.dtype}")
     is_plain = input.layout is torch.strided and not input.is_nested
-    if p == 1 and is_plain and not input.is_quantized:
+    if layer.rate(p) == 1 and is_plain and not input.is_quantized:
         return _zeroed(input, inplace)
-    if p == 1 and input.is_sparse:
+    if layer.rate(p) == 1 and input.is_sparse:
         # torch returns uninitialised memory.
         raise NotImplementedError(f"input must be dense, got a tensor of layout {input.layout}")
     # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.

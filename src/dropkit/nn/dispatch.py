@@ -105,7 +105,7 @@ def _drop_by_operator(
     """Drop by the registered operators, which compilers, transforms and modes see."""
     custom_op.refuse_meta("p", p, input)
     has_parts = dtensor.has_memory(input)
-    if has_parts and key is None and (isinstance(p, Tensor) or p != 1):
+    if has_parts and key is None and (isinstance(p, Tensor) or layer.rate(p) != 1):
         dtensor.agree_on_generator(input, generator)
     is_fast = has_parts and not isinstance(p, Tensor) and dtensor.can_use_fast_path(input)
     mask = draw_mask(layer, input, p, generator, key, by_operator=not is_fast)

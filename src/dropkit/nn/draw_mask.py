@@ -31,12 +31,12 @@ def draw_mask(
     if slices.is_used and slices.state.parts:
         draws_from = "" if key is not None else "default" if generator is None else "generator"
         strides, offset = _place(layer, input, draws_from)
-    elif layer.mask_shape is not None and (isinstance(p, Tensor) or p != 1):
+    elif layer.mask_shape is not None and (isinstance(p, Tensor) or layer.rate(p) != 1):
         strides = mask_strides(layer.mask_shape(input.shape))
     # Compilers do not trace the cache of `params_at`.
     is_cached = type(p) is float and not by_operator
     params = params_at(layer.make_params, p) if is_cached else layer.params(p)
-    return Mask(random.choose_key(key, generator, input, p, by_operator), params, strides, offset)
+    return Mask(random.choose_key(key, generator, input, layer.rate(p), by_operator), params, strides, offset)
 
 
 def _place(layer: Layer, input: Tensor, draws_from: str) -> tuple[tuple[int, ...] | None, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.kernels.params import DropoutParams, MakeParams, ScheduledParams, alpha
+from dropkit.kernels.params import MakeParams, Params, ScheduledParams, inverted, unscaled
 from dropkit.nn.mask_shapes import MakeMaskShape
 
 # Arguments that every layer's function has.
@@ -46,6 +46,8 @@ class Layer:
         mask_shape: from the shape of an input to the shape of its mask; None for one mask element per element.
         example_shape: of the smallest input that shows the layer at work, batch first.
         check: raise or warn about the rank of an input, also where nothing will be dropped.
+        takes_rate: whether `p` is the expected fraction dropped, with nothing random at 1; else it is a number of at
+            least 0 that the layer's own function checks.
         drops_channels: whether dimension 1 holds channels, whose number must not differ between nested samples.
         counterpart: torch's form of the layer; None if torch has none.
         options: keyword arguments, besides the common ones, with which `function` runs this record.
@@ -61,6 +63,7 @@ class Layer:
     mask_shape: MakeMaskShape | None
     example_shape: tuple[int, ...]
     check: Callable[[Tensor], None] | None = None
+    takes_rate: bool = True
     drops_channels: bool = False
     counterpart: Counterpart | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -76,9 +79,13 @@ class Layer:
     @property
     def takes_complex(self) -> bool:
         """Whether complex numbers can be dropped: whether kept ones are only scaled, and dropped ones 0."""
-        return self.make_params is not alpha
+        return self.make_params in (inverted, unscaled)
 
-    def params(self, p: float | Tensor) -> DropoutParams | ScheduledParams:
+    def rate(self, p: float | Tensor) -> float | Tensor:
+        """The rate of a call with `p`, not 0, which decides whether the call needs a key: not at rate 1."""
+        return p if self.takes_rate else 0.5
+
+    def params(self, p: float | Tensor) -> Params:
         """The numbers of the dropout at rate `p`; if that is a tensor, they are read when an operator runs."""
         return ScheduledParams(p, self.make_params.__name__) if isinstance(p, Tensor) else self.make_params(p)
 

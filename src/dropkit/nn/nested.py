@@ -43,7 +43,7 @@ def drop(
     if layer.drops_channels:
         _refuse_unless_channels(layer, input)
     by_operator = isinstance(p, Tensor) or autograd.is_being_traced()
-    mask = Mask(random.choose_key(key, generator, input, p, by_operator), layer.params(p))
+    mask = Mask(random.choose_key(key, generator, input, layer.rate(p), by_operator), layer.params(p))
 
     def run(dense: Tensor, strides: Sequence[int] | None, offset: int) -> Tensor:
         fast = not isinstance(p, Tensor) and autograd.can_use_fast_path(dense)

@@ -16,6 +16,7 @@ from torch.compiler import is_dynamo_compiling
 from dropkit import kernels
 from dropkit.kernels.key import Key, batch_shape, read
 from dropkit.kernels.mask import Mask
+from dropkit.kernels.params import IDENTITY
 from dropkit.ops import custom_op
 from dropkit.torch_private import (
     call_backward_directly,
@@ -202,10 +203,10 @@ class _DropPlain(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         mask = ctx.mask
-        _, _, shift, fill = mask.params
-        if shift or fill or torch.is_grad_enabled() or not is_plain(grad):
+        if torch.is_grad_enabled() or not is_plain(grad):
             return apply_same_mask(grad, mask), None
-        return kernels.dropped(grad, mask), None
+        mask = mask.gradient
+        return grad if mask.params is IDENTITY else kernels.dropped(grad, mask), None
 
 
 class _DropInPlace(torch.autograd.Function):
@@ -257,6 +258,8 @@ def apply_same_mask(grad: Tensor, mask: Mask, strides: tuple[int, ...] | None = 
         strides: of the output, for an expanded gradient; None if the output is contiguous.
     """
     mask = mask.gradient
+    if mask.params is IDENTITY:
+        return grad
     if not can_use_fast_path(grad):
         return custom_op.drop(grad, mask)
     if strides is not None and 0 in grad.stride():

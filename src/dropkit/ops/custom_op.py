@@ -18,7 +18,7 @@ from torch.fx.experimental import proxy_tensor
 from dropkit import kernels
 from dropkit.kernels.key import as_tensor, batch_shape, check_batch
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import DropoutParams, ScheduledParams
+from dropkit.kernels.params import IDENTITY, DropoutParams, NoiseParams, Params, ScheduledParams
 from dropkit.ops import draw_key, inductor
 from dropkit.torch_private import (
     FakeTensor,
@@ -37,6 +37,7 @@ _Key = TypeVar("_Key", bound="Tensor | int | None")
 library = torch.library.Library("dropkit", "FRAGMENT")
 _PARAMS = {
     DropoutParams: ("drop_v1", "int threshold, float scale, float shift, float fill"),
+    NoiseParams: ("noise_v1", "int distribution, float factor, float term"),
     ScheduledParams: ("drop_at_v1", "Tensor p, str function, bool constants"),
 }
 OPERATORS = tuple(name for name, _ in _PARAMS.values())
@@ -53,12 +54,16 @@ def drop(input: Tensor, mask: Mask) -> Tensor:
     key = as_tensor(key, input.device)
     if isinstance(params, DropoutParams):
         return torch.ops.dropkit.drop_v1(input, key, *params, strides, offset)
+    if isinstance(params, NoiseParams):
+        return torch.ops.dropkit.noise_v1(input, key, *params, strides, offset)
     return torch.ops.dropkit.drop_at_v1(input, key, *params, strides, offset)
 
 
-def params(numbers: Sequence[Any]) -> DropoutParams | ScheduledParams:
+def params(numbers: Sequence[Any]) -> Params:
     """The parameters from the flat arguments of an operator."""
-    return (DropoutParams if len(numbers) == len(DropoutParams._fields) else ScheduledParams)(*numbers)
+    if isinstance(numbers[0], Tensor):
+        return ScheduledParams(*numbers)
+    return (DropoutParams if len(numbers) == len(DropoutParams._fields) else NoiseParams)(*numbers)
 
 
 def _operator(inputs: Sequence[Any]) -> Callable[..., Tensor]:
@@ -66,7 +71,7 @@ def _operator(inputs: Sequence[Any]) -> Callable[..., Tensor]:
 
 
 def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
-    """Run either operator on memory, with one key for each slice along the dimensions that `key` has."""
+    """Run any of the operators on memory, with one key for each slice along the dimensions that `key` has."""
     *numbers, strides, offset = arguments
     if input.dtype not in kernels.FLOATS:
         raise TypeError(f"input must be float16, bfloat16, float32 or float64, got {input.dtype}")
@@ -112,7 +117,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _gradient(ctx: Any, grad: Tensor) -> Tensor:
     key, *tensors = ctx.saved_tensors
     numbers = [tensors.pop() if number is None else number for number in ctx.numbers]
-    return drop(grad, Mask(key, params(numbers), *ctx.indices).gradient)
+    mask = Mask(key, params(numbers), *ctx.indices).gradient
+    return grad if mask.params == IDENTITY else drop(grad, mask)
 
 
 class _Drop(SingleLevelFunction):
@@ -194,5 +200,6 @@ def _record(operator: Any, mode: proxy_tensor.ProxyTorchDispatchMode, *inputs: A
     return cast("Any", proxy_tensor).proxy_call(mode, operator, mode.pre_dispatch, inputs, {})
 
 
-for _recorded in (torch.ops.dropkit.drop_v1.default, torch.ops.dropkit.drop_at_v1.default):
+for _name in OPERATORS:
+    _recorded = getattr(torch.ops.dropkit, _name).default
     _recorded.py_impl(proxy_tensor.ProxyTorchDispatchMode)(functools.partial(_record, _recorded))

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from dropkit import kernels
 from dropkit.kernels.key import batch_shape
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import PARAMS_BY_NAME, ScheduledParams
+from dropkit.kernels.params import IDENTITY, PARAMS_BY_NAME, ScheduledParams
 from dropkit.ops import autograd, custom_op, dtensor_keys
 from dropkit.ops.dtensor_part import Runs, is_plain, part_of
 from dropkit.torch_private import dtensor_spec, in_forward_mode, is_traced, local_tensor
@@ -99,7 +99,10 @@ class _Drop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
-        return (drop if can_use_fast_path(grad) else custom_op.drop)(grad, ctx.mask.gradient), None
+        mask = ctx.mask.gradient
+        if mask.params is IDENTITY:
+            return grad, None
+        return (drop if can_use_fast_path(grad) else custom_op.drop)(grad, mask), None
 
 
 def _drop_eagerly(input: Any, mask: Mask) -> Tensor:

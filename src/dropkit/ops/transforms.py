@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.params import IDENTITY, ScheduledParams
 from dropkit.ops import autograd, custom_op
 from dropkit.torch_private import (
     GRAD_KIND,
@@ -37,7 +37,7 @@ from dropkit.torch_private import (
 def drop(input: Tensor, mask: Mask) -> Tensor:
     """Dropout out of place, under any transforms; see `dropkit.ops.autograd.drop`."""
     transform = eager_transform()
-    if transform is None or not isinstance(mask.params, DropoutParams):
+    if transform is None or isinstance(mask.params, ScheduledParams):
         return custom_op.drop(input, mask)
     return _drop(input, mask, transform)
 
@@ -102,4 +102,5 @@ class _DropFunction(SingleLevelFunction):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         _ = ctx.saved_tensors  # raises if the key was written to
-        return drop(grads[0], ctx.mask.gradient), None, None
+        mask = ctx.mask.gradient
+        return grads[0] if mask.params is IDENTITY else drop(grads[0], mask), None, None

@@ -18,9 +18,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from dropkit.kernels import reference
 from dropkit.kernels.key import Key, as_tensor, batch_shape, is_pair, read
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import DropoutParams
+from dropkit.kernels.params import DropoutParams, NoiseParams, Params
 
 missing = None if find_spec("triton") else "Triton is not installed (pip install dropkit[gpu])"
 
@@ -55,6 +56,9 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     if input.numel() == 0:
         return
     params = mask.params.resolve()
+    if isinstance(params, NoiseParams):
+        reference.drop(output, input, mask, add)
+        return
     mask = mask._replace(key=readable_key(mask.key, input), params=params)
     whole = _Dim(input.numel(), 1, 1, 1)
     if mask.strides is None and not mask.slice_dims and input.is_contiguous() and output.is_contiguous():
@@ -120,8 +124,9 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
         )  # fmt: skip
 
 
-def as_integers(params: DropoutParams) -> tuple[int, ...]:
+def as_integers(params: Params) -> tuple[int, ...]:
     """The parameters as integers: the threshold, and the bits of each fraction."""
+    assert isinstance(params, DropoutParams)
     return params.threshold, *map(double_bits, params[1:])
 
 
@@ -186,8 +191,9 @@ def _merged(input: Tensor, output: Tensor, mask: Mask) -> list[_Dim]:
     return merged
 
 
-def _is_affine(params: DropoutParams) -> bool:
+def _is_affine(params: Params) -> bool:
     """Whether the kernel does more than scale kept elements."""
+    assert isinstance(params, DropoutParams)
     return bool(params.shift or params.fill)
 
 

@@ -18,6 +18,7 @@ from dropkit.kernels.gpu import (
     triton_kernels,
 )
 from dropkit.kernels.mask import Mask
+from dropkit.kernels.params import DropoutParams
 
 # A row lies in the registers of one program.
 MAX_COLUMNS = 2**14
@@ -121,6 +122,7 @@ def _mask_arguments(mask: Mask | None, input: Tensor) -> tuple[Tensor | int, int
     if mask is None:
         return 0, 0, 0
     params = mask.params.resolve()
+    assert isinstance(params, DropoutParams)
     return readable_key(mask.key, input), params.threshold, double_bits(params.scale)
 
 
