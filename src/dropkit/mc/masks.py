@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -157,7 +157,8 @@ class MaskSampler:
             return
         target = _unfolded(output, spec)
         if isinstance(params, NoiseParams):
-            numbers: Tensor = torch.special.ndtri(self.uniform(mask._replace(p=0.0), input.device).clamp_min(2.0**-33))
+            uniform = self.uniform(mask._replace(p=0.0), input.device)
+            numbers: Tensor = cast("Any", torch.special).ndtri(uniform.clamp_min(2.0**-33))
             target.copy_(_unfolded(input, spec) * (numbers * params.factor + 1) + numbers * params.term)
             return
         is_kept = self._is_kept(mask, input.device)

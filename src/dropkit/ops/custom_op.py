@@ -118,7 +118,7 @@ def _gradient(ctx: Any, grad: Tensor) -> Tensor:
     key, *tensors = ctx.saved_tensors
     numbers = [tensors.pop() if number is None else number for number in ctx.numbers]
     mask = Mask(key, params(numbers), *ctx.indices).gradient
-    return grad if mask.params == IDENTITY else drop(grad, mask)
+    return grad if mask.params is IDENTITY else drop(grad, mask)
 
 
 class _Drop(SingleLevelFunction):
