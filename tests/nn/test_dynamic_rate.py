@@ -9,7 +9,7 @@ from helpers.compare import agree, compiled, observe
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import dropkit
-from dropkit.nn import FUSED, LAYERS, Dropout
+from dropkit.nn import COMPOSED, FUSED, LAYERS, Dropout
 from dropkit.nn.dynamic_rate import DynamicRate
 
 # Modules whose rate moves, and the tensors that they take.
@@ -34,6 +34,28 @@ def test_a_rate_that_moves_compiles_one_graph(name):
     for p in (0.5, 0.1, 0.0, 1.0, 0.7):
         module.p = p
         assert agree(observe(fast, *inputs), observe(module, *inputs))
+
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize(
+    "record", [record for record in COMPOSED if record.takes_compiler], ids=lambda record: record.name
+)
+def test_a_rate_that_moves_compiles_one_graph_of_a_composed_layer(record):
+    """At each rate the generator is left where eager mode leaves it."""
+    module, inputs = record.make(0.5), record.inputs(torch.float32)
+    module.mark_rate_dynamic()
+    counter = CompileCounterWithBackend("aot_eager")
+    fast = compiled(module, counter)
+
+    for p in (0.5, 0.1, 0.0, 1.0, 0.7):
+        module.p = p
+        states = []
+        for function in (fast, module):
+            torch.manual_seed(0)
+            function(*inputs)
+            states.append(torch.get_rng_state())
+        assert torch.equal(*states)
 
     assert counter.frame_count == 1
 

@@ -77,6 +77,17 @@ def test_sites_can_be_chosen(sites, chosen):
     assert moved == set(chosen) - {"off"}
 
 
+@pytest.mark.parametrize("record", dropkit.nn.COMPOSED, ids=lambda record: record.name)
+def test_layers_made_of_others_are_sites(record):
+    """By default, as all layers that drop."""
+    module = record.make(0.5)
+
+    schedule = RateSchedule(module, Constant(0.5))
+
+    assert "" in schedule.get_last_rate()
+    assert getattr(module, record.rate) == 0.25
+
+
 def test_a_rate_can_replace_those_of_the_sites():
     """With relative=False also rates of 0 move."""
     assert set(RateSchedule(model(), Constant(0.15), relative=False).get_last_rate().values()) == {0.15}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Generator, Tensor
 
 from dropkit import random
@@ -25,4 +27,7 @@ def draw_key(
         return random.check_key(key, generator, input)
     if not training or (not isinstance(p, Tensor) and p == 0):
         return None
-    return random.draw(generator, input.device)
+    if isinstance(p, Tensor):
+        return cast("Tensor", random.choose_key(None, generator, input, p, by_operator=True))
+    # As the operator, which draws nothing at p = 1 either.
+    return 0 if p == 1 else random.draw(generator, input.device)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from dropkit.nn.checks import check_probability
+from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.draw_key import draw_key
 from dropkit.nn.drop_path import drop_path
@@ -58,7 +58,7 @@ def residual_drop_path(
                 [ 1.,  1.],
                 [ 1.,  1.]])
     """
-    check_probability(p)
+    checked_rate(p)
     key = draw_key(input, p, training, generator, key)
     if not autograd.can_use_fast_path(input):
         return input + drop_path(branch(input), p, training, key=key)
@@ -98,7 +98,7 @@ class ResidualDropPath(DynamicRate):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Add the branch to `input`, for the kept samples in training mode, for all in eval mode."""
-        return residual_drop_path(input, self.branch, self.p, self.training, generator=generator, key=key)
+        return residual_drop_path(input, self.branch, self.rate, self.training, generator=generator, key=key)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -70,7 +70,7 @@ class WeightDrop(DynamicRate):
             generator, key: as for `dropout`; the i-th of several parameters is dropped under `fold_in(key, i)`.
         """
         weights = {name: self.module.get_parameter(name) for name in self.names}
-        key = draw_key(next(iter(weights.values())), self.p, self.training, generator, key)
+        key = draw_key(next(iter(weights.values())), self.rate, self.training, generator, key)
         dropped: dict[str, Tensor] = {}
         with slices.Holding(()):  # each process has all of the weights, whatever it has of the batch
             for index, (name, weight) in enumerate(weights.items()):

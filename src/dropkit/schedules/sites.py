@@ -12,6 +12,7 @@ from torch import nn
 
 from dropkit.catalog import DROPOUT_CLASS_NAME, RATE_ATTRIBUTES
 from dropkit.dropout_functions import RATE_HOLDERS
+from dropkit.nn import COMPOSED
 from dropkit.nn.dynamic_rate import DynamicRate
 
 # Names or patterns of sites, or whether to take a site, by its name and module; None for every layer that drops.
@@ -102,7 +103,7 @@ def _drops(module: nn.Module) -> bool:
     if isinstance(module, nn.RNNBase):
         # Between layers, of which there must be two.
         return module.num_layers > 1
-    if isinstance(module, (*RATE_HOLDERS, DynamicRate)):
+    if isinstance(module, (*RATE_HOLDERS, DynamicRate, *(record.module for record in COMPOSED))):
         return True
     return DROPOUT_CLASS_NAME.search(type(module).__name__) is not None and next(module.children(), None) is None
 
