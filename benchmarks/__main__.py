@@ -25,6 +25,7 @@ BENCHMARKS = (
     "layouts",
     "fused",
     "drop_path",
+    "structured",
     "transformer",
     "compiled",
     "importing",

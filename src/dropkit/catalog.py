@@ -66,12 +66,16 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "alpha_dropout": Functional(1, 2, 3, training_default=False, module="AlphaDropout"),
     _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
     # Only in dropkit.
+    _F + "drop_block1d": Functional(1, 3, 4),
+    _F + "drop_block2d": Functional(1, 3, 4),
+    _F + "drop_block3d": Functional(1, 3, 4),
     _F + "drop_path": Functional(1, 2, 3),
     _F + "locked_dropout": Functional(1, 2, 3),
     _F + "embedding_dropout": Functional(2, 3, None),
     _F + "word_dropout": Functional(2, 3, None),
     _F + "residual_drop_path": Functional(2, 3, None),
     _F + "zoneout": Functional(2, 3, None),
+    _F + "patch_dropout": Functional(1, 2, None),
     _F + "dropout_add": Functional(2, 3, None),
     _F + "dropout_add_norm": Functional(4, 5, None),
     _F + "bias_act_dropout_add": Functional(3, 4, None),
@@ -92,9 +96,12 @@ DROPOUT_MODULES = frozenset(
     for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
 )
 # Modules that skip whole branches or blocks, by last name: every library has its own.
-DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
+DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d"})
 # Layers whose first argument is certainly the rate to drop.
-RATED_LAYERS = DROPOUT_MODULES | {"torch.nn.DropPath", "torchvision.ops.StochasticDepth"}
+RATED_LAYERS = DROPOUT_MODULES | {
+    "torch.nn.DropBlock1d", "torch.nn.DropBlock2d", "torch.nn.DropBlock3d", "torch.nn.DropPath",
+    "torch.nn.PatchDropout", "torchvision.ops.StochasticDepth",
+}  # fmt: skip
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
 # Attention functions whose rate is a number that follows no mode: its position and its name.

@@ -2,6 +2,9 @@
 
 from dropkit.nn.alpha_dropout import alpha_dropout as alpha_dropout
 from dropkit.nn.bias_act_dropout_add import bias_act_dropout_add as bias_act_dropout_add
+from dropkit.nn.drop_block1d import drop_block1d as drop_block1d
+from dropkit.nn.drop_block2d import drop_block2d as drop_block2d
+from dropkit.nn.drop_block3d import drop_block3d as drop_block3d
 from dropkit.nn.drop_path import drop_path as drop_path
 from dropkit.nn.dropout import dropout as dropout
 from dropkit.nn.dropout1d import dropout1d as dropout1d
@@ -12,6 +15,7 @@ from dropkit.nn.dropout_add_norm import dropout_add_norm as dropout_add_norm
 from dropkit.nn.embedding_dropout import embedding_dropout as embedding_dropout
 from dropkit.nn.feature_alpha_dropout import feature_alpha_dropout as feature_alpha_dropout
 from dropkit.nn.locked_dropout import locked_dropout as locked_dropout
+from dropkit.nn.patch_dropout import patch_dropout as patch_dropout
 from dropkit.nn.r_drop import r_drop_loss as r_drop_loss
 from dropkit.nn.r_drop import run_twice as run_twice
 from dropkit.nn.residual_drop_path import residual_drop_path as residual_drop_path

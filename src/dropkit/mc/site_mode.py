@@ -11,6 +11,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,12 +21,15 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.rnn import PackedSequence
 
 from dropkit.dropout_functions import DropoutFunction
-from dropkit.kernels.params import MakeParams, inverted
+from dropkit.kernels.params import MakeParams, inverted, unscaled
 from dropkit.mc.batch_dim import BatchDim
 from dropkit.mc.mode import Args, Kwargs, SamplingMode
 from dropkit.nn import LAYERS as DROPOUTS
+from dropkit.nn.blocks import SPATIAL_DIMS, BlockSize, NoiseShape, checked_block_size, drop_under_seeds
 from dropkit.nn.layer import Layer
 from dropkit.nn.mask_shapes import MakeMaskShape
+from dropkit.nn.noise_shape import mask_shape
+from dropkit.nn.patch_dropout import keep_tokens, patch_dropout
 from dropkit.torch_private import no_torch_function, pack_padded, pad_packed
 
 # Layers by the names of functions and of torch's operators, in place or not.
@@ -66,6 +71,7 @@ class SiteDropout:
         mask_shape: from the shape of an input to the shape of its mask; None for one mask element per input element.
         inplace: write over the input.
         batch_dim: the batch dimension, if it is known beforehand.
+        is_mask: whether the input is not computed from the model's, so that its shape alone shows the batch dimension.
     """
 
     p: float
@@ -73,6 +79,7 @@ class SiteDropout:
     mask_shape: MakeMaskShape | None = None
     inplace: bool = False
     batch_dim: BatchDim | None = None
+    is_mask: bool = False
 
 
 class SiteMode(SamplingMode):
@@ -91,6 +98,13 @@ class SiteMode(SamplingMode):
         """Run a call from the seed of the next site, since its random numbers cannot be replaced."""
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
+        if function.name in SPATIAL_DIMS or func is patch_dropout:
+            spatial = SPATIAL_DIMS.get(function.name)
+            drop = self._drop_tokens if spatial is None else partial(self._drop_blocks, spatial)
+            arguments = signature(func).bind(*args, **kwargs)
+            arguments.apply_defaults()
+            with self:
+                return drop(**arguments.arguments)
         input = args[0] if args else kwargs["input"]
         layer = _LAYERS.get(function.name)
         if layer is None or not isinstance(input, Tensor) or input.layout is not torch.strided:
@@ -99,6 +113,38 @@ class SiteMode(SamplingMode):
         _, _, inplace = function.arguments(args, kwargs)
         output = self.drop(input, SiteDropout(p, layer.make_params, layer.mask_shape, inplace))
         return (output, output != 0) if function.name == "native_dropout" else output
+
+    def _drop_blocks(
+        self,
+        spatial: int,
+        input: Tensor,
+        p: float,
+        block_size: BlockSize,
+        inplace: bool,
+        batchwise: bool,
+        per_channel: bool,
+        **_: Any,
+    ) -> Tensor:
+        """Compute a DropBlock layer, whose seeds are a site."""
+
+        def draw(ones: Tensor, rate: float | Tensor, noise_shape: NoiseShape | None) -> Tensor:
+            shape = None if noise_shape is None else partial(mask_shape, noise_shape)
+            return self.drop(ones, SiteDropout(float(rate), unscaled, shape, is_mask=True))
+
+        return drop_under_seeds(
+            input, float(p), checked_block_size(block_size, spatial), inplace, batchwise, per_channel, draw
+        )
+
+    def _drop_tokens(
+        self, input: Tensor, p: float, num_prefix_tokens: int, ordered: bool, return_indices: bool, **_: Any
+    ) -> Any:
+        """Compute `patch_dropout`, whose random words are a site."""
+
+        def draw(samples: int, tokens: int) -> Tensor:
+            return (self.uniform(torch.Size((samples, tokens)), input.device) * 2**32).long()
+
+        output, indices = keep_tokens(input, float(p), num_prefix_tokens, ordered, draw)
+        return (output, indices) if return_indices else output
 
     def attention(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
         if "scaled_dot_product_attention" not in function.name:

@@ -7,6 +7,9 @@ import torch
 from dropkit.nn import composed_layer, layer, torchscript
 from dropkit.nn.alpha_dropout import AlphaDropout as AlphaDropout
 from dropkit.nn.bias_act_dropout_add import BiasActDropoutAdd as BiasActDropoutAdd
+from dropkit.nn.drop_block1d import DropBlock1d as DropBlock1d
+from dropkit.nn.drop_block2d import DropBlock2d as DropBlock2d
+from dropkit.nn.drop_block3d import DropBlock3d as DropBlock3d
 from dropkit.nn.drop_path import DropPath as DropPath
 from dropkit.nn.drop_path import rates_over_depth as rates_over_depth
 from dropkit.nn.dropout import Dropout as Dropout
@@ -19,6 +22,7 @@ from dropkit.nn.embedding_dropout import EmbeddingDropout as EmbeddingDropout
 from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout as FeatureAlphaDropout
 from dropkit.nn.layer_drop import LayerDrop as LayerDrop
 from dropkit.nn.locked_dropout import LockedDropout as LockedDropout
+from dropkit.nn.patch_dropout import PatchDropout as PatchDropout
 from dropkit.nn.residual_drop_path import ResidualDropPath as ResidualDropPath
 from dropkit.nn.weight_drop import WeightDrop as WeightDrop
 from dropkit.nn.word_dropout import WordDropout as WordDropout
