@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 
 import torch
+from helpers.torchvision_import import import_torchvision
 from side_by_side import Row, faster, threads
 from torch import Tensor
 
@@ -22,6 +23,7 @@ Drop = Callable[[Tensor], Tensor]
 
 
 def rows() -> list[Row]:
+    import_torchvision()
     with threads(2):
         return [*of_blocks(), *of_tokens()]
 

@@ -132,9 +132,7 @@ def checked_block_size(block_size: Any, spatial: int) -> tuple[int, ...]:
     is_sequence = isinstance(block_size, (tuple, list))
     sizes = tuple(cast("Sequence[Any]", block_size)) if is_sequence else (block_size,) * spatial
     fit = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
-    check(
-        "block_size", fit and len(sizes) == spatial, f"a positive int or a tuple of {spatial}", cast("Any", block_size)
-    )
+    check("block_size", fit and len(sizes) == spatial, f"a positive int or a tuple of {spatial}", block_size)
     return sizes
 
 
@@ -186,7 +184,7 @@ class DropBlockModule(DropoutModule, TorchDropout):
             return self.record_call(input, generator=generator, key=key)
         return type(self).function(
             input,
-            self.p,
+            self.rate,
             self.block_size,
             self.training,
             self.inplace,

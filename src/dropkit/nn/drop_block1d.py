@@ -92,4 +92,5 @@ LAYER = ComposedLayer(
             batch_dim=None,
         ),
     ),
+    where="between 1-d convolutions, 0.1 with blocks of about 7",
 )

@@ -27,8 +27,7 @@ def drop_block2d(
 ) -> Tensor:
     r"""Zero blocks of images with probability `p` for each element, and scale what is kept by :math:`1/(1-p)`.
 
-    .. math:: y_{nchw} = x_{nchw} / (1 - p) \prod_{i<b,\,j<b} k_{nc,h+i,w+j}, \qquad
-        k \sim \mathrm{Bernoulli}((1 - p)^{1/b^2})
+    .. math:: y_{nchw} = x_{nchw} / (1 - p) \prod_{i,j<b} k_{nc,h+i,w+j}, \quad k \sim \mathrm{Bernoulli}((1-p)^{1/b^2})
 
     Every element lies in as many possible blocks, also at the edge and where the map is smaller than a block, so that
     `p` is the expected fraction dropped on maps of all sizes. Others differ: in timm and in torchvision blocks begin
@@ -107,4 +106,5 @@ LAYER = ComposedLayer(
             batch_dim=None,
         ),
     ),
+    where="in the last stages of a convolutional network, also on skip connections, 0.1 with blocks of 7 x 7",
 )

@@ -98,4 +98,5 @@ LAYER = ComposedLayer(
             batch_dim=None,
         ),
     ),
+    where="between convolutions over volumes, 0.1 with blocks that are small beside the map",
 )
