@@ -23,10 +23,12 @@ from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout as FeatureAlpha
 from dropkit.nn.layer_drop import LayerDrop as LayerDrop
 from dropkit.nn.locked_dropout import LockedDropout as LockedDropout
 from dropkit.nn.patch_dropout import PatchDropout as PatchDropout
+from dropkit.nn.recurrent_dropout import RecurrentDropout as RecurrentDropout
 from dropkit.nn.residual_drop_path import ResidualDropPath as ResidualDropPath
 from dropkit.nn.weight_drop import WeightDrop as WeightDrop
 from dropkit.nn.word_dropout import WordDropout as WordDropout
 from dropkit.nn.zoneout import Zoneout as Zoneout
+from dropkit.nn.zoneout_cell import ZoneoutCell as ZoneoutCell
 
 _modules = [cls for cls in vars().values() if isinstance(cls, type) and issubclass(cls, torch.nn.Module)]
 # The record of each layer that is imported above.
