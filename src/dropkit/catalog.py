@@ -69,6 +69,7 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "drop_block1d": Functional(1, 3, 4),
     _F + "drop_block2d": Functional(1, 3, 4),
     _F + "drop_block3d": Functional(1, 3, 4),
+    _F + "drop_head": Functional(1, 2, 3),
     _F + "drop_path": Functional(1, 2, 3),
     _F + "locked_dropout": Functional(1, 2, 3),
     _F + "embedding_dropout": Functional(2, 3, None),
@@ -102,6 +103,8 @@ RATED_LAYERS = DROPOUT_MODULES | {
     "torch.nn.DropBlock1d", "torch.nn.DropBlock2d", "torch.nn.DropBlock3d", "torch.nn.DropPath",
     "torch.nn.PatchDropout", "torchvision.ops.StochasticDepth",
 }  # fmt: skip
+DROPOUT_PATHS = frozenset({"DropHead", "DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
+RATED_LAYERS = DROPOUT_MODULES | {"torch.nn.DropHead", "torch.nn.DropPath", "torchvision.ops.StochasticDepth"}
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
 # Attention functions whose rate is a number that follows no mode: its position and its name.
@@ -160,7 +163,7 @@ SOFTMAXES = frozenset({"torch.nn.Softmax", "torch.nn.LogSoftmax", "torch.nn.Soft
 HOLDER_KINDS = frozenset(name.rpartition(".")[2] for name in ("torch.nn.MultiheadAttention", *RNNS))
 # Last word of the class names of layers that only drop, whatever library they are from.
 DROPOUT_CLASS_NAME = re.compile(
-    r"(drop_?out|drop_?path|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
+    r"(drop_?out|drop_?path|drop_?head|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
 )
 # Attributes in which such layers store their rate.
 RATE_ATTRIBUTES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")

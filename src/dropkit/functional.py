@@ -5,6 +5,7 @@ from dropkit.nn.bias_act_dropout_add import bias_act_dropout_add as bias_act_dro
 from dropkit.nn.drop_block1d import drop_block1d as drop_block1d
 from dropkit.nn.drop_block2d import drop_block2d as drop_block2d
 from dropkit.nn.drop_block3d import drop_block3d as drop_block3d
+from dropkit.nn.drop_head import drop_head as drop_head
 from dropkit.nn.drop_path import drop_path as drop_path
 from dropkit.nn.dropout import dropout as dropout
 from dropkit.nn.dropout1d import dropout1d as dropout1d

@@ -10,6 +10,7 @@ from dropkit.nn.bias_act_dropout_add import BiasActDropoutAdd as BiasActDropoutA
 from dropkit.nn.drop_block1d import DropBlock1d as DropBlock1d
 from dropkit.nn.drop_block2d import DropBlock2d as DropBlock2d
 from dropkit.nn.drop_block3d import DropBlock3d as DropBlock3d
+from dropkit.nn.drop_head import DropHead as DropHead
 from dropkit.nn.drop_path import DropPath as DropPath
 from dropkit.nn.drop_path import rates_over_depth as rates_over_depth
 from dropkit.nn.dropout import Dropout as Dropout
