@@ -97,14 +97,12 @@ DROPOUT_MODULES = frozenset(
     for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
 )
 # Modules that skip whole branches or blocks, by last name: every library has its own.
-DROPOUT_PATHS = frozenset({"DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d"})
+DROPOUT_PATHS = frozenset({"DropHead", "DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d"})
 # Layers whose first argument is certainly the rate to drop.
 RATED_LAYERS = DROPOUT_MODULES | {
-    "torch.nn.DropBlock1d", "torch.nn.DropBlock2d", "torch.nn.DropBlock3d", "torch.nn.DropPath",
-    "torch.nn.PatchDropout", "torchvision.ops.StochasticDepth",
+    "torch.nn.DropBlock1d", "torch.nn.DropBlock2d", "torch.nn.DropBlock3d", "torch.nn.DropHead", "torch.nn.DropPath",
+    "torch.nn.LockedDropout", "torch.nn.PatchDropout", "torch.nn.Zoneout", "torchvision.ops.StochasticDepth",
 }  # fmt: skip
-DROPOUT_PATHS = frozenset({"DropHead", "DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d"})
-RATED_LAYERS = DROPOUT_MODULES | {"torch.nn.DropHead", "torch.nn.DropPath", "torchvision.ops.StochasticDepth"}
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 
 # Attention functions whose rate is a number that follows no mode: its position and its name.

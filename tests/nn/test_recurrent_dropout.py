@@ -8,7 +8,6 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
@@ -170,7 +169,7 @@ def test_the_awd_lstm_is_two_wrappers():
     ("make_it", "error", "text"),
     [
         (lambda: RecurrentDropout(nn.Linear(2, 2)), TypeError, "rnn must be an nn.LSTM, nn.GRU or nn.RNN, got Linear"),
-        (lambda: RecurrentDropout(nn.LSTM(2, 2, 2, dropout=0.1)), ValueError, "rnn.dropout must be 0.*hidden_p, got 0.1"),
+        (lambda: RecurrentDropout(nn.LSTM(2, 2, 2, dropout=0.1)), ValueError, "dropout must be 0.*hidden_p, got 0.1"),
         (lambda: RecurrentDropout(nn.LSTM(2, 2))(torch.ones(2)), ValueError, "input must be 2-D or 3-D, got 1-D"),
         (lambda: RecurrentDropout(nn.LSTM(2, 2))(torch.ones(4, 3, 5)), RuntimeError, "Expected 2, got 5"),
         (
@@ -207,9 +206,10 @@ def test_a_cell_keeps_previous_states():
     torch.testing.assert_close(mean_c, 0.6 * CELL_C + 0.4 * c)
 
 
-@pytest.mark.parametrize("cell", [nn.LSTMCell(5, 7), nn.GRUCell(5, 7), nn.RNNCell(5, 7)], ids=lambda cell: type(cell).__name__)
-def test_no_state_is_zeros(cell):
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_no_state_is_zeros(kind):
     """As for torch's cells."""
+    cell = kind(5, 7)
     zeros = (torch.zeros(4, 7),) * 2 if isinstance(cell, nn.LSTMCell) else torch.zeros(4, 7)
     zoned = ZoneoutCell(cell, 0.5, 0.5)
 
