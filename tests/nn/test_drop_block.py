@@ -196,6 +196,18 @@ def test_an_audit_shows_one_site_with_the_nominal_rate():
     assert (site.name, site.kind, site.p) == ("1", "DropBlock2d", 0.25)
 
 
+def test_code_compiled_by_inductor_has_the_same_blocks():
+    """Also with the rate in a tensor, at its limits too, no new graph is made, and bits are those of eager mode."""
+    x = torch.randn(2, 3, 6, 6)
+    compiled = torch.compile(lambda x, p, key: drop_block2d(x, p, 3, key=key), fullgraph=True)
+
+    for p in (0.0, 0.4, 1.0):
+        output = compiled(x, torch.tensor(p, dtype=torch.float64), torch.tensor(7))
+        expected = drop_block2d(x, p, 3, key=7)
+        assert torch.equal(output == 0, expected == 0)
+        torch.testing.assert_close(output, expected)
+
+
 def test_a_graph_of_fx_holds_the_module():
     """Traced by torch.fx, the layer follows `eval()` and keeps its options."""
     traced = torch.fx.symbolic_trace(nn.Sequential(DropBlock2d(0.5, 2, per_channel=False)))

@@ -10,6 +10,7 @@ from torch import nn
 import dropkit
 from dropkit.functional import patch_dropout
 from dropkit.nn import PatchDropout
+from dropkit.nn.patch_dropout import keep_tokens
 
 TOKENS = torch.arange(33.0).view(1, 33, 1).repeat(3, 1, 2)
 
@@ -41,10 +42,8 @@ def test_each_subset_is_as_likely_as_any_other():
 
 
 def test_equal_words_keep_the_first_tokens():
-    """Where random words are equal, the token that comes first is kept, so that each device keeps the same."""
-    from dropkit.nn.patch_dropout import keep_tokens
-
-    _, indices = keep_tokens(TOKENS, 0.5, 1, True, lambda samples, tokens: torch.zeros(samples, tokens).long())
+    """Where random numbers are equal, the token that comes first is kept, so that each device keeps the same."""
+    _, indices = keep_tokens(TOKENS, 0.5, 1, True, torch.zeros_like)
 
     assert torch.equal(indices, torch.arange(16).expand(3, 16))
 
@@ -78,7 +77,7 @@ def test_a_shard_keeps_the_tokens_of_the_whole(tokens):
         assert torch.equal(patch_dropout(x[1:3], key=7), whole[1:3])
     with (
         dropkit.shard.holding(dropkit.shard.Slice(1, 0, 2 * tokens)),
-        pytest.raises(NotImplementedError, match="must hold whole sequences"),
+        pytest.raises(NotImplementedError, match="must be split along samples"),
     ):
         patch_dropout(x, key=7)
 
@@ -102,6 +101,13 @@ def test_monte_carlo_subsets_belong_to_the_inputs():
 
     torch.testing.assert_close(samples(2), samples(5))
     assert len(samples(5).flatten(0, 1).round(decimals=2).unique(dim=0)) > 15
+
+
+def test_code_compiled_by_inductor_keeps_the_same_tokens():
+    """Integers are computed alike in eager and in compiled code."""
+    compiled = torch.compile(patch_dropout, fullgraph=True)
+
+    assert torch.equal(compiled(TOKENS, key=torch.tensor(7)), patch_dropout(TOKENS, key=7))
 
 
 def test_an_audit_shows_a_site():

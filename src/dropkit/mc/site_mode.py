@@ -138,10 +138,10 @@ class SiteMode(SamplingMode):
     def _drop_tokens(
         self, input: Tensor, p: float, num_prefix_tokens: int, ordered: bool, return_indices: bool, **_: Any
     ) -> Any:
-        """Compute `patch_dropout`, whose random words are a site."""
+        """Compute `patch_dropout`, whose random numbers are a site."""
 
-        def draw(samples: int, tokens: int) -> Tensor:
-            return (self.uniform(torch.Size((samples, tokens)), input.device) * 2**32).long()
+        def draw(ones: Tensor) -> Tensor:
+            return self.drop(ones, SiteDropout(0.5, is_mask=True))
 
         output, indices = keep_tokens(input, float(p), num_prefix_tokens, ordered, draw)
         return (output, indices) if return_indices else output

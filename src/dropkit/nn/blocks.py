@@ -107,7 +107,7 @@ def seed_rate(p: float | Tensor, sizes: Sequence[int]) -> float | Tensor:
 
 
 def _grow(seeds: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Whether any seed lies in the block that begins at each element; nothing is said of the last block of a dimension.
+    """Whether any seed lies in the block that begins at each element, but for those less than a block before the end.
 
     One dimension after the other, and doubling what is covered, so that a block of 7 x 7 takes 6 operations. They are
     on flat memory, where the shift along a dimension is its stride: what crosses the end of a row is cut off later.

@@ -18,15 +18,11 @@ from torch.overrides import (
 )
 
 from dropkit.arguments import check
-from dropkit.kernels.key import as_tensor, seed_and_first_block
-from dropkit.kernels.reference import block_words
 from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.composed_layer import ComposedLayer
-from dropkit.nn.draw_key import draw_key
+from dropkit.nn.dropout import dropout
 from dropkit.ops import slices
 
-# From the number of samples and of their tokens, to as many random 32-bit words, as int64.
-DrawWords = Callable[[int, int], Tensor]
 Kept = tuple[Tensor, "Tensor | None"]
 
 
@@ -91,15 +87,15 @@ def patch_dropout(
         ValueError: `p` is not in [0, 1], `input` is not 3-d, `num_prefix_tokens` is not in [0, L], or both `generator`
             and `key` are given.
         TypeError: `p` is a tensor whose value a compiler hides; the size of the output depends on it.
-        NotImplementedError: `dropkit.shard` says that the sequence is split.
+        NotImplementedError: `dropkit.shard` says that sequences or features are split.
 
     Example:
         >>> tokens = torch.arange(7.0).view(1, 7, 1)
         >>> patch_dropout(tokens, 0.5, key=7).flatten()
-        tensor([0., 3., 4., 5.])
+        tensor([0., 2., 3., 5.])
         >>> _, indices = patch_dropout(tokens, 0.5, return_indices=True, key=7)
         >>> indices
-        tensor([[2, 3, 4]])
+        tensor([[1, 2, 4]])
     """
     if has_torch_function_unary(input):
         options: dict[str, Any] = {"num_prefix_tokens": num_prefix_tokens, "ordered": ordered}
@@ -108,57 +104,41 @@ def patch_dropout(
         options |= {} if key is None else {"key": key}
         return handle_torch_function(patch_dropout, (input,), input, p=p, training=training, **options)
     _check(input, p, num_prefix_tokens)
-    chosen = draw_key(input, float(p), training, generator, key)
     if not training or p == 0:
-        return (input, None) if return_indices else input
+        same = dropout(input, 0.0, generator=generator, key=key)
+        return (same, None) if return_indices else same
 
-    def draw(samples: int, tokens: int) -> Tensor:
-        assert chosen is not None
-        return _words(chosen, input.device, _first_sample(input, key, generator) * tokens, samples * tokens)
+    def draw(ones: Tensor) -> Tensor:
+        return dropout(ones, 0.5, generator=generator, key=key)
 
     output, indices = keep_tokens(input, float(p), num_prefix_tokens, ordered, draw)
     return (output, indices) if return_indices else output
 
 
 def keep_tokens(
-    input: Tensor, p: float, num_prefix_tokens: int, ordered: bool, draw: DrawWords
+    input: Tensor, p: float, num_prefix_tokens: int, ordered: bool, draw: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The prefix and the tokens of the smallest random words, and the places of these behind the prefix."""
+    """The prefix and the tokens of the smallest random numbers, and the places of these behind the prefix.
+
+    Args:
+        draw: drops ones at rate 0.5. A token has 32 of them, the bits of its random number.
+    """
     samples, length, _ = input.shape
     tokens = length - num_prefix_tokens
     kept = 0 if p == 1 else max(min(tokens, 1), round((1 - p) * tokens))
-    places = torch.arange(tokens, device=input.device)
-    # The place breaks ties between equal words, on every device alike.
-    ranks = (draw(samples, tokens).view(samples, tokens) << 31) | places
+    bits = draw(input.new_ones((samples, tokens, 32), dtype=torch.float32, requires_grad=False)) != 0
+    places, powers = (torch.arange(count, device=input.device) for count in (tokens, 32))
+    # The place breaks ties between equal numbers, on every device alike.
+    ranks = ((bits.long() << powers).sum(-1) << 31) | places
     indices = ranks.topk(kept, 1, largest=False, sorted=not ordered).values & 0x7FFFFFFF
     if ordered:
         indices = indices.sort(1).values
-    prefix = places.new_tensor(range(num_prefix_tokens)).expand(samples, num_prefix_tokens)
+    prefix = torch.arange(num_prefix_tokens, device=input.device).expand(samples, num_prefix_tokens)
     rows = torch.cat((prefix, indices + num_prefix_tokens), 1)
     rows = rows + torch.arange(samples, device=input.device).unsqueeze(1) * length
     # Whole rows of one matrix: `gather` would look every element up.
     output = input.flatten(0, 1).index_select(0, rows.flatten())
     return output.view(samples, num_prefix_tokens + kept, input.shape[2]), indices
-
-
-def _words(key: Tensor | int, device: torch.device, start: int, count: int) -> Tensor:
-    """The random words of the mask indices from `start` on, all four of each block that is computed."""
-    seed, first = seed_and_first_block(as_tensor(key, device).to(device))
-    skipped = start % 4
-    blocks = torch.arange((skipped + count + 3) // 4, device=device) + start // 4
-    return torch.stack(block_words(blocks + first, seed), -1).flatten()[skipped : skipped + count]
-
-
-def _first_sample(input: Tensor, key: Tensor | int | None, generator: Generator | None) -> int:
-    """The place of the first sample in the batch that `input` is a part of."""
-    if not slices.is_used or not slices.state.parts:
-        return 0
-    whole = slices.whole_of(input, "" if key is not None else "default" if generator is None else "generator")
-    if whole.shape[1] != input.shape[1]:
-        raise NotImplementedError(
-            f"dropkit.shard: input of patch_dropout must hold whole sequences, got a part of {tuple(whole.shape)}"
-        )
-    return whole.starts[0]
 
 
 def _check(input: Tensor, p: float, num_prefix_tokens: int) -> None:
@@ -167,6 +147,12 @@ def _check(input: Tensor, p: float, num_prefix_tokens: int) -> None:
     check("input", input.dim() == 3, "(N, L, D)", f"shape {tuple(input.shape)}")
     wanted = f"in [0, L], with L = {input.shape[1]}"
     check("num_prefix_tokens", 0 <= num_prefix_tokens <= input.shape[1], wanted, num_prefix_tokens)
+    if slices.is_used and slices.state.parts:
+        whole = slices.whole_of(input)
+        if list(whole.shape[1:]) != list(input.shape[1:]):
+            raise NotImplementedError(
+                f"dropkit.shard: input of patch_dropout must be split along samples, got a part of {tuple(whole.shape)}"
+            )
 
 
 class PatchDropout(torch.nn.Module):
