@@ -26,6 +26,7 @@ BENCHMARKS = (
     "fused",
     "drop_path",
     "structured",
+    "recurrent",
     "transformer",
     "compiled",
     "importing",
