@@ -6,6 +6,8 @@ import torch
 
 from dropkit.nn import composed_layer, layer, torchscript
 from dropkit.nn.alpha_dropout import AlphaDropout as AlphaDropout
+from dropkit.nn.batchwise_conv import BatchwiseConv as BatchwiseConv
+from dropkit.nn.batchwise_mlp import BatchwiseMLP as BatchwiseMLP
 from dropkit.nn.bias_act_dropout_add import BiasActDropoutAdd as BiasActDropoutAdd
 from dropkit.nn.drop_block1d import DropBlock1d as DropBlock1d
 from dropkit.nn.drop_block2d import DropBlock2d as DropBlock2d
@@ -21,6 +23,7 @@ from dropkit.nn.dropout_add import DropoutAdd as DropoutAdd
 from dropkit.nn.dropout_add_norm import DropoutAddNorm as DropoutAddNorm
 from dropkit.nn.embedding_dropout import EmbeddingDropout as EmbeddingDropout
 from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout as FeatureAlphaDropout
+from dropkit.nn.feed_forward import FeedForward as FeedForward
 from dropkit.nn.layer_drop import LayerDrop as LayerDrop
 from dropkit.nn.locked_dropout import LockedDropout as LockedDropout
 from dropkit.nn.patch_dropout import PatchDropout as PatchDropout

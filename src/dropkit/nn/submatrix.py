@@ -1,0 +1,197 @@
+"""Chains of linear layers or convolutions with dropout whose masks the batch shares, on submatrices of the weights.
+
+Source: Graham, Reizenstein, Robinson, "Efficient batchwise dropout training using submatrices", 2015, arXiv:1502.02478.
+
+If all samples share the mask of the hidden units, the products around it need no dropped unit: its row of the matrix
+before and its column of the matrix after are left out, forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.overrides import (
+    has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
+)
+
+from dropkit import random
+from dropkit.kernels import FLOATS
+from dropkit.kernels.mask import Mask
+from dropkit.nn.checks import check_probability
+from dropkit.nn.draw_mask import draw_mask
+from dropkit.nn.dropout import LAYER, dropout
+from dropkit.nn.noise_shape import with_noise_shape
+from dropkit.ops import autograd
+from dropkit.ops.submatrix import Submatrix, cut
+from dropkit.torch_private import has_forward_hooks, in_forward_mode
+
+Activation = Callable[[Tensor], Tensor]
+
+# Cutting costs three copies of the weights, saves the share p of products of as many rows as the batch has, and takes a
+# time that does not depend on sizes. From where on it is faster than the masked product on a CPU: the smallest rows * p,
+# and the smallest number of multiplications saved. benchmarks/batchwise.py measures both sides of these limits.
+LEAST_ROWS = 24
+LEAST_MULTIPLICATIONS = 2**22
+
+
+class Chain(NamedTuple):
+    """Products with an activation and dropout between each two.
+
+    Attributes:
+        layers: at least two modules, each a product with a weight.
+        activation: an elementwise function.
+        p: expected fraction of hidden units dropped.
+        gate: a second product of the input, whose values multiply those of the first activation.
+    """
+
+    layers: Sequence[nn.Module]
+    activation: Activation
+    p: float
+    gate: nn.Module | None = None
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        return self.layers if self.gate is None else (*self.layers, self.gate)
+
+
+def run(
+    chain: Chain, input: Tensor, training: bool, keys: Sequence[Tensor | int | None], generator: Generator | None = None
+) -> Tensor:
+    """The output of a chain, in which all samples and positions share the mask of a layer's units.
+
+    Args:
+        keys: one for each activation; None to draw it.
+        generator: where keys are drawn from; torch's default generator of the input's device if None.
+    """
+    check_probability(chain.p)
+    if training and _can_cut(chain, input):
+        return _on_submatrices(chain, input, keys, generator)
+    unit_dim = _unit_dim(chain)
+    for layer, key in zip(chain.layers, keys, strict=False):
+        hidden = chain.activation(layer(input))
+        if chain.gate is not None:
+            hidden = hidden * chain.gate(input)
+        shape = _shared(hidden.dim(), unit_dim)
+        input = dropout(hidden, chain.p, training, noise_shape=shape, generator=generator, key=key)
+    return chain.layers[-1](input)
+
+
+def _on_submatrices(
+    chain: Chain, input: Tensor, keys: Sequence[Tensor | int | None], generator: Generator | None
+) -> Tensor:
+    columns, scale = None, 1.0
+    for layer, key in zip(chain.layers, keys, strict=False):
+        shape = list(input.shape)
+        shape[_unit_dim(chain)] = cast("Any", layer).weight.shape[0]
+        rows, next_scale = _draw_kept(chain, input, shape, generator, key)
+        hidden = chain.activation(_product(layer, input, Submatrix(rows, columns, scale)))
+        if chain.gate is not None:
+            hidden = hidden * _product(chain.gate, input, Submatrix(rows))
+        input, columns, scale = hidden, rows, next_scale
+    return _product(chain.layers[-1], input, Submatrix(None, columns, scale))
+
+
+def _draw_kept(
+    chain: Chain, input: Tensor, shape: Sequence[int], generator: Generator | None, key: Tensor | int | None
+) -> tuple[Tensor, float]:
+    """The indices of the units that `dropout` of hidden values of this shape would keep, and their factor."""
+    unit_dim = _unit_dim(chain)
+    hidden = input.detach().new_empty(()).expand(shape)  # without memory
+    if key is not None:
+        key = random.check_key(key, generator, hidden)
+    mask = draw_mask(with_noise_shape(LAYER, _shared(len(shape), unit_dim)), hidden, chain.p, generator, key)
+    stride = mask.strides_for(shape)[unit_dim]
+    ones = torch.ones(shape[unit_dim], device=input.device, dtype=torch.float32)
+    kept = autograd.drop(ones, Mask(mask.key, mask.params, (stride,), mask.offset)).nonzero().flatten()
+    if kept.numel() == 0:
+        # Not every product takes a matrix without rows. Zero times any unit is the same.
+        return kept.new_zeros(1), 0.0
+    return kept, 1 / (1 - chain.p)
+
+
+def _product(layer: nn.Module, input: Tensor, part: Submatrix) -> Tensor:
+    module: Any = layer
+    weight = cut(module.weight, part)
+    bias = None if module.bias is None else cut(module.bias, Submatrix(part.rows))
+    if isinstance(layer, nn.Linear):
+        return F.linear(input, weight, bias)
+    return _CONVOLUTIONS[weight.dim()](input, weight, bias, module.stride, module.padding, module.dilation)
+
+
+# By the number of dimensions of the weight.
+_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+_FORWARDS = tuple(kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+
+
+def _unit_dim(chain: Chain) -> int:
+    """The dimension of units, counted from the last."""
+    first = chain.layers[0]
+    return -1 - len(first.kernel_size) if isinstance(first, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else -1
+
+
+def _shared(dims: int, unit_dim: int) -> tuple[int | None, ...]:
+    """The noise shape of a tensor of so many dimensions whose units have one mask element each."""
+    return tuple(None if dim == dims + unit_dim else 1 for dim in range(dims))
+
+
+def _can_cut(chain: Chain, input: Tensor) -> bool:
+    """Whether the products can run on submatrices, unseen by any mode, tracer or transform, and whether it pays."""
+    return (
+        # A rate may be a tensor, for a compiler.
+        isinstance(chain.p, float)  # pyright: ignore[reportUnnecessaryIsInstance]
+        and 0 < chain.p < 1
+        and not has_torch_function_unary(input)
+        and autograd.can_use_fast_path(input)
+        and not in_forward_mode()
+        and input.is_cpu
+        and input.dtype in FLOATS
+        and input.layout is torch.strided
+        and not input.is_nested
+        and all(map(_is_plain, chain.modules))
+        and _fits(chain, input)
+        and _pays(chain, input)
+    )
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether calling a layer means nothing but the product with its weight."""
+    if type(layer).forward not in _FORWARDS or "forward" in vars(layer) or has_forward_hooks(layer):
+        return False
+    module: Any = layer
+    is_product = isinstance(layer, nn.Linear) or (module.groups == 1 and module.padding_mode == "zeros")
+    tensors = (module.weight,) if module.bias is None else (module.weight, module.bias)
+    return is_product and all(autograd.can_use_fast_path(x) and x.layout is torch.strided for x in tensors)
+
+
+def _fits(chain: Chain, input: Tensor) -> bool:
+    """Whether sizes fit; if not, torch's own products say so."""
+    weights = [cast("Tensor", layer.weight) for layer in chain.layers]
+    if input.dim() < -_unit_dim(chain) or any(weight.dim() != weights[0].dim() for weight in weights):
+        return False
+    fits = all(after.shape[1] == before.shape[0] for before, after in zip(weights, weights[1:], strict=False))
+    return fits and (chain.gate is None or cast("Tensor", chain.gate.weight).shape == weights[0].shape)
+
+
+def _pays(chain: Chain, input: Tensor) -> bool:
+    rows = input.numel() // max(1, input.shape[_unit_dim(chain)])
+    weights = sum(cast("Tensor", layer.weight).numel() for layer in chain.modules)
+    return rows * chain.p >= LEAST_ROWS and rows * chain.p * weights >= LEAST_MULTIPLICATIONS
+
+
+def dropped_columns(output: Tensor, layer: nn.Module) -> Tensor:
+    """Which columns of the weight got no input, from outputs of a linear layer with more rows than columns.
+
+    For the records of layers. Of a convolution, the outputs are those of an input that is constant over space.
+
+    Shape:
+        output: (*, rows). Returns (columns), boolean.
+    """
+    module: Any = layer
+    weight, bias = (x if x is None else x.detach().double() for x in (module.weight, module.bias))
+    values = output.detach().double() - (0 if bias is None else bias)
+    inputs = values @ torch.linalg.pinv(weight.flatten(2).sum(2) if weight.dim() > 2 else weight).mT
+    return inputs.flatten(0, -2).abs().amax(0) < 0.1
