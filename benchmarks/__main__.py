@@ -28,6 +28,7 @@ BENCHMARKS = (
     "structured",
     "recurrent",
     "transformer",
+    "batchwise",
     "compiled",
     "importing",
     "checking",

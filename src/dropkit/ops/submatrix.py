@@ -19,12 +19,20 @@ class Submatrix(NamedTuple):
     Attributes:
         rows: indices along dimension 0, int64 (R); None for all.
         columns: indices along dimension 1, int64 (C); None for all.
-        scale: what the part is multiplied by.
+        scale: what each of the columns is multiplied by, float64 (C); None where all are taken.
     """
 
     rows: Tensor | None = None
     columns: Tensor | None = None
-    scale: float = 1.0
+    scale: Tensor | None = None
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """`values`, of shape (*, C, *) like the part, multiplied by column; in place."""
+        if self.scale is None:
+            return values
+        # In float32 at least, so that a factor is not rounded to half precision.
+        scale = self.scale if values.dtype == torch.float64 else self.scale.float()
+        return values.mul_(scale.view(-1, *(1,) * (values.dim() - 2)))
 
 
 def cut(weight: Tensor, part: Submatrix) -> Tensor:
@@ -42,9 +50,7 @@ class _Cut(torch.autograd.Function):
         ctx.shape, ctx.part = weight.shape, part
         if part.rows is not None:
             weight = weight.index_select(0, part.rows)
-        if part.columns is not None:
-            weight = weight.index_select(1, part.columns)
-        return weight if part.scale == 1 else weight.mul_(part.scale)
+        return weight if part.columns is None else part.scaled(weight.index_select(1, part.columns))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -59,7 +65,7 @@ class _Paste(torch.autograd.Function):
         ctx.part = part
         if part.columns is not None:
             # In the shape of a matrix `scatter_` takes half the time of `index_copy_`.
-            values = grad if part.scale == 1 else grad * part.scale
+            values = part.scaled(grad.clone())
             index = part.columns.view(-1, *(1,) * (grad.dim() - 2)).expand_as(grad)
             grad = grad.new_zeros(grad.shape[0], *shape[1:]).scatter_(1, index, values)
         if part.rows is not None:
