@@ -88,9 +88,7 @@ def against_both(
         yield faster(f"{case}, {what}", ours, theirs, target, runs=15)
 
 
-def step(
-    call: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor, make: Optimizer | None
-) -> Callable[[], None]:
+def step(call: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor, make: Optimizer | None) -> Callable[[], None]:
     labels = torch.randint(10, (len(x),))
     optimizer = None if make is None else make(model.parameters())
 

@@ -137,7 +137,7 @@ def test_at_a_tiny_rate_all_units_are_kept(make, shape, cut):
     """If chance drops nothing, the output is that of the plain layers, scaled."""
     model, input = make(1e-12).double(), torch.randn(shape).double()
 
-    torch.testing.assert_close(model(input, key=5), make(0.0).double().requires_grad_(False)(input) * 0 + plain(model, input, 5))
+    torch.testing.assert_close(model(input, key=5), plain(model, input, 5))
 
 
 @models
@@ -244,6 +244,22 @@ def test_parts_of_a_batch_have_the_units_of_the_whole(cut):
     torch.testing.assert_close(part, whole[8:])
 
 
+def test_parts_of_the_hidden_units_have_their_part_of_the_mask(cut):
+    """Tensor-parallel halves of a block, each with half of the hidden units, sum up to the whole."""
+    input, model = torch.randn(16, 12), FeedForward(12, 40, 0.5, bias=False)
+    whole, total = model(input, key=5), 0
+
+    for start in (0, 20):
+        half = FeedForward(12, 20, 0.5, bias=False)
+        rows = slice(start, start + 20)
+        half.linear1.weight.data, half.linear2.weight.data = model.linear1.weight[rows], model.linear2.weight[:, rows]
+        with shard.holding(shard.Slice(-1, start, 40)):
+            total = total + half(input, key=5)
+
+    assert cut
+    torch.testing.assert_close(total, whole)
+
+
 def test_existing_layers_are_shared():
     """`from_layers` registers the layers themselves, under the names of the fresh block."""
     up, down, gate = nn.Linear(4, 8), nn.Linear(8, 4), nn.Linear(4, 8)
@@ -258,7 +274,7 @@ def test_existing_layers_are_shared():
 def test_a_small_batch_runs_the_plain_product(monkeypatch):
     """Below the limits nothing is cut; above both of them it is."""
     calls = []
-    monkeypatch.setattr(submatrix, "_on_submatrices", lambda chain, input, *_: calls.append(len(input)) or input)
+    monkeypatch.setattr(submatrix, "_on_submatrices", lambda chain, x, *_: calls.append(len(x)) or x)
     model = FeedForward(256, 1024, 0.5)
 
     for rows in (1, 2, 4096):

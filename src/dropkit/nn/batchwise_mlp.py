@@ -77,6 +77,4 @@ _ONE_HIDDEN = ComposedLayer(
     module=BatchwiseMLP, inputs=_example, dropped=_dropped, batch_dim=None,
     arguments={"sizes": (8, 16, 48), "activation": nn.Sigmoid()},
 )  # fmt: skip
-LAYER = replace(
-    _ONE_HIDDEN, arguments={"sizes": (8, 12, 16, 48), "activation": nn.Sigmoid()}, variants=(_ONE_HIDDEN,)
-)
+LAYER = replace(_ONE_HIDDEN, arguments={"sizes": (8, 12, 16, 48), "activation": nn.Sigmoid()}, variants=(_ONE_HIDDEN,))

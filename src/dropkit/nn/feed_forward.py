@@ -30,8 +30,8 @@ class FeedForward(nn.Module):
     Small batches, devices other than the CPU, compiled code, transforms, function modes such as Monte Carlo
     dropout's, and layers with hooks or special weights run the plain products and the mask instead.
 
-    A mask that the batch shares makes gradients noisier than one by element; see docs/batchwise.md for when it pays, how
-    it regularises, and what to watch.
+    A mask that the batch shares makes gradients noisier than one by element; docs/batchwise.md says when it pays, how it
+    regularises, and what to watch.
 
     Args:
         d_model: features of the input and the output.
@@ -129,7 +129,5 @@ def _dropped(output: Tensor, module: FeedForward) -> Tensor:
 
 # Sigmoids are never 0, and a matrix with more rows than columns shows which of them were.
 _ARGUMENTS = {"d_model": 48, "d_hidden": 16, "activation": nn.Sigmoid()}
-LAYER = ComposedLayer(
-    module=FeedForward, inputs=_example, dropped=_dropped, batch_dim=None, arguments=_ARGUMENTS
-)
+LAYER = ComposedLayer(module=FeedForward, inputs=_example, dropped=_dropped, batch_dim=None, arguments=_ARGUMENTS)
 LAYER = replace(LAYER, variants=(replace(LAYER, arguments={**_ARGUMENTS, "gated": True, "bias": False}),))

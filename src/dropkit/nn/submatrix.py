@@ -9,6 +9,7 @@ before and its column of the matrix after are left out, forward and backward.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -31,11 +32,11 @@ from dropkit.torch_private import has_forward_hooks, in_forward_mode
 
 Activation = Callable[[Tensor], Tensor]
 
-# Cutting costs three copies of the weights, saves the share p of products of as many rows as the batch has, and takes a
-# time that does not depend on sizes. From where on it is faster than the masked product on a CPU: the smallest rows * p,
-# and the smallest number of multiplications saved. benchmarks/batchwise.py measures both sides of these limits.
-LEAST_ROWS = 24
-LEAST_MULTIPLICATIONS = 2**22
+# Cutting costs three copies of the weights, saves the share p of products of as many rows as the batch has, and takes
+# half a millisecond more, whatever the sizes. From where on it is faster than the masked product on a CPU: the smallest
+# rows * p, and the smallest number of multiplications saved. benchmarks/batchwise.py measures both sides of the limits.
+LEAST_ROWS = 32
+LEAST_MULTIPLICATIONS = 2**24
 # Matrix products are up to 1.5 times faster where rows of memory begin at multiples of 64 bytes.
 MULTIPLE = 16
 
@@ -148,6 +149,7 @@ def _can_cut(chain: Chain, input: Tensor) -> bool:
         # A rate may be a tensor, for a compiler.
         isinstance(chain.p, float)  # pyright: ignore[reportUnnecessaryIsInstance]
         and 0 < chain.p < 1
+        and _pays(chain, input)
         and not has_torch_function_unary(input)
         and autograd.can_use_fast_path(input)
         and not in_forward_mode()
@@ -157,7 +159,6 @@ def _can_cut(chain: Chain, input: Tensor) -> bool:
         and not input.is_nested
         and all(map(_is_plain, chain.modules))
         and _fits(chain, input)
-        and _pays(chain, input)
     )
 
 
@@ -176,7 +177,7 @@ def _fits(chain: Chain, input: Tensor) -> bool:
     weights = [cast("Tensor", layer.weight) for layer in chain.layers]
     if input.dim() < -_unit_dim(chain) or any(weight.dim() != weights[0].dim() for weight in weights):
         return False
-    fits = all(after.shape[1] == before.shape[0] for before, after in zip(weights, weights[1:], strict=False))
+    fits = all(after.shape[1] == before.shape[0] for before, after in pairwise(weights))
     return fits and (chain.gate is None or cast("Tensor", chain.gate.weight).shape == weights[0].shape)
 
 

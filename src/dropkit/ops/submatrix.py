@@ -77,6 +77,4 @@ class _Paste(torch.autograd.Function):
         return _apply_cut(grads[0], ctx.part), None, None
 
 
-_apply_cut, _apply_paste = (
-    cast("Callable[..., Tensor]", cast("Any", function).apply) for function in (_Cut, _Paste)
-)
+_apply_cut, _apply_paste = (cast("Callable[..., Tensor]", cast("Any", function).apply) for function in (_Cut, _Paste))
