@@ -10,10 +10,11 @@ from dropkit import random
 from dropkit.arguments import check
 from dropkit.nn.checks import check_probability
 from dropkit.nn.draw_key import draw_key
+from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.nn.submatrix import Activation, Chain, run
 
 
-class BatchwiseChain(nn.Module):
+class BatchwiseChain(DynamicRate):
     """Products with an activation and dropout of whole hidden units, for all samples alike, between each two.
 
     Args:
@@ -37,10 +38,10 @@ class BatchwiseChain(nn.Module):
             key: 64 bits, an int or a 0-d int64 tensor. Hidden layer i drops the units of `random.fold_in(key, i)`.
                 Drawn if None.
         """
-        key = draw_key(input, self.p, self.training, generator, key)
+        key = draw_key(input, self.rate, self.training, generator, key)
         hidden = range(len(self.layers) - 1)
         keys = [None if key is None else random.fold_in(key, i) for i in hidden]
-        return run(Chain(tuple(self.layers), self.activation, self.p), input, self.training, keys)
+        return run(Chain(tuple(self.layers), self.activation, self.rate), input, self.training, keys)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

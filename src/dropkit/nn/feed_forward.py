@@ -14,10 +14,11 @@ from torch import Generator, Tensor, nn
 
 from dropkit.nn.checks import check_probability
 from dropkit.nn.composed_layer import ComposedLayer
+from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.nn.submatrix import Activation, Chain, dropped_columns, run
 
 
-class FeedForward(nn.Module):
+class FeedForward(DynamicRate):
     r"""A transformer's feed-forward block whose hidden units are dropped for the whole batch at once.
 
     .. math:: y = W_2\, (k \odot a(W_1 x + b_1)) / (1 - p) + b_2, \qquad k_h \sim \mathrm{Bernoulli}(1 - p)
@@ -30,8 +31,8 @@ class FeedForward(nn.Module):
     Small batches, devices other than the CPU, compiled code, transforms, function modes such as Monte Carlo
     dropout's, and layers with hooks or special weights run the plain products and the mask instead.
 
-    A mask that the batch shares makes gradients noisier than one by element; docs/batchwise.md says when it pays, how it
-    regularises, and what to watch.
+    A mask that the batch shares makes gradients noisier than one by element: lower the learning rate or clip gradients
+    where training gets unstable. docs/batchwise.md says when it pays and how it regularises.
 
     Args:
         d_model: features of the input and the output.
@@ -112,7 +113,7 @@ class FeedForward(nn.Module):
             generator: where the key is drawn from; torch's default generator of the input's device if None.
             key: 64 bits, an int or a 0-d int64 tensor; equal keys drop the same units. Drawn if None.
         """
-        chain = Chain((self.linear1, self.linear2), self.activation, self.p, self.gate)
+        chain = Chain((self.linear1, self.linear2), self.activation, self.rate, self.gate)
         return run(chain, input, self.training, (key,), generator)
 
     def extra_repr(self) -> str:

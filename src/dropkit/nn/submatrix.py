@@ -22,7 +22,6 @@ from torch.overrides import (
 from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.kernels.mask import Mask
-from dropkit.nn.checks import check_probability
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.dropout import LAYER, dropout
 from dropkit.nn.noise_shape import with_noise_shape
@@ -53,7 +52,7 @@ class Chain(NamedTuple):
 
     layers: Sequence[nn.Module]
     activation: Activation
-    p: float
+    p: float | Tensor
     gate: nn.Module | None = None
 
     @property
@@ -70,7 +69,6 @@ def run(
         keys: one for each activation; None to draw it.
         generator: where keys are drawn from; torch's default generator of the input's device if None.
     """
-    check_probability(chain.p)
     if training and _can_cut(chain, input):
         return _on_submatrices(chain, input, keys, generator)
     unit_dim = _unit_dim(chain)
@@ -79,7 +77,9 @@ def run(
         if chain.gate is not None:
             hidden = hidden * chain.gate(input)
         shape = _shared(hidden.dim(), unit_dim)
-        input = dropout(hidden, chain.p, training, noise_shape=shape, generator=generator, key=key)
+        # `dropout` is annotated with float alone.
+        p: Any = chain.p
+        input = dropout(hidden, p, training, noise_shape=shape, generator=generator, key=key)
     return chain.layers[-1](input)
 
 
@@ -147,9 +147,8 @@ def _can_cut(chain: Chain, input: Tensor) -> bool:
     """Whether the products can run on submatrices, unseen by any mode, tracer or transform, and whether it pays."""
     return (
         # A rate may be a tensor, for a compiler.
-        isinstance(chain.p, float)  # pyright: ignore[reportUnnecessaryIsInstance]
+        isinstance(chain.p, float)
         and 0 < chain.p < 1
-        and _pays(chain, input)
         and not has_torch_function_unary(input)
         and autograd.can_use_fast_path(input)
         and not in_forward_mode()
@@ -159,6 +158,7 @@ def _can_cut(chain: Chain, input: Tensor) -> bool:
         and not input.is_nested
         and all(map(_is_plain, chain.modules))
         and _fits(chain, input)
+        and _pays(chain, input)
     )
 
 
@@ -182,9 +182,10 @@ def _fits(chain: Chain, input: Tensor) -> bool:
 
 
 def _pays(chain: Chain, input: Tensor) -> bool:
+    p: Any = chain.p
     rows = input.numel() // max(1, input.shape[_unit_dim(chain)])
     weights = sum(cast("Tensor", layer.weight).numel() for layer in chain.modules)
-    return rows * chain.p >= LEAST_ROWS and rows * chain.p * weights >= LEAST_MULTIPLICATIONS
+    return rows * p >= LEAST_ROWS and rows * p * weights >= LEAST_MULTIPLICATIONS
 
 
 def dropped_columns(output: Tensor, layer: nn.Module) -> Tensor:
