@@ -109,4 +109,10 @@ _CONV1D = ComposedLayer(
     module=BatchwiseConv, inputs=_example_1d, dropped=_dropped, batch_dim=None,
     arguments={**_ARGUMENTS, "dims": 1, "padding": 2, "dilation": 2},
 )  # fmt: skip
-LAYER = replace(_CONV1D, inputs=_example, arguments=_ARGUMENTS, variants=(_CONV1D,))
+LAYER = replace(
+    _CONV1D,
+    where="in place of convolutions with dropout of channels, 0.2 to 0.5",
+    inputs=_example,
+    arguments=_ARGUMENTS,
+    variants=(_CONV1D,),
+)

@@ -77,4 +77,9 @@ _ONE_HIDDEN = ComposedLayer(
     module=BatchwiseMLP, inputs=_example, dropped=_dropped, batch_dim=None,
     arguments={"sizes": (8, 16, 48), "activation": nn.Sigmoid()},
 )  # fmt: skip
-LAYER = replace(_ONE_HIDDEN, arguments={"sizes": (8, 12, 16, 48), "activation": nn.Sigmoid()}, variants=(_ONE_HIDDEN,))
+LAYER = replace(
+    _ONE_HIDDEN,
+    where="in place of an MLP with dropout, in batches of at least 64, 0.2 to 0.5",
+    arguments={"sizes": (8, 12, 16, 48), "activation": nn.Sigmoid()},
+    variants=(_ONE_HIDDEN,),
+)

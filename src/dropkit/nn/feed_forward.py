@@ -129,6 +129,12 @@ def _dropped(output: Tensor, module: FeedForward) -> Tensor:
 
 
 # Sigmoids are never 0, and a matrix with more rows than columns shows which of them were.
-_ARGUMENTS = {"d_model": 48, "d_hidden": 16, "activation": nn.Sigmoid()}
-LAYER = ComposedLayer(module=FeedForward, inputs=_example, dropped=_dropped, batch_dim=None, arguments=_ARGUMENTS)
-LAYER = replace(LAYER, variants=(replace(LAYER, arguments={**_ARGUMENTS, "gated": True, "bias": False}),))
+_PLAIN = ComposedLayer(
+    module=FeedForward,
+    inputs=_example,
+    dropped=_dropped,
+    batch_dim=None,
+    arguments={"d_model": 48, "d_hidden": 16, "activation": nn.Sigmoid()},
+    where="in place of a transformer's feed-forward block, 0.1; in wide blocks up to 0.5",
+)
+LAYER = replace(_PLAIN, variants=(replace(_PLAIN, arguments={**_PLAIN.arguments, "gated": True, "bias": False}),))

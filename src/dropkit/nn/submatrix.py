@@ -197,7 +197,9 @@ def dropped_columns(output: Tensor, layer: nn.Module) -> Tensor:
         output: (*, rows). Returns (columns), boolean.
     """
     module: Any = layer
-    weight, bias = (x if x is None else x.detach().double() for x in (module.weight, module.bias))
-    values = output.detach().double() - (0 if bias is None else bias)
+    weight: Tensor = module.weight.detach().double()
+    values = output.detach().double()
+    if module.bias is not None:
+        values = values - module.bias.detach().double()
     inputs = values @ torch.linalg.pinv(weight.flatten(2).sum(2) if weight.dim() > 2 else weight).mT
     return inputs.flatten(0, -2).abs().amax(0) < 0.1
