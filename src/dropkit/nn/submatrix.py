@@ -151,20 +151,20 @@ def _can_cut(chain: Chain, input: Tensor) -> bool:
         and 0 < chain.p < 1
         and not has_torch_function_unary(input)
         and autograd.can_use_fast_path(input)
+        and input.layout is torch.strided
+        and not input.is_nested
+        and _pays(chain, input)  # before what takes longer to ask
         and not in_forward_mode()
         and input.is_cpu
         and input.dtype in FLOATS
-        and input.layout is torch.strided
-        and not input.is_nested
         and all(map(_is_plain, chain.modules))
-        and _fits(chain, input)
-        and _pays(chain, input)
+        and _fits(chain)
     )
 
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether calling a layer means nothing but the product with its weight."""
-    if type(layer).forward not in _FORWARDS or "forward" in vars(layer) or has_forward_hooks(layer):
+    if "forward" in vars(layer) or has_forward_hooks(layer):
         return False
     module: Any = layer
     is_product = isinstance(layer, nn.Linear) or (module.groups == 1 and module.padding_mode == "zeros")
@@ -172,20 +172,25 @@ def _is_plain(layer: nn.Module) -> bool:
     return is_product and all(autograd.can_use_fast_path(x) and x.layout is torch.strided for x in tensors)
 
 
-def _fits(chain: Chain, input: Tensor) -> bool:
+def _fits(chain: Chain) -> bool:
     """Whether sizes fit; if not, torch's own products say so."""
     weights = [cast("Tensor", layer.weight) for layer in chain.layers]
-    if input.dim() < -_unit_dim(chain) or any(weight.dim() != weights[0].dim() for weight in weights):
+    if any(weight.dim() != weights[0].dim() for weight in weights):
         return False
     fits = all(after.shape[1] == before.shape[0] for before, after in pairwise(weights))
     return fits and (chain.gate is None or cast("Tensor", chain.gate.weight).shape == weights[0].shape)
 
 
 def _pays(chain: Chain, input: Tensor) -> bool:
+    """Whether all layers are products, and large enough."""
+    unit_dim = _unit_dim(chain)
+    if input.dim() < -unit_dim:
+        return False
     p: Any = chain.p
-    rows = input.numel() // max(1, input.shape[_unit_dim(chain)])
-    weights = sum(cast("Tensor", layer.weight).numel() for layer in chain.modules)
-    return rows * p >= LEAST_ROWS and rows * p * weights >= LEAST_MULTIPLICATIONS
+    rows = input.numel() // max(1, input.shape[unit_dim]) * p
+    if rows < LEAST_ROWS or any(type(layer).forward not in _FORWARDS for layer in chain.modules):
+        return False
+    return rows * sum(cast("Tensor", layer.weight).numel() for layer in chain.modules) >= LEAST_MULTIPLICATIONS
 
 
 def dropped_columns(output: Tensor, layer: nn.Module) -> Tensor:
@@ -201,5 +206,6 @@ def dropped_columns(output: Tensor, layer: nn.Module) -> Tensor:
     values = output.detach().double()
     if module.bias is not None:
         values = values - module.bias.detach().double()
-    inputs = values @ torch.linalg.pinv(weight.flatten(2).sum(2) if weight.dim() > 2 else weight).mT
-    return inputs.flatten(0, -2).abs().amax(0) < 0.1
+    matrix = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
+    inputs: Tensor = torch.linalg.lstsq(matrix, values.flatten(0, -2).mT).solution
+    return inputs.abs().amax(1) < 0.1

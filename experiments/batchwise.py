@@ -1,0 +1,76 @@
+"""Does dropout whose mask the batch shares regularise? Compare it with dropout by element and with none, in pairs of seeds.
+
+An MLP 784-1024-1024-10 is trained by SGD on 1,000 digits. The results are in docs/batchwise.md.
+"""
+
+from __future__ import annotations
+
+import time
+from statistics import mean, stdev
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import t
+from torch import nn
+
+from dropkit.nn import BatchwiseMLP
+from dropkit.study.digits import Digits, load, split
+
+SEEDS = 4
+TRAINING, EPOCHS, BATCH = 1000, 30, 50
+SIZES = (784, 1024, 1024, 10)
+SETTINGS = ((0.02, 0.5), (0.05, 0.3), (0.05, 0.5))
+KINDS = ("none", "by element", "batchwise")
+
+
+def main() -> None:
+    """Train all networks and print a table of test errors, and of their changes against no dropout."""
+    digits, table = load(), Table("learning rate, p", "dropout", "error, %", "change, 95 % interval", "seconds")
+    for rate, p in SETTINGS:
+        runs = {kind: [run(kind, rate, p, seed, digits) for seed in range(SEEDS)] for kind in KINDS}
+        for kind, results in runs.items():
+            pairs = zip(results, runs["none"], strict=True)
+            change = interval([error - without for (error, _), (without, _) in pairs])
+            error, seconds = (mean(column) for column in zip(*results, strict=True))
+            table.add_row(f"{rate}, {p}", kind, f"{error:.2f}", change, f"{seconds:.1f}")
+    console = Console(width=120)
+    console.print(f"{TRAINING} training digits, {EPOCHS} epochs, batch {BATCH}, {SEEDS} seeds")
+    console.print(table)
+
+
+def run(kind: str, rate: float, p: float, seed: int, digits: Digits) -> tuple[float, float]:
+    """The test error in per cent, and the seconds of training. Runs of one seed begin with the same weights and data."""
+    training, test = split(digits, TRAINING, torch.Generator().manual_seed(seed))
+    torch.manual_seed(seed)
+    batchwise = BatchwiseMLP(SIZES, p if kind == "batchwise" else 0.0)
+    order = torch.Generator().manual_seed(seed)
+    model = with_dropout(batchwise, p) if kind == "by element" else batchwise
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
+    begin = time.perf_counter()
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(TRAINING, generator=order).split(BATCH):
+            optimizer.zero_grad()
+            F.cross_entropy(model(training.images[batch].flatten(1)), training.labels[batch]).backward()
+            optimizer.step()
+    seconds = time.perf_counter() - begin
+    model.eval()
+    with torch.no_grad():
+        wrong = model(test.images.flatten(1)).argmax(1) != test.labels
+    return 100 * wrong.double().mean().item(), seconds
+
+
+def with_dropout(model: BatchwiseMLP, p: float) -> nn.Module:
+    """The same layers with PyTorch's dropout."""
+    first, second, last = model.layers
+    return nn.Sequential(first, nn.ReLU(), nn.Dropout(p), second, nn.ReLU(), nn.Dropout(p), last)
+
+
+def interval(changes: list[float]) -> str:
+    half = float(t.ppf(0.975, len(changes) - 1)) * stdev(changes) / len(changes) ** 0.5
+    return f"{mean(changes):+.2f} +- {half:.2f}"
+
+
+if __name__ == "__main__":
+    main()
