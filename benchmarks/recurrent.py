@@ -1,7 +1,7 @@
 """Is dropout in recurrent networks faster than by the formulas of other libraries?
 
 Forward and backward passes. The formulas are those of fastai (a mask that is multiplied, weights that are replaced, a
-table of embeddings that is dropped as a whole), Keras (a loop over a cell) and fairseq (zoneout by a mask), written out.
+table of embeddings that is dropped as a whole), Keras (a loop over a cell) and fairseq (zoneout by a mask).
 The sizes are those of the AWD-LSTM: 70 time steps, 64 sequences, 400 features, 1150 hidden units, 50 000 words; where
 time steps run one by one 256 hidden units.
 """
@@ -125,7 +125,7 @@ def outputs_of(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def looped(cell: nn.Module, x: Tensor) -> Tensor:
-    """As Keras' cells: the state that enters the cell's product is dropped by one mask; also what a GRU carries over."""
+    """As Keras' cells: the state that enters the cell's product is dropped by one mask, also what a GRU carries."""
     is_lstm = isinstance(cell, nn.LSTMCell)
     h = c = x.new_zeros(x.shape[1], 256)
     mask, outputs = masks(h, (x.shape[1], 256), 0.3), []

@@ -20,5 +20,6 @@ from dropkit.nn.patch_dropout import patch_dropout as patch_dropout
 from dropkit.nn.r_drop import r_drop_loss as r_drop_loss
 from dropkit.nn.r_drop import run_twice as run_twice
 from dropkit.nn.residual_drop_path import residual_drop_path as residual_drop_path
+from dropkit.nn.scaled_dot_product_attention import scaled_dot_product_attention as scaled_dot_product_attention
 from dropkit.nn.word_dropout import word_dropout as word_dropout
 from dropkit.nn.zoneout import zoneout as zoneout

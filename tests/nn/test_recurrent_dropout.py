@@ -193,9 +193,7 @@ def test_a_cell_keeps_previous_states():
     """Hidden states and memory cells have a rate and a mask each; the others are those of the cell, to the bit."""
     cell = nn.LSTMCell(5, 7)
     h, c = cell(CELL_X, (CELL_H, CELL_C))
-    keeps_h, keeps_c = (
-        dropout(torch.ones(4, 7), p, key=fold_in(6, index)) == 0 for index, p in enumerate((0.3, 0.6))
-    )
+    keeps_h, keeps_c = (dropout(torch.ones(4, 7), p, key=fold_in(6, index)) == 0 for index, p in enumerate((0.3, 0.6)))
 
     zoned_h, zoned_c = ZoneoutCell(cell, 0.3, 0.6)(CELL_X, (CELL_H, CELL_C), key=6)
     mean_h, mean_c = ZoneoutCell(cell, 0.3, 0.6).eval()(CELL_X, (CELL_H, CELL_C))

@@ -72,6 +72,11 @@ BAD = [
     ("DRP102", ATTENTION, "return xops.memory_efficient_attention(q, k, v, p=self.p)"),
     ("DRP102", ATTENTION, "return F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)"),
     ("DRP102", ATTENTION, "return F.scaled_dot_product_attention(q, k, v, None, self.config.attention_dropout)"),
+    (
+        "DRP102",
+        ATTENTION,
+        "return dropkit.functional.scaled_dot_product_attention(q, k, v, dropout_p=self.p, training=True)",
+    ),
     ("DRP102", ATTENTION, "rate = self.p\nreturn F.scaled_dot_product_attention(q, k, v, dropout_p=rate)"),
     ("DRP102", ATTENTION, "return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if cond else 0.0)"),
     ("DRP102", ATTENTION, f"return {MULTI_HEAD}self.p, w, b)"),
@@ -97,6 +102,10 @@ GOOD = [
     ("def mlp(x, p): return F.dropout(x, p)\n" + LAYER, "return mlp(x, self.p) if self.training else x"),
     ("def mlp(x, p): return F.dropout(x, p)\nmlp(1, 2)\n" + LAYER, "return mlp(x, self.p)"),
     (ATTENTION, "return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if self.training else 0.0)"),
+    (
+        ATTENTION,
+        "return dropkit.functional.scaled_dot_product_attention(q, k, v, dropout_p=self.p, training=self.training)",
+    ),
     (ATTENTION, "rate = self.p if self.training else 0\nreturn flash_attn_func(q, k, v, dropout_p=rate)"),
     (ATTENTION, "rate = 0.0\nif self.training:\n    rate = self.p\nreturn flash_attn_func(q, k, v, rate)"),
     (ATTENTION, "if self.training:\n    return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p)"),

@@ -5,7 +5,6 @@ Attention and recurrent networks, which drop inside, are recomputed step by step
 
 from __future__ import annotations
 
-import math
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Generator
@@ -30,6 +29,7 @@ from dropkit.nn.layer import Layer
 from dropkit.nn.mask_shapes import MakeMaskShape
 from dropkit.nn.noise_shape import mask_shape
 from dropkit.nn.patch_dropout import keep_tokens, patch_dropout
+from dropkit.nn.scaled_dot_product_attention import attention_weights
 from dropkit.torch_private import no_torch_function, pack_padded, pad_packed
 
 # Layers by the names of functions and of torch's operators, in place or not.
@@ -164,19 +164,7 @@ class SiteMode(SamplingMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         """Compute `F.scaled_dot_product_attention` as torch documents it, with its weights as a site."""
-        if enable_gqa:
-            key, value = (heads.repeat_interleave(query.size(-3) // heads.size(-3), -3) for heads in (key, value))
-        if is_causal:
-            attn_mask = torch.ones(query.size(-2), key.size(-2), dtype=torch.bool, device=query.device).tril()
-        scores = query @ key.mT * (1 / math.sqrt(query.size(-1)) if scale is None else scale)
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, -math.inf)
-        elif attn_mask is not None:
-            scores = scores + attn_mask
-        weights = torch.softmax(scores, -1)
-        if attn_mask is not None:
-            # As in torch, a fully masked row is 0.
-            weights = weights.masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
+        weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
         return self.drop(weights, SiteDropout(dropout_p)) @ value
 
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:

@@ -207,5 +207,6 @@ def dropped_columns(output: Tensor, layer: nn.Module) -> Tensor:
     if module.bias is not None:
         values = values - module.bias.detach().double()
     matrix = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
-    inputs: Tensor = torch.linalg.lstsq(matrix, values.flatten(0, -2).mT).solution
+    linalg: Any = torch.linalg
+    inputs: Tensor = linalg.lstsq(matrix, values.flatten(0, -2).mT).solution
     return inputs.abs().amax(1) < 0.1

@@ -60,7 +60,8 @@ def _judge(source: SourceFile, call: ast.Call, owner: ClassDefinition, name: str
     if dropout is not None and dropout.name == MULTI_HEAD:
         drops = literal(dropout.training) is True or (dropout.training is None and not unpacks(call))
         return Violation(call, fix=pass_training(source, dropout, _TITLE)) if drops else None
-    if not _is_rate(source, owner, p):
+    is_gated = dropout is not None and dropout.training is not None and literal(dropout.training) is not True
+    if is_gated or not _is_rate(source, owner, p):
         return None
     value = source.substitute(p)
     layer = self_attribute(value.value) if isinstance(value, ast.Attribute) and value.attr == "p" else None

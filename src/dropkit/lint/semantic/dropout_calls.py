@@ -203,9 +203,8 @@ def _named(call: ast.Call, name: str) -> DropoutCall | None:
             call, DropoutForm.LAYER, name, argument(call, 0, "p"), inplace=argument(call, None, "inplace")
         )
     if name in catalog.ATTENTION:
-        return DropoutCall(
-            call, DropoutForm.ATTENTION, name, argument(call, *catalog.ATTENTION[name]), input=input_of(call)
-        )
+        p, training = argument(call, *catalog.ATTENTION[name]), argument(call, None, "training")  # dropkit's has it
+        return DropoutCall(call, DropoutForm.ATTENTION, name, p, training, input=input_of(call))
     if name == catalog.MULTI_HEAD:
         p = argument(call, catalog.MULTI_HEAD_P, "dropout_p")
         return DropoutCall(
