@@ -2,7 +2,8 @@
 
 `dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys, `dropkit.mc` Monte Carlo dropout,
 `dropkit.shard` masks across processes, `dropkit.schedules` rates that move over training.
-`install` and `convert` bring the layers into programs that were written for torch; `audit` shows every dropout of a
+`install` and `convert` bring the layers into programs that were written for torch; `retrofit` puts dropout into a model
+that has none; `audit` shows every dropout of a
 running model. Everything loads at its first use: `import dropkit` imports neither torch nor NumPy.
 """
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from dropkit.auditor.audit import audit
     from dropkit.patch.convert import convert
     from dropkit.patch.install import install, installed, uninstall
+    from dropkit.patch.retrofit import retrofit
 
     __version__: str
 
@@ -25,6 +27,7 @@ _NAMES = {
     "convert": "dropkit.patch.convert",
     "install": "dropkit.patch.install",
     "installed": "dropkit.patch.install",
+    "retrofit": "dropkit.patch.retrofit",
     "uninstall": "dropkit.patch.install",
 }
 
@@ -38,6 +41,7 @@ __all__ = [
     "mc",
     "nn",
     "random",
+    "retrofit",
     "schedules",
     "shard",
     "testing",

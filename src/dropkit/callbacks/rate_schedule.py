@@ -9,7 +9,7 @@ from torch import nn
 
 from dropkit.arguments import check
 from dropkit.schedules import RateSchedule
-from dropkit.schedules.sites import Choice
+from dropkit.patch.rate_sites import Choice
 
 
 class ModelSchedule:

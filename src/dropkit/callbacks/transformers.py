@@ -13,7 +13,7 @@ from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
 from dropkit.callbacks.rate_schedule import ModelSchedule
 from dropkit.schedules import RateSchedule
-from dropkit.schedules.sites import Choice
+from dropkit.patch.rate_sites import Choice
 
 __all__ = ["DropoutAudit", "DropoutSchedule"]
 

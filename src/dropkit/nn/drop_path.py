@@ -7,6 +7,7 @@ with one mask element for a whole batch, which is `mode="batch"`, and scaled in 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from torch import Generator, Tensor, fx
 
@@ -71,6 +72,8 @@ class DropPath(DropoutModule, TorchDropout):
         scale_by_keep: if false, keep the others as they are.
     """
 
+    __jit_unused_properties__: ClassVar = ["rate", "drop_prob"]
+
     function = staticmethod(drop_path)
     # Of the class as well, because old pickles have none.
     mode: str = "row"
@@ -96,6 +99,15 @@ class DropPath(DropoutModule, TorchDropout):
             generator=generator,
             key=key,
         )
+
+    @property
+    def drop_prob(self) -> float:
+        """`p` by the name that timm and transformers give it, whose programs read and set it."""
+        return self.p
+
+    @drop_prob.setter
+    def drop_prob(self, p: float) -> None:
+        self.p = p
 
     def extra_repr(self) -> str:
         mode = "" if self.mode == "row" else f", mode={self.mode!r}"

@@ -2,6 +2,6 @@
 
 from dropkit.schedules.rates import Constant, Cosine, Curriculum, Early, Late, Linear
 from dropkit.schedules.schedule import RateSchedule
-from dropkit.schedules.sites import Site
+from dropkit.patch.rate_sites import Site
 
 __all__ = ["Constant", "Cosine", "Curriculum", "Early", "Late", "Linear", "RateSchedule", "Site"]

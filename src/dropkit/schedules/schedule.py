@@ -9,7 +9,7 @@ from torch import nn
 
 from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.patch.convert import convert as convert_modules
-from dropkit.schedules.sites import Choice, choose, find_sites
+from dropkit.patch.rate_sites import Choice, choose, find_sites
 
 
 class RateSchedule:

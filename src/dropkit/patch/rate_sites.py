@@ -1,4 +1,4 @@
-"""The rates inside a model that a schedule can move, and the choice among them."""
+"""The dropout rates inside a model, and the choice among them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dropkit.catalog import DROPOUT_CLASS_NAME, RATE_ATTRIBUTES
 from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.nn import COMPOSED
 from dropkit.nn.dynamic_rate import DynamicRate
+from dropkit.torch_private import TorchDropout
 
 # Names or patterns of sites, or whether to take a site, by its name and module; None for every layer that drops.
 Choice = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
@@ -60,15 +61,15 @@ def find_sites(model: nn.Module) -> list[Site]:
     for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         # What torch.compile wraps keeps its name.
         name = name.replace("_orig_mod.", "").removesuffix("_orig_mod").removesuffix(".")
-        if _drops(module):
-            attribute = _rate_attribute(module)
+        if drops(module):
+            attribute = rate_attribute(module)
             if attribute is None:
                 unreadable.append(name)
             else:
                 sites.append(Site(name, module, attribute, True))
         else:
             prefix = f"{name}." if name else ""
-            sites += [Site(prefix + attribute, module, attribute, False) for attribute in _rates_of_other(module)]
+            sites += [Site(prefix + attribute, module, attribute, False) for attribute in rates_of_other(module)]
     if unreadable:
         warnings.warn(
             f"no schedule can move the rates of {', '.join(unreadable)}: none of the attributes "
@@ -99,21 +100,21 @@ def choose(sites: Sequence[Site], choice: Choice) -> list[Site]:
     return chosen
 
 
-def _drops(module: nn.Module) -> bool:
+def drops(module: nn.Module) -> bool:
     if isinstance(module, nn.RNNBase):
         # Between layers, of which there must be two.
         return module.num_layers > 1
-    if isinstance(module, (*RATE_HOLDERS, DynamicRate, *(record.module for record in COMPOSED))):
+    if isinstance(module, (*RATE_HOLDERS, DynamicRate, TorchDropout, *(record.module for record in COMPOSED))):
         return True
     return DROPOUT_CLASS_NAME.search(type(module).__name__) is not None and next(module.children(), None) is None
 
 
-def _rate_attribute(module: nn.Module) -> str | None:
+def rate_attribute(module: nn.Module) -> str | None:
     names = ("dropout",) if isinstance(module, RATE_HOLDERS) else RATE_ATTRIBUTES
     return next((name for name in names if _is_rate(vars(module).get(name))), None)
 
 
-def _rates_of_other(module: nn.Module) -> list[str]:
+def rates_of_other(module: nn.Module) -> list[str]:
     """Attributes from which a module that is no layer may pass a rate to a function."""
     if isinstance(module, nn.RNNBase):
         return []

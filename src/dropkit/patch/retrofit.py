@@ -1,0 +1,302 @@
+"""retrofit: put dropout into a model that was built without, or change kind and rate of what it has."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+
+import dropkit.nn as layers
+from dropkit.arguments import check
+from dropkit.dropout_functions import RATE_HOLDERS
+from dropkit.nn.checks import check_probability
+from dropkit.nn.module import DropoutModule
+from dropkit.patch.changes import Changes, Left, checked_model, shown
+from dropkit.patch.counterparts import become, full_name, is_drop_path, of_another_library, of_torch
+from dropkit.patch.places import AFTER, BEFORE, Model, Place, find_places
+from dropkit.patch.rate_sites import Site, drops, rate_attribute
+
+# Convolutions and batch norms, of torch and of libraries, that say for how many dimensions they are.
+_MAKES_MAPS = re.compile(r"(?:Conv|Conv\w*|Norm)([123]d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Retrofitted:
+    """One change by `retrofit`.
+
+    Attributes:
+        name: of the module, or of the attribute that holds the rate.
+        action: "after" or "before" for new dropout after or before the module, "changed" for dropout that was there.
+        old: what was there; empty for new dropout.
+        new: what is there now.
+    """
+
+    name: str
+    action: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        if self.action == "changed":
+            return f"{shown(self.name)}: {self.old} -> {self.new}"
+        return f"{self.action} {shown(self.name)}: {self.new}"
+
+
+def retrofit(
+    model: nn.Module,
+    kind: str | type[nn.Module] | None = None,
+    p: float | Sequence[float] = 0.5,
+    place: str | Sequence[str] = "after-activations",
+    *,
+    example: Any = None,
+    before_batch_norm: bool = False,
+    dry_run: bool = False,
+) -> Changes[Retrofitted]:
+    """Put dropout into `model`, in place, or change the dropout that it has.
+
+    New dropout is registered in the module next to it, and called by a hook of that module. So it follows `train()`
+    and `eval()`, is copied, pickled, compiled and traced with the model, and no key of its `state_dict` changes. Where
+    dropout of the same family is at the place already, its kind and rate are changed instead.
+
+    Args:
+        model: any module; not compiled or scripted.
+        kind: name of a layer of `dropkit.nn` that takes `p`, or a class; "auto" for channel dropout on feature maps and
+            `Dropout` elsewhere. None for `Dropout`, and for no change of the kind of existing layers.
+        p: expected fraction dropped, in [0, 1]; or one rate for each change, in order.
+        place:
+            "after-activations": after each activation module but gates and the last layer;
+            "before-classifier": before the last linear layer;
+            "residual-branches": on the branches of residual blocks, found by `example`;
+            "existing": only what drops already, and the rates inside attention and recurrent networks;
+            a name or pattern of modules, or several, with "before " in front to drop before these, not after.
+        example: an input of the model, for one run in evaluation mode that shows its data flow: a tensor, a tuple of
+            arguments or a dict of keyword arguments. Without, modules are taken to run in the order of registration.
+        before_batch_norm: also where a batch norm comes later, which then normalises by a variance that evaluation
+            does not have. `DropPath` is put there in any case.
+        dry_run: return the plan and change nothing.
+
+    Returns:
+        The changes; print it for a line each, and for what was left and why.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: `kind` is no such layer, `p` is not in [0, 1] or has another length than the changes, `place` fits
+            nothing in the model, or "residual-branches" comes without `example`.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> print(dropkit.retrofit(model, p=0.2))
+        after 1: Dropout(p=0.2, inplace=False)
+        >>> print(dropkit.retrofit(model, "AlphaDropout", 0.1, "existing"))
+        1.dropout_after: Dropout(p=0.2, inplace=False) -> AlphaDropout(p=0.1, inplace=False)
+    """
+    found = Model(checked_model(model), example)
+    rates: Sequence[float] = list(p) if isinstance(p, Sequence) else [p]
+    for rate in rates:
+        check_probability(rate)
+    chosen = None if kind is None or kind == "auto" else _class(kind)
+    if place == "existing":
+        steps = _existing(found, kind, chosen)
+    else:
+        places = find_places(found, place)
+        steps = list(filter(None, (_step(found, spot, kind, chosen, before_batch_norm) for spot in places)))
+        # Of places that come to the same, as before and after a dropout layer, the first counts.
+        steps = list({(step.module, step.action, step.attribute): step for step in reversed(steps)}.values())[::-1]
+    if isinstance(p, Sequence):
+        check("p", len(p) == len(steps), f"one rate, or one for each of the {len(steps)} changes", f"{len(p)} rates")
+    else:
+        rates = [p] * len(steps)
+    changes = [step.take(rate, dry_run) for step, rate in zip(steps, rates, strict=True)]
+    return Changes(changes, found.left)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """One change before its rate is known: `attribute` holds the rate of what is there, `kind` is the new class."""
+
+    name: str
+    module: nn.Module
+    action: str
+    attribute: str = ""
+    kind: type[nn.Module] | None = None
+
+    def take(self, rate: float, dry_run: bool) -> Retrofitted:
+        if self.action != "changed":
+            assert self.kind is not None  # for pyright
+            dropout = _make(self.kind, rate)
+            if not dry_run:
+                _attach(self.module, self.action, dropout)
+            return Retrofitted(self.name, self.action, "", repr(dropout))
+        old = self._text(self.module)
+        # A dry run changes a shallow copy.
+        module = copy.copy(self.module) if dry_run else self.module
+        if self.kind is None:
+            setattr(module, self.attribute, rate)
+        else:
+            example = _make(self.kind, rate)
+            if hasattr(example, "inplace"):
+                example.inplace = getattr(module, "inplace", False)
+            become(module, example)
+        return Retrofitted(self.name, self.action, old, self._text(module))
+
+    def _text(self, module: nn.Module) -> str:
+        return repr(module) if _only_drops(module) else f"{self.attribute}={getattr(module, self.attribute)}"
+
+
+def _attach(module: nn.Module, side: str, dropout: nn.Module) -> None:
+    """Register `dropout` in `module`, and let a hook call it."""
+    name = AFTER if side == "after" else BEFORE
+    module.add_module(name, dropout.train(module.training))
+    if side == "after":
+        handle = module.register_forward_hook(drop_output)
+    else:
+        handle = module.register_forward_pre_hook(drop_input, with_kwargs=True)
+    # torch numbers hooks anew in each process. The handle keeps the number in use where the model is unpickled; without
+    # it a later hook of that number would replace this one.
+    setattr(module, f"{name}_hook", handle)
+
+
+def drop_output(module: nn.Module, args: Any, output: Any) -> Any:
+    """Hook: drop the output of `module`, or the first item of a tuple."""
+    dropout: Any = getattr(module, AFTER)
+    if isinstance(output, tuple):
+        first, *others = cast("tuple[Any, ...]", output)
+        items = (dropout(first), *others)
+        return type(output)(*items) if hasattr(output, "_fields") else items
+    return dropout(output)
+
+
+def drop_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Hook: drop the first argument of `module`."""
+    dropout: Any = getattr(module, BEFORE)
+    if args:
+        return (dropout(args[0]), *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return args, {**kwargs, name: dropout(kwargs[name])}
+
+
+def _step(
+    found: Model, place: Place, kind: str | type[nn.Module] | None, chosen: type[nn.Module] | None, with_norms: bool
+) -> _Step | None:
+    if place.site is not None and (kind is None or not isinstance(place.module, RATE_HOLDERS)):
+        return _change(found, place.site, kind, chosen, is_named=True)
+    module = _host(place)
+    name = found.names[module]
+    new = chosen or _automatic(found, module, kind, place.is_before)
+    there = _dropout_at(found, Place(module, place.is_before), is_drop_path_class(new))
+    if there is not None:
+        return _change(found, there, kind, chosen, is_named=False)
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        found.left.append(Left(name, "it runs the modules in it by itself; name one of these"))
+        return None
+    if not with_norms and not is_drop_path_class(new) and found.is_before_batch_norm(module):
+        found.left.append(Left(name, "a batch norm comes later; before_batch_norm=True drops all the same"))
+        return None
+    return _Step(name, module, "before" if place.is_before else "after", kind=new)
+
+
+def _existing(found: Model, kind: str | type[nn.Module] | None, chosen: type[nn.Module] | None) -> list[_Step]:
+    steps: list[_Step] = []
+    for site in found.sites:
+        if site.is_layer:
+            step = _change(found, site, kind, chosen, is_named=False)
+            steps += [] if step is None else [step]
+        else:
+            reason = "a rate that the model may pass to a function; change it by this name as `place`"
+            found.left.append(Left(site.name, reason))
+    for module, name in found.names.items():
+        if isinstance(module, nn.RNNBase) and module.num_layers == 1:
+            found.left.append(Left(name, f"{type(module).__name__} drops between layers, and has one"))
+        elif drops(module) and rate_attribute(module) is None:
+            found.left.append(Left(name, f"no attribute of {full_name(type(module))} is known as its rate"))
+    return steps
+
+
+def _change(
+    found: Model, site: Site, kind: str | type[nn.Module] | None, chosen: type[nn.Module] | None, is_named: bool
+) -> _Step | None:
+    """Change what drops already: its rate, and its kind if one is asked for and it does nothing but drop."""
+    module, new = site.module, None
+    if kind is not None and _only_drops(module):
+        new = chosen or _automatic(found, module, kind, is_before=False)
+        if not is_named and is_drop_path(module) != is_drop_path_class(new):
+            reason = f"{type(module).__name__} and {new.__name__} do not stand for each other; name it to replace it"
+            found.left.append(Left(site.name, reason))
+            return None
+        # dropkit's class is equal to torch's.
+        new = None if new == type(module) else new
+    if new is not None and not _is_replaceable(module):
+        reason = f"its kind: dropkit does not know what else {full_name(type(module))} does"
+        found.left.append(Left(site.name, reason))
+        new = None
+    return _Step(site.name, module, "changed", site.attribute, new)
+
+
+def _dropout_at(found: Model, place: Place, drops_paths: bool) -> Site | None:
+    """What drops at a place already: the module itself, one registered there, or one next to it in its parent."""
+    module = place.module
+    own = getattr(module, BEFORE if place.is_before else AFTER, None)
+    for candidate in (own, module, found.neighbour(place)):
+        if isinstance(candidate, nn.Module) and _only_drops(candidate) and is_drop_path(candidate) == drops_paths:
+            return next((site for site in found.sites if site.module is candidate), None)
+    return None
+
+
+def _host(place: Place) -> nn.Module:
+    """The module that holds the dropout. A Sequential would run it as one of its layers, so its end holds it."""
+    module = place.module
+    while type(module).forward is nn.Sequential.forward and len(module) > 0:  # pyright: ignore[reportArgumentType]
+        module = list(module.children())[0 if place.is_before else -1]
+    return module
+
+
+def _only_drops(module: nn.Module) -> bool:
+    return drops(module) and not isinstance(module, RATE_HOLDERS)
+
+
+def _is_replaceable(module: nn.Module) -> bool:
+    return isinstance(module, DropoutModule) or of_torch(module) is not None or of_another_library(module) is not None
+
+
+def _automatic(
+    found: Model, module: nn.Module, kind: str | type[nn.Module] | None, is_before: bool
+) -> type[nn.Module]:
+    """`Dropout`; or by "auto" channel dropout where the last layer with weights makes feature maps."""
+    if kind is None or (is_before and isinstance(module, nn.Linear)):
+        return layers.Dropout
+    modules = list(found.names)
+    for earlier in reversed(modules[: modules.index(module) + 1]):
+        match = _MAKES_MAPS.search(type(earlier).__name__)
+        if match is not None:
+            return _class(f"Dropout{match[1]}")
+        if isinstance(earlier, nn.Linear):
+            break
+    return layers.Dropout
+
+
+def _class(kind: str | type[nn.Module]) -> type[nn.Module]:
+    """The class of a layer of `dropkit.nn`, or of the user's, that is made from `p` alone and has no parameters."""
+    names = {record.name: record.module for record in (*layers.LAYERS, *layers.COMPOSED)}
+    cls = names.get(kind) if isinstance(kind, str) else kind
+    wanted = 'the name of a layer of dropkit.nn that takes p and has no parameters, a class of such layers, or "auto"'
+    check("kind", isinstance(cls, type) and issubclass(cls, nn.Module), wanted, repr(kind))
+    assert cls is not None  # for pyright
+    try:
+        example = cls(p=0.5)  # pyright: ignore[reportCallIssue] (the constructor of an unknown class)
+    except TypeError:
+        example = None
+    check("kind", example is not None and not example.state_dict(), wanted, repr(kind))
+    return cls
+
+
+def _make(kind: type[nn.Module], p: float) -> nn.Module:
+    return kind(p=p)  # pyright: ignore[reportCallIssue] (checked by `_class`)
+
+
+def is_drop_path_class(kind: type[nn.Module]) -> bool:
+    """Whether layers of this class drop whole branches."""
+    return issubclass(kind, layers.DropPath)
