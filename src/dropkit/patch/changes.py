@@ -41,6 +41,11 @@ def shown(name: str) -> str:
     return name or "(the model itself)"
 
 
+def described(module: torch.nn.Module) -> str:
+    """A module in one line, without the modules in it."""
+    return f"{type(module).__name__}({module.extra_repr()})"
+
+
 def checked_model(model: torch.nn.Module) -> torch.nn.Module:
     """Return `model`.
 

@@ -11,7 +11,7 @@ import torch
 from dropkit.catalog import DROPOUT_CLASS_NAME
 from dropkit.nn.module import DropoutModule
 from dropkit.patch import counterparts
-from dropkit.patch.changes import Changes, Left, checked_model, shown
+from dropkit.patch.changes import Changes, Left, checked_model, described, shown
 from dropkit.patch.rate_sites import rates_of_other
 
 
@@ -24,7 +24,7 @@ class Converted:
     module: torch.nn.Module
 
     def __str__(self) -> str:
-        return f"{shown(self.name)}: {counterparts.full_name(self.before)} -> dropkit.nn.{self.module}"
+        return f"{shown(self.name)}: {counterparts.full_name(self.before)} -> dropkit.nn.{described(self.module)}"
 
 
 def convert(model: torch.nn.Module, *, other_libraries: bool = False) -> Changes[Converted]:

@@ -45,7 +45,7 @@ def of_another_library(module: torch.nn.Module) -> torch.nn.Module | None:
     if make is not None:
         return make(module)
     if is_drop_path(module) and not isinstance(module, DropoutModule) and _behaves_as_drop_path(module):
-        return DropPath(cast("float", module.drop_prob or 0.0))
+        return DropPath(cast("float", module.drop_prob))
     return None
 
 
@@ -66,7 +66,9 @@ def _behaves_as_drop_path(module: torch.nn.Module) -> bool:
 
     transformers has such a class in each of many models. Decided by what a copy of the module does, not by its source.
     """
-    if vars(module).keys() - _OF_EVERY_MODULE != {"drop_prob"} or next(module.children(), None) is not None:
+    # transformers marks modules by private attributes.
+    own = {name for name in vars(module).keys() - _OF_EVERY_MODULE if not name.startswith("_")}
+    if own != {"drop_prob"} or module.drop_prob is None or next(module.children(), None) is not None:
         return False
     probe: Any = copy.deepcopy(module)
     probe.drop_prob = 0.5

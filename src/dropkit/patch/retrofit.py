@@ -15,7 +15,7 @@ from dropkit.arguments import check
 from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.nn.checks import check_probability
 from dropkit.nn.module import DropoutModule
-from dropkit.patch.changes import Changes, Left, checked_model, shown
+from dropkit.patch.changes import Changes, Left, checked_model, described, shown
 from dropkit.patch.counterparts import become, full_name, is_drop_path, of_another_library, of_torch
 from dropkit.patch.places import AFTER, BEFORE, Model, Place, find_places
 from dropkit.patch.rate_sites import Site, drops, rate_attribute
@@ -130,7 +130,7 @@ class _Step:
             dropout = _make(self.kind, rate)
             if not dry_run:
                 _attach(self.module, self.action, dropout)
-            return Retrofitted(self.name, self.action, "", repr(dropout))
+            return Retrofitted(self.name, self.action, "", described(dropout))
         old = self._text(self.module)
         # A dry run changes a shallow copy.
         module = copy.copy(self.module) if dry_run else self.module
@@ -144,7 +144,9 @@ class _Step:
         return Retrofitted(self.name, self.action, old, self._text(module))
 
     def _text(self, module: nn.Module) -> str:
-        return repr(module) if _only_drops(module) else f"{self.attribute}={getattr(module, self.attribute)}"
+        if not _only_drops(module):
+            return f"{self.attribute}={getattr(module, self.attribute)}"
+        return described(module)
 
 
 def _attach(module: nn.Module, side: str, dropout: nn.Module) -> None:
@@ -238,9 +240,9 @@ def _change(
 
 def _dropout_at(found: Model, place: Place, drops_paths: bool) -> Site | None:
     """What drops at a place already: the module itself, one registered there, or one next to it in its parent."""
-    module = place.module
-    own = getattr(module, BEFORE if place.is_before else AFTER, None)
-    for candidate in (own, module, found.neighbour(place)):
+    module, beside = place.module, found.neighbour(place)
+    sides = (BEFORE, AFTER) if place.is_before else (AFTER, BEFORE)
+    for candidate in (getattr(module, sides[0], None), module, beside, getattr(beside, sides[1], None)):
         if isinstance(candidate, nn.Module) and _only_drops(candidate) and is_drop_path(candidate) == drops_paths:
             return next((site for site in found.sites if site.module is candidate), None)
     return None
