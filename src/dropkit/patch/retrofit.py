@@ -257,7 +257,9 @@ def _host(place: Place) -> nn.Module:
 
 
 def _only_drops(module: nn.Module) -> bool:
-    return drops(module) and not isinstance(module, RATE_HOLDERS)
+    """Whether a module does nothing but drop its input: it holds no parameters or modules of its own."""
+    holds = any(name not in (AFTER, BEFORE) for name, _ in module.named_children()) or bool(module.state_dict())
+    return drops(module) and not holds and not isinstance(module, (*RATE_HOLDERS, *layers.FUSED))
 
 
 def _is_replaceable(module: nn.Module) -> bool:
