@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.torchvision_import import import_torchvision
 from torch import Tensor, nn
 
 import dropkit
@@ -21,51 +22,68 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 
 def from_torchvision(name: str, **options: Any) -> nn.Module:
-    from helpers.torchvision_import import import_torchvision
-
     return getattr(import_torchvision().models, name)(num_classes=5, **options)
 
 
 def vgg() -> nn.Module:
     model: Any = from_torchvision("vgg11_bn", init_weights=False)
     # Narrower: the layers that are replaced have 120 million weights.
-    model.classifier[0], model.classifier[3], model.classifier[6] = nn.Linear(25088, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+    model.classifier[0], model.classifier[3], model.classifier[6] = (
+        nn.Linear(25088, 8),
+        nn.Linear(8, 8),
+        nn.Linear(8, 5),
+    )
     return model
 
 
+# timm and transformers import torchvision, too.
 def from_timm(name: str, **options: Any) -> nn.Module:
-    from helpers.torchvision_import import import_torchvision
-
-    import_torchvision()  # which timm imports
+    import_torchvision()
     timm = pytest.importorskip("timm")
     return timm.create_model(name, num_classes=5, **options)
 
 
 def from_transformers(name: str, config: str, **options: Any) -> nn.Module:
+    import_torchvision()
     transformers = pytest.importorskip("transformers")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return getattr(transformers, name)(getattr(transformers, config)(**options))
 
 
-GPT2 = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "bos_token_id": 0, "eos_token_id": 0}
+GPT2 = {
+    "vocab_size": 50,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 16,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 VIT = {"image_size": 32, "patch_size": 8, **SIZES}
+TORCHVISION_VIT = {
+    "image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32
+}  # fmt: skip
+TIMM_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24}
 MODELS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "torchvision resnet18": (lambda: from_torchvision("resnet18"), PIXELS),
     "torchvision vgg11_bn": (lambda: vgg(), PIXELS),
     "torchvision mobilenet_v3_small": (lambda: from_torchvision("mobilenet_v3_small"), PIXELS),
     "torchvision vit": (
-        lambda: from_torchvision("VisionTransformer", image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32),
+        lambda: from_torchvision("VisionTransformer", **TORCHVISION_VIT),
         PIXELS,
     ),
     "timm resnet18": (lambda: from_timm("resnet18"), PIXELS),
-    "timm vit": (lambda: from_timm("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, embed_dim=24), PIXELS),
+    "timm vit": (lambda: from_timm("vit_tiny_patch16_224", depth=2, **TIMM_VIT), PIXELS),
     "transformers bert": (
         lambda: from_transformers("BertForSequenceClassification", "BertConfig", vocab_size=50, **SIZES),
         WORDS,
     ),
-    "transformers gpt2": (lambda: from_transformers("GPT2ForSequenceClassification", "GPT2Config", pad_token_id=0, **GPT2), WORDS),
-    "transformers vit": (lambda: from_transformers("ViTForImageClassification", "ViTConfig", **VIT), {"pixel_values": PIXELS}),
+    "transformers gpt2": (lambda: from_transformers("GPT2ForSequenceClassification", "GPT2Config", **GPT2), WORDS),
+    "transformers vit": (
+        lambda: from_transformers("ViTForImageClassification", "ViTConfig", **VIT),
+        {"pixel_values": PIXELS},
+    ),
 }  # fmt: skip
 
 # How many places "residual-branches" and "before-classifier" have. The ViT of transformers calls one dropout on both
@@ -131,7 +149,7 @@ def test_batch_norms_keep_their_inputs(built):
 
 
 OTHER_LIBRARIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "timm": (lambda: from_timm("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=24, drop_path_rate=0.5), 4),
+    "timm": (lambda: from_timm("vit_tiny_patch16_224", depth=3, drop_path_rate=0.5, **TIMM_VIT), 4),
     "transformers beit": (lambda: from_transformers("BeitModel", "BeitConfig", drop_path_rate=0.5, **VIT), 1),
     "torchvision convnext": (lambda: from_torchvision("convnext_tiny", stochastic_depth_prob=0.5), 18),
 }  # fmt: skip
@@ -167,7 +185,7 @@ def features(model: nn.Module) -> Tensor:
 
 def test_a_converted_drop_path_can_be_set_by_its_old_name():
     """`drop_prob`, which timm's programs set, remains `p`, and the masks follow from a key."""
-    from_timm("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=1, embed_dim=24)
+    from_timm("vit_tiny_patch16_224", depth=1, **TIMM_VIT)
     from timm.layers import DropPath as TimmDropPath
 
     model = TimmDropPath(0.2, scale_by_keep=False)

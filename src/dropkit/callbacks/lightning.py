@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
 from dropkit.callbacks.rate_schedule import ModelSchedule
-from dropkit.schedules import RateSchedule
 from dropkit.patch.rate_sites import Choice
+from dropkit.schedules import RateSchedule
 
 __all__ = ["DropoutAudit", "DropoutSchedule"]
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from torch import nn
 
 from dropkit.arguments import check
-from dropkit.schedules import RateSchedule
 from dropkit.patch.rate_sites import Choice
+from dropkit.schedules import RateSchedule
 
 
 class ModelSchedule:

@@ -81,8 +81,12 @@ def _left(name: str, module: torch.nn.Module, other_libraries: bool) -> list[Lef
         return []
     if DROPOUT_CLASS_NAME.search(kind.__name__) and next(module.children(), None) is None:
         if not other_libraries and counterparts.of_another_library(module) is not None:
-            return [Left(name, f"{counterparts.full_name(kind)} is another library's; other_libraries=True converts it")]
-        return [Left(name, f"dropkit does not know whether {counterparts.full_name(kind)} does what a layer of its does")]
+            return [
+                Left(name, f"{counterparts.full_name(kind)} is another library's; other_libraries=True converts it")
+            ]
+        return [
+            Left(name, f"dropkit does not know whether {counterparts.full_name(kind)} does what a layer of its does")
+        ]
     prefix = f"{name}." if name else ""
     return [
         Left(prefix + attribute, "a rate that the model may pass to a function; dropkit.install() reaches torch's")

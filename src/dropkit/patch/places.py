@@ -14,12 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from dropkit.arguments import check
 from dropkit.catalog import ACTIVATIONS
 from dropkit.patch import data_flow
+from dropkit.patch.attached_dropout import AFTER, BEFORE
 from dropkit.patch.changes import Left
 from dropkit.patch.counterparts import full_name
 from dropkit.patch.rate_sites import Site, drops, find_sites
 
-# Names under which new dropout is registered in the module that it follows or precedes. No model has them.
-AFTER, BEFORE = "dropout_after", "dropout_before"
 # Modules of other libraries that hold activations and nothing else.
 _ACTIVATION_MODULES = ("transformers.activations", "timm.layers.activations", "timm.layers.activations_me")
 # Activations that elsewhere than in a Sequential mostly scale channels, as in squeeze and excitation.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -15,13 +15,17 @@ from dropkit.arguments import check
 from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.nn.checks import check_probability
 from dropkit.nn.module import DropoutModule
+from dropkit.patch.attached_dropout import AFTER, BEFORE, attach
 from dropkit.patch.changes import Changes, Left, checked_model, described, shown
 from dropkit.patch.counterparts import become, full_name, is_drop_path, of_another_library, of_torch
-from dropkit.patch.places import AFTER, BEFORE, Model, Place, find_places
+from dropkit.patch.places import Model, Place, find_places
 from dropkit.patch.rate_sites import Site, drops, rate_attribute
 
-# Convolutions and batch norms, of torch and of libraries, that say for how many dimensions they are.
-_MAKES_MAPS = re.compile(r"(?:Conv|Conv\w*|Norm)([123]d)")
+# Convolutions and norms, of torch and of libraries, that say for how many dimensions they are.
+_MAKES_MAPS = re.compile(r"(?:Conv\w*|Norm)([123]d)")
+
+# From a module and whether dropout comes before it to the class of that dropout.
+_Choose = Callable[[nn.Module, bool], type[nn.Module]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,12 @@ def retrofit(
     rates: Sequence[float] = list(p) if isinstance(p, Sequence) else [p]
     for rate in rates:
         check_probability(rate)
-    chosen = None if kind is None or kind == "auto" else _class(kind)
+    choose = None if kind is None else _chooser(found, kind)
     if place == "existing":
-        steps = _existing(found, kind, chosen)
+        steps = _existing(found, choose)
     else:
         places = find_places(found, place)
-        steps = list(filter(None, (_step(found, spot, kind, chosen, before_batch_norm) for spot in places)))
+        steps = list(filter(None, (_step(found, spot, choose, before_batch_norm) for spot in places)))
         # Of places that come to the same, as before and after a dropout layer, the first counts.
         steps = list({(step.module, step.action, step.attribute): step for step in reversed(steps)}.values())[::-1]
     if isinstance(p, Sequence):
@@ -129,7 +133,7 @@ class _Step:
             assert self.kind is not None  # for pyright
             dropout = _make(self.kind, rate)
             if not dry_run:
-                _attach(self.module, self.action, dropout)
+                attach(self.module, self.action, dropout)
             return Retrofitted(self.name, self.action, "", described(dropout))
         old = self._text(self.module)
         # A dry run changes a shallow copy.
@@ -137,7 +141,7 @@ class _Step:
         if self.kind is None:
             setattr(module, self.attribute, rate)
         else:
-            example = _make(self.kind, rate)
+            example: Any = _make(self.kind, rate)
             if hasattr(example, "inplace"):
                 example.inplace = getattr(module, "inplace", False)
             become(module, example)
@@ -149,49 +153,16 @@ class _Step:
         return described(module)
 
 
-def _attach(module: nn.Module, side: str, dropout: nn.Module) -> None:
-    """Register `dropout` in `module`, and let a hook call it."""
-    name = AFTER if side == "after" else BEFORE
-    module.add_module(name, dropout.train(module.training))
-    if side == "after":
-        handle = module.register_forward_hook(drop_output)
-    else:
-        handle = module.register_forward_pre_hook(drop_input, with_kwargs=True)
-    # torch numbers hooks anew in each process. The handle keeps the number in use where the model is unpickled; without
-    # it a later hook of that number would replace this one.
-    setattr(module, f"{name}_hook", handle)
-
-
-def drop_output(module: nn.Module, args: Any, output: Any) -> Any:
-    """Hook: drop the output of `module`, or the first item of a tuple."""
-    dropout: Any = getattr(module, AFTER)
-    if isinstance(output, tuple):
-        first, *others = cast("tuple[Any, ...]", output)
-        items = (dropout(first), *others)
-        return type(output)(*items) if hasattr(output, "_fields") else items
-    return dropout(output)
-
-
-def drop_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Hook: drop the first argument of `module`."""
-    dropout: Any = getattr(module, BEFORE)
-    if args:
-        return (dropout(args[0]), *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return args, {**kwargs, name: dropout(kwargs[name])}
-
-
-def _step(
-    found: Model, place: Place, kind: str | type[nn.Module] | None, chosen: type[nn.Module] | None, with_norms: bool
-) -> _Step | None:
-    if place.site is not None and (kind is None or not isinstance(place.module, RATE_HOLDERS)):
-        return _change(found, place.site, kind, chosen, is_named=True)
+def _step(found: Model, place: Place, choose: _Choose | None, with_norms: bool) -> _Step | None:
+    """What to do at one place, or None, with the reason in `found.left`."""
+    if place.site is not None and (choose is None or not isinstance(place.module, RATE_HOLDERS)):
+        return _change(found, place.site, choose, is_named=True)
     module = _host(place)
     name = found.names[module]
-    new = chosen or _automatic(found, module, kind, place.is_before)
+    new = layers.Dropout if choose is None else choose(module, place.is_before)
     there = _dropout_at(found, Place(module, place.is_before), is_drop_path_class(new))
     if there is not None:
-        return _change(found, there, kind, chosen, is_named=False)
+        return _change(found, there, choose, is_named=False)
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         found.left.append(Left(name, "it runs the modules in it by itself; name one of these"))
         return None
@@ -201,11 +172,11 @@ def _step(
     return _Step(name, module, "before" if place.is_before else "after", kind=new)
 
 
-def _existing(found: Model, kind: str | type[nn.Module] | None, chosen: type[nn.Module] | None) -> list[_Step]:
+def _existing(found: Model, choose: _Choose | None) -> list[_Step]:
     steps: list[_Step] = []
     for site in found.sites:
         if site.is_layer:
-            step = _change(found, site, kind, chosen, is_named=False)
+            step = _change(found, site, choose, is_named=False)
             steps += [] if step is None else [step]
         else:
             reason = "a rate that the model may pass to a function; change it by this name as `place`"
@@ -218,19 +189,17 @@ def _existing(found: Model, kind: str | type[nn.Module] | None, chosen: type[nn.
     return steps
 
 
-def _change(
-    found: Model, site: Site, kind: str | type[nn.Module] | None, chosen: type[nn.Module] | None, is_named: bool
-) -> _Step | None:
+def _change(found: Model, site: Site, choose: _Choose | None, is_named: bool) -> _Step | None:
     """Change what drops already: its rate, and its kind if one is asked for and it does nothing but drop."""
     module, new = site.module, None
-    if kind is not None and _only_drops(module):
-        new = chosen or _automatic(found, module, kind, is_before=False)
+    if choose is not None and _only_drops(module):
+        new = choose(module, False)
         if not is_named and is_drop_path(module) != is_drop_path_class(new):
             reason = f"{type(module).__name__} and {new.__name__} do not stand for each other; name it to replace it"
             found.left.append(Left(site.name, reason))
             return None
-        # dropkit's class is equal to torch's.
-        new = None if new == type(module) else new
+        # dropkit's class is equal to torch's. (ruff would have classes compared by identity.)
+        new = None if new == type(module) else new  # noqa: E721
     if new is not None and not _is_replaceable(module):
         reason = f"its kind: dropkit does not know what else {full_name(type(module))} does"
         found.left.append(Left(site.name, reason))
@@ -266,18 +235,23 @@ def _is_replaceable(module: nn.Module) -> bool:
     return isinstance(module, DropoutModule) or of_torch(module) is not None or of_another_library(module) is not None
 
 
-def _automatic(
-    found: Model, module: nn.Module, kind: str | type[nn.Module] | None, is_before: bool
-) -> type[nn.Module]:
-    """`Dropout`; or by "auto" channel dropout where the last layer with weights makes feature maps."""
-    if kind is None or (is_before and isinstance(module, nn.Linear)):
-        return layers.Dropout
+def _chooser(found: Model, kind: str | type[nn.Module]) -> _Choose:
+    if kind == "auto":
+        return lambda module, is_before: _automatic(found, module, is_before)
+    cls = _class(kind)
+    return lambda module, is_before: cls
+
+
+def _automatic(found: Model, module: nn.Module, is_before: bool) -> type[nn.Module]:
+    """Channel dropout where the last layer with weights makes feature maps, `Dropout` elsewhere."""
     modules = list(found.names)
-    for earlier in reversed(modules[: modules.index(module) + 1]):
-        match = _MAKES_MAPS.search(type(earlier).__name__)
+    at = modules.index(module)
+    earlier = [] if is_before and isinstance(module, nn.Linear) else modules[at::-1]
+    for layer in earlier:
+        match = _MAKES_MAPS.search(type(layer).__name__)
         if match is not None:
             return _class(f"Dropout{match[1]}")
-        if isinstance(earlier, nn.Linear):
+        if isinstance(layer, nn.Linear):
             break
     return layers.Dropout
 
