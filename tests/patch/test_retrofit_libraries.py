@@ -51,15 +51,8 @@ def from_transformers(name: str, config: str, **options: Any) -> nn.Module:
         return getattr(transformers, name)(getattr(transformers, config)(**options))
 
 
-GPT2 = {
-    "vocab_size": 50,
-    "n_embd": 16,
-    "n_layer": 2,
-    "n_head": 2,
-    "n_positions": 16,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
+TOKENS = dict.fromkeys(["bos_token_id", "eos_token_id", "pad_token_id"], 0)
+GPT2 = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, **TOKENS}
 VIT = {"image_size": 32, "patch_size": 8, **SIZES}
 TORCHVISION_VIT = {
     "image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32

@@ -81,5 +81,7 @@ def _behaves_as_drop_path(module: torch.nn.Module) -> bool:
             return False
     if not (torch.is_tensor(dropped) and torch.is_tensor(kept) and dropped.shape == input.shape):
         return False
-    rows: Any = torch.unique(dropped.flatten(1), dim=0)  # pyright: ignore[reportUnknownVariableType] (torch has no types)
-    return torch.equal(rows, torch.tensor([[0.0] * 4, [2.0] * 4])) and torch.equal(kept, input)
+    rows = dropped.flatten(1)
+    is_kept = rows[:, 0] == 2
+    one_for_each = torch.equal(rows, 2.0 * is_kept[:, None].expand_as(rows))
+    return one_for_each and 0 < int(is_kept.sum()) < len(rows) and torch.equal(kept, input)
