@@ -9,6 +9,8 @@ from dropkit.nn.alpha_dropout import AlphaDropout as AlphaDropout
 from dropkit.nn.batchwise_conv import BatchwiseConv as BatchwiseConv
 from dropkit.nn.batchwise_mlp import BatchwiseMLP as BatchwiseMLP
 from dropkit.nn.bias_act_dropout_add import BiasActDropoutAdd as BiasActDropoutAdd
+from dropkit.nn.concrete_dropout import ConcreteDropout as ConcreteDropout
+from dropkit.nn.concrete_dropout import concrete_regularization as concrete_regularization
 from dropkit.nn.drop_block1d import DropBlock1d as DropBlock1d
 from dropkit.nn.drop_block2d import DropBlock2d as DropBlock2d
 from dropkit.nn.drop_block3d import DropBlock3d as DropBlock3d
