@@ -268,6 +268,37 @@ def test_residual_branches_are_found():
     assert [change.name for change in changes] == ["branch.2", "second.2"]
 
 
+def mlp(depth: int, *dropout: nn.Module) -> nn.Sequential:
+    torch.manual_seed(1)
+    hidden = [layer for _ in range(depth) for layer in (nn.Linear(64, 64), nn.ReLU(), *copy.deepcopy(dropout))]
+    return nn.Sequential(nn.LayerNorm(64), *hidden, nn.Linear(64, 5), nn.Tanh())
+
+
+@pytest.mark.parametrize("model", [mlp(1), mlp(3), mlp(2, nn.Dropout(0.9))], ids=["block", "deep", "with dropout"])
+def test_feed_forward_blocks_drop_units_for_the_whole_batch(model):
+    """Output and gradients are those of plain layers with one mask for all rows; names and evaluation are kept."""
+    x, keys = torch.randn(512, 64), list(model.state_dict())
+    kept = [layer for layer in copy.deepcopy(model) if not isinstance(layer, nn.Dropout)]
+
+    dropkit.retrofit(model, "FeedForward", 0.5)
+
+    torch.manual_seed(5)
+    expected = kept[0](x)
+    for layer in kept[1:]:
+        expected = layer(expected)
+        if isinstance(layer, nn.ReLU):
+            expected = dropkit.functional.dropout(expected, 0.5, noise_shape=(1, 64))
+    output = seeded(model, x)
+    assert torch.allclose(output, expected, atol=1e-5)  # the order of sums differs
+    grads = [
+        torch.autograd.grad(y.square().sum(), w)[0] for y, w in ((output, model[1].weight), (expected, kept[1].weight))
+    ]
+    assert torch.allclose(*grads, atol=1e-3, rtol=1e-3)
+    assert list(model.state_dict()) == keys
+    assert torch.equal(model.eval()(x), nn.Sequential(*kept).eval()(x))
+    assert torch.equal(seeded(pickled(model.train()), x), output)
+
+
 def test_rates_may_differ_along_the_places():
     """A list of rates gives one to each place, in order."""
     model = nn.Sequential(plain(), nn.ReLU(), nn.Linear(4, 4))

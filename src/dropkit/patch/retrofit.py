@@ -16,6 +16,7 @@ from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.nn.checks import check_probability
 from dropkit.nn.module import DropoutModule
 from dropkit.patch.attached_dropout import AFTER, BEFORE, attach
+from dropkit.patch.batchwise_sequential import BatchwiseSequential, blocks
 from dropkit.patch.changes import Changes, Left, checked_model, described, shown
 from dropkit.patch.counterparts import become, full_name, is_drop_path, of_another_library, of_torch
 from dropkit.patch.places import Model, Place, find_places
@@ -69,7 +70,9 @@ def retrofit(
     Args:
         model: any module; not compiled or scripted.
         kind: name of a layer of `dropkit.nn` that takes `p`, or a class; "auto" for channel dropout on feature maps and
-            `Dropout` elsewhere. None for `Dropout`, and for no change of the kind of existing layers.
+            `Dropout` elsewhere. "FeedForward" runs linear layers with activations between, in each Sequential, without
+            the hidden units that are dropped for the whole batch, wherever `place` is. None for
+            `Dropout`, and for no change of the kind of existing layers.
         p: expected fraction dropped, in [0, 1]; or one rate for each change, in order.
         place:
             "after-activations": after each activation module but gates and the last layer;
@@ -102,8 +105,12 @@ def retrofit(
     rates: Sequence[float] = list(p) if isinstance(p, Sequence) else [p]
     for rate in rates:
         check_probability(rate)
-    choose = None if kind is None else _chooser(found, kind)
-    if place == "existing":
+    choose = None if kind is None or kind == "FeedForward" else _chooser(found, kind)
+    if kind == "FeedForward":
+        steps = [_Step(found.names[block], block, "batchwise") for block in blocks(model)]
+        left = [module for module in found.names if isinstance(module, nn.Linear) and not _is_within(module, steps)]
+        found.left += [Left(found.names[module], "no Sequential has it next to an activation") for module in left]
+    elif place == "existing":
         steps = _existing(found, choose)
     else:
         places = find_places(found, place)
@@ -129,6 +136,11 @@ class _Step:
     kind: type[nn.Module] | None = None
 
     def take(self, rate: float, dry_run: bool) -> Retrofitted:
+        if self.action == "batchwise":
+            if not dry_run:
+                self.module.__class__ = BatchwiseSequential
+                setattr(self.module, "p", rate)  # noqa: B010 (the class is known only from here on)
+            return Retrofitted(self.name, "changed", "Sequential", f"BatchwiseSequential(p={rate})")
         if self.action != "changed":
             assert self.kind is not None  # for pyright
             dropout = _make(self.kind, rate)
@@ -151,6 +163,10 @@ class _Step:
         if not _only_drops(module):
             return f"{self.attribute}={getattr(module, self.attribute)}"
         return described(module)
+
+
+def _is_within(module: nn.Module, steps: list[_Step]) -> bool:
+    return any(module in list(step.module.children()) for step in steps)
 
 
 def _step(found: Model, place: Place, choose: _Choose | None, with_norms: bool) -> _Step | None:
