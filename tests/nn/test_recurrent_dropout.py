@@ -267,7 +267,11 @@ def test_predictions_do_not_depend_on_the_batch(batch_first):
 
 
 def test_the_audit_names_each_mask():
-    """Sites are those of the functions that run: one for each mask, all in the layer's module."""
-    trace = Auditor(model().train()).audit(torch.randn(3, 6, 5, dtype=torch.float64)).trace
+    """A site for each of the four, with its rate, active in training alone; and no finding about them."""
+    report = Auditor().audit(model().train(), torch.randn(3, 6, 5, dtype=torch.float64))
 
-    print(trace)
+    names = [f"layer.{name.removesuffix('_p')}_dropout" for name in RATES]
+    rows = {name: [line for line in str(report).splitlines() if line.startswith(name)] for name in names}
+    assert all(len(lines) == 1 for lines in rows.values()), report
+    assert all(f"  {p}  " in rows[name][0] for name, p in zip(names, RATES.values(), strict=True))
+    assert report.findings == ()

@@ -52,6 +52,11 @@ class DynamicRate(torch.nn.Module):
             self._rate_in_graphs = _held(value)
 
 
+def rate_of(name: str) -> Any:
+    """The rate of the module of this name, as an attribute of the module that holds it."""
+    return property(lambda self: getattr(self, name).p, lambda self, p: setattr(getattr(self, name), "p", p))
+
+
 def _held(p: float) -> Tensor:
     # On the CPU, where reading it waits for no GPU.
     return torch.tensor([float(p)], dtype=torch.float64, device="cpu")

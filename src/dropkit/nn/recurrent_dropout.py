@@ -16,11 +16,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dropkit import random
 from dropkit.arguments import check
-from dropkit.nn.checks import check_probability
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.draw_key import draw_key
-from dropkit.nn.dropout import dropout
-from dropkit.nn.locked_dropout import locked_dropout
+from dropkit.nn.dynamic_rate import rate_of
+from dropkit.nn.locked_dropout import LockedDropout
 from dropkit.nn.recurrent_steps import run_steps
 
 # One layer of each kind, by `nn.RNNBase.mode`.
@@ -64,6 +63,11 @@ class RecurrentDropout(nn.Module):
         (torch.Size([10, 4, 16]), torch.Size([2, 4, 16]))
     """
 
+    input_p: float = rate_of("input_dropout")
+    hidden_p: float = rate_of("hidden_dropout")
+    recurrent_p: float = rate_of("recurrent_dropout")
+    output_p: float = rate_of("output_dropout")
+
     def __init__(
         self,
         rnn: nn.RNNBase,
@@ -76,10 +80,11 @@ class RecurrentDropout(nn.Module):
         if not isinstance(rnn, nn.RNNBase) or rnn.mode not in _FUSED:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"rnn must be an nn.LSTM, nn.GRU or nn.RNN, got {type(rnn).__name__}")
         check("rnn.dropout", rnn.dropout == 0, "0, and the rate be given as hidden_p", rnn.dropout)
-        for p in (input_p, hidden_p, recurrent_p, output_p):
-            check_probability(p)
         self.rnn = rnn
-        self.input_p, self.hidden_p, self.recurrent_p, self.output_p = input_p, hidden_p, recurrent_p, output_p
+        # Modules, so that an audit names each of them and a schedule finds their rates.
+        self.input_dropout, self.hidden_dropout, self.recurrent_dropout, self.output_dropout = (
+            LockedDropout(p, batch_first=rnn.batch_first) for p in (input_p, hidden_p, recurrent_p, output_p)
+        )
 
     def forward(
         self,
@@ -100,16 +105,16 @@ class RecurrentDropout(nn.Module):
         rnn, data = self.rnn, input.data if isinstance(input, PackedSequence) else input
         highest = max(self.input_p, self.hidden_p, self.recurrent_p, self.output_p)
         key = draw_key(data, highest, self.training, generator, key)
-        call = _Call(rnn, _lay_out(rnn, input), self.training, key)
+        call = _Call(rnn, _lay_out(rnn, input), key)
         states = call.initial_states(data, hx)
 
         x, finals = call.time_first(data), list[Sequence[Tensor]]()
         for layer in range(rnn.num_layers):
-            x = call.drop(x, self.hidden_p if layer else self.input_p, 3 * layer)
+            x = call.drop(x, self.hidden_dropout if layer else self.input_dropout, 3 * layer)
             own = [state[call.directions * layer :][: call.directions] for state in states]
-            x, final = call.run_layer(x, own, layer, self.recurrent_p)
+            x, final = call.run_layer(x, own, layer, self.recurrent_dropout)
             finals.append(final)
-        x = call.drop(x, self.output_p, 3 * rnn.num_layers)
+        x = call.drop(x, self.output_dropout, 3 * rnn.num_layers)
 
         output = call.as_it_came(x)
         if isinstance(input, PackedSequence):
@@ -127,15 +132,13 @@ class _Layout:
 
     Attributes:
         samples: number of samples.
-        batch_first: whether the caller's tensors have the batch first.
-        has_batch: whether they have a batch.
+        has_batch: whether the caller's tensors have a batch.
         sizes: of a packed sequence the number of samples at each time step.
         order: of a packed sequence which sample is first, second and so on; None if they are in order.
         restored: the inverse of `order`.
     """
 
     samples: int
-    batch_first: bool = False
     has_batch: bool = True
     sizes: Tensor | None = None
     order: Tensor | None = None
@@ -145,12 +148,12 @@ class _Layout:
 def _lay_out(rnn: nn.RNNBase, input: Tensor | PackedSequence) -> _Layout:
     if isinstance(input, PackedSequence):
         sizes = input.batch_sizes
-        return _Layout(int(sizes[0]), rnn.batch_first, True, sizes, input.sorted_indices, input.unsorted_indices)
+        return _Layout(int(sizes[0]), True, sizes, input.sorted_indices, input.unsorted_indices)
     if input.dim() not in (2, 3):
         raise ValueError(f"input must be 2-D or 3-D, got {input.dim()}-D")
     if input.dim() == 2:
         return _Layout(1, has_batch=False)
-    return _Layout(input.shape[0 if rnn.batch_first else 1], rnn.batch_first)
+    return _Layout(input.shape[0 if rnn.batch_first else 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,6 @@ class _Call:
 
     rnn: nn.RNNBase
     layout: _Layout
-    training: bool
     key: Tensor | int | None
 
     @property
@@ -171,14 +173,14 @@ class _Call:
             return x
         if not self.layout.has_batch:
             return x.unsqueeze(1)
-        return x.transpose(0, 1) if self.layout.batch_first else x
+        return x.transpose(0, 1) if self.rnn.batch_first else x
 
     def as_it_came(self, x: Tensor) -> Tensor:
         if self.layout.sizes is not None:
             return x
         if not self.layout.has_batch:
             return x.squeeze(1)
-        return x.transpose(0, 1) if self.layout.batch_first else x
+        return x.transpose(0, 1) if self.rnn.batch_first else x
 
     def initial_states(self, data: Tensor, hx: Any) -> list[Tensor]:
         """The states before the first step, as they are sorted in `data`: (layers * directions, N, H) each."""
@@ -205,18 +207,17 @@ class _Call:
             states = [state.squeeze(1) for state in states]
         return tuple(states) if self.rnn.mode == "LSTM" else states[0]
 
-    def drop(self, x: Tensor, p: float, index: int) -> Tensor:
+    def drop(self, x: Tensor, dropout: LockedDropout, index: int) -> Tensor:
         """Drop features of x at all time steps."""
         if self.layout.sizes is not None:
-            return self._drop_packed(x, p, index, self.layout.sizes)
-        # Where the caller has the batch, for `dropkit.shard`.
-        if self.layout.batch_first:
-            x = locked_dropout(x.transpose(0, 1), p, self.training, batch_first=True, key=self._key(index))
-            return x.transpose(0, 1)
-        return locked_dropout(x, p, self.training, key=self._key(index))
+            return self._drop_packed(x, dropout, index, self.layout.sizes)
+        # With the batch where the caller has it, for `dropkit.shard`.
+        if self.rnn.batch_first:
+            return dropout(x.transpose(0, 1), key=self._key(index)).transpose(0, 1)
+        return dropout(x, key=self._key(index))
 
-    def _drop_packed(self, x: Tensor, p: float, index: int, sizes: Tensor) -> Tensor:
-        mask = self._mask(x, x.shape[-1], p, index)
+    def _drop_packed(self, x: Tensor, dropout: LockedDropout, index: int, sizes: Tensor) -> Tensor:
+        mask = self._mask(x, x.shape[-1], dropout, index)
         if mask is None:
             return x
         # 0, 1, ... within each time step.
@@ -224,11 +225,11 @@ class _Call:
         mask = mask[rows.to(x.device)]
         return (x * mask).masked_fill(mask == 0, 0)
 
-    def _mask(self, x: Tensor, width: int, p: float, index: int) -> Tensor | None:
+    def _mask(self, x: Tensor, width: int, dropout: LockedDropout, index: int) -> Tensor | None:
         """What each sample's features are multiplied by, (N, width), as samples are sorted in x; None if by 1."""
         samples = self.layout.samples
-        ones = x.new_ones((samples, 1, width) if self.layout.batch_first else (1, samples, width))
-        mask = dropout(ones, p, self.training, key=self._key(index))
+        ones = x.new_ones((samples, 1, width) if self.rnn.batch_first else (1, samples, width))
+        mask = dropout(ones, key=self._key(index))
         if mask is ones:
             return None
         mask = mask.view(samples, width)
@@ -238,13 +239,13 @@ class _Call:
         return None if self.key is None else random.fold_in(self.key, index)
 
     def run_layer(
-        self, x: Tensor, states: Sequence[Tensor], layer: int, recurrent_p: float
+        self, x: Tensor, states: Sequence[Tensor], layer: int, dropout: LockedDropout
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """Outputs of one layer, and its final states; by torch's kernel unless states are dropped."""
         rnn, sizes, count = self.rnn, self.layout.sizes, self.directions
         weights = cast("list[list[Tensor]]", rnn.all_weights[count * layer : count * (layer + 1)])
         width = states[0].shape[-1]
-        masks = [self._mask(x, width, recurrent_p, 3 * layer + 1 + direction) for direction in range(count)]
+        masks = [self._mask(x, width, dropout, 3 * layer + 1 + direction) for direction in range(count)]
         if masks[0] is not None:
             steps = x.unbind(0) if sizes is None else torch.split(x, cast("list[int]", sizes.tolist()))
             ran = [
@@ -256,7 +257,7 @@ class _Call:
             return torch.cat(outputs, -1), finals
         flat = [weight for direction in weights for weight in direction]
         hx = tuple(states) if rnn.mode == "LSTM" else states[0]
-        options = (rnn.bias, 1, 0.0, self.training, rnn.bidirectional)
+        options = (rnn.bias, 1, 0.0, rnn.training, rnn.bidirectional)
         if sizes is None:
             output, *finals = _FUSED[rnn.mode](x, hx, flat, *options, False)
         else:

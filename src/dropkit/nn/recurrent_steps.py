@@ -62,11 +62,8 @@ def _lstm(weights: Sequence[Tensor], has_bias: bool) -> Step:
     projection = weights[-1] if len(weights) == 2 + 2 * has_bias + 1 else None
 
     def step(contribution: Tensor, hidden: Tensor, states: States) -> States:
-        gates = torch.addmm(contribution, hidden, weight)
-        size = gates.shape[-1] // 4
-        opened, cell, output = torch.split(gates, [2 * size, size, size], -1)
-        entering, kept = opened.sigmoid().chunk(2, -1)
-        memory = torch.addcmul(kept * states[1], entering, cell.tanh())
+        entering, kept, cell, output = torch.addmm(contribution, hidden, weight).chunk(4, -1)
+        memory = torch.addcmul(kept.sigmoid() * states[1], entering.sigmoid(), cell.tanh())
         new = output.sigmoid() * memory.tanh()
         return (new if projection is None else F.linear(new, projection)), memory
 
@@ -77,12 +74,10 @@ def _gru(weights: Sequence[Tensor], has_bias: bool) -> Step:
     weight, bias = weights[1], weights[3] if has_bias else None
 
     def step(contribution: Tensor, hidden: Tensor, states: States) -> States:
-        size = hidden.shape[-1]
-        own, own_new = torch.split(F.linear(hidden, weight, bias), [2 * size, size], -1)
-        given, given_new = torch.split(contribution, [2 * size, size], -1)
-        reset, update = (own + given).sigmoid().chunk(2, -1)
-        new = torch.addcmul(given_new, reset, own_new).tanh()
-        return (torch.lerp(new, states[0], update),)
+        reset, update, new = contribution.chunk(3, -1)
+        own_reset, own_update, own_new = F.linear(hidden, weight, bias).chunk(3, -1)
+        new = torch.addcmul(new, (reset + own_reset).sigmoid(), own_new).tanh()
+        return (torch.addcmul(new, (update + own_update).sigmoid(), states[0] - new),)
 
     return step
 

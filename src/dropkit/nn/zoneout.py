@@ -55,7 +55,7 @@ def zoneout(
     # `dropout` is annotated with float alone.
     mask = dropout(ones, rate, training, generator=generator, key=key)  # pyright: ignore[reportArgumentType]
     if mask is not ones:
-        return torch.where(mask == 0, previous, current)
+        return torch.where(mask.bool(), current, previous)
     return current if training or rate == 0 else torch.lerp(current, previous, rate)
 
 

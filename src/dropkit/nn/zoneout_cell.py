@@ -12,10 +12,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dropkit import random
-from dropkit.nn.checks import check_probability
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.draw_key import draw_key
-from dropkit.nn.zoneout import zoneout
+from dropkit.nn.dynamic_rate import rate_of
+from dropkit.nn.zoneout import Zoneout
 
 
 class ZoneoutCell(nn.Module):
@@ -43,11 +43,14 @@ class ZoneoutCell(nn.Module):
         ...     state = cell(input, state)
     """
 
+    hidden_p: float = rate_of("hidden_zoneout")
+    cell_p: float = rate_of("cell_zoneout")
+
     def __init__(self, cell: nn.Module, hidden_p: float = 0.05, cell_p: float = 0.0) -> None:
         super().__init__()
-        for p in (hidden_p, cell_p):
-            check_probability(p)
-        self.cell, self.hidden_p, self.cell_p = cell, hidden_p, cell_p
+        self.cell = cell
+        # Modules, so that an audit names each of them and a schedule finds their rates.
+        self.hidden_zoneout, self.cell_zoneout = Zoneout(hidden_p), Zoneout(cell_p)
 
     def forward(
         self, input: Tensor, state: Any = None, *, generator: Generator | None = None, key: Tensor | int | None = None
@@ -65,12 +68,8 @@ class ZoneoutCell(nn.Module):
         currents = (current,) if is_one else tuple(current)
         before = [torch.zeros_like(x) for x in currents] if state is None else [state] if is_one else state
         after = tuple(
-            zoneout(
-                previous,
-                x,
-                self.cell_p if index else self.hidden_p,
-                self.training,
-                key=None if key is None else random.fold_in(key, index),
+            (self.cell_zoneout if index else self.hidden_zoneout)(
+                previous, x, key=None if key is None else random.fold_in(key, index)
             )
             for index, (previous, x) in enumerate(zip(before, currents, strict=True))
         )
