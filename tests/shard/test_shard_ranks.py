@@ -111,6 +111,29 @@ def test_the_batch_may_lie_elsewhere(groups):
     groups[3].run(batches_elsewhere, (2, 1, 3))
 
 
+def recurrent_layers(sizes):
+    rows, total = rows_of(sizes), sum(sizes)
+    torch.manual_seed(1)
+    lstm = torch.nn.LSTM(5, 7, 2, bidirectional=True, dtype=torch.float64)
+    layer = nn.RecurrentDropout(lstm, input_p=0.2, hidden_p=0.3, recurrent_p=0.4, output_p=0.5)
+    model = nn.WeightDrop(layer, ["rnn.weight_hh_l0"], 0.5)
+    x = torch.randn(4, total, 5, dtype=torch.float64)
+    (expected, (h, c)), state = seeded(model, x)
+    own = rows.stop - rows.start
+
+    with shard.data_parallel(dim=1, batch_size=own):
+        (output, (own_h, own_c)), after = seeded(model, x[:, rows])
+
+    assert_close(output, expected[:, rows])
+    assert_close((own_h, own_c), (h[:, rows], c[:, rows]))
+    assert torch.equal(after, state)
+
+
+def test_recurrent_layers_follow(groups):
+    """Ranks drop the same weights, and inputs, states and outputs as one process drops those of their samples."""
+    groups[2].run(recurrent_layers, (3, 2))
+
+
 def transformer(sizes, batch_first):
     rows = rows_of(sizes)
     torch.manual_seed(1)
