@@ -168,6 +168,19 @@ def test_a_shard_has_its_part_of_the_mask(options):
         part(3)
 
 
+@pytest.mark.parametrize("options", [{}, {"per_channel": False}, {"batchwise": True}], ids=str)
+def test_micro_batches_have_the_masks_of_one_batch(options):
+    """Parts of a batch that follow one another drop what one call on the whole batch does."""
+    x = torch.ones(4, 3, 5, 5)
+    torch.manual_seed(3)
+    whole = drop_block2d(x, 0.5, 2, **options)
+
+    torch.manual_seed(3)
+    parts = [drop_block2d(x[rows], 0.5, 2, **options) for rows in dropkit.shard.micro_batches(4, 2)]
+
+    assert torch.equal(torch.cat(parts), whole)
+
+
 @pytest.mark.parametrize("options", [{}, {"per_channel": False}], ids=str)
 def test_monte_carlo_masks_belong_to_the_inputs(options):
     """mc.predict drops in evaluation mode; an input has its mask in batches of every size, and others other masks."""
@@ -176,6 +189,7 @@ def test_monte_carlo_masks_belong_to_the_inputs(options):
 
     def samples(size):
         result = dropkit.mc.predict(model, x, 4, "regression", seed=0, batch_size=size, keep_samples=True)
+        assert not result.notes
         return result.samples
 
     expected = samples(5)

@@ -97,6 +97,7 @@ def test_monte_carlo_subsets_belong_to_the_inputs():
 
     def samples(size):
         result = dropkit.mc.predict(Mean().eval(), x, 4, "regression", seed=0, batch_size=size, keep_samples=True)
+        assert not result.notes
         return result.samples
 
     torch.testing.assert_close(samples(2), samples(5))

@@ -86,10 +86,7 @@ class ProbeMode(SiteMode):
 
     def drop(self, input: Tensor, dropout: SiteDropout) -> Tensor:
         # The tensors of a functorch transform do not outlive it.
-        if functorch_is_active():
-            self.seen.append(None)
-        else:
-            self.seen.append(dropout.batch_dim or (input.shape if dropout.is_mask else input.detach().clone()))
+        self.seen.append(None if functorch_is_active() else dropout.batch_dim or input.detach().clone())
         if dropout.inplace and not input.is_inference():
             # Dropout would have written over it.
             torch.autograd.graph.increment_version(input)

@@ -71,7 +71,6 @@ class SiteDropout:
         mask_shape: from the shape of an input to the shape of its mask; None for one mask element per input element.
         inplace: write over the input.
         batch_dim: the batch dimension, if it is known beforehand.
-        is_mask: whether the input is not computed from the model's, so that its shape alone shows the batch dimension.
     """
 
     p: float
@@ -79,7 +78,6 @@ class SiteDropout:
     mask_shape: MakeMaskShape | None = None
     inplace: bool = False
     batch_dim: BatchDim | None = None
-    is_mask: bool = False
 
 
 class SiteMode(SamplingMode):
@@ -129,7 +127,7 @@ class SiteMode(SamplingMode):
 
         def draw(ones: Tensor, rate: float | Tensor, noise_shape: NoiseShape | None) -> Tensor:
             shape = None if noise_shape is None else partial(mask_shape, noise_shape)
-            return self.drop(ones, SiteDropout(float(rate), unscaled, shape, is_mask=True))
+            return self.drop(ones, SiteDropout(float(rate), unscaled, shape))
 
         return drop_under_seeds(
             input, float(p), checked_block_size(block_size, spatial), inplace, batchwise, per_channel, draw
@@ -141,7 +139,7 @@ class SiteMode(SamplingMode):
         """Compute `patch_dropout`, whose random numbers are a site."""
 
         def draw(ones: Tensor) -> Tensor:
-            return self.drop(ones, SiteDropout(0.5, is_mask=True))
+            return self.drop(ones, SiteDropout(0.5))
 
         output, indices = keep_tokens(input, float(p), num_prefix_tokens, ordered, draw)
         return (output, indices) if return_indices else output
