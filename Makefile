@@ -72,7 +72,7 @@ peers:
 
 pages: $(INSTALLED)
 	$(BIN)/python docs/rules/write.py
-	$(BIN)/python docs/layers/write.py
+	$(BIN)/python docs/write_layers.py
 	$(BIN)/python docs/write_measures.py
 
 clean:

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "layers"
 
 def test_the_pages_are_those_of_the_layers():
     """`make pages` writes them."""
-    pages = runpy.run_path(str(FOLDER / "write.py"))["pages"]()
+    pages = runpy.run_path(str(FOLDER.parent / "write_layers.py"))["pages"]()
 
     files = [*FOLDER.glob("*.md"), *FOLDER.glob("*.svg")]
     assert {file.name: file.read_text(encoding="utf-8") for file in files} == pages

@@ -13,7 +13,7 @@ import torch
 from dropkit import nn
 from dropkit.nn.layer import Layer
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "layers"
 KEY = 3
 # Of the pictures: side of a square, gap between panels, and the most panels and squares along each side.
 SIDE, GAP, PANELS, SQUARES = 10, 12, 8, 24
