@@ -1,4 +1,4 @@
-"""Does dropout whose mask the batch shares regularise? Compare it with dropout by element and none, in pairs of seeds.
+"""Does dropout whose mask the batch shares regularise? Compare it with dropout by element and with none.
 
 An MLP 784-1024-1024-10 is trained by SGD on 1,000 digits. The results are in docs/batchwise.md.
 """
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def run(kind: str, rate: float, p: float, seed: int, digits: Digits) -> tuple[float, float]:
-    """The test error in per cent, and the seconds of training. Runs of one seed begin with equal weights and data."""
+    """The test error in per cent, and the seconds of training; runs of one seed have the same weights and data."""
     training, test = split(digits, TRAINING, torch.Generator().manual_seed(seed))
     torch.manual_seed(seed)
     batchwise = BatchwiseMLP(SIZES, p if kind == "batchwise" else 0.0)
@@ -50,7 +50,9 @@ def run(kind: str, rate: float, p: float, seed: int, digits: Digits) -> tuple[fl
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
     begin = time.perf_counter()
     for _ in range(EPOCHS):
-        for batch in torch.randperm(TRAINING, generator=order).split(BATCH):
+        shuffled = torch.randperm(TRAINING, generator=order)
+        for start in range(0, TRAINING, BATCH):
+            batch = shuffled[start : start + BATCH]
             optimizer.zero_grad()
             F.cross_entropy(model(training.images[batch].flatten(1)), training.labels[batch]).backward()
             optimizer.step()

@@ -33,7 +33,7 @@ class BatchwiseConv(BatchwiseChain):
         channels: of the input, of each hidden layer, and of the output.
         kernel_size, stride, padding, dilation: of each convolution, as for `torch.nn.Conv2d`.
         p: expected fraction of the channels of each hidden layer dropped, in [0, 1].
-        activation: elementwise; a function or a module.
+        activation: elementwise; a function or a module. ReLU if None.
         dims: number of spatial dimensions, 1 to 3.
         bias: whether the convolutions have biases.
         device, dtype: of the parameters.
@@ -56,7 +56,7 @@ class BatchwiseConv(BatchwiseChain):
         channels: Sequence[int],
         kernel_size: int | tuple[int, ...],
         p: float = 0.5,
-        activation: Activation = F.relu,
+        activation: Activation | None = None,
         *,
         dims: int = 2,
         stride: int | tuple[int, ...] = 1,
@@ -75,7 +75,7 @@ class BatchwiseConv(BatchwiseChain):
             )
             for before, after in pairwise(channels)
         ]  # fmt: skip
-        super().__init__(layers, p, activation)
+        super().__init__(layers, p, F.relu if activation is None else activation)
 
     @classmethod
     def from_layers(cls, layers: Iterable[nn.Module], activation: Activation, p: float) -> BatchwiseConv:

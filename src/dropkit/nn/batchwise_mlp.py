@@ -27,7 +27,7 @@ class BatchwiseMLP(BatchwiseChain):
     Args:
         sizes: features of the input, of each hidden layer, and of the output.
         p: expected fraction of the units of each hidden layer dropped, in [0, 1].
-        activation: elementwise; a function or a module.
+        activation: elementwise; a function or a module. ReLU if None.
         bias: whether the linear layers have biases.
         device, dtype: of the parameters.
 
@@ -47,14 +47,14 @@ class BatchwiseMLP(BatchwiseChain):
         self,
         sizes: Sequence[int],
         p: float = 0.5,
-        activation: Activation = F.relu,
+        activation: Activation | None = None,
         *,
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         layers = [nn.Linear(before, after, bias, device, dtype) for before, after in pairwise(sizes)]
-        super().__init__(layers, p, activation)
+        super().__init__(layers, p, F.relu if activation is None else activation)
 
     @classmethod
     def from_layers(cls, layers: Iterable[nn.Module], activation: Activation, p: float) -> BatchwiseMLP:

@@ -107,7 +107,7 @@ class ConcreteDropout(nn.Module):
         """
         p = self.p_logit.sigmoid()
         squares = torch.stack([weight.square().sum() for weight in self.layer.parameters()]).sum()
-        entropy: Tensor = -torch.special.xlogy(p, p) - torch.special.xlogy(1 - p, 1 - p)
+        entropy = -p.xlogy(p) - (1 - p).xlogy(1 - p)
         inputs = next(self.layer.parameters()).shape[1]
         return self.weight_regularizer * squares / (1 - p) - self.dropout_regularizer * inputs * entropy
 

@@ -38,7 +38,7 @@ class FeedForward(DynamicRate):
         d_model: features of the input and the output.
         d_hidden: hidden units.
         p: expected fraction of hidden units dropped, in [0, 1].
-        activation: :math:`a`, elementwise; a function or a module.
+        activation: :math:`a`, elementwise; a function or a module. ReLU if None.
         bias: whether the linear layers have biases.
         gated: multiply the activations by a second product of the input, `gate`, as SwiGLU does.
         device, dtype: of the parameters.
@@ -63,7 +63,7 @@ class FeedForward(DynamicRate):
         d_model: int,
         d_hidden: int,
         p: float = 0.5,
-        activation: Activation = F.relu,
+        activation: Activation | None = None,
         *,
         bias: bool = True,
         gated: bool = False,
@@ -72,7 +72,7 @@ class FeedForward(DynamicRate):
     ) -> None:
         super().__init__()
         check_probability(p)
-        self.p, self.activation = p, activation
+        self.p, self.activation = p, F.relu if activation is None else activation
         self.linear1 = nn.Linear(d_model, d_hidden, bias, device, dtype)
         self.gate = nn.Linear(d_model, d_hidden, bias, device, dtype) if gated else None
         self.linear2 = nn.Linear(d_hidden, d_model, bias, device, dtype)

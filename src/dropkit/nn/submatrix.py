@@ -34,7 +34,7 @@ Activation = Callable[[Tensor], Tensor]
 # Cutting costs three copies of the weights, saves the share p of products of as many rows as the batch has, and takes
 # half a millisecond more, whatever the sizes. From where on it is faster than the masked product on a CPU: the smallest
 # rows * p, and the smallest number of multiplications saved. benchmarks/batchwise.py measures both sides of the limits.
-LEAST_ROWS = 32
+LEAST_ROWS = 24
 LEAST_MULTIPLICATIONS = 2**24
 # Matrix products are up to 1.5 times faster where rows of memory begin at multiples of 64 bytes.
 MULTIPLE = 16

@@ -1,0 +1,26 @@
+"""experiments/batchwise.py runs in small form and prints a table of finite numbers."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from dropkit.study import load
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "batchwise.py"
+
+
+@pytest.mark.slow
+def test_the_table_compares_three_kinds_of_dropout_in_each_setting(capsys):
+    """Each setting has a row without dropout, whose change is 0, and one for each kind of dropout."""
+    main = runpy.run_path(str(SCRIPT))["main"]
+    digits = load()
+    few = {"SEEDS": 2, "TRAINING": 20, "EPOCHS": 1, "SIZES": (784, 32, 32, 10)}
+    main.__globals__.update(few, load=lambda: digits[digits.labels.argsort()[::50]])
+
+    main()
+
+    rows = re.findall(r"(none|by element|batchwise) +│ (\S+) +│ (\S+) \+- (\S+)", capsys.readouterr().out)
+    assert [kind for kind, *_ in rows] == ["none", "by element", "batchwise"] * 3
+    assert all(float(change) == 0 for kind, _, change, _ in rows if kind == "none")
