@@ -281,3 +281,42 @@ def test_a_small_batch_runs_the_plain_product(monkeypatch):
         model(torch.randn(rows, 256))
 
     assert calls == [4096]
+
+
+def test_bert_runs_on_submatrices_after_two_assignments(torchvision, cut):
+    """In BERT the block takes the place of the first half, and the second product becomes the identity."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    model, ids = BertModel(config).eval(), torch.arange(10).view(2, 5)
+    expected = model(ids).last_hidden_state
+    (layer,) = model.encoder.layer
+
+    up, down = layer.intermediate, layer.output
+    layer.intermediate = FeedForward.from_layers(up.dense, up.intermediate_act_fn, down.dense, 0.5)
+    down.dense = nn.Identity()
+
+    torch.testing.assert_close(model(ids).last_hidden_state, expected)
+    layer.intermediate.train()
+    assert not torch.allclose(model(ids).last_hidden_state, expected)
+    assert len(cut) == 2
+
+
+def test_llama_runs_on_submatrices_after_one_assignment(torchvision, cut):
+    """LLaMA's feed-forward block is one module, with a gate."""
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    model, ids = LlamaModel(config).eval(), torch.arange(10).view(2, 5)
+    expected = model(ids).last_hidden_state
+    (layer,) = model.layers
+
+    mlp = layer.mlp
+    layer.mlp = FeedForward.from_layers(mlp.gate_proj, mlp.act_fn, mlp.down_proj, 0.5, gate=mlp.up_proj)
+
+    torch.testing.assert_close(model(ids).last_hidden_state, expected)
+    layer.mlp.train()
+    assert not torch.allclose(model(ids).last_hidden_state, expected)
+    assert len(cut) == 3
