@@ -21,6 +21,8 @@ def test_the_table_compares_three_kinds_of_dropout_in_each_setting(capsys):
 
     main()
 
-    rows = re.findall(r"(none|by element|batchwise) +│ (\S+) +│ (\S+) \+- (\S+)", capsys.readouterr().out)
-    assert [kind for kind, *_ in rows] == ["none", "by element", "batchwise"] * 3
+    rows = re.findall(
+        r"(none|by element|batchwise|batchwise, clipped) +│ (\S+) +│ (\S+) \+- (\S+)", capsys.readouterr().out
+    )
+    assert [kind for kind, *_ in rows] == ["none", "by element", "batchwise", "batchwise, clipped"] * 3
     assert all(float(change) == 0 for kind, _, change, _ in rows if kind == "none")
