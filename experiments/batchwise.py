@@ -1,6 +1,7 @@
 """Does dropout whose mask the batch shares regularise? Compare it with dropout by element and with none.
 
-An MLP 784-1024-1024-10 is trained by SGD with momentum on 1,000 digits. One kind clips the norm of the gradients. The results are in docs/batchwise.md.
+An MLP 784-1024-1024-10 is trained by SGD with momentum on 1,000 digits. One kind clips the norm of the gradients.
+The results are in docs/batchwise.md.
 """
 
 from __future__ import annotations

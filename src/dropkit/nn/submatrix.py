@@ -36,8 +36,8 @@ Activation = Callable[[Tensor], Tensor]
 # rows * p, and the smallest number of multiplications saved. benchmarks/batchwise.py measures both sides of the limits.
 LEAST_ROWS = 24
 LEAST_MULTIPLICATIONS = 2**24
-# Products take up to a third less time if they have a multiple of 8 units, where all rows of memory begin at multiples of
-# 32 bytes. Multiples of 16 are no faster, and leave less out of small layers.
+# Products take up to a third less time if they have a multiple of 8 units, where all rows of memory begin at multiples
+# of 32 bytes. Multiples of 16 are no faster, and leave less out of small layers.
 MULTIPLE = 8
 
 
