@@ -66,6 +66,7 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "alpha_dropout": Functional(1, 2, 3, training_default=False, module="AlphaDropout"),
     _F + "feature_alpha_dropout": Functional(1, 2, 3, training_default=False, module="FeatureAlphaDropout"),
     # Only in dropkit.
+    _F + "concrete_dropout": Functional(1, 2, None),
     _F + "drop_block1d": Functional(1, 3, 4),
     _F + "drop_block2d": Functional(1, 3, 4),
     _F + "drop_block3d": Functional(1, 3, 4),

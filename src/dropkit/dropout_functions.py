@@ -60,7 +60,7 @@ class DropoutFunction:
         training = self.training and argument(self.training, args, kwargs, self.training_default)
         inplace = self.name.endswith("_") or (self.inplace and argument(self.inplace, args, kwargs, False))
         if isinstance(p, torch.Tensor):
-            p = float(p)
+            p = p.detach().item()  # which does not warn where `p` is learned
         return p, None if training is None else bool(training), bool(inplace)
 
     def with_training(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:

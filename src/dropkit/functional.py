@@ -2,6 +2,7 @@
 
 from dropkit.nn.alpha_dropout import alpha_dropout as alpha_dropout
 from dropkit.nn.bias_act_dropout_add import bias_act_dropout_add as bias_act_dropout_add
+from dropkit.nn.concrete_dropout import concrete_dropout as concrete_dropout
 from dropkit.nn.drop_block1d import drop_block1d as drop_block1d
 from dropkit.nn.drop_block2d import drop_block2d as drop_block2d
 from dropkit.nn.drop_block3d import drop_block3d as drop_block3d

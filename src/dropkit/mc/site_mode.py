@@ -25,6 +25,7 @@ from dropkit.mc.batch_dim import BatchDim
 from dropkit.mc.mode import Args, Kwargs, SamplingMode
 from dropkit.nn import LAYERS as DROPOUTS
 from dropkit.nn.blocks import SPATIAL_DIMS, BlockSize, NoiseShape, checked_block_size, drop_under_seeds
+from dropkit.nn.concrete_dropout import concrete_dropout, numbers_shape, relax
 from dropkit.nn.layer import Layer
 from dropkit.nn.mask_shapes import MakeMaskShape
 from dropkit.nn.noise_shape import mask_shape
@@ -96,9 +97,10 @@ class SiteMode(SamplingMode):
         """Run a call from the seed of the next site, since its random numbers cannot be replaced."""
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        if function.name in SPATIAL_DIMS or func is patch_dropout:
-            spatial = SPATIAL_DIMS.get(function.name)
-            drop = self._drop_tokens if spatial is None else partial(self._drop_blocks, spatial)
+        if function.name in SPATIAL_DIMS or func in (concrete_dropout, patch_dropout):
+            drop = self._drop_concretely if func is concrete_dropout else self._drop_tokens
+            if function.name in SPATIAL_DIMS:
+                drop = partial(self._drop_blocks, SPATIAL_DIMS[function.name])
             arguments = signature(func).bind(*args, **kwargs)
             arguments.apply_defaults()
             with self:
@@ -132,6 +134,12 @@ class SiteMode(SamplingMode):
         return drop_under_seeds(
             input, float(p), checked_block_size(block_size, spatial), inplace, batchwise, per_channel, draw
         )
+
+    def _drop_concretely(
+        self, input: Tensor, p: float | Tensor, temperature: float, channels: bool, **_: Any
+    ) -> Tensor:
+        """Compute `concrete_dropout`, whose random numbers are a site."""
+        return relax(input, p, temperature, self.uniform(numbers_shape(input, channels), input.device))
 
     def _drop_tokens(
         self, input: Tensor, p: float, num_prefix_tokens: int, ordered: bool, return_indices: bool, **_: Any

@@ -30,6 +30,7 @@ class ComposedLayer:
         variants: records of other arguments; the laws of the tests run on each.
         batch_dim: dimension of samples, in every input and in the output; None if samples share masks.
         is_plain_in_eval: whether eval mode computes what training does at rate 0.
+        learns_rate: whether the rate is a parameter of the model, which no schedule moves.
         takes_compiler: whether a compiler takes `forward` as one graph.
         where: where the layer is put, and at which rates, for the table in the documentation.
     """
@@ -44,6 +45,7 @@ class ComposedLayer:
     variants: tuple[ComposedLayer, ...] = ()
     batch_dim: int | None = 0
     is_plain_in_eval: bool = True
+    learns_rate: bool = False
     takes_compiler: bool = True
     where: str = ""
 

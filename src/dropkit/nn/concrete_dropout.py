@@ -1,4 +1,4 @@
-"""ConcreteDropout: a rate that is learned with the weights.
+"""ConcreteDropout: dropout whose rate is learned with the weights, by a relaxed mask.
 
 Source: Gal, Hron, Kendall, "Concrete Dropout", NeurIPS 2017, arXiv:1705.07832.
 """
@@ -6,51 +6,142 @@ Source: Gal, Hron, Kendall, "Concrete Dropout", NeurIPS 2017, arXiv:1705.07832.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.modules.conv import (
+    _ConvNd as Convolution,  # pyright: ignore[reportPrivateUsage] (torch has no public name)
+)
+from torch.overrides import (
+    handle_torch_function,
+    has_torch_function,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
+)
 
 from dropkit.arguments import check
 from dropkit.nn.checks import check_probability
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.draw_key import draw_key
 from dropkit.nn.random_numbers import uniform
+from dropkit.ops import autograd
+
+# Logits beyond are rates of 0 and 1 in every floating type, where a derivative would be infinity times 0.
+_LARGEST_LOGIT = 80.0
+
+
+def concrete_dropout(
+    input: Tensor,
+    p: float | Tensor,
+    training: bool = True,
+    *,
+    temperature: float = 0.1,
+    channels: bool = False,
+    generator: Generator | None = None,
+    key: Tensor | int | None = None,
+) -> Tensor:
+    r"""Drop by a mask that is nearly 0 or 1, so that the output has a derivative by the rate `p`.
+
+    .. math:: y = x \odot k / (1 - p), \qquad k = \mathrm{sigmoid}((\mathrm{logit}(u) - \mathrm{logit}(p)) / t)
+
+    The numbers u are uniform in (0, 1), one for each element. A mask element k is below 1/2 with probability `p`, and
+    then its element counts as dropped: where `dropout` drops under the same key, up to the rounding of u.
+
+    Args:
+        input: values, floating.
+        p: expected fraction of elements dropped, in [0, 1]; to be learned, a 0-d tensor that requires a gradient.
+        training: if false, return `input` itself.
+        temperature: t above; the mask is that of `dropout` in the limit of 0, where the gradient is lost in noise.
+        channels: share a mask element among all elements of a channel, dimension 1.
+        generator, key: as for `dropout`.
+
+    Shape:
+        input: any, or (N, C, *) with `channels`; output: the same.
+
+    Raises:
+        ValueError: `p` is a number out of [0, 1], `temperature` is not above 0, `input` has no channels, or both
+            `generator` and `key` are given.
+
+    Example:
+        >>> p = torch.tensor(0.5, requires_grad=True)
+        >>> y = concrete_dropout(torch.ones(6), p, key=7)
+        >>> y.detach()
+        tensor([2.0000e+00, 2.0000e+00, 2.5314e-09, 1.0414e-10, 4.5266e-02, 2.0000e+00])
+        >>> (gradient,) = torch.autograd.grad(y.sum(), p)
+    """
+    tensors = (input, p) if isinstance(p, Tensor) else (input,)
+    if has_torch_function(tensors):
+        options: dict[str, Any] = {"temperature": temperature, "channels": channels}
+        options |= {} if generator is None else {"generator": generator}
+        options |= {} if key is None else {"key": key}
+        return handle_torch_function(concrete_dropout, tensors, input, p, training, **options)
+    if not isinstance(p, Tensor):
+        check_probability(p)
+    check("temperature", temperature > 0, "above 0", temperature)
+    check("input", not channels or input.dim() >= 2, "(N, C, *) where channels is true", f"shape {tuple(input.shape)}")
+    drops = training and not _is_known_to_be_0(p)
+    key = draw_key(input, 0.5 if drops else 0.0, training, generator, key)
+    if not drops:
+        return input
+    shape, dtype = numbers_shape(input, channels), _precision(input)
+    return relax(input, p, temperature, uniform(torch.empty(shape, dtype=dtype, device=input.device), key=key))
+
+
+def numbers_shape(input: Tensor, channels: bool) -> torch.Size:
+    """The shape of the random numbers of a call."""
+    return torch.Size((*input.shape[:2], *(1,) * (input.dim() - 2))) if channels else input.shape
+
+
+def relax(input: Tensor, p: float | Tensor, temperature: float, numbers: Tensor) -> Tensor:
+    """Drop by the relaxed mask of these uniform numbers, which are overwritten."""
+    rate = torch.as_tensor(p, dtype=_precision(input), device=input.device)
+    logit = torch.logit(rate.clamp(math.exp(-_LARGEST_LOGIT), 1 - torch.finfo(rate.dtype).eps / 2))
+    noise = numbers.to(rate.dtype).logit_().div_(temperature)
+    kept = torch.sigmoid(noise - logit / temperature)
+    scale = torch.where(rate < 1, 1 / (1 - rate).clamp(min=torch.finfo(rate.dtype).eps / 2), 0)
+    return input * (kept * scale).to(input.dtype)
+
+
+def _precision(input: Tensor) -> torch.dtype:
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def _is_known_to_be_0(p: float | Tensor) -> bool:
+    # On another device the question would wait for all work before it, in each layer.
+    is_readable = not isinstance(p, Tensor) or (p.device.type == "cpu" and autograd.can_use_fast_path(p))
+    return is_readable and bool(p == 0)
 
 
 class ConcreteDropout(nn.Module):
-    r"""Drop the inputs of a layer at a rate that is a parameter, by a mask that is differentiable in it.
+    """A layer with dropout of its input, at a rate that is learned together with its weights.
 
-    .. math:: y = x \odot (1 - z) / (1 - p), \qquad
-        z = \sigma((\log p - \log(1 - p) + \log u - \log(1 - u)) / t)
-
-    with a uniform number :math:`u` for each element: :math:`z` is close to 1, dropped, with probability :math:`p`, and
-    the closer the lower the temperature :math:`t`. The rate is learned only with `regularization`, which must be part
-    of the loss. As in the paper the layer that follows is what is regularised.
+    See `dropkit.functional.concrete_dropout`. The loss needs `concrete_regularization` besides: without it the rate
+    falls to 0 in most models. The rate is the parameter `p_logit`, its logit; weight decay, which would draw the rate
+    to 0.5, should leave it out. `p` is the rate as a number, and may be assigned; rates of 0 and 1 stay as they are.
 
     Args:
-        layer: the layer that follows, a linear or convolutional one; in `state_dict` with the prefix `layer.`.
-        p: rate to begin with, in (0, 1); 0 switches the dropout off for good.
-        temperature: of the relaxation; 0.1 in the paper.
-        weight_regularizer: the paper's :math:`l^2 / (\tau N)`, for prior length scale l, model precision tau and N
-            training samples.
-        dropout_regularizer: the paper's :math:`2 / (\tau N)` for a Euclidean loss, :math:`1 / (\tau N)` for
-            cross-entropy.
-
-    Shape:
-        Inputs and outputs are those of `layer`. One uniform number for each element of the input.
+        layer: a linear layer, whose inputs are dropped one by one, or a convolution, whose input channels are; with
+            the prefix `layer.` in `state_dict`. Other modules are dropped like linear layers, without regularisation.
+        p: rate at the beginning, an expected fraction, in [0, 1).
+        temperature: of the relaxed mask; 0.1 in the paper.
+        weight_regularizer, dropout_regularizer: factors of `regularization`.
 
     Raises:
-        ValueError: `p` is not in [0, 1), or `temperature` is not positive.
+        ValueError: `p` is not in [0, 1), or `temperature` is not above 0.
 
     Example:
-        >>> layer = ConcreteDropout(torch.nn.Linear(8, 4), p=0.1, weight_regularizer=1e-4, dropout_regularizer=1e-3)
-        >>> loss = layer(torch.randn(2, 8)).square().mean() + layer.regularization()
-        >>> loss.backward()
-        >>> layer.p_logit.grad.shape
-        torch.Size([])
+        >>> samples, length_scale = 1000, 0.01
+        >>> factors = {"weight_regularizer": length_scale**2 / (2 * samples), "dropout_regularizer": 1 / samples}
+        >>> layer = ConcreteDropout(torch.nn.Linear(8, 4), **factors)
+        >>> loss = torch.nn.functional.cross_entropy(layer(torch.randn(2, 8)), torch.tensor([0, 3]))
+        >>> (loss + layer.regularization()).backward()
+        >>> layer
+        ConcreteDropout(
+          p=0.1, temperature=0.1
+          (layer): Linear(in_features=8, out_features=4, bias=True)
+        )
     """
 
-    p_logit: nn.Parameter
+    function = staticmethod(concrete_dropout)
 
     def __init__(
         self,
@@ -63,81 +154,104 @@ class ConcreteDropout(nn.Module):
         super().__init__()
         check_probability(p)
         check("p", p < 1, "below 1, since a rate of 1 has no gradient", p)
-        check("temperature", temperature > 0, "positive", temperature)
+        check("temperature", temperature > 0, "above 0", temperature)
         self.layer, self.temperature = layer, temperature
         self.weight_regularizer, self.dropout_regularizer = weight_regularizer, dropout_regularizer
-        self.p_logit = nn.Parameter(torch.tensor(0.0))
+        self.p_logit = nn.Parameter(torch.empty(()))
         self.p = p
 
     @property
     def p(self) -> float:
-        """The rate as it is now."""
-        return float(self.p_logit.detach().double().sigmoid())
+        """The rate now."""
+        return torch.sigmoid(self.p_logit.detach().double()).item()
 
     @p.setter
-    def p(self, rate: float) -> None:
-        check_probability(rate)
+    def p(self, p: float) -> None:
+        check_probability(p)
         with torch.no_grad():
-            self.p_logit.fill_(
-                math.log(rate) - math.log1p(-rate) if 0 < rate < 1 else math.copysign(math.inf, rate - 0.5)
-            )
+            self.p_logit.copy_(torch.logit(torch.tensor(p, dtype=torch.float64)))
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
-        """Call the layer, on dropped inputs in training mode.
-
-        Args:
-            input: of `layer`.
-            generator, key: as for `dropout`.
-        """
-        key = draw_key(input, self.p, self.training, generator, key)
-        if not self.training or key is None or self.p == 0:
-            return self.layer(input)
-        # In float32 at least: in 16 bits the logarithms would be too coarse.
-        logit = self.p_logit if self.p_logit.dtype == torch.float64 else self.p_logit.float()
-        u = uniform(torch.empty(input.shape, dtype=logit.dtype, device=input.device), key=key)
-        z = ((logit + u.log() - torch.log1p(-u)) / self.temperature).sigmoid()
-        return self.layer(input * ((1 - z) / torch.sigmoid(-logit)).to(input.dtype))
+        """Apply the layer to `input`, in training mode with dropout."""
+        dropped = concrete_dropout(
+            input,
+            torch.sigmoid(self.p_logit.to(_precision(self.p_logit))),
+            self.training,
+            temperature=self.temperature,
+            channels=isinstance(self.layer, Convolution),
+            generator=generator,
+            key=key,
+        )
+        return self.layer(dropped)
 
     def regularization(self) -> Tensor:
-        r"""What the paper adds to the loss for this layer, a number.
+        r"""What the paper adds to the loss for this layer: its divergence from the prior, a number.
 
-        .. math:: \lambda_w \|W\|^2 / (1 - p) + \lambda_d K (p \log p + (1 - p) \log(1 - p))
+        .. math:: \lambda_w\, \frac{\|W\|^2}{1 - p} - \lambda_d\, K\, H(p), \qquad
+            H(p) = -p \log p - (1 - p) \log(1 - p)
 
-        with all parameters of the layer as W and its number of inputs as K (equations 3 and 4).
+        It rewards rates near 0.5 by the entropy H, in nats, of each of the layer's K inputs or input channels, and
+        large rates only with small weights W. Equations 3 and 4 of the paper, in which :math:`M = W / (1 - p)`, by
+        the number of training samples N. The bias has no prior. With the inverse standard deviation l of the prior of
+        the weights, the factors are
+
+        - for the mean negative log-likelihood, which cross-entropy is: :math:`\lambda_w = l^2 / (2 N)` and
+          :math:`\lambda_d = 1 / N`;
+        - for the mean squared error under a Gaussian of precision :math:`\tau`, which is that times
+          :math:`2 / \tau`: :math:`\lambda_w = l^2 / (\tau N)` and :math:`\lambda_d = 2 / (\tau N)`.
+
+        Raises:
+            TypeError: the layer is neither linear nor a convolution.
         """
-        p = self.p_logit.sigmoid()
-        squares = torch.stack([weight.square().sum() for weight in self.layer.parameters()]).sum()
-        entropy = -p.xlogy(p) - (1 - p).xlogy(1 - p)
-        inputs = next(self.layer.parameters()).shape[1]
-        return self.weight_regularizer * squares / (1 - p) - self.dropout_regularizer * inputs * entropy
+        if not isinstance(self.layer, (nn.Linear, Convolution)):
+            raise TypeError(f"layer must be linear or a convolution to be regularised, got {type(self.layer).__name__}")
+        units = self.layer.in_features if isinstance(self.layer, nn.Linear) else self.layer.in_channels
+        logit = self.p_logit.to(_precision(self.p_logit)).clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
+        entropy = -nn.functional.logsigmoid(-logit) - torch.sigmoid(logit) * logit
+        weights = self.layer.weight.square().sum() * (1 + logit.exp())  # 1 / (1 - p) = 1 + exp(logit)
+        return self.weight_regularizer * weights - self.dropout_regularizer * units * entropy
 
     def extra_repr(self) -> str:
-        return f"p={self.p:.3g}, temperature={self.temperature}"
+        return f"p={self.p:.4g}, temperature={self.temperature}"
 
 
 def concrete_regularization(model: nn.Module) -> Tensor:
-    """The sum of `regularization` over all `ConcreteDropout` layers of a model.
+    """The sum of `regularization` over all `ConcreteDropout` layers of a model, to be added to its loss.
 
     Raises:
         ValueError: there are none.
+        TypeError: one of them is neither linear nor a convolution.
+
+    Example:
+        >>> layer = ConcreteDropout(torch.nn.Linear(100, 10), 0.5, weight_regularizer=0.0, dropout_regularizer=1.0)
+        >>> concrete_regularization(torch.nn.Sequential(layer, torch.nn.ReLU()))  # -100 * log(2)
+        tensor(-69.3147, grad_fn=<SumBackward0>)
     """
-    parts = [module.regularization() for module in model.modules() if isinstance(module, ConcreteDropout)]
-    check("model", len(parts) > 0, "one with ConcreteDropout layers", type(model).__name__)
-    return torch.stack(parts).sum()
+    layers = [module for module in model.modules() if isinstance(module, ConcreteDropout)]
+    check("model", bool(layers), "one with ConcreteDropout layers", type(model).__name__)
+    device = layers[0].p_logit.device
+    return torch.stack([layer.regularization().to(device) for layer in layers]).sum()
 
 
-def _unit() -> nn.Module:
-    layer = nn.Linear(16, 16, bias=False)
-    nn.init.eye_(layer.weight)
+def _copying() -> nn.Module:
+    layer = nn.Conv2d(32, 32, 1, groups=32, bias=False)
+    nn.init.ones_(layer.weight)
     return layer
 
 
+_CHANNELS = ComposedLayer(
+    module=ConcreteDropout,
+    inputs=lambda dtype: (torch.ones(8, 32, 2, 2, dtype=dtype),),
+    dropped=lambda output, module: (output * (1 - module.p) < 0.5).all((2, 3)),
+    wraps=lambda: {"layer": _copying()},
+)
 LAYER = ComposedLayer(
     module=ConcreteDropout,
-    inputs=lambda dtype: (torch.ones(8, 16, dtype=dtype),),
-    # Of a kept input 1 more than half is left before the scale.
+    function=concrete_dropout,
+    inputs=lambda dtype: (torch.ones(8, 32, dtype=dtype),),
     dropped=lambda output, module: output * (1 - module.p) < 0.5,
-    wraps=lambda: {"layer": _unit()},
-    takes_compiler=False,
-    where="before the layers of a network whose uncertainty is wanted; the rate is learned",
+    wraps=lambda: {"layer": nn.Identity()},
+    variants=(_CHANNELS,),
+    learns_rate=True,
+    where="around linear layers and convolutions of models that state their uncertainty, which learns each rate",
 )

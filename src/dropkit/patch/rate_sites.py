@@ -104,7 +104,10 @@ def drops(module: nn.Module) -> bool:
     if isinstance(module, nn.RNNBase):
         # Between layers, of which there must be two.
         return module.num_layers > 1
-    if isinstance(module, (*RATE_HOLDERS, DynamicRate, TorchDropout, *(record.module for record in COMPOSED))):
+    if isinstance(
+        module,
+        (*RATE_HOLDERS, DynamicRate, TorchDropout, *(record.module for record in COMPOSED if not record.learns_rate)),
+    ):
         return True
     return DROPOUT_CLASS_NAME.search(type(module).__name__) is not None and next(module.children(), None) is None
 
