@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+import dropkit
 from dropkit import mc
 from dropkit.functional import concrete_dropout, dropout
 from dropkit.nn import ConcreteDropout, concrete_regularization
 from dropkit.schedules import Constant, RateSchedule
+from dropkit.trace import Phase
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -128,3 +130,26 @@ def test_its_rate_is_no_site_of_a_schedule():
 
     assert model[1].p == 0.25
     assert model[0].p == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("key", [None, 3], ids=["drawn", "given"])
+def test_an_audit_follows_it(key):
+    """Its site is active in training alone, and lies between the layers around it; unused output is reported."""
+
+    class Model(nn.Module):
+        def __init__(self, uses_output):
+            super().__init__()
+            self.first, self.last, self.uses_output = nn.Linear(6, 6), nn.Linear(6, 3), uses_output
+
+        def forward(self, x):
+            x = self.first(x)
+            dropped = concrete_dropout(x, 0.4, self.training, key=key)
+            return self.last(dropped if self.uses_output else x)
+
+    good, bad = (dropkit.audit(Model(uses_output), torch.randn(8, 6)) for uses_output in (True, False))
+
+    (site,) = good.sites
+    assert (site.kind, site.visits[0].p, site.visits[0].origin.last) == ("concrete_dropout", 0.4, "Linear")
+    assert site.visits[0].consumers == ["Linear"]
+    assert site.was_active(Phase.TRAIN) > site.was_active(Phase.EVAL)
+    assert [[finding.code for finding in report.findings] for report in (good, bad)] == [[], ["DRP201"]]

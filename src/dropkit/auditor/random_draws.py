@@ -44,6 +44,8 @@ class RandomDraws:
         random = self._random_inputs(call)
         if call.operator.name in _DROPKIT:
             self._record_dropkit_operator(call)
+        elif call.operator.name == "noise_v1":
+            self._record_noise(call)
         elif call.is_random:
             self._record_draw(call)
         elif random:
@@ -124,6 +126,23 @@ class RandomDraws:
         self._flow.record_dropout(visit, site, input, call.outputs[0])
         self._add_seconds(visit, call.seconds)
 
+    def _record_noise(self, call: OperatorCall) -> None:
+        """Note dropkit's operator that computes with a key's random numbers: noise, or numbers for a relaxed mask."""
+        input, key, *_ = call.args
+        scope, random = self._sites.dropping, self._table.get_random(key)
+        if scope is None or scope.visit is None or scope.site is None or scope.input is None:
+            self._flow.record_operator(call)
+            return
+        visit, site = scope.visit, scope.site
+        if random is None:
+            visit.is_active = visit.has_given_key = True
+            random = RandomTensor(RandomDraw("noise_v1", None, visit, site), is_discrete=False)
+        if memory_id(input) == memory_id(scope.input):
+            self._flow.record_dropout(visit, site, input, call.outputs[0])
+        else:
+            self._continue_mask(call, random)
+        self._add_seconds(visit, call.seconds)
+
     def _record_use(self, call: OperatorCall, random: Sequence[RandomTensor]) -> None:
         """Note an operator that reads random numbers: it computes a mask, applies one, or adds noise."""
         operator, scope, mask = call.operator, self._sites.dropping, random[0]
@@ -142,7 +161,7 @@ class RandomDraws:
         if call.outputs and dropped_by is not None and dropped_by[0] is mask.draw.visit:
             # A further step of the same dropout, such as the scaling.
             self._table.set(call.outputs[0], provenance)
-        elif not (operator.can_apply_mask and mask.is_discrete and self._record_application(call, mask, data)):
+        elif not (operator.can_apply_mask and self._record_application(call, mask, data)):
             self._flow.record_operator(call)
 
     def _continue_mask(self, call: OperatorCall, mask: RandomTensor) -> None:
@@ -174,6 +193,8 @@ class RandomDraws:
     def _record_application(self, call: OperatorCall, mask: RandomTensor, data: Sequence[Tensor]) -> bool:
         """Note that a mask is applied; return False if the operator selects between two values and drops neither."""
         draw = mask.draw
+        if not mask.is_discrete:
+            return self._record_factors(call, draw, data)
         keep = next(tensor for tensor in call.inputs if self._is_from(tensor, draw))
         input: Any = max(data, key=Tensor.numel)
         if call.operator.name in ("masked_fill", "index_put"):
@@ -194,6 +215,15 @@ class RandomDraws:
             visit.is_independent = mask.is_independent
             masks.count(visit, keep, input)
         self._flow.record_dropout(visit, site, input, call.outputs[0])
+        return True
+
+    def _record_factors(self, call: OperatorCall, draw: RandomDraw, data: Sequence[Tensor]) -> bool:
+        """Note that the relaxed mask of a dropout function is applied; return False if it is other noise."""
+        scope = self._sites.dropping
+        is_own = scope is not None and scope.visit is draw.visit and draw.operator in ("draw_v1", "noise_v1")
+        if not is_own or draw.visit is None or draw.site is None:
+            return False
+        self._flow.record_dropout(draw.visit, draw.site, max(data, key=Tensor.numel), call.outputs[0])
         return True
 
     def _visit_of(self, draw: RandomDraw) -> tuple[Visit, Site]:
