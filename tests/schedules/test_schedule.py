@@ -78,7 +78,9 @@ def test_sites_can_be_chosen(sites, chosen):
 
 
 @pytest.mark.parametrize(
-    "record", [record for record in dropkit.nn.COMPOSED if not record.learns_rate], ids=lambda record: record.name
+    "record",
+    [record for record in dropkit.nn.COMPOSED if record.rate == "p" and not record.learns_rate],
+    ids=lambda record: record.name,
 )
 def test_layers_made_of_others_are_sites(record):
     """By default, as all layers that drop."""
@@ -88,6 +90,15 @@ def test_layers_made_of_others_are_sites(record):
 
     assert "" in schedule.get_last_rate()
     assert getattr(module, record.rate) == 0.25
+
+
+def test_the_dropouts_inside_a_wrapper_are_sites():
+    """Each rate of a recurrent network's wrapper belongs to a module, which a schedule moves."""
+    module = dropkit.nn.RecurrentDropout(torch.nn.LSTM(4, 4), input_p=0.4, output_p=0.2)
+
+    RateSchedule(module, Constant(0.5))
+
+    assert (module.input_p, module.output_p) == (0.2, 0.1)
 
 
 def test_a_rate_can_replace_those_of_the_sites():

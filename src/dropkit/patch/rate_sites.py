@@ -104,10 +104,9 @@ def drops(module: nn.Module) -> bool:
     if isinstance(module, nn.RNNBase):
         # Between layers, of which there must be two.
         return module.num_layers > 1
-    if isinstance(
-        module,
-        (*RATE_HOLDERS, DynamicRate, TorchDropout, *(record.module for record in COMPOSED if not record.learns_rate)),
-    ):
+    # Layers whose rate has another name hold modules that drop, which are sites themselves.
+    composed = (record.module for record in COMPOSED if record.rate == "p" and not record.learns_rate)
+    if isinstance(module, (*RATE_HOLDERS, DynamicRate, TorchDropout, *composed)):
         return True
     return DROPOUT_CLASS_NAME.search(type(module).__name__) is not None and next(module.children(), None) is None
 
