@@ -33,7 +33,9 @@ def test_function_has_torchs_signature(layer):
 
     assert parameters(layer.function)[:4] == parameters(torchs)
     assert {kind for _, _, kind in added} == {inspect.Parameter.KEYWORD_ONLY}
-    assert [name for name, _, _ in added] == [*options(layer), *OURS]
+    names = [name for name, _, _ in added]
+    assert tuple(names[-2:]) == OURS
+    assert set(names[:-2]) == options(layer)
     assert [default for _, default, _ in added[-2:]] == [None, None]
 
 
@@ -46,9 +48,9 @@ def test_module_has_torchs_signature(layer):
     assert parameters(layer.module.forward) == parameters(torchs.forward) + parameters(layer.function)[-2:]
 
 
-def options(layer: Layer) -> list[str]:
-    """Keyword arguments that this layer alone has."""
-    return list(dict.fromkeys(name for variant in layer.variants for name in variant.options))
+def options(layer: Layer) -> set[str]:
+    """Keyword arguments that this layer alone has: those that choose a record."""
+    return set() if layer.choose is None else set(inspect.signature(layer.choose).parameters)
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:

@@ -20,7 +20,9 @@ from dropkit.dropout_functions import NORMS, RECURRENT, dropout_functions
 from dropkit.mc.training_flag.function_source import FunctionNode, first_argument, names_in, parse
 
 # Every dropout of the catalog by its name, and the functions that draw a mask.
-_MENTIONS_DROPOUT = re.compile(r"drop|stochastic_?depth|survival|bernoulli|\brand\b|rand_like|uniform_", re.IGNORECASE)
+_MENTIONS_DROPOUT = re.compile(
+    r"drop|zoneout|stochastic_?depth|survival|bernoulli|\brand\b|rand_like|uniform_", re.IGNORECASE
+)
 # Classes whose flag also changes statistics, or other state that lasts across batches.
 _KEEPS_STATISTICS = re.compile(r"norm(?!aliz)|ema\b|quantiz", re.IGNORECASE)
 # Other noise, which counts as dropout in a class that is named after it.
