@@ -12,13 +12,11 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, fx
-from torch.overrides import (
-    handle_torch_function,
-    has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
-)
+from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.arguments import check
 from dropkit.nn.checks import checked_rate
+from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.dropout import dropout
 from dropkit.nn.module import DropoutModule
 from dropkit.ops import slices
@@ -44,12 +42,9 @@ def drop_blocks(
 ) -> Tensor:
     """Run `function`, one of those in `SPATIAL_DIMS`, from its arguments to its result."""
     if has_torch_function_unary(input):
-        options: dict[str, Any] = {"batchwise": batchwise, "per_channel": per_channel}
-        options |= {} if generator is None else {"generator": generator}
-        options |= {} if key is None else {"key": key}
-        return handle_torch_function(
-            function, (input,), input, p=p, block_size=block_size, training=training, inplace=inplace, **options
-        )
+        arguments = {"p": p, "block_size": block_size, "training": training, "inplace": inplace}
+        options = {"batchwise": batchwise, "per_channel": per_channel}
+        return ask_subclass(function, (input,), **arguments, **options, generator=generator, key=key)
     rate, spatial = checked_rate(p), SPATIAL_DIMS[function.__name__]
     sizes = checked_block_size(block_size, spatial)
     _check_dims(input, spatial)

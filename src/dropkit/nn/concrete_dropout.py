@@ -6,21 +6,18 @@ Source: Gal, Hron, Kendall, "Concrete Dropout", NeurIPS 2017, arXiv:1705.07832.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import (
     _ConvNd as Convolution,  # pyright: ignore[reportPrivateUsage] (torch has no public name)
 )
-from torch.overrides import (
-    handle_torch_function,
-    has_torch_function,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
-)
+from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.arguments import check
 from dropkit.nn.checks import check_probability
 from dropkit.nn.composed_layer import ComposedLayer
+from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.draw_key import draw_key
 from dropkit.nn.random_numbers import uniform
 from dropkit.ops import autograd
@@ -70,10 +67,8 @@ def concrete_dropout(
     """
     tensors = (input, p) if isinstance(p, Tensor) else (input,)
     if has_torch_function(tensors):
-        options: dict[str, Any] = {"temperature": temperature, "channels": channels}
-        options |= {} if generator is None else {"generator": generator}
-        options |= {} if key is None else {"key": key}
-        return handle_torch_function(concrete_dropout, tensors, input, p, training, **options)
+        arguments = {"p": p, "training": training, "temperature": temperature, "channels": channels}
+        return ask_subclass(concrete_dropout, tensors, **arguments, generator=generator, key=key)
     if not isinstance(p, Tensor):
         check_probability(p)
     check("temperature", temperature > 0, "above 0", temperature)

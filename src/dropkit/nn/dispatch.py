@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -34,7 +35,8 @@ def call(
 ) -> Tensor:
     """Run the functional form of a layer, from its arguments to its result."""
     if has_torch_function_unary(input):
-        return _ask_subclass(layer, input, p=p, training=training, inplace=inplace, generator=generator, key=key)
+        named = {"p": p, "training": training, "inplace": inplace, **layer.options}
+        return ask_subclass(layer.function, (input,), **named, generator=generator, key=key)
     # Exact types, which most calls have, need no conversion.
     are_exact = type(p) is float and 0.0 <= p <= 1.0 and type(training) is bool and isinstance(input, Tensor)
     is_scheduled = not are_exact and isinstance(p, Tensor) and not autograd.can_use_fast_path(p)
@@ -115,10 +117,18 @@ def _drop_by_operator(
     return input.copy_(output) if inplace else output
 
 
-def _ask_subclass(layer: Layer, input: Tensor, **arguments: Any) -> Tensor:
-    """Hand the call to the `__torch_function__` of a subclass or mode, as torch's function does."""
-    named = {name: value for name, value in arguments.items() if not (name in ("generator", "key") and value is None)}
-    return handle_torch_function(layer.function, (input,), input, **named, **layer.options)
+def ask_subclass(
+    function: Callable[..., Any], tensors: tuple[Tensor, ...], *, generator: Any, key: Any, **arguments: Any
+) -> Any:
+    """Hand a call to the `__torch_function__` of a subclass or mode, as torch's functions do.
+
+    Args:
+        function: what was called.
+        tensors: arguments that may be subclasses; the first is `input`, the others are in `arguments`, too.
+        generator, key: handed on only if they are given, since torch's functions have no such arguments.
+    """
+    given = {name: value for name, value in (("generator", generator), ("key", key)) if value is not None}
+    return handle_torch_function(function, tensors, tensors[0], **arguments, **given)
 
 
 def _is_empty(input: Tensor) -> bool:

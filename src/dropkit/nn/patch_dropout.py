@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import Generator, Tensor
-from torch.overrides import (
-    handle_torch_function,
-    has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
-)
+from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.arguments import check
 from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.composed_layer import ComposedLayer
+from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.dropout import dropout
 from dropkit.ops import slices
 
@@ -98,11 +96,9 @@ def patch_dropout(
         tensor([[1, 2, 4]])
     """
     if has_torch_function_unary(input):
-        options: dict[str, Any] = {"num_prefix_tokens": num_prefix_tokens, "ordered": ordered}
-        options |= {"return_indices": return_indices}
-        options |= {} if generator is None else {"generator": generator}
-        options |= {} if key is None else {"key": key}
-        return handle_torch_function(patch_dropout, (input,), input, p=p, training=training, **options)
+        arguments = {"p": p, "training": training, "num_prefix_tokens": num_prefix_tokens, "ordered": ordered}
+        arguments["return_indices"] = return_indices
+        return ask_subclass(patch_dropout, (input,), **arguments, generator=generator, key=key)
     _check(input, p, num_prefix_tokens)
     if not training or p == 0:
         same = dropout(input, 0.0, generator=generator, key=key)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor
-from torch.overrides import (
-    handle_torch_function,
-    has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
-)
+from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.kernels.params import MakeParams, additive_normal, uniform_number
 from dropkit.nn import dispatch
@@ -38,7 +35,7 @@ def uniform(like: Tensor, *, generator: Generator | None = None, key: Tensor | i
         tensor([0.9546, 0.7502, 0.1142])
     """
     if has_torch_function_unary(like):
-        return handle_torch_function(uniform, (like,), like, generator=generator, key=key)
+        return dispatch.ask_subclass(uniform, (like,), generator=generator, key=key)
     return _numbers(_UNIFORM, like, generator, key)
 
 
@@ -53,7 +50,7 @@ def normal(like: Tensor, *, generator: Generator | None = None, key: Tensor | in
         tensor([ 1.6912,  0.6750, -1.2046])
     """
     if has_torch_function_unary(like):
-        return handle_torch_function(normal, (like,), like, generator=generator, key=key)
+        return dispatch.ask_subclass(normal, (like,), generator=generator, key=key)
     return _numbers(_NORMAL, like, generator, key)
 
 
