@@ -6,7 +6,7 @@ approximation by tanh).
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -78,7 +78,7 @@ def bias_act_dropout_add(
             mask = draw_mask(LAYER, input, rate, generator, key)
             return fused.activate_drop_add(input, bias, residual, activation, mask)
     branch = fused.ACTIVATIONS[activation](input if bias is None else input + bias)
-    return dropout_add(branch, residual, cast("float", rate), training, generator=generator, key=key)
+    return dropout_add(branch, residual, rate, training, generator=generator, key=key)
 
 
 def _check_activation(name: str) -> None:

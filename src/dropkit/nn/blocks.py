@@ -49,11 +49,11 @@ def drop_blocks(
     sizes = checked_block_size(block_size, spatial)
     _check_dims(input, spatial)
     if not training or (not isinstance(rate, Tensor) and rate in (0, 1)):
-        # Where nothing is random, all is kept or dropped, as by any layer. `dropout` is annotated with float alone.
-        return dropout(input, cast("float", rate), training, inplace, generator=generator, key=key)
+        # Where nothing is random, all is kept or dropped, as by any layer.
+        return dropout(input, rate, training, inplace, generator=generator, key=key)
 
     def draw(ones: Tensor, seed_rate: float | Tensor, noise_shape: NoiseShape | None) -> Tensor:
-        return dropout(ones, cast("float", seed_rate), noise_shape=noise_shape, generator=generator, key=key)
+        return dropout(ones, seed_rate, noise_shape=noise_shape, generator=generator, key=key)
 
     return drop_under_seeds(input, rate, sizes, inplace, batchwise, per_channel, draw)
 

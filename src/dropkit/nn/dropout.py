@@ -22,7 +22,7 @@ from dropkit.nn.noise_shape import checked_noise_shape, with_noise_shape
 
 def dropout(
     input: Tensor,
-    p: float = 0.5,
+    p: float | Tensor = 0.5,
     training: bool = True,
     inplace: bool = False,
     *,
@@ -36,7 +36,7 @@ def dropout(
 
     Args:
         input: values; float16, bfloat16, float32 or float64, or complex.
-        p: expected fraction of elements dropped, in [0, 1].
+        p: expected fraction of elements dropped, in [0, 1]; compiled code reads a 0-d tensor at each call.
         training: if false, return `input` itself.
         inplace: write the result over `input` and return that.
         noise_shape: shape of the mask, if elements share mask elements: one that broadcasts to the shape of `input`,

@@ -6,8 +6,6 @@ arXiv:1706.03762, section 5.4 (dropout of each sub-layer's output, before it is 
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Generator, Tensor
 from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
@@ -24,7 +22,7 @@ from dropkit.ops import autograd
 def dropout_add(
     input: Tensor,
     residual: Tensor,
-    p: float = 0.5,
+    p: float | Tensor = 0.5,
     training: bool = True,
     *,
     generator: Generator | None = None,
@@ -54,8 +52,7 @@ def dropout_add(
     """
     rate = checked_rate(p)
     if isinstance(rate, Tensor) or not _fits_one_pass(input, residual, rate):
-        # `dropout` is annotated with float alone.
-        return residual + dropout(input, cast("float", rate), training, generator=generator, key=key)
+        return residual + dropout(input, rate, training, generator=generator, key=key)
     if key is not None:
         key = random.check_key(key, generator, input)
     if not training:

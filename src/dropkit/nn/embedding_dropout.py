@@ -64,8 +64,7 @@ def embedding_dropout(
     rows = F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
     ones = torch.ones(weight.shape[:1], dtype=weight.dtype, device=weight.device)
     with slices.Holding(()):  # each process has the whole vocabulary, whatever it has of the batch
-        # `dropout` is annotated with float alone.
-        factors = dropout(ones, rate, training, generator=generator, key=key)  # pyright: ignore[reportArgumentType]
+        factors = dropout(ones, rate, training, generator=generator, key=key)
     if factors is ones:
         return rows
     factor = factors[input].unsqueeze(-1)

@@ -75,9 +75,7 @@ def scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
     weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
-    # `dropout` is annotated with float alone.
-    source = {"generator": generator, "key": dropout_key}
-    return dropout(weights, rate, training, **source) @ value  # pyright: ignore[reportArgumentType]
+    return dropout(weights, rate, training, generator=generator, key=dropout_key) @ value
 
 
 def attention_weights(

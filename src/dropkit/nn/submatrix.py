@@ -78,9 +78,7 @@ def run(
         if chain.gate is not None:
             hidden = hidden * chain.gate(input)
         shape = _shared(hidden.dim(), unit_dim)
-        # `dropout` is annotated with float alone.
-        p: Any = chain.p
-        input = dropout(hidden, p, training, noise_shape=shape, generator=generator, key=key)
+        input = dropout(hidden, chain.p, training, noise_shape=shape, generator=generator, key=key)
     return chain.layers[-1](input)
 
 

@@ -52,8 +52,7 @@ def word_dropout(
     if input.is_floating_point() or input.is_complex() or input.dtype == torch.bool:
         raise TypeError(f"input must be indices of words, of an integer dtype, got {input.dtype}")
     ones = torch.ones(input.shape, device=input.device)
-    # `dropout` is annotated with float alone.
-    mask = dropout(ones, checked_rate(p), training, generator=generator, key=key)  # pyright: ignore[reportArgumentType]
+    mask = dropout(ones, checked_rate(p), training, generator=generator, key=key)
     if mask is ones:
         return input
     dropped = mask == 0

@@ -52,8 +52,7 @@ def zoneout(
         raise ValueError(f"previous must be of the shape of current, {shapes}")
     rate = checked_rate(p)
     ones = torch.ones_like(current)
-    # `dropout` is annotated with float alone.
-    mask = dropout(ones, rate, training, generator=generator, key=key)  # pyright: ignore[reportArgumentType]
+    mask = dropout(ones, rate, training, generator=generator, key=key)
     if mask is not ones:
         return torch.where(mask.bool(), current, previous)
     return current if training or rate == 0 else torch.lerp(current, previous, rate)
