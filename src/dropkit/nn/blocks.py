@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -16,6 +17,7 @@ from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUn
 
 from dropkit.arguments import check
 from dropkit.nn.checks import checked_rate
+from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.dropout import dropout
 from dropkit.nn.module import DropoutModule
@@ -192,6 +194,32 @@ class DropBlockModule(DropoutModule, TorchDropout):
     def extra_repr(self) -> str:
         options = ", batchwise=True" * self.batchwise + ", per_channel=False" * (not self.per_channel)
         return f"p={self.p}, block_size={self.block_size}, inplace={self.inplace}{options}"
+
+
+def drop_block_record(
+    module: type[DropBlockModule],
+    shape: tuple[int, ...],
+    block_size: BlockSize,
+    other_block_size: BlockSize,
+    where: str,
+) -> ComposedLayer:
+    """The record of a DropBlock layer, with a variant whose mask all samples and channels share.
+
+    Args:
+        shape: of the example input.
+        block_size, other_block_size: in the example, and in that of the variant.
+        where: see `ComposedLayer`.
+    """
+    layer = ComposedLayer(
+        module=module,
+        inputs=lambda dtype: (torch.ones(shape, dtype=dtype),),
+        dropped=lambda output, module: output == 0,
+        function=module.function,
+        arguments={"block_size": block_size},
+        where=where,
+    )
+    shared = {"block_size": other_block_size, "batchwise": True, "per_channel": False}
+    return replace(layer, variants=(replace(layer, arguments=shared, batch_dim=None),))
 
 
 # By the name of the function: how many dimensions of its input are those of the map.

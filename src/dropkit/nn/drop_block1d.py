@@ -6,11 +6,9 @@ arXiv:1810.12890 (there for images).
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
-from dropkit.nn.blocks import BlockSize, DropBlockModule, drop_blocks
-from dropkit.nn.composed_layer import ComposedLayer
+from dropkit.nn.blocks import BlockSize, DropBlockModule, drop_block_record, drop_blocks
 
 
 def drop_block1d(
@@ -69,28 +67,10 @@ class DropBlock1d(DropBlockModule):
     function = staticmethod(drop_block1d)
 
 
-def _example(dtype: torch.dtype) -> tuple[Tensor, ...]:
-    return (torch.ones(4, 4, 12, dtype=dtype),)
-
-
-def _is_dropped(output: Tensor, module: DropBlock1d) -> Tensor:
-    return output == 0
-
-
-LAYER = ComposedLayer(
-    module=DropBlock1d,
-    inputs=_example,
-    dropped=_is_dropped,
-    function=drop_block1d,
-    arguments={"block_size": 3},
-    variants=(
-        ComposedLayer(
-            module=DropBlock1d,
-            inputs=_example,
-            dropped=_is_dropped,
-            arguments={"block_size": 2, "batchwise": True, "per_channel": False},
-            batch_dim=None,
-        ),
-    ),
+LAYER = drop_block_record(
+    DropBlock1d,
+    shape=(4, 4, 12),
+    block_size=3,
+    other_block_size=2,
     where="between 1-d convolutions, 0.1 with blocks of about 7",
 )

@@ -6,11 +6,9 @@ arXiv:1810.12890.
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
-from dropkit.nn.blocks import BlockSize, DropBlockModule, drop_blocks
-from dropkit.nn.composed_layer import ComposedLayer
+from dropkit.nn.blocks import BlockSize, DropBlockModule, drop_block_record, drop_blocks
 
 
 def drop_block2d(
@@ -83,28 +81,10 @@ class DropBlock2d(DropBlockModule):
     function = staticmethod(drop_block2d)
 
 
-def _example(dtype: torch.dtype) -> tuple[Tensor, ...]:
-    return (torch.ones(4, 4, 6, 5, dtype=dtype),)
-
-
-def _is_dropped(output: Tensor, module: DropBlock2d) -> Tensor:
-    return output == 0
-
-
-LAYER = ComposedLayer(
-    module=DropBlock2d,
-    inputs=_example,
-    dropped=_is_dropped,
-    function=drop_block2d,
-    arguments={"block_size": 3},
-    variants=(
-        ComposedLayer(
-            module=DropBlock2d,
-            inputs=_example,
-            dropped=_is_dropped,
-            arguments={"block_size": (2, 4), "batchwise": True, "per_channel": False},
-            batch_dim=None,
-        ),
-    ),
+LAYER = drop_block_record(
+    DropBlock2d,
+    shape=(4, 4, 6, 5),
+    block_size=3,
+    other_block_size=(2, 4),
     where="in the last stages of a convolutional network, also on skip connections, 0.1 with blocks of 7 x 7",
 )

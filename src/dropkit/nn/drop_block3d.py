@@ -6,11 +6,9 @@ arXiv:1810.12890 (there for images).
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
-from dropkit.nn.blocks import BlockSize, DropBlockModule, drop_blocks
-from dropkit.nn.composed_layer import ComposedLayer
+from dropkit.nn.blocks import BlockSize, DropBlockModule, drop_block_record, drop_blocks
 
 
 def drop_block3d(
@@ -75,28 +73,10 @@ class DropBlock3d(DropBlockModule):
     function = staticmethod(drop_block3d)
 
 
-def _example(dtype: torch.dtype) -> tuple[Tensor, ...]:
-    return (torch.ones(4, 2, 3, 4, 5, dtype=dtype),)
-
-
-def _is_dropped(output: Tensor, module: DropBlock3d) -> Tensor:
-    return output == 0
-
-
-LAYER = ComposedLayer(
-    module=DropBlock3d,
-    inputs=_example,
-    dropped=_is_dropped,
-    function=drop_block3d,
-    arguments={"block_size": (1, 2, 3)},
-    variants=(
-        ComposedLayer(
-            module=DropBlock3d,
-            inputs=_example,
-            dropped=_is_dropped,
-            arguments={"block_size": 2, "batchwise": True, "per_channel": False},
-            batch_dim=None,
-        ),
-    ),
+LAYER = drop_block_record(
+    DropBlock3d,
+    shape=(4, 2, 3, 4, 5),
+    block_size=(1, 2, 3),
+    other_block_size=2,
     where="between convolutions over volumes, 0.1 with blocks that are small beside the map",
 )
