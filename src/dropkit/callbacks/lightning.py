@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
-from dropkit.callbacks.rate_schedule import ModelSchedule
-from dropkit.patch.rate_sites import Choice
-from dropkit.schedules import RateSchedule
+from dropkit.callbacks.rate_schedule import SchedulesRates
 
 __all__ = ["DropoutAudit", "DropoutSchedule"]
 
@@ -68,7 +66,7 @@ class DropoutAudit(Callback):
             self._first.audit(pl_module, (batch,), {}, trainer.is_global_zero)
 
 
-class DropoutSchedule(Callback):
+class DropoutSchedule(SchedulesRates, Callback):
     """Move the dropout rates of the model; see `dropkit.schedules.RateSchedule`.
 
     A training that continues from a checkpoint has the rates that the first one would have had.
@@ -84,47 +82,37 @@ class DropoutSchedule(Callback):
         ```
     """
 
-    def __init__(
-        self,
-        rate: Callable[[int], float],
-        *,
-        sites: Choice = None,
-        relative: bool = True,
-        convert: bool = True,
-        interval: Literal["step", "epoch"] = "step",
-    ) -> None:
-        self._of_model = ModelSchedule(rate, sites, relative, convert, interval)
-
-    @property
-    def schedule(self) -> RateSchedule | None:
-        """The schedule; None before the training."""
-        return self._of_model.schedule
+    # Of a checkpoint, until the training begins.
+    _state: Mapping[str, Any] | None = None
 
     @property
     def state_key(self) -> str:
         """Tells several of these callbacks in one checkpoint apart, by their sites."""
-        sites = self._of_model.sites
+        sites = self._options["sites"]
         return self._generate_state_key(sites=None if callable(sites) else sites)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the sites in the model, which is complete now."""
-        self._of_model.begin(pl_module)
+        self._begin(pl_module)
+        if self._state and self.schedule is not None:
+            self.schedule.load_state_dict(self._state)
+            self._state = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the rates of the epoch."""
-        self._of_model.set_step(trainer.current_epoch, "epoch")
+        self._set_step(trainer.current_epoch, "epoch")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the rates of the batch."""
-        self._of_model.set_step(trainer.fit_loop.total_batch_idx, "step")
+        self._set_step(trainer.fit_loop.total_batch_idx, "step")
 
     def state_dict(self) -> dict[str, Any]:
         """The schedule's part of a checkpoint."""
-        return self._of_model.state_dict()
+        return {} if self.schedule is None else self.schedule.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
-        self._of_model.load_state_dict(state_dict)
+        """Keep the schedule's part of a checkpoint until the training begins."""
+        self._state = state_dict
 
 
 def _training_step(module: Any, batch: Any) -> Any:

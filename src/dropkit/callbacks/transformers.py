@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback
 
 from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
-from dropkit.callbacks.rate_schedule import ModelSchedule
-from dropkit.patch.rate_sites import Choice
-from dropkit.schedules import RateSchedule
+from dropkit.callbacks.rate_schedule import SchedulesRates
 
 __all__ = ["DropoutAudit", "DropoutSchedule"]
 
@@ -55,7 +53,7 @@ class DropoutAudit(TrainerCallback):
         hook = model.register_forward_pre_hook(audit, with_kwargs=True)
 
 
-class DropoutSchedule(TrainerCallback):
+class DropoutSchedule(SchedulesRates, TrainerCallback):
     """Move the dropout rates of the model; see `dropkit.schedules.RateSchedule`.
 
     The rates follow from the Trainer's own count of steps, which its checkpoints hold. So a training that continues has
@@ -72,34 +70,18 @@ class DropoutSchedule(TrainerCallback):
         ```
     """
 
-    def __init__(
-        self,
-        rate: Callable[[int], float],
-        *,
-        sites: Choice = None,
-        relative: bool = True,
-        convert: bool = True,
-        interval: Literal["step", "epoch"] = "step",
-    ) -> None:
-        self._of_model = ModelSchedule(rate, sites, relative, convert, interval)
-
-    @property
-    def schedule(self) -> RateSchedule | None:
-        """The schedule; None before the training."""
-        return self._of_model.schedule
-
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Find the sites in the model."""
-        self._of_model.begin(model)
+        self._begin(model)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the rates of the epoch."""
         # The Trainer adds up fractions of an epoch, so a whole number may lack the last bits.
-        self._of_model.set_step(math.floor((state.epoch or 0) + 1e-6), "epoch")
+        self._set_step(math.floor((state.epoch or 0) + 1e-6), "epoch")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the rates of the step."""
-        self._of_model.set_step(state.global_step, "step")
+        self._set_step(state.global_step, "step")
 
 
 def _as_called(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
