@@ -28,7 +28,17 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
+class _OverSteps:
+    """A rate that moves over a number of steps."""
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        positive_int("steps", self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(_OverSteps):
     """A straight line from `start` to `end`.
 
     Args:
@@ -41,19 +51,15 @@ class Linear:
         [0.0, 0.1, 0.2, 0.2]
     """
 
-    steps: int
     start: float = 0.0
     end: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive_int("steps", self.steps)
 
     def __call__(self, step: int) -> float:
         return _between(self.start, self.end, min(step / self.steps, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
-class Cosine:
+class Cosine(_OverSteps):
     """Half a cosine from `start` to `end`: slow at both ends.
 
     Args:
@@ -66,19 +72,15 @@ class Cosine:
         [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
     """
 
-    steps: int
     start: float = 1.0
     end: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive_int("steps", self.steps)
 
     def __call__(self, step: int) -> float:
         return _between(self.start, self.end, (1 - math.cos(math.pi * min(step / self.steps, 1.0))) / 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Curriculum:
+class Curriculum(_OverSteps):
     r"""From no dropout towards `value`, fast at first: an easy task before the hard one.
 
     .. math:: v(t) = v\,(1 - e^{-\gamma t}), \qquad \gamma = \mathrm{sharpness} / \mathrm{steps}
@@ -97,12 +99,11 @@ class Curriculum:
         [0.0, 0.197, 0.316, 0.497]
     """
 
-    steps: int
     value: float = 1.0
     sharpness: float = 10.0
 
     def __post_init__(self) -> None:
-        positive_int("steps", self.steps)
+        _OverSteps.__post_init__(self)  # a slotted dataclass has no `super()` without arguments
         check("sharpness", self.sharpness > 0, "above 0", self.sharpness)
 
     def __call__(self, step: int) -> float:
@@ -110,7 +111,7 @@ class Curriculum:
 
 
 @dataclass(frozen=True, slots=True)
-class Early:
+class Early(_OverSteps):
     """Dropout in the first `steps` only, against underfitting.
 
     Source: Liu, Xu, Jin, Shen, Darrell, "Dropout Reduces Underfitting", ICML 2023, arXiv:2303.01500.
@@ -129,12 +130,8 @@ class Early:
         [0.1, 0.05, 0.0, 0.0]
     """
 
-    steps: int
     value: float = 1.0
     decays: bool = False
-
-    def __post_init__(self) -> None:
-        positive_int("steps", self.steps)
 
     def __call__(self, step: int) -> float:
         if step >= self.steps:
@@ -143,7 +140,7 @@ class Early:
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
+class Late(_OverSteps):
     """Dropout after the first `steps` only, against overfitting.
 
     Source: Liu, Xu, Jin, Shen, Darrell, "Dropout Reduces Underfitting", ICML 2023, arXiv:2303.01500.
@@ -158,11 +155,7 @@ class Late:
         [0.0, 0.0, 0.4, 0.4]
     """
 
-    steps: int
     value: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive_int("steps", self.steps)
 
     def __call__(self, step: int) -> float:
         return self.value if step >= self.steps else 0.0
