@@ -148,13 +148,8 @@ def _check_dims(input: Tensor, spatial: int) -> None:
         f"{names}, or the same without N",
         f"shape {tuple(input.shape)}",
     )
-    if slices.is_used and slices.state.parts:
-        whole = slices.whole_of(input)
-        if list(whole.shape[-spatial:]) != list(input.shape[-spatial:]):
-            raise NotImplementedError(
-                f"dropkit.shard: input of DropBlock must be split along samples or channels, got a part of "
-                f"{tuple(whole.shape)}; blocks reach over the borders of other parts"
-            )
+    wanted = "input of DropBlock must be split along samples or channels"
+    slices.refuse_split(input, slice(-spatial, None), wanted, "; blocks reach over the borders of other parts")
 
 
 class DropBlockModule(DropoutModule, TorchDropout):

@@ -143,12 +143,7 @@ def _check(input: Tensor, p: float, num_prefix_tokens: int) -> None:
     check("input", input.dim() == 3, "(N, L, D)", f"shape {tuple(input.shape)}")
     wanted = f"in [0, L], with L = {input.shape[1]}"
     check("num_prefix_tokens", 0 <= num_prefix_tokens <= input.shape[1], wanted, num_prefix_tokens)
-    if slices.is_used and slices.state.parts:
-        whole = slices.whole_of(input)
-        if list(whole.shape[1:]) != list(input.shape[1:]):
-            raise NotImplementedError(
-                f"dropkit.shard: input of patch_dropout must be split along samples, got a part of {tuple(whole.shape)}"
-            )
+    slices.refuse_split(input, slice(1, None), "input of patch_dropout must be split along samples")
 
 
 class PatchDropout(torch.nn.Module):

@@ -105,6 +105,24 @@ class Holding:
         state.parts = self._before
 
 
+def refuse_split(input: Tensor, dims: slice, wanted: str, reason: str = "") -> None:
+    """Raise where this process holds a part of the whole along some dimensions, for a mask that needs all of them.
+
+    Args:
+        dims: the dimensions.
+        wanted: what must hold, for the error.
+        reason: appended to it.
+
+    Raises:
+        NotImplementedError: the whole is larger along one of them.
+    """
+    if not (is_used and state.parts):
+        return
+    whole = whole_of(input)
+    if list(whole.shape[dims]) != list(input.shape[dims]):
+        raise NotImplementedError(f"dropkit.shard: {wanted}, got a part of {tuple(whole.shape)}{reason}")
+
+
 def refuse(where: str) -> None:
     """Raise where a mask would not follow the parts that are stated.
 
