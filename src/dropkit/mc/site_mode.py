@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.rnn import PackedSequence
 
+from dropkit import functional
 from dropkit.dropout_functions import DropoutFunction
 from dropkit.kernels.params import MakeParams, inverted, unscaled
 from dropkit.mc.batch_dim import BatchDim
@@ -97,14 +98,12 @@ class SiteMode(SamplingMode):
         """Run a call from the seed of the next site, since its random numbers cannot be replaced."""
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        if function.name in SPATIAL_DIMS or func in (concrete_dropout, patch_dropout):
-            drop = self._drop_concretely if func is concrete_dropout else self._drop_tokens
-            if function.name in SPATIAL_DIMS:
-                drop = partial(self._drop_blocks, SPATIAL_DIMS[function.name])
+        compute = _COMPOSED.get(func)
+        if compute is not None:
             arguments = signature(func).bind(*args, **kwargs)
             arguments.apply_defaults()
             with self:
-                return drop(**arguments.arguments)
+                return compute(self, **arguments.arguments)
         input = args[0] if args else kwargs["input"]
         layer = _LAYERS.get(function.name)
         if layer is None or not isinstance(input, Tensor) or input.layout is not torch.strided:
@@ -114,15 +113,16 @@ class SiteMode(SamplingMode):
         output = self.drop(input, SiteDropout(p, layer.make_params, layer.mask_shape, inplace))
         return (output, output != 0) if function.name == "native_dropout" else output
 
-    def _drop_blocks(
+    def drop_blocks(
         self,
-        spatial: int,
         input: Tensor,
         p: float,
         block_size: BlockSize,
         inplace: bool,
         batchwise: bool,
         per_channel: bool,
+        *,
+        spatial: int,
         **_: Any,
     ) -> Tensor:
         """Compute a DropBlock layer, whose seeds are a site."""
@@ -135,13 +135,11 @@ class SiteMode(SamplingMode):
             input, float(p), checked_block_size(block_size, spatial), inplace, batchwise, per_channel, draw
         )
 
-    def _drop_concretely(
-        self, input: Tensor, p: float | Tensor, temperature: float, channels: bool, **_: Any
-    ) -> Tensor:
+    def drop_concretely(self, input: Tensor, p: float | Tensor, temperature: float, channels: bool, **_: Any) -> Tensor:
         """Compute `concrete_dropout`, whose random numbers are a site."""
         return relax(input, p, temperature, self.uniform(numbers_shape(input, channels), input.device))
 
-    def _drop_tokens(
+    def drop_tokens(
         self, input: Tensor, p: float, num_prefix_tokens: int, ordered: bool, return_indices: bool, **_: Any
     ) -> Any:
         """Compute `patch_dropout`, whose random numbers are a site."""
@@ -238,3 +236,14 @@ class SiteMode(SamplingMode):
 
     def _uniform(self, like: Tensor) -> Tensor:
         return self.uniform(like.shape, like.device)
+
+
+# The functions whose random numbers are a site, and how a mode computes them from all of their arguments.
+_COMPOSED: dict[Any, Callable[..., Any]] = {
+    concrete_dropout: SiteMode.drop_concretely,
+    patch_dropout: SiteMode.drop_tokens,
+    **{
+        getattr(functional, name): partial(SiteMode.drop_blocks, spatial=spatial)
+        for name, spatial in SPATIAL_DIMS.items()
+    },
+}

@@ -14,7 +14,6 @@ from torch import Generator, Tensor, nn
 from dropkit.arguments import check
 from dropkit.nn.checks import check_probability
 from dropkit.nn.composed_layer import ComposedLayer
-from dropkit.nn.draw_key import draw_key
 from dropkit.nn.dropout import dropout
 from dropkit.ops import slices
 
@@ -59,9 +58,8 @@ class LayerDrop(nn.ModuleList):
         """
         modules = list(self._modules.values())
         ones = torch.ones(len(modules))
-        key = draw_key(ones, self.p, self.training, generator, key)
         with slices.Holding(()):  # each process has all of the layers, whatever it has of the batch
-            mask = dropout(ones, self.p, self.training, key=key)
+            mask = dropout(ones, self.p, self.training, generator=generator, key=key)
         return (module for module, factor in zip(modules, cast("list[float]", mask.tolist()), strict=True) if factor)
 
     def forward(self, input: Any, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Any:
