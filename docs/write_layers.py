@@ -33,7 +33,7 @@ def pages() -> dict[str, str]:
 
 
 def _table(records: list[Any]) -> str:
-    rows = [f"| [{record.name}]({record.name}.md) | {_first_line(record)} | {record.where} |" for record in records]
+    rows = [f"| [{record.name}]({record.name}.md) | {_summary(record.module)} | {record.where} |" for record in records]
     rows += [
         f"| [{cls.__name__}]({cls.__name__}.md) | {_summary(cls)} | see [fused](../fused.md) |" for cls in nn.FUSED
     ]
@@ -64,7 +64,7 @@ def _page(module: type[torch.nn.Module], picture: str) -> str:
     parts = [
         f"# {module.__name__}",
         _sentence(title.partition(": ")[2] or title),
-        *([_plain(source)] if source else []),
+        *([source] if source else []),
         *([picture] if picture else []),
         f"## `dropkit.nn.{module.__name__}`",
         f"```text\n{module.__name__}{_signature(module)}\n```",
@@ -119,10 +119,6 @@ def _formulas(text: str) -> str:
     return re.sub(r"\.\. math:: (.*)", r"$$\1$$", text)
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.split()) if "\n\n" not in text else text
-
-
 def _sentence(text: str) -> str:
     text = " ".join(text.split())
     return text[:1].upper() + text[1:]
@@ -132,10 +128,6 @@ def _summary(module: type[torch.nn.Module]) -> str:
     """What the layer does, from the first line of its file."""
     text = (inspect.getdoc(inspect.getmodule(module)) or "").partition("\n\n")[0]
     return " ".join(text.split()).partition(": ")[2].rstrip(".")
-
-
-def _first_line(record: Any) -> str:
-    return _summary(record.module)
 
 
 def _picture(record: Any) -> torch.Tensor:
@@ -152,13 +144,10 @@ def _picture(record: Any) -> torch.Tensor:
         output = output[0] if isinstance(output, tuple) else output
         values = (~record.dropped(output, module)).float()
     values = values.detach()
-    while values.dim() < 2:
-        values = values.unsqueeze(0)
-    if values.dim() == 2:
+    while values.dim() < 3:
         values = values.unsqueeze(0)
     values = values.flatten(3).flatten(2) if values.dim() > 4 else values
-    panels = values.flatten(0, -3)[:PANELS, :SQUARES, :SQUARES]
-    return panels
+    return values.flatten(0, -3)[:PANELS, :SQUARES, :SQUARES]
 
 
 def _example_shape(record: Layer) -> tuple[int, ...]:
@@ -189,7 +178,6 @@ def _caption(record: Any, panels: torch.Tensor) -> str:
 def _svg(panels: torch.Tensor) -> str:
     """Panels of squares side by side."""
     count, rows, columns = panels.shape
-    width, height = count * columns * SIDE + (count - 1) * GAP, rows * SIDE
     across = max(1, min(count, 700 // (columns * SIDE + GAP)))
     down = math.ceil(count / across)
     width, height = across * columns * SIDE + (across - 1) * GAP, down * rows * SIDE + (down - 1) * GAP

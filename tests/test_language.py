@@ -31,7 +31,7 @@ TERMS = {
 # Files that may use a term, and why.
 ALLOWED: dict[tuple[str, str], str] = {
     ("src/dropkit/nn/layer_drop.py", "grave(r|st|ly)?"): "the name of an author",
-    ("docs/layers/LayerDrop.md", "grave(r|st|ly)?"): "the same",
+    ("docs/layers/LayerDrop.md", "grave(r|st|ly)?"): "the name of an author",
 }
 
 

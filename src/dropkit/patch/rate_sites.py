@@ -101,6 +101,7 @@ def choose(sites: Sequence[Site], choice: Choice) -> list[Site]:
 
 
 def drops(module: nn.Module) -> bool:
+    """Whether a module drops at a rate of its own: a dropout layer, attention or a recurrent network."""
     if isinstance(module, nn.RNNBase):
         # Between layers, of which there must be two.
         return module.num_layers > 1
@@ -112,6 +113,7 @@ def drops(module: nn.Module) -> bool:
 
 
 def rate_attribute(module: nn.Module) -> str | None:
+    """The attribute of a module that drops which holds its rate; None if there is none that is known."""
     names = ("dropout",) if isinstance(module, RATE_HOLDERS) else RATE_ATTRIBUTES
     return next((name for name in names if _is_rate(vars(module).get(name))), None)
 

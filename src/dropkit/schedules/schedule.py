@@ -22,8 +22,8 @@ class RateSchedule:
         model: the model, before or after `torch.compile`.
         rate: from the step, an int from 0 on, to a factor or a rate: one of `dropkit.schedules`, or any function.
         sites: names of sites, or patterns of names such as "encoder.*"; or a function of name and module; every layer
-            that drops if None. Where a module that is no dropout layer keeps a rate in an attribute, as those do that
-            call functions, the site's name is that of module and attribute, `layers.0.attention.dropout_rate`, and
+            that drops if None. A module that is no dropout layer may keep a rate in an attribute, and pass it to a
+            function: the name of such a site is that of module and attribute, `layers.0.attention.dropout_rate`, and
             only names and patterns choose it.
         relative: multiply each site's own rate, the one that it has now, by `rate`; if false, `rate` itself becomes
             the rate of every site, those at rate 0 included.
