@@ -89,7 +89,8 @@ class DropoutSchedule(SchedulesRates, Callback):
     def state_key(self) -> str:
         """Tells several of these callbacks in one checkpoint apart, by their sites."""
         sites = self._options["sites"]
-        return self._generate_state_key(sites=None if callable(sites) else sites)
+        arguments = {"sites": None if callable(sites) else sites}
+        return f"{type(self).__qualname__}{arguments}"
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the sites in the model, which is complete now."""

@@ -9,9 +9,6 @@ import math
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.modules.conv import (
-    _ConvNd as Convolution,  # pyright: ignore[reportPrivateUsage] (torch has no public name)
-)
 from torch.overrides import has_torch_function  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.arguments import check
@@ -21,6 +18,7 @@ from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.draw_key import draw_key
 from dropkit.nn.random_numbers import uniform
 from dropkit.ops import autograd
+from dropkit.torch_private import Convolution
 
 # Logits beyond are rates of 0 and 1 in every floating type, where a derivative would be infinity times 0.
 _LARGEST_LOGIT = 80.0

@@ -12,11 +12,15 @@ from dropkit.torch_private.lookup import FX, NESTED, attribute, find
 # The base class of torch's dropout modules. A module that torch lacks inherits from it too, so that one `isinstance`
 # finds every dropout.
 if TYPE_CHECKING:
+    from torch.nn.modules.conv import _ConvNd
     from torch.nn.modules.dropout import _DropoutNd
 
     TorchDropout = _DropoutNd
+    Convolution = _ConvNd
 else:
     TorchDropout = nn.Dropout.__bases__[0]
+    # The base class of torch's convolutions.
+    Convolution = nn.Conv2d.__bases__[0]
 
 _forward_hooks = attribute("_forward_hooks", FX)
 _forward_pre_hooks = attribute("_forward_pre_hooks", FX)
