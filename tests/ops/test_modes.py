@@ -17,10 +17,12 @@ from torch.utils._pytree import tree_map_only
 
 from dropkit import random
 from dropkit.functional import alpha_dropout, dropout, dropout1d
+from dropkit.kernels.numbers import NORMAL, UNIFORM
 
 X = torch.arange(1.0, 25.0).view(4, 6)
 KEY = torch.tensor(7)
 KEYS = random.fold_in(KEY, torch.arange(24)).view(4, 6)
+GAUSSIAN = (NORMAL, 0.5, 0.25)
 HALF, RATE = (2**31, 2.0, 0.0, 0.0), (torch.tensor(0.5), "alpha", True)
 SAMPLES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "drop_v1": [
@@ -31,6 +33,13 @@ SAMPLES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         ((X.bfloat16(), KEYS, *HALF, (6, 1), 3), {}),
         ((X[:0], KEY, *HALF, (6, 1), 0), {}),
         ((torch.tensor(3.0), KEY, *HALF, (), 0), {}),
+    ],
+    "noise_v1": [
+        ((X, KEY, *GAUSSIAN, (6, 1), 0), {}),
+        ((X.clone().requires_grad_(), KEY, *GAUSSIAN, (6, 1), 5), {}),
+        ((X.mT.double(), KEY, UNIFORM, 0.5, 1.0, (0, 1), 2**40), {}),
+        ((X.bfloat16(), KEYS, *GAUSSIAN, (6, 1), 3), {}),
+        ((X[:0], KEY, *GAUSSIAN, (6, 1), 0), {}),
     ],
     "drop_at_v1": [
         ((X, KEY, *RATE, (6, 1), 0), {}),

@@ -75,7 +75,7 @@ BAD = [
     (
         "DRP102",
         ATTENTION,
-        "return dropkit.functional.scaled_dot_product_attention(q, k, v, dropout_p=self.p, training=True)",
+        "return sdpa(q, k, v, dropout_p=self.p, training=True)",
     ),
     ("DRP102", ATTENTION, "rate = self.p\nreturn F.scaled_dot_product_attention(q, k, v, dropout_p=rate)"),
     ("DRP102", ATTENTION, "return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if cond else 0.0)"),
@@ -104,7 +104,7 @@ GOOD = [
     (ATTENTION, "return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if self.training else 0.0)"),
     (
         ATTENTION,
-        "return dropkit.functional.scaled_dot_product_attention(q, k, v, dropout_p=self.p, training=self.training)",
+        "return sdpa(q, k, v, dropout_p=self.p, training=self.training)",
     ),
     (ATTENTION, "rate = self.p if self.training else 0\nreturn flash_attn_func(q, k, v, dropout_p=rate)"),
     (ATTENTION, "rate = 0.0\nif self.training:\n    rate = self.p\nreturn flash_attn_func(q, k, v, rate)"),
