@@ -36,12 +36,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with a `layer` argument for every layer, one with `shared_layer` for those that torch has too."""
+    """Run a test with a `layer` argument for every layer, one with `shared_layer` for those that torch has too.
+
+    A test that is marked `keeps_or_drops` has no layers that use random numbers instead.
+    """
     if {"layer", "shared_layer"} & set(metafunc.fixturenames):
+        from dropkit.kernels.params import NoiseParams
         from dropkit.nn import LAYERS
 
         shared = tuple(layer for layer in LAYERS if layer.counterpart is not None)
-        for argument, layers in (("layer", LAYERS), ("shared_layer", shared)):
+        is_marked = metafunc.definition.get_closest_marker("keeps_or_drops") is not None
+        every = tuple(layer for layer in LAYERS if not (is_marked and isinstance(layer.params(0.5), NoiseParams)))
+        for argument, layers in (("layer", every), ("shared_layer", shared)):
             if argument in metafunc.fixturenames:
                 metafunc.parametrize(argument, layers, ids=lambda layer: layer.name)
 

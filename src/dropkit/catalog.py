@@ -72,6 +72,7 @@ FUNCTIONALS: dict[str, Functional] = {
     _F + "drop_block3d": Functional(1, 3, 4),
     _F + "drop_head": Functional(1, 2, 3),
     _F + "drop_path": Functional(1, 2, 3),
+    _F + "gaussian_dropout": Functional(1, 2, 3),
     _F + "locked_dropout": Functional(1, 2, 3),
     _F + "embedding_dropout": Functional(2, 3, None),
     _F + "word_dropout": Functional(2, 3, None),
@@ -102,7 +103,8 @@ DROPOUT_PATHS = frozenset({"DropHead", "DropPath", "StochasticDepth", "DropBlock
 # Layers whose first argument is certainly the rate to drop.
 RATED_LAYERS = DROPOUT_MODULES | {
     "torch.nn.DropBlock1d", "torch.nn.DropBlock2d", "torch.nn.DropBlock3d", "torch.nn.DropHead", "torch.nn.DropPath",
-    "torch.nn.LockedDropout", "torch.nn.PatchDropout", "torch.nn.Zoneout", "torchvision.ops.StochasticDepth",
+    "torch.nn.GaussianDropout", "torch.nn.LockedDropout", "torch.nn.PatchDropout", "torch.nn.Zoneout",
+    "torchvision.ops.StochasticDepth",
 }  # fmt: skip
 CHANNEL_DROPOUTS = frozenset("torch.nn." + name for name in ("Dropout1d", "Dropout2d", "Dropout3d"))
 

@@ -16,6 +16,8 @@ from dropkit.nn.dropout_add import dropout_add as dropout_add
 from dropkit.nn.dropout_add_norm import dropout_add_norm as dropout_add_norm
 from dropkit.nn.embedding_dropout import embedding_dropout as embedding_dropout
 from dropkit.nn.feature_alpha_dropout import feature_alpha_dropout as feature_alpha_dropout
+from dropkit.nn.gaussian_dropout import gaussian_dropout as gaussian_dropout
+from dropkit.nn.gaussian_noise import gaussian_noise as gaussian_noise
 from dropkit.nn.locked_dropout import locked_dropout as locked_dropout
 from dropkit.nn.patch_dropout import patch_dropout as patch_dropout
 from dropkit.nn.r_drop import r_drop_loss as r_drop_loss

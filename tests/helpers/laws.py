@@ -16,18 +16,42 @@ from helpers.kernel_grid import DTYPES, same_bits
 from torch import Tensor
 
 from dropkit import random
-from dropkit.kernels.params import unscaled
+from dropkit.kernels.params import NoiseParams, unscaled
 from dropkit.nn.layer import Layer
 
 LAWS: list[Callable[[Layer], None]] = []
+_OF_MASKS: set[Callable[[Layer], None]] = set()
+_OF_NOISE: set[Callable[[Layer], None]] = set()
 RATES = (0.001, 0.1, 0.3, 0.5, 0.7, 0.999)
 MANY = 2**17
 COMPLEX = (torch.complex64, torch.complex128, torch.complex32)
 
 
 def law(function: Callable[[Layer], None]) -> Callable[[Layer], None]:
+    """Register a law of every layer."""
     LAWS.append(function)
     return function
+
+
+def law_of_masks(function: Callable[[Layer], None]) -> Callable[[Layer], None]:
+    """Register a law of the layers that keep or drop, so that an output shows which elements are kept."""
+    _OF_MASKS.add(function)
+    return law(function)
+
+
+def law_of_noise(function: Callable[[Layer], None]) -> Callable[[Layer], None]:
+    """Register a law of the layers that use the random number of a mask element."""
+    _OF_NOISE.add(function)
+    return law(function)
+
+
+def applies(law: Callable[[Layer], None], layer: Layer) -> bool:
+    """Whether a law is one of this layer."""
+    return law not in (_OF_MASKS if is_noise(layer) else _OF_NOISE)
+
+
+def is_noise(layer: Layer) -> bool:
+    return isinstance(layer.params(0.5), NoiseParams)
 
 
 def bound(p: float, n: int) -> float:
@@ -85,7 +109,7 @@ def kept_mask(layer: Layer, p: float, key: Tensor | int, size: int = MANY) -> Te
     return mask_of(layer, kept_elements(layer, output, p)).flatten()
 
 
-@law
+@law_of_masks
 def the_mask_is_the_specified_one(layer: Layer) -> None:
     """Mask element j of key k keeps exactly if word j of the Philox stream of k is at least round(p * 2**32)."""
     for p in RATES:
@@ -94,7 +118,7 @@ def the_mask_is_the_specified_one(layer: Layer) -> None:
             assert kept == [oracle.keeps(index, key, p) for index in range(len(kept))]
 
 
-@law
+@law_of_masks
 def the_realised_rate_is_p(layer: Layer) -> None:
     """The fraction of dropped mask elements differs from p by less than five standard errors."""
     for p in RATES:
@@ -102,7 +126,7 @@ def the_realised_rate_is_p(layer: Layer) -> None:
         assert abs(dropped.double().mean().item() - p) < bound(p, dropped.numel())
 
 
-@law
+@law_of_masks
 def every_mask_element_drops_at_rate_p(layer: Layer) -> None:
     """Over many keys each single mask element drops at rate p: no index is favoured."""
     p, draws = 0.3, 400
@@ -114,7 +138,7 @@ def every_mask_element_drops_at_rate_p(layer: Layer) -> None:
     assert (dropped - p).abs().max() < bound(p, draws)
 
 
-@law
+@law_of_masks
 def mask_elements_are_independent(layer: Layer) -> None:
     """Mask elements at every small distance, and one sample apart, drop together as often as independent ones."""
     p = 0.5
@@ -125,7 +149,7 @@ def mask_elements_are_independent(layer: Layer) -> None:
         assert abs(agreeing - 0.5) < bound(0.5, kept.numel() - distance)
 
 
-@law
+@law_of_masks
 def neighbouring_keys_are_independent(layer: Layer) -> None:
     """Keys that differ by one, in one bit, or by `fold_in` of neighbours, give masks that agree by chance alone.
 
@@ -152,7 +176,7 @@ def equal_keys_give_equal_bits(layer: Layer) -> None:
     assert not torch.equal(run(layer, input, 0.4, key=4), first)
 
 
-@law
+@law_of_masks
 def shared_elements_drop_together(layer: Layer) -> None:
     """All elements that share a mask element are kept, or all are dropped."""
     kept = kept_elements(layer, run(layer, example(layer), 0.5, key=1), 0.5)
@@ -162,7 +186,7 @@ def shared_elements_drop_together(layer: Layer) -> None:
     assert not kept.all()
 
 
-@law
+@law_of_masks
 def the_mean_is_kept(layer: Layer) -> None:
     """On inputs of mean 0 and variance 1, or of mean 1 for the layers that only scale, training keeps the mean."""
     if layer.make_params is unscaled:
@@ -178,7 +202,7 @@ def the_mean_is_kept(layer: Layer) -> None:
         assert abs(change.mean().item()) < 5 * change.std().item() / math.sqrt(change.numel())
 
 
-@law
+@law_of_masks
 def alpha_dropout_keeps_the_variance(layer: Layer) -> None:
     """The layers that shift keep variance 1 of an input of mean 0 and variance 1."""
     if layer.params(0.5).shift == 0:
@@ -192,7 +216,7 @@ def alpha_dropout_keeps_the_variance(layer: Layer) -> None:
     assert abs(squares.mean().item()) < 5 * squares.std().item() / math.sqrt(squares.numel())
 
 
-@law
+@law_of_masks
 def kept_and_dropped_values_are_exact(layer: Layer) -> None:
     """Kept is x * scale + shift in float64, dropped is the fill; nothing else occurs."""
     p = 0.3
@@ -209,7 +233,7 @@ def kept_and_dropped_values_are_exact(layer: Layer) -> None:
         assert params.fill == 0
 
 
-@law
+@law_of_masks
 def the_gradient_has_the_mask_of_the_output(layer: Layer) -> None:
     """The gradient of a kept element is the scale, that of a dropped one is 0, also for infinite gradients."""
     p = 0.4
@@ -223,7 +247,7 @@ def the_gradient_has_the_mask_of_the_output(layer: Layer) -> None:
     assert torch.equal(gradient, torch.where(kept, upstream * layer.params(p).scale, torch.zeros_like(input)))
 
 
-@law
+@law_of_masks
 def a_dropped_nan_is_gone(layer: Layer) -> None:
     """Dropped elements are chosen, not multiplied by 0: NaN and infinity do not survive, in output and gradient."""
     kept = kept_elements(layer, run(layer, example(layer), 0.5, key=6), 0.5)
@@ -236,6 +260,88 @@ def a_dropped_nan_is_gone(layer: Layer) -> None:
         assert torch.equal(output.detach().isfinite(), ~kept)
         assert torch.equal(gradient.isfinite(), ~kept)
         assert (gradient[~kept] == 0).all()
+
+
+def noise_of(layer: Layer, p: float, key: Tensor | int, size: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """What one call adds to ones, for each of at least `size` mask elements, in the order of their index."""
+    input = example(layer, size, dtype)
+    return mask_of(layer, run(layer, input, p, key) - input).flatten()
+
+
+def standard_deviation(layer: Layer, p: float) -> float:
+    """Of what a call adds to ones."""
+    return math.sqrt(p / (1 - p)) if layer.takes_rate else p
+
+
+@law_of_noise
+def the_number_is_the_specified_one(layer: Layer) -> None:
+    """Mask element j of key k uses the normal quantile of word j of the Philox stream of k."""
+    for p in (0.001, 0.5, 0.9):
+        for key in (0, -3):
+            numbers = (noise_of(layer, p, key, 100)[:100] / standard_deviation(layer, p)).tolist()
+            specified = [oracle.normal(index, key) for index in range(len(numbers))]
+            # The documented error of a number, and the rounding of its sum with 1.
+            error = 1.3e-6 + 2**-52 / standard_deviation(layer, p)
+            assert max(abs(a - b) for a, b in zip(numbers, specified, strict=True)) < error
+
+
+@law_of_noise
+def shared_elements_have_one_number(layer: Layer) -> None:
+    """What is added to ones is the same for all elements that share a mask element, and differs between others."""
+    added = run(layer, example(layer), 0.5, key=1)
+
+    assert torch.equal(added, mask_of(layer, added).expand_as(added))
+    assert mask_of(layer, added).unique().numel() > 1
+
+
+@law_of_noise
+def the_noise_is_normal(layer: Layer) -> None:
+    """Over many mask elements the noise has mean 0, the stated variance, and the normal distribution."""
+    for p in (0.1, 0.5, 0.8):
+        number = noise_of(layer, p, 8, MANY) / standard_deviation(layer, p)
+        n = number.numel()
+
+        assert abs(number.mean().item()) < 5 / math.sqrt(n)
+        assert abs((number**2).mean().item() - 1) < 5 * math.sqrt(2 / n)
+        below = torch.special.ndtr(number.sort().values)
+        # Kolmogorov and Smirnov's distance exceeds this by chance less than once in 10**8 such tests.
+        assert (below - torch.arange(1, n + 1) / n).abs().max() < 3.1 / math.sqrt(n)
+
+
+@law_of_noise
+def numbers_are_independent(layer: Layer) -> None:
+    """Numbers at small distances, and those of neighbouring keys, are uncorrelated, and so are their squares."""
+    number = noise_of(layer, 0.5, 2, MANY)
+    others = [number.roll(distance) for distance in (1, 2, 3, 4, 5, 7, 8, 16, 63, 64)]
+    others += [noise_of(layer, 0.5, key, MANY) for key in (3, 2 ^ 2**32, 2 ^ -(2**63), random.fold_in(2, 0))]
+    for other in others:
+        for power in (1, 2):
+            correlation = torch.corrcoef(torch.stack([number, other]) ** power)[0, 1].item()
+            assert abs(correlation) < 5 / math.sqrt(number.numel())
+
+
+@law_of_noise
+def the_gradient_has_the_number_of_the_output(layer: Layer) -> None:
+    """The gradient is multiplied by what multiplies the input: the same factor, or 1 where noise is added."""
+    ones = example(layer, dtype=torch.float64)
+    input = torch.randn_like(ones).requires_grad_()
+    upstream = torch.randn_like(ones)
+
+    (gradient,) = torch.autograd.grad(run(layer, input, 0.4, key=6), input, upstream)
+
+    factor = run(layer, ones, 0.4, key=6) if layer.takes_rate else ones
+    assert torch.equal(gradient, upstream * factor)
+
+
+@law_of_noise
+def the_dtype_does_not_change_the_numbers(layer: Layer) -> None:
+    """The numbers of every floating dtype are those of float64, rounded, and the dtype is kept."""
+    exact = noise_of(layer, 0.5, 5, 64)
+    for dtype in DTYPES:
+        number = noise_of(layer, 0.5, 5, 64, dtype)
+        assert number.dtype == dtype
+        # One rounding to the dtype, of a sum below 8, and two of float32 before it.
+        assert (number.double() - exact).abs().max() < 8 * torch.finfo(dtype).eps
 
 
 @law
@@ -251,7 +357,7 @@ def eval_and_p_0_return_the_same_object(layer: Layer) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@law
+@law_of_masks
 def p_1_gives_zeros(layer: Layer) -> None:
     """At p = 1 everything is 0, also what was NaN, with gradient 0, and nothing is drawn."""
     input = example(layer).fill_(math.nan).requires_grad_()
@@ -281,7 +387,7 @@ def memory_layout_does_not_change_the_bits(layer: Layer) -> None:
     assert torch.equal(run(layer, torch.cat([input, input], -1)[..., : layer.example_shape[-1]], 0.5, key=5), expected)
 
 
-@law
+@law_of_masks
 def the_dtype_does_not_change_the_mask(layer: Layer) -> None:
     """Equal keys keep the same elements in every floating and complex dtype, and the dtype is kept."""
     masks = []
@@ -292,7 +398,7 @@ def the_dtype_does_not_change_the_mask(layer: Layer) -> None:
     assert all(torch.equal(mask, masks[0]) for mask in masks)
 
 
-@law
+@law_of_masks
 def complex_numbers_are_pairs(layer: Layer) -> None:
     """A complex number has one mask element; its parts, and those of its gradient, become what real numbers become."""
     if not layer.takes_complex:
@@ -360,7 +466,8 @@ def the_module_is_the_function(layer: Layer) -> None:
 
     assert torch.equal(drops(input, key=5), run(layer, input, 0.3, key=5))
     options = "".join(f", {name}={value}" for name, value in layer.options.items())
-    assert repr(drops) == f"{layer.name}(p=0.3, inplace=False{options})"
+    first = "p" if layer.takes_rate else "std"
+    assert repr(drops) == f"{layer.name}({first}=0.3, inplace=False{options})"
 
 
 @law
@@ -384,7 +491,8 @@ def one_graph_serves_many_calls(layer: Layer) -> None:
         return call(layer, input, p, True), call(layer, input, p, True, key=key)
 
     input = torch.randn(layer.example_shape, requires_grad=True)
+    last = 0.9 if is_noise(layer) else 1.0
 
     assert (
-        graphs(drop, [(input, torch.tensor(p), torch.tensor(key)) for key, p in enumerate((0.3, 0.0, 0.5, 1.0))]) == 1
+        graphs(drop, [(input, torch.tensor(p), torch.tensor(key)) for key, p in enumerate((0.3, 0.0, 0.5, last))]) == 1
     )

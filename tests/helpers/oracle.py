@@ -1,5 +1,7 @@
 """The mask specification in Python integers: slow, and written independently of the kernels."""
 
+from statistics import NormalDist
+
 WORD = 2**32
 
 
@@ -26,6 +28,11 @@ def word(index: int, key: int, first_block: int = 0) -> int:
 
 def keeps(index: int, key: int, p: float, first_block: int = 0) -> bool:
     return word(index, key, first_block) >= round(p * WORD)
+
+
+def normal(index: int, key: int) -> float:
+    """The normal number of mask element `index`: the quantile at the middle of the interval of its word."""
+    return NormalDist().inv_cdf((word(index, key) + 0.5) / WORD)
 
 
 def keep_bits(first: int, n: int, key: int, p: float) -> str:

@@ -10,6 +10,8 @@ from helpers import laws
 from dropkit import kernels, random
 from dropkit.kernels import reference
 from dropkit.kernels.mask import row_major
+from dropkit.kernels.numbers import UNIFORM
+from dropkit.kernels.params import IDENTITY
 from dropkit.nn import complex_numbers, dispatch
 from dropkit.nn.layer import Layer
 from dropkit.ops import autograd, custom_op
@@ -144,6 +146,66 @@ def a_mask_element_for_each_part(patch):
     patch.setattr(complex_numbers, "_cached", of_pairs)
 
 
+@broken(laws.the_noise_is_normal)
+def uniform_instead_of_normal(patch):
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(params=mask.params._replace(distribution=UNIFORM)))
+
+    kernel(patch, drop)
+
+
+@broken(laws.the_noise_is_normal)
+def a_tenth_too_much_noise(patch):
+    def drop(output, input, mask):
+        _, factor, term = mask.params
+        _drop(output, input, mask._replace(params=mask.params._replace(factor=factor * 1.1, term=term * 1.1)))
+
+    kernel(patch, drop)
+
+
+@broken(laws.the_number_is_the_specified_one)
+def mirrored_numbers(patch):
+    def drop(output, input, mask):
+        _, factor, term = mask.params
+        _drop(output, input, mask._replace(params=mask.params._replace(factor=-factor, term=-term)))
+
+    kernel(patch, drop)
+
+
+@broken(laws.numbers_are_independent)
+def one_number_for_all_keys(patch):
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(key=0))
+
+    kernel(patch, drop)
+
+
+@broken(laws.the_gradient_has_the_number_of_the_output)
+def other_numbers_in_backward(patch):
+    def other(grad, mask, strides=None):
+        return (
+            grad * 1.5 if mask.params.gradient is IDENTITY else _apply_same_mask(grad, mask._replace(key=-1), strides)
+        )
+
+    gradient(patch, other)
+
+
+@broken(laws.the_dtype_does_not_change_the_numbers)
+def numbers_by_dtype(patch):
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(key=int(mask.key) + input.element_size()))
+
+    kernel(patch, drop)
+
+
+@broken(laws.shared_elements_have_one_number)
+def the_same_number_for_all(patch):
+    def drop(output, input, mask):
+        _drop(output, input, mask._replace(strides=(0,) * input.dim()))
+
+    kernel(patch, drop)
+
+
 @broken(laws.eval_and_p_0_return_the_same_object)
 def drops_in_eval(patch):
     as_it_is = dispatch.drop
@@ -184,6 +246,10 @@ def test_broken_kernels_are_rejected(fault, layer, monkeypatch):
     if fault == "equal_draws_are_merged" and torch.__version__ >= "2.14":
         pytest.skip("torch 2.14 keeps equal draws apart by itself")
     patch, rejected_by = BROKEN[fault]
+    if not laws.applies(rejected_by, layer):
+        pytest.skip("this law is not one of layers of this kind")
+    if fault == "fresh_mask_in_compiled_backward" and layer.params(0.5).gradient is IDENTITY:
+        pytest.skip("the gradient of this layer has no mask")
     if rejected_by is laws.complex_numbers_are_pairs and not layer.takes_complex:
         pytest.skip("this layer drops no complex numbers")
     patch(monkeypatch)

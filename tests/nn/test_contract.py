@@ -26,6 +26,7 @@ def example(layer: Layer, requires_grad: bool = False) -> Tensor:
     return torch.rand(layer.example_shape, dtype=torch.float64).requires_grad_(requires_grad)
 
 
+@pytest.mark.keeps_or_drops
 def test_function_has_torchs_signature(layer):
     """The first four parameters are torch's, `dropout`'s if torch lacks the layer; the others are by keyword alone."""
     torchs = layer.counterpart.function if layer.counterpart else torch.nn.functional.dropout
@@ -39,6 +40,7 @@ def test_function_has_torchs_signature(layer):
     assert [default for _, default, _ in added[-2:]] == [None, None]
 
 
+@pytest.mark.keeps_or_drops
 def test_module_has_torchs_signature(layer):
     """The constructor is torch's, with the layer's own options by keyword; `forward` adds `generator` and `key`."""
     torchs = layer.counterpart.module if layer.counterpart else torch.nn.Dropout
@@ -76,6 +78,7 @@ def through_torch_save(module: torch.nn.Module) -> torch.nn.Module:
     return torch.load(file, weights_only=False)
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), through_torch_save])
 def test_module_can_be_copied(layer, copied):
     """deepcopy, pickle and torch.save keep the class, `p`, `inplace` and the training flag."""
@@ -87,6 +90,7 @@ def test_module_can_be_copied(layer, copied):
     assert (twin.p, twin.inplace, twin.training) == (0.25, True, False)
 
 
+@pytest.mark.keeps_or_drops
 def test_constructor_checks_p(layer):
     """A `p` outside [0, 1] is refused before there is a module, NaN too."""
     for p in (-0.1, 1.5, float("nan")):
@@ -94,6 +98,7 @@ def test_constructor_checks_p(layer):
             layer.module(p)
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("training", [True, False])
 def test_p_is_read_at_each_forward(layer, training):
     """`m.p` may change between calls, and is checked in each, also in eval."""
@@ -136,6 +141,7 @@ class Recorder(Tensor):
         return super().__torch_function__(func, types, args, kwargs)
 
 
+@pytest.mark.keeps_or_drops
 def test_a_subclass_sees_the_call_and_is_kept(layer):
     """`__torch_function__` gets the function, the input alone as positional, the rest by keyword; the type stays."""
     x = example(layer).as_subclass(Recorder)
@@ -150,6 +156,7 @@ def test_a_subclass_sees_the_call_and_is_kept(layer):
     assert type(output) is Recorder
 
 
+@pytest.mark.keeps_or_drops
 def test_a_function_mode_sees_the_call(layer):
     """A TorchFunctionMode sees the call of the function, with the key only where one is given."""
     seen = []
@@ -185,6 +192,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.keeps_or_drops
 def test_a_dispatch_mode_sees_an_operator(layer):
     """Counters, profilers and tracers see one operator; they change neither the mask nor the random state."""
     x, generator = example(layer), torch.Generator()
@@ -223,6 +231,7 @@ def test_a_generator_is_where_the_key_comes_from(layer):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.keeps_or_drops
 def test_no_key_is_drawn_if_nothing_is_random(layer):
     """Eval, p = 0, p = 1 and inputs without elements do not advance the generator."""
     generator = torch.Generator()
@@ -252,6 +261,7 @@ def test_dtypes_that_torch_serves_take_no_key(layer, dtype):
             layer.function(example(layer).to(dtype), 0.5, True, **given)
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("inplace", [False, True])
 def test_complex_numbers_are_0_at_p_1(layer, inplace):
     """So are NaN and infinity, with gradient 0, and the memory layout stays."""

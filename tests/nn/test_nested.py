@@ -82,6 +82,7 @@ def drew(call: Callable[[], object]) -> bool:
     return not torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
 def test_mask_indices_continue_from_component_to_component(layer, build, p):
@@ -120,6 +121,7 @@ def test_components_without_dimensions():
     assert torch.stack(output.unbind()).tolist() == functional.dropout(torch.ones(4), 0.5, key=KEY).tolist()
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("build", WRITABLE)
 @pytest.mark.parametrize("p", [0.5, 1.0])
 def test_in_place_writes_the_input(layer, build, p):
@@ -137,6 +139,7 @@ def test_in_place_writes_the_input(layer, build, p):
         assert values.eq(9).sum() == 2 * (len(LENGTHS) + 1) * values[:, 0].numel()
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("inplace", [False, True])
 def test_gradients_reach_the_components(layer, build, inplace):
@@ -153,6 +156,7 @@ def test_gradients_reach_the_components(layer, build, inplace):
     assert equal(torch.nested.as_nested_tensor([component.grad for component in components]), list(expected))
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
 def test_a_nested_leaf(layer, layout):
     """The input gets a nested gradient, and is not written in place."""
@@ -196,6 +200,7 @@ def test_nothing_dropped_returns_the_same_object(layer, build):
     assert x._version == 0
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("build", BUILDS)
 def test_everything_dropped_is_zero(layer, build):
     """At p = 1 all elements become 0, also NaN and infinity, and no key is drawn."""
@@ -205,6 +210,7 @@ def test_everything_dropped_is_zero(layer, build):
     assert all(part.count_nonzero() == 0 for part in layer.function(x, 1.0, True).unbind())
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("build", BUILDS)
 def test_one_key_is_drawn(layer, build):
     """All components share a key, from torch's generator or from the given one; modules do the same."""

@@ -112,6 +112,7 @@ def test_a_traced_network_is_torchs(shared_layer):
         assert not torch.equal(traced(longer), traced(longer))
 
 
+@pytest.mark.keeps_or_drops
 def test_a_traced_network_has_the_layers_mask_shape(layer):
     """A trace holds torch's operators alone, drops anew at each run, and at other sizes too, by the same mask shape."""
     for network in networks(layer):

@@ -44,6 +44,7 @@ def test_in_place_after_an_operation_has_its_gradient(layer):
     assert same(x.grad, 3 * slope(layer))
 
 
+@pytest.mark.keeps_or_drops
 def test_in_place_over_a_saved_output_is_refused_at_backward(layer):
     """Overwriting the output that sigmoid saved raises, instead of giving a wrong gradient."""
     for p in (0.5, 1.0):
@@ -102,6 +103,7 @@ def test_the_tangent_passes_where_nothing_is_dropped(layer):
         assert layer.function(dual, 0.5, False) is dual
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("grad_strides", ["dense", "expanded"])
 def test_gradients_have_the_layout_of_what_they_come_from(layer, grad_strides):
     """A dense gradient keeps its strides, as in torch; an expanded one gets the output's strides.
@@ -188,6 +190,7 @@ def test_checkpoint_recomputes_the_same_mask(layer, use_reentrant):
     assert same(x.grad, slope(layer, key))
 
 
+@pytest.mark.keeps_or_drops
 def test_vmap_requires_a_choice_of_randomness(layer):
     """In error mode a call that draws raises; one that does not draw works."""
     x = torch.stack([example(layer)] * 3)
@@ -245,6 +248,7 @@ def test_function_transforms_give_the_slope(layer):
     assert same(torch.func.jacrev(call)(x).flatten().view(x.numel(), -1).diagonal().view(x.shape), slope(layer))
 
 
+@pytest.mark.keeps_or_drops
 def test_function_transforms_nest(layer):
     """The second derivative of the sum of y ** 3, where y has the slope s, is 6 y s ** 2."""
     x = example(layer)

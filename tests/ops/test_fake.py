@@ -17,6 +17,7 @@ def fake(*shape: int, requires_grad: bool = False, **options) -> Tensor:
         return torch.empty(shape, requires_grad=requires_grad, **options)
 
 
+@pytest.mark.keeps_or_drops
 @pytest.mark.parametrize("source", [{}, {"key": 7}, {"key": torch.tensor(7)}], ids=["drawn", "int", "tensor"])
 @pytest.mark.parametrize("p", [0.4, 1.0])
 @pytest.mark.parametrize("inplace", [False, True], ids=["", "inplace"])

@@ -64,7 +64,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
 def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """`drop` for callers that made `output` like `input`: nothing is checked."""
     if isinstance(mask.params.resolve(), NoiseParams):
-        reference.drop(output, input, mask, add)
+        reference.drop(output.data, input, mask, add)  # `data`, as a kernel counts no change of its output
         return
     key = mask.key
     if isinstance(key, Tensor) and key.dim():

@@ -93,9 +93,9 @@ class ScheduledParams(NamedTuple):
         return self._replace(constants=False)
 
     def resolve(self) -> DropoutParams | NoiseParams:
-        """The numbers at the rate that `p` holds now; raises ValueError if that is not in [0, 1]."""
+        """The numbers at the rate that `p` holds now; raises ValueError if that is out of range."""
         p = self.p.item()
-        if not 0 <= p <= 1:
+        if not 0 <= p <= 1 and self.function != additive_normal.__name__:  # which has no rate, and checks its number
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
         params = PARAMS_BY_NAME[self.function](p)
         return params if self.constants else params.gradient
@@ -151,7 +151,12 @@ def gaussian(p: float) -> NoiseParams:
 
 
 def additive_normal(std: float) -> NoiseParams:
-    """Add normal numbers of mean 0 and this standard deviation."""
+    """Add normal numbers of mean 0 and this standard deviation.
+
+    Raises:
+        ValueError: `std` is not in [0, inf).
+    """
+    check("std", 0 <= std < math.inf, "in [0, inf)", std)
     return NoiseParams(NORMAL, 0.0, std)
 
 
@@ -168,5 +173,5 @@ def params_at(make_params: MakeParams, p: float) -> DropoutParams | NoiseParams:
 
 # By the name that operators carry in their arguments.
 PARAMS_BY_NAME: dict[str, MakeParams] = {
-    function.__name__: function for function in (inverted, unscaled, alpha, gaussian)
+    function.__name__: function for function in (inverted, unscaled, alpha, gaussian, additive_normal)
 }

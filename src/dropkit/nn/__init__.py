@@ -26,6 +26,8 @@ from dropkit.nn.dropout_add_norm import DropoutAddNorm as DropoutAddNorm
 from dropkit.nn.embedding_dropout import EmbeddingDropout as EmbeddingDropout
 from dropkit.nn.feature_alpha_dropout import FeatureAlphaDropout as FeatureAlphaDropout
 from dropkit.nn.feed_forward import FeedForward as FeedForward
+from dropkit.nn.gaussian_dropout import GaussianDropout as GaussianDropout
+from dropkit.nn.gaussian_noise import GaussianNoise as GaussianNoise
 from dropkit.nn.layer_drop import LayerDrop as LayerDrop
 from dropkit.nn.locked_dropout import LockedDropout as LockedDropout
 from dropkit.nn.patch_dropout import PatchDropout as PatchDropout

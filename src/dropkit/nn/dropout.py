@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Generator, Tensor, fx
-from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
+from torch import Generator, Tensor
 
 from dropkit.kernels.params import inverted
 from dropkit.nn.dispatch import call
 from dropkit.nn.layer import Counterpart, Layer
-from dropkit.nn.module import DropoutModule
-from dropkit.nn.noise_shape import checked_noise_shape, with_noise_shape
+from dropkit.nn.noise_shape import layer_of_call, with_noise_shape
+from dropkit.nn.noise_shape_module import NoiseShapeModule
 
 
 def dropout(
@@ -64,24 +63,15 @@ def dropout(
         >>> dropout(x, 0.5, training=False) is x
         True
     """
-    layer = LAYER if noise_shape is None else _layer_of_call(noise_shape, input, training)
+    layer = LAYER if noise_shape is None else layer_of_call(LAYER, noise_shape, input, training)
     return call(layer, input, p, training, inplace, generator, key)
-
-
-def _layer_of_call(noise_shape: Sequence[int | None], input: Tensor, training: bool) -> Layer:
-    if has_torch_function_unary(input):
-        # The subclass or mode gets the argument itself, which may hold a tracer's placeholders for sizes.
-        return replace(LAYER, options={"noise_shape": noise_shape})
-    layer = _choose(noise_shape)
-    # Where nothing drops, sizes need not fit: a model may be evaluated with batches of another size.
-    return layer if training else LAYER
 
 
 def _choose(noise_shape: Sequence[int | None] | None = None) -> Layer:
     return LAYER if noise_shape is None else with_noise_shape(LAYER, noise_shape)
 
 
-class Dropout(DropoutModule, torch.nn.Dropout):
+class Dropout(NoiseShapeModule, torch.nn.Dropout):
     """`dropkit.functional.dropout` as a module: drop in training mode, return the input itself in eval mode.
 
     Args:
@@ -97,27 +87,6 @@ class Dropout(DropoutModule, torch.nn.Dropout):
     """
 
     function = staticmethod(dropout)
-    # Of the class as well, because `convert` and old pickles make objects without it.
-    noise_shape: Sequence[int | None] | None = None
-
-    def __init__(
-        self, p: float = 0.5, inplace: bool = False, *, noise_shape: Sequence[int | None] | None = None
-    ) -> None:
-        super().__init__(p, inplace)
-        if noise_shape is not None:
-            self.noise_shape = checked_noise_shape(noise_shape, smallest=1)
-
-    def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
-        """Drop in training mode, return `input` itself otherwise; see the functional form."""
-        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
-            return self.record_call(input, generator=generator, key=key)
-        p = self.p if self._rate_in_graphs is None else self.rate
-        return dropout(
-            input, p, self.training, self.inplace, noise_shape=self.noise_shape, generator=generator, key=key
-        )
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.noise_shape is None else f", noise_shape={self.noise_shape}")
 
 
 _ELEMENTWISE = Layer(

@@ -82,8 +82,13 @@ class Layer:
         return self.make_params in (inverted, unscaled)
 
     def rate(self, p: float | Tensor) -> float | Tensor:
-        """The rate of a call with `p`, not 0, which decides whether the call needs a key: not at rate 1."""
-        return p if self.takes_rate else 0.5
+        """The rate of a call with `p`, not 0 unless it is a tensor, which decides whether the call needs a key.
+
+        None is needed at the rates 0 and 1.
+        """
+        if self.takes_rate:
+            return p
+        return (p > 0) * 0.5 if isinstance(p, Tensor) else 0.5
 
     def params(self, p: float | Tensor) -> Params:
         """The numbers of the dropout at rate `p`; if that is a tensor, they are read when an operator runs."""

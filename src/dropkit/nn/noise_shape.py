@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.arguments import check
 from dropkit.nn.layer import Layer
@@ -33,6 +34,16 @@ def with_noise_shape(layer: Layer, noise_shape: Sequence[int | None]) -> Layer:
     if autograd.is_being_traced():  # compilers trace no cache, and have sizes that are not hashable
         return _with_entries(layer, *entries)
     return _cached(layer, *entries)
+
+
+def layer_of_call(layer: Layer, noise_shape: Sequence[int | None], input: Tensor, training: bool) -> Layer:
+    """The record that a call of an elementwise layer with this mask shape runs."""
+    if has_torch_function_unary(input):
+        # The subclass or mode gets the argument itself, which may hold a tracer's placeholders for sizes.
+        return replace(layer, options={"noise_shape": noise_shape})
+    shaped = with_noise_shape(layer, noise_shape)
+    # Where nothing drops, sizes need not fit: a model may be evaluated with batches of another size.
+    return shaped if training else layer
 
 
 def checked_noise_shape(noise_shape: Any, smallest: int = 0) -> NoiseShape:

@@ -14,6 +14,7 @@ from dropkit.catalog import DROPOUT_CLASS_NAME, RATE_ATTRIBUTES
 from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.nn import COMPOSED
 from dropkit.nn.dynamic_rate import DynamicRate
+from dropkit.nn.gaussian_noise import GaussianNoise
 from dropkit.torch_private import TorchDropout
 
 # Names or patterns of sites, or whether to take a site, by its name and module; None for every layer that drops.
@@ -102,6 +103,8 @@ def choose(sites: Sequence[Site], choice: Choice) -> list[Site]:
 
 def drops(module: nn.Module) -> bool:
     """Whether a module drops at a rate of its own: a dropout layer, attention or a recurrent network."""
+    if isinstance(module, GaussianNoise):  # which has a standard deviation instead of a rate
+        return False
     if isinstance(module, nn.RNNBase):
         # Between layers, of which there must be two.
         return module.num_layers > 1
