@@ -59,16 +59,26 @@ inline unsigned keep8(const __m256i words, const __m256i t) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(at_least)));
 }
 
-// Keep bits of the 16 mask elements from a block on.
-inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
+// The words of 16 mask elements, in their order.
+struct Words16 {
+  __m256i low, high;
+};
+
+inline Words16 words16(const std::uint64_t block, const Schedule& keys) {
   // In this order of blocks two unpacks bring the words into the order of the mask.
   const __m256i counter = _mm256_add_epi64(lanes(block), _mm256_setr_epi64x(0, 2, 1, 3));
   State s{counter, _mm256_srli_epi64(counter, 32), _mm256_setzero_si256(), _mm256_setzero_si256()};
   for (int round = 0; round < kRounds - 1; ++round) s = philox_round(s, keys.k0[round], keys.k1[round]);
   const __m256i w01 = word_pair(_mm256_mul_epu32(s.c2, lanes(kM1)), s.c1, keys.k0[kRounds - 1]);
   const __m256i w23 = word_pair(_mm256_mul_epu32(s.c0, lanes(kM0)), s.c3, keys.k1[kRounds - 1]);
+  return {_mm256_unpacklo_epi64(w01, w23), _mm256_unpackhi_epi64(w01, w23)};
+}
+
+// Keep bits of the 16 mask elements from a block on.
+inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
+  const Words16 words = words16(block, keys);
   const __m256i t = _mm256_set1_epi32(static_cast<int>(keys.threshold));
-  return keep8(_mm256_unpacklo_epi64(w01, w23), t) | keep8(_mm256_unpackhi_epi64(w01, w23), t) << 8;
+  return keep8(words.low, t) | keep8(words.high, t) << 8;
 }
 
 inline __m256 load8(const float* const src) { return _mm256_loadu_ps(src); }
@@ -98,6 +108,24 @@ struct Avx2 {
   static std::uint64_t keep64(const std::uint64_t block, const Schedule& keys) {
     return keep16(block, keys) | keep16(block + 4, keys) << 16 | keep16(block + 8, keys) << 32 |
            keep16(block + 12, keys) << 48;
+  }
+
+  static void words64(std::uint32_t* const out, const std::uint64_t block, const Schedule& keys) {
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const Words16 words = words16(block + 4 * static_cast<std::uint64_t>(quarter), keys);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16 * quarter), words.low);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16 * quarter + 8), words.high);
+    }
+  }
+
+  template <class T>
+  static void widen64(float* const out, const T* const src) {
+    for (int i = 0; i < 64; i += 8) _mm256_storeu_ps(out + i, load8(src + i));
+  }
+
+  template <class T>
+  static void narrow64(T* const dst, const float* const src) {
+    for (int i = 0; i < 64; i += 8) store8(dst + i, _mm256_loadu_ps(src + i));
   }
 
   template <class T, bool shifted>

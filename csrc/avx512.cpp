@@ -52,8 +52,12 @@ inline __m512i word_pair(const __m512i p, const __m512i c, const std::uint64_t k
                                         0x96);
 }
 
-// Keep bits of the 32 mask elements from a block on.
-inline std::uint64_t keep32(const std::uint64_t block, const Schedule& keys) {
+// The words of 32 mask elements, in their order.
+struct Words32 {
+  __m512i low, high;
+};
+
+inline Words32 words32(const std::uint64_t block, const Schedule& keys) {
   // In this order of blocks two unpacks bring the words into the order of the mask.
   const __m512i counter =
       _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(block)), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
@@ -61,9 +65,14 @@ inline std::uint64_t keep32(const std::uint64_t block, const Schedule& keys) {
   for (int round = 0; round < kRounds - 1; ++round) s = philox_round(s, keys.k0[round], keys.k1[round]);
   const __m512i w01 = word_pair(_mm512_mul_epu32(s.c2, _mm512_set1_epi64(kM1)), s.c1, keys.k0[kRounds - 1]);
   const __m512i w23 = word_pair(_mm512_mul_epu32(s.c0, _mm512_set1_epi64(kM0)), s.c3, keys.k1[kRounds - 1]);
+  return {_mm512_unpacklo_epi64(w01, w23), _mm512_unpackhi_epi64(w01, w23)};
+}
+
+// Keep bits of the 32 mask elements from a block on.
+inline std::uint64_t keep32(const std::uint64_t block, const Schedule& keys) {
+  const Words32 words = words32(block, keys);
   const __m512i t = _mm512_set1_epi32(static_cast<int>(keys.threshold));
-  const std::uint64_t low = _mm512_cmpge_epu32_mask(_mm512_unpacklo_epi64(w01, w23), t);
-  const std::uint64_t high = _mm512_cmpge_epu32_mask(_mm512_unpackhi_epi64(w01, w23), t);
+  const std::uint64_t low = _mm512_cmpge_epu32_mask(words.low, t), high = _mm512_cmpge_epu32_mask(words.high, t);
   return low | high << 16;
 }
 
@@ -92,6 +101,24 @@ inline void store16(Float16* const dst, const __m512 y) {
 struct Avx512 {
   static std::uint64_t keep64(const std::uint64_t block, const Schedule& keys) {
     return keep32(block, keys) | keep32(block + 8, keys) << 32;
+  }
+
+  static void words64(std::uint32_t* const out, const std::uint64_t block, const Schedule& keys) {
+    for (int half = 0; half < 2; ++half) {
+      const Words32 words = words32(block + 8 * static_cast<std::uint64_t>(half), keys);
+      _mm512_storeu_si512(out + 32 * half, words.low);
+      _mm512_storeu_si512(out + 32 * half + 16, words.high);
+    }
+  }
+
+  template <class T>
+  static void widen64(float* const out, const T* const src) {
+    for (int i = 0; i < 64; i += 16) _mm512_storeu_ps(out + i, load16(src + i));
+  }
+
+  template <class T>
+  static void narrow64(T* const dst, const float* const src) {
+    for (int i = 0; i < 64; i += 16) store16(dst + i, _mm512_loadu_ps(src + i));
   }
 
   template <class T, bool shifted>

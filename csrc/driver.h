@@ -103,7 +103,7 @@ class BitWriter {
 // Runs units begin ... end of a plan.
 using Run = void (*)(const Task&, std::int64_t begin, std::int64_t end);
 
-// The units of these four are cells.
+// The units of these are cells.
 // Mask stride 1 along the inner dimension.
 void run_consecutive(const Task&, std::int64_t begin, std::int64_t end);
 // The same, and consecutive rows, which lie side by side in memory, use the same mask elements.
@@ -117,6 +117,9 @@ bool widens(const TensorIter&);
 void run_shared(const Task&, std::int64_t begin, std::int64_t end);
 // Any mask stride.
 void run_scattered(const Task&, std::int64_t begin, std::int64_t end);
+
+// Noise, with any mask strides.
+void run_noisy(const Task&, std::int64_t begin, std::int64_t end);
 
 // The part of a call that has the key `call.key`; `iter` is coalesced. Serial where `pool` is null or the work is small.
 bool drop_by_one_key(const Call&, TensorIter&, const Isa&, ParallelFor pool);

@@ -30,6 +30,7 @@ bool bring_mask_inward(TensorIter& iter) {
 
 Plan make_plan(const Call& call, TensorIter& iter) {
   const std::int64_t count = iter.count(), cells = (count + kCell - 1) / kCell;
+  if (call.is_noise) return {run_noisy, cells, kCell};
   if (call.columns == nullptr) {
     if (repeats(iter)) return {run_repeating, cells, kCell};
     if (iter.inner().mask == 1) return {run_consecutive, cells, kCell};

@@ -30,6 +30,8 @@ struct Call {
   std::uint64_t first_block = 0;  // of Philox, the one of mask index 0
   std::uint64_t threshold;  // in [0, 2**32]; at 2**32 every element is dropped
   Affine affine;
+  bool is_noise = false;  // apply `noise` instead of threshold and affine; `add` is null
+  Noise noise = {};
   const void* add = nullptr;  // added to the result unless null; all three must be one dense row, with one key
   const SliceKeys* slices = nullptr;   // instead of `key` and `first_block`, unless null
   const SliceKeys* columns = nullptr;  // the same, with one dimension, the last of the TensorIter; only within the kernel

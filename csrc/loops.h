@@ -4,6 +4,9 @@
 //   static uint64_t keep64(uint64_t block, const Schedule&)          keep bits of the 64 mask elements from a block on
 //   static void apply64(T* dst, const T* src, uint64_t keep, Scaled<T, shifted>)
 //   static void add64(T* dst, const T* a, const T* b)                the sums of 64 elements
+//   static void words64(uint32_t* out, uint64_t block, const Schedule&)  the words of the 64 mask elements from a block on
+//   static void widen64(float* out, const T* src)                    64 narrow elements as float32
+//   static void narrow64(T* dst, const float* src)                   and back, rounded to nearest
 // The anonymous namespace keeps code that was compiled for one instruction set from being linked into another's.
 #pragma once
 
@@ -12,6 +15,7 @@
 
 #include "element.h"
 #include "isa.h"
+#include "noise.h"
 
 namespace dropkit {
 namespace {
@@ -48,6 +52,14 @@ template <class Simd>
 void bits(std::uint64_t* const out, const std::int64_t n, const std::uint64_t index, const Schedule& keys) {
   KeepBits<Simd> keep(index, keys);
   for (std::int64_t i = 0; i < n; i += 64) out[i / 64] = keep.next();
+}
+
+template <class Simd>
+const std::uint32_t* words(std::uint32_t* const out, const std::int64_t n, const std::uint64_t index, const Schedule& keys) {
+  const auto skip = static_cast<std::int64_t>(index % 4);
+  const std::uint64_t block = keys.first + index / 4;
+  for (std::int64_t i = 0; i < skip + n; i += 64) Simd::words64(out + i, block + static_cast<std::uint64_t>(i) / 4, keys);
+  return out + skip;
 }
 
 // Up to 64 elements of any stride, by way of a dense copy, so that ends and gaps obey the same arithmetic.
@@ -130,6 +142,26 @@ void masked(void* const dst, const std::int64_t dst_stride, const void* const sr
   }
 }
 
+template <class Simd, class T>
+void noisy(void* const dst, const std::int64_t dst_stride, const void* const src, const std::int64_t src_stride,
+           const std::int64_t n, const std::uint32_t* const words, const Noise& noise) {
+  auto* const to = static_cast<T*>(dst);
+  const auto* const from = static_cast<const T*>(src);
+  std::int64_t i = 0;
+  if (dst_stride == 1 && src_stride == 1) {
+    for (; i + 64 <= n; i += 64) noise64<Simd>(to + i, from + i, words + i, noise);
+  }
+  alignas(64) T dense[64] = {};
+  alignas(64) std::uint32_t some_words[64] = {};
+  for (; i < n; i += 64) {
+    const std::int64_t some = std::min<std::int64_t>(64, n - i);
+    for (std::int64_t k = 0; k < some; ++k) dense[k] = from[(i + k) * src_stride];
+    std::copy_n(words + i, some, some_words);
+    noise64<Simd>(dense, dense, some_words, noise);
+    for (std::int64_t k = 0; k < some; ++k) to[(i + k) * dst_stride] = dense[k];
+  }
+}
+
 template <class T, bool shifted>
 void fill(void* const dst, const std::int64_t dst_stride, const std::int64_t n, const Affine& affine) {
   auto* const to = static_cast<T*>(dst);
@@ -143,7 +175,8 @@ void fill(void* const dst, const std::int64_t dst_stride, const std::int64_t n, 
 
 template <class Simd, class T, bool shifted>
 constexpr Rows rows() {
-  return {fused<Simd, T, shifted>, added<Simd, T, shifted>, masked<Simd, T, shifted>, fill<T, shifted>};
+  return {fused<Simd, T, shifted>, added<Simd, T, shifted>, masked<Simd, T, shifted>, fill<T, shifted>,
+          noisy<Simd, T>};
 }
 
 template <class Simd>
@@ -151,6 +184,7 @@ constexpr Isa make_isa(const char* const name, bool (*const runs_here)()) {
   return {name,
           runs_here,
           bits<Simd>,
+          words<Simd>,
           {{rows<Simd, float, false>(), rows<Simd, float, true>()},
            {rows<Simd, double, false>(), rows<Simd, double, true>()},
            {rows<Simd, Bfloat16, false>(), rows<Simd, Bfloat16, true>()},

@@ -78,9 +78,19 @@ bool read_dims(PyObject* const* const args, PyObject* const mask_strides, Tensor
   return PyErr_Occurred() == nullptr;
 }
 
-// Reads (threshold, scale, shift, fill).
+// Reads (threshold, scale, shift, fill), or (distribution, factor, term).
 bool read_params(PyObject* const tuple, Call& call) {
-  if (!is_tuple(tuple, "params") || PyTuple_Size(tuple) != 4) return false;
+  if (!is_tuple(tuple, "params")) return false;
+  if (PyTuple_Size(tuple) == 3) {
+    const long code = PyLong_AsLong(PyTuple_GetItem(tuple, 0));
+    const double factor = PyFloat_AsDouble(PyTuple_GetItem(tuple, 1)), term = PyFloat_AsDouble(PyTuple_GetItem(tuple, 2));
+    call.is_noise = true;
+    call.threshold = 0;
+    call.affine = {};
+    call.noise = {code == 0 ? dropkit::Distribution::normal : dropkit::Distribution::uniform, factor, term};
+    return PyErr_Occurred() == nullptr && (code == 0 || code == 1);
+  }
+  if (PyTuple_Size(tuple) != 4) return false;
   call.threshold = PyLong_AsUnsignedLongLong(PyTuple_GetItem(tuple, 0));
   double numbers[3];
   for (Py_ssize_t i = 0; i < 3; ++i) numbers[i] = PyFloat_AsDouble(PyTuple_GetItem(tuple, i + 1));
@@ -106,7 +116,7 @@ PyDoc_STRVAR(drop_doc,
              "Write src's elements to dst, kept ones as x * scale + shift, dropped ones as fill.\n\n"
              "dst and src are addresses, dtype an index into DTYPES. mask is a tuple (key, params, strides, offset): key has 64\n"
              "bits, or is a tuple of those and the first block, that of mask index 0; params are (threshold, scale, shift, fill)\n"
-             "with the threshold in [0, 2**32]. With `n`, both are dense and the mask indices are offset ... offset + n - 1, and\n"
+             "with the threshold in [0, 2**32], or (distribution, factor, term) for noise, where no `add` is given. With `n`, both are dense and the mask indices are offset ... offset + n - 1, and\n"
              "strides are not read. `add` is the address of dense elements that are added to the result; the threshold is below\n"
              "2**32 then. With three tuples, the element at some coordinates lies at sum(coordinate * stride) and has mask index\n"
              "offset + sum(coordinate * strides of the mask).\n\n"
@@ -127,7 +137,7 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   if (n < 8 && !read_key(PyTuple_GetItem(mask, 0), call)) {
     return PyErr_Occurred() == nullptr ? fail("the key must be one number or two") : nullptr;
   }
-  if (!read_params(PyTuple_GetItem(mask, 1), call) && PyErr_Occurred() == nullptr) return fail("params must be four numbers");
+  if (!read_params(PyTuple_GetItem(mask, 1), call) && PyErr_Occurred() == nullptr) return fail("params must be four numbers, or three");
   iter.mask_offset = PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(mask, 3));
   if (n == 6) call.add = reinterpret_cast<const void*>(address(args[5]));
   if (n < 7) {
@@ -146,6 +156,7 @@ PyObject* drop(PyObject*, PyObject* const* const args, const Py_ssize_t n) {
   if (PyErr_Occurred() != nullptr) return nullptr;
   if (dtype < 0 || dtype >= dropkit::kDtypes) return fail("dtype is not an index into DTYPES");
   if (call.threshold > std::uint64_t{1} << 32) return fail("threshold is not in [0, 2**32]");
+  if (call.add != nullptr && call.is_noise) return fail("params are those of noise, and add is given");
   if (call.add != nullptr && call.threshold >> 32 != 0) return fail("threshold is not below 2**32, and add is given");
   call.dtype = static_cast<dropkit::Dtype>(dtype);
   for (int d = 0; d < iter.rank; ++d) {

@@ -25,8 +25,8 @@ inline uint32x4_t xor3(const uint32x4_t a, const uint32x4_t b, const std::uint64
   return veorq_u32(veorq_u32(a, b), vdupq_n_u32(static_cast<std::uint32_t>(c)));
 }
 
-// Keep bits of the 16 mask elements from a block on: lane b of the sum holds the 4 bits of block b in their place.
-inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
+// The words of 4 blocks: lane b of each register belongs to block b.
+inline State words16(const std::uint64_t block, const Schedule& keys) {
   const std::uint64_t counters[4] = {block, block + 1, block + 2, block + 3};
   const uint32x4_t first = vreinterpretq_u32_u64(vld1q_u64(counters)), second = vreinterpretq_u32_u64(vld1q_u64(counters + 2));
   State s{vuzp1q_u32(first, second), vuzp2q_u32(first, second), vdupq_n_u32(0), vdupq_n_u32(0)};
@@ -34,6 +34,12 @@ inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
     const Product p0 = multiply(s.c0, kM0), p1 = multiply(s.c2, kM1);
     s = {xor3(p1.high, s.c1, keys.k0[round]), p1.low, xor3(p0.high, s.c3, keys.k1[round]), p0.low};
   }
+  return s;
+}
+
+// Keep bits of the 16 mask elements from a block on: lane b of the sum holds the 4 bits of block b in their place.
+inline std::uint64_t keep16(const std::uint64_t block, const Schedule& keys) {
+  const State s = words16(block, keys);
   const uint32x4_t t = vdupq_n_u32(keys.threshold);
   const uint32x4_t bit0 = vandq_u32(vcgeq_u32(s.c0, t), vdupq_n_u32(1)), bit1 = vandq_u32(vcgeq_u32(s.c1, t), vdupq_n_u32(2));
   const uint32x4_t bit2 = vandq_u32(vcgeq_u32(s.c2, t), vdupq_n_u32(4)), bit3 = vandq_u32(vcgeq_u32(s.c3, t), vdupq_n_u32(8));
@@ -62,6 +68,23 @@ struct Neon {
   static std::uint64_t keep64(const std::uint64_t block, const Schedule& keys) {
     return keep16(block, keys) | keep16(block + 4, keys) << 16 | keep16(block + 8, keys) << 32 |
            keep16(block + 12, keys) << 48;
+  }
+
+  static void words64(std::uint32_t* const out, const std::uint64_t block, const Schedule& keys) {
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const State s = words16(block + 4 * static_cast<std::uint64_t>(quarter), keys);
+      vst4q_u32(out + 16 * quarter, uint32x4x4_t{{s.c0, s.c1, s.c2, s.c3}});
+    }
+  }
+
+  template <class T>
+  static void widen64(float* const out, const T* const src) {
+    for (int i = 0; i < 64; i += 4) vst1q_f32(out + i, load4(src + i));
+  }
+
+  template <class T>
+  static void narrow64(T* const dst, const float* const src) {
+    for (int i = 0; i < 64; i += 4) store4(dst + i, vld1q_f32(src + i));
   }
 
   template <class T, bool shifted>

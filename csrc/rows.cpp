@@ -222,4 +222,29 @@ void run_scattered(const Task& task, const std::int64_t begin, const std::int64_
   });
 }
 
+void run_noisy(const Task& task, const std::int64_t begin, const std::int64_t end) {
+  constexpr std::int64_t most = 1 << 10;  // elements whose words are stored at once
+  const Dim& inner = task.iter.inner();
+  std::uint32_t buffer[most + kSpareWords];
+  for_rows(task.iter, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
+    for (std::int64_t i = first; i < first + n; i += most) {
+      const std::int64_t some = std::min(most, first + n - i);
+      const std::uint64_t index = row.mask + static_cast<std::uint64_t>(i * inner.mask);
+      const std::uint32_t* words = buffer;
+      if (inner.mask == 1) {
+        words = task.isa.words(buffer, some, index, task.keys);
+      } else if (inner.mask == 0) {
+        std::fill_n(buffer, some, mask_words(task.keys.first + index / 4, task.keys)[index % 4]);
+      } else {
+        for (std::int64_t k = 0; k < some; ++k) {
+          const std::uint64_t at = index + static_cast<std::uint64_t>(k * inner.mask);
+          buffer[k] = mask_words(task.keys.first + at / 4, task.keys)[at % 4];
+        }
+      }
+      task.rows.noisy(task.to(row.dst + i * inner.dst), inner.dst, task.from(row.src + i * inner.src), inner.src, some, words,
+                      task.call.noise);
+    }
+  });
+}
+
 }  // namespace dropkit

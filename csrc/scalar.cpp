@@ -14,6 +14,23 @@ struct Scalar {
     return keep;
   }
 
+  static void words64(std::uint32_t* const out, const std::uint64_t block, const Schedule& keys) {
+    for (std::size_t b = 0; b < 16; ++b) {
+      const Block words = mask_words(block + b, keys);
+      std::copy(words.begin(), words.end(), out + 4 * b);
+    }
+  }
+
+  template <class T>
+  static void widen64(float* const out, const T* const src) {
+    for (int i = 0; i < 64; ++i) out[i] = widen(src[i]);
+  }
+
+  template <class T>
+  static void narrow64(T* const dst, const float* const src) {
+    for (int i = 0; i < 64; ++i) narrow(dst[i], src[i]);
+  }
+
   template <class T, bool shifted>
   static void apply64(T* const dst, const T* const src, const std::uint64_t keep, const Scaled<T, shifted>& affine) {
     const T dropped = affine.dropped();

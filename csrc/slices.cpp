@@ -27,10 +27,10 @@ struct Slices {
     std::copy_n(iter.dims + outer.rank, inner.rank, inner.dims);
     for (int d = 0; d < outer.rank; ++d) keys[d] = {outer.dims[d].size, slices.strides[d], 0, 0};
     coalesce(inner);
-    walk_along_memory();
+    if (!call.is_noise) walk_along_memory();
     const Dim& row = inner.inner();
     const bool dense = row.mask == 1 && row.dst == 1 && row.src == 1;
-    are_short = inner.rank == 1 && (row.size == 1 || (row.size < kCell && dense));
+    are_short = !call.is_noise && inner.rank == 1 && (row.size == 1 || (row.size < kCell && dense));
   }
 
  private:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dropkit.kernels import cpu, gpu, reference
 from dropkit.kernels.key import read
 from dropkit.kernels.mask import Mask, mask_strides, row_major
-from dropkit.kernels.params import alpha, inverted
+from dropkit.kernels.params import alpha, gaussian, inverted
 
 Drop = Callable[[Tensor, Tensor, Mask], None]
 
@@ -90,7 +90,7 @@ def test_one_call_gives_the_bits_of_a_call_for_each_slice(monkeypatch, drop, lay
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("params", [inverted(0.3), alpha(0.3), inverted(1.0)], ids=["inverted", "alpha", "all"])
+@pytest.mark.parametrize("params", [inverted(0.3), alpha(0.3), inverted(1.0), gaussian(0.3)], ids=str)
 @kernels
 def test_every_dtype_and_kind_has_a_key_for_each_slice(drop, dtype, params):
     """The numbers are those of the call for each slice, too; at p = 1 no key is read."""

@@ -10,7 +10,7 @@ import torch
 from dropkit.functional import dropout
 from dropkit.kernels import cpu
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import inverted
+from dropkit.kernels.params import NoiseParams, gaussian, inverted
 
 
 @pytest.mark.extension
@@ -19,13 +19,22 @@ def test_the_extension_refuses_what_it_cannot_run():
     mask = Mask(0, inverted(0.5))
     good = [0, 0, 0, mask, 0]
     beyond = inverted(0.5)._replace(threshold=2**32 + 1)
-    for position, wrong in [(2, 4), (2, -1), (3, (0,)), (3, Mask(0, (1, 2))), (3, Mask(0, beyond))]:
+    for position, wrong in [
+        (2, 4),
+        (2, -1),
+        (3, (0,)),
+        (3, Mask(0, (1, 2))),
+        (3, Mask(0, beyond)),
+        (3, Mask(0, (2, 1.0, 0.0))),
+    ]:
         arguments = good.copy()
         arguments[position] = wrong
         with pytest.raises(ValueError, match=r"dtype|mask|params|threshold"):
             cpu._cpu.drop(*arguments)
     with pytest.raises(ValueError, match="5 to 8 arguments"):
         cpu._cpu.drop(*good, 1, 1, 1, 1)
+    with pytest.raises(ValueError, match="those of noise, and add"):
+        cpu._cpu.drop(0, 0, 0, Mask(0, gaussian(0.5)), 0, 1)
     with pytest.raises(ValueError, match="threshold is not below"):
         cpu._cpu.drop(0, 0, 0, Mask(0, inverted(1.0)), 0, 1)
     with pytest.raises(ValueError, match="equal length"):
@@ -155,7 +164,9 @@ def test_an_output_that_overlaps_itself_is_refused(strides, overlaps):
 
 
 @pytest.mark.extension
-@pytest.mark.parametrize("params", [None, (1, 2), [1, 1.0, 0.0, 0.0], (-1, 1.0, 0.0, 0.0), ("a", 1.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "params", [None, (1, 2), [1, 1.0, 0.0, 0.0], (-1, 1.0, 0.0, 0.0), ("a", 1.0, 0.0, 0.0), NoiseParams(2, 1.0, 0.0)]
+)
 @pytest.mark.parametrize("strides", [None, (1,)])
 def test_wrong_params_are_refused(params, strides):
     """Params are a tuple of four numbers, with the threshold in range."""

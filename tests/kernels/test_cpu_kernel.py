@@ -20,7 +20,8 @@ from torch import Tensor
 
 from dropkit.kernels import cpu, reference
 from dropkit.kernels.mask import Mask, row_major
-from dropkit.kernels.params import alpha, inverted
+from dropkit.kernels.numbers import NORMAL, UNIFORM, numbers
+from dropkit.kernels.params import NoiseParams, additive_normal, alpha, gaussian, inverted
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "mask-v1.json").read_text())
 LEVELS = [name for name, runs_here in cpu.levels().items() if runs_here]
@@ -94,7 +95,7 @@ def test_every_level_gives_the_bits_of_the_reference(layout, indices, dtype):
     """The output equals the reference to the bit for every layout, mask, dtype and kind of dropout."""
     input = LAYOUTS[layout]().to(dtype)
     strides, offset = INDICES[indices](input)
-    cases = [inverted(0.3), alpha(0.3)]
+    cases = [inverted(0.3), alpha(0.3), gaussian(0.3), NoiseParams(UNIFORM, 0.7, -1.3)]
     if indices == "element":
         # Nothing kept, and a fill without a shift, which no layer has.
         cases += [inverted(1.0), inverted(0.3)._replace(fill=-1.5)]
@@ -105,6 +106,17 @@ def test_every_level_gives_the_bits_of_the_reference(layout, indices, dtype):
         for level in LEVELS:
             with at_level(level):
                 assert same_bits(by_cpu(input, mask), expected), (level, params)
+
+
+def test_numbers_of_rare_words_are_those_of_the_reference(level):
+    """Among a million words some lie in the far tails, and in every lane of a vector."""
+    zeros = torch.zeros(2**20)
+    words = reference.words(torch.arange(2**20), torch.tensor(3))
+
+    output = by_cpu(zeros, Mask(3, additive_normal(1.0)))
+
+    assert output.abs().max() > 4.5
+    assert same_bits(output, numbers(words, NORMAL, torch.float32))
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if not name.startswith(("expanded", "overlapping"))])
@@ -188,9 +200,10 @@ LARGE = {
 
 
 @pytest.mark.extension
+@pytest.mark.parametrize("params", [inverted(0.5), gaussian(0.5)], ids=["dropout", "noise"])
 @pytest.mark.parametrize("unit", ["element", "channel"])
 @pytest.mark.parametrize("layout", LARGE)
-def test_the_number_of_threads_does_not_change_the_bits(layout, unit):
+def test_the_number_of_threads_does_not_change_the_bits(layout, unit, params):
     """Large tensors are divided between threads; where they are divided does not matter."""
     input = LARGE[layout]()
     strides, offset = INDICES[unit](input)
@@ -199,10 +212,10 @@ def test_the_number_of_threads_does_not_change_the_bits(layout, unit):
     outputs = []
     for threads in (1, 2, 3, 7):
         torch.set_num_threads(threads)
-        outputs.append(by_cpu(input, Mask(4, inverted(0.5), strides, offset)))
+        outputs.append(by_cpu(input, Mask(4, params, strides, offset)))
     torch.set_num_threads(before)
 
-    expected = by_reference(input, Mask(4, inverted(0.5), strides, offset))
+    expected = by_reference(input, Mask(4, params, strides, offset))
     assert all(same_bits(output, expected) for output in outputs)
 
 

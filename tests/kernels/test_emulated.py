@@ -15,7 +15,7 @@ from helpers.kernel_grid import DTYPES, INDICES, LAYOUTS, by_reference, same_bit
 from torch import Tensor
 
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import alpha, inverted
+from dropkit.kernels.params import NoiseParams, alpha, gaussian, inverted
 
 CSRC = Path(__file__).parents[2] / "csrc"
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -39,11 +39,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def packed(input: Tensor, mask: Mask) -> bytes:
     """A call on a dense copy of `input`, in the format that emulate.cpp reads."""
-    numbers = struct.pack("=qqqqq", CODES[input.dtype], mask.key, mask.params.threshold, mask.offset, input.numel())
-    constants = struct.pack("=ddd", *mask.params[1:])
+    threshold, *constants = mask.params
+    if isinstance(mask.params, NoiseParams):
+        threshold, constants = 2**32 + 1 + mask.params.distribution, [*constants, 0.0]
+    numbers = struct.pack("=qqqqq", CODES[input.dtype], mask.key, threshold, mask.offset, input.numel())
+    numbers += struct.pack("=ddd", *constants)
     dims = zip(input.shape, input.stride(), input.stride(), mask.strides, strict=True)
     layout = struct.pack("=q", input.dim()) + b"".join(struct.pack("=qqqq", *dim) for dim in dims)
-    return numbers + constants + layout + stored(input)
+    return numbers + layout + stored(input)
 
 
 def stored(dense: Tensor) -> bytes:
@@ -63,7 +66,9 @@ def test_arm_gives_the_bits_of_the_reference(level, dtype, program):
     for layout in LAYOUTS.values():
         for indices in INDICES.values():
             input = torch.empty_like(layout()).copy_(layout()).to(dtype)
-            calls += [(input, Mask(-5, params, *indices(input))) for params in (inverted(0.3), alpha(0.3))]
+            calls += [
+                (input, Mask(-5, params, *indices(input))) for params in (inverted(0.3), alpha(0.3), gaussian(0.3))
+            ]
     calls = [call for call in calls if call[0].numel() < 3000]
 
     command = [EMULATOR, str(program), level]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check
-from dropkit.kernels import reference
 from dropkit.kernels.key import batch_shape, check_batch, is_pair, read
 from dropkit.kernels.mask import Mask
+from dropkit.kernels.numbers import NORMAL, UNIFORM
 from dropkit.kernels.params import DropoutParams, NoiseParams
 from dropkit.kernels.reference import mask_indices
 from dropkit.torch_private import empty_on_cpu
@@ -63,9 +63,6 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
 
 def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -> None:
     """`drop` for callers that made `output` like `input`: nothing is checked."""
-    if isinstance(mask.params.resolve(), NoiseParams):
-        reference.drop(output.data, input, mask, add)  # `data`, as a kernel counts no change of its output
-        return
     key = mask.key
     if isinstance(key, Tensor) and key.dim():
         if batch_shape(key):
@@ -79,7 +76,8 @@ def run(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) ->
         if add is None:
             _drop(*arguments)
             return
-        if add.is_contiguous() and not mask.params.resolve().drops_all:
+        params = mask.params.resolve()
+        if add.is_contiguous() and not params.drops_all and not isinstance(params, NoiseParams):
             _drop(*arguments, add.data_ptr())
             return
     shape = tuple(input.shape)
@@ -110,7 +108,7 @@ def dropped(input: Tensor, mask: Mask) -> Tensor:
     """
     dtype = input.dtype
     output = empty_on_cpu((*input.shape,), input.stride(), dtype)
-    if mask.strides is None and not isinstance(mask.params, NoiseParams):
+    if mask.strides is None:
         _drop(output.data_ptr(), input.data_ptr(), _codes[dtype], mask, input.numel())
     else:
         run(output, input, mask)
@@ -147,6 +145,10 @@ def _check_mask(mask: Mask, shape: tuple[int, ...]) -> None:
         _check_keys(key, shape)
     else:
         _check_key(key)
+    if isinstance(params, NoiseParams):
+        check("distribution", params.distribution in (NORMAL, UNIFORM), f"{NORMAL} or {UNIFORM}", params.distribution)
+        _check_indices(mask, shape)
+        return
     if not isinstance(params, tuple) or len(cast("tuple[Any, ...]", params)) != len(DropoutParams._fields):
         raise TypeError(f"params must be a tuple of {len(DropoutParams._fields)} numbers, got {params!r}")
     check("threshold", 0 <= index(cast("Any", params)[0]) <= 2**32, "in [0, 2**32]", cast("Any", params)[0])
