@@ -25,6 +25,7 @@ BENCHMARKS = (
     "layouts",
     "fused",
     "drop_path",
+    "noise",
     "structured",
     "recurrent",
     "transformer",
