@@ -31,8 +31,8 @@ class FeedForward(DynamicRate):
     Small batches, devices other than the CPU, compiled code, transforms, function modes such as Monte Carlo
     dropout's, and layers with hooks or special weights run the plain products and the mask instead.
 
-    A mask that the batch shares makes gradients noisier than one by element: lower the learning rate or clip gradients
-    where training gets unstable. docs/batchwise.md says when it pays and how it regularises.
+    A mask that the batch shares makes gradients noisier than one by element: lower the learning rate where
+    training gets unstable. docs/batchwise.md says when it pays and how it regularises.
 
     Args:
         d_model: features of the input and the output.
