@@ -214,6 +214,19 @@ def test_transforms_have_the_masks_of_eager_mode(cut):
     torch.testing.assert_close((2 * expected * tangent).sum(), (by_autograd * input).sum())
 
 
+def test_forward_mode(cut):
+    """Dual numbers, also of weights and outside of any transform, get the derivative of the masked product."""
+    model, input = FeedForward(12, 40, 0.5, bias=False), torch.randn(16, 12)
+    weight = model.linear2.weight.detach()
+
+    with torch.autograd.forward_ad.dual_level():
+        weights = {"linear2.weight": torch.autograd.forward_ad.make_dual(weight, weight)}
+        dual = torch.func.functional_call(model, weights, (input,), {"key": 5})
+        tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
+
+    torch.testing.assert_close(tangent, model(input, key=5))
+
+
 def test_checkpointed_blocks_are_recomputed_with_the_same_units(cut):
     """Activation checkpointing gives the gradients of the plain call, whose key is drawn once."""
     model, input = FeedForward(12, 40, 0.5), torch.randn(16, 12, requires_grad=True)
