@@ -26,6 +26,7 @@ BENCHMARKS = (
     "fused",
     "drop_path",
     "noise",
+    "sparse",
     "structured",
     "recurrent",
     "transformer",

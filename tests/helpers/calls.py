@@ -143,7 +143,8 @@ HISTORIES: dict[str, Callable[[Tensor, Lay], Any]] = {
     "None": lambda x, lay: None,
 }
 NESTED = ("nested", "jagged")
-NOT_STRIDED = ("sparse COO", "sparse CSR", *NESTED)
+SPARSE = ("sparse COO", "sparse CSR")
+NOT_STRIDED = (*SPARSE, *NESTED)
 NOT_TENSORS = ("list", "array", "None")
 MODES = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 

@@ -22,6 +22,7 @@ from helpers.calls import (
     NESTED,
     NOT_STRIDED,
     NOT_TENSORS,
+    SPARSE,
     Call,
     Seen,
     bits,
@@ -86,17 +87,6 @@ DIFFERENCES = (
         lambda layer, call, seen: of_identity(call, seen),
     ),
     Difference(
-        "a sparse input is refused at p = 1 too; torch returns uninitialised memory",
-        "Dropout",
-        Call(history="sparse COO", p="1"),
-        lambda layer, call, seen: call.history == "sparse COO" and everything_drops(call, seen),
-        lambda layer, call, seen: Seen(
-            error=(NotImplementedError, "input must be dense, got a tensor of layout torch.sparse_coo"),
-            warned=seen.warned,
-            writes=0,
-        ),
-    ),
-    Difference(
         "at p = 1 dense outputs are 0; torch multiplies by 0, which makes NaN of NaN and of infinity",
         "Dropout",
         Call(p="1"),
@@ -158,7 +148,7 @@ CALLS = st.randoms(use_true_random=True).map(draw_call)
 @given(call=CALLS)
 def test_a_call_shows_what_torchs_shows(shared_layer, call):
     """Outcome, warnings, output, aliasing, graph, writes and draws are torch's, but for the listed differences."""
-    assume(buildable(call) and not drops_nested(call))
+    assume(buildable(call) and not drops_sparse_or_nested(call))
     note(f"{call}")
 
     seen = of_dropkit(shared_layer, call)
@@ -245,10 +235,13 @@ def everything_drops(call: Call, seen: Seen) -> bool:
     return takes_arguments(call) and ACCEPTED[call.p]() == 1 and not is_identity(call, seen) and not wrong_rank
 
 
-def drops_nested(call: Call) -> bool:
-    """Whether floats in a nested tensor may drop: torch refuses most such calls, so `test_nested.py` has the laws."""
+def drops_sparse_or_nested(call: Call) -> bool:
+    """Whether a call may drop elements of a sparse tensor, or floats of a nested one.
+
+    torch refuses most such calls, so `test_sparse.py` and `test_nested.py` have the laws.
+    """
     some_drop = call.training == "True" and takes_arguments(call) and ACCEPTED[call.p]() != 0
-    return call.history in NESTED and call.dtype in FLOATS and some_drop
+    return some_drop and (call.history in SPARSE or (call.history in NESTED and call.dtype in FLOATS))
 
 
 def as_float(call: Call) -> Call:

@@ -78,15 +78,12 @@ def read_arguments(layer: Layer, input: Any, p: Any, training: Any, inplace: boo
 def drop_unsupported(
     layer: Layer, input: Tensor, p: float | Tensor, inplace: bool, generator: Generator | None, key: Tensor | int | None
 ) -> Tensor:
-    """Run torch's dropout of integers, sparse or quantised tensors, and others, which mostly raises."""
+    """Run torch's dropout of integers, quantised tensors, and others, which mostly raises."""
     kind = "nested" if input.is_nested else input.layout
     refuse_random_source(generator, key, f"for {kind} tensors of {input.dtype}")
     is_plain = input.layout is torch.strided and not input.is_nested
     if layer.rate(p) == 1 and is_plain and not input.is_quantized:
         return _zeroed(input, inplace)
-    if layer.rate(p) == 1 and input.is_sparse:
-        # torch returns uninitialised memory.
-        raise NotImplementedError(f"input must be dense, got a tensor of layout {input.layout}")
     # Plain inputs out of place: torch's in-place channel variants leave them reshaped when they fail.
     output = drop_by_torch(layer, input, p, inplace and not is_plain)
     return input.copy_(output) if inplace and is_plain else output

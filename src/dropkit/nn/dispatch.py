@@ -14,7 +14,7 @@ from torch.overrides import (
 
 from dropkit import random
 from dropkit.kernels import FLOATS
-from dropkit.nn import nested, torchscript
+from dropkit.nn import nested, sparse, torchscript
 from dropkit.nn.by_torch import drop_by_torch, drop_unsupported, read_arguments
 from dropkit.nn.checks import check_probability, check_schedule, refuse_random_source
 from dropkit.nn.complex_numbers import are_dropped_as_pairs, drop_pairs
@@ -92,6 +92,10 @@ def drop(
         if are_dropped_as_pairs(layer, input):
             return drop_pairs(
                 layer, input, inplace, lambda of_pairs, x: drop(of_pairs, x, p, True, False, generator, key)
+            )
+        if sparse.is_sparse(input):
+            return sparse.drop(
+                layer, input, inplace, lambda values: drop(layer, values, p, True, False, generator, key)
             )
         unusual = nested.drop if input.dtype in FLOATS and input.is_nested else drop_unsupported
         return unusual(layer, input, p, inplace, generator, key)

@@ -34,7 +34,8 @@ def dropout(
     .. math:: y_j = k_j\, x_j / (1 - p), \qquad k_j \sim \mathrm{Bernoulli}(1 - p)
 
     Args:
-        input: values; float16, bfloat16, float32 or float64, or complex.
+        input: values; float16, bfloat16, float32 or float64, or complex. Of a sparse tensor the stored values are
+            dropped, and the pattern stays.
         p: expected fraction of elements dropped, in [0, 1]; compiled code reads a 0-d tensor at each call.
         training: if false, return `input` itself.
         inplace: write the result over `input` and return that.
@@ -51,6 +52,7 @@ def dropout(
         ValueError: `p` is not in [0, 1], `noise_shape` does not broadcast to the shape of `input`, or both `generator`
             and `key` are given.
         RuntimeError: in place on a leaf that requires grad, or on memory that overlaps itself.
+        NotImplementedError: `input` is sparse, and `noise_shape` is given, or in place and it requires grad.
 
     Example:
         >>> dropout(torch.ones(6), 0.5, key=7)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropkit.kernels.params import MakeParams, Params, ScheduledParams, inverted, unscaled
+from dropkit.kernels.params import MakeParams, Params, ScheduledParams, gaussian, inverted, unscaled
 from dropkit.nn.mask_shapes import MakeMaskShape
 
 # Arguments that every layer's function has.
@@ -80,6 +80,11 @@ class Layer:
     def takes_complex(self) -> bool:
         """Whether complex numbers can be dropped: whether kept ones are only scaled, and dropped ones 0."""
         return self.make_params in (inverted, unscaled)
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Whether an element that is 0 stays 0, dropped or not."""
+        return self.make_params in (inverted, unscaled, gaussian)
 
     def rate(self, p: float | Tensor) -> float | Tensor:
         """The rate of a call with `p`, not 0 unless it is a tensor, which decides whether the call needs a key.
