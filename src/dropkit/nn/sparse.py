@@ -47,10 +47,12 @@ def drop(layer: Layer, input: Tensor, inplace: bool, run: Callable[[Tensor], Ten
 
 
 def _with_values(source: Any, values: Tensor) -> Tensor:
+    # The indices are those of a tensor; not to say that they need no check makes torch warn.
     if source.is_sparse:
-        return torch.sparse_coo_tensor(source.indices(), values, source.shape, is_coalesced=True)
+        indices = source.indices()
+        return torch.sparse_coo_tensor(indices, values, source.shape, is_coalesced=True, check_invariants=False)
     by_rows = source.layout in _BY_ROWS
     compressed = source.crow_indices() if by_rows else source.ccol_indices()
     plain = source.col_indices() if by_rows else source.row_indices()
     make = cast("Any", torch).sparse_compressed_tensor
-    return make(compressed, plain, values, source.shape, layout=source.layout)
+    return make(compressed, plain, values, source.shape, layout=source.layout, check_invariants=False)
