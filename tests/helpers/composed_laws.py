@@ -14,8 +14,10 @@ import torch
 from helpers.compare import graphs
 from torch import Tensor, nn
 
-from dropkit import random
+from dropkit import random, shard
 from dropkit.nn.composed_layer import ComposedLayer
+from dropkit.ops import slices
+from dropkit.shard.parts import Replica
 
 COMPOSED_LAWS: list[Callable[[ComposedLayer], None]] = []
 RATES = (0.2, 0.6)
@@ -195,6 +197,38 @@ def a_shorter_batch_has_the_first_masks(layer: ComposedLayer) -> None:
     whole, part = (layer.dropped(first(module(*x, key=5)), module) for x in (example, few))
 
     assert torch.equal(part, whole.narrow(layer.batch_dim, 0, 2) if whole.dim() > layer.batch_dim else whole)
+
+
+@law
+def a_part_of_the_batch_has_its_masks(layer: ComposedLayer) -> None:
+    """A process that says which samples it holds drops the units that one process drops in them.
+
+    If samples share the masks, each process has all of these. Processes with masks of their own drop others.
+    """
+    module, example = make(layer, 0.5), inputs(layer)
+    whole, dim = layer.dropped(first(module(*example, key=5)), module), layer.batch_dim
+    held = example if dim is None else [x.narrow(dim, 1, 2) for x in example]
+
+    with shard.holding(shard.Slice(dim or 0, 1, 2 + example[0].shape[dim or 0])):
+        part = layer.dropped(first(module(*held, key=5)), module)
+    with slices.Holding((Replica(1, frozenset()),)):
+        of_another = layer.dropped(first(module(*example, key=5)), module)
+
+    assert torch.equal(part, whole if dim is None or whole.dim() <= dim else whole.narrow(dim, 1, 2))
+    assert not torch.equal(of_another, whole)
+
+
+@law
+def exported_programs_are_the_layer(layer: ComposedLayer) -> None:
+    """In eval mode to the bit; in training they draw at each run, if a compiler takes the layer."""
+    module, example = make(layer, 0.5), inputs(layer)
+    exported = torch.export.export(module.eval(), example).module()
+    assert equal(exported(*example), module(*example))
+    if layer.takes_compiler:
+        exported = torch.export.export(module.train(), example).module()
+        one, two = (layer.dropped(first(exported(*example)), module) for _ in range(2))
+        assert one.any()
+        assert not torch.equal(one, two)
 
 
 @law

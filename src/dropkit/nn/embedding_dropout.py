@@ -63,7 +63,7 @@ def embedding_dropout(
     rate = checked_rate(p)
     rows = F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
     ones = torch.ones(weight.shape[:1], dtype=weight.dtype, device=weight.device)
-    with slices.Holding(()):  # each process has the whole vocabulary, whatever it has of the batch
+    with slices.Holding(slices.unsplit_parts()):  # each process has the whole vocabulary
         factors = dropout(ones, rate, training, generator=generator, key=key)
     if factors is ones:
         return rows

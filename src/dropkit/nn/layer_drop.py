@@ -58,8 +58,10 @@ class LayerDrop(nn.ModuleList):
         """
         modules = list(self._modules.values())
         ones = torch.ones(len(modules))
-        with slices.Holding(()):  # each process has all of the layers, whatever it has of the batch
+        with slices.Holding(slices.unsplit_parts()):  # each process has all of the layers
             mask = dropout(ones, self.p, self.training, generator=generator, key=key)
+        if mask is ones:  # without a look at its values, which a program that is exported could not hold
+            return iter(modules)
         return (module for module, factor in zip(modules, cast("list[float]", mask.tolist()), strict=True) if factor)
 
     def forward(self, input: Any, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Any:

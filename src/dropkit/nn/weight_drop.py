@@ -72,7 +72,7 @@ class WeightDrop(DynamicRate):
         weights = {name: self.module.get_parameter(name) for name in self.names}
         key = draw_key(next(iter(weights.values())), self.rate, self.training, generator, key)
         dropped: dict[str, Tensor] = {}
-        with slices.Holding(()):  # each process has all of the weights, whatever it has of the batch
+        with slices.Holding(slices.unsplit_parts()):  # of the weights each process has all
             for index, (name, weight) in enumerate(weights.items()):
                 own = key if key is None or len(weights) == 1 else random.fold_in(key, index)
                 value = dropout(weight, self.rate, self.training, key=own)

@@ -64,6 +64,10 @@ class Part(Protocol):
         """Extend the tensor so far to the one that it is a part of."""
         ...
 
+    def of_unsplit(self) -> Part | None:
+        """What this states about tensors that are not split, such as weights; None if nothing."""
+        ...
+
 
 class _State(threading.local):
     def __init__(self) -> None:
@@ -103,6 +107,11 @@ class Holding:
 
     def __exit__(self, *_: object) -> None:
         state.parts = self._before
+
+
+def unsplit_parts() -> tuple[Part, ...]:
+    """The parts of this thread that hold for what is not split."""
+    return tuple(kept for part in state.parts if (kept := part.of_unsplit()) is not None)
 
 
 def refuse_split(input: Tensor, dims: slice, wanted: str, reason: str = "") -> None:

@@ -72,17 +72,8 @@ def whole() -> Generator[None]:
         >>> torch.equal(masked, dropout(x, key=7))
         True
     """
-    with stated(unsplit_parts()):
+    with stated(slices.unsplit_parts()):
         yield
-
-
-def unsplit_parts() -> tuple[Part, ...]:
-    """The parts of this thread that hold for what is not split."""
-    if not is_dynamo_compiling():
-        for part in slices.state.parts:
-            if isinstance(part, Batch):
-                part.extent.has_counted = True
-    return tuple(part for part in slices.state.parts if isinstance(part, Replica))
 
 
 @contextmanager

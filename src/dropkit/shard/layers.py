@@ -14,7 +14,7 @@ from dropkit.arguments import check
 from dropkit.ops import slices
 from dropkit.ops.slices import Part, Whole
 from dropkit.shard import generators, ranks
-from dropkit.shard.blocks import checked_dim, stated, unsplit_parts, warn_if_ignored
+from dropkit.shard.blocks import checked_dim, stated, warn_if_ignored
 from dropkit.shard.parts import Batch, Extent, Slice, Units
 from dropkit.torch_private import has_compiled
 
@@ -199,7 +199,7 @@ class _BatchDim(_Statement):
 
     def parts(self) -> tuple[Part, ...]:
         if self.dim is None:
-            return unsplit_parts()
+            return slices.unsplit_parts()
         return tuple(
             replace(part, dim=self.dim, flattened=self.flattened) if isinstance(part, Batch) else part
             for part in slices.state.parts

@@ -68,6 +68,9 @@ class Slice:
             )
         whole.extend(dim, start, total)
 
+    def of_unsplit(self) -> None:
+        return None
+
 
 @dataclass(slots=True, eq=False)
 class Extent:
@@ -164,6 +167,10 @@ class Batch:
             self._refuse_ranks_of_units(extent.ranks & whole.unit_ranks)
             extent.shapes.add(tuple(whole.shape))
 
+    def of_unsplit(self) -> None:
+        if not is_dynamo_compiling():
+            self.extent.has_counted = True
+
     def _refuse_ranks_of_units(self, ranks: frozenset[int]) -> None:
         if len(ranks) > 1:  # more than this one
             raise RuntimeError(
@@ -209,6 +216,9 @@ class Units:
         if not is_dynamo_compiling():
             whole.unit_ranks |= extent.ranks
 
+    def of_unsplit(self) -> None:
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:
@@ -224,3 +234,6 @@ class Replica:
                 f"dropkit.shard: input must have at most 2**48 elements under different_masks, got shape {whole.shape}"
             )
         whole.offset += self.number * INDICES_PER_RANK
+
+    def of_unsplit(self) -> Replica:
+        return self
