@@ -167,11 +167,13 @@ def _shades(record: Layer, output: torch.Tensor) -> torch.Tensor:
 
 
 def _caption(record: Any, panels: torch.Tensor) -> str:
-    text = (
-        "dropped units are grey"
-        if set(panels.unique().tolist()) <= {0.0, 1.0}
-        else "a darker square is a larger factor"
-    )
+    of_units = set(panels.unique().tolist()) <= {0.0, 1.0}
+    text = "dropped units are grey" if of_units else "a darker square is a larger factor"
+    if isinstance(record, Layer) and not record.takes_rate:
+        return (
+            f"![The noise of {record.name}]({record.name}.svg)\n\n"
+            "Noise of standard deviation 0.5; a darker square is a larger number."
+        )
     return f"![The mask of {record.name}]({record.name}.svg)\n\nA mask at rate 0.5; {text}."
 
 
