@@ -81,6 +81,8 @@ def others(key: Tensor) -> None:
     dropkit.functional.dropout(x, 0.1, noise_shape=1)  # error
     reveal_type(dropkit.nn.DropPath(0.5, scale_by_keep=False))  # DropPath
     reveal_type(dropkit.functional.drop_path(x, 0.1, scale_by_keep=False))  # Tensor
+    reveal_type(dropkit.functional.patch_dropout(x))  # Tensor
+    reveal_type(dropkit.functional.patch_dropout(x, return_indices=True))  # tuple[Tensor, Tensor | None]
     reveal_type(dropkit.nn.Dropout2d(0.1).p)  # float
     schedule = dropkit.schedules.RateSchedule(model, lambda step: 0.9**step, sites=["1"])
     reveal_type(schedule.get_last_rate())  # dict[str, float]

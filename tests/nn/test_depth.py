@@ -94,6 +94,16 @@ def test_layer_drop_is_a_module_list():
         drops.keep([12])
 
 
+def test_layer_drop_shows_its_rate_above_its_layers():
+    """Equal layers are one line, as in nn.ModuleList; an empty list and a subclass show their name and rate."""
+
+    class Encoder(LayerDrop):
+        pass
+
+    assert repr(LayerDrop([nn.ReLU(), nn.ReLU()], 0.5)) == "LayerDrop(\n  p=0.5\n  (0-1): 2 x ReLU()\n)"
+    assert repr(Encoder([], 0.1)) == "Encoder(p=0.1)"
+
+
 def test_monte_carlo_leaves_layers_out():
     """mc.sampling switches LayerDrop and ResidualDropPath on in eval mode."""
     for model in (LayerDrop([nn.Linear(6, 6) for _ in range(8)], 0.5), ResidualDropPath(block(torch.float32), 0.5)):

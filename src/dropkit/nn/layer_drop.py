@@ -40,6 +40,11 @@ class LayerDrop(nn.ModuleList):
         ...     x = x + layer(x)
         >>> len(list(layers.kept(key=7))), len(list(layers.eval()))
         (2, 4)
+        >>> layers
+        LayerDrop(
+          p=0.5
+          (0-3): 4 x Linear(in_features=8, out_features=8, bias=True)
+        )
     """
 
     def __init__(self, modules: Iterable[nn.Module] | None = None, p: float = 0.2) -> None:
@@ -85,8 +90,13 @@ class LayerDrop(nn.ModuleList):
         shorter.training = self.training
         return shorter
 
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
     def __repr__(self) -> str:
-        return f"LayerDrop(p={self.p}, {super().__repr__()})"
+        # nn.ModuleList folds equal layers into one line, and leaves `extra_repr` out.
+        name, _, layers = super().__repr__().partition("(")
+        return f"{name}({self.extra_repr()})" if layers == ")" else f"{name}(\n  {self.extra_repr()}{layers}"
 
 
 class _Mark(nn.Module):
