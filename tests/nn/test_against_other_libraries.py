@@ -333,13 +333,13 @@ def test_all_tokens_are_kept_in_eval_mode_and_at_rate_0(library):
 
 # Keras: the rules that its tests check, and its definitions.
 
-KEPT = 1.0 + 1.6732632423543772 * 1.0507009873554805
+# What SELU tends to on the left, negated.
+SATURATION = 1.6732632423543772 * 1.0507009873554805
 
 
-def deviation(rate):
+def alpha_deviation(p):
     """Of AlphaDropout's output for ones: the distance of kept and dropped values, times that of a mask element."""
-    saturation = KEPT - 1
-    return KEPT * math.sqrt(rate * (1 - rate) / ((1 - rate) * (1 + rate * saturation**2)))
+    return (1 + SATURATION) * math.sqrt(p * (1 - p) / ((1 - p) * (1 + p * SATURATION**2)))
 
 
 @pytest.mark.parametrize(
@@ -348,19 +348,18 @@ def deviation(rate):
         (Dropout(0.5), 1.0, 1.0),
         (GaussianDropout(0.3), 1.0, math.sqrt(0.3 / 0.7)),
         (GaussianNoise(0.3), 1.0, 0.3),
-        (AlphaDropout(0.3), None, deviation(0.3)),
+        (AlphaDropout(0.3), None, alpha_deviation(0.3)),
     ],
     ids=["Dropout", "GaussianDropout", "GaussianNoise", "AlphaDropout"],
 )
 def test_noise_has_the_moments_that_keras_checks(module, mean, std):
-    """On ones; Keras allows 0.02 from the mean and the deviation on 10,000 elements, and 0.1 for AlphaDropout."""
+    """On ones, within five standard errors. Keras allows an error of 0.02, and of 0.1 from 1 for AlphaDropout."""
     output = module(torch.ones(1000, 500))
 
     n = output.numel()
     spread = (output - output.mean()) ** 2
     assert mean is None or abs(output.mean() - mean) < 5 * std / math.sqrt(n)
     assert abs(spread.mean() - std**2) < 5 * spread.std() / math.sqrt(n) + std**2 / n
-    assert abs(std - 1) < 0.1 or not isinstance(module, AlphaDropout)
 
 
 def test_dropout_scales_ones_to_2_at_rate_one_half():
