@@ -38,6 +38,14 @@ def inputs(layer: ComposedLayer, dtype: torch.dtype = torch.float32) -> tuple[Te
     return layer.inputs(dtype)
 
 
+# fx gives proxies to arguments by name alone. By the number of inputs.
+FORWARDS = {
+    1: lambda self, one: self.layer(one),
+    2: lambda self, one, two: self.layer(one, two),
+    3: lambda self, one, two, three: self.layer(one, two, three),
+}
+
+
 def first(output: Any) -> Tensor:
     """The tensor in which dropped units show."""
     return output[0] if isinstance(output, tuple) else output
@@ -229,6 +237,24 @@ def exported_programs_are_the_layer(layer: ComposedLayer) -> None:
         one, two = (layer.dropped(first(exported(*example)), module) for _ in range(2))
         assert one.any()
         assert not torch.equal(one, two)
+
+
+@law
+def graphs_of_fx_follow_the_mode(layer: ComposedLayer) -> None:
+    """A graph that was traced in training holds the module itself, unless it cannot be traced, as any loop cannot."""
+    if not layer.takes_compiler:
+        return
+    module, example = make(layer, 0.5), inputs(layer)
+    model = type("Model", (nn.Module,), {"forward": FORWARDS[len(example)]})()
+    model.layer = module
+
+    traced = torch.fx.symbolic_trace(model.train())
+
+    assert equal(traced.eval()(*example), module.eval()(*example))
+    torch.manual_seed(3)
+    dropped = traced.train()(*example)
+    torch.manual_seed(3)
+    assert equal(dropped, module.train()(*example))
 
 
 @law

@@ -6,7 +6,6 @@ import pytest
 import torch
 from helpers.composed_laws import COMPOSED_LAWS
 from helpers.laws import LAWS, applies
-from torch import nn
 
 from dropkit import random
 from dropkit.functional import dropout
@@ -15,6 +14,7 @@ from dropkit.nn.checks import check_probability
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.dispatch import call
 from dropkit.nn.draw_key import draw_key
+from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.nn.layer import Layer
 from dropkit.nn.module import DropoutModule
 from dropkit.torch_private import TorchDropout
@@ -40,7 +40,7 @@ COLUMNS = Layer(
 )
 
 
-class DropHalves(nn.Module):
+class DropHalves(DynamicRate):
     """Drop the two halves of the features by two keys that are derived from one."""
 
     def __init__(self, p=0.5):
@@ -52,7 +52,7 @@ class DropHalves(nn.Module):
         key = draw_key(input, self.p, self.training, generator, key)
         keys = (None, None) if key is None else (random.fold_in(key, half) for half in range(2))
         halves = zip(input.chunk(2, -1), keys, strict=True)
-        return torch.cat([dropout(x, self.p, self.training, key=of_half) for x, of_half in halves], -1)
+        return torch.cat([dropout(x, self.rate, self.training, key=of_half) for x, of_half in halves], -1)
 
     def extra_repr(self):
         return f"p={self.p}"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Generator, Tensor, fx
+from torch import Generator, Tensor
 from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.arguments import check
@@ -172,8 +172,6 @@ class DropBlockModule(DropoutModule, TorchDropout):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
-        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
-            return self.record_call(input, generator=generator, key=key)
         return type(self).function(
             input,
             self.rate,

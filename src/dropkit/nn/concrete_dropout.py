@@ -16,6 +16,7 @@ from dropkit.nn.checks import check_probability
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.draw_key import draw_key
+from dropkit.nn.fx_module import FxModule
 from dropkit.nn.random_numbers import uniform
 from dropkit.ops import autograd
 from dropkit.torch_private import Convolution
@@ -104,7 +105,7 @@ def _is_known_to_be_0(p: float | Tensor) -> bool:
     return is_readable and bool(p == 0)
 
 
-class ConcreteDropout(nn.Module):
+class ConcreteDropout(FxModule):
     """A layer with dropout of its input, at a rate that is learned together with its weights.
 
     See `dropkit.functional.concrete_dropout`. The loss needs `concrete_regularization` besides: without it the rate

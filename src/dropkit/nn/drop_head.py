@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from torch import Generator, Tensor, fx
+from torch import Generator, Tensor
 
 from dropkit.kernels.params import inverted
 from dropkit.nn.dispatch import call
@@ -88,8 +88,6 @@ class DropHead(DropoutModule, TorchDropout):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
-        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
-            return self.record_call(input, generator=generator, key=key)
         p = self.p if self._rate_in_graphs is None else self.rate
         return drop_head(input, p, self.training, self.inplace, head_dim=self.head_dim, generator=generator, key=key)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from torch import Generator, Tensor, fx
+from torch import Generator, Tensor
 
 from dropkit.arguments import check, positive_int
 from dropkit.kernels.params import inverted, unscaled
@@ -86,8 +86,6 @@ class DropPath(DropoutModule, TorchDropout):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
-        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
-            return self.record_call(input, generator=generator, key=key)
         p = self.p if self._rate_in_graphs is None else self.rate
         return drop_path(
             input,

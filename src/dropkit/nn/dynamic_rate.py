@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
+from dropkit.nn.fx_module import FxModule
 from dropkit.ops import autograd
 
 
-class DynamicRate(torch.nn.Module):
+class DynamicRate(FxModule):
     """Base class of modules that drop at rate `p`.
 
     A compiler takes a float attribute for a constant: each new value is a new graph. After `mark_rate_dynamic` compiled

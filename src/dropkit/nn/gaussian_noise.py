@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, fx
+from torch import Generator, Tensor
 from torch.overrides import (
     handle_torch_function,
     has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
@@ -115,8 +115,6 @@ class GaussianNoise(DropoutModule):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Add noise in training mode, return `input` itself otherwise; see the functional form."""
-        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
-            return self.record_call(input, generator=generator, key=key)
         return gaussian_noise(
             input, self.std, self.training, self.inplace, noise_shape=self.noise_shape, generator=generator, key=key
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Generator, Tensor, fx
+from torch import Generator, Tensor
 
 from dropkit.kernels.params import inverted
 from dropkit.nn.dispatch import call
@@ -74,8 +74,6 @@ class LockedDropout(DropoutModule, TorchDropout):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
-        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
-            return self.record_call(input, generator=generator, key=key)
         return locked_dropout(
             input, self.rate, self.training, self.inplace, batch_first=self.batch_first, generator=generator, key=key
         )

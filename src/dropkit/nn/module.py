@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Generator, Tensor, fx
+from torch import Generator, Tensor
 
 from dropkit.nn import torchscript
 from dropkit.nn.checks import check_probability
 from dropkit.nn.dynamic_rate import DynamicRate
-from dropkit.torch_private import has_forward_hooks
 
 
 class EqualToTorch(type):
@@ -47,24 +46,9 @@ class DropoutModule(DynamicRate, metaclass=EqualToTorch):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""
-        if type(input) is not Tensor and isinstance(input, fx.Proxy) and self.is_kept_by(input):
-            return self.record_call(input, generator=generator, key=key)
         # What `rate` does, without its 50 ns where no graph needs it.
         p = self.p if self._rate_in_graphs is None else self.rate
         return type(self).function(input, p, self.training, self.inplace, generator=generator, key=key)
-
-    def is_kept_by(self, proxy: fx.Proxy) -> bool:
-        """Whether a graph of torch.fx holds this module itself, so that it follows `train()` and `eval()` there.
-
-        fx does the same with the modules of torch.nn. A module with hooks, which run while the graph is recorded, and
-        a module that is itself the traced model become a call of the function.
-        """
-        return not has_forward_hooks(self) and getattr(proxy.tracer, "root", None) is not self
-
-    def record_call(self, input: Any, **arguments: Any) -> Any:
-        """Record a call of this module in the graph that `input` belongs to."""
-        named = {name: value for name, value in arguments.items() if value is not None}
-        return input.tracer.create_proxy("call_module", input.tracer.path_of_module(self), (input,), named)
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What `torch.jit.script` compiles in place of this module."""

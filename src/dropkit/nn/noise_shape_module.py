@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor, fx
+from torch import Generator, Tensor
 
 from dropkit.nn.module import DropoutModule
 from dropkit.nn.noise_shape import checked_noise_shape
@@ -25,8 +25,6 @@ class NoiseShapeModule(DropoutModule):
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
-        if isinstance(input, fx.Proxy) and self.is_kept_by(input):
-            return self.record_call(input, generator=generator, key=key)
         p = self.p if self._rate_in_graphs is None else self.rate
         return type(self).function(
             input, p, self.training, self.inplace, noise_shape=self.noise_shape, generator=generator, key=key

@@ -19,6 +19,7 @@ from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.dropout import dropout
+from dropkit.nn.fx_module import FxModule
 from dropkit.ops import slices
 
 Kept = tuple[Tensor, "Tensor | None"]
@@ -146,7 +147,7 @@ def _check(input: Tensor, p: float, num_prefix_tokens: int) -> None:
     slices.refuse_split(input, slice(1, None), "input of patch_dropout must be split along samples")
 
 
-class PatchDropout(torch.nn.Module):
+class PatchDropout(FxModule):
     """`dropkit.functional.patch_dropout` as a module: drop in training mode, return the input itself in eval mode.
 
     Args:

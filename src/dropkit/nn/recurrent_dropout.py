@@ -19,6 +19,7 @@ from dropkit.arguments import check
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.draw_key import draw_key
 from dropkit.nn.dynamic_rate import rate_of
+from dropkit.nn.fx_module import FxModule
 from dropkit.nn.locked_dropout import LockedDropout
 from dropkit.nn.recurrent_steps import run_steps
 
@@ -26,7 +27,7 @@ from dropkit.nn.recurrent_steps import run_steps
 _FUSED: dict[str, Any] = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
 
 
-class RecurrentDropout(nn.Module):
+class RecurrentDropout(FxModule):
     r"""Call an `nn.LSTM`, `nn.GRU` or `nn.RNN` with dropout whose masks are drawn once for all time steps.
 
     .. math:: \tilde x_t = x_t \odot k_x, \qquad h_t = \mathrm{cell}(\tilde x_t,\; h_{t-1} \odot k_h)

@@ -15,10 +15,11 @@ from dropkit import random
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.draw_key import draw_key
 from dropkit.nn.dynamic_rate import rate_of
+from dropkit.nn.fx_module import FxModule
 from dropkit.nn.zoneout import Zoneout
 
 
-class ZoneoutCell(nn.Module):
+class ZoneoutCell(FxModule):
     """Call a recurrent cell, and let units of its states keep their previous value; see `dropkit.functional.zoneout`.
 
     In training each unit keeps its value with probability `hidden_p` or `cell_p`; in eval mode each becomes the
