@@ -21,7 +21,7 @@ from triton.runtime.jit import JITFunction
 from dropkit.kernels import FLOATS, gpu
 from dropkit.kernels.gpu import fused
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import inverted
+from dropkit.kernels.params import gaussian, inverted, uniform_number
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -30,6 +30,7 @@ TARGETS = {
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 MASK = Mask(torch.tensor(7), inverted(0.1))
+NOISE = MASK._replace(params=gaussian(0.1))
 
 
 class Driver:
@@ -62,9 +63,9 @@ def drop(dtype: torch.dtype, count: int = 4096, add: bool = False, mask: Mask = 
     gpu.drop(torch.empty_like(x), x, mask, x if add else None)
 
 
-def strided(strides: tuple[int, int], rows: int = 64) -> None:
+def strided(strides: tuple[int, int], mask: Mask = MASK, rows: int = 64) -> None:
     x = torch.empty(rows, 2048, dtype=torch.bfloat16)[:, :1024]
-    gpu.drop(torch.empty(rows, 1024, dtype=torch.bfloat16), x, MASK._replace(strides=strides))
+    gpu.drop(torch.empty(rows, 1024, dtype=torch.bfloat16), x, mask._replace(strides=strides))
 
 
 def keyed(keys: Tensor) -> None:
@@ -96,6 +97,9 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in sorted(FLOATS, k
 CALLS: dict[str, Callable[[], None]] = {
     **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
     **{f"added {name}": partial(drop, dtype, add=True) for name, dtype in DTYPES.items()},
+    **{f"noise {name}": partial(drop, dtype, mask=NOISE) for name, dtype in DTYPES.items()},
+    "noise uniform": partial(drop, torch.float32, mask=NOISE._replace(params=uniform_number(0.0))),
+    "noise strided any": partial(strided, (3, 5), NOISE),
     "flat odd": partial(drop, torch.bfloat16, 4099),
     "flat pair": partial(drop, torch.float32, mask=MASK._replace(key=torch.tensor([7, 1], dtype=torch.uint64))),
     "strided shared": partial(strided, (4, 0)),
@@ -123,6 +127,7 @@ def described(made: Any) -> dict[str, Any]:
         "wide_stores": len(re.findall(r"st\.global\S*\.v4\.b32|st\.global\S*\.v2\.b64", ptx)),
         "wide_multiplies": ptx.count("mul.wide.u32"),
         "high_multiplies": ptx.count("mul.hi"),
+        "fused_multiply_adds": ptx.count("fma.rn"),
         **used(made.asm["cubin"]),
     }
 
@@ -161,7 +166,7 @@ def main() -> None:
     facts["kernels for five sizes"] = len({id(made) for made in MADE})
     MADE.clear()
     for rows in (1, 3, 16, 64):
-        strided((1024, 1), rows)
+        strided((1024, 1), rows=rows)
     facts["kernels for four heights"] = len({id(made) for made in MADE})
     print(json.dumps(facts, indent=2))
 

@@ -18,10 +18,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dropkit.kernels import reference
 from dropkit.kernels.key import Key, as_tensor, batch_shape, is_pair, read
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import DropoutParams, NoiseParams, Params
+from dropkit.kernels.numbers import NORMAL
+from dropkit.kernels.params import DropoutParams, NoiseParams
 
 missing = None if find_spec("triton") else "Triton is not installed (pip install dropkit[gpu])"
 
@@ -56,9 +56,6 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     if input.numel() == 0:
         return
     params = mask.params.resolve()
-    if isinstance(params, NoiseParams):
-        reference.drop(output, input, mask, add)
-        return
     mask = mask._replace(key=readable_key(mask.key, input), params=params)
     whole = _Dim(input.numel(), 1, 1, 1)
     if mask.strides is None and not mask.slice_dims and input.is_contiguous() and output.is_contiguous():
@@ -90,8 +87,8 @@ def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None
     count, params = input.numel(), mask.params.resolve()
     with on_device_of(input):
         triton_kernels("strided").flat[(cdiv(count, _BLOCK),)](
-            output, input, output if add is None else add, mask.key, *as_integers(params), mask.offset, count,
-            AFFINE=_is_affine(params), ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **constants(mask.key),
+            output, input, output if add is None else add, mask.key, *_as_integers(params), mask.offset, count,
+            EFFECT=_effect(params), ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **constants(mask.key),
         )  # fmt: skip
 
 
@@ -117,17 +114,11 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
     strides += [1, 0, 0, 0, 0] * (_OUTER - len(outer))
     with on_device_of(input):
         kernels.tiles[(cdiv(rows, down) * cdiv(inner.size, across),)](
-            output, input, mask.key, *as_integers(params), mask.offset,
+            output, input, mask.key, *_as_integers(params), mask.offset,
             rows, inner.size, *inner.strides, *strides,
-            KEYS=mask.slice_dims > 0, AFFINE=_is_affine(params), KIND=kind.value, OUTER=len(outer), ROWS=down,
+            KEYS=mask.slice_dims > 0, EFFECT=_effect(params), KIND=kind.value, OUTER=len(outer), ROWS=down,
             COLUMNS=across, num_warps=_WARPS, **constants(mask.key),
         )  # fmt: skip
-
-
-def as_integers(params: Params) -> tuple[int, ...]:
-    """The parameters as integers: the threshold, and the bits of each fraction."""
-    assert isinstance(params, DropoutParams)
-    return params.threshold, *map(double_bits, params[1:])
 
 
 def double_bits(number: float) -> int:
@@ -191,10 +182,18 @@ def _merged(input: Tensor, output: Tensor, mask: Mask) -> list[_Dim]:
     return merged
 
 
-def _is_affine(params: Params) -> bool:
-    """Whether the kernel does more than scale kept elements."""
-    assert isinstance(params, DropoutParams)
-    return bool(params.shift or params.fill)
+def _as_integers(params: DropoutParams | NoiseParams) -> tuple[int, ...]:
+    """The parameters as integers: the threshold, and the bits of each fraction. Noise has two, a factor and a term."""
+    if isinstance(params, NoiseParams):
+        return 0, double_bits(params.factor), double_bits(params.term), 0
+    return params.threshold, *map(double_bits, params[1:])
+
+
+def _effect(params: DropoutParams | NoiseParams) -> str:
+    """What the kernel does to elements; see `strided`."""
+    if isinstance(params, NoiseParams):
+        return "normal" if params.distribution == NORMAL else "uniform"
+    return "affine" if params.shift or params.fill else "scale"
 
 
 def cdiv(size: int, block: int) -> int:

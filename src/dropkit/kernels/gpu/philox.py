@@ -88,7 +88,13 @@ def rounded_sum(x, y):
 
 @triton.jit
 def kept(first, threshold, low, high, block0, EIGHT: tl.constexpr, COLUMNS: tl.constexpr, SHAPE: tl.constexpr):
-    """Whether each of COLUMNS consecutive mask elements is kept, from each index in `first` on, int64 multiples of 4.
+    """Whether each of the mask elements of `consecutive_words` is kept."""
+    return consecutive_words(first, low, high, block0, EIGHT, COLUMNS, SHAPE) >= threshold.to(tl.uint32)
+
+
+@triton.jit
+def consecutive_words(first, low, high, block0, EIGHT: tl.constexpr, COLUMNS: tl.constexpr, SHAPE: tl.constexpr):
+    """The random words of COLUMNS consecutive mask elements from each index in `first` on, int64 multiples of 4.
 
     EIGHT: a thread takes eight neighbours, which a load of 16 bytes holds of a 16-bit type; else four.
     """
@@ -102,4 +108,4 @@ def kept(first, threshold, low, high, block0, EIGHT: tl.constexpr, COLUMNS: tl.c
         blocks = block0 + (first >> 2).to(tl.uint64) + tl.arange(0, COLUMNS // 4).to(tl.uint64)
         w0, w1, w2, w3 = philox(blocks, low, high)
         even, odd = tl.join(w0, w2), tl.join(w1, w3)
-    return tl.reshape(tl.join(even, odd), SHAPE) >= threshold.to(tl.uint32)
+    return tl.reshape(tl.join(even, odd), SHAPE)

@@ -1,12 +1,42 @@
-"""The dropout kernels, in Triton: one for contiguous tensors, one for any strides."""
+"""The kernels of dropout and noise, in Triton: one for contiguous tensors, one for any strides.
+
+EFFECT is what a random word does to an element: keep and "scale" it or drop it; the same with all four parameters,
+"affine"; or give it a "normal" or "uniform" number, whose factor and term take the places of `scale` and `shift`.
+"""
 
 import triton
 import triton.language as tl
 
-from dropkit.kernels.gpu.philox import VARYING, dropped, kept, key_words, loaded_words, rounded_sum, word
+from dropkit.kernels.gpu.numbers import numbers
+from dropkit.kernels.gpu.philox import (
+    VARYING,
+    consecutive_words,
+    double,
+    dropped,
+    key_words,
+    loaded_words,
+    rounded_sum,
+    word,
+)
 
 # Mask indices along the innermost dimension of memory: one for all, consecutive from a multiple of 4 on, or any.
 SHARED, CONSECUTIVE, ANY = (tl.constexpr(kind) for kind in range(3))
+
+
+@triton.jit
+def _changed(x, words, threshold, scale, shift, fill, EFFECT: tl.constexpr):
+    """The elements after the effect of their words, in the arithmetic type: float64 for float64, else float32."""
+    if EFFECT == "scale" or EFFECT == "affine":
+        y = dropped(x, words >= threshold.to(tl.uint32), scale, shift, fill, EFFECT == "affine")
+    else:
+        if words.numel == x.numel:
+            # NaN stays NaN whatever its number. What follows from x is computed in the thread that has x; otherwise
+            # threads would exchange words and numbers through shared memory.
+            words = tl.where(x == x, words, 0)
+        arithmetic: tl.constexpr = tl.float64 if x.dtype == tl.float64 else tl.float32
+        number, factor, term = numbers(words, EFFECT, arithmetic), double(scale), double(shift)
+        y = x.to(arithmetic) * (number * factor.to(arithmetic) + 1.0) + number * term.to(arithmetic)
+    return y
 
 
 @triton.jit(do_not_specialize=[*VARYING, "mask_offset", "count"])
@@ -22,7 +52,7 @@ def flat(
     mask_offset: tl.int64,
     count: tl.int64,
     KEY_IN_MEMORY: tl.constexpr,
-    AFFINE: tl.constexpr,
+    EFFECT: tl.constexpr,
     ADD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -30,19 +60,19 @@ def flat(
     start = tl.program_id(0).to(tl.int64) * BLOCK
     low, high, block0 = key_words(key, KEY_IN_MEMORY)
     eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
-    keep = kept(mask_offset + start, threshold, low, high, block0, eight, BLOCK, [BLOCK])
+    words = consecutive_words(mask_offset + start, low, high, block0, eight, BLOCK, [BLOCK])
     at = tl.arange(0, BLOCK)
     # Full blocks load without a mask, which would keep the loads of odd counts from being wide.
     if count - start >= BLOCK:
         x = tl.load(input_ptr + start + at)
-        y = dropped(x, keep, scale, shift, fill, AFFINE).to(output_ptr.dtype.element_ty)
+        y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
         if ADD:
             y = rounded_sum(y, tl.load(add_ptr + start + at))
         tl.store(output_ptr + start + at, y)
     else:
         inside = at < (count - start).to(tl.int32)
         x = tl.load(input_ptr + start + at, inside)
-        y = dropped(x, keep, scale, shift, fill, AFFINE).to(output_ptr.dtype.element_ty)
+        y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
         if ADD:
             y = rounded_sum(y, tl.load(add_ptr + start + at, inside))
         tl.store(output_ptr + start + at, y, inside)
@@ -82,7 +112,7 @@ def tiles(
     size4: tl.int64, input_stride4: tl.int64, output_stride4: tl.int64, mask_stride4: tl.int64, key_stride4: tl.int64,
     KEY_IN_MEMORY: tl.constexpr,
     KEYS: tl.constexpr,
-    AFFINE: tl.constexpr,
+    EFFECT: tl.constexpr,
     KIND: tl.constexpr,
     OUTER: tl.constexpr,
     ROWS: tl.constexpr,
@@ -125,15 +155,15 @@ def tiles(
     else:
         low, high, block0 = loaded_words(key + at, row < rows)
     if KIND == SHARED:
-        keep = (word(index, low, high, block0) >= threshold.to(tl.uint32))[:, None]
+        words = word(index, low, high, block0)[:, None]
     elif KIND == CONSECUTIVE:
         eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
         first = (index + tile % across * COLUMNS)[:, None]
         if KEYS:
             low, high, block0 = low[:, None], high[:, None], block0[:, None]
-        keep = kept(first, threshold, low, high, block0, eight, COLUMNS, [ROWS, COLUMNS])
+        words = consecutive_words(first, low, high, block0, eight, COLUMNS, [ROWS, COLUMNS])
     else:
-        keep = word(index, low, high, block0) >= threshold.to(tl.uint32)
+        words = word(index, low, high, block0)
     x = tl.load(input_ptr + src[:, None] + column[None, :] * input_stride, inside)
-    y = dropped(x, keep, scale, shift, fill, AFFINE).to(output_ptr.dtype.element_ty)
+    y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
     tl.store(output_ptr + dst[:, None] + column[None, :] * output_stride, y, inside)
