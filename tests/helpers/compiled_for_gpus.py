@@ -100,6 +100,7 @@ CALLS: dict[str, Callable[[], None]] = {
     **{f"noise {name}": partial(drop, dtype, mask=NOISE) for name, dtype in DTYPES.items()},
     "noise uniform": partial(drop, torch.float32, mask=NOISE._replace(params=uniform_number(0.0))),
     "noise strided any": partial(strided, (3, 5), NOISE),
+    "noise strided shared": partial(strided, (4, 0), NOISE),
     "flat odd": partial(drop, torch.bfloat16, 4099),
     "flat pair": partial(drop, torch.float32, mask=MASK._replace(key=torch.tensor([7, 1], dtype=torch.uint64))),
     "strided shared": partial(strided, (4, 0)),

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from dropkit.kernels import gpu
 from dropkit.kernels.mask import Mask, row_major
-from dropkit.kernels.params import alpha, inverted
+from dropkit.kernels.numbers import NORMAL, UNIFORM
+from dropkit.kernels.params import DropoutParams, NoiseParams, alpha, gaussian, inverted
 
 pytestmark = [
     pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
@@ -24,6 +25,8 @@ pytestmark = [
     # NumPy warns of integer overflow, which Philox relies on.
     pytest.mark.filterwarnings("ignore:overflow encountered"),
 ]
+
+NOISE = NoiseParams(NORMAL, 0.7, 2.0)
 
 
 def by_gpu(input: Tensor, mask: Mask) -> Tensor:
@@ -46,12 +49,18 @@ def expected_of(input: Tensor, mask: Mask) -> Tensor:
 @pytest.mark.parametrize(("indices", "dtype"), GRID, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_bits_are_those_of_the_reference(monkeypatch, layout, indices, dtype):
-    """The output equals the reference for every layout, mask, dtype and kind of dropout, in small and larger blocks."""
+    """The output equals the reference for every layout, mask, dtype and kind of parameters, in small and larger blocks."""
     if layout not in ("short", "long", "ragged"):
         monkeypatch.setattr(gpu, "_BLOCK", 2**15)
     input = LAYOUTS[layout]().to(dtype)
     strides, offset = INDICES[indices](input)
-    for params in (inverted(0.3), alpha(0.3)) if indices == "element" else (inverted(0.3),):
+    kinds: list[DropoutParams | NoiseParams] = [inverted(0.3)]
+    if indices == "element":
+        kinds.append(alpha(0.3))
+    # Words are computed in three ways, for noise as for dropout.
+    if indices in ("element", "channel", "any strides"):
+        kinds.append(NOISE)
+    for params in kinds:
         mask = Mask(-5, params, strides, offset)
         assert same_bits(by_gpu(input, mask), expected_of(input, mask)), params
 
@@ -72,23 +81,37 @@ def test_any_strides_on_a_gpu_give_the_bits_of_the_reference(data):
         for stride in row_major(shape)
     )
     offset = data.draw(st.integers(0, 2**62))
+    params = data.draw(st.sampled_from([inverted(0.5), gaussian(0.5)]))
 
-    mask = Mask(17, inverted(0.5), strides, offset)
+    mask = Mask(17, params, strides, offset)
 
     output = by_gpu(input, mask)
 
     assert same_bits(output, by_reference(input, mask))
 
 
+@pytest.mark.parametrize("params", [inverted(0.4), gaussian(0.4)], ids=str)
 @pytest.mark.parametrize("layout", ["ragged", "long", "offset", "sliced", "channels_last"])
-def test_in_place_gives_the_bits_of_out_of_place(layout):
+def test_in_place_gives_the_bits_of_out_of_place(layout, params):
     """In place the bits are the same."""
     input = LAYOUTS[layout]()
-    expected = by_gpu(input, Mask(3, inverted(0.4)))
+    expected = by_gpu(input, Mask(3, params))
 
-    gpu.drop(input, input, Mask(3, inverted(0.4)))
+    gpu.drop(input, input, Mask(3, params))
 
     assert same_bits(input, expected)
+
+
+@pytest.mark.parametrize("params", [inverted(0.3), alpha(0.3), NOISE, NoiseParams(UNIFORM, 0.7, 2.0)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
+def test_an_addition_is_rounded_by_itself(dtype, params):
+    """Adding in the same kernel gives the bits of adding afterwards, with the numbers of dropout and of noise."""
+    input, add = torch.randn(2, 3000).to(dtype)
+    output = torch.empty_like(input)
+
+    gpu.drop(output, input, Mask(3, params), add)
+
+    assert same_bits(output, by_reference(input, Mask(3, params)) + add)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -188,6 +211,23 @@ def test_every_kernel_can_be_launched(compiled):
     programs = {name: made for name, made in compiled.items() if isinstance(made, dict)}
 
     assert {name for name, made in programs.items() if made["threads"] > 1024 or made["shared"] > 2**16 - 1} == set()
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_noise_is_compiled_well(compiled, target):
+    """No multiply-add is fused, and threads do not exchange words or numbers, which they would without the dependence on x."""
+    contiguous = [f"noise {name}" for name in ("bfloat16", "float16", "float32", "float64", "uniform")]
+    for name in contiguous:
+        made = compiled[f"{name} {target}"]
+        assert made["wide_loads"] > 0, name
+        assert made["wide_stores"] > 0, name
+    for name in (*contiguous, "noise strided any", "noise strided shared"):
+        made = compiled[f"{name} {target}"]
+        assert made["fused_multiply_adds"] == 0, name
+        # As for dropout.
+        assert made["shared"] == 0 or name == "noise float64", name
+        # A thread has sixteen numbers, and a multiprocessor of 65,536 registers runs twenty warps at least.
+        assert made["registers"] <= 96, name
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])

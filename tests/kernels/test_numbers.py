@@ -7,6 +7,7 @@ import torch
 from helpers.kernel_grid import DTYPES, same_bits
 
 from dropkit import kernels
+from dropkit.kernels import gpu
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.numbers import NORMAL, UNIFORM, numbers
 from dropkit.kernels.params import IDENTITY, NoiseParams, additive_normal, gaussian, uniform_number
@@ -35,6 +36,17 @@ def test_normal_numbers_are_accurate():
 
     assert ((number / expected - 1).abs() < 4e-7)[near].all()
     assert torch.equal(numbers(2**32 - 1 - WORDS, NORMAL, torch.float32).double(), -number)
+
+
+@pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing))
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which Triton compiles for")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("distribution", "code"), [("normal", NORMAL), ("uniform", UNIFORM)])
+def test_numbers_on_gpus_are_those_of_the_reference(distribution, code, dtype):
+    """The same bits for words at both ends, in the middle and between, which includes both polynomials."""
+    from helpers.numbers_on_gpu import numbers_on_gpu
+
+    assert same_bits(numbers_on_gpu(WORDS, distribution, dtype), numbers(WORDS, code, dtype))
 
 
 @pytest.mark.parametrize("params", [gaussian(0.3), additive_normal(1.0), uniform_number(0.5)], ids=str)

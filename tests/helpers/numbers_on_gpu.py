@@ -1,0 +1,25 @@
+"""A kernel that writes the number of each word, by which the GPU's numbers are compared with the reference's."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from dropkit.kernels.gpu.numbers import numbers
+
+
+@triton.jit
+def _numbers(output_ptr, words_ptr, DISTRIBUTION: tl.constexpr, DTYPE: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    words = tl.load(words_ptr + at).to(tl.uint32)
+    tl.store(output_ptr + at, numbers(words, DISTRIBUTION, DTYPE))
+
+
+def numbers_on_gpu(words: Tensor, distribution: str, dtype: torch.dtype) -> Tensor:
+    """The numbers of int64 words, of the distribution of this name, as float32 or float64."""
+    block = 2**16
+    padded = torch.nn.functional.pad(words, (0, -len(words) % block))
+    output = torch.empty(len(padded), dtype=dtype)
+    in_triton = tl.float64 if dtype == torch.float64 else tl.float32
+    _numbers[(len(padded) // block,)](output, padded, distribution, in_triton, block)
+    return output[: len(words)]
