@@ -68,7 +68,7 @@ def count_row(case: str, count: int, total: int, wanted: int) -> Row:
 
 
 def masks() -> Iterator[Row]:
-    """Compare the masks of the GPU with those of the CPU."""
+    """Compare the masks, and the numbers of noise, of the GPU with those of the CPU."""
     layouts = {
         "contiguous": lambda: torch.ones(1000, 4099),
         "channels_last": lambda: torch.ones(8, 32, 17, 19).to(memory_format=torch.channels_last),
@@ -86,6 +86,13 @@ def masks() -> Iterator[Row]:
                 wrong += int((here != there.cpu()).sum())
                 compared += x.numel()
         yield count_row(f"values that differ from the CPU's, {dtype}", wrong, compared, 0)
+        wrong = compared = 0
+        for make in layouts.values():
+            x = make().to(dtype)
+            for layer in (functional.gaussian_dropout, functional.gaussian_noise):
+                wrong += int((layer(x, 0.3, key=11) != layer(x.cuda(), 0.3, key=11).cpu()).sum())
+                compared += x.numel()
+        yield count_row(f"values of noise that differ from the CPU's, {dtype}", wrong, compared, 0)
     far = torch.empty(2**20, device="cuda")
     near = torch.empty(2**20)
     for base in (2**32 - 64, 2**40):
@@ -178,6 +185,27 @@ def both_ways() -> Iterator[Row]:
             cached = " (in cache)" if power <= 22 else ""
             yield row(f"forward + backward, {dtype}, 2**{power}{cached}", ours, theirs, target if power == 28 else 1.0)
             del x, grad
+
+
+def noise() -> Iterator[Row]:
+    """Compare noise with the formulas of Keras' layers."""
+    std = (P / (1 - P)) ** 0.5
+    formulas: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+        "GaussianDropout": (lambda x: functional.gaussian_dropout(x, P), lambda x: x * (1 + std * torch.randn_like(x))),
+        "GaussianNoise": (lambda x: functional.gaussian_noise(x, P), lambda x: x + P * torch.randn_like(x)),
+    }
+    for dtype in (torch.bfloat16, torch.float32):
+        x = torch.randn(2**26, device="cuda").to(dtype)
+        leaf, grad = x.clone().requires_grad_(), torch.ones_like(x)
+
+        def run(call: Callable[[Tensor], Tensor], leaf: Tensor = leaf, grad: Tensor = grad) -> None:
+            torch.autograd.grad(call(leaf), leaf, grad)
+
+        for name, (ours, theirs) in formulas.items():
+            times = microseconds(partial(ours, x), partial(theirs, x), large=True)
+            yield row(f"{name}, forward, {dtype}, 2**26", *times, 1.0)
+            times = microseconds(partial(run, ours), partial(run, theirs), large=True)
+            yield row(f"{name}, forward + backward, {dtype}, 2**26", *times, 1.0)
 
 
 def fused() -> Iterator[Row]:
@@ -277,7 +305,7 @@ def main() -> None:
     click.echo(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, kernel {kernel.name}: {kernel.detail()}\n")
     click.echo("| case | dropkit | compared with | times faster | target |\n|---|---|---|---|---|")
     failed: list[str] = []
-    for part in (masks, values, graphs, copies, both_ways, memory, fused):
+    for part in (masks, values, graphs, copies, both_ways, noise, memory, fused):
         try:
             for cells in part():
                 click.echo(f"| {' | '.join(cells)} |")

@@ -129,6 +129,7 @@ def described(made: Any) -> dict[str, Any]:
         "wide_multiplies": ptx.count("mul.wide.u32"),
         "high_multiplies": ptx.count("mul.hi"),
         "fused_multiply_adds": ptx.count("fma.rn"),
+        "float_multiplies": len(re.findall(r"mul\.(?:rn\.)?f32", ptx)),
         **used(made.asm["cubin"]),
     }
 

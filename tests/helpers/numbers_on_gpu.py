@@ -9,10 +9,10 @@ from dropkit.kernels.gpu.numbers import numbers
 
 
 @triton.jit
-def _numbers(output_ptr, words_ptr, DISTRIBUTION: tl.constexpr, DTYPE: tl.constexpr, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+def _numbers(output_ptr, words_ptr, distribution: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr):
+    at = tl.program_id(0) * block + tl.arange(0, block)
     words = tl.load(words_ptr + at).to(tl.uint32)
-    tl.store(output_ptr + at, numbers(words, DISTRIBUTION, DTYPE))
+    tl.store(output_ptr + at, numbers(words, distribution, dtype))
 
 
 def numbers_on_gpu(words: Tensor, distribution: str, dtype: torch.dtype) -> Tensor:

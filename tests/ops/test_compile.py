@@ -19,7 +19,7 @@ from torch import Tensor
 
 import dropkit
 from dropkit import nn, random
-from dropkit.functional import alpha_dropout, dropout, dropout2d
+from dropkit.functional import alpha_dropout, dropout, dropout2d, gaussian_dropout
 
 BACKENDS = ("aot_eager", "inductor")
 PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
@@ -264,14 +264,16 @@ def test_inductor_calls_the_kernel_itself():
     keyed = torch.vmap(lambda x, key: dropout(x, 0.5, key=key))
     with fresh_cache():  # the cache on disk may hold what another version of dropkit generated
         _, (fast,) = run_and_get_code(compiled(one_dropout, "inductor"), X)
+        _, (noisy,) = run_and_get_code(compiled(gaussian_dropout, "inductor"), X)
         _, (scheduled,) = run_and_get_code(compiled(dropout, "inductor"), X, torch.tensor(0.5))
         _, (slow,) = run_and_get_code(compiled(keyed, "inductor"), X, torch.arange(len(X)))
 
     assert "dropkit_draw_v1(out=" in fast
     assert "dropkit_drop_v1(" in fast
+    assert "dropkit_noise_v1(" in noisy
     assert "dropkit_draw_at_v1(" in scheduled
     assert "dropkit_drop_at_v1(" in scheduled
-    assert "torch.ops.dropkit" not in fast + scheduled
+    assert "torch.ops.dropkit" not in fast + noisy + scheduled
     assert "torch.ops.dropkit.drop_v1" in slow
 
 

@@ -11,7 +11,7 @@ name in this file must never change.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from dropkit import kernels
 from dropkit.kernels import cpu
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import DropoutParams, ScheduledParams
+from dropkit.kernels.params import DropoutParams, NoiseParams, ScheduledParams
 from dropkit.ops import recompute
 from dropkit.torch_private import Inductor, inductor, inductor_is_loaded
 
@@ -51,6 +51,21 @@ def drop_v1(
     """The operator of this name, which writes to `out`."""
     # By the best kernel, since code on disk may be older than the installation that runs it.
     kernels.drop(out, input, Mask(key, DropoutParams(threshold, scale, shift, fill), strides, offset))
+
+
+def noise_v1(
+    input: Tensor,
+    key: Tensor,
+    distribution: int,
+    factor: float,
+    term: float,
+    strides: Sequence[int] | None,
+    offset: int,
+    *,
+    out: Tensor,
+) -> None:
+    """The operator of this name, which writes to `out`."""
+    kernels.drop(out, input, Mask(key, NoiseParams(distribution, factor, term), strides, offset))
 
 
 def draw_at_v1(p: Tensor, *after: Tensor, out: Tensor) -> None:
@@ -124,12 +139,13 @@ def _register(parts: Inductor) -> None:
     def has_batch(key: Any) -> bool:
         return len(key.get_size()) > (key.get_dtype() == torch.uint64)
 
-    def drop(input: Any, key: Any, *arguments: Any) -> Any:
-        return None if has_batch(key) else Call(drop_v1, layout(), [input, key], arguments)
+    def drop(function: Callable[..., None], input: Any, key: Any, *arguments: Any) -> Any:
+        return None if has_batch(key) else Call(function, layout(), [input, key], arguments)
 
     def drop_at(input: Any, key: Any, p: Any, *arguments: Any) -> Any:
         return None if has_batch(key) else Call(drop_at_v1, layout(), [input, key, p], arguments)
 
-    lower(torch.ops.dropkit.drop_v1.default, drop)
+    lower(torch.ops.dropkit.drop_v1.default, partial(drop, drop_v1))
+    lower(torch.ops.dropkit.noise_v1.default, partial(drop, noise_v1))
     lower(torch.ops.dropkit.drop_at_v1.default, drop_at)
     lower(torch.ops.dropkit.draw_v1.default, draw)

@@ -62,7 +62,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
         dims = [whole]
     else:
         dims = _merged(input, output, mask)
-    if params.drops_all:
+    if isinstance(params, DropoutParams) and params.drops_all:
         output.fill_(params.fill)
     elif dims == [whole] and mask.offset % 4 == 0:
         can_fuse = add is not None and add.is_contiguous() and add.dtype == input.dtype

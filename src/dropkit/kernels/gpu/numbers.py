@@ -1,4 +1,4 @@
-"""The number of a mask element, in Triton: kernels/numbers.py, the same operations in the same order, none of them fused.
+"""The number of a mask element, in Triton: kernels/numbers.py, the same operations in the same order, none fused.
 
 The coefficients have no names, for the reason given at `philox`.
 """
@@ -12,7 +12,7 @@ def numbers(words, DISTRIBUTION: tl.constexpr, DTYPE: tl.constexpr):
     """The number of each word, "normal" or "uniform", in the arithmetic type of the call."""
     if DISTRIBUTION == "normal":
         number = _normal(words).to(DTYPE)
-    elif DTYPE == tl.float64:
+    elif DTYPE == tl.float64:  # noqa: SIM300 (a parameter in capitals)
         number = (words.to(DTYPE) + 0.5) * 2.0**-32
     else:
         number = ((words >> 9).to(DTYPE) + 0.5) * 2.0**-23
