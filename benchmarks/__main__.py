@@ -28,6 +28,7 @@ BENCHMARKS = (
     "noise",
     "sparse",
     "structured",
+    "layers",
     "recurrent",
     "transformer",
     "batchwise",
