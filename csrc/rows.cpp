@@ -70,6 +70,45 @@ class ShortRows {
   Place start_;
 };
 
+// Collects rows that are all kept or all dropped and lie one after the other, and writes them as one long row.
+class EqualRows {
+ public:
+  explicit EqualRows(const Task& task) : task_(task), inner_(task.iter.inner()) {
+    std::fill(std::begin(ones_), std::end(ones_), ~std::uint64_t{0});
+  }
+  ~EqualRows() { flush(); }
+  EqualRows(const EqualRows&) = delete;
+  EqualRows& operator=(const EqualRows&) = delete;
+
+  void add(const std::int64_t dst, const std::int64_t src, const std::int64_t n, const bool keep) {
+    if (keep != keep_ || dst != start_.dst + size_ * inner_.dst || src != start_.src + size_ * inner_.src) {
+      flush();
+      start_ = {dst, src, 0};
+      keep_ = keep;
+      size_ = 0;
+    }
+    size_ += n;
+  }
+
+ private:
+  void flush() {
+    if (!keep_) {
+      task_.rows.fill(task_.to(start_.dst), inner_.dst, size_, task_.call.affine);
+      return;
+    }
+    for (std::int64_t i = 0; i < size_; i += kMaxRow) {
+      task_.apply(start_.dst + i * inner_.dst, start_.src + i * inner_.src, std::min(kMaxRow, size_ - i), ones_);
+    }
+  }
+
+  const Task& task_;
+  const Dim& inner_;
+  std::uint64_t ones_[kMaxRow / kCell];
+  Place start_;
+  std::int64_t size_ = 0;
+  bool keep_ = true;
+};
+
 // Bit i of the low half becomes bits 2 * i and 2 * i + 1.
 std::uint64_t twice(std::uint64_t bits) {
   bits = (bits | bits << 16) & 0x0000FFFF0000FFFF;
@@ -188,21 +227,16 @@ void run_shared(const Task& task, const std::int64_t begin, const std::int64_t e
   const Dim* const next = iter.rank > 1 ? &iter.dims[iter.rank - 2] : nullptr;
   const bool side_by_side = next != nullptr && inner.size < kCell && inner.dst == 1 && inner.src == 1 &&
                             next->dst == inner.size && next->src == inner.size;
-  std::uint64_t ones[kMaxRow / kCell];
-  std::fill(std::begin(ones), std::end(ones), ~std::uint64_t{0});
   ElementBits elements(task, next != nullptr && next->mask == 1);
   ShortRows short_rows(task);
+  EqualRows equal_rows(task);
   for_rows(iter, begin, end, [&](const Place& row, const std::int64_t first, const std::int64_t n) {
     const std::int64_t dst = row.dst + first * inner.dst, src = row.src + first * inner.src;
     const bool keep = elements.kept(row.mask);
     if (side_by_side) {
       short_rows.add(dst, src, n, keep);
-    } else if (!keep) {
-      task.rows.fill(task.to(dst), inner.dst, n, task.call.affine);
     } else {
-      for (std::int64_t i = 0; i < n; i += kMaxRow) {
-        task.apply(dst + i * inner.dst, src + i * inner.src, std::min(kMaxRow, n - i), ones);
-      }
+      equal_rows.add(dst, src, n, keep);
     }
   });
 }
