@@ -1,9 +1,9 @@
 """Are the other layers faster than what they replace?
 
-2**20 elements, 2 threads, a forward pass, and a forward and a backward pass. The layers that torch has are compared with
-torch's; the others with torchvision's (DropBlock3d), or with the formulas of the papers' code and of fairseq
-(LayerDrop), which multiply by a mask of Bernoulli numbers. Attention has 2**20 weights: 4 samples, 4
-heads, 256 tokens; and 64 features.
+2**20 elements, 2 threads, a forward pass, and a forward and a backward pass. The layers that torch has are compared
+with torch's; the others with torchvision's (DropBlock3d), or with the formulas of the papers' code and of fairseq
+(LayerDrop). Attention has 2**20 weights: 4 samples, 4 heads and 256 tokens, of 64 features; LayerDrop has 12 layers of
+256 features, with 4,096 rows.
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ def of_losses() -> Iterator[Row]:
 
     loss = partial(ours.r_drop_loss, first, second, target)
     leaves = first, second
-    yield faster("R-Drop, forward + backward, formula", partial(step, loss, leaves), partial(step, formula, leaves), ">= 1")
+    yield faster(
+        "R-Drop, forward + backward, formula", partial(step, loss, leaves), partial(step, formula, leaves), ">= 1"
+    )
 
 
 def both_ways(case: str, shape: tuple[int, ...], call: Call, theirs: Call, *leaves: Tensor) -> Iterator[Row]:
