@@ -98,6 +98,8 @@ DROPOUT_MODULES = frozenset(
     "torch.nn." + name
     for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
 )
+# Linear layers of other libraries whose weight is (inputs, outputs), the transpose of torch's.
+TRANSPOSED_LINEAR = frozenset({"transformers.pytorch_utils.Conv1D"})
 # Modules that skip whole branches or blocks, by last name: every library has its own.
 DROPOUT_PATHS = frozenset({"DropHead", "DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d"})
 # Layers whose first argument is certainly the rate to drop.

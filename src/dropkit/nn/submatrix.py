@@ -20,6 +20,7 @@ from torch.overrides import (
 )
 
 from dropkit import random
+from dropkit.catalog import TRANSPOSED_LINEAR
 from dropkit.kernels import FLOATS
 from dropkit.kernels.mask import Mask
 from dropkit.nn.draw_mask import draw_mask
@@ -88,7 +89,7 @@ def _on_submatrices(
     columns, scale = None, None
     for layer, key in zip(chain.layers, keys, strict=False):
         shape = list(input.shape)
-        shape[_unit_dim(chain)] = cast("Any", layer).weight.shape[0]
+        shape[_unit_dim(chain)] = sizes_of(layer)[0]
         rows, next_scale = _draw_kept(chain, input, shape, generator, key)
         hidden = chain.activation(_product(layer, input, Submatrix(rows, columns, scale)))
         if chain.gate is not None:
@@ -119,11 +120,37 @@ def _draw_kept(
 
 def _product(layer: nn.Module, input: Tensor, part: Submatrix) -> Tensor:
     module: Any = layer
-    weight = cut(module.weight, part)
     bias = None if module.bias is None else cut(module.bias, Submatrix(part.rows))
+    if _is_transposed(layer):
+        return F.linear(input, _cut_transposed(module.weight, part), bias)
+    weight = cut(module.weight, part)
     if isinstance(layer, nn.Linear):
         return F.linear(input, weight, bias)
     return _CONVOLUTIONS[weight.dim()](input, weight, bias, module.stride, module.padding, module.dilation)
+
+
+def _cut_transposed(weight: Tensor, part: Submatrix) -> Tensor:
+    """The part of a weight whose rows lie in memory as columns, in the usual orientation."""
+    weight = cut(weight, Submatrix(part.columns, part.rows))
+    if part.scale is not None:
+        weight = weight * part.scale.to(weight.dtype).unsqueeze(1)
+    return weight.t()
+
+
+def is_product(layer: nn.Module) -> bool:
+    """Whether a module is a linear layer, of torch or with a transposed weight, and nothing else."""
+    return isinstance(layer, nn.Linear) or _is_transposed(layer)
+
+
+def sizes_of(layer: nn.Module) -> tuple[int, int]:
+    """How many features or channels the output and the input of a product have."""
+    first, second = cast("Tensor", layer.weight).shape[:2]
+    return (second, first) if _is_transposed(layer) else (first, second)
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    cls = type(layer)
+    return f"{cls.__module__}.{cls.__qualname__}" in TRANSPOSED_LINEAR
 
 
 # By the number of dimensions of the weight.
@@ -166,9 +193,9 @@ def _is_plain(layer: nn.Module) -> bool:
     if "forward" in vars(layer) or has_forward_hooks(layer):
         return False
     module: Any = layer
-    is_product = isinstance(layer, nn.Linear) or (module.groups == 1 and module.padding_mode == "zeros")
+    is_plain = is_product(layer) or (module.groups == 1 and module.padding_mode == "zeros")
     tensors = (module.weight,) if module.bias is None else (module.weight, module.bias)
-    return is_product and all(autograd.can_use_fast_path(x) and x.layout is torch.strided for x in tensors)
+    return is_plain and all(autograd.can_use_fast_path(x) and x.layout is torch.strided for x in tensors)
 
 
 def _fits(chain: Chain) -> bool:
@@ -176,8 +203,9 @@ def _fits(chain: Chain) -> bool:
     weights = [cast("Tensor", layer.weight) for layer in chain.layers]
     if any(weight.dim() != weights[0].dim() for weight in weights):
         return False
-    fits = all(after.shape[1] == before.shape[0] for before, after in pairwise(weights))
-    return fits and (chain.gate is None or cast("Tensor", chain.gate.weight).shape == weights[0].shape)
+    sizes = list(map(sizes_of, chain.layers))
+    fits = all(after[1] == before[0] for before, after in pairwise(sizes))
+    return fits and (chain.gate is None or sizes_of(chain.gate) == sizes[0])
 
 
 def _pays(chain: Chain, input: Tensor) -> bool:
@@ -187,7 +215,7 @@ def _pays(chain: Chain, input: Tensor) -> bool:
         return False
     p: Any = chain.p
     rows = input.numel() // max(1, input.shape[unit_dim]) * p
-    if rows < LEAST_ROWS or any(type(layer).forward not in _FORWARDS for layer in chain.modules):
+    if rows < LEAST_ROWS or not all(type(layer).forward in _FORWARDS or _is_transposed(layer) for layer in chain.modules):
         return False
     return rows * sum(cast("Tensor", layer.weight).numel() for layer in chain.modules) >= LEAST_MULTIPLICATIONS
 

@@ -49,7 +49,7 @@ def leading_block(layers: list[nn.Module]) -> tuple[list[nn.Module], nn.Module |
     linear, activation, end = layers[:1], None, 1
     while isinstance(linear[-1], nn.Linear) and end + 1 < len(layers):
         function = layers[end]
-        after = end + 1 + _is_dropout(layers[end + 1])
+        after = end + 1 + is_dropout(layers[end + 1])
         if not _is_elementwise(function) or after >= len(layers) or not isinstance(layers[after], nn.Linear):
             break
         if activation is not None and described(function) != described(activation):
@@ -63,10 +63,11 @@ def _has_block(layers: list[nn.Module]) -> bool:
     return any(leading_block(layers[start:])[1] is not None for start in range(len(layers)))
 
 
-def _is_dropout(module: Any) -> bool:
+def is_dropout(module: Any) -> bool:
     return isinstance(module, nn.Dropout) and (of_torch(module) is not None or isinstance(module, DynamicRate))
 
 
 def _is_elementwise(module: nn.Module) -> bool:
-    known = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.LeakyReLU, nn.Mish, nn.Softplus)
+    known = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.LeakyReLU, nn.Mish, nn.Softplus, nn.ReLU6,
+             nn.Hardswish, nn.CELU, nn.SELU)  # fmt: skip
     return isinstance(module, known) and next(module.children(), None) is None

@@ -15,10 +15,13 @@ from dropkit.arguments import check
 from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.nn.checks import check_probability
 from dropkit.nn.module import DropoutModule
+from dropkit.nn.submatrix import is_product
 from dropkit.patch.attached_dropout import AFTER, BEFORE, attach
+from dropkit.patch.batchwise_block import BatchwiseBlock, Block, make_batchwise
 from dropkit.patch.batchwise_sequential import BatchwiseSequential, blocks
 from dropkit.patch.changes import Changes, Left, checked_model, described, shown
 from dropkit.patch.counterparts import become, full_name, is_drop_path, of_another_library, of_torch
+from dropkit.patch.find_blocks import find_blocks
 from dropkit.patch.places import Model, Place, find_places
 from dropkit.patch.rate_sites import Site, drops, rate_attribute
 
@@ -107,9 +110,7 @@ def retrofit(
         check_probability(rate)
     choose = None if kind is None or kind == "FeedForward" else _chooser(found, kind)
     if kind == "FeedForward":
-        steps = [_Step(found.names[block], block, "batchwise") for block in blocks(model)]
-        left = [module for module in found.names if isinstance(module, nn.Linear) and not _is_within(module, steps)]
-        found.left += [Left(found.names[module], "no Sequential has it next to an activation") for module in left]
+        steps = _batchwise(found)
     elif place == "existing":
         steps = _existing(found, choose)
     else:
@@ -127,20 +128,27 @@ def retrofit(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """One change before its rate is known: `attribute` holds the rate of what is there, `kind` is the new class."""
+    """One change before its rate is known: `attribute` holds the rate of what is there, `kind` is the new class.
+
+    `block` is the feed-forward block of a module that is no Sequential.
+    """
 
     name: str
     module: nn.Module
     action: str
     attribute: str = ""
     kind: type[nn.Module] | None = None
+    block: Block | None = None
 
     def take(self, rate: float, dry_run: bool) -> Retrofitted:
         if self.action == "batchwise":
-            if not dry_run:
+            name = type(self.module).__name__
+            if not dry_run and self.block is None:
                 self.module.__class__ = BatchwiseSequential
                 setattr(self.module, "p", rate)  # noqa: B010 (the class is known only from here on)
-            return Retrofitted(self.name, "changed", "Sequential", f"BatchwiseSequential(p={rate})")
+            elif not dry_run and self.block is not None:
+                make_batchwise(self.module, self.block, rate)
+            return Retrofitted(self.name, "changed", name, f"{'' if self.block else 'Batchwise'}{name}(p={rate})")
         if self.action != "changed":
             assert self.kind is not None  # for pyright
             dropout = _make(self.kind, rate)
@@ -165,8 +173,26 @@ class _Step:
         return described(module)
 
 
-def _is_within(module: nn.Module, steps: list[_Step]) -> bool:
-    return any(module in list(step.module.children()) for step in steps)
+def _batchwise(found: Model) -> list[_Step]:
+    """Feed-forward blocks that are to drop hidden units for the whole batch, or do so at another rate."""
+    sequential = blocks(found.model)
+    others = find_blocks(found.model, sequential)
+    new = {module: None for module in sequential}
+    new.update({other.module: other.block for other in others if isinstance(other.block, Block)})
+    steps: list[_Step] = []
+    for module, name in found.names.items():
+        if isinstance(module, (BatchwiseSequential, BatchwiseBlock)):
+            steps.append(_Step(name, module, "changed", "p"))
+        elif module in new:
+            steps.append(_Step(name, module, "batchwise", block=new[module]))
+    inside = {inner for step in steps for inner in step.module.modules()}
+    reasons = {other.module: other.block for other in others if isinstance(other.block, str)}
+    for module, name in found.names.items():
+        reason = reasons.get(module, "it is in no module that computes a feed-forward block and nothing else")
+        if module in reasons or (is_product(module) and module not in inside):
+            found.left.append(Left(name, reason))
+            inside.update(module.modules())
+    return steps
 
 
 def _step(found: Model, place: Place, choose: _Choose | None, with_norms: bool) -> _Step | None:

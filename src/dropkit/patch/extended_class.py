@@ -1,0 +1,65 @@
+"""Classes made of a module's own class and one of dropkit's, for modules that `convert` and `retrofit` change.
+
+The module remains an instance of its class, whose name is kept: libraries look classes up by name, to decide what is
+wrapped or split over devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, ClassVar
+
+from torch import nn
+
+
+class ExtendedClass(nn.Module):
+    """Base of what is added to a class. Its methods come before those of the class, and call these by `super()`.
+
+    Attributes:
+        original: the class that was extended.
+        made_by: the arguments with which `extended` makes the class again where a module is copied or unpickled.
+    """
+
+    original: ClassVar[type[nn.Module]]
+    made_by: ClassVar[tuple[Any, ...]]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class has no name under which pickle would find it.
+        return _new, self.made_by, self.__getstate__()
+
+
+@lru_cache(maxsize=None)
+def extended(original: type[nn.Module], addition: type[ExtendedClass], method: str = "", by: str = "") -> Any:
+    """The class of both.
+
+    Args:
+        original: the class of a module.
+        addition: what is added to it.
+        method: name of a method of `original` that the method `by` of `addition` replaces, besides those of equal name.
+    """
+    body: dict[str, Any] = {
+        "original": original,
+        "made_by": (original, addition, method, by),
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+    }
+    if method:
+        body[method] = _replacement(getattr(original, method), getattr(addition, by))
+    return type(original)(original.__name__, (addition, original), body)
+
+
+def _replacement(method: Callable[..., Any], by: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of its own, with the signature of the method, which transformers reads."""
+
+    @wraps(method)
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return by(self, *args, **kwargs)
+
+    return call
+
+
+def _new(*made_by: Any) -> nn.Module:
+    cls = extended(*made_by)
+    return cls.__new__(cls)
