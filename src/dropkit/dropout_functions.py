@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -119,6 +120,22 @@ def dropout_functions() -> dict[Any, DropoutFunction]:
     )
     _add(functions, multi_head, MULTI_HEAD)
     return functions
+
+
+@lru_cache(maxsize=None)
+def multi_head_code(**replaced: Callable[..., Any]) -> Callable[..., Any]:
+    """`F.multi_head_attention_forward` without its check for a mode, which would call the mode again.
+
+    Args:
+        replaced: functions that it calls in place of those of `torch.nn.functional` of these names.
+    """
+    original = cast("FunctionType", F.multi_head_attention_forward)
+
+    def has_torch_function(arguments: Any) -> bool:
+        return False
+
+    names = {**original.__globals__, "has_torch_function": has_torch_function, **replaced}
+    return FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
 
 
 def _add(functions: dict[Any, DropoutFunction], function: DropoutFunction, *names: str) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +26,12 @@ from dropkit.dropout_functions import (
     Parameter,
     argument,
     dropout_functions,
+    multi_head_code,
     replaced,
 )
 from dropkit.mc.output_calls import OutputCalls
 from dropkit.mc.training_flag.override import is_override_alone
+from dropkit.nn.recurrent_layers import is_packed
 from dropkit.torch_private import DRAWING
 
 Args = Sequence[Any]
@@ -137,7 +138,7 @@ def _attention(function: DropoutFunction) -> Handler:
 
 def _recurrent(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
     # nn.LSTM, nn.GRU and nn.RNN pass all arguments by position; a packed sequence has one more.
-    packed = isinstance(args[-1], bool) and not isinstance(args[3], bool)
+    packed = is_packed(args)
     args, shift = list(args), int(packed)
     if not args[DROPOUT_POSITION + shift] or args[NUM_LAYERS_POSITION + shift] < 2:
         return mode.not_random(func, (), args, kwargs)
@@ -166,16 +167,4 @@ def _multi_head(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> An
     """Run the Python code of `F.multi_head_attention_forward` under the mode, which then sees its dropout."""
     args, kwargs = dropout_functions()[func].with_training(args, kwargs)
     with mode:
-        return _multi_head_code()(*args, **kwargs)
-
-
-@lru_cache(maxsize=1)
-def _multi_head_code() -> Callable[..., Any]:
-    """`F.multi_head_attention_forward` without its check for a mode, which would call the mode again."""
-    original = cast("FunctionType", F.multi_head_attention_forward)
-
-    def has_torch_function(arguments: Any) -> bool:
-        return False
-
-    names = {**original.__globals__, "has_torch_function": has_torch_function}
-    return FunctionType(original.__code__, names, original.__name__, original.__defaults__, original.__closure__)
+        return multi_head_code()(*args, **kwargs)

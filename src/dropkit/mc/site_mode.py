@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.rnn import PackedSequence
 
 from dropkit import functional
-from dropkit.dropout_functions import DropoutFunction
+from dropkit.dropout_functions import DROPOUT_POSITION, DropoutFunction
 from dropkit.kernels.params import MakeParams, inverted, unscaled
 from dropkit.mc.batch_dim import BatchDim
 from dropkit.mc.mode import Args, Kwargs, SamplingMode
@@ -31,6 +31,7 @@ from dropkit.nn.layer import Layer
 from dropkit.nn.mask_shapes import MakeMaskShape
 from dropkit.nn.noise_shape import mask_shape
 from dropkit.nn.patch_dropout import keep_tokens, patch_dropout
+from dropkit.nn.recurrent_layers import run_layers
 from dropkit.nn.scaled_dot_product_attention import attention_weights
 from dropkit.torch_private import no_torch_function, pack_padded, pad_packed
 
@@ -172,37 +173,13 @@ class SiteMode(SamplingMode):
         return self.drop(weights, SiteDropout(dropout_p)) @ value
 
     def recurrent(self, func: Any, args: list[Any], packed: bool) -> Any:
-        with self:
-            return self._layers(func, args[: 1 + packed], *args[1 + packed :])
+        p = args[DROPOUT_POSITION + packed]
 
-    def _layers(
-        self,
-        func: Any,
-        inputs: list[Any],
-        state: Any,
-        params: list[Tensor],
-        biases: bool,
-        layers: int,
-        p: float,
-        train: bool,
-        bidirectional: bool,
-        *batch_first: bool,
-    ) -> Any:
-        """Compute a recurrent network layer by layer, with a site between each two; the arguments are torch.lstm's."""
-        output, directions, each = inputs[0], 1 + bidirectional, len(params) // layers
-        states: list[Any] = []
-        for layer in range(layers):
-            if layer:
-                unpacked = len(inputs) == 1
-                output = self.drop(output, SiteDropout(p)) if unpacked else self._drop_packed(output, inputs[1], p)
-            own = slice(layer * directions, (layer + 1) * directions)
-            start = state[own] if isinstance(state, Tensor) else [part[own] for part in state]
-            weights = params[layer * each : (layer + 1) * each]
-            output, *last = func(
-                output, *inputs[1:], start, weights, biases, 1, 0.0, False, bidirectional, *batch_first
-            )
-            states.append(last)
-        return output, *(torch.cat(ends) for ends in zip(*states, strict=True))
+        def drop(output: Tensor) -> Tensor:
+            return self._drop_packed(output, args[1], p) if packed else self.drop(output, SiteDropout(p))
+
+        with self:
+            return run_layers(func, args, drop, False)
 
     def _drop_packed(self, data: Tensor, sizes: Tensor, p: float) -> Tensor:
         """Drop a packed sequence: unpack it, drop it in batch order, and pack it again."""

@@ -6,9 +6,12 @@ arXiv:1810.12890.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Generator, Tensor
 
 from dropkit.nn.blocks import BlockSize, DropBlockModule, drop_block_record, drop_blocks
+from dropkit.nn.dynamic_rate import rate_named
 
 
 def drop_block2d(
@@ -78,7 +81,10 @@ class DropBlock2d(DropBlockModule):
         DropBlock2d(p=0.2, block_size=3, inplace=False)
     """
 
+    __jit_unused_properties__: ClassVar = ["rate", "drop_prob"]
+
     function = staticmethod(drop_block2d)
+    drop_prob: float = rate_named("drop_prob")
 
 
 LAYER = drop_block_record(

@@ -15,6 +15,7 @@ from dropkit.arguments import check, positive_int
 from dropkit.kernels.params import inverted, unscaled
 from dropkit.nn.checks import check_probability
 from dropkit.nn.dispatch import call
+from dropkit.nn.dynamic_rate import rate_named
 from dropkit.nn.layer import Layer
 from dropkit.nn.mask_shapes import per_batch, per_sample
 from dropkit.nn.module import DropoutModule
@@ -75,6 +76,7 @@ class DropPath(DropoutModule, TorchDropout):
     __jit_unused_properties__: ClassVar = ["rate", "drop_prob"]
 
     function = staticmethod(drop_path)
+    drop_prob: float = rate_named("drop_prob")
     # Of the class as well, because old pickles have none.
     mode: str = "row"
 
@@ -97,15 +99,6 @@ class DropPath(DropoutModule, TorchDropout):
             generator=generator,
             key=key,
         )
-
-    @property
-    def drop_prob(self) -> float:
-        """`p` by the name that timm and transformers give it, whose programs read and set it."""
-        return self.p
-
-    @drop_prob.setter
-    def drop_prob(self, p: float) -> None:
-        self.p = p
 
     def extra_repr(self) -> str:
         mode = "" if self.mode == "row" else f", mode={self.mode!r}"

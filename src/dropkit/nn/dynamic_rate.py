@@ -58,6 +58,11 @@ def rate_of(name: str) -> Any:
     return property(lambda self: getattr(self, name).p, lambda self, p: setattr(getattr(self, name), "p", p))
 
 
+def rate_named(name: str) -> Any:
+    """`p` by the name that another library gives it, whose programs read and set it."""
+    return property(lambda self: self.p, lambda self, p: setattr(self, "p", p), doc=f"`p`, which others name {name}.")
+
+
 def _held(p: float) -> Tensor:
     # On the CPU, where reading it waits for no GPU.
     return torch.tensor([float(p)], dtype=torch.float64, device="cpu")

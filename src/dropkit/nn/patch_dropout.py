@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, overload
+from typing import ClassVar, Literal, overload
 
 import torch
 from torch import Generator, Tensor
@@ -20,6 +20,7 @@ from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.dropout import dropout
 from dropkit.nn.fx_module import FxModule
+from dropkit.nn.dynamic_rate import rate_named
 from dropkit.ops import slices
 
 Kept = tuple[Tensor, "Tensor | None"]
@@ -161,7 +162,10 @@ class PatchDropout(FxModule):
         PatchDropout(p=0.25, num_prefix_tokens=1, ordered=True)
     """
 
+    __jit_unused_properties__: ClassVar = ["prob"]
+
     function = staticmethod(patch_dropout)
+    prob: float = rate_named("prob")
 
     def __init__(
         self, p: float = 0.5, num_prefix_tokens: int = 1, ordered: bool = True, return_indices: bool = False

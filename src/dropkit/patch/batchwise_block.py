@@ -48,8 +48,8 @@ class BatchwiseBlock(ExtendedClass, DynamicRate):
 
     block: Block
 
-    def run_block(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        """Take the place of the method, which had one argument of any name."""
+    def run_block(self, method: Callable[..., Any], *args: Tensor, **kwargs: Tensor) -> Tensor:
+        """Take the place of `method`, which had one argument of any name."""
         (input,) = (*args, *kwargs.values())
         block, modules = self.block, self.get_submodule
         activation: Any = block.activation

@@ -9,18 +9,27 @@ from typing import Any, cast
 
 import torch
 
-from dropkit.nn import LAYERS, DropPath
+from dropkit.nn import LAYERS, DropBlock2d, DropBlock3d, DropPath, PatchDropout
 from dropkit.nn.module import DropoutModule
+from dropkit.patch.extended_class import ExtendedClass, extended
+from dropkit.patch.fairseq_dropout import RunsFairseqDropout
 
 _OF_TORCH = {layer.counterpart.module: layer.module for layer in LAYERS if layer.counterpart}
 _OF_EVERY_MODULE = frozenset(vars(torch.nn.Module()))
 _PATH_NAME = re.compile(r"(drop_?path|stochastic_?depth)$", re.IGNORECASE)
 
-# Classes of other libraries by their full name, and how dropkit's module is made from one.
-_OF_OTHERS: dict[str, Callable[[Any], torch.nn.Module]] = {
+# Classes of other libraries by their full name, and how dropkit's module is made from one; None for a module with
+# options that dropkit's lacks.
+_OF_OTHERS: dict[str, Callable[[Any], torch.nn.Module | None]] = {
     "torchvision.ops.stochastic_depth.StochasticDepth": lambda module: DropPath(module.p, mode=module.mode),
+    "torchvision.ops.drop_block.DropBlock2d": lambda module: DropBlock2d(module.p, module.block_size, module.inplace),
+    "torchvision.ops.drop_block.DropBlock3d": lambda module: DropBlock3d(module.p, module.block_size, module.inplace),
     "timm.layers.drop.DropPath": lambda module: DropPath(module.drop_prob, scale_by_keep=module.scale_by_keep),
+    "timm.layers.drop.DropBlock2d": lambda module: _of_timm_drop_block(module),
+    "timm.layers.patch_dropout.PatchDropout": lambda module: _of_timm_patch_dropout(module, False),
+    "timm.layers.patch_dropout.PatchDropoutWithIndices": lambda module: _of_timm_patch_dropout(module, True),
 }
+_FAIRSEQ = "fairseq.modules.fairseq_dropout.FairseqDropout"
 
 
 def full_name(cls: type) -> str:
@@ -49,6 +58,22 @@ def of_another_library(module: torch.nn.Module) -> torch.nn.Module | None:
     return None
 
 
+def has_counterpart(module: torch.nn.Module) -> bool:
+    """Whether `convert_other` would change a module."""
+    return full_name(type(module)) == _FAIRSEQ or of_another_library(module) is not None
+
+
+def convert_other(module: torch.nn.Module) -> bool:
+    """Turn a module of another library into dropkit's; return whether there is one."""
+    if full_name(type(module)) == _FAIRSEQ and not isinstance(module, ExtendedClass):
+        module.__class__ = extended(type(module), RunsFairseqDropout, "forward", "forward_by_dropkit")
+        return True
+    example = of_another_library(module)
+    if example is not None:
+        become(module, example)
+    return example is not None
+
+
 def become(module: torch.nn.Module, example: torch.nn.Module) -> None:
     """Give a module the class and the arguments of another, which has neither parameters nor buffers.
 
@@ -59,6 +84,19 @@ def become(module: torch.nn.Module, example: torch.nn.Module) -> None:
     for name in [name for name in vars(module) if isinstance(getattr(new, name, None), property)]:
         del vars(module)[name]
     module.__class__ = new
+
+
+def _of_timm_drop_block(module: Any) -> torch.nn.Module | None:
+    if module.gamma_scale != 1 or module.with_noise or not getattr(module, "scale_by_keep", True):
+        return None
+    # Before timm 1.0.23 channels had masks of their own, and samples could share one.
+    options = {"per_channel": not getattr(module, "couple_channels", False)}
+    options["batchwise"] = getattr(module, "batchwise", False)
+    return DropBlock2d(module.drop_prob, module.block_size, module.inplace, **options)
+
+
+def _of_timm_patch_dropout(module: Any, return_indices: bool) -> torch.nn.Module:
+    return PatchDropout(module.prob, module.num_prefix_tokens, module.ordered, return_indices)
 
 
 def _behaves_as_drop_path(module: torch.nn.Module) -> bool:

@@ -14,14 +14,12 @@ from torch import nn
 
 
 class ExtendedClass(nn.Module):
-    """Base of what is added to a class. Its methods come before those of the class, and call these by `super()`.
+    """Base of what is added to a class, and comes before it in the order of inheritance.
 
     Attributes:
-        original: the class that was extended.
         made_by: the arguments with which `extended` makes the class again where a module is copied or unpickled.
     """
 
-    original: ClassVar[type[nn.Module]]
     made_by: ClassVar[tuple[Any, ...]]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -30,36 +28,41 @@ class ExtendedClass(nn.Module):
 
 
 @lru_cache(maxsize=None)
-def extended(original: type[nn.Module], addition: type[ExtendedClass], method: str = "", by: str = "") -> Any:
+def extended(original: type[nn.Module], addition: type[ExtendedClass], method: str, by: str) -> Any:
     """The class of both.
 
     Args:
         original: the class of a module.
         addition: what is added to it.
-        method: name of a method of `original` that the method `by` of `addition` replaces, besides those of equal name.
+        method: name of a method of `original` that is replaced.
+        by: name of the method of `addition` that replaces it. It is called with the replaced function before the
+            arguments.
     """
     body: dict[str, Any] = {
-        "original": original,
-        "made_by": (original, addition, method, by),
+        # An extended class may be extended again.
+        "made_by": (vars(original).get("made_by", original), addition, method, by),
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
+        method: _replacement(getattr(original, method), getattr(addition, by)),
     }
-    if method:
-        body[method] = _replacement(getattr(original, method), getattr(addition, by))
     return type(original)(original.__name__, (addition, original), body)
 
 
 def _replacement(method: Callable[..., Any], by: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of its own, with the signature of the method, which transformers reads."""
+    """A function with the signature of the method, which transformers and fx read."""
 
     @wraps(method)
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return by(self, *args, **kwargs)
+        return by(self, method, *args, **kwargs)
 
     return call
 
 
 def _new(*made_by: Any) -> nn.Module:
-    cls = extended(*made_by)
+    cls = _class(*made_by)
     return cls.__new__(cls)
+
+
+def _class(original: Any, *others: Any) -> Any:
+    return extended(_class(*original) if isinstance(original, tuple) else original, *others)
