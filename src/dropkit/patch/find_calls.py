@@ -57,7 +57,7 @@ def _calls_in(function: Any, seen: set[Any]) -> Iterator[Call]:
             yield Call(name, f"{function.__code__.co_filename}:{line}")
     for name in names:
         value = function.__globals__.get(name)
-        members = [getattr(value, other, None) for other in names] if isinstance(value, ModuleType) else [value]
+        members = [_member(value, other) for other in names] if isinstance(value, ModuleType) else [value]
         for member in members:
             if isinstance(member, FunctionType) and not member.__module__.startswith(_KNOWN):
                 yield from _calls_in(inspect.unwrap(member), seen)
@@ -92,5 +92,10 @@ def _calls(function: FunctionType) -> Iterator[ast.Call]:
 def _value(node: ast.expr, function: FunctionType) -> Any:
     """What a name with dots stands for in a function's module; None if that is not known before it runs."""
     if isinstance(node, ast.Attribute):
-        return getattr(_value(node.value, function), node.attr, None)
+        return _member(_value(node.value, function), node.attr)
     return function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def _member(module: Any, name: str) -> Any:
+    # What a module would import or warn about on access is left alone.
+    return vars(module).get(name) if isinstance(module, ModuleType) else None

@@ -274,7 +274,8 @@ def _only_drops(module: nn.Module) -> bool:
 
 
 def _is_replaceable(module: nn.Module) -> bool:
-    return isinstance(module, DropoutModule) or of_torch(module) is not None or of_another_library(module) is not None
+    is_known = isinstance(module, DropoutModule) or of_torch(module) is not None
+    return is_known or isinstance(of_another_library(module), DropoutModule)
 
 
 def _chooser(found: Model, kind: str | type[nn.Module]) -> _Choose:
