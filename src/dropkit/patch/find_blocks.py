@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropkit.catalog import ACTIVATION_KINDS
 from dropkit.nn.submatrix import is_product, sizes_of
 from dropkit.patch.batchwise_block import BatchwiseBlock, Block
 from dropkit.patch.batchwise_sequential import BatchwiseSequential, is_dropout
@@ -78,12 +79,13 @@ def _takes_one_tensor(module: nn.Module, name: str) -> bool:
 def _may_have_block(module: nn.Module, method: str) -> bool:
     """Whether a module holds products that fit together. Methods with a telling name choose among any layers.
 
-    Other modules have two products or, with a gate, three, and no other weights but those of norms.
+    Other modules have two products or, with a gate, three, and no other weights but those of norms and activations.
     """
     leaves = [inner for inner in module.modules() if next(inner.children(), None) is None]
     products = [leaf for leaf in leaves if is_product(leaf)]
     if method == "forward":
-        others = [leaf for leaf in leaves if leaf not in products and "Norm" not in type(leaf).__name__]
+        kinds = {leaf: type(leaf).__name__ for leaf in leaves if leaf not in products}
+        others = [leaf for leaf, kind in kinds.items() if "Norm" not in kind and kind not in ACTIVATION_KINDS]
         if len(products) not in (2, 3) or any(next(leaf.parameters(), None) is not None for leaf in others):
             return False
     outputs = [sizes_of(product)[0] for product in products[:-1]]
