@@ -32,6 +32,7 @@ BENCHMARKS = (
     "recurrent",
     "transformer",
     "batchwise",
+    "feed_forward_blocks",
     "compiled",
     "importing",
     "checking",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,6 +275,17 @@ def test_what_computes_something_else_is_left_with_the_reason(cls):
     assert REASONS[cls] in changes.left[0].reason
     assert all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_the_documented_example_holds():
+    """What docs/retrofit.md says of BERT is printed."""
+    model = from_transformers("BertModel", "BertConfig", vocab_size=50, **{**SIZES, "num_hidden_layers": 1})
+
+    printed = str(dropkit.retrofit(model, "FeedForward", 0.5))
+
+    page = (Path(__file__).parents[2] / "docs" / "retrofit.md").read_text()
+    assert len(printed.splitlines()) == 2
+    assert all(f"# {line}\n" in page for line in printed.splitlines())
 
 
 def test_linear_layers_in_no_block_are_left():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from helpers.torchvision_import import import_torchvision
 from torch import Tensor, nn
 
 import dropkit
-from dropkit.nn import DropPath
+from dropkit.nn import DropBlock2d, DropBlock3d, DropPath, PatchDropout
 
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 WORDS = {"input_ids": torch.arange(16).view(2, 8)}
@@ -189,6 +191,121 @@ def test_a_converted_drop_path_can_be_set_by_its_old_name():
     x = torch.ones(9, 2)
     assert torch.equal(model(x, key=1), dropkit.functional.drop_path(x, 0.5, scale_by_keep=False, key=1))
     assert (model.p, model.drop_prob, "drop_prob" in vars(model)) == (0.5, 0.5, False)
+
+
+def of_torchvision(name: str, *args: Any) -> nn.Module:
+    return getattr(import_torchvision().ops, name)(*args)
+
+
+def of_timm(name: str, *args: Any, **options: Any) -> nn.Module:
+    import_torchvision()
+    layers = pytest.importorskip("timm.layers.patch_dropout" if name.startswith("Patch") else "timm.layers")
+    return getattr(layers, name)(*args, **options)
+
+
+MAPS, VOLUMES, PATCHES = torch.ones(4, 3, 16, 16), torch.ones(4, 3, 8, 8, 8), torch.randn(4, 13, 6)
+SAME: dict[str, tuple[Callable[[], nn.Module], nn.Module, Tensor]] = {
+    "torchvision DropBlock2d": (lambda: of_torchvision("DropBlock2d", 0.3, 3), DropBlock2d(0.3, 3), MAPS),
+    "torchvision DropBlock3d": (lambda: of_torchvision("DropBlock3d", 0.3, 3), DropBlock3d(0.3, 3), VOLUMES),
+    "timm DropBlock2d": (lambda: of_timm("DropBlock2d", 0.3, 3), DropBlock2d(0.3, 3, per_channel=False), MAPS),
+    "timm DropBlock2d, channels apart": (
+        lambda: of_timm("DropBlock2d", 0.3, 5, couple_channels=False), DropBlock2d(0.3, 5), MAPS,
+    ),
+    "timm PatchDropout": (lambda: of_timm("PatchDropout", 0.25, 1), PatchDropout(0.25, 1, ordered=False), PATCHES),
+    "timm PatchDropoutWithIndices": (
+        lambda: of_timm("PatchDropoutWithIndices", 0.5, 3, True), PatchDropout(0.5, 3, True, True), PATCHES,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_layers_of_other_libraries_become_dropkits(case):
+    """They are listed unless asked for; then they are dropkit's layer with the same options, and drop as it does."""
+    make, ours, x = SAME[case]
+    model = nn.Sequential(make())
+    assert "other_libraries=True" in dropkit.convert(model).left[0].reason
+
+    (change,) = dropkit.convert(model, other_libraries=True)
+
+    assert (change.module, repr(model[0]), type(model[0])) == (model[0], repr(ours), type(ours))
+    for result, expected in zip(items(model[0](x, key=7)), items(ours(x, key=7)), strict=True):
+        assert torch.equal(result, expected)
+    assert items(model.eval()(x))[0] is x
+    assert pickle.loads(pickle.dumps(model))[0].p == ours.p
+
+
+def items(output: Any) -> tuple[Tensor, ...]:
+    return output if isinstance(output, tuple) else (output,)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(lambda: of_timm("DropBlock2d", 0.3, 3), "drop_prob"), (lambda: of_timm("PatchDropout", 0.3), "prob")],
+    ids=["DropBlock2d", "PatchDropout"],
+)
+def test_rates_can_be_set_by_their_old_names(make, name):
+    """What timm's programs read and set remains the rate."""
+    model = make()
+    dropkit.convert(model, other_libraries=True)
+
+    setattr(model, name, 0.5)
+
+    assert (model.p, getattr(model, name), name in vars(model)) == (0.5, 0.5, False)
+
+
+@pytest.mark.parametrize("options", [{"with_noise": True}, {"gamma_scale": 2.0}, {"scale_by_keep": False}], ids=str)
+def test_options_that_dropkit_lacks_are_left(options):
+    """A layer that does more than dropkit's remains the library's, with the reason."""
+    model = of_timm("DropBlock2d", 0.3, **options)
+
+    changes = dropkit.convert(model, other_libraries=True)
+
+    assert (list(changes), len(changes.left)) == ([], 1)
+
+
+class FairseqDropout(nn.Module):
+    """Does what fairseq documents of its class, which is known by its name alone."""
+
+    __module__ = "fairseq.modules.fairseq_dropout"
+
+    def __init__(self, p: float, module_name: str | None = None) -> None:
+        super().__init__()
+        self.p, self.module_name, self.apply_during_inference = p, module_name, False
+
+    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
+        drops = self.p > 0 and (self.training or self.apply_during_inference)
+        return nn.functional.dropout(x, self.p, True, inplace) if drops else x
+
+    def make_generation_fast_(self) -> None:
+        self.apply_during_inference = True
+
+
+@pytest.fixture
+def fairseq(monkeypatch):
+    """A stand-in, by which pickle finds the class."""
+    for name in ("fairseq", "fairseq.modules", "fairseq.modules.fairseq_dropout"):
+        module = ModuleType(name)
+        module.FairseqDropout = FairseqDropout
+        monkeypatch.setitem(sys.modules, name, module)
+    return nn.Sequential(FairseqDropout(0.5, "encoder"))
+
+
+def test_fairseqs_dropout_keeps_its_class(fairseq):
+    """Its masks follow from keys, and it can still be switched on in evaluation mode; no library is imported."""
+    x = torch.ones(9, 5)
+    assert "other_libraries=True" in dropkit.convert(fairseq).left[0].reason
+
+    (change,) = dropkit.convert(fairseq, other_libraries=True)
+
+    layer, expected = pickle.loads(pickle.dumps(fairseq))[0], dropkit.functional.dropout(x, 0.5, key=3)
+    assert (type(layer), layer.module_name) == (type(change.module), "encoder")
+    assert isinstance(layer, FairseqDropout)
+    assert torch.equal(layer(x, key=3), expected)
+    assert layer.eval()(x) is x
+    layer.make_generation_fast_()
+    assert torch.equal(layer(x, True, key=3), expected)
+    assert torch.equal(x, expected)
+    assert not dropkit.convert(fairseq, other_libraries=True)
 
 
 class OddDropPath(nn.Module):

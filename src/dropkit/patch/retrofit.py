@@ -73,9 +73,10 @@ def retrofit(
     Args:
         model: any module; not compiled or scripted.
         kind: name of a layer of `dropkit.nn` that takes `p`, or a class; "auto" for channel dropout on feature maps and
-            `Dropout` elsewhere. "FeedForward" runs linear layers with activations between, in each Sequential, without
-            the hidden units that are dropped for the whole batch, wherever `place` is. None for
-            `Dropout`, and for no change of the kind of existing layers.
+            `Dropout` elsewhere. "FeedForward" runs each feed-forward block (linear layer, activation, linear layer)
+            without the hidden units that are dropped for the whole batch, wherever `place` is. Blocks outside of a
+            Sequential are found by what their module computes from random numbers. None for `Dropout`, and for no
+            change of the kind of existing layers.
         p: expected fraction dropped, in [0, 1]; or one rate for each change, in order.
         place:
             "after-activations": after each activation module but gates and the last layer;
