@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import FunctionType
 from typing import Any, cast
 
@@ -122,7 +122,7 @@ def dropout_functions() -> dict[Any, DropoutFunction]:
     return functions
 
 
-@lru_cache(maxsize=None)
+@cache
 def multi_head_code(**replaced: Callable[..., Any]) -> Callable[..., Any]:
     """`F.multi_head_attention_forward` without its check for a mode, which would call the mode again.
 

@@ -215,7 +215,9 @@ def _pays(chain: Chain, input: Tensor) -> bool:
         return False
     p: Any = chain.p
     rows = input.numel() // max(1, input.shape[unit_dim]) * p
-    if rows < LEAST_ROWS or not all(type(layer).forward in _FORWARDS or _is_transposed(layer) for layer in chain.modules):
+    if rows < LEAST_ROWS or not all(
+        type(layer).forward in _FORWARDS or _is_transposed(layer) for layer in chain.modules
+    ):
         return False
     return rows * sum(cast("Tensor", layer.weight).numel() for layer in chain.modules) >= LEAST_MULTIPLICATIONS
 

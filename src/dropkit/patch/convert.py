@@ -33,9 +33,7 @@ class Converted:
         return f"{shown(self.name)}: {before} -> dropkit.nn.{described(self.module)}"
 
 
-def convert(
-    model: torch.nn.Module, *, other_libraries: bool = False, functions: bool = False
-) -> Changes[Converted]:
+def convert(model: torch.nn.Module, *, other_libraries: bool = False, functions: bool = False) -> Changes[Converted]:
     """Turn every `torch.nn` dropout module of `model`, and `model` itself, into the dropkit module of the same name.
 
     Each module remains the same object, so its hooks, training flag, `p` and `inplace`, and all references to it, are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -85,7 +85,9 @@ def _replacements() -> dict[Any, Callable[..., Any]]:
         if function.name in _LAYERS and not is_of_dropkit(func):
             replacements[func] = partial(_drop, _LAYERS[function.name], function)
     replacements[F.scaled_dot_product_attention] = _attend
-    replacements[F.multi_head_attention_forward] = multi_head_code(dropout=dropout, scaled_dot_product_attention=_attend)
+    replacements[F.multi_head_attention_forward] = multi_head_code(
+        dropout=dropout, scaled_dot_product_attention=_attend
+    )
     return replacements
 
 

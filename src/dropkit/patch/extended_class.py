@@ -7,7 +7,7 @@ wrapped or split over devices.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import cache, wraps
 from typing import Any, ClassVar
 
 from torch import nn
@@ -27,7 +27,7 @@ class ExtendedClass(nn.Module):
         return _new, self.made_by, self.__getstate__()
 
 
-@lru_cache(maxsize=None)
+@cache
 def extended(original: type[nn.Module], addition: type[ExtendedClass], method: str, by: str) -> Any:
     """The class of both.
 
@@ -46,7 +46,8 @@ def extended(original: type[nn.Module], addition: type[ExtendedClass], method: s
         "__doc__": original.__doc__,
         method: _replacement(getattr(original, method), getattr(addition, by)),
     }
-    return type(original)(original.__name__, (addition, original), body)
+    metaclass: Any = type(original)
+    return metaclass(original.__name__, (addition, original), body)
 
 
 def _replacement(method: Callable[..., Any], by: Callable[..., Any]) -> Callable[..., Any]:

@@ -150,11 +150,13 @@ def _record(module: nn.Module, method: str) -> _Run:
 
     handles = [leaf.register_forward_hook(after) for leaf in leaves]
     weight = next(parameter for inner in leaves if is_product(inner) for parameter in inner.parameters())
-    call = getattr(module, method)
+    call, reason = getattr(module, method), ""
     try:
         for width in {sizes_of(leaf)[1]: None for leaf in leaves if is_product(leaf)}:
             module.eval()
-            input = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0)).to(weight)
+            input = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0))
+            # Large numbers tell ReLU from ReLU6, and small ones tanh from a hard one.
+            input = (input * torch.tensor([1.0, 50.0]).view(2, 1, 1)).to(weight)
             calls.clear()
             try:
                 result = call(input.clone())
@@ -181,16 +183,20 @@ def _read(module: nn.Module, method: str, run: _Run) -> Block:
     first, *gates, last = (run.calls[index] for index in at)
     if not all(_equal(call.input, run.input) for call in (first, *gates)):
         raise _NoBlock("its first linear layer does not get its input as it is")
+    if any(drops(call.module) for call in run.calls[: at[0]]):
+        raise _NoBlock("it drops its input before its first linear layer")
     between = [call.module for call in run.calls[at[0] : at[-1]] if not is_product(call.module)]
     if any(drops(inner) and not is_dropout(inner) for inner in between):
         raise _NoBlock("what drops between its linear layers is not torch's or dropkit's Dropout")
     functions = [*_functions_in(module, names, between), *((function, function) for function in _FUNCTIONS)]
-    for one, other in [(first, gate) for gate in gates] + [(gate, first) for gate in gates] or [(first, None)]:
+    # Either of the first two may be the one that is activated.
+    orders = [(first, gate) for gate in gates] + [(gate, first) for gate in gates] or [(first, None)]
+    for activated, gate in orders:
         for name, function in functions:
-            if _is_activation(function, one.output, None if other is None else other.output, last.input):
-                gate = None if other is None else names[other.module]
+            if _is_activation(function, activated.output, None if gate is None else gate.output, last.input):
                 ending = _ending(run, last, run.calls[at[-1] + 1 :], names)
-                return Block(method, names[one.module], name, names[last.module], gate, *ending)
+                gate_name = None if gate is None else names[gate.module]
+                return Block(method, names[activated.module], name, names[last.module], gate_name, *ending)
     raise _NoBlock("what lies between its linear layers is not an elementwise activation")
 
 
@@ -231,14 +237,11 @@ def _ending(
     norms = [call.module for call in calls if not drops(call.module)]
     for norm in (None, *norms):
         for is_residual in (False, True):
-            output = last.output + run.input if is_residual and _fit(last.output, run.input) else last.output
+            can_add = is_residual and last.output.shape == run.input.shape
+            output = last.output + run.input if can_add else last.output
             if _equal(run.result, output if norm is None else norm(output)):
                 return after, is_residual, None if norm is None else names[norm]
     raise _NoBlock("what follows its linear layers is more than dropout, a residual connection and a norm")
-
-
-def _fit(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -7,7 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -29,7 +29,7 @@ class Call:
     place: str
 
 
-@lru_cache(maxsize=None)
+@cache
 def dropout_calls(cls: type[nn.Module]) -> tuple[Call, ...]:
     """The calls in the methods of a class, inherited ones too, and in functions of Python that these call by name."""
     calls: dict[Call, None] = {}

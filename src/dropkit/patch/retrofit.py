@@ -178,7 +178,7 @@ def _batchwise(found: Model) -> list[_Step]:
     """Feed-forward blocks that are to drop hidden units for the whole batch, or do so at another rate."""
     sequential = blocks(found.model)
     others = find_blocks(found.model, sequential)
-    new = {module: None for module in sequential}
+    new: dict[nn.Module, Block | None] = dict.fromkeys(sequential)
     new.update({other.module: other.block for other in others if isinstance(other.block, Block)})
     steps: list[_Step] = []
     for module, name in found.names.items():
