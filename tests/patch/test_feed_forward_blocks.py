@@ -202,6 +202,17 @@ def test_a_dry_run_and_a_second_rate(block):
     assert model.p == 0.2
 
 
+def test_dropout_between_is_passed_over_and_dropout_after_runs():
+    """The inner rate is the block's; what drops the output, of the same class, does so still."""
+    model, x = encoder_layer(), torch.randn(4, 8, D)
+    dropkit.retrofit(model, "FeedForward", 0.5)
+
+    model.dropout.p, model.dropout2.p = 1.0, 0.0
+    assert model._ff_block(x).count_nonzero() > 0
+    model.dropout.p, model.dropout2.p = 0.0, 1.0
+    assert model._ff_block(x).count_nonzero() == 0
+
+
 class Norms(Functional):
     """A norm lies between."""
 
@@ -214,8 +225,12 @@ class Norms(Functional):
 
 
 class Softmaxes(Functional):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.Softmax(-1)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.up(x).softmax(-1))
+        return self.down(self.act(self.up(x)))
 
 
 class PerUnit(Functional):
