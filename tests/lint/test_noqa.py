@@ -7,7 +7,7 @@ from helpers.lint import BAD, GOOD, LINE, codes, dropkit
 
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.project import check_source
-from dropkit.lint.semantic import noqa
+from dropkit.lint.semantic import noqa_edits
 from dropkit.lint.semantic.source_text import Text
 
 
@@ -65,9 +65,11 @@ def test_a_file_is_tokenized_once_for_all_findings(monkeypatch):
     text = Text(BAD.replace("        return", "        x = F.dropout(x)\n" * 50 + "        return").encode())
     findings = check_source("net.py", text.utf8, Config()).findings
     read = []
-    monkeypatch.setattr(noqa, "_tokens", lambda text, real=noqa._tokens: read.append(text) or real(text))
+    monkeypatch.setattr(
+        noqa_edits, "tokens_of", lambda text, real=noqa_edits.tokens_of: read.append(text) or real(text)
+    )
 
-    after = noqa.add_comments(text, findings, "noqa")
+    after = noqa_edits.add_comments(text, findings, "noqa")
 
     assert after.utf8.count(b"# noqa: DRP101") == 51 < len(findings)
     assert len(read) == 1

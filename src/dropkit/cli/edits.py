@@ -42,7 +42,8 @@ def apply_fixes(result: CheckResult, config: Config, unsafe: bool, diff: bool) -
 
 def silence(result: CheckResult, marker: str) -> tuple[int, list[Note]]:
     """Silence findings with comments; return their number, and notes on those that could not be silenced."""
-    from dropkit.lint.semantic.noqa import Comments, add_comments
+    from dropkit.lint.semantic.noqa import UNUSED, Comments
+    from dropkit.lint.semantic.noqa_edits import add_comments
     from dropkit.lint.semantic.source_text import Text
 
     silenced = 0
@@ -54,6 +55,9 @@ def silence(result: CheckResult, marker: str) -> tuple[int, list[Note]]:
         try:
             _must_be_editable(path)
             text = Text.decode(files.read(path))
+            # A comment about an unused comment would be the wrong answer.
+            needless = [finding for finding in findings if finding.code == UNUSED]
+            findings = [finding for finding in findings if finding.code != UNUSED]
             after = add_comments(text, findings, marker)
             if after.utf8 != text.utf8:
                 files.write(path, after.encode())
@@ -64,6 +68,7 @@ def silence(result: CheckResult, marker: str) -> tuple[int, list[Note]]:
         left = [finding for finding in findings if not comments.is_silenced(finding)]
         silenced += len(findings) - len(left)
         notes += [_unsilenced(finding, "this line cannot hold a comment") for finding in left]
+        notes += [_unsilenced(finding, "--fix removes the unused comment") for finding in needless]
     return silenced, notes
 
 

@@ -1,9 +1,11 @@
 """Every misuse that dropkit finds, one file each; CONTRIBUTING.md has the recipe of a new one.
 
-Families: 1xx active when it must not be, 2xx does nothing, 3xx wrong number, 4xx wrong place or kind.
+Families: 0xx comments for the linter, 1xx active when it must not be, 2xx does nothing, 3xx wrong number, 4xx wrong
+place or kind.
 """
 
 from dropkit.rules import (
+    drp001_unused_noqa,
     drp101_functional_dropout_ignores_mode,
     drp102_attention_dropout_not_gated,
     drp103_dropout_built_per_call,
@@ -40,6 +42,7 @@ from dropkit.rules import (
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 
 RULES: tuple[Rule, ...] = (
+    drp001_unused_noqa.RULE,
     drp101_functional_dropout_ignores_mode.RULE,
     drp102_attention_dropout_not_gated.RULE,
     drp103_dropout_built_per_call.RULE,

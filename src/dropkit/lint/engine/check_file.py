@@ -12,7 +12,7 @@ from dropkit.lint.engine.project_index import summarize
 from dropkit.lint.engine.result import FileResult, Note
 from dropkit.lint.semantic.dropout_names import may_match
 from dropkit.lint.semantic.model import SourceFile, read
-from dropkit.lint.semantic.noqa import Comments
+from dropkit.lint.semantic.noqa import UNUSED, Comments, names_own_codes
 from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.rules import Rule
 
@@ -25,7 +25,12 @@ def must_be_parsed(path: str, data: bytes) -> bool:
 
     Every notebook must, since it may not be one; so must a file whose encoding may hide the words.
     """
-    return path.endswith(".ipynb") or may_match(data) or not _is_plain_utf8(data)
+    return path.endswith(".ipynb") or _may_match(data) or not _is_plain_utf8(data)
+
+
+def _may_match(data: bytes) -> bool:
+    """Whether any rule could match in this source code."""
+    return may_match(data) or names_own_codes(data)
 
 
 def _is_plain_utf8(data: bytes) -> bool:
@@ -65,10 +70,11 @@ def _check_bytes(path: str, data: bytes, config: Config) -> FileResult:
     text = Text.decode(data) if notebook is None else notebook.text
     unread_cells = () if notebook is None else notebook.unread
     unread = tuple(Note(path, str(cell), cell.cell, cell.line) for cell in unread_cells)
-    if notebook is not None and not may_match(text.utf8):
+    if notebook is not None and not _may_match(text.utf8):
         return FileResult(notes=unread)
     source = read(path, text, config.always_on_names)
-    ignored = config.ignored_in(path)
+    # What a cell that could not be read says may be what a comment elsewhere is for.
+    ignored = config.ignored_in(path) | ({UNUSED} if unread else set[str]())
     findings, notes = _run_each(source, [rule for rule in config.rules if rule.code not in ignored])
     if config.respect_noqa:
         comments = Comments(text)

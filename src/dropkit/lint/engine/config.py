@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from dropkit import files
 from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.noqa import UNUSED
 from dropkit.rules import RULES, Default, Rule
 
 # Folders without code, or with other people's code.
@@ -110,6 +111,8 @@ class Config:
             defaults = (Default.ON, Default.PREVIEW) if self.preview else (Default.ON,)
             chosen = {rule.code for rule in RULES if rule.default in defaults}
         chosen = (chosen | _codes_of(self.extend_select)) - _codes_of(self.ignore)
+        if not self.respect_noqa:
+            chosen -= {UNUSED}
         return tuple(rule for rule in RULES if rule.code in chosen)
 
     def ignored_in(self, path: str) -> set[str]:

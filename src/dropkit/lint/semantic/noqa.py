@@ -1,7 +1,8 @@
-"""Comments that silence a finding: `# noqa: DRP101`, and dropkit's own, which other linters leave alone.
+"""Comments that silence findings: `# noqa: DRP101`, and dropkit's own, which other linters leave alone.
 
-`# dropkit: ignore[DRP101]` and `# noqa: DRP101` silence their line, without codes every rule; `# dropkit: ignore-file`
-or `# dropkit: ignore-file[DRP101]` silences a whole file.
+`# dropkit: ignore[DRP101]` and `# noqa: DRP101` silence their line, without codes every rule. `# dropkit: ignore-file`,
+`# dropkit: ignore-file[DRP101]` and, on lines of their own, `# ruff: noqa`, `# ruff: noqa: DRP101` and `# flake8: noqa`
+silence a whole file. A code is also the prefix of others: `DRP1` and `DRP` stand for all rules that begin so.
 """
 
 from __future__ import annotations
@@ -9,19 +10,49 @@ from __future__ import annotations
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
+from typing import NamedTuple
 
-from dropkit.diagnostics import Diagnostic, Edit
+from dropkit.diagnostics import Diagnostic
 from dropkit.lint.semantic.source_text import Text
 
-_CODES = r"[A-Za-z]+[0-9]+(?:[,\s]+[A-Za-z]+[0-9]+)*"
-_NOQA = re.compile(rf"#\s*noqa(?!\w)(?:\s*:\s*(?P<codes>{_CODES}))?", re.IGNORECASE)
-_IGNORE = re.compile(rf"#\s*dropkit:\s*ignore(?!-)(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
+# Prefixes of one's own family only, as in ruff's settings: its `D` are the rules of pydocstyle, and no others.
+OWN = "DRP"
+# The rule that reports comments without effect. No prefix stands for it: `DRP` would hide that it has none itself.
+UNUSED = "DRP001"
+_CODE = rf"(?:[A-Za-z]+[0-9]+|{OWN}\b)"
+_CODES = rf"{_CODE}(?:[,\s]+{_CODE})*"
+NOQA = re.compile(rf"#\s*noqa(?!\w)(?:\s*:\s*(?P<codes>{_CODES}))?", re.IGNORECASE)
+IGNORE = re.compile(rf"#\s*dropkit:\s*ignore(?!-)(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
 _FILE = re.compile(rf"#\s*dropkit:\s*ignore-file(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
-_STRINGS = ("STRING", "FSTRING_MIDDLE", "TSTRING_MIDDLE")
-_ANY = re.compile(rb"#\s*(?:noqa|dropkit:\s*ignore)", re.IGNORECASE)
+# Without codes only if there is no colon either: what follows a colon is meant as codes.
+_NOQA_FILE = re.compile(
+    rf"#\s*(?:ruff|flake8)\s*[:=]\s*noqa(?!\w)(?:\s*:\s*(?P<codes>{_CODES})|(?!\s*:))", re.IGNORECASE
+)
+_ANY = re.compile(rb"#\s*(?:noqa|(?:ruff|flake8)\s*[:=]\s*noqa|dropkit:\s*ignore)", re.IGNORECASE)
+_OWN_NOQA = re.compile(rb"noqa[^\r\n]*:[^\r\n]*drp", re.IGNORECASE)
+
+
+def names_own_codes(utf8: bytes) -> bool:
+    """Whether a file may have a `noqa` comment with codes of dropkit."""
+    return (b"DRP" in utf8 or b"drp" in utf8) and _OWN_NOQA.search(utf8) is not None
+
+
+class Noqa(NamedTuple):
+    """A `# noqa` comment with codes, of a line or of the file.
+
+    `start` and `end` are bytes of the text, and those of the comment that it stands in `begin` and `stop`.
+    """
+
+    line: int
+    codes: tuple[str, ...]
+    is_for_file: bool
+    begin: int
+    start: int
+    end: int
+    stop: int
 
 
 class Comments:
@@ -38,9 +69,9 @@ class Comments:
         return comments(self.text)
 
     @cached_property
-    def for_file(self) -> list[set[str] | None]:
-        """What each comment for the whole file silences: a set of codes, or None for all."""
-        return [_codes(match) for line in self.lines.values() if (match := _FILE.search(line))]
+    def for_file(self) -> list[tuple[str, ...] | None]:
+        """What each comment for the whole file silences: codes, or None for all."""
+        return [codes_of(match) for number, comment in self.lines.items() for match in self._for_file(number, comment)]
 
     def is_silenced(self, finding: Diagnostic) -> bool:
         """Whether a comment on the first or last line of `finding`, or one for the file, silences it."""
@@ -51,54 +82,54 @@ class Comments:
         silenced = list(self.for_file)
         for number in lines:
             comment = self.lines.get(number, "")
-            silenced += [_codes(match) for pattern in (_NOQA, _IGNORE) if (match := pattern.search(comment))]
-        return any(codes is None or code in codes for codes in silenced)
+            silenced += [codes_of(match) for pattern in (NOQA, IGNORE) for match in pattern.finditer(comment)]
+        return any(stands_for(codes, code) for codes in silenced)
+
+    def noqa(self) -> Iterator[Noqa]:
+        """The `noqa` comments with codes, in the order of the text."""
+        for number, comment in self.lines.items():
+            stop = self.text.starts[number - 1] + len(self.text.line(number).encode())
+            begin = stop - len(comment.encode())
+            for match in (*self._for_file(number, comment), *NOQA.finditer(comment)):
+                codes = codes_of(match)
+                if codes is not None and match.re is not _FILE:
+                    start = begin + len(comment[: match.start()].encode())
+                    end = start + len(match.group().encode())
+                    yield Noqa(number, codes, match.re is _NOQA_FILE, begin, start, end, stop)
+
+    def _for_file(self, number: int, comment: str) -> Iterator[re.Match[str]]:
+        """What a comment says about the whole file."""
+        yield from _FILE.finditer(comment)
+        # ruff and flake8 want theirs on a line of its own.
+        if self.text.line(number).lstrip(" \t\f").startswith("#"):
+            yield from _NOQA_FILE.finditer(comment)
+
+
+def stands_for(codes: tuple[str, ...] | None, code: str) -> bool:
+    """Whether one of `codes` is a code or a prefix of it; None stands for all.
+
+    Example:
+        >>> stands_for(("DRP1",), "DRP101"), stands_for(("DRP",), "DRP101"), stands_for(("D",), "DRP101")
+        (True, True, False)
+    """
+    if codes is None or code in codes:
+        return True
+    return code != UNUSED and any(other.startswith(OWN) and code.startswith(other) for other in codes)
 
 
 def comments(text: Text) -> dict[int, str]:
     """The comments of a file by line, without what looks like one in a string."""
-    return _comments(_tokens(text))
+    return comments_in(tokens_of(text))
 
 
-def add_comments(text: Text, findings: Iterable[Diagnostic], marker: str) -> Text:
-    """Silence `findings` by a comment at the end of their line: `marker` is "noqa" or "dropkit".
-
-    Findings on lines that end in a backslash, or inside of a string, cannot be silenced.
-    """
-    codes_by_line: dict[int, set[str]] = {}
-    for finding in findings:
-        codes_by_line.setdefault(finding.span.end_line, set()).add(finding.code)
-    tokens = _tokens(text)
-    present = _comments(tokens)
-    inside = _inside_strings(tokens)
-    edits: list[Edit] = []
-    for number, codes in codes_by_line.items():
-        line = text.line(number)
-        end = text.starts[number - 1] + len(line.encode())
-        old = present.get(number)
-        match = (_NOQA if marker == "noqa" else _IGNORE).search(old) if old is not None else None
-        if line.endswith("\\") or (old is None and number in inside):
-            continue
-        if match is not None and old is not None:
-            codes = codes | (_codes(match) or set())
-            start = end - len(old.encode()) + len(old[: match.start()].encode())
-            edits.append(Edit(start, start + len(match.group().encode()), _comment(codes, marker)))
-        else:
-            edits.append(Edit(end, end, f"  {_comment(codes, marker)}"))
-    return text.edited(edits)
-
-
-def _comment(codes: set[str], marker: str) -> str:
-    joined = ", ".join(sorted(codes))
-    return f"# noqa: {joined}" if marker == "noqa" else f"# dropkit: ignore[{joined}]"
-
-
-def _codes(match: re.Match[str]) -> set[str] | None:
+def codes_of(match: re.Match[str]) -> tuple[str, ...] | None:
+    """The codes of a comment in capitals; None if it has none, which stands for all."""
     codes = match["codes"]
-    return None if codes is None else {code.upper() for code in re.split(r"[,\s]+", codes) if code}
+    return None if codes is None else tuple(code.upper() for code in re.split(r"[,\s]+", codes) if code)
 
 
-def _tokens(text: Text) -> list[tokenize.TokenInfo]:
+def tokens_of(text: Text) -> list[tokenize.TokenInfo]:
+    """The tokens of a file, up to one that cannot be read."""
     tokens: list[tokenize.TokenInfo] = []
     with suppress(tokenize.TokenError, SyntaxError):
         # Lines end as for the parser: in universal newlines, and nowhere else.
@@ -106,11 +137,6 @@ def _tokens(text: Text) -> list[tokenize.TokenInfo]:
     return tokens
 
 
-def _comments(tokens: Iterable[tokenize.TokenInfo]) -> dict[int, str]:
+def comments_in(tokens: Iterable[tokenize.TokenInfo]) -> dict[int, str]:
+    """The comments among tokens, by line."""
     return {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
-
-
-def _inside_strings(tokens: Iterable[tokenize.TokenInfo]) -> set[int]:
-    """The lines that end inside of a string. Parts of f-strings are tokens of their own since Python 3.12."""
-    strings = (token for token in tokens if tokenize.tok_name[token.type] in _STRINGS)
-    return {line for token in strings for line in range(token.start[0], token.end[0])}
