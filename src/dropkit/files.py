@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from contextlib import suppress
 from functools import cache
@@ -91,7 +90,7 @@ def create(path: Path, data: bytes) -> None:
 
 def _replace(path: Path, data: bytes, old: os.stat_result | None) -> None:
     # Not derived from the name of the file, which could become too long.
-    temporary = path.parent / f".dropkit-{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".dropkit-{os.urandom(8).hex()}.tmp"
     handle = os.open(temporary, _CREATE, 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777)
     try:
         with open(handle, "wb") as file:
@@ -121,6 +120,15 @@ def _write_in_place(path: Path, data: bytes) -> None:
         if hasattr(os, "set_blocking"):
             os.set_blocking(handle, True)
         file.write(data)
+
+
+def why_not_read(path: str | Path) -> str | None:
+    """Why a file cannot be read, as far as its status says; None if it can be tried."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return reason(error)
+    return None if stat.S_ISREG(status.st_mode) else "not a regular file"
 
 
 def why_not_edited(path: str | Path) -> str | None:

@@ -91,6 +91,13 @@ def test_a_setting_of_another_kind_is_named(project, key):
         assert len(err) < 500
 
 
+def test_a_pyproject_that_does_not_name_dropkit_is_not_parsed(project):
+    """It has no settings for it, whatever else is wrong with it."""
+    (project / "pyproject.toml").write_text("[tool.other\n")
+
+    assert dropkit()[0] == 1
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -106,7 +113,7 @@ def test_a_setting_of_another_kind_is_named(project, key):
     ids=["tool", "tools", "dropkit", "dropkits", "nested", "digits", "bytes", "escape"],
 )
 def test_a_pyproject_of_another_shape_is_one_line(project, text, named):
-    (project / "pyproject.toml").write_bytes(text.encode(errors="surrogateescape"))
+    (project / "pyproject.toml").write_bytes(f"{text}\n# dropkit\n".encode(errors="surrogateescape"))
 
     code, out, err = dropkit()
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from helpers.findings import RULE, SOURCE, finding, result_with, shown
+from helpers.lint import BAD, GOOD, dropkit
 from rich.cells import cell_len
 
 from dropkit.diagnostics import Severity
@@ -218,18 +219,16 @@ def test_a_file_that_shrank_since_is_still_reported(name):
 
 
 def test_showing_needs_no_torch():
-    """All formats together import neither torch nor NumPy; what is for programs does not import rich."""
+    """All formats together import neither torch nor NumPy, nor rich."""
     code = (
         "import sys; from dropkit.lint.formats import FORMATS; from dropkit.lint.engine.result import CheckResult;"
-        "[FORMATS[name](CheckResult(), False) for name in ('json', 'jsonl', 'sarif', 'github')];"
-        "print('rich' in sys.modules);"
         "[show(CheckResult(), True) for show in FORMATS.values()];"
         "print('rich' in sys.modules, 'torch' in sys.modules, 'numpy' in sys.modules)"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert done.stdout.split() == ["False", "True", "False", "False"]
+    assert done.stdout.split() == ["False", "False", "False"]
 
 
 ODD_NAMES = [
@@ -269,3 +268,32 @@ def test_what_was_not_read_is_counted_in_the_last_line():
     assert printed.endswith(
         "No dropout misuse found in 1 file.\nNot fixed: 1 file.\nNot checked: 1 file and 2 cells of 1 notebook.\n"
     )
+
+
+def test_a_rule_is_explained_once(project):
+    """The hint at its page follows its first finding; the summary is the last that a terminal shows."""
+    (project / "net.py").write_text(BAD + "\n    def again(self, x):\n        return F.dropout(x, 0.5)\n")
+
+    out = dropkit()[1]
+
+    assert out.count("net.py:") == 2
+    assert out.count("more: dropkit explain DRP101") == 1
+    assert out.endswith("\n\nFound 2 errors in 1 file.\n2 fixable with --fix.\n")
+
+
+SUMMARIES = {
+    "x = 1\n": "No dropout found in 1 file.\n",
+    GOOD: "No dropout misuse found in 1 file.\n",
+    None: "There was no file to check.\n",
+}
+
+
+@pytest.mark.parametrize(("source", "summary"), SUMMARIES.items(), ids=["without dropout", "clean", "no file"])
+@pytest.mark.parametrize("options", [(), ("--no-cache",)], ids=["cache", "no cache"])
+def test_the_summary_says_whether_there_was_any_dropout(project, source, summary, options):
+    """A clean result of a project without dropout says nothing about dropout; a second run says the same."""
+    (project / "net.py").unlink()
+    if source is not None:
+        (project / "net.py").write_text(source)
+
+    assert [dropkit(*options)[1] for _ in range(2)] == [summary, summary]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import sys
@@ -62,6 +63,8 @@ def main() -> None:
     if callable(returned):
         returned()
     elif isinstance(returned, int):
+        # Python collects garbage as it ends, for nothing: a tenth of the time of `dropkit check` on one file.
+        gc.freeze()
         sys.exit(returned)
 
 

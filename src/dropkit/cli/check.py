@@ -1,4 +1,7 @@
-"""`dropkit check`: find and fix dropout misuse in source code."""
+"""`dropkit check`: find and fix dropout misuse in source code.
+
+What only some options need is imported where it is used: a check of one file takes little longer than its imports.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,12 @@ from typing import Any, TextIO
 import click
 
 from dropkit import files
-from dropkit.cli import edits
 from dropkit.cli.check_options import CheckOptions, must_be_compatible
 from dropkit.cli.check_report import fail, finish, report
 from dropkit.cli.options import CLEAN, is_terminal, not_empty, split
 from dropkit.diagnostics import Diagnostic
-from dropkit.lint.engine import baseline
 from dropkit.lint.engine.config import BadConfig
 from dropkit.lint.engine.discovery import excludes, search
-from dropkit.lint.engine.fixing import fix_bytes
 from dropkit.lint.engine.project import check_paths, check_source
 from dropkit.lint.engine.result import CheckResult
 from dropkit.lint.formats import FORMATS
@@ -109,6 +109,12 @@ from dropkit.report.units import counted
 def command(**given: Any) -> int | Callable[[], None]:
     """Find dropout bugs in the Python files and notebooks below PATHS, or below the working directory.
 
+    \b
+    dropkit check                   check all files below this folder
+    dropkit check --diff src/       show what safe fixes would change
+    dropkit check --fix src/        apply them
+    dropkit check --ignore DRP202   leave out a rule; `dropkit explain` lists all
+
     If PATHS is a dash, standard input is checked. The checked code is neither imported nor run.
 
     Exit code: 0 if there are no findings above `info`, or all were fixed; 1 if there are; 2 if a file could not be
@@ -166,6 +172,8 @@ def _without_baseline(result: CheckResult, options: CheckOptions) -> CheckResult
     """Leave out the findings in the baseline."""
     if options.baseline is None:
         return result
+    from dropkit.lint.engine import baseline
+
     return replace(result, findings=baseline.new_findings(options.baseline, result, options.config.root))
 
 
@@ -188,6 +196,8 @@ def _watch(options: CheckOptions) -> int:
 
 
 def _write_baseline(path: str, options: CheckOptions) -> int:
+    from dropkit.lint.engine import baseline
+
     # All findings, also those in an earlier baseline: they would otherwise be missing in the new one.
     result = _check(replace(options, baseline=None))
     count = baseline.write(Path(path), result, options.config.root)
@@ -196,6 +206,8 @@ def _write_baseline(path: str, options: CheckOptions) -> int:
 
 
 def _add_noqa(marker: str, options: CheckOptions) -> int:
+    from dropkit.cli import edits
+
     result = _check(options)
     silenced, notes = edits.silence(result, marker)
     click.echo(f"Silenced {counted(silenced, 'finding')}.")
@@ -203,6 +215,8 @@ def _add_noqa(marker: str, options: CheckOptions) -> int:
 
 
 def _fix_files(options: CheckOptions) -> int:
+    from dropkit.cli import edits
+
     result = _check(options)
     fixed, notes = edits.apply_fixes(result, options.config, options.unsafe, options.diff)
     if fixed and not options.diff:
@@ -219,6 +233,9 @@ def _check_stdin(name: str | None, options: CheckOptions) -> int:
     result = CheckResult() if is_excluded else _without_baseline(check_source(path, data, options.config), options)
     if not options.fix and not options.diff:
         return report(result, options)
+    from dropkit.cli import edits
+    from dropkit.lint.engine.fixing import fix_bytes
+
     new, fixed = data, list[Diagnostic]()
     if result.findings:
         try:

@@ -5,6 +5,7 @@ The file may come from anybody: values of an unexpected type or range are reject
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import stat
@@ -133,19 +134,28 @@ def _must_be_a_folder(folder: Path) -> None:
 
 @cache
 def _version() -> str:
-    """A digest of the linter's own source: results of another version are not reused."""
+    """The linter's own source files, and when they were written: results of another version are not reused.
+
+    Their contents would say it, too, but take longer to read than a file takes to check.
+    """
     package = Path(__file__).parents[2]
-    sources = [
-        *(package / name for name in ("catalog.py", "diagnostics.py", "trace.py")),
-        *(file for name in ("lint", "rules") for file in (package / name).rglob("*.py")),
-    ]
-    return _digest(b"".join(file.read_bytes() for file in sorted(sources)))
+    folders = (package, *(package / name for name in ("lint/engine", "lint/semantic", "rules")))
+    sources = {entry.path: entry for folder in folders for entry in os.scandir(folder) if entry.name.endswith(".py")}
+    states = ((path, sources[path].stat()) for path in sorted(sources))
+    return repr([(path, state.st_size, state.st_mtime_ns) for path, state in states])
 
 
 def _digest(data: bytes) -> str:
-    import hashlib  # imported here: runs without a cache do not need it
+    return _blake2b()(data, digest_size=16).hexdigest()
 
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+@cache
+def _blake2b() -> Any:
+    """hashlib's function, where possible without hashlib: that loads OpenSSL, which takes a tenth of a check."""
+    try:
+        return importlib.import_module("_blake2").blake2b
+    except (ImportError, AttributeError):
+        return importlib.import_module("hashlib").blake2b
 
 
 def _dump_finding(finding: Diagnostic) -> list[Any]:

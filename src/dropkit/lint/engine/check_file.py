@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.config import Config
-from dropkit.lint.engine.notebook import NotANotebook, Notebook
 from dropkit.lint.engine.project_index import summarize
 from dropkit.lint.engine.result import FileResult, Note
 from dropkit.lint.semantic.dropout_names import may_match
 from dropkit.lint.semantic.model import SourceFile, read
 from dropkit.lint.semantic.noqa import UNUSED, Comments, names_own_codes
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.source_text import Text, Unreadable
 from dropkit.rules import Rule
 
+if TYPE_CHECKING:
+    from dropkit.lint.engine.notebook import Notebook
+
 # A comment on one of the first two lines that names another encoding than UTF-8.
-_OTHER_ENCODING = re.compile(rb"(?:[^\r\n]*[\r\n]+)?[^\r\n]*coding[:=](?![ \t]*utf[-_]?8)", re.IGNORECASE)
+_OTHER_ENCODING = pattern(rb"(?:[^\r\n]*[\r\n]+)?[^\r\n]*coding[:=](?![ \t]*utf[-_]?8)", re.IGNORECASE)
 
 
 def must_be_parsed(path: str, data: bytes) -> bool:
@@ -41,6 +45,19 @@ def _is_plain_utf8(data: bytes) -> bool:
     return b"\0" not in data and _OTHER_ENCODING.match(data) is None
 
 
+def open_notebook(path: str, data: bytes) -> Notebook | None:
+    """The notebook in a file of this name and content; None if the name is not that of a notebook.
+
+    Raises:
+        NotANotebook: it should be one, and is not.
+    """
+    if not path.endswith(".ipynb"):
+        return None
+    from dropkit.lint.engine.notebook import Notebook  # imported here: most files are none
+
+    return Notebook.parse(data)
+
+
 def check(source: SourceFile, rules: Iterable[Rule]) -> list[Diagnostic]:
     """Return the findings of `rules` in a file, in the order of the text."""
     return _in_order(finding for rule in rules for finding in rule.diagnostics(source))
@@ -59,14 +76,12 @@ def check_bytes(path: str, data: bytes, config: Config) -> FileResult:
         return _check_bytes(path, data, config) if must_be_parsed(path, data) else FileResult()
     except Unreadable as error:
         return FileResult(notes=(Note(path, str(error), line=error.line),))
-    except NotANotebook as error:
-        return FileResult(notes=(Note(path, str(error)),))
     except Exception as error:  # a bug that one file triggers must not hide findings in others
         return FileResult(notes=(Note(path, _failure("the checker", error)),))
 
 
 def _check_bytes(path: str, data: bytes, config: Config) -> FileResult:
-    notebook = Notebook.parse(data) if path.endswith(".ipynb") else None
+    notebook = open_notebook(path, data)
     text = Text.decode(data) if notebook is None else notebook.text
     unread_cells = () if notebook is None else notebook.unread
     unread = tuple(Note(path, str(cell), cell.cell, cell.line) for cell in unread_cells)

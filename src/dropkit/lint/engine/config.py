@@ -16,6 +16,9 @@ from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.noqa import UNUSED
 from dropkit.rules import RULES, Default, Rule
 
+# What Python files and notebooks end in.
+SUFFIXES = (".py", ".pyi", ".pyw", ".ipynb")
+
 # Folders without code, or with other people's code.
 EXCLUDED = (
     ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "site-packages", "__pycache__", "build", "dist", "_build",
@@ -147,9 +150,12 @@ def _nearest(word: str, known: list[str]) -> str:
 
 
 def _table(file: Path) -> Mapping[str, Any] | None:
-    toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        table = toml.loads(files.read(file).decode("utf-8-sig"))
+        data = files.read(file)
+        if b"dropkit" not in data:
+            return None  # without the word there is no table, and most projects have none
+        toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+        table = toml.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise BadConfig(f"{file}: {files.reason(error)}") from error
     except RecursionError as error:

@@ -20,7 +20,7 @@ from dropkit.lint.engine.ipython import without_magic
 from dropkit.lint.semantic.source_text import Text, Unreadable
 
 
-class NotANotebook(ValueError):
+class NotANotebook(Unreadable):
     """The file is not a Jupyter notebook."""
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from dropkit import files
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.cache import Cache, dump, load
-from dropkit.lint.engine.check_file import check_bytes, must_be_parsed
+from dropkit.lint.engine.check_file import check_bytes, must_be_parsed, open_notebook
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.discovery import search
-from dropkit.lint.engine.notebook import Notebook
 from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summarize
 from dropkit.lint.engine.result import CheckResult, FileResult
 from dropkit.lint.engine.texts import texts_of
@@ -37,7 +36,9 @@ def check_source(path: str, data: bytes, config: Config) -> CheckResult:
     """
     result = check_bytes(path, data, config)
     findings = _severe_enough(result.findings, config)
-    return CheckResult(findings, result.notes, int(result.was_read), texts=texts_of(findings, {path: data}))
+    read = int(result.was_read)
+    texts = texts_of(findings, {path: data})
+    return CheckResult(findings, result.notes, read, texts=texts, without_dropout=read if result.is_empty else 0)
 
 
 def check_paths(
@@ -72,6 +73,7 @@ def check_paths(
         sum(result.was_read for result in results.values()),
         texts=texts_of(findings, {}),
         warnings=(*searched.warnings, *([] if stored.warning is None else [stored.warning])),
+        without_dropout=sum(result.is_empty for result in results.values()),
     )
 
 
@@ -155,8 +157,8 @@ def _names_any(names: set[bytes], data: bytes) -> bool:
 
 def _summarized(path: str, data: bytes) -> FileResult:
     try:
-        text = Notebook.parse(data).text if path.endswith(".ipynb") else Text.decode(data)
-        source = read(path, text)
+        notebook = open_notebook(path, data)
+        source = read(path, Text.decode(data) if notebook is None else notebook.text)
         result = FileResult(classes=summarize(source))
         source.break_cycles()
         return result

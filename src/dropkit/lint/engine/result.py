@@ -27,6 +27,15 @@ class Note:
     kind: str = UNREAD
 
 
+@dataclass(slots=True)
+class SearchResult:
+    """The files to check, each once and in order; notes on paths that cannot be read; and warnings."""
+
+    files: list[str] = field(default_factory=list[str])
+    notes: list[Note] = field(default_factory=list[Note])
+    warnings: list[str] = field(default_factory=list[str])
+
+
 @dataclass(frozen=True, slots=True)
 class FileResult:
     """The result of one file. `classes` is None where the file contains nothing that rules look at."""
@@ -34,6 +43,11 @@ class FileResult:
     findings: tuple[Diagnostic, ...] = ()
     notes: tuple[Note, ...] = ()
     classes: ClassSummary | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file was read, and contains nothing that rules look at."""
+        return self == FileResult()
 
     @property
     def was_read(self) -> bool:
@@ -45,8 +59,9 @@ class FileResult:
 class CheckResult:
     """The result of a run: everything that a format shows.
 
-    `texts` holds the texts that findings refer to, by (path, cell). `files` is the number of files that
-    were read. `warnings` are about the run and do not change the exit code.
+    `texts` holds the texts that findings refer to, by (path, cell). `files` is the number of files that were read, and
+    `without_dropout` of those among them in which no rule could match. `warnings` are about the run and do not change
+    the exit code.
     """
 
     findings: tuple[Diagnostic, ...] = ()
@@ -55,6 +70,7 @@ class CheckResult:
     fixed: tuple[Diagnostic, ...] = ()
     texts: Mapping[tuple[str, int | None], Text] = field(default_factory=dict["tuple[str, int | None]", "Text"])
     warnings: tuple[str, ...] = ()
+    without_dropout: int = 0
 
     @property
     def fails(self) -> bool:

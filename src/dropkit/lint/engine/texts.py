@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from dropkit import files
 from dropkit.diagnostics import Diagnostic
-from dropkit.lint.engine.notebook import Notebook
+from dropkit.lint.engine.check_file import open_notebook
 from dropkit.lint.semantic.source_text import Text
 
 
@@ -38,8 +38,8 @@ def _cells_by_path(findings: Iterable[Diagnostic]) -> dict[str, dict[int | None,
 
 def _reader(path: str, data: bytes) -> Callable[[int | None], Text]:
     """Parse a file, and return a function from a cell to its text."""
-    if path.endswith(".ipynb"):
-        notebook = Notebook.parse(data)
+    notebook = open_notebook(path, data)
+    if notebook is not None:
         return lambda cell: _no_text(cell) if cell is None else notebook.cell_text(cell)
     text = Text.decode(data)
     return lambda _: text

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from dropkit.lint.engine.config import BadConfig, Config
-from dropkit.lint.engine.discovery import SUFFIXES
+from dropkit.lint.engine.config import SUFFIXES, BadConfig, Config
 
 
 def watch(paths: Sequence[str], config: Config, check: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""Output formats: one file each, imported when it is used, so that JSON does not import rich.
+"""Output formats: one file each, imported when it is used.
 
 A format is a function `render(result, color)`. Its text ends in a line feed, or is empty.
 """

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from rich.text import Text as Line
-
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.result import CheckResult
-from dropkit.lint.formats.lines import header, notes, summary, to_text
+from dropkit.lint.formats.lines import Line, header, notes, summary, to_text
 
 
 def render(result: CheckResult, color: bool) -> str:
@@ -17,5 +15,5 @@ def render(result: CheckResult, color: bool) -> str:
 def _line(finding: Diagnostic) -> Line:
     line = header(finding)
     if finding.fix is not None:
-        line.append(" (safe fix)" if finding.fix.safe else " (unsafe fix)", "dim")
+        line.append((" (safe fix)" if finding.fix.safe else " (unsafe fix)", "dim"))
     return line

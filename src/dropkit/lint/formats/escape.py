@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from dropkit.lint.semantic.pattern import pattern
 
 # Control characters, and characters that reorder text: they could hide or fake output.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_UNPRINTABLE = pattern("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:

@@ -1,16 +1,13 @@
-"""The format `full`: each finding with the lines around it, its fix, and how to read more."""
+"""The format `full`: each finding with the lines around it and its fix, and once for each rule how to read more."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.cells import cell_len
-from rich.text import Text as Line
-
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.result import CheckResult
 from dropkit.lint.formats.escape import printable
-from dropkit.lint.formats.lines import header, notes, summary, to_text
+from dropkit.lint.formats.lines import Line, header, notes, summary, to_text
 from dropkit.lint.semantic.source_text import Text
 
 # Lines shown above and below a finding.
@@ -23,18 +20,22 @@ _TAB = 4
 def render(result: CheckResult, color: bool) -> str:
     """Findings, notes and a summary."""
     lines: list[Line] = []
+    explained: set[str] = set()
     for finding in result.findings:
-        lines += [header(finding), *_excerpt(result, finding), *_help(finding), Line()]
+        lines += [header(finding), *_excerpt(result, finding), *_help(finding, finding.code not in explained), []]
+        explained.add(finding.code)
     return to_text([*lines, *notes(result), *summary(result)], color)
 
 
-def _help(finding: Diagnostic) -> Iterator[Line]:
+def _help(finding: Diagnostic, explains: bool) -> Iterator[Line]:
+    """What to do, and where a rule is explained, if `explains`."""
     fix = finding.fix
     if fix is not None:
         how = "safe, --fix" if fix.safe else "unsafe, --fix --unsafe-fixes"
         changes = "; changes training behaviour" if fix.changes_training else ""
-        yield Line.assemble(("help: ", "bold cyan"), printable(fix.title), (f" ({how}{changes})", "dim"))
-    yield Line.assemble(("more: ", "bold cyan"), f"dropkit explain {finding.code}")
+        yield [("help: ", "bold cyan"), printable(fix.title), (f" ({how}{changes})", "dim")]
+    if explains:
+        yield [("more: ", "bold cyan"), f"dropkit explain {finding.code}"]
 
 
 def _excerpt(result: CheckResult, finding: Diagnostic) -> Iterator[Line]:
@@ -45,16 +46,17 @@ def _excerpt(result: CheckResult, finding: Diagnostic) -> Iterator[Line]:
         return
     first, last = _bounds(text, finding.span.line)
     gutter = len(str(last))
-    yield Line(f"{'':{gutter}} |", "blue")
+    yield [(f"{'':{gutter}} |", "blue")]
     for number in range(first, last + 1):
-        edge = (f"{number:>{gutter}} | ", "blue")
+        edge = f"{number:>{gutter}} |"
         if number != finding.span.line:
-            yield _stripped(Line.assemble(edge, _cut(_expanded(text.line(number)), 0, 0)[0]))
+            shown = _cut(_expanded(text.line(number)), 0, 0)[0].rstrip()
+            yield [(f"{edge} ", "blue"), shown] if shown else [(edge, "blue")]
             continue
         shown, before, width = _marked(text, finding)
-        yield Line.assemble(edge, shown)
-        yield Line.assemble((f"{'':{gutter}} | ", "blue"), " " * before, ("^" * width, finding.severity.style))
-    yield Line(f"{'':{gutter}} |", "blue")
+        yield [(f"{edge} ", "blue"), shown]
+        yield [(f"{'':{gutter}} | ", "blue"), " " * before, ("^" * width, finding.severity.style)]
+    yield [(f"{'':{gutter}} |", "blue")]
 
 
 def _bounds(text: Text, line: int) -> tuple[int, int]:
@@ -73,8 +75,8 @@ def _marked(text: Text, finding: Diagnostic) -> tuple[str, int, int]:
     stop = span.end_column - 1 if span.end_line == span.line else len(line.rstrip())
     start = len(_expanded(line[: span.column - 1]))
     shown, start, end = _cut(_expanded(line), start, max(start + 1, len(_expanded(line[:stop]))))
-    before = cell_len(shown[:start])
-    return shown, before, max(1, cell_len(shown[:end]) - before)
+    before = _cells(shown[:start])
+    return shown, before, max(1, _cells(shown[:end]) - before)
 
 
 def _cut(line: str, start: int, end: int) -> tuple[str, int, int]:
@@ -94,10 +96,14 @@ def _expanded(line: str) -> str:
     for index, part in enumerate(map(printable, line.split("\t"))):
         gap = " " * (_TAB - width % _TAB) if index else ""
         shown += gap + part
-        width += len(gap) + cell_len(part)
+        width += len(gap) + _cells(part)
     return shown
 
 
-def _stripped(line: Line) -> Line:
-    line.rstrip()
-    return line
+def _cells(text: str) -> int:
+    """The cells that a text takes in a terminal: most characters take one."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # imported here: most source is ASCII
+
+    return cell_len(text)

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterable
-
-from rich.console import Console
-from rich.text import Text as Line
 
 from dropkit.diagnostics import Diagnostic, Severity
 from dropkit.lint.engine.result import UNFIXED, UNREAD, CheckResult
 from dropkit.lint.formats.escape import printable
 from dropkit.report.units import counted
 
+# A piece of text, or one and its style: words of `_CODES`. rich would do the same, but takes longer to import than a
+# file takes to check.
+Part = str | tuple[str, str]
+Line = list[Part]
+# Source: ECMA-48, "Control Functions for Coded Character Sets", 1991, 8.3.117 SGR.
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+
 
 def to_text(lines: Iterable[Line], color: bool) -> str:
-    """Render lines without wrapping, and without escape sequences unless `color`."""
-    file = io.StringIO()
-    console = Console(
-        file=file,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,
-        legacy_windows=False,
-        width=1 << 16,
-    )
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
-    return file.getvalue()
+    """Join lines, with escape sequences for their styles if `color`."""
+    return "".join(f"{''.join(_shown_part(part, color) for part in line)}\n" for line in lines)
+
+
+def _shown_part(part: Part, color: bool) -> str:
+    text, style = (part, "") if isinstance(part, str) else part
+    if not color or not style or not text:
+        return text
+    codes = ";".join(_CODES[word] for word in style.split())
+    return f"\x1b[{codes}m{text}\x1b[0m"
 
 
 def header(finding: Diagnostic) -> Line:
     """`path:line:column: CODE severity: message`."""
-    return Line.assemble(
+    style = finding.severity.style
+    return [
         (location(finding), "bold"),
         ": ",
-        (finding.code, finding.severity.style),
+        (finding.code, style),
         " ",
-        (f"{finding.severity.value}: ", finding.severity.style),
+        (f"{finding.severity.value}: ", style),
         printable(finding.message),
-    )
+    ]
 
 
 def location(finding: Diagnostic) -> str:
@@ -57,8 +58,7 @@ def _shown(path: str) -> str:
 def notes(result: CheckResult) -> list[Line]:
     """One line for each file, or cell of a notebook, that could not be read or fixed."""
     return [
-        Line.assemble((_shown(note.path), "bold"), f": {note.kind}: ", (printable(note.message), "dim"))
-        for note in result.notes
+        [(_shown(note.path), "bold"), f": {note.kind}: ", (printable(note.message), "dim")] for note in result.notes
     ]
 
 
@@ -66,21 +66,25 @@ def summary(result: CheckResult) -> list[Line]:
     """The numbers of findings that were fixed, that are left and that can be fixed, and of files with notes."""
     lines = [*_fixed(result), _found(result)]
     if result.fixable:
-        lines.append(Line(f"{result.fixable} fixable with --fix."))
+        lines.append([f"{result.fixable} fixable with --fix."])
     if result.unsafely_fixable:
         more = " more" if result.fixable else ""
-        lines.append(Line(f"{result.unsafely_fixable}{more} fixable with --fix --unsafe-fixes (review the changes)."))
+        lines.append([f"{result.unsafely_fixable}{more} fixable with --fix --unsafe-fixes (review the changes)."])
     return [*lines, *_failures(result)]
 
 
 def _found(result: CheckResult) -> Line:
     files = counted(result.files, "file")
+    if not result.findings and not result.files and not result.notes:
+        return ["There was no file to check."]
+    if not result.findings and 0 < result.files == result.without_dropout:
+        return [f"No dropout found in {files}."]
     if not result.findings:
         style = "" if result.notes else "green"
-        return Line(f"No dropout misuse {'left' if result.fixed else 'found'} in {files}.", style)
+        return [(f"No dropout misuse {'left' if result.fixed else 'found'} in {files}.", style)]
     counts = Counter(finding.severity for finding in result.findings)
     listed = [counted(counts[severity], _NOUNS[severity]) for severity in Severity if counts[severity]]
-    return Line(f"Found {_joined(listed)} in {files}.", "bold")
+    return [(f"Found {_joined(listed)} in {files}.", "bold")]
 
 
 def _failures(result: CheckResult) -> list[Line]:
@@ -94,21 +98,20 @@ def _failures(result: CheckResult) -> list[Line]:
         unread.append(f"{counted(len(cells), 'cell')} of {counted(len(set(cells)), 'notebook')}")
     if unread:
         lines.append(f"Not checked: {_joined(unread)}.")
-    return [Line(line, "bold yellow") for line in lines]
+    return [[(line, "bold yellow")] for line in lines]
 
 
 def _fixed(result: CheckResult) -> list[Line]:
     if not result.fixed:
         return []
     codes = Counter(finding.code for finding in result.fixed)
-    lines = [
-        Line(f"Fixed {len(result.fixed)}: " + ", ".join(f"{n} x {code}" for code, n in sorted(codes.items())) + ".")
-    ]
+    listed = ", ".join(f"{count} x {code}" for code, count in sorted(codes.items()))
+    lines: list[Line] = [[f"Fixed {len(result.fixed)}: {listed}."]]
     changed = [finding for finding in result.fixed if finding.fix is not None and finding.fix.changes_training]
     if changed:
         listed = ", ".join(f"{finding.code} at {location(finding)}" for finding in changed)
         verb = "changes" if len(changed) == 1 else "change"
-        lines.append(Line(f"{len(changed)} of them {verb} training behaviour: {listed}.", "yellow"))
+        lines.append([(f"{len(changed)} of them {verb} training behaviour: {listed}.", "yellow")])
     return lines
 
 

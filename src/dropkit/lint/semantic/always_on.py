@@ -12,6 +12,7 @@ from dropkit.lint.semantic.expressions import last_part
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.noqa import comments
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Names of classes and functions with dropout in evaluation: Monte Carlo dropout, Tacotron's pre-net.
@@ -21,8 +22,8 @@ _ON = r"(?:on|active|enabled)"
 _DONE = r"(?:on|active|activated|enabled|applied|used|kept|done|performed)"
 _DOING = r"(?:on|active|enabled|appl(?:y|ies|ying)|us(?:es?|ing)|keeps?|enables?|performs?|do|does)"
 # Sentences that mention dropout and say that it stays on, or that this is intended.
-_MENTION = re.compile(_DROP, re.IGNORECASE)
-_INTENT = re.compile(
+_MENTION = pattern(_DROP, re.IGNORECASE)
+_INTENT = pattern(
     rf"{_DROP} (?:\w+ )?(?:stays?|remains?|kept) {_ON}\b|\b(?:keeps?|leaves?) (?:the )?{_DROP} {_ON}\b"
     rf"|{_DROP}[^,]{{0,24}}\balways\b.{{0,12}}\b{_DONE}\b|\balways[ -]{_DOING} (?:(?:the|this|its|some|a) )?{_DROP}"
     rf"|\bmonte.?carlo[ -](?:\(mc\)[ -])?{_DROP}|\bmc[ _-]?{_DROP}"
@@ -30,14 +31,14 @@ _INTENT = re.compile(
     r"|\b(?:also|even) (?:at|during|in) (?:eval|infer|test|predict)",
     re.IGNORECASE,
 )
-_BUG = re.compile(r"\b(?:bug\w*|fix|fixme|todo|xxx|wrong\w*|mistake\w*|broken)\b|\?", re.IGNORECASE)
-_DENIAL = re.compile(
+_BUG = pattern(r"\b(?:bug\w*|fix|fixme|todo|xxx|wrong\w*|mistake\w*|broken)\b|\?", re.IGNORECASE)
+_DENIAL = pattern(
     r"\b(?:not(?! (?:only|just)\b)|never|no(?! matter\b)|nor|neither|none|cannot|without|off|inactive"
     r"|disabl\w*|deactivat\w*|only (?:in|at|during|while|when|for) train\w*)\b|n['\u2019]t\b",
     re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n\s*\n")
-_MARKER = re.compile(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
+_SENTENCE = pattern(r"(?<=[.!?;])\s+|\n\s*\n")
+_MARKER = pattern(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
 
 
 def is_always_on_name(name: str) -> bool:

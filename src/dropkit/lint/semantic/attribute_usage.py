@@ -14,6 +14,7 @@ from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Names of objects that hold settings: their attributes are not layers.
@@ -31,7 +32,7 @@ _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 _READS_NO_LAYER = frozenset(
     {"super", "isinstance", "issubclass", "hasattr", "setattr", "getattr", "delattr", "type", "id", "__init__", "print"}
 )
-_ADMITS = re.compile(
+_ADMITS = pattern(
     r"unused|not[ _]used|never[ _]used|un-?necessary|no[ _]effect|not[ _]needed|todo|fixme|deprecat|legacy|compat"
     r"|ignored|placeholder|dummy|reserved|state.?dict|checkpoint|pre-?trained|not[ _]applied|for[ _]subclass",
     re.IGNORECASE,
@@ -39,11 +40,11 @@ _ADMITS = re.compile(
 # A class with more relatives than this counts as unknown, and nothing is reported.
 _MAX_RELATIVES = 64
 # A string that is a name, but not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
-_QUOTED = re.compile(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
+_QUOTED = pattern(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
 # A use of `self.x` that does not set it, in code, comments and strings alike; calls in comments.
-_USED = re.compile(r"\bself\s*\.\s*(\w+)\b(?!\s*(?::|=[^=]))")
-_COMMENT = re.compile(r"#[^\n]*")
-_CALLED = re.compile(r"\b(\w+)\s*\(")
+_USED = pattern(r"\bself\s*\.\s*(\w+)\b(?!\s*(?::|=[^=]))")
+_COMMENT = pattern(r"#[^\n]*")
+_CALLED = pattern(r"\b(\w+)\s*\(")
 
 
 def family(owner: ClassDefinition) -> list[ClassDefinition]:

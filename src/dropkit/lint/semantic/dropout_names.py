@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import re
 
+from dropkit.lint.semantic.pattern import pattern
+
 # By convention of all libraries: `Dropout2d`, `VariationalDropout`, `DropPath`, `StochasticDepth`.
-_LAYER_CLASS = re.compile(r"(?:[A-Z]\w*)?(?:Dropout\w*|DropOut\w*|DropPath|DropBlock\w*|StochasticDepth|DropConnect)")
+_LAYER_CLASS = pattern(r"(?:[A-Z]\w*)?(?:Dropout\w*|DropOut\w*|DropPath|DropBlock\w*|StochasticDepth|DropConnect)")
 # Attributes of another class or file that hold a dropout layer.
 LAYER_ATTRIBUTES = frozenset({"dropout", "drop", "drop_layer", "dropout_layer"})
-_MASK = re.compile(r"drop|keep|zone_?out", re.IGNORECASE)
-_RATE = re.compile(r"(?:^|_)(?:\w*dropouts?|\w*drop|edrop|idrop|drop_?path|droprate)(?:_|$|\d)|dropout", re.IGNORECASE)
+_MASK = pattern(r"drop|keep|zone_?out", re.IGNORECASE)
+_RATE = pattern(r"(?:^|_)(?:\w*dropouts?|\w*drop|edrop|idrop|drop_?path|droprate)(?:_|$|\d)|dropout", re.IGNORECASE)
 # Choices, switches, and things that are dropped but are no units: `use_dropout`, `dropout_type`, `drop_last`.
-_NO_RATE = re.compile(
+_NO_RATE = pattern(
     r"(?:^|_)(?:use|do|with|apply|is|has|enable|no|mc|always|last|first|type|mode|kind|layer|layers|cls|class|fn|func|module"
     r"|name|key|seed|mask|inplace|shared?|axis|axes|dims?|tokens?|start|end|steps?|pos|position|location|cfg|config|args"
     r"|locations?|idx|index|schedule|scheduler|warmup|epochs?|before|after|on|off|connect_type|training|activation|op"
     r"|columns?|list|dict|kwargs|params?|null|nan|labels?|unused|same|final_layer)(?:_|$)|^_",
     re.IGNORECASE,
 )
-_KEEP_RATE = re.compile(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
+_KEEP_RATE = pattern(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
 # Attributes that may hold a dropout or its rate.
-_ATTRIBUTE = re.compile(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
+_ATTRIBUTE = pattern(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
 # No rule matches in a file without one of these words, and without torch or something that may import it.
-_CODE = re.compile(
+_CODE = pattern(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\s*=(?!=)|\.eval\b|bernoulli|rand_like"
 )
 _IMPORTS = (b"torch", b"dropkit", b"mmengine", b"import *")

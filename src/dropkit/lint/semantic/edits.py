@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Container, Mapping
 
 from dropkit.diagnostics import Edit, Fix
@@ -11,11 +10,12 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.dropout_calls import DropoutCall
 from dropkit.lint.semantic.expressions import given, self_attribute
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.source_text import Text
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
-_COMMENT = re.compile(rb"#[^\r\n]*")
-_LINE_END = re.compile(rb"\r\n|\r|\n")
+_COMMENT = pattern(rb"#[^\r\n]*")
+_LINE_END = pattern(rb"\r\n|\r|\n")
 
 
 def fix(title: str, *edits: Edit | None, safe: bool = False, changes_training: bool = False) -> Fix | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+from dropkit.lint.semantic.pattern import pattern
+
+_WORD = pattern(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 @lru_cache(maxsize=65536)
@@ -28,7 +29,7 @@ class Vocabulary:
     """
 
     def __init__(self, words: str) -> None:
-        self._pattern = re.compile(rf"\b(?:{words})\b")
+        self._pattern = pattern(rf"\b(?:{words})\b")
 
     def has(self, name: str) -> bool:
         """Whether a name has one of the words."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from dropkit.diagnostics import Diagnostic
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.source_text import Text
 
 # Prefixes of one's own family only, as in ruff's settings: its `D` are the rules of pydocstyle, and no others.
@@ -24,15 +25,13 @@ OWN = "DRP"
 UNUSED = "DRP001"
 _CODE = rf"(?:[A-Za-z]+[0-9]+|{OWN}\b)"
 _CODES = rf"{_CODE}(?:[,\s]+{_CODE})*"
-NOQA = re.compile(rf"#\s*noqa(?!\w)(?:\s*:\s*(?P<codes>{_CODES}))?", re.IGNORECASE)
-IGNORE = re.compile(rf"#\s*dropkit:\s*ignore(?!-)(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
-_FILE = re.compile(rf"#\s*dropkit:\s*ignore-file(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
+NOQA = pattern(rf"#\s*noqa(?!\w)(?:\s*:\s*(?P<codes>{_CODES}))?", re.IGNORECASE)
+IGNORE = pattern(rf"#\s*dropkit:\s*ignore(?!-)(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
+_FILE = pattern(rf"#\s*dropkit:\s*ignore-file(?:\[\s*(?P<codes>{_CODES})\s*\])?", re.IGNORECASE)
 # Without codes only if there is no colon either: what follows a colon is meant as codes.
-_NOQA_FILE = re.compile(
-    rf"#\s*(?:ruff|flake8)\s*[:=]\s*noqa(?!\w)(?:\s*:\s*(?P<codes>{_CODES})|(?!\s*:))", re.IGNORECASE
-)
-_ANY = re.compile(rb"#\s*(?:noqa|(?:ruff|flake8)\s*[:=]\s*noqa|dropkit:\s*ignore)", re.IGNORECASE)
-_OWN_NOQA = re.compile(rb"noqa[^\r\n]*:[^\r\n]*drp", re.IGNORECASE)
+_NOQA_FILE = pattern(rf"#\s*(?:ruff|flake8)\s*[:=]\s*noqa(?!\w)(?:\s*:\s*(?P<codes>{_CODES})|(?!\s*:))", re.IGNORECASE)
+_ANY = pattern(rb"#\s*(?:noqa|(?:ruff|flake8)\s*[:=]\s*noqa|dropkit:\s*ignore)", re.IGNORECASE)
+_OWN_NOQA = pattern(rb"noqa[^\r\n]*:[^\r\n]*drp", re.IGNORECASE)
 
 
 def names_own_codes(utf8: bytes) -> bool:
@@ -71,7 +70,11 @@ class Comments:
     @cached_property
     def for_file(self) -> list[tuple[str, ...] | None]:
         """What each comment for the whole file silences: codes, or None for all."""
-        return [codes_of(match) for number, comment in self.lines.items() for match in self._for_file(number, comment)]
+        return [
+            codes_of(match)
+            for number, comment in self.lines.items()
+            for match in (*_FILE.finditer(comment), *self._noqa_of_file(number, comment))
+        ]
 
     def is_silenced(self, finding: Diagnostic) -> bool:
         """Whether a comment on the first or last line of `finding`, or one for the file, silences it."""
@@ -90,19 +93,17 @@ class Comments:
         for number, comment in self.lines.items():
             stop = self.text.starts[number - 1] + len(self.text.line(number).encode())
             begin = stop - len(comment.encode())
-            for match in (*self._for_file(number, comment), *NOQA.finditer(comment)):
+            of_file = [(match, True) for match in self._noqa_of_file(number, comment)]
+            for match, is_for_file in (*of_file, *((match, False) for match in NOQA.finditer(comment))):
                 codes = codes_of(match)
-                if codes is not None and match.re is not _FILE:
+                if codes is not None:
                     start = begin + len(comment[: match.start()].encode())
-                    end = start + len(match.group().encode())
-                    yield Noqa(number, codes, match.re is _NOQA_FILE, begin, start, end, stop)
+                    yield Noqa(number, codes, is_for_file, begin, start, start + len(match.group().encode()), stop)
 
-    def _for_file(self, number: int, comment: str) -> Iterator[re.Match[str]]:
-        """What a comment says about the whole file."""
-        yield from _FILE.finditer(comment)
-        # ruff and flake8 want theirs on a line of its own.
-        if self.text.line(number).lstrip(" \t\f").startswith("#"):
-            yield from _NOQA_FILE.finditer(comment)
+    def _noqa_of_file(self, number: int, comment: str) -> Iterator[re.Match[str]]:
+        """ruff's and flake8's comments for the whole file, which need a line of their own."""
+        is_alone = self.text.line(number).lstrip(" \t\f").startswith("#")
+        return _NOQA_FILE.finditer(comment) if is_alone else iter(())
 
 
 def stands_for(codes: tuple[str, ...] | None, code: str) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import tokenize
 from collections.abc import Collection, Iterable
 
 from dropkit.diagnostics import Diagnostic, Edit, Fix
 from dropkit.lint.semantic.noqa import IGNORE, NOQA, Noqa, codes_of, comments_in, tokens_of
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.source_text import Text
 
 _STRINGS = ("STRING", "FSTRING_MIDDLE", "TSTRING_MIDDLE")
-_SEPARATOR = re.compile(r"[,\s]+")
+_SEPARATOR = pattern(r"[,\s]+")
 
 
 def add_comments(text: Text, findings: Iterable[Diagnostic], marker: str) -> Text:

@@ -17,8 +17,9 @@ from collections.abc import Iterable
 from functools import cached_property
 
 from dropkit.diagnostics import Edit, Span
+from dropkit.lint.semantic.pattern import pattern
 
-_LINE = re.compile(rb"\r\n|\r|\n")
+_LINE = pattern(rb"\r\n|\r|\n")
 
 
 class Unreadable(ValueError):

@@ -7,7 +7,6 @@ returns in evaluation, or its rate is zero in evaluation.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, Functi
 from dropkit.lint.semantic.expressions import is_off
 from dropkit.lint.semantic.identifiers import Vocabulary, words_of
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file, exits
 
 # Words for the mode, or for another switch that is set on purpose. The name of a flag contains one.
@@ -29,13 +29,13 @@ _OTHER_WORDS = (
     r"is|are|in|at|on|during|not|no|now|currently|do|does|use|using|set|should|for|force|forced|enable|enabled|apply|with"
     r"|keep|add|run|only|if|or|and|model|module|self|the|mode|flag|time|phase|stage|state|status|pass|val|validation|off"
 )
-_FLAG = re.compile(
+_FLAG = pattern(
     rf"(?:(?:{_OTHER_WORDS}|{_DROPS}) )*(?:{_MODES})(?: (?:{_MODES}|{_OTHER_WORDS}|{_DROPS}))*"
     rf"|(?:(?:use|enable|apply|do|with) )?{_DROPS} (?:on|enabled|switch)|(?:use|enable|apply|do|with) {_DROPS}"
     r"|(?:n |num )?(?:mc|monte carlo) (?:samples?|passes|iterations)"
 )
 # Strings that name a mode, in a comparison: `phase == "train"`.
-_MODE_STRING = re.compile(rf"{_MODES}|val|valid|validation|validate|fit|training|prediction")
+_MODE_STRING = pattern(rf"{_MODES}|val|valid|validation|validate|fit|training|prediction")
 # Functions for one mode: `forward_train`, `predict_step`, `training_step`.
 _ONE_MODE = Vocabulary(
     r"(?:is|in)?(?:train|training)|train(?:ed|able|mode|ing?mode)?|trainer|(?:is|in)?eval\w*|infer\w*|predict\w*|test"
