@@ -19,7 +19,7 @@ help:
 	@echo "make test TORCH=2.14.1   the tests alone, with another release of torch"
 	@echo "make bench     all benchmarks, or those of NAMES=\"forward small\""
 	@echo "make peers     Monte Carlo dropout beside other packages, in an environment of their own"
-	@echo "make pages     write docs/rules from the rules, and docs/layers from the layers"
+	@echo "make pages     write docs/rules from the rules, docs/layers from the layers, docs/findings.md from its data"
 	@echo "make clean     remove .venv and everything that was built"
 
 install: $(INSTALLED)
@@ -73,6 +73,7 @@ peers:
 pages: $(INSTALLED)
 	$(BIN)/python docs/rules/write.py
 	$(BIN)/python docs/write_layers.py
+	$(BIN)/python docs/write_findings.py
 	$(BIN)/python docs/write_measures.py
 
 clean:
