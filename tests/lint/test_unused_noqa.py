@@ -152,6 +152,14 @@ def test_add_noqa_writes_no_comment_about_a_comment(project):
     assert (project / "net.py").read_text() == BAD.replace(LINE, f"{LINE}  # noqa: DRP101") + "x = 1  # noqa: DRP101\n"
 
 
+def test_add_noqa_joins_the_codes_that_are_there(project):
+    (project / "net.py").write_text(BAD.replace(LINE, f"{LINE}  # noqa: E501, DRP2"))
+
+    dropkit("--add-noqa")
+
+    assert (project / "net.py").read_text() == BAD.replace(LINE, f"{LINE}  # noqa: DRP101, DRP2, E501")
+
+
 def test_add_noqa_keeps_a_comment_without_codes(project):
     """It silences other linters, too: with a code it would not."""
     (project / "net.py").write_text(BAD.replace(LINE, f"{LINE}  # noqa"))

@@ -19,7 +19,7 @@ from dropkit.diagnostics import Diagnostic
 from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.source_text import Text
 
-# Prefixes of one's own family only, as in ruff's settings: its `D` are the rules of pydocstyle, and no others.
+# The only code that may have no digits. Others are words to linters too, and ruff's `D` are the rules of pydocstyle.
 OWN = "DRP"
 # The rule that reports comments without effect. No prefix stands for it: `DRP` would hide that it has none itself.
 UNUSED = "DRP001"
@@ -110,12 +110,12 @@ def stands_for(codes: tuple[str, ...] | None, code: str) -> bool:
     """Whether one of `codes` is a code or a prefix of it; None stands for all.
 
     Example:
-        >>> stands_for(("DRP1",), "DRP101"), stands_for(("DRP",), "DRP101"), stands_for(("D",), "DRP101")
+        >>> stands_for(("DRP1",), "DRP101"), stands_for(("E501", "DRP"), "DRP101"), stands_for(("DRP2",), "DRP101")
         (True, True, False)
     """
     if codes is None or code in codes:
         return True
-    return code != UNUSED and any(other.startswith(OWN) and code.startswith(other) for other in codes)
+    return code != UNUSED and any(code.startswith(other) for other in codes)
 
 
 def comments(text: Text) -> dict[int, str]:
