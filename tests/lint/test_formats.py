@@ -281,14 +281,24 @@ def test_a_rule_is_explained_once(project):
     assert out.endswith("\n\nFound 2 errors in 1 file.\n2 fixable with --fix.\n")
 
 
+def test_a_file_that_is_not_read_is_none_without_dropout(project):
+    """A notebook that is none mentions no dropout; the file beside it has some."""
+    (project / "net.py").write_text(GOOD)
+    (project / "n.ipynb").write_text("{}")
+
+    assert "No dropout misuse found in 1 file.\n" in dropkit()[1]
+
+
 SUMMARIES = {
     "x = 1\n": "No dropout found in 1 file.\n",
+    "import torch\n\ndef train(model):\n    model.eval()\n": "No dropout found in 1 file.\n",
+    "import torch\nmask = torch.rand_like(torch.ones(3)) < 0.9\n": "No dropout misuse found in 1 file.\n",
     GOOD: "No dropout misuse found in 1 file.\n",
     None: "There was no file to check.\n",
 }
 
 
-@pytest.mark.parametrize(("source", "summary"), SUMMARIES.items(), ids=["without dropout", "clean", "no file"])
+@pytest.mark.parametrize(("source", "summary"), SUMMARIES.items(), ids=["other", "no dropout", "mask", "clean", "none"])
 @pytest.mark.parametrize("options", [(), ("--no-cache",)], ids=["cache", "no cache"])
 def test_the_summary_says_whether_there_was_any_dropout(project, source, summary, options):
     """A clean result of a project without dropout says nothing about dropout; a second run says the same."""

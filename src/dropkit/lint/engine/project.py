@@ -20,6 +20,7 @@ from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summar
 from dropkit.lint.engine.result import CheckResult, FileResult
 from dropkit.lint.engine.texts import texts_of
 from dropkit.lint.engine.workers import check_each, unread_result
+from dropkit.lint.semantic.dropout_names import may_have_dropout
 from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 
@@ -36,9 +37,13 @@ def check_source(path: str, data: bytes, config: Config) -> CheckResult:
     """
     result = check_bytes(path, data, config)
     findings = _severe_enough(result.findings, config)
-    read = int(result.was_read)
-    texts = texts_of(findings, {path: data})
-    return CheckResult(findings, result.notes, read, texts=texts, without_dropout=read if result.is_empty else 0)
+    return CheckResult(
+        findings,
+        result.notes,
+        int(result.was_read),
+        texts=texts_of(findings, {path: data}),
+        without_dropout=int(result.was_read and not may_have_dropout(data)),
+    )
 
 
 def check_paths(
@@ -62,7 +67,7 @@ def check_paths(
     """
     searched = search(paths, config)
     stored = Cache(cache, repr((config, [rule.code for rule in config.rules])))
-    results = _check_all(searched.files, config, stored, jobs, progress)
+    results, without_dropout = _check_all(searched.files, config, stored, jobs, progress)
     findings = [finding for path in searched.files for finding in results[path].findings]
     refuted = _refuted(findings, results, config, stored)
     stored.save()
@@ -73,7 +78,7 @@ def check_paths(
         sum(result.was_read for result in results.values()),
         texts=texts_of(findings, {}),
         warnings=(*searched.warnings, *([] if stored.warning is None else [stored.warning])),
-        without_dropout=sum(result.is_empty for result in results.values()),
+        without_dropout=without_dropout,
     )
 
 
@@ -83,9 +88,10 @@ def _severe_enough(findings: Iterable[Diagnostic], config: Config) -> tuple[Diag
 
 def _check_all(
     paths: list[str], config: Config, stored: Cache, jobs: int | None, progress: Progress | None
-) -> dict[str, FileResult]:
-    """The results of all files, from the cache where it has them."""
+) -> tuple[dict[str, FileResult], int]:
+    """The results of all files, from the cache where it has them, and how many mention no dropout."""
     results: dict[str, FileResult] = {}
+    without_dropout: list[str] = []
     pending: list[str] = []
     for path in paths:
         try:
@@ -93,6 +99,8 @@ def _check_all(
         except (OSError, MemoryError) as error:
             results[path] = unread_result(path, error)
             continue
+        if not may_have_dropout(data):
+            without_dropout.append(path)
         result = stored.get(path, data) if must_be_parsed(path, data) else FileResult()
         if result is None:
             pending.append(path)
@@ -105,7 +113,7 @@ def _check_all(
             stored.put(path, data, dumped)
         if progress is not None:
             progress(len(results), len(paths))
-    return results
+    return results, sum(results[path].was_read for path in without_dropout)
 
 
 def _refuted(

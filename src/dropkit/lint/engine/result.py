@@ -45,11 +45,6 @@ class FileResult:
     classes: ClassSummary | None = None
 
     @property
-    def is_empty(self) -> bool:
-        """Whether the file was read, and contains nothing that rules look at."""
-        return self == FileResult()
-
-    @property
     def was_read(self) -> bool:
         """Whether the file was read, at least in part: only cells of it may have failed."""
         return all(note.cell is not None for note in self.notes)
@@ -60,7 +55,7 @@ class CheckResult:
     """The result of a run: everything that a format shows.
 
     `texts` holds the texts that findings refer to, by (path, cell). `files` is the number of files that were read, and
-    `without_dropout` of those among them in which no rule could match. `warnings` are about the run and do not change
+    `without_dropout` of those among them that do not mention any. `warnings` are about the run and do not change
     the exit code.
     """
 

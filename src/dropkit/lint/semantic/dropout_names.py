@@ -30,6 +30,8 @@ _ATTRIBUTE = pattern(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
 _CODE = pattern(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.training\s*=(?!=)|\.eval\b|bernoulli|rand_like"
 )
+# What a file with any dropout has, by a layer, a function or a mask drawn by hand.
+_DROPOUT = tuple(b"ropout rop_out ropPath rop_path ropBlock rop_block ropConnect bernoulli rand_like".split())
 _IMPORTS = (b"torch", b"dropkit", b"mmengine", b"import *")
 
 
@@ -41,6 +43,11 @@ def mentions_dropout(name: str) -> bool:
 def is_likely_attribute(name: str) -> bool:
     """Whether an attribute of this name may hold a dropout or its rate."""
     return _ATTRIBUTE.search(name) is not None
+
+
+def may_have_dropout(code: bytes) -> bool:
+    """Whether source code mentions any dropout."""
+    return any(word in code for word in _DROPOUT)
 
 
 def may_match(code: bytes) -> bool:
