@@ -19,8 +19,8 @@ from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.dropout import dropout
-from dropkit.nn.fx_module import FxModule
 from dropkit.nn.dynamic_rate import rate_named
+from dropkit.nn.fx_module import FxModule
 from dropkit.ops import slices
 
 Kept = tuple[Tensor, "Tensor | None"]
