@@ -16,12 +16,15 @@ from math import inf
 from dropkit.catalog import DROPOUT_PATHS
 from dropkit.diagnostics import CrossFileCondition, Severity
 from dropkit.lint.semantic.attribute_usage import (
+    adds_to,
     calls_base_method,
     is_abstract,
     is_admitted,
     is_container,
     is_plain,
+    is_used,
     may_be_read,
+    plans_dropout,
 )
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
@@ -41,35 +44,55 @@ _LONGEST = 100
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         for attribute, writes in owner.writes.items():
-            is_dropout = attribute not in owner.reads and all(_makes_dropout(source, write) for write in writes)
-            if is_dropout and owner.is_module and not _excused(source, owner, attribute, writes):
-                edit = delete_statement(source, writes[0].statement) if len(writes) == 1 else None  # pyright: ignore
-                message = f"self.{attribute} is built but never applied" if len(attribute) < 26 else None
-                unless = CrossFileCondition(owner.name, attribute)
-                yield Violation(writes[0].statement, message, fix("Delete the layer", edit), unless=unless)
+            made = [write for write in writes if not _sets_no_layer(source, write)] if owner.is_module else []
+            is_dropout = bool(made) and not is_used(source, owner, attribute)
+            if is_dropout and all(_makes_dropout(source, owner, write) for write in made):
+                if not _excused(source, owner, attribute, made):
+                    yield _violation(source, owner, attribute, made[0].statement, is_alone=len(writes) == 1)
 
 
-def _makes_dropout(source: SourceFile, write: Write) -> bool:
+def _violation(
+    source: SourceFile, owner: ClassDefinition, attribute: str, statement: ast.AST, is_alone: bool
+) -> Violation:
+    can_delete = is_alone and attribute not in owner.reads and isinstance(statement, ast.stmt)
+    edit = delete_statement(source, statement) if can_delete else None
+    message = f"self.{attribute} is built but never applied" if len(attribute) < 26 else None
+    unless = CrossFileCondition(owner.name, attribute)
+    return Violation(statement, message, fix("Delete the layer", edit), unless=unless)
+
+
+def _sets_no_layer(source: SourceFile, write: Write) -> bool:
+    """Whether a write says that there is no dropout: `self.dropout = None`, a bare annotation."""
+    if write.value is None:
+        return isinstance(write.statement, ast.AnnAssign)
+    return not write.derived and _is_no_layer(source, write.value)
+
+
+def _makes_dropout(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether a method keeps a new dropout layer under this name alone."""
     match write.statement:
         case ast.AnnAssign() | ast.Assign(targets=[_]):
-            return write.function is not None and not write.derived and bool(_layers(source, write.value))
+            return write.function is not None and not write.derived and bool(_layers(source, owner, write))
         case _:
             return False
 
 
-def _layers(source: SourceFile, value: ast.expr | None) -> list[ast.Call]:
-    """The dropouts that `value` makes; empty where it makes, or may make, anything else."""
+@cached_per_file
+def _layers(source: SourceFile, owner: ClassDefinition, write: Write) -> list[ast.Call]:
+    """The dropouts that a write makes, or adds to its list; empty where it makes, or may make, anything else."""
     layers: list[ast.Call] = []
-    pending = [value]
+    pending = [write.value, *_added(source, owner, write)]
     while pending:
         part = pending.pop()
         name = source.last_name(part) if isinstance(part, ast.Call) else ""
         if isinstance(part, ast.IfExp):
             inner = [branch for branch in (part.orelse, part.body) if not _is_no_layer(source, branch)]
-        elif isinstance(part, ast.Call) and name in _ROWS and part.args:
-            row = part.args[0] if len(part.args) == 1 else ast.List(elts=part.args)
-            inner = row.elts if isinstance(row, (ast.List, ast.Tuple)) else [getattr(row, "elt", row)]
+        elif isinstance(part, ast.BoolOp) and isinstance(part.op, ast.And):
+            inner = part.values[-1:]  # p and nn.Dropout(p)
+        elif isinstance(part, ast.Call) and name in _ROWS:
+            inner = _row(source, part)
+            if not inner and part is write.value and (pending or layers):
+                continue  # an empty list, to which layers are added
         elif isinstance(part, ast.Call) and is_layer_class(name):
             layers.append(part)
             continue
@@ -79,6 +102,29 @@ def _layers(source: SourceFile, value: ast.expr | None) -> list[ast.Call]:
             return []
         pending += inner
     return layers
+
+
+def _row(source: SourceFile, row: ast.Call) -> list[ast.expr]:
+    """The layers in a ModuleList or Sequential, also of a local list that they were added to before."""
+    if len(row.args) != 1:
+        return row.args
+    match row.args[0]:
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            return elements
+        case ast.Name() as name:
+            reads = source.reads_in(function.node, name.id) if (function := source.function(name)) is not None else []
+            layers = [adds_to(source, read) for read in reads if read is not name]
+            known = [layer for layer in layers if layer is not None]
+            is_empty = isinstance(value := source.value(name), ast.List) and not value.elts
+            return known if is_empty and len(known) == len(layers) <= MOST else row.args
+        case inner:
+            return [getattr(inner, "elt", inner)]
+
+
+def _added(source: SourceFile, owner: ClassDefinition, write: Write) -> list[ast.expr]:
+    """The layers that methods append to `self.attribute`."""
+    layers = (adds_to(source, read) for read in owner.reads.get(write.attribute, [])[:MOST])
+    return [layer for layer in layers if layer is not None]
 
 
 def _is_no_layer(source: SourceFile, value: ast.expr) -> bool:
@@ -92,7 +138,7 @@ def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes:
         is_container(owner)
         or is_abstract(source, owner)
         or any(is_admitted(source, write.statement) for write in writes)
-        or may_be_read(source, owner, attribute)
+        or may_be_read(source, owner, attribute, as_layer=True)
         or (not is_plain(source, owner) and ("forward" not in owner.methods or calls_base_method(source, owner)))
         or any(_rate_is_applied(source, owner, write) for write in writes)
         or _is_unfinished(source, owner)
@@ -102,9 +148,15 @@ def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes:
 
 @cached_per_file
 def _is_unfinished(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether `forward` says that it is still to be written."""
+    """Whether `forward` says that its dropout is still to be written."""
     forward = owner.methods.get("forward")
-    return forward is not None and "TODO" in source.text.of(forward.node)
+    text = source.text.of(forward.node) if forward is not None else ""
+    if forward is None or "TODO" not in text:
+        return False
+    comments = [line.partition("#")[2] for line in text.split("\n")]
+    body = forward.node.body if isinstance(forward.node, ast.FunctionDef) else []
+    returns_input = len(body) == 1 and isinstance(body[0], ast.Return) and isinstance(body[0].value, ast.Name)
+    return returns_input or any(map(plans_dropout, comments))
 
 
 def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
@@ -113,7 +165,7 @@ def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) ->
     names = [parameter.arg for parameter in parameters]
     if owner.name not in source.calls or owner.subclasses:
         return False
-    match [given(layer) for layer in _layers(source, write.value)]:
+    match [given(layer) for layer in _layers(source, owner, write)]:
         case [[ast.Name(id=name)]] if name in names:
             place = names.index(name)
             keywords, count = _arguments_of_calls(source, owner.name)
@@ -135,22 +187,26 @@ def _arguments_of_calls(source: SourceFile, name: str) -> tuple[set[str], float]
 
 def _rate_is_applied(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether the rate is used elsewhere in the class, or another layer of the same rate is applied."""
-    layers = _layers(source, write.value)
+    layers = _layers(source, owner, write)
     words = _words(source, [rate for layer in layers for rate in given(layer)])
     if words is None:
         return True
     if words:
-        return _are_applied(source, owner, frozenset(words))
+        made_in = frozenset(source.statement(layer) for layer in layers)
+        return _are_applied(source, owner, frozenset(words), made_in)
     return any(source.text.of(layer) in _applied(source, owner) for layer in layers)
 
 
 @cached_per_file
-def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[str]) -> bool:
-    """Whether any of the names that a rate is taken from is used elsewhere in the class."""
+def _are_applied(
+    source: SourceFile, owner: ClassDefinition, words: frozenset[str], made_in: frozenset[ast.stmt]
+) -> bool:
+    """Whether any of the names that a rate is taken from is used elsewhere in the class than where the layer is made."""
     for word in words:
         nodes = _uses(source, owner).get(word, [])
         # A name with more reads surely is used.
-        if len(nodes) > MOST or not all(_has_no_effect(source, owner, node, words) for node in nodes):
+        others = [node for node in nodes if source.statement(node) not in made_in]
+        if len(nodes) > MOST or not all(_has_no_effect(source, owner, node, words) for node in others):
             return True
     return False
 
@@ -171,7 +227,7 @@ def _applied(source: SourceFile, owner: ClassDefinition) -> set[str]:
         for attribute, writes in owner.writes.items()
         if attribute in owner.reads
         for write in writes
-        for call in _layers(source, write.value)
+        for call in _layers(source, owner, write)
     }
 
 
@@ -212,7 +268,7 @@ def _has_no_effect(source: SourceFile, owner: ClassDefinition, node: ast.AST, wo
     return (
         bool(source.search_ancestors(node, _is_in_test))
         or (bool(targets) and all(isinstance(target, ast.Name) and target.id in words for target in targets))
-        or any(not may_be_read(source, owner, attribute) for attribute in _set_by(source, owner).get(statement, []))
+        or any(not may_be_read(source, owner, attribute, as_layer=False) for attribute in _set_by(source, owner).get(statement, []))
     )
 
 

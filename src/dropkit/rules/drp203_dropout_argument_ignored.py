@@ -74,7 +74,7 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
         return
     if write is None:
         yield Violation(rate, _message(f"argument {rate.arg} is never read"))
-    elif not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute):
+    elif not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute, as_layer=False):
         message = _message(f"self.{write.attribute} is set and never read")
         yield Violation(write.statement, message, unless=CrossFileCondition(owner.name, write.attribute))
 

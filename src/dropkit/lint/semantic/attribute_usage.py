@@ -8,13 +8,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, MODULE_BASES, TRANSFORMERS
+from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.dropout_names import is_layer_class, is_rate_name
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
+from dropkit.lint.semantic.receivers import annotated_class, may_be
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Names of objects that hold settings: their attributes are not layers.
@@ -24,7 +28,8 @@ _SETTINGS = Vocabulary(
 )
 # Bases that read no attribute of their subclasses.
 _WITHOUT_READS = frozenset(
-    {"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin"}
+    {"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin",
+     "PyTorchModelHubMixin", "ModelHubMixin", "PeftAdapterMixin", "EmbeddingAccessMixin", "Registrable"}
 )
 # Bases whose forward runs every child in order.
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
@@ -33,18 +38,24 @@ _READS_NO_LAYER = frozenset(
     {"super", "isinstance", "issubclass", "hasattr", "setattr", "getattr", "delattr", "type", "id", "__init__", "print"}
 )
 _ADMITS = pattern(
-    r"unused|not[ _]used|never[ _]used|un-?necessary|no[ _]effect|not[ _]needed|todo|fixme|deprecat|legacy|compat"
+    r"unused|not[ _]used|never[ _]used|un-?necessary|no[ _]effect|not[ _]needed|deprecat|legacy|compat"
     r"|ignored|placeholder|dummy|reserved|state.?dict|checkpoint|pre-?trained|not[ _]applied|for[ _]subclass",
+    re.IGNORECASE,
+)
+# A plan to apply it. Other plans, such as a better name, say nothing about dropout.
+_PLANNED = pattern(
+    r"(?:todo|fixme|xxx)\b.*\b(?:add|apply|use|implement|enable|support|insert|try|need)\w*\W+(?:\w+\W+){0,2}?"
+    r"(?:drop\w*|it|this|these|them|here)\b",
     re.IGNORECASE,
 )
 # A class with more relatives than this counts as unknown, and nothing is reported.
 _MAX_RELATIVES = 64
 # A string that is a name, but not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
 _QUOTED = pattern(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
-# A use of `self.x` that does not set it, in code, comments and strings alike; calls in comments.
+# In comments, a use of `self.x` that does not set it, and calls.
 _USED = pattern(r"\bself\s*\.\s*(\w+)\b(?!\s*(?::|=[^=]))")
 _COMMENT = pattern(r"#[^\n]*")
-_CALLED = pattern(r"\b(\w+)\s*\(")
+_CALLED = pattern(r"\b(\w+)\(")
 
 
 def family(owner: ClassDefinition) -> list[ClassDefinition]:
@@ -82,22 +93,43 @@ def is_set_from_outside(source: SourceFile, attribute: str) -> bool:
     return any(self_attribute(node) is None and isinstance(node.ctx, ast.Store) for node in nodes)
 
 
-def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
-    """Whether this file may read `attribute` of an `owner`."""
+def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str, *, as_layer: bool) -> bool:
+    """Whether this file may apply `attribute` of an `owner`, or use it if it is a rate (not `as_layer`)."""
     relatives = _relatives(source, owner)
-    readers = _reading_classes(source, attribute)
+    reads = _reads_of_objects(source, attribute, as_layer)
     return (
         relatives is None
-        or readers is None
+        or reads is None
         or any(
-            attribute in cls.reads
-            or cls.name in readers
+            is_used(source, cls, attribute)
+            or cls.name in reads.classes
             or attribute in _names_in_text(source, cls)
             or _reads_any(source, cls)
+            or any(may_be(source, read, cls) for read in reads.unknown)
             for cls in relatives
         )
         or _is_read_by_getattr(source, attribute)
     )
+
+
+def is_used(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
+    """Whether methods of a class read `attribute` of self, other than to print it or to add layers to a list."""
+    reads = owner.reads.get(attribute, [])
+    return len(reads) > MOST or not all(_only_prints(source, read) or adds_to(source, read) for read in reads)
+
+
+def _only_prints(source: SourceFile, read: ast.AST) -> bool:
+    function = source.function(read)
+    return function is not None and function.method.name in ("extra_repr", "__repr__", "__str__")
+
+
+def adds_to(source: SourceFile, read: ast.AST) -> ast.expr | None:
+    """The layer that `list.append(layer)` adds, where `read` is the list and nothing else happens."""
+    match source.parent(read):
+        case ast.Attribute(attr="append") as method if isinstance(call := source.parent(method), ast.Call):
+            return call.args[0] if isinstance(source.parent(call), ast.Expr) and len(call.args) == 1 else None
+        case _:
+            return None
 
 
 @cached_per_file
@@ -170,23 +202,42 @@ def is_admitted(source: SourceFile, node: ast.AST) -> bool:
     for number in range(max(1, first - 1), last + 1):
         text = source.text.line(number)
         code, mark, comment = text.partition("#")
-        if mark and (number >= first or not code.strip()) and _ADMITS.search(comment):
+        if mark and (number >= first or not code.strip()) and (_ADMITS.search(comment) or plans_dropout(comment)):
             return True
     return False
+
+
+def plans_dropout(comment: str) -> bool:
+    """Whether a comment says that dropout is still to be applied.
+
+    Example:
+        >>> [plans_dropout(comment) for comment in ("TODO: apply dropout", "TODO: use it", "TODO: tune the rate")]
+        [True, True, False]
+    """
+    return _PLANNED.search(comment) is not None
 
 
 def _is_init(expression: ast.expr) -> bool:
     return isinstance(expression, ast.Call) and last_name(expression) == "__init__"
 
 
+@dataclass(frozen=True, slots=True)
+class _Reads:
+    """Reads of an attribute through other objects than self: their classes, by simple name, and those of no known."""
+
+    classes: frozenset[str]
+    unknown: list[ast.Attribute]
+
+
 @cached_per_file
-def _reading_classes(source: SourceFile, attribute: str) -> set[str] | None:
-    """The simple names of classes whose objects' attribute of this name is used; None if a class is unknown."""
+def _reads_of_objects(source: SourceFile, attribute: str, as_layer: bool) -> _Reads | None:
+    """The reads of an attribute of this name; None if anything may be read."""
     classes: set[str] = set()
+    unknown: list[ast.Attribute] = []
     for node in source.attributes.get(attribute, []):
         if isinstance(node.ctx, ast.Del):
             return None
-        if isinstance(node.ctx, ast.Store):
+        if isinstance(node.ctx, ast.Store) or (_only_measures(source, node) if as_layer else False):
             continue
         if self_attribute(node) is not None:
             # In a method of another class it is that class's own; in a function it is anyone's.
@@ -197,11 +248,36 @@ def _reading_classes(source: SourceFile, attribute: str) -> set[str] | None:
         if source.dotted(node) is not None or _SETTINGS.has(last):
             continue
         values = source.latest_values(node.value)
-        names = {last_part(source.called(value) or "") if value is not None else "" for value in values}
-        if not names or any(not name[:1].isupper() for name in names):
-            return None
+        names = {_class_name(source, value) for value in values or [node.value]}
+        if any(not name[:1].isupper() for name in names):
+            unknown.append(node)
         classes |= names
-    return classes
+    return _Reads(frozenset(classes), unknown) if len(unknown) <= MOST else None
+
+
+def _class_name(source: SourceFile, value: ast.expr | None) -> str:
+    """The simple name of the class of a value; empty if it is unknown."""
+    return last_part((source.called(value) or "") if value is not None else "") or annotated_class(source, value)
+
+
+def _only_measures(source: SourceFile, node: ast.Attribute) -> bool:
+    """Whether a read is of a rate, not of a layer that is applied: `nn.Dropout(o.dropout)`, `o.dropout.p`, a test."""
+    above = source.parent(node)
+    match above:
+        case ast.Compare() | ast.BinOp() | ast.UnaryOp() | ast.FormattedValue():
+            return True
+        case ast.Attribute(attr=name):
+            return name in ("p", "inplace", "rate", "drop_prob")
+        case ast.keyword(arg=str(name)):
+            return name == "p" or is_rate_name(name)
+        case ast.Call() if above.func is not node:
+            name = source.last_name(above)
+            is_function = (source.called(above) or "") in FUNCTIONALS and above.args[0] is not node
+            return is_function or is_layer_class(name) or name in ("print", "float", "isinstance", "hasattr", "repr")
+        case ast.If() | ast.IfExp():
+            return above.test is node
+        case _:
+            return False
 
 
 @cached_per_file
@@ -242,11 +318,22 @@ def _passes_self(call: ast.Call) -> bool:
 @cached_per_file
 def _names_in_text(source: SourceFile, owner: ClassDefinition) -> set[str]:
     """The names in strings of a class, and the attributes and calls in its comments."""
-    text = source.text.of(owner.node)
-    names = {match[2] for match in _QUOTED.finditer(text)} | {match[1] for match in _USED.finditer(text)}
+    text = _without_docstrings(source, owner)
+    names = {match[2] for match in _QUOTED.finditer(text)}
     for comment in _COMMENT.finditer(text):
-        names.update(match[1] for match in _CALLED.finditer(comment[0]))
+        names.update(match[1] for pattern in (_CALLED, _USED) for match in pattern.finditer(comment[0]))
     return names
+
+
+def _without_docstrings(source: SourceFile, owner: ClassDefinition) -> str:
+    """The source of a class; what its docstrings promise is not applied for that."""
+    definitions = (owner, *owner.methods.values())
+    first = (d.node.body[0] for d in definitions if not isinstance(d.node, ast.Lambda))
+    text = source.text.of(owner.node)
+    for statement in first:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            text = text.replace(source.text.of(statement), "", 1)
+    return text
 
 
 def _is_read_by_getattr(source: SourceFile, attribute: str) -> bool:
