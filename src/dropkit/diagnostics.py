@@ -59,13 +59,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class CrossFileCondition:
-    """A condition that drops a diagnostic: another file reads `attribute` of the class with the simple name `owner`.
+    """A condition that drops a diagnostic about the class with the simple name `owner`. Any of these meets it.
 
-    It may read it in a base or subclass, or from an object of the class.
+    Attributes:
+        owner: the class.
+        attribute: another file reads it, in a base or subclass, or from an object of the class; empty asks for none.
+        argument: a base, or another class with one of `bases`, takes an argument of this name; empty asks for none.
+        bases: one of these base classes, of other files, is not in the project, or may use all arguments.
     """
 
     owner: str
-    attribute: str
+    attribute: str = ""
+    argument: str = ""
+    bases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,18 @@ from dropkit.lint.semantic.attribute_usage import (
     is_admitted,
     is_container,
     is_empty,
-    is_plain,
+    is_settings_name,
+    is_used,
+    keepers,
     may_be_read,
+    plans_dropout,
+    unplain_bases,
 )
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.dropout_names import is_rate_name
-from dropkit.lint.semantic.expressions import last_part
+from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute, unpacks
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
@@ -35,8 +40,6 @@ from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
 _Constructor: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
-# Functions that keep every argument of their caller.
-_KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
 _ADMITTED = (
     r"unused|not\s+(?:yet\s+)?(?:used|supported|implemented|applied)|ignored|deprecat|compat|placeholder"
     r"|no effect|dummy"
@@ -51,32 +54,145 @@ _STAND_INS = Vocabulary(
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         constructor = owner.methods.get("__init__")
-        if constructor is None or isinstance(constructor.node, ast.Lambda):
+        if constructor is None or isinstance(constructor.node, ast.Lambda) or not owner.is_module:
             continue
         rates = [parameter for parameter in constructor.parameters[1:] if _is_rate(source, parameter)]
-        if rates and owner.is_module and not _excused(source, owner, constructor.node):
+        settings = _unread_settings(source, owner, constructor.node)
+        if (rates or settings) and not _excused(source, owner, constructor.node):
             for rate in rates:
                 yield from _judge(source, owner, constructor.node, rate)
+            for write in settings:
+                yield from _judge_write(source, owner, write)
 
 
 def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor, rate: ast.arg) -> Iterator[Violation]:
-    uses = _uses(source, constructor, rate.arg)
+    uses = [use for use in _uses(source, constructor, rate.arg) if not _only_checks(source, use)]
     # The assignment to `self` that is the only use of the argument.
-    write = _stores(source, owner).get(uses[0]) if len(uses) == 1 else None
+    write = _stores(source, owner).get(_whole(source, uses[0])) if len(uses) == 1 else None
     if (
-        (uses and (write is None or write.attribute in owner.reads))
+        (uses and (write is None or is_used(source, owner, write.attribute)))
         # A comment or docstring says that the argument is not used, or shows a use that was taken out.
         or is_admitted(source, rate)
         or rate.arg.lower() in _admitted(source, owner)
-        or rate.arg in _commented(source, owner, constructor)
+        or _is_commented_out(source, owner, constructor, rate.arg)
         or _fills_a_signature(source, owner, rate.arg)
+        or _has_default_layer(source, owner)
     ):
         return
     if write is None:
-        yield Violation(rate, _message(f"argument {rate.arg} is never read"))
-    elif not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute, as_layer=False):
+        bases = unplain_bases(source, owner)
+        unless = CrossFileCondition(owner.name, "", rate.arg, bases) if bases else None
+        yield Violation(rate, _message(f"argument {rate.arg} is never read"), unless=unless)
+    else:
+        yield from _judge_write(source, owner, write, rate.arg)
+
+
+def _judge_write(source: SourceFile, owner: ClassDefinition, write: Write, argument: str = "") -> Iterator[Violation]:
+    """The attribute that only stores a rate, unless something may read it."""
+    if not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute, as_layer=False):
         message = _message(f"self.{write.attribute} is set and never read")
-        yield Violation(write.statement, message, unless=CrossFileCondition(owner.name, write.attribute))
+        unless = CrossFileCondition(owner.name, write.attribute, argument, unplain_bases(source, owner))
+        yield Violation(write.statement, message, unless=unless)
+
+
+def _only_checks(source: SourceFile, use: ast.Name) -> bool:
+    """Whether a use only validates the rate: `assert 0 <= dropout <= 1`, `if dropout > 1: raise ...`."""
+    for parent in source.parents(use):
+        match parent:
+            case ast.Assert() | ast.Raise():
+                return True
+            case ast.If(test=test, body=body, orelse=[]) if test.lineno <= use.lineno <= (test.end_lineno or 0):
+                return isinstance(body[-1], ast.Raise)
+            case ast.stmt():
+                return False
+            case _:
+                pass
+    return False
+
+
+def _whole(source: SourceFile, use: ast.expr) -> ast.expr:
+    """The expression with the same number: `float(dropout)` for `dropout`."""
+    match source.parent(use):
+        case ast.Call(func=ast.Name(id="float"), args=[inner]) as call if inner is use:
+            return call
+        case _:
+            return use
+
+
+def _unread_settings(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> list[Write]:
+    """The attributes set to a rate of a configuration, `config.dropout`, that the class neither reads nor passes on."""
+    writes = [
+        write
+        for attribute, (write, *more) in owner.writes.items()
+        if not more and is_rate_name(attribute) and not write.derived and not is_used(source, owner, attribute)
+    ]
+    return [
+        write
+        for write in writes
+        if (setting := _setting(write.value)) is not None
+        and write.function is owner.methods["__init__"]
+        and is_rate_name(setting[1])
+        and not _is_passed_on(source, owner, setting[0])
+        and not _is_commented_out(source, owner, constructor, write.attribute)
+        and not _is_applied(source, owner, write, setting[1])
+    ]
+
+
+def _setting(value: ast.expr | None) -> tuple[ast.expr, str] | None:
+    """The configuration that a value is read from, and the name there: `config.dropout`, `config["dropout"]`."""
+    match value:
+        case ast.Attribute(value=holder, attr=name) | ast.Subscript(value=holder, slice=ast.Constant(value=str(name))):
+            return holder, name
+        case ast.Call(func=ast.Attribute(value=holder, attr="get"), args=[ast.Constant(value=str(name)), *_]):
+            return holder, name
+        case ast.Call(func=ast.Name(id="getattr"), args=[holder, ast.Constant(value=str(name)), *_]):
+            return holder, name
+        case _:
+            return None
+
+
+def _is_passed_on(source: SourceFile, owner: ClassDefinition, holder: ast.expr) -> bool:
+    """Whether a class gives a whole configuration to something that may read the rate, or is no configuration."""
+    if not is_settings_name(last_name(holder)):
+        return True
+    text = ast.unparse(holder).removeprefix("self.")
+    for node in ast.walk(owner.node):
+        if isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node).removeprefix("self.") == text:
+            match source.parent(node):
+                case ast.Attribute() | ast.Subscript() | ast.Assign() | ast.Compare():
+                    continue
+                case ast.Call() as call if last_name(call) in ("__init__", "getattr", "hasattr", "isinstance"):
+                    continue
+                case _:
+                    return True
+    return False
+
+
+def _is_applied(source: SourceFile, owner: ClassDefinition, write: Write, name: str) -> bool:
+    """Whether a class names a setting elsewhere, or another class of the file does more than to store it unread."""
+    if len(re.findall(rf"\b{name}\b", source.text.of(owner.node))) > 1 + (write.attribute == name):
+        return True
+    reads = [node for node in source.attributes.get(name, []) if isinstance(node.ctx, ast.Load)]
+    return len(reads) > MOST or any(not _is_stored_unread(source, node) for node in reads)
+
+
+def _is_stored_unread(source: SourceFile, read: ast.Attribute) -> bool:
+    match source.parent(read), source.owner(read):
+        case ast.Assign(targets=[target]), ClassDefinition() as cls:
+            attribute = self_attribute(target)
+            return attribute is not None and not is_used(source, cls, attribute)
+        case _:
+            return False
+
+
+@cached_per_file
+def _has_default_layer(source: SourceFile, owner: ClassDefinition) -> bool:
+    """Whether a class makes a layer without a rate, which DRP309 reports in place of the argument."""
+    layers = dropout_calls(source, DropoutForm.LAYER)
+    return any(
+        source.owner(layer.call) is owner and layer.kind is not None and layer.p is None and not unpacks(layer.call)
+        for layer in layers
+    )
 
 
 def _is_rate(source: SourceFile, parameter: ast.arg) -> bool:
@@ -98,17 +214,10 @@ def _excused(source: SourceFile, owner: ClassDefinition, constructor: _Construct
         or _STAND_INS.has(owner.name)
         or is_container(owner)
         or is_abstract(source, owner)
-        or not is_plain(source, owner)
+        or "" in unplain_bases(source, owner)
         or (bool(variadic) and not any(_uses(source, constructor, name) for name in variadic))
-        or owner in _keepers(source)
+        or not keepers(source).isdisjoint(owner.mro)
     )
-
-
-@cached_per_file
-def _keepers(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes that call such a function."""
-    calls = [(keeper, call) for keeper in _KEEPERS for call in source.calls.get(keeper, [])]
-    return {source.owner(call) for keeper, call in calls if keeper != "vars" or not call.args}
 
 
 def _uses(source: SourceFile, constructor: _Constructor, name: str) -> list[ast.Name]:
@@ -138,11 +247,19 @@ def _admitted(source: SourceFile, owner: ClassDefinition) -> set[str]:
     return words
 
 
+def _is_commented_out(source: SourceFile, owner: ClassDefinition, constructor: _Constructor, name: str) -> bool:
+    """Whether a comment from the body of the constructor on has code with the name, or plans to use it."""
+    return any(
+        plans_dropout(comment) or re.search(rf"(?:self\.|[(=,]\s*){name}\b|\b{name}\s*[=(]", comment)
+        for comment in _comments_from(source, owner, constructor)
+    )
+
+
 @cached_per_file
-def _commented(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> set[str]:
-    """The words in comments from the body of the constructor on."""
+def _comments_from(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> list[str]:
+    """The comments from the body of the constructor on."""
     body = source.text.of(owner.node).split("\n")[constructor.body[0].lineno - owner.node.lineno :]
-    return {word for line in body for word in re.findall(r"\w+", line.partition("#")[2])}
+    return [comment for line in body if (comment := line.partition("#")[2])]
 
 
 def _fills_a_signature(source: SourceFile, owner: ClassDefinition, name: str) -> bool:

@@ -163,7 +163,8 @@ def _dump_finding(finding: Diagnostic) -> list[Any]:
     if finding.fix is not None:
         edits = [[edit.start, edit.end, edit.text] for edit in finding.fix.edits]
         fix = [finding.fix.title, edits, finding.fix.safe, finding.fix.changes_training]
-    unless = None if finding.unless is None else list(asdict(finding.unless).values())
+    condition = finding.unless
+    unless = None if condition is None else [condition.owner, condition.attribute, condition.argument, [*condition.bases]]
     span = list(asdict(finding.span).values())
     return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell]
 
@@ -178,9 +179,14 @@ def _load_finding(path: str, values: Any) -> Diagnostic:
         path,
         Span(line, column, end_line, end_column),
         _optional(_load_fix, fix),
-        _optional(lambda condition: CrossFileCondition(*map(_string, _items(condition, 2))), unless),
+        _optional(_load_condition, unless),
         _optional(_ordinal, cell),
     )
+
+
+def _load_condition(values: Any) -> CrossFileCondition:
+    *names, bases = _items(values, 4)
+    return CrossFileCondition(*map(_string, names), tuple(_strings(bases)))
 
 
 def _load_fix(values: Any) -> Fix:
@@ -201,8 +207,10 @@ def _load_note(path: str, values: Any) -> Note:
 
 
 def _load_classes(values: Any) -> ClassSummary:
-    bases, reads, *names = _items(values, 5)
-    return ClassSummary(_strings_by_name(bases), _strings_by_name(reads), *map(_strings, names))
+    bases, reads, arguments, *names = _items(values, 7)
+    return ClassSummary(
+        _strings_by_name(bases), _strings_by_name(reads), _strings_by_name(arguments), *map(_strings, names)
+    )
 
 
 def _strings_by_name(value: Any) -> dict[str, list[str]]:

@@ -26,6 +26,8 @@ from dropkit.lint.semantic.source_text import Text
 
 # Searching a text for each name is faster than splitting it into words, up to this many names.
 _MAX_SEARCHES = 32
+# Bases of bases in other files are looked up so often.
+_MAX_HOPS = 3
 
 Progress = Callable[[int, int], None]
 
@@ -122,26 +124,38 @@ def _refuted(
     """The findings that another file refutes: one that was checked, or else one of the same project."""
     open_findings = [finding for finding in findings if finding.unless is not None]
     summaries = [result.classes for result in results.values() if result.classes is not None]
-    refuted = _refuted_by(summaries, open_findings)
+    refuted = _refuted_by(summaries, open_findings, is_complete=False)
     open_findings = [finding for finding in open_findings if finding not in refuted]
     if open_findings:
         absolute = {os.path.abspath(path): result for path, result in results.items()}
         roots = {root for path in absolute if (root := files.project_root(os.path.dirname(path))) is not None}
         others = dict.fromkeys([*absolute, *map(os.path.abspath, search(sorted(roots), config).files)])
-        owners = {finding.unless.owner.encode() for finding in open_findings if finding.unless is not None}
-        unseen = [path for path in others if path not in absolute or absolute[path].classes is None]
-        summaries += _summaries(unseen, owners, stored)
+        unseen = {path: None for path in others if path not in absolute or absolute[path].classes is None}
+        conditions = [finding.unless for finding in open_findings if finding.unless is not None]
+        names = {name for condition in conditions for name in (condition.owner, *condition.bases)}
+        for _ in range(_MAX_HOPS):
+            for path, summary in _summaries(list(unseen), {name.encode() for name in names if name}, stored):
+                summaries.append(summary)
+                del unseen[path]
+            index = ProjectIndex(summaries)
+            # Bases of bases may be in yet other files.
+            unknown = {name for condition in conditions for name in index.unknown_bases(condition)} - names
+            if not unknown:
+                break
+            names = unknown
         refuted |= _refuted_by(summaries, open_findings)
     return refuted
 
 
-def _refuted_by(summaries: list[ClassSummary], findings: list[Diagnostic]) -> set[Diagnostic]:
-    index = ProjectIndex(summaries)
+def _refuted_by(
+    summaries: list[ClassSummary], findings: list[Diagnostic], is_complete: bool = True
+) -> set[Diagnostic]:
+    index = ProjectIndex(summaries, is_complete)
     return {finding for finding in findings if finding.unless is not None and index.satisfies(finding.unless)}
 
 
-def _summaries(paths: list[str], owners: set[bytes], stored: Cache) -> Iterator[ClassSummary]:
-    """The class summaries of files that were not parsed yet and name one of the classes."""
+def _summaries(paths: list[str], owners: set[bytes], stored: Cache) -> Iterator[tuple[str, ClassSummary]]:
+    """The class summaries of files that were not parsed yet and name one of the classes, with their paths."""
     for path in paths:
         try:
             data = files.read(path)
@@ -154,7 +168,7 @@ def _summaries(paths: list[str], owners: set[bytes], stored: Cache) -> Iterator[
             result = _summarized(path, data)
             stored.put(path, data, dump(result), "classes")
         if result.classes is not None:
-            yield result.classes
+            yield path, result.classes
 
 
 def _names_any(names: set[bytes], data: bytes) -> bool:

@@ -31,6 +31,12 @@ _WITHOUT_READS = frozenset(
     {"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin",
      "PyTorchModelHubMixin", "ModelHubMixin", "PeftAdapterMixin", "EmbeddingAccessMixin", "Registrable"}
 )
+# The simple names of all these, and of the bases that are torch's Module.
+PLAIN_BASES = _WITHOUT_READS | MODULE_BASES
+# Functions that keep every argument of their caller.
+_KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
+# Methods that see the arguments of the constructors of subclasses.
+_WRAPPERS = frozenset({"__new__", "__call__", "__init_subclass__"})
 # Bases whose forward runs every child in order.
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 # Functions that take `self` and read no layer of it.
@@ -140,15 +146,33 @@ def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefiniti
 
 def is_plain(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether a class inherits only from torch's Module and from bases that read no attributes."""
-    for cls in owner.mro:
-        for base, name in zip(cls.node.bases, cls.bases, strict=True):
-            if source.local_class(base) is not None:
-                continue
-            node = base.value if isinstance(base, ast.Subscript) else base
-            last = last_part(name or last_name(node))
-            if last not in MODULE_BASES and last not in _WITHOUT_READS:
-                return False
-    return True
+    return not unplain_bases(source, owner)
+
+
+def unplain_bases(source: SourceFile, owner: ClassDefinition) -> tuple[str, ...]:
+    """The simple names of bases from other files that may read attributes; an empty one for a base without a name."""
+    names = [(base, name) for cls in owner.mro for base, name in zip(cls.node.bases, cls.bases, strict=True)]
+    outside = (
+        last_part(name or last_name(base.value if isinstance(base, ast.Subscript) else base))
+        for base, name in names
+        if source.local_class(base) is None
+    )
+    return tuple(dict.fromkeys(name for name in outside if name not in PLAIN_BASES))
+
+
+@cached_per_file
+def keepers(source: SourceFile) -> set[ClassDefinition | None]:
+    """The classes that keep all arguments of their constructor, or of those of their subclasses."""
+    calls = [(keeper, call) for keeper in _KEEPERS for call in source.calls.get(keeper, [])]
+    callers = {source.owner(call) for keeper, call in calls if keeper != "vars" or not call.args}
+    metaclasses = (cls for cls in source.classes if cls.node.keywords or "__init_subclass__" in cls.methods)
+    makers = (cls for cls in source.classes if not cls.is_module and not _WRAPPERS.isdisjoint(cls.methods))
+    return callers.union(metaclasses, makers)
+
+
+def is_settings_name(name: str) -> bool:
+    """Whether an object of this name holds settings."""
+    return _SETTINGS.has(name)
 
 
 def is_container(owner: ClassDefinition) -> bool:

@@ -40,7 +40,7 @@ def may_be_named(receiver: str, name: str) -> bool:
 
 def may_be(source: SourceFile, read: ast.Attribute, cls: ClassDefinition) -> bool:
     """Whether the object of `read`, whose class is unknown, may be of the class `cls`."""
-    receiver = last_name(read.value.value if isinstance(read.value, ast.Subscript) else read.value)
+    receiver = receiver_name(read)
     if not may_be_named(receiver, cls.name) and any(
         may_be_named(receiver, other.name) for other in source.classes if read.attr in other.writes
     ):
@@ -49,6 +49,11 @@ def may_be(source: SourceFile, read: ast.Attribute, cls: ClassDefinition) -> boo
     has_all = all(_has(cls, attribute) for attribute in others)
     # Of an object of another name, only what else it has tells that it may be one.
     return has_all and (bool(others) or may_be_named(receiver, cls.name))
+
+
+def receiver_name(read: ast.Attribute) -> str:
+    """The last name of the object of `read`: "layers" for `self.layers[0].dropout`."""
+    return last_name(read.value.value if isinstance(read.value, ast.Subscript) else read.value)
 
 
 def annotated_class(source: SourceFile, value: ast.expr | None) -> str:
