@@ -161,6 +161,10 @@ def _has_modes(source: SourceFile, element: ast.expr) -> bool:
             others = (source.parent(read) for read in _other_reads(source, value))
             if assigned is not None and all(isinstance(other, (ast.Attribute, ast.Compare)) for other in others):
                 pending.append(assigned)
+        elif isinstance(value, ast.IfExp):
+            pending += [value.body, value.orelse]
+        elif isinstance(value, ast.BoolOp):
+            pending += value.values
         elif isinstance(value, (ast.List, ast.Tuple)):
             pending += value.elts
         elif isinstance(value, ast.Call):
@@ -211,6 +215,8 @@ def _passes_on(source: SourceFile, use: ast.Attribute | ast.Name) -> bool:
                 return True
         if isinstance(parent, ast.Starred):
             return True
+        if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Subscript) and node is parent.func:
+            return False  # one layer is applied: its result is no layer
         node = parent
     return False
 
