@@ -37,7 +37,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             yield Violation(call, fix=fix("Leave dropout out", edit))
         elif _is_one_by_default(source, layers):
             violation = Violation(call, "by default there is one layer, and no dropout between layers")
-            yield violation if _drops_by_default(source, dropout) else violation.as_information()
+            is_made = bool(source.calls.get(owner.name, [])) if (owner := source.owner(call)) is not None else False
+            yield violation if is_made or _drops_by_default(source, dropout) else violation.as_information()
 
 
 def _may_drop(source: SourceFile, dropout: ast.expr) -> bool:
@@ -90,9 +91,17 @@ def _is_one_by_default(source: SourceFile, layers: ast.expr) -> bool:
 
 
 def _drops_by_default(source: SourceFile, dropout: ast.expr) -> bool:
-    """Whether the rate is a number above 0, or an argument that is one by default."""
-    values = [dropout, *(_default(source, name) for name in ast.walk(dropout) if isinstance(name, ast.Name))]
-    return any(isinstance(value, ast.Constant) and not is_off(value) for value in values)
+    """Whether the rate is a number above 0, or an argument that is one by default and serves for RNNs alone."""
+    names = [name for name in ast.walk(dropout) if isinstance(name, ast.Name)]
+    others = [
+        use
+        for name in names
+        if (function := source.function(name)) is not None
+        for use in source.reads_in(function.node, name.id)
+        if not any(source.called(parent) in RNNS for parent in source.parents(use))
+    ]
+    values = [dropout, *(_default(source, name) for name in names)]
+    return not others and any(isinstance(value, ast.Constant) and not is_off(value) for value in values)
 
 
 def _default(source: SourceFile, name: ast.expr) -> ast.expr | None:
