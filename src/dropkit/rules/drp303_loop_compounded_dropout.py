@@ -11,6 +11,7 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, unseen_applications
 from dropkit.lint.semantic.expressions import names_in
 from dropkit.lint.semantic.layers import input_of
@@ -66,38 +67,38 @@ def _leaves(source: SourceFile, first: ast.stmt) -> bool:
 
 def _compounds(source: SourceFile, loop: ast.AST, name: str, target: str, statement: ast.stmt) -> bool:
     """Whether iterations of the loop begin with the result of the one before, and each uses the value."""
-    uses = [
-        use for use in source.names_between(name, start(loop), end(loop)) if source.statement(use) is not statement
-    ]
-    if name != target and not _is_handed_on(source, loop, name, target, statement):
-        return False
+    uses = source.names_between(name, start(loop), end(loop))
+    if name != target:
+        results = source.names_between(target, start(loop), end(loop))
+        if len(uses) + len(results) > MOST or not _is_handed_on(source, uses, results, statement):
+            return False
+        uses += results
     # The first assignment that always runs ends the search: a loop may have thousands.
-    for use in uses:
-        if _is_modified(source, use) and not _is_handed_to(source, use, target, name):
-            if not _may_be_skipped(source, use, loop):
-                return False
-    uses += source.names_between(target, start(loop), end(loop)) if name != target else []
-    return any(_is_operand(source, use) for use in uses)
+    others = (use for use in uses if source.statement(use) is not statement)
+    if any(
+        _is_modified(source, use) and not _hands_on(source, use, target) and not _may_be_skipped(source, use, loop)
+        for use in others
+    ):
+        return False
+    return any(_is_operand(source, use) for use in uses if source.statement(use) is not statement)
 
 
-def _is_handed_on(source: SourceFile, loop: ast.AST, name: str, target: str, statement: ast.stmt) -> bool:
-    """Whether the loop has `x = y` after `y = dropout(x)`, and binds `y` nowhere else."""
-    stores = [
-        use
-        for use in source.names_between(target, start(loop), end(loop))
-        if not isinstance(use.ctx, ast.Load) and source.statement(use) is not statement
-    ]
-    return not stores and any(
-        _is_handed_to(source, use, target, name) and source.block(source.statement(use)) is source.block(statement)
-        for use in source.names_between(name, end(statement), end(loop))
+def _is_handed_on(source: SourceFile, uses: list[ast.Name], results: list[ast.Name], statement: ast.stmt) -> bool:
+    """Whether `x = y` follows `y = dropout(x)` in the same block, and nothing else binds `y`."""
+    others = [use for use in results if source.statement(use) is not statement]
+    return not any(_is_modified(source, use) for use in others) and any(
+        _hands_on(source, use, results[0].id)
+        and source.block(source.statement(use)) is source.block(statement)
+        and start(use) > end(statement)
+        for use in uses
     )
 
 
-def _is_handed_to(source: SourceFile, use: ast.Name, target: str, name: str) -> bool:
-    """Whether `use` is bound by the statement `name = target`."""
+def _hands_on(source: SourceFile, use: ast.Name, target: str) -> bool:
+    """Whether `use` is bound by a statement `x = target`."""
     match source.parent(use):
-        case ast.Assign(targets=[ast.Name(id=bound)], value=ast.Name(id=value)):
-            return name != target and bound == name and value == target
+        case ast.Assign(targets=[bound], value=ast.Name(id=value)):
+            return bound is use and value == target
         case _:
             return False
 
