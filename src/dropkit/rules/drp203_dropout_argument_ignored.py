@@ -30,11 +30,11 @@ from dropkit.lint.semantic.attribute_usage import (
 )
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
 from dropkit.lint.semantic.dropout_names import is_rate_name
-from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute, unpacks
+from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.rate_arguments import argument_for_defaults, rate_arguments
 from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
@@ -56,7 +56,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         constructor = owner.methods.get("__init__")
         if constructor is None or isinstance(constructor.node, ast.Lambda) or not owner.is_module:
             continue
-        rates = [parameter for parameter in constructor.parameters[1:] if _is_rate(source, parameter)]
+        rates = rate_arguments(source, owner)
         settings = _unread_settings(source, owner, constructor.node)
         if (rates or settings) and not _excused(source, owner, constructor.node):
             for rate in rates:
@@ -76,7 +76,8 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
         or rate.arg.lower() in _admitted(source, owner)
         or _is_commented_out(source, owner, constructor, rate.arg)
         or _fills_a_signature(source, owner, rate.arg)
-        or _has_default_layer(source, owner)
+        # DRP309 reports the layer that should have it.
+        or rate is argument_for_defaults(source, owner)
     ):
         return
     if write is None:
@@ -183,25 +184,6 @@ def _is_stored_unread(source: SourceFile, read: ast.Attribute) -> bool:
             return attribute is not None and not is_used(source, cls, attribute)
         case _:
             return False
-
-
-@cached_per_file
-def _has_default_layer(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether a class makes a layer without a rate, which DRP309 reports in place of the argument."""
-    layers = dropout_calls(source, DropoutForm.LAYER)
-    return any(
-        source.owner(layer.call) is owner and layer.kind is not None and layer.p is None and not unpacks(layer.call)
-        for layer in layers
-    )
-
-
-def _is_rate(source: SourceFile, parameter: ast.arg) -> bool:
-    if not is_rate_name(parameter.arg):
-        return False
-    annotation = source.text.of(parameter.annotation) if parameter.annotation is not None else ""
-    value = source.default(parameter)
-    is_number = value is None or (isinstance(value, ast.Constant) and not isinstance(value.value, (bool, str)))
-    return is_number and not re.search("bool|str|Module|Callable|Type|Config", annotation)
 
 
 def _excused(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> bool:
