@@ -20,7 +20,7 @@ from dropkit.lint.semantic.model import SourceFile
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-_DROP_PATH = re.compile(r"\b(?:drop ?paths?|path drop(?:out)?|stochastic depth)\b")
+_DROP_PATH = re.compile(r"\b(?:drop(?:out)? ?paths?|path drop(?:out)?|stochastic depth)\b")
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
