@@ -16,27 +16,25 @@ from math import inf
 from dropkit.catalog import DROPOUT_PATHS
 from dropkit.diagnostics import CrossFileCondition, Severity
 from dropkit.lint.semantic.attribute_usage import (
-    adds_to,
     calls_base_method,
     is_abstract,
     is_admitted,
     is_container,
-    is_plain,
     is_used,
     may_be_read,
     plans_dropout,
 )
+from dropkit.lint.semantic.bases import is_plain
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
-from dropkit.lint.semantic.dropout_names import is_layer_class
 from dropkit.lint.semantic.edits import delete_statement, fix
 from dropkit.lint.semantic.expressions import given, literal, unpacks
+from dropkit.lint.semantic.made_layers import is_no_layer, layers_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
-_ROWS = ("ModuleList", "Sequential")
 # Longer expressions, in bytes of source, are not looked up as rates.
 _LONGEST = 100
 
@@ -46,16 +44,16 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         for attribute, writes in owner.writes.items():
             made = [write for write in writes if not _sets_no_layer(source, write)] if owner.is_module else []
             is_dropout = bool(made) and not is_used(source, owner, attribute)
-            if is_dropout and all(_makes_dropout(source, owner, write) for write in made):
-                if not _excused(source, owner, attribute, made):
-                    yield _violation(source, owner, attribute, made[0].statement, is_alone=len(writes) == 1)
+            is_dropout = is_dropout and all(_makes_dropout(source, owner, write) for write in made)
+            if is_dropout and not _excused(source, owner, attribute, made):
+                yield _violation(source, owner, attribute, made[0].statement, is_alone=len(writes) == 1)
 
 
 def _violation(
     source: SourceFile, owner: ClassDefinition, attribute: str, statement: ast.AST, is_alone: bool
 ) -> Violation:
-    can_delete = is_alone and attribute not in owner.reads and isinstance(statement, ast.stmt)
-    edit = delete_statement(source, statement) if can_delete else None
+    can_delete = is_alone and attribute not in owner.reads
+    edit = delete_statement(source, statement) if can_delete and isinstance(statement, ast.stmt) else None
     message = f"self.{attribute} is built but never applied" if len(attribute) < 26 else None
     unless = CrossFileCondition(owner.name, attribute)
     return Violation(statement, message, fix("Delete the layer", edit), unless=unless)
@@ -65,72 +63,16 @@ def _sets_no_layer(source: SourceFile, write: Write) -> bool:
     """Whether a write says that there is no dropout: `self.dropout = None`, a bare annotation."""
     if write.value is None:
         return isinstance(write.statement, ast.AnnAssign)
-    return not write.derived and _is_no_layer(source, write.value)
+    return not write.derived and is_no_layer(source, write.value)
 
 
 def _makes_dropout(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether a method keeps a new dropout layer under this name alone."""
     match write.statement:
         case ast.AnnAssign() | ast.Assign(targets=[_]):
-            return write.function is not None and not write.derived and bool(_layers(source, owner, write))
+            return write.function is not None and not write.derived and bool(layers_of(source, owner, write))
         case _:
             return False
-
-
-@cached_per_file
-def _layers(source: SourceFile, owner: ClassDefinition, write: Write) -> list[ast.Call]:
-    """The dropouts that a write makes, or adds to its list; empty where it makes, or may make, anything else."""
-    layers: list[ast.Call] = []
-    pending = [write.value, *_added(source, owner, write)]
-    while pending:
-        part = pending.pop()
-        name = source.last_name(part) if isinstance(part, ast.Call) else ""
-        if isinstance(part, ast.IfExp):
-            inner = [branch for branch in (part.orelse, part.body) if not _is_no_layer(source, branch)]
-        elif isinstance(part, ast.BoolOp) and isinstance(part.op, ast.And):
-            inner = part.values[-1:]  # p and nn.Dropout(p)
-        elif isinstance(part, ast.Call) and name in _ROWS:
-            inner = _row(source, part)
-            if not inner and part is write.value and (pending or layers):
-                continue  # an empty list, to which layers are added
-        elif isinstance(part, ast.Call) and is_layer_class(name):
-            layers.append(part)
-            continue
-        else:
-            return []
-        if not inner:
-            return []
-        pending += inner
-    return layers
-
-
-def _row(source: SourceFile, row: ast.Call) -> list[ast.expr]:
-    """The layers in a ModuleList or Sequential, also of a local list that they were added to before."""
-    if len(row.args) != 1:
-        return row.args
-    match row.args[0]:
-        case ast.List(elts=elements) | ast.Tuple(elts=elements):
-            return elements
-        case ast.Name() as name:
-            reads = source.reads_in(function.node, name.id) if (function := source.function(name)) is not None else []
-            layers = [adds_to(source, read) for read in reads if read is not name]
-            known = [layer for layer in layers if layer is not None]
-            is_empty = isinstance(value := source.value(name), ast.List) and not value.elts
-            return known if is_empty and len(known) == len(layers) <= MOST else row.args
-        case inner:
-            return [getattr(inner, "elt", inner)]
-
-
-def _added(source: SourceFile, owner: ClassDefinition, write: Write) -> list[ast.expr]:
-    """The layers that methods append to `self.attribute`."""
-    layers = (adds_to(source, read) for read in owner.reads.get(write.attribute, [])[:MOST])
-    return [layer for layer in layers if layer is not None]
-
-
-def _is_no_layer(source: SourceFile, value: ast.expr) -> bool:
-    if isinstance(value, ast.Call):
-        return source.last_name(value) == "Identity"
-    return isinstance(value, (ast.Constant, ast.Lambda))
 
 
 def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes: list[Write]) -> bool:
@@ -165,7 +107,7 @@ def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) ->
     names = [parameter.arg for parameter in parameters]
     if owner.name not in source.calls or owner.subclasses:
         return False
-    match [given(layer) for layer in _layers(source, owner, write)]:
+    match [given(layer) for layer in layers_of(source, owner, write)]:
         case [[ast.Name(id=name)]] if name in names:
             place = names.index(name)
             keywords, count = _arguments_of_calls(source, owner.name)
@@ -187,7 +129,7 @@ def _arguments_of_calls(source: SourceFile, name: str) -> tuple[set[str], float]
 
 def _rate_is_applied(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether the rate is used elsewhere in the class, or another layer of the same rate is applied."""
-    layers = _layers(source, owner, write)
+    layers = layers_of(source, owner, write)
     words = _words(source, [rate for layer in layers for rate in given(layer)])
     if words is None:
         return True
@@ -201,7 +143,7 @@ def _rate_is_applied(source: SourceFile, owner: ClassDefinition, write: Write) -
 def _are_applied(
     source: SourceFile, owner: ClassDefinition, words: frozenset[str], made_in: frozenset[ast.stmt]
 ) -> bool:
-    """Whether any of the names that a rate is taken from is used elsewhere in the class than where the layer is made."""
+    """Whether any of the names that a rate is taken from is used elsewhere than to make the layer."""
     for word in words:
         nodes = _uses(source, owner).get(word, [])
         # A name with more reads surely is used.
@@ -227,7 +169,7 @@ def _applied(source: SourceFile, owner: ClassDefinition) -> set[str]:
         for attribute, writes in owner.writes.items()
         if attribute in owner.reads
         for write in writes
-        for call in _layers(source, owner, write)
+        for call in layers_of(source, owner, write)
     }
 
 
@@ -268,7 +210,10 @@ def _has_no_effect(source: SourceFile, owner: ClassDefinition, node: ast.AST, wo
     return (
         bool(source.search_ancestors(node, _is_in_test))
         or (bool(targets) and all(isinstance(target, ast.Name) and target.id in words for target in targets))
-        or any(not may_be_read(source, owner, attribute, as_layer=False) for attribute in _set_by(source, owner).get(statement, []))
+        or any(
+            not may_be_read(source, owner, attribute, as_layer=False)
+            for attribute in _set_by(source, owner).get(statement, [])
+        )
     )
 
 

@@ -46,7 +46,9 @@ def _ends_branch(source: SourceFile, call: ast.Call) -> bool:
         case ast.Assign(targets=[ast.Name(id=name)]) as statement:
             reads = readers(source, statement, name)
             added = (source.parent(read) for read in reads[:MOST])
-            return any(isinstance(above, (ast.BinOp, ast.AugAssign)) and isinstance(above.op, ast.Add) for above in added)
+            return any(
+                isinstance(above, (ast.BinOp, ast.AugAssign)) and isinstance(above.op, ast.Add) for above in added
+            )
         case _:
             return False
 

@@ -164,7 +164,9 @@ def _dump_finding(finding: Diagnostic) -> list[Any]:
         edits = [[edit.start, edit.end, edit.text] for edit in finding.fix.edits]
         fix = [finding.fix.title, edits, finding.fix.safe, finding.fix.changes_training]
     condition = finding.unless
-    unless = None if condition is None else [condition.owner, condition.attribute, condition.argument, [*condition.bases]]
+    unless = (
+        None if condition is None else [condition.owner, condition.attribute, condition.argument, [*condition.bases]]
+    )
     span = list(asdict(finding.span).values())
     return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell]
 
@@ -185,8 +187,8 @@ def _load_finding(path: str, values: Any) -> Diagnostic:
 
 
 def _load_condition(values: Any) -> CrossFileCondition:
-    *names, bases = _items(values, 4)
-    return CrossFileCondition(*map(_string, names), tuple(_strings(bases)))
+    owner, attribute, argument, bases = _items(values, 4)
+    return CrossFileCondition(_string(owner), _string(attribute), _string(argument), tuple(_strings(bases)))
 
 
 def _load_fix(values: Any) -> Fix:

@@ -147,9 +147,7 @@ def _refuted(
     return refuted
 
 
-def _refuted_by(
-    summaries: list[ClassSummary], findings: list[Diagnostic], is_complete: bool = True
-) -> set[Diagnostic]:
+def _refuted_by(summaries: list[ClassSummary], findings: list[Diagnostic], is_complete: bool = True) -> set[Diagnostic]:
     index = ProjectIndex(summaries, is_complete)
     return {finding for finding in findings if finding.unless is not None and index.satisfies(finding.unless)}
 

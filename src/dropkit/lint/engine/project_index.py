@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dropkit.diagnostics import CrossFileCondition
-from dropkit.lint.semantic.attribute_usage import PLAIN_BASES, keepers
+from dropkit.lint.semantic.bases import PLAIN_BASES, keepers
 from dropkit.lint.semantic.dropout_names import is_likely_attribute, is_rate_name
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.model import SourceFile

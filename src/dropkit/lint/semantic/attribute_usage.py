@@ -8,35 +8,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, MODULE_BASES, TRANSFORMERS
+from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, TRANSFORMERS
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition
-from dropkit.lint.semantic.dropout_names import is_layer_class, is_rate_name
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
-from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
-from dropkit.lint.semantic.receivers import annotated_class, may_be
+from dropkit.lint.semantic.receivers import is_settings_name, may_be, reads_of_objects
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
-# Names of objects that hold settings: their attributes are not layers.
-_SETTINGS = Vocabulary(
-    r"\w*confs?|\w*configs?|configuration|cfgs?|\w*args?|arguments?|opts?|options?|\w*params?|parameters|hps?"
-    r"|settings?|kws?|kwargs|specs?|prune\w*|flags"
-)
-# Bases that read no attribute of their subclasses.
-_WITHOUT_READS = frozenset(
-    {"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin",
-     "PyTorchModelHubMixin", "ModelHubMixin", "PeftAdapterMixin", "EmbeddingAccessMixin", "Registrable"}
-)
-# The simple names of all these, and of the bases that are torch's Module.
-PLAIN_BASES = _WITHOUT_READS | MODULE_BASES
-# Functions that keep every argument of their caller.
-_KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
-# Methods that see the arguments of the constructors of subclasses.
-_WRAPPERS = frozenset({"__new__", "__call__", "__init_subclass__"})
 # Bases whose forward runs every child in order.
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 # Functions that take `self` and read no layer of it.
@@ -102,7 +83,7 @@ def is_set_from_outside(source: SourceFile, attribute: str) -> bool:
 def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str, *, as_layer: bool) -> bool:
     """Whether this file may apply `attribute` of an `owner`, or use it if it is a rate (not `as_layer`)."""
     relatives = _relatives(source, owner)
-    reads = _reads_of_objects(source, attribute, as_layer)
+    reads = reads_of_objects(source, attribute, as_layer)
     return (
         relatives is None
         or reads is None
@@ -142,37 +123,6 @@ def adds_to(source: SourceFile, read: ast.AST) -> ast.expr | None:
 def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefinition] | None:
     """The family of a class; None if it is too large."""
     return None if len(owner.subclasses) > _MAX_RELATIVES else family(owner)
-
-
-def is_plain(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether a class inherits only from torch's Module and from bases that read no attributes."""
-    return not unplain_bases(source, owner)
-
-
-def unplain_bases(source: SourceFile, owner: ClassDefinition) -> tuple[str, ...]:
-    """The simple names of bases from other files that may read attributes; an empty one for a base without a name."""
-    names = [(base, name) for cls in owner.mro for base, name in zip(cls.node.bases, cls.bases, strict=True)]
-    outside = (
-        last_part(name or last_name(base.value if isinstance(base, ast.Subscript) else base))
-        for base, name in names
-        if source.local_class(base) is None
-    )
-    return tuple(dict.fromkeys(name for name in outside if name not in PLAIN_BASES))
-
-
-@cached_per_file
-def keepers(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes that keep all arguments of their constructor, or of those of their subclasses."""
-    calls = [(keeper, call) for keeper in _KEEPERS for call in source.calls.get(keeper, [])]
-    callers = {source.owner(call) for keeper, call in calls if keeper != "vars" or not call.args}
-    metaclasses = (cls for cls in source.classes if cls.node.keywords or "__init_subclass__" in cls.methods)
-    makers = (cls for cls in source.classes if not cls.is_module and not _WRAPPERS.isdisjoint(cls.methods))
-    return callers.union(metaclasses, makers)
-
-
-def is_settings_name(name: str) -> bool:
-    """Whether an object of this name holds settings."""
-    return _SETTINGS.has(name)
 
 
 def is_container(owner: ClassDefinition) -> bool:
@@ -245,65 +195,6 @@ def _is_init(expression: ast.expr) -> bool:
     return isinstance(expression, ast.Call) and last_name(expression) == "__init__"
 
 
-@dataclass(frozen=True, slots=True)
-class _Reads:
-    """Reads of an attribute through other objects than self: their classes, by simple name, and those of no known."""
-
-    classes: frozenset[str]
-    unknown: list[ast.Attribute]
-
-
-@cached_per_file
-def _reads_of_objects(source: SourceFile, attribute: str, as_layer: bool) -> _Reads | None:
-    """The reads of an attribute of this name; None if anything may be read."""
-    classes: set[str] = set()
-    unknown: list[ast.Attribute] = []
-    for node in source.attributes.get(attribute, []):
-        if isinstance(node.ctx, ast.Del):
-            return None
-        if isinstance(node.ctx, ast.Store) or (_only_measures(source, node) if as_layer else False):
-            continue
-        if self_attribute(node) is not None:
-            # In a method of another class it is that class's own; in a function it is anyone's.
-            if source.owner(node) is None:
-                return None
-            continue
-        last = last_name(node.value) if not isinstance(node.value, ast.Call) else ""
-        if source.dotted(node) is not None or _SETTINGS.has(last):
-            continue
-        values = source.latest_values(node.value)
-        names = {_class_name(source, value) for value in values or [node.value]}
-        if any(not name[:1].isupper() for name in names):
-            unknown.append(node)
-        classes |= names
-    return _Reads(frozenset(classes), unknown) if len(unknown) <= MOST else None
-
-
-def _class_name(source: SourceFile, value: ast.expr | None) -> str:
-    """The simple name of the class of a value; empty if it is unknown."""
-    return last_part((source.called(value) or "") if value is not None else "") or annotated_class(source, value)
-
-
-def _only_measures(source: SourceFile, node: ast.Attribute) -> bool:
-    """Whether a read is of a rate, not of a layer that is applied: `nn.Dropout(o.dropout)`, `o.dropout.p`, a test."""
-    above = source.parent(node)
-    match above:
-        case ast.Compare() | ast.BinOp() | ast.UnaryOp() | ast.FormattedValue():
-            return True
-        case ast.Attribute(attr=name):
-            return name in ("p", "inplace", "rate", "drop_prob")
-        case ast.keyword(arg=str(name)):
-            return name == "p" or is_rate_name(name)
-        case ast.Call() if above.func is not node:
-            name = source.last_name(above)
-            is_function = (source.called(above) or "") in FUNCTIONALS and above.args[0] is not node
-            return is_function or is_layer_class(name) or name in ("print", "float", "isinstance", "hasattr", "repr")
-        case ast.If() | ast.IfExp():
-            return above.test is node
-        case _:
-            return False
-
-
 @cached_per_file
 def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether a class iterates over its children, or passes itself to a function that may."""
@@ -372,7 +263,7 @@ def _getattr_names(source: SourceFile) -> tuple[set[str], set[str]]:
     names: set[str] = set()
     beginnings: set[str] = set()
     for call in source.calls.get("getattr", []):
-        if len(call.args) < 2 or _SETTINGS.has(last_part(source.text.of(call.args[0]))):
+        if len(call.args) < 2 or is_settings_name(last_part(source.text.of(call.args[0]))):
             continue
         for node in ast.walk(call.args[1]):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

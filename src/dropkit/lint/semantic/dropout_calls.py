@@ -242,8 +242,8 @@ def _functions_of_attribute(
 ) -> list[tuple[str, ast.Call | None]]:
     """The functions that an attribute is set to, by dotted name, with the `partial` around; empty if one is unknown."""
     functions: list[tuple[str, ast.Call | None]] = []
-    values = [None if write.derived else write.value for write in owner.all_writes(attribute)]
-    for value in (choice for value in values for choice in alternatives(source, value)):
+    set_to = [None if write.derived else write.value for write in owner.all_writes(attribute)]
+    for value in [choice for expression in set_to for choice in alternatives(source, expression)]:
         kept = value if isinstance(value, ast.Call) and value.args and last_name(value) in _WRAPPERS else None
         name = source.dotted(kept.args[0] if kept is not None else value) if value is not None else None
         if name is None or len(functions) == MOST:

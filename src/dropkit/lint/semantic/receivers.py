@@ -7,10 +7,14 @@ is not that of an object with `obj.head(x)`.
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
 
+from dropkit.catalog import FUNCTIONALS
+from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.dropout_names import is_layer_class, is_rate_name
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
-from dropkit.lint.semantic.identifiers import words_of
+from dropkit.lint.semantic.identifiers import Vocabulary, words_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
@@ -25,6 +29,47 @@ _OF_EVERY_MODULE = frozenset(
      "named_modules", "children", "named_children", "buffers", "state_dict", "load_state_dict", "apply", "zero_grad",
      "requires_grad_", "forward", "register_forward_hook", "config", "device", "dtype"}
 )  # fmt: skip
+
+
+# Names of objects that hold settings: their attributes are not layers.
+_SETTINGS = Vocabulary(
+    r"\w*confs?|\w*configs?|configuration|cfgs?|\w*args?|arguments?|opts?|options?|\w*params?|parameters|hps?"
+    r"|settings?|kws?|kwargs|specs?|prune\w*|flags"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Reads of an attribute through other objects than self: their classes, by simple name, and those of no known."""
+
+    classes: frozenset[str]
+    unknown: list[ast.Attribute]
+
+
+@cached_per_file
+def reads_of_objects(source: SourceFile, attribute: str, as_layer: bool) -> Reads | None:
+    """The reads of an attribute of this name; None if anything may be read."""
+    classes: set[str] = set()
+    unknown: list[ast.Attribute] = []
+    for node in source.attributes.get(attribute, []):
+        if isinstance(node.ctx, ast.Del):
+            return None
+        if isinstance(node.ctx, ast.Store) or (_only_measures(source, node) if as_layer else False):
+            continue
+        if self_attribute(node) is not None:
+            # In a method of another class it is that class's own; in a function it is anyone's.
+            if source.owner(node) is None:
+                return None
+            continue
+        last = last_name(node.value) if not isinstance(node.value, ast.Call) else ""
+        if source.dotted(node) is not None or is_settings_name(last):
+            continue
+        values = source.latest_values(node.value)
+        names = {_class_name(source, value) for value in values or [node.value]}
+        if any(not name[:1].isupper() for name in names):
+            unknown.append(node)
+        classes |= names
+    return Reads(frozenset(classes), unknown) if len(unknown) <= MOST else None
 
 
 def may_be_named(receiver: str, name: str) -> bool:
@@ -56,7 +101,37 @@ def receiver_name(read: ast.Attribute) -> str:
     return last_name(read.value.value if isinstance(read.value, ast.Subscript) else read.value)
 
 
-def annotated_class(source: SourceFile, value: ast.expr | None) -> str:
+def is_settings_name(name: str) -> bool:
+    """Whether an object of this name holds settings."""
+    return _SETTINGS.has(name)
+
+
+def _class_name(source: SourceFile, value: ast.expr | None) -> str:
+    """The simple name of the class of a value; empty if it is unknown."""
+    return last_part((source.called(value) or "") if value is not None else "") or _annotated_class(source, value)
+
+
+def _only_measures(source: SourceFile, node: ast.Attribute) -> bool:
+    """Whether a read is of a rate, not of a layer that is applied: `nn.Dropout(o.dropout)`, `o.dropout.p`, a test."""
+    above = source.parent(node)
+    match above:
+        case ast.Compare() | ast.BinOp() | ast.UnaryOp() | ast.FormattedValue():
+            return True
+        case ast.Attribute(attr=name):
+            return name in ("p", "inplace", "rate", "drop_prob")
+        case ast.keyword(arg=str(name)):
+            return name == "p" or is_rate_name(name)
+        case ast.Call() if above.func is not node:
+            name = source.last_name(above)
+            is_function = (source.called(above) or "") in FUNCTIONALS and above.args[0] is not node
+            return is_function or is_layer_class(name) or name in ("print", "float", "isinstance", "hasattr", "repr")
+        case ast.If() | ast.IfExp():
+            return above.test is node
+        case _:
+            return False
+
+
+def _annotated_class(source: SourceFile, value: ast.expr | None) -> str:
     """The simple name of the class that the annotation of a parameter says; empty if there is none."""
     if not isinstance(value, ast.Name):
         return ""
@@ -71,9 +146,7 @@ def annotated_class(source: SourceFile, value: ast.expr | None) -> str:
 def _shares_word(words: list[str], name: str) -> bool:
     """Whether a word, or an abbreviation of one ("attn" of "attention"), is in the name of a class."""
     return any(
-        word and word[0] == part[0] and _is_in_order(word, part)
-        for part in words_of(name).split()
-        for word in words
+        word and word[0] == part[0] and _is_in_order(word, part) for part in words_of(name).split() for word in words
     )
 
 
