@@ -188,3 +188,24 @@ def test_fixed_code_compiles_and_needs_no_second_fix(line):
     ast.parse(after)
     assert fixed(after) == after
     assert "training" in after
+
+
+BESIDE_TRUE = [
+    "y = F.dropout(x, 0.5, True)\n        return F.dropout(y.relu(), 0.5)",
+    "return F.dropout(F.dropout(x, 0.5).relu(), 0.5, training=True)",
+    "return F.dropout(x, 0.5), F.dropout(x, 0.5, True), F.dropout(x, 0.5, True)",
+    "y = F.dropout(x, 0.5, self.train)\n        return F.dropout(y.relu(), 0.5, True)",
+]
+
+
+@pytest.mark.parametrize("body", BESIDE_TRUE)
+def test_a_fix_may_show_another_misuse_and_both_are_fixed_at_once(body):
+    """Once a call follows the mode, a literal True beside it does not: no fix is offered that is never applied."""
+    head = "import torch.nn.functional as F\nfrom torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n"
+    data, config = f"{head}        {body}\n".encode(), Config()
+
+    data, fixed = fix_bytes(data, check_bytes("net.py", data, config).findings, config, unsafe=False)
+
+    assert {finding.code for finding in fixed} == {"DRP101"}
+    assert b"True" not in data
+    assert check_bytes("net.py", data, config).findings == ()
