@@ -53,7 +53,8 @@ HIDDEN = {
         "a layer or None": net("if p > 0:\n    self.dropout = nn.Dropout(p)\nelse:\n    self.dropout = None"),
         "a list": net("self.drops = nn.ModuleList()\nfor i in range(3):\n    self.drops.append(nn.Dropout(p))"),
         "a list of layers or None": net(
-            "drops = []\nfor i in range(3):\n    drops.append(nn.Dropout(p) if p else None)\nself.drops = nn.ModuleList(drops)"
+            "drops = []\nfor i in range(3):\n    drops.append(nn.Dropout(p) if p else None)\n"
+            "self.drops = nn.ModuleList(drops)"
         ),
     },
     "DRP105": {
