@@ -75,6 +75,10 @@ HIDDEN = {
         + "    def extra_repr(self):\n        return f'{self.rate}'\n",
         "a comment": net("# The dropout is as in the paper.\nself.width = 3", arguments="dropout=0.1"),
     },
+    "DRP106": {
+        "a file without the word": "def evaluate(m, x):\n    m.training = False\n    return m(x)\n",
+        "a class of another file": "from net import Net\nm = Net()\nm.training = False\nprint(m.state_dict())\n",
+    },
     "DRP303": {
         "derived anew in a branch behind": net(
             DROP, LOOP.format("x = self.dropout(x)\n    if flag:\n        x = self.fc(y)")
@@ -152,6 +156,7 @@ HIDDEN = {
     },
 }
 FINE = {
+    "the mode of one layer": "def run(drop, x):\n    drop.training = True\n    return drop(x)\n",
     "a plan for dropout": net(DROP, "# TODO: apply dropout\ny = self.fc(x)\nreturn y"),
     "commented out": net(DROP, "# x = self.dropout(x)\nreturn self.fc(x)"),
     "applied by an owner": net(

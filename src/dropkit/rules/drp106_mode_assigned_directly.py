@@ -36,6 +36,9 @@ _NO_MODEL = Vocabulary(
     r"trainer|learn|learner|data|dataset|datasets|dls|dm|\w*loader|args|\w*config|cfg|opt|settings|state|agent|env"
     r"|context|ctx|history"
 )
+# Methods of models, and names of single layers.
+_OF_MODELS = ("parameters", "state_dict", "load_state_dict")
+_LAYER = Vocabulary(r"\w*drop\w*|\w*norm\w*|bn\w*|layer|sub\w*|child|act|rnn|lstm|gru|attn|attention|fn|func")
 _LEAVES = MODE_DEPENDENT | {"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN", "torch.nn.MultiheadAttention"}
 _TORCH = frozenset({"torch", "torchvision", "timm", "transformers", "lightning", "pytorch_lightning"})
 # Libraries whose models may have a flag for the mode.
@@ -86,7 +89,17 @@ def _is_model(source: SourceFile, owner: ast.expr, trusted: bool = False) -> boo
     if is_known is not None:
         return is_known
     name = last_name(owner)
-    return not _NO_MODEL.has(name) and (trusted or _MODEL.search(name) is not None)
+    return not _NO_MODEL.has(name) and (trusted or _MODEL.search(name) is not None or _runs_as_model(source, owner))
+
+
+def _runs_as_model(source: SourceFile, owner: ast.expr) -> bool:
+    """Whether a local name is called, or asked for its parameters, where its mode is set, and is named as no layer."""
+    if not isinstance(owner, ast.Name) or _LAYER.has(owner.id):
+        return False
+    asked = (node.value for name in _OF_MODELS for node in source.attributes.get(name, []))
+    called = (call.func for call in source.calls.get(owner.id, []) if call.args)
+    uses = [use for use in (*asked, *called) if isinstance(use, ast.Name) and use.id == owner.id]
+    return any(source.function(use) is source.function(owner) for use in uses)
 
 
 def _is_known_model(source: SourceFile, owner: ast.expr) -> bool | None:
