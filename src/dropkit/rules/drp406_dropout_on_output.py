@@ -17,7 +17,7 @@ from dropkit.catalog import SOFTMAXES
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, readers
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
-from dropkit.lint.semantic.expressions import argument, literal, names_in, self_attribute
+from dropkit.lint.semantic.expressions import argument, last_name, literal, names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.layers import operation, operations
 from dropkit.lint.semantic.model import SourceFile
@@ -52,6 +52,7 @@ _MAX_CLASSES = 1000
 _CLASSIFIER = re.compile(r"classif|logit|(^|_)head$|regressor", re.IGNORECASE)
 # Names of classes that are whole models, whose last layer makes the output.
 _WHOLE = Vocabulary(r"classifier|regressor|forecaster|predictor|\w*net|network|model|cnn|mlp classifier|classification")
+_HIDDEN = Vocabulary(r"hidden|embed\w*|proj|projection|input|encod\w*|feed|attn|attention|bottleneck|first|in")
 _PART = Vocabulary(r"block|layer|module|encoder|decoder|attention|embedding|unit|cell|stage|backbone|sub\w*|feed|ffn")
 # Names of scores that are no output of the model, and of models that drop their output by design.
 _NO_OUTPUT = Vocabulary(
@@ -143,9 +144,10 @@ def _comes_from_last_layer(source: SourceFile, value: ast.expr | None) -> bool:
 
 def _is_last(source: SourceFile, callee: ast.expr, layer: ast.Call) -> bool:
     """Whether `layer`, applied as `callee`, is a last layer, by its width or by its name."""
-    is_classifier = isinstance(callee, ast.Attribute) and _CLASSIFIER.search(callee.attr) is not None
-    is_last = _is_narrow(source, layer) and (is_classifier or _is_whole_model(source, callee))
-    is_named = _is_whole_model(source, callee) and any(map(_OUTPUT.search, names_in(_width(layer) or layer)))
+    name = last_name(callee)
+    is_of_model = not _HIDDEN.has(name) and _is_whole_model(source, callee)
+    is_last = _is_narrow(source, layer) and (_CLASSIFIER.search(name) is not None or is_of_model)
+    is_named = is_of_model and any(map(_OUTPUT.search, names_in(_width(layer) or layer)))
     return is_last or is_named or _is_as_wide_as_classes(source, layer)
 
 
