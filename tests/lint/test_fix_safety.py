@@ -191,10 +191,10 @@ def test_fixed_code_compiles_and_needs_no_second_fix(line):
 
 
 BESIDE_TRUE = [
-    "y = F.dropout(x, 0.5, True)\n        return F.dropout(y.relu(), 0.5)",
-    "return F.dropout(F.dropout(x, 0.5).relu(), 0.5, training=True)",
+    "y = F.dropout(x, 0.5, True)\n        return F.dropout(y + 1, 0.5)",
+    "return F.dropout(F.dropout(x, 0.5) + 1, 0.5, training=True)",
     "return F.dropout(x, 0.5), F.dropout(x, 0.5, True), F.dropout(x, 0.5, True)",
-    "y = F.dropout(x, 0.5, self.train)\n        return F.dropout(y.relu(), 0.5, True)",
+    "y = F.dropout(x, 0.5, self.train)\n        return F.dropout(y + 1, 0.5, True)",
 ]
 
 
