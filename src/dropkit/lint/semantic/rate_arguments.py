@@ -11,10 +11,11 @@ from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.expressions import unpacks
 from dropkit.lint.semantic.identifiers import words_of
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 
 # A rate for all dropout of a class; `attention_dropout` is for some of it.
-_GENERAL = re.compile(r"(?:drop|dropout|drop out)(?: (?:p|rate|ratio|prob|probability))?|p drop(?:out)?")
+_GENERAL = pattern(r"(?:drop|dropout|drop out)(?: (?:p|rate|ratio|prob|probability))?|p drop(?:out)?")
 
 
 def rate_arguments(source: SourceFile, owner: ClassDefinition) -> list[ast.arg]:
