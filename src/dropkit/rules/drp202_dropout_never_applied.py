@@ -25,6 +25,7 @@ from dropkit.lint.semantic.attribute_usage import (
 )
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
+from dropkit.lint.semantic.dropout_calls import has_zero_rate
 from dropkit.lint.semantic.dropout_names import is_layer_class
 from dropkit.lint.semantic.edits import delete_statement, fix
 from dropkit.lint.semantic.expressions import given, literal, unpacks
@@ -108,7 +109,9 @@ def _is_unfinished(source: SourceFile, owner: ClassDefinition) -> bool:
 
 
 def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
-    """Whether the rate is an argument that is 0 by default, and no call in the file that makes the object passes it."""
+    """Whether the rate is 0, or an argument that is 0 by default, and no call in the file passes it."""
+    if all(has_zero_rate(source, layer) for layer in _layers(source, write.value)):
+        return True
     parameters = write.function.parameters if write.function is not None else []
     names = [parameter.arg for parameter in parameters]
     if owner.name not in source.calls or owner.subclasses:

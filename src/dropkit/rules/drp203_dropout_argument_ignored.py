@@ -3,8 +3,9 @@
 A module built with `dropout=0.5` never drops: there is no error and no warning, and a sweep over the rate compares
 noise. Build the dropout that the argument promises, or remove the argument.
 
-Arguments that only fill a common signature are not reported: those that a base or a sibling takes too, unused
-`**kwargs` beside them, names that begin with an underscore, and those that a comment calls unused.
+Arguments that only fill a common signature are not reported: those that a base or a sibling takes too, those of one of
+several classes that a condition or a table chooses from, unused `**kwargs` beside them, names that begin with an
+underscore, and those that a comment calls unused.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from dropkit.diagnostics import CrossFileCondition, Severity
+from dropkit.diagnostics import CrossFileCondition, FactCondition, Severity
+from dropkit.lint.semantic.alternatives import is_alternative
 from dropkit.lint.semantic.attribute_usage import (
     is_abstract,
     is_admitted,
@@ -70,13 +72,16 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
         or rate.arg.lower() in _admitted(source, owner)
         or rate.arg in _commented(source, owner, constructor)
         or _fills_a_signature(source, owner, rate.arg)
+        or is_alternative(source, owner.name)
     ):
         return
+    given = FactCondition(refuted_by=(f"alternative:{owner.name}",))
     if write is None:
-        yield Violation(rate, _message(f"argument {rate.arg} is never read"))
+        yield Violation(rate, _message(f"argument {rate.arg} is never read"), given=given)
     elif not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute):
         message = _message(f"self.{write.attribute} is set and never read")
-        yield Violation(write.statement, message, unless=CrossFileCondition(owner.name, write.attribute))
+        unless = CrossFileCondition(owner.name, write.attribute)
+        yield Violation(write.statement, message, unless=unless, given=given)
 
 
 def _is_rate(source: SourceFile, parameter: ast.arg) -> bool:

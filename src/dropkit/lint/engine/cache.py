@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from dropkit import files
-from dropkit.diagnostics import CrossFileCondition, Diagnostic, Edit, Fix, Severity, Span
+from dropkit.diagnostics import CrossFileCondition, Diagnostic, Edit, FactCondition, Fix, Severity, Span
 from dropkit.lint.engine.project_index import ClassSummary
 from dropkit.lint.engine.result import FileResult, Note
 from dropkit.rules import RULES
@@ -165,11 +165,12 @@ def _dump_finding(finding: Diagnostic) -> list[Any]:
         fix = [finding.fix.title, edits, finding.fix.safe, finding.fix.changes_training]
     unless = None if finding.unless is None else list(asdict(finding.unless).values())
     span = list(asdict(finding.span).values())
-    return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell]
+    given = None if finding.given is None else [list(finding.given.needs), list(finding.given.refuted_by)]
+    return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell, given]
 
 
 def _load_finding(path: str, values: Any) -> Diagnostic:
-    code, message, severity, span, fix, unless, cell = _items(values, 7)
+    code, message, severity, span, fix, unless, cell, given = _items(values, 8)
     line, column, end_line, end_column = map(_ordinal, _items(span, 4))
     return Diagnostic(
         _code(code),
@@ -180,6 +181,7 @@ def _load_finding(path: str, values: Any) -> Diagnostic:
         _optional(_load_fix, fix),
         _optional(lambda condition: CrossFileCondition(*map(_string, _items(condition, 2))), unless),
         _optional(_ordinal, cell),
+        _optional(lambda facts: FactCondition(*(tuple(_strings(each)) for each in _items(facts, 2))), given),
     )
 
 
@@ -201,8 +203,10 @@ def _load_note(path: str, values: Any) -> Note:
 
 
 def _load_classes(values: Any) -> ClassSummary:
-    bases, reads, *names = _items(values, 5)
-    return ClassSummary(_strings_by_name(bases), _strings_by_name(reads), *map(_strings, names))
+    bases, reads, *names, facts = _items(values, 6)
+    return ClassSummary(
+        _strings_by_name(bases), _strings_by_name(reads), *map(_strings, names), list(map(_strings, _items(facts)))
+    )
 
 
 def _strings_by_name(value: Any) -> dict[str, list[str]]:

@@ -26,6 +26,8 @@ from dropkit.lint.semantic.source_text import Text
 
 # Searching a text for each name is faster than splitting it into words, up to this many names.
 _MAX_SEARCHES = 32
+# A fact of one file may depend on another's, and that one's on a third.
+_MAX_HOPS = 3
 
 Progress = Callable[[int, int], None]
 
@@ -33,10 +35,10 @@ Progress = Callable[[int, int], None]
 def check_source(path: str, data: bytes, config: Config) -> CheckResult:
     """Check one file with this content: an editor's buffer, standard input.
 
-    Findings that depend on other files are reported.
+    Findings that other files may refute are reported, those that other files must confirm are not.
     """
     result = check_bytes(path, data, config)
-    findings = _severe_enough(result.findings, config)
+    findings = _severe_enough([finding for finding in result.findings if finding.is_likely], config)
     return CheckResult(
         findings,
         result.notes,
@@ -119,42 +121,68 @@ def _check_all(
 def _refuted(
     findings: list[Diagnostic], results: dict[str, FileResult], config: Config, stored: Cache
 ) -> set[Diagnostic]:
-    """The findings that another file refutes: one that was checked, or else one of the same project."""
-    open_findings = [finding for finding in findings if finding.unless is not None]
+    """The findings that another file refutes, or none confirms: one that was checked, or one of the same project."""
+    open_findings = [finding for finding in findings if finding.is_open]
     summaries = [result.classes for result in results.values() if result.classes is not None]
-    refuted = _refuted_by(summaries, open_findings)
-    open_findings = [finding for finding in open_findings if finding not in refuted]
-    if open_findings:
+    index = ProjectIndex(summaries)
+    undecided = [finding for finding in open_findings if not _is_refuted(finding, index)]
+    if undecided:
         absolute = {os.path.abspath(path): result for path, result in results.items()}
         roots = {root for path in absolute if (root := files.project_root(os.path.dirname(path))) is not None}
         others = dict.fromkeys([*absolute, *map(os.path.abspath, search(sorted(roots), config).files)])
-        owners = {finding.unless.owner.encode() for finding in open_findings if finding.unless is not None}
         unseen = [path for path in others if path not in absolute or absolute[path].classes is None]
-        summaries += _summaries(unseen, owners, stored)
-        refuted |= _refuted_by(summaries, open_findings)
-    return refuted
+        names = {name for finding in undecided for name in _names(finding)}
+        for _ in range(_MAX_HOPS):
+            found = dict(_summaries(unseen, {name.encode() for name in names}, stored))
+            summaries += [summary for summary in found.values() if summary is not None]
+            unseen = [path for path in unseen if path not in found]
+            index = ProjectIndex(summaries)
+            # What a class is depends on its bases, and what a function does on those that it calls.
+            known = len(names)
+            names |= {base for name in names for base in index.relatives(name)}
+            names |= {_name(fact) for summary in found.values() if summary for body in summary.facts for fact in body}
+            if len(names) == known:
+                break
+    return {finding for finding in open_findings if _is_refuted(finding, index) or not _is_confirmed(finding, index)}
 
 
-def _refuted_by(summaries: list[ClassSummary], findings: list[Diagnostic]) -> set[Diagnostic]:
-    index = ProjectIndex(summaries)
-    return {finding for finding in findings if finding.unless is not None and index.satisfies(finding.unless)}
+def _is_refuted(finding: Diagnostic, index: ProjectIndex) -> bool:
+    return (finding.unless is not None and index.satisfies(finding.unless)) or (
+        finding.given is not None and any(map(index.holds, finding.given.refuted_by))
+    )
 
 
-def _summaries(paths: list[str], owners: set[bytes], stored: Cache) -> Iterator[ClassSummary]:
-    """The class summaries of files that were not parsed yet and name one of the classes."""
+def _is_confirmed(finding: Diagnostic, index: ProjectIndex) -> bool:
+    return finding.given is None or all(map(index.holds, finding.given.needs))
+
+
+def _names(finding: Diagnostic) -> Iterator[str]:
+    """The names of the classes and functions that decide about a finding."""
+    if finding.unless is not None:
+        yield finding.unless.owner
+    if finding.given is not None:
+        yield from map(_name, (*finding.given.needs, *finding.given.refuted_by))
+
+
+def _name(fact: str) -> str:
+    """The name that a fact is about, without its module."""
+    return re.split("[:.]", fact)[-1]
+
+
+def _summaries(paths: list[str], names: set[bytes], stored: Cache) -> Iterator[tuple[str, ClassSummary | None]]:
+    """The paths and class summaries of files that were not parsed yet and have one of the names."""
     for path in paths:
         try:
             data = files.read(path)
         except (OSError, MemoryError):
             continue
-        if not _names_any(owners, data):
+        if not _names_any(names, data):
             continue
         result = stored.get(path, data, "classes")
         if result is None:
             result = _summarized(path, data)
             stored.put(path, data, dump(result), "classes")
-        if result.classes is not None:
-            yield result.classes
+        yield path, result.classes
 
 
 def _names_any(names: set[bytes], data: bytes) -> bool:

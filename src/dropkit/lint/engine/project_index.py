@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from dropkit.diagnostics import CrossFileCondition
 from dropkit.lint.semantic.dropout_names import is_likely_attribute
 from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.facts import facts_of
 from dropkit.lint.semantic.model import SourceFile
 
 # A class with more relatives than this, in all files, counts as unknown, and nothing is reported.
 _MAX_RELATIVES = 128
+# Bases of classes that are no Modules.
+_NO_MODULES = frozenset({"object", "ABC", "Generic", "Protocol", "Enum", "NamedTuple", "Thread", "Process", "Callback"})
 
 
 @dataclass(slots=True)
@@ -33,6 +36,8 @@ class ClassSummary:
     untyped_calls: list[str] = field(default_factory=list[str])
     # Simple names that the file imports.
     imports: list[str] = field(default_factory=list[str])
+    # Facts, each with the facts that it follows from: see `ProjectIndex.holds`.
+    facts: list[list[str]] = field(default_factory=list["list[str]"])
 
 
 def summarize(source: SourceFile) -> ClassSummary:
@@ -52,6 +57,7 @@ def summarize(source: SourceFile) -> ClassSummary:
     bindings += [b for function in source.functions for bindings in function.names.values() for b in bindings]
     summary.imports = sorted({b.imported.rsplit(".", 1)[-1] for b in bindings if b.imported})
     summary.reads_by_owners, summary.untyped_calls = _reads_on_objects(source)
+    summary.facts = facts_of(source)
     return summary
 
 
@@ -89,8 +95,11 @@ class ProjectIndex:
         # Attribute -> the numbers of the files that call it on an object of unknown class.
         self.files_calling: dict[str, set[int]] = {}
         self._families: dict[tuple[str, int], set[str]] = {}
+        self._facts: set[str] = set()
+        clauses: list[list[str]] = []
         for number, summary in enumerate(summaries):
             self.reads_by_owners.update(summary.reads_by_owners)
+            clauses += summary.facts
             for attribute in summary.untyped_calls:
                 self.files_calling.setdefault(attribute, set()).add(number)
             for name in (*summary.imports, *summary.bases):
@@ -101,6 +110,36 @@ class ProjectIndex:
                 self.bases.setdefault(name, set()).update(bases)
                 for base in bases:
                     self.subclasses.setdefault(base, set()).add(name)
+        self._infer(clauses)
+
+    def _infer(self, clauses: list[list[str]]) -> None:
+        """Collect all facts that follow from the clauses."""
+        while True:
+            pending = [clause for clause in clauses if clause[0] not in self._facts]
+            new = {head for head, *body in pending if all(map(self.holds, body))}
+            if not new:
+                return
+            self._facts |= new
+            clauses = pending
+
+    def holds(self, fact: str) -> bool:
+        """Whether a fact holds, about a class, one of its bases, or a function.
+
+        "sets-mode:C": its attribute `training` is a property with a setter. "has-mode:C": it has dropout or batch
+        normalisation. "no-module:C": the project defines it and all its bases, and none is a Module. All others hold
+        for exactly this name: see `semantic/facts.py`.
+        """
+        kind, _, name = fact.partition(":")
+        if kind == "no-module":
+            family = self._family(name, self.bases) - _NO_MODULES
+            return bool(family) and all(each in self.bases for each in family)
+        if kind in ("sets-mode", "has-mode"):
+            return any(f"{kind}:{each}" in self._facts for each in self._family(name, self.bases))
+        return fact in self._facts
+
+    def relatives(self, name: str) -> set[str]:
+        """A class and its bases."""
+        return self._family(name, self.bases)
 
     def satisfies(self, condition: CrossFileCondition) -> bool:
         """Whether a base, a subclass or an owner of `condition.owner` reads `condition.attribute` in some file."""
