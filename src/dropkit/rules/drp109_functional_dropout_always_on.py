@@ -17,7 +17,9 @@ from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import pass_training
 from dropkit.lint.semantic.expressions import literal
+from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.noise import draws_noise
 from dropkit.lint.semantic.training_flag import (
     depends_on_mode,
     is_flag,
@@ -26,6 +28,11 @@ from dropkit.lint.semantic.training_flag import (
     runs_in_both_modes,
 )
 from dropkit.rules.rule import Example, Rule, Violation, unless_intended
+
+# Names of classes and functions that are random by design. A name alone is weak evidence, but so is a literal True.
+_PURPOSE = Vocabulary(
+    r"bayes\w*|epistemic|uncertain\w*|always|stochastic|noise|noisy|denois\w*|corrupt\w*|augment\w*|perturb\w*|ensembl\w*"
+)
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
@@ -37,7 +44,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             and not is_in_one_mode_method(source, call)
             and not depends_on_mode(source, call, dropout.p)
         ):
-            yield from unless_intended(source, Violation(call, fix=_fix(source, dropout)))
+            violation = Violation(call, fix=_fix(source, dropout))
+            yield from unless_intended(source, violation.as_information() if _is_named(source, dropout) else violation)
 
 
 def _runs_in_forward(source: SourceFile, dropout: DropoutCall) -> bool:
@@ -49,6 +57,14 @@ def _runs_in_forward(source: SourceFile, dropout: DropoutCall) -> bool:
         # Beside a call that follows the mode it is DRP101.
         return owner.is_module and owner not in owners_of_gated(source)
     return function.within is None and runs_in_both_modes(source, function.name)
+
+
+def _is_named(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether the class, the method or the input is named after something that is random by design."""
+    owner, function = source.owner(dropout.call), source.function(dropout.call)
+    names = [cls.name for cls in owner.mro] if owner is not None else []
+    names += [function.method.name] if function is not None else []
+    return any(map(_PURPOSE.has, names)) or draws_noise(source, dropout.input)
 
 
 def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:

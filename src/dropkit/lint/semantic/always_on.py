@@ -16,9 +16,7 @@ from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Names of classes and functions with dropout in evaluation: Monte Carlo dropout, Tacotron's pre-net.
-_ALWAYS_ON = Vocabulary(
-    r"mc ?drop(?:out)?|monte ?carlo|pre ?net|always ?on|always drop(?:out)?|bayes\w*|epistemic|uncertaint(?:y|ies)"
-)
+_ALWAYS_ON = Vocabulary(r"mc ?drop(?:out)?|monte ?carlo|pre ?net|always ?on|always drop(?:out)?")
 _DROP = r"drop[ _-]?(?:outs?|path|connect|block)"
 _ON = r"(?:on|active|enabled)"
 _DONE = r"(?:on|active|activated|enabled|applied|used|kept|done|performed)"
