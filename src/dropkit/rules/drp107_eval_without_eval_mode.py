@@ -23,6 +23,7 @@ from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
 from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts, trained_models
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.evaluation import evaluation, is_evaluation_name, is_repeated, model_calls
+from dropkit.lint.semantic.expressions import last_name
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.mode_flow import Effect, Mode, effect_of, known_facts, learning_facts, places
 from dropkit.lint.semantic.model import SourceFile
@@ -33,9 +34,9 @@ from dropkit.rules.rule import Example, Rule, Violation, unless_intended
 # Names of classes and functions whose models are random, or collect statistics, by design.
 _INTENDED = Vocabulary(
     r"mc|bayes\w*|uncertain\w*|epistemic|stochastic|ensembl\w*|sampl\w*|bn|batch ?norm|calibrat\w*|swa|warm ?up|tta"
-    r"|explain\w*|attack\w*|advers\w*|pgd|fgsm|bald|acquisition|acquire|loss(?:es)?"
+    r"|explain\w*|(?:with )?drop ?out|attack\w*|advers\w*|pgd|fgsm|bald|acquisition|acquire|loss(?:es)?"
 )
-_MODEL = re.compile(r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer)(_|$|\d)|Net$|Model$")
+_MODEL = re.compile(r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$")
 _HOOKED = ("LightningModule", "LightningDataModule", "Callback")
 # Comments which say why the model is in training mode.
 _REASON = re.compile(r"#.*\b(bn|batch.?norm|statistics|stats|loss|losses|detect\w*|dropout|cudnn|rnn|because)\b", re.IGNORECASE)
@@ -44,6 +45,8 @@ _REASON = re.compile(r"#.*\b(bn|batch.?norm|statistics|stats|loss|losses|detect\
 def check_source(source: SourceFile) -> Iterator[Violation]:
     reported: set[object] = set()
     for call in model_calls(source):
+        if not _may_have_mode(source, call):
+            continue
         function = source.function(call)
         if _is_hooked(function):
             continue
@@ -58,6 +61,19 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             yield from unless_intended(
                 source, violation.as_information() if _is_intended(source, function) else violation
             )
+
+
+def _may_have_mode(source: SourceFile, call: ast.Call) -> bool:
+    """Whether what is called may be a model that behaves differently in evaluation."""
+    models = built(source, call.func)
+    if models:
+        return mode_facts(source, models) is not None
+    return _MODEL.search(last_name(call.func)) is not None or _is_own(source, call)
+
+
+def _is_own(source: SourceFile, call: ast.Call) -> bool:
+    """Whether a Module calls itself."""
+    return isinstance(call.func, ast.Name) and call.func.id == source.self_name(call)
 
 
 def _is_hooked(function: FunctionDefinition | None) -> bool:
@@ -125,9 +141,8 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
     measured = evaluation(source, call)
     if measured is None:
         return None
-    own = isinstance(call.func, ast.Name) and call.func.id == source.self_name(call)
     models = built(source, call.func)
-    facts = _own_facts(source, call) if own else mode_facts(source, models) if models else None
+    facts = _own_facts(source, call) if _is_own(source, call) else mode_facts(source, models) if models else None
     for way in places(source, call):
         effect = way.effect
         if effect.mode in (Mode.EVAL, Mode.UNKNOWN) or (effect.mode is None and is_built_in_eval(source, models)):

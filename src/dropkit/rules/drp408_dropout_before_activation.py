@@ -1,12 +1,12 @@
 """Dropout directly before an activation.
 
-Before ReLU, LeakyReLU, PReLU, RReLU and max-pooling the order changes nothing: they keep zeros and the factor by which
-dropout scales the kept units, so both orders give the same numbers, bit for bit. Nothing has to be done; the remark says
-so because it is often asked.
+Before ReLU, LeakyReLU and PReLU the order changes nothing: they keep zeros and the factor by which dropout scales the
+kept units, so both orders give the same numbers, for ReLU bit for bit. Nothing has to be done; the remark says so because
+it is often asked.
 
 Before any other activation the order matters, and the next layer gets inputs with another mean in training than in
 evaluation. After a sigmoid a dropped unit is 0.5 instead of 0; GELU, tanh and ELU do not preserve the factor. With
-standard normal inputs and p = 0.5 the mean after GELU is 0.35 in training and 0.28 in evaluation; behind the activation
+standard normal inputs and p = 0.5 the mean after GELU is 0.36 in training and 0.28 in evaluation; behind the activation
 both are equal. Put dropout after the activation: see `docs/before-or-after-the-activation.md`.
 """
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections import Counter
+import re
 
 from dropkit.lint.semantic.expressions import last_name
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
+
+# A class as the value of a key in a table: `"wide": models.Wide,`.
+_IN_TABLE = re.compile(rb"""["']\s*:\s*(?:\w+\.)*([A-Z]\w*)\s*[,}\n]""")
 
 
 def is_alternative(source: SourceFile, name: str) -> bool:
@@ -18,13 +21,38 @@ def is_alternative(source: SourceFile, name: str) -> bool:
 @cached_per_file
 def alternative_classes(source: SourceFile) -> frozenset[str]:
     """The names of the classes among which conditions and tables of a file choose."""
-    names: set[str] = set()
-    for node in ast.walk(source.tree):
-        if isinstance(node, (ast.If, ast.IfExp, ast.Match)) and not _is_later_arm(source, node):
-            names |= _with_equal_arguments(source, _arms(node))
-        elif isinstance(node, (ast.Dict, ast.List, ast.Tuple, ast.IfExp)):
-            names |= _in_table(node)
-    return frozenset(names)
+    in_tables = {match[1].decode() for match in _IN_TABLE.finditer(source.text.utf8)}
+    return frozenset(_in_branches(source) | (in_tables if len(in_tables) > 1 else set()))
+
+
+def _in_branches(source: SourceFile) -> set[str]:
+    """The classes that different arms of one condition call with the same arguments, at least one of them."""
+    arms: dict[tuple[int, str], dict[str, int]] = {}
+    for name, calls in source.calls.items():
+        for call in calls if name[:1].isupper() else ():
+            place = _arm(source, call) if call.args or call.keywords else None
+            if place is not None:
+                condition, arm = place
+                arguments = ast.dump(ast.Tuple(elts=[*call.args, *(each.value for each in call.keywords)]))
+                arms.setdefault((condition, arguments), {}).setdefault(last_name(call), arm)
+    return {name for group in arms.values() if len(set(group.values())) > 1 for name in group}
+
+
+def _arm(source: SourceFile, call: ast.Call) -> tuple[int, int] | None:
+    """The condition that decides whether a call is returned or assigned, and its arm, by identity."""
+    node: ast.AST = call
+    parent = source.parent(node)
+    if isinstance(parent, (ast.Return, ast.Assign)):
+        node, parent = parent, source.parent(parent)
+    if isinstance(parent, ast.match_case):
+        return id(source.parent(parent)), id(parent)
+    if not isinstance(parent, (ast.If, ast.IfExp)) or node is parent.test:
+        return None
+    arm = id(parent) if node is parent.body or node in source.block(parent.body[0] if isinstance(parent.body, list) else node) else 0
+    first: ast.AST = parent
+    while _is_later_arm(source, first):
+        first = source.parent(first) or first
+    return id(first), arm
 
 
 def _is_later_arm(source: SourceFile, node: ast.AST) -> bool:
@@ -33,52 +61,3 @@ def _is_later_arm(source: SourceFile, node: ast.AST) -> bool:
     if isinstance(node, ast.If):
         return isinstance(parent, ast.If) and parent.orelse == [node]
     return isinstance(node, ast.IfExp) and isinstance(parent, ast.IfExp) and node is parent.orelse
-
-
-def _arms(node: ast.If | ast.IfExp | ast.Match) -> list[list[ast.expr]]:
-    """What each arm assigns, returns or is."""
-    if isinstance(node, ast.Match):
-        return [_results(case.body) for case in node.cases]
-    arms: list[list[ast.expr]] = []
-    rest: ast.AST | None = node
-    while rest is not None:
-        if isinstance(rest, ast.If):
-            arms.append(_results(rest.body))
-            following = rest.orelse
-            rest = following[0] if len(following) == 1 and isinstance(following[0], ast.If) else None
-            if rest is None:
-                arms.append(_results(following))
-        elif isinstance(rest, ast.IfExp):
-            arms.append([rest.body])
-            rest = rest.orelse
-        else:
-            arms.append([rest] if isinstance(rest, ast.expr) else [])
-            rest = None
-    return arms
-
-
-def _results(body: list[ast.stmt]) -> list[ast.expr]:
-    values = [getattr(statement, "value", None) for statement in body if not isinstance(statement, ast.AugAssign)]
-    return [value for value in values if isinstance(value, ast.expr)]
-
-
-def _with_equal_arguments(source: SourceFile, arms: list[list[ast.expr]]) -> set[str]:
-    """The classes that different arms call with the same arguments, at least one of them."""
-    by_arguments: dict[str, dict[str, int]] = {}
-    for number, arm in enumerate(arms):
-        for call in arm:
-            name = last_name(call) if isinstance(call, ast.Call) else ""
-            if isinstance(call, ast.Call) and name[:1].isupper() and (call.args or call.keywords):
-                arguments = ast.dump(ast.Tuple(elts=[*call.args, *(each.value for each in call.keywords)]))
-                by_arguments.setdefault(arguments, {}).setdefault(name, number)
-    return {name for group in by_arguments.values() if len(set(group.values())) > 1 for name in group}
-
-
-def _in_table(node: ast.Dict | ast.List | ast.Tuple | ast.IfExp) -> set[str]:
-    """The classes, not called, among the values of a table."""
-    values = (
-        node.values if isinstance(node, ast.Dict) else [node.body, node.orelse] if isinstance(node, ast.IfExp) else node.elts
-    )
-    names = [last_name(value) for value in values if isinstance(value, (ast.Name, ast.Attribute))]
-    classes = Counter(name for name in names if name[:1].isupper() and not name.isupper())
-    return set(classes) if len(classes) > 1 else set()

@@ -13,10 +13,13 @@ from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
 from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.evaluation import is_evaluation_name
-from dropkit.lint.semantic.expressions import given, last_part
+from dropkit.lint.semantic.expressions import given
 from dropkit.lint.semantic.mode_flow import Mode, effect_of, known_facts, learning_facts, may_switch, places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import module_key, own_key
+
+# Calls by which a function switches modes or trains, itself or through another.
+_ACTING = frozenset({"eval", "train", "backward", "manual_backward"})
 
 
 def facts_of(source: SourceFile) -> list[list[str]]:
@@ -33,20 +36,27 @@ def _clauses(source: SourceFile) -> Iterator[tuple[str, ...]]:
         yield (f"alternative:{name}",)
     for cls in mode_dependent_modules(source):
         yield (f"has-mode:{cls.name}",)
+    yield from _about_functions(source)
+    for name, calls in source.calls.items():
+        for call in calls if is_evaluation_name(name) else ():
+            known = source.called(call)
+            if known is not None and given(call) and source.local_class(call.func) is None:
+                yield from _evaluations(source, call, module_key(source, known))
+
+
+def _about_functions(source: SourceFile) -> Iterator[tuple[str, ...]]:
+    """What the functions of a file do to the modes of models."""
+    does_anything = not _ACTING.isdisjoint(source.calls) or "training" in source.attributes
     for function in source.functions:
-        if function.owner is None and function.within is None:
-            effect = effect_of(source, function)
+        if function.owner is None and function.within is None and not isinstance(function.node, ast.Lambda):
             key = own_key(source, function.name)
-            if effect.mode in (Mode.EVAL, Mode.UNKNOWN):
+            effect = effect_of(source, function) if does_anything else None
+            if effect is not None and effect.mode in (Mode.EVAL, Mode.UNKNOWN):
                 yield (f"switches:{key}",)
             if may_switch(function.name):
                 yield (f"defines:{key}",)
-            if effect.learns:
+            if effect is not None and effect.learns:
                 yield (f"learns:{key}",)
-    for call in source.all_calls:
-        name = source.called(call)
-        if name is not None and given(call) and is_evaluation_name(last_part(name)) and source.local_class(call.func) is None:
-            yield from _evaluations(source, call, module_key(source, name))
 
 
 def _evaluations(source: SourceFile, call: ast.Call, key: str) -> Iterator[tuple[str, ...]]:
