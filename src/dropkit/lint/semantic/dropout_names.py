@@ -29,7 +29,7 @@ _ATTRIBUTE = pattern(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
 # No rule matches in a file without one of these words, and without torch or something that may import it.
 _CODE = pattern(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.train(?:ing\s*=(?!=)|\()|\.eval\b|bernoulli|rand_like"
-    rb"|no_grad|inference_mode|backward\(|load_state_dict\("
+    rb"|no_grad|inference_mode|backward\(|load_state_dict\(|def \w+\((?:model|net|network|classifier)\b"
 )
 # What a file with any dropout has, by a layer, a function or a mask drawn by hand.
 _DROPOUT = tuple(b"ropout rop_out ropPath rop_path ropBlock rop_block ropConnect bernoulli rand_like".split())
