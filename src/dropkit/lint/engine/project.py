@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dropkit import files
-from dropkit.diagnostics import Diagnostic
+from dropkit.diagnostics import Diagnostic, FactCondition
 from dropkit.lint.engine.cache import Cache, dump, load
 from dropkit.lint.engine.check_file import check_bytes, must_be_parsed, open_notebook
 from dropkit.lint.engine.config import Config
@@ -131,17 +131,21 @@ def _refuted(
         roots = {root for path in absolute if (root := files.project_root(os.path.dirname(path))) is not None}
         others = dict.fromkeys([*absolute, *map(os.path.abspath, search(sorted(roots), config).files)])
         unseen = [path for path in others if path not in absolute or absolute[path].classes is None]
-        names = {name for finding in undecided for name in _names(finding)}
+        owners = {finding.unless.owner for finding in undecided if finding.unless is not None}
+        facts = {fact for finding in undecided if finding.given is not None for fact in _facts(finding.given)}
         for _ in range(_MAX_HOPS):
-            found = dict(_summaries(unseen, {name.encode() for name in names}, stored))
+            found = dict(_summaries(unseen, {owner.encode() for owner in owners}, facts, stored))
             summaries += [summary for summary in found.values() if summary is not None]
             unseen = [path for path in unseen if path not in found]
             index = ProjectIndex(summaries)
+            known = len(owners) + len(facts)
+            owners |= {base for owner in owners for base in index.relatives(owner)}
             # What a class is depends on its bases, and what a function does on those that it calls.
-            known = len(names)
-            names |= {base for name in names for base in index.relatives(name)}
-            names |= {_name(fact) for summary in found.values() if summary for body in summary.facts for fact in body}
-            if len(names) == known:
+            facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
+            facts |= {
+                f"{kind}:{base}" for kind, name in map(_split, facts) if "." not in name for base in index.relatives(name)
+            }
+            if len(owners) + len(facts) == known:
                 break
     return {finding for finding in open_findings if _is_refuted(finding, index) or not _is_confirmed(finding, index)}
 
@@ -156,33 +160,51 @@ def _is_confirmed(finding: Diagnostic, index: ProjectIndex) -> bool:
     return finding.given is None or all(map(index.holds, finding.given.needs))
 
 
-def _names(finding: Diagnostic) -> Iterator[str]:
-    """The names of the classes and functions that decide about a finding."""
-    if finding.unless is not None:
-        yield finding.unless.owner
-    if finding.given is not None:
-        yield from map(_name, (*finding.given.needs, *finding.given.refuted_by))
+def _facts(given: FactCondition) -> tuple[str, ...]:
+    return *given.needs, *given.refuted_by
 
 
-def _name(fact: str) -> str:
-    """The name that a fact is about, without its module."""
-    return re.split("[:.]", fact)[-1]
+def _split(fact: str) -> tuple[str, str]:
+    kind, _, name = fact.partition(":")
+    return kind, name
 
 
-def _summaries(paths: list[str], names: set[bytes], stored: Cache) -> Iterator[tuple[str, ClassSummary | None]]:
-    """The paths and class summaries of files that were not parsed yet and have one of the names."""
+def _summaries(
+    paths: list[str], owners: set[bytes], facts: set[str], stored: Cache
+) -> Iterator[tuple[str, ClassSummary | None]]:
+    """The paths and class summaries of files that were not parsed yet and may say something of classes and facts."""
+    in_text, in_files = _where(facts)
     for path in paths:
+        stem = Path(path).parent.name if path.endswith("__init__.py") else Path(path).stem
         try:
             data = files.read(path)
         except (OSError, MemoryError):
             continue
-        if not _names_any(names, data):
+        is_named = _names_any(owners, data) or any(all(word in data for word in words) for words in in_text)
+        if not is_named and stem not in in_files:
             continue
         result = stored.get(path, data, "classes")
         if result is None:
             result = _summarized(path, data)
             stored.put(path, data, dump(result), "classes")
         yield path, result.classes
+
+
+def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
+    """The words, all of them, of a file that states one of the facts; and the names of files that do."""
+    words: set[tuple[bytes, ...]] = set()
+    stems: set[str] = set()
+    for kind, name in map(_split, facts):
+        module, _, last = name.rpartition(".")
+        if kind in ("switches", "learns", "defines"):
+            stems.add(module)
+        elif kind in ("evaluates", "guards"):
+            words.add((module.encode(), last.encode()))
+        elif kind == "alternative":
+            words.add((last.encode(),))
+        else:
+            words.add((b".setter" if last == "setter" else b"class " + last.encode(),))
+    return words, stems
 
 
 def _names_any(names: set[bytes], data: bytes) -> bool:

@@ -98,6 +98,8 @@ def _given(source: SourceFile, parameter: ast.arg) -> list[ast.expr | None]:
         return [None]
     called, is_method = function.name, function.owner is not None
     index = function.parameters.index(parameter) - is_method
+    if index < 0:
+        return [None]
     if function.owner is not None and called == "__init__":
         called, is_method = function.owner.name, False
     calls = [

@@ -61,10 +61,10 @@ def _about_functions(source: SourceFile) -> Iterator[tuple[str, ...]]:
 
 def _evaluations(source: SourceFile, call: ast.Call, key: str) -> Iterator[tuple[str, ...]]:
     """Whether a function of another file gets a model that is in training mode after training, or in another mode."""
-    for way in places(source, call):
+    models = [made for value in given(call) if (made := built(source, value))]
+    facts = next((each for made in models if (each := mode_facts(source, made)) is not None), None)
+    for way in places(source, call) if facts is not None else ():
         effect = way.effect
-        models = [made for value in given(call) if (made := built(source, value))]
-        facts = next((each for made in models if (each := mode_facts(source, made)) is not None), None)
         in_eval = effect.mode is None and any(is_built_in_eval(source, made) for made in models)
         learning = () if effect.learns or effect.loads else learning_facts(effect)
         if effect.mode in (Mode.EVAL, Mode.UNKNOWN) or in_eval:

@@ -37,6 +37,8 @@ _NO_GRAD = frozenset({"no_grad", "inference_mode", "set_grad_enabled", "enable_g
 _PLAIN_DECORATORS = frozenset({"staticmethod", "classmethod", "property", "main", "command", "option", "record"})
 # How many calls away from a place its mode is looked for.
 _FARTHEST = 4
+# Of a function with more calls, the first ones are followed.
+_MAX_SITES = 6
 # Longer chains of calls are not followed.
 _DEEPEST = 30
 
@@ -101,8 +103,8 @@ def _places(
     sites = call_sites(source, function) if depth and function not in seen else []
     if not sites:
         return [Place(here, function)]
-    ways = [way for site in sites[:MOST] for way in _places(source, site, depth - 1, seen | {function})]
-    return [replace(way, effect=way.effect.then(here)) for way in ways][: 2 * MOST]
+    ways = [way for site in sites[:_MAX_SITES] for way in _places(source, site, depth - 1, seen | {function})]
+    return [replace(way, effect=way.effect.then(here)) for way in ways][:MOST]
 
 
 @cached_per_file
