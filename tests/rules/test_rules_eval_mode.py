@@ -102,13 +102,15 @@ BAD = {
         epoch="with torch.no_grad():\n            for x, y in val_loader:\n                acc = (model(x) == y).sum()"
     ),
     "predictions after training": loop(end="print(model(torch.randn(4, 8)))"),
-    "predictions, two assignments on": loop(end="out = model(torch.randn(4, 8))\n    best = out.argmax(1)\n    print(best)"),
+    "predictions, two assignments on": loop(
+        end="out = model(torch.randn(4, 8))\n    best = out.argmax(1)\n    print(best)"
+    ),
     "held-out data within the batch loop": loop(
         batch="with torch.no_grad():\n                val_acc = (model(val_x).argmax(1) == val_y).sum()"
     ),
-    "loaded and used": net() + "model = Net()\nmodel.load_state_dict(torch.load('w'))\nprint(model(torch.randn(1, 8)))\n",
-    "a Module that fits itself": net()
-    + "class Fitted(Net):\n    def fit(self, loader):\n        for x, y in loader:\n"
+    "loaded and used": net()
+    + "model = Net()\nmodel.load_state_dict(torch.load('w'))\nprint(model(torch.randn(1, 8)))\n",
+    "a Module that fits itself": net() + "class Fitted(Net):\n    def fit(self, loader):\n        for x, y in loader:\n"
     "            F.cross_entropy(self(x), y).backward()\n        return self.score(loader)\n\n"
     "    def score(self, loader):\n        return sum((self(x).argmax(1) == y).sum() for x, y in loader)\n",
     "a model that a function builds": script(helpers="def build():\n    return Net().to('cpu')\n").replace(
@@ -121,20 +123,29 @@ GOOD = {
     "train(False) in the caller": script(before="model.train(False)"),
     "a flag in the caller": script(before="model.train(mode=epoch < 2)"),
     "eval in a helper": script(helpers="def freeze(m):\n    m.eval()\n\n", before="freeze(model)"),
-    "eval at the end of training": script(TRAIN.replace("train_epoch", "fit") + "    model.eval()\n" + EVALUATE, train="fit(model, loader, optimizer)"),
-    "a context manager of the file": script(
-        EVALUATE.replace("hits = 0", "hits = 0\n    with evaluating(model):\n        model(1).item()\n    return 0"), helpers=CONTEXT
+    "eval at the end of training": script(
+        TRAIN.replace("train_epoch", "fit") + "    model.eval()\n" + EVALUATE, train="fit(model, loader, optimizer)"
     ),
-    "an unknown context manager": script(EVALUATE.replace("for x", "with switched.inference(model):\n      for x")
-                                         .replace("        hits +=", "          hits +=")),
+    "a context manager of the file": script(
+        EVALUATE.replace("hits = 0", "hits = 0\n    with evaluating(model):\n        model(1).item()\n    return 0"),
+        helpers=CONTEXT,
+    ),
+    "an unknown context manager": script(
+        EVALUATE.replace("for x", "with switched.inference(model):\n      for x").replace(
+            "        hits +=", "          hits +="
+        )
+    ),
     "an unknown decorator": script(EVALUATE.replace("def", "@in_eval_mode\ndef")),
-    "an arm of a condition": script(before="if epoch:\n            model.eval()\n        else:\n            model.train()"),
+    "an arm of a condition": script(
+        before="if epoch:\n            model.eval()\n        else:\n            model.train()"
+    ),
     "a trainer": script(train="trainer.train()"),
     "no layer with a mode": script(layer="nn.LayerNorm(2)"),
     "another model": script().replace("evaluate(model, test", "evaluate(Net(), test"),
     "a metric of the batch": loop(batch="with torch.no_grad():\n                acc = (model(x).argmax(1) == y).sum()"),
     "losses of small batches": loop(batch="pass").replace(
-        "loss = F.cross_entropy(model(x), y)", "losses = []\n            for part in x:\n                losses.append(F.cross_entropy(model(part), y))\n            loss = sum(losses)"
+        "loss = F.cross_entropy(model(x), y)",
+        "losses = []\n            for part in x:\n                losses.append(F.cross_entropy(model(part), y))\n            loss = sum(losses)",
     ),
     "samples of noise": loop(epoch="with torch.no_grad():\n            pred = model(fixed_noise)"),
     "repeated samples": loop(end="preds = torch.stack([model(val_x) for _ in range(20)])"),

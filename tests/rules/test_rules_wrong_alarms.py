@@ -7,7 +7,9 @@ from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.project import check_paths
 
 HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
-NET = HEAD + """
+NET = (
+    HEAD
+    + """
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -19,7 +21,10 @@ class Net(nn.Module):
 
     {}
 """
-LEAF = HEAD + """
+)
+LEAF = (
+    HEAD
+    + """
 class Scale(nn.Module):
     def __init__(self, p=0.1):
         super().__init__()
@@ -35,7 +40,10 @@ def run(x):
     model.training = False
     return model(x)
 """
-BUILT = HEAD + """
+)
+BUILT = (
+    HEAD
+    + """
 class Net(nn.Module):
     def __init__(self, p):
         super().__init__()
@@ -46,7 +54,10 @@ class Net(nn.Module):
     def forward(self, x):
         return self.fc(x)
 """
-FORWARD = HEAD + """
+)
+FORWARD = (
+    HEAD
+    + """
 class Net(nn.Module):
     def __init__(self, p):
         super().__init__()
@@ -55,7 +66,10 @@ class Net(nn.Module):
     def forward(self, x, sigma):
         {}
 """
-CHOICE = HEAD + """
+)
+CHOICE = (
+    HEAD
+    + """
 class Narrow(nn.Module):
     def __init__(self, width, dropout=0.1):
         super().__init__()
@@ -70,6 +84,7 @@ class Wide(Narrow):
 
 {}
 """
+)
 ALONE = {
     "training data": NET.replace("{}", "def train(self, train_loader, epochs):\n        self.history = []"),
     "data called train": NET.replace("{}", "def train(self, train, flag=True):\n        self.x = train"),
@@ -82,7 +97,9 @@ ALONE = {
     "plain list of zeros": BUILT.replace("{}", "[nn.Dropout(0.0), nn.Dropout(0)]"),
     "template": FORWARD.replace("{}", "self.check(x)\n        raise NotImplementedError('write it')"),
     "functional in a template": FORWARD.replace("{}", "self.x = F.dropout(x)\n        raise NotImplementedError"),
-    "noise": FORWARD.replace("{}", "noise = torch.randn_like(x) * sigma\n        return self.drop(x) + F.dropout(noise)"),
+    "noise": FORWARD.replace(
+        "{}", "noise = torch.randn_like(x) * sigma\n        return self.drop(x) + F.dropout(noise)"
+    ),
     "noise, drawn elsewhere": FORWARD.replace("{}", "return self.drop(x) + sigma * F.dropout(self.noise_like(x))"),
     "branches": CHOICE.replace(
         "{}", "def build(kind, n, p):\n    if kind:\n        return Narrow(n, p)\n    else:\n        return Wide2(n, p)"
@@ -92,7 +109,9 @@ ALONE = {
         "def build(kind, n, p):\n    match kind:\n        case 1:\n            net = Narrow(n, p)\n        case _:\n"
         "            net = Wide2(n, p)\n    return net",
     ),
-    "conditional expression": CHOICE.replace("{}", "def build(k, n, p):\n    return Narrow(n, p) if k else Wide2(n, p)"),
+    "conditional expression": CHOICE.replace(
+        "{}", "def build(k, n, p):\n    return Narrow(n, p) if k else Wide2(n, p)"
+    ),
 }
 # Files of a project; the first is checked.
 PROJECTS = {
@@ -105,14 +124,16 @@ PROJECTS = {
     "setter in another file": {
         "run.py": HEAD + "from wrapper import Wrapper\ndef run(x):\n    model = Wrapper()\n    model.training = False\n"
         "    return model(x)\n",
-        "wrapper.py": HEAD + "class Wrapper(nn.Module):\n    @property\n    def training(self):\n        return self.on\n"
+        "wrapper.py": HEAD
+        + "class Wrapper(nn.Module):\n    @property\n    def training(self):\n        return self.on\n"
         "    @training.setter\n    def training(self, mode):\n        self.on = mode\n",
     },
     "setter of a base in a third file": {
         "run.py": HEAD + "from derived import Derived\ndef run(model: Derived, x):\n    model.training = False\n"
         "    return model(x)\n",
         "derived.py": "from wrapper import Wrapper\nclass Derived(Wrapper):\n    pass\n",
-        "wrapper.py": HEAD + "class Wrapper(nn.Module):\n    @property\n    def training(self):\n        return self.on\n"
+        "wrapper.py": HEAD
+        + "class Wrapper(nn.Module):\n    @property\n    def training(self):\n        return self.on\n"
         "    @training.setter\n    def training(self, mode):\n        self.on = mode\n",
     },
     "table in another file": {

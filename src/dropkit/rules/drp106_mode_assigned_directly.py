@@ -86,7 +86,9 @@ def _given(source: SourceFile, node: ast.Attribute) -> FactCondition:
         values = source.values(model)[:MOST]
         bindings = source.bindings(model)[:MOST] if isinstance(model, ast.Name) else []
         classes = {source.last_name(value) for value in values if isinstance(value, ast.Call)}
-        hints = [b.statement.annotation for b in bindings if isinstance(b.statement, ast.arg) and b.statement.annotation]
+        hints = [
+            b.statement.annotation for b in bindings if isinstance(b.statement, ast.arg) and b.statement.annotation
+        ]
         classes |= {source.last_name(hint) for hint in hints}
     known = {name for name in classes if name[:1].isupper()}
     return FactCondition(refuted_by=tuple(f"sets-mode:{name}" for name in sorted(known or {"training.setter"})))

@@ -23,9 +23,9 @@ from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
 from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts, trained_models
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.evaluation import evaluation, is_evaluation_name, is_repeated, model_calls
-from dropkit.lint.semantic.expressions import last_name
+from dropkit.lint.semantic.expressions import argument, last_name
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.mode_flow import Effect, Mode, effect_of, known_facts, learning_facts, places
+from dropkit.lint.semantic.mode_flow import Effect, Mode, call_sites, effect_of, is_given_to_events, known_facts, learning_facts, places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import own_key
 from dropkit.lint.semantic.syntax_tree import cached_per_file, start
@@ -36,10 +36,14 @@ _INTENDED = Vocabulary(
     r"mc|bayes\w*|uncertain\w*|epistemic|stochastic|ensembl\w*|sampl\w*|bn|batch ?norm|calibrat\w*|swa|warm ?up|tta"
     r"|explain\w*|(?:with )?drop ?out|attack\w*|advers\w*|pgd|fgsm|bald|acquisition|acquire|loss(?:es)?"
 )
-_MODEL = re.compile(r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$")
+_MODEL = re.compile(
+    r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$"
+)
 _HOOKED = ("LightningModule", "LightningDataModule", "Callback")
 # Comments which say why the model is in training mode.
-_REASON = re.compile(r"#.*\b(bn|batch.?norm|statistics|stats|loss|losses|detect\w*|dropout|cudnn|rnn|because)\b", re.IGNORECASE)
+_REASON = re.compile(
+    r"#.*\b(bn|batch.?norm|statistics|stats|loss|losses|detect\w*|dropout|cudnn|rnn|because)\b", re.IGNORECASE
+)
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
@@ -48,7 +52,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         if not _may_have_mode(source, call):
             continue
         function = source.function(call)
-        if _is_hooked(function):
+        if _is_hooked(function) or _is_in_test_suite(source, function):
             continue
         violation = _set_to_train(source, call, function) or _left_in_training(source, call, function)
         if violation is None:
@@ -59,7 +63,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         if key not in reported:
             reported |= {key, at}
             yield from unless_intended(
-                source, violation.as_information() if _is_intended(source, function) else violation
+                source, violation.as_information() if _is_intended(function) else violation
             )
 
 
@@ -85,22 +89,26 @@ def _is_hooked(function: FunctionDefinition | None) -> bool:
     bases = owner.external_bases if owner is not None else []
     return (
         any(base.endswith(_HOOKED) for base in bases)
-        or bool(parameters[:1]) and parameters[0] in ("engine", "trainer", "pl_module")
+        or bool(parameters[:1])
+        and parameters[0] in ("engine", "trainer", "pl_module")
         or (owner is not None and any("training_step" in cls.methods for cls in owner.mro))
         or method.name in ("forward", "__call__")
     )
 
 
-def _is_intended(source: SourceFile, function: FunctionDefinition | None) -> bool:
-    """Whether names say that a function is to run in training mode, or is a test of a test suite."""
-    if function is None:
+def _is_intended(function: FunctionDefinition | None) -> bool:
+    """Whether names say that a function is to run in training mode."""
+    names = [] if function is None else [function.method.name]
+    names += [function.method.owner.name] if function is not None and function.method.owner is not None else []
+    return any(map(_INTENDED.has, names))
+
+
+def _is_in_test_suite(source: SourceFile, function: FunctionDefinition | None) -> bool:
+    """Whether a test runner calls a function: a network under test may be in any mode."""
+    if function is None or re.match(r"test_|.*_test$|conftest$", PurePath(source.path).stem) is None:
         return False
     method = function.method
-    names = [method.name, *([method.owner.name] if method.owner is not None else [])]
-    is_test_file = re.match(r"test_|.*_test$|conftest$", PurePath(source.path).stem) is not None
-    return any(map(_INTENDED.has, names)) or (
-        is_test_file and (method.name.startswith("test_") or (method.owner is not None and "Test" in method.owner.name))
-    )
+    return method.name.startswith("test_") or (method.owner is not None and "Test" in method.owner.name)
 
 
 def _set_to_train(source: SourceFile, call: ast.Call, function: FunctionDefinition | None) -> Violation | None:
@@ -113,7 +121,11 @@ def _set_to_train(source: SourceFile, call: ast.Call, function: FunctionDefiniti
     models = built(source, call.func)
     is_mode_free = bool(models) and mode_facts(source, models) is None
     lines = (source.text.line(line) for line in range(max(train.lineno - 1, 1), train.lineno + 1))
-    if is_mode_free or any(map(_REASON.search, lines)) or {way.effect.mode for way in places(source, call)} != {Mode.TRAIN}:
+    if (
+        is_mode_free
+        or any(map(_REASON.search, lines))
+        or {way.effect.mode for way in places(source, call)} != {Mode.TRAIN}
+    ):
         return None
     return Violation(train, _short(f"{function.method.name}() sets the model to training mode"))
 
@@ -153,10 +165,11 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
             effect = effect.then(Effect(learns=True))
         refuted_by = tuple(f"switches:{key}" for key in effect.called)
         known = known_facts(effect)
-        if facts is not None:
+        if facts is not None or (not models and effect.mode is Mode.TRAIN and effect.learns and _is_trained(source, call)):
+            # Of an unknown model, that it was set to training mode shows that modes matter.
             learning = _evidence(effect)
             if learning is not None:
-                needs = (*facts, *learning, *known)
+                needs = (*(facts or ()), *learning, *known)
                 given = FactCondition(needs, refuted_by) if needs or refuted_by else None
                 return Violation(measured.at, given=given)
         elif not models and _is_argument(call, way.starts):
@@ -164,6 +177,21 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
             needs = (f"evaluates:{key}", *known)
             return Violation(measured.at, given=FactCondition(needs, (f"guards:{key}", *refuted_by)))
     return None
+
+
+def _is_trained(source: SourceFile, call: ast.Call) -> bool:
+    """Whether an unknown model is the one that is trained: it is named beside, or given to what trains it."""
+    function, callee = source.function(call), call.func
+    if not isinstance(callee, ast.Name) or function is None:
+        return True
+    if is_given_to_events(source, call, callee.id):
+        return True
+    names = [parameter.arg for parameter in function.parameters]
+    if callee.id not in names:
+        return False
+    place = names.index(callee.id) - (function.owner is not None)
+    passed = ((site, argument(site, place, callee.id)) for site in call_sites(source, function) if place >= 0)
+    return any(isinstance(value, ast.Name) and is_given_to_events(source, site, value.id) for site, value in passed)
 
 
 def _is_never_trained(source: SourceFile, models: list[ast.Call]) -> bool:

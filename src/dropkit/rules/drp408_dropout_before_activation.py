@@ -20,6 +20,7 @@ from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import origins
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.edits import replace
+from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, adjacent_layer
@@ -55,13 +56,19 @@ def _message(kind: str) -> str:
 def _activation(source: SourceFile, layer: ast.Call | None) -> str | None:
     """The kind of the activation that a call makes or applies."""
     applied = operation(source, layer)
-    return _KINDS.get(applied.torch_name.replace("_", "").lower()) if applied is not None else None
+    return _KINDS.get(_short(applied.torch_name)) if applied is not None else None
+
+
+def _short(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _before_functions(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
     """The dropouts whose output an activation takes: `F.gelu(self.drop(x))`, or a line later."""
     for call in source.all_calls if dropout_calls(source) else ():
-        kind = _activation(source, call)
+        # Resolving a call takes time: most of them can be told by their name.
+        is_layer = self_attribute(call.func) is not None or isinstance(call.func, ast.Call)
+        kind = _activation(source, call) if is_layer or _short(source.last_name(call)) in _KINDS else None
         applied = operation(source, call)
         for origin in origins(source, applied.input) if kind is not None and applied is not None else ():
             dropout = dropout_call(source, origin)

@@ -143,7 +143,10 @@ def _refuted(
             # What a class is depends on its bases, and what a function does on those that it calls.
             facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
             facts |= {
-                f"{kind}:{base}" for kind, name in map(_split, facts) if "." not in name for base in index.relatives(name)
+                f"{kind}:{base}"
+                for kind, name in map(_split, facts)
+                if "." not in name
+                for base in index.relatives(name)
             }
             if len(owners) + len(facts) == known:
                 break

@@ -48,16 +48,11 @@ def _arm(source: SourceFile, call: ast.Call) -> tuple[int, int] | None:
         return id(source.parent(parent)), id(parent)
     if not isinstance(parent, (ast.If, ast.IfExp)) or node is parent.test:
         return None
-    arm = id(parent) if node is parent.body or node in source.block(parent.body[0] if isinstance(parent.body, list) else node) else 0
-    first: ast.AST = parent
-    while _is_later_arm(source, first):
-        first = source.parent(first) or first
-    return id(first), arm
+    arm = id(parent) if node is parent.body or (isinstance(parent, ast.If) and node in parent.body) else 0
+    return id(source.search_ancestors(parent, _first_arm) or parent), arm
 
 
-def _is_later_arm(source: SourceFile, node: ast.AST) -> bool:
-    """Whether an `if` or conditional expression is the `elif` of another."""
-    parent = source.parent(node)
-    if isinstance(node, ast.If):
-        return isinstance(parent, ast.If) and parent.orelse == [node]
-    return isinstance(node, ast.IfExp) and isinstance(parent, ast.IfExp) and node is parent.orelse
+def _first_arm(node: ast.AST, parent: ast.AST) -> ast.AST | None:
+    """The first `if` or conditional expression of the chain that one belongs to."""
+    is_later = parent.orelse in ([node], node) if isinstance(parent, (ast.If, ast.IfExp)) else False
+    return None if is_later else node

@@ -12,7 +12,7 @@ from dropkit.lint.semantic.data_flow import MOST, readers
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.expressions import given, last_name, names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.mode_flow import effect_between, effect_of
+from dropkit.lint.semantic.mode_flow import call_sites, effect_between, effect_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import end, start
 
@@ -89,12 +89,25 @@ def evaluation(source: SourceFile, call: ast.Call) -> Evaluation | None:
             return None
     elif no_grad is None and _may_learn_from(source, call, function):
         return None
-    is_named = function is not None and is_evaluation_name(function.method.name) and not effect_of(source, function).learns
+    is_named = (
+        function is not None and is_evaluation_name(function.method.name) and not effect_of(source, function).learns
+    )
+    if not is_named and no_grad is None and function is not None and _serves_training(source, function):
+        return None
     region = [block] if block is not None else [loop] if loop is not None else []
     statements = [*region, *_statements(source, call)]
     if not is_named and not any(_is_measured(statement) for statement in statements):
         return None
     return Evaluation(call, no_grad if no_grad is not None else call)
+
+
+def _serves_training(source: SourceFile, function: FunctionDefinition) -> bool:
+    """Whether a function is called where the model learns, as a step of training and of evaluation."""
+    return any(
+        ((loop := _innermost_loop(source, site)) is not None and effect_between(source, loop).learns)
+        or _may_learn_from(source, site, source.function(site))
+        for site in call_sites(source, function)[:MOST]
+    )
 
 
 def names_in_arguments(call: ast.Call) -> list[str]:
@@ -144,7 +157,8 @@ def is_repeated(source: SourceFile, call: ast.Call) -> bool:
         own = {target.id for target in targets if isinstance(target, ast.Name)}
         counts = all(isinstance(each, ast.Call) and last_name(each) in ("range", "trange") for each in iterables)
         is_bound_inside = any(
-            name in own or any(isinstance(use.ctx, ast.Store) for use in source.names_between(name, start(parent), end(parent)))
+            name in own
+            or any(isinstance(use.ctx, ast.Store) for use in source.names_between(name, start(parent), end(parent)))
             for name in names
         )
         if counts and not is_bound_inside and not effect_between(source, parent).learns:
@@ -197,7 +211,9 @@ def _roots(source: SourceFile, backward: ast.Call) -> Iterator[str]:
         if isinstance(node, ast.Name):
             yield node.id
             value = source.value(node)
-            yield from (part.id for part in (ast.walk(value) if value is not None else ()) if isinstance(part, ast.Name))
+            yield from (
+                part.id for part in (ast.walk(value) if value is not None else ()) if isinstance(part, ast.Name)
+            )
 
 
 def _statements(source: SourceFile, call: ast.Call) -> list[ast.AST]:

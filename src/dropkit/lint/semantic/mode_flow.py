@@ -78,7 +78,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What has happened before a node runs. `starts` is the function that the way to it starts in; None for the file."""
+    """What has happened before a node runs, and the function that the way to it starts in; None for the file."""
 
     effect: Effect
     starts: FunctionDefinition | None
@@ -92,9 +92,7 @@ def places(source: SourceFile, node: ast.AST) -> list[Place]:
     return _places(source, node, _FARTHEST, frozenset())
 
 
-def _places(
-    source: SourceFile, node: ast.AST, depth: int, seen: frozenset[FunctionDefinition]
-) -> list[Place]:
+def _places(source: SourceFile, node: ast.AST, depth: int, seen: frozenset[FunctionDefinition]) -> list[Place]:
     function = source.function(node)
     here = _before(source, node)
     if function is None:
@@ -308,8 +306,10 @@ def _work_out(source: SourceFile, function: FunctionDefinition) -> Effect | None
     calls = _calls_in(source).get(function, [])
     stores = _stores_in(source).get(function, [])
     nodes = sorted([*calls, *stores], key=start)
-    effects = [(node, Effect(Mode.UNKNOWN) if isinstance(node, ast.Attribute) else _effect(source, node)) for node in nodes]
-    events = [(node, effect) for node, effect in effects if effect is not None]
+    effects = [
+        (node, Effect(Mode.UNKNOWN) if isinstance(node, ast.Attribute) else _effect(source, node)) for node in nodes
+    ]
+    events: list[tuple[ast.AST, Effect]] = [(node, effect) for node, effect in effects if effect is not None]
     if not events:
         return None
     total = _sum(effect for _, effect in events)
@@ -339,6 +339,13 @@ def _stores_in(source: SourceFile) -> dict[FunctionDefinition | None, list[ast.A
         if isinstance(node.ctx, ast.Store):
             stores.setdefault(source.function(node), []).append(node)
     return stores
+
+
+def is_given_to_events(source: SourceFile, node: ast.AST, name: str) -> bool:
+    """Whether a model of this local name is switched or trained in the function of `node`: `name.train()`, `fit(name)`."""
+    calls = [at for at, _ in _events(source).get(source.function(node), []) if isinstance(at, ast.Call) and at is not node]
+    used = [value for call in calls for value in (*given(call), getattr(call.func, "value", None))]
+    return any(isinstance(value, ast.Name) and value.id == name for value in used)
 
 
 def learning_facts(effect: Effect) -> tuple[str, ...] | None:
