@@ -86,6 +86,10 @@ def loop(batch="pass", epoch="pass", end="pass"):
 
 VALIDATE = "for x, y in val_loader:\n            total = F.mse_loss(model(x), y).item()"
 CONTEXT = "@contextlib.contextmanager\ndef evaluating(model):\n    model.eval()\n    yield\n    model.train()\n"
+PARTS = """losses = []
+            for part in x:
+                losses.append(F.cross_entropy(model(part), y))
+            loss = sum(losses)"""
 BAD = {
     "predict sets the mode": HEAD + PREDICT.replace("{}", "model.train()"),
     "a method sets the mode": HEAD + "class Judge:\n    def score(self, x):\n        self.net.train()\n"
@@ -143,10 +147,7 @@ GOOD = {
     "no layer with a mode": script(layer="nn.LayerNorm(2)"),
     "another model": script().replace("evaluate(model, test", "evaluate(Net(), test"),
     "a metric of the batch": loop(batch="with torch.no_grad():\n                acc = (model(x).argmax(1) == y).sum()"),
-    "losses of small batches": loop(batch="pass").replace(
-        "loss = F.cross_entropy(model(x), y)",
-        "losses = []\n            for part in x:\n                losses.append(F.cross_entropy(model(part), y))\n            loss = sum(losses)",
-    ),
+    "losses of small batches": loop().replace("loss = F.cross_entropy(model(x), y)", PARTS),
     "samples of noise": loop(epoch="with torch.no_grad():\n            pred = model(fixed_noise)"),
     "repeated samples": loop(end="preds = torch.stack([model(val_x) for _ in range(20)])"),
     "repeated samples in training mode": HEAD
@@ -157,7 +158,8 @@ GOOD = {
     "pretrained, in evaluation mode": HEAD
     + "from transformers import AutoModel\nmodel = AutoModel.from_pretrained('x')\nprint(model(torch.ones(1)))\n",
     "hooks of Lightning": HEAD
-    + "import lightning.pytorch as pl\nclass Task(pl.LightningModule):\n    def __init__(self):\n        super().__init__()\n"
+    + "from lightning import LightningModule\nclass Task(LightningModule):\n    def __init__(self):\n"
+    "        super().__init__()\n"
     "        self.net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))\n"
     "    def training_step(self, batch):\n        self.net(batch).backward()\n"
     "    def validation_step(self, batch):\n        val_loss = self.net(batch).sum()\n        self.log(val_loss)\n",

@@ -123,6 +123,19 @@ class Trainer:
     "rand_like in where": (
         "DRP108", model(LAYERS, "return torch.where(torch.rand_like(x) < self.p, torch.zeros_like(x), x)", "TokenDrop"),
     ),
+    "scaled by 1/(1-p), whatever the names": (
+        "DRP108",
+        model(LAYERS, "m = torch.empty_like(x).bernoulli_(1 - self.p)\nreturn x * m / (1 - self.p)", "Regularizer"),
+    ),
+    "set to zero by index": (
+        "DRP108",
+        model(LAYERS, "dropped = torch.rand_like(x) < self.p\nx[dropped] = 0\nreturn x"),
+    ),
+    "function that only Modules call": (
+        "DRP108",
+        "def drop_rows(x, p):\n    keep = torch.rand(x.shape[0], 1) >= p\n    return x * keep / (1 - p)\n"
+        + model(LAYERS, "return drop_rows(x, self.p)"),
+    ),
     "distribution": (
         "DRP108",
         model(LAYERS, "keep = torch.distributions.Bernoulli(1 - self.p).sample(x.shape)\nx *= keep\nreturn x"),
@@ -151,7 +164,7 @@ class Trainer:
     ),
     "ReLU, where the order changes nothing": ("DRP408", "row = nn.Sequential(nn.Dropout(0.1), nn.ReLU())\n"),
     "function of an activation": ("DRP408", model(LAYERS, "return F.gelu(self.drop(self.hidden(x)))")),
-    "method of an activation, a line later": ("DRP408", model(LAYERS, "x = self.drop(self.hidden(x))\nreturn x.tanh()")),
+    "method, a line later": ("DRP408", model(LAYERS, "x = self.drop(self.hidden(x))\nreturn x.tanh()")),
     "map behind norm and activation": ("DRP409", model(LAYERS, "x = self.drop(F.relu(self.norm(self.conv(x))))\n"
                                                        "return self.conv(x)")),
     "map in a row": (
@@ -190,6 +203,10 @@ CLEAN = {
     "noise, not zeros": model(LAYERS, "drop = torch.rand_like(x)\nreturn x * drop"),
     "layer drop decides in Python": model(LAYERS, "drop = torch.rand([])\nreturn x if drop < self.p else x * 2"),
     "marked": model(LAYERS, "keep = torch.rand_like(x) > self.p  # dropkit: always-on\nreturn x * keep"),
+    "function with a flag": "def drop_rows(x, p, training):\n    keep = torch.rand(x.shape[0], 1) >= p\n"
+    "    return x * keep if training else x\n" + model(LAYERS, "return drop_rows(x, self.p, self.training)"),
+    "function that others call": "def drop_rows(x, p):\n    return x * (torch.rand(x.shape[0], 1) >= p)\n"
+    "drop_rows(1, 2)\n" + model(LAYERS, "return drop_rows(x, self.p)"),
     "no Module": "class Drop:\n    def apply(self, x):\n        return x * (torch.rand_like(x) > 0.5)\n",
     # DRP406
     "hidden layer dropped": model(LAYERS, "return self.fc(self.drop(self.hidden(x)))"),
@@ -205,7 +222,7 @@ CLEAN = {
         LAYERS, "attention = torch.softmax(self.drop(self.fc(x)), -1)\nreturn attention @ x"
     ),
     "softmax, then dropout": "scores = nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1), nn.Dropout(0.1))\n",
-    "part of a longer row": "net = nn.Sequential(nn.Sequential(nn.Linear(8, n_classes), nn.Dropout(0.1)), nn.LayerNorm(8))\n",
+    "part of a longer row": "net = nn.Sequential(nn.Sequential(nn.Linear(8, n_classes), nn.Dropout(0.1)), LAST)\n",
     "mixing of tokens": "mix = nn.Sequential(nn.GELU(), nn.Linear(8, num_tokens), nn.Dropout(0.1))\n",
     # DRP407
     "batch norm before": model(LAYERS, "return self.drop(self.norm(self.hidden(x)))"),

@@ -149,7 +149,7 @@ def _is_leaf(source: SourceFile, cls: ClassDefinition) -> bool:
         not adds
         and all(last_part(base) == "Module" for base in cls.external_bases)
         and all(isinstance(value, (ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.BinOp)) for value in values)
-        and all(name.startswith("torch.") and not last_part(name)[:1].isupper() or name in _TENSORS for name in made)
+        and all(name in _TENSORS or (name.startswith("torch.") and not last_part(name)[:1].isupper()) for name in made)
         and not any(isinstance(value, ast.Name) and not _is_number(source, value) for value in values)
     )
 

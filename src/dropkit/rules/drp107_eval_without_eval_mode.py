@@ -4,11 +4,11 @@ The reported accuracy or loss is not the model's: dropout still drops, and batch
 the batch and learns from test data. `torch.no_grad()` turns off gradients and nothing else. Call `model.eval()` before
 and `model.train()` after.
 
-Reported where a function that predicts or evaluates calls `model.train()`, and where a model with such layers is trained
-or loaded and then measured, and nothing on the way there switches modes: not the function itself, nor its callers, nor
-what these call before, in this file or in others of the project. A metric of the batch that the model is being trained
-on, generators of samples, repeated samples of one input (Monte Carlo dropout) and the hooks of Lightning, whose Trainer
-switches modes, are not reported.
+Reported where a function that predicts or evaluates calls `model.train()`, and where a model with such layers is
+trained or loaded and then measured, and nothing on the way there switches modes: not the function itself, nor its
+callers, nor what these call before, in this file or in others of the project. A metric of the batch that the model is
+being trained on, generators of samples, repeated samples of one input (Monte Carlo dropout) and the hooks of Lightning,
+whose Trainer switches modes, are not reported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.evaluation import evaluation, is_evaluation_name, is_repeated, model_calls
 from dropkit.lint.semantic.expressions import argument, last_name
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.mode_flow import Effect, Mode, call_sites, effect_of, is_given_to_events, known_facts, learning_facts, places
+from dropkit.lint.semantic.mode_flow import (
+    Effect,
+    Mode,
+    call_sites,
+    effect_of,
+    is_given_to_events,
+    known_facts,
+    learning_facts,
+    places,
+)
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import own_key
 from dropkit.lint.semantic.syntax_tree import cached_per_file, start
@@ -62,9 +71,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         key = at if at is not call else function
         if key not in reported:
             reported |= {key, at}
-            yield from unless_intended(
-                source, violation.as_information() if _is_intended(function) else violation
-            )
+            yield from unless_intended(source, violation.as_information() if _is_intended(function) else violation)
 
 
 def _may_have_mode(source: SourceFile, call: ast.Call) -> bool:
@@ -89,8 +96,7 @@ def _is_hooked(function: FunctionDefinition | None) -> bool:
     bases = owner.external_bases if owner is not None else []
     return (
         any(base.endswith(_HOOKED) for base in bases)
-        or bool(parameters[:1])
-        and parameters[0] in ("engine", "trainer", "pl_module")
+        or (bool(parameters[:1]) and parameters[0] in ("engine", "trainer", "pl_module"))
         or (owner is not None and any("training_step" in cls.methods for cls in owner.mro))
         or method.name in ("forward", "__call__")
     )
@@ -165,7 +171,9 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
             effect = effect.then(Effect(learns=True))
         refuted_by = tuple(f"switches:{key}" for key in effect.called)
         known = known_facts(effect)
-        if facts is not None or (not models and effect.mode is Mode.TRAIN and effect.learns and _is_trained(source, call)):
+        if facts is not None or (
+            not models and effect.mode is Mode.TRAIN and effect.learns and _is_trained(source, call)
+        ):
             # Of an unknown model, that it was set to training mode shows that modes matter.
             learning = _evidence(effect)
             if learning is not None:

@@ -1,8 +1,8 @@
 """Dropout directly before an activation.
 
 Before ReLU, LeakyReLU and PReLU the order changes nothing: they keep zeros and the factor by which dropout scales the
-kept units, so both orders give the same numbers, for ReLU bit for bit. Nothing has to be done; the remark says so because
-it is often asked.
+kept units, so both orders give the same numbers, for ReLU bit for bit. Nothing has to be done; the remark says so
+because it is often asked.
 
 Before any other activation the order matters, and the next layer gets inputs with another mean in training than in
 evaluation. After a sigmoid a dropped unit is 0.5 instead of 0; GELU, tanh and ELU do not preserve the factor. With

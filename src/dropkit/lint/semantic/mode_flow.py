@@ -78,7 +78,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What has happened before a node runs, and the function that the way to it starts in; None for the file."""
+    """What has happened before a node runs; `starts` is the function where the way to it starts, None for the file."""
 
     effect: Effect
     starts: FunctionDefinition | None
@@ -342,8 +342,10 @@ def _stores_in(source: SourceFile) -> dict[FunctionDefinition | None, list[ast.A
 
 
 def is_given_to_events(source: SourceFile, node: ast.AST, name: str) -> bool:
-    """Whether a model of this local name is switched or trained in the function of `node`: `name.train()`, `fit(name)`."""
-    calls = [at for at, _ in _events(source).get(source.function(node), []) if isinstance(at, ast.Call) and at is not node]
+    """Whether a model of this local name is switched or trained beside `node`: `name.train()`, `fit(name)`."""
+    calls = [
+        at for at, _ in _events(source).get(source.function(node), []) if isinstance(at, ast.Call) and at is not node
+    ]
     used = [value for call in calls for value in (*given(call), getattr(call.func, "value", None))]
     return any(isinstance(value, ast.Name) and value.id == name for value in used)
 

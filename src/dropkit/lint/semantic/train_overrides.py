@@ -1,7 +1,7 @@
-"""Methods called `train` or `eval` that stand for Module's, and what they do: pass the call on, reach children, return.
+"""Methods called `train` or `eval` that stand for Module's, and what they do: whether they reach children, and return.
 
-Methods with another meaning are left out: those that take something other than a mode (`train(self, loader)`), and those
-that train, yield or return something else.
+Methods with another meaning are left out: those that take something other than a mode (`train(self, loader)`), and
+those that train, yield or return something else.
 """
 
 from __future__ import annotations
