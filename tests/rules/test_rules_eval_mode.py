@@ -114,6 +114,11 @@ BAD = {
     ),
     "loaded and used": net()
     + "model = Net()\nmodel.load_state_dict(torch.load('w'))\nprint(model(torch.randn(1, 8)))\n",
+    "loaded by the constructor": net() + "class Judge:\n    def __init__(self):\n        self.net = Net()\n"
+    "        self.net.load_state_dict(torch.load('w'))\n\n"
+    "    def label(self, x):\n        return self.net(x).argmax(-1)\n",
+    "a flag that is literally true": HEAD + PREDICT.replace("{}", "model.train(True)"),
+    "held-out data in one go": loop(batch="val_loss = F.mse_loss(model(x_val), y_val)"),
     "a Module that fits itself": net() + "class Fitted(Net):\n    def fit(self, loader):\n        for x, y in loader:\n"
     "            F.cross_entropy(self(x), y).backward()\n        return self.score(loader)\n\n"
     "    def score(self, loader):\n        return sum((self(x).argmax(1) == y).sum() for x, y in loader)\n",
@@ -123,6 +128,9 @@ BAD = {
 }
 GOOD = {
     "eval in the function": script(EVALUATE.replace("hits = 0", "model.eval()\n    hits = 0")),
+    "eval in the constructor": net() + "class Judge:\n    def __init__(self):\n        self.net = Net()\n"
+    "        self.net.load_state_dict(torch.load('w'))\n"
+    "        self.net.eval()\n\n    def label(self, x):\n        return self.net(x).argmax(-1)\n",
     "eval in the caller": script(before="model.eval()"),
     "train(False) in the caller": script(before="model.train(False)"),
     "a flag in the caller": script(before="model.train(mode=epoch < 2)"),

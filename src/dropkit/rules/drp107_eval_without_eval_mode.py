@@ -23,7 +23,7 @@ from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
 from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts, trained_models
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.evaluation import evaluation, is_evaluation_name, is_repeated, model_calls
-from dropkit.lint.semantic.expressions import argument, last_name
+from dropkit.lint.semantic.expressions import argument, given, last_name, literal
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.mode_flow import (
     Effect,
@@ -143,7 +143,7 @@ def _train_calls(source: SourceFile, function: FunctionDefinition) -> dict[str, 
     return {
         source.text.of(call.func.value): call
         for call in reversed(calls)
-        if isinstance(call.func, ast.Attribute) and not call.args and not call.keywords
+        if isinstance(call.func, ast.Attribute) and all(literal(value) is True for value in given(call))
     }
 
 
@@ -178,8 +178,8 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
             learning = _evidence(effect)
             if learning is not None:
                 needs = (*(facts or ()), *learning, *known)
-                given = FactCondition(needs, refuted_by) if needs or refuted_by else None
-                return Violation(measured.at, given=given)
+                condition = FactCondition(needs, refuted_by) if needs or refuted_by else None
+                return Violation(measured.at, given=condition)
         elif not models and _is_argument(call, way.starts):
             key = own_key(source, way.starts.name if way.starts is not None else "")
             needs = (f"evaluates:{key}", *known)

@@ -84,7 +84,11 @@ def evaluation(source: SourceFile, call: ast.Call) -> Evaluation | None:
     if is_random or is_repeated(source, call):
         return None
     if loop is not None and effect_between(source, loop).learns:
-        is_apart = block is not None and start(loop) < start(block) and not effect_between(source, block).learns
+        is_apart = (
+            start(loop) < start(block) and not effect_between(source, block).learns
+            if block is not None
+            else _is_held_out(source, call)
+        )
         if not is_apart or not _has_other_data(source, call, loop, block):
             return None
     elif no_grad is None and _may_learn_from(source, call, function):
@@ -99,6 +103,19 @@ def evaluation(source: SourceFile, call: ast.Call) -> Evaluation | None:
     if not is_named and not any(_is_measured(statement) for statement in statements):
         return None
     return Evaluation(call, no_grad if no_grad is not None else call)
+
+
+def _is_held_out(source: SourceFile, call: ast.Call) -> bool:
+    """Whether a call on data of a validation set has a result that the model does not learn from."""
+    statement = source.statement(call)
+    stored = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    roots = {
+        name
+        for backward in source.calls.get("backward", [])
+        if source.function(backward) is source.function(call)
+        for name in _roots(source, backward)
+    }
+    return any(map(_HELD_OUT.has, names_in_arguments(call))) and stored.isdisjoint(roots)
 
 
 def _serves_training(source: SourceFile, function: FunctionDefinition) -> bool:

@@ -100,9 +100,22 @@ def _places(source: SourceFile, node: ast.AST, depth: int, seen: frozenset[Funct
     function = function.method if function.owner is None and isinstance(function.node, ast.Lambda) else function
     sites = call_sites(source, function) if depth and function not in seen else []
     if not sites:
-        return [Place(here, function)]
+        return [Place(_made_before(source, function).then(here), function)]
     ways = [way for site in sites[:_MAX_SITES] for way in _places(source, site, depth - 1, seen | {function})]
     return [replace(way, effect=way.effect.then(here)) for way in ways][:MOST]
+
+
+@cached_per_file
+def _made_before(source: SourceFile, method: FunctionDefinition) -> Effect:
+    """What the constructor does before a method that this file does not call; other methods may switch modes, too."""
+    owner = method.owner
+    constructor = owner.method("__init__") if owner is not None and method.name != "__init__" else None
+    if owner is None or owner.is_module or constructor is None:
+        return _NOTHING
+    others = [other for other in owner.methods.values() if other not in (method, constructor)]
+    made = effect_of(source, constructor)
+    may_switch = any(effect_of(source, other).mode in (Mode.EVAL, Mode.UNKNOWN) for other in others)
+    return made.then(Effect(Mode.UNKNOWN)) if may_switch else made
 
 
 @cached_per_file
