@@ -20,10 +20,10 @@ from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import origins
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, adjacent_layer
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -65,10 +65,14 @@ def _short(name: str) -> str:
 
 def _before_functions(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
     """The dropouts whose output an activation takes: `F.gelu(self.drop(x))`, or a line later."""
+    dropped = _dropped_names(source)
     for call in source.all_calls if dropout_calls(source) else ():
-        # Resolving a call takes time: most of them can be told by their name.
-        is_layer = self_attribute(call.func) is not None or isinstance(call.func, ast.Call)
-        kind = _activation(source, call) if is_layer or _short(source.last_name(call)) in _KINDS else None
+        # Resolving a call takes time: most do not take what was dropped.
+        method = call.func.value if isinstance(call.func, ast.Attribute) else None
+        values = [value for value in (*call.args[:1], method) if isinstance(value, (ast.Name, ast.Call))]
+        if not any(value.id in dropped if isinstance(value, ast.Name) else True for value in values):
+            continue
+        kind = _activation(source, call)
         applied = operation(source, call)
         for origin in origins(source, applied.input) if kind is not None and applied is not None else ():
             dropout = dropout_call(source, origin)
@@ -81,6 +85,14 @@ def _before_functions(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
                 and not dropout.never_drops
             ):
                 yield dropout, kind
+
+
+@cached_per_file
+def _dropped_names(source: SourceFile) -> set[str]:
+    """The names that the output of a dropout is assigned to."""
+    statements = (source.parent(dropout.call) for dropout in dropout_calls(source))
+    assigned = [statement for statement in statements if isinstance(statement, ast.Assign)]
+    return {target.id for statement in assigned for target in statement.targets if isinstance(target, ast.Name)}
 
 
 def _swap(source: SourceFile, dropout: ast.Call, activation: ast.Call) -> Fix | None:

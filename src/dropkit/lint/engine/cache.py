@@ -204,8 +204,14 @@ def _load_note(path: str, values: Any) -> Note:
 
 def _load_classes(values: Any) -> ClassSummary:
     bases, reads, owners, calls, imports, facts = _items(values, 6)
-    names = map(_strings, (owners, calls, imports))
-    return ClassSummary(_strings_by_name(bases), _strings_by_name(reads), *names, list(map(_strings, _items(facts))))
+    return ClassSummary(
+        _strings_by_name(bases),
+        _strings_by_name(reads),
+        _strings(owners),
+        _strings(calls),
+        _strings(imports),
+        list(map(_strings, _items(facts))),
+    )
 
 
 def _strings_by_name(value: Any) -> dict[str, list[str]]:

@@ -138,8 +138,7 @@ def _refuted(
             summaries += [summary for summary in found.values() if summary is not None]
             unseen = [path for path in unseen if path not in found]
             index = ProjectIndex(summaries)
-            known = len(owners) + len(facts)
-            owners |= {base for owner in owners for base in index.relatives(owner)}
+            known = len(facts)
             # What a class is depends on its bases, and what a function does on those that it calls.
             facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
             facts |= {
@@ -148,7 +147,7 @@ def _refuted(
                 if "." not in name
                 for base in index.relatives(name)
             }
-            if len(owners) + len(facts) == known:
+            if len(facts) == known:
                 break
     return {finding for finding in open_findings if _is_refuted(finding, index) or not _is_confirmed(finding, index)}
 

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dropkit.catalog import MODULE_BASES
 from dropkit.diagnostics import CrossFileCondition
 from dropkit.lint.semantic.dropout_names import is_likely_attribute
 from dropkit.lint.semantic.expressions import self_attribute
@@ -132,7 +133,7 @@ class ProjectIndex:
         kind, _, name = fact.partition(":")
         if kind == "no-module":
             family = self._family(name, self.bases) - _NO_MODULES
-            return bool(family) and all(each in self.bases for each in family)
+            return bool(family) and family.isdisjoint(MODULE_BASES) and all(each in self.bases for each in family)
         if kind in ("sets-mode", "has-mode"):
             return any(f"{kind}:{each}" in self._facts for each in self._family(name, self.bases))
         return fact in self._facts
