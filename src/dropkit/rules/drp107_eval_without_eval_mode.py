@@ -37,6 +37,7 @@ from dropkit.lint.semantic.mode_flow import (
 )
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import own_key
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file, start
 from dropkit.rules.rule import Example, Rule, Violation, unless_intended
 
@@ -45,12 +46,12 @@ _INTENDED = Vocabulary(
     r"mc|bayes\w*|uncertain\w*|epistemic|stochastic|ensembl\w*|sampl\w*|bn|batch ?norm|calibrat\w*|swa|warm ?up|tta"
     r"|explain\w*|(?:with )?drop ?out|attack\w*|advers\w*|pgd|fgsm|bald|acquisition|acquire|loss(?:es)?"
 )
-_MODEL = re.compile(
+_MODEL = pattern(
     r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$"
 )
 _HOOKED = ("LightningModule", "LightningDataModule", "Callback")
 # Comments which say why the model is in training mode.
-_REASON = re.compile(
+_REASON = pattern(
     r"#.*\b(bn|batch.?norm|statistics|stats|loss|losses|detect\w*|dropout|cudnn|rnn|because)\b", re.IGNORECASE
 )
 

@@ -12,7 +12,6 @@ reported with severity info.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import PurePath
@@ -24,6 +23,7 @@ from dropkit.lint.semantic.dropout_names import mentions_mask
 from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import (
     is_flag,
@@ -56,7 +56,7 @@ _SCALE = Vocabulary(
 
 
 # The factor by which dropout scales what it keeps.
-_RESCALES = re.compile(r"/\s*\(?\s*1(?:\.0?)?\s*-|\bdiv_?\(\s*\(?\s*1(?:\.0?)?\s*-|/\s*(?:self\.)?\w*keep\w*")
+_RESCALES = pattern(r"/\s*\(?\s*1(?:\.0?)?\s*-|\bdiv_?\(\s*\(?\s*1(?:\.0?)?\s*-|/\s*(?:self\.)?\w*keep\w*")
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-import re
 
 from dropkit.lint.semantic.expressions import last_name
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # A class as the value of a key in a table: `"wide": models.Wide,`.
-_IN_TABLE = re.compile(rb"""["']\s*:\s*(?:\w+\.)*([A-Z]\w*)\s*[,}\n]""")
+_IN_TABLE = pattern(rb"""["']\s*:\s*(?:\w+\.)*([A-Z]\w*)\s*[,}\n]""")
 
 
 def is_alternative(source: SourceFile, name: str) -> bool:

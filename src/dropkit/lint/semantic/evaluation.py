@@ -14,6 +14,7 @@ from dropkit.lint.semantic.expressions import given, last_name, names_in, self_a
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.mode_flow import call_sites, effect_between, effect_of
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import end, start
 
 _NO_GRAD = ("torch.no_grad", "torch.inference_mode", "torch.autograd.no_grad", "torch.autograd.inference_mode")
@@ -22,7 +23,7 @@ _EVALUATES = Vocabulary(
     r"eval\w*|valid|validate|validation|val|test|tests|predict\w*|infer|inference|accuracy|acc|scores?|metrics?|measure"
 )
 # Names that results of an evaluation have.
-_MEASURED = re.compile(
+_MEASURED = pattern(
     r"acc($|_|u)|correct|metric|scores?$|f1|auc|mse|rmse|mae|psnr|ssim|iou|dice|recall|precision|confusion|loss|error"
     r"|perplexity|ppl|hits|mrr|y_true|y_pred|y_?hat|preds?($|_)|predict|prob",
     re.IGNORECASE,

@@ -1,7 +1,7 @@
 """Follow the mode of models through a file: what switches it, what trains, and what happens before a call.
 
 The order of the text stands for the order of the run; loops run again, and functions run where they are called. Where
-the mode cannot be told, it is `UNKNOWN`.
+the mode is not certain, it is `UNKNOWN`.
 """
 
 from __future__ import annotations

@@ -18,18 +18,17 @@ from dropkit.lint.semantic.edits import insert_after, replace
 from dropkit.lint.semantic.expressions import given, is_none, last_name, last_part, literal, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary, words_of
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
-_MODE = re.compile(
-    r"(?:is |in |set )?(?:mode|train|training|eval|evaluating|is train|is training)(?: mode| flag)?|flag"
-)
+_MODE = pattern(r"(?:is |in |set )?(?:mode|train|training|eval|evaluating|is train|is training)(?: mode| flag)?|flag")
 # Words in the names of functions that only a training or evaluation procedure calls.
 _PROCEDURE_CALLS = Vocabulary(
     r"backward|steps?|zero grad|fit|runs?|runner|loops?|epochs?|batch(?! norm)|batches|validate|validation|evaluate"
     r"|evaluation|learn|optimi[sz]ers?|sgd|adam\w*|loss(?:es)?|criterion|metrics?|training|accuracy|scores?|predict"
 )
 # Functions that switch the mode of a module, or its gradients.
-_SWITCHES = re.compile(
+_SWITCHES = pattern(
     r"train|eval|requires grad|(?:set|switch|toggle) (?:mode|train|training|eval)(?: mode)?|(?:un)?freeze(?: \w+)*"
 )
 _PROCEDURES = Vocabulary(r"\w*trainer|runner|engine|agent|solver|algo|algorithm|evaluator|env")
