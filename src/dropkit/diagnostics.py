@@ -75,6 +75,17 @@ class CrossFileCondition:
 
 
 @dataclass(frozen=True, slots=True)
+class FactCondition:
+    """A condition that keeps a diagnostic: all facts of `needs` hold in the project, and none of `refuted_by`.
+
+    `ProjectIndex.holds` says what a fact like "sets-mode:Wrapper" means.
+    """
+
+    needs: tuple[str, ...] = ()
+    refuted_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One misuse at one place. `cell` is the notebook cell, from 1, that `span` counts in."""
 
@@ -86,3 +97,14 @@ class Diagnostic:
     fix: Fix | None = None
     unless: CrossFileCondition | None = None
     cell: int | None = None
+    given: FactCondition | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other files decide if it is a misuse."""
+        return self.unless is not None or self.given is not None
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether it is a misuse if no other file is known."""
+        return self.given is None or not self.given.needs

@@ -100,7 +100,7 @@ def test_a_training_procedure_is_no_override(method):
     """It is neither reported nor fixed."""
     source = net(method)
 
-    assert found(source, "DRP104") == []
+    assert found(source, "DRP110") == []
     assert "return self\n" not in fixed(source, unsafe=True)
 
 
@@ -108,7 +108,7 @@ def test_a_training_procedure_is_no_override(method):
 def test_an_override_is_fixed_to_return_self(method):
     source = net(method)
 
-    assert [finding.message for finding in found(source, "DRP104")] == [
+    assert [finding.message for finding in found(source, "DRP110")] == [
         f"{method[4:].split('(')[0]}() does not return self"
     ]
     assert fixed(source).endswith("        return self\n")
@@ -119,7 +119,7 @@ def test_a_method_that_does_more_than_switch_has_an_unsafe_fix_only(method):
     """It is found, and only an unsafe fix makes it return self."""
     source = net(method)
 
-    assert len(found(source, "DRP104")) == 1
+    assert len(found(source, "DRP110")) == 1
     assert fixed(source) == source
     assert fixed(source, unsafe=True).endswith("return self\n")
 

@@ -27,6 +27,7 @@ from dropkit.lint.semantic.attribute_usage import (
 from dropkit.lint.semantic.bases import is_plain
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
+from dropkit.lint.semantic.dropout_calls import has_zero_rate
 from dropkit.lint.semantic.edits import delete_statement, fix
 from dropkit.lint.semantic.expressions import given, literal, unpacks
 from dropkit.lint.semantic.made_layers import is_no_layer, layers_of
@@ -102,7 +103,9 @@ def _is_unfinished(source: SourceFile, owner: ClassDefinition) -> bool:
 
 
 def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
-    """Whether the rate is an argument that is 0 by default, and no call in the file that makes the object passes it."""
+    """Whether the rate is 0, or an argument that is 0 by default, and no call in the file passes it."""
+    if all(has_zero_rate(source, layer) for layer in layers_of(source, owner, write)):
+        return True
     parameters = write.function.parameters if write.function is not None else []
     names = [parameter.arg for parameter in parameters]
     if owner.name not in source.calls or owner.subclasses:

@@ -3,8 +3,9 @@
 A module built with `dropout=0.5` never drops: there is no error and no warning, and a sweep over the rate compares
 noise. Build the dropout that the argument promises, or remove the argument.
 
-Arguments that only fill a common signature are not reported: those that a base or a sibling takes too, unused
-`**kwargs` beside them, names that begin with an underscore, and those that a comment calls unused.
+Arguments that only fill a common signature are not reported: those that a base or a sibling takes too, those of one of
+several classes that a condition or a table chooses from, unused `**kwargs` beside them, names that begin with an
+underscore, and those that a comment calls unused.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from dropkit.diagnostics import CrossFileCondition, Severity
+from dropkit.diagnostics import CrossFileCondition, FactCondition, Severity
+from dropkit.lint.semantic.alternatives import is_alternative
 from dropkit.lint.semantic.attribute_usage import (
     is_abstract,
     is_admitted,
@@ -75,12 +77,14 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
         or _fills_a_signature(source, owner, rate.arg)
         # DRP309 reports the layer that should have it.
         or rate is argument_for_defaults(source, owner)
+        or is_alternative(source, owner.name)
     ):
         return
     if write is None:
+        given = FactCondition(refuted_by=(f"alternative:{owner.name}",))
         bases = unplain_bases(source, owner)
         unless = CrossFileCondition(owner.name, "", rate.arg, bases) if bases else None
-        yield Violation(rate, _message(f"argument {rate.arg} is never read"), unless=unless)
+        yield Violation(rate, _message(f"argument {rate.arg} is never read"), unless=unless, given=given)
     else:
         yield from _judge_write(source, owner, write, rate.arg)
 
@@ -90,7 +94,8 @@ def _judge_write(source: SourceFile, owner: ClassDefinition, write: Write, argum
     if not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute, as_layer=False):
         message = _message(f"self.{write.attribute} is set and never read")
         unless = CrossFileCondition(owner.name, write.attribute, argument, unplain_bases(source, owner))
-        yield Violation(write.statement, message, unless=unless)
+        given = FactCondition(refuted_by=(f"alternative:{owner.name}",)) if argument else None
+        yield Violation(write.statement, message, unless=unless, given=given)
 
 
 def _only_checks(source: SourceFile, use: ast.Name) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from dropkit import files
-from dropkit.diagnostics import CrossFileCondition, Diagnostic, Edit, Fix, Severity, Span
+from dropkit.diagnostics import CrossFileCondition, Diagnostic, Edit, FactCondition, Fix, Severity, Span
 from dropkit.lint.engine.project_index import ClassSummary
 from dropkit.lint.engine.result import FileResult, Note
 from dropkit.rules import RULES
@@ -168,11 +168,12 @@ def _dump_finding(finding: Diagnostic) -> list[Any]:
         None if condition is None else [condition.owner, condition.attribute, condition.argument, [*condition.bases]]
     )
     span = list(asdict(finding.span).values())
-    return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell]
+    given = None if finding.given is None else [list(finding.given.needs), list(finding.given.refuted_by)]
+    return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell, given]
 
 
 def _load_finding(path: str, values: Any) -> Diagnostic:
-    code, message, severity, span, fix, unless, cell = _items(values, 7)
+    code, message, severity, span, fix, unless, cell, given = _items(values, 8)
     line, column, end_line, end_column = map(_ordinal, _items(span, 4))
     return Diagnostic(
         _code(code),
@@ -183,6 +184,7 @@ def _load_finding(path: str, values: Any) -> Diagnostic:
         _optional(_load_fix, fix),
         _optional(_load_condition, unless),
         _optional(_ordinal, cell),
+        _optional(lambda facts: FactCondition(*(tuple(_strings(each)) for each in _items(facts, 2))), given),
     )
 
 
@@ -209,9 +211,16 @@ def _load_note(path: str, values: Any) -> Note:
 
 
 def _load_classes(values: Any) -> ClassSummary:
-    bases, reads, arguments, *names = _items(values, 7)
+    bases, reads, arguments, owners, calls, imports, keepers, facts = _items(values, 8)
     return ClassSummary(
-        _strings_by_name(bases), _strings_by_name(reads), _strings_by_name(arguments), *map(_strings, names)
+        _strings_by_name(bases),
+        _strings_by_name(reads),
+        _strings_by_name(arguments),
+        _strings(owners),
+        _strings(calls),
+        _strings(imports),
+        _strings(keepers),
+        list(map(_strings, _items(facts))),
     )
 
 

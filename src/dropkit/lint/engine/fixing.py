@@ -60,7 +60,7 @@ def fix_bytes(
 
 def _key(finding: Diagnostic) -> tuple[object, ...]:
     """What stays of a finding while edits move it."""
-    return finding.code, finding.message, finding.unless
+    return finding.code, finding.message, finding.unless, finding.given
 
 
 def _fix_once(path: str, data: bytes, findings: list[Diagnostic], config: Config) -> tuple[bytes, list[Diagnostic]]:

@@ -11,15 +11,19 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dropkit.catalog import MODULE_BASES
 from dropkit.diagnostics import CrossFileCondition
 from dropkit.lint.semantic.bases import PLAIN_BASES, keepers
 from dropkit.lint.semantic.dropout_names import is_likely_attribute, is_rate_name
 from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.facts import facts_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.receivers import may_be_named, receiver_name
 
 # A class with more relatives than this, in all files, counts as unknown, and nothing is reported.
 _MAX_RELATIVES = 128
+# Bases of classes that are no Modules.
+_NO_MODULES = frozenset({"object", "ABC", "Generic", "Protocol", "Enum", "NamedTuple", "Thread", "Process", "Callback"})
 
 
 @dataclass(slots=True)
@@ -40,6 +44,8 @@ class ClassSummary:
     imports: list[str] = field(default_factory=list[str])
     # Classes that keep all arguments of their subclasses: by a metaclass, or by the frame of the caller.
     keepers: list[str] = field(default_factory=list[str])
+    # Facts, each with the facts that it follows from: see `ProjectIndex.holds`.
+    facts: list[list[str]] = field(default_factory=list["list[str]"])
 
 
 def summarize(source: SourceFile) -> ClassSummary:
@@ -64,6 +70,7 @@ def summarize(source: SourceFile) -> ClassSummary:
     summary.imports = sorted({b.imported.rsplit(".", 1)[-1] for b in bindings if b.imported})
     summary.reads_by_owners, summary.untyped_calls = _reads_on_objects(source)
     summary.keepers = sorted({cls.name for cls in keepers(source) if cls is not None})
+    summary.facts = facts_of(source)
     return summary
 
 
@@ -104,8 +111,11 @@ class ProjectIndex:
         self.arguments: dict[str, set[str]] = {}
         self.keepers: set[str] = set()
         self._families: dict[tuple[str, int], set[str]] = {}
+        self._facts: set[str] = set()
+        clauses: list[list[str]] = []
         for number, summary in enumerate(summaries):
             self.reads_by_owners.update(summary.reads_by_owners)
+            clauses += summary.facts
             self.keepers.update(summary.keepers)
             for call in summary.untyped_calls:
                 receiver, _, attribute = call.rpartition(".")
@@ -120,6 +130,36 @@ class ProjectIndex:
                 self.bases.setdefault(name, set()).update(bases)
                 for base in bases:
                     self.subclasses.setdefault(base, set()).add(name)
+        self._infer(clauses)
+
+    def _infer(self, clauses: list[list[str]]) -> None:
+        """Collect all facts that follow from the clauses."""
+        while True:
+            pending = [clause for clause in clauses if clause[0] not in self._facts]
+            new = {head for head, *body in pending if all(map(self.holds, body))}
+            if not new:
+                return
+            self._facts |= new
+            clauses = pending
+
+    def holds(self, fact: str) -> bool:
+        """Whether a fact holds, about a class, one of its bases, or a function.
+
+        "sets-mode:C": its attribute `training` is a property with a setter. "has-mode:C": it has dropout or batch
+        normalisation. "no-module:C": the project defines it and all its bases, and none is a Module. All others hold
+        for exactly this name: see `semantic/facts.py`.
+        """
+        kind, _, name = fact.partition(":")
+        if kind == "no-module":
+            family = self._family(name, self.bases) - _NO_MODULES
+            return bool(family) and family.isdisjoint(MODULE_BASES) and all(each in self.bases for each in family)
+        if kind in ("sets-mode", "has-mode"):
+            return any(f"{kind}:{each}" in self._facts for each in self._family(name, self.bases))
+        return fact in self._facts
+
+    def relatives(self, name: str) -> set[str]:
+        """A class and its bases."""
+        return self._family(name, self.bases)
 
     def satisfies(self, condition: CrossFileCondition) -> bool:
         """Whether any of what `condition` names is so."""

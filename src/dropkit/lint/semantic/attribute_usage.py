@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, TRANSFORMERS
 from dropkit.lint.semantic.data_flow import MOST
-from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
@@ -135,7 +135,17 @@ def is_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
     forward = owner.method("forward")
     if forward is None or isinstance(forward.node, ast.Lambda):
         return True
-    return any(_has_abstract(source, cls) for cls in owner.mro) or is_empty(forward.node.body)
+    return any(_has_abstract(source, cls) for cls in owner.mro) or is_empty(forward.node.body) or is_template(forward)
+
+
+def is_template(method: FunctionDefinition) -> bool:
+    """Whether a method ends in `raise NotImplementedError`: subclasses are to write it."""
+    body = [] if isinstance(method.node, ast.Lambda) else method.node.body
+    match body[-1:]:
+        case [ast.Raise(exc=ast.expr() as error)]:
+            return last_name(error) == "NotImplementedError"
+        case _:
+            return False
 
 
 @cached_per_file

@@ -128,6 +128,12 @@ def dropout_call(source: SourceFile, node: ast.AST | None) -> DropoutCall | None
     return _by_call(source).get(node)
 
 
+def has_zero_rate(source: SourceFile, layer: ast.AST | None) -> bool:
+    """Whether `layer` makes a dropout whose rate is a zero: literally, or by the local name that holds it."""
+    dropout = dropout_call(source, layer)
+    return dropout is not None and dropout.p is not None and is_off(source.substitute(dropout.p))
+
+
 def dropout_kind(source: SourceFile, node: ast.AST | None) -> str | None:
     """The `kind` of the dropout that `node` is; None if it is none, or has `noise_shape` or a literal rate of zero."""
     dropout = dropout_call(source, node)
