@@ -57,6 +57,19 @@ class Origin:
     layer: str = "input"
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A fraction of the time of all operators: the lowest and the highest that several runs of a step give."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether the runs agree on it, up to a factor of 2."""
+        return 0 < self.high <= 2 * self.low
+
+
 @dataclass(slots=True)
 class Visit:
     """One execution of a site. Written while the model runs, and only read afterwards.
@@ -88,7 +101,7 @@ class Visit:
         variance_ratio: variance of the output divided by that of the input, median over channels; None unless batch
             norm followed.
         kept_bytes: memory of the mask saved for backward.
-        seconds: time spent on dropping, forward and backward.
+        seconds: time spent on dropping, forward and backward: for each operator the least of several runs.
     """
 
     phase: Phase
@@ -135,6 +148,7 @@ class Site:
         is_marked_always_on: whether a marker comment says that it stays active in evaluation mode.
         is_named_always_on: whether names, docstrings or other comments around the line say so.
         has_rate_used_elsewhere: never executed itself, but a function beside it drops with its rate.
+        share: of the training step's time.
         visits: in order of execution.
     """
 
@@ -150,6 +164,7 @@ class Site:
     is_marked_always_on: bool = False
     is_named_always_on: bool = False
     has_rate_used_elsewhere: bool = False
+    share: Share = Share()
     visits: list[Visit] = field(default_factory=list[Visit])
 
     def visits_in(self, *phases: Phase) -> Iterator[Visit]:
@@ -231,7 +246,8 @@ class Trace:
         is_reseeded: whether the forward seeds torch's generator.
         stopped: exception that ended the run early; rules then cannot know that something was not reached.
         ranks_draw_alike: whether every rank of the group would draw the same masks; None if not asked.
-        seconds: time of all operators in training, forward and backward.
+        seconds: time of all operators in training, forward and backward: for each the least of several runs.
+        share: of the dropouts in this time.
     """
 
     model: str
@@ -247,3 +263,4 @@ class Trace:
     stopped: str | None = None
     ranks_draw_alike: bool | None = None
     seconds: float = 0.0
+    share: Share = Share()

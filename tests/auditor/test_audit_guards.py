@@ -256,7 +256,7 @@ def test_a_new_tensor_has_no_provenance():
     table.set(tensor, Provenance(Origin("Linear", "Linear")))
     zeros = torch.ops.aten.zeros.default
 
-    call = OperatorCall.of(zeros, describe(zeros), ([3],), {}, tensor, 0.0)
+    call = OperatorCall.of(zeros, describe(zeros), ([3],), {}, tensor, None)
     DataFlow(table, lambda tensor: False).record_operator(call)
 
     assert table.get(tensor) is None

@@ -144,24 +144,27 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCall:
-    """A finished call of an operator: tensors in and out, time in seconds, dropout rate, and whether it was random."""
+    """A finished call of an operator: tensors in and out, its number, dropout rate, and whether it was random.
+
+    The number is that among the operators of the training step; None in evaluation mode.
+    """
 
     overload: Any
     operator: Operator
     args: Sequence[Any]
     inputs: list[Tensor]
     outputs: list[Tensor]
-    seconds: float
+    number: int | None
     rate: float
     is_random: bool
 
     @staticmethod
     def of(
-        overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, seconds: float
+        overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, number: int | None
     ) -> OperatorCall:
         inputs = list(tensors([*args, *kwargs.values()]))
         rate, is_random = operator.rate(args, kwargs), operator.draws(args, kwargs)
-        return OperatorCall(overload, operator, args, inputs, list(tensors(output)), seconds, rate, is_random)
+        return OperatorCall(overload, operator, args, inputs, list(tensors(output)), number, rate, is_random)
 
 
 @lru_cache(maxsize=4096)

@@ -16,6 +16,7 @@ from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout, is_dropo
 from dropkit.auditor.recorder import Recorder
 from dropkit.auditor.snapshot import ModelSnapshot, restored, seed_everything
 from dropkit.auditor.source_comments import marks_always_on, names_always_on
+from dropkit.auditor.timing import Run, Stopwatch, Timings, timed_runs
 from dropkit.auditor.train_mode import dropouts_in_train_mode, layers_on_fast_path, set_mode, switch_mode
 from dropkit.catalog import HOLDER_KINDS
 from dropkit.containers import tensors_in_objects
@@ -80,6 +81,7 @@ class _Observations:
     backward_error: str | None = None
     is_reseeded: bool = False
     stopped: str | None = None
+    runs: list[Run] = field(default_factory=list[Run])
 
 
 def run_passes(step: Step) -> Trace:
@@ -105,6 +107,7 @@ def run_passes(step: Step) -> Trace:
     sites = [site for site in recorder.sites if site.p or site.was_active(*Phase) or not _is_optional(site)]
     sites += _unreached(entries, recorder.sites)
     _complete(sites, entries, observed.flags)
+    timings = Timings([*observed.runs, recorder.run])
     return Trace(
         model=type(step.model).__name__,
         sites=tuple(sites),
@@ -117,13 +120,14 @@ def run_passes(step: Step) -> Trace:
         is_reseeded=observed.is_reseeded,
         has_control_flow=recorder.has_control_flow,
         stopped=observed.stopped,
-        seconds=recorder.seconds,
+        seconds=timings.seconds,
+        share=timings.attribute(recorder.timed, sites),
     )
 
 
 def _observe(step: Step, snapshot: ModelSnapshot, recorder: Recorder, observed: _Observations) -> None:
     """Run all passes on copies of the inputs."""
-    _warm_up(step, snapshot)
+    observed.runs += timed_runs(lambda run: _time(step, snapshot, run))
     for phase, run in ((Phase.TRAIN, _train), (Phase.EVAL, _evaluate)):
         with snapshot.copying():
             observed.mode_faults += switch_mode(step.model, phase)
@@ -136,14 +140,17 @@ def _observe(step: Step, snapshot: ModelSnapshot, recorder: Recorder, observed: 
         observed.fast_path_layers += _fast_path_layers(step)
 
 
-def _warm_up(step: Step, snapshot: ModelSnapshot) -> None:
-    """Run one unobserved step and undo it: what a process does only once is not part of a step's time."""
+def _time(step: Step, snapshot: ModelSnapshot, run: Run) -> None:
+    """Run one step, unobserved but for the time of its operators, and undo it."""
     inputs = step.copy_inputs()
-    with snapshot.copying(), torch.enable_grad():
+    with snapshot.copying():
         set_mode(step.model, Phase.TRAIN)
-        snapshot.clear_gradients()
-        step.set_seed()
-        backward(step.model, tensors_in_objects(step.forward(inputs)), tensors_in_objects(inputs))
+    snapshot.clear_gradients()
+    step.set_seed()
+    # The stopwatch, which is entered first, does not time the copies.
+    with torch.enable_grad(), Stopwatch(run), snapshot.copying():
+        outputs = tensors_in_objects(step.forward(inputs))
+        backward(step.model, outputs, tensors_in_objects(inputs))
     snapshot.restore()
 
 

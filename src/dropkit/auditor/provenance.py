@@ -40,7 +40,6 @@ class RandomDraw:
 
     Attributes:
         is_counted: whether the mask is already counted in the visit.
-        seconds: time spent before the visit is known.
     """
 
     operator: str
@@ -48,7 +47,6 @@ class RandomDraw:
     visit: Visit | None = None
     site: Site | None = None
     is_counted: bool = False
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,17 +27,27 @@ class RandomDraws:
     def __init__(self, sites: SiteTable, table: ProvenanceTable, flow: DataFlow) -> None:
         self._sites, self._table, self._flow = sites, table, flow
         self._draws: list[RandomDraw] = []
+        # A draw may become a mask, and get a visit, after it has taken time.
+        self._timed: list[tuple[RandomDraw | Visit, int]] = []
 
     @property
     def other(self) -> list[RandomOperation]:
         """Draws that did not become a mask."""
         return [RandomOperation(draw.operator, draw.place) for draw in self._draws if draw.visit is None]
 
+    @property
+    def timed(self) -> Iterator[tuple[Visit, int]]:
+        """Visits, and numbers of the operators whose time is theirs."""
+        for owner, number in self._timed:
+            visit = owner if isinstance(owner, Visit) else owner.visit
+            if visit is not None:
+                yield visit, number
+
     def record_backward(self, call: OperatorCall) -> None:
         """Add the time of an operator that reads a mask to its dropout."""
         random = self._random_inputs(call)
         if random:
-            self._add_seconds(random[0].draw, call.seconds)
+            self._add_time(random[0].draw, call)
 
     def record_forward(self, call: OperatorCall) -> None:
         """Note an operator, random or not."""
@@ -49,7 +59,7 @@ class RandomDraws:
         elif call.is_random:
             self._record_draw(call)
         elif random:
-            self._add_seconds(random[0].draw, call.seconds)
+            self._add_time(random[0].draw, call)
             self._record_use(call, random)
         else:
             self._flow.record_operator(call)
@@ -57,12 +67,9 @@ class RandomDraws:
     def _random_inputs(self, call: OperatorCall) -> list[RandomTensor]:
         return [random for tensor in call.inputs if (random := self._table.get_random(tensor)) is not None]
 
-    def _add_seconds(self, owner: RandomDraw | Visit, seconds: float) -> None:
-        if self._sites.phase is Phase.EVAL:
-            return
-        if isinstance(owner, RandomDraw) and owner.visit is not None:
-            owner = owner.visit
-        owner.seconds += seconds
+    def _add_time(self, owner: RandomDraw | Visit, call: OperatorCall) -> None:
+        if call.number is not None:
+            self._timed.append((owner, call.number))
 
     def _record_draw(self, call: OperatorCall) -> None:
         """Note an operator that drew random numbers."""
@@ -79,7 +86,7 @@ class RandomDraws:
         self._draws.append(draw)
         if name in MASK_SOURCES:
             self._start_mask(call.outputs[0], RandomTensor(draw, is_discrete="bernoulli" in name), self._sites.dropping)
-            self._add_seconds(draw, call.seconds)
+            self._add_time(draw, call)
 
     def _start_mask(self, drawn: Tensor, random: RandomTensor, scope: Scope | None) -> None:
         """Note random numbers that may become a mask."""
@@ -107,7 +114,7 @@ class RandomDraws:
             masks.count(visit, mask, input)
             self._table.set_random(mask, RandomTensor(RandomDraw(name, None, visit, site, is_counted=True)))
             self._flow.record_dropout(visit, site, input, output)
-        self._add_seconds(visit, call.seconds)
+        self._add_time(visit, call)
 
     def _record_dropkit_operator(self, call: OperatorCall) -> None:
         """Note dropkit's operator, which takes a key and no mask: the mask is what the kernel does to ones."""
@@ -124,7 +131,7 @@ class RandomDraws:
         masks.count(visit, masks.without_shared(keep, rest[-2]), input)
         self._table.set_random(key, RandomTensor(RandomDraw("drop_v1", None, visit, site, is_counted=True)))
         self._flow.record_dropout(visit, site, input, call.outputs[0])
-        self._add_seconds(visit, call.seconds)
+        self._add_time(visit, call)
 
     def _record_noise(self, call: OperatorCall) -> None:
         """Note dropkit's operator that computes with a key's random numbers: noise, or numbers for a relaxed mask."""
@@ -141,7 +148,7 @@ class RandomDraws:
             self._flow.record_dropout(visit, site, input, call.outputs[0])
         else:
             self._continue_mask(call, random)
-        self._add_seconds(visit, call.seconds)
+        self._add_time(visit, call)
 
     def _record_use(self, call: OperatorCall, random: Sequence[RandomTensor]) -> None:
         """Note an operator that reads random numbers: it computes a mask, applies one, or adds noise."""
@@ -230,7 +237,6 @@ class RandomDraws:
         """Return the visit that a mask belongs to; a mask computed by hand gets a visit when it is applied."""
         if draw.visit is None or draw.site is None:
             draw.visit, draw.site = self._sites.visit_of_draw(place=draw.place)
-            draw.visit.seconds = draw.seconds
         return draw.visit, draw.site
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -24,10 +22,11 @@ from dropkit.auditor.provenance import Provenance, ProvenanceTable
 from dropkit.auditor.random_draws import RandomDraws
 from dropkit.auditor.sites import Scope, SiteTable
 from dropkit.auditor.snapshot import ModelSnapshot
+from dropkit.auditor.timing import Run, Stopwatch
 from dropkit.containers import tensors
 from dropkit.dropout_functions import DropoutFunction, dropout_functions
-from dropkit.torch_private import TorchDispatchMode, dispatch_mode_stack, no_torch_function
-from dropkit.trace import Origin, Phase, RandomOperation, Site
+from dropkit.torch_private import dispatch_mode_stack, no_torch_function
+from dropkit.trace import Origin, Phase, RandomOperation, Site, Visit
 
 # Functions that read values without calling an operator.
 _READERS: frozenset[Any] = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
@@ -37,12 +36,12 @@ class Recorder:
     """Everything observed of a model's dropout in one or several runs.
 
     Attributes:
-        seconds: time of all operators in training.
+        run: the operators of the training step with their seconds.
         has_control_flow: whether higher-order operators ran, whose branches are not seen.
     """
 
     def __init__(self, entries: Mapping[int, ModuleEntry], snapshot: ModelSnapshot) -> None:
-        self.seconds = 0.0
+        self.run: Run = []
         self.has_control_flow = False
         self._snapshot = snapshot
         self._table = ProvenanceTable()
@@ -69,6 +68,11 @@ class Recorder:
     def other_random(self) -> list[RandomOperation]:
         """Random operations that are no dropout."""
         return self._draws.other
+
+    @property
+    def timed(self) -> Iterable[tuple[Visit, int]]:
+        """Visits, and numbers of the operators whose time is theirs."""
+        return self._draws.timed
 
     @contextmanager
     def watch(self, phase: Phase, inputs: Iterable[Tensor] = ()) -> Generator[None]:
@@ -151,8 +155,6 @@ class Recorder:
 
     def after_operator(self, call: OperatorCall) -> None:
         """Note an operator that has run."""
-        if self.phase is not Phase.EVAL:
-            self.seconds += call.seconds
         if self.phase is Phase.BACKWARD and not self._sites.is_inside:
             # A gradient; recomputation runs inside modules and functions.
             self._draws.record_backward(call)
@@ -177,13 +179,10 @@ class _FunctionMode(TorchFunctionMode):
         return func(*args, **kwargs) if function is None else self._recorder.call(function, func, args, kwargs)
 
 
-class _OperatorMode(TorchDispatchMode):
-    supports_higher_order_operators = True
-
+class _OperatorMode(Stopwatch):
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__([] if recorder.phase is Phase.EVAL else recorder.run)
         self._recorder = recorder
-        self._synchronize = torch.cuda.synchronize if torch.cuda.is_initialized() else _do_nothing
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -192,15 +191,9 @@ class _OperatorMode(TorchDispatchMode):
             return func(*args, **kwargs)
         operator = describe(func)
         self._recorder.before_operator(operator, args, kwargs)
-        self._synchronize()
-        begin = perf_counter()
-        output = func(*args, **kwargs)
-        self._synchronize()
-        seconds = perf_counter() - begin
+        output, number = self.timed(func, args, kwargs), len(self.run) - 1
+        if self._recorder.phase is Phase.EVAL:
+            number = None
         with no_torch_function():
-            self._recorder.after_operator(OperatorCall.of(func, operator, args, kwargs, output, seconds))
+            self._recorder.after_operator(OperatorCall.of(func, operator, args, kwargs, output, number))
         return output
-
-
-def _do_nothing() -> None:
-    pass

@@ -36,7 +36,7 @@ class Report:
     @property
     def rows(self) -> tuple[Row, ...]:
         """One row for each site."""
-        return tuple(row(site, self.totals.seconds) for site in self.sites)
+        return tuple(row(site) for site in self.sites)
 
     @property
     def summary(self) -> list[str]:
@@ -85,7 +85,7 @@ class Report:
             report=self,
             rows=rows,
             totals=self.totals,
-            max_share=max((row.share for row in rows), default=0.0) or 1.0,
+            max_share=max((row.share.high for row in rows), default=0.0) or 1.0,
             version=dropkit.__version__,
             torch=torch.__version__,
         )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dropkit.diagnostics import Severity
-from dropkit.report.units import counted, in_bytes, in_count, in_seconds
-from dropkit.trace import Phase, Place, RandomOperation, Site, Trace, Visit
+from dropkit.report.units import counted, in_bytes, in_count, in_percent, in_seconds
+from dropkit.trace import Phase, Place, RandomOperation, Share, Site, Trace, Visit
 
 # Abbreviations of long kinds in tables.
 _ABBREVIATIONS = {"scaled_dot_product_attention": "SDPA", "multi_head_attention_forward": "MHA"}
@@ -43,7 +43,7 @@ class Row:
         after: operation that computed its input.
         before: operations that use its output.
         saved: memory of masks saved for backward.
-        share: fraction of the training step's operator time.
+        share: of the training step's time.
     """
 
     site: str
@@ -58,7 +58,7 @@ class Row:
     before: str
     saved: str
     time: str
-    share: float
+    share: Share
 
     @property
     def is_inactive(self) -> bool:
@@ -69,34 +69,32 @@ class Row:
 class Totals:
     """Sums over one training step: sites, elements dropped, mask bytes saved for backward, seconds of all operators.
 
-    `share` is the fraction of the seconds that is spent on dropout.
+    `share` is that of dropout in the seconds.
     """
 
     sites: int
     dropped: int
     kept_bytes: int
     seconds: float
-    share: float
+    share: Share
 
 
 def totals(trace: Trace) -> Totals:
     """Sum over the training step."""
-    seconds = sum(site.seconds for site in trace.sites)
     return Totals(
         sites=len(trace.sites),
         dropped=sum(visit.dropped_elements for site in trace.sites for visit in site.visits_in(Phase.TRAIN)),
         kept_bytes=sum(site.kept_bytes for site in trace.sites),
         seconds=trace.seconds,
-        share=seconds / trace.seconds if trace.seconds else 0.0,
+        share=trace.share,
     )
 
 
-def row(site: Site, step_seconds: float) -> Row:
+def row(site: Site) -> Row:
     """Describe a site in words."""
     visits = list(site.visits_in(Phase.TRAIN)) or site.visits
     visit = next((visit for visit in visits if visit.is_active), visits[0] if visits else None)
-    name, seconds, rate = site.name or "(the model)", site.seconds, site.rate
-    share = seconds / step_seconds if step_seconds else 0.0
+    name, rate, share = site.name or "(the model)", site.rate, site.share
     return Row(
         site=name if site.is_module else f"{name} {site.place or ''}",
         kind=_ABBREVIATIONS.get(site.kind, site.kind),
@@ -109,7 +107,7 @@ def row(site: Site, step_seconds: float) -> Row:
         after=visit.origin.last if visit is not None else "",
         before=", ".join(visit.consumers) if visit is not None else "",
         saved=in_bytes(site.kept_bytes) if site.kept_bytes else "",
-        time=f"{in_seconds(seconds)} {share:.1%}" if share else "",
+        time=f"{in_seconds(site.seconds)} {in_percent(share.low, share.high)}" if share.can_be_told else "",
         share=share,
     )
 
@@ -145,12 +143,18 @@ def _active_in(site: Site) -> str:
     return " + ".join(phases) or "never"
 
 
+def _time_text(totals: Totals) -> str:
+    share = totals.share
+    return f", {in_percent(share.low, share.high)} of the operator time" if share.can_be_told else ""
+
+
 def summary(totals: Totals, backward_error: str | None, other_random: Sequence[RandomOperation]) -> list[str]:
     """Return the totals as lines of text."""
     lines = [
-        f"{counted(totals.sites, 'site')}: {in_count(totals.dropped)} elements dropped in a "
-        f"training step, {in_bytes(totals.kept_bytes)} of masks saved for backward, {totals.share:.1%} of the "
-        "operator time"
+        "No dropout found"
+        if not totals.sites
+        else f"{counted(totals.sites, 'site')}: {in_count(totals.dropped)} elements dropped in a "
+        f"training step, {in_bytes(totals.kept_bytes)} of masks saved for backward{_time_text(totals)}"
     ]
     if backward_error is not None:
         lines.append(f"backward failed: {backward_error}")
