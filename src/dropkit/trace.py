@@ -184,6 +184,11 @@ class Site:
         return bool(self.visits)
 
     @property
+    def was_skipped(self) -> bool:
+        """Whether evaluation reached it, and training, which leaves layers out at random, did not."""
+        return bool(self.visits) and not any(self.visits_in(Phase.TRAIN)) and not self.was_active(*Phase)
+
+    @property
     def calls(self) -> int:
         """Number of calls in training mode."""
         return sum(1 for _ in self.visits_in(Phase.TRAIN))

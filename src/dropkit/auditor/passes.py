@@ -14,11 +14,12 @@ from torch import nn
 from dropkit.auditor.gradients import backward
 from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout, is_dropout
 from dropkit.auditor.recorder import Recorder
-from dropkit.auditor.snapshot import ModelSnapshot, restored, seed_everything
+from dropkit.auditor.skipped_layers import skipped_layers
+from dropkit.auditor.snapshot import ModelSnapshot, host_generators, restored, seed_everything
 from dropkit.auditor.source_comments import marks_always_on, names_always_on
 from dropkit.auditor.timing import Run, Stopwatch, Timings, timed_runs
 from dropkit.auditor.train_mode import dropouts_in_train_mode, layers_on_fast_path, set_mode, switch_mode
-from dropkit.catalog import HOLDER_KINDS
+from dropkit.catalog import HOLDER_KINDS, LAYER_DROP
 from dropkit.containers import tensors_in_objects
 from dropkit.modes import force_eager
 from dropkit.torch_private import dynamo_is_loaded
@@ -81,6 +82,8 @@ class _Observations:
     backward_error: str | None = None
     is_reseeded: bool = False
     stopped: str | None = None
+    # Whether the forward in training mode used Python's or NumPy's random numbers.
+    has_host_choices: bool = False
     runs: list[Run] = field(default_factory=list[Run])
 
 
@@ -106,6 +109,7 @@ def run_passes(step: Step) -> Trace:
                 observed.stopped = f"{recorder.phase.value}: {type(error).__name__}: {error}"
     sites = [site for site in recorder.sites if site.p or site.was_active(*Phase) or not _is_optional(site)]
     sites += _unreached(entries, recorder.sites)
+    _add_skipped_layers(sites, entries, recorder, observed.has_host_choices)
     _complete(sites, entries, observed.flags)
     timings = Timings([*observed.runs, recorder.run])
     return Trace(
@@ -113,9 +117,9 @@ def run_passes(step: Step) -> Trace:
         sites=tuple(sites),
         mode_faults=tuple(dict.fromkeys(observed.mode_faults)),
         in_train_mode=tuple(observed.in_train_mode),
-        unused_rates=tuple(_unused_rates(entries, sites, recorder.ran_in_train)),
+        unused_rates=tuple(_unused_rates(entries, sites, recorder.ran[Phase.TRAIN])),
         fast_path_layers=tuple(dict.fromkeys(observed.fast_path_layers)),
-        other_random=tuple(dict.fromkeys(recorder.other_random)),
+        other_random=tuple(dict.fromkeys(recorder.other_random(sites))),
         backward_error=observed.backward_error,
         is_reseeded=observed.is_reseeded,
         has_control_flow=recorder.has_control_flow,
@@ -134,7 +138,9 @@ def _observe(step: Step, snapshot: ModelSnapshot, recorder: Recorder, observed: 
         observed.flags[phase] = {id(entry.module): entry.module.training for entry in step.entries.values()}
         snapshot.clear_gradients()
         step.set_seed()
+        before = host_generators()
         observed.backward_error = run(step, recorder, step.copy_inputs()) or observed.backward_error
+        observed.has_host_choices = observed.has_host_choices or (phase is Phase.TRAIN and host_generators() != before)
         observed.is_reseeded = observed.is_reseeded or torch.initial_seed() != step.unusual_seed
     with snapshot.copying():
         observed.fast_path_layers += _fast_path_layers(step)
@@ -171,6 +177,17 @@ def _evaluate(step: Step, recorder: Recorder, inputs: Any) -> None:
 
 def _fast_path_layers(step: Step) -> list[str]:
     return layers_on_fast_path(step.entries, lambda: step.forward(step.copy_inputs()))
+
+
+def _add_skipped_layers(
+    sites: list[Site], entries: Mapping[int, ModuleEntry], recorder: Recorder, has_host_choices: bool
+) -> None:
+    """Add a site for each list of layers of which some were skipped, before what is inside."""
+    known = {site.name for site in sites if site.kind == LAYER_DROP}
+    for site in skipped_layers(entries, recorder.ran, recorder.choices, has_host_choices):
+        if site.name not in known:
+            inside = (index for index, other in enumerate(sites) if _is_under(other.name, site.name))
+            sites.insert(next(inside, len(sites)), site)
 
 
 def _is_about_rate(entries: Mapping[int, ModuleEntry], error: Exception) -> bool:

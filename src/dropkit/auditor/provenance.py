@@ -39,6 +39,7 @@ class RandomDraw:
     """A draw of random numbers, and the visit that uses them as a mask, once that is known.
 
     Attributes:
+        owner: name of the module that draws.
         is_counted: whether the mask is already counted in the visit.
     """
 
@@ -46,6 +47,7 @@ class RandomDraw:
     place: Place | None = None
     visit: Visit | None = None
     site: Site | None = None
+    owner: str = ""
     is_counted: bool = False
 
 

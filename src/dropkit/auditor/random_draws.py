@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,25 +15,41 @@ from dropkit.auditor.operators import MASK_SOURCES, OperatorCall, memory_id
 from dropkit.auditor.provenance import ProvenanceTable, RandomDraw, RandomTensor
 from dropkit.auditor.sites import Scope, SiteTable
 from dropkit.auditor.source_location import calling_line
-from dropkit.trace import Form, Phase, RandomOperation, Site, Visit
+from dropkit.catalog import LAYER_DROP
+from dropkit.trace import Form, Phase, Place, RandomOperation, Site, Visit
 
 # dropkit's operators: elementwise, and of one shard.
 _DROPKIT = frozenset({"drop_v1", "drop_at_v1"})
 
+# Operators that give Python a value.
+_READERS = frozenset({"_local_scalar_dense", "is_nonzero"})
+
 
 class RandomDraws:
-    """The random numbers of a run and their use."""
+    """The random numbers of a run and their use.
+
+    Attributes:
+        choices: by name of a module the line that drew a random number which Python read in training.
+    """
 
     def __init__(self, sites: SiteTable, table: ProvenanceTable, flow: DataFlow) -> None:
         self._sites, self._table, self._flow = sites, table, flow
+        self.choices: dict[str, Place | None] = {}
         self._draws: list[RandomDraw] = []
         # A draw may become a mask, and get a visit, after it has taken time.
         self._timed: list[tuple[RandomDraw | Visit, int]] = []
 
-    @property
-    def other(self) -> list[RandomOperation]:
-        """Draws that did not become a mask."""
-        return [RandomOperation(draw.operator, draw.place) for draw in self._draws if draw.visit is None]
+    def other(self, sites: Collection[Site]) -> list[RandomOperation]:
+        """Draws that did not become a mask, nor skipped layers, which some sites are."""
+        skips = {site.place for site in sites if site.kind == LAYER_DROP and site.place is not None}
+        others = (draw for draw in self._draws if draw.visit is None and draw.place not in skips)
+        return [RandomOperation(draw.operator, draw.place) for draw in others]
+
+    def read(self, tensor: Tensor) -> None:
+        """Note that Python reads values of a tensor."""
+        random = self._table.get_random(tensor)
+        if random is not None and self._sites.phase is Phase.TRAIN:
+            self.choices[random.draw.owner] = random.draw.place
 
     @property
     def timed(self) -> Iterator[tuple[Visit, int]]:
@@ -59,6 +75,8 @@ class RandomDraws:
         elif call.is_random:
             self._record_draw(call)
         elif random:
+            if call.operator.name in _READERS:
+                self.read(call.inputs[0])
             self._add_time(random[0].draw, call)
             self._record_use(call, random)
         else:
@@ -82,7 +100,7 @@ class RandomDraws:
             return
         if not call.operator.reads_shape_only and name not in ("bernoulli", "uniform"):
             self._flow.record_operator(call)
-        draw = RandomDraw(name, calling_line())
+        draw = RandomDraw(name, calling_line(), owner=self._sites.owner)
         self._draws.append(draw)
         if name in MASK_SOURCES:
             self._start_mask(call.outputs[0], RandomTensor(draw, is_discrete="bernoulli" in name), self._sites.dropping)

@@ -7,7 +7,7 @@ operator, called from Python, C++ or TorchScript, and so every draw of random nu
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ from dropkit.auditor.timing import Run, Stopwatch
 from dropkit.containers import tensors
 from dropkit.dropout_functions import DropoutFunction, dropout_functions
 from dropkit.torch_private import dispatch_mode_stack, no_torch_function
-from dropkit.trace import Origin, Phase, RandomOperation, Site, Visit
+from dropkit.trace import Origin, Phase, Place, RandomOperation, Site, Visit
 
 # Functions that read values without calling an operator.
 _READERS: frozenset[Any] = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
@@ -60,14 +60,18 @@ class Recorder:
         return self._sites.sites
 
     @property
-    def ran_in_train(self) -> set[int]:
-        """Ids of the modules that ran in training mode."""
-        return self._sites.ran_in_train
+    def ran(self) -> dict[Phase, set[int]]:
+        """Ids of the modules that ran, by phase."""
+        return self._sites.ran
 
     @property
-    def other_random(self) -> list[RandomOperation]:
-        """Random operations that are no dropout."""
-        return self._draws.other
+    def choices(self) -> dict[str, Place | None]:
+        """By name of a module the line that drew a random number which Python read in training."""
+        return self._draws.choices
+
+    def other_random(self, sites: Collection[Site]) -> list[RandomOperation]:
+        """Random operations that none of the sites is."""
+        return self._draws.other(sites)
 
     @property
     def timed(self) -> Iterable[tuple[Visit, int]]:
@@ -141,6 +145,7 @@ class Recorder:
     def read(self, args: Sequence[Any]) -> None:
         """Note that Python reads the values of tensors."""
         for tensor in tensors(args):
+            self._draws.read(tensor)
             self._flow.record_use(tensor, "Python")
 
     def _record_if_inactive(self, scope: Scope, output: Tensor) -> None:

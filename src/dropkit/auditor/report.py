@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dropkit.auditor.report_rows import AuditFinding, Row, Totals, granularity, row, summary
+from dropkit.auditor.report_rows import AuditFinding, Row, Totals, granularity, row, share_text, summary
 from dropkit.trace import Phase, Place, RandomOperation, Site, Visit
 
 __all__ = ["AuditFinding", "Report"]
@@ -85,6 +85,7 @@ class Report:
             report=self,
             rows=rows,
             totals=self.totals,
+            time=share_text(self.totals.share),
             max_share=max((row.share.high for row in rows), default=0.0) or 1.0,
             version=dropkit.__version__,
             torch=torch.__version__,

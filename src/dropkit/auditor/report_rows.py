@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dropkit.catalog import LAYER_DROP
 from dropkit.diagnostics import Severity
 from dropkit.report.units import counted, in_bytes, in_count, in_percent, in_seconds
 from dropkit.trace import Phase, Place, RandomOperation, Share, Site, Trace, Visit
@@ -62,17 +63,18 @@ class Row:
 
     @property
     def is_inactive(self) -> bool:
-        return self.active_in in ("never", "not reached", "rate only")
+        return self.active_in in ("never", "not reached", "rate only", "skipped in this run")
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over one training step: sites, elements dropped, mask bytes saved for backward, seconds of all operators.
+    """Sums over one training step: sites, those of them in layers that it skipped, elements dropped, mask bytes saved for backward, seconds of all operators.
 
     `share` is that of dropout in the seconds.
     """
 
     sites: int
+    skipped: int
     dropped: int
     kept_bytes: int
     seconds: float
@@ -83,6 +85,7 @@ def totals(trace: Trace) -> Totals:
     """Sum over the training step."""
     return Totals(
         sites=len(trace.sites),
+        skipped=sum(site.was_skipped for site in trace.sites),
         dropped=sum(visit.dropped_elements for site in trace.sites for visit in site.visits_in(Phase.TRAIN)),
         kept_bytes=sum(site.kept_bytes for site in trace.sites),
         seconds=trace.seconds,
@@ -94,6 +97,7 @@ def row(site: Site) -> Row:
     """Describe a site in words."""
     visits = list(site.visits_in(Phase.TRAIN)) or site.visits
     visit = next((visit for visit in visits if visit.is_active), visits[0] if visits else None)
+    covers = granularity(visit) if visit is not None else ""
     name, rate, share = site.name or "(the model)", site.rate, site.share
     return Row(
         site=name if site.is_module else f"{name} {site.place or ''}",
@@ -101,13 +105,13 @@ def row(site: Site) -> Row:
         p="" if site.p is None else f"{site.p:g}",
         rate="" if rate is None else f"{rate:.4g}",
         input_shape=" x ".join(map(str, visit.shape)) if visit is not None else "",
-        granularity=granularity(visit) if visit is not None else "",
+        granularity="layer" if site.kind == LAYER_DROP else covers,
         active_in=_active_in(site),
         calls=site.calls,
         after=visit.origin.last if visit is not None else "",
         before=", ".join(visit.consumers) if visit is not None else "",
         saved=in_bytes(site.kept_bytes) if site.kept_bytes else "",
-        time=f"{in_seconds(site.seconds)} {in_percent(share.low, share.high)}" if share.can_be_told else "",
+        time=f"{in_seconds(site.seconds)} {share_text(share)}" if share.can_be_told else "",
         share=share,
     )
 
@@ -137,25 +141,30 @@ def granularity(visit: Visit) -> str:
 
 
 def _active_in(site: Site) -> str:
+    if site.was_skipped:
+        return "skipped in this run"
     if not site.was_reached:
         return "rate only" if site.has_rate_used_elsewhere else "not reached"
     phases = [phase.value for phase in (Phase.TRAIN, Phase.EVAL) if site.was_active(phase)]
     return " + ".join(phases) or "never"
 
 
-def _time_text(totals: Totals) -> str:
-    share = totals.share
-    return f", {in_percent(share.low, share.high)} of the operator time" if share.can_be_told else ""
+def share_text(share: Share) -> str:
+    """Format a share as an interval; empty if it cannot be told."""
+    return in_percent(share.low, share.high) if share.can_be_told else ""
 
 
 def summary(totals: Totals, backward_error: str | None, other_random: Sequence[RandomOperation]) -> list[str]:
     """Return the totals as lines of text."""
+    time = share_text(totals.share) and f", {share_text(totals.share)} of the operator time"
     lines = [
         "No dropout found"
         if not totals.sites
         else f"{counted(totals.sites, 'site')}: {in_count(totals.dropped)} elements dropped in a "
-        f"training step, {in_bytes(totals.kept_bytes)} of masks saved for backward{_time_text(totals)}"
+        f"training step, {in_bytes(totals.kept_bytes)} of masks saved for backward{time}"
     ]
+    if totals.skipped:
+        lines.append(f"{counted(totals.skipped, 'site')} skipped in this run, which runs only some of the layers")
     if backward_error is not None:
         lines.append(f"backward failed: {backward_error}")
     if other_random:

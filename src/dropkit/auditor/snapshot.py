@@ -147,6 +147,12 @@ def seed_everything(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
 
 
+def host_generators() -> object:
+    """The states of Python's generator and of NumPy's, if it is imported, to be compared."""
+    numpy: Any = sys.modules.get("numpy")
+    return random.getstate(), None if numpy is None else str(numpy.random.get_state())
+
+
 @contextmanager
 def _generators_restored() -> Generator[None]:
     """Restore torch's generators on every device in use, Python's, and NumPy's if it is imported."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dropkit.report.units import in_bytes, in_count, in_percent, in_seconds
+from dropkit.report.units import in_bytes, in_count, in_seconds
 
 
 def render(template: str, **values: Any) -> str:
@@ -24,5 +24,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bytes=in_bytes, seconds=in_seconds, count=in_count, share=in_percent)
+    environment.filters.update(bytes=in_bytes, seconds=in_seconds, count=in_count)
     return environment
