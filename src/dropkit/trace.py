@@ -95,6 +95,10 @@ class Visit:
         origin: what computed the input.
         feature_dim: dimension of the features, as the layer before laid them out; None if unknown.
         previous: site whose output is the input of this one.
+        between: activation between both that keeps zeros and scale, such as ReLU; "" if there is none.
+        factor: what a mask computed by hand multiplies kept elements by; None if unknown.
+        mask_kind: what its input looks like: "binary" if it holds zeros and ones, "additive" if it holds zeros and very
+            negative numbers; "" for anything else.
         consumers: what used the output, in order.
         is_used: whether anything used the output.
         is_added_to_itself: whether the output was added to the input, which is the same tensor changed in place.
@@ -124,6 +128,9 @@ class Visit:
     origin: Origin = field(default_factory=Origin)
     feature_dim: int | None = None
     previous: Site | None = None
+    between: str = ""
+    factor: float | None = None
+    mask_kind: str = ""
     consumers: list[str] = field(default_factory=list[str])
     is_used: bool = False
     is_added_to_itself: bool = False
@@ -247,6 +254,7 @@ class Trace:
         fast_path_layers: encoder layers whose fast path skips dropouts that are in training mode.
         other_random: random operations that are no dropout.
         backward_error: first line of the exception raised by backward.
+        factors_in_eval: numbers that tensors are multiplied by in evaluation mode.
         has_control_flow: whether operators such as `torch.cond` ran, whose branches are not seen.
         is_reseeded: whether the forward seeds torch's generator.
         stopped: exception that ended the run early; rules then cannot know that something was not reached.
@@ -263,6 +271,7 @@ class Trace:
     fast_path_layers: tuple[str, ...] = ()
     other_random: tuple[RandomOperation, ...] = ()
     backward_error: str | None = None
+    factors_in_eval: frozenset[float] = frozenset()
     has_control_flow: bool = False
     is_reseeded: bool = False
     stopped: str | None = None

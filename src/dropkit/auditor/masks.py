@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from dropkit.trace import Visit
 
 _START = 4096
+# What masks add to scores that softmax shall make zero is far below any score.
+_VERY_NEGATIVE = -1e3
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
@@ -43,6 +45,27 @@ def note_start(visit: Visit, keep: Tensor, rate: float) -> None:
     """Store the first elements of a mask."""
     start = (keep.reshape(-1)[:_START] != 0).to(torch.uint8)
     visit.mask_start, visit.entropy = bytes(cast("list[int]", start.tolist())), start.numel() * _entropy(rate)
+
+
+def factor(keep: Tensor) -> float | None:
+    """Return what a mask multiplies kept elements by; None if that is not one number."""
+    kept = (keep.values() if keep.is_nested else keep).detach().reshape(-1)
+    kept = kept[kept != 0]
+    if kept.numel() == 0 or bool((kept != kept[0]).any()):
+        return None
+    return float(kept[0])
+
+
+def kind(input: Tensor) -> str:
+    """Return "binary" for zeros and ones, "additive" for zeros and very negative numbers, "" for anything else."""
+    values = (input.values() if input.is_nested else input).detach()
+    if type(values) not in (Tensor, nn.Parameter) or values.numel() < 2 or values.is_complex():
+        return ""
+    low, high = (float(value) for value in torch.aminmax(values))
+    if (low, high) == (0, 1):
+        return "" if bool(((values != 0) & (values != 1)).any()) else "binary"
+    is_between = (values != 0) & (values >= _VERY_NEGATIVE)
+    return "additive" if low < _VERY_NEGATIVE and high == 0 and not bool(is_between.any()) else ""
 
 
 def without_shared(keep: Tensor, strides: Sequence[int] | None) -> Tensor:

@@ -158,6 +158,19 @@ class OperatorCall:
     rate: float
     is_random: bool
 
+    @property
+    def factor(self) -> float | None:
+        """The number that a tensor is multiplied by; None if this is no such operation."""
+        numbers = [arg for arg in self.args if not isinstance(arg, Tensor) or arg.dim() == 0]
+        if self.operator.name == "neg":
+            return -1.0
+        if self.operator.name not in ("mul", "div") or len(numbers) != 1 or len(self.args) != 2:
+            return None
+        number = numbers[0].item() if isinstance(numbers[0], Tensor) else numbers[0]
+        if not isinstance(number, (int, float)) or (self.operator.name == "div" and not number):
+            return None
+        return float(number) if self.operator.name == "mul" else 1 / number
+
     @staticmethod
     def of(
         overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, number: int | None

@@ -121,6 +121,7 @@ def run_passes(step: Step) -> Trace:
         fast_path_layers=tuple(dict.fromkeys(observed.fast_path_layers)),
         other_random=tuple(dict.fromkeys(recorder.other_random(sites))),
         backward_error=observed.backward_error,
+        factors_in_eval=recorder.factors_in_eval,
         is_reseeded=observed.is_reseeded,
         has_control_flow=recorder.has_control_flow,
         stopped=observed.stopped,

@@ -12,7 +12,7 @@ from torch import Tensor
 from dropkit.auditor import masks
 from dropkit.auditor.data_flow import DataFlow
 from dropkit.auditor.operators import MASK_SOURCES, OperatorCall, memory_id
-from dropkit.auditor.provenance import ProvenanceTable, RandomDraw, RandomTensor
+from dropkit.auditor.provenance import ProvenanceTable, RandomDraw, RandomTensor, product
 from dropkit.auditor.sites import Scope, SiteTable
 from dropkit.auditor.source_location import calling_line
 from dropkit.catalog import LAYER_DROP
@@ -184,7 +184,8 @@ class RandomDraws:
         provenance = self._table.get(max(data, key=Tensor.numel))
         dropped_by = provenance.dropped_by if provenance is not None else None
         if call.outputs and dropped_by is not None and dropped_by[0] is mask.draw.visit:
-            # A further step of the same dropout, such as the scaling.
+            # A further step of the same dropout, such as scaling by what its mask keeps.
+            dropped_by[0].factor = None
             self._table.set(call.outputs[0], provenance)
         elif not (operator.can_apply_mask and self._record_application(call, mask, data)):
             self._flow.record_operator(call)
@@ -221,6 +222,7 @@ class RandomDraws:
         if not mask.is_discrete:
             return self._record_factors(call, draw, data)
         keep = next(tensor for tensor in call.inputs if self._is_from(tensor, draw))
+        factor = {"mul": masks.factor(keep), "div": None}.get(call.operator.name, 1.0)
         input: Any = max(data, key=Tensor.numel)
         if call.operator.name in ("masked_fill", "index_put"):
             if not _is_zero(call.args[2]):
@@ -235,6 +237,8 @@ class RandomDraws:
             return False
         visit, site = self._visit_of(draw)
         visit.is_active = True
+        before = self._table.get(input)
+        visit.factor = product(factor, before.factor if before is not None else None)
         if not draw.is_counted:
             draw.is_counted = True
             visit.is_independent = mask.is_independent

@@ -78,11 +78,16 @@ class Recorder:
         """Visits, and numbers of the operators whose time is theirs."""
         return self._draws.timed
 
+    @property
+    def factors_in_eval(self) -> frozenset[float]:
+        """Numbers that tensors are multiplied by in evaluation mode."""
+        return frozenset(self._flow.factors_in_eval)
+
     @contextmanager
     def watch(self, phase: Phase, inputs: Iterable[Tensor] = ()) -> Generator[None]:
         """Observe this thread, and the threads that run its backward pass, in a `with` block."""
         self._sites.begin(phase)
-        self._flow.begin(inputs)
+        self._flow.begin(phase, inputs)
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             # From compiled modules, which run uncompiled here.

@@ -68,9 +68,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over one training step: sites, those of them in layers that it skipped, elements dropped, mask bytes saved for backward, seconds of all operators.
+    """Sums over one training step.
 
-    `share` is that of dropout in the seconds.
+    Attributes:
+        skipped: how many of the sites are in layers that the step skipped.
+        dropped: number of elements.
+        kept_bytes: memory of masks saved for backward.
+        seconds: time of all operators.
+        share: of dropout in this time.
     """
 
     sites: int

@@ -28,6 +28,8 @@ from dropkit.rules import (
     drp306_rate_changed_in_forward,
     drp307_mask_drawn_twice,
     drp308_rate_not_held,
+    drp309_mask_not_rescaled,
+    drp310_mask_shared_by_batch,
     drp401_inplace_dropout_breaks_backward,
     drp402_channel_dropout_on_matrix,
     drp403_dropout_after_softmax,
@@ -38,6 +40,7 @@ from dropkit.rules import (
     drp408_dropout_before_activation,
     drp409_elementwise_dropout_on_feature_map,
     drp410_shared_dropout_layer,
+    drp411_dropout_on_mask,
 )
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 
@@ -65,6 +68,8 @@ RULES: tuple[Rule, ...] = (
     drp306_rate_changed_in_forward.RULE,
     drp307_mask_drawn_twice.RULE,
     drp308_rate_not_held.RULE,
+    drp309_mask_not_rescaled.RULE,
+    drp310_mask_shared_by_batch.RULE,
     drp401_inplace_dropout_breaks_backward.RULE,
     drp402_channel_dropout_on_matrix.RULE,
     drp403_dropout_after_softmax.RULE,
@@ -75,6 +80,7 @@ RULES: tuple[Rule, ...] = (
     drp408_dropout_before_activation.RULE,
     drp409_elementwise_dropout_on_feature_map.RULE,
     drp410_shared_dropout_layer.RULE,
+    drp411_dropout_on_mask.RULE,
 )
 
 __all__ = ["RULES", "Default", "Example", "Rule", "TraceViolation", "Violation"]
