@@ -64,6 +64,21 @@ def run_with(model: nn.Module, batch: Any, run: Callable[[tuple[Any, ...], dict[
     raise TypeError(_refusal_message(model, batch)) from (failed[-1][1] if failed else None)
 
 
+def must_take_nothing(model: nn.Module) -> None:
+    """Check that a model runs without arguments.
+
+    Raises:
+        TypeError: it needs some; the message says that a batch is missing.
+    """
+    signature = _signature(model)
+    if signature is not None and not _fits(signature, Arguments()):
+        names = ", ".join(signature.parameters)
+        raise TypeError(
+            f"inputs must be a batch for {type(model).__name__}.forward ({names}), got none: pass one, as in "
+            "audit(model, batch), or a DataLoader"
+        )
+
+
 def arrangements(signature: inspect.Signature | None, batch: Any) -> list[Arguments]:
     """Return the arrangements of a batch that a signature allows, most likely first; all if it is unknown."""
     named = _named_items(batch)
