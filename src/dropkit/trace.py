@@ -183,6 +183,12 @@ class Site:
         return any(visit.is_active for visit in self.visits_in(*phases))
 
     @property
+    def is_off(self) -> bool:
+        """Whether its rate is 0, and it never dropped."""
+        is_zero = self.p is not None and self.p == 0 and not any(visit.p for visit in self.visits)
+        return is_zero and not self.was_active(*Phase)
+
+    @property
     def is_module(self) -> bool:
         return self.form in MODULES
 

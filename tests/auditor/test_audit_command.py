@@ -66,7 +66,7 @@ def run(*arguments):
 @pytest.mark.parametrize("name", ["make_model", "Net", "model"])
 def test_a_function_a_class_or_a_module_is_audited(program, name):
     """Output that is not a terminal has no colours."""
-    done = run(f"{program}/net.py:{name}", "--input", "1x9x9")
+    done = run(f"{program}/net.py:{name}", "--input", "1x9x9", "--wide")
 
     assert done.exit_code == 0
     assert "drop " in done.output
@@ -170,7 +170,7 @@ def test_an_input_of_integers_is_made(tmp_path):
         "from torch import nn\ndef make(): return nn.Sequential(nn.Embedding(2, 4), nn.Dropout(), nn.Linear(4, 2))\n"
     )
 
-    done = run(f"{tmp_path}/tokens.py:make", "--input", "6:int64", "--batch", 3)
+    done = run(f"{tmp_path}/tokens.py:make", "--input", "6:int64", "--batch", 3, "--wide")
 
     assert "3 x 6 x 4" in done.output
 

@@ -57,7 +57,7 @@ def test_what_cannot_be_told_is_not_shown(runs, operators):
     untold = site(runs, operators)
 
     assert not untold.share.can_be_told
-    assert row(untold).time == ""
+    assert row([untold]).time == ""
 
 
 def test_steps_are_repeated_while_they_are_fast():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from dropkit.auditor.folding import folded
 from dropkit.catalog import LAYER_DROP
 from dropkit.diagnostics import Severity
 from dropkit.report.units import counted, in_bytes, in_count, in_percent, in_seconds
@@ -29,15 +30,22 @@ class AuditFinding:
     explanation: str
 
     def __str__(self) -> str:
-        where = f" (called at {self.place})" if self.place is not None and str(self.place) not in self.site else ""
-        return f"{self.site}{where}: {self.code} {self.severity.value}: {self.message}"
+        return f"{self.where}: {self.code} {self.severity.value}: {self.message}"
+
+    @property
+    def where(self) -> str:
+        """The site, and the line that calls it."""
+        called = self.place is not None and str(self.place) not in self.site
+        return f"{self.site} (called at {self.place})" if called else self.site
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The cells of a site in a table.
+    """The cells of a site, or of several in equal layers, in a table.
 
     Attributes:
+        place: line of a function or a mask; "" for a module.
+        count: number of sites.
         rate: measured fraction of mask elements that dropped.
         granularity: what one mask element covers.
         active_in: modes in which it drops, or why it does not.
@@ -48,6 +56,8 @@ class Row:
     """
 
     site: str
+    place: str
+    count: int
     kind: str
     p: str
     rate: str
@@ -60,6 +70,23 @@ class Row:
     saved: str
     time: str
     share: Share
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Cells by heading, from left to right."""
+        return {
+            "site": f"{self.site}\n{self.place}" if self.place else self.site,
+            "kind": self.kind,
+            "p": self.p,
+            "dropped": self.rate,
+            "active in": self.active_in,
+            "time": self.time,
+            "granularity": self.granularity,
+            "saved": self.saved,
+            "input": self.input_shape,
+            "calls": str(self.calls),
+            "after > before": f"{self.after} > {self.before}" if self.after or self.before else "",
+        }
 
     @property
     def is_inactive(self) -> bool:
@@ -98,27 +125,67 @@ def totals(trace: Trace) -> Totals:
     )
 
 
-def row(site: Site) -> Row:
-    """Describe a site in words."""
-    visits = list(site.visits_in(Phase.TRAIN)) or site.visits
-    visit = next((visit for visit in visits if visit.is_active), visits[0] if visits else None)
+def rows(sites: Iterable[Site], fold: bool) -> list[Row]:
+    """Describe sites in words; those of equal layers in one row, if asked."""
+    if not fold:
+        return [row([site]) for site in sites]
+    return [row(alike, name) for name, alike in folded(sites, lambda site: site.name, _traits)]
+
+
+def row(sites: Sequence[Site], name: str | None = None) -> Row:
+    """Describe a site, or several that are alike, in words."""
+    site, visit = sites[0], _typical_visit(sites[0])
     covers = granularity(visit) if visit is not None else ""
-    name, rate, share = site.name or "(the model)", site.rate, site.share
+    saved, share = sum(site.kept_bytes for site in sites), total_share(sites)
     return Row(
-        site=name if site.is_module else f"{name} {site.place or ''}",
+        site=(site.name if name is None else name) or "(the model)",
+        place="" if site.is_module or site.place is None else str(site.place),
+        count=len(sites),
         kind=_ABBREVIATIONS.get(site.kind, site.kind),
-        p="" if site.p is None else f"{site.p:g}",
-        rate="" if rate is None else f"{rate:.4g}",
-        input_shape=" x ".join(map(str, visit.shape)) if visit is not None else "",
+        p=_range([site.p for site in sites]),
+        rate=_range([site.rate for site in sites]),
+        input_shape=_shape(visit),
         granularity="layer" if site.kind == LAYER_DROP else covers,
         active_in=_active_in(site),
-        calls=site.calls,
+        calls=sum(site.calls for site in sites),
         after=visit.origin.last if visit is not None else "",
         before=", ".join(visit.consumers) if visit is not None else "",
-        saved=in_bytes(site.kept_bytes) if site.kept_bytes else "",
-        time=f"{in_seconds(site.seconds)} {share_text(share)}" if share.can_be_told else "",
+        saved=in_bytes(saved) if saved else "",
+        time=f"{in_seconds(sum(site.seconds for site in sites))} {share_text(share)}" if share.can_be_told else "",
         share=share,
     )
+
+
+def _traits(site: Site) -> Hashable:
+    """What sites have in common that share a row."""
+    one = row([site])
+    return site.form, site.kind, site.place, bool(site.p), one.active_in, one.granularity, one.input_shape, one.after
+
+
+def _typical_visit(site: Site) -> Visit | None:
+    visits = list(site.visits_in(Phase.TRAIN)) or site.visits
+    return next((visit for visit in visits if visit.is_active), visits[0] if visits else None)
+
+
+def _shape(visit: Visit | None) -> str:
+    return " x ".join(map(str, visit.shape)) if visit is not None else ""
+
+
+def _range(values: Iterable[float | None]) -> str:
+    """Format the lowest and the highest of some numbers."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    ends = [f"{value:.3g}" for value in (min(known), max(known))]
+    return ends[0] if ends[0] == ends[1] else "-".join(ends)
+
+
+def total_share(sites: Iterable[Site]) -> Share:
+    """The sum of shares; none if one of them cannot be told."""
+    shares = [site.share for site in sites if site.seconds]
+    if not all(share.can_be_told for share in shares):
+        return Share()
+    return Share(sum(share.low for share in shares), sum(share.high for share in shares))
 
 
 def granularity(visit: Visit) -> str:

@@ -47,6 +47,8 @@ _MAX_INTEGER = 2
     show_default=True,
     help="Minimum severity that makes the command fail.",
 )
+@click.option("--wide", is_flag=True, help="Show all columns of the table, however long lines become.")
+@click.option("--full", is_flag=True, help="Show each site of equal layers in its own row, and sites with rate 0.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Also write the report to this HTML page.")
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
@@ -57,6 +59,8 @@ def command(
     inputs: str | None,
     ignore: tuple[str, ...] | None,
     severity: str,
+    wide: bool,
+    full: bool,
     as_json: bool,
     html: str | None,
     color: str,
@@ -82,7 +86,8 @@ def command(
     if html is not None:
         _write(html, report.to_html())
     colored = wants_color(color)
-    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.table(color=colored), color=colored)
+    text = json.dumps(report.to_dict(), indent=2) if as_json else report.table(None, colored, wide=wide, full=full)
+    click.echo(text, color=colored)
     most_severe = min((finding.severity.rank for finding in report.findings), default=len(Severity))
     if most_severe <= Severity(severity).rank:
         return FOUND
