@@ -88,7 +88,8 @@ class Visit:
         mask_elements: number of mask elements.
         dropped: number of mask elements that drop; None if a fused kernel does not expose its mask.
         dropped_elements: number of input elements that those mask elements zero.
-        is_independent: whether mask elements are independent; False if one covers a block.
+        is_independent: whether mask elements are independent; False if one covers a block, or their number is fixed.
+        covers: what one mask element covers, where its shape does not tell.
         mask_start: first mask elements, to tell masks apart; None if a fused kernel does not expose its mask.
         entropy: of `mask_start` in bits: if it is large, equal `mask_start` means equal masks.
         has_given_key: whether the caller passed the key, so that equal masks are intended.
@@ -122,6 +123,7 @@ class Visit:
     dropped: int | None = None
     dropped_elements: int = 0
     is_independent: bool = True
+    covers: str = ""
     mask_start: bytes | None = None
     entropy: float = 0.0
     has_given_key: bool = False

@@ -19,7 +19,7 @@ from dropkit.auditor.report import Report
 from dropkit.auditor.report_rows import AuditFinding, totals
 from dropkit.auditor.source_comments import silences
 from dropkit.rules import RULES, Rule, TraceViolation
-from dropkit.torch_private import AUDIT, FakeTensor, compiled_module, require
+from dropkit.torch_private import AUDIT, FakeTensor, compiled_module, load_dynamo, require
 from dropkit.trace import Phase, Site, Trace
 
 # Audits set and restore random generators, which the whole process shares.
@@ -89,6 +89,7 @@ class Auditor:
     def audit(self, model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
         """See `dropkit.audit`."""
         require(AUDIT)
+        load_dynamo()
         model = _unwrap(model)
         inputs = tuple(first_batch(value, model) for value in inputs)
         if not inputs and not kwargs and self.call is None:

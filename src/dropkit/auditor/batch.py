@@ -58,7 +58,8 @@ def _unchanged(loader: DataLoader[Any]) -> Generator[None]:
     """Restore the generators that shuffle at the end of a `with` block."""
     with ExitStack() as stack:
         stack.enter_context(generators_restored())
-        for owner in (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+        owners: list[Any] = [loader, loader.sampler, loader.batch_sampler]
+        for owner in [*owners, getattr(owners[-1], "sampler", None)]:
             generator = getattr(owner, "generator", None)
             if isinstance(generator, torch.Generator):
                 stack.callback(generator.set_state, generator.get_state())

@@ -41,6 +41,34 @@ def count(visit: Visit, keep: Tensor, input: Tensor) -> None:
     visit.dropped_elements += dropped * prod(shape) // mask_elements
 
 
+def count_missing(visit: Visit, input: Tensor, output: Tensor) -> bool:
+    """Count tokens, (N, L, D), that a dropout leaves out of its output; return whether there are any.
+
+    Random numbers inside decide which, so what was counted of them is no mask.
+    """
+    before, after = shape_of(input), shape_of(output)
+    if len(before) != 3 or len(after) != 3 or before[::2] != after[::2] or after[1] >= before[1]:
+        return False
+    samples, length, _ = before
+    visit.shape, visit.mask_shape = before, (samples, length, 1)
+    visit.mask_elements, visit.dropped = samples * length, samples * (length - after[1])
+    visit.dropped_elements = input.numel() - output.numel()
+    visit.is_active, visit.is_independent, visit.covers, visit.mask_start = True, False, "token", None
+    return True
+
+
+def count_zeros(visit: Visit, input: Tensor, output: Tensor) -> None:
+    """Count elements that are zero in the output alone, if there are any: blocks around the seeds that a mask holds."""
+    if input.shape != output.shape or not output.is_floating_point() or output.is_nested:
+        return
+    candidates = input != 0
+    count = int(((output == 0) & candidates).sum())
+    if count:
+        visit.shape = visit.mask_shape = shape_of(input)
+        visit.mask_elements, visit.dropped, visit.dropped_elements = int(candidates.sum()), count, count
+        visit.is_independent, visit.covers, visit.mask_start = False, "block", None
+
+
 def note_start(visit: Visit, keep: Tensor, rate: float) -> None:
     """Store the first elements of a mask."""
     start = (keep.reshape(-1)[:_START] != 0).to(torch.uint8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +21,6 @@ from dropkit.auditor.train_mode import dropouts_in_train_mode, layers_on_fast_pa
 from dropkit.catalog import HOLDER_KINDS, LAYER_DROP
 from dropkit.containers import tensors_in_objects
 from dropkit.modes import force_eager
-from dropkit.torch_private import dynamo_is_loaded
 from dropkit.trace import Form, ModeFault, Phase, Site, Trace
 
 
@@ -92,8 +90,8 @@ def run_passes(step: Step) -> Trace:
     entries = step.entries
     modules = [entry.module for entry in entries.values()]
     observed = _Observations(dropouts_in_train_mode(step.model, entries))
-    # Compiled code cannot be observed. Where the compiler was never imported, there is none.
-    with force_eager() if dynamo_is_loaded() else nullcontext():
+    # Compiled code cannot be observed.
+    with force_eager():
         if observed.in_train_mode:
             with restored(modules) as snapshot, snapshot.copying():
                 observed.fast_path_layers += _fast_path_layers(step)

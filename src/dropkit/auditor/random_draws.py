@@ -30,11 +30,13 @@ class RandomDraws:
 
     Attributes:
         choices: by name of a module the line that drew a random number which Python read in training.
+        indirect: visits that drop from something else than their input, and so may compute their mask from it.
     """
 
     def __init__(self, sites: SiteTable, table: ProvenanceTable, flow: DataFlow) -> None:
         self._sites, self._table, self._flow = sites, table, flow
         self.choices: dict[str, Place | None] = {}
+        self.indirect: list[Visit] = []
         self._draws: list[RandomDraw] = []
         # A draw may become a mask, and get a visit, after it has taken time.
         self._timed: list[tuple[RandomDraw | Visit, int]] = []
@@ -42,7 +44,9 @@ class RandomDraws:
     def other(self, sites: Collection[Site]) -> list[RandomOperation]:
         """Draws that did not become a mask, nor skipped layers, which some sites are."""
         skips = {site.place for site in sites if site.kind == LAYER_DROP and site.place is not None}
-        others = (draw for draw in self._draws if draw.visit is None and draw.place not in skips)
+        # A key may be folded into others, which alone are used.
+        draws = (draw for draw in self._draws if draw.visit is None and draw.operator != "draw_v1")
+        others = (draw for draw in draws if draw.place not in skips)
         return [RandomOperation(draw.operator, draw.place) for draw in others]
 
     def read(self, tensor: Tensor) -> None:
@@ -144,6 +148,9 @@ class RandomDraws:
         if not visit.is_active:
             visit.is_active = visit.has_given_key = True
         visit.shape = visit.shape or masks.shape_of(input)
+        scope = self._sites.dropping
+        if scope is not None and scope.input is not None and memory_id(input) != memory_id(scope.input):
+            self.indirect.append(visit)
         ones = torch.ones_like(input.detach())
         keep = call.overload(ones, key, *rest) != call.overload(torch.zeros_like(ones), key, *rest)
         masks.count(visit, masks.without_shared(keep, rest[-2]), input)

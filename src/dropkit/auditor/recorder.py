@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from dropkit.auditor import masks
 from dropkit.auditor.data_flow import DataFlow
 from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout
 from dropkit.auditor.operators import Operator, OperatorCall, describe, is_overload
@@ -98,9 +99,14 @@ class Recorder:
             stack.callback(after.remove)
             stack.enter_context(_FunctionMode(self))
             self._operators = stack.enter_context(_OperatorMode(self))
-            stack.callback(self._flow.release)
+            stack.callback(self._release)
             yield
         self._sites.end()
+
+    def _release(self) -> None:
+        """Drop references to tensors, and to the mode, which refers to this object."""
+        self._flow.release()
+        self._operators = None
 
     def returned(self, outputs: Iterable[Tensor]) -> None:
         """Note the outputs at the end of the forward."""
@@ -123,7 +129,7 @@ class Recorder:
         if scope is None or first_output is None:
             return
         if scope.visit is not None and not has_inner_dropout(module):
-            self._record_if_inactive(scope, first_output)
+            self._finish(scope, first_output)
         elif isinstance(module, nn.RNNBase):
             self._table.set(first_output, Provenance(Origin(scope.kind, scope.kind), first_output.stride(-1)))
 
@@ -144,7 +150,7 @@ class Recorder:
             scope = self._sites.leave()
         first_output = next(tensors(output), None)
         if first_output is not None and scope is not None and not function.attention:
-            self._record_if_inactive(scope, first_output)
+            self._finish(scope, first_output)
         return output
 
     def read(self, args: Sequence[Any]) -> None:
@@ -153,8 +159,14 @@ class Recorder:
             self._draws.read(tensor)
             self._flow.record_use(tensor, "Python")
 
-    def _record_if_inactive(self, scope: Scope, output: Tensor) -> None:
+    def _finish(self, scope: Scope, output: Tensor) -> None:
+        """Note what only the output shows: that nothing was dropped, or that tokens are missing."""
         visit, site = scope.visit, scope.site
+        if visit is not None and scope.input is not None:
+            if masks.count_missing(visit, scope.input, output):
+                return
+            if any(visit is other for other in self._draws.indirect):
+                masks.count_zeros(visit, scope.input, output)
         if visit is not None and site is not None and scope.input is not None and not visit.is_active:
             self._flow.record_inactive(visit, site, scope.input, output)
 

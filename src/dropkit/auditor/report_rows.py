@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dropkit.auditor.folding import folded
-from dropkit.catalog import LAYER_DROP
 from dropkit.diagnostics import Severity
 from dropkit.report.units import counted, in_bytes, in_count, in_percent, in_seconds
 from dropkit.trace import Phase, Place, RandomOperation, Share, Site, Trace, Visit
@@ -135,7 +134,6 @@ def rows(sites: Iterable[Site], fold: bool) -> list[Row]:
 def row(sites: Sequence[Site], name: str | None = None) -> Row:
     """Describe a site, or several that are alike, in words."""
     site, visit = sites[0], _typical_visit(sites[0])
-    covers = granularity(visit) if visit is not None else ""
     saved, share = sum(site.kept_bytes for site in sites), total_share(sites)
     return Row(
         site=(site.name if name is None else name) or "(the model)",
@@ -145,7 +143,7 @@ def row(sites: Sequence[Site], name: str | None = None) -> Row:
         p=_range([site.p for site in sites]),
         rate=_range([site.rate for site in sites]),
         input_shape=_shape(visit),
-        granularity="layer" if site.kind == LAYER_DROP else covers,
+        granularity=granularity(visit) if visit is not None else "",
         active_in=_active_in(site),
         calls=sum(site.calls for site in sites),
         after=visit.origin.last if visit is not None else "",
@@ -196,6 +194,8 @@ def granularity(visit: Visit) -> str:
         'channel'
     """
     shape, mask_shape = visit.shape, visit.mask_shape
+    if visit.covers:
+        return visit.covers
     if not visit.mask_elements or len(mask_shape) != len(shape):
         return "element" if visit.is_active else ""
     dims = range(len(shape))

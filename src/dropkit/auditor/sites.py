@@ -90,6 +90,7 @@ class SiteTable:
         visit.function, visit.inplace = function.name, inplace
         if site.p is None or (not site.p and p):
             site.p = p
+        visit.covers = "layer" if layers is not None else ""
         self._scopes.append(Scope(self.owner, function.name, visit, site, input))
 
     def leave(self) -> Scope | None:

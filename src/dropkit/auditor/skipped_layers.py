@@ -62,7 +62,7 @@ def _site(
     if not layers or not (skipped or rate):
         return
     shape = (count or len(layers),)
-    visit = Visit(Phase.TRAIN, place, shape, rate, is_active=True, is_used=True)
+    visit = Visit(Phase.TRAIN, place, shape, rate, is_active=True, is_used=True, covers="layer")
     visit.mask_shape, visit.mask_elements, visit.dropped = shape, shape[0], min(skipped, shape[0])
     yield Site(name, LAYER_DROP, Form.MASK, place, p=rate, visits=[visit])
 
