@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dropkit.auditor.report_rows import AuditFinding, Row, Totals, granularity, rows, share_text, summary
+from dropkit.auditor.report_rows import AuditFinding, Row, Totals, granularity, groups, rows, share_text, summary
 from dropkit.report.units import counted
 from dropkit.trace import Phase, Place, RandomOperation, Site, Visit
 
@@ -86,7 +86,7 @@ class Report:
         }
 
     def to_html(self) -> str:
-        """Return a self-contained HTML page without scripts."""
+        """Return a self-contained HTML page, on which the table can be sorted and filtered."""
         return self._html("audit.html")
 
     def _html(self, template: str) -> str:
@@ -95,14 +95,14 @@ class Report:
         import dropkit
         from dropkit.report.page import render
 
-        shown = self._shown(full=False)
+        shown = groups(self.sites)
         return render(
             template,
             report=self,
-            rows=shown,
+            groups=shown,
             totals=self.totals,
             time=share_text(self.totals.share),
-            max_share=max((row.share.high for row in shown), default=0.0) or 1.0,
+            max_share=max((group.row.share.high for group in shown), default=0.0) or 1.0,
             version=dropkit.__version__,
             torch=torch.__version__,
         )

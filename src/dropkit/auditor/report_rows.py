@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -129,6 +130,44 @@ def rows(sites: Iterable[Site], fold: bool) -> list[Row]:
     if not fold:
         return [row([site]) for site in sites]
     return [row(alike, name) for name, alike in folded(sites, lambda site: site.name, _traits)]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A row of the page.
+
+    Attributes:
+        row: of all sites together.
+        members: rows of the single sites, if there are several.
+        source: the line of the program that calls them; "" if it cannot be read.
+        seconds, saved: to sort by.
+    """
+
+    row: Row
+    members: list[Row]
+    place: str
+    source: str
+    seconds: float
+    saved: int
+
+
+def groups(sites: Iterable[Site]) -> list[Group]:
+    """Describe sites in words for a page, those of equal layers together."""
+    return [
+        Group(
+            row=row(alike, name),
+            members=[row([site]) for site in alike] if len(alike) > 1 else [],
+            place=str(alike[0].place or ""),
+            source=_source_line(alike[0].place),
+            seconds=sum(site.seconds for site in alike),
+            saved=sum(site.kept_bytes for site in alike),
+        )
+        for name, alike in folded(sites, lambda site: site.name, _traits)
+    ]
+
+
+def _source_line(place: Place | None) -> str:
+    return "" if place is None else linecache.getline(place.file, place.line).strip()
 
 
 def row(sites: Sequence[Site], name: str | None = None) -> Row:
