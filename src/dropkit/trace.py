@@ -65,7 +65,7 @@ class Share:
     high: float = 0.0
 
     @property
-    def can_be_told(self) -> bool:
+    def is_reliable(self) -> bool:
         """Whether the runs agree on it, up to a factor of 2."""
         return 0 < self.high <= 2 * self.low
 

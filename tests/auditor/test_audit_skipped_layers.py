@@ -159,7 +159,7 @@ def test_layers_that_no_random_number_skips_are_no_layer_drop(noise):
 
 
 def test_a_layer_drop_that_skips_nothing_is_a_site():
-    """Its rate tells it."""
+    """Its rate shows it."""
     model = ByHand(lambda: torch.rand([]))
     model.layerdrop = 1e-9
 

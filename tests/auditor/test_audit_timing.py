@@ -37,7 +37,7 @@ def test_a_share_is_an_interval_that_holds_the_best_estimate():
     share = site(runs).share
 
     assert share.low == 1 / 12 <= 1 / 10 <= share.high == pytest.approx(1.2 / 10.2)
-    assert share.can_be_told
+    assert share.is_reliable
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_a_share_is_an_interval_that_holds_the_best_estimate():
     ],
     ids=["one run", "runs that disagree", "runs of other operators", "no operator", "no time", "nothing ran"],
 )
-def test_what_cannot_be_told_is_not_shown(runs, operators):
+def test_a_share_on_which_runs_disagree_is_not_shown(runs, operators):
     """The cell is empty, and never a number that the next audit contradicts."""
-    untold = site(runs, operators)
+    unreliable = site(runs, operators)
 
-    assert not untold.share.can_be_told
-    assert row([untold]).time == ""
+    assert not unreliable.share.is_reliable
+    assert row([unreliable]).time == ""
 
 
 def test_steps_are_repeated_while_they_are_fast():
@@ -77,14 +77,14 @@ def test_the_operators_of_a_real_step_agree_from_run_to_run():
     assert all(0 < site.share.low <= site.share.high < 1 for site in report.sites)
 
 
-@pytest.mark.parametrize("share", [Share(0.02, 0.03), Share(0.01, 0.03)], ids=["told", "not told"])
+@pytest.mark.parametrize("share", [Share(0.02, 0.03), Share(0.01, 0.03)], ids=["reliable", "not reliable"])
 def test_the_summary_shows_an_interval_or_nothing(share):
     """As the rows do."""
     report = dropkit.audit(net(), torch.randn(8, 16))
     object.__setattr__(report.totals, "share", share)
 
-    assert ("2-3 % of the operator time" in report.table()) == share.can_be_told
-    assert ("2-3 %</b>of the operator time" in report.to_html()) == share.can_be_told
+    assert ("2-3 % of the operator time" in report.table()) == share.is_reliable
+    assert ("2-3 %</b>of the operator time" in report.to_html()) == share.is_reliable
 
 
 @pytest.mark.parametrize("model", [nn.Linear(4, 4), nn.LSTM(4, 4), nn.Identity()], ids=["linear", "lstm", "identity"])

@@ -188,7 +188,7 @@ def row(sites: Sequence[Site], name: str | None = None) -> Row:
         after=visit.origin.last if visit is not None else "",
         before=", ".join(visit.consumers) if visit is not None else "",
         saved=in_bytes(saved) if saved else "",
-        time=f"{in_seconds(sum(site.seconds for site in sites))} {share_text(share)}" if share.can_be_told else "",
+        time=f"{in_seconds(sum(site.seconds for site in sites))} {share_text(share)}" if share.is_reliable else "",
         share=share,
     )
 
@@ -218,9 +218,9 @@ def _range(values: Iterable[float | None]) -> str:
 
 
 def total_share(sites: Iterable[Site]) -> Share:
-    """The sum of shares; none if one of them cannot be told."""
+    """The sum of shares; none if one of them is unreliable."""
     shares = [site.share for site in sites if site.seconds]
-    if not all(share.can_be_told for share in shares):
+    if not all(share.is_reliable for share in shares):
         return Share()
     return Share(sum(share.low for share in shares), sum(share.high for share in shares))
 
@@ -261,8 +261,8 @@ def _active_in(site: Site) -> str:
 
 
 def share_text(share: Share) -> str:
-    """Format a share as an interval; empty if it cannot be told."""
-    return in_percent(share.low, share.high) if share.can_be_told else ""
+    """Format a share as an interval; empty if it is unreliable."""
+    return in_percent(share.low, share.high) if share.is_reliable else ""
 
 
 def summary(totals: Totals, backward_error: str | None, other_random: Sequence[RandomOperation]) -> list[str]:

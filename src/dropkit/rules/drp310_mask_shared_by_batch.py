@@ -1,7 +1,7 @@
 """Hand-written dropout with one mask for the whole batch.
 
 Gradients are noisier than those of dropout, and the model trains worse: all samples of a step lose the same units, so a
-batch averages over one thinned network and not over as many as it has samples. Draw a mask of the input's shape, or
+batch averages over one pruned network and not over as many as it has samples. Draw a mask of the input's shape, or
 with the batch dimension and 1 in place of the others.
 
 Masks on weights, and those of block dropout and stochastic depth, which have such a mode, are not reported, nor are
