@@ -66,7 +66,8 @@ class Step:
     def unusual_seed(self) -> int:
         """A seed that no model is likely to set, so that a model that seeds in its forward is noticed.
 
-        Of the first random numbers of 0, torch's, Python's and NumPy's, half are below 1/2: LayerDrop keeps as many layers.
+        Of the first random numbers of 0, by torch, Python and NumPy, half are below 1/2: LayerDrop keeps half of the
+        layers.
         """
         return (self.seed * 2_654_435_761 + 0x5EED_D2A4) % 2**31
 
