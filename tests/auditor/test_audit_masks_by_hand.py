@@ -73,7 +73,7 @@ SCALED = {
 @pytest.mark.parametrize("drop", UNSCALED.values(), ids=UNSCALED)
 def test_a_mask_that_scales_nothing_is_found(drop):
     """However it is applied."""
-    assert codes(Net(drop)) == ["DRP309"]
+    assert codes(Net(drop)) == ["DRP311"]
 
 
 @pytest.mark.parametrize("drop", SCALED.values(), ids=SCALED)
@@ -97,7 +97,7 @@ def test_scaling_in_evaluation_is_as_good():
 )
 def test_what_is_often_meant_to_be_unscaled_is_not_reported(model):
     """Masks of whole samples, and of noise."""
-    assert "DRP309" not in codes(model)
+    assert "DRP311" not in codes(model)
 
 
 def test_masking_noise_on_the_input_is_not_reported():

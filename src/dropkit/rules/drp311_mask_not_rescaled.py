@@ -47,7 +47,7 @@ def _is_scaled_in_eval(trace: Trace, site: Site) -> bool:
 
 
 RULE = Rule(
-    code="DRP309",
+    code="DRP311",
     name="mask-not-rescaled",
     message="hand-written dropout does not scale by 1/(1-p)",
     severity=Severity.WARNING,
