@@ -222,7 +222,7 @@ ON_MASKS = {
 @pytest.mark.parametrize(("mask", "apply"), ON_MASKS.values(), ids=ON_MASKS)
 def test_dropout_on_a_mask_is_found(mask, apply):
     """Masks of zeros and ones, and those that are added to scores."""
-    assert "DRP411" in codes(Padded(mask, apply), TOKENS)
+    assert "DRP412" in codes(Padded(mask, apply), TOKENS)
 
 
 @pytest.mark.parametrize(

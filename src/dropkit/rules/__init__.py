@@ -40,7 +40,7 @@ from dropkit.rules import (
     drp408_dropout_before_activation,
     drp409_elementwise_dropout_on_feature_map,
     drp410_shared_dropout_layer,
-    drp411_dropout_on_mask,
+    drp412_dropout_on_mask,
 )
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 
@@ -80,7 +80,7 @@ RULES: tuple[Rule, ...] = (
     drp408_dropout_before_activation.RULE,
     drp409_elementwise_dropout_on_feature_map.RULE,
     drp410_shared_dropout_layer.RULE,
-    drp411_dropout_on_mask.RULE,
+    drp412_dropout_on_mask.RULE,
 )
 
 __all__ = ["RULES", "Default", "Example", "Rule", "TraceViolation", "Violation"]

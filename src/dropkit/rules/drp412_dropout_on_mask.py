@@ -1,6 +1,4 @@
-# DRP411: dropout-on-mask
-
-Dropout on a padding mask or an attention mask.
+"""Dropout on a padding mask or an attention mask.
 
 Positions that the mask admits are closed at random, and the open ones get a weight of 1/(1-p): the model sees other
 inputs than meant, and attention to padding may open. With a mask of large negative numbers, dropout opens what it
@@ -8,15 +6,42 @@ closes. Apply dropout to the values, or to the attention weights, and leave mask
 
 A tensor is taken for a mask if it holds zeros and very negative numbers, or if it holds zeros and ones and is then
 multiplied with values or compared. Input features that are zeros and ones are not reported.
+"""
 
-- Found by: `dropkit audit`
-- Severity: warning
-- Fix: none
-- Source of the rule: [`src/dropkit/rules/drp411_dropout_on_mask.py`](../../src/dropkit/rules/drp411_dropout_on_mask.py)
+from __future__ import annotations
 
-## Bad
+from collections.abc import Iterator
 
-```python
+from dropkit.diagnostics import Severity
+from dropkit.rules.rule import Example, Rule, TraceViolation
+from dropkit.trace import Phase, Trace, Visit
+
+# What programs do with masks of zeros and ones.
+_USES_OF_MASKS = frozenset(
+    {"mul", "masked_fill", "where", "eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "rsub"}
+)
+
+
+def check_trace(trace: Trace) -> Iterator[TraceViolation]:
+    for site in trace.sites:
+        if any(visit.is_active and _is_on_mask(visit) for visit in site.visits_in(Phase.TRAIN)):
+            yield TraceViolation(site)
+
+
+def _is_on_mask(visit: Visit) -> bool:
+    is_used_as_mask = visit.mask_kind == "binary" and set() < set(visit.consumers) <= _USES_OF_MASKS
+    return is_used_as_mask or visit.mask_kind == "additive"
+
+
+RULE = Rule(
+    code="DRP412",
+    name="dropout-on-mask",
+    message="dropout on a mask of padding or attention",
+    severity=Severity.WARNING,
+    check_trace=check_trace,
+    examples=(
+        Example(
+            bad="""
 import torch
 from torch import nn
 
@@ -35,11 +60,8 @@ class Encoder(nn.Module):
 
 
 Encoder()(torch.tensor([[3, 5, 2, 0], [7, 1, 0, 0]]))
-```
-
-## Good
-
-```python
+""",
+            good="""
 import torch
 from torch import nn
 
@@ -58,8 +80,7 @@ class Encoder(nn.Module):
 
 
 Encoder()(torch.tensor([[3, 5, 2, 0], [7, 1, 0, 0]]))
-```
-
-## Silence it
-
-- In an audit: `dropkit audit --ignore DRP411`, `assert_dropout_ok(..., ignore=["DRP411"])`.
+""",
+        ),
+    ),
+)
