@@ -59,13 +59,30 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class CrossFileCondition:
-    """A condition that drops a diagnostic: another file reads `attribute` of the class with the simple name `owner`.
+    """A condition that drops a diagnostic about the class with the simple name `owner`. Any of these meets it.
 
-    It may read it in a base or subclass, or from an object of the class.
+    Attributes:
+        owner: the class.
+        attribute: another file reads it, in a base or subclass, or from an object of the class; empty asks for none.
+        argument: a base, or another class with one of `bases`, takes an argument of this name; empty asks for none.
+        bases: one of these base classes, of other files, is not in the project, or may use all arguments.
     """
 
     owner: str
-    attribute: str
+    attribute: str = ""
+    argument: str = ""
+    bases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FactCondition:
+    """A condition that keeps a diagnostic: all facts of `needs` hold in the project, and none of `refuted_by`.
+
+    `ProjectIndex.holds` says what a fact like "sets-mode:Wrapper" means.
+    """
+
+    needs: tuple[str, ...] = ()
+    refuted_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +97,14 @@ class Diagnostic:
     fix: Fix | None = None
     unless: CrossFileCondition | None = None
     cell: int | None = None
+    given: FactCondition | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other files decide if it is a misuse."""
+        return self.unless is not None or self.given is not None
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether it is a misuse if no other file is known."""
+        return self.given is None or not self.given.needs

@@ -75,3 +75,61 @@ def test_conditions_on_many_classes_are_decided(tmp_path, count):
     result = check_paths([str(tmp_path / "bases.py")], Config(root=tmp_path))
 
     assert [(f.code, f.span.line) for f in result.findings] == [("DRP202", 5)]
+
+
+UNREAD = """\
+from torch import nn
+from mixins import Saving
+
+
+class Net(nn.Module, Saving):
+    def __init__(self, dropout=0.1):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(x)
+"""
+MIXINS = {
+    "reads nothing": ("class Saving:\n    def save(self): ...\n", ["DRP203"]),
+    "of a base": ("from deeper import Base\nclass Saving(Base):\n    def save(self): ...\n", ["DRP203"]),
+    "not in the project": ("from library import Saving\n", []),
+    "of a base that is not in the project": ("from library import Far\nclass Saving(Far): ...\n", []),
+    "takes the argument": ("class Saving:\n    def __init__(self, dropout): ...\n", []),
+    "of another class with the argument": (
+        "class Saving: ...\nclass Other(Saving):\n    def __init__(self, dropout): ...\n",
+        [],
+    ),
+    "keeps all arguments": ("class Saving:\n    def __init_subclass__(cls): ...\n", []),
+}
+
+
+@pytest.mark.parametrize(("mixin", "expected"), MIXINS.values(), ids=MIXINS)
+def test_mixins_of_other_files_are_looked_up_for_an_ignored_argument(project, mixin, expected):
+    """This holds whether the other file is checked too, or is only part of the same project."""
+    (project / "net.py").write_text(UNREAD)
+    (project / "mixins.py").write_text(mixin)
+    (project / "deeper.py").write_text("class Base:\n    def load(self): ...\n")
+
+    found = [codes(check_paths([path], Config(root=project))) for path in (str(project), str(project / "net.py"))]
+
+    assert found == [expected, expected]
+
+
+CALLERS = {
+    "encoder": [],
+    "text_encoder": [],
+    "model": [],
+    "decoder": ["DRP202"],
+}
+
+
+@pytest.mark.parametrize(("caller", "expected"), CALLERS.items(), ids=CALLERS)
+def test_the_name_of_an_object_says_whether_it_may_be_one(project, caller, expected):
+    """A file that imports the class may call its dropout on objects that are named after it, or after nothing."""
+    (project / "net.py").write_text(HOLDER)
+    (project / "run.py").write_text(
+        f"from net import Encoder\nclass Run:\n    def run(self, x):\n        return self.{caller}.drop(x)\n"
+    )
+
+    assert codes(check_paths([str(project)], Config(root=project))) == expected

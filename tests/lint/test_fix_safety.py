@@ -100,7 +100,7 @@ def test_a_training_procedure_is_no_override(method):
     """It is neither reported nor fixed."""
     source = net(method)
 
-    assert found(source, "DRP104") == []
+    assert found(source, "DRP110") == []
     assert "return self\n" not in fixed(source, unsafe=True)
 
 
@@ -108,7 +108,7 @@ def test_a_training_procedure_is_no_override(method):
 def test_an_override_is_fixed_to_return_self(method):
     source = net(method)
 
-    assert [finding.message for finding in found(source, "DRP104")] == [
+    assert [finding.message for finding in found(source, "DRP110")] == [
         f"{method[4:].split('(')[0]}() does not return self"
     ]
     assert fixed(source).endswith("        return self\n")
@@ -119,7 +119,7 @@ def test_a_method_that_does_more_than_switch_has_an_unsafe_fix_only(method):
     """It is found, and only an unsafe fix makes it return self."""
     source = net(method)
 
-    assert len(found(source, "DRP104")) == 1
+    assert len(found(source, "DRP110")) == 1
     assert fixed(source) == source
     assert fixed(source, unsafe=True).endswith("return self\n")
 
@@ -188,3 +188,24 @@ def test_fixed_code_compiles_and_needs_no_second_fix(line):
     ast.parse(after)
     assert fixed(after) == after
     assert "training" in after
+
+
+BESIDE_TRUE = [
+    "y = F.dropout(x, 0.5, True)\n        return F.dropout(y + 1, 0.5)",
+    "return F.dropout(F.dropout(x, 0.5) + 1, 0.5, training=True)",
+    "return F.dropout(x, 0.5), F.dropout(x, 0.5, True), F.dropout(x, 0.5, True)",
+    "y = F.dropout(x, 0.5, self.train)\n        return F.dropout(y + 1, 0.5, True)",
+]
+
+
+@pytest.mark.parametrize("body", BESIDE_TRUE)
+def test_a_fix_may_show_another_misuse_and_both_are_fixed_at_once(body):
+    """Once a call follows the mode, a literal True beside it does not: no fix is offered that is never applied."""
+    head = "import torch.nn.functional as F\nfrom torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n"
+    data, config = f"{head}        {body}\n".encode(), Config()
+
+    data, fixed = fix_bytes(data, check_bytes("net.py", data, config).findings, config, unsafe=False)
+
+    assert {finding.code for finding in fixed} == {"DRP101"}
+    assert b"True" not in data
+    assert check_bytes("net.py", data, config).findings == ()

@@ -15,7 +15,7 @@ from torch import nn
 class Classifier(nn.Module):
     def forward(self, x):
         y = "\N{SLIGHTLY SMILING FACE}"; x = F.dropout(x)
-        return F.dropout(x, 0.5), y
+        return F.dropout(-x, .5), y
 """
 FOUND = ["7:22: DRP101", "8:16: DRP101"]
 OFF = [rule for rule in RULES if rule.default is not Default.ON and rule.code != "DRP101"]

@@ -18,12 +18,12 @@ from torch import nn
 class Classifier(nn.Module):
     def forward(self, x):
         y = "\N{SLIGHTLY SMILING FACE}"; x = F.dropout(x)
-        return F.dropout(x, 0.5), y
+        return F.dropout(-x, .5), y
 """
 
 
 FIXED = SOURCE.replace("F.dropout(x)", "F.dropout(x, training=self.training)").replace(
-    "0.5", "0.5, training=self.training"
+    ".5", ".5, training=self.training"
 )
 
 

@@ -145,9 +145,9 @@ def test_only_entries_that_could_have_been_written_are_loaded():
         "a.py",
         Span(1, 1, 1, 2),
         Fix("t", (Edit(0, 1, "x"),)),
-        CrossFileCondition("A", "b"),
+        CrossFileCondition("A", "b", "c", ("B",)),
     )
-    account = ClassSummary({"A": ["B"]}, {"A": ["b"]}, ["A.b"], ["c"], ["d"])
+    account = ClassSummary({"A": ["B"]}, {"A": ["b"]}, {"A": ["p"]}, ["A.b"], ["x.c"], ["d"], ["B"])
     whole = json.loads(json.dumps(dump(FileResult((finding,), (Note("a.py", "m", 1, 2),), account))))
     assert dump(load("a.py", whole)) == whole
 

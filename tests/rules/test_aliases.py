@@ -67,7 +67,7 @@ def test_another_function_of_the_same_name_is_no_dropout():
 
 
 def test_a_message_names_the_layer_and_not_its_alias():
-    source = HEAD + "from torch.nn import Dropout2d as Zap\nnn.Sequential(nn.Linear(8, 8), Zap(0.5), nn.ReLU())\n"
+    source = HEAD + "from torch.nn import Dropout2d as Zap\nnn.Sequential(nn.Linear(8, 8), Zap(0.5), nn.LayerNorm(8))\n"
 
     findings = check(read("example.py", Text(source.encode())), RULES)
 

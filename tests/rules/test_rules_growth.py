@@ -203,7 +203,12 @@ def test_cross_file_conditions_take_linear_time():
 
     def asked(n: int) -> None:
         told = [
-            ClassSummary({f"C{i}": [f"C{(i + 1) % n}"]}, {f"C{i}": ["x"]}, [], ["drop"], [f"C{(i + 2) % n}"])
+            ClassSummary(
+                {f"C{i}": [f"C{(i + 1) % n}"]},
+                {f"C{i}": ["x"]},
+                untyped_calls=["model.drop"],
+                imports=[f"C{(i + 2) % n}"],
+            )
             for i in range(n)
         ]
         index = ProjectIndex(told)

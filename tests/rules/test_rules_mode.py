@@ -87,10 +87,10 @@ BAD = [
     ("DRP103", "def mlp(x): return nn.Dropout(0.1)(x)\n" + LAYER, "return mlp(x)"),
     ("DRP104", OVERRIDE, TRAIN + "self.training = mode\n    return self"),
     ("DRP104", OVERRIDE, TRAIN + "self.fc.train(mode)\n    return self"),
-    ("DRP104", OVERRIDE, TRAIN + "if mode:\n        return\n    return super().train(mode)"),
-    ("DRP104", OVERRIDE, "def train(self, mode: bool = True, freeze=False) -> None:\n    super().train(mode)"),
-    ("DRP104", OVERRIDE, "def eval(self):\n    super().eval()"),
-    ("DRP104", MIXIN, TRAIN + "super().train(mode)"),
+    ("DRP110", OVERRIDE, TRAIN + "if mode:\n        return\n    return super().train(mode)"),
+    ("DRP110", OVERRIDE, "def train(self, mode: bool = True, freeze=False) -> None:\n    super().train(mode)"),
+    ("DRP110", OVERRIDE, "def eval(self):\n    super().eval()"),
+    ("DRP110", MIXIN, TRAIN + "super().train(mode)"),
     ("DRP106", SCRIPT, "model.training = False\nreturn model(x)"),
     ("DRP106", SCRIPT, "model.train()\nfor a in x:\n    model.training = False"),
     ("DRP106", SCRIPT, "model.eval\nreturn model(x)"),
@@ -162,4 +162,4 @@ def test_the_misuse_is_found_in_variants_of_the_code(code, source, hole):
 
 @pytest.mark.parametrize(("source", "hole"), GOOD)
 def test_what_follows_the_mode_is_clean(source, hole):
-    assert not codes(source, hole) & {"DRP101", "DRP102", "DRP103", "DRP104", "DRP106"}
+    assert not codes(source, hole) & {"DRP101", "DRP102", "DRP103", "DRP104", "DRP106", "DRP109", "DRP110"}

@@ -92,7 +92,7 @@ FOUND = {
 
 CLEAN = {
     "DRP204": [
-        model("self.rnn = nn.LSTM(8, 8, n, dropout=p)", "return self.rnn(x)"),
+        model("m = n\nself.rnn = nn.LSTM(8, 8, m, dropout=p)", "return self.rnn(x)"),
         model("self.rnn = nn.LSTM(8, 8, num_layers=n, dropout=p if n > 1 else 0)", "return self.rnn(x)"),
         model("q = 0 if n == 1 else p\nself.rnn = nn.LSTM(8, 8, 1, dropout=q)", "return self.rnn(x)"),
         model("self.rnn = nn.LSTM(8, 8, 1, dropout=p * (n > 1))", "return self.rnn(x)"),

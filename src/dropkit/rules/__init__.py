@@ -14,6 +14,8 @@ from dropkit.rules import (
     drp106_mode_assigned_directly,
     drp107_eval_without_eval_mode,
     drp108_custom_dropout_unguarded,
+    drp109_functional_dropout_always_on,
+    drp110_train_override_returns_nothing,
     drp201_dropout_result_discarded,
     drp202_dropout_never_applied,
     drp203_dropout_argument_ignored,
@@ -28,6 +30,7 @@ from dropkit.rules import (
     drp306_rate_changed_in_forward,
     drp307_mask_drawn_twice,
     drp308_rate_not_held,
+    drp309_default_rate_beside_argument,
     drp310_mask_shared_by_batch,
     drp311_mask_not_rescaled,
     drp401_inplace_dropout_breaks_backward,
@@ -40,6 +43,7 @@ from dropkit.rules import (
     drp408_dropout_before_activation,
     drp409_elementwise_dropout_on_feature_map,
     drp410_shared_dropout_layer,
+    drp411_elementwise_dropout_as_drop_path,
     drp412_dropout_on_mask,
 )
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
@@ -54,6 +58,8 @@ RULES: tuple[Rule, ...] = (
     drp106_mode_assigned_directly.RULE,
     drp107_eval_without_eval_mode.RULE,
     drp108_custom_dropout_unguarded.RULE,
+    drp109_functional_dropout_always_on.RULE,
+    drp110_train_override_returns_nothing.RULE,
     drp201_dropout_result_discarded.RULE,
     drp202_dropout_never_applied.RULE,
     drp203_dropout_argument_ignored.RULE,
@@ -68,6 +74,7 @@ RULES: tuple[Rule, ...] = (
     drp306_rate_changed_in_forward.RULE,
     drp307_mask_drawn_twice.RULE,
     drp308_rate_not_held.RULE,
+    drp309_default_rate_beside_argument.RULE,
     drp310_mask_shared_by_batch.RULE,
     drp311_mask_not_rescaled.RULE,
     drp401_inplace_dropout_breaks_backward.RULE,
@@ -80,6 +87,7 @@ RULES: tuple[Rule, ...] = (
     drp408_dropout_before_activation.RULE,
     drp409_elementwise_dropout_on_feature_map.RULE,
     drp410_shared_dropout_layer.RULE,
+    drp411_elementwise_dropout_as_drop_path.RULE,
     drp412_dropout_on_mask.RULE,
 )
 

@@ -7,6 +7,7 @@ Predictions differ from call to call, validation is noisy and worse than the mod
 Mark dropout that stays on by design with `# dropkit: always-on`: beside it, on the line of its class, or at the head of
 the file. A name of Monte Carlo dropout or of Tacotron's pre-net (`MCDropout`, `MonteCarloHead`, `Prenet`), and a
 comment or docstring which says that dropout stays on, lower the severity to info: shown with `--severity info` only.
+So does an input that is random noise, as samplers draw it. A literal `training=True` alone is DRP109.
 """
 
 from __future__ import annotations
@@ -15,16 +16,23 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.always_on import is_marked_always_on, is_named_always_on
-from dropkit.lint.semantic.attribute_usage import is_set_from_outside
+from dropkit.lint.semantic.always_on import is_named_always_on
+from dropkit.lint.semantic.attribute_usage import is_set_from_outside, is_template
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.dropout_names import mentions_dropout
 from dropkit.lint.semantic.edits import fix, pass_training, replace
 from dropkit.lint.semantic.expressions import literal, self_attribute, unpacks
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.noise import draws_noise
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.training_flag import depends_on_mode, follows_mode, is_flag, serves_one_mode, under_mode
+from dropkit.lint.semantic.training_flag import (
+    depends_on_mode,
+    is_flag,
+    owners_of_gated,
+    runs_in_both_modes,
+    serves_one_mode,
+)
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended, violations_in_eval
 from dropkit.trace import Form, Trace
 
@@ -37,7 +45,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         owner = source.owner(dropout.call)
         violation = _in_helper(source, dropout) if owner is None else _in_method(source, dropout, owner)
         if violation is not None and not depends_on_mode(source, dropout.call, dropout.p):
-            yield from unless_intended(source, violation)
+            is_noise = draws_noise(source, dropout.input)
+            yield from unless_intended(source, violation.as_information() if is_noise else violation)
 
 
 def _train_as_flag(source: SourceFile) -> Iterator[Violation]:
@@ -89,31 +98,22 @@ def _in_helper(source: SourceFile, dropout: DropoutCall) -> Violation | None:
     if helper is None or helper.within is not None or not dropout.default_training or serves_one_mode(helper.name):
         return None
     has_flag = any(is_flag(parameter.arg) for parameter in helper.parameters)
-    if has_flag or not _runs_in_both_modes(source, helper.name):
+    if has_flag or not runs_in_both_modes(source, helper.name):
         return None
     violation = Violation(dropout.call, "a function has no mode: pass training to it, and on")
     is_named = any(is_named_always_on(source, call) for call in source.calls[helper.name])
     return violation.as_information() if is_named else violation
 
 
-@cached_per_file
-def _runs_in_both_modes(source: SourceFile, helper: str) -> bool:
-    """Whether a function is called, and by Modules only, none of which asks for the mode before it calls."""
-    calls = [call for call in source.calls.get(helper, []) if isinstance(call.func, ast.Name)]
-    is_gated = any(
-        under_mode(source, call) or follows_mode(source, call) or is_marked_always_on(source, call) for call in calls
-    )
-    return bool(calls) and all(source.module(call) is not None for call in calls) and not is_gated
-
-
 def _in_method(source: SourceFile, dropout: DropoutCall, owner: ClassDefinition) -> Violation | None:
     """A dropout in a method of a Module without a flag, or with one that does not follow the mode."""
     attribute = self_attribute(dropout.training)
-    if not owner.is_module:
+    function = source.function(dropout.call)
+    if not owner.is_module or (function is not None and is_template(function.method)):
         return None
     if dropout.default_training:
         message = None
-    elif literal(dropout.training) is True and owner in _owners_of_gated(source):
+    elif literal(dropout.training) is True and owner in owners_of_gated(source):
         # A literal True is mostly meant; beside a call that does follow the mode it is an oversight.
         message = "training=True here, while a call beside it follows the mode"
     elif attribute not in (None, "training") and is_flag(attribute) and _set_once(source, owner, attribute):
@@ -121,13 +121,6 @@ def _in_method(source: SourceFile, dropout: DropoutCall, owner: ClassDefinition)
     else:
         return None
     return Violation(dropout.call, message, _fix(source, dropout))
-
-
-@cached_per_file
-def _owners_of_gated(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes with a functional dropout that `self.training` switches."""
-    dropouts = dropout_calls(source, DropoutForm.FUNCTION)
-    return {source.owner(dropout.call) for dropout in dropouts if self_attribute(dropout.training) == "training"}
 
 
 @cached_per_file

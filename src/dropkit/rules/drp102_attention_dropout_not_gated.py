@@ -18,9 +18,9 @@ from dropkit.catalog import ATTENTION, ATTENTION_BY_LAST_NAME, DROPOUT_MODULES, 
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition
-from dropkit.lint.semantic.dropout_calls import dropout_call
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.edits import fix, pass_training, replace
-from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, self_attribute, unpacks
+from dropkit.lint.semantic.expressions import argument, given, is_off, last_part, literal, self_attribute, unpacks
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import alternatives
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -43,12 +43,15 @@ _CONFIGURATIONS = frozenset({"config", "cfg", "conf", "args", "hparams", "opt", 
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name in sorted({*_RATE_BY_LAST_NAME, *ATTENTION_BY_LAST_NAME, last_part(MULTI_HEAD)}):
-        for call in source.calls.get(name, []):
-            owner = source.module(call)
-            violation = _judge(source, call, owner, name) if owner is not None else None
-            if violation is not None and not is_in_one_mode_method(source, call) and not depends_on_mode(source, call):
-                yield from unless_intended(source, violation)
+    names = sorted({*_RATE_BY_LAST_NAME, *ATTENTION_BY_LAST_NAME, last_part(MULTI_HEAD)})
+    named = {call: name for name in names for call in source.calls.get(name, [])}
+    # A function that is kept in an attribute has another name there.
+    kept = {dropout.call: last_part(dropout.name) for dropout in dropout_calls(source, DropoutForm.ATTENTION)}
+    for call, name in (named | kept).items():
+        owner = source.module(call)
+        violation = _judge(source, call, owner, name) if owner is not None else None
+        if violation is not None and not is_in_one_mode_method(source, call) and not depends_on_mode(source, call):
+            yield from unless_intended(source, violation)
 
 
 def _judge(source: SourceFile, call: ast.Call, owner: ClassDefinition, name: str) -> Violation | None:
@@ -61,12 +64,14 @@ def _judge(source: SourceFile, call: ast.Call, owner: ClassDefinition, name: str
         drops = literal(dropout.training) is True or (dropout.training is None and not unpacks(call))
         return Violation(call, fix=pass_training(source, dropout, _TITLE)) if drops else None
     is_gated = dropout is not None and dropout.training is not None and literal(dropout.training) is not True
-    if is_gated or not _is_rate(source, owner, p):
+    # A rate outside of the call, in a `partial`, is set once and where the mode is not known.
+    is_here = any(argument is p for argument in given(call))
+    if is_gated or (is_here and not _is_rate(source, owner, p)):
         return None
     value = source.substitute(p)
     layer = self_attribute(value.value) if isinstance(value, ast.Attribute) and value.attr == "p" else None
     message = f"self.{layer}.p is the same under model.eval()" if layer is not None else None
-    return Violation(call, message, _fix(source, owner, p))
+    return Violation(call, message, _fix(source, owner, p) if is_here else None)
 
 
 def _rate_by_name(source: SourceFile, call: ast.Call, owner: ClassDefinition, name: str) -> ast.expr | None:

@@ -17,6 +17,7 @@ from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, REGISTERING, TRANSFORME
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.attribute_usage import is_set_from_outside, mode_dependent_modules
 from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.dropout_calls import has_zero_rate
 from dropkit.lint.semantic.edits import fix, replace, spell
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.inside_tests import is_in_test
@@ -161,6 +162,10 @@ def _has_modes(source: SourceFile, element: ast.expr) -> bool:
             others = (source.parent(read) for read in _other_reads(source, value))
             if assigned is not None and all(isinstance(other, (ast.Attribute, ast.Compare)) for other in others):
                 pending.append(assigned)
+        elif isinstance(value, ast.IfExp):
+            pending += [value.body, value.orelse]
+        elif isinstance(value, ast.BoolOp):
+            pending += value.values
         elif isinstance(value, (ast.List, ast.Tuple)):
             pending += value.elts
         elif isinstance(value, ast.Call):
@@ -168,7 +173,8 @@ def _has_modes(source: SourceFile, element: ast.expr) -> bool:
             if isinstance(value.func, ast.Attribute) and value.func.attr in ("to", "cuda", "double", "float", "half"):
                 pending.append(value.func.value)
             elif name in _MODE_DEPENDENT or source.local_class(value.func) in mode_dependent_modules(source):
-                return True
+                if not has_zero_rate(source, value):
+                    return True
             elif name in _CONTAINERS:
                 arguments = [each.value if isinstance(each, ast.Starred) else each for each in value.args]
                 pending += [element for each in arguments for element in _elements(each) or [each]]
@@ -211,6 +217,8 @@ def _passes_on(source: SourceFile, use: ast.Attribute | ast.Name) -> bool:
                 return True
         if isinstance(parent, ast.Starred):
             return True
+        if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Subscript) and node is parent.func:
+            return False  # one layer is applied: its result is no layer
         node = parent
     return False
 

@@ -14,12 +14,14 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dropkit.catalog import MODE_DEPENDENT
-from dropkit.diagnostics import Fix, Severity
+from dropkit.catalog import MODE_DEPENDENT, TRANSFORMERS
+from dropkit.diagnostics import FactCondition, Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.expressions import last_name, literal, self_attribute
+from dropkit.lint.semantic.expressions import last_name, last_part, literal, self_attribute
+from dropkit.lint.semantic.facts import sets_mode
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
@@ -36,7 +38,16 @@ _NO_MODEL = Vocabulary(
     r"trainer|learn|learner|data|dataset|datasets|dls|dm|\w*loader|args|\w*config|cfg|opt|settings|state|agent|env"
     r"|context|ctx|history"
 )
-_LEAVES = MODE_DEPENDENT | {"torch.nn.LSTM", "torch.nn.GRU", "torch.nn.RNN", "torch.nn.MultiheadAttention"}
+# Methods of models, and names of single layers.
+_OF_MODELS = ("parameters", "state_dict", "load_state_dict")
+_LAYER = Vocabulary(r"\w*drop\w*|\w*norm\w*|bn\w*|layer|sub\w*|child|act|rnn|lstm|gru|attn|attention|fn|func")
+# The layers of torch that have such layers inside.
+_CONTAINERS = TRANSFORMERS | {
+    "torch.nn.Sequential", "torch.nn.ModuleList", "torch.nn.ModuleDict", "torch.nn.TransformerEncoder",
+    "torch.nn.TransformerDecoder", "torch.nn.DataParallel", "torch.nn.parallel.DistributedDataParallel",
+}  # fmt: skip
+# Calls in a constructor that make no layer, besides functions of torch.
+_TENSORS = frozenset({"torch.nn.Parameter", "torch.Tensor", "float", "int", "bool", "max", "min", "len", "str", "abs"})
 _TORCH = frozenset({"torch", "torchvision", "timm", "transformers", "lightning", "pytorch_lightning"})
 # Libraries whose models may have a flag for the mode.
 _OTHERS = frozenset({"chainer", "tensorflow", "keras", "mlx", "paddle", "jax", "flax", "unittest", "mock"})
@@ -63,9 +74,27 @@ def _judge(source: SourceFile, node: ast.Attribute) -> Iterator[Violation]:
                 return
             message = None if name == "training" else f"{name} is a method: assigned to, it sets no mode"
             call = f"{source.text.of(node.value)}.{'train' if on else 'eval'}()"
-            yield Violation(statement, message, _fix(source, node, statement, call))
+            given = _given(source, node) if name == "training" else None
+            yield Violation(statement, message, _fix(source, node, statement, call), given=given)
         case _:
             pass
+
+
+def _given(source: SourceFile, node: ast.Attribute) -> FactCondition:
+    """No class of the model has a property `training` that sets the modes of all layers."""
+    model, owner = node.value, source.owner(node)
+    if isinstance(model, ast.Name) and model.id == source.self_name(model) and owner is not None:
+        classes = {owner.name}
+    else:
+        values = source.values(model)[:MOST]
+        bindings = source.bindings(model)[:MOST] if isinstance(model, ast.Name) else []
+        classes = {source.last_name(value) for value in values if isinstance(value, ast.Call)}
+        hints = [
+            b.statement.annotation for b in bindings if isinstance(b.statement, ast.arg) and b.statement.annotation
+        ]
+        classes |= {source.last_name(hint) for hint in hints}
+    known = {name for name in classes if name[:1].isupper()}
+    return FactCondition(refuted_by=tuple(f"sets-mode:{name}" for name in sorted(known or {"training.setter"})))
 
 
 def _uses_torch(source: SourceFile) -> bool:
@@ -86,7 +115,17 @@ def _is_model(source: SourceFile, owner: ast.expr, trusted: bool = False) -> boo
     if is_known is not None:
         return is_known
     name = last_name(owner)
-    return not _NO_MODEL.has(name) and (trusted or _MODEL.search(name) is not None)
+    return not _NO_MODEL.has(name) and (trusted or _MODEL.search(name) is not None or _runs_as_model(source, owner))
+
+
+def _runs_as_model(source: SourceFile, owner: ast.expr) -> bool:
+    """Whether a local name is called, or asked for its parameters, where its mode is set, and is named as no layer."""
+    if not isinstance(owner, ast.Name) or _LAYER.has(owner.id):
+        return False
+    asked = (node.value for name in _OF_MODELS for node in source.attributes.get(name, []))
+    called = (call.func for call in source.calls.get(owner.id, []) if call.args)
+    uses = [use for use in (*asked, *called) if isinstance(use, ast.Name) and use.id == owner.id]
+    return any(source.function(use) is source.function(owner) for use in uses)
 
 
 def _is_known_model(source: SourceFile, owner: ast.expr) -> bool | None:
@@ -108,8 +147,39 @@ def _holds_model(source: SourceFile, holder: ClassDefinition, attribute: str) ->
 def _makes_model(source: SourceFile, values: list[ast.expr | None]) -> bool | None:
     made = next((made for value in values if (made := _made(source, value)) is not None), None)
     if isinstance(made, ClassDefinition):
-        return made.is_module and made.method("training") is None
-    return made not in _LEAVES if made is not None else None
+        return made.is_module and not sets_mode(made) and not _is_leaf(source, made)
+    return made in _CONTAINERS if made is not None else None
+
+
+@cached_per_file
+def _is_leaf(source: SourceFile, cls: ClassDefinition) -> bool:
+    """Whether a Module certainly has no layers inside: it knows all its bases, and keeps tensors and numbers only."""
+    values = [write.value for each in cls.mro for writes in each.writes.values() for write in writes]
+    calls = [node for value in values if value is not None for node in ast.walk(value) if isinstance(node, ast.Call)]
+    made = [source.called(call) or last_name(call) for call in calls]
+    adds = any(each.own_calls.keys() & {"add_module", "register_module"} for each in cls.mro)
+    return (
+        not adds
+        and all(last_part(base) == "Module" for base in cls.external_bases)
+        and all(isinstance(value, (ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.BinOp)) for value in values)
+        and all(name in _TENSORS or (name.startswith("torch.") and not last_part(name)[:1].isupper()) for name in made)
+        and not any(isinstance(value, ast.Name) and not _is_number(source, value) for value in values)
+    )
+
+
+def _is_number(source: SourceFile, name: ast.Name) -> bool:
+    """Whether a name is a parameter that is a number: by its annotation, its default, or its name."""
+    parameter = next((b.statement for b in source.bindings(name) if isinstance(b.statement, ast.arg)), None)
+    if parameter is None:
+        return False
+    hint = last_name(parameter.annotation) if parameter.annotation is not None else ""
+    default = source.default(parameter)
+    return (
+        hint in ("float", "int", "bool", "str")
+        or (isinstance(default, ast.Constant) and default.value is not None)
+        or is_rate_name(name.id)
+        or name.id in ("p", "eps", "dim", "size", "n", "rate", "scale")
+    )
 
 
 def _made(source: SourceFile, value: ast.expr | None) -> ClassDefinition | str | None:

@@ -1,11 +1,14 @@
-"""Evaluation of a model that is still in training mode.
+"""Evaluation of a model that is in training mode.
 
 The reported accuracy or loss is not the model's: dropout still drops, and batch normalisation uses the statistics of
 the batch and learns from test data. `torch.no_grad()` turns off gradients and nothing else. Call `model.eval()` before
 and `model.train()` after.
 
-Reported where a file builds a model with such layers, trains it and measures it under `torch.no_grad()`, and nothing in
-the file switches modes.
+Reported where a function that predicts or evaluates calls `model.train()`, and where a model with such layers is
+trained or loaded and then measured, and nothing on the way there switches modes: not the function itself, nor its
+callers, nor what these call before, in this file or in others of the project. A metric of the batch that the model is
+being trained on, generators of samples, repeated samples of one input (Monte Carlo dropout) and the hooks of Lightning,
+whose Trainer switches modes, are not reported.
 """
 
 from __future__ import annotations
@@ -13,150 +16,227 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import PurePath
 
-from dropkit.catalog import MODE_DEPENDENT, TRANSFORMERS
-from dropkit.diagnostics import Severity
+from dropkit.diagnostics import FactCondition, Severity
 from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
-from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts, trained_models
 from dropkit.lint.semantic.definitions import FunctionDefinition
-from dropkit.lint.semantic.expressions import argument, given, self_attribute
+from dropkit.lint.semantic.evaluation import evaluation, is_evaluation_name, is_repeated, model_calls
+from dropkit.lint.semantic.expressions import argument, given, last_name, literal
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.rules.rule import Default, Example, Rule, Violation, unless_intended
-
-_NO_GRAD = ("torch.no_grad", "torch.inference_mode", "torch.autograd.no_grad", "torch.autograd.inference_mode")
-_MEASURED = re.compile(
-    r"acc($|_|u)|correct|metric|scores?$|f1|auc|mse|rmse|mae|psnr|ssim|iou|dice|recall|precision|confusion|loss|error"
-    r"|perplexity|ppl|hits|mrr|y_true|y_pred",
-    re.IGNORECASE,
+from dropkit.lint.semantic.mode_flow import (
+    Effect,
+    Mode,
+    call_sites,
+    effect_of,
+    is_given_to_events,
+    known_facts,
+    learning_facts,
+    places,
 )
-# Functions named so may switch modes in another file.
-_SWITCHES = Vocabulary(r"eval\w*|mode|inference|infer|freeze|trainer|predict\w*")
-_SAME_MODEL = ("to", "cuda", "cpu", "float", "double", "half", "train", "apply", "requires_grad_")
-_WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "compile", "prepare")
-_PRETRAINED = re.compile(r"^torchvision\.models\.(?!vit)([a-z]+\.)?[a-z]")
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.module_names import own_key
+from dropkit.lint.semantic.pattern import pattern
+from dropkit.lint.semantic.syntax_tree import cached_per_file, start
+from dropkit.rules.rule import Example, Rule, Violation, unless_intended
+
+# Names of classes and functions whose models are random, or collect statistics, by design.
+_INTENDED = Vocabulary(
+    r"mc|bayes\w*|uncertain\w*|epistemic|stochastic|ensembl\w*|sampl\w*|bn|batch ?norm|calibrat\w*|swa|warm ?up|tta"
+    r"|explain\w*|(?:with )?drop ?out|attack\w*|advers\w*|pgd|fgsm|bald|acquisition|acquire|loss(?:es)?"
+)
+_MODEL = pattern(
+    r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$"
+)
+_HOOKED = ("LightningModule", "LightningDataModule", "Callback")
+# Comments which say why the model is in training mode.
+_REASON = pattern(
+    r"#.*\b(bn|batch.?norm|statistics|stats|loss|losses|detect\w*|dropout|cudnn|rnn|because)\b", re.IGNORECASE
+)
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    if not all(source.calls.get(name) for name in ("backward", "step", "parameters")) or _switches(source):
-        return
-    for call in source.calls_of(*_NO_GRAD):
-        nodes = [node for statement in _body(source, call) for node in ast.walk(statement)]
-        if _measures(nodes) and _runs_trained_model(source, nodes):
-            yield from unless_intended(source, Violation(call))
+    reported: set[object] = set()
+    for call in model_calls(source):
+        if not _may_have_mode(source, call):
+            continue
+        function = source.function(call)
+        if _is_hooked(function) or _is_in_test_suite(source, function):
+            continue
+        violation = _set_to_train(source, call, function) or _left_in_training(source, call, function)
+        if violation is None:
+            continue
+        # One finding for each block without gradients, and for each function or script.
+        at = violation.node
+        key = at if at is not call else function
+        if key not in reported:
+            reported |= {key, at}
+            yield from unless_intended(source, violation.as_information() if _is_intended(function) else violation)
 
 
-def _switches(source: SourceFile) -> bool:
-    """Whether anything in the file may put a model into evaluation mode, also a function of another file."""
-    known = {"inference_mode", "no_grad", *(function.name for function in source.functions)}
+def _may_have_mode(source: SourceFile, call: ast.Call) -> bool:
+    """Whether what is called may be a model that behaves differently in evaluation."""
+    models = built(source, call.func)
+    if models:
+        return mode_facts(source, models) is not None
+    return _MODEL.search(last_name(call.func)) is not None or _is_own(source, call)
+
+
+def _is_own(source: SourceFile, call: ast.Call) -> bool:
+    """Whether a Module calls itself."""
+    return isinstance(call.func, ast.Name) and call.func.id == source.self_name(call)
+
+
+def _is_hooked(function: FunctionDefinition | None) -> bool:
+    """Whether a trainer of a library runs a function, in the mode that it sets."""
+    if function is None:
+        return False
+    owner, method = function.method.owner, function.method
+    parameters = [parameter.arg for parameter in method.parameters]
+    bases = owner.external_bases if owner is not None else []
     return (
-        "eval" in source.attributes
-        or any(isinstance(call.func, ast.Attribute) and given(call) for call in source.calls.get("train", []))
-        or any(isinstance(node.ctx, ast.Store) for node in source.attributes.get("training", []))
-        or any(
-            _SWITCHES.has(name) and name not in known and not (source.called(calls[0]) or "").startswith("torch.")
-            for name, calls in source.calls.items()
-        )
+        any(base.endswith(_HOOKED) for base in bases)
+        or (bool(parameters[:1]) and parameters[0] in ("engine", "trainer", "pl_module"))
+        or (owner is not None and any("training_step" in cls.methods for cls in owner.mro))
+        or method.name in ("forward", "__call__")
     )
 
 
-def _body(source: SourceFile, no_grad: ast.Call) -> list[ast.stmt]:
-    """The statements without gradients: the block of a `with`, or the body of the decorated function."""
-    parent = source.parent(no_grad)
-    if isinstance(parent, ast.withitem):
-        parent = source.parent(parent)
-    return parent.body if isinstance(parent, (ast.With, ast.FunctionDef)) else []
+def _is_intended(function: FunctionDefinition | None) -> bool:
+    """Whether names say that a function is to run in training mode."""
+    names = [] if function is None else [function.method.name]
+    names += [function.method.owner.name] if function is not None and function.method.owner is not None else []
+    return any(map(_INTENDED.has, names))
 
 
-def _measures(nodes: list[ast.AST]) -> bool:
-    """Whether a variable named after a metric is set, and nothing is trained."""
-    trains = any(isinstance(node, ast.Attribute) and node.attr in ("backward", "step") for node in nodes)
-    names = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    return not trains and any(map(_MEASURED.search, names))
+def _is_in_test_suite(source: SourceFile, function: FunctionDefinition | None) -> bool:
+    """Whether a test runner calls a function: a network under test may be in any mode."""
+    if function is None or re.match(r"test_|.*_test$|conftest$", PurePath(source.path).stem) is None:
+        return False
+    method = function.method
+    return method.name.startswith("test_") or (method.owner is not None and "Test" in method.owner.name)
 
 
-def _runs_trained_model(source: SourceFile, nodes: list[ast.AST]) -> bool:
-    """Whether a model is called that depends on the mode, and an optimiser gets its parameters."""
-    callees = [node.func for node in nodes if isinstance(node, ast.Call)]
-    models = [_built(source, callee) for callee in callees if isinstance(callee, ast.Name) or self_attribute(callee)]
-    return any(
-        all(_depends_on_mode(source, call) for call in model) and not _trained(source).isdisjoint(model)
-        for model in models
-    )
-
-
-@cached_per_file
-def _trained(source: SourceFile) -> set[ast.Call]:
-    """The calls that built models whose parameters are asked for."""
-    models = (call.func.value for call in source.calls["parameters"] if isinstance(call.func, ast.Attribute))
-    return {call for model in models for call in _built(source, model)}
-
-
-@cached_per_file
-def _built(source: SourceFile, model: ast.expr | None, depth: int = 0) -> list[ast.Call]:
-    """The calls that built `model`, through names, parameters, `.to(device)` and wrappers; empty if unknown."""
-    if model is None or depth > 5:
-        return []
-    if isinstance(model, ast.Call):
-        last = source.last_name(model)
-        if isinstance(model.func, ast.Attribute) and last in _SAME_MODEL and source.called(model) is None:
-            return _built(source, model.func.value, depth + 1)
-        return _built(source, model.args[0], depth + 1) if last in _WRAPPERS and model.args else [model]
-    values = _values(source, model)
-    each = [_built(source, value, depth + 1) for value in values] if len(values) <= MOST else []
-    calls = dict.fromkeys(call for inner in each for call in inner)
-    return list(calls) if all(each) and len(calls) <= MOST else []
-
-
-def _values(source: SourceFile, model: ast.expr) -> list[ast.expr | None]:
-    """What a name, a parameter or `self.attribute` is set to, as far as this file knows; None for what is unknown."""
-    attribute, owner = self_attribute(model), source.owner(model)
-    if attribute is not None and owner is not None:
-        assigned = owner.values(attribute)
-        return [None] if len(assigned) > MOST else [each for each in assigned if not _is_made_of(source, each, model)]
-    bindings = source.bindings(model) if isinstance(model, ast.Name) else []
-    values: list[ast.expr | None] = [None] if len(bindings) > MOST else []
-    for binding in bindings[:MOST]:
-        if isinstance(binding.statement, ast.arg):
-            values += _given(source, binding.statement)
-        elif binding.derived or not _is_made_of(source, binding.value, model):
-            values.append(None if binding.derived else binding.value)
-    return values
-
-
-def _is_made_of(source: SourceFile, value: ast.expr | None, model: ast.expr) -> bool:
-    """Whether `value` is made of the model itself, as in `model = model.to(device)`."""
-    name = re.escape(source.text.of(model))
-    return value is not None and re.search(rf"(?<![\w.]){name}\b", source.text.of(value)) is not None
+def _set_to_train(source: SourceFile, call: ast.Call, function: FunctionDefinition | None) -> Violation | None:
+    """A model that a function which predicts or evaluates sets to training mode itself."""
+    if function is None or not is_evaluation_name(function.method.name) or effect_of(source, function).learns:
+        return None
+    train = _train_calls(source, function).get(source.text.of(call.func))
+    if train is None or start(train) > start(call) or is_repeated(source, call) or _has_targets(call):
+        return None
+    models = built(source, call.func)
+    is_mode_free = bool(models) and mode_facts(source, models) is None
+    lines = (source.text.line(line) for line in range(max(train.lineno - 1, 1), train.lineno + 1))
+    if (
+        is_mode_free
+        or any(map(_REASON.search, lines))
+        or {way.effect.mode for way in places(source, call)} != {Mode.TRAIN}
+    ):
+        return None
+    return Violation(train, _short(f"{function.method.name}() sets the model to training mode"))
 
 
 @cached_per_file
-def _given(source: SourceFile, parameter: ast.arg) -> list[ast.expr | None]:
-    """The arguments that calls in this file pass for a parameter."""
-    arguments = source.parent(parameter)
-    function = source.by_node.get(source.parent(arguments)) if arguments is not None else None  # pyright: ignore
-    if not isinstance(function, FunctionDefinition):
-        return [None]
-    called, is_method = function.name, function.owner is not None
-    index = function.parameters.index(parameter) - is_method
-    if function.owner is not None and called == "__init__":
-        called, is_method = function.owner.name, False
-    calls = [
-        call
-        for call in source.calls.get(called, [])
-        if isinstance(call.func, ast.Attribute) == is_method and source.function(call) is not function
-    ]
-    return [argument(call, index, parameter.arg) for call in calls] or [None]
+def _train_calls(source: SourceFile, function: FunctionDefinition) -> dict[str, ast.Call]:
+    """The calls `model.train()` in a function, by the model."""
+    calls = [call for call in source.calls.get("train", []) if source.function(call) is function]
+    return {
+        source.text.of(call.func.value): call
+        for call in reversed(calls)
+        if isinstance(call.func, ast.Attribute) and all(literal(value) is True for value in given(call))
+    }
 
 
-@cached_per_file
-def _depends_on_mode(source: SourceFile, built: ast.Call) -> bool:
-    """Whether the model that `built` makes has dropout or batch normalisation."""
-    name = source.called(built) or ""
-    if name == "torch.nn.Sequential":
-        return any(source.called(node) in MODE_DEPENDENT | TRANSFORMERS for node in ast.walk(built))
-    return _PRETRAINED.match(name) is not None or source.local_class(built.func) in mode_dependent_modules(source)
+def _has_targets(call: ast.Call) -> bool:
+    """Whether a model gets the targets, too: in training mode models of detection return their losses."""
+    names = [node.id for value in call.args[1:] for node in ast.walk(value) if isinstance(node, ast.Name)]
+    keywords = [keyword.arg or "" for keyword in call.keywords]
+    return any(re.search(r"target|label|annot|gt_|boxes", name) for name in (*names, *keywords))
+
+
+def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefinition | None) -> Violation | None:
+    """A model that was trained or loaded, and is measured without a switch to evaluation mode on the way."""
+    measured = evaluation(source, call)
+    if measured is None:
+        return None
+    models = built(source, call.func)
+    facts = _own_facts(source, call) if _is_own(source, call) else mode_facts(source, models) if models else None
+    for way in places(source, call):
+        effect = way.effect
+        if effect.mode in (Mode.EVAL, Mode.UNKNOWN) or (effect.mode is None and is_built_in_eval(source, models)):
+            continue
+        if not effect.loads and _is_never_trained(source, models):
+            continue
+        if way.starts is not None and not effect.learns and _trains_elsewhere(source, way.starts):
+            effect = effect.then(Effect(learns=True))
+        refuted_by = tuple(f"switches:{key}" for key in effect.called)
+        known = known_facts(effect)
+        if facts is not None or (
+            not models and effect.mode is Mode.TRAIN and effect.learns and _is_trained(source, call)
+        ):
+            # Of an unknown model, that it was set to training mode shows that modes matter.
+            learning = _evidence(effect)
+            if learning is not None:
+                needs = (*(facts or ()), *learning, *known)
+                condition = FactCondition(needs, refuted_by) if needs or refuted_by else None
+                return Violation(measured.at, given=condition)
+        elif not models and _is_argument(call, way.starts):
+            key = own_key(source, way.starts.name if way.starts is not None else "")
+            needs = (f"evaluates:{key}", *known)
+            return Violation(measured.at, given=FactCondition(needs, (f"guards:{key}", *refuted_by)))
+    return None
+
+
+def _is_trained(source: SourceFile, call: ast.Call) -> bool:
+    """Whether an unknown model is the one that is trained: it is named beside, or given to what trains it."""
+    function, callee = source.function(call), call.func
+    if not isinstance(callee, ast.Name) or function is None:
+        return True
+    if is_given_to_events(source, call, callee.id):
+        return True
+    names = [parameter.arg for parameter in function.parameters]
+    if callee.id not in names:
+        return False
+    place = names.index(callee.id) - (function.owner is not None)
+    passed = ((site, argument(site, place, callee.id)) for site in call_sites(source, function) if place >= 0)
+    return any(isinstance(value, ast.Name) and is_given_to_events(source, site, value.id) for site, value in passed)
+
+
+def _is_never_trained(source: SourceFile, models: list[ast.Call]) -> bool:
+    """Whether this file trains models, and this is another one."""
+    trained = trained_models(source)
+    return bool(trained) and bool(models) and trained.isdisjoint(models)
+
+
+def _trains_elsewhere(source: SourceFile, method: FunctionDefinition) -> bool:
+    """Whether another method of a class that holds a model trains it, and nothing in this file switches modes."""
+    owner = method.owner
+    if owner is None or owner.is_module or "eval" in source.attributes or "train" in source.attributes:
+        return False
+    return any(effect_of(source, other).learns for other in owner.methods.values())
+
+
+def _evidence(effect: Effect) -> tuple[str, ...] | None:
+    """Empty if the model was trained or loaded; else the facts of other files that say so, or None."""
+    return () if effect.learns or effect.loads else learning_facts(effect)
+
+
+def _own_facts(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:
+    owner = source.module(call)
+    return () if owner is not None and owner in mode_dependent_modules(source) else None
+
+
+def _is_argument(call: ast.Call, function: FunctionDefinition | None) -> bool:
+    """Whether the model is an argument of a function at the level of the file, and named like one."""
+    if function is None or function.owner is not None or function.within is not None:
+        return False
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    return _MODEL.search(name) is not None and any(parameter.arg == name for parameter in function.parameters)
+
+
+def _short(message: str) -> str | None:
+    return message if len(message) < 60 else None
 
 
 RULE = Rule(
@@ -164,9 +244,37 @@ RULE = Rule(
     name="eval-without-eval-mode",
     message="the model is measured in training mode: no eval() here",
     severity=Severity.WARNING,
-    default=Default.PREVIEW,
     check_source=check_source,
     examples=(
+        Example(
+            bad="""
+import torch
+from torch import nn
+
+
+def predict(model, x):
+    model.train()  # DRP107
+    return model(x)
+
+
+model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+predict(model, torch.randn(4, 8))
+""",
+            good="""
+import torch
+from torch import nn
+
+
+def predict(model, x):
+    model.eval()
+    return model(x)
+
+
+model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+predict(model, torch.randn(4, 8))
+""",
+            unseen="the mode is right or wrong in the code around the model, which is not run",
+        ),
         Example(
             bad="""
 import torch

@@ -4,8 +4,9 @@ Predictions in evaluation differ from call to call and are worse than the model 
 `torch.bernoulli` or `torch.rand` does not see `model.eval()`, as `nn.Dropout` does. Return the input unchanged unless
 `self.training`.
 
-Reported in methods of Modules where neither they nor the methods that call them read a flag of the mode. Samplers,
-noise, gates and augmentation are recognised by their names, and reported with severity info.
+Reported in methods of Modules where neither they nor the methods that call them read a flag of the mode, and in
+functions that only such methods call. Samplers, noise, gates and augmentation are recognised by their names, and
+reported with severity info.
 """
 
 from __future__ import annotations
@@ -22,13 +23,23 @@ from dropkit.lint.semantic.dropout_names import mentions_mask
 from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.training_flag import is_flag, mentions_mode, readers_of_training, under_mode
+from dropkit.lint.semantic.training_flag import (
+    is_flag,
+    mentions_mode,
+    readers_of_training,
+    runs_in_both_modes,
+    under_mode,
+)
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation, unless_intended, violations_in_eval
 from dropkit.trace import Form, Trace
 
-_RANDOM = ("bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "sample")
-_UNIFORM = ("torch.rand", "torch.rand_like")
+_RANDOM = (
+    "bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "uniform", "random", "binomial", "sample",
+)  # fmt: skip
+_UNIFORM = ("torch.rand", "torch.rand_like", "numpy.random.rand", "numpy.random.random", "numpy.random.uniform")
+_MASKS = ("torch.bernoulli", "numpy.random.binomial")
 _BERNOULLI = ("torch.distributions.Bernoulli", "torch.distributions.bernoulli.Bernoulli")
 # Nodes around a mask, and in a factor, that are looked at.
 _FARTHEST = 200
@@ -44,22 +55,34 @@ _SCALE = Vocabulary(
 )
 
 
+# The factor by which dropout scales what it keeps.
+_RESCALES = pattern(r"/\s*\(?\s*1(?:\.0?)?\s*-|\bdiv_?\(\s*\(?\s*1(?:\.0?)?\s*-|/\s*(?:self\.)?\w*keep\w*")
+
+
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for name in _RANDOM:
         for call in source.calls.get(name, []):
-            function, owner = source.function(call), source.module(call)
-            if function is not None and owner is not None and _is_mask(source, call):
+            function, owner = source.function(call), source.owner(call)
+            if function is None or not _is_mask(source, call):
+                continue
+            if owner is None or owner.is_module:
                 yield from _judge(source, call, function.method, owner)
 
 
 def _judge(
-    source: SourceFile, call: ast.Call, method: FunctionDefinition, owner: ClassDefinition
+    source: SourceFile, call: ast.Call, method: FunctionDefinition, owner: ClassDefinition | None
 ) -> Iterator[Violation]:
-    """Report a mask that names around it say is for dropping, where nobody asks for the mode."""
-    text = f"{owner.name} {method.name} {source.text.of(source.statement(call))}"
-    if not mentions_mask(text) or not _is_applied(source, call):
+    """Report a mask that is for dropping, by names or the factor 1/(1-p), where nobody asks for the mode."""
+    names = f"{owner.name if owner is not None else ''} {method.name}"
+    text = f"{names} {source.text.of(source.statement(call))}"
+    if not (mentions_mask(text) or _RESCALES.search(source.text.of(method.node))) or not _is_applied(source, call):
         return
-    if not under_mode(source, call) and not _callers_ask(source, owner, method):
+    if owner is None:
+        if not runs_in_both_modes(source, method.name) or _reads_mode(source, method):
+            return
+        violation = Violation(call, "a function has no mode: pass training to it")
+        yield from unless_intended(source, violation.as_information() if _SAMPLERS.has(method.name) else violation)
+    elif not under_mode(source, call) and not _callers_ask(source, owner, method):
         is_sampler = any(_SAMPLERS.has(name) for name in (PurePath(source.path).stem, owner.name, method.name))
         violation = Violation(call)
         yield from unless_intended(source, violation.as_information() if is_sampler else violation)
@@ -69,7 +92,7 @@ def _is_mask(source: SourceFile, call: ast.Call) -> bool:
     """Whether a call draws zeros and ones."""
     name, callee = source.called(call), call.func
     if name is not None or not isinstance(callee, ast.Attribute):
-        return name == "torch.bernoulli" or (name in _UNIFORM and _is_cut(source, call))
+        return name in _MASKS or (name in _UNIFORM and _is_cut(source, call))
     if callee.attr == "sample":
         return any(origin and source.called(origin) in _BERNOULLI for origin in origins(source, callee.value))
     return callee.attr in ("bernoulli", "bernoulli_") or (callee.attr == "uniform_" and _is_cut(source, call))
@@ -129,6 +152,9 @@ def _applies(source: SourceFile, mask: ast.AST, parent: ast.AST, seen: set[str])
     """Whether `parent` multiplies values with `mask`, or fills them with zero by it."""
     if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mult):
         return _has_values(parent.right if mask is parent.left else parent.left, seen)
+    if isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store) and parent.slice is mask:
+        statement = source.statement(parent)  # x[mask] = 0
+        return isinstance(statement, ast.Assign) and literal(statement.value) == 0
     return isinstance(parent, ast.Call) and _multiplies(source, parent, mask, seen)
 
 

@@ -13,7 +13,7 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Edit, Fix, Severity
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls, has_zero_rate
 from dropkit.lint.semantic.expressions import argument
 from dropkit.lint.semantic.inside_tests import is_in_test
 from dropkit.lint.semantic.model import SourceFile
@@ -28,6 +28,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION, DropoutForm.PER_CALL):
         call, statement = dropout.call, source.parent(dropout.call)
         if not isinstance(statement, ast.Expr) or source.function(call) is None or is_in_test(source, call):
+            continue
+        if all(has_zero_rate(source, layer.call) for layer in dropout.layers):
             continue
         if not dropout.may_work_in_place and not (sets_inplace and dropout.form is not DropoutForm.FUNCTION):
             yield Violation(call, fix=_fix(source, call, statement))

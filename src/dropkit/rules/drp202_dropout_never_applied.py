@@ -20,20 +20,22 @@ from dropkit.lint.semantic.attribute_usage import (
     is_abstract,
     is_admitted,
     is_container,
-    is_plain,
+    is_used,
     may_be_read,
+    plans_dropout,
 )
+from dropkit.lint.semantic.bases import is_plain
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
-from dropkit.lint.semantic.dropout_names import is_layer_class
+from dropkit.lint.semantic.dropout_calls import has_zero_rate
 from dropkit.lint.semantic.edits import delete_statement, fix
 from dropkit.lint.semantic.expressions import given, literal, unpacks
+from dropkit.lint.semantic.made_layers import is_no_layer, layers_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
-_ROWS = ("ModuleList", "Sequential")
 # Longer expressions, in bytes of source, are not looked up as rates.
 _LONGEST = 100
 
@@ -41,50 +43,37 @@ _LONGEST = 100
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         for attribute, writes in owner.writes.items():
-            is_dropout = attribute not in owner.reads and all(_makes_dropout(source, write) for write in writes)
-            if is_dropout and owner.is_module and not _excused(source, owner, attribute, writes):
-                edit = delete_statement(source, writes[0].statement) if len(writes) == 1 else None  # pyright: ignore
-                message = f"self.{attribute} is built but never applied" if len(attribute) < 26 else None
-                unless = CrossFileCondition(owner.name, attribute)
-                yield Violation(writes[0].statement, message, fix("Delete the layer", edit), unless=unless)
+            made = [write for write in writes if not _sets_no_layer(source, write)] if owner.is_module else []
+            is_dropout = bool(made) and not is_used(source, owner, attribute)
+            is_dropout = is_dropout and all(_makes_dropout(source, owner, write) for write in made)
+            if is_dropout and not _excused(source, owner, attribute, made):
+                yield _violation(source, owner, attribute, made[0].statement, is_alone=len(writes) == 1)
 
 
-def _makes_dropout(source: SourceFile, write: Write) -> bool:
+def _violation(
+    source: SourceFile, owner: ClassDefinition, attribute: str, statement: ast.AST, is_alone: bool
+) -> Violation:
+    can_delete = is_alone and attribute not in owner.reads
+    edit = delete_statement(source, statement) if can_delete and isinstance(statement, ast.stmt) else None
+    message = f"self.{attribute} is built but never applied" if len(attribute) < 26 else None
+    unless = CrossFileCondition(owner.name, attribute)
+    return Violation(statement, message, fix("Delete the layer", edit), unless=unless)
+
+
+def _sets_no_layer(source: SourceFile, write: Write) -> bool:
+    """Whether a write says that there is no dropout: `self.dropout = None`, a bare annotation."""
+    if write.value is None:
+        return isinstance(write.statement, ast.AnnAssign)
+    return not write.derived and is_no_layer(source, write.value)
+
+
+def _makes_dropout(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether a method keeps a new dropout layer under this name alone."""
     match write.statement:
         case ast.AnnAssign() | ast.Assign(targets=[_]):
-            return write.function is not None and not write.derived and bool(_layers(source, write.value))
+            return write.function is not None and not write.derived and bool(layers_of(source, owner, write))
         case _:
             return False
-
-
-def _layers(source: SourceFile, value: ast.expr | None) -> list[ast.Call]:
-    """The dropouts that `value` makes; empty where it makes, or may make, anything else."""
-    layers: list[ast.Call] = []
-    pending = [value]
-    while pending:
-        part = pending.pop()
-        name = source.last_name(part) if isinstance(part, ast.Call) else ""
-        if isinstance(part, ast.IfExp):
-            inner = [branch for branch in (part.orelse, part.body) if not _is_no_layer(source, branch)]
-        elif isinstance(part, ast.Call) and name in _ROWS and part.args:
-            row = part.args[0] if len(part.args) == 1 else ast.List(elts=part.args)
-            inner = row.elts if isinstance(row, (ast.List, ast.Tuple)) else [getattr(row, "elt", row)]
-        elif isinstance(part, ast.Call) and is_layer_class(name):
-            layers.append(part)
-            continue
-        else:
-            return []
-        if not inner:
-            return []
-        pending += inner
-    return layers
-
-
-def _is_no_layer(source: SourceFile, value: ast.expr) -> bool:
-    if isinstance(value, ast.Call):
-        return source.last_name(value) == "Identity"
-    return isinstance(value, (ast.Constant, ast.Lambda))
 
 
 def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes: list[Write]) -> bool:
@@ -92,7 +81,7 @@ def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes:
         is_container(owner)
         or is_abstract(source, owner)
         or any(is_admitted(source, write.statement) for write in writes)
-        or may_be_read(source, owner, attribute)
+        or may_be_read(source, owner, attribute, as_layer=True)
         or (not is_plain(source, owner) and ("forward" not in owner.methods or calls_base_method(source, owner)))
         or any(_rate_is_applied(source, owner, write) for write in writes)
         or _is_unfinished(source, owner)
@@ -102,18 +91,26 @@ def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes:
 
 @cached_per_file
 def _is_unfinished(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether `forward` says that it is still to be written."""
+    """Whether `forward` says that its dropout is still to be written."""
     forward = owner.methods.get("forward")
-    return forward is not None and "TODO" in source.text.of(forward.node)
+    text = source.text.of(forward.node) if forward is not None else ""
+    if forward is None or "TODO" not in text:
+        return False
+    comments = [line.partition("#")[2] for line in text.split("\n")]
+    body = forward.node.body if isinstance(forward.node, ast.FunctionDef) else []
+    returns_input = len(body) == 1 and isinstance(body[0], ast.Return) and isinstance(body[0].value, ast.Name)
+    return returns_input or any(map(plans_dropout, comments))
 
 
 def _is_always_zero(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
-    """Whether the rate is an argument that is 0 by default, and no call in the file that makes the object passes it."""
+    """Whether the rate is 0, or an argument that is 0 by default, and no call in the file passes it."""
+    if all(has_zero_rate(source, layer) for layer in layers_of(source, owner, write)):
+        return True
     parameters = write.function.parameters if write.function is not None else []
     names = [parameter.arg for parameter in parameters]
     if owner.name not in source.calls or owner.subclasses:
         return False
-    match [given(layer) for layer in _layers(source, write.value)]:
+    match [given(layer) for layer in layers_of(source, owner, write)]:
         case [[ast.Name(id=name)]] if name in names:
             place = names.index(name)
             keywords, count = _arguments_of_calls(source, owner.name)
@@ -135,22 +132,26 @@ def _arguments_of_calls(source: SourceFile, name: str) -> tuple[set[str], float]
 
 def _rate_is_applied(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether the rate is used elsewhere in the class, or another layer of the same rate is applied."""
-    layers = _layers(source, write.value)
+    layers = layers_of(source, owner, write)
     words = _words(source, [rate for layer in layers for rate in given(layer)])
     if words is None:
         return True
     if words:
-        return _are_applied(source, owner, frozenset(words))
+        made_in = frozenset(source.statement(layer) for layer in layers)
+        return _are_applied(source, owner, frozenset(words), made_in)
     return any(source.text.of(layer) in _applied(source, owner) for layer in layers)
 
 
 @cached_per_file
-def _are_applied(source: SourceFile, owner: ClassDefinition, words: frozenset[str]) -> bool:
-    """Whether any of the names that a rate is taken from is used elsewhere in the class."""
+def _are_applied(
+    source: SourceFile, owner: ClassDefinition, words: frozenset[str], made_in: frozenset[ast.stmt]
+) -> bool:
+    """Whether any of the names that a rate is taken from is used elsewhere than to make the layer."""
     for word in words:
         nodes = _uses(source, owner).get(word, [])
         # A name with more reads surely is used.
-        if len(nodes) > MOST or not all(_has_no_effect(source, owner, node, words) for node in nodes):
+        others = [node for node in nodes if source.statement(node) not in made_in]
+        if len(nodes) > MOST or not all(_has_no_effect(source, owner, node, words) for node in others):
             return True
     return False
 
@@ -171,7 +172,7 @@ def _applied(source: SourceFile, owner: ClassDefinition) -> set[str]:
         for attribute, writes in owner.writes.items()
         if attribute in owner.reads
         for write in writes
-        for call in _layers(source, write.value)
+        for call in layers_of(source, owner, write)
     }
 
 
@@ -212,7 +213,10 @@ def _has_no_effect(source: SourceFile, owner: ClassDefinition, node: ast.AST, wo
     return (
         bool(source.search_ancestors(node, _is_in_test))
         or (bool(targets) and all(isinstance(target, ast.Name) and target.id in words for target in targets))
-        or any(not may_be_read(source, owner, attribute) for attribute in _set_by(source, owner).get(statement, []))
+        or any(
+            not may_be_read(source, owner, attribute, as_layer=False)
+            for attribute in _set_by(source, owner).get(statement, [])
+        )
     )
 
 

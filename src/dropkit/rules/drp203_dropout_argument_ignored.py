@@ -3,8 +3,9 @@
 A module built with `dropout=0.5` never drops: there is no error and no warning, and a sweep over the rate compares
 noise. Build the dropout that the argument promises, or remove the argument.
 
-Arguments that only fill a common signature are not reported: those that a base or a sibling takes too, unused
-`**kwargs` beside them, names that begin with an underscore, and those that a comment calls unused.
+Arguments that only fill a common signature are not reported: those that a base or a sibling takes too, those of one of
+several classes that a condition or a table chooses from, unused `**kwargs` beside them, names that begin with an
+underscore, and those that a comment calls unused.
 """
 
 from __future__ import annotations
@@ -15,28 +16,29 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from dropkit.diagnostics import CrossFileCondition, Severity
+from dropkit.diagnostics import CrossFileCondition, FactCondition, Severity
+from dropkit.lint.semantic.alternatives import is_alternative
 from dropkit.lint.semantic.attribute_usage import (
     is_abstract,
     is_admitted,
     is_container,
     is_empty,
-    is_plain,
+    is_used,
     may_be_read,
 )
+from dropkit.lint.semantic.bases import keepers, unplain_bases
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
-from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.expressions import last_part
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.rate_arguments import argument_for_defaults, rate_arguments
+from dropkit.lint.semantic.stored_settings import is_commented_out, unread_settings
 from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
 _Constructor: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
-# Functions that keep every argument of their caller.
-_KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
 _ADMITTED = (
     r"unused|not\s+(?:yet\s+)?(?:used|supported|implemented|applied)|ignored|deprecat|compat|placeholder"
     r"|no effect|dummy"
@@ -51,41 +53,73 @@ _STAND_INS = Vocabulary(
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         constructor = owner.methods.get("__init__")
-        if constructor is None or isinstance(constructor.node, ast.Lambda):
+        if constructor is None or isinstance(constructor.node, ast.Lambda) or not owner.is_module:
             continue
-        rates = [parameter for parameter in constructor.parameters[1:] if _is_rate(source, parameter)]
-        if rates and owner.is_module and not _excused(source, owner, constructor.node):
+        rates = rate_arguments(source, owner)
+        settings = unread_settings(source, owner)
+        if (rates or settings) and not _excused(source, owner, constructor.node):
             for rate in rates:
                 yield from _judge(source, owner, constructor.node, rate)
+            for write in settings:
+                yield from _judge_write(source, owner, write)
 
 
 def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor, rate: ast.arg) -> Iterator[Violation]:
-    uses = _uses(source, constructor, rate.arg)
+    uses = [use for use in _uses(source, constructor, rate.arg) if not _only_checks(source, use)]
     # The assignment to `self` that is the only use of the argument.
-    write = _stores(source, owner).get(uses[0]) if len(uses) == 1 else None
+    write = _stores(source, owner).get(_whole(source, uses[0])) if len(uses) == 1 else None
     if (
-        (uses and (write is None or write.attribute in owner.reads))
+        (uses and (write is None or is_used(source, owner, write.attribute)))
         # A comment or docstring says that the argument is not used, or shows a use that was taken out.
         or is_admitted(source, rate)
         or rate.arg.lower() in _admitted(source, owner)
-        or rate.arg in _commented(source, owner, constructor)
+        or is_commented_out(source, owner, rate.arg)
         or _fills_a_signature(source, owner, rate.arg)
+        # DRP309 reports the layer that should have it.
+        or rate is argument_for_defaults(source, owner)
+        or is_alternative(source, owner.name)
     ):
         return
     if write is None:
-        yield Violation(rate, _message(f"argument {rate.arg} is never read"))
-    elif not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute):
+        given = FactCondition(refuted_by=(f"alternative:{owner.name}",))
+        bases = unplain_bases(source, owner)
+        unless = CrossFileCondition(owner.name, "", rate.arg, bases) if bases else None
+        yield Violation(rate, _message(f"argument {rate.arg} is never read"), unless=unless, given=given)
+    else:
+        yield from _judge_write(source, owner, write, rate.arg)
+
+
+def _judge_write(source: SourceFile, owner: ClassDefinition, write: Write, argument: str = "") -> Iterator[Violation]:
+    """The attribute that only stores a rate, unless something may read it."""
+    if not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute, as_layer=False):
         message = _message(f"self.{write.attribute} is set and never read")
-        yield Violation(write.statement, message, unless=CrossFileCondition(owner.name, write.attribute))
+        unless = CrossFileCondition(owner.name, write.attribute, argument, unplain_bases(source, owner))
+        given = FactCondition(refuted_by=(f"alternative:{owner.name}",)) if argument else None
+        yield Violation(write.statement, message, unless=unless, given=given)
 
 
-def _is_rate(source: SourceFile, parameter: ast.arg) -> bool:
-    if not is_rate_name(parameter.arg):
-        return False
-    annotation = source.text.of(parameter.annotation) if parameter.annotation is not None else ""
-    value = source.default(parameter)
-    is_number = value is None or (isinstance(value, ast.Constant) and not isinstance(value.value, (bool, str)))
-    return is_number and not re.search("bool|str|Module|Callable|Type|Config", annotation)
+def _only_checks(source: SourceFile, use: ast.Name) -> bool:
+    """Whether a use only validates the rate: `assert 0 <= dropout <= 1`, `if dropout > 1: raise ...`."""
+    for parent in source.parents(use):
+        match parent:
+            case ast.Assert() | ast.Raise():
+                return True
+            case ast.If(test=test, body=body, orelse=[]) if test.lineno <= use.lineno <= (test.end_lineno or 0):
+                return isinstance(body[-1], ast.Raise)
+            case ast.stmt():
+                return False
+            case _:
+                pass
+    return False
+
+
+def _whole(source: SourceFile, use: ast.expr) -> ast.expr:
+    """The expression with the same number: `float(dropout)` for `dropout`."""
+    match source.parent(use):
+        case ast.Call(func=ast.Name(id="float"), args=[inner]) as call if inner is use:
+            return call
+        case _:
+            return use
 
 
 def _excused(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> bool:
@@ -98,17 +132,10 @@ def _excused(source: SourceFile, owner: ClassDefinition, constructor: _Construct
         or _STAND_INS.has(owner.name)
         or is_container(owner)
         or is_abstract(source, owner)
-        or not is_plain(source, owner)
+        or "" in unplain_bases(source, owner)
         or (bool(variadic) and not any(_uses(source, constructor, name) for name in variadic))
-        or owner in _keepers(source)
+        or not keepers(source).isdisjoint(owner.mro)
     )
-
-
-@cached_per_file
-def _keepers(source: SourceFile) -> set[ClassDefinition | None]:
-    """The classes that call such a function."""
-    calls = [(keeper, call) for keeper in _KEEPERS for call in source.calls.get(keeper, [])]
-    return {source.owner(call) for keeper, call in calls if keeper != "vars" or not call.args}
 
 
 def _uses(source: SourceFile, constructor: _Constructor, name: str) -> list[ast.Name]:
@@ -136,13 +163,6 @@ def _admitted(source: SourceFile, owner: ClassDefinition) -> set[str]:
                 words.update(re.findall(r"\w+", above))
         above = line
     return words
-
-
-@cached_per_file
-def _commented(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> set[str]:
-    """The words in comments from the body of the constructor on."""
-    body = source.text.of(owner.node).split("\n")[constructor.body[0].lineno - owner.node.lineno :]
-    return {word for line in body for word in re.findall(r"\w+", line.partition("#")[2])}
 
 
 def _fills_a_signature(source: SourceFile, owner: ClassDefinition, name: str) -> bool:

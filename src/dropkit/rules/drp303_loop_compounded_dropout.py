@@ -11,7 +11,9 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, unseen_applications
+from dropkit.lint.semantic.expressions import names_in
 from dropkit.lint.semantic.layers import input_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
@@ -25,9 +27,9 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 def check_source(source: SourceFile) -> Iterator[Violation]:
     dropouts = dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION)
     for call in (*(dropout.call for dropout in dropouts if _may_drop(dropout)), *unseen_applications(source)):
-        target = _dropped_in_place(source, call)
-        loop = _loop(source, call) if target is not None else None
-        if target is not None and loop is not None and _compounds(source, loop, target, source.statement(call)):
+        names = _dropped_name(source, call)
+        loop = _loop(source, call) if names is not None else None
+        if names is not None and loop is not None and _compounds(source, loop, *names, source.statement(call)):
             yield from unless_intended(source, Violation(source.statement(call)))
 
 
@@ -36,11 +38,11 @@ def _may_drop(dropout: DropoutCall) -> bool:
     return dropout.form is DropoutForm.FUNCTION or (dropout.kind is not None and not dropout.has_zero_rate)
 
 
-def _dropped_in_place(source: SourceFile, call: ast.Call) -> str | None:
-    """`x` for the statement `x = dropout(x)`."""
+def _dropped_name(source: SourceFile, call: ast.Call) -> tuple[str, str] | None:
+    """`x` and `y` for the statement `y = dropout(x)`."""
     match source.parent(call), input_of(call):
-        case ast.Assign(targets=[ast.Name(id=target)]), ast.Name(id=dropped) if dropped == target:
-            return target
+        case ast.Assign(targets=[ast.Name(id=target)]), ast.Name(id=dropped):
+            return dropped, target
         case _:
             return None
 
@@ -63,13 +65,64 @@ def _leaves(source: SourceFile, first: ast.stmt) -> bool:
     return any(isinstance(statement, (ast.Break, ast.Return, ast.Raise)) for statement in source.block(first))
 
 
-def _compounds(source: SourceFile, loop: ast.AST, name: str, statement: ast.stmt) -> bool:
-    """Whether the loop assigns `name` nothing else, and uses its value in every iteration."""
+def _compounds(source: SourceFile, loop: ast.AST, name: str, target: str, statement: ast.stmt) -> bool:
+    """Whether iterations of the loop begin with the result of the one before, and each uses the value."""
     uses = source.names_between(name, start(loop), end(loop))
-    # The first other assignment ends the search: a loop may have thousands.
-    if any(_is_modified(source, use) for use in uses if source.statement(use) is not statement):
+    if name != target:
+        results = source.names_between(target, start(loop), end(loop))
+        if len(uses) + len(results) > MOST or not _is_handed_on(source, uses, results, statement):
+            return False
+        uses += results
+    # The first assignment that always runs ends the search: a loop may have thousands.
+    others = (use for use in uses if source.statement(use) is not statement)
+    if any(
+        _is_modified(source, use) and not _hands_on(source, use, target) and not _may_be_skipped(source, use, loop)
+        for use in others
+    ):
         return False
     return any(_is_operand(source, use) for use in uses if source.statement(use) is not statement)
+
+
+def _is_handed_on(source: SourceFile, uses: list[ast.Name], results: list[ast.Name], statement: ast.stmt) -> bool:
+    """Whether `x = y` follows `y = dropout(x)` in the same block, and nothing else binds `y`."""
+    others = [use for use in results if source.statement(use) is not statement]
+    return not any(_is_modified(source, use) for use in others) and any(
+        _hands_on(source, use, results[0].id)
+        and source.block(source.statement(use)) is source.block(statement)
+        and start(use) > end(statement)
+        for use in uses
+    )
+
+
+def _hands_on(source: SourceFile, use: ast.Name, target: str) -> bool:
+    """Whether `use` is bound by a statement `x = target`."""
+    match source.parent(use):
+        case ast.Assign(targets=[bound], value=ast.Name(id=value)):
+            return bound is use and value == target
+        case _:
+            return False
+
+
+def _may_be_skipped(source: SourceFile, use: ast.Name, loop: ast.AST) -> bool:
+    """Whether an assignment is in one branch of an `if`, whose test is the same in all iterations."""
+    changing = _bound_in(source, loop)
+    for parent in source.parents(use):
+        if parent is loop:
+            return False
+        if isinstance(parent, ast.If):
+            block = source.block(source.statement(use))
+            other = parent.orelse if block is parent.body else parent.body
+            is_constant = not any(isinstance(node, ast.Call) for node in ast.walk(parent.test))
+            return not other and is_constant and changing.isdisjoint(names_in(parent.test))
+        if not isinstance(parent, (ast.expr, ast.Assign, ast.AugAssign)):
+            return False
+    return False
+
+
+@cached_per_file
+def _bound_in(_: SourceFile, loop: ast.AST) -> set[str]:
+    """The names that a loop binds."""
+    return {node.id for node in ast.walk(loop) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
 
 
 def _is_operand(source: SourceFile, node: ast.Name) -> bool:

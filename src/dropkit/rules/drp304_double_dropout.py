@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, dropout_kind
+from dropkit.lint.semantic.data_flow import origins
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call, dropout_calls, dropout_kind
 from dropkit.lint.semantic.edits import delete_statement, drop_argument, fix, replace
+from dropkit.lint.semantic.layers import constructors, input_of
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.sequence import AFTER, BEFORE, end_layer
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Site, Trace, Visit
 
@@ -23,31 +26,55 @@ _TITLE = "Remove the second dropout"
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for sequential in source.calls_of("torch.nn.Sequential"):
-        for layer, following in pairwise(sequential.args):
+        for layer, following in pairwise(layer for layer in sequential.args if not _does_nothing(source, layer)):
             if _same(source, layer, following):
                 yield Violation(following, fix=fix(_TITLE, drop_argument(source, sequential, following)))
-    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION):
-        call, statement = dropout.call, source.statement(dropout.call)
-        if dropout.input is not None and _same(source, dropout.input, call):
-            yield Violation(call, fix=fix(_TITLE, replace(source, call, source.text.of(dropout.input))))
-        elif _repeats(source, statement, dropout):
-            yield Violation(statement, fix=fix(_TITLE, delete_statement(source, statement)))
+    for call in _applications(source):
+        before = [_last_dropout(source, origin) for origin in origins(source, input_of(call))]
+        first = _end_dropout(source, call, AFTER)
+        if first is not None and all(dropped is not None and _same(source, dropped, first) for dropped in before):
+            yield _violation(source, call, first)
 
 
-def _repeats(source: SourceFile, statement: ast.stmt, dropout: DropoutCall) -> bool:
-    """Whether a statement is `x = dropout(x)`, directly after another such statement."""
-    block, index = source.position(statement)
-    match dropout.input, block[index - 1 : index + 1]:
-        case (
-            ast.Name(id=name),
-            [
-                ast.Assign(targets=[ast.Name(id=bound)], value=earlier),
-                ast.Assign(targets=[ast.Name(id=target)], value=call),
-            ],
-        ):
-            return call is dropout.call and name == bound == target and _same(source, earlier, call)
+def _applications(source: SourceFile) -> Iterator[ast.Call]:
+    """The calls that drop, and the calls of a Sequential that begins with a dropout."""
+    dropouts = {dropout.call for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.APPLICATION)}
+    return (call for call in source.all_calls if call in dropouts or (dropouts and _is_row(source, call)))
+
+
+def _is_row(source: SourceFile, call: ast.Call) -> bool:
+    return source.called(call) is None and any(
+        source.called(made) == "torch.nn.Sequential" for made in constructors(source, call.func)
+    )
+
+
+def _violation(source: SourceFile, call: ast.Call, first: ast.Call) -> Violation:
+    """Report the statement `x = dropout(x)`, or a call whose input is written in it."""
+    input_ = input_of(call)
+    match source.parent(call), input_:
+        case ast.Assign(targets=[ast.Name(id=target)]) as statement, ast.Name(id=name) if name == target:
+            return Violation(statement, fix=fix(_TITLE, delete_statement(source, statement) if first is call else None))
         case _:
-            return False
+            edit = replace(source, call, source.text.of(input_)) if first is call and input_ is not None else None
+            return Violation(call, fix=fix(_TITLE, edit))
+
+
+def _last_dropout(source: SourceFile, value: ast.expr | None) -> ast.Call | None:
+    """The dropout that made `value`, alone or at the end of a Sequential."""
+    return _end_dropout(source, value, BEFORE) if isinstance(value, ast.Call) else None
+
+
+def _end_dropout(source: SourceFile, call: ast.Call, step: int) -> ast.Call | None:
+    """The dropout that `call` applies; of a Sequential its last layer, or for AFTER its first."""
+    dropout = dropout_call(source, call)
+    if dropout is not None:
+        return call if dropout.form in (DropoutForm.FUNCTION, DropoutForm.APPLICATION) else None
+    ends = [end_layer(source, made, step) for made in constructors(source, call.func)]
+    return ends[0] if len(ends) == 1 and dropout_call(source, ends[0]) is not None else None
+
+
+def _does_nothing(source: SourceFile, layer: ast.expr) -> bool:
+    return source.called(layer) == "torch.nn.Identity"
 
 
 def _same(source: SourceFile, first: ast.expr, second: ast.expr) -> bool:

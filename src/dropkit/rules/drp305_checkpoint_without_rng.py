@@ -11,40 +11,96 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.catalog import FUNCTIONALS
-from dropkit.diagnostics import Fix, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.attribute_usage import classes_using
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call
-from dropkit.lint.semantic.edits import replace
+from dropkit.lint.semantic.edits import fix, replace
 from dropkit.lint.semantic.expressions import argument, literal, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Place, Trace
 
-_CHECKPOINTS = ("checkpoint", "checkpoint_sequential", "checkpoint_wrapper")
+_CHECKPOINTS = (".checkpoint", ".checkpoint_sequential", ".checkpoint_wrapper", ".CheckpointWrapper")
+_FLAG = "preserve_rng_state"
 # torch's layers whose `dropout` is above 0 by default.
 _DROP_BY_DEFAULT = ("torch.nn.Transformer", "torch.nn.TransformerEncoderLayer", "torch.nn.TransformerDecoderLayer")
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call in source.all_calls if b"preserve_rng_state" in source.text.utf8 else ():
-        flag = argument(call, None, "preserve_rng_state")
-        if flag is not None and literal(flag) is False and _reruns_dropout(source, call):
-            yield Violation(call, fix=Fix("Pass preserve_rng_state=True", (replace(source, flag, "True"),)))
+        flag = _flag(source, call)
+        if flag is not None and _is_false(source, flag) and _reruns_dropout(source, call):
+            edit = replace(source, flag, "True") if isinstance(flag, ast.Constant) else None
+            yield Violation(call, fix=fix("Pass preserve_rng_state=True", edit, safe=True))
+
+
+def _flag(source: SourceFile, call: ast.Call) -> ast.expr | None:
+    """The flag of a call: a keyword, or an item of a dictionary that is unpacked."""
+    flag = argument(call, None, _FLAG)
+    for keyword in call.keywords:
+        options = source.substitute(keyword.value) if keyword.arg is None else None
+        match options:
+            case ast.Call(func=ast.Name(id="dict")):
+                flag = flag or argument(options, None, _FLAG)
+            case ast.Dict(keys=keys, values=values):
+                flag = flag or next((v for k, v in zip(keys, values, strict=True) if literal(k) == _FLAG), None)
+            case _:
+                pass
+    return flag
+
+
+def _is_false(source: SourceFile, flag: ast.expr) -> bool:
+    """Whether the flag is False, or a name or attribute that is set to nothing else."""
+    values = [flag] if isinstance(flag, ast.Constant) else source.values(flag)
+    return bool(values) and all(literal(value) is False for value in values)
 
 
 def _reruns_dropout(source: SourceFile, call: ast.Call) -> bool:
     """Whether the checkpointed function drops; if that is unknown, whether the enclosing class does."""
-    name = source.called(call) or ""
-    is_checkpoint = name.startswith(("torch.utils.checkpoint.", "torch.distributed.")) and name.endswith(_CHECKPOINTS)
-    keywords = (keyword.value for keyword in call.keywords if keyword.arg in ("function", "functions", "module"))
-    function = next(iter([*call.args, *keywords]), None)
-    if not is_checkpoint or function is None:
+    is_partial = source.last_name(call) == "partial" and bool(call.args)
+    if not _is_checkpoint(source, call.args[0] if is_partial else call.func):
         return False
-    drops = _drops_when_called(source, function)
-    return drops if drops is not None else source.owner(call) in _dropping_classes(source)
+    functions = _given_to_partial(source, call) if is_partial else _checkpointed(source, call)
+    if functions is None:
+        return bool(_dropping_classes(source))
+    known = [_drops_when_called(source, function) for function in functions]
+    unknown = [function for function, drops in zip(functions, known, strict=True) if drops is None]
+    return True in known or any(source.owner(function) in _dropping_classes(source) for function in unknown)
+
+
+def _is_checkpoint(source: SourceFile, function: ast.expr) -> bool:
+    name = source.dotted(function) or ""
+    return name.startswith(("torch.utils.checkpoint.", "torch.distributed.")) and name.endswith(_CHECKPOINTS)
+
+
+def _checkpointed(source: SourceFile, call: ast.Call) -> list[ast.expr]:
+    """The functions that `call` checkpoints: its first argument; for a parameter what calls of the function pass."""
+    keywords = (keyword.value for keyword in call.keywords if keyword.arg in ("function", "functions", "module"))
+    first = next(iter([*call.args, *keywords]), None)
+    around = source.function(call)
+    names = [parameter.arg for parameter in around.parameters] if around is not None and around.owner is None else []
+    if around is None or not isinstance(first, ast.Name) or first.id not in names:
+        return [first] if first is not None else []
+    place = names.index(first.id)
+    passed = (argument(use, place, first.id) for use in source.calls.get(around.name, [])[:MOST])
+    return [function for function in passed if function is not None]
+
+
+def _given_to_partial(source: SourceFile, call: ast.Call) -> list[ast.expr] | None:
+    """The functions that are checkpointed through a `partial`; None if it is passed on, as to FSDP."""
+    if len(call.args) > 1:
+        return call.args[1:2]
+    statement = source.parent(call)
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    attribute, owner = self_attribute(target), source.owner(call)
+    if attribute is not None and owner is not None:
+        uses = owner.own_calls.get(attribute, [])
+    else:
+        uses = source.calls.get(target.id, []) if isinstance(target, ast.Name) else []
+    return [function for use in uses[:MOST] for function in _checkpointed(source, use)] if uses else None
 
 
 def _drops_when_called(source: SourceFile, function: ast.expr) -> bool | None:

@@ -76,16 +76,22 @@ def _is_returned(source: SourceFile, call: ast.Call) -> bool:
     """Whether the result of `call` is only returned by `forward` or passed to a loss."""
     function = source.function(call)
     is_forward = function is not None and function.name == "forward"
-    match source.parent(call):
+    match source.parent(source.search_ancestors(call, _part_of) or call):
         case ast.Return():
             return is_forward
         case ast.Assign(targets=[ast.Name(id=name), *_]) as statement:
-            uses = [source.parent(read) for read in reads_after(source, name, statement)]
+            reads = reads_after(source, name, statement)
+            uses = [source.parent(source.search_ancestors(read, _part_of) or read) for read in reads]
             return 0 < len(uses) <= MOST and all(
                 (is_forward and isinstance(use, ast.Return)) or _is_loss(source, use) for use in uses
             )
         case _:
             return False
+
+
+def _part_of(node: ast.AST, above: ast.AST) -> ast.AST | None:
+    """Climb to the outermost tuple, list or dict that contains a value."""
+    return None if isinstance(above, (ast.Tuple, ast.List, ast.Dict)) else node
 
 
 def _is_loss(source: SourceFile, use: ast.AST | None) -> bool:

@@ -17,7 +17,7 @@ from dropkit.catalog import SOFTMAXES
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, readers
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
-from dropkit.lint.semantic.expressions import argument, literal, names_in
+from dropkit.lint.semantic.expressions import argument, last_name, literal, names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.layers import operation, operations
 from dropkit.lint.semantic.model import SourceFile
@@ -41,12 +41,19 @@ _PASS_ON = frozenset(
 
 _CLASSES = re.compile(
     r"(num|n|nb|number|no)_?(of_?)?(\w+_)?(class|label|tag|categor|target)|^n?_?class(es)?$|n_?class|vocab_?size"
-    r"|n_?vocab|^ntokens?$|tagset_?size|label_?size|class_?num|out_?class",
+    r"|n_?vocab|^ntokens?$|tagset_?size|label_?size|class_?num|out_?class|^horizon$|(forecast|predict\w*|pred|out(put)?)_?"
+    r"(horizon|len(gth)?|steps?|window)$|target_?(window|len(gth)?|steps?)|^n_?(forecasts?|horizons?|targets?)$",
     re.IGNORECASE,
 )
+# Widths that are those of the output in a whole model; in a part of one they are not.
+_OUTPUT = re.compile(r"^(n_?|num_?)?out(puts?)?(_?(dim|size|features|channels))?$|^d_out$", re.IGNORECASE)
 # A width below this, of a layer that is named like a classifier, is a number of classes.
 _MAX_CLASSES = 1000
-_CLASSIFIER = re.compile(r"classif|logit", re.IGNORECASE)
+_CLASSIFIER = re.compile(r"classif|logit|(^|_)head$|regressor", re.IGNORECASE)
+# Names of classes that are whole models, whose last layer makes the output.
+_WHOLE = Vocabulary(r"classifier|regressor|forecaster|predictor|\w*net|network|model|cnn|mlp classifier|classification")
+_HIDDEN = Vocabulary(r"hidden|embed\w*|proj|projection|input|encod\w*|feed|attn|attention|bottleneck|first|in")
+_PART = Vocabulary(r"block|layer|module|encoder|decoder|attention|embedding|unit|cell|stage|backbone|sub\w*|feed|ffn")
 # Names of scores that are no output of the model, and of models that drop their output by design.
 _NO_OUTPUT = Vocabulary(
     r"attn|attention|atten|gate|gates|gated|gating|rout(?:e|er|ing)|alpha|cluster\w*|topics?|prodlda|prod lda|dmon"
@@ -79,8 +86,40 @@ def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:
         return False
     last = adjacent_layer(source, dropout, BEFORE)
     return last is not None and (
-        _is_as_wide_as_classes(source, last) or (after == "torch.nn.LogSoftmax" and source.called(last) in _LINEAR)
+        _is_as_wide_as_classes(source, last)
+        or (after == "torch.nn.LogSoftmax" and source.called(last) in _LINEAR)
+        or (elements[-1] is dropout and _makes_output(source, sequential) and _is_narrow(source, last))
     )
+
+
+def _makes_output(source: SourceFile, sequential: ast.AST) -> bool:
+    """Whether a Sequential is kept by a whole model whose `forward` returns what it makes."""
+    owner, statement = source.owner(sequential), source.parent(sequential)
+    attribute = self_attribute(statement.targets[0]) if isinstance(statement, ast.Assign) else None
+    calls = owner.own_calls.get(attribute, []) if owner is not None and attribute is not None else []
+    return 0 < len(calls) <= MOST and all(
+        _is_whole_model(source, call) and _uses(source, call) == {"output"} for call in calls
+    )
+
+
+def _is_whole_model(source: SourceFile, node: ast.AST) -> bool:
+    """Whether `node` is in the `forward` of a class that is a whole model by its name, and no part of another."""
+    owner, function = source.owner(node), source.function(node)
+    return (
+        owner is not None
+        and function is not None
+        and function.name == "forward"
+        and _WHOLE.has(owner.name)
+        and not _PART.has(owner.name)
+        and not owner.subclasses
+        and not any(source.owner(call) is not None for call in source.calls.get(owner.name, []))
+    )
+
+
+def _is_narrow(source: SourceFile, layer: ast.Call) -> bool:
+    """Whether a linear layer has so few outputs, as a number, that they may be classes or values to predict."""
+    width = literal(_width(layer))
+    return isinstance(width, int) and width < _MAX_CLASSES and source.called(layer) in _LINEAR
 
 
 def _drops_output(source: SourceFile, dropout: DropoutCall) -> bool:
@@ -105,10 +144,11 @@ def _comes_from_last_layer(source: SourceFile, value: ast.expr | None) -> bool:
 
 def _is_last(source: SourceFile, callee: ast.expr, layer: ast.Call) -> bool:
     """Whether `layer`, applied as `callee`, is a last layer, by its width or by its name."""
-    width = literal(_width(layer))
-    is_narrow = isinstance(width, int) and width < _MAX_CLASSES and source.called(layer) in _LINEAR
-    is_classifier = isinstance(callee, ast.Attribute) and _CLASSIFIER.search(callee.attr) is not None
-    return (is_narrow and is_classifier) or _is_as_wide_as_classes(source, layer)
+    name = last_name(callee)
+    is_of_model = not _HIDDEN.has(name) and _is_whole_model(source, callee)
+    is_last = _is_narrow(source, layer) and (_CLASSIFIER.search(name) is not None or is_of_model)
+    is_named = is_of_model and any(map(_OUTPUT.search, names_in(_width(layer) or layer)))
+    return is_last or is_named or _is_as_wide_as_classes(source, layer)
 
 
 def _loops(_: ast.AST, above: ast.AST) -> bool | None:

@@ -21,7 +21,7 @@ from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, adjacent_layer
-from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
 _PUBLISHED = Vocabulary(r"wide|wrn|conv e|conve|(?:dc|w|c|s|r|sn|sa|ac|bi|big|info|style|cycle|star)?gan|discriminator")
@@ -64,7 +64,6 @@ RULE = Rule(
     name="dropout-before-batchnorm",
     message="dropout before batch norm shifts the variance it learns",
     severity=Severity.INFO,
-    default=Default.OFF,
     check_source=check_source,
     check_trace=check_trace,
     examples=(

@@ -1,10 +1,12 @@
-"""Elementwise dropout directly on the output of a convolution.
+"""Elementwise dropout on a feature map of a convolution.
 
 It regularises less than its rate suggests: neighbours in a feature map are nearly equal, so the next convolution can
 recover a dropped value from them (Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2015).
-Use `nn.Dropout2d`, which drops whole channels, or `DropBlock`, which drops squares.
+`docs/element-or-channel.md` compares the two. Use `nn.Dropout2d`, which drops whole channels, or `DropBlock`, which
+drops squares.
 
-1x1 convolutions are not reported: they act like linear layers.
+Found behind a convolution, also with normalization, activations and pooling between. Not reported are 1x1 convolutions,
+which act like linear layers, and maps that are flattened or pooled to one pixel next.
 """
 
 from __future__ import annotations
@@ -12,17 +14,36 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from dropkit.catalog import ACTIVATION_KINDS, BATCH_NORMS
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls, operations_before
-from dropkit.lint.semantic.expressions import argument, literal
+from dropkit.lint.semantic.data_flow import MOST, readers
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
+from dropkit.lint.semantic.expressions import argument, last_part, literal
+from dropkit.lint.semantic.layers import Operation, operation, operations
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
+from dropkit.lint.semantic.sequence import AFTER, BEFORE, adjacent_layer
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
 _CONVOLUTIONS = frozenset(
     "torch.nn." + name
     for name in ("Conv2d", "Conv3d", "ConvTranspose2d", "ConvTranspose3d", "LazyConv2d", "LazyConv3d")
 )
+# Layers and functions, by last name in lower case without underscores, whose output is the same map, or a smaller one.
+_KEEP_THE_MAP = frozenset(
+    name.lower()
+    for name in (
+        *ACTIVATION_KINDS, *map(last_part, BATCH_NORMS), "InstanceNorm2d", "InstanceNorm3d", "GroupNorm", "MaxPool2d",
+        "MaxPool3d", "AvgPool2d", "AvgPool3d", "LocalResponseNorm", "Softmax2d", "Upsample", "PixelShuffle",
+    )
+)  # fmt: skip
+# What takes neighbours together afterwards, so that single elements are single features.
+_ENDS_THE_MAP = frozenset(
+    {"flatten", "view", "reshape", "linear", "unflatten", "mean", "adaptiveavgpool2d", "adaptiveavgpool3d",
+     "adaptivemaxpool2d", "adaptivemaxpool3d", "lazylinear", "bilinear", "rearrange", "squeeze"}
+)  # fmt: skip
+# Layers between a convolution and its dropout that are looked through.
+_FARTHEST = 8
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
@@ -30,20 +51,58 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         if (
             dropout.kind == "Dropout"
             and not dropout.has_noise_shape
-            and all(
-                applied is not None and applied.layers and all(_is_wide(source, layer) for layer in applied.layers)
-                for applied in operations_before(source, dropout)
-            )
+            and not dropout.never_drops
+            and all(_is_map(source, applied) for applied in operations_before(source, dropout))
+            and not _is_ended(source, dropout)
         ):
             yield Violation(dropout.call)
 
 
+def _is_map(source: SourceFile, applied: Operation | None) -> bool:
+    """Whether the output of an operation is that of a wide convolution, perhaps normalized, activated and pooled."""
+    for _ in range(_FARTHEST):
+        if applied is None:
+            return False
+        if applied.layers and all(source.called(layer) in _CONVOLUTIONS for layer in applied.layers):
+            return all(_is_wide(source, layer) for layer in applied.layers)
+        if _short(applied.torch_name) not in _KEEP_THE_MAP:
+            return False
+        if applied.input is None or applied.call in applied.layers:
+            before = adjacent_layer(source, applied.call, BEFORE)
+            applied = Operation(source.called(before) or "", before, None, (before,)) if before is not None else None
+        else:
+            earlier = operations(source, applied.input)
+            applied = earlier[0] if len(earlier) == 1 else None
+    return False
+
+
+def _short(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _is_ended(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether the dropped map is flattened, or averaged to one pixel, next."""
+    if dropout.form is DropoutForm.LAYER:
+        after = adjacent_layer(source, dropout.call, AFTER)
+        return after is not None and _short(last_part(source.called(after) or "")) in _ENDS_THE_MAP
+    statement = source.statement(dropout.call)
+    reads: list[ast.expr] = [dropout.call]
+    if isinstance(statement, ast.Assign) and statement.value is dropout.call:
+        names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        reads += [read for name in names for read in readers(source, statement, name)][:MOST]
+    return any(_ends(source, source.parent(read)) for read in reads)
+
+
+def _ends(source: SourceFile, user: ast.AST | None) -> bool:
+    if isinstance(user, ast.Attribute):
+        return _short(user.attr) in _ENDS_THE_MAP
+    applied = operation(source, user)
+    return applied is not None and _short(applied.torch_name) in _ENDS_THE_MAP
+
+
 def _is_wide(source: SourceFile, layer: ast.Call) -> bool:
     """Whether `layer` is a convolution with a kernel of more than one pixel."""
-    name = source.called(layer)
-    if name not in _CONVOLUTIONS:
-        return False
-    size = argument(layer, 1 if name.startswith("torch.nn.Lazy") else 2, "kernel_size")
+    size = argument(layer, 1 if source.last_name(layer).startswith("Lazy") else 2, "kernel_size")
     sizes = size.elts if isinstance(size, ast.Tuple) else [size]
     return size is not None and not all(literal(length) == 1 for length in sizes)
 
@@ -63,9 +122,8 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
 RULE = Rule(
     code="DRP409",
     name="elementwise-dropout-on-feature-map",
-    message="elementwise dropout right after a convolution is weak",
+    message="elementwise dropout on a feature map is weak",
     severity=Severity.INFO,
-    default=Default.OFF,
     check_source=check_source,
     check_trace=check_trace,
     examples=(
@@ -77,7 +135,6 @@ from torch import nn
 model = nn.Sequential(
     nn.Conv2d(3, 8, 3, padding=1),
     nn.Dropout(0.2),  # DRP409
-    nn.ReLU(),
     nn.Conv2d(8, 8, 3, padding=1),
 )
 model.eval()(torch.randn(2, 3, 8, 8))
@@ -89,7 +146,6 @@ from torch import nn
 model = nn.Sequential(
     nn.Conv2d(3, 8, 3, padding=1),
     nn.Dropout2d(0.2),
-    nn.ReLU(),
     nn.Conv2d(8, 8, 3, padding=1),
 )
 model.eval()(torch.randn(2, 3, 8, 8))

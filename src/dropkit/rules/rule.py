@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from dropkit.diagnostics import CrossFileCondition, Diagnostic, Fix, Severity
+from dropkit.diagnostics import CrossFileCondition, Diagnostic, FactCondition, Fix, Severity
 from dropkit.lint.semantic.always_on import is_always_on_name, is_marked_always_on, is_named_always_on
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.trace import Form, Phase, Site, Trace
@@ -33,6 +33,8 @@ class Violation:
     severity: Severity | None = None
     # Holds only if no other file meets this condition.
     unless: CrossFileCondition | None = None
+    # Holds only if the facts of other files are so.
+    given: FactCondition | None = None
 
     def as_information(self) -> Violation:
         """The same with severity `info`, which fails no run, and without its fix."""
@@ -100,6 +102,7 @@ class Rule:
                 span=source.text.span(violation.node),
                 fix=violation.fix,
                 unless=violation.unless,
+                given=violation.given,
             )
 
 

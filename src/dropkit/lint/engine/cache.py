@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from dropkit import files
-from dropkit.diagnostics import CrossFileCondition, Diagnostic, Edit, Fix, Severity, Span
+from dropkit.diagnostics import CrossFileCondition, Diagnostic, Edit, FactCondition, Fix, Severity, Span
 from dropkit.lint.engine.project_index import ClassSummary
 from dropkit.lint.engine.result import FileResult, Note
 from dropkit.rules import RULES
@@ -163,13 +163,17 @@ def _dump_finding(finding: Diagnostic) -> list[Any]:
     if finding.fix is not None:
         edits = [[edit.start, edit.end, edit.text] for edit in finding.fix.edits]
         fix = [finding.fix.title, edits, finding.fix.safe, finding.fix.changes_training]
-    unless = None if finding.unless is None else list(asdict(finding.unless).values())
+    condition = finding.unless
+    unless = (
+        None if condition is None else [condition.owner, condition.attribute, condition.argument, [*condition.bases]]
+    )
     span = list(asdict(finding.span).values())
-    return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell]
+    given = None if finding.given is None else [list(finding.given.needs), list(finding.given.refuted_by)]
+    return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell, given]
 
 
 def _load_finding(path: str, values: Any) -> Diagnostic:
-    code, message, severity, span, fix, unless, cell = _items(values, 7)
+    code, message, severity, span, fix, unless, cell, given = _items(values, 8)
     line, column, end_line, end_column = map(_ordinal, _items(span, 4))
     return Diagnostic(
         _code(code),
@@ -178,9 +182,15 @@ def _load_finding(path: str, values: Any) -> Diagnostic:
         path,
         Span(line, column, end_line, end_column),
         _optional(_load_fix, fix),
-        _optional(lambda condition: CrossFileCondition(*map(_string, _items(condition, 2))), unless),
+        _optional(_load_condition, unless),
         _optional(_ordinal, cell),
+        _optional(lambda facts: FactCondition(*(tuple(_strings(each)) for each in _items(facts, 2))), given),
     )
+
+
+def _load_condition(values: Any) -> CrossFileCondition:
+    owner, attribute, argument, bases = _items(values, 4)
+    return CrossFileCondition(_string(owner), _string(attribute), _string(argument), tuple(_strings(bases)))
 
 
 def _load_fix(values: Any) -> Fix:
@@ -201,8 +211,17 @@ def _load_note(path: str, values: Any) -> Note:
 
 
 def _load_classes(values: Any) -> ClassSummary:
-    bases, reads, *names = _items(values, 5)
-    return ClassSummary(_strings_by_name(bases), _strings_by_name(reads), *map(_strings, names))
+    bases, reads, arguments, owners, calls, imports, keepers, facts = _items(values, 8)
+    return ClassSummary(
+        _strings_by_name(bases),
+        _strings_by_name(reads),
+        _strings_by_name(arguments),
+        _strings(owners),
+        _strings(calls),
+        _strings(imports),
+        _strings(keepers),
+        list(map(_strings, _items(facts))),
+    )
 
 
 def _strings_by_name(value: Any) -> dict[str, list[str]]:

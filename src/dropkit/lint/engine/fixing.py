@@ -36,12 +36,20 @@ def fix_bytes(
     """
     path = findings[0].path
     wanted = {_key(finding) for finding in findings}
+    codes = {finding.code for finding in findings}
+    unwanted: set[tuple[object, ...]] | None = None
     fixed: list[Diagnostic] = []
     for _ in range(_MAX_ROUNDS):
+        found = check_bytes(path, data, config).findings
+        if unwanted is None:
+            unwanted = {_key(finding) for finding in found} - wanted
+        # A fix can show another misuse of its rule: a literal True beside a call that now follows the mode.
         fixable = [
             finding
-            for finding in check_bytes(path, data, config).findings
-            if finding.fix is not None and (unsafe or finding.fix.safe) and _key(finding) in wanted
+            for finding in found
+            if finding.fix is not None
+            and (unsafe or finding.fix.safe)
+            and (_key(finding) in wanted or (finding.code in codes and _key(finding) not in unwanted))
         ]
         data, fixed_now = _fix_once(path, data, fixable, config)
         if not fixed_now:
@@ -52,7 +60,7 @@ def fix_bytes(
 
 def _key(finding: Diagnostic) -> tuple[object, ...]:
     """What stays of a finding while edits move it."""
-    return finding.code, finding.message, finding.unless
+    return finding.code, finding.message, finding.unless, finding.given
 
 
 def _fix_once(path: str, data: bytes, findings: list[Diagnostic], config: Config) -> tuple[bytes, list[Diagnostic]]:
@@ -126,14 +134,18 @@ def _is_correct(path: str, old: Text, new: Text, findings: Sequence[Diagnostic],
         before, after = read(path, old), read(path, new)
     except (Unreadable, UnicodeError):
         return False
-    removed = Counter(finding.code for finding in findings)
-    return all(
-        _count(rules[code], after) <= _count(rules[code], before) - count for code, count in removed.items()
-    ) and _is_same_outside(before, after, findings)
+    removed = Counter(_kind(finding) for finding in findings)
+    codes = {finding.code for finding in findings}
+    there = Counter(_kind(finding) for code in codes for finding in rules[code].diagnostics(before))
+    left = Counter(_kind(finding) for code in codes for finding in rules[code].diagnostics(after))
+    return all(left[kind] <= there[kind] - count for kind, count in removed.items()) and _is_same_outside(
+        before, after, findings
+    )
 
 
-def _count(rule: Rule, source: SourceFile) -> int:
-    return sum(1 for _ in rule.diagnostics(source))
+def _kind(finding: Diagnostic) -> tuple[str, str]:
+    """A fix may show another misuse of the same rule, which has another message."""
+    return finding.code, finding.message
 
 
 def _is_same_outside(before: SourceFile, after: SourceFile, findings: Sequence[Diagnostic]) -> bool:

@@ -53,7 +53,7 @@ class Plugin:
         for note in result.notes:
             yield note.line or 1, 0, f"{_UNREAD} not checked: {note.message}", Plugin
         for finding in result.findings:
-            if finding.unless is None and _is_shown(finding):
+            if not finding.is_open and _is_shown(finding):
                 yield finding.span.line, finding.span.column - 1, f"{finding.code} {finding.message}", Plugin
 
 

@@ -109,7 +109,7 @@ class Server(LanguageServer):
             return None
         result = check_source(document.path, encode(document.source), config)
         confirmed = self.confirmed.get(uri, set())
-        findings = tuple(f for f in result.findings if f.unless is None or (f.code, f.message) in confirmed)
+        findings = tuple(f for f in result.findings if not f.is_open or (f.code, f.message) in confirmed)
         return _CheckedDocument(document, config, _text(result, document), findings)
 
     def check_project(self, uri: str) -> None:
@@ -121,7 +121,7 @@ class Server(LanguageServer):
         try:
             config = Config.load(Path(path))
             is_notebook = path.endswith(".ipynb")
-            if is_notebook or not any(f.unless for f in check_source(path, files.read(path), config).findings):
+            if is_notebook or not any(f.is_open for f in check_source(path, files.read(path), config).findings):
                 self.confirmed.pop(uri, None)
                 return
             result = check_paths([path], config, jobs=1)

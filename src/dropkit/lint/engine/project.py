@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dropkit import files
-from dropkit.diagnostics import Diagnostic
+from dropkit.diagnostics import Diagnostic, FactCondition
 from dropkit.lint.engine.cache import Cache, dump, load
 from dropkit.lint.engine.check_file import check_bytes, must_be_parsed, open_notebook
 from dropkit.lint.engine.config import Config
@@ -26,6 +26,8 @@ from dropkit.lint.semantic.source_text import Text
 
 # Searching a text for each name is faster than splitting it into words, up to this many names.
 _MAX_SEARCHES = 32
+# A fact of one file may depend on another's, and that one's on a third.
+_MAX_HOPS = 3
 
 Progress = Callable[[int, int], None]
 
@@ -33,10 +35,10 @@ Progress = Callable[[int, int], None]
 def check_source(path: str, data: bytes, config: Config) -> CheckResult:
     """Check one file with this content: an editor's buffer, standard input.
 
-    Findings that depend on other files are reported.
+    Findings that other files may refute are reported, those that other files must confirm are not.
     """
     result = check_bytes(path, data, config)
-    findings = _severe_enough(result.findings, config)
+    findings = _severe_enough([finding for finding in result.findings if finding.is_likely], config)
     return CheckResult(
         findings,
         result.notes,
@@ -119,42 +121,93 @@ def _check_all(
 def _refuted(
     findings: list[Diagnostic], results: dict[str, FileResult], config: Config, stored: Cache
 ) -> set[Diagnostic]:
-    """The findings that another file refutes: one that was checked, or else one of the same project."""
-    open_findings = [finding for finding in findings if finding.unless is not None]
+    """The findings that another file refutes, or none confirms: one that was checked, or one of the same project."""
+    open_findings = [finding for finding in findings if finding.is_open]
     summaries = [result.classes for result in results.values() if result.classes is not None]
-    refuted = _refuted_by(summaries, open_findings)
-    open_findings = [finding for finding in open_findings if finding not in refuted]
-    if open_findings:
+    index = ProjectIndex(summaries, is_complete=False)
+    undecided = [finding for finding in open_findings if not _is_refuted(finding, index)]
+    if undecided:
         absolute = {os.path.abspath(path): result for path, result in results.items()}
         roots = {root for path in absolute if (root := files.project_root(os.path.dirname(path))) is not None}
         others = dict.fromkeys([*absolute, *map(os.path.abspath, search(sorted(roots), config).files)])
-        owners = {finding.unless.owner.encode() for finding in open_findings if finding.unless is not None}
         unseen = [path for path in others if path not in absolute or absolute[path].classes is None]
-        summaries += _summaries(unseen, owners, stored)
-        refuted |= _refuted_by(summaries, open_findings)
-    return refuted
+        conditions = [finding.unless for finding in undecided if finding.unless is not None]
+        owners = {name for condition in conditions for name in (condition.owner, *condition.bases)}
+        facts = {fact for finding in undecided if finding.given is not None for fact in _facts(finding.given)}
+        for _ in range(_MAX_HOPS):
+            found = dict(_summaries(unseen, {owner.encode() for owner in owners}, facts, stored))
+            summaries += [summary for summary in found.values() if summary is not None]
+            unseen = [path for path in unseen if path not in found]
+            index = ProjectIndex(summaries)
+            known = len(facts)
+            # What a class is depends on its bases, and what a function does on those that it calls.
+            facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
+            facts |= {
+                f"{kind}:{base}"
+                for kind, name in map(_split, facts)
+                if "." not in name
+                for base in index.relatives(name)
+            }
+            if len(facts) == known:
+                break
+    return {finding for finding in open_findings if _is_refuted(finding, index) or not _is_confirmed(finding, index)}
 
 
-def _refuted_by(summaries: list[ClassSummary], findings: list[Diagnostic]) -> set[Diagnostic]:
-    index = ProjectIndex(summaries)
-    return {finding for finding in findings if finding.unless is not None and index.satisfies(finding.unless)}
+def _is_refuted(finding: Diagnostic, index: ProjectIndex) -> bool:
+    return (finding.unless is not None and index.satisfies(finding.unless)) or (
+        finding.given is not None and any(map(index.holds, finding.given.refuted_by))
+    )
 
 
-def _summaries(paths: list[str], owners: set[bytes], stored: Cache) -> Iterator[ClassSummary]:
-    """The class summaries of files that were not parsed yet and name one of the classes."""
+def _is_confirmed(finding: Diagnostic, index: ProjectIndex) -> bool:
+    return finding.given is None or all(map(index.holds, finding.given.needs))
+
+
+def _facts(given: FactCondition) -> tuple[str, ...]:
+    return *given.needs, *given.refuted_by
+
+
+def _split(fact: str) -> tuple[str, str]:
+    kind, _, name = fact.partition(":")
+    return kind, name
+
+
+def _summaries(
+    paths: list[str], owners: set[bytes], facts: set[str], stored: Cache
+) -> Iterator[tuple[str, ClassSummary | None]]:
+    """The paths and class summaries of files that were not parsed yet and may say something of classes and facts."""
+    in_text, in_files = _where(facts)
     for path in paths:
+        stem = Path(path).parent.name if path.endswith("__init__.py") else Path(path).stem
         try:
             data = files.read(path)
         except (OSError, MemoryError):
             continue
-        if not _names_any(owners, data):
+        is_named = _names_any(owners, data) or any(all(word in data for word in words) for words in in_text)
+        if not is_named and stem not in in_files:
             continue
         result = stored.get(path, data, "classes")
         if result is None:
             result = _summarized(path, data)
             stored.put(path, data, dump(result), "classes")
-        if result.classes is not None:
-            yield result.classes
+        yield path, result.classes
+
+
+def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
+    """The words, all of them, of a file that states one of the facts; and the names of files that do."""
+    words: set[tuple[bytes, ...]] = set()
+    stems: set[str] = set()
+    for kind, name in map(_split, facts):
+        module, _, last = name.rpartition(".")
+        if kind in ("switches", "learns", "defines"):
+            stems.add(module)
+        elif kind in ("evaluates", "guards"):
+            words.add((module.encode(), last.encode()))
+        elif kind == "alternative":
+            words.add((last.encode(),))
+        else:
+            words.add((b".setter" if last == "setter" else b"class " + last.encode(),))
+    return words, stems
 
 
 def _names_any(names: set[bytes], data: bytes) -> bool:

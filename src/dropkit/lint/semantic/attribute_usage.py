@@ -9,23 +9,15 @@ import ast
 import re
 from collections.abc import Iterable
 
-from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, MODULE_BASES, TRANSFORMERS
-from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, TRANSFORMERS
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
-from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
+from dropkit.lint.semantic.receivers import is_settings_name, may_be, reads_of_objects
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
-# Names of objects that hold settings: their attributes are not layers.
-_SETTINGS = Vocabulary(
-    r"\w*confs?|\w*configs?|configuration|cfgs?|\w*args?|arguments?|opts?|options?|\w*params?|parameters|hps?"
-    r"|settings?|kws?|kwargs|specs?|prune\w*|flags"
-)
-# Bases that read no attribute of their subclasses.
-_WITHOUT_READS = frozenset(
-    {"object", "ABC", "Generic", "Protocol", "PushToHubMixin", "GenerationMixin", "ModuleUtilsMixin"}
-)
 # Bases whose forward runs every child in order.
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 # Functions that take `self` and read no layer of it.
@@ -33,18 +25,24 @@ _READS_NO_LAYER = frozenset(
     {"super", "isinstance", "issubclass", "hasattr", "setattr", "getattr", "delattr", "type", "id", "__init__", "print"}
 )
 _ADMITS = pattern(
-    r"unused|not[ _]used|never[ _]used|un-?necessary|no[ _]effect|not[ _]needed|todo|fixme|deprecat|legacy|compat"
+    r"unused|not[ _]used|never[ _]used|un-?necessary|no[ _]effect|not[ _]needed|deprecat|legacy|compat"
     r"|ignored|placeholder|dummy|reserved|state.?dict|checkpoint|pre-?trained|not[ _]applied|for[ _]subclass",
+    re.IGNORECASE,
+)
+# A plan to apply it. Other plans, such as a better name, say nothing about dropout.
+_PLANNED = pattern(
+    r"(?:todo|fixme|xxx)\b.*\b(?:add|apply|use|implement|enable|support|insert|try|need)\w*\W+(?:\w+\W+){0,2}?"
+    r"(?:drop\w*|it|this|these|them|here)\b",
     re.IGNORECASE,
 )
 # A class with more relatives than this counts as unknown, and nothing is reported.
 _MAX_RELATIVES = 64
 # A string that is a name, but not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
 _QUOTED = pattern(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
-# A use of `self.x` that does not set it, in code, comments and strings alike; calls in comments.
+# In comments, a use of `self.x` that does not set it, and calls.
 _USED = pattern(r"\bself\s*\.\s*(\w+)\b(?!\s*(?::|=[^=]))")
 _COMMENT = pattern(r"#[^\n]*")
-_CALLED = pattern(r"\b(\w+)\s*\(")
+_CALLED = pattern(r"\b(\w+)\(")
 
 
 def family(owner: ClassDefinition) -> list[ClassDefinition]:
@@ -82,41 +80,49 @@ def is_set_from_outside(source: SourceFile, attribute: str) -> bool:
     return any(self_attribute(node) is None and isinstance(node.ctx, ast.Store) for node in nodes)
 
 
-def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
-    """Whether this file may read `attribute` of an `owner`."""
+def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str, *, as_layer: bool) -> bool:
+    """Whether this file may apply `attribute` of an `owner`, or use it if it is a rate (not `as_layer`)."""
     relatives = _relatives(source, owner)
-    readers = _reading_classes(source, attribute)
+    reads = reads_of_objects(source, attribute, as_layer)
     return (
         relatives is None
-        or readers is None
+        or reads is None
         or any(
-            attribute in cls.reads
-            or cls.name in readers
+            is_used(source, cls, attribute)
+            or cls.name in reads.classes
             or attribute in _names_in_text(source, cls)
             or _reads_any(source, cls)
+            or any(may_be(source, read, cls) for read in reads.unknown)
             for cls in relatives
         )
         or _is_read_by_getattr(source, attribute)
     )
 
 
+def is_used(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
+    """Whether methods of a class read `attribute` of self, other than to print it or to add layers to a list."""
+    reads = owner.reads.get(attribute, [])
+    return len(reads) > MOST or not all(_only_prints(source, read) or adds_to(source, read) for read in reads)
+
+
+def _only_prints(source: SourceFile, read: ast.AST) -> bool:
+    function = source.function(read)
+    return function is not None and function.method.name in ("extra_repr", "__repr__", "__str__")
+
+
+def adds_to(source: SourceFile, read: ast.AST) -> ast.expr | None:
+    """The layer that `list.append(layer)` adds, where `read` is the list and nothing else happens."""
+    match source.parent(read):
+        case ast.Attribute(attr="append") as method if isinstance(call := source.parent(method), ast.Call):
+            return call.args[0] if isinstance(source.parent(call), ast.Expr) and len(call.args) == 1 else None
+        case _:
+            return None
+
+
 @cached_per_file
 def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefinition] | None:
     """The family of a class; None if it is too large."""
     return None if len(owner.subclasses) > _MAX_RELATIVES else family(owner)
-
-
-def is_plain(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether a class inherits only from torch's Module and from bases that read no attributes."""
-    for cls in owner.mro:
-        for base, name in zip(cls.node.bases, cls.bases, strict=True):
-            if source.local_class(base) is not None:
-                continue
-            node = base.value if isinstance(base, ast.Subscript) else base
-            last = last_part(name or last_name(node))
-            if last not in MODULE_BASES and last not in _WITHOUT_READS:
-                return False
-    return True
 
 
 def is_container(owner: ClassDefinition) -> bool:
@@ -129,7 +135,17 @@ def is_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
     forward = owner.method("forward")
     if forward is None or isinstance(forward.node, ast.Lambda):
         return True
-    return any(_has_abstract(source, cls) for cls in owner.mro) or is_empty(forward.node.body)
+    return any(_has_abstract(source, cls) for cls in owner.mro) or is_empty(forward.node.body) or is_template(forward)
+
+
+def is_template(method: FunctionDefinition) -> bool:
+    """Whether a method ends in `raise NotImplementedError`: subclasses are to write it."""
+    body = [] if isinstance(method.node, ast.Lambda) else method.node.body
+    match body[-1:]:
+        case [ast.Raise(exc=ast.expr() as error)]:
+            return last_name(error) == "NotImplementedError"
+        case _:
+            return False
 
 
 @cached_per_file
@@ -170,38 +186,23 @@ def is_admitted(source: SourceFile, node: ast.AST) -> bool:
     for number in range(max(1, first - 1), last + 1):
         text = source.text.line(number)
         code, mark, comment = text.partition("#")
-        if mark and (number >= first or not code.strip()) and _ADMITS.search(comment):
+        if mark and (number >= first or not code.strip()) and (_ADMITS.search(comment) or plans_dropout(comment)):
             return True
     return False
 
 
+def plans_dropout(comment: str) -> bool:
+    """Whether a comment says that dropout is still to be applied.
+
+    Example:
+        >>> [plans_dropout(comment) for comment in ("TODO: apply dropout", "TODO: use it", "TODO: tune the rate")]
+        [True, True, False]
+    """
+    return _PLANNED.search(comment) is not None
+
+
 def _is_init(expression: ast.expr) -> bool:
     return isinstance(expression, ast.Call) and last_name(expression) == "__init__"
-
-
-@cached_per_file
-def _reading_classes(source: SourceFile, attribute: str) -> set[str] | None:
-    """The simple names of classes whose objects' attribute of this name is used; None if a class is unknown."""
-    classes: set[str] = set()
-    for node in source.attributes.get(attribute, []):
-        if isinstance(node.ctx, ast.Del):
-            return None
-        if isinstance(node.ctx, ast.Store):
-            continue
-        if self_attribute(node) is not None:
-            # In a method of another class it is that class's own; in a function it is anyone's.
-            if source.owner(node) is None:
-                return None
-            continue
-        last = last_name(node.value) if not isinstance(node.value, ast.Call) else ""
-        if source.dotted(node) is not None or _SETTINGS.has(last):
-            continue
-        values = source.latest_values(node.value)
-        names = {last_part(source.called(value) or "") if value is not None else "" for value in values}
-        if not names or any(not name[:1].isupper() for name in names):
-            return None
-        classes |= names
-    return classes
 
 
 @cached_per_file
@@ -242,11 +243,22 @@ def _passes_self(call: ast.Call) -> bool:
 @cached_per_file
 def _names_in_text(source: SourceFile, owner: ClassDefinition) -> set[str]:
     """The names in strings of a class, and the attributes and calls in its comments."""
-    text = source.text.of(owner.node)
-    names = {match[2] for match in _QUOTED.finditer(text)} | {match[1] for match in _USED.finditer(text)}
+    text = _without_docstrings(source, owner)
+    names = {match[2] for match in _QUOTED.finditer(text)}
     for comment in _COMMENT.finditer(text):
-        names.update(match[1] for match in _CALLED.finditer(comment[0]))
+        names.update(match[1] for pattern in (_CALLED, _USED) for match in pattern.finditer(comment[0]))
     return names
+
+
+def _without_docstrings(source: SourceFile, owner: ClassDefinition) -> str:
+    """The source of a class; what its docstrings promise is not applied for that."""
+    definitions = (owner, *owner.methods.values())
+    first = (d.node.body[0] for d in definitions if not isinstance(d.node, ast.Lambda))
+    text = source.text.of(owner.node)
+    for statement in first:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            text = text.replace(source.text.of(statement), "", 1)
+    return text
 
 
 def _is_read_by_getattr(source: SourceFile, attribute: str) -> bool:
@@ -261,7 +273,7 @@ def _getattr_names(source: SourceFile) -> tuple[set[str], set[str]]:
     names: set[str] = set()
     beginnings: set[str] = set()
     for call in source.calls.get("getattr", []):
-        if len(call.args) < 2 or _SETTINGS.has(last_part(source.text.of(call.args[0]))):
+        if len(call.args) < 2 or is_settings_name(last_part(source.text.of(call.args[0]))):
             continue
         for node in ast.walk(call.args[1]):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

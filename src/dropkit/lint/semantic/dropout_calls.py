@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from dropkit import catalog
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_names import LAYER_ATTRIBUTES
-from dropkit.lint.semantic.expressions import argument, is_off, last_part, literal, self_attribute, unpacks
+from dropkit.lint.semantic.expressions import argument, is_off, last_name, last_part, literal, self_attribute, unpacks
 from dropkit.lint.semantic.layers import Operation, constructors, input_of, operations
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
+from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer, alternatives
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 
@@ -126,6 +128,12 @@ def dropout_call(source: SourceFile, node: ast.AST | None) -> DropoutCall | None
     return _by_call(source).get(node)
 
 
+def has_zero_rate(source: SourceFile, layer: ast.AST | None) -> bool:
+    """Whether `layer` makes a dropout whose rate is a zero: literally, or by the local name that holds it."""
+    dropout = dropout_call(source, layer)
+    return dropout is not None and dropout.p is not None and is_off(source.substitute(dropout.p))
+
+
 def dropout_kind(source: SourceFile, node: ast.AST | None) -> str | None:
     """The `kind` of the dropout that `node` is; None if it is none, or has `noise_shape` or a literal rate of zero."""
     dropout = dropout_call(source, node)
@@ -167,7 +175,7 @@ def _by_call(source: SourceFile) -> dict[ast.AST | None, DropoutCall]:
     dropouts: dict[ast.AST | None, DropoutCall] = {}
     for call in source.all_calls:
         name = source.called(call)
-        dropout = _named(call, name) if name is not None else None
+        dropout = _named(call, name) if name is not None else _by_attribute(source, call)
         if dropout is not None:
             dropouts[call] = dropout
     layer_of = {dropout.call: dropout for dropout in dropouts.values() if dropout.form is DropoutForm.LAYER}
@@ -213,6 +221,45 @@ def _named(call: ast.Call, name: str) -> DropoutCall | None:
     if name in catalog.HOLDERS:
         return DropoutCall(call, DropoutForm.HOLDER, name, argument(call, *catalog.HOLDERS[name]))
     return None
+
+
+def _by_attribute(source: SourceFile, call: ast.Call) -> DropoutCall | None:
+    """The dropout of a function that is kept in an attribute: `self.attend = F.scaled_dot_product_attention`."""
+    attribute, owner = self_attribute(call.func), source.owner(call)
+    functions = _functions_of_attribute(source, owner, attribute) if attribute is not None and owner is not None else []
+    made = [(_named(call, name), kept) for name, kept in functions]
+    forms = (DropoutForm.FUNCTION, DropoutForm.ATTENTION)
+    if not made or any(dropout is None or dropout.form not in forms for dropout, _ in made):
+        return None
+    dropout, kept = made[0]
+    assert dropout is not None
+    given_before = {name: argument(kept, None, name) for name in _RATES} if kept is not None else {}
+    p = dropout.p or next((value for value in given_before.values() if value is not None), None)
+    return replace(dropout, p=p)
+
+
+# What functions call their rate.
+_RATES = ("p", "dropout_p")
+
+
+@cached_per_file
+def _functions_of_attribute(
+    source: SourceFile, owner: ClassDefinition, attribute: str
+) -> list[tuple[str, ast.Call | None]]:
+    """The functions that an attribute is set to, by dotted name, with the `partial` around; empty if one is unknown."""
+    functions: list[tuple[str, ast.Call | None]] = []
+    set_to = [None if write.derived else write.value for write in owner.all_writes(attribute)]
+    for value in [choice for expression in set_to for choice in alternatives(source, expression)]:
+        kept = value if isinstance(value, ast.Call) and value.args and last_name(value) in _WRAPPERS else None
+        name = source.dotted(kept.args[0] if kept is not None else value) if value is not None else None
+        if name is None or len(functions) == MOST:
+            return []
+        functions.append((name, kept))
+    return functions
+
+
+# Calls that return a function like their argument.
+_WRAPPERS = frozenset({"partial", "staticmethod"})
 
 
 def _application(call: ast.Call, made_by: tuple[DropoutCall, ...]) -> DropoutCall:

@@ -10,8 +10,10 @@ import ast
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, cast
 
+from dropkit.lint.semantic.always_on import is_marked_always_on
 from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.expressions import is_off
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
+from dropkit.lint.semantic.expressions import is_off, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary, words_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
@@ -154,6 +156,23 @@ def called_under_mode(source: SourceFile, node: ast.AST) -> bool:
 def _is_called_under_mode(source: SourceFile, owner: ClassDefinition, name: str) -> bool:
     calls = owner.own_calls.get(name, [])
     return bool(calls) and all(under_mode(source, call) for call in calls)
+
+
+@cached_per_file
+def runs_in_both_modes(source: SourceFile, helper: str) -> bool:
+    """Whether a function is called, and by Modules only, none of which asks for the mode before it calls."""
+    calls = [call for call in source.calls.get(helper, []) if isinstance(call.func, ast.Name)]
+    is_gated = any(
+        under_mode(source, call) or follows_mode(source, call) or is_marked_always_on(source, call) for call in calls
+    )
+    return bool(calls) and all(source.module(call) is not None for call in calls) and not is_gated
+
+
+@cached_per_file
+def owners_of_gated(source: SourceFile) -> set[ClassDefinition | None]:
+    """The classes with a functional dropout that `self.training` switches."""
+    dropouts = dropout_calls(source, DropoutForm.FUNCTION)
+    return {source.owner(dropout.call) for dropout in dropouts if self_attribute(dropout.training) == "training"}
 
 
 @cached_per_file

@@ -1,0 +1,170 @@
+"""Find the calls that built a model, and whether what they build behaves differently in training and evaluation."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+
+from dropkit.catalog import MODE_DEPENDENT, TRANSFORMERS
+from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import FunctionDefinition
+from dropkit.lint.semantic.expressions import argument, last_part, literal, self_attribute
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
+from dropkit.lint.semantic.syntax_tree import cached_per_file
+
+# Methods that return the model itself, and functions that return their first argument, or a wrapper of it.
+_SAME_MODEL = ("to", "cuda", "cpu", "float", "double", "half", "train", "apply", "requires_grad_")
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "FSDP", "compile", "prepare", "setup", "prepare_model")
+_WITH_MODES = pattern(r"^torchvision\.models\.(?!vit)([a-z]+\.)?[a-z]|^timm\.create_model$")
+# Models of these come in evaluation mode.
+_EVAL_FIRST = "from_pretrained"
+_FARTHEST = 6
+
+
+@cached_per_file
+def built(source: SourceFile, model: ast.expr | None, depth: int = 0) -> list[ast.Call]:
+    """The calls that built `model`, through names, parameters, `.to(device)` and wrappers; empty if unknown."""
+    if model is None or depth > _FARTHEST:
+        return []
+    if isinstance(model, ast.Call):
+        return _built_by_call(source, model, depth)
+    values = _values(source, model)
+    each = [built(source, value, depth + 1) for value in values] if len(values) <= MOST else []
+    calls = dict.fromkeys(call for inner in each for call in inner)
+    return list(calls) if all(each) and len(calls) <= MOST else []
+
+
+def _built_by_call(source: SourceFile, call: ast.Call, depth: int) -> list[ast.Call]:
+    last = source.last_name(call)
+    if isinstance(call.func, ast.Attribute) and last in _SAME_MODEL and source.called(call) is None:
+        return built(source, call.func.value, depth + 1)
+    if last in _WRAPPERS:
+        return built(source, call.args[0], depth + 1) if call.args else []
+    factory = local_function(source, call.func)
+    if factory is None or factory.owner is not None or isinstance(factory.node, ast.Lambda):
+        return [call]
+    returns = [node.value for node in _own_returns(source, factory)]
+    each = [built(source, value, depth + 1) for value in returns]
+    return list(dict.fromkeys(made for inner in each for made in inner)) if each and all(each) else []
+
+
+@cached_per_file
+def _own_returns(source: SourceFile, function: FunctionDefinition) -> list[ast.Return]:
+    nodes = (node for node in ast.walk(function.node) if isinstance(node, ast.Return))
+    return [node for node in nodes if source.function(node) is function]
+
+
+def local_function(source: SourceFile, callee: ast.expr) -> FunctionDefinition | None:
+    """The function of this file that a plain name stands for."""
+    if not isinstance(callee, ast.Name):
+        return None
+    for binding in reversed(source.bindings(callee)):
+        function = source.by_node.get(binding.statement)
+        if isinstance(function, FunctionDefinition):
+            return function
+    return None
+
+
+def _values(source: SourceFile, model: ast.expr) -> list[ast.expr | None]:
+    """What a name, a parameter or `self.attribute` is set to, as far as this file knows; None for what is unknown."""
+    attribute, owner = self_attribute(model), source.owner(model)
+    if attribute is not None and owner is not None:
+        assigned = [value for value in owner.values(attribute) if literal(value) is not None]
+        return [None] if len(assigned) > MOST else [each for each in assigned if not _is_made_of(source, each, model)]
+    bindings = source.bindings(model) if isinstance(model, ast.Name) else []
+    values: list[ast.expr | None] = [None] if len(bindings) > MOST else []
+    for binding in bindings[:MOST]:
+        if isinstance(binding.statement, ast.arg):
+            values += _given(source, binding.statement)
+        elif not _is_made_of(source, binding.value, model):
+            values.append(None if binding.derived else binding.value)
+    return values
+
+
+def _is_made_of(source: SourceFile, value: ast.expr | None, model: ast.expr) -> bool:
+    """Whether `value` is made of the model itself, as in `model = model.to(device)`."""
+    name = re.escape(source.text.of(model))
+    return value is not None and re.search(rf"(?<![\w.]){name}\b", source.text.of(value)) is not None
+
+
+@cached_per_file
+def _given(source: SourceFile, parameter: ast.arg) -> list[ast.expr | None]:
+    """The arguments that calls in this file pass for a parameter."""
+    arguments = source.parent(parameter)
+    function = source.by_node.get(source.parent(arguments)) if arguments is not None else None  # pyright: ignore
+    if not isinstance(function, FunctionDefinition):
+        return [None]
+    called, is_method = function.name, function.owner is not None
+    index = function.parameters.index(parameter) - is_method
+    if index < 0:
+        return [None]
+    if function.owner is not None and called == "__init__":
+        called, is_method = function.owner.name, False
+    calls = [
+        call
+        for call in source.calls.get(called, [])
+        if isinstance(call.func, ast.Attribute) == is_method and source.function(call) is not function
+    ]
+    return [argument(call, index, parameter.arg) for call in calls] or [None]
+
+
+@cached_per_file
+def trained_models(source: SourceFile) -> set[ast.Call]:
+    """The calls that built models whose parameters are asked for; empty if one of these models is unknown."""
+    models = [call.func.value for call in source.calls.get("parameters", []) if isinstance(call.func, ast.Attribute)]
+    each = [built(source, model) for model in models]
+    return {call for calls in each for call in calls} if all(each) else set()
+
+
+def mode_facts(source: SourceFile, calls: Iterable[ast.Call]) -> tuple[str, ...] | None:
+    """The facts of other files that make all models of these calls depend on the mode; None if one does not."""
+    facts: dict[str, None] = {}
+    for call in calls:
+        fact = _mode_fact(source, call)
+        if fact is None:
+            return None
+        facts.update(dict.fromkeys(fact))
+    return tuple(facts)
+
+
+def is_built_in_eval(source: SourceFile, calls: Iterable[ast.Call]) -> bool:
+    """Whether a model comes in evaluation mode, as those of transformers do."""
+    return any(source.last_name(call) == _EVAL_FIRST for call in calls)
+
+
+@cached_per_file
+def _mode_fact(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:
+    """Empty if the model that `call` makes has dropout or batch normalisation; else the fact that says so, or None."""
+    name = source.called(call) or ""
+    local = source.local_class(call.func)
+    if local is not None:
+        if local in mode_dependent_modules(source):
+            return ()
+        imported = _imported_layers(source, local.name)
+        return (f"has-mode:{imported}",) if imported is not None else None
+    if name == "torch.nn.Sequential":
+        layers = [node for node in ast.walk(call) if isinstance(node, ast.Call)]
+        local_layers = (source.local_class(layer.func) for layer in layers)
+        has_mode = any(source.called(layer) in MODE_DEPENDENT | TRANSFORMERS for layer in layers)
+        return () if has_mode or any(cls in mode_dependent_modules(source) for cls in local_layers) else None
+    if _WITH_MODES.match(name) is not None or source.last_name(call) == _EVAL_FIRST:
+        return ()
+    is_other = name.startswith(("torch.", "numpy.", "sklearn."))
+    last = last_part(name)
+    return (f"has-mode:{last}",) if last[:1].isupper() and not is_other else None
+
+
+@cached_per_file
+def _imported_layers(source: SourceFile, name: str) -> str | None:
+    """A class of another file that a class of this name is made of, or inherits from."""
+    cls = next((cls for cls in source.classes if cls.name == name), None)
+    if cls is None or not cls.is_module:
+        return None
+    values = [write.value for each in cls.mro for writes in each.writes.values() for write in writes]
+    made = [last_part(source.called(value) or "") for value in values if isinstance(value, ast.Call)]
+    called = [source.called(value) or "" for value in values if isinstance(value, ast.Call)]
+    others = [last for last, full in zip(made, called, strict=True) if last[:1].isupper() and "torch." not in full]
+    return others[0] if len(set(others)) == 1 else None

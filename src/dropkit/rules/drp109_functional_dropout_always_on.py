@@ -1,0 +1,125 @@
+"""Functional dropout with `training=True`: it is on in evaluation, too.
+
+Predictions differ from call to call after `model.eval()`, and are worse than the model is, without a warning. A literal
+`training=True` may be meant, as in Monte Carlo dropout, but nothing here says so. If it is not meant, pass
+`training=self.training`. If it is, say so: by a comment (`# Monte Carlo dropout: also on in evaluation`), by a name
+(`MCDropout`, `Prenet`, `BayesianHead`), or by `# dropkit: always-on`.
+
+Where a name or a comment says so, the severity is info. A literal True beside a call that follows the mode is DRP101.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
+from dropkit.lint.semantic.edits import pass_training
+from dropkit.lint.semantic.expressions import literal
+from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.noise import draws_noise
+from dropkit.lint.semantic.training_flag import (
+    depends_on_mode,
+    is_flag,
+    is_in_one_mode_method,
+    owners_of_gated,
+    runs_in_both_modes,
+)
+from dropkit.rules.rule import Example, Rule, Violation, unless_intended
+
+# Names of classes and functions that are random by design. A name alone is weak evidence, but so is a literal True.
+_PURPOSE = Vocabulary(
+    r"bayes\w*|epistemic|uncertain\w*|always|stochastic|noise|noisy|denois\w*|corrupt\w*|augment\w*|perturb\w*|ensembl\w*"
+)
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION):
+        call = dropout.call
+        if (
+            literal(dropout.training) is True
+            and _runs_in_forward(source, dropout)
+            and not is_in_one_mode_method(source, call)
+            and not depends_on_mode(source, call, dropout.p)
+        ):
+            violation = Violation(call, fix=_fix(source, dropout))
+            yield from unless_intended(source, violation.as_information() if _is_named(source, dropout) else violation)
+
+
+def _runs_in_forward(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether it is in a method of a Module without a flag, or in a function that only Modules call."""
+    owner, function = source.owner(dropout.call), source.function(dropout.call)
+    if function is None or any(is_flag(parameter.arg) for parameter in function.parameters):
+        return False
+    if owner is not None:
+        # Beside a call that follows the mode it is DRP101.
+        return owner.is_module and owner not in owners_of_gated(source)
+    return function.within is None and runs_in_both_modes(source, function.name)
+
+
+def _is_named(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether the class, the method or the input is named after something that is random by design."""
+    owner, function = source.owner(dropout.call), source.function(dropout.call)
+    names = [cls.name for cls in owner.mro] if owner is not None else []
+    names += [function.method.name] if function is not None else []
+    return any(map(_PURPOSE.has, names)) or draws_noise(source, dropout.input)
+
+
+def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:
+    edit = pass_training(source, dropout)
+    return dataclasses.replace(edit, safe=False) if edit is not None else None
+
+
+RULE = Rule(
+    code="DRP109",
+    name="functional-dropout-always-on",
+    message="always on, also after model.eval(): if meant, say so",
+    severity=Severity.WARNING,
+    check_source=check_source,
+    fix="pass `training=self.training`",
+    examples=(
+        Example(
+            bad="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(self.hidden(x), 0.5, training=True)  # DRP109
+        return self.output(x)
+
+
+Classifier().eval()(torch.randn(4, 8))
+""",
+            good="""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(8, 8)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = F.dropout(self.hidden(x), 0.5, training=self.training)
+        return self.output(x)
+
+
+Classifier().eval()(torch.randn(4, 8))
+""",
+            unseen="a run cannot tell a literal True from a flag that was left out: the audit reports both as DRP101",
+        ),
+    ),
+)
