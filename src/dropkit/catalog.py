@@ -168,6 +168,8 @@ HOLDER_KINDS = frozenset(name.rpartition(".")[2] for name in ("torch.nn.Multihea
 DROPOUT_CLASS_NAME = re.compile(
     r"(drop_?out|drop_?path|drop_?head|stochastic_?depth|drop_?block|drop_?connect|drop_?key)\w{0,3}$", re.IGNORECASE
 )
+# What a trace calls lists of layers of which a step skips some, whatever library or program they are from.
+LAYER_DROP = "LayerDrop"
 # Attributes in which such layers store their rate.
 RATE_ATTRIBUTES = ("p", "drop_prob", "dropout", "dropout_p", "drop_rate", "rate", "prob", "drop")
 

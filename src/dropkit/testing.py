@@ -40,6 +40,7 @@ def assert_dropout_ok(
           2 (called at ...): DRP304 warning: a second dropout on what 1 has just dropped from
         `dropkit explain DRP304` explains it; ignore=("DRP304",) skips it
     """
+    __tracebackhide__ = True  # pytest then shows the line of the test
     names = [known.value for known in Severity]
     if severity not in names:
         raise ValueError(f"severity must be one of {', '.join(names)}, got {severity!r}")

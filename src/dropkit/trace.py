@@ -57,6 +57,19 @@ class Origin:
     layer: str = "input"
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A fraction of the time of all operators: the lowest and the highest that several runs of a step give."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether the runs agree on it, up to a factor of 2."""
+        return 0 < self.high <= 2 * self.low
+
+
 @dataclass(slots=True)
 class Visit:
     """One execution of a site. Written while the model runs, and only read afterwards.
@@ -75,20 +88,25 @@ class Visit:
         mask_elements: number of mask elements.
         dropped: number of mask elements that drop; None if a fused kernel does not expose its mask.
         dropped_elements: number of input elements that those mask elements zero.
-        is_independent: whether mask elements are independent; False if one covers a block.
+        is_independent: whether mask elements are independent; False if one covers a block, or their number is fixed.
+        covers: what one mask element covers, where its shape does not tell.
         mask_start: first mask elements, to tell masks apart; None if a fused kernel does not expose its mask.
         entropy: of `mask_start` in bits: if it is large, equal `mask_start` means equal masks.
         has_given_key: whether the caller passed the key, so that equal masks are intended.
         origin: what computed the input.
         feature_dim: dimension of the features, as the layer before laid them out; None if unknown.
         previous: site whose output is the input of this one.
+        between: activation between both that keeps zeros and scale, such as ReLU; "" if there is none.
+        factor: what a mask computed by hand multiplies kept elements by; None if unknown.
+        mask_kind: what its input looks like: "binary" if it holds zeros and ones, "additive" if it holds zeros and very
+            negative numbers; "" for anything else.
         consumers: what used the output, in order.
         is_used: whether anything used the output.
         is_added_to_itself: whether the output was added to the input, which is the same tensor changed in place.
         variance_ratio: variance of the output divided by that of the input, median over channels; None unless batch
             norm followed.
         kept_bytes: memory of the mask saved for backward.
-        seconds: time spent on dropping, forward and backward.
+        seconds: time spent on dropping, forward and backward: for each operator the least of several runs.
     """
 
     phase: Phase
@@ -105,12 +123,16 @@ class Visit:
     dropped: int | None = None
     dropped_elements: int = 0
     is_independent: bool = True
+    covers: str = ""
     mask_start: bytes | None = None
     entropy: float = 0.0
     has_given_key: bool = False
     origin: Origin = field(default_factory=Origin)
     feature_dim: int | None = None
     previous: Site | None = None
+    between: str = ""
+    factor: float | None = None
+    mask_kind: str = ""
     consumers: list[str] = field(default_factory=list[str])
     is_used: bool = False
     is_added_to_itself: bool = False
@@ -135,6 +157,7 @@ class Site:
         is_marked_always_on: whether a marker comment says that it stays active in evaluation mode.
         is_named_always_on: whether names, docstrings or other comments around the line say so.
         has_rate_used_elsewhere: never executed itself, but a function beside it drops with its rate.
+        share: of the training step's time.
         visits: in order of execution.
     """
 
@@ -150,6 +173,7 @@ class Site:
     is_marked_always_on: bool = False
     is_named_always_on: bool = False
     has_rate_used_elsewhere: bool = False
+    share: Share = Share()
     visits: list[Visit] = field(default_factory=list[Visit])
 
     def visits_in(self, *phases: Phase) -> Iterator[Visit]:
@@ -161,12 +185,23 @@ class Site:
         return any(visit.is_active for visit in self.visits_in(*phases))
 
     @property
+    def is_off(self) -> bool:
+        """Whether its rate is 0, and it never dropped."""
+        is_zero = self.p is not None and self.p == 0 and not any(visit.p for visit in self.visits)
+        return is_zero and not self.was_active(*Phase)
+
+    @property
     def is_module(self) -> bool:
         return self.form in MODULES
 
     @property
     def was_reached(self) -> bool:
         return bool(self.visits)
+
+    @property
+    def was_skipped(self) -> bool:
+        """Whether evaluation reached it, and training, which leaves layers out at random, did not."""
+        return bool(self.visits) and not any(self.visits_in(Phase.TRAIN)) and not self.was_active(*Phase)
 
     @property
     def calls(self) -> int:
@@ -227,11 +262,13 @@ class Trace:
         fast_path_layers: encoder layers whose fast path skips dropouts that are in training mode.
         other_random: random operations that are no dropout.
         backward_error: first line of the exception raised by backward.
+        factors_in_eval: numbers that tensors are multiplied by in evaluation mode.
         has_control_flow: whether operators such as `torch.cond` ran, whose branches are not seen.
         is_reseeded: whether the forward seeds torch's generator.
         stopped: exception that ended the run early; rules then cannot know that something was not reached.
         ranks_draw_alike: whether every rank of the group would draw the same masks; None if not asked.
-        seconds: time of all operators in training, forward and backward.
+        seconds: time of all operators in training, forward and backward: for each the least of several runs.
+        share: of the dropouts in this time.
     """
 
     model: str
@@ -242,8 +279,10 @@ class Trace:
     fast_path_layers: tuple[str, ...] = ()
     other_random: tuple[RandomOperation, ...] = ()
     backward_error: str | None = None
+    factors_in_eval: frozenset[float] = frozenset()
     has_control_flow: bool = False
     is_reseeded: bool = False
     stopped: str | None = None
     ranks_draw_alike: bool | None = None
     seconds: float = 0.0
+    share: Share = Share()

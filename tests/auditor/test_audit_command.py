@@ -66,7 +66,7 @@ def run(*arguments):
 @pytest.mark.parametrize("name", ["make_model", "Net", "model"])
 def test_a_function_a_class_or_a_module_is_audited(program, name):
     """Output that is not a terminal has no colours."""
-    done = run(f"{program}/net.py:{name}", "--input", "1x9x9")
+    done = run(f"{program}/net.py:{name}", "--input", "1x9x9", "--wide")
 
     assert done.exit_code == 0
     assert "drop " in done.output
@@ -113,7 +113,7 @@ def test_a_finding_gives_exit_code_1_unless_it_is_ignored(program):
         (["{}/net.py:make_inputs", "--input", "3"], "must be or make a torch.nn.Module, got Tensor"),
         (
             ["{}/net.py:Net", "--input", "5x9x9"],
-            "could not be run (with inputs of shape (8, 5, 9, 9)): RuntimeError",
+            "could not be run (with inputs of shape (8, 5, 9, 9), nor (5, 9, 9)): RuntimeError",
         ),
         (["{}/net.py:Net", "--input", "1x9x9", "--ignore", "E501"], "must hold codes such as DRP101 or DRP1"),
     ],
@@ -164,13 +164,36 @@ def test_a_page_is_not_written_through_a_link(program):
     assert "page.html could not be written: must not be a symbolic link" in done.output
 
 
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        (["1x9x9"], "8 x 8 x 7 x 7"),
+        (["4x1x9x9"], "4 x 8 x 7 x 7"),
+        (["1x9x9", "--batch", "3"], "3 x 8 x 7 x 7"),
+        (["1x1x9x9"], "1 x 8 x 7 x 7"),
+    ],
+)
+def test_a_shape_may_have_the_batch_size_or_not(program, options, shape):
+    """What the model accepts decides, first without; `--batch` means without."""
+    done = run(f"{program}/net.py:Net", "--wide", "--input", *options)
+
+    assert (done.exit_code, shape in done.output) == (0, True), done.output
+
+
+def test_with_a_batch_size_a_shape_has_none(program):
+    """The error shows the shape that was tried."""
+    done = run(f"{program}/net.py:Net", "--input", "4x1x9x9", "--batch", "2")
+
+    assert (done.exit_code, "of shape (2, 4, 1, 9, 9))" in done.output) == (2, True)
+
+
 def test_an_input_of_integers_is_made(tmp_path):
     """They are 0 or 1, so that an embedding of two tokens accepts them."""
     (tmp_path / "tokens.py").write_text(
         "from torch import nn\ndef make(): return nn.Sequential(nn.Embedding(2, 4), nn.Dropout(), nn.Linear(4, 2))\n"
     )
 
-    done = run(f"{tmp_path}/tokens.py:make", "--input", "6:int64", "--batch", 3)
+    done = run(f"{tmp_path}/tokens.py:make", "--input", "6:int64", "--batch", 3, "--wide")
 
     assert "3 x 6 x 4" in done.output
 

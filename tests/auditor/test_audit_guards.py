@@ -179,9 +179,9 @@ def test_a_frozen_part_is_no_finding():
 
 
 def by_index(model, h):
-    h = model.dropout(h).relu().clone()
+    h = model.first(model.dropout(h)).relu().clone()
     h[torch.rand_like(h) < 0.3] = 0
-    return h.relu()
+    return (h / 0.7).relu()
 
 
 def switched_on(model, h):
@@ -256,7 +256,7 @@ def test_a_new_tensor_has_no_provenance():
     table.set(tensor, Provenance(Origin("Linear", "Linear")))
     zeros = torch.ops.aten.zeros.default
 
-    call = OperatorCall.of(zeros, describe(zeros), ([3],), {}, tensor, 0.0)
+    call = OperatorCall.of(zeros, describe(zeros), ([3],), {}, tensor, None)
     DataFlow(table, lambda tensor: False).record_operator(call)
 
     assert table.get(tensor) is None

@@ -4,12 +4,14 @@ from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.data import DataLoader, TensorDataset
 
 import dropkit
 from dropkit.cli.audit import command
@@ -142,6 +144,16 @@ class Encoding(UserDict):
     """As tokenizers of transformers return it."""
 
 
+class Indexed(Base):
+    def forward(self, tokens):
+        return self.run(F.one_hot(tokens, 8).float())
+
+
+class Constant(Base):
+    def forward(self):
+        return self.run(torch.ones(4, 8))
+
+
 Pair = namedtuple("Pair", ["left", "right"])
 LABELS = torch.tensor([0, 1, 1, 0])
 IDS = {"input_ids": X, "attention_mask": Y}
@@ -193,6 +205,63 @@ def test_a_batch_is_passed_as_forward_accepts_it(kind, batch):
 
     assert [site.name for site in report.sites if site.was_reached] == ["drop"]
     assert report.stopped is None
+
+
+ARRAYS = {
+    "an array": (One, X.double().numpy()),
+    "integers": (Indexed, np.array([[0, 1], [1, 0]])),
+    "a foreign byte order": (One, X.numpy().astype(">f8")),
+    "a reversed array": (One, X.numpy()[::-1]),
+    "named arrays": (Named, {"input_ids": X.numpy(), "attention_mask": Y.double().numpy()}),
+    "an encoding of arrays": (Named, Encoding(input_ids=X.numpy(), attention_mask=Y.numpy())),
+    "arrays by position": (Two, (X.numpy(), Y.numpy())),
+    "an array and labels": (One, [X.numpy(), LABELS.numpy()]),
+    "a loader": (One, DataLoader(TensorDataset(X, LABELS), 2)),
+    "a loader of inputs alone": (One, DataLoader(X, 2)),
+    "a loader of mappings": (Named, DataLoader([{"input_ids": x} for x in X], 2)),
+    "a loader of arrays": (One, DataLoader(X.numpy(), 2, collate_fn=np.stack)),
+}
+
+
+@pytest.mark.parametrize(("kind", "batch"), ARRAYS.values(), ids=ARRAYS)
+def test_arrays_and_loaders_are_taken_as_predict_takes_them(kind, batch):
+    """Floats get the model's dtype; of a loader the first batch is used."""
+    report = dropkit.audit(kind(), batch)
+
+    assert [site.name for site in report.sites if site.was_reached] == ["drop"]
+    assert report.stopped is None
+
+
+@pytest.mark.parametrize("generator", [None, torch.Generator().manual_seed(1)], ids=["default", "own"])
+def test_a_loader_shuffles_as_if_there_had_been_no_audit(generator):
+    """Its generators are restored."""
+    loader = DataLoader(torch.arange(20.0), 4, shuffle=True, generator=generator)
+    states = [torch.get_rng_state(), None if generator is None else generator.get_state()]
+
+    dropkit.audit(nn.Dropout(0.5), loader)
+
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert generator is None or torch.equal(states[1], generator.get_state())
+
+
+def test_an_empty_loader_is_an_error():
+    """The message says what is wanted."""
+    with pytest.raises(ValueError, match="inputs must be a loader that yields a batch, got an empty one"):
+        dropkit.audit(One(), DataLoader([], 2))
+
+
+@pytest.mark.parametrize("kind", [One, Two, Whole])
+def test_without_a_batch_the_error_says_to_pass_one(kind):
+    """And which arguments forward has."""
+    with pytest.raises(
+        TypeError, match=rf"inputs must be a batch for {kind.__name__}.forward \(.*, got none: pass one"
+    ):
+        dropkit.audit(kind())
+
+
+def test_a_model_without_arguments_needs_no_batch():
+    """Its forward decides."""
+    assert dropkit.audit(Constant()).stopped is None
 
 
 @pytest.mark.parametrize(

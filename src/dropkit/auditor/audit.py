@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from dropkit.auditor.call_arguments import run_with
+from dropkit.auditor.batch import first_batch
+from dropkit.auditor.call_arguments import must_take_nothing, run_with
 from dropkit.auditor.module_tree import module_entries
 from dropkit.auditor.passes import Step, run_passes
 from dropkit.auditor.report import Report
 from dropkit.auditor.report_rows import AuditFinding, totals
 from dropkit.auditor.source_comments import silences
 from dropkit.rules import RULES, Rule, TraceViolation
-from dropkit.torch_private import AUDIT, FakeTensor, compiled_module, require
+from dropkit.torch_private import AUDIT, FakeTensor, compiled_module, load_dynamo, require
 from dropkit.trace import Phase, Site, Trace
 
 # Audits set and restore random generators, which the whole process shares.
@@ -35,10 +36,11 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
 
     Args:
         model: any module. Inside `torch.compile`, `DataParallel` and `DistributedDataParallel` the wrapped one is used.
-        *inputs: arguments of the model: tensors, or containers of them. One small batch is enough. The items of a
-            single mapping or dataclass are passed by name and those of a single tuple or list by position, if `forward`
-            accepts them; otherwise the batch is the only argument, or, if `forward` accepts no list, its first part is,
-            as in `[inputs, labels]` from a loader.
+        *inputs: arguments of the model: tensors, NumPy arrays, containers of them, or a `DataLoader`, whose first batch
+            is used. One small batch is enough. Floats of arrays get the model's dtype. The items of a single mapping or
+            dataclass are passed by name and those of a single tuple or list by position, if `forward` accepts them;
+            otherwise the batch is the only argument, or, if `forward` accepts no list, its first part is, as in
+            `[inputs, labels]` from a loader.
         **kwargs: keyword arguments of the model.
 
     Returns:
@@ -47,7 +49,7 @@ def audit(model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
     Raises:
         TypeError: `model` is not a module, is of a kind that cannot be audited, or does not accept `inputs`; the
             message says what to do.
-        ValueError: its parameters have no values yet.
+        ValueError: its parameters have no values yet, or a loader yields no batch.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 2))
@@ -87,7 +89,11 @@ class Auditor:
     def audit(self, model: nn.Module, *inputs: Any, **kwargs: Any) -> Report:
         """See `dropkit.audit`."""
         require(AUDIT)
+        load_dynamo()
         model = _unwrap(model)
+        inputs = tuple(first_batch(value, model) for value in inputs)
+        if not inputs and not kwargs and self.call is None:
+            must_take_nothing(model)
         entries = module_entries(model)
         begins_alike = None if self.group is None else _begin_alike(self.group)
 

@@ -40,7 +40,20 @@ def run_with(model: nn.Module, batch: Any, run: Callable[[tuple[Any, ...], dict[
     if not _is_container(batch):
         return run((batch,), {})
     failed: list[tuple[Arguments, Exception]] = []
-    labels_error = None
+    try:
+        return _run_first(model, batch, run, failed)
+    finally:
+        # An error refers to this frame: with the model, they would wait for the garbage collector.
+        failed.clear()
+
+
+def _run_first(
+    model: nn.Module,
+    batch: Any,
+    run: Callable[[tuple[Any, ...], dict[str, Any]], _Result],
+    failed: list[tuple[Arguments, Exception]],
+) -> _Result:
+    labels_reason = ""
     for arguments in arrangements(_signature(model), batch):
         try:
             result = run(arguments.args, arguments.kwargs)
@@ -49,19 +62,34 @@ def run_with(model: nn.Module, batch: Any, run: Callable[[tuple[Any, ...], dict[
             if not _is_refusal(error, arguments):
                 if not arguments.may_include_labels:
                     break
-                labels_error = error
+                labels_reason = f"{type(error).__name__}: {error}"
             continue
-        if labels_error is not None:
-            reason = f"{type(labels_error).__name__}: {labels_error}"
+        if labels_reason:
             warnings.warn(
-                f"batch was audited without its optional parts, with which forward raised {reason}", stacklevel=4
+                f"batch was audited without its optional parts, with which forward raised {labels_reason}", stacklevel=5
             )
         return result
     # An error inside the model says more than a refused container, and most if the model accepted the whole batch.
-    inside = [(arguments, error) for arguments, error in failed if not _is_about_container(error, arguments)]
+    inside = [index for index, (given, error) in enumerate(failed) if not _is_about_container(error, given)]
     if inside and not _is_empty(batch):
-        raise next((error for given, error in inside if len(given.args) == 1 and given.args[0] is batch), inside[-1][1])
+        whole = (index for index in inside if [*map(id, failed[index][0].args)] == [id(batch)])
+        raise failed[next(whole, inside[-1])][1]
     raise TypeError(_refusal_message(model, batch)) from (failed[-1][1] if failed else None)
+
+
+def must_take_nothing(model: nn.Module) -> None:
+    """Check that a model runs without arguments.
+
+    Raises:
+        TypeError: it needs some; the message says that a batch is missing.
+    """
+    signature = _signature(model)
+    if signature is not None and not _fits(signature, Arguments()):
+        names = ", ".join(signature.parameters)
+        raise TypeError(
+            f"inputs must be a batch for {type(model).__name__}.forward ({names}), got none: pass one, as in "
+            "audit(model, batch), or a DataLoader"
+        )
 
 
 def arrangements(signature: inspect.Signature | None, batch: Any) -> list[Arguments]:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from dropkit.auditor import masks
 from dropkit.auditor.operators import OperatorCall, memory_id
-from dropkit.auditor.provenance import Provenance, ProvenanceTable
-from dropkit.trace import Origin, Site, Visit
+from dropkit.auditor.provenance import Provenance, ProvenanceTable, product
+from dropkit.trace import Origin, Phase, Site, Visit
 
 
 class DataFlow:
-    """The data flow of one run. `owns` tells the model's parameters and buffers from activations."""
+    """The data flow of one run. `owns` tells the model's parameters and buffers from activations.
+
+    Attributes:
+        factors_in_eval: numbers that tensors are multiplied by in evaluation mode.
+    """
 
     def __init__(self, table: ProvenanceTable, owns: Callable[[Tensor], bool]) -> None:
         self._table = table
         self._owns = owns
+        self.factors_in_eval: set[float] = set()
+        self._phase = Phase.TRAIN
         self._outputs: list[tuple[Visit, StorageWeakRef]] = []
         # The last visit and its input: its variance is compared with that of a batch normalization's input.
         self._last: tuple[Visit, Tensor] | None = None
 
-    def begin(self, inputs: Iterable[Tensor]) -> None:
+    def begin(self, phase: Phase, inputs: Iterable[Tensor]) -> None:
         """Note the inputs of the model."""
+        self._phase = phase
         for tensor in inputs:
             self._table.set(tensor, Provenance(Origin()))
 
@@ -65,8 +74,11 @@ class DataFlow:
         name = "parameter" if self._owns(input) else ""
         provenance = self._table.get(input) or Provenance(Origin(name, name))
         visit.origin = provenance.origin
-        previous = provenance.dropped_by
-        visit.previous = previous[1] if previous is not None and previous[0].is_active else None
+        previous = provenance.dropped_by or provenance.dropped_before
+        if previous is not None and previous[0].is_active:
+            visit.previous = previous[1]
+            visit.between = "" if provenance.dropped_by is not None else provenance.origin.last
+        visit.mask_kind = visit.mask_kind or masks.kind(input)
         dim = self._table.feature_dim(input)
         if dim is not None:
             dim -= input.dim() - len(visit.mask_shape)
@@ -107,8 +119,12 @@ class DataFlow:
         for tensor in inputs:
             if tensor is not source and operator.name != "copy":
                 self.record_use(tensor, operator.layer)
+        factor = 1.0 if operator.is_copy else call.factor
+        if factor is not None and self._phase is Phase.EVAL:
+            self.factors_in_eval.add(factor)
         for tensor in new:
-            self._table.set(tensor, self._table.copied(source, tensor))
+            provenance = self._table.copied(source, tensor)
+            self._table.set(tensor, provenance and _multiplied(provenance, factor))
 
     def _record_layer(self, call: OperatorCall, new: Sequence[Tensor]) -> None:
         inputs, operator, output = call.inputs, call.operator, call.outputs[0]
@@ -143,6 +159,14 @@ class DataFlow:
         if provenance is not None and provenance.dropped_by is not None:
             visit = provenance.dropped_by[0]
             visit.is_added_to_itself = visit.is_added_to_itself or (visit.inplace and visit.is_active)
+
+
+def _multiplied(provenance: Provenance, factor: float | None) -> Provenance:
+    """The provenance of a multiple; a dropout that is multiplied scales what it keeps."""
+    if provenance.dropped_by is not None:
+        visit = provenance.dropped_by[0]
+        visit.factor = product(visit.factor, factor)
+    return replace(provenance, factor=product(provenance.factor, factor))
 
 
 def _shares_memory(left: Tensor, right: Tensor) -> bool:

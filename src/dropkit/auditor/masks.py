@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from dropkit.trace import Visit
 
 _START = 4096
+# What masks add to scores that softmax shall make zero is far below any score.
+_VERY_NEGATIVE = -1e3
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
@@ -39,10 +41,59 @@ def count(visit: Visit, keep: Tensor, input: Tensor) -> None:
     visit.dropped_elements += dropped * prod(shape) // mask_elements
 
 
+def count_missing(visit: Visit, input: Tensor, output: Tensor) -> bool:
+    """Count tokens, (N, L, D), that a dropout leaves out of its output; return whether there are any.
+
+    Random numbers inside decide which, so what was counted of them is no mask.
+    """
+    before, after = shape_of(input), shape_of(output)
+    if len(before) != 3 or len(after) != 3 or before[::2] != after[::2] or after[1] >= before[1]:
+        return False
+    samples, length, _ = before
+    visit.shape, visit.mask_shape = before, (samples, length, 1)
+    visit.mask_elements, visit.dropped = samples * length, samples * (length - after[1])
+    visit.dropped_elements = input.numel() - output.numel()
+    visit.is_active, visit.is_independent, visit.covers, visit.mask_start = True, False, "token", None
+    return True
+
+
+def count_zeros(visit: Visit, input: Tensor, output: Tensor) -> None:
+    """Count elements that are zero in the output alone, if there are any: blocks around the seeds that a mask holds."""
+    if input.shape != output.shape or not output.is_floating_point() or output.is_nested:
+        return
+    candidates = input != 0
+    count = int(((output == 0) & candidates).sum())
+    if count:
+        visit.shape = visit.mask_shape = shape_of(input)
+        visit.mask_elements, visit.dropped, visit.dropped_elements = int(candidates.sum()), count, count
+        visit.is_independent, visit.covers, visit.mask_start = False, "block", None
+
+
 def note_start(visit: Visit, keep: Tensor, rate: float) -> None:
     """Store the first elements of a mask."""
     start = (keep.reshape(-1)[:_START] != 0).to(torch.uint8)
     visit.mask_start, visit.entropy = bytes(cast("list[int]", start.tolist())), start.numel() * _entropy(rate)
+
+
+def factor(keep: Tensor) -> float | None:
+    """Return what a mask multiplies kept elements by; None if that is not one number."""
+    kept = (keep.values() if keep.is_nested else keep).detach().reshape(-1)
+    kept = kept[kept != 0]
+    if kept.numel() == 0 or bool((kept != kept[0]).any()):
+        return None
+    return float(kept[0])
+
+
+def kind(input: Tensor) -> str:
+    """Return "binary" for zeros and ones, "additive" for zeros and very negative numbers, "" for anything else."""
+    values = (input.values() if input.is_nested else input).detach()
+    if type(values) not in (Tensor, nn.Parameter) or values.numel() < 2 or values.is_complex():
+        return ""
+    low, high = (float(value) for value in torch.aminmax(values))
+    if (low, high) == (0, 1):
+        return "" if bool(((values != 0) & (values != 1)).any()) else "binary"
+    is_between = (values != 0) & (values >= _VERY_NEGATIVE)
+    return "additive" if low < _VERY_NEGATIVE and high == 0 and not bool(is_between.any()) else ""
 
 
 def without_shared(keep: Tensor, strides: Sequence[int] | None) -> Tensor:

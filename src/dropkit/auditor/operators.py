@@ -144,24 +144,40 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCall:
-    """A finished call of an operator: tensors in and out, time in seconds, dropout rate, and whether it was random."""
+    """A finished call of an operator: tensors in and out, its number, dropout rate, and whether it was random.
+
+    The number is that among the operators of the training step; None in evaluation mode.
+    """
 
     overload: Any
     operator: Operator
     args: Sequence[Any]
     inputs: list[Tensor]
     outputs: list[Tensor]
-    seconds: float
+    number: int | None
     rate: float
     is_random: bool
 
+    @property
+    def factor(self) -> float | None:
+        """The number that a tensor is multiplied by; None if this is no such operation."""
+        numbers = [arg for arg in self.args if not isinstance(arg, Tensor) or arg.dim() == 0]
+        if self.operator.name == "neg":
+            return -1.0
+        if self.operator.name not in ("mul", "div") or len(numbers) != 1 or len(self.args) != 2:
+            return None
+        number = numbers[0].item() if isinstance(numbers[0], Tensor) else numbers[0]
+        if not isinstance(number, (int, float)) or (self.operator.name == "div" and not number):
+            return None
+        return float(number) if self.operator.name == "mul" else 1 / number
+
     @staticmethod
     def of(
-        overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, seconds: float
+        overload: Any, operator: Operator, args: Sequence[Any], kwargs: dict[str, Any], output: Any, number: int | None
     ) -> OperatorCall:
         inputs = list(tensors([*args, *kwargs.values()]))
         rate, is_random = operator.rate(args, kwargs), operator.draws(args, kwargs)
-        return OperatorCall(overload, operator, args, inputs, list(tensors(output)), seconds, rate, is_random)
+        return OperatorCall(overload, operator, args, inputs, list(tensors(output)), number, rate, is_random)
 
 
 @lru_cache(maxsize=4096)

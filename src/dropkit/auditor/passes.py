@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +13,14 @@ from torch import nn
 from dropkit.auditor.gradients import backward
 from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout, is_dropout
 from dropkit.auditor.recorder import Recorder
-from dropkit.auditor.snapshot import ModelSnapshot, restored, seed_everything
+from dropkit.auditor.skipped_layers import skipped_layers
+from dropkit.auditor.snapshot import ModelSnapshot, host_generators, restored, seed_everything
 from dropkit.auditor.source_comments import marks_always_on, names_always_on
+from dropkit.auditor.timing import Run, Stopwatch, Timings, timed_runs
 from dropkit.auditor.train_mode import dropouts_in_train_mode, layers_on_fast_path, set_mode, switch_mode
-from dropkit.catalog import HOLDER_KINDS
+from dropkit.catalog import HOLDER_KINDS, LAYER_DROP
 from dropkit.containers import tensors_in_objects
 from dropkit.modes import force_eager
-from dropkit.torch_private import dynamo_is_loaded
 from dropkit.trace import Form, ModeFault, Phase, Site, Trace
 
 
@@ -64,8 +64,12 @@ class Step:
 
     @property
     def unusual_seed(self) -> int:
-        """A seed that no model is likely to set, so that a model that seeds in its forward is noticed."""
-        return (self.seed * 2_654_435_761 + 0x5EED_D20F) % 2**31
+        """A seed that no model is likely to set, so that a model that seeds in its forward is noticed.
+
+        Of the first random numbers of 0, by torch, Python and NumPy, half are below 1/2: LayerDrop keeps half of the
+        layers.
+        """
+        return (self.seed * 2_654_435_761 + 0x5EED_D2A4) % 2**31
 
 
 @dataclass(slots=True)
@@ -80,6 +84,9 @@ class _Observations:
     backward_error: str | None = None
     is_reseeded: bool = False
     stopped: str | None = None
+    # Whether the forward in training mode used Python's or NumPy's random numbers.
+    has_host_choices: bool = False
+    runs: list[Run] = field(default_factory=list[Run])
 
 
 def run_passes(step: Step) -> Trace:
@@ -87,8 +94,8 @@ def run_passes(step: Step) -> Trace:
     entries = step.entries
     modules = [entry.module for entry in entries.values()]
     observed = _Observations(dropouts_in_train_mode(step.model, entries))
-    # Compiled code cannot be observed. Where the compiler was never imported, there is none.
-    with force_eager() if dynamo_is_loaded() else nullcontext():
+    # Compiled code cannot be observed.
+    with force_eager():
         if observed.in_train_mode:
             with restored(modules) as snapshot, snapshot.copying():
                 observed.fast_path_layers += _fast_path_layers(step)
@@ -104,46 +111,55 @@ def run_passes(step: Step) -> Trace:
                 observed.stopped = f"{recorder.phase.value}: {type(error).__name__}: {error}"
     sites = [site for site in recorder.sites if site.p or site.was_active(*Phase) or not _is_optional(site)]
     sites += _unreached(entries, recorder.sites)
+    _add_skipped_layers(sites, entries, recorder, observed.has_host_choices)
     _complete(sites, entries, observed.flags)
+    timings = Timings([*observed.runs, recorder.run])
     return Trace(
         model=type(step.model).__name__,
         sites=tuple(sites),
         mode_faults=tuple(dict.fromkeys(observed.mode_faults)),
         in_train_mode=tuple(observed.in_train_mode),
-        unused_rates=tuple(_unused_rates(entries, sites, recorder.ran_in_train)),
+        unused_rates=tuple(_unused_rates(entries, sites, recorder.ran[Phase.TRAIN])),
         fast_path_layers=tuple(dict.fromkeys(observed.fast_path_layers)),
-        other_random=tuple(dict.fromkeys(recorder.other_random)),
+        other_random=tuple(dict.fromkeys(recorder.other_random(sites))),
         backward_error=observed.backward_error,
+        factors_in_eval=recorder.factors_in_eval,
         is_reseeded=observed.is_reseeded,
         has_control_flow=recorder.has_control_flow,
         stopped=observed.stopped,
-        seconds=recorder.seconds,
+        seconds=timings.seconds,
+        share=timings.attribute(recorder.timed, sites),
     )
 
 
 def _observe(step: Step, snapshot: ModelSnapshot, recorder: Recorder, observed: _Observations) -> None:
     """Run all passes on copies of the inputs."""
-    _warm_up(step, snapshot)
+    observed.runs += timed_runs(lambda run: _time(step, snapshot, run))
     for phase, run in ((Phase.TRAIN, _train), (Phase.EVAL, _evaluate)):
         with snapshot.copying():
             observed.mode_faults += switch_mode(step.model, phase)
         observed.flags[phase] = {id(entry.module): entry.module.training for entry in step.entries.values()}
         snapshot.clear_gradients()
         step.set_seed()
+        before = host_generators()
         observed.backward_error = run(step, recorder, step.copy_inputs()) or observed.backward_error
+        observed.has_host_choices = observed.has_host_choices or (phase is Phase.TRAIN and host_generators() != before)
         observed.is_reseeded = observed.is_reseeded or torch.initial_seed() != step.unusual_seed
     with snapshot.copying():
         observed.fast_path_layers += _fast_path_layers(step)
 
 
-def _warm_up(step: Step, snapshot: ModelSnapshot) -> None:
-    """Run one unobserved step and undo it: what a process does only once is not part of a step's time."""
+def _time(step: Step, snapshot: ModelSnapshot, run: Run) -> None:
+    """Run one step, unobserved but for the time of its operators, and undo it."""
     inputs = step.copy_inputs()
-    with snapshot.copying(), torch.enable_grad():
+    with snapshot.copying():
         set_mode(step.model, Phase.TRAIN)
-        snapshot.clear_gradients()
-        step.set_seed()
-        backward(step.model, tensors_in_objects(step.forward(inputs)), tensors_in_objects(inputs))
+    snapshot.clear_gradients()
+    step.set_seed()
+    # The stopwatch, which is entered first, does not time the copies.
+    with torch.enable_grad(), Stopwatch(run), snapshot.copying():
+        outputs = tensors_in_objects(step.forward(inputs))
+        backward(step.model, outputs, tensors_in_objects(inputs))
     snapshot.restore()
 
 
@@ -164,6 +180,17 @@ def _evaluate(step: Step, recorder: Recorder, inputs: Any) -> None:
 
 def _fast_path_layers(step: Step) -> list[str]:
     return layers_on_fast_path(step.entries, lambda: step.forward(step.copy_inputs()))
+
+
+def _add_skipped_layers(
+    sites: list[Site], entries: Mapping[int, ModuleEntry], recorder: Recorder, has_host_choices: bool
+) -> None:
+    """Add a site for each list of layers of which some were skipped, before what is inside."""
+    known = {site.name for site in sites if site.kind == LAYER_DROP}
+    for site in skipped_layers(entries, recorder.ran, recorder.choices, has_host_choices):
+        if site.name not in known:
+            inside = (index for index, other in enumerate(sites) if _is_under(other.name, site.name))
+            sites.insert(next(inside, len(sites)), site)
 
 
 def _is_about_rate(entries: Mapping[int, ModuleEntry], error: Exception) -> bool:

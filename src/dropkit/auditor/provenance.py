@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from dropkit.auditor.operators import Operator, memory_id
+from dropkit.catalog import HOMOGENEOUS_KINDS
 from dropkit.trace import Origin, Place, Site, Visit
 
 _NORMALIZATIONS = frozenset({"LayerNorm", "GroupNorm", "RMSNorm", "BatchNorm", "Softmax", "LogSoftmax"})
@@ -27,11 +28,15 @@ class Provenance:
         origin: names of the operations.
         feature_stride: stride of the feature dimension; None if unknown.
         dropped_by: the visit and site whose output this is, up to views and scaling.
+        dropped_before: the same for the input of the activation that computed this, if that moves no zeros.
+        factor: product of the numbers that it was multiplied by since; None if one is unknown.
     """
 
     origin: Origin
     feature_stride: int | None = None
     dropped_by: tuple[Visit, Site] | None = None
+    dropped_before: tuple[Visit, Site] | None = None
+    factor: float | None = 1.0
 
 
 @dataclass(slots=True)
@@ -39,16 +44,16 @@ class RandomDraw:
     """A draw of random numbers, and the visit that uses them as a mask, once that is known.
 
     Attributes:
+        owner: name of the module that draws.
         is_counted: whether the mask is already counted in the visit.
-        seconds: time spent before the visit is known.
     """
 
     operator: str
     place: Place | None = None
     visit: Visit | None = None
     site: Site | None = None
+    owner: str = ""
     is_counted: bool = False
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +137,12 @@ class ProvenanceTable:
         provenance = self.get(source) if source is not None else None
         if provenance is None or source is None or not operator.is_elementwise:
             return Provenance(Origin(label, label), operator.feature_stride(output))
+        dropped = provenance.dropped_by if label in HOMOGENEOUS_KINDS else None
         stride = operator.feature_stride(output)
         if stride is None and _same_shape(source, output):
             stride = self._stride_of_same_dim(source, output)
         keeps_layer = (operator.layer in _ARITHMETIC or stride is not None) and operator.layer not in _NORMALIZATIONS
-        return Provenance(Origin(label, provenance.origin.layer if keeps_layer else label), stride)
+        return Provenance(Origin(label, provenance.origin.layer if keeps_layer else label), stride, None, dropped)
 
     def copied(self, source: Tensor, output: Tensor) -> Provenance | None:
         """Return the provenance of the same values in other memory."""
@@ -149,6 +155,11 @@ class ProvenanceTable:
     def _stride_of_same_dim(self, source: Tensor, output: Tensor) -> int | None:
         dim = self.feature_dim(source)
         return None if dim is None else output.stride(dim)
+
+
+def product(left: float | None, right: float | None) -> float | None:
+    """Multiply two numbers; None if one is unknown."""
+    return None if left is None or right is None else left * right
 
 
 def _same_shape(source: Tensor, output: Tensor) -> bool:

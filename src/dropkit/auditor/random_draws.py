@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,32 +12,62 @@ from torch import Tensor
 from dropkit.auditor import masks
 from dropkit.auditor.data_flow import DataFlow
 from dropkit.auditor.operators import MASK_SOURCES, OperatorCall, memory_id
-from dropkit.auditor.provenance import ProvenanceTable, RandomDraw, RandomTensor
+from dropkit.auditor.provenance import ProvenanceTable, RandomDraw, RandomTensor, product
 from dropkit.auditor.sites import Scope, SiteTable
 from dropkit.auditor.source_location import calling_line
-from dropkit.trace import Form, Phase, RandomOperation, Site, Visit
+from dropkit.catalog import LAYER_DROP
+from dropkit.trace import Form, Phase, Place, RandomOperation, Site, Visit
 
 # dropkit's operators: elementwise, and of one shard.
 _DROPKIT = frozenset({"drop_v1", "drop_at_v1"})
 
+# Operators that give Python a value.
+_READERS = frozenset({"_local_scalar_dense", "is_nonzero"})
+
 
 class RandomDraws:
-    """The random numbers of a run and their use."""
+    """The random numbers of a run and their use.
+
+    Attributes:
+        choices: by name of a module the line that drew a random number which Python read in training.
+        indirect: visits that drop from something else than their input, and so may compute their mask from it.
+    """
 
     def __init__(self, sites: SiteTable, table: ProvenanceTable, flow: DataFlow) -> None:
         self._sites, self._table, self._flow = sites, table, flow
+        self.choices: dict[str, Place | None] = {}
+        self.indirect: list[Visit] = []
         self._draws: list[RandomDraw] = []
+        # A draw may become a mask, and get a visit, after it has taken time.
+        self._timed: list[tuple[RandomDraw | Visit, int]] = []
+
+    def other(self, sites: Collection[Site]) -> list[RandomOperation]:
+        """Draws that did not become a mask, nor skipped layers, which some sites are."""
+        skips = {site.place for site in sites if site.kind == LAYER_DROP and site.place is not None}
+        # A key may be folded into others, which alone are used.
+        draws = (draw for draw in self._draws if draw.visit is None and draw.operator != "draw_v1")
+        others = (draw for draw in draws if draw.place not in skips)
+        return [RandomOperation(draw.operator, draw.place) for draw in others]
+
+    def read(self, tensor: Tensor) -> None:
+        """Note that Python reads values of a tensor."""
+        random = self._table.get_random(tensor)
+        if random is not None and self._sites.phase is Phase.TRAIN:
+            self.choices[random.draw.owner] = random.draw.place
 
     @property
-    def other(self) -> list[RandomOperation]:
-        """Draws that did not become a mask."""
-        return [RandomOperation(draw.operator, draw.place) for draw in self._draws if draw.visit is None]
+    def timed(self) -> Iterator[tuple[Visit, int]]:
+        """Visits, and numbers of the operators whose time is theirs."""
+        for owner, number in self._timed:
+            visit = owner if isinstance(owner, Visit) else owner.visit
+            if visit is not None:
+                yield visit, number
 
     def record_backward(self, call: OperatorCall) -> None:
         """Add the time of an operator that reads a mask to its dropout."""
         random = self._random_inputs(call)
         if random:
-            self._add_seconds(random[0].draw, call.seconds)
+            self._add_time(random[0].draw, call)
 
     def record_forward(self, call: OperatorCall) -> None:
         """Note an operator, random or not."""
@@ -49,7 +79,9 @@ class RandomDraws:
         elif call.is_random:
             self._record_draw(call)
         elif random:
-            self._add_seconds(random[0].draw, call.seconds)
+            if call.operator.name in _READERS:
+                self.read(call.inputs[0])
+            self._add_time(random[0].draw, call)
             self._record_use(call, random)
         else:
             self._flow.record_operator(call)
@@ -57,12 +89,9 @@ class RandomDraws:
     def _random_inputs(self, call: OperatorCall) -> list[RandomTensor]:
         return [random for tensor in call.inputs if (random := self._table.get_random(tensor)) is not None]
 
-    def _add_seconds(self, owner: RandomDraw | Visit, seconds: float) -> None:
-        if self._sites.phase is Phase.EVAL:
-            return
-        if isinstance(owner, RandomDraw) and owner.visit is not None:
-            owner = owner.visit
-        owner.seconds += seconds
+    def _add_time(self, owner: RandomDraw | Visit, call: OperatorCall) -> None:
+        if call.number is not None:
+            self._timed.append((owner, call.number))
 
     def _record_draw(self, call: OperatorCall) -> None:
         """Note an operator that drew random numbers."""
@@ -75,11 +104,11 @@ class RandomDraws:
             return
         if not call.operator.reads_shape_only and name not in ("bernoulli", "uniform"):
             self._flow.record_operator(call)
-        draw = RandomDraw(name, calling_line())
+        draw = RandomDraw(name, calling_line(), owner=self._sites.owner)
         self._draws.append(draw)
         if name in MASK_SOURCES:
             self._start_mask(call.outputs[0], RandomTensor(draw, is_discrete="bernoulli" in name), self._sites.dropping)
-            self._add_seconds(draw, call.seconds)
+            self._add_time(draw, call)
 
     def _start_mask(self, drawn: Tensor, random: RandomTensor, scope: Scope | None) -> None:
         """Note random numbers that may become a mask."""
@@ -107,7 +136,7 @@ class RandomDraws:
             masks.count(visit, mask, input)
             self._table.set_random(mask, RandomTensor(RandomDraw(name, None, visit, site, is_counted=True)))
             self._flow.record_dropout(visit, site, input, output)
-        self._add_seconds(visit, call.seconds)
+        self._add_time(visit, call)
 
     def _record_dropkit_operator(self, call: OperatorCall) -> None:
         """Note dropkit's operator, which takes a key and no mask: the mask is what the kernel does to ones."""
@@ -119,12 +148,15 @@ class RandomDraws:
         if not visit.is_active:
             visit.is_active = visit.has_given_key = True
         visit.shape = visit.shape or masks.shape_of(input)
+        scope = self._sites.dropping
+        if scope is not None and scope.input is not None and memory_id(input) != memory_id(scope.input):
+            self.indirect.append(visit)
         ones = torch.ones_like(input.detach())
         keep = call.overload(ones, key, *rest) != call.overload(torch.zeros_like(ones), key, *rest)
         masks.count(visit, masks.without_shared(keep, rest[-2]), input)
         self._table.set_random(key, RandomTensor(RandomDraw("drop_v1", None, visit, site, is_counted=True)))
         self._flow.record_dropout(visit, site, input, call.outputs[0])
-        self._add_seconds(visit, call.seconds)
+        self._add_time(visit, call)
 
     def _record_noise(self, call: OperatorCall) -> None:
         """Note dropkit's operator that computes with a key's random numbers: noise, or numbers for a relaxed mask."""
@@ -141,7 +173,7 @@ class RandomDraws:
             self._flow.record_dropout(visit, site, input, call.outputs[0])
         else:
             self._continue_mask(call, random)
-        self._add_seconds(visit, call.seconds)
+        self._add_time(visit, call)
 
     def _record_use(self, call: OperatorCall, random: Sequence[RandomTensor]) -> None:
         """Note an operator that reads random numbers: it computes a mask, applies one, or adds noise."""
@@ -159,7 +191,8 @@ class RandomDraws:
         provenance = self._table.get(max(data, key=Tensor.numel))
         dropped_by = provenance.dropped_by if provenance is not None else None
         if call.outputs and dropped_by is not None and dropped_by[0] is mask.draw.visit:
-            # A further step of the same dropout, such as the scaling.
+            # A further step of the same dropout, such as scaling by what its mask keeps.
+            dropped_by[0].factor = None
             self._table.set(call.outputs[0], provenance)
         elif not (operator.can_apply_mask and self._record_application(call, mask, data)):
             self._flow.record_operator(call)
@@ -196,6 +229,7 @@ class RandomDraws:
         if not mask.is_discrete:
             return self._record_factors(call, draw, data)
         keep = next(tensor for tensor in call.inputs if self._is_from(tensor, draw))
+        factor = {"mul": masks.factor(keep), "div": None}.get(call.operator.name, 1.0)
         input: Any = max(data, key=Tensor.numel)
         if call.operator.name in ("masked_fill", "index_put"):
             if not _is_zero(call.args[2]):
@@ -210,6 +244,8 @@ class RandomDraws:
             return False
         visit, site = self._visit_of(draw)
         visit.is_active = True
+        before = self._table.get(input)
+        visit.factor = product(factor, before.factor if before is not None else None)
         if not draw.is_counted:
             draw.is_counted = True
             visit.is_independent = mask.is_independent
@@ -230,7 +266,6 @@ class RandomDraws:
         """Return the visit that a mask belongs to; a mask computed by hand gets a visit when it is applied."""
         if draw.visit is None or draw.site is None:
             draw.visit, draw.site = self._sites.visit_of_draw(place=draw.place)
-            draw.visit.seconds = draw.seconds
         return draw.visit, draw.site
 
 

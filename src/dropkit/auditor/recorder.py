@@ -7,16 +7,15 @@ operator, called from Python, C++ or TorchScript, and so every draw of random nu
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from dropkit.auditor import masks
 from dropkit.auditor.data_flow import DataFlow
 from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout
 from dropkit.auditor.operators import Operator, OperatorCall, describe, is_overload
@@ -24,10 +23,11 @@ from dropkit.auditor.provenance import Provenance, ProvenanceTable
 from dropkit.auditor.random_draws import RandomDraws
 from dropkit.auditor.sites import Scope, SiteTable
 from dropkit.auditor.snapshot import ModelSnapshot
+from dropkit.auditor.timing import Run, Stopwatch
 from dropkit.containers import tensors
 from dropkit.dropout_functions import DropoutFunction, dropout_functions
-from dropkit.torch_private import TorchDispatchMode, dispatch_mode_stack, no_torch_function
-from dropkit.trace import Origin, Phase, RandomOperation, Site
+from dropkit.torch_private import dispatch_mode_stack, no_torch_function
+from dropkit.trace import Origin, Phase, Place, RandomOperation, Site, Visit
 
 # Functions that read values without calling an operator.
 _READERS: frozenset[Any] = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
@@ -37,12 +37,12 @@ class Recorder:
     """Everything observed of a model's dropout in one or several runs.
 
     Attributes:
-        seconds: time of all operators in training.
+        run: the operators of the training step with their seconds.
         has_control_flow: whether higher-order operators ran, whose branches are not seen.
     """
 
     def __init__(self, entries: Mapping[int, ModuleEntry], snapshot: ModelSnapshot) -> None:
-        self.seconds = 0.0
+        self.run: Run = []
         self.has_control_flow = False
         self._snapshot = snapshot
         self._table = ProvenanceTable()
@@ -61,20 +61,34 @@ class Recorder:
         return self._sites.sites
 
     @property
-    def ran_in_train(self) -> set[int]:
-        """Ids of the modules that ran in training mode."""
-        return self._sites.ran_in_train
+    def ran(self) -> dict[Phase, set[int]]:
+        """Ids of the modules that ran, by phase."""
+        return self._sites.ran
 
     @property
-    def other_random(self) -> list[RandomOperation]:
-        """Random operations that are no dropout."""
-        return self._draws.other
+    def choices(self) -> dict[str, Place | None]:
+        """By name of a module the line that drew a random number which Python read in training."""
+        return self._draws.choices
+
+    def other_random(self, sites: Collection[Site]) -> list[RandomOperation]:
+        """Random operations that none of the sites is."""
+        return self._draws.other(sites)
+
+    @property
+    def timed(self) -> Iterable[tuple[Visit, int]]:
+        """Visits, and numbers of the operators whose time is theirs."""
+        return self._draws.timed
+
+    @property
+    def factors_in_eval(self) -> frozenset[float]:
+        """Numbers that tensors are multiplied by in evaluation mode."""
+        return frozenset(self._flow.factors_in_eval)
 
     @contextmanager
     def watch(self, phase: Phase, inputs: Iterable[Tensor] = ()) -> Generator[None]:
         """Observe this thread, and the threads that run its backward pass, in a `with` block."""
         self._sites.begin(phase)
-        self._flow.begin(inputs)
+        self._flow.begin(phase, inputs)
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             # From compiled modules, which run uncompiled here.
@@ -85,9 +99,14 @@ class Recorder:
             stack.callback(after.remove)
             stack.enter_context(_FunctionMode(self))
             self._operators = stack.enter_context(_OperatorMode(self))
-            stack.callback(self._flow.release)
+            stack.callback(self._release)
             yield
         self._sites.end()
+
+    def _release(self) -> None:
+        """Drop references to tensors, and to the mode, which refers to this object."""
+        self._flow.release()
+        self._operators = None
 
     def returned(self, outputs: Iterable[Tensor]) -> None:
         """Note the outputs at the end of the forward."""
@@ -110,7 +129,7 @@ class Recorder:
         if scope is None or first_output is None:
             return
         if scope.visit is not None and not has_inner_dropout(module):
-            self._record_if_inactive(scope, first_output)
+            self._finish(scope, first_output)
         elif isinstance(module, nn.RNNBase):
             self._table.set(first_output, Provenance(Origin(scope.kind, scope.kind), first_output.stride(-1)))
 
@@ -131,16 +150,23 @@ class Recorder:
             scope = self._sites.leave()
         first_output = next(tensors(output), None)
         if first_output is not None and scope is not None and not function.attention:
-            self._record_if_inactive(scope, first_output)
+            self._finish(scope, first_output)
         return output
 
     def read(self, args: Sequence[Any]) -> None:
         """Note that Python reads the values of tensors."""
         for tensor in tensors(args):
+            self._draws.read(tensor)
             self._flow.record_use(tensor, "Python")
 
-    def _record_if_inactive(self, scope: Scope, output: Tensor) -> None:
+    def _finish(self, scope: Scope, output: Tensor) -> None:
+        """Note what only the output shows: that nothing was dropped, or that tokens are missing."""
         visit, site = scope.visit, scope.site
+        if visit is not None and scope.input is not None:
+            if masks.count_missing(visit, scope.input, output):
+                return
+            if any(visit is other for other in self._draws.indirect):
+                masks.count_zeros(visit, scope.input, output)
         if visit is not None and site is not None and scope.input is not None and not visit.is_active:
             self._flow.record_inactive(visit, site, scope.input, output)
 
@@ -151,8 +177,6 @@ class Recorder:
 
     def after_operator(self, call: OperatorCall) -> None:
         """Note an operator that has run."""
-        if self.phase is not Phase.EVAL:
-            self.seconds += call.seconds
         if self.phase is Phase.BACKWARD and not self._sites.is_inside:
             # A gradient; recomputation runs inside modules and functions.
             self._draws.record_backward(call)
@@ -177,13 +201,10 @@ class _FunctionMode(TorchFunctionMode):
         return func(*args, **kwargs) if function is None else self._recorder.call(function, func, args, kwargs)
 
 
-class _OperatorMode(TorchDispatchMode):
-    supports_higher_order_operators = True
-
+class _OperatorMode(Stopwatch):
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__([] if recorder.phase is Phase.EVAL else recorder.run)
         self._recorder = recorder
-        self._synchronize = torch.cuda.synchronize if torch.cuda.is_initialized() else _do_nothing
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -192,15 +213,9 @@ class _OperatorMode(TorchDispatchMode):
             return func(*args, **kwargs)
         operator = describe(func)
         self._recorder.before_operator(operator, args, kwargs)
-        self._synchronize()
-        begin = perf_counter()
-        output = func(*args, **kwargs)
-        self._synchronize()
-        seconds = perf_counter() - begin
+        output, number = self.timed(func, args, kwargs), len(self.run) - 1
+        if self._recorder.phase is Phase.EVAL:
+            number = None
         with no_torch_function():
-            self._recorder.after_operator(OperatorCall.of(func, operator, args, kwargs, output, seconds))
+            self._recorder.after_operator(OperatorCall.of(func, operator, args, kwargs, output, number))
         return output
-
-
-def _do_nothing() -> None:
-    pass

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dropkit.auditor.report_rows import AuditFinding, Row, Totals, granularity, row, summary
+from dropkit.auditor.report_rows import AuditFinding, Row, Totals, granularity, groups, rows, share_text, summary
+from dropkit.report.units import counted
 from dropkit.trace import Phase, Place, RandomOperation, Site, Visit
 
 __all__ = ["AuditFinding", "Report"]
@@ -36,23 +37,38 @@ class Report:
     @property
     def rows(self) -> tuple[Row, ...]:
         """One row for each site."""
-        return tuple(row(site, self.totals.seconds) for site in self.sites)
+        return tuple(rows(self.sites, fold=False))
 
     @property
     def summary(self) -> list[str]:
         """The totals as lines of text."""
         return summary(self.totals, self.backward_error, self.other_random)
 
-    def table(self, width: int | None = None, color: bool = False) -> str:
+    @property
+    def hidden(self) -> int:
+        """Number of sites that drop nothing because their rate is 0."""
+        return sum(site.is_off for site in self.sites)
+
+    def table(self, width: int | None = None, color: bool = False, *, wide: bool = False, full: bool = False) -> str:
         """Return the report as text: sites, findings, totals.
 
         Args:
-            width: number of columns; the terminal's if None, and as many as needed if there is no terminal.
+            width: number of columns; the terminal's if None, and 80 if there is no terminal. Columns that do not fit
+                are left out, and the text says which.
             color: whether to use escape codes for a terminal.
+            wide: show all columns, however wide the lines become.
+            full: show each site in a row of its own, and those with rate 0; by default equal layers share a row.
         """
-        from dropkit.auditor.report_text import render
+        from dropkit.auditor.report_text import render, terminal_width
 
-        return render(self.rows, self.findings, self.stopped, self.summary, width, color)
+        lines = self.summary
+        if self.hidden and not full:
+            lines.append(f"{counted(self.hidden, 'site')} at rate 0 not shown (--full or table(full=True))")
+        width = None if wide else width or terminal_width()
+        return render(self._shown(full), self.findings, self.stopped, lines, width, color)
+
+    def _shown(self, full: bool) -> list[Row]:
+        return rows(self.sites, fold=False) if full else rows((s for s in self.sites if not s.is_off), fold=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON. Times are in seconds, memory in bytes."""
@@ -70,7 +86,7 @@ class Report:
         }
 
     def to_html(self) -> str:
-        """Return a self-contained HTML page without scripts."""
+        """Return a self-contained HTML page, on which the table can be sorted and filtered."""
         return self._html("audit.html")
 
     def _html(self, template: str) -> str:
@@ -79,13 +95,14 @@ class Report:
         import dropkit
         from dropkit.report.page import render
 
-        rows = self.rows
+        shown = groups(self.sites)
         return render(
             template,
             report=self,
-            rows=rows,
+            groups=shown,
             totals=self.totals,
-            max_share=max((row.share for row in rows), default=0.0) or 1.0,
+            time=share_text(self.totals.share),
+            max_share=max((group.row.share.high for group in shown), default=0.0) or 1.0,
             version=dropkit.__version__,
             torch=torch.__version__,
         )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dropkit.auditor.masks import shape_of
 from dropkit.auditor.module_tree import ModuleEntry, has_inner_dropout, is_dropout, rate_of
-from dropkit.auditor.source_location import calling_line
+from dropkit.auditor.source_location import calling_line, layers_of_caller
+from dropkit.catalog import LAYER_DROP
 from dropkit.dropout_functions import DropoutFunction
 from dropkit.trace import Form, Phase, Place, Site, Visit
 
@@ -32,7 +33,7 @@ class SiteTable:
 
     def __init__(self, entries: Mapping[int, ModuleEntry]) -> None:
         self.sites: list[Site] = []
-        self.ran_in_train: set[int] = set()
+        self.ran: dict[Phase, set[int]] = {phase: set() for phase in Phase}
         self.phase = Phase.TRAIN
         self._entries = entries
         self._scopes: list[Scope] = []
@@ -60,10 +61,9 @@ class SiteTable:
         return next((scope for scope in self._scopes if scope.visit is not None), None)
 
     def enter_module(self, module: nn.Module, input: Tensor | None) -> None:
-        if self.phase is Phase.TRAIN:
-            self.ran_in_train.add(id(module))
+        self.ran[self.phase].add(id(module))
         entry, kind = self._entries.get(id(module)), type(module).__name__
-        owner = self._owner
+        owner = self.owner
         name = entry.name if entry is not None else f"{owner}.{kind}" if owner else kind
         scope = Scope(name, kind, input=input)
         if self.dropping is None and (is_dropout(module) or has_inner_dropout(module)):
@@ -80,12 +80,18 @@ class SiteTable:
         inplace: bool,
         input: Tensor | None,
     ) -> None:
-        site = self._site_of_function(function)
+        layers = layers_of_caller()
+        if layers is None:
+            site = self._site_of_function(function)
+        else:
+            entry = self._entries.get(id(layers))
+            site = self._site_of_module(layers, entry, LAYER_DROP if entry is None else entry.name)
         visit = self._new_visit(site, p, training, input)
         visit.function, visit.inplace = function.name, inplace
         if site.p is None or (not site.p and p):
             site.p = p
-        self._scopes.append(Scope(self._owner, function.name, visit, site, input))
+        visit.covers = "layer" if layers is not None else ""
+        self._scopes.append(Scope(self.owner, function.name, visit, site, input))
 
     def leave(self) -> Scope | None:
         return self._scopes.pop() if self._scopes else None
@@ -98,13 +104,13 @@ class SiteTable:
         if scope is not None and scope.visit is not None and scope.site is not None:
             return scope.visit, scope.site
         place = place or calling_line()
-        key = self._owner, kind, place
-        site = self._by_key.get(key) or self._add(key, Site(self._owner, kind, form, place, self._owners))
+        key = self.owner, kind, place
+        site = self._by_key.get(key) or self._add(key, Site(self.owner, kind, form, place, self._owners))
         return self._new_visit(site, p, None, None, place), site
 
     def _site_of_module(self, module: nn.Module, entry: ModuleEntry | None, name: str) -> Site:
         place, kind = calling_line(), type(module).__name__
-        key = id(module) if entry is not None else (self._owner, type(module), place)
+        key = id(module) if entry is not None else (self.owner, type(module), place)
         site = self._by_key.get(key)
         if site is None:
             form = Form.REGISTERED if entry is not None and entry.is_registered else Form.UNREGISTERED
@@ -118,12 +124,13 @@ class SiteTable:
 
     def _site_of_function(self, function: DropoutFunction) -> Site:
         place = calling_line()
-        key = self._owner, function.name, place
+        key = self.owner, function.name, place
         form = Form.ATTENTION if function.attention else Form.FUNCTION
-        return self._by_key.get(key) or self._add(key, Site(self._owner, function.name, form, place, self._owners))
+        return self._by_key.get(key) or self._add(key, Site(self.owner, function.name, form, place, self._owners))
 
     @property
-    def _owner(self) -> str:
+    def owner(self) -> str:
+        """Name of the module that is running; "" for the model."""
         return self._scopes[-1].name if self._scopes else ""
 
     @property

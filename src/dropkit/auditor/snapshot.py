@@ -129,7 +129,7 @@ def restored(modules: Iterable[nn.Module]) -> Generator[ModelSnapshot]:
     """Restore modules, random generators and the gradient mode at the end of a `with` block."""
     snapshot = ModelSnapshot(modules)
     with ExitStack() as stack:
-        stack.enter_context(_generators_restored())
+        stack.enter_context(generators_restored())
         stack.callback(snapshot.restore)
         stack.enter_context(modes.preserve_training_flags(snapshot.modules))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
@@ -147,8 +147,14 @@ def seed_everything(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
 
 
+def host_generators() -> object:
+    """The states of Python's generator and of NumPy's, if it is imported, to be compared."""
+    numpy: Any = sys.modules.get("numpy")
+    return random.getstate(), None if numpy is None else str(numpy.random.get_state())
+
+
 @contextmanager
-def _generators_restored() -> Generator[None]:
+def generators_restored() -> Generator[None]:
     """Restore torch's generators on every device in use, Python's, and NumPy's if it is imported."""
     python_state = random.getstate()
     numpy: Any = sys.modules.get("numpy")

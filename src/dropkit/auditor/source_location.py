@@ -9,8 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import nn
 
 import dropkit
+from dropkit.catalog import LAYER_DROP
 from dropkit.trace import Place
 
 
@@ -29,6 +31,17 @@ def calling_line() -> Place | None:
         file = frame.f_code.co_filename
         if _is_users(file):
             return Place(_short_path(file), frame.f_lineno, frame.f_code.co_name, file)
+        frame = frame.f_back
+    return None
+
+
+def layers_of_caller() -> nn.Module | None:
+    """Return the list of layers in whose method dropkit chooses the layers of this pass; None if it does not."""
+    frame = sys._getframe(1)
+    while frame is not None and not _is_users(frame.f_code.co_filename):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and type(owner).__name__ == LAYER_DROP:
+            return owner
         frame = frame.f_back
     return None
 

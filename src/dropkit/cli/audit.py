@@ -21,6 +21,7 @@ from dropkit.report.progress import Progress
 _INPUT = re.compile(r"(\d+(?:x\d+)*)?(?::(\w+))?")
 # Random integers are 0 or 1, which are valid classes and tokens for any model.
 _MAX_INTEGER = 2
+_BATCH = 8
 
 
 @click.command()
@@ -30,9 +31,11 @@ _MAX_INTEGER = 2
     "shapes",
     multiple=True,
     metavar="SHAPE[:DTYPE]",
-    help="Shape of a random input without the batch dimension: 1x28x28, 16:int64. Repeat for further inputs.",
+    help="Shape of a random input: 1x28x28, 16:int64, or with the batch size: 4x1x28x28. Repeat for further inputs.",
 )
-@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Batch size of random inputs.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), help=f"Batch size of shapes that are given without it. [default: {_BATCH}]"
+)
 @click.option(
     "--inputs",
     metavar="FILE.py:NAME",
@@ -47,16 +50,20 @@ _MAX_INTEGER = 2
     show_default=True,
     help="Minimum severity that makes the command fail.",
 )
+@click.option("--wide", is_flag=True, help="Show all columns of the table, however long lines become.")
+@click.option("--full", is_flag=True, help="Show each site of equal layers in its own row, and sites with rate 0.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Also write the report to this HTML page.")
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
 def command(
     model: str,
     shapes: tuple[str, ...],
-    batch: int,
+    batch: int | None,
     inputs: str | None,
     ignore: tuple[str, ...] | None,
     severity: str,
+    wide: bool,
+    full: bool,
     as_json: bool,
     html: str | None,
     color: str,
@@ -75,14 +82,15 @@ def command(
     with user_code(model):
         loaded = make_model(load_object(model, "MODEL"), model)
     with user_code(inputs or ""):
-        args = [_load_inputs(inputs)] if inputs is not None else [_random(shape, batch) for shape in shapes]
+        candidates = [[_load_inputs(inputs)]] if inputs is not None else _random_inputs(shapes, batch)
     network = must_be_module(loaded)
     with Progress("running the model in both modes", visible=not as_json and is_terminal(sys.stderr)):
-        report = _audit(auditor, network, args)
+        report = _audit(auditor, network, candidates)
     if html is not None:
         _write(html, report.to_html())
     colored = wants_color(color)
-    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.table(color=colored), color=colored)
+    text = json.dumps(report.to_dict(), indent=2) if as_json else report.table(None, colored, wide=wide, full=full)
+    click.echo(text, color=colored)
     most_severe = min((finding.severity.rank for finding in report.findings), default=len(Severity))
     if most_severe <= Severity(severity).rank:
         return FOUND
@@ -123,13 +131,20 @@ def _shape_of(text: str) -> tuple[list[int], torch.dtype]:
     return [int(size) for size in match[1].split("x")] if match[1] else [], dtype
 
 
-def _random(text: str, batch: int) -> Tensor:
-    """Return a batch of random numbers."""
-    shape, dtype = _shape_of(text)
+def _random_inputs(shapes: tuple[str, ...], batch: int | None) -> list[list[Tensor]]:
+    """Return what the shapes may mean: with a batch size before them, or, if none is given, as they are."""
+    with_batch = [_random(shape, (batch or _BATCH,)) for shape in shapes]
+    return [with_batch] if batch is not None else [with_batch, [_random(shape, ()) for shape in shapes]]
+
+
+def _random(text: str, batch: tuple[int, ...]) -> Tensor:
+    """Return random numbers of a shape behind the batch size."""
+    sizes, dtype = _shape_of(text)
+    shape = (*batch, *sizes)
     generator = torch.Generator().manual_seed(0)
     if dtype.is_floating_point or dtype.is_complex:
-        return torch.randn(batch, *shape, generator=generator, dtype=dtype)
-    return torch.randint(_MAX_INTEGER, (batch, *shape), generator=generator).to(dtype)
+        return torch.randn(shape, generator=generator, dtype=dtype)
+    return torch.randint(_MAX_INTEGER, shape, generator=generator).to(dtype)
 
 
 def _load_inputs(target: str) -> Any:
@@ -138,12 +153,16 @@ def _load_inputs(target: str) -> Any:
     return loaded() if callable(loaded) and not isinstance(loaded, nn.Module) else loaded
 
 
-def _audit(auditor: Auditor, network: nn.Module, args: list[Any]) -> Report:
-    try:
-        return auditor.audit(network, *args)
-    except (Exception, SystemExit) as error:
-        shapes = ", ".join(str(tuple(arg.shape)) for arg in args if isinstance(arg, Tensor))
-        hint = f" (with inputs of shape {shapes})" if shapes else ""
-        if "Long, Int" in str(error):
-            hint += "; give tokens as integers, as in --input 16:int64"
-        raise Failed(f"the model could not be run{hint}: {type(error).__name__}: {error}") from error
+def _audit(auditor: Auditor, network: nn.Module, candidates: list[list[Any]]) -> Report:
+    """Audit with the first inputs that the model accepts."""
+    failed: Exception | SystemExit | None = None
+    for args in candidates:
+        try:
+            return auditor.audit(network, *args)
+        except (Exception, SystemExit) as error:
+            failed = failed or error
+    shapes = [", ".join(str(tuple(arg.shape)) for arg in args if isinstance(arg, Tensor)) for args in candidates]
+    hint = f" (with inputs of shape {', nor '.join(shapes)})" if any(shapes) else ""
+    if "Long, Int" in str(failed):
+        hint += "; give tokens as integers, as in --input 16:int64"
+    raise Failed(f"the model could not be run{hint}: {type(failed).__name__}: {failed}") from failed

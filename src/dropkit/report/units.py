@@ -32,6 +32,17 @@ def in_seconds(seconds: float) -> str:
     raise AssertionError("the last unit fits every number")
 
 
+def in_percent(low: float, high: float) -> str:
+    """Format an interval of fractions in percent, with the digits of its lower end.
+
+    Example:
+        >>> in_percent(0.112, 0.134), in_percent(0.0012, 0.00124), in_percent(0.02, 0.031)
+        ('11-13 %', '0.12 %', '2-3.1 %')
+    """
+    first, last = f"{100 * low:.2g}", f"{100 * high:.2g}"
+    return f"{first} %" if first == last else f"{first}-{last} %"
+
+
 def counted(number: int, noun: str) -> str:
     """Put a number before a noun, in the plural unless it is 1.
 

@@ -31,6 +31,8 @@ from dropkit.rules import (
     drp307_mask_drawn_twice,
     drp308_rate_not_held,
     drp309_default_rate_beside_argument,
+    drp310_mask_shared_by_batch,
+    drp311_mask_not_rescaled,
     drp401_inplace_dropout_breaks_backward,
     drp402_channel_dropout_on_matrix,
     drp403_dropout_after_softmax,
@@ -42,6 +44,7 @@ from dropkit.rules import (
     drp409_elementwise_dropout_on_feature_map,
     drp410_shared_dropout_layer,
     drp411_elementwise_dropout_as_drop_path,
+    drp412_dropout_on_mask,
 )
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 
@@ -72,6 +75,8 @@ RULES: tuple[Rule, ...] = (
     drp307_mask_drawn_twice.RULE,
     drp308_rate_not_held.RULE,
     drp309_default_rate_beside_argument.RULE,
+    drp310_mask_shared_by_batch.RULE,
+    drp311_mask_not_rescaled.RULE,
     drp401_inplace_dropout_breaks_backward.RULE,
     drp402_channel_dropout_on_matrix.RULE,
     drp403_dropout_after_softmax.RULE,
@@ -83,6 +88,7 @@ RULES: tuple[Rule, ...] = (
     drp409_elementwise_dropout_on_feature_map.RULE,
     drp410_shared_dropout_layer.RULE,
     drp411_elementwise_dropout_as_drop_path.RULE,
+    drp412_dropout_on_mask.RULE,
 )
 
 __all__ = ["RULES", "Default", "Example", "Rule", "TraceViolation", "Violation"]

@@ -1,7 +1,8 @@
-"""Two dropouts on one value, with nothing in between.
+"""Two dropouts on one value, with nothing in between, or a ReLU at most.
 
 The model trains with a higher rate than the code shows: two dropouts with p = 0.5 drop three elements of four. They act
-like one dropout, and the second mask costs time and memory. Remove one of the two.
+like one dropout, and the second mask costs time and memory. Remove one of the two. ReLU and LeakyReLU keep zeros and
+scale, so dropout on both sides of them is the same; an audit finds this.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def check_trace(trace: Trace) -> Iterator[TraceViolation]:
             before = visit.previous
             is_other = before is not None and (before is not site or len(lines) > 1)
             if before is not None and is_other and visit.is_active and _alike(visit, before):
-                yield TraceViolation(site, f"a second dropout on what {before.label} has just dropped from")
+                through = f", through {visit.between}" if visit.between else ""
+                yield TraceViolation(site, f"a second dropout on what {before.label} has just dropped from{through}")
                 break
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from threading import Thread
 from typing import Any
 
 import torch
@@ -16,6 +19,23 @@ from dropkit.torch_private.operators import FUNCTIONAL
 def dynamo_is_loaded() -> bool:
     """Whether anything can have been compiled."""
     return "torch._dynamo" in sys.modules
+
+
+def load_dynamo() -> None:
+    """Import what torch imports when a dispatch mode first runs, without keeping the caller's objects alive.
+
+    Exceptions that this import catches refer to the frames that began it, until the garbage collector runs: hence the
+    thread, whose frames refer to nothing.
+    """
+    if not dynamo_is_loaded():
+        thread = Thread(target=_import, args=("torch._dynamo",))
+        thread.start()
+        thread.join()
+
+
+def _import(name: str) -> None:
+    with suppress(ImportError):  # this torch has none
+        import_module(name)
 
 
 def has_compiled() -> bool:
