@@ -8,7 +8,7 @@ from helpers.lint import BAD, GOOD
 
 # Each takes a hundredth of the time or more, and is for other options, formats, folders, notebooks or projects.
 NEEDLESS = {
-    *("torch", "numpy", "rich", "tomllib", "tomli", "hashlib", "secrets", "random", "tempfile"),
+    *("torch", "numpy", "rich", "tomllib", "tomli", "secrets", "random", "tempfile"),
     *("multiprocessing", "concurrent.futures", "subprocess", "importlib.metadata", "email", "asyncio"),
     *("dropkit.cli.edits", "dropkit.cli.explain", "dropkit.report.console", "dropkit.auditor", "dropkit.nn"),
     *(f"dropkit.lint.engine.{name}" for name in ("baseline", "fixing", "gitignore", "notebook", "walk", "watch")),

@@ -5,6 +5,7 @@ A finding is identified by its file, its code and the text of its line, not by t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -85,8 +86,6 @@ def _fields(value: Any, description: str, **types: type) -> Iterator[Any]:
 
 
 def _key(finding: Diagnostic, result: CheckResult, root: Path) -> _Key:
-    import hashlib  # imported here: most runs have no baseline
-
     path = Path(os.path.realpath(finding.path))
     shown = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
     line = result.texts[finding.path, finding.cell].line(finding.span.line).strip()

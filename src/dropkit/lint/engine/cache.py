@@ -5,7 +5,7 @@ The file may come from anybody: values of an unexpected type or range are reject
 
 from __future__ import annotations
 
-import importlib
+import hashlib
 import json
 import os
 import stat
@@ -146,16 +146,7 @@ def _version() -> str:
 
 
 def _digest(data: bytes) -> str:
-    return _blake2b()(data, digest_size=16).hexdigest()
-
-
-@cache
-def _blake2b() -> Any:
-    """hashlib's function, where possible without hashlib: that loads OpenSSL, which takes a tenth of a check."""
-    try:
-        return importlib.import_module("_blake2").blake2b
-    except (ImportError, AttributeError):
-        return importlib.import_module("hashlib").blake2b
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _dump_finding(finding: Diagnostic) -> list[Any]:
