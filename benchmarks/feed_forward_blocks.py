@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from helpers.torchvision_import import import_torchvision
 from side_by_side import Row, faster, threads
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ def encoders() -> Iterator[Row]:
 
 
 def bert() -> Iterator[Row]:
+    import_torchvision()  # which transformers imports
     transformers: Any = __import__("transformers")
     config = transformers.BertConfig(
         vocab_size=1000, hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1024

@@ -26,6 +26,8 @@ Call = Callable[[Tensor], Tensor]
 
 SHAPES = {1: (64, 64, 256), 2: (16, 64, 32, 32), 3: (4, 64, 16, 16, 16)}
 P = 0.1
+# Of a sample: memory of this size is mapped anew in some calls and not in others.
+SECONDS = 0.02
 
 
 def rows() -> list[Row]:
@@ -137,9 +139,9 @@ def both_ways(case: str, shape: tuple[int, ...], call: Call, theirs: Call, *leav
     x = torch.randn(shape)
     leaf = x.clone().requires_grad_()
     with torch.no_grad():
-        yield faster(f"{case}, forward", partial(call, x), partial(theirs, x), ">= 1", runs=25)
+        yield faster(f"{case}, forward", partial(call, x), partial(theirs, x), ">= 1", runs=25, seconds=SECONDS)
     steps = (partial(step, partial(side, leaf), (leaf, *leaves)) for side in (call, theirs))
-    yield faster(f"{case}, forward + backward", *steps, ">= 1", runs=25)
+    yield faster(f"{case}, forward + backward", *steps, ">= 1", runs=25, seconds=SECONDS)
 
 
 def step(call: Callable[[], Tensor], leaves: tuple[Tensor, ...]) -> None:

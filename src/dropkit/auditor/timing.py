@@ -15,9 +15,9 @@ from dropkit.trace import Share, Site, Visit
 # The operators of one run, in order, with their seconds.
 Run = list[tuple[Any, float]]
 
-# Unobserved runs: at least 2, of which the first warms up, then more until their time, in seconds, is spent. With the
-# observed run that makes 4 in each quarter.
-_MIN_RUNS, _MAX_RUNS, _SECONDS = 2, 16, 0.3
+# Unobserved runs: the first warms up, then more until their time, in seconds, is spent. With the observed run that makes
+# 4 in each quarter.
+_MAX_RUNS, _SECONDS = 16, 0.3
 
 
 class Stopwatch(TorchDispatchMode):
@@ -46,13 +46,11 @@ def timed_runs(step: Callable[[Run], None]) -> Iterator[Run]:
     """Yield runs of a step, which is called with the run to add its operators to."""
     begin = perf_counter()
     for index in range(_MAX_RUNS):
-        if index >= _MIN_RUNS and perf_counter() - begin > _SECONDS:
+        if index and perf_counter() - begin > _SECONDS:
             break
         run: Run = []
         step(run)
         yield run
-        if index == 0:
-            begin = perf_counter()  # It may have imported what it needs.
 
 
 class Timings:
