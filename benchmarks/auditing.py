@@ -1,8 +1,8 @@
 """How long does an audit take?
 
 `dropkit.audit(model, batch)` is compared with one training step without the optimizer and one evaluation of the same
-model. The ratio is the audit's time as a multiple of theirs: lower is better. An audit runs the step at least twice, and
-repeats short ones for 0.3 s, to tell the share of time that dropout takes.
+model. The ratio is the audit's time as a multiple of theirs: lower is better. An audit runs the step at least twice,
+and repeats short ones for 0.3 s, to tell the share of time that dropout takes.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from dropkit.trace import Share, Site, Visit
 # The operators of one run, in order, with their seconds.
 Run = list[tuple[Any, float]]
 
-# Unobserved runs: the first warms up, then more until their time, in seconds, is spent. With the observed run that makes
-# 4 in each quarter.
+# Unobserved runs: the first warms up, then more until their time, in seconds, is spent. With the observed run that
+# makes 4 in each quarter.
 _MAX_RUNS, _SECONDS = 16, 0.3
 
 
