@@ -18,7 +18,8 @@ class Net(nn.Module):
         self.always = always
 
     def forward(self, x, labels=None):
-        logits = self.head(F.dropout(self.dropout(self.hidden(x)).relu(), 0.25, self.training or self.always))
+        hidden = F.dropout(self.hidden(self.dropout(x)).relu(), 0.25, self.training or self.always)
+        logits = self.head(hidden)
         return {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
