@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from dropkit.arrays import as_input, is_array
 from dropkit.auditor.snapshot import generators_restored
 from dropkit.containers import map_leaves
 
@@ -35,22 +35,8 @@ def _with_tensors(value: Any, model: nn.Module) -> Any:
     """Replace NumPy arrays, also in containers, by tensors."""
     if isinstance(value, Mapping) and type(cast("Any", value)) is not dict:
         named = cast("Mapping[Any, Any]", value)
-        return _with_tensors(dict(named), model) if any(map(_is_array, named.values())) else named
-    return map_leaves(lambda leaf: _as_tensor(leaf, model) if _is_array(leaf) else leaf, value)
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "__array_interface__") and not isinstance(value, torch.Tensor)
-
-
-def _as_tensor(array: Any, model: nn.Module) -> torch.Tensor:
-    """Copy an array; floats in the model's dtype, since float64 is only NumPy's default."""
-    # torch accepts neither a foreign byte order nor negative strides.
-    array = import_module("numpy").asarray(array)
-    tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-    floats = (parameter for parameter in model.parameters() if parameter.is_floating_point())
-    first = next(floats, None)
-    return tensor if first is None or not tensor.is_floating_point() else tensor.to(first.dtype)
+        return _with_tensors(dict(named), model) if any(map(is_array, named.values())) else named
+    return map_leaves(lambda leaf: as_input(leaf, model) if is_array(leaf) else leaf, value)
 
 
 @contextmanager

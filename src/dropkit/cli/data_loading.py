@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from dropkit.arrays import as_input, is_array
 from dropkit.cli.model_loading import Failed, load_object, user_code
 from dropkit.mc import batches
 
@@ -119,19 +120,12 @@ def must_be_a_file(path: str, hint: str) -> None:
 
 
 def _in_dtype(inputs: Any, network: nn.Module) -> Any:
-    """NumPy arrays as tensors, floats in the model's dtype: float64 is only NumPy's default."""
+    """NumPy arrays as tensors, also in a dict or tuple; floats in the model's dtype."""
     if isinstance(inputs, Mapping):
         return {name: _in_dtype(array, network) for name, array in cast("Mapping[str, Any]", inputs).items()}
     if isinstance(inputs, tuple):
         return tuple(_in_dtype(array, network) for array in cast("tuple[Any, ...]", inputs))
-    if not hasattr(inputs, "__array_interface__"):
-        return inputs
-    # torch accepts neither a foreign byte order nor negative strides.
-    array = import_module("numpy").asarray(inputs)
-    tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-    floats = (parameter for parameter in network.parameters() if parameter.is_floating_point())
-    dtype = next((parameter.dtype for parameter in floats), tensor.dtype)
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return as_input(inputs, network) if is_array(inputs) else inputs
 
 
 def checked_truth(value: Any, task: str, hint: str, count: int | None) -> Tensor | None:

@@ -7,7 +7,6 @@ Overfitting", JMLR 15, 2014.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -15,7 +14,7 @@ from torch import Generator, Tensor
 from dropkit.kernels.params import inverted
 from dropkit.nn.dispatch import call
 from dropkit.nn.layer import Counterpart, Layer
-from dropkit.nn.noise_shape import layer_of_call, with_noise_shape
+from dropkit.nn.noise_shape import layer_of_call, takes_noise_shape
 from dropkit.nn.noise_shape_module import NoiseShapeModule
 
 
@@ -69,10 +68,6 @@ def dropout(
     return call(layer, input, p, training, inplace, generator, key)
 
 
-def _choose(noise_shape: Sequence[int | None] | None = None) -> Layer:
-    return LAYER if noise_shape is None else with_noise_shape(LAYER, noise_shape)
-
-
 class Dropout(NoiseShapeModule, torch.nn.Dropout):
     """`dropkit.functional.dropout` as a module: drop in training mode, return the input itself in eval mode.
 
@@ -91,22 +86,17 @@ class Dropout(NoiseShapeModule, torch.nn.Dropout):
     function = staticmethod(dropout)
 
 
-_ELEMENTWISE = Layer(
-    function=dropout,
-    module=Dropout,
-    make_params=inverted,
-    mask_shape=None,
-    example_shape=(8, 64),
-    counterpart=Counterpart(torch.nn.functional.dropout, torch.nn.Dropout, operator="dropout"),
-)
 # A mask element for each sample and channel, and one for each feature of a sequence.
-_VARIANTS = tuple(
-    replace(with_noise_shape(_ELEMENTWISE, noise_shape), example_shape=(8, 16, 3))
-    for noise_shape in ((None, None, 1), (None, 1, None))
-)
-LAYER = replace(
-    _ELEMENTWISE,
-    variants=_VARIANTS,
-    choose=_choose,
-    where="after the activation of wide linear layers, 0.2 to 0.5; on the output of transformers' sub-layers, 0.1",
+LAYER = takes_noise_shape(
+    Layer(
+        function=dropout,
+        module=Dropout,
+        make_params=inverted,
+        mask_shape=None,
+        example_shape=(8, 64),
+        counterpart=Counterpart(torch.nn.functional.dropout, torch.nn.Dropout, operator="dropout"),
+        where="after the activation of wide linear layers, 0.2 to 0.5; on the output of transformers' sub-layers, 0.1",
+    ),
+    (None, None, 1),
+    (None, 1, None),
 )

@@ -7,7 +7,6 @@ Overfitting", JMLR 15, 2014, section 10; the rate of Keras' GaussianDropout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Generator, Tensor
@@ -15,7 +14,7 @@ from torch import Generator, Tensor
 from dropkit.kernels.params import gaussian
 from dropkit.nn.dispatch import call
 from dropkit.nn.layer import Layer
-from dropkit.nn.noise_shape import layer_of_call, with_noise_shape
+from dropkit.nn.noise_shape import layer_of_call, takes_noise_shape
 from dropkit.nn.noise_shape_module import NoiseShapeModule
 from dropkit.torch_private import TorchDropout
 
@@ -91,20 +90,13 @@ def _check_finite(p: Any) -> None:
         gaussian(p)
 
 
-def _choose(noise_shape: Sequence[int | None] | None = None) -> Layer:
-    return LAYER if noise_shape is None else with_noise_shape(LAYER, noise_shape)
-
-
-_ELEMENTWISE = Layer(
-    function=gaussian_dropout,
-    module=GaussianDropout,
-    make_params=gaussian,
-    mask_shape=None,
-    example_shape=(8, 64),
-)
-LAYER = replace(
-    _ELEMENTWISE,
-    variants=(replace(with_noise_shape(_ELEMENTWISE, (None, 1, None)), example_shape=(8, 16, 3)),),
-    choose=_choose,
-    where="in place of dropout after activations, at the same rates, 0.2 to 0.5",
+LAYER = takes_noise_shape(
+    Layer(
+        function=gaussian_dropout,
+        module=GaussianDropout,
+        make_params=gaussian,
+        mask_shape=None,
+        example_shape=(8, 64),
+        where="in place of dropout after activations, at the same rates, 0.2 to 0.5",
+    )
 )

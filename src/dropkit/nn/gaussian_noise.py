@@ -7,15 +7,11 @@ GaussianNoise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.overrides import (
-    handle_torch_function,
-    has_torch_function_unary,  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
-)
+from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.kernels.params import additive_normal
 from dropkit.nn import dispatch
@@ -23,7 +19,7 @@ from dropkit.nn.by_torch import read_arguments
 from dropkit.nn.checks import check_schedule
 from dropkit.nn.layer import Layer
 from dropkit.nn.module import DropoutModule
-from dropkit.nn.noise_shape import checked_noise_shape, layer_of_call, with_noise_shape
+from dropkit.nn.noise_shape import checked_noise_shape, layer_of_call, takes_noise_shape
 from dropkit.ops import autograd
 
 
@@ -67,11 +63,9 @@ def gaussian_noise(
         True
     """
     if has_torch_function_unary(input):
-        given: dict[str, Any] = {"noise_shape": noise_shape, "generator": generator, "key": key}
-        named = {name: value for name, value in given.items() if value is not None}
-        return handle_torch_function(
-            gaussian_noise, (input,), input, std=std, training=training, inplace=inplace, **named
-        )
+        options = {} if noise_shape is None else {"noise_shape": noise_shape}
+        arguments = {"std": std, "training": training, "inplace": inplace, **options}
+        return dispatch.ask_subclass(gaussian_noise, (input,), **arguments, generator=generator, key=key)
     level, training = _checked(input, std, training, inplace)
     layer = LAYER if noise_shape is None else layer_of_call(LAYER, noise_shape, input, training)
     if layer.check is not None:
@@ -124,21 +118,14 @@ class GaussianNoise(DropoutModule):
         return f"std={self.std}, inplace={self.inplace}{shape}"
 
 
-def _choose(noise_shape: Sequence[int | None] | None = None) -> Layer:
-    return LAYER if noise_shape is None else with_noise_shape(LAYER, noise_shape)
-
-
-_ELEMENTWISE = Layer(
-    function=gaussian_noise,
-    module=GaussianNoise,
-    make_params=additive_normal,
-    mask_shape=None,
-    example_shape=(8, 64),
-    takes_rate=False,
-)
-LAYER = replace(
-    _ELEMENTWISE,
-    variants=(replace(with_noise_shape(_ELEMENTWISE, (None, 1, None)), example_shape=(8, 16, 3)),),
-    choose=_choose,
-    where="on standardised inputs of a network, at a standard deviation of 0.1",
+LAYER = takes_noise_shape(
+    Layer(
+        function=gaussian_noise,
+        module=GaussianNoise,
+        make_params=additive_normal,
+        mask_shape=None,
+        example_shape=(8, 64),
+        takes_rate=False,
+        where="on standardised inputs of a network, at a standard deviation of 0.1",
+    )
 )

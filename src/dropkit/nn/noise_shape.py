@@ -46,6 +46,22 @@ def layer_of_call(layer: Layer, noise_shape: Sequence[int | None], input: Tensor
     return shaped if training else layer
 
 
+def takes_noise_shape(layer: Layer, *examples: NoiseShape) -> Layer:
+    """The record of an elementwise layer whose function takes `noise_shape`.
+
+    Args:
+        examples: mask shapes of three dimensions, for variants; one for each feature of a sequence if none are given.
+    """
+
+    def choose(noise_shape: Sequence[int | None] | None = None) -> Layer:
+        return record if noise_shape is None else with_noise_shape(record, noise_shape)
+
+    shapes = examples or ((None, 1, None),)
+    variants = tuple(replace(with_noise_shape(layer, shape), example_shape=(8, 16, 3)) for shape in shapes)
+    record = replace(layer, variants=variants, choose=choose)
+    return record
+
+
 def checked_noise_shape(noise_shape: Any, smallest: int = 0) -> NoiseShape:
     """The entries of `noise_shape`, None or integers of at least `smallest`.
 

@@ -236,14 +236,18 @@ def _events(source: SourceFile) -> dict[FunctionDefinition | None, list[tuple[as
     events: dict[FunctionDefinition | None, list[tuple[ast.AST, Effect]]] = {}
     assigned = [node for node in source.attributes.get("training", []) if isinstance(node.ctx, ast.Store)]
     for node in sorted([*source.all_calls, *assigned], key=start):
-        effect = Effect(Mode.UNKNOWN) if isinstance(node, ast.Attribute) else _effect(source, node)
+        effect = _effect(source, node)
         if effect is not None:
             events.setdefault(source.function(node), []).append((node, effect))
     return events
 
 
-def _effect(source: SourceFile, call: ast.Call) -> Effect | None:
-    """What a call does; None if it does nothing to a model."""
+def _effect(source: SourceFile, node: ast.Call | ast.Attribute) -> Effect | None:
+    """What a call, or an assignment to `training`, does; None if it does nothing to a model."""
+    return Effect(Mode.UNKNOWN) if isinstance(node, ast.Attribute) else _effect_of_call(source, node)
+
+
+def _effect_of_call(source: SourceFile, call: ast.Call) -> Effect | None:
     name, callee = last_name(call), call.func
     known = source.called(call)
     function = _called_function(source, call)
@@ -306,12 +310,12 @@ def _called_function(source: SourceFile, call: ast.Call) -> FunctionDefinition |
 
 def _effect_of_function(source: SourceFile, function: FunctionDefinition) -> Effect | None:
     """What a function does on the whole; while it is worked out, a call of itself does nothing."""
-    known, depth = source.cache(_effect_of_function), source.cache(_DEEPEST)
+    known, under_way = source.cache(_effect_of_function), source.cache(_work_out)
     if function not in known:
         known[function] = None
-        depth[0] = depth.get(0, 0) + 1
-        known[function] = _work_out(source, function) if depth[0] < _DEEPEST else Effect(Mode.UNKNOWN)
-        depth[0] -= 1
+        under_way[function] = None
+        known[function] = _work_out(source, function) if len(under_way) < _DEEPEST else Effect(Mode.UNKNOWN)
+        del under_way[function]
     return known[function]
 
 
@@ -319,9 +323,7 @@ def _work_out(source: SourceFile, function: FunctionDefinition) -> Effect | None
     calls = _calls_in(source).get(function, [])
     stores = _stores_in(source).get(function, [])
     nodes = sorted([*calls, *stores], key=start)
-    effects = [
-        (node, Effect(Mode.UNKNOWN) if isinstance(node, ast.Attribute) else _effect(source, node)) for node in nodes
-    ]
+    effects = [(node, _effect(source, node)) for node in nodes]
     events: list[tuple[ast.AST, Effect]] = [(node, effect) for node, effect in effects if effect is not None]
     if not events:
         return None

@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from dropkit.arrays import is_array
 from dropkit.containers import tensors
 from dropkit.torch_private import make_unreadable, storage_identity, tree_flatten, tree_unflatten, write_count
 
@@ -145,7 +146,7 @@ class Recording:
 
     def _record(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
         arguments = [*args, *kwargs.values()]
-        if any(hasattr(value, "__array_interface__") and not isinstance(value, Tensor) for value in arguments):
+        if any(map(is_array, arguments)):
             self.fault = "numbers come from an array, which may differ in the next pass"
         for tensor in tensors(arguments):
             if id(tensor) not in self._ids and self.fault is None:
