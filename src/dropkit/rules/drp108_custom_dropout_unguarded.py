@@ -6,24 +6,25 @@ Predictions in evaluation differ from call to call and are worse than the model 
 
 Reported in methods of Modules where neither they nor the methods that call them read a flag of the mode, and in
 functions that only such methods call. Samplers, noise, gates and augmentation are recognised by their names, and
-reported with severity info.
+reported with severity info. So are whole layers that a random number skips, as layer drop and stochastic depth do.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
-from itertools import islice
+import re
+from collections.abc import Iterator
 from pathlib import PurePath
 
 from dropkit.diagnostics import Severity
-from dropkit.lint.semantic.data_flow import MOST, origins, readers
+from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.dropout_names import mentions_mask
-from dropkit.lint.semantic.expressions import literal
+from dropkit.lint.semantic.expressions import names_in
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
+from dropkit.lint.semantic.random_masks import DRAWS, drops_by_mask, skips_by_chance
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import (
     is_flag,
@@ -35,37 +36,25 @@ from dropkit.lint.semantic.training_flag import (
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation, unless_intended, violations_in_eval
 from dropkit.trace import Form, Trace
 
-_RANDOM = (
-    "bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "uniform", "random", "binomial", "sample",
-)  # fmt: skip
-_UNIFORM = ("torch.rand", "torch.rand_like", "numpy.random.rand", "numpy.random.random", "numpy.random.uniform")
-_MASKS = ("torch.bernoulli", "numpy.random.binomial")
-_BERNOULLI = ("torch.distributions.Bernoulli", "torch.distributions.bernoulli.Bernoulli")
-# Nodes around a mask, and in a factor, that are looked at.
-_FARTHEST = 200
 # Classes, methods and files of these names are random by design.
 _SAMPLERS = Vocabulary(
     r"vae|sampl(?:e|er|ers|ing)|gumbel|diffusion|noise|noisy|policy|actor|agent|rbm|boltzmann|augment\w*|spec ?aug\w*"
-    r"|concrete|gate|gated|gating|router|routing|binar\w*|quanti[sz]\w*|spik\w*|poisson|masked ?lm?|pretrain\w*"
+    r"|concrete|gate|gated|gating|router|routing|binar\w*|quanti[sz]\w*|spik\w*|poisson|masked|mae|pretrain\w*"
     r"|corrupt\w*|perturb\w*|generat\w*|explor\w*|denois\w*|ensembl\w*"
 )
-# Names that scale a mask; any other that it is multiplied with holds values.
-_SCALE = Vocabulary(
-    r"prob\w*|\w*rates?|keep\w*|scal(?:e|ed|ing)|gamma|\w*drop\w*|p|q|eps|numel|math|np|numpy|torch|len|float"
-)
-
-
+# Words for conditions that a generative model drops for guidance, in evaluation, too.
+_CONDITIONS = Vocabulary(r"cond\w*|uncond\w*|guidance|classifier ?free|cfg|null")
+# Names of a layer, or of the rate, by which code is skipped.
+_SKIPS = pattern(r"drop|keep|surviv|skip|stochastic_?depth|zone_?out", re.IGNORECASE)
 # The factor by which dropout scales what it keeps.
 _RESCALES = pattern(r"/\s*\(?\s*1(?:\.0?)?\s*-|\bdiv_?\(\s*\(?\s*1(?:\.0?)?\s*-|/\s*(?:self\.)?\w*keep\w*")
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    for name in _RANDOM:
+    for name in DRAWS:
         for call in source.calls.get(name, []):
             function, owner = source.function(call), source.owner(call)
-            if function is None or not _is_mask(source, call):
-                continue
-            if owner is None or owner.is_module:
+            if function is not None and (owner is None or owner.is_module):
                 yield from _judge(source, call, function.method, owner)
 
 
@@ -73,118 +62,51 @@ def _judge(
     source: SourceFile, call: ast.Call, method: FunctionDefinition, owner: ClassDefinition | None
 ) -> Iterator[Violation]:
     """Report a mask that is for dropping, by names or the factor 1/(1-p), where nobody asks for the mode."""
-    names = f"{owner.name if owner is not None else ''} {method.name}"
-    text = f"{names} {source.text.of(source.statement(call))}"
-    if not (mentions_mask(text) or _RESCALES.search(source.text.of(method.node))) or not _is_applied(source, call):
+    if not _is_for_dropping(source, call, method, owner):
         return
+    violation = Violation(call)
     if owner is None:
         if not runs_in_both_modes(source, method.name) or _reads_mode(source, method):
             return
         violation = Violation(call, "a function has no mode: pass training to it")
-        yield from unless_intended(source, violation.as_information() if _SAMPLERS.has(method.name) else violation)
-    elif not under_mode(source, call) and not _callers_ask(source, owner, method):
-        is_sampler = any(_SAMPLERS.has(name) for name in (PurePath(source.path).stem, owner.name, method.name))
-        violation = Violation(call)
-        yield from unless_intended(source, violation.as_information() if is_sampler else violation)
+    elif (
+        under_mode(source, call) or not _runs_in_forward(source, owner, method) or _callers_ask(source, owner, method)
+    ):
+        return
+    names = (PurePath(source.path).stem, owner.name if owner is not None else "", method.name)
+    is_sampler = any(map(_SAMPLERS.has, names)) or any(map(_CONDITIONS.has, _names(source, call)))
+    yield from unless_intended(source, violation.as_information() if is_sampler else violation)
 
 
-def _is_mask(source: SourceFile, call: ast.Call) -> bool:
-    """Whether a call draws zeros and ones."""
-    name, callee = source.called(call), call.func
-    if name is not None or not isinstance(callee, ast.Attribute):
-        return name in _MASKS or (name in _UNIFORM and _is_cut(source, call))
-    if callee.attr == "sample":
-        return any(origin and source.called(origin) in _BERNOULLI for origin in origins(source, callee.value))
-    return callee.attr in ("bernoulli", "bernoulli_") or (callee.attr == "uniform_" and _is_cut(source, call))
+def _is_for_dropping(
+    source: SourceFile, call: ast.Call, method: FunctionDefinition, owner: ClassDefinition | None
+) -> bool:
+    names = f"{owner.name if owner is not None else ''} {method.name}"
+    text = f"{names} {source.text.of(source.statement(call))}"
+    is_named = mentions_mask(text) or _RESCALES.search(source.text.of(method.node)) is not None
+    if is_named and drops_by_mask(source, call):
+        return True
+    comparison = skips_by_chance(source, call)
+    return comparison is not None and _SKIPS.search(f"{names} {source.text.of(comparison)}") is not None
 
 
-def _is_cut(source: SourceFile, draw: ast.expr) -> bool:
-    """Whether uniform numbers become zeros and ones: compared with a rate, or rounded down."""
-    pending: list[ast.expr] = [draw]
-    for value in pending:
-        end = _end(source, value, lambda _, parent: True if _cuts(source, parent) is not None else None)
-        if end is not None and _cuts(source, end):
+def _names(source: SourceFile, call: ast.Call) -> Iterator[str]:
+    """The names in the statement of a draw, without its block."""
+    statement = source.statement(call)
+    return names_in(statement.test if isinstance(statement, (ast.If, ast.While)) else statement)
+
+
+@cached_per_file
+def _runs_in_forward(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
+    """Whether `forward` calls a method, itself or through others of the class and its relatives."""
+    pending = [method]
+    for function in pending:
+        if function.name in ("forward", "__call__"):
             return True
-        if isinstance(end, ast.Assign):
-            names = [target.id for target in end.targets if isinstance(target, ast.Name)]
-            pending += [read for name in names for read in readers(source, end, name) if read not in pending]
+        pending += [caller for caller in _callers(source, owner, function.name) if caller not in pending]
         if len(pending) > MOST:
             return False
     return False
-
-
-def _cuts(source: SourceFile, node: ast.AST) -> bool | None:
-    """Whether `node` compares or rounds; None if a node around it may."""
-    if isinstance(node, ast.Compare):
-        return isinstance(node.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE))
-    return source.is_call_of(node, "floor", "floor_", "lt", "gt", "le", "ge") or None
-
-
-def _end(source: SourceFile, node: ast.AST, ends: Callable[[ast.AST, ast.AST], bool | None]) -> ast.AST | None:
-    """The first node around `node` for which `ends(child, parent)`, or its statement; None if that is far off."""
-    child = node
-    for parent in islice(source.parents(node), _FARTHEST):
-        if ends(child, parent) or isinstance(parent, ast.stmt):
-            return parent
-        child = parent
-    return None
-
-
-def _is_applied(source: SourceFile, mask: ast.expr) -> bool:
-    """Whether `mask`, or a value made from it, multiplies values or fills them with zero."""
-    seen: set[str] = set()
-    pending: list[ast.expr] = [mask]
-    for value in pending:
-        end = _end(source, value, lambda child, parent: _applies(source, child, parent, seen))
-        is_inside = end is not None and not isinstance(end, ast.stmt)
-        if is_inside or (isinstance(end, ast.AugAssign) and isinstance(end.op, ast.Mult)):
-            return True
-        if isinstance(end, ast.Assign):
-            new = {target.id: None for target in end.targets if isinstance(target, ast.Name) and target.id not in seen}
-            pending += [read for name in new for read in readers(source, end, name)]
-            seen.update(new)
-        if len(pending) > MOST:
-            return False
-    return False
-
-
-def _applies(source: SourceFile, mask: ast.AST, parent: ast.AST, seen: set[str]) -> bool:
-    """Whether `parent` multiplies values with `mask`, or fills them with zero by it."""
-    if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mult):
-        return _has_values(parent.right if mask is parent.left else parent.left, seen)
-    if isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store) and parent.slice is mask:
-        statement = source.statement(parent)  # x[mask] = 0
-        return isinstance(statement, ast.Assign) and literal(statement.value) == 0
-    return isinstance(parent, ast.Call) and _multiplies(source, parent, mask, seen)
-
-
-def _multiplies(source: SourceFile, call: ast.Call, mask: ast.AST, seen: set[str]) -> bool:
-    """Whether `call` is `torch.mul(x, mask)`, `x.masked_fill(mask, 0)` or `torch.where(mask, x, 0)`."""
-    match source.last_name(call), call.args:
-        case "mul" | "mul_" | "multiply", arguments:
-            receiver = [call.func.value] if isinstance(call.func, ast.Attribute) and call.func is not mask else []
-            factors = [*arguments, *receiver]
-            return any(_has_values(factor, seen) for factor in factors if factor is not mask)
-        case "masked_fill" | "masked_fill_", [condition, value]:
-            return mask is condition and _is_zero(source, value)
-        case "where", [condition, value, other]:
-            return mask is condition and (_is_zero(source, value) or _is_zero(source, other))
-        case _:
-            return False
-
-
-def _is_zero(source: SourceFile, expression: ast.expr) -> bool:
-    return literal(expression) == 0 or source.is_call_of(expression, "zeros_like", "zeros")
-
-
-def _has_values(expression: ast.expr, seen: set[str]) -> bool:
-    """Whether `expression` has a name other than those of the mask and of rates."""
-    return any(
-        node.id not in seen and node.id != "self" and not _SCALE.has(node.id)
-        if isinstance(node, ast.Name)
-        else isinstance(node, ast.Attribute) and node.attr in ("weight", "data")
-        for node in islice(ast.walk(expression), _FARTHEST)
-    )
 
 
 @cached_per_file
