@@ -2,7 +2,7 @@
 
 The loss is wrong, without a warning. A dropped log-probability is 0, which means certainty: where the true class is
 dropped the loss is zero, and elsewhere it is scaled by 1/(1-p). Dropped probabilities do not sum to one, and a true
-class with probability 0 has an infinite loss. Put dropout before the last linear layer. Dropout of attention weights is
+class with probability 0 has an infinite loss; the same holds for sigmoids of a last layer. Put dropout before the last linear layer. Dropout of attention weights is
 common and not reported.
 """
 
@@ -18,7 +18,9 @@ from dropkit.lint.semantic.data_flow import MOST, reads_after
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
 from dropkit.lint.semantic.expressions import names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
+from dropkit.lint.semantic.last_layers import comes_from_last_layer, is_as_wide_as_classes
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
@@ -32,6 +34,8 @@ _WEIGHTS = Vocabulary(
     r"|slots?|select|selector|selection|energy|heat|heatmaps?|relations?|aggr\w*"
 )
 _LOG_SOFTMAX = frozenset({"LogSoftmax", "log_softmax"})
+_SOFTMAX = _LOG_SOFTMAX | {"Softmax", "softmax"}
+_SIGMOID = frozenset({"Sigmoid", "sigmoid"})
 _LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
 
 
@@ -43,10 +47,19 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         if before <= _LOG_SOFTMAX:
             is_wrong = not _is_named(source, dropout.call, _ATTENTION)
         else:
-            is_softmax = before <= _LOG_SOFTMAX | {"Softmax", "softmax"}
-            is_wrong = is_softmax and _is_output(source, dropout) and not _is_named(source, dropout.call, _WEIGHTS)
+            is_probability = before <= _SOFTMAX or (before <= _SIGMOID and _is_of_last_layer(source, dropout))
+            is_wrong = is_probability and _is_output(source, dropout) and not _is_named(source, dropout.call, _WEIGHTS)
         if is_wrong:
             yield Violation(dropout.call)
+
+
+def _is_of_last_layer(source: SourceFile, dropout: DropoutCall) -> bool:
+    """Whether what is before a dropout is applied to the result of a last layer; a sigmoid is inside of models, too."""
+    before = [applied for applied in operations_before(source, dropout) if applied is not None]
+    if dropout.form is not DropoutForm.LAYER:
+        return all(comes_from_last_layer(source, applied.input) for applied in before)
+    last = [adjacent_layer(source, applied.call, BEFORE) for applied in before]
+    return all(layer is not None and is_as_wide_as_classes(source, layer) for layer in last)
 
 
 def _is_named(source: SourceFile, node: ast.AST, words: Vocabulary) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file
+from dropkit.lint.semantic.syntax_tree import cached_per_file, end
 
 # Directions in a row.
 BEFORE, AFTER = -1, 1
@@ -79,6 +79,29 @@ def alternatives(source: SourceFile, value: ast.expr | None) -> list[ast.expr | 
         elif literal(branch) is not None and source.called(branch) != "torch.nn.Identity":
             values.append(branch)
     return values
+
+
+def row_around(source: SourceFile, layer: ast.expr) -> tuple[ast.Call | None, list[ast.expr]]:
+    """The Sequential that a layer stands in, also through a list that is only filled before, and the end of its row."""
+    element = source.search_ancestors(layer, _row_element) or layer
+    row = source.parent(element)
+    if isinstance(row, ast.Call) and source.called(row) == "torch.nn.Sequential":
+        return row, list(row.args)
+    if isinstance(row, ast.List):
+        around = source.parent(source.parent(row) or row) if isinstance(source.parent(row), ast.Starred) else None
+        pairs = source.parent(row)
+        if source.is_call_of(pairs, "OrderedDict"):
+            around = source.parent(pairs) if pairs is not None else None
+        if isinstance(around, ast.Call) and source.called(around) == "torch.nn.Sequential":
+            return around, [_without_name(one) for one in row.elts]
+    receiver, added = _additions(source, source.statement(layer))
+    function = source.function(layer)
+    if receiver is None or function is None or not receiver.isidentifier() or layer not in added:
+        return None, []
+    reads = source.names_between(receiver, end(source.statement(layer)), end(function.node))
+    star = source.parent(reads[0]) if len(reads) == 1 else None
+    call = source.parent(star) if isinstance(star, ast.Starred) else None
+    return (call, added) if isinstance(call, ast.Call) and source.called(call) == "torch.nn.Sequential" else (None, [])
 
 
 def _row_element(node: ast.AST, parent: ast.AST) -> ast.AST | None:
