@@ -53,34 +53,3 @@ def test_the_rate_is_that_of_the_output_without_a_finding(make, x, covers, p):
     assert "DRP308" not in [finding.code for finding in report.findings]
     assert abs(site.rate - p) < 0.05
     assert granularity(next(site.visits_in(Phase.TRAIN))) == covers
-
-
-class Shared(nn.Module):
-    """Calls one dropout on that many lines of a function, and perhaps in another one."""
-
-    def __init__(self, lines, elsewhere=False):
-        super().__init__()
-        self.linear, self.drop, self.lines, self.elsewhere = nn.Linear(16, 16), nn.Dropout(0.1), lines, elsewhere
-
-    def forward(self, x):
-        x = self.drop(self.linear(x))
-        if self.lines > 1:
-            x = x + self.drop(self.linear(x).tanh())
-        if self.lines > 2:
-            x = x + self.drop(self.linear(x).tanh())
-        return self.linear(self.more(x) if self.elsewhere else x)
-
-    def more(self, x):
-        return self.drop(self.linear(x).tanh())
-
-
-@pytest.mark.parametrize(
-    ("model", "is_found"),
-    [(Shared(1), False), (Shared(2), False), (Shared(3), True), (Shared(1, True), True)],
-    ids=["one line", "two lines", "three lines", "two functions"],
-)
-def test_a_layer_for_both_branches_of_a_block_is_usual(model, is_found):
-    """Transformers have one. A layer that is called in more places is remarked."""
-    codes = [finding.code for finding in dropkit.audit(model, torch.randn(4, 16)).findings]
-
-    assert ("DRP410" in codes) == is_found

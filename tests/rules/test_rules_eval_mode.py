@@ -200,7 +200,7 @@ def found(folder, files):
     (folder / "pyproject.toml").write_text("")
     for name, text in files.items():
         (folder / name).write_text(text)
-    return codes(check_paths([str(folder)], Config(root=folder)))
+    return codes(check_paths([str(folder)], Config(root=folder, select=("DRP107",))))
 
 
 @pytest.mark.parametrize("source", BAD.values(), ids=BAD)

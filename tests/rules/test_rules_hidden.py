@@ -152,7 +152,9 @@ HIDDEN = {
             "self.row = nn.Sequential(nn.Linear(3, pred_len), nn.Dropout(p))", "return self.row(x)", "p, pred_len"
         ),
         "a head": net(f"{DROP}\nself.head = nn.Linear(3, 10)", "return self.dropout(self.head(x))"),
-        "a whole model": net(DROP, "return self.dropout(self.fc(x))", name="Regressor"),
+        "a whole model": net(
+            f"{DROP}\nself.last = nn.Linear(3, 1)", "return self.dropout(self.last(x))", name="Regressor"
+        ),
     },
 }
 FINE = {

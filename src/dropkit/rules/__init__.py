@@ -22,6 +22,7 @@ from dropkit.rules import (
     drp204_rnn_dropout_single_layer,
     drp205_dropout_off_in_training,
     drp206_encoder_fast_path,
+    drp207_dropout_rate_unread,
     drp301_training_flag_as_rate,
     drp302_keep_prob_as_p,
     drp303_loop_compounded_dropout,
@@ -42,7 +43,6 @@ from dropkit.rules import (
     drp407_dropout_before_batchnorm,
     drp408_dropout_before_activation,
     drp409_elementwise_dropout_on_feature_map,
-    drp410_shared_dropout_layer,
     drp411_elementwise_dropout_as_drop_path,
     drp412_dropout_on_mask,
 )
@@ -66,6 +66,7 @@ RULES: tuple[Rule, ...] = (
     drp204_rnn_dropout_single_layer.RULE,
     drp205_dropout_off_in_training.RULE,
     drp206_encoder_fast_path.RULE,
+    drp207_dropout_rate_unread.RULE,
     drp301_training_flag_as_rate.RULE,
     drp302_keep_prob_as_p.RULE,
     drp303_loop_compounded_dropout.RULE,
@@ -86,7 +87,6 @@ RULES: tuple[Rule, ...] = (
     drp407_dropout_before_batchnorm.RULE,
     drp408_dropout_before_activation.RULE,
     drp409_elementwise_dropout_on_feature_map.RULE,
-    drp410_shared_dropout_layer.RULE,
     drp411_elementwise_dropout_as_drop_path.RULE,
     drp412_dropout_on_mask.RULE,
 )

@@ -33,13 +33,14 @@ from dropkit.lint.semantic.training_flag import (
     runs_in_both_modes,
     under_mode,
 )
-from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation, unless_intended, violations_in_eval
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended, violations_in_eval
 from dropkit.trace import Form, Trace
 
 # Classes, methods and files of these names are random by design.
 _SAMPLERS = Vocabulary(
     r"vae|sampl(?:e|er|ers|ing)|gumbel|diffusion|noise|noisy|policy|actor|agent|rbm|boltzmann|augment\w*|spec ?aug\w*"
-    r"|concrete|gate|gated|gating|router|routing|binar\w*|quanti[sz]\w*|spik\w*|poisson|masked|mae|pretrain\w*"
+    r"|concrete|gate|gated|gating|router|routing|binar\w*|quanti[sz]\w*|spik\w*|poisson|pretrain\w*"
+    r"|masked (?:lm|auto|image|token|language)\w*|mae"
     r"|corrupt\w*|perturb\w*|generat\w*|explor\w*|denois\w*|ensembl\w*"
 )
 # Words for conditions that a generative model drops for guidance, in evaluation, too.
@@ -69,11 +70,10 @@ def _judge(
         if not runs_in_both_modes(source, method.name) or _reads_mode(source, method):
             return
         violation = Violation(call, "a function has no mode: pass training to it")
-    elif (
-        under_mode(source, call) or not _runs_in_forward(source, owner, method) or _callers_ask(source, owner, method)
-    ):
+    elif under_mode(source, call) or not _runs_in_forward(source, owner, method) or _callers_ask(source, owner, method):
         return
-    names = (PurePath(source.path).stem, owner.name if owner is not None else "", method.name)
+    path = PurePath(source.path)
+    names = (path.parent.name, path.stem, owner.name if owner is not None else "", method.name)
     is_sampler = any(map(_SAMPLERS.has, names)) or any(map(_CONDITIONS.has, _names(source, call)))
     yield from unless_intended(source, violation.as_information() if is_sampler else violation)
 
@@ -171,7 +171,6 @@ RULE = Rule(
     name="custom-dropout-unguarded",
     message="hand-written dropout does not follow model.eval()",
     severity=Severity.WARNING,
-    default=Default.PREVIEW,
     check_source=check_source,
     check_trace=check_trace,
     examples=(

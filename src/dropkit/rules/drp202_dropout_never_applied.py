@@ -70,7 +70,7 @@ def _sets_no_layer(source: SourceFile, write: Write) -> bool:
 def _makes_dropout(source: SourceFile, owner: ClassDefinition, write: Write) -> bool:
     """Whether a method keeps a new dropout layer under this name alone."""
     match write.statement:
-        case ast.AnnAssign() | ast.Assign(targets=[_]):
+        case ast.AnnAssign() | ast.Assign(targets=[_]) | ast.Expr():
             return write.function is not None and not write.derived and bool(layers_of(source, owner, write))
         case _:
             return False

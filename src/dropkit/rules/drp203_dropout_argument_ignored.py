@@ -26,10 +26,10 @@ from dropkit.lint.semantic.attribute_usage import (
     is_used,
     may_be_read,
 )
-from dropkit.lint.semantic.bases import keepers, unplain_bases
+from dropkit.lint.semantic.bases import keepers, saves_hyperparameters, unplain_bases
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
-from dropkit.lint.semantic.expressions import last_part
+from dropkit.lint.semantic.expressions import last_name, last_part
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.rate_arguments import argument_for_defaults, rate_arguments
@@ -45,6 +45,8 @@ _ADMITTED = (
 )
 # Text before a name that is a base of a class, or a class in a test.
 _OTHER_USE = re.compile(r"(?:super|isinstance|issubclass)\s*\([^()]*$|\bclass\s[^\n]*$")
+# Decorators that keep the arguments of a constructor, or say that it is not to be called.
+_KEEPS = re.compile(r"register|config|hparam|abstract|overload|kwargs|regist", re.IGNORECASE)
 _STAND_INS = Vocabulary(
     r"dummy|identity|null|noop|no op|stub|fake|mock|abstract|interface|base|mixin|export|exportable|empty"
 )
@@ -53,7 +55,7 @@ _STAND_INS = Vocabulary(
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         constructor = owner.methods.get("__init__")
-        if constructor is None or isinstance(constructor.node, ast.Lambda) or not owner.is_module:
+        if constructor is None or isinstance(constructor.node, ast.Lambda) or not _makes_layers(source, owner):
             continue
         rates = rate_arguments(source, owner)
         settings = unread_settings(source, owner)
@@ -78,10 +80,11 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
         # DRP309 reports the layer that should have it.
         or rate is argument_for_defaults(source, owner)
         or is_alternative(source, owner.name)
+        or _is_kept(source, owner, constructor, rate.arg)
     ):
         return
     if write is None:
-        given = FactCondition(refuted_by=(f"alternative:{owner.name}",))
+        given = FactCondition(refuted_by=_taken_anyway(owner))
         bases = unplain_bases(source, owner)
         unless = CrossFileCondition(owner.name, "", rate.arg, bases) if bases else None
         yield Violation(rate, _message(f"argument {rate.arg} is never read"), unless=unless, given=given)
@@ -94,8 +97,19 @@ def _judge_write(source: SourceFile, owner: ClassDefinition, write: Write, argum
     if not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute, as_layer=False):
         message = _message(f"self.{write.attribute} is set and never read")
         unless = CrossFileCondition(owner.name, write.attribute, argument, unplain_bases(source, owner))
-        given = FactCondition(refuted_by=(f"alternative:{owner.name}",)) if argument else None
+        given = FactCondition(refuted_by=(*_taken_anyway(owner), *_read_elsewhere(owner, write.attribute)))
+        given = given if argument or not owner.is_module else None
         yield Violation(write.statement, message, unless=unless, given=given)
+
+
+def _taken_anyway(owner: ClassDefinition) -> tuple[str, ...]:
+    """The fact that a class is one of several that take the same arguments."""
+    return (f"alternative:{owner.name}",)
+
+
+def _read_elsewhere(owner: ClassDefinition, attribute: str) -> tuple[str, ...]:
+    """The fact that code reads the rate of a trainer or builder, of which nothing else is known."""
+    return () if owner.is_module else (f"reads:{attribute}",)
 
 
 def _only_checks(source: SourceFile, use: ast.Name) -> bool:
@@ -127,15 +141,57 @@ def _excused(source: SourceFile, owner: ClassDefinition, constructor: _Construct
     # Unused *args or **kwargs: the constructor ignores arguments on purpose.
     variadic = [argument.arg for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
     return (
-        bool(constructor.decorator_list)
+        any(_KEEPS.search(last_name(decorator)) for decorator in constructor.decorator_list)
         or is_empty(constructor.body)
         or _STAND_INS.has(owner.name)
         or is_container(owner)
-        or is_abstract(source, owner)
+        or (owner.is_module and is_abstract(source, owner))
         or "" in unplain_bases(source, owner)
         or (bool(variadic) and not any(_uses(source, constructor, name) for name in variadic))
-        or not keepers(source).isdisjoint(owner.mro)
+        or (not saves_hyperparameters(source, owner) and not keepers(source).isdisjoint(owner.mro))
     )
+
+
+@cached_per_file
+def _makes_layers(source: SourceFile, owner: ClassDefinition) -> bool:
+    """Whether a class is a Module, or one without bases that makes layers: a builder, a trainer with its model."""
+    if owner.is_module or owner.external_bases or owner.node.bases or owner.node.decorator_list:
+        return owner.is_module
+    return any(
+        made.is_module if (made := source.local_class(call.func)) is not None else _is_layer(source.called(call))
+        for method in owner.methods.values()
+        for call in ast.walk(method.node)
+        if isinstance(call, ast.Call)
+    )
+
+
+def _is_layer(name: str | None) -> bool:
+    return name is not None and name.startswith("torch.nn.") and last_part(name)[:1].isupper()
+
+
+def _is_kept(source: SourceFile, owner: ClassDefinition, constructor: _Constructor, name: str) -> bool:
+    """Whether a decorator or `save_hyperparameters` keeps an argument where something may read it."""
+    for decorator in constructor.decorator_list:
+        if name in source.text.of(decorator):
+            return True
+    if constructor.decorator_list and any(
+        may_be_read(source, owner, kept, as_layer=False) for kept in (name, f"_{name}")
+    ):
+        return True
+    saved = [read for cls in owner.mro for read in cls.reads.get("hparams", [])]
+    others = (node for node in source.attributes.get("hparams", []) if node not in saved)
+    return saves_hyperparameters(source, owner) and (
+        any(_may_read(source, read, name) for read in saved) or any(isinstance(node.ctx, ast.Load) for node in others)
+    )
+
+
+def _may_read(source: SourceFile, read: ast.Attribute, name: str) -> bool:
+    """Whether `self.hparams` is passed on, or an item of this name is read."""
+    match source.parent(read):
+        case ast.Attribute(attr=item) | ast.Subscript(slice=ast.Constant(value=item)):
+            return item in (name, "get", "items", "values", "copy")
+        case _:
+            return True
 
 
 def _uses(source: SourceFile, constructor: _Constructor, name: str) -> list[ast.Name]:

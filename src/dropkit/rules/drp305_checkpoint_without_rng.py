@@ -31,10 +31,31 @@ _DROP_BY_DEFAULT = ("torch.nn.Transformer", "torch.nn.TransformerEncoderLayer", 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call in source.all_calls if b"preserve_rng_state" in source.text.utf8 else ():
+        if (options := _options(source, call)) is not None:
+            yield from _judge_options(source, call, options)
+            continue
         flag = _flag(source, call)
         if flag is not None and _is_false(source, flag) and _reruns_dropout(source, call):
             edit = replace(source, flag, "True") if isinstance(flag, ast.Constant) else None
             yield Violation(call, fix=fix("Pass preserve_rng_state=True", edit, safe=True))
+
+
+def _options(source: SourceFile, call: ast.Call) -> ast.expr | None:
+    """The options of checkpointing that a call gives to a model or trainer of transformers."""
+    options = argument(call, None, "gradient_checkpointing_kwargs")
+    if options is None and source.last_name(call) == "gradient_checkpointing_enable":
+        options = argument(call, 0, "gradient_checkpointing_kwargs")
+    return options
+
+
+def _judge_options(source: SourceFile, call: ast.Call, options: ast.expr) -> Iterator[Violation]:
+    """Report options without the random state: models of transformers have dropout where their rates are not 0."""
+    value = source.substitute(options)
+    as_call = ast.Call(func=ast.Name("dict"), args=[], keywords=[ast.keyword(None, value)])
+    flag = _flag(source, as_call)
+    if flag is not None and _is_false(source, flag):
+        edit = replace(source, flag, "True") if isinstance(flag, ast.Constant) else None
+        yield Violation(call, fix=fix("Pass preserve_rng_state=True", edit, safe=True))
 
 
 def _flag(source: SourceFile, call: ast.Call) -> ast.expr | None:

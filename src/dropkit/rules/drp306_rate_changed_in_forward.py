@@ -6,11 +6,104 @@ the training loop, between steps, where a schedule is visible and can be resumed
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
-from dropkit.rules.rule import Default, Example, Rule, TraceViolation
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call, dropout_calls
+from dropkit.lint.semantic.expressions import last_name, literal, self_attribute
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
+
+# What layers call their rate.
+_RATES = ("p", "drop_prob")
+
+
+def check_source(source: SourceFile) -> Iterator[Violation]:
+    for layer, statement in _rates_set(source):
+        if _runs_in_forward(source, statement) and _is_dropout(source, layer):
+            yield Violation(statement)
+    for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.ATTENTION):
+        owner = source.owner(dropout.call)
+        for attribute in _attributes(dropout.p) if owner is not None and dropout.p is not None else ():
+            for write in owner.all_writes(attribute)[:MOST] if owner is not None else ():
+                if _runs_in_forward(source, write.statement):
+                    yield Violation(write.statement)
+
+
+def _rates_set(source: SourceFile) -> Iterator[tuple[ast.expr, ast.stmt]]:
+    """The objects whose rate this file sets, and the statements that do."""
+    for name in _RATES:
+        for node in source.attributes.get(name, []):
+            if isinstance(node.ctx, ast.Store):
+                yield node.value, source.statement(node)
+    for call in source.calls.get("setattr", []):
+        if len(call.args) == 3 and literal(call.args[1]) in _RATES:
+            yield call.args[0], source.statement(call)
+
+
+def _attributes(rate: ast.expr) -> set[str]:
+    """The attributes of self in a rate: `self.p`, `self.p if self.training else 0.0`."""
+    return {name for node in ast.walk(rate) if (name := self_attribute(node)) is not None and name != "training"}
+
+
+def _runs_in_forward(source: SourceFile, node: ast.AST) -> bool:
+    function, owner = source.function(node), source.module(node)
+    return function is not None and owner is not None and function.method in _run_by_forward(source, owner)
+
+
+@cached_per_file
+def _run_by_forward(source: SourceFile, owner: ClassDefinition) -> set[FunctionDefinition]:
+    """The methods that `forward` calls, itself or through others."""
+    forward = owner.method("forward")
+    pending = [forward] if forward is not None else []
+    called = _called_by(source, owner)
+    for method in pending:
+        pending += [inner for name in called.get(method, []) if (inner := owner.method(name)) and inner not in pending]
+        if len(pending) > MOST:
+            break
+    return set(pending)
+
+
+@cached_per_file
+def _called_by(source: SourceFile, owner: ClassDefinition) -> dict[FunctionDefinition, list[str]]:
+    """The names of the methods of self that each method calls."""
+    calls = [
+        (source.function(call), name) for cls in owner.mro for name, calls in cls.own_calls.items() for call in calls
+    ]
+    return grouped((function.method, name) for function, name in calls if function is not None and name != "__init__")
+
+
+def _is_dropout(source: SourceFile, layer: ast.expr) -> bool:
+    """Whether an object is a dropout layer: an attribute of self that is set to one, one of several, or a loop's."""
+    if isinstance(layer, ast.Subscript):
+        return _is_dropout(source, layer.value)
+    attribute, owner = self_attribute(layer), source.owner(layer)
+    if attribute is not None and owner is not None:
+        return any(value is not None and _makes_dropout(source, value) for value in owner.values(attribute)[:MOST])
+    if not isinstance(layer, ast.Name):
+        return False
+    tests = [
+        call
+        for call in source.calls.get("isinstance", [])
+        if last_name(call.args[0] if call.args else None) == layer.id
+    ]
+    if any(source.function(test) is source.function(layer) and "Drop" in source.text.of(test) for test in tests):
+        return True
+    loops = [
+        binding.value for binding in source.bindings(layer)[:MOST] if binding.derived and binding.value is not None
+    ]
+    return any(_is_dropout(source, part) for loop in loops for part in ast.walk(loop) if self_attribute(part))
+
+
+@cached_per_file
+def _makes_dropout(source: SourceFile, value: ast.expr) -> bool:
+    made = (dropout_call(source, node) for node in ast.walk(value))
+    return any(dropout is not None and dropout.form is DropoutForm.LAYER for dropout in made)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
@@ -27,7 +120,7 @@ RULE = Rule(
     name="rate-changed-in-forward",
     message="the rate changes in the forward pass",
     severity=Severity.INFO,
-    default=Default.OFF,
+    check_source=check_source,
     check_trace=check_trace,
     examples=(
         Example(
@@ -44,7 +137,7 @@ class Classifier(nn.Module):
         self.output = nn.Linear(16, 2)
 
     def forward(self, x):
-        self.dropout.p *= 0.9
+        self.dropout.p *= 0.9  # DRP306
         return self.output(self.dropout(torch.relu(self.hidden(x))))
 
 

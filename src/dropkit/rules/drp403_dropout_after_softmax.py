@@ -2,8 +2,8 @@
 
 The loss is wrong, without a warning. A dropped log-probability is 0, which means certainty: where the true class is
 dropped the loss is zero, and elsewhere it is scaled by 1/(1-p). Dropped probabilities do not sum to one, and a true
-class with probability 0 has an infinite loss; the same holds for sigmoids of a last layer. Put dropout before the last linear layer. Dropout of attention weights is
-common and not reported.
+class with probability 0 has an infinite loss; so has one whose sigmoid is dropped. Put dropout before the last linear
+layer. Dropout of attention weights is common and not reported.
 """
 
 from __future__ import annotations

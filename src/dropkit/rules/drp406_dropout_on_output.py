@@ -29,7 +29,7 @@ from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer, row_around
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation, unless_intended
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended
 from dropkit.trace import Phase, Trace
 
 _F = "torch.nn.functional."
@@ -181,7 +181,6 @@ RULE = Rule(
     name="dropout-on-output",
     message="dropout on the model's output zeroes its predictions",
     severity=Severity.WARNING,
-    default=Default.PREVIEW,
     check_source=check_source,
     check_trace=check_trace,
     examples=(

@@ -203,8 +203,13 @@ def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
             stems.add(module)
         elif kind in ("evaluates", "guards"):
             words.add((module.encode(), last.encode()))
-        elif kind == "alternative":
+        elif kind in ("alternative", "reads", "uses"):
             words.add((last.encode(),))
+        elif kind == "passes":
+            function, _, argument = last.partition(":")
+            words.add((function.encode(), argument.encode()))
+        elif kind == "unpacks":
+            words.update((word,) for word in (b"asdict", b"vars(", b"__dict__", b"fields("))
         else:
             words.add((b".setter" if last == "setter" else b"class " + last.encode(),))
     return words, stems

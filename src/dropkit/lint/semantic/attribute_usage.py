@@ -38,7 +38,9 @@ _PLANNED = pattern(
 # A class with more relatives than this counts as unknown, and nothing is reported.
 _MAX_RELATIVES = 64
 # A string that is a name, but not config["dropout"], kwargs.get("dropout", 0), getattr(config, "dropout").
-_QUOTED = pattern(r"(?<!\[)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)")
+_QUOTED = pattern(
+    r"(?<!\[)(?<!add_module\()(?<!register_module\()(?<!name=)(?<!get\()(?<!pop\()(?<!self, )(?<!, )(?=(['\"])(\w+)\1)"
+)
 # In comments, a use of `self.x` that does not set it, and calls.
 _USED = pattern(r"\bself\s*\.\s*(\w+)\b(?!\s*(?::|=[^=]))")
 _COMMENT = pattern(r"#[^\n]*")

@@ -30,7 +30,8 @@ _WITHOUT_READS = frozenset(
 # The simple names of all these, and of the bases that are torch's Module.
 PLAIN_BASES = _WITHOUT_READS | MODULE_BASES
 # Functions that keep every argument of their caller.
-_KEEPERS = ("locals", "vars", "save_hyperparameters", "store_attr", "register_to_config", "_getframe", "currentframe")
+_ALL = ("locals", "vars", "store_attr", "register_to_config", "_getframe", "currentframe")
+_KEEPERS = ("save_hyperparameters", *_ALL)
 # Methods that see the arguments of the constructors of subclasses.
 _WRAPPERS = frozenset({"__new__", "__call__", "__init_subclass__"})
 
@@ -49,6 +50,14 @@ def unplain_bases(source: SourceFile, owner: ClassDefinition) -> tuple[str, ...]
         if source.local_class(base) is None
     )
     return tuple(dict.fromkeys(name for name in outside if name not in PLAIN_BASES))
+
+
+@cached_per_file
+def saves_hyperparameters(source: SourceFile, owner: ClassDefinition) -> bool:
+    """Whether a class keeps the arguments of its constructor in `self.hparams` alone."""
+    saved = {source.owner(call) for call in source.calls.get("save_hyperparameters", [])}
+    others = {source.owner(call) for name in _ALL for call in source.calls.get(name, [])}
+    return not saved.isdisjoint(owner.mro) and others.isdisjoint(owner.mro)
 
 
 @cached_per_file

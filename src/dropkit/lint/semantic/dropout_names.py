@@ -34,7 +34,11 @@ _CODE = pattern(
 )
 # What a file with any dropout has, by a layer, a function or a mask drawn by hand.
 _DROPOUT = tuple(b"ropout rop_out ropPath rop_path ropBlock rop_block ropConnect bernoulli rand_like".split())
-_IMPORTS = (b"torch", b"dropkit", b"mmengine", b"import *")
+_IMPORTS = (b"torch", b"dropkit", b"mmengine", b"import *", b"transformers")
+# A record with a rate as its field, in a file of settings alone.
+_FIELD = pattern(
+    rb"(?:@(?:\w+\.)?(?:dataclass|define)|NamedTuple|BaseModel|BaseSettings)[^@]*\n[ \t]+\w*[dD]rop\w*[ \t]*:"
+)
 
 
 def mentions_dropout(name: str) -> bool:
@@ -54,7 +58,9 @@ def may_have_dropout(code: bytes) -> bool:
 
 def may_match(code: bytes) -> bool:
     """Whether any rule could match in this source code."""
-    return any(name in code for name in _IMPORTS) and (b"ropout" in code or _CODE.search(code) is not None)
+    if any(name in code for name in _IMPORTS):
+        return b"ropout" in code or _CODE.search(code) is not None
+    return b"drop" in code and _FIELD.search(code) is not None
 
 
 def is_layer_class(name: str) -> bool:

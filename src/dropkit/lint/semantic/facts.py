@@ -12,11 +12,13 @@ from dropkit.lint.semantic.alternatives import alternative_classes
 from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
 from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts
 from dropkit.lint.semantic.definitions import ClassDefinition
+from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.evaluation import is_evaluation_name
-from dropkit.lint.semantic.expressions import given
+from dropkit.lint.semantic.expressions import given, is_off
 from dropkit.lint.semantic.mode_flow import Mode, effect_of, known_facts, learning_facts, may_switch, places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import module_key, own_key
+from dropkit.lint.semantic.settings_fields import facts_about_settings
 
 # Calls by which a function switches modes or trains, itself or through another.
 _ACTING = frozenset({"eval", "train", "backward", "manual_backward"})
@@ -36,12 +38,24 @@ def _clauses(source: SourceFile) -> Iterator[tuple[str, ...]]:
         yield (f"alternative:{name}",)
     for cls in mode_dependent_modules(source):
         yield (f"has-mode:{cls.name}",)
+    yield from facts_about_settings(source)
     yield from _about_functions(source)
     for name, calls in source.calls.items():
         for call in calls if is_evaluation_name(name) else ():
             known = source.called(call)
             if known is not None and given(call) and source.local_class(call.func) is None:
                 yield from _evaluations(source, call, module_key(source, known))
+    yield from _rates_passed(source)
+
+
+def _rates_passed(source: SourceFile) -> Iterator[tuple[str]]:
+    """The rates that calls pass by keyword to functions of other files."""
+    for call in source.all_calls:
+        for keyword in call.keywords:
+            if keyword.arg is not None and is_rate_name(keyword.arg) and not is_off(keyword.value):
+                known = source.called(call)
+                if known is not None and not known.startswith("torch."):
+                    yield (f"passes:{module_key(source, known)}:{keyword.arg}",)
 
 
 def _about_functions(source: SourceFile) -> Iterator[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from dropkit.lint.semantic.definitions import (
     FunctionNode,
     Write,
 )
-from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.expressions import argument, self_attribute
 
 
 @dataclass(slots=True)
@@ -87,6 +87,8 @@ _SCALARS = frozenset({
     "annotation", "arg", "asname", "attr", "conversion", "ctx", "id", "is_async", "kind", "kwd_attrs", "level",
     "module", "name", "names", "op", "ops", "rest", "returns", "simple", "str", "tag", "type_comment",
 })  # fmt: skip
+# Methods of a Module that set an attribute by its name.
+_ADDS = frozenset({"add_module", "register_module"})
 _LEAVES = frozenset({ast.Constant, ast.MatchSingleton, ast.Name, ast.Pass, ast.Break, ast.Continue})
 
 
@@ -106,6 +108,24 @@ def _note_call(index: Index, call: ast.Call, scope: _Scope) -> None:
     attribute = self_attribute(call.func)
     if attribute is not None and scope.owner is not None:
         scope.owner.own_calls.setdefault(attribute, []).append(call)
+    if scope.owner is not None and (attribute in _ADDS or isinstance(call.func, ast.Name)):
+        name, value = _added(call, attribute)
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            write = Write(name.value, value, index.parents.get(call, call), scope.function)
+            scope.owner.writes.setdefault(name.value, []).append(write)
+
+
+def _added(call: ast.Call, method: str | None) -> tuple[ast.expr | None, ast.expr | None]:
+    """The name and value of `self.add_module(name, value)` or `setattr(self, name, value)`."""
+    match call.func, call.args:
+        case ast.Name(id="setattr"), [ast.Name(id="self"), name, value]:
+            return name, value
+        case ast.Attribute(), [name, value] if method is not None:
+            return name, value
+        case ast.Attribute(), _ if method is not None:
+            return argument(call, 0, "name"), argument(call, 1, "module")
+        case _:
+            return None, None
 
 
 def _note_attribute(index: Index, node: ast.Attribute, scope: _Scope) -> None:

@@ -77,8 +77,12 @@ def is_narrow(source: SourceFile, layer: ast.Call) -> bool:
 
 
 def ends_model(source: SourceFile, layer: ast.Call) -> bool:
-    """Whether a layer at the end of a whole model makes its output, by its width."""
-    return is_narrow(source, layer) or any(map(_OUTPUT.search, names_in(_width(layer) or layer)))
+    """Whether a layer at the end of a whole model makes its output, by its width.
+
+    One that is as wide as its input is more likely a hidden layer.
+    """
+    is_square = literal(argument(layer, 0, "in_features")) == literal(_width(layer))
+    return (is_narrow(source, layer) and not is_square) or any(map(_OUTPUT.search, names_in(_width(layer) or layer)))
 
 
 @cached_per_file

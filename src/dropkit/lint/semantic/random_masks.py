@@ -18,11 +18,11 @@ _SCALARS = ("random.random", "random.uniform")
 _UNIFORM = ("torch.rand", "torch.rand_like", "numpy.random.rand", "numpy.random.random", "numpy.random.uniform")
 _MASKS = ("torch.bernoulli", "numpy.random.binomial")
 _INTEGERS = ("torch.randint", "numpy.random.randint")
-_BERNOULLI = ("torch.distributions.Bernoulli", "torch.distributions.bernoulli.Bernoulli")
+_BERNOULLI = ("torch.distributions.", "Bernoulli", "Binomial")
 # The last names of all these.
 DRAWS = (
     "bernoulli", "bernoulli_", "rand", "rand_like", "uniform_", "uniform", "random", "binomial", "sample", "randint",
-    "randperm",
+    "randperm", "choice",
 )  # fmt: skip
 # Nodes around a mask, and in a factor, that are looked at.
 _FARTHEST = 200
@@ -46,7 +46,9 @@ def skips_by_chance(source: SourceFile, draw: ast.Call) -> ast.Compare | None:
         comparison = _end(source, value, lambda _, parent: isinstance(parent, ast.Compare) or None)
         if isinstance(comparison, ast.Compare) and isinstance(comparison.ops[0], _ORDER):
             for test in _followed(source, comparison):
-                branch = _end(source, test, lambda _, parent: isinstance(parent, ast.IfExp) or None)
+                branch = _end(
+                    source, test, lambda _, parent: isinstance(parent, (ast.IfExp, ast.comprehension)) or None
+                )
                 if _skips(source, branch, test):
                     return comparison
     return None
@@ -58,12 +60,20 @@ def _is_mask(source: SourceFile, call: ast.Call) -> bool:
     if name in _INTEGERS:
         bounds = [literal(argument) for argument in call.args[:2]]
         return bounds == [0, 2] or bounds[:1] == [2]
+    if name == "numpy.random.choice":
+        return isinstance(values := call.args[0] if call.args else None, ast.List) and set(
+            map(literal, values.elts)
+        ) == {0, 1}
     if name is not None or not isinstance(callee, ast.Attribute):
         return name in _MASKS or name == "torch.randperm" or (name in _UNIFORM and _is_cut(source, call))
     if callee.attr == "sample":
         made = source.values(callee.value) if self_attribute(callee.value) else origins(source, callee.value)
-        return any(origin and source.called(origin) in _BERNOULLI for origin in made)
+        return any(origin is not None and _is_bernoulli(source.called(origin)) for origin in made)
     return callee.attr in ("bernoulli", "bernoulli_") or (callee.attr == "uniform_" and _is_cut(source, call))
+
+
+def _is_bernoulli(name: str | None) -> bool:
+    return name is not None and name.startswith(_BERNOULLI[0]) and name.endswith(_BERNOULLI[1:])
 
 
 def _is_cut(source: SourceFile, draw: ast.expr) -> bool:
@@ -110,7 +120,8 @@ def _followed(source: SourceFile, value: ast.expr, seen: set[str] | None = None)
         statement = _end(source, current, lambda _, parent: None)
         if isinstance(statement, ast.Return):
             pending.update(dict.fromkeys(_results(source, statement)))
-        for target in statement.targets if isinstance(statement, ast.Assign) else ():
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        for target in [statement.target] if isinstance(statement, ast.AugAssign) else targets:
             name = target.id if isinstance(target, ast.Name) else self_attribute(target)
             if name is not None and name not in names:
                 names.add(name)
@@ -189,6 +200,8 @@ def _skips(source: SourceFile, branch: ast.AST | None, test: ast.expr) -> bool:
     """Whether `test` decides in `branch` if code is left out: a layer, the rest of a loop or method, a value."""
     if isinstance(branch, ast.IfExp):
         return any(_is_zero(source, value) for value in (branch.body, branch.orelse))
+    if isinstance(branch, ast.comprehension):  # [layer for layer in self.layers if random.random() > p]
+        return test in branch.ifs and self_attribute(branch.iter) is not None
     if not isinstance(branch, ast.If) or not branch.test.lineno <= test.lineno <= (branch.test.end_lineno or 0):
         return False
     return any(_leaves_out(source, statement) for statement in (*branch.body, *branch.orelse)) or (
@@ -209,7 +222,9 @@ def _leaves_out(source: SourceFile, statement: ast.stmt) -> bool:
 def _runs_layer(source: SourceFile, statement: ast.stmt) -> bool:
     """Whether a statement is `x = layer(x)`, or `x = x + self.branch(x)`."""
     match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AugAssign(target=ast.Name(id=name), value=value):
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AugAssign(target=ast.Name(id=name), value=value)
+        ):
             calls = [node for node in islice(ast.walk(value), _FARTHEST) if isinstance(node, ast.Call)]
             return any(
                 source.called(call) is None

@@ -23,7 +23,12 @@ def rate_arguments(source: SourceFile, owner: ClassDefinition) -> list[ast.arg]:
     constructor = owner.methods.get("__init__")
     if constructor is None:
         return []
-    return [parameter for parameter in constructor.parameters[1:] if _is_rate(source, parameter)]
+    return rates_among(source, constructor.parameters[1:])
+
+
+def rates_among(source: SourceFile, parameters: list[ast.arg]) -> list[ast.arg]:
+    """The parameters that are numbers and, by their names, dropout rates."""
+    return [parameter for parameter in parameters if _is_rate(source, parameter)]
 
 
 @cached_per_file

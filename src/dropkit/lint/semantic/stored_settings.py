@@ -25,21 +25,21 @@ def unread_settings(source: SourceFile, owner: ClassDefinition) -> list[Write]:
     return [
         write
         for write in writes
-        if (setting := _setting(write.value)) is not None
+        if (found := setting(write.value)) is not None
         and write.function is owner.methods.get("__init__")
-        and is_rate_name(setting[1])
-        and not _is_passed_on(source, owner, setting[0])
+        and is_rate_name(found[1])
+        and not _is_passed_on(source, owner, found[0])
         and not is_commented_out(source, owner, write.attribute)
-        and not _is_applied(source, owner, write, setting[1])
+        and not _is_applied(source, owner, write, found[1])
     ]
 
 
-def _setting(value: ast.expr | None) -> tuple[ast.expr, str] | None:
+def setting(value: ast.expr | None) -> tuple[ast.expr, str] | None:
     """The configuration that a value is read from, and the name there: `config.dropout`, `config["dropout"]`."""
     match value:
         case ast.Attribute(value=holder, attr=name) | ast.Subscript(value=holder, slice=ast.Constant(value=str(name))):
             return holder, name
-        case ast.Call(func=ast.Attribute(value=holder, attr="get"), args=[ast.Constant(value=str(name)), *_]):
+        case ast.Call(func=ast.Attribute(value=holder, attr="get" | "pop"), args=[ast.Constant(value=str(name)), *_]):
             return holder, name
         case ast.Call(func=ast.Name(id="getattr"), args=[holder, ast.Constant(value=str(name)), *_]):
             return holder, name
