@@ -118,7 +118,7 @@ RIGHT = {
     "use commented out": layer(USED + "\n# self.attn_drop = nn.Dropout(attn_drop)", APPLY, ", attn_drop=0.0"),
     "docstring": layer('"""attn_drop: ignored, for compatibility."""\n' + USED, APPLY, ", attn_drop=0.0"),
     "swallows all": layer("self.a = 1", "return x", "=0.0, *args, **kwargs"),
-    "all kept": layer("self.save_hyperparameters()"),
+    "all kept": layer("self.save_hyperparameters()\nself.inner = make(self.hparams)"),
     "locals": layer("self.options = locals()"),
     "base takes it too": "class Base(nn.Module):\n    def __init__(self, dropout):\n        super().__init__()\n"
     "        self.drop = nn.Dropout(dropout)\n    def forward(self, x):\n        return self.drop(x)\n\n"

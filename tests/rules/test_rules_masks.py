@@ -271,6 +271,144 @@ class GraphConv(nn.Module):
         mask = (torch.rand_like(adj) > self.edge_dropout).float()
         return torch.matmul(adj * mask, self.lin(x))
 """,
+    "a function that drops connections": """
+def drop_connect(inputs, p):
+    batch_size = inputs.shape[0]
+    keep_prob = 1 - p
+    random_tensor = keep_prob
+    random_tensor += torch.rand([batch_size, 1, 1, 1], dtype=inputs.dtype, device=inputs.device)
+    binary_tensor = torch.floor(random_tensor)
+    return inputs / keep_prob * binary_tensor
+
+class MBConv(nn.Module):
+    def __init__(self, c, rate):
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 3, padding=1)
+        self.rate = rate
+    def forward(self, inputs):
+        x = self.conv(inputs)
+        x = drop_connect(x, self.rate)
+        return x + inputs
+""",
+    "a mask of uniform numbers": """
+class MaskedLinear(nn.Module):
+    def __init__(self, i, o, p=0.4):
+        super().__init__()
+        self.lin = nn.Linear(i, o)
+        self.p = p
+    def forward(self, x: Tensor) -> Tensor:
+        drop_mask = torch.zeros_like(x).uniform_() < self.p
+        x = x.masked_fill(drop_mask, 0.)
+        return self.lin(x / (1 - self.p))
+""",
+    "a binomial distribution": """
+class Regularizer(nn.Module):
+    def __init__(self, prob):
+        super().__init__()
+        self.prob = prob
+    def forward(self, x):
+        keep = torch.distributions.binomial.Binomial(probs=1 - self.prob).sample(x.size())
+        return x * keep * (1.0 / (1 - self.prob))
+""",
+    "choices": """
+class L(nn.Module):
+    def __init__(self, drop_p):
+        super().__init__()
+        self.drop_p = drop_p
+        self.f = nn.Linear(2, 2)
+    def forward(self, x):
+        m = np.random.choice([0, 1], size=x.shape, p=[self.drop_p, 1 - self.drop_p])
+        return self.f(x * torch.as_tensor(m))
+""",
+    "weights of attention": """
+class SelfAttn(nn.Module):
+    def __init__(self, d, attn_drop):
+        super().__init__()
+        self.qkv = nn.Linear(d, 3 * d)
+        self.attn_drop = attn_drop
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        w = torch.softmax(q @ k.transpose(-1, -2), -1)
+        drop = torch.rand_like(w) < self.attn_drop
+        w = w.masked_fill(drop, 0.0)
+        return w @ v
+""",
+    "layers kept by chance": """
+class Tr(nn.Module):
+    def __init__(self, layers, p_layer_drop):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.p_layer_drop = p_layer_drop
+    def forward(self, x):
+        kept = [l for l in self.layers if random.random() > self.p_layer_drop]
+        for l in kept:
+            x = l(x)
+        return x
+""",
+    "a branch by a flag": """
+class StochasticBlock(nn.Module):
+    def __init__(self, block, survival=0.8):
+        super().__init__()
+        self.block, self.survival = block, survival
+    def forward(self, x):
+        alive = torch.rand(1).item() < self.survival
+        if alive:
+            return x + self.block(x)
+        else:
+            return x
+""",
+    "a branch times a number": """
+class Skip(nn.Module):
+    def __init__(self, fn, prob):
+        super().__init__()
+        self.fn, self.prob = fn, prob
+    def forward(self, x):
+        b = torch.bernoulli(torch.tensor(1 - self.prob))
+        return x + b * self.fn(x) / (1 - self.prob)
+""",
+    "rows of an embedding": """
+class EmbDrop(nn.Module):
+    def __init__(self, v, d, dropout=0.1):
+        super().__init__()
+        self.emb = nn.Embedding(v, d)
+        self.dropout = dropout
+    def forward(self, words):
+        kept = self.emb.weight.data.new().resize_((self.emb.weight.size(0), 1)).bernoulli_(1 - self.dropout)
+        mask = kept.expand_as(self.emb.weight) / (1 - self.dropout)
+        return F.embedding(words, mask * self.emb.weight)
+""",
+    "a mask with one more dimension": """
+class D(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        dropped = (torch.rand(x.size(0), x.size(1)).to(x.device) <= self.p)[:, :, None]
+        return torch.where(dropped, torch.zeros_like(x), x)
+""",
+    "zoneout": """
+class ZoneoutLSTM(nn.Module):
+    def __init__(self, i, h, zoneout=0.1):
+        super().__init__()
+        self.cell = nn.LSTMCell(i, h); self.zoneout = zoneout
+    def forward(self, x, state):
+        h, c = state
+        nh, nc = self.cell(x, state)
+        m = torch.bernoulli(torch.full_like(h, self.zoneout))
+        return m * h + (1 - m) * nh, nc
+""",
+    "a static method": """
+class Net(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.p, self.l = p, nn.Linear(3, 3)
+    @staticmethod
+    def drop(t, p):
+        return t * (torch.rand_like(t) > p).float() / (1 - p)
+    def forward(self, x):
+        return self.drop(self.l(x), self.p)
+""",
 }
 RIGHT = {
     "returned in evaluation": """
@@ -387,6 +525,73 @@ class Denoiser(nn.Module):
     def forward(self, x, cond, cond_drop_prob=None):
         keep = torch.rand(x.shape[0]) > default(cond_drop_prob, self.cond_drop_prob)
         return x + torch.where(keep[:, None], cond, self.null)
+""",
+    "a flag of a function": """
+def drop_path(x, drop_prob: float = 0., training: bool = False):
+    if drop_prob == 0. or not training:
+        return x
+    keep_prob = 1 - drop_prob
+    r = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep_prob)
+    return x * r.div_(keep_prob)
+class DropPath(nn.Module):
+    def __init__(self, p): super().__init__(); self.p = p
+    def forward(self, x): return drop_path(x, self.p, self.training)
+""",
+    "masked tokens": """
+class MaskTokens(nn.Module):
+    def __init__(self, ratio): super().__init__(); self.ratio = ratio
+    def forward(self, ids):
+        m = torch.rand(ids.shape) < self.ratio
+        keep = ~m
+        return ids * keep + 103 * m
+""",
+    "noise of a router": """
+class Router(nn.Module):
+    def __init__(self, d, n): super().__init__(); self.w = nn.Linear(d, n)
+    def forward(self, x):
+        logits = self.w(x)
+        return logits + torch.rand_like(logits) * self.training
+""",
+    "in the step of training": """
+class M(nn.Module):
+    def __init__(self, p): super().__init__(); self.p = p; self.f = nn.Linear(2, 2)
+    def forward(self, x): return self.f(x)
+    def training_step(self, batch, i):
+        x, y = batch
+        drop = torch.rand_like(x) < self.p
+        return F.mse_loss(self(x.masked_fill(drop, 0)), y)
+""",
+    "another flag": """
+class W(nn.Module):
+    def __init__(self, p): super().__init__(); self.p = p; self.deterministic = False
+    def forward(self, x):
+        if self.deterministic: return x
+        return x * torch.bernoulli(torch.full_like(x, 1 - self.p)) / (1 - self.p)
+""",
+    "random slopes": """
+class RandomLeaky(nn.Module):
+    def forward(self, x):
+        a = torch.rand_like(x) * 0.2
+        return torch.where(x >= 0, x, a * x)
+""",
+    "a mask of the constructor": """
+class SparseLinear(nn.Linear):
+    def __init__(self, i, o, keep):
+        super().__init__(i, o)
+        mask = (torch.rand(o, i) < keep).float()
+        self.register_buffer("mask", mask)
+        self.weight.data *= mask
+    def forward(self, x): return F.linear(x, self.weight * self.mask, self.bias)
+""",
+    "scheduled sampling": """
+class Dec(nn.Module):
+    def __init__(self, c, p): super().__init__(); self.c = c; self.p = p
+    def forward(self, x, y):
+        for t in range(3):
+            if random.random() < self.p:
+                x = y[:, t]
+            x = self.c(x)
+        return x
 """,
 }
 

@@ -18,6 +18,14 @@ import torch.nn.functional as F
 
 """
 
+
+def m(made, applied, name="Net", args="self, x", ia="self, d, num_classes, p"):
+    """A Module with these statements in its constructor and its forward."""
+    made, applied = ("".join(f"        {line}\n" for line in part.split("\n")) for part in (made, applied))
+    head = f"class {name}(nn.Module):\n    def __init__({ia}):\n        super().__init__()\n"
+    return f"{head}{made}\n    def forward({args}):\n{applied}"
+
+
 BAD = {
     "a function on ten digits": """
 class Net(nn.Module):
@@ -259,6 +267,94 @@ model = nn.Sequential(
 loss_fn = nn.CrossEntropyLoss()
 optimizer = torch.optim.Adam(model.parameters())
 """,
+    "two fc, ten": m(
+        "self.fc1 = nn.Linear(784, 128)\nself.fc2 = nn.Linear(128, 10)\nself.dropout = nn.Dropout(0.2)",
+        "x = x.flatten(1)\nx = torch.relu(self.fc1(x))\nx = self.fc2(x)\nx = self.dropout(x)\nreturn x",
+        "MNISTModel",
+    ),
+    "resnet head": m(
+        "self.backbone = resnet18()\nself.backbone.fc = nn.Sequential(nn.Linear(512, 2), nn.Dropout(0.5))",
+        "return self.backbone(x)",
+    ),
+    "transfer": (
+        "model = models.resnet50()\n"
+        "model.fc = nn.Sequential(nn.Linear(2048, 256), nn.ReLU(), nn.Linear(256, num_classes), nn.Dropout(0.4))\n"
+    ),
+    "extend": m(
+        (
+            "layers = [nn.Linear(d, 32), nn.ReLU()]\n"
+            "layers.extend([nn.Linear(32, num_classes), nn.Dropout(p)])\n"
+            "self.layers = nn.Sequential(*layers)"
+        ),
+        "return self.layers(x)",
+    ),
+    "function factory": (
+        "def build_model(n_in, n_out=3):\n"
+        "    return nn.Sequential(nn.Linear(n_in, 32), nn.ReLU(), nn.Linear(32, n_out), nn.Dropout(0.5))\n"
+    ),
+    "add_module": (
+        "model = nn.Sequential()\n"
+        "model.add_module('fc1', nn.Linear(8, 32))\n"
+        "model.add_module('relu', nn.ReLU())\n"
+        "model.add_module('fc2', nn.Linear(32, 5))\n"
+        "model.add_module('drop', nn.Dropout(0.5))\n"
+        "loss_fn = nn.CrossEntropyLoss()\n"
+    ),
+    "gat": m(
+        "self.conv1 = GATConv(d, 8)\nself.lin = nn.Linear(8, num_classes)",
+        (
+            "x = F.elu(self.conv1(x))\n"
+            "x = self.lin(x)\n"
+            "return F.log_softmax(F.dropout(x, p=0.6, training=self.training), dim=-1)"
+        ),
+        "GAT",
+    ),
+    "loss in model": m(
+        "self.proj = nn.Linear(d, num_classes)\nself.drop = nn.Dropout(p)",
+        "scores = self.drop(self.proj(x))\nreturn nn.CrossEntropyLoss()(scores, y)",
+        args="self, x, y",
+    ),
+    "bce": m(
+        "self.out = nn.Linear(d, 1)\nself.drop = nn.Dropout(p)",
+        "logit = self.drop(self.out(x)).squeeze(-1)\nreturn F.binary_cross_entropy_with_logits(logit, y)",
+        args="self, x, y",
+        name="CTRModel",
+    ),
+    "sigmoid seq": m(
+        "self.net = nn.Sequential(nn.Linear(d, 16), nn.ReLU(), nn.Linear(16, 1), nn.Sigmoid(), nn.Dropout(0.2))",
+        "return self.net(x)",
+        name="Discriminator",
+    ),
+    "torch.sigmoid method": m(
+        "self.fc = nn.Linear(d, 1)\nself.drop = nn.Dropout(p)",
+        "return self.drop(self.fc(x).sigmoid())",
+        name="LogisticModel",
+    ),
+    "F.sigmoid multi": m(
+        "self.fc = nn.Linear(d, num_classes)",
+        ("return F.dropout(F.sigmoid(self.fc(x)), p=0.1, training=self.training)"),
+    ),
+    "softmax then drop": m(
+        "self.fc = nn.Linear(d, num_classes)\nself.drop = nn.Dropout(p)",
+        "p = F.softmax(self.fc(x), dim=1)\nreturn self.drop(p)",
+    ),
+    "decoder vocab": m(
+        "self.out = nn.Linear(d, vocab_size)\nself.dropout = nn.Dropout(p)",
+        "out = self.out(x)\nreturn self.dropout(out)",
+        ia="self, d, vocab_size, p",
+        name="Decoder",
+    ),
+    "actions": m(
+        "self.l1 = nn.Linear(d, 64)\nself.l2 = nn.Linear(64, n_actions)\nself.drop = nn.Dropout(p)",
+        "return self.drop(self.l2(F.relu(self.l1(x))))",
+        ia="self, d, n_actions, p",
+        name="QNetwork",
+    ),
+    "conv seg": m(
+        "self.cls = nn.Conv2d(64, num_classes, kernel_size=1)\nself.drop = nn.Dropout2d(p)",
+        "x = self.drop(self.cls(x))\nreturn F.interpolate(x, scale_factor=8)",
+        name="FCN",
+    ),
 }
 RIGHT = {
     "before the last layer": """
@@ -351,6 +447,55 @@ class WordEmbedding(nn.Module):
     def forward(self, ids):
         return self.drop(self.emb(ids))
 """,
+    "autoenc": m(
+        "self.enc = nn.Sequential(nn.Linear(d, 16), nn.Sigmoid(), nn.Dropout(p))\nself.dec = nn.Linear(16, d)",
+        "return self.dec(self.enc(x))",
+        name="AutoencoderNet",
+    ),
+    "siamese": "net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Dropout(0.1))\n",
+    "backbone": m(
+        "self.fc = nn.Linear(2048, 512)\nself.drop = nn.Dropout(p)",
+        "return self.drop(F.relu(self.fc(x)))",
+        name="FeatureNet",
+    ),
+    "se": m(
+        "self.fc = nn.Linear(d, d // 16)\nself.fc2 = nn.Linear(d // 16, d)\nself.drop = nn.Dropout(p)",
+        "s = torch.sigmoid(self.fc2(self.fc(x)))\nreturn x * self.drop(s)",
+        name="SENet",
+    ),
+    "proj": m(
+        "self.proj = nn.Linear(d, 64)\nself.drop = nn.Dropout(p)",
+        "return self.drop(self.proj(x))",
+        name="TransformerLayer",
+    ),
+    "mlp block": m(
+        "self.fc1 = nn.Linear(d, 4 * d)\nself.fc2 = nn.Linear(4 * d, d)\nself.drop = nn.Dropout(p)",
+        "x = self.drop(F.gelu(self.fc1(x)))\nreturn self.drop(self.fc2(x))",
+        name="Mlp",
+    ),
+    "ffn out_features": m(
+        "self.fc2 = nn.Linear(4 * d, out_features)\nself.drop = nn.Dropout(p)",
+        "return self.drop(self.fc2(x))",
+        name="Mlp",
+        ia="self, d, out_features, p",
+    ),
+    "gcn enc": m(
+        "self.lin = nn.Linear(d, out_channels)",
+        "return F.dropout(F.relu(self.lin(x)), 0.5, self.training)",
+        name="GNN",
+        ia="self, d, out_channels",
+    ),
+    "attn": m(
+        "self.out_proj = nn.Linear(d, d)\nself.drop = nn.Dropout(p)",
+        "return self.drop(self.out_proj(x))",
+        name="MultiHeadSelfAttention",
+    ),
+    "toy": "model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))\n",
+    "lstm dropout": m(
+        "self.lstm = nn.LSTM(d, 64)\nself.drop = nn.Dropout(p)",
+        "return self.drop(self.lstm(x)[0])",
+        name="EncoderModel",
+    ),
 }
 
 

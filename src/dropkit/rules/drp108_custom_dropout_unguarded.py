@@ -45,6 +45,8 @@ _SAMPLERS = Vocabulary(
 )
 # Words for conditions that a generative model drops for guidance, in evaluation, too.
 _CONDITIONS = Vocabulary(r"cond\w*|uncond\w*|guidance|classifier ?free|cfg|null")
+# What augmentation drops parts of, rather than a layer.
+_SIGNALS = Vocabulary(r"waveforms?|wavs?|audio|images?|imgs?|signals?|spectrograms?|mels?|specs?")
 # Names of a layer, or of the rate, by which code is skipped.
 _SKIPS = pattern(r"drop|keep|surviv|skip|stochastic_?depth|zone_?out", re.IGNORECASE)
 # The factor by which dropout scales what it keeps.
@@ -72,9 +74,9 @@ def _judge(
         violation = Violation(call, "a function has no mode: pass training to it")
     elif under_mode(source, call) or not _runs_in_forward(source, owner, method) or _callers_ask(source, owner, method):
         return
-    path = PurePath(source.path)
-    names = (path.parent.name, path.stem, owner.name if owner is not None else "", method.name)
+    names = (PurePath(source.path).stem, owner.name if owner is not None else "", method.name)
     is_sampler = any(map(_SAMPLERS.has, names)) or any(map(_CONDITIONS.has, _names(source, call)))
+    is_sampler = is_sampler or any(_SIGNALS.has(parameter.arg) for parameter in method.parameters)
     yield from unless_intended(source, violation.as_information() if is_sampler else violation)
 
 

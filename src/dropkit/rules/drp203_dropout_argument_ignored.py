@@ -84,7 +84,8 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
     ):
         return
     if write is None:
-        given = FactCondition(refuted_by=_taken_anyway(owner))
+        saved = (f"reads:{rate.arg}",) if saves_hyperparameters(source, owner) else ()
+        given = FactCondition(refuted_by=(*_taken_anyway(owner), *saved))
         bases = unplain_bases(source, owner)
         unless = CrossFileCondition(owner.name, "", rate.arg, bases) if bases else None
         yield Violation(rate, _message(f"argument {rate.arg} is never read"), unless=unless, given=given)
@@ -174,13 +175,14 @@ def _is_kept(source: SourceFile, owner: ClassDefinition, constructor: _Construct
     for decorator in constructor.decorator_list:
         if name in source.text.of(decorator):
             return True
-    if constructor.decorator_list and any(
+    is_saved = saves_hyperparameters(source, owner)
+    if (constructor.decorator_list or is_saved) and any(
         may_be_read(source, owner, kept, as_layer=False) for kept in (name, f"_{name}")
     ):
         return True
     saved = [read for cls in owner.mro for read in cls.reads.get("hparams", [])]
     others = (node for node in source.attributes.get("hparams", []) if node not in saved)
-    return saves_hyperparameters(source, owner) and (
+    return is_saved and (
         any(_may_read(source, read, name) for read in saved) or any(isinstance(node.ctx, ast.Load) for node in others)
     )
 

@@ -38,7 +38,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             yield Violation(rate, message)
         elif function.owner is None and function.within is None:
             key = own_key(source, function.name)
-            yield Violation(rate, message, given=FactCondition(needs=(f"passes:{key}:{rate.arg}",)))
+            yield Violation(rate, message, given=FactCondition(needs=(f"gets:{key}:{rate.arg}",)))
 
 
 def _fields(source: SourceFile) -> Iterator[Violation]:

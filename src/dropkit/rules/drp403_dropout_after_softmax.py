@@ -18,7 +18,7 @@ from dropkit.lint.semantic.data_flow import MOST, reads_after
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
 from dropkit.lint.semantic.expressions import names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.last_layers import comes_from_last_layer, is_as_wide_as_classes
+from dropkit.lint.semantic.last_layers import comes_from_last_layer, ends_model, is_as_wide_as_classes, is_whole_name
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -59,7 +59,12 @@ def _is_of_last_layer(source: SourceFile, dropout: DropoutCall) -> bool:
     if dropout.form is not DropoutForm.LAYER:
         return all(comes_from_last_layer(source, applied.input) for applied in before)
     last = [adjacent_layer(source, applied.call, BEFORE) for applied in before]
-    return all(layer is not None and is_as_wide_as_classes(source, layer) for layer in last)
+    owner = source.owner(dropout.call)
+    is_model = owner is not None and is_whole_name(owner.name)
+    return all(
+        layer is not None and (is_as_wide_as_classes(source, layer) or (is_model and ends_model(source, layer)))
+        for layer in last
+    )
 
 
 def _is_named(source: SourceFile, node: ast.AST, words: Vocabulary) -> bool:

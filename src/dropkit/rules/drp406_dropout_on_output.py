@@ -43,10 +43,11 @@ _TAKE_LOGITS = frozenset(
 )  # fmt: skip
 _PASS_ON = frozenset(
     [_F + "softmax", "torch.softmax", "torch.nn.Softmax", ".softmax", _F + "sigmoid", "torch.sigmoid", ".sigmoid",
-     "torch.nn.Sigmoid", "torch.squeeze", "torch.flatten", ".squeeze", ".view", ".reshape", ".float", ".unsqueeze",
-     ".permute", ".transpose", ".contiguous", ".flatten"]
+     "torch.nn.Sigmoid", _F + "interpolate", _F + "upsample", "torch.squeeze", "torch.flatten", ".squeeze", ".view",
+     ".reshape", ".float", ".unsqueeze", ".permute", ".transpose", ".contiguous", ".flatten"]
 )  # fmt: skip
-
+# What libraries call the last layer of a model.
+_HEADS = frozenset({"fc", "classifier", "head", "heads", "last_linear"})
 # Names of scores that are no output of the model, and of models that drop their output by design.
 _NO_OUTPUT = Vocabulary(
     r"attn|attention|atten|gate|gates|gated|gating|rout(?:e|er|ing)|alpha|cluster\w*|topics?|prodlda|prod lda|dmon"
@@ -87,8 +88,15 @@ def _makes_output(source: SourceFile, sequential: ast.AST) -> bool:
     match statement:
         case ast.Assign(targets=[ast.Name(id=name)]) if is_whole_name(name):
             return not any(_is_part(source, use) for use in source.mentions.get(name, [])[:MOST])
+        case ast.Assign(targets=[ast.Attribute(value=ast.expr() as model, attr=name)]) if last_name(model) != "self":
+            return name in _HEADS  # model.fc = nn.Sequential(...)
         case ast.Assign(targets=[target]):
             attribute = self_attribute(target)
+        case ast.Return():
+            function = source.function(statement)
+            return owner is None and function is not None and is_whole_name(function.name)
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))):
+            return is_whole_name(name)
         case _:
             return False
     calls = owner.own_calls.get(attribute, []) if owner is not None and attribute is not None else []

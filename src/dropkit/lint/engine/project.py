@@ -206,8 +206,9 @@ def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
         elif kind in ("alternative", "reads", "uses"):
             words.add((last.encode(),))
         elif kind == "passes":
-            function, _, argument = last.partition(":")
-            words.add((function.encode(), argument.encode()))
+            words.add((last.partition(":")[0].encode(), module.encode()))
+        elif kind == "gets":
+            continue  # the file with the finding states it
         elif kind == "unpacks":
             words.update((word,) for word in (b"asdict", b"vars(", b"__dict__", b"fields("))
         else:

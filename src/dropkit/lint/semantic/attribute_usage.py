@@ -238,8 +238,14 @@ def _passes_self(call: ast.Call) -> bool:
         return False
     last = last_name(call)
     if last == "getattr" and len(call.args) > 1:
-        return not isinstance(call.args[1], ast.Constant)
+        return not _begins_with_text(call.args[1])
     return last not in _READS_NO_LAYER
+
+
+def _begins_with_text(name: ast.expr) -> bool:
+    """Whether the beginning of a name is known: "fc", f"fc{i}", "fc" + str(i), "fc%d" % i. See `_getattr_names`."""
+    first = name.values[0] if isinstance(name, ast.JoinedStr) else name.left if isinstance(name, ast.BinOp) else name
+    return isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value[:1] not in ("", "%", "{")
 
 
 @cached_per_file

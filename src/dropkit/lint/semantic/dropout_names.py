@@ -30,7 +30,7 @@ _ATTRIBUTE = pattern(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
 _CODE = pattern(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.train(?:ing\s*=(?!=)|\()|\.eval\b|bernoulli|rand_like"
     rb"|no_grad|inference_mode|backward\(|load_state_dict\(|def \w+\((?:model|net|network|classifier)\b"
-    rb"|scaled_dot_product_attention|flash_attn_|memory_efficient_attention|preserve_rng_state|drop_?(?:rate|prob)"
+    rb"|scaled_dot_product_attention|flash_attn_|memory_efficient_attention|preserve_rng_state|drop_?(?:rate|prob)|p_drop"
 )
 # What a file with any dropout has, by a layer, a function or a mask drawn by hand.
 _DROPOUT = tuple(b"ropout rop_out ropPath rop_path ropBlock rop_block ropConnect bernoulli rand_like".split())

@@ -14,11 +14,12 @@ from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_fac
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.evaluation import is_evaluation_name
-from dropkit.lint.semantic.expressions import given, is_off
+from dropkit.lint.semantic.expressions import given, is_off, last_name, last_part
 from dropkit.lint.semantic.mode_flow import Mode, effect_of, known_facts, learning_facts, may_switch, places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import module_key, own_key
 from dropkit.lint.semantic.settings_fields import facts_about_settings
+from dropkit.lint.semantic.unread_rates import unread_parameters
 
 # Calls by which a function switches modes or trains, itself or through another.
 _ACTING = frozenset({"eval", "train", "backward", "manual_backward"})
@@ -46,16 +47,34 @@ def _clauses(source: SourceFile) -> Iterator[tuple[str, ...]]:
             if known is not None and given(call) and source.local_class(call.func) is None:
                 yield from _evaluations(source, call, module_key(source, known))
     yield from _rates_passed(source)
+    yield from _rates_ignored(source)
+
+
+def _rates_ignored(source: SourceFile) -> Iterator[tuple[str, str]]:
+    """The functions of this file that get a rate and never read it, if a file passes the rate."""
+    for function, rate in unread_parameters(source):
+        key, place = own_key(source, function.name), function.parameters.index(rate)
+        if function.owner is None and function.within is None:
+            yield f"gets:{key}:{rate.arg}", f"passes:{key}:{rate.arg}"
+            yield f"gets:{key}:{rate.arg}", f"passes:{key}:#{place}"
 
 
 def _rates_passed(source: SourceFile) -> Iterator[tuple[str]]:
-    """The rates that calls pass by keyword to functions of other files."""
+    """The rates that calls pass to functions of other files, by the keyword or the place."""
     for call in source.all_calls:
-        for keyword in call.keywords:
-            if keyword.arg is not None and is_rate_name(keyword.arg) and not is_off(keyword.value):
-                known = source.called(call)
-                if known is not None and not known.startswith("torch."):
-                    yield (f"passes:{module_key(source, known)}:{keyword.arg}",)
+        by_name = [
+            (keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg and is_rate_name(keyword.arg)
+        ]
+        by_place = [(f"#{place}", value) for place, value in enumerate(call.args) if is_rate_name(last_name(value))]
+        known = source.called(call) if by_name or by_place else None
+        if (
+            known is not None
+            and last_part(known).islower()
+            and not known.startswith("torch.")
+            and source.local_class(call.func) is None
+        ):
+            key = module_key(source, known)
+            yield from ((f"passes:{key}:{argument}",) for argument, value in (*by_name, *by_place) if not is_off(value))
 
 
 def _about_functions(source: SourceFile) -> Iterator[tuple[str, ...]]:

@@ -13,9 +13,10 @@ from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear"})
 _CLASSES = re.compile(
-    r"(num|n|nb|number|no)_?(of_?)?(\w+_)?(class|label|tag|categor|target)|^n?_?class(es)?$|n_?class|vocab_?size"
-    r"|n_?vocab|^ntokens?$|tagset_?size|label_?size|class_?num|out_?class|^horizon$|(forecast|predict\w*|pred|out(put)?)_?"
-    r"(horizon|len(gth)?|steps?|window)$|target_?(window|len(gth)?|steps?)|^n_?(forecasts?|horizons?|targets?)$",
+    r"(num|n|nb|number|no)_?(of_?)?(\w+_)?(class|label|tag|categor|target|action)|^n?_?class(es)?$|n_?class|vocab_?size"
+    r"|n_?vocab|^ntokens?$|tagset_?size|label_?size|class_?num|out_?class|^act(ion)?s?_?(dim|size)$|^horizon$|(forecast|predict\w*|pred|out(put)?)_?"
+    r"(horizon|len(gth)?|steps?|window)$"
+    r"|target_?(window|len(gth)?|steps?)|^n_?(forecasts?|horizons?|targets?)$",
     re.IGNORECASE,
 )
 # Widths that are those of the output in a whole model; in a part of one they are not.
@@ -24,7 +25,9 @@ _OUTPUT = re.compile(r"^(n_?|num_?)?out(puts?)?(_?(dim|size|features|channels))?
 _MAX_CLASSES = 1000
 _CLASSIFIER = re.compile(r"classif|logit|(^|_)head$|regressor", re.IGNORECASE)
 # Names of classes that are whole models, whose last layer makes the output.
-_WHOLE = Vocabulary(r"classifier|regressor|forecaster|predictor|\w*net|network|model|cnn|mlp classifier|classification")
+_WHOLE = Vocabulary(
+    r"classifier|regressor|forecaster|predictor|\w*net|network|model|cnn|discriminator|critic|classification"
+)
 _HIDDEN = Vocabulary(r"hidden|embed\w*|proj|projection|input|encod\w*|feed|attn|attention|bottleneck|first|in")
 _PART = Vocabulary(r"block|layer|module|encoder|decoder|attention|embedding|unit|cell|stage|backbone|sub\w*|feed|ffn")
 

@@ -82,7 +82,10 @@ def alternatives(source: SourceFile, value: ast.expr | None) -> list[ast.expr | 
 
 
 def row_around(source: SourceFile, layer: ast.expr) -> tuple[ast.Call | None, list[ast.expr]]:
-    """The Sequential that a layer stands in, also through a list that is only filled before, and the end of its row."""
+    """The Sequential that a layer stands in, and the end of its row.
+
+    Also one that is made of a list, or filled by `add_module`: then the call that adds the layer, if it is the last.
+    """
     element = source.search_ancestors(layer, _row_element) or layer
     row = source.parent(element)
     if isinstance(row, ast.Call) and source.called(row) == "torch.nn.Sequential":
@@ -94,11 +97,24 @@ def row_around(source: SourceFile, layer: ast.expr) -> tuple[ast.Call | None, li
             around = source.parent(pairs) if pairs is not None else None
         if isinstance(around, ast.Call) and source.called(around) == "torch.nn.Sequential":
             return around, [_without_name(one) for one in row.elts]
-    receiver, added = _additions(source, source.statement(layer))
-    function = source.function(layer)
-    if receiver is None or function is None or not receiver.isidentifier() or layer not in added:
+    return _row_added_to(source, layer)
+
+
+def _row_added_to(source: SourceFile, layer: ast.expr) -> tuple[ast.Call | None, list[ast.expr]]:
+    statement, function = source.statement(layer), source.function(layer)
+    receiver, added = _additions(source, statement)
+    if receiver is None or not receiver.isidentifier() or layer not in added:
         return None, []
-    reads = source.names_between(receiver, end(source.statement(layer)), end(function.node))
+    last = end(function.node) if function is not None else end(source.tree.body[-1])
+    reads = source.names_between(receiver, end(statement), last)
+    if source.is_call_of(row := source.parent(layer), "add_module") and isinstance(row, ast.Call):
+        is_added_to = any(_additions(source, source.statement(read))[0] == receiver for read in reads[:1])
+        is_row = (
+            source.is_call_of(source.substitute(row.func.value), "Sequential")
+            if isinstance(row.func, ast.Attribute)
+            else False
+        )
+        return (row, added) if is_row and not is_added_to else (None, [])
     star = source.parent(reads[0]) if len(reads) == 1 else None
     call = source.parent(star) if isinstance(star, ast.Starred) else None
     return (call, added) if isinstance(call, ast.Call) and source.called(call) == "torch.nn.Sequential" else (None, [])

@@ -86,7 +86,16 @@ def reads_whole_settings(source: SourceFile) -> bool:
     whole = [call for call in calls if not (last_name(call) == "vars" and not call.args)]
     if any(not _SHOWS.fullmatch(last_name(_outer_call(source, call))) for call in whole):
         return True
-    return any(isinstance(node.ctx, ast.Load) for node in source.attributes.get("__dict__", []))
+    if any(isinstance(node.ctx, ast.Load) for node in source.attributes.get("__dict__", [])):
+        return True
+    return any(map(_reads_any, source.calls.get("getattr", [])))
+
+
+def _reads_any(call: ast.Call) -> bool:
+    """Whether `getattr` reads a field of settings whose name is made at run time."""
+    return (
+        len(call.args) > 1 and is_settings_name(last_name(call.args[0])) and not isinstance(call.args[1], ast.Constant)
+    )
 
 
 def _outer_call(source: SourceFile, call: ast.Call) -> ast.AST | None:

@@ -52,15 +52,18 @@ def dropped_pops(source: SourceFile) -> Iterator[tuple[ast.stmt, str]]:
             yield statement, key[1]
 
 
-def unread_parameters(source: SourceFile) -> Iterator[tuple[FunctionDefinition, ast.arg]]:
+@cached_per_file
+def unread_parameters(source: SourceFile) -> list[tuple[FunctionDefinition, ast.arg]]:
     """The rates that functions and methods take and never read, where calls may pass them."""
+    found: list[tuple[FunctionDefinition, ast.arg]] = []
     for function in source.functions:
         node = function.node
         if isinstance(node, ast.Lambda) or function.name.startswith(_HOOKS):
             continue
         rates = [rate for rate in rates_among(source, function.parameters) if not _is_read(source, node, rate.arg)]
         if rates and not _is_excused(source, function, node):
-            yield from ((function, rate) for rate in rates if not is_admitted(source, rate))
+            found += [(function, rate) for rate in rates if not is_admitted(source, rate)]
+    return found
 
 
 def is_passed(source: SourceFile, function: FunctionDefinition, rate: ast.arg) -> bool:
@@ -134,7 +137,7 @@ def _is_callee(source: SourceFile, node: ast.AST) -> bool:
 def _sets_rate(source: SourceFile, binding: Binding) -> bool:
     """Whether a binding sets a name, and only that, to a number other than zero or to a rate of settings."""
     match binding.statement:
-        case ast.Assign(targets=[ast.Name()]) | ast.AnnAssign(target=ast.Name()) if binding.value is not None:
+        case ast.Assign(targets=[_]) | ast.AnnAssign() if binding.value is not None and not binding.derived:
             key = setting(binding.value)
             number = literal(binding.value)
             is_number = number is not UNKNOWN and isinstance(number, (int, float)) and bool(number)
