@@ -97,7 +97,9 @@ def _is_dropout(source: SourceFile, layer: ast.expr) -> bool:
     loops = [
         binding.value for binding in source.bindings(layer)[:MOST] if binding.derived and binding.value is not None
     ]
-    return any(_is_dropout(source, part) for loop in loops for part in ast.walk(loop) if self_attribute(part))
+    return any(
+        _is_dropout(source, part) for loop in loops for part in ast.walk(loop) if isinstance(part, ast.Attribute)
+    )
 
 
 @cached_per_file

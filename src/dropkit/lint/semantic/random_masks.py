@@ -6,7 +6,7 @@ A value is followed through local names, attributes of self, and the results of 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from dropkit.lint.semantic.data_flow import MOST, origins, readers
@@ -120,14 +120,20 @@ def _followed(source: SourceFile, value: ast.expr, seen: set[str] | None = None)
         statement = _end(source, current, lambda _, parent: None)
         if isinstance(statement, ast.Return):
             pending.update(dict.fromkeys(_results(source, statement)))
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        for target in [statement.target] if isinstance(statement, ast.AugAssign) else targets:
-            name = target.id if isinstance(target, ast.Name) else self_attribute(target)
-            if name is not None and name not in names:
+        elif isinstance(statement, (ast.Assign, ast.AugAssign)):
+            for name, reads in _held(source, statement):
+                pending.update(dict.fromkeys(reads if name not in names else []))
                 names.add(name)
-                owner = source.owner(statement) if not isinstance(target, ast.Name) else None
-                reads = owner.reads.get(name, []) if owner is not None else readers(source, statement, name)
-                pending.update(dict.fromkeys(reads))
+
+
+def _held(source: SourceFile, statement: ast.Assign | ast.AugAssign) -> Iterator[tuple[str, Sequence[ast.expr]]]:
+    """The names and attributes of self that a statement sets, and their reads."""
+    for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+        attribute, owner = self_attribute(target), source.owner(statement)
+        if isinstance(target, ast.Name):
+            yield target.id, readers(source, statement, target.id)
+        elif attribute is not None and owner is not None:
+            yield attribute, owner.reads.get(attribute, [])
 
 
 def _results(source: SourceFile, statement: ast.Return) -> list[ast.Call]:
