@@ -67,6 +67,14 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "sums of dropouts": lambda n: net("        z = self.drop(x)\n" + repeat(n, "z = z + z") + "        x = z\n"),
     "dropouts in a row": lambda n: net(repeat(n, "x = F.dropout(x, 0.5)", "x = self.drop(F.relu(self.fc(x)))")),
     "masks": lambda n: net(repeat(n, "m = torch.rand_like(x)", "m = m < self.p", "x = x * m")),
+    "unread locals": lambda n: net(repeat(n, "dropout_@ = config.dropout_@", "kwargs.pop('drop_rate_@', 0.1)")),
+    "rates set in forward": lambda n: net(repeat(n, "if isinstance(m@, nn.Dropout): m@.p = 0.1", "self.drop.p = x")),
+    "draws that skip": lambda n: net(repeat(n, "drop@ = torch.rand(1)", "if drop@ < self.p: x = x * 0")),
+    "functions that ignore rates": lambda n: HEAD
+    + "".join(f"\n\ndef f{i}(x, dropout):\n    return f{(i + 1) % n}(x, 0.1)\n" for i in range(n)),
+    "fields": lambda n: f"{HEAD}from dataclasses import dataclass\n\n\n@dataclass\nclass Config:\n"
+    + repeat(n, "dropout_@: float = 0.1", indent=4)
+    + "".join(f"\n\ndef f{i}(config):\n    return config.width\n" for i in range(n)),
     "bernoulli": lambda n: net(repeat(n, "drop = torch.bernoulli(x)", "drop = drop + drop", "x = x * drop")),
     "aliases": lambda n: net(chained(n, "F.softmax(x, -1)", "a% = a@; x = self.drop(a%)")),
     "aliases in branches": lambda n: net(

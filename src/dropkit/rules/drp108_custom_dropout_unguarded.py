@@ -85,11 +85,16 @@ def _is_for_dropping(
 ) -> bool:
     names = f"{owner.name if owner is not None else ''} {method.name}"
     text = f"{names} {source.text.of(source.statement(call))}"
-    is_named = mentions_mask(text) or _RESCALES.search(source.text.of(method.node)) is not None
+    is_named = mentions_mask(text) or _rescales(source, method)
     if is_named and drops_by_mask(source, call):
         return True
     comparison = skips_by_chance(source, call)
     return comparison is not None and _SKIPS.search(f"{names} {source.text.of(comparison)}") is not None
+
+
+@cached_per_file
+def _rescales(source: SourceFile, method: FunctionDefinition) -> bool:
+    return _RESCALES.search(source.text.of(method.node)) is not None
 
 
 def _names(source: SourceFile, call: ast.Call) -> Iterator[str]:

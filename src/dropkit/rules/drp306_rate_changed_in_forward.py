@@ -87,12 +87,7 @@ def _is_dropout(source: SourceFile, layer: ast.expr) -> bool:
         return any(value is not None and _makes_dropout(source, value) for value in owner.values(attribute)[:MOST])
     if not isinstance(layer, ast.Name):
         return False
-    tests = [
-        call
-        for call in source.calls.get("isinstance", [])
-        if last_name(call.args[0] if call.args else None) == layer.id
-    ]
-    if any(source.function(test) is source.function(layer) and "Drop" in source.text.of(test) for test in tests):
+    if (source.function(layer), layer.id) in _tested(source):
         return True
     loops = [
         binding.value for binding in source.bindings(layer)[:MOST] if binding.derived and binding.value is not None
@@ -100,6 +95,13 @@ def _is_dropout(source: SourceFile, layer: ast.expr) -> bool:
     return any(
         _is_dropout(source, part) for loop in loops for part in ast.walk(loop) if isinstance(part, ast.Attribute)
     )
+
+
+@cached_per_file
+def _tested(source: SourceFile) -> set[tuple[FunctionDefinition | None, str]]:
+    """The local names, with their functions, that `isinstance` tests for a dropout layer."""
+    tests = [call for call in source.calls.get("isinstance", []) if call.args and "Drop" in source.text.of(call)]
+    return {(source.function(test), last_name(test.args[0])) for test in tests}
 
 
 @cached_per_file

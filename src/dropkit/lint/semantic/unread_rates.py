@@ -15,7 +15,7 @@ from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.rate_arguments import rates_among
 from dropkit.lint.semantic.receivers import is_settings_name
 from dropkit.lint.semantic.stored_settings import setting
-from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
+from dropkit.lint.semantic.syntax_tree import cached_per_file, end, grouped, start
 
 # Functions that may read any local name.
 _READ_ALL = ("locals", "vars", "eval", "exec", "globals", "_getframe", "currentframe")
@@ -115,10 +115,7 @@ def _is_excused(source: SourceFile, function: FunctionDefinition, node: ast.Func
 
 @cached_per_file
 def _functions_named(source: SourceFile) -> dict[str, list[FunctionDefinition]]:
-    named: dict[str, list[FunctionDefinition]] = {}
-    for function in source.functions:
-        named.setdefault(function.name, []).append(function)
-    return named
+    return grouped((function.name, function) for function in source.functions)
 
 
 @cached_per_file
@@ -162,12 +159,13 @@ def _is_used_otherwise(source: SourceFile, statement: ast.stmt, name: str) -> bo
     inside = set(ast.walk(statement))
     names = {name, *(node.value for node in inside if isinstance(node, ast.Constant) and isinstance(node.value, str))}
     names |= {node.attr for node in inside if isinstance(node, ast.Attribute) and is_rate_name(node.attr)}
-    return any(node not in inside and _names(node) in names for node in _nodes(source, around))
+    return any(node not in inside for name in names for node in _nodes(source, around).get(name, [])[: MOST + 1])
 
 
 @cached_per_file
-def _nodes(_: SourceFile, around: ast.AST) -> list[ast.AST]:
-    return [node for node in ast.walk(around) if _names(node)]
+def _nodes(_: SourceFile, around: ast.AST) -> dict[str, list[ast.AST]]:
+    """The nodes inside another that name a rate, by its name."""
+    return grouped((name, node) for node in ast.walk(around) if (name := _names(node)))
 
 
 def _names(node: ast.AST) -> str:
