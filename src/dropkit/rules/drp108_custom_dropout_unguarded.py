@@ -65,14 +65,16 @@ def _judge(
     source: SourceFile, call: ast.Call, method: FunctionDefinition, owner: ClassDefinition | None
 ) -> Iterator[Violation]:
     """Report a mask that is for dropping, by names or the factor 1/(1-p), where nobody asks for the mode."""
-    if not _is_for_dropping(source, call, method, owner):
+    if not _speaks_of_dropping(source, method, owner):
         return
-    violation = Violation(call)
     if owner is None:
-        if not runs_in_both_modes(source, method.name) or _reads_mode(source, method):
-            return
+        follows_mode = not runs_in_both_modes(source, method.name) or _reads_mode(source, method)
         violation = Violation(call, "a function has no mode: pass training to it")
-    elif under_mode(source, call) or not _runs_in_forward(source, owner, method) or _callers_ask(source, owner, method):
+    else:
+        follows_mode = not _runs_in_forward(source, owner, method) or _callers_ask(source, owner, method)
+        follows_mode = follows_mode or under_mode(source, call)
+        violation = Violation(call)
+    if follows_mode or not _is_for_dropping(source, call, method, owner):
         return
     names = (PurePath(source.path).stem, owner.name if owner is not None else "", method.name)
     is_sampler = any(map(_SAMPLERS.has, names)) or any(map(_CONDITIONS.has, _names(source, call)))
@@ -90,6 +92,12 @@ def _is_for_dropping(
         return True
     comparison = skips_by_chance(source, call)
     return comparison is not None and _SKIPS.search(f"{names} {source.text.of(comparison)}") is not None
+
+
+@cached_per_file
+def _speaks_of_dropping(source: SourceFile, method: FunctionDefinition, owner: ClassDefinition | None) -> bool:
+    names = f"{owner.name if owner is not None else ''} {source.text.of(method.node)}".replace("keepdim", "")
+    return _SKIPS.search(names) is not None or _rescales(source, method)
 
 
 @cached_per_file

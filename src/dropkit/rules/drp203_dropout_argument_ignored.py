@@ -55,11 +55,11 @@ _STAND_INS = Vocabulary(
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         constructor = owner.methods.get("__init__")
-        if constructor is None or isinstance(constructor.node, ast.Lambda) or not _makes_layers(source, owner):
+        if constructor is None or isinstance(constructor.node, ast.Lambda):
             continue
         rates = rate_arguments(source, owner)
-        settings = unread_settings(source, owner)
-        if (rates or settings) and not _excused(source, owner, constructor.node):
+        settings = unread_settings(source, owner) if owner.is_module else []
+        if (rates or settings) and _makes_layers(source, owner) and not _excused(source, owner, constructor.node):
             for rate in rates:
                 yield from _judge(source, owner, constructor.node, rate)
             for write in settings:

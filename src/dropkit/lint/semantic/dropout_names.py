@@ -6,6 +6,7 @@ They decide only where no name resolves: hand-written layers, arguments, attribu
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from dropkit.lint.semantic.pattern import pattern
 
@@ -36,9 +37,8 @@ _CODE = pattern(
 _DROPOUT = tuple(b"ropout rop_out ropPath rop_path ropBlock rop_block ropConnect bernoulli rand_like".split())
 _IMPORTS = (b"torch", b"dropkit", b"mmengine", b"import *", b"transformers")
 # A record with a rate as its field, in a file of settings alone.
-_FIELD = pattern(
-    rb"(?:@(?:\w+\.)?(?:dataclass|define)|NamedTuple|BaseModel|BaseSettings)[^@]*\n[ \t]+\w*[dD]rop\w*[ \t]*:"
-)
+_FIELD = pattern(rb"\n[ \t]+\w*[dD]rop\w*[ \t]*:")
+_RECORDS = (b"dataclass", b"define", b"NamedTuple", b"BaseModel", b"BaseSettings")
 
 
 def mentions_dropout(name: str) -> bool:
@@ -60,7 +60,7 @@ def may_match(code: bytes) -> bool:
     """Whether any rule could match in this source code."""
     if any(name in code for name in _IMPORTS):
         return b"ropout" in code or _CODE.search(code) is not None
-    return b"drop" in code and _FIELD.search(code) is not None
+    return b"drop" in code and any(word in code for word in _RECORDS) and _FIELD.search(code) is not None
 
 
 def is_layer_class(name: str) -> bool:
@@ -78,6 +78,7 @@ def mentions_mask(text: str) -> bool:
     return _MASK.search(text) is not None
 
 
+@lru_cache(maxsize=65536)
 def is_rate_name(name: str) -> bool:
     """Whether an argument of this name is a dropout rate.
 

@@ -18,7 +18,7 @@ from dropkit.lint.semantic.expressions import given, is_off, last_name, last_par
 from dropkit.lint.semantic.mode_flow import Mode, effect_of, known_facts, learning_facts, may_switch, places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import module_key, own_key
-from dropkit.lint.semantic.settings_fields import facts_about_settings
+from dropkit.lint.semantic.settings_fields import facts_about_settings, mentions_rates
 from dropkit.lint.semantic.unread_rates import unread_parameters
 
 # Calls by which a function switches modes or trains, itself or through another.
@@ -61,10 +61,8 @@ def _rates_ignored(source: SourceFile) -> Iterator[tuple[str, str]]:
 
 def _rates_passed(source: SourceFile) -> Iterator[tuple[str]]:
     """The rates that calls pass to functions of other files, by the keyword or the place."""
-    for call in source.all_calls:
-        by_name = [
-            (keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg and is_rate_name(keyword.arg)
-        ]
+    for call in source.all_calls if mentions_rates(source) else ():
+        by_name = [(one.arg, one.value) for one in call.keywords if one.arg and is_rate_name(one.arg)]
         by_place = [(f"#{place}", value) for place, value in enumerate(call.args) if is_rate_name(last_name(value))]
         known = source.called(call) if by_name or by_place else None
         if (

@@ -62,8 +62,16 @@ def is_settings_class(name: str) -> bool:
 
 
 @cached_per_file
+def mentions_rates(source: SourceFile) -> bool:
+    """Whether a name in this file can be that of a rate."""
+    return b"drop" in source.text.utf8.lower()
+
+
+@cached_per_file
 def rates_read(source: SourceFile) -> set[str]:
     """The names of rates that this file reads as attributes or by strings, other than of a class that sets them."""
+    if not mentions_rates(source):
+        return set()
     attributes = {name for name, nodes in source.attributes.items() if is_rate_name(name) and _reads(source, nodes)}
     quoted = {match[1].decode() for match in _QUOTED.finditer(source.text.utf8)}
     return attributes | {name for name in quoted if is_rate_name(name)}
@@ -107,13 +115,12 @@ def facts_about_settings(source: SourceFile) -> Iterator[tuple[str]]:
     """Which rates this file reads, and of which classes of settings it reads other fields, or all at once."""
     for name in rates_read(source):
         yield (f"reads:{name}",)
-    unpacks, uses = reads_whole_settings(source), uses_settings(source)
-    for match in set(_SETTINGS_NAME.findall(source.text.utf8)) if unpacks or uses else ():
-        if unpacks:
+    for match in set(_SETTINGS_NAME.findall(source.text.utf8)):
+        if reads_whole_settings(source):
             yield (f"unpacks:{match.decode()}",)
-        if uses:
+        if uses_settings(source):
             yield (f"uses:{match.decode()}",)
-    if unpacks and any(b"**" + name in source.text.utf8 for name in _UNPACKED):
+    if any(b"**" + name in source.text.utf8 for name in _UNPACKED) and reads_whole_settings(source):
         yield ("unpacks:*",)
 
 

@@ -11,11 +11,13 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import Binding, FunctionDefinition
 from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.expressions import UNKNOWN, argument, is_off, last_name, literal, self_attribute
+from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.rate_arguments import rates_among
 from dropkit.lint.semantic.receivers import is_settings_name
+from dropkit.lint.semantic.settings_fields import mentions_rates
 from dropkit.lint.semantic.stored_settings import setting
-from dropkit.lint.semantic.syntax_tree import cached_per_file, end, grouped, start
+from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 
 # Functions that may read any local name.
 _READ_ALL = ("locals", "vars", "eval", "exec", "globals", "_getframe", "currentframe")
@@ -27,13 +29,19 @@ _PLAIN_DECORATORS = frozenset(
 _HOOKS = ("forward", "__", "training_", "validation_", "test_", "configure_", "on_")
 
 
+# Functions that check arguments, or answer for others of the same signature.
+_ASKS = Vocabulary(
+    r"check\w*|validat\w*|assert\w*|verif\w*|warn\w*|supports?|can|is|has|should|log|print|fake|meta|abstract|dummy"
+)
+
+
 def unread_locals(source: SourceFile) -> Iterator[tuple[ast.stmt, str]]:
     """The statements that set a local name to a rate which nothing reads, and the name."""
-    for function in source.functions:
+    for function in source.functions if mentions_rates(source) else ():
         for name, bindings in function.names.items():
             if not is_rate_name(name) or not all(_sets_rate(source, binding) for binding in bindings):
                 continue
-            if source.reads_in(function.node, name) or function in _reading_all(source):
+            if _is_read(source, function, name) or function in _reading_all(source):
                 continue
             statement = bindings[0].statement
             if isinstance(statement, ast.stmt) and not _is_used_otherwise(source, statement, name):
@@ -56,12 +64,12 @@ def dropped_pops(source: SourceFile) -> Iterator[tuple[ast.stmt, str]]:
 def unread_parameters(source: SourceFile) -> list[tuple[FunctionDefinition, ast.arg]]:
     """The rates that functions and methods take and never read, where calls may pass them."""
     found: list[tuple[FunctionDefinition, ast.arg]] = []
-    for function in source.functions:
+    for function in source.functions if mentions_rates(source) else ():
         node = function.node
         if isinstance(node, ast.Lambda) or function.name.startswith(_HOOKS):
             continue
-        rates = [rate for rate in rates_among(source, function.parameters) if not _is_read(source, node, rate.arg)]
-        if rates and not _is_excused(source, function, node):
+        rates = [rate for rate in rates_among(source, function.parameters) if not _is_read(source, function, rate.arg)]
+        if rates and not _ASKS.has(function.name) and not _is_excused(source, function, node):
             found += [(function, rate) for rate in rates if not is_admitted(source, rate)]
     return found
 
@@ -74,8 +82,13 @@ def is_passed(source: SourceFile, function: FunctionDefinition, rate: ast.arg) -
     return any(value is not None and not is_off(value) for value in given)
 
 
-def _is_read(source: SourceFile, node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> bool:
-    return bool(source.names_between(name, start(node.body[0]), end(node)))
+def _is_read(source: SourceFile, function: FunctionDefinition, name: str) -> bool:
+    """Whether the body of a function reads or deletes a name; the text is searched first, which is faster."""
+    body = function.node.body if isinstance(function.node.body, list) else [function.node.body]
+    if name.encode() not in source.text.utf8[source.text.start(body[0]) : source.text.end(function.node)]:
+        return False
+    nodes = (node for statement in body for node in ast.walk(statement))
+    return any(isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Store) for node in nodes)
 
 
 def _calls_of(source: SourceFile, function: FunctionDefinition) -> list[ast.Call]:
@@ -105,7 +118,7 @@ def _is_excused(source: SourceFile, function: FunctionDefinition, node: ast.Func
         or is_empty(node.body)
         or is_template(function)
         or not any(isinstance(part, ast.Call) for part in ast.walk(node))
-        or any(not _is_read(source, node, name) for name in variadic)
+        or any(not _is_read(source, function, name) for name in variadic)
         or function in _reading_all(source)
         or len(_functions_named(source).get(function.name, [])) > 1
         or _is_a_value(source, function)
