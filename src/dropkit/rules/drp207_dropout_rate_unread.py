@@ -10,10 +10,12 @@ and arguments of functions that calls pass and the function ignores. DRP203 has 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import FactCondition, Severity
 from dropkit.lint.semantic.attribute_usage import is_admitted
+from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.inside_tests import is_in_test
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import own_key
@@ -36,7 +38,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         message = _message(f"{function.name} takes {rate.arg} and never reads it")
         if is_passed(source, function, rate):
             yield Violation(rate, message)
-        elif function.owner is None and function.within is None:
+        elif function.owner is None and function.within is None and _makes_layers(source, function):
             key = own_key(source, function.name)
             yield Violation(rate, message, given=FactCondition(needs=(f"gets:{key}:{rate.arg}",)))
 
@@ -46,6 +48,12 @@ def _fields(source: SourceFile) -> Iterator[Violation]:
         refuted_by = (f"reads:{name}", f"unpacks:{cls.name}", "unpacks:*")
         needs = () if uses_settings(source) else (f"uses:{cls.name}",)
         yield Violation(statement, _message(f"no code reads the field {name}"), given=FactCondition(needs, refuted_by))
+
+
+def _makes_layers(source: SourceFile, function: FunctionDefinition) -> bool:
+    """Whether a function makes layers of torch: any other may share its signature with functions of other files."""
+    names = (source.called(call) or "" for call in ast.walk(function.node) if isinstance(call, ast.Call))
+    return any(name.startswith("torch.nn.") for name in names)
 
 
 def _message(text: str) -> str | None:
