@@ -62,7 +62,7 @@ def _rates_ignored(source: SourceFile) -> Iterator[tuple[str, str]]:
 def _rates_passed(source: SourceFile) -> Iterator[tuple[str]]:
     """The rates that calls pass to functions of other files, by the keyword or the place."""
     for call in source.all_calls if mentions_rates(source) else ():
-        by_name = [(one.arg, one.value) for one in call.keywords if one.arg and is_rate_name(one.arg)]
+        by_name = [(each.arg, each.value) for each in call.keywords if each.arg and is_rate_name(each.arg)]
         by_place = [(f"#{place}", value) for place, value in enumerate(call.args) if is_rate_name(last_name(value))]
         known = source.called(call) if by_name or by_place else None
         if (

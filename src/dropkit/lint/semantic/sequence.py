@@ -96,7 +96,7 @@ def row_around(source: SourceFile, layer: ast.expr) -> tuple[ast.Call | None, li
         if source.is_call_of(pairs, "OrderedDict"):
             around = source.parent(pairs) if pairs is not None else None
         if isinstance(around, ast.Call) and source.called(around) == "torch.nn.Sequential":
-            return around, [_without_name(one) for one in row.elts]
+            return around, list(map(_without_name, row.elts))
     return _row_added_to(source, layer)
 
 
