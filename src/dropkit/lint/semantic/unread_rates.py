@@ -87,8 +87,15 @@ def _is_read(source: SourceFile, function: FunctionDefinition, name: str) -> boo
     body = function.node.body if isinstance(function.node.body, list) else [function.node.body]
     if name.encode() not in source.text.utf8[source.text.start(body[0]) : source.text.end(function.node)]:
         return False
+    return name in _names_read(source, function)
+
+
+@cached_per_file
+def _names_read(_: SourceFile, function: FunctionDefinition) -> set[str]:
+    """The names that the body of a function reads or deletes."""
+    body = function.node.body if isinstance(function.node.body, list) else [function.node.body]
     nodes = (node for statement in body for node in ast.walk(statement))
-    return any(isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Store) for node in nodes)
+    return {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store)}
 
 
 def _calls_of(source: SourceFile, function: FunctionDefinition) -> list[ast.Call]:
