@@ -18,6 +18,7 @@ from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropou
 from dropkit.lint.semantic.edits import fix, replace, spell
 from dropkit.lint.semantic.expressions import last_part, self_attribute, unpacks
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.moved_layers import moved
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.lint.semantic.training_flag import depends_on_mode, is_in_one_mode_method
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, unless_intended, violations_in_eval
@@ -56,11 +57,15 @@ def _is_called_by_modules(source: SourceFile, name: str) -> bool:
 
 def _is_used_up(source: SourceFile, layer: ast.Call, function: FunctionDefinition) -> bool:
     """Whether the layer is called where it is built: at once, under a local name, or as an attribute set again."""
-    parent = source.parent(layer)
+    made = moved(source, layer)
+    # A mode of its own: nn.Dropout(p).train(self.training)
+    if any(isinstance(node, ast.Attribute) and node.attr in ("train", "eval") for node in ast.walk(made)):
+        return False
+    parent = source.parent(made)
     if isinstance(parent, ast.Call):
         outer = source.parent(parent)
         is_called = isinstance(outer, ast.Call) and outer.func is parent
-        return parent.func is layer or (is_called and source.called(parent) == "torch.nn.Sequential")
+        return parent.func is made or (is_called and source.called(parent) == "torch.nn.Sequential")
     if not isinstance(parent, ast.Assign) or len(parent.targets) > 1:
         return False
     target, owner = parent.targets[0], source.owner(layer)

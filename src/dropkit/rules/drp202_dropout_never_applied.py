@@ -32,6 +32,7 @@ from dropkit.lint.semantic.edits import delete_statement, fix
 from dropkit.lint.semantic.expressions import given, literal, unpacks
 from dropkit.lint.semantic.made_layers import is_no_layer, layers_of
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.moved_layers import moves_itself
 from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
@@ -61,9 +62,11 @@ def _violation(
 
 
 def _sets_no_layer(source: SourceFile, write: Write) -> bool:
-    """Whether a write says that there is no dropout: `self.dropout = None`, a bare annotation."""
+    """Whether a write makes no layer: `self.dropout = None`, a bare annotation, a move of the layer that is there."""
     if write.value is None:
         return isinstance(write.statement, ast.AnnAssign)
+    if moves_itself(source, write):
+        return True
     return not write.derived and is_no_layer(source, write.value)
 
 

@@ -14,6 +14,7 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.moved_layers import is_only_moved
 from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.receivers import is_settings_name, may_be, reads_of_objects
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -102,9 +103,11 @@ def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str, *, a
 
 
 def is_used(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
-    """Whether methods of a class read `attribute` of self, other than to print it or to add layers to a list."""
+    """Whether methods of a class read `attribute` of self, other than to print it, to move it or to add layers to it."""
     reads = owner.reads.get(attribute, [])
-    return len(reads) > MOST or not all(_only_prints(source, read) or adds_to(source, read) for read in reads)
+    return len(reads) > MOST or not all(
+        _only_prints(source, read) or adds_to(source, read) or is_only_moved(source, read) for read in reads
+    )
 
 
 def _only_prints(source: SourceFile, read: ast.AST) -> bool:

@@ -12,11 +12,12 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.expressions import argument, last_part, literal, self_attribute
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.moved_layers import MOVES
 from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Methods that return the model itself, and functions that return their first argument, or a wrapper of it.
-_SAME_MODEL = ("to", "cuda", "cpu", "float", "double", "half", "train", "apply", "requires_grad_")
+_SAME_MODEL = MOVES - {"eval"}
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "FSDP", "compile", "prepare", "setup", "prepare_model")
 _WITH_MODES = pattern(r"^torchvision\.models\.(?!vit)([a-z]+\.)?[a-z]|^timm\.create_model$")
 # Models of these come in evaluation mode.

@@ -74,14 +74,37 @@ def constructors(source: SourceFile, callee: ast.expr) -> list[ast.Call]:
 
 @cached_per_file
 def _layers_of_attribute(source: SourceFile, owner: ClassDefinition, attribute: str) -> list[ast.Call]:
-    return _constructor_calls(source, [None if write.derived else write.value for write in owner.all_writes(attribute)])
+    return _constructor_calls(source, _values(owner, attribute), owner, attribute)
 
 
-def _constructor_calls(source: SourceFile, values: list[ast.expr | None]) -> list[ast.Call]:
+def _values(owner: ClassDefinition | None, attribute: str) -> list[ast.expr | None]:
+    writes = owner.all_writes(attribute) if owner is not None else []
+    return [None if write.derived else write.value for write in writes] or [None]
+
+
+def _constructor_calls(
+    source: SourceFile, values: list[ast.expr | None], owner: ClassDefinition | None = None, attribute: str = ""
+) -> list[ast.Call]:
+    """The calls that construct the layers of `values`, which are those of `self.attribute` of the `owner`, if any.
+
+    Local names and other attributes of self are followed.
+    """
     calls: list[ast.Call] = []
-    for value in values:
+    followed = {(owner, attribute)}
+    pending = list(values)
+    for value in pending:
         for alternative in alternatives(source, value):
-            if not isinstance(alternative, ast.Call) or source.called(alternative) is None or len(calls) == MOST:
+            other = self_attribute(alternative)
+            if isinstance(alternative, ast.Call) and source.called(alternative) is not None:
+                calls.append(alternative)
+            elif isinstance(alternative, ast.Name):
+                pending += origins(source, alternative)
+            elif alternative is not None and other is not None:
+                kept = source.owner(alternative), other
+                pending += _values(*kept) if kept not in followed else ()
+                followed.add(kept)
+            else:
                 return []
-            calls.append(alternative)
+            if len(calls) > MOST or len(pending) > MOST:
+                return []
     return calls

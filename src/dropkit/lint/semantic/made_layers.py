@@ -9,6 +9,7 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
 from dropkit.lint.semantic.dropout_names import is_layer_class
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.moved_layers import unmoved
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 _ROWS = ("ModuleList", "Sequential")
@@ -20,7 +21,8 @@ def layers_of(source: SourceFile, owner: ClassDefinition, write: Write) -> list[
     layers: list[ast.Call] = []
     pending = [write.value, *_added(source, owner, write)]
     while pending:
-        part = pending.pop()
+        added = pending.pop()
+        part = unmoved(source, added)
         name = source.last_name(part) if isinstance(part, ast.Call) else ""
         if isinstance(part, ast.IfExp):
             inner = [branch for branch in (part.orelse, part.body) if not is_no_layer(source, branch)]
@@ -28,7 +30,7 @@ def layers_of(source: SourceFile, owner: ClassDefinition, write: Write) -> list[
             inner = part.values[-1:]  # p and nn.Dropout(p)
         elif isinstance(part, ast.Call) and name in _ROWS:
             inner = _row(source, part)
-            if not inner and part is write.value and (pending or layers):
+            if not inner and added is write.value and (pending or layers):
                 continue  # an empty list, to which layers are added
         elif isinstance(part, ast.Call) and is_layer_class(name):
             layers.append(part)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.moved_layers import is_moved_by, unmoved
 from dropkit.lint.semantic.syntax_tree import cached_per_file, end
 
 # Directions in a row.
@@ -19,7 +20,11 @@ def adjacent_layer(source: SourceFile, layer: ast.expr, step: int) -> ast.Call |
     Rows of layers are the arguments of a Sequential, lists and OrderedDicts of them, and calls of `append`, `extend`
     and `add_module` that follow one another.
     """
-    element = source.search_ancestors(layer, _row_element) or layer
+
+    def row_element(node: ast.AST, parent: ast.AST) -> ast.AST | None:
+        return None if is_moved_by(source, node, parent) else _row_element(node, parent)
+
+    element = source.search_ancestors(layer, row_element, adjacent_layer) or layer
     row = source.parent(element)
     if isinstance(row, ast.Call) and source.last_name(row) in ("append", "add_module"):
         return _end_of_next_row(source, row, step)
@@ -67,16 +72,20 @@ def end_layer(source: SourceFile, layer: ast.expr | None, step: int = BEFORE) ->
 
 
 def alternatives(source: SourceFile, value: ast.expr | None) -> list[ast.expr | None]:
-    """The values of a conditional expression; None and Identity, which do nothing, are left out beside others."""
+    """The values of a conditional expression; None and Identity, which do nothing, are left out beside others.
+
+    Layers are returned without the moves around them.
+    """
+    value = unmoved(source, value)
     if not isinstance(value, ast.IfExp):
         return [] if literal(value) is None else [value]
     values: list[ast.expr | None] = []
-    pending: list[ast.expr] = [value]
+    pending: list[ast.expr | None] = [value]
     while pending:
-        branch = pending.pop()
+        branch = unmoved(source, pending.pop())
         if isinstance(branch, ast.IfExp):
             pending += [branch.orelse, branch.body]
-        elif literal(branch) is not None and source.called(branch) != "torch.nn.Identity":
+        elif branch is not None and literal(branch) is not None and source.called(branch) != "torch.nn.Identity":
             values.append(branch)
     return values
 
