@@ -118,7 +118,6 @@ RIGHT = [
     net("return F.alpha_dropout(x, 0.1, self.training)"),
     net("return F.alpha_dropout(x, 0.1, training=flag)"),
     net("return F.feature_alpha_dropout(x, **flag)"),
-    "def selu_mlp(x):\n    return F.alpha_dropout(x, 0.1)",
     "import chainer.functional as G\ndef f(x):\n    G.dropout(x)\n    return x",
     "def test_rate(x):\n    F.dropout(x, 0.1)\n    F.dropout(x, 1.0)",
     "def f(x, pytest):\n    with pytest.raises(ValueError):\n        F.dropout(x, 1.5)",
