@@ -34,7 +34,7 @@ from dropkit.trace import Phase, Trace
 _NEVER_TRAINS = Vocabulary(
     r"exports?|exporter|exporting|exportable|onnx|trt|tensorrt|tflite|coreml|openvino|trac(?:e|ed|ing)|deploy\w*"
     r"|serv(?:e|er|ing)|infer\w*|predict\w*|eval\w*|valid\w*|metrics?|fid|frozen|freeze|teachers?|perceptual|bench\w*"
-    r"|tests?|testing|convert\w*|(?:no|without|disable[ds]?|skip|un|non) ?drop\w*|determinis\w*|off|identity|noop|no op"
+    r"|tests?|testing|sampl(?:e|er|ing)|convert\w*|(?:no|without|disable[ds]?|skip|un|non) ?drop\w*|determinis\w*|off|identity|noop|no op"
 )
 # The file and the folders around it whose names may say so.
 _PARTS = 3
@@ -74,7 +74,6 @@ def _is_oversight(source: SourceFile, dropout: DropoutCall, function: FunctionDe
         (source.module(dropout.call) is not None or _promises(source, dropout, function))
         and not any(map(_NEVER_TRAINS.has, names))
         and not any(map(_COMMENTED.has, comments))
-        and not any(serves_one_mode(each.name) for each in _around(function))
         and not is_in_test(source, dropout.call)
         and not depends_on_mode(source, dropout.call, dropout.p)
     )
