@@ -175,3 +175,89 @@ def test_other_excuses_are_whole_words_too(source, code):
 def test_names_are_recognised_by_whole_words():
     assert all(map(is_always_on_name, EXCUSES))
     assert not any(map(is_always_on_name, NO_EXCUSES))
+
+
+HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
+USER = "class {0}(nn.Module):\n    def __init__(self, model):\n        super().__init__()\n        self.model = {1}\n"
+
+
+def layer(line, name="Decoder", rest=""):
+    return (
+        f"{HEAD}class {name}(nn.Module):\n    def __init__(self, rate=0.5):\n        super().__init__()\n"
+        "        self.rate = self.mc_p = self.prenet_dropout = self.uncertainty_rate = self.hidden_dropout = rate\n"
+        f"        self.fc = nn.Linear(3, 3)\n    def forward(self, x):\n        {line}\n        return self.fc(y)\n{rest}"
+    )
+
+
+def passes(body, name="predict", arguments="model, x, n"):
+    return f"def {name}({arguments}):\n    {body}\n"
+
+
+def severities(source, path="net.py"):
+    findings = check(read(path, Text(source.encode())), RULES)
+    return [one.severity.value for one in findings if one.code in ("DRP101", "DRP109")]
+
+
+REPEATED = {
+    "variance": passes("return torch.stack([model(x) for _ in range(n)]).var(0)"),
+    "mean": passes("return torch.stack([model(x).softmax(-1) for _ in range(n)]).mean(0)"),
+    "list": passes("ys = []\n    for i in range(n):\n        y = model(x)\n        ys.append(y)\n    return torch.cat(ys).std()"),
+    "method": passes("out = torch.stack([self(x) for _ in range(20)])\n    return out.mean(0), out.std(0)", arguments="self, x"),
+}
+SAYS_SO = {
+    "target": layer("prenet_out = y = F.dropout(x, 0.5, training=True)"),
+    "rate": layer("y = F.dropout(x, self.mc_p, training=True)"),
+    "rate of the pre-net": layer("y = F.dropout(x, p=self.prenet_dropout, training=True)"),
+    "rate of an estimate": layer("y = F.dropout(x, self.uncertainty_rate, training=True)"),
+    "what takes the result": layer("y = self.prenet(F.dropout(x, 0.5, training=True))"),
+    "a user": layer("y = F.dropout(x, 0.5, training=True)", rest=USER.format("MCDropoutModel", "Decoder()")),
+    "a user of a function": layer(
+        "y = F.dropout(x, 0.5, training=True)",
+        rest="def swap(m):\n    return Decoder()\n" + USER.format("MonteCarloNet", "swap(model)"),
+    ),
+    "a class beside a dropout layer": layer(
+        "y = F.dropout(x, 0.5, True)", "WeightDropLinear", USER.format("MCDropoutModule", "model")
+    ),
+    **{f"passes: {name}": layer("y = F.dropout(x, 0.5, training=True)", rest=rest) for name, rest in REPEATED.items()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SAYS_SO.values(), ids=SAYS_SO)
+def test_what_says_that_dropout_is_random_by_design_makes_it_information(source):
+    assert severities(source) == ["info"]
+
+
+SAYS_NOTHING = {
+    "rate": layer("y = F.dropout(x, self.hidden_dropout, training=True)"),
+    "another statement": layer("prenet = x\n        y = F.dropout(x, 0.5, training=True)"),
+    "a class that does not use it": layer("y = F.dropout(x, 0.5, training=True)", rest=USER.format("MCDropoutNet", "model")),
+    "one pass": layer("y = F.dropout(x, 0.5, training=True)", rest=passes("return model(x).mean(), model(x).var()")),
+    "training": layer(
+        "y = F.dropout(x, 0.5, training=True)",
+        rest=passes("for _ in range(n):\n        loss = model(x).mean()\n        loss.backward()", "fit"),
+    ),
+    "depth": layer(
+        "y = F.dropout(x, 0.5, training=True)",
+        rest=passes("for _ in range(n):\n        x = model(x)\n    return x.mean()", "unroll"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SAYS_NOTHING.values(), ids=SAYS_NOTHING)
+def test_what_says_nothing_about_this_dropout_leaves_the_warning(source):
+    assert severities(source) == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("path", "call", "severity"),
+    [
+        ("src/mc_dropout.py", "F.dropout(x, 0.5, training=True)", "info"),
+        ("src/bayesian/net.py", "F.dropout(x, 0.5, training=True)", "info"),
+        ("src/mc_dropout.py", "F.dropout(x, 0.5)", "info"),
+        ("src/bayesian/net.py", "F.dropout(x, 0.5)", "error"),
+        ("bayesian/src/nets/net.py", "F.dropout(x, 0.5, training=True)", "warning"),
+    ],
+)
+def test_a_file_and_its_folder_say_what_a_literal_is_for(path, call, severity):
+    """A flag that is left out is meant only where the file itself is named after Monte Carlo dropout."""
+    assert severities(layer(f"y = {call}"), path) == [severity]

@@ -5,21 +5,27 @@ Predictions differ from call to call after `model.eval()`, and are worse than th
 `training=self.training`. If it is, say so: by a comment (`# Monte Carlo dropout: also on in evaluation`), by a name
 (`MCDropout`, `Prenet`, `BayesianHead`), or by `# dropkit: always-on`.
 
-Where a name or a comment says so, the severity is info. A literal True beside a call that follows the mode is DRP101.
+Where a name or a comment says so, the severity is info: names of the class, of the method, in the statement
+(`prenet_out = ...`, `self.mc_p`), of classes of the file that use this one, of the file and its folder. So it is in a
+file that runs a model several times on one input and averages. A literal True beside a call that follows the mode is
+DRP101.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.always_on import names_about
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import pass_training
 from dropkit.lint.semantic.expressions import literal
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.noise import draws_noise
+from dropkit.lint.semantic.repeated_passes import averages_passes
 from dropkit.lint.semantic.training_flag import (
     depends_on_mode,
     is_flag,
@@ -29,7 +35,7 @@ from dropkit.lint.semantic.training_flag import (
 )
 from dropkit.rules.rule import Example, Rule, Violation, unless_intended
 
-# Names of classes and functions that are random by design. A name alone is weak evidence, but so is a literal True.
+# Names of what is random by design. A name alone is weak evidence, but so is a literal True.
 _PURPOSE = Vocabulary(
     r"bayes\w*|epistemic|uncertain\w*|always|stochastic|noise|noisy|denois\w*|corrupt\w*|augment\w*|perturb\w*|ensembl\w*"
 )
@@ -60,11 +66,9 @@ def _runs_in_forward(source: SourceFile, dropout: DropoutCall) -> bool:
 
 
 def _is_named(source: SourceFile, dropout: DropoutCall) -> bool:
-    """Whether the class, the method or the input is named after something that is random by design."""
-    owner, function = source.owner(dropout.call), source.function(dropout.call)
-    names = [cls.name for cls in owner.mro] if owner is not None else []
-    names += [function.method.name] if function is not None else []
-    return any(map(_PURPOSE.has, names)) or draws_noise(source, dropout.input)
+    """Whether a name says that this is random by design, the input is noise, or this file averages several passes."""
+    names = [*names_about(source, dropout.call), PurePath(source.path).parent.name]
+    return any(map(_PURPOSE.has, names)) or draws_noise(source, dropout.input) or averages_passes(source)
 
 
 def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:

@@ -6,9 +6,11 @@ import ast
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from pathlib import PurePath
 
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.expressions import last_part
+from dropkit.lint.semantic.dropout_names import mentions_dropout
+from dropkit.lint.semantic.expressions import last_part, names_in
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.noqa import comments
@@ -17,6 +19,10 @@ from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Names of classes and functions with dropout in evaluation: Monte Carlo dropout, Tacotron's pre-net.
 _ALWAYS_ON = Vocabulary(r"mc ?drop(?:out)?|monte ?carlo|pre ?net|always ?on|always drop(?:out)?")
+# Names of rates and counts for Monte Carlo dropout.
+_RATE = Vocabulary(r"mc (?:p|rate|ratio|prob\w*|samples?)|(?:p|rate) mc")
+# More users of a definition than these are not looked at.
+_MOST = 32
 _DROP = r"drop[ _-]?(?:outs?|path|connect|block)"
 _ON = r"(?:on|active|enabled)"
 _DONE = r"(?:on|active|activated|enabled|applied|used|kept|done|performed)"
@@ -63,17 +69,60 @@ def is_marked_always_on(source: SourceFile, node: ast.AST) -> bool:
 def is_named_always_on(source: SourceFile, node: ast.AST) -> bool:
     """Whether names, docstrings or comments say that dropout stays on here, which is weaker evidence than a marker.
 
-    The names and docstrings are those of functions and classes around `node` and of base classes; the comments are
-    beside `node`.
+    The docstrings are those of functions and classes around `node`; the comments are beside `node`.
     """
     around = _around(source, source.function(node))
-    bases = (base for cls in around if isinstance(cls, ClassDefinition) for base in cls.bases if base is not None)
-    names = [*(definition.name for definition in around), *map(last_part, bases)]
     return (
-        any(is_always_on_name(name) for name in names)
+        any(is_always_on_name(name) for name in names_about(source, node))
+        or any(map(_RATE.has, _names_in_statement(source, node)))
         or any(_has_docstring(source, definition) for definition in around)
         or any(_has_comment(source, number) for number in _lines_beside(source, node))
     )
+
+
+@cached_per_file
+def names_about(source: SourceFile, node: ast.AST) -> list[str]:
+    """The names that may say why a dropout is on: around it, of bases, in its statement, of its users, of the file.
+
+    A dropout layer may be put into a model by a class that does not name it: all classes of the file count.
+    """
+    around = _around(source, source.function(node))
+    classes = [definition for definition in around if isinstance(definition, ClassDefinition)]
+    bases = [last_part(base) for cls in classes for base in cls.bases if base is not None]
+    users = _users(source, _definition(source, node))
+    is_layer = any(mentions_dropout(cls.name) for cls in classes)
+    others = [cls.name for cls in source.classes] if is_layer else []
+    names = [definition.name for definition in around] + bases + users + others
+    return [*names, *_names_in_statement(source, node), PurePath(source.path).stem]
+
+
+@cached_per_file
+def _names_in_statement(source: SourceFile, node: ast.AST) -> list[str]:
+    """The names in the statement of `node`: its targets, the rate, what takes the result."""
+    statement = source.statement(node)
+    is_simple = isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr))
+    return list(names_in(statement if is_simple else node))
+
+
+@cached_per_file
+def _users(source: SourceFile, name: str) -> list[str]:
+    """The functions and classes of this file that name a class or function, or one that does, and so on."""
+    users: dict[str, None] = {name: None}
+    pending = [name]
+    for used in pending:
+        mentions = source.mentions.get(used, [])
+        for definition in {_definition(source, mention) for mention in mentions[:_MOST]} - {None, ""}:
+            if definition not in users and len(users) < _MOST:
+                users[definition] = None
+                pending.append(definition)
+    return list(users)[1:]
+
+
+def _definition(source: SourceFile, mention: ast.AST) -> str:
+    """The name of the outermost function or class that a mention is in; empty at module level."""
+    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    names = [parent.name for parent in source.parents(mention) if isinstance(parent, definitions)]
+    return names[-1] if names else ""
 
 
 @cached_per_file
