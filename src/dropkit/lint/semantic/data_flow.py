@@ -7,6 +7,7 @@ from bisect import bisect_right
 from typing import TypeVar, cast
 
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, FunctionDefinition
+from dropkit.lint.semantic.last_round import skips_last_round
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import bound_at, cached_per_file, end, exits, start
 
@@ -148,14 +149,19 @@ def _first_if(node: ast.AST, parent: ast.AST) -> ast.AST | None:
 
 
 def _excludes(source: SourceFile, statement: ast.AST, path: dict[ast.AST, list[ast.stmt]]) -> bool:
-    """Whether no run passes `statement` and then `path`: other arms of one `if`, or a block that leaves before."""
+    """Whether no run passes `statement` and then `path`: other arms of one `if`, or a block that leaves before.
+
+    Nor does the value of an early round of a loop, where the last round always sets another.
+    """
+    is_in_loop = False
     for parent, block in _path(source, statement).items():
         if parent in path:
             if isinstance(parent, ast.If) and block is not path[parent]:
                 return True
         elif exits(block):
             return True
-    return False
+        is_in_loop |= parent not in path and isinstance(parent, (ast.For, ast.AsyncFor))
+    return is_in_loop and skips_last_round(source, statement, path)
 
 
 @cached_per_file
