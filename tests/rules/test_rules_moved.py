@@ -45,6 +45,7 @@ LINEAR, NORM, SOFTMAX, SIGMOID = "nn.Linear(8, 8)", "nn.BatchNorm1d(8)", "nn.Sof
 PROGRAMS = {
     "DRP201": ({"fc": LINEAR, "drop": DROP}, "self.drop(x)\nreturn self.fc(x)"),
     "DRP202": ({"fc": LINEAR, "drop": DROP}, "return self.fc(x)"),
+    "DRP202 with a number": ({"fc": LINEAR, "drop": "nn.Dropout(0.3)"}, "return self.fc(x)"),
     "DRP304": ({"fc": LINEAR, "drop": DROP}, "x = self.drop(x)\nx = self.drop(x)\nreturn self.fc(x)"),
     "DRP401": ({"act": SIGMOID, "drop": INPLACE}, "return self.drop(self.act(x))"),
     "DRP402": ({"fc": LINEAR, "drop": DROP2D}, "return F.relu(self.drop(self.fc(x)))"),
@@ -71,7 +72,7 @@ LOCALS = {
     "through a local name": "{0} = {1}\n{0} = {0}.to(device)\nself.{0} = {0}",
     "from either arm": "if use_gpu:\n    {0} = {1}.cuda()\nelse:\n    {0} = {1}\nself.{0} = {0}",
 }
-APPLIED = PROGRAMS.keys() - {"DRP202"}
+APPLIED = [code for code in PROGRAMS if "DRP202" not in code]
 
 
 def moved(code, move):
@@ -83,11 +84,11 @@ def moved(code, move):
 @pytest.mark.parametrize("code", PROGRAMS)
 def test_a_moved_layer_is_the_layer(code, move):
     """Each rule finds its misuse whichever way the layers were moved."""
-    assert code in found(moved(code, move))
+    assert code[:6] in found(moved(code, move))
 
 
 @pytest.mark.parametrize("move", LOCALS.values(), ids=LOCALS)
-@pytest.mark.parametrize("code", sorted(APPLIED))
+@pytest.mark.parametrize("code", APPLIED)
 def test_a_layer_that_a_local_name_holds_first_is_the_layer(code, move):
     assert code in found(moved(code, move))
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from dropkit.diagnostics import Fix, Severity
-from dropkit.lint.semantic.always_on import names_about
+from dropkit.lint.semantic.always_on import any_name_says
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import pass_training
 from dropkit.lint.semantic.expressions import literal
@@ -67,8 +67,12 @@ def _runs_in_forward(source: SourceFile, dropout: DropoutCall) -> bool:
 
 def _is_named(source: SourceFile, dropout: DropoutCall) -> bool:
     """Whether a name says that this is random by design, the input is noise, or this file averages several passes."""
-    names = [*names_about(source, dropout.call), PurePath(source.path).parent.name]
-    return any(map(_PURPOSE.has, names)) or draws_noise(source, dropout.input) or averages_passes(source)
+    return (
+        any_name_says(source, dropout.call, _PURPOSE.has)
+        or _PURPOSE.has(PurePath(source.path).parent.name)
+        or draws_noise(source, dropout.input)
+        or averages_passes(source)
+    )
 
 
 def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:

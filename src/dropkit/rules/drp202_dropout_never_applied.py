@@ -169,11 +169,11 @@ def _uses(source: SourceFile, owner: ClassDefinition) -> dict[str, list[ast.expr
 
 @cached_per_file
 def _applied(source: SourceFile, owner: ClassDefinition) -> set[str]:
-    """The source of the dropout layers in a class that are read."""
+    """The source of the dropout layers in a class that are used."""
     return {
         source.text.of(call)
         for attribute, writes in owner.writes.items()
-        if attribute in owner.reads
+        if is_used(source, owner, attribute)
         for write in writes
         for call in layers_of(source, owner, write)
     }

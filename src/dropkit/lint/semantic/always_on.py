@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
@@ -73,35 +73,42 @@ def is_named_always_on(source: SourceFile, node: ast.AST) -> bool:
     """
     around = _around(source, source.function(node))
     return (
-        any(is_always_on_name(name) for name in names_about(source, node))
-        or any(map(_RATE.has, _names_in_statement(source, node)))
+        any_name_says(source, node, is_always_on_name)
+        or _statement_says(source, source.statement(node), _RATE.has)
         or any(_has_docstring(source, definition) for definition in around)
         or any(_has_comment(source, number) for number in _lines_beside(source, node))
     )
 
 
-@cached_per_file
-def names_about(source: SourceFile, node: ast.AST) -> list[str]:
-    """The names that may say why a dropout is on: around it, of bases, in its statement, of its users, of the file.
+def any_name_says(source: SourceFile, node: ast.AST, says: Callable[[str], bool]) -> bool:
+    """Whether a name says so that may tell why a dropout is on.
 
-    A dropout layer may be put into a model by a class that does not name it: all classes of the file count.
+    The names are those of functions and classes around it and of their bases, of what uses these in the file, those in
+    its statement, and that of the file. A dropout layer may be put into a model by a class that does not name it: with
+    one, all classes of the file count.
     """
-    around = _around(source, source.function(node))
+    return (
+        _function_says(source, source.function(node), says)
+        or _statement_says(source, source.statement(node), says)
+        or says(PurePath(source.path).stem)
+    )
+
+
+@cached_per_file
+def _function_says(source: SourceFile, function: FunctionDefinition | None, says: Callable[[str], bool]) -> bool:
+    around = _around(source, function)
     classes = [definition for definition in around if isinstance(definition, ClassDefinition)]
     bases = [last_part(base) for cls in classes for base in cls.bases if base is not None]
-    users = _users(source, _definition(source, node))
-    is_layer = any(mentions_dropout(cls.name) for cls in classes)
-    others = [cls.name for cls in source.classes] if is_layer else []
-    names = [definition.name for definition in around] + bases + users + others
-    return [*names, *_names_in_statement(source, node), PurePath(source.path).stem]
+    users = _users(source, _outermost(source, function.node)) if function is not None else []
+    others = [cls.name for cls in source.classes] if any(mentions_dropout(cls.name) for cls in classes) else []
+    return any(map(says, [*(definition.name for definition in around), *bases, *users, *others]))
 
 
 @cached_per_file
-def _names_in_statement(source: SourceFile, node: ast.AST) -> list[str]:
-    """The names in the statement of `node`: its targets, the rate, what takes the result."""
-    statement = source.statement(node)
+def _statement_says(source: SourceFile, statement: ast.stmt, says: Callable[[str], bool]) -> bool:
+    """Whether a name in a simple statement says so: a target, the rate, what takes the result."""
     is_simple = isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr))
-    return list(names_in(statement if is_simple else node))
+    return is_simple and any(map(says, names_in(statement)))
 
 
 @cached_per_file
@@ -110,19 +117,22 @@ def _users(source: SourceFile, name: str) -> list[str]:
     users: dict[str, None] = {name: None}
     pending = [name]
     for used in pending:
-        mentions = source.mentions.get(used, [])
-        for definition in {_definition(source, mention) for mention in mentions[:_MOST]} - {None, ""}:
-            if definition not in users and len(users) < _MOST:
-                users[definition] = None
-                pending.append(definition)
+        for mention in source.mentions.get(used, [])[:_MOST]:
+            user = _outermost(source, mention)
+            if user and user not in users and len(users) < _MOST:
+                users[user] = None
+                pending.append(user)
     return list(users)[1:]
 
 
-def _definition(source: SourceFile, mention: ast.AST) -> str:
-    """The name of the outermost function or class that a mention is in; empty at module level."""
-    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [parent.name for parent in source.parents(mention) if isinstance(parent, definitions)]
-    return names[-1] if names else ""
+def _outermost(source: SourceFile, node: ast.AST) -> str:
+    """The name of the outermost function or class that `node` is, or is in; empty at module level."""
+
+    def name(node: ast.AST, parent: ast.AST) -> str | None:
+        is_definition = isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        return node.name if is_definition and isinstance(parent, ast.Module) else None
+
+    return source.search_ancestors(node, name, _outermost) or ""
 
 
 @cached_per_file

@@ -25,6 +25,11 @@ _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 _READS_NO_LAYER = frozenset(
     {"super", "isinstance", "issubclass", "hasattr", "setattr", "getattr", "delattr", "type", "id", "__init__", "print"}
 )
+# Methods that show an object or copy it.
+_APPLIES_NOTHING = frozenset(
+    {"extra_repr", "__repr__", "__str__", "__format__", "_get_name", "__getstate__", "__setstate__", "__reduce__",
+     "__reduce_ex__", "__getnewargs__", "__copy__", "__deepcopy__", "__dir__", "__eq__", "__hash__"}
+)  # fmt: skip
 _ADMITS = pattern(
     r"unused|not[ _]used|never[ _]used|un-?necessary|no[ _]effect|not[ _]needed|deprecat|legacy|compat"
     r"|ignored|placeholder|dummy|reserved|state.?dict|checkpoint|pre-?trained|not[ _]applied|for[ _]subclass",
@@ -111,8 +116,9 @@ def is_used(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
 
 
 def _only_prints(source: SourceFile, read: ast.AST) -> bool:
+    """Whether `read` is in a method that shows an object, or copies it."""
     function = source.function(read)
-    return function is not None and function.method.name in ("extra_repr", "__repr__", "__str__")
+    return function is not None and function.method.name in _APPLIES_NOTHING
 
 
 def adds_to(source: SourceFile, read: ast.AST) -> ast.expr | None:
@@ -213,9 +219,9 @@ def _is_init(expression: ast.expr) -> bool:
 @cached_per_file
 def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether a class iterates over its children, or passes itself to a function that may."""
-    if any(name in owner.own_calls for name in ("children", "named_children", "__getattr__")):
-        return True
-    if any(name in owner.reads for name in ("_modules", "__dict__", "__getattribute__")):
+    calls = [call for name in ("children", "named_children", "__getattr__") for call in owner.own_calls.get(name, [])]
+    reads = [read for name in ("_modules", "__dict__", "__getattribute__") for read in owner.reads.get(name, [])]
+    if not all(_only_prints(source, node) for node in (*calls, *reads)):
         return True
     if any(
         _in_forward(source, call) for name in ("modules", "named_modules") for call in owner.own_calls.get(name, [])
@@ -232,23 +238,42 @@ def _in_forward(source: SourceFile, call: ast.Call) -> bool:
 @cached_per_file
 def _passing_self(source: SourceFile) -> set[ClassDefinition | None]:
     """The classes that pass `self` to a function that may read any attribute of it."""
-    return {source.owner(call) for calls in source.calls.values() for call in calls if _passes_self(call)}
+    return {
+        source.owner(call)
+        for calls in source.calls.values()
+        for call in calls
+        if _passes_self(source, call) and not _only_prints(source, call)
+    }
 
 
-def _passes_self(call: ast.Call) -> bool:
+def _passes_self(source: SourceFile, call: ast.Call) -> bool:
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
     if not any(isinstance(value, ast.Name) and value.id == "self" for value in given):
         return False
     last = last_name(call)
     if last == "getattr" and len(call.args) > 1:
-        return not _begins_with_text(call.args[1])
+        return not all(value is not None and _beginning(value) for value in _values(source, call.args[1]))
     return last not in _READS_NO_LAYER
 
 
-def _begins_with_text(name: ast.expr) -> bool:
-    """Whether the beginning of a name is known: "fc", f"fc{i}", "fc" + str(i), "fc%d" % i. See `_getattr_names`."""
-    first = name.values[0] if isinstance(name, ast.JoinedStr) else name.left if isinstance(name, ast.BinOp) else name
-    return isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value[:1] not in ("", "%", "{")
+def _values(source: SourceFile, expression: ast.expr) -> list[ast.expr | None]:
+    """What an expression may be: all that a local name is set to, or itself."""
+    return (source.values(expression) or [None]) if isinstance(expression, ast.Name) else [expression]
+
+
+def _beginning(name: ast.expr) -> str:
+    """The text that a computed name certainly begins with: "conv" of `f"conv{i}"`; empty if none is known."""
+    match name:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=[first, *_]):
+            return _beginning(first)
+        case ast.BinOp(left=left, op=operator):
+            return _beginning(left).partition("%")[0] if isinstance(operator, ast.Mod) else _beginning(left)
+        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="format")):
+            return text.partition("{")[0]
+        case _:
+            return ""
 
 
 @cached_per_file
@@ -286,11 +311,15 @@ def _getattr_names(source: SourceFile) -> tuple[set[str], set[str]]:
     for call in source.calls.get("getattr", []):
         if len(call.args) < 2 or is_settings_name(last_part(source.text.of(call.args[0]))):
             continue
-        for node in ast.walk(call.args[1]):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if node is call.args[1]:
-                    names.add(node.value)
-                else:
-                    beginnings.add(re.split(r"[{%]", node.value, maxsplit=1)[0])
-                break
+        for value in _values(source, call.args[1]):
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                names.add(value.value)
+            elif value is not None and (start := _beginning(value) or _any_text(value)):
+                beginnings.add(start)
     return names, beginnings
+
+
+def _any_text(name: ast.expr) -> str:
+    """The first text in a composed name, up to where something is filled in."""
+    texts = (node.value for node in ast.walk(name) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return re.split(r"[{%]", next(texts, ""), maxsplit=1)[0]

@@ -15,7 +15,14 @@ _LAYER_CLASS = pattern(r"(?:[A-Z]\w*)?(?:Dropout\w*|DropOut\w*|DropPath|DropBloc
 # Attributes of another class or file that hold a dropout layer.
 LAYER_ATTRIBUTES = frozenset({"dropout", "drop", "drop_layer", "dropout_layer"})
 _MASK = pattern(r"drop|keep|zone_?out", re.IGNORECASE)
-_RATE = pattern(r"(?:^|_)(?:\w*dropouts?|\w*drop|edrop|idrop|drop_?path|droprate)(?:_|$|\d)|dropout", re.IGNORECASE)
+# "dropout" with a letter too few or too many, or two exchanged.
+_MISSPELT = (
+    "d(?:ropuot|roput|rouput|roupout|rooput|ropot|ropoout|ropouut|ropoutt|roppout|ropput|ropount|ropuout|rpout|rpoout"
+    "|ropotu|roupot|orpout|opout|rropout)"
+)
+_RATE = pattern(
+    rf"(?:^|_)(?:\w*dropouts?|\w*drop|edrop|idrop|drop_?path|droprate)(?:_|$|\d)|dropout|{_MISSPELT}", re.IGNORECASE
+)
 # Choices, switches, and things that are dropped but are no units: `use_dropout`, `dropout_type`, `drop_last`.
 _NO_RATE = pattern(
     r"(?:^|_)(?:use|do|with|apply|is|has|enable|no|mc|always|last|first|type|mode|kind|layer|layers|cls|class|fn|func|module"
@@ -32,6 +39,8 @@ _CODE = pattern(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.train(?:ing\s*=(?!=)|\()|\.eval\b|bernoulli|rand_like"
     rb"|no_grad|inference_mode|backward\(|load_state_dict\(|def \w+\((?:model|net|network|classifier)\b"
     rb"|scaled_dot_product_attention|flash_attn_|memory_efficient_attention|preserve_rng_state|drop_?(?:rate|prob)|p_drop"
+    # An argument of another name for a rate: `attn_drop=0.1`.
+    rb"|drop(?:\d|_p|_ratio|_fc|_attn|_emb)?\s*[=:,)]|" + _MISSPELT.encode()
 )
 # What a file with any dropout has, by a layer, a function or a mask drawn by hand.
 _DROPOUT = tuple(b"ropout rop_out ropPath rop_path ropBlock rop_block ropConnect bernoulli rand_like".split())
@@ -83,8 +92,8 @@ def is_rate_name(name: str) -> bool:
     """Whether an argument of this name is a dropout rate.
 
     Example:
-        >>> [is_rate_name(name) for name in ("attn_dropout", "drop_rate", "drop_last", "use_dropout")]
-        [True, True, False, False]
+        >>> [is_rate_name(name) for name in ("attn_dropout", "drop_rate", "droput", "drop_last", "use_dropout")]
+        [True, True, True, False, False]
     """
     return _RATE.search(name) is not None and _NO_RATE.search(name) is None
 
