@@ -102,6 +102,10 @@ HIDDEN = {
         "or": net("self.rnn = nn.GRU(3, 3, dropout=p or 0.0)"),
         "one by default": net("self.rnn = nn.LSTM(3, 3, n, dropout=p)", arguments="p=0.5, n=1"),
         "made with one": net("self.rnn = nn.LSTM(3, 3, n, dropout=p)", arguments="p, n=1", rest="net = Block(0.5)\n"),
+        "another class has more": net("self.n = 1\nself.rnn = nn.LSTM(3, 3, self.n, dropout=p)")
+        + net("self.n = 4", name="Other"),
+        "settings have more": "class Settings:\n    def __init__(self):\n        self.n = 4\n"
+        + net("self.n = 1\nself.rnn = nn.GRU(3, 3, num_layers=self.n, dropout=p)"),
     },
     "DRP102": {
         "in an attribute": net(
@@ -158,6 +162,10 @@ HIDDEN = {
     },
 }
 FINE = {
+    "a base has more layers": net("self.n = 2", name="Base", applied="return self.rnn(x)")
+    + net("self.n = 1\nself.rnn = nn.LSTM(3, 3, self.n, dropout=p)", "return self.rnn(x)").replace("nn.Module", "Base"),
+    "more layers from outside": net("self.n = 1\nself.rnn = nn.LSTM(3, 3, self.n, dropout=p)", "return self.rnn(x)")
+    + "def grow(m):\n    m.n = 2\n",
     "the mode of one layer": "def run(drop, x):\n    drop.training = True\n    return drop(x)\n",
     "a plan for dropout": net(DROP, "# TODO: apply dropout\ny = self.fc(x)\nreturn y"),
     "commented out": net(DROP, "# x = self.dropout(x)\nreturn self.fc(x)"),

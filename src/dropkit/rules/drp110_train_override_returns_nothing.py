@@ -1,19 +1,21 @@
 """A `train` or `eval` method that returns nothing.
 
 `model = Model().eval()` is None, and fails far from the line at fault. Module's methods return the module; an override
-that reaches the children but returns nothing switches modes as it should, so this is information. Add `return self`.
-The fix is safe where the method does nothing but switch modes and set attributes.
+that reaches the children but returns nothing switches modes as it should, so this is information, and a warning where the
+file uses what the method returns. Add `return self`. The fix is safe where the method does nothing but switch modes and set attributes.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import FactCondition, Severity
 from dropkit.lint.semantic.attribute_usage import is_empty
+from dropkit.lint.semantic.built_models import built
 from dropkit.lint.semantic.edits import fix
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.train_overrides import leaves_children, overrides, refuting_facts, return_self
+from dropkit.lint.semantic.train_overrides import Override, leaves_children, overrides, refuting_facts, return_self
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -26,12 +28,29 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             # A method that does more than switch modes may return nothing for a reason.
             safe = override.owner.is_module and override.only_switches
             given = FactCondition(refuted_by=refuting_facts(override))
+            is_used = _is_result_used(source, override)
             yield Violation(
                 source.text.head(node),
-                f"{node.name}() does not return self",
+                f"{node.name}() returns None, and its result is used" if is_used else f"{node.name}() does not return self",
                 fix("Return self", *return_self(override), safe=safe),
                 given=given if given.refuted_by else None,
+                severity=Severity.WARNING if is_used else None,
             )
+
+
+def _is_result_used(source: SourceFile, override: Override) -> bool:
+    """Whether this file uses what the method returns of an object of the class: `model = Model().eval()`.
+
+    Module's `eval()` returns what `train()` does.
+    """
+    classes = (override.owner, *override.owner.subclasses)
+    calls = [call for name in {"eval", override.node.name} for call in source.calls.get(name, [])]
+    models = [
+        call.func.value
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and not isinstance(source.parent(call), ast.Expr)
+    ]
+    return any(source.local_class(made.func) in classes for model in models for made in built(source, model))
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

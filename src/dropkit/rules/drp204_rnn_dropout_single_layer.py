@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dropkit.catalog import RNNS
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import reaching
+from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.edits import drop_argument, fix, replace
 from dropkit.lint.semantic.expressions import argument, is_off, literal, names_in, self_attribute, unpacks
@@ -71,11 +72,21 @@ def _is_always(source: SourceFile, expression: ast.expr, number: int) -> bool:
         return literal(expression) == number
     values, attribute, owner = source.values(expression), self_attribute(expression), source.owner(expression)
     if attribute is not None and owner is not None:
-        stores = [node for node in source.attributes[attribute] if not isinstance(node.ctx, ast.Load)]
+        stores = [
+            node
+            for node in source.attributes[attribute]
+            if not isinstance(node.ctx, ast.Load) and not _is_of_other_class(source, node, owner)
+        ]
         # Subclasses, and code outside of the class, may set it to something else.
         if owner.subclasses or len(stores) > len(values):
             return False
     return bool(values) and all(literal(value) == number for value in values)
+
+
+def _is_of_other_class(source: SourceFile, node: ast.Attribute, owner: ClassDefinition) -> bool:
+    """Whether it is an attribute of self in a class from which `owner` inherits nothing."""
+    other = source.owner(node) if self_attribute(node) is not None else None
+    return other is not None and other not in owner.mro
 
 
 def _is_one_by_default(source: SourceFile, layers: ast.expr) -> bool:

@@ -14,6 +14,7 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.attribute_usage import is_set_from_outside
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.dropout_calls import rates
 from dropkit.lint.semantic.dropout_names import is_keep_rate_name, mentions_dropout
@@ -31,13 +32,23 @@ _HIGH = 0.9
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call, rate in rates(source):
-        number, value = literal(rate), source.substitute(rate)
+        number, value = literal(rate), _held(source, rate)
         if isinstance(number, float) and _HIGH <= number < 1 and not is_in_test(source, call):
             message = f"a rate of {number:g} drops nearly everything: is it the rate to keep?"
             yield Violation(rate, message, severity=Severity.INFO)
         elif is_keep_rate_name(_name(value)) and not _is_drop_rate(source, value):
             edit = replace(source, rate, f"1 - {source.text.of(rate)}")
             yield Violation(rate, fix=Fix("Pass 1 - keep", (edit,), safe=False))
+
+
+def _held(source: SourceFile, rate: ast.expr) -> ast.expr:
+    """What a local name, or an attribute of self that is set once and to nothing else, was set to; or `rate` itself."""
+    attribute, owner = self_attribute(rate), source.owner(rate)
+    writes = owner.all_writes(attribute) if attribute is not None and owner is not None else []
+    if attribute is None or is_keep_rate_name(attribute) or len(writes) != 1 or is_set_from_outside(source, attribute):
+        return source.substitute(rate)
+    value = writes[0].value
+    return source.substitute(value) if value is not None and not writes[0].derived else rate
 
 
 def _name(rate: ast.expr) -> str:

@@ -135,9 +135,9 @@ def has_zero_rate(source: SourceFile, layer: ast.AST | None) -> bool:
 
 
 def dropout_kind(source: SourceFile, node: ast.AST | None) -> str | None:
-    """The `kind` of the dropout that `node` is; None if it is none, or has `noise_shape` or a literal rate of zero."""
+    """The `kind` of the dropout that `node` is; None if it is none, has `noise_shape`, or never drops."""
     dropout = dropout_call(source, node)
-    is_plain = dropout is not None and not dropout.has_zero_rate and not dropout.has_noise_shape
+    is_plain = dropout is not None and not dropout.never_drops and not dropout.has_noise_shape
     return dropout.kind if dropout is not None and is_plain else None
 
 
