@@ -12,7 +12,7 @@ from dropkit.rules import RULES
 
 HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
 DROP, LAYER = "x = F.dropout(layer(x), 0.5, training=self.training)", "x = layer(x)"
-INDEXED = "for i, layer in enumerate(self.layers):"
+ROUNDS = "for i, layer in enumerate(self.layers):"
 
 
 def found(loop, after="return torch.sigmoid(x)"):
@@ -20,16 +20,17 @@ def found(loop, after="return torch.sigmoid(x)"):
         f"{HEAD}class Net(nn.Module):\n    def __init__(self, n, last):\n        super().__init__()\n"
         "        self.n, self.last_index = n, last\n"
         "        self.layers = nn.ModuleList([nn.Linear(8, 8) for _ in range(n)])\n"
-        "    def forward(self, x):\n        n = len(self.layers)\n" + textwrap.indent(f"{loop}\n{after}\n", " " * 8)
+        "    def forward(self, x, flag=None):\n        n = len(self.layers)\n"
+        + textwrap.indent(f"{loop}\n{after}\n", " " * 8)
     )
     return {finding.code for finding in check(read("net.py", Text(source.encode())), RULES)}
 
 
-def choice(test, body=DROP, orelse=LAYER, head=INDEXED):
+def choice(test, body=DROP, orelse=LAYER, head=ROUNDS):
     return f"{head}\n    if {test}:\n        {body}\n    else:\n        {orelse}"
 
 
-def after(test, head=INDEXED):
+def after(test, head=ROUNDS):
     return f"{head}\n    {LAYER}\n    if {test}:\n        x = F.dropout(x, 0.5, self.training)"
 
 
@@ -45,14 +46,14 @@ LEFT_OUT = {
     "name": choice("i != self.last_index"),
     "local name": f"end = n - 1\n{choice('i < end')}",
     "layer": choice("layer is not self.layers[-1]", head="for layer in self.layers:"),
-    "elif": f"{INDEXED}\n    if i == n - 1:\n        {LAYER}\n    elif i > 2:\n        {DROP}\n    else:\n        {LAYER}",
+    "elif": f"{ROUNDS}\n    if i == n - 1:\n        {LAYER}\n    elif i > 2:\n        {DROP}\n    else:\n        pass",
     "after the layer": after("i < n - 1"),
     "range": after("i < n - 1", "for i in range(n):\n    layer = self.layers[i]"),
-    "break": f"{INDEXED}\n    {LAYER}\n    if i == n - 1:\n        break\n    x = F.dropout(x, 0.5, self.training)",
-    "continue": f"{INDEXED}\n    {LAYER}\n    if i >= n - 1:\n        continue\n    x = F.dropout(x, 0.5, self.training)",
+    "break": f"{ROUNDS}\n    {LAYER}\n    if i == n - 1:\n        break\n    x = F.dropout(x, 0.5, self.training)",
+    "continue": f"{ROUNDS}\n    {LAYER}\n    if i >= n - 1:\n        continue\n    x = F.dropout(x, 0.5, flag)",
 }
 REACHES = {
-    "always": f"{INDEXED}\n    {DROP}",
+    "always": f"{ROUNDS}\n    {DROP}",
     "first left out": choice("i > 0"),
     "last alone": choice("i == n - 1"),
     "every other": choice("i % 2 == 0"),

@@ -185,7 +185,8 @@ def layer(line, name="Decoder", rest=""):
     return (
         f"{HEAD}class {name}(nn.Module):\n    def __init__(self, rate=0.5):\n        super().__init__()\n"
         "        self.rate = self.mc_p = self.prenet_dropout = self.uncertainty_rate = self.hidden_dropout = rate\n"
-        f"        self.fc = nn.Linear(3, 3)\n    def forward(self, x):\n        {line}\n        return self.fc(y)\n{rest}"
+        "        self.fc = nn.Linear(3, 3)\n    def forward(self, x):\n"
+        f"        {line}\n        return self.fc(y)\n{rest}"
     )
 
 
@@ -201,8 +202,12 @@ def severities(source, path="net.py"):
 REPEATED = {
     "variance": passes("return torch.stack([model(x) for _ in range(n)]).var(0)"),
     "mean": passes("return torch.stack([model(x).softmax(-1) for _ in range(n)]).mean(0)"),
-    "list": passes("ys = []\n    for i in range(n):\n        y = model(x)\n        ys.append(y)\n    return torch.cat(ys).std()"),
-    "method": passes("out = torch.stack([self(x) for _ in range(20)])\n    return out.mean(0), out.std(0)", arguments="self, x"),
+    "list": passes(
+        "ys = []\n    for i in range(n):\n        y = model(x)\n        ys.append(y)\n    return torch.cat(ys).std()"
+    ),
+    "method": passes(
+        "out = torch.stack([self(x) for _ in range(20)])\n    return out.mean(0), out.std(0)", arguments="self, x"
+    ),
 }
 SAYS_SO = {
     "target": layer("prenet_out = y = F.dropout(x, 0.5, training=True)"),
@@ -230,7 +235,9 @@ def test_what_says_that_dropout_is_random_by_design_makes_it_information(source)
 SAYS_NOTHING = {
     "rate": layer("y = F.dropout(x, self.hidden_dropout, training=True)"),
     "another statement": layer("prenet = x\n        y = F.dropout(x, 0.5, training=True)"),
-    "a class that does not use it": layer("y = F.dropout(x, 0.5, training=True)", rest=USER.format("MCDropoutNet", "model")),
+    "a class that does not use it": layer(
+        "y = F.dropout(x, 0.5, training=True)", rest=USER.format("MCDropoutNet", "model")
+    ),
     "one pass": layer("y = F.dropout(x, 0.5, training=True)", rest=passes("return model(x).mean(), model(x).var()")),
     "training": layer(
         "y = F.dropout(x, 0.5, training=True)",

@@ -39,7 +39,7 @@ def helper(body, name="drop", arguments="x, p"):
         net(f"return {CALL}", method="encode"),
         net(f"return {CALL}", name="Decoder"),
         helper(f"return {HELPER}"),
-        helper("mask = torch.ones_like(x)\n    F.dropout(mask, p=p, training=False, inplace=True)\n    return mask", "mask"),
+        helper("mask = torch.ones(3)\n    F.dropout(mask, p=p, training=False, inplace=True)\n    return mask", "mask"),
         helper("return F.dropout(torch.ones_like(x), q, False)", "get_dropout_mask", "x, q"),
         helper("return F.alpha_dropout(F.selu(x), p)"),
         helper("return F.feature_alpha_dropout(x)", "block", "x"),

@@ -14,7 +14,8 @@ EVAL = "    def eval(self):\n        super().eval()\n        self.ready = True\n
 
 def severities(method, use):
     source = (
-        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.norm, self.drop = nn.BatchNorm1d(8), nn.Dropout(0.1)\n"
         f"    def forward(self, x):\n        return self.drop(self.norm(x))\n{method}{use}\n"
     )

@@ -1,8 +1,9 @@
 """A `train` or `eval` method that returns nothing.
 
 `model = Model().eval()` is None, and fails far from the line at fault. Module's methods return the module; an override
-that reaches the children but returns nothing switches modes as it should, so this is information, and a warning where the
-file uses what the method returns. Add `return self`. The fix is safe where the method does nothing but switch modes and set attributes.
+that reaches the children but returns nothing switches modes as it should, so this is information, and a warning where
+the file uses what the method returns. Add `return self`. The fix is safe where the method does nothing but switch modes
+and set attributes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             is_used = _is_result_used(source, override)
             yield Violation(
                 source.text.head(node),
-                f"{node.name}() returns None, and its result is used" if is_used else f"{node.name}() does not return self",
+                f"{node.name}() returns None, and its result is used"
+                if is_used
+                else f"{node.name}() does not return self",
                 fix("Return self", *return_self(override), safe=safe),
                 given=given if given.refuted_by else None,
                 severity=Severity.WARNING if is_used else None,

@@ -34,7 +34,8 @@ from dropkit.trace import Phase, Trace
 _NEVER_TRAINS = Vocabulary(
     r"exports?|exporter|exporting|exportable|onnx|trt|tensorrt|tflite|coreml|openvino|trac(?:e|ed|ing)|deploy\w*"
     r"|serv(?:e|er|ing)|infer\w*|predict\w*|eval\w*|valid\w*|metrics?|fid|frozen|freeze|teachers?|perceptual|bench\w*"
-    r"|tests?|testing|sampl(?:e|er|ing)|convert\w*|(?:no|without|disable[ds]?|skip|un|non) ?drop\w*|determinis\w*|off|identity|noop|no op"
+    r"|tests?|testing|sampl(?:e|er|ing)|convert\w*|determinis\w*|off|identity|noop|no op"
+    r"|(?:no|without|disable[ds]?|skip|un|non) ?drop\w*"
 )
 # The file and the folders around it whose names may say so.
 _PARTS = 3
@@ -92,7 +93,9 @@ def _promises(source: SourceFile, dropout: DropoutCall, function: FunctionDefini
     """Whether a function is there to drop: by its name, by the rate that it takes, or by the Modules that call it."""
     around = _around(function)
     rates = {parameter.arg for each in around for parameter in each.parameters}
-    if any(mentions_dropout(each.name) for each in around) or (isinstance(dropout.p, ast.Name) and dropout.p.id in rates):
+    if any(mentions_dropout(each.name) for each in around) or (
+        isinstance(dropout.p, ast.Name) and dropout.p.id in rates
+    ):
         return True
     return function.owner is None and function.within is None and runs_in_both_modes(source, function.name)
 

@@ -108,7 +108,7 @@ def may_be_read(source: SourceFile, owner: ClassDefinition, attribute: str, *, a
 
 
 def is_used(source: SourceFile, owner: ClassDefinition, attribute: str) -> bool:
-    """Whether methods of a class read `attribute` of self, other than to print it, to move it or to add layers to it."""
+    """Whether methods of a class read `attribute` of self, other than to show it, to move it or to add to it."""
     reads = owner.reads.get(attribute, [])
     return len(reads) > MOST or not all(
         _only_prints(source, read) or adds_to(source, read) or is_only_moved(source, read) for read in reads

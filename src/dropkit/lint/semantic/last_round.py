@@ -13,7 +13,7 @@ from dropkit.lint.semantic.syntax_tree import exits
 
 _LAST = Vocabulary(r"last|final")
 # What a comparison says with its sides exchanged.
-_MIRRORED = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
+_MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
 _BELOW, _AT = (ast.Lt, ast.NotEq, ast.IsNot), (ast.Eq, ast.Is, ast.GtE)
 
 

@@ -1,9 +1,9 @@
-"""Recognise code that runs a model several times on one input and averages: Monte Carlo estimates, with random layers."""
+"""Recognise code that runs a model several times on one input and averages, which needs layers that are random."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dropkit.lint.semantic.expressions import last_name, names_in
 from dropkit.lint.semantic.model import SourceFile
@@ -23,7 +23,9 @@ _NO_MODELS = frozenset(
 def averages_passes(source: SourceFile) -> bool:
     """Whether a function of this file repeats a call on the same input, and averages what it returns."""
     return any(
-        _TRAINS.isdisjoint(called) and not _AVERAGES.isdisjoint(called) and any(_repeats(source, loop) for loop in loops)
+        _TRAINS.isdisjoint(called)
+        and not _AVERAGES.isdisjoint(called)
+        and any(_repeats(source, loop) for loop in loops)
         for loops, called in _functions(source)
     )
 
@@ -41,7 +43,7 @@ def _repeats(source: SourceFile, loop: ast.AST) -> bool:
     """Whether a loop over `range` makes the same call in each round, of something that this file does not name."""
     match loop:
         case ast.For(target=ast.Name(id=index), iter=ast.Call() as rounds, body=body):
-            parts: list[ast.AST] = list(body)
+            parts: Sequence[ast.AST] = body
         case ast.ListComp(elt=part, generators=[each]) | ast.GeneratorExp(elt=part, generators=[each]):
             if not isinstance(each.target, ast.Name) or not isinstance(each.iter, ast.Call):
                 return False
@@ -51,7 +53,8 @@ def _repeats(source: SourceFile, loop: ast.AST) -> bool:
     nodes = [node for part in parts for node in ast.walk(part)]
     bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)} | {index}
     return last_name(rounds) == "range" and any(
-        isinstance(node, ast.Call) and _runs_a_model(source, node) and bound.isdisjoint(names_in(node)) for node in nodes
+        isinstance(node, ast.Call) and _runs_a_model(source, node) and bound.isdisjoint(names_in(node))
+        for node in nodes
     )
 
 
