@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from dropkit.diagnostics import FactCondition, Severity
 from dropkit.lint.semantic.attribute_usage import is_empty
 from dropkit.lint.semantic.built_models import built
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.edits import fix
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.train_overrides import Override, leaves_children, overrides, refuting_facts, return_self
+from dropkit.lint.semantic.syntax_tree import cached_per_file
+from dropkit.lint.semantic.train_overrides import leaves_children, overrides, refuting_facts, return_self
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -29,7 +32,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             # A method that does more than switch modes may return nothing for a reason.
             safe = override.owner.is_module and override.only_switches
             given = FactCondition(refuted_by=refuting_facts(override))
-            is_used = _is_result_used(source, override)
+            used = _classes_of_used_results(source, node.name)
+            is_used = any(cls in used for cls in (override.owner, *override.owner.subclasses[:MOST]))
             yield Violation(
                 source.text.head(node),
                 f"{node.name}() returns None, and its result is used"
@@ -41,19 +45,19 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             )
 
 
-def _is_result_used(source: SourceFile, override: Override) -> bool:
-    """Whether this file uses what the method returns of an object of the class: `model = Model().eval()`.
+@cached_per_file
+def _classes_of_used_results(source: SourceFile, method: str) -> set[ClassDefinition | None]:
+    """The classes of this file that `model` is of where it uses what `model.method()` returns.
 
     Module's `eval()` returns what `train()` does.
     """
-    classes = (override.owner, *override.owner.subclasses)
-    calls = [call for name in {"eval", override.node.name} for call in source.calls.get(name, [])]
     models = [
         call.func.value
-        for call in calls
+        for name in {"eval", method}
+        for call in source.calls.get(name, [])
         if isinstance(call.func, ast.Attribute) and not isinstance(source.parent(call), ast.Expr)
     ]
-    return any(source.local_class(made.func) in classes for model in models for made in built(source, model))
+    return {source.local_class(made.func) for model in models for made in built(source, model)}
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

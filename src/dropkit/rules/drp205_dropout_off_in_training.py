@@ -69,7 +69,8 @@ def _is_oversight(source: SourceFile, dropout: DropoutCall, function: FunctionDe
     owner = source.owner(dropout.call)
     names = [each.name for each in _around(function)] + [cls.name for cls in (owner.mro[:MOST] if owner else ())]
     names += PurePath(source.path).with_suffix("").parts[-_PARTS:]
-    lines = range(source.statement(dropout.call).lineno - 1, (dropout.call.end_lineno or 0) + 1)
+    first, last = dropout.call.lineno, dropout.call.end_lineno or dropout.call.lineno
+    lines = {source.statement(dropout.call).lineno - 1, *range(first - 1, last + 1)}
     comments = [source.text.line(number).partition("#")[2] for number in lines if number > 0]
     return (
         (source.module(dropout.call) is not None or _promises(source, dropout, function))
