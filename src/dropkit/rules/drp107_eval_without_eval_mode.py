@@ -21,20 +21,20 @@ from pathlib import PurePath
 from dropkit.diagnostics import FactCondition, Severity
 from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
 from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts, trained_models
+from dropkit.lint.semantic.callees import call_sites
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.evaluation import evaluation, is_evaluation_name, is_repeated, model_calls
 from dropkit.lint.semantic.expressions import argument, given, last_name, literal
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.mode_flow import (
+from dropkit.lint.semantic.mode_effects import (
     Effect,
     Mode,
-    call_sites,
     effect_of,
     is_given_to_events,
     known_facts,
     learning_facts,
-    places,
 )
+from dropkit.lint.semantic.mode_flow import places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import own_key
 from dropkit.lint.semantic.pattern import pattern

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from dropkit.catalog import MODE_DEPENDENT, TRANSFORMERS
 from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
+from dropkit.lint.semantic.callees import local_function
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.expressions import argument, last_part, literal, self_attribute
@@ -56,17 +57,6 @@ def _built_by_call(source: SourceFile, call: ast.Call, depth: int) -> list[ast.C
 def _own_returns(source: SourceFile, function: FunctionDefinition) -> list[ast.Return]:
     nodes = (node for node in ast.walk(function.node) if isinstance(node, ast.Return))
     return [node for node in nodes if source.function(node) is function]
-
-
-def local_function(source: SourceFile, callee: ast.expr) -> FunctionDefinition | None:
-    """The function of this file that a plain name stands for."""
-    if not isinstance(callee, ast.Name):
-        return None
-    for binding in reversed(source.bindings(callee)):
-        function = source.by_node.get(binding.statement)
-        if isinstance(function, FunctionDefinition):
-            return function
-    return None
 
 
 def _values(source: SourceFile, model: ast.expr) -> list[ast.expr | None]:

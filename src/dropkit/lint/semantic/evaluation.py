@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dropkit.lint.semantic.built_models import local_function
+from dropkit.lint.semantic.callees import call_sites, local_function
 from dropkit.lint.semantic.data_flow import MOST, readers
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.expressions import given, last_name, names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
-from dropkit.lint.semantic.mode_flow import call_sites, effect_between, effect_of
+from dropkit.lint.semantic.mode_effects import effect_between, effect_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import end, start

@@ -15,7 +15,8 @@ from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.evaluation import is_evaluation_name
 from dropkit.lint.semantic.expressions import given, is_off, last_name, last_part
-from dropkit.lint.semantic.mode_flow import Mode, effect_of, known_facts, learning_facts, may_switch, places
+from dropkit.lint.semantic.mode_effects import Mode, effect_of, known_facts, learning_facts, may_switch
+from dropkit.lint.semantic.mode_flow import places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import module_key, own_key
 from dropkit.lint.semantic.settings_fields import facts_about_settings, mentions_rates

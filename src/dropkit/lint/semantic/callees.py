@@ -1,0 +1,67 @@
+"""Find the function that a call runs, and the calls that run a function."""
+
+from __future__ import annotations
+
+import ast
+
+from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.syntax_tree import cached_per_file
+
+
+def local_function(source: SourceFile, callee: ast.expr) -> FunctionDefinition | None:
+    """The function of this file that a plain name stands for."""
+    if not isinstance(callee, ast.Name):
+        return None
+    for binding in reversed(source.bindings(callee)):
+        function = source.by_node.get(binding.statement)
+        if isinstance(function, FunctionDefinition):
+            return function
+    return None
+
+
+@cached_per_file
+def call_sites(source: SourceFile, function: FunctionDefinition) -> list[ast.Call]:
+    """The calls of a function or method in this file, by its name."""
+    calls = source.calls.get(function.name, [])
+    if function.owner is None:
+        return [call for call in calls if local_function(source, call.func) is function]
+    return [
+        call
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and source.called(call) is None
+        and _may_be_method(source, call.func, function)
+    ]
+
+
+def _may_be_method(source: SourceFile, callee: ast.Attribute, method: FunctionDefinition) -> bool:
+    if self_attribute(callee) is not None:
+        owner = source.owner(callee)
+        return owner is not None and owner.method(method.name) is method
+    cls = class_of(source, callee.value)
+    return cls is None or cls.method(method.name) is method
+
+
+def class_of(source: SourceFile, expression: ast.expr) -> ClassDefinition | None:
+    """The class of this file that an object is made of."""
+    values = source.latest_values(expression)
+    classes = {source.local_class(value.func) for value in values[:MOST] if isinstance(value, ast.Call)}
+    return classes.pop() if len(classes) == 1 and len(values) == 1 else None
+
+
+def called_function(source: SourceFile, call: ast.Call) -> FunctionDefinition | None:
+    """The function, method or constructor of this file that a call runs."""
+    callee = call.func
+    function = local_function(source, callee)
+    if function is not None:
+        return function
+    made = source.local_class(callee)
+    if made is not None:
+        return None if made.is_module else made.method("__init__")
+    if not isinstance(callee, ast.Attribute):
+        return None
+    owner = source.owner(callee) if self_attribute(callee) is not None else class_of(source, callee.value)
+    return owner.method(callee.attr) if owner is not None else None
