@@ -20,23 +20,25 @@ from pathlib import PurePath
 
 from dropkit.diagnostics import FactCondition, Severity
 from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
-from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts, trained_models
+from dropkit.lint.semantic.built_models import built, is_built_in_eval, maker_facts, mode_facts, trained_models
 from dropkit.lint.semantic.callees import call_sites
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.evaluation import evaluation, is_evaluation_name, is_repeated, model_calls
-from dropkit.lint.semantic.expressions import argument, given, last_name, literal
+from dropkit.lint.semantic.expressions import argument, given, last_name, last_part, literal
+from dropkit.lint.semantic.handed_models import model_facts
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.mode_effects import (
     Effect,
     Mode,
     effect_of,
     is_given_to_events,
+    is_model_name,
     known_facts,
     learning_facts,
 )
 from dropkit.lint.semantic.mode_flow import places
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.module_names import own_key
+from dropkit.lint.semantic.module_names import function_key
 from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file, start
 from dropkit.rules.rule import Example, Rule, Violation, unless_intended
@@ -45,9 +47,6 @@ from dropkit.rules.rule import Example, Rule, Violation, unless_intended
 _INTENDED = Vocabulary(
     r"mc|bayes\w*|uncertain\w*|epistemic|stochastic|ensembl\w*|sampl\w*|bn|batch ?norm|calibrat\w*|swa|warm ?up|tta"
     r"|explain\w*|(?:with )?drop ?out|attack\w*|advers\w*|pgd|fgsm|bald|acquisition|acquire|loss(?:es)?"
-)
-_MODEL = pattern(
-    r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$"
 )
 _HOOKED = ("LightningModule", "LightningDataModule", "Callback")
 # Comments which say why the model is in training mode.
@@ -80,7 +79,7 @@ def _may_have_mode(source: SourceFile, call: ast.Call) -> bool:
     models = built(source, call.func)
     if models:
         return mode_facts(source, models) is not None
-    return _MODEL.search(last_name(call.func)) is not None or _is_own(source, call)
+    return is_model_name(last_name(call.func)) or _is_own(source, call)
 
 
 def _is_own(source: SourceFile, call: ast.Call) -> bool:
@@ -178,12 +177,18 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
             # Of an unknown model, that it was set to training mode shows that modes matter.
             learning = _evidence(effect)
             if learning is not None:
-                needs = (*(facts or ()), *learning, *known)
+                needs = (*(facts or ()), *learning, *known, *_known_bases(way.starts))
+                if effect.mode is None:
+                    refuted_by += tuple(maker_facts(source, models))
+                refuted_by += _switching_bases(source, way.starts)
                 condition = FactCondition(needs, refuted_by) if needs or refuted_by else None
                 return Violation(measured.at, given=condition)
-        elif not models and _is_argument(call, way.starts):
-            key = own_key(source, way.starts.name if way.starts is not None else "")
-            needs = (f"evaluates:{key}", *known)
+        elif not models and way.starts is not None:
+            handed = model_facts(source, call.func, way.starts)
+            if handed is None:
+                continue
+            key, learning = function_key(source, way.starts), _evidence(effect)
+            needs = (*handed, *((f"evaluates:{key}",) if learning is None else learning), *known)
             return Violation(measured.at, given=FactCondition(needs, (f"guards:{key}", *refuted_by)))
     return None
 
@@ -227,12 +232,19 @@ def _own_facts(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:
     return () if owner is not None and owner in mode_dependent_modules(source) else None
 
 
-def _is_argument(call: ast.Call, function: FunctionDefinition | None) -> bool:
-    """Whether the model is an argument of a function at the level of the file, and named like one."""
-    if function is None or function.owner is not None or function.within is not None:
-        return False
-    name = call.func.id if isinstance(call.func, ast.Name) else ""
-    return _MODEL.search(name) is not None and any(parameter.arg == name for parameter in function.parameters)
+def _known_bases(starts: FunctionDefinition | None) -> tuple[str, ...]:
+    """The facts which say that the project has all bases of a class, so that no library runs its methods."""
+    owner = starts.method.owner if starts is not None else None
+    is_derived = owner is not None and not owner.is_module and bool(owner.external_bases)
+    return (f"no-module:{owner.name}",) if is_derived and owner is not None else ()
+
+
+def _switching_bases(source: SourceFile, starts: FunctionDefinition | None) -> tuple[str, ...]:
+    """The facts which say that a base of another file calls a method in evaluation mode, or switches modes."""
+    if starts is None or not _known_bases(starts) or starts.method.owner is None:
+        return ()
+    bases = (last_part(base) for base in starts.method.owner.external_bases)
+    return (f"guards:{function_key(source, starts)}", *(f"switches:{base}" for base in bases))
 
 
 def _short(message: str) -> str | None:

@@ -27,7 +27,7 @@ from dropkit.lint.semantic.source_text import Text
 # Searching a text for each name is faster than splitting it into words, up to this many names.
 _MAX_SEARCHES = 32
 # A fact of one file may depend on another's, and that one's on a third.
-_MAX_HOPS = 3
+_MAX_HOPS = 5
 
 Progress = Callable[[int, int], None]
 
@@ -142,12 +142,7 @@ def _refuted(
             known = len(facts)
             # What a class is depends on its bases, and what a function does on those that it calls.
             facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
-            facts |= {
-                f"{kind}:{base}"
-                for kind, name in map(_split, facts)
-                if "." not in name
-                for base in index.relatives(name)
-            }
+            facts |= {f"{kind}:{alias}" for kind, name in map(_split, facts) for alias in index.aliases(name)}
             if len(facts) == known:
                 break
     return {finding for finding in open_findings if _is_refuted(finding, index) or not _is_confirmed(finding, index)}
@@ -178,13 +173,13 @@ def _summaries(
     """The paths and class summaries of files that were not parsed yet and may say something of classes and facts."""
     in_text, in_files = _where(facts)
     for path in paths:
-        stem = Path(path).parent.name if path.endswith("__init__.py") else Path(path).stem
+        names = {Path(path).parent.name, Path(path).stem}
         try:
             data = files.read(path)
         except (OSError, MemoryError):
             continue
         is_named = _names_any(owners, data) or any(all(word in data for word in words) for words in in_text)
-        if not is_named and stem not in in_files:
+        if not is_named and names.isdisjoint(in_files):
             continue
         result = stored.get(path, data, "classes")
         if result is None:
@@ -194,26 +189,30 @@ def _summaries(
 
 
 def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
-    """The words, all of them, of a file that states one of the facts; and the names of files that do."""
+    """The words, all of them, of a file that states one of the facts; and the names of files and folders that do."""
     words: set[tuple[bytes, ...]] = set()
-    stems: set[str] = set()
+    names: set[str] = set()
     for kind, name in map(_split, facts):
-        module, _, last = name.rpartition(".")
-        if kind in ("switches", "learns", "defines"):
-            stems.add(module)
-        elif kind in ("evaluates", "guards"):
-            words.add((module.encode(), last.encode()))
-        elif kind in ("alternative", "reads", "uses"):
-            words.add((last.encode(),))
-        elif kind == "passes":
-            words.add((last.partition(":")[0].encode(), module.encode()))
-        elif kind == "gets":
-            continue  # the file with the finding states it
+        head, dot, last = name.partition(".")
+        if kind == "sets-mode" and last == "setter":
+            words.add((b".setter",))
         elif kind == "unpacks":
             words.update((word,) for word in (b"asdict", b"vars(", b"__dict__", b"fields("))
+        elif kind == "gets":
+            names.add(head)
+        elif kind == "passes":
+            words.add((head.encode(), last.partition(":")[0].encode()))
+        elif head == "*":
+            words.add((f".{last}(".encode(),))
+        elif kind in ("models", "alternative", "reads", "uses") or (dot and head[:1].isupper()):
+            words.add((head.encode(),))
+        elif kind in ("evaluates", "guards", "given"):
+            words.add((head.encode(), last.encode()))
+        elif dot:
+            names.add(head)
         else:
-            words.add((b".setter" if last == "setter" else b"class " + last.encode(),))
-    return words, stems
+            words.add((f"class {head}".encode(),))
+    return words, names
 
 
 def _names_any(names: set[bytes], data: bytes) -> bool:

@@ -112,6 +112,9 @@ class ProjectIndex:
         self.keepers: set[str] = set()
         self._families: dict[tuple[str, int], set[str]] = {}
         self._facts: set[str] = set()
+        # Package -> the files whose names it has, too; and back.
+        self.exports: dict[str, set[str]] = {}
+        self.exported_by: dict[str, set[str]] = {}
         clauses: list[list[str]] = []
         for number, summary in enumerate(summaries):
             self.reads_by_owners.update(summary.reads_by_owners)
@@ -134,6 +137,11 @@ class ProjectIndex:
 
     def _infer(self, clauses: list[list[str]]) -> None:
         """Collect all facts that follow from the clauses."""
+        for package, _, module in (
+            head[len("exports:") :].partition(".") for head, *_ in clauses if head[:8] == "exports:"
+        ):
+            self.exports.setdefault(package, set()).add(module)
+            self.exported_by.setdefault(module, set()).add(package)
         while True:
             pending = [clause for clause in clauses if clause[0] not in self._facts]
             new = {head for head, *body in pending if all(map(self.holds, body))}
@@ -145,21 +153,31 @@ class ProjectIndex:
     def holds(self, fact: str) -> bool:
         """Whether a fact holds, about a class, one of its bases, or a function.
 
-        "sets-mode:C": its attribute `training` is a property with a setter. "has-mode:C": it has dropout or batch
-        normalisation. "no-module:C": the project defines it and all its bases, and none is a Module. All others hold
-        for exactly this name: see `semantic/facts.py`.
+        Names are as in `semantic/module_names.py`. "sets-mode:C": its attribute `training` is a property with a setter. "has-mode:C": it has dropout or batch
+        normalisation. "no-module:C": the project defines it and all its bases, and none is a Module. For the
+        others see `semantic/facts.py` and `semantic/handed_models.py`.
         """
         kind, _, name = fact.partition(":")
         if kind == "no-module":
             family = self._family(name, self.bases) - _NO_MODULES
             return bool(family) and family.isdisjoint(MODULE_BASES) and all(each in self.bases for each in family)
         if kind in ("sets-mode", "has-mode"):
-            return any(f"{kind}:{each}" in self._facts for each in self._family(name, self.bases))
-        return fact in self._facts
+            return any(
+                f"{kind}:{each}" in self._facts for each in {*self._family(name, self.bases), *self.aliases(name)}
+            )
+        return any(f"{kind}:{each}" in self._facts for each in self.aliases(name))
 
-    def relatives(self, name: str) -> set[str]:
-        """A class and its bases."""
-        return self._family(name, self.bases)
+    def aliases(self, name: str) -> set[str]:
+        """The names under which files may speak of the same: of a class, its bases and subclasses; of a package, its files.
+
+        Also "*.method" for the method of an object whose class is unknown there.
+        """
+        head, dot, last = name.partition(".")
+        heads = self._family(head, self.bases) | self._family(head, self.subclasses)
+        if dot:
+            heads |= self._family(head, self.exports) | self._family(head, self.exported_by)
+            heads |= {"*"} if head[:1].isupper() else set()
+        return {f"{each}{dot}{last}" for each in heads}
 
     def satisfies(self, condition: CrossFileCondition) -> bool:
         """Whether any of what `condition` names is so."""

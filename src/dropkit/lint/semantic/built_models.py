@@ -10,9 +10,10 @@ from dropkit.catalog import MODE_DEPENDENT, TRANSFORMERS
 from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
 from dropkit.lint.semantic.callees import local_function
 from dropkit.lint.semantic.data_flow import MOST
-from dropkit.lint.semantic.definitions import FunctionDefinition
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import argument, last_part, literal, self_attribute
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.module_names import LIBRARIES, class_in, is_table, module_key, own_key, package_of
 from dropkit.lint.semantic.moved_layers import MOVES
 from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -48,15 +49,17 @@ def _built_by_call(source: SourceFile, call: ast.Call, depth: int) -> list[ast.C
     factory = local_function(source, call.func)
     if factory is None or factory.owner is not None or isinstance(factory.node, ast.Lambda):
         return [call]
-    returns = [node.value for node in _own_returns(source, factory)]
-    each = [built(source, value, depth + 1) for value in returns]
+    each = [built(source, value, depth + 1) for value in factory.returns]
     return list(dict.fromkeys(made for inner in each for made in inner)) if each and all(each) else []
 
 
-@cached_per_file
-def _own_returns(source: SourceFile, function: FunctionDefinition) -> list[ast.Return]:
-    nodes = (node for node in ast.walk(function.node) if isinstance(node, ast.Return))
-    return [node for node in nodes if source.function(node) is function]
+def made_by(source: SourceFile, factory: FunctionDefinition) -> list[ast.Call]:
+    """The calls that built what a function returns, as far as they are known."""
+    values: list[ast.expr | None] = []
+    for value in factory.returns[:MOST]:
+        values += _values(source, value) if isinstance(value, ast.Name) else [value]
+    known = (value for value in values[:MOST] if isinstance(value, ast.Call))
+    return list(dict.fromkeys(call for value in known for call in built(source, value)))
 
 
 def _values(source: SourceFile, model: ast.expr) -> list[ast.expr | None]:
@@ -77,6 +80,8 @@ def _values(source: SourceFile, model: ast.expr) -> list[ast.expr | None]:
 
 def _is_made_of(source: SourceFile, value: ast.expr | None, model: ast.expr) -> bool:
     """Whether `value` is made of the model itself, as in `model = model.to(device)`."""
+    if isinstance(model, ast.Name) and value is not None:
+        return any(isinstance(node, ast.Name) and node.id == model.id for node in ast.walk(value))
     name = re.escape(source.text.of(model))
     return value is not None and re.search(rf"(?<![\w.]){name}\b", source.text.of(value)) is not None
 
@@ -126,6 +131,16 @@ def is_built_in_eval(source: SourceFile, calls: Iterable[ast.Call]) -> bool:
     return any(source.last_name(call) == _EVAL_FIRST for call in calls)
 
 
+def maker_facts(source: SourceFile, calls: Iterable[ast.Call]) -> list[str]:
+    """The facts which say that functions of other files that built a model set it to evaluation mode."""
+    known = [name for call in calls if (name := source.called(call)) is not None]
+    return [
+        f"switches:{module_key(source, name)}"
+        for name in known
+        if package_of(name) not in LIBRARIES and not last_part(name)[:1].isupper()
+    ]
+
+
 @cached_per_file
 def _mode_fact(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:
     """Empty if the model that `call` makes has dropout or batch normalisation; else the fact that says so, or None."""
@@ -134,8 +149,7 @@ def _mode_fact(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:
     if local is not None:
         if local in mode_dependent_modules(source):
             return ()
-        imported = _imported_layers(source, local.name)
-        return (f"has-mode:{imported}",) if imported is not None else None
+        return (f"has-mode:{local.name}",) if layer_facts(source, local) else None
     if name == "torch.nn.Sequential":
         layers = [node for node in ast.walk(call) if isinstance(node, ast.Call)]
         local_layers = (source.local_class(layer.func) for layer in layers)
@@ -144,18 +158,60 @@ def _mode_fact(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:
     if _WITH_MODES.match(name) is not None or source.last_name(call) == _EVAL_FIRST:
         return ()
     is_other = name.startswith(("torch.", "numpy.", "sklearn."))
-    last = last_part(name)
-    return (f"has-mode:{last}",) if last[:1].isupper() and not is_other else None
+    key = None if is_other else _key_of(source, call.func)
+    return (f"has-mode:{key}",) if key is not None else None
+
+
+def _key_of(source: SourceFile, callee: ast.expr, depth: int = 0) -> str | None:
+    """The name under which the project knows what makes a model: a class, a function, a registry, a package."""
+    known = source.dotted(callee)
+    if known is not None:
+        return _key_of_name(source, known)
+    match callee:
+        case ast.Name() if (value := source.value(callee)) is not None and depth < _FARTHEST:
+            return _key_of(source, value, depth + 1)
+        case ast.Subscript(value=ast.Attribute(attr="__dict__", value=package)):
+            return _key_of_package(source, package)
+        case ast.Call(func=ast.Name(id="getattr"), args=[package, *_]):
+            return _key_of_package(source, package)
+        case ast.Subscript(value=registry) | ast.Call(func=ast.Attribute(attr="get", value=registry)):
+            name = source.dotted(registry)
+            is_own = name is None and isinstance(registry, ast.Name) and registry.id in source.names
+            return module_key(source, name) if name is not None else own_key(source, registry.id) if is_own else None
+        case _:
+            return None
+
+
+def _key_of_name(source: SourceFile, known: str) -> str | None:
+    """The key of a class, of the class of a class method, of a registry that builds, or of a function."""
+    if package_of(known) in LIBRARIES:
+        return None
+    name, head = class_in(known), last_part(known.rpartition(".")[0])
+    return name or (f"{head}.*" if is_table(head) else module_key(source, known))
+
+
+def _key_of_package(source: SourceFile, package: ast.expr) -> str | None:
+    known = source.dotted(package)
+    return f"{last_part(known)}.*" if known is not None and package_of(known) not in LIBRARIES else None
+
+
+def fact_of_reference(source: SourceFile, reference: ast.expr) -> tuple[str, ...] | None:
+    """As of `mode_facts`: of what a class or function makes that is named, as in a registry, and not called."""
+    if isinstance(reference, ast.Call):
+        return mode_facts(source, [reference])
+    local, function = source.local_class(reference), local_function(source, reference)
+    if local is not None:
+        return () if local in mode_dependent_modules(source) else None
+    key = own_key(source, function.name) if function is not None else _key_of(source, reference)
+    return (f"has-mode:{key}",) if key is not None else None
 
 
 @cached_per_file
-def _imported_layers(source: SourceFile, name: str) -> str | None:
-    """A class of another file that a class of this name is made of, or inherits from."""
-    cls = next((cls for cls in source.classes if cls.name == name), None)
-    if cls is None or not cls.is_module:
-        return None
+def layer_facts(source: SourceFile, cls: ClassDefinition) -> list[tuple[str, ...]]:
+    """The facts of other files any of which makes a Module of this file depend on the mode: those of its layers."""
+    if not cls.is_module or len(cls.mro) > MOST:
+        return []
     values = [write.value for each in cls.mro for writes in each.writes.values() for write in writes]
-    made = [last_part(source.called(value) or "") for value in values if isinstance(value, ast.Call)]
-    called = [source.called(value) or "" for value in values if isinstance(value, ast.Call)]
-    others = [last for last, full in zip(made, called, strict=True) if last[:1].isupper() and "torch." not in full]
-    return others[0] if len(set(others)) == 1 else None
+    made = [value for value in values if isinstance(value, ast.Call) and source.local_class(value.func) is not cls]
+    facts = [_mode_fact(source, call) for call in made[:MOST] if source.called(call) is not None]
+    return list(dict.fromkeys(fact for fact in facts if fact is not None))

@@ -1,13 +1,15 @@
-"""Find the function that a call runs, and the calls that run a function."""
+"""Find the function that a call runs, in this file or by its name in another, and the calls that run a function."""
 
 from __future__ import annotations
 
 import ast
 
+from dropkit.lint.semantic.attribute_usage import is_empty
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.module_names import class_in
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 
@@ -40,7 +42,8 @@ def call_sites(source: SourceFile, function: FunctionDefinition) -> list[ast.Cal
 def _may_be_method(source: SourceFile, callee: ast.Attribute, method: FunctionDefinition) -> bool:
     if self_attribute(callee) is not None:
         owner = source.owner(callee)
-        return owner is not None and owner.method(method.name) is method
+        # A base that this file defines calls what its subclasses override.
+        return owner is not None and (owner.method(method.name) is method or method.owner in owner.subclasses)
     cls = class_of(source, callee.value)
     return cls is None or cls.method(method.name) is method
 
@@ -53,7 +56,7 @@ def class_of(source: SourceFile, expression: ast.expr) -> ClassDefinition | None
 
 
 def called_function(source: SourceFile, call: ast.Call) -> FunctionDefinition | None:
-    """The function, method or constructor of this file that a call runs."""
+    """The function, method or constructor of this file that a call runs; None also for a method to be overridden."""
     callee = call.func
     function = local_function(source, callee)
     if function is not None:
@@ -64,4 +67,30 @@ def called_function(source: SourceFile, call: ast.Call) -> FunctionDefinition | 
     if not isinstance(callee, ast.Attribute):
         return None
     owner = source.owner(callee) if self_attribute(callee) is not None else class_of(source, callee.value)
-    return owner.method(callee.attr) if owner is not None else None
+    method = owner.method(callee.attr) if owner is not None else None
+    return None if method is None or _is_to_be_overridden(method) else method
+
+
+def _is_to_be_overridden(method: FunctionDefinition) -> bool:
+    return not isinstance(method.node, ast.Lambda) and is_empty(method.node.body)
+
+
+@cached_per_file
+def method_key(source: SourceFile, call: ast.Call) -> str | None:
+    """ "Class.method" for a method that another file may define: of a base, a subclass, or an object of its class."""
+    callee = call.func
+    if not isinstance(callee, ast.Attribute) or source.called(call) is not None:
+        return None
+    if self_attribute(callee) is not None:
+        owner = source.owner(call)
+        is_other = owner is None or owner.is_module or callee.attr in owner.writes
+        return None if is_other or owner is None else f"{owner.name}.{callee.attr}"
+    name = class_name(source, callee.value)
+    return f"{name}.{callee.attr}" if name is not None else None
+
+
+def class_name(source: SourceFile, expression: ast.expr) -> str | None:
+    """The simple name of the project's class that an object is made of; None if it is unknown, or a library's."""
+    values = [value for value in source.latest_values(expression) if not isinstance(value, ast.Constant)]
+    names = {class_in(source.called(value) or "") for value in values[:MOST]}
+    return names.pop() if len(names) == 1 else None

@@ -29,6 +29,8 @@ class FunctionDefinition:
     within: FunctionDefinition | None
     # The names bound in it: parameters, assignments, imports, definitions.
     names: dict[str, list[Binding]] = field(default_factory=dict["str", "list[Binding]"])
+    # The values that its `return` statements give.
+    returns: list[ast.expr] = field(default_factory=list["ast.expr"])
 
     @property
     def parameters(self) -> list[ast.arg]:

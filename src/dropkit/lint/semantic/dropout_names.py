@@ -37,7 +37,8 @@ _ATTRIBUTE = pattern(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
 # No rule matches in a file without one of these words, and without torch or something that may import it.
 _CODE = pattern(
     rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.train(?:ing\s*=(?!=)|\()|\.eval\b|bernoulli|rand_like"
-    rb"|no_grad|inference_mode|backward\(|load_state_dict\(|def \w+\((?:model|net|network|classifier)\b"
+    rb"|no_grad|inference_mode|backward\(|load_state_dict\(|def \w+\((?:self, )?(?:model|net|network|classifier)\b"
+    rb"|(?:load|build|make|create|get)_(?:model|net|network|classifier)\("
     rb"|scaled_dot_product_attention|flash_attn_|memory_efficient_attention|preserve_rng_state|drop_?(?:rate|prob)|p_drop"
     # An argument of another name for a rate: `attn_drop=0.1`.
     rb"|drop(?:\d|_p|_ratio|_fc|_attn|_emb)?\s*[=:,)]|" + _MISSPELT.encode()

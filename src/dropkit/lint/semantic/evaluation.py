@@ -201,6 +201,16 @@ def _has_other_data(source: SourceFile, call: ast.Call, loop: ast.AST, block: as
     return bool(trained) and arguments.isdisjoint(trained) and not is_of_batch
 
 
+def is_of_batch(source: SourceFile, call: ast.Call) -> bool:
+    """Whether a call in a training loop gets the batch that is trained on."""
+    loop = _innermost_loop(source, call)
+    if not isinstance(loop, (ast.For, ast.AsyncFor)) or last_name(loop.iter) in ("range", "trange", "count"):
+        return False
+    return any(_is_bound_in_loop(source, value, loop) for value in given(call)) and any(
+        _innermost_loop(source, other) is loop for other in source.calls.get("backward", [])
+    )
+
+
 def _is_bound_in_loop(source: SourceFile, value: ast.expr, loop: ast.AST) -> bool:
     """Whether a value comes from what the training loop iterates over."""
     targets = loop.target if isinstance(loop, (ast.For, ast.AsyncFor)) else None

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from dropkit.lint.semantic.alternatives import alternative_classes
 from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
-from dropkit.lint.semantic.built_models import built, is_built_in_eval, mode_facts
-from dropkit.lint.semantic.definitions import ClassDefinition
-from dropkit.lint.semantic.dropout_names import is_rate_name
-from dropkit.lint.semantic.evaluation import is_evaluation_name
-from dropkit.lint.semantic.expressions import given, is_off, last_name, last_part
-from dropkit.lint.semantic.mode_effects import Mode, effect_of, known_facts, learning_facts, may_switch
-from dropkit.lint.semantic.mode_flow import places
+from dropkit.lint.semantic.built_models import fact_of_reference, is_built_in_eval, layer_facts, made_by, mode_facts
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.handed_models import facts_of_handed
+from dropkit.lint.semantic.mode_effects import Mode, effect_of, learning_facts, must_be_defined
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.module_names import module_key, own_key
-from dropkit.lint.semantic.settings_fields import facts_about_settings, mentions_rates
-from dropkit.lint.semantic.unread_rates import unread_parameters
-
-# Calls by which a function switches modes or trains, itself or through another.
-_ACTING = frozenset({"eval", "train", "backward", "manual_backward"})
+from dropkit.lint.semantic.module_names import function_key, own_key, own_module
+from dropkit.lint.semantic.passed_rates import facts_of_passed_rates
+from dropkit.lint.semantic.settings_fields import facts_about_settings
 
 
 def facts_of(source: SourceFile) -> list[list[str]]:
@@ -40,70 +35,80 @@ def _clauses(source: SourceFile) -> Iterator[tuple[str, ...]]:
         yield (f"alternative:{name}",)
     for cls in mode_dependent_modules(source):
         yield (f"has-mode:{cls.name}",)
-    yield from facts_about_settings(source)
-    yield from _about_functions(source)
-    for name, calls in source.calls.items():
-        for call in calls if is_evaluation_name(name) else ():
-            known = source.called(call)
-            if known is not None and given(call) and source.local_class(call.func) is None:
-                yield from _evaluations(source, call, module_key(source, known))
-    yield from _rates_passed(source)
-    yield from _rates_ignored(source)
-
-
-def _rates_ignored(source: SourceFile) -> Iterator[tuple[str, str]]:
-    """The functions of this file that get a rate and never read it, if a file passes the rate."""
-    for function, rate in unread_parameters(source):
-        key, place = own_key(source, function.name), function.parameters.index(rate)
-        if function.owner is None and function.within is None:
-            yield f"gets:{key}:{rate.arg}", f"passes:{key}:{rate.arg}"
-            yield f"gets:{key}:{rate.arg}", f"passes:{key}:#{place}"
-
-
-def _rates_passed(source: SourceFile) -> Iterator[tuple[str]]:
-    """The rates that calls pass to functions of other files, by the keyword or the place."""
-    for call in source.all_calls if mentions_rates(source) else ():
-        by_name = [(each.arg, each.value) for each in call.keywords if each.arg and is_rate_name(each.arg)]
-        by_place = [(f"#{place}", value) for place, value in enumerate(call.args) if is_rate_name(last_name(value))]
-        known = source.called(call) if by_name or by_place else None
-        if (
-            known is not None
-            and last_part(known).islower()
-            and not known.startswith("torch.")
-            and source.local_class(call.func) is None
-        ):
-            key = module_key(source, known)
-            yield from ((f"passes:{key}:{argument}",) for argument, value in (*by_name, *by_place) if not is_off(value))
-
-
-def _about_functions(source: SourceFile) -> Iterator[tuple[str, ...]]:
-    """What the functions of a file do to the modes of models."""
-    does_anything = not _ACTING.isdisjoint(source.calls) or "training" in source.attributes
+        yield from ((f"has-mode:{group}.*",) for group in _groups(source, cls.node))
+    for cls in source.classes:
+        yield from ((f"has-mode:{cls.name}", *facts) for facts in layer_facts(source, cls))
     for function in source.functions:
-        if function.owner is None and function.within is None and not isinstance(function.node, ast.Lambda):
-            key = own_key(source, function.name)
-            effect = effect_of(source, function) if does_anything else None
-            if effect is not None and effect.mode in (Mode.EVAL, Mode.UNKNOWN):
-                yield (f"switches:{key}",)
-            if may_switch(function.name):
-                yield (f"defines:{key}",)
-            if effect is not None and effect.learns:
-                yield (f"learns:{key}",)
+        if function.within is None and not isinstance(function.node, ast.Lambda):
+            yield from _about_function(source, function)
+            if function.owner is None and function.returns:
+                yield from _about_factory(source, function)
+    yield from _registries(source)
+    yield from facts_of_handed(source)
+    yield from facts_about_settings(source)
+    yield from facts_of_passed_rates(source)
+    if source.path.endswith("__init__.py"):
+        yield from _exports(source)
 
 
-def _evaluations(source: SourceFile, call: ast.Call, key: str) -> Iterator[tuple[str, ...]]:
-    """Whether a function of another file gets a model that is in training mode after training, or in another mode."""
-    models = [made for value in given(call) if (made := built(source, value))]
-    facts = next((each for made in models if (each := mode_facts(source, made)) is not None), None)
-    for way in places(source, call) if facts is not None else ():
-        effect = way.effect
-        in_eval = effect.mode is None and any(is_built_in_eval(source, made) for made in models)
-        learning = () if effect.learns or effect.loads else learning_facts(effect)
-        if effect.mode in (Mode.EVAL, Mode.UNKNOWN) or in_eval:
-            yield (f"guards:{key}",)
-        elif facts is not None and learning is not None:
-            yield (f"evaluates:{key}", *facts, *learning, *known_facts(effect))
-            yield from ((f"guards:{key}", f"switches:{called}") for called in effect.called)
+def _about_function(source: SourceFile, function: FunctionDefinition) -> Iterator[tuple[str, ...]]:
+    """What a function does to the modes of models."""
+    key, effect = function_key(source, function), effect_of(source, function)
+    # A class switches modes if any of its methods does.
+    switches = [f"switches:{key}", *([f"switches:{function.owner.name}"] if function.owner is not None else [])]
+    if effect.mode in (Mode.EVAL, Mode.UNKNOWN):
+        yield from ((fact,) for fact in switches)
+    else:
+        yield from ((fact, f"switches:{called}") for fact in switches for called in effect.called)
+    if must_be_defined(key):
+        yield (f"defines:{key}",)
+    if effect.learns or effect.loads:
+        yield (f"learns:{key}",)
+    elif (learning := learning_facts(effect)) is not None:
+        yield (f"learns:{key}", *learning)
+
+
+def _about_factory(source: SourceFile, function: FunctionDefinition) -> Iterator[tuple[str, ...]]:
+    """Whether what a function returns depends on the mode."""
+    key = own_key(source, function.name)
+    for made in made_by(source, function):
+        facts = mode_facts(source, [made])
+        if facts is not None:
+            yield (f"has-mode:{key}", *facts)
+            yield from ((f"has-mode:{group}.*", *facts) for group in _groups(source, function.node))
+        if is_built_in_eval(source, [made]):
+            yield (f"switches:{key}",)
+
+
+def _groups(source: SourceFile, node: ast.AST) -> set[str]:
+    """Where the project looks for a class or a function: its file, its folder, and the registries that decorate it."""
+    decorators = node.decorator_list if isinstance(node, (ast.ClassDef, ast.FunctionDef)) else []
+    calls = (decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in decorators)
+    named = {part for call in calls for part in (source.dotted(call) or "").split(".")[:-1] if part}
+    return {own_module(source), PurePath(source.path).parent.name, *named} - {""}
+
+
+def _registries(source: SourceFile) -> Iterator[tuple[str, ...]]:
+    """What the tables at the level of the file have that depends on the mode; what fills an empty one is decorated."""
+    for name, bindings in source.names.items():
+        for table in (binding.value for binding in bindings):
+            if isinstance(table, ast.Dict) and not table.keys:
+                yield (f"has-mode:{own_key(source, name)}", f"has-mode:{own_module(source)}.*")
+            for value in table.values if isinstance(table, ast.Dict) else ():
+                if isinstance(value, (ast.Name, ast.Attribute)):
+                    facts = fact_of_reference(source, value)
+                    if facts is not None:
+                        yield (f"has-mode:{own_key(source, name)}", *facts)
+
+
+def _exports(source: SourceFile) -> Iterator[tuple[str, ...]]:
+    """The files whose names a package has, too."""
+    imported = [binding.imported for bindings in source.names.values() for binding in bindings if binding.imported]
+    modules = [*source.stars, *(name.rpartition(".")[0] for name in imported)]
+    for module in modules:
+        last = module.rpartition(".")[2]
+        if last:
+            yield (f"exports:{own_module(source)}.{last}",)
 
 
 def sets_mode(cls: ClassDefinition) -> bool:

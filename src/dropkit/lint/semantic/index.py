@@ -179,6 +179,11 @@ def _note_statement(index: Index, node: ast.AST, scope: _Scope) -> None:
             pass
 
 
+def _note_return(_: Index, node: ast.Return, scope: _Scope) -> None:
+    if scope.function is not None and node.value is not None:
+        scope.function.returns.append(node.value)
+
+
 def _note_import(index: Index, node: ast.Import | ast.ImportFrom, scope: _Scope) -> None:
     prefix = "." * node.level + (node.module or "") if isinstance(node, ast.ImportFrom) else None
     for alias in node.names:
@@ -228,6 +233,7 @@ _NOTES: dict[type[ast.AST], Callable[[Index, Any, _Scope], _Scope | None]] = {
     ast.ClassDef: _note_class,
     ast.Import: _note_import,
     ast.ImportFrom: _note_import,
+    ast.Return: _note_return,
     **dict.fromkeys(FUNCTIONS, _note_function),
     **dict.fromkeys((ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.AugAssign, ast.comprehension), _note_statement),
     **dict.fromkeys((ast.For, ast.AsyncFor, ast.With, ast.AsyncWith), _note_statement),

@@ -7,28 +7,35 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from dropkit.lint.semantic.callees import called_function
-from dropkit.lint.semantic.data_flow import MOST
+from dropkit.lint.semantic.callees import called_function, method_key
 from dropkit.lint.semantic.definitions import FunctionDefinition
-from dropkit.lint.semantic.expressions import given, last_name, literal
+from dropkit.lint.semantic.expressions import given, last_name, last_part, literal
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.module_names import module_key
+from dropkit.lint.semantic.module_names import LIBRARIES, class_in, module_key, package_of
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
 
 # Functions and methods of these names may switch modes, wherever they are.
 _SWITCHES = Vocabulary(r"eval\w*|mode|inference|infer|freeze|predict\w*|validat\w*|test|testing|trainer|fit|generate")
-# Functions of other files that may train.
-_TRAINS = Vocabulary(r"train\w*|fit\w*|learn\w*|epochs?|optimi[sz]e|run\w*|finetune|pretrain\w*|step")
+# Functions of other files that may train, or load weights.
+_TRAINS = Vocabulary(
+    r"train\w*|fit\w*|learn\w*|epochs?|optimi[sz]e|run\w*|finetune|pretrain\w*|step|load\w*|restore\w*|resume"
+)
+_TRAINS_SURELY = Vocabulary(r"train\w*|fit\w*|learn\w*|finetune|pretrain\w*")
 # Objects whose `train()` trains.
 _TRAINERS = Vocabulary(r"\w*trainer|runner|engine|agent|solver|learner|algo\w*|experiment|pipeline|estimator|worker")
 _NO_MODELS = Vocabulary(r"optim\w*|sched\w*|\w*scaler|ema|opt|lr|tokenizer|metric\w*|df|pd|expr|dataset|loader|queue")
-# Libraries whose functions switch no mode of a model that they are given.
-_LIBRARIES = frozenset(
-    {"torch", "numpy", "tqdm", "sklearn", "pandas", "matplotlib", "os", "sys", "json", "time", "math", "random", "copy",
-     "pathlib", "argparse", "collections", "itertools", "functools", "torchvision", "builtins", "logging", "wandb",
-     "scipy", "PIL", "pickle", "typing", "re", "yaml", "datasets", "evaluate", "seaborn", "torchmetrics", "click"}
+# Methods of every Module, which do nothing to modes.
+PLAIN_METHODS = frozenset(
+    {"to", "cuda", "cpu", "half", "float", "parameters", "named_parameters", "state_dict", "zero_grad", "modules",
+     "children", "named_modules", "apply", "requires_grad_", "append", "items", "keys", "values", "get", "format", "step"}
 )  # fmt: skip
+_MODEL = pattern(
+    r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$"
+)
+# Of more functions of other files, the first ones count.
+_MOST_CALLED = 64
 # Longer chains of calls are not followed.
 _DEEPEST = 30
 
@@ -48,7 +55,7 @@ class Effect:
     Attributes:
         mode: the mode that is set last; None if none is.
         learns, loads: whether gradients are computed, and whether weights are loaded.
-        called: functions of other files that are called: "module.function".
+        called: functions and methods of other files that are called: "module.function", "Class.method".
     """
 
     mode: Mode | None = None
@@ -62,7 +69,7 @@ class Effect:
             later.mode or self.mode,
             self.learns or later.learns,
             self.loads or later.loads,
-            (*self.called, *later.called)[:MOST],
+            tuple(dict.fromkeys((*self.called, *later.called)))[:_MOST_CALLED],
         )
 
 
@@ -83,14 +90,32 @@ def effect_between(source: SourceFile, node: ast.AST) -> Effect:
 
 
 def learning_facts(effect: Effect) -> tuple[str, ...] | None:
-    """The facts which say that a function of another file, called before, trains; None if no name says so."""
-    trainers = [key for key in effect.called if _TRAINS.has(key.rpartition(".")[2])]
+    """The facts which say that a function of another file, called before, trains or loads weights; None if no name says so."""
+    trainers = [key for key in effect.called if _TRAINS.has(last_part(key))]
+    # The surest name first: `setup_run` is one, too.
+    trainers.sort(key=lambda key: _TRAINS_SURELY.has(last_part(key)), reverse=True)
     return (f"learns:{trainers[0]}",) if trainers else None
 
 
 def known_facts(effect: Effect) -> tuple[str, ...]:
     """The facts which say that the project has the functions whose names say that they may switch modes."""
-    return tuple(f"defines:{key}" for key in effect.called if may_switch(key.rpartition(".")[2]))
+    return tuple(f"defines:{key}" for key in effect.called if must_be_defined(key))
+
+
+def must_be_defined(key: str) -> bool:
+    """Whether the name of a function says that it may switch modes, or of a method that it may train, too."""
+    last = last_part(key)
+    return may_switch(last) or (key[:1].isupper() and _TRAINS_SURELY.has(last))
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a name is one of a model.
+
+    Example:
+        >>> [is_model_name(name) for name in ("model", "self_net", "ResNet", "BertModel", "loader")]
+        [True, True, True, True, False]
+    """
+    return _MODEL.search(name) is not None
 
 
 def may_switch(name: str) -> bool:
@@ -164,39 +189,47 @@ def _effect_of_call(source: SourceFile, call: ast.Call) -> Effect | None:
         return _effect_of_import(source, call, known)
     if not isinstance(callee, ast.Attribute):
         return Effect(Mode.UNKNOWN) if _SWITCHES.has(name) and given(call) else None
-    receiver = last_name(callee.value)
+    receiver, key = last_name(callee.value), method_key(source, call)
     match name:
         case "eval" if not given(call):
             return Effect(Mode.EVAL)
         case "train":
-            return _effect_of_train(call, receiver)
+            return _effect_of_train(call, receiver, key)
         case "backward" | "manual_backward":
             return Effect(learns=True)
         case "load_state_dict" | "load_from_checkpoint":
             return None if _NO_MODELS.has(receiver) else Effect(loads=True)
+        case _ if key is not None:
+            return None if name in PLAIN_METHODS else Effect(called=(key,))
         case _:
             may_switch = _SWITCHES.has(name) and not _NO_MODELS.has(receiver)
             return Effect(Mode.UNKNOWN) if may_switch else None
 
 
-def _effect_of_train(call: ast.Call, receiver: str) -> Effect:
+def _effect_of_train(call: ast.Call, receiver: str, key: str | None) -> Effect:
     arguments = given(call)
+    value = literal(arguments[0]) if len(arguments) == 1 else None
     if _TRAINERS.has(receiver):
-        return Effect(Mode.UNKNOWN, learns=True)
+        return Effect(Mode.UNKNOWN, learns=True) if key is None else Effect(called=(key,))
     if not arguments:
         return Effect(Mode.TRAIN)
-    value = literal(arguments[0]) if len(arguments) == 1 else None
     if isinstance(value, bool):
         return Effect(Mode.TRAIN if value else Mode.EVAL)
     return Effect(Mode.UNKNOWN)
 
 
 def _effect_of_import(source: SourceFile, call: ast.Call, known: str) -> Effect | None:
-    """A function of another file, whose facts decide; libraries switch nothing."""
-    package = known.lstrip(".").partition(".")[0]
-    if package in _LIBRARIES or known.rpartition(".")[2][:1].isupper():
+    """A function or constructor of another file, whose facts decide; libraries switch nothing."""
+    if package_of(known) in LIBRARIES:
         return None
+    name = class_in(known)
+    if name is not None and last_part(known) == name:
+        return Effect(called=(f"{name}.__init__",)) if any(map(_is_model, given(call))) else None
     return Effect(called=(module_key(source, known),)) if given(call) else None
+
+
+def _is_model(value: ast.expr) -> bool:
+    return is_model_name(last_name(value))
 
 
 def _effect_of_function(source: SourceFile, function: FunctionDefinition) -> Effect | None:
