@@ -153,24 +153,23 @@ class ProjectIndex:
     def holds(self, fact: str) -> bool:
         """Whether a fact holds, about a class, one of its bases, or a function.
 
-        Names are as in `semantic/module_names.py`. "sets-mode:C": its attribute `training` is a property with a setter. "has-mode:C": it has dropout or batch
-        normalisation. "no-module:C": the project defines it and all its bases, and none is a Module. For the
-        others see `semantic/facts.py` and `semantic/handed_models.py`.
+        "sets-mode:C": its attribute `training` is a property with a setter. "has-mode:C": it has dropout or batch
+        normalisation. "no-module:C": the project defines it and all its bases, and none is a Module. For the others
+        see `semantic/facts.py` and `semantic/handed_models.py`, and for names `semantic/module_names.py`.
         """
         kind, _, name = fact.partition(":")
         if kind == "no-module":
             family = self._family(name, self.bases) - _NO_MODULES
             return bool(family) and family.isdisjoint(MODULE_BASES) and all(each in self.bases for each in family)
-        if kind in ("sets-mode", "has-mode"):
-            return any(
-                f"{kind}:{each}" in self._facts for each in {*self._family(name, self.bases), *self.aliases(name)}
-            )
+        if kind in ("sets-mode", "has-mode") and "." not in name:
+            return any(f"{kind}:{each}" in self._facts for each in self._family(name, self.bases))
         return any(f"{kind}:{each}" in self._facts for each in self.aliases(name))
 
     def aliases(self, name: str) -> set[str]:
-        """The names under which files may speak of the same: of a class, its bases and subclasses; of a package, its files.
+        """The names under which files may speak of the same.
 
-        Also "*.method" for the method of an object whose class is unknown there.
+        Those of a class are its bases and subclasses, those of a package the files whose names it has. "*.method" is
+        the method of an object whose class is unknown there.
         """
         head, dot, last = name.partition(".")
         heads = self._family(head, self.bases) | self._family(head, self.subclasses)

@@ -45,7 +45,7 @@ def model_facts(source: SourceFile, model: ast.expr, starts: FunctionDefinition 
 
 @dataclass(frozen=True, slots=True)
 class _Handed:
-    """A call of another file's function under its key, and the models that it is given; None for those of its object."""
+    """A call of another file's function, its key, and the models that it is given; None for those of its object."""
 
     call: ast.Call
     key: str

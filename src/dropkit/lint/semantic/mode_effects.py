@@ -29,7 +29,7 @@ _NO_MODELS = Vocabulary(r"optim\w*|sched\w*|\w*scaler|ema|opt|lr|tokenizer|metri
 # Methods of every Module, which do nothing to modes.
 PLAIN_METHODS = frozenset(
     {"to", "cuda", "cpu", "half", "float", "parameters", "named_parameters", "state_dict", "zero_grad", "modules",
-     "children", "named_modules", "apply", "requires_grad_", "append", "items", "keys", "values", "get", "format", "step"}
+     "children", "named_modules", "apply", "requires_grad_", "append", "items", "keys", "values", "get", "step"}
 )  # fmt: skip
 _MODEL = pattern(
     r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$"
@@ -90,7 +90,7 @@ def effect_between(source: SourceFile, node: ast.AST) -> Effect:
 
 
 def learning_facts(effect: Effect) -> tuple[str, ...] | None:
-    """The facts which say that a function of another file, called before, trains or loads weights; None if no name says so."""
+    """The facts which say that a function of another file, called before, trains or loads; None if no name says so."""
     trainers = [key for key in effect.called if _TRAINS.has(last_part(key))]
     # The surest name first: `setup_run` is one, too.
     trainers.sort(key=lambda key: _TRAINS_SURELY.has(last_part(key)), reverse=True)

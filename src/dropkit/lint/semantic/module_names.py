@@ -18,8 +18,9 @@ LIBRARIES = frozenset(
 )  # fmt: skip
 # Libraries that train, and switch modes themselves.
 TRAINING_LIBRARIES = frozenset(
-    {"lightning", "pytorch_lightning", "transformers", "ignite", "accelerate", "keras", "fastai", "catalyst", "mmengine",
-     "mmcv", "composer", "trl", "sentence_transformers", "flair", "skorch", "avalanche", "torchrl", "stable_baselines3"}
+    {"lightning", "pytorch_lightning", "transformers", "ignite", "accelerate", "keras", "fastai", "catalyst",
+     "mmengine", "mmcv", "composer", "trl", "sentence_transformers", "flair", "skorch", "avalanche", "torchrl",
+     "stable_baselines3"}
 )  # fmt: skip
 
 
