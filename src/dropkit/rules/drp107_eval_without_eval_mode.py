@@ -32,7 +32,6 @@ from dropkit.lint.semantic.mode_effects import (
     Mode,
     effect_of,
     is_given_to_events,
-    is_model_name,
     known_facts,
     learning_facts,
 )
@@ -40,6 +39,7 @@ from dropkit.lint.semantic.mode_flow import places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import function_key
 from dropkit.lint.semantic.pattern import pattern
+from dropkit.lint.semantic.receivers import is_model_name
 from dropkit.lint.semantic.syntax_tree import cached_per_file, start
 from dropkit.rules.rule import Example, Rule, Violation, unless_intended
 
@@ -176,6 +176,9 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
         ):
             # Of an unknown model, that it was set to training mode shows that modes matter.
             learning = _evidence(effect)
+            if learning is None and way.starts is not None and models:
+                key = function_key(source, way.starts)
+                learning, refuted_by = (f"evaluates:{key}",), (f"guards:{key}", *refuted_by)
             if learning is not None:
                 needs = (*(facts or ()), *learning, *known, *_known_bases(way.starts))
                 if effect.mode is None:

@@ -134,6 +134,7 @@ def _refuted(
         conditions = [finding.unless for finding in undecided if finding.unless is not None]
         owners = {name for condition in conditions for name in (condition.owner, *condition.bases)}
         facts = {fact for finding in undecided if finding.given is not None for fact in _facts(finding.given)}
+        facts |= _aliases(facts, index)
         for _ in range(_MAX_HOPS):
             found = dict(_summaries(unseen, {owner.encode() for owner in owners}, facts, stored))
             summaries += [summary for summary in found.values() if summary is not None]
@@ -142,7 +143,7 @@ def _refuted(
             known = len(facts)
             # What a class is depends on its bases, and what a function does on those that it calls.
             facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
-            facts |= {f"{kind}:{alias}" for kind, name in map(_split, facts) for alias in index.aliases(name)}
+            facts |= _aliases(facts, index)
             if len(facts) == known:
                 break
     return {finding for finding in open_findings if _is_refuted(finding, index) or not _is_confirmed(finding, index)}
@@ -160,6 +161,10 @@ def _is_confirmed(finding: Diagnostic, index: ProjectIndex) -> bool:
 
 def _facts(given: FactCondition) -> tuple[str, ...]:
     return *given.needs, *given.refuted_by
+
+
+def _aliases(facts: set[str], index: ProjectIndex) -> set[str]:
+    return {f"{kind}:{alias}" for kind, name in map(_split, facts) for alias in index.aliases(name)}
 
 
 def _split(fact: str) -> tuple[str, str]:
@@ -193,6 +198,8 @@ def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
     words: set[tuple[bytes, ...]] = set()
     names: set[str] = set()
     for kind, name in map(_split, facts):
+        if "|" in name:
+            continue
         head, dot, last = name.partition(".")
         if kind == "sets-mode" and last == "setter":
             words.add((b".setter",))

@@ -171,6 +171,8 @@ class ProjectIndex:
         Those of a class are its bases and subclasses, those of a package the files whose names it has. "*.method" is
         the method of an object whose class is unknown there.
         """
+        if "|" in name:  # One of these.
+            return {alias for each in name.split("|") for alias in self.aliases(each)}
         head, dot, last = name.partition(".")
         heads = self._family(head, self.bases) | self._family(head, self.subclasses)
         if dot:

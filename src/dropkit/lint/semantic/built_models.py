@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from dropkit.catalog import MODE_DEPENDENT, TRANSFORMERS
 from dropkit.lint.semantic.attribute_usage import mode_dependent_modules
-from dropkit.lint.semantic.callees import local_function
+from dropkit.lint.semantic.callees import called_function, local_function, method_key
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.expressions import argument, last_part, literal, self_attribute
+from dropkit.lint.semantic.expressions import argument, last_name, last_part, literal, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import LIBRARIES, class_in, is_table, module_key, own_key, package_of
 from dropkit.lint.semantic.moved_layers import MOVES
@@ -22,6 +22,8 @@ from dropkit.lint.semantic.syntax_tree import cached_per_file
 _SAME_MODEL = MOVES - {"eval"}
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "FSDP", "compile", "prepare", "setup", "prepare_model")
 _WITH_MODES = pattern(r"^torchvision\.models\.(?!vit)([a-z]+\.)?[a-z]|^timm\.create_model$")
+# Functions that make what a configuration names.
+_CONFIGURED = ("instantiate", "instantiate_from_config", "init_instance_by_config", "get_obj_from_str")
 # Models of these come in evaluation mode.
 _EVAL_FIRST = "from_pretrained"
 _FARTHEST = 6
@@ -34,6 +36,8 @@ def built(source: SourceFile, model: ast.expr | None, depth: int = 0) -> list[as
         return []
     if isinstance(model, ast.Call):
         return _built_by_call(source, model, depth)
+    if isinstance(model, ast.Attribute) and model.attr == "module":
+        return built(source, model.value, depth + 1)  # What DataParallel wraps.
     values = _values(source, model)
     each = [built(source, value, depth + 1) for value in values] if len(values) <= MOST else []
     calls = dict.fromkeys(call for inner in each for call in inner)
@@ -46,8 +50,11 @@ def _built_by_call(source: SourceFile, call: ast.Call, depth: int) -> list[ast.C
         return built(source, call.func.value, depth + 1)
     if last in _WRAPPERS:
         return built(source, call.args[0], depth + 1) if call.args else []
-    factory = local_function(source, call.func)
-    if factory is None or factory.owner is not None or isinstance(factory.node, ast.Lambda):
+    if last in _CONFIGURED:
+        return []
+    is_own = self_attribute(call.func) is not None
+    factory = called_function(source, call) if is_own else local_function(source, call.func)
+    if factory is None or isinstance(factory.node, ast.Lambda):
         return [call]
     each = [built(source, value, depth + 1) for value in factory.returns]
     return list(dict.fromkeys(made for inner in each for made in inner)) if each and all(each) else []
@@ -147,9 +154,7 @@ def _mode_fact(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:
     name = source.called(call) or ""
     local = source.local_class(call.func)
     if local is not None:
-        if local in mode_dependent_modules(source):
-            return ()
-        return (f"has-mode:{local.name}",) if layer_facts(source, local) else None
+        return _class_fact(source, local)
     if name == "torch.nn.Sequential":
         layers = [node for node in ast.walk(call) if isinstance(node, ast.Call)]
         local_layers = (source.local_class(layer.func) for layer in layers)
@@ -158,7 +163,10 @@ def _mode_fact(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:
     if _WITH_MODES.match(name) is not None or source.last_name(call) == _EVAL_FIRST:
         return ()
     is_other = name.startswith(("torch.", "numpy.", "sklearn."))
-    key = None if is_other else _key_of(source, call.func)
+    if (table := _own_table(source, call.func)) is not None:
+        facts = [fact for value in table.values if (fact := fact_of_reference(source, value)) is not None]
+        return min(facts, key=len, default=None)
+    key = None if is_other else method_key(source, call) or _key_of(source, call.func)
     return (f"has-mode:{key}",) if key is not None else None
 
 
@@ -178,6 +186,23 @@ def _key_of(source: SourceFile, callee: ast.expr, depth: int = 0) -> str | None:
             name = source.dotted(registry)
             is_own = name is None and isinstance(registry, ast.Name) and registry.id in source.names
             return module_key(source, name) if name is not None else own_key(source, registry.id) if is_own else None
+        case ast.Attribute(attr=name, value=ast.Name()):
+            return class_in(name)  # Of a module that is imported by its name in a string.
+        case ast.Name(id=name) if source.stars and not source.bindings(callee):
+            return class_in(name)
+        case _:
+            return None
+
+
+def _own_table(source: SourceFile, callee: ast.expr) -> ast.Dict | None:
+    """The dictionary of a function from which a model's class is taken."""
+    match callee:
+        case ast.Name() if (value := source.value(callee)) is not None:
+            return _own_table(source, value) if isinstance(value, ast.Subscript) else None
+        case ast.Subscript(value=table) | ast.Call(func=ast.Attribute(attr="get", value=table)):
+            value = source.substitute(table)
+            is_local = isinstance(table, ast.Dict) or (isinstance(table, ast.Name) and table.id not in source.names)
+            return value if is_local and isinstance(value, ast.Dict) else None
         case _:
             return None
 
@@ -192,7 +217,18 @@ def _key_of_name(source: SourceFile, known: str) -> str | None:
 
 def _key_of_package(source: SourceFile, package: ast.expr) -> str | None:
     known = source.dotted(package)
-    return f"{last_part(known)}.*" if known is not None and package_of(known) not in LIBRARIES else None
+    if known is None:
+        return _key_of_import(source.substitute(package))
+    return f"{last_part(known)}.*" if package_of(known) not in LIBRARIES else None
+
+
+def _key_of_import(value: ast.expr) -> str | None:
+    """The package that `importlib.import_module` is given, as far as it is written."""
+    if not isinstance(value, ast.Call) or last_name(value) not in ("import_module", "__import__") or not value.args:
+        return None
+    texts = (node.value for node in ast.walk(value.args[0]) if isinstance(node, ast.Constant))
+    parts = [part for part in str(next(texts, "")).split(".") if part.isidentifier()]
+    return f"{parts[-1]}.*" if parts else None
 
 
 def fact_of_reference(source: SourceFile, reference: ast.expr) -> tuple[str, ...] | None:
@@ -201,9 +237,15 @@ def fact_of_reference(source: SourceFile, reference: ast.expr) -> tuple[str, ...
         return mode_facts(source, [reference])
     local, function = source.local_class(reference), local_function(source, reference)
     if local is not None:
-        return () if local in mode_dependent_modules(source) else None
+        return _class_fact(source, local)
     key = own_key(source, function.name) if function is not None else _key_of(source, reference)
     return (f"has-mode:{key}",) if key is not None else None
+
+
+def _class_fact(source: SourceFile, cls: ClassDefinition) -> tuple[str, ...] | None:
+    if cls in mode_dependent_modules(source):
+        return ()
+    return (f"has-mode:{cls.name}",) if layer_facts(source, cls) else None
 
 
 @cached_per_file

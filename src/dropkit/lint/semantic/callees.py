@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import builtins
 
 from dropkit.lint.semantic.attribute_usage import is_empty
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.expressions import self_attribute
+from dropkit.lint.semantic.expressions import last_part, self_attribute
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.module_names import class_in
+from dropkit.lint.semantic.module_names import LIBRARIES, class_in, package_of
+from dropkit.lint.semantic.receivers import is_model_name
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 
@@ -75,6 +77,14 @@ def _is_to_be_overridden(method: FunctionDefinition) -> bool:
     return not isinstance(method.node, ast.Lambda) and is_empty(method.node.body)
 
 
+def star_keys(source: SourceFile, callee: ast.expr) -> list[str]:
+    """The names of a function that only star imports can bring."""
+    if not isinstance(callee, ast.Name) or source.bindings(callee) or hasattr(builtins, callee.id):
+        return []
+    modules = [module for module in source.stars if package_of(module) not in LIBRARIES]
+    return [f"{last_part(module)}.{callee.id}" for module in modules[:MOST]]
+
+
 @cached_per_file
 def method_key(source: SourceFile, call: ast.Call) -> str | None:
     """ "Class.method" for a method that another file may define: of a base, a subclass, or an object of its class."""
@@ -83,7 +93,7 @@ def method_key(source: SourceFile, call: ast.Call) -> str | None:
         return None
     if self_attribute(callee) is not None:
         owner = source.owner(call)
-        is_other = owner is None or owner.is_module or callee.attr in owner.writes
+        is_other = owner is None or owner.is_module or callee.attr in owner.writes or is_model_name(callee.attr)
         return None if is_other or owner is None else f"{owner.name}.{callee.attr}"
     name = class_name(source, callee.value)
     return f"{name}.{callee.attr}" if name is not None else None

@@ -41,7 +41,7 @@ def _clauses(source: SourceFile) -> Iterator[tuple[str, ...]]:
     for function in source.functions:
         if function.within is None and not isinstance(function.node, ast.Lambda):
             yield from _about_function(source, function)
-            if function.owner is None and function.returns:
+            if function.returns and not (function.owner is not None and function.owner.is_module):
                 yield from _about_factory(source, function)
     yield from _registries(source)
     yield from facts_of_handed(source)
@@ -70,7 +70,7 @@ def _about_function(source: SourceFile, function: FunctionDefinition) -> Iterato
 
 def _about_factory(source: SourceFile, function: FunctionDefinition) -> Iterator[tuple[str, ...]]:
     """Whether what a function returns depends on the mode."""
-    key = own_key(source, function.name)
+    key = function_key(source, function)
     for made in made_by(source, function):
         facts = mode_facts(source, [made])
         if facts is not None:

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dropkit.lint.semantic.built_models import built, is_built_in_eval, maker_facts, mode_facts
-from dropkit.lint.semantic.callees import called_function, method_key
+from dropkit.lint.semantic.callees import called_function, method_key, star_keys
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.evaluation import is_evaluation_name, is_of_batch
 from dropkit.lint.semantic.expressions import given, last_name, last_part, self_attribute
-from dropkit.lint.semantic.mode_effects import PLAIN_METHODS, Mode, is_model_name, known_facts, learning_facts
-from dropkit.lint.semantic.mode_flow import places
+from dropkit.lint.semantic.mode_effects import PLAIN_METHODS, Mode, known_facts, learning_facts
+from dropkit.lint.semantic.mode_flow import Place, places
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import LIBRARIES, class_in, function_key, module_key, package_of
 from dropkit.lint.semantic.pattern import pattern
+from dropkit.lint.semantic.receivers import is_model_name
 
 # Methods that loops call on objects of unknown class to evaluate.
-_HOOK = pattern(r"on_\w+|\w*_end|after_\w+")
+_HOOK = pattern(r"on_\w+|\w+_end|after_\w+|(run_)?(eval_|evaluat|valid|test)\w*")
 
 
 def model_facts(source: SourceFile, model: ast.expr, starts: FunctionDefinition | None) -> tuple[str, ...] | None:
@@ -65,7 +66,7 @@ def facts_of_handed(source: SourceFile) -> Iterator[tuple[str, ...]]:
         else:
             yield from _evaluations(source, handed)
     for cls in source.classes:
-        if cls.own_external_bases and not cls.is_module:
+        if not cls.is_module:
             values = [value for name in cls.writes if is_model_name(name) for value in cls.values(name)]
             for facts in (mode_facts(source, made) for value in values if (made := built(source, value))):
                 if facts is not None:
@@ -83,18 +84,32 @@ def _handed(source: SourceFile) -> Iterator[_Handed]:
             for value in given(call)
             if evaluates or is_model_name(last_name(value)) or isinstance(value, ast.Call)
         )
-        name = class_in(known) if known is not None else None
-        if name is not None and known is not None and last_part(known) == name:
+        name = class_in(known) if known is not None else _own_class_of_super(source, call)
+        if name is not None and known is None:
+            yield _Handed(call, f"models:{name}", models)
+        elif name is not None and known is not None and last_part(known) == name:
             if models:
                 yield _Handed(call, f"models:{name}", models)
+        elif keys := star_keys(source, call.func) if models else []:
+            yield from (_Handed(call, key, models) for key in keys)
         elif known is not None:
             if models and package_of(known) not in LIBRARIES:
                 yield _Handed(call, module_key(source, known), models)
         elif (key := method_key(source, call)) is not None:
             if called_function(source, call) is None and last not in PLAIN_METHODS:
                 yield _Handed(call, key, (*models, None))
-        elif isinstance(call.func, ast.Attribute) and (evaluates or _HOOK.fullmatch(last)) and not last.startswith("_"):
+        elif isinstance(call.func, ast.Attribute) and _HOOK.fullmatch(last):
             yield _Handed(call, f"*.{last}", (*models, None))
+
+
+def _own_class_of_super(source: SourceFile, call: ast.Call) -> str | None:
+    """The class whose base gets the arguments of `super().__init__(...)`."""
+    match call.func:
+        case ast.Attribute(attr="__init__", value=ast.Call(func=ast.Name(id="super"))):
+            owner = source.owner(call)
+            return owner.name if owner is not None and not owner.is_module else None
+        case _:
+            return None
 
 
 def _held(source: SourceFile, handed: _Handed) -> Iterator[tuple[str, ...]]:
@@ -112,6 +127,8 @@ def _evaluations(source: SourceFile, handed: _Handed) -> Iterator[tuple[str, ...
         return
     for way in places(source, handed.call):
         facts = _first_facts(source, handed, way.starts)
+        if facts is None and _is_shown_to_depend(source, handed, way):
+            facts = ()
         if facts is None:
             continue
         effect, made = (
@@ -134,6 +151,13 @@ def _evaluations(source: SourceFile, handed: _Handed) -> Iterator[tuple[str, ...
             yield (f"evaluates:{key}", *facts, *learning, *known)
         elif entry is not None:
             yield (f"evaluates:{key}", *facts, f"evaluates:{entry}", *known)
+
+
+def _is_shown_to_depend(source: SourceFile, handed: _Handed, way: Place) -> bool:
+    """Whether a model of which nothing is known was set to training mode and trained: then modes matter."""
+    unknown = (model for model in handed.models if model is not None and is_model_name(last_name(model)))
+    is_trained = way.effect.mode is Mode.TRAIN and way.effect.learns
+    return is_trained and any(not built(source, model) for model in unknown)
 
 
 def _first_facts(source: SourceFile, handed: _Handed, starts: FunctionDefinition | None) -> tuple[str, ...] | None:

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from dropkit.lint.semantic.callees import called_function, method_key
+from dropkit.lint.semantic.callees import called_function, method_key, star_keys
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.expressions import given, last_name, last_part, literal
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import LIBRARIES, class_in, module_key, package_of
-from dropkit.lint.semantic.pattern import pattern
+from dropkit.lint.semantic.receivers import is_model_name
 from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
 
 # Functions and methods of these names may switch modes, wherever they are.
@@ -31,9 +31,6 @@ PLAIN_METHODS = frozenset(
     {"to", "cuda", "cpu", "half", "float", "parameters", "named_parameters", "state_dict", "zero_grad", "modules",
      "children", "named_modules", "apply", "requires_grad_", "append", "items", "keys", "values", "get", "step"}
 )  # fmt: skip
-_MODEL = pattern(
-    r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$"
-)
 # Of more functions of other files, the first ones count.
 _MOST_CALLED = 64
 # Longer chains of calls are not followed.
@@ -92,9 +89,7 @@ def effect_between(source: SourceFile, node: ast.AST) -> Effect:
 def learning_facts(effect: Effect) -> tuple[str, ...] | None:
     """The facts which say that a function of another file, called before, trains or loads; None if no name says so."""
     trainers = [key for key in effect.called if _TRAINS.has(last_part(key))]
-    # The surest name first: `setup_run` is one, too.
-    trainers.sort(key=lambda key: _TRAINS_SURELY.has(last_part(key)), reverse=True)
-    return (f"learns:{trainers[0]}",) if trainers else None
+    return (f"learns:{'|'.join(trainers)}",) if trainers else None
 
 
 def known_facts(effect: Effect) -> tuple[str, ...]:
@@ -106,16 +101,6 @@ def must_be_defined(key: str) -> bool:
     """Whether the name of a function says that it may switch modes, or of a method that it may train, too."""
     last = last_part(key)
     return may_switch(last) or (key[:1].isupper() and _TRAINS_SURELY.has(last))
-
-
-def is_model_name(name: str) -> bool:
-    """Whether a name is one of a model.
-
-    Example:
-        >>> [is_model_name(name) for name in ("model", "self_net", "ResNet", "BertModel", "loader")]
-        [True, True, True, True, False]
-    """
-    return _MODEL.search(name) is not None
 
 
 def may_switch(name: str) -> bool:
@@ -187,6 +172,8 @@ def _effect_of_call(source: SourceFile, call: ast.Call) -> Effect | None:
         return _effect_of_function(source, function)
     if known is not None:
         return _effect_of_import(source, call, known)
+    if given(call) and (keys := star_keys(source, callee)):
+        return Effect(called=tuple(keys))
     if not isinstance(callee, ast.Attribute):
         return Effect(Mode.UNKNOWN) if _SWITCHES.has(name) and given(call) else None
     receiver, key = last_name(callee.value), method_key(source, call)

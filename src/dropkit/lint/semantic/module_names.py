@@ -14,7 +14,7 @@ from dropkit.lint.semantic.model import SourceFile
 LIBRARIES = frozenset(
     {"torch", "numpy", "tqdm", "sklearn", "pandas", "matplotlib", "os", "sys", "json", "time", "math", "random", "copy",
      "pathlib", "argparse", "collections", "itertools", "functools", "torchvision", "builtins", "logging", "wandb",
-     "scipy", "PIL", "pickle", "typing", "re", "yaml", "datasets", "evaluate", "seaborn", "torchmetrics", "click"}
+     "scipy", "PIL", "pickle", "typing", "re", "yaml", "datasets", "seaborn", "torchmetrics", "click"}
 )  # fmt: skip
 # Libraries that train, and switch modes themselves.
 TRAINING_LIBRARIES = frozenset(
@@ -51,13 +51,13 @@ def function_key(source: SourceFile, function: FunctionDefinition) -> str:
 
 
 def package_of(dotted: str) -> str:
-    """The outermost package of a dotted name.
+    """The outermost package of a dotted name; empty for that of the file itself.
 
     Example:
-        >>> package_of("torch.nn.Linear"), package_of(".metrics.evaluate")
-        ('torch', 'metrics')
+        >>> package_of("torch.nn.Linear"), package_of(".random.evaluate")
+        ('torch', '')
     """
-    return dotted.lstrip(".").partition(".")[0]
+    return dotted.partition(".")[0]
 
 
 def class_in(dotted: str) -> str | None:

@@ -16,6 +16,7 @@ from dropkit.lint.semantic.dropout_names import is_layer_class, is_rate_name
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary, words_of
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Names of objects that say nothing about their class.
@@ -35,6 +36,10 @@ _OF_EVERY_MODULE = frozenset(
 _SETTINGS = Vocabulary(
     r"\w*confs?|\w*configs?|configuration|cfgs?|\w*args?|arguments?|opts?|options?|\w*params?|parameters|hps?"
     r"|settings?|kws?|kwargs|specs?|prune\w*|flags"
+)
+# Names of models that are trained and evaluated.
+_MODEL = pattern(
+    r"(^|_)(model|net|network|classifier|module|cnn|mlp|rnn|lstm|gru|transformer|bert|clf)(_|$|\d)|[nN]et$|Model$"
 )
 
 
@@ -99,6 +104,16 @@ def may_be(source: SourceFile, read: ast.Attribute, cls: ClassDefinition) -> boo
 def receiver_name(read: ast.Attribute) -> str:
     """The last name of the object of `read`: "layers" for `self.layers[0].dropout`."""
     return last_name(read.value.value if isinstance(read.value, ast.Subscript) else read.value)
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a name is one of a model.
+
+    Example:
+        >>> [is_model_name(name) for name in ("model", "self_net", "ResNet", "BertModel", "loader")]
+        [True, True, True, True, False]
+    """
+    return _MODEL.search(name) is not None
 
 
 def is_settings_name(name: str) -> bool:
