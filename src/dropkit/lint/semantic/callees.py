@@ -11,8 +11,10 @@ from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinitio
 from dropkit.lint.semantic.expressions import last_part, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import LIBRARIES, class_in, package_of
-from dropkit.lint.semantic.receivers import is_model_name
 from dropkit.lint.semantic.syntax_tree import cached_per_file
+
+# Attributes that are called and are no methods.
+_MODELS = ("model", "net", "network", "classifier", "module", "criterion")
 
 
 def local_function(source: SourceFile, callee: ast.expr) -> FunctionDefinition | None:
@@ -93,7 +95,7 @@ def method_key(source: SourceFile, call: ast.Call) -> str | None:
         return None
     if self_attribute(callee) is not None:
         owner = source.owner(call)
-        is_other = owner is None or owner.is_module or callee.attr in owner.writes or is_model_name(callee.attr)
+        is_other = owner is None or owner.is_module or callee.attr in owner.writes or callee.attr in _MODELS
         return None if is_other or owner is None else f"{owner.name}.{callee.attr}"
     name = class_name(source, callee.value)
     return f"{name}.{callee.attr}" if name is not None else None
