@@ -16,7 +16,7 @@ from dropkit.lint.engine.cache import Cache, dump, load
 from dropkit.lint.engine.check_file import check_bytes, must_be_parsed, open_notebook
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.discovery import search
-from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summarize
+from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summarize_with_facts
 from dropkit.lint.engine.result import CheckResult, FileResult
 from dropkit.lint.engine.texts import texts_of
 from dropkit.lint.engine.workers import check_each, unread_result
@@ -130,13 +130,14 @@ def _refuted(
         absolute = {os.path.abspath(path): result for path, result in results.items()}
         roots = {root for path in absolute if (root := files.project_root(os.path.dirname(path))) is not None}
         others = dict.fromkeys([*absolute, *map(os.path.abspath, search(sorted(roots), config).files)])
-        unseen = [path for path in others if path not in absolute or absolute[path].classes is None]
+        parsed = {path for path, result in absolute.items() if result.classes is not None}
+        unseen = list(others)
         conditions = [finding.unless for finding in undecided if finding.unless is not None]
         owners = {name for condition in conditions for name in (condition.owner, *condition.bases)}
         facts = {fact for finding in undecided if finding.given is not None for fact in _facts(finding.given)}
         facts |= _aliases(facts, index)
         for _ in range(_MAX_HOPS):
-            found = dict(_summaries(unseen, {owner.encode() for owner in owners}, facts, stored))
+            found = dict(_summaries(unseen, parsed, {owner.encode() for owner in owners}, facts, stored))
             summaries += [summary for summary in found.values() if summary is not None]
             unseen = [path for path in unseen if path not in found]
             index = ProjectIndex(summaries)
@@ -173,17 +174,21 @@ def _split(fact: str) -> tuple[str, str]:
 
 
 def _summaries(
-    paths: list[str], owners: set[bytes], facts: set[str], stored: Cache
+    paths: list[str], parsed: set[str], owners: set[bytes], facts: set[str], stored: Cache
 ) -> Iterator[tuple[str, ClassSummary | None]]:
-    """The paths and class summaries of files that were not parsed yet and may say something of classes and facts."""
+    """The paths and summaries of files that may say something of classes, if not parsed yet, and of facts."""
     in_text, in_files = _where(facts)
     for path in paths:
+        if path in parsed and not facts:
+            continue
         names = {Path(path).parent.name, Path(path).stem}
         try:
             data = files.read(path)
         except (OSError, MemoryError):
             continue
-        is_named = _names_any(owners, data) or any(all(word in data for word in words) for words in in_text)
+        is_named = (path not in parsed and _names_any(owners, data)) or any(
+            all(word in data for word in words) for words in in_text
+        )
         if not is_named and names.isdisjoint(in_files):
             continue
         result = stored.get(path, data, "classes")
@@ -232,7 +237,7 @@ def _summarized(path: str, data: bytes) -> FileResult:
     try:
         notebook = open_notebook(path, data)
         source = read(path, Text.decode(data) if notebook is None else notebook.text)
-        result = FileResult(classes=summarize(source))
+        result = FileResult(classes=summarize_with_facts(source))
         source.break_cycles()
         return result
     except Exception:  # the user did not ask for this file: it is left out in silence

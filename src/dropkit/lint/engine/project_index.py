@@ -44,8 +44,15 @@ class ClassSummary:
     imports: list[str] = field(default_factory=list[str])
     # Classes that keep all arguments of their subclasses: by a metaclass, or by the frame of the caller.
     keepers: list[str] = field(default_factory=list[str])
-    # Facts, each with the facts that it follows from: see `ProjectIndex.holds`.
+    # Facts, each with the facts that it follows from: see `ProjectIndex.holds`. Empty until a finding asks for them.
     facts: list[list[str]] = field(default_factory=list["list[str]"])
+
+
+def summarize_with_facts(source: SourceFile) -> ClassSummary:
+    """Summarize also the facts of a file, which takes longer, and which few findings need."""
+    summary = summarize(source)
+    summary.facts = facts_of(source)
+    return summary
 
 
 def summarize(source: SourceFile) -> ClassSummary:
@@ -70,7 +77,6 @@ def summarize(source: SourceFile) -> ClassSummary:
     summary.imports = sorted({b.imported.rsplit(".", 1)[-1] for b in bindings if b.imported})
     summary.reads_by_owners, summary.untyped_calls = _reads_on_objects(source)
     summary.keepers = sorted({cls.name for cls in keepers(source) if cls is not None})
-    summary.facts = facts_of(source)
     return summary
 
 

@@ -82,7 +82,9 @@ def _handed(source: SourceFile) -> Iterator[_Handed]:
         models = tuple(
             value
             for value in given(call)
-            if evaluates or is_model_name(last_name(value)) or isinstance(value, ast.Call)
+            if evaluates
+            or is_model_name(last_name(value))
+            or (isinstance(value, ast.Call) and last_name(value)[:1].isupper())
         )
         name = class_in(known) if known is not None else _own_class_of_super(source, call)
         if name is not None and known is None:
