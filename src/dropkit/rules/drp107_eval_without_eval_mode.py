@@ -78,7 +78,10 @@ def _may_have_mode(source: SourceFile, call: ast.Call) -> bool:
     """Whether what is called may be a model that behaves differently in evaluation."""
     models = built(source, call.func)
     if models:
-        return mode_facts(source, models) is not None
+        # What a function returns may be anything: a name says that it is a model.
+        is_named = any(is_model_name(last_name(each)) for each in (call, *models))
+        facts = mode_facts(source, models)
+        return facts is not None and (is_named or not any("." in fact for fact in facts))
     return is_model_name(last_name(call.func)) or _is_own(source, call)
 
 
@@ -111,9 +114,13 @@ def _is_intended(function: FunctionDefinition | None) -> bool:
 
 def _is_in_test_suite(source: SourceFile, function: FunctionDefinition | None) -> bool:
     """Whether a test runner calls a function: a network under test may be in any mode."""
-    if function is None or re.match(r"test_|.*_test$|conftest$", PurePath(source.path).stem) is None:
+    if function is None:
         return False
     method = function.method
+    if method.owner is not None and "Test" in method.owner.name and method.name.startswith("test"):
+        return True
+    if re.match(r"test_|.*_test$|conftest$", PurePath(source.path).stem) is None:
+        return False
     return method.name.startswith("test_") or (method.owner is not None and "Test" in method.owner.name)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from dropkit import files
-from dropkit.diagnostics import Diagnostic, FactCondition
+from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.cache import Cache, dump, load
 from dropkit.lint.engine.check_file import check_bytes, must_be_parsed, open_notebook
 from dropkit.lint.engine.config import Config
@@ -27,7 +28,7 @@ from dropkit.lint.semantic.source_text import Text
 # Searching a text for each name is faster than splitting it into words, up to this many names.
 _MAX_SEARCHES = 32
 # A fact of one file may depend on another's, and that one's on a third.
-_MAX_HOPS = 5
+_MAX_HOPS = 3
 
 Progress = Callable[[int, int], None]
 
@@ -131,23 +132,42 @@ def _refuted(
         roots = {root for path in absolute if (root := files.project_root(os.path.dirname(path))) is not None}
         others = dict.fromkeys([*absolute, *map(os.path.abspath, search(sorted(roots), config).files)])
         parsed = {path for path, result in absolute.items() if result.classes is not None}
-        unseen = list(others)
         conditions = [finding.unless for finding in undecided if finding.unless is not None]
         owners = {name for condition in conditions for name in (condition.owner, *condition.bases)}
-        facts = {fact for finding in undecided if finding.given is not None for fact in _facts(finding.given)}
-        facts |= _aliases(facts, index)
-        for _ in range(_MAX_HOPS):
-            found = dict(_summaries(unseen, parsed, {owner.encode() for owner in owners}, facts, stored))
-            summaries += [summary for summary in found.values() if summary is not None]
-            unseen = [path for path in unseen if path not in found]
-            index = ProjectIndex(summaries)
-            known = len(facts)
-            # What a class is depends on its bases, and what a function does on those that it calls.
-            facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
-            facts |= _aliases(facts, index)
-            if len(facts) == known:
-                break
+        search_more = partial(_search, others, parsed, {owner.encode() for owner in owners}, stored)
+        # What would refute a finding takes longer to find out: first whether what it needs holds at all.
+        needs = {fact for finding in undecided if finding.given is not None for fact in finding.given.needs}
+        index = search_more(summaries, needs)
+        confirmed = [finding for finding in undecided if finding.given is not None and _is_confirmed(finding, index)]
+        refuting = {fact for finding in confirmed if finding.given is not None for fact in finding.given.refuted_by}
+        if refuting:
+            index = search_more(summaries, needs | refuting)
     return {finding for finding in open_findings if _is_refuted(finding, index) or not _is_confirmed(finding, index)}
+
+
+def _search(
+    paths: Iterable[str],
+    parsed: set[str],
+    owners: set[bytes],
+    stored: Cache,
+    summaries: list[ClassSummary],
+    facts: set[str],
+) -> ProjectIndex:
+    """An index with what files say of classes and facts, and of the facts on which these depend; adds `summaries`."""
+    index, unseen = ProjectIndex(summaries), list(paths)
+    facts = facts | _aliases(facts, index)
+    for _ in range(_MAX_HOPS):
+        found = dict(_summaries(unseen, parsed, owners, facts, stored))
+        summaries += [summary for summary in found.values() if summary is not None]
+        unseen = [path for path in unseen if path not in found]
+        index = ProjectIndex(summaries)
+        known = len(facts)
+        # What a class is depends on its bases, and what a function does on those that it calls.
+        facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
+        facts |= _aliases(facts, index)
+        if len(facts) == known:
+            break
+    return index
 
 
 def _is_refuted(finding: Diagnostic, index: ProjectIndex) -> bool:
@@ -158,10 +178,6 @@ def _is_refuted(finding: Diagnostic, index: ProjectIndex) -> bool:
 
 def _is_confirmed(finding: Diagnostic, index: ProjectIndex) -> bool:
     return finding.given is None or all(map(index.holds, finding.given.needs))
-
-
-def _facts(given: FactCondition) -> tuple[str, ...]:
-    return *given.needs, *given.refuted_by
 
 
 def _aliases(facts: set[str], index: ProjectIndex) -> set[str]:
@@ -219,7 +235,7 @@ def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
         elif kind in ("models", "alternative", "reads", "uses") or (dot and head[:1].isupper()):
             words.add((head.encode(),))
         elif kind in ("evaluates", "guards", "given"):
-            words.add((head.encode(), last.encode()))
+            words.add((head.encode(), f"{last}(".encode()))
         elif dot:
             names.add(head)
         else:

@@ -9,7 +9,7 @@ from enum import Enum
 
 from dropkit.lint.semantic.callees import called_function, method_key, star_keys
 from dropkit.lint.semantic.definitions import FunctionDefinition
-from dropkit.lint.semantic.expressions import given, last_name, last_part, literal
+from dropkit.lint.semantic.expressions import given, last_name, last_part, literal, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import LIBRARIES, class_in, module_key, package_of
@@ -187,7 +187,9 @@ def _effect_of_call(source: SourceFile, call: ast.Call) -> Effect | None:
         case "load_state_dict" | "load_from_checkpoint":
             return None if _NO_MODELS.has(receiver) else Effect(loads=True)
         case _ if key is not None:
-            return None if name in PLAIN_METHODS else Effect(called=(key,))
+            acts = self_attribute(callee) is not None or _SWITCHES.has(name) or _TRAINS.has(name)
+            acts = name not in PLAIN_METHODS and (acts or any(map(_is_model, given(call))))
+            return Effect(called=(key,)) if acts else None
         case _:
             may_switch = _SWITCHES.has(name) and not _NO_MODELS.has(receiver)
             return Effect(Mode.UNKNOWN) if may_switch else None
@@ -212,11 +214,16 @@ def _effect_of_import(source: SourceFile, call: ast.Call, known: str) -> Effect 
     name = class_in(known)
     if name is not None and last_part(known) == name:
         return Effect(called=(f"{name}.__init__",)) if any(map(_is_model, given(call))) else None
-    return Effect(called=(module_key(source, known),)) if given(call) else None
+    return Effect(called=(module_key(source, known),)) if _may_act(last_part(known), call) else None
+
+
+def _may_act(name: str, call: ast.Call) -> bool:
+    """Whether a function may switch or train what it is given: by its name, or since it gets a model."""
+    return bool(given(call)) and (_SWITCHES.has(name) or _TRAINS.has(name) or any(map(_is_model, given(call))))
 
 
 def _is_model(value: ast.expr) -> bool:
-    return is_model_name(last_name(value))
+    return is_model_name(last_name(value)) or last_name(value) in ("m", "self", "models", "nets")
 
 
 def _effect_of_function(source: SourceFile, function: FunctionDefinition) -> Effect | None:
