@@ -184,8 +184,10 @@ def _key_of(source: SourceFile, callee: ast.expr, depth: int = 0) -> str | None:
             return _key_of_package(source, package)
         case ast.Subscript(value=registry) | ast.Call(func=ast.Attribute(attr="get", value=registry)):
             name = source.dotted(registry)
-            is_own = name is None and isinstance(registry, ast.Name) and registry.id in source.names
-            return module_key(source, name) if name is not None else own_key(source, registry.id) if is_own else None
+            if name is not None:
+                return module_key(source, name)
+            is_own = isinstance(registry, ast.Name) and registry.id in source.names
+            return own_key(source, last_name(registry)) if is_own else None
         case ast.Attribute(attr=name, value=ast.Name()):
             return class_in(name)  # Of a module that is imported by its name in a string.
         case ast.Name(id=name) if source.stars and not source.bindings(callee):

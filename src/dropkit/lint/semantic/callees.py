@@ -104,5 +104,5 @@ def method_key(source: SourceFile, call: ast.Call) -> str | None:
 def class_name(source: SourceFile, expression: ast.expr) -> str | None:
     """The simple name of the project's class that an object is made of; None if it is unknown, or a library's."""
     values = [value for value in source.latest_values(expression) if not isinstance(value, ast.Constant)]
-    names = {class_in(source.called(value) or "") for value in values[:MOST]}
+    names = {class_in(source.called(value) or "") if value is not None else None for value in values[:MOST]}
     return names.pop() if len(names) == 1 else None
