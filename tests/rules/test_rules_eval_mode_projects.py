@@ -1,4 +1,4 @@
-"""Evaluation in training mode (DRP107) over the files of small projects: those that are wrong, and those that are right.
+"""Evaluation in training mode (DRP107) over the files of small projects: some are wrong, and some are right.
 
 Each file in `eval_mode_projects` is one project, its files one after the other; `# DRP107` marks what is to be found.
 """

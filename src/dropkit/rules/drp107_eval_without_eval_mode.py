@@ -6,9 +6,11 @@ and `model.train()` after.
 
 Reported where a function that predicts or evaluates calls `model.train()`, and where a model with such layers is
 trained or loaded and then measured, and nothing on the way there switches modes: not the function itself, nor its
-callers, nor what these call before, in this file or in others of the project. A metric of the batch that the model is
-being trained on, generators of samples, repeated samples of one input (Monte Carlo dropout) and the hooks of Lightning,
-whose Trainer switches modes, are not reported.
+callers, nor what these call before, in this file or in others of the project. Models are followed from where they are
+made, also by a factory, a registry or a class method, to the functions and the objects that get them, and methods over
+the bases and subclasses of their class. A metric of the batch that the model is being trained on, generators of
+samples, repeated samples of one input (Monte Carlo dropout) and the hooks of Lightning, whose Trainer switches modes,
+are not reported.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from dropkit.lint.semantic.built_models import built, is_built_in_eval, maker_fa
 from dropkit.lint.semantic.callees import call_sites
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.evaluation import evaluation, is_evaluation_name, is_repeated, model_calls
-from dropkit.lint.semantic.expressions import argument, given, last_name, last_part, literal
+from dropkit.lint.semantic.expressions import argument, given, last_name, last_part, literal, self_attribute
 from dropkit.lint.semantic.handed_models import model_facts
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.mode_effects import (
@@ -183,7 +185,7 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
         ):
             # Of an unknown model, that it was set to training mode shows that modes matter.
             learning = _evidence(effect)
-            if learning is None and way.starts is not None and models:
+            if learning is None and way.starts is not None and self_attribute(call.func) is not None:
                 key = function_key(source, way.starts)
                 learning, refuted_by = (f"evaluates:{key}",), (f"guards:{key}", *refuted_by)
             if learning is not None:
