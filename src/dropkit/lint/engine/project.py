@@ -28,7 +28,7 @@ from dropkit.lint.semantic.source_text import Text
 # Searching a text for each name is faster than splitting it into words, up to this many names.
 _MAX_SEARCHES = 32
 # A fact of one file may depend on another's, and that one's on a third.
-_MAX_HOPS = 3
+_MAX_HOPS = 5
 
 Progress = Callable[[int, int], None]
 
@@ -134,40 +134,43 @@ def _refuted(
         parsed = {path for path, result in absolute.items() if result.classes is not None}
         conditions = [finding.unless for finding in undecided if finding.unless is not None]
         owners = {name for condition in conditions for name in (condition.owner, *condition.bases)}
-        search_more = partial(_search, others, parsed, {owner.encode() for owner in owners}, stored)
+        search_more = partial(_search, parsed, {owner.encode() for owner in owners}, stored)
         # What would refute a finding takes longer to find out: first whether what it needs holds at all.
         needs = {fact for finding in undecided if finding.given is not None for fact in finding.given.needs}
-        index = search_more(summaries, needs)
+        index, unseen = search_more(list(others), summaries, needs)
         confirmed = [finding for finding in undecided if finding.given is not None and _is_confirmed(finding, index)]
         refuting = {fact for finding in confirmed if finding.given is not None for fact in finding.given.refuted_by}
         if refuting:
-            index = search_more(summaries, needs | refuting)
+            index, _ = search_more(unseen, summaries, refuting)
     return {finding for finding in open_findings if _is_refuted(finding, index) or not _is_confirmed(finding, index)}
 
 
 def _search(
-    paths: Iterable[str],
     parsed: set[str],
     owners: set[bytes],
     stored: Cache,
+    unseen: list[str],
     summaries: list[ClassSummary],
     facts: set[str],
-) -> ProjectIndex:
-    """An index with what files say of classes and facts, and of the facts on which these depend; adds `summaries`."""
-    index, unseen = ProjectIndex(summaries), list(paths)
-    facts = facts | _aliases(facts, index)
+) -> tuple[ProjectIndex, list[str]]:
+    """An index with what files say of classes and facts, and of those on which these depend; adds `summaries`.
+
+    Also the files that were not looked at.
+    """
+    index = ProjectIndex(summaries)
+    aliases = _aliases(facts, index)
     for _ in range(_MAX_HOPS):
-        found = dict(_summaries(unseen, parsed, owners, facts, stored))
+        found = dict(_summaries(unseen, parsed, owners, facts | aliases, stored))
         summaries += [summary for summary in found.values() if summary is not None]
         unseen = [path for path in unseen if path not in found]
         index = ProjectIndex(summaries)
-        known = len(facts)
+        known = facts | aliases
         # What a class is depends on its bases, and what a function does on those that it calls.
-        facts |= {fact for summary in summaries for head, *body in summary.facts if head in facts for fact in body}
-        facts |= _aliases(facts, index)
-        if len(facts) == known:
+        facts = facts | {body for each in summaries for head, *rest in each.facts if head in known for body in rest}
+        aliases = _aliases(facts, index)
+        if facts | aliases == known:
             break
-    return index
+    return index, unseen
 
 
 def _is_refuted(finding: Diagnostic, index: ProjectIndex) -> bool:
@@ -181,6 +184,7 @@ def _is_confirmed(finding: Diagnostic, index: ProjectIndex) -> bool:
 
 
 def _aliases(facts: set[str], index: ProjectIndex) -> set[str]:
+    """The other names of what facts are about."""
     return {f"{kind}:{alias}" for kind, name in map(_split, facts) for alias in index.aliases(name)}
 
 
@@ -197,7 +201,8 @@ def _summaries(
     for path in paths:
         if path in parsed and not facts:
             continue
-        names = {Path(path).parent.name, Path(path).stem}
+        folder, stem = Path(path).parent.name, Path(path).stem
+        names = {folder if stem == "__init__" else stem, f"{folder}.*"}
         try:
             data = files.read(path)
         except (OSError, MemoryError):
@@ -232,12 +237,17 @@ def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
             words.add((head.encode(), last.partition(":")[0].encode()))
         elif head == "*":
             words.add((f".{last}(".encode(),))
-        elif kind in ("models", "alternative", "reads", "uses") or (dot and head[:1].isupper()):
+        elif kind in ("alternative", "reads", "uses"):
             words.add((head.encode(),))
+        elif kind == "models":
+            words |= {(f"{head}(".encode(),), (f"({head}".encode(),)}
         elif kind in ("evaluates", "guards", "given"):
-            words.add((head.encode(), f"{last}(".encode()))
+            # A package may only import a function; a method is called where its object is made.
+            words.add((head.encode(), f"{last}{'(' if head[:1].isupper() else ''}".encode()))
+        elif dot and head[:1].isupper():
+            words |= {(f"class {head}".encode(),), (f"@{head}".encode(),)}
         elif dot:
-            names.add(head)
+            names |= {head, f"{head}.*"} if last == "*" else {head}
         else:
             words.add((f"class {head}".encode(),))
     return words, names

@@ -183,7 +183,7 @@ class ProjectIndex:
         heads = self._family(head, self.bases) | self._family(head, self.subclasses)
         if dot:
             heads |= self._family(head, self.exports) | self._family(head, self.exported_by)
-            heads |= {"*"} if head[:1].isupper() else set()
+            heads |= {"*"} if head[:1].isupper() and not last.startswith("_") else set()
         return {f"{each}{dot}{last}" for each in heads}
 
     def satisfies(self, condition: CrossFileCondition) -> bool:
