@@ -9,10 +9,11 @@ from dropkit.lint.semantic.expressions import argument, last_name, literal, name
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.layers import operations
 from dropkit.lint.semantic.model import SourceFile
+from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 _LINEAR = frozenset({"torch.nn.Linear", "torch.nn.LazyLinear"})
-_CLASSES = re.compile(
+_CLASSES = pattern(
     r"(num|n|nb|number|no)_?(of_?)?(\w+_)?(class|label|tag|categor|target|action)|^n?_?class(es)?$|n_?class|vocab_?size"
     r"|n_?vocab|^ntokens?$|tagset_?size|label_?size|class_?num|out_?class|^act(ion)?s?_?(dim|size)$|^horizon$|(forecast|predict\w*|pred|out(put)?)_?"
     r"(horizon|len(gth)?|steps?|window)$"
@@ -20,10 +21,10 @@ _CLASSES = re.compile(
     re.IGNORECASE,
 )
 # Widths that are those of the output in a whole model; in a part of one they are not.
-_OUTPUT = re.compile(r"^(n_?|num_?)?out(puts?)?(_?(dim|size|features|channels))?$|^d_out$", re.IGNORECASE)
+_OUTPUT = pattern(r"^(n_?|num_?)?out(puts?)?(_?(dim|size|features|channels))?$|^d_out$", re.IGNORECASE)
 # A width below this, of a layer that is named like a classifier, is a number of classes.
 _MAX_CLASSES = 1000
-_CLASSIFIER = re.compile(r"classif|logit|(^|_)head$|regressor", re.IGNORECASE)
+_CLASSIFIER = pattern(r"classif|logit|(^|_)head$|regressor", re.IGNORECASE)
 # Names of classes that are whole models, whose last layer makes the output.
 _WHOLE = Vocabulary(
     r"classifier|regressor|forecaster|predictor|\w*net|network|model|cnn|discriminator|critic|classification"
