@@ -6,7 +6,6 @@ Files that no rule could match are not parsed. Results are cached for the next r
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from dropkit.lint.engine.cache import Cache, dump, load
 from dropkit.lint.engine.check_file import check_bytes, must_be_parsed, open_notebook
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.discovery import search
+from dropkit.lint.engine.fact_search import FactSearch
 from dropkit.lint.engine.project_index import ClassSummary, ProjectIndex, summarize_with_facts
 from dropkit.lint.engine.result import CheckResult, FileResult
 from dropkit.lint.engine.texts import texts_of
@@ -25,8 +25,6 @@ from dropkit.lint.semantic.dropout_names import may_have_dropout
 from dropkit.lint.semantic.model import read
 from dropkit.lint.semantic.source_text import Text
 
-# Searching a text for each name is faster than splitting it into words, up to this many names.
-_MAX_SEARCHES = 32
 # A fact of one file may depend on another's, and that one's on a third.
 _MAX_HOPS = 5
 
@@ -134,7 +132,7 @@ def _refuted(
         parsed = {path for path, result in absolute.items() if result.classes is not None}
         conditions = [finding.unless for finding in undecided if finding.unless is not None]
         owners = {name for condition in conditions for name in (condition.owner, *condition.bases)}
-        search_more = partial(_search, parsed, {owner.encode() for owner in owners}, stored)
+        search_more = partial(_search, parsed, owners, stored)
         # What would refute a finding takes longer to find out: first whether what it needs holds at all.
         needs = {fact for finding in undecided if finding.given is not None for fact in finding.given.needs}
         index, unseen = search_more(list(others), summaries, needs)
@@ -147,7 +145,7 @@ def _refuted(
 
 def _search(
     parsed: set[str],
-    owners: set[bytes],
+    owners: set[str],
     stored: Cache,
     unseen: list[str],
     summaries: list[ClassSummary],
@@ -160,7 +158,7 @@ def _search(
     index = ProjectIndex(summaries)
     aliases = _aliases(facts, index)
     for _ in range(_MAX_HOPS):
-        found = dict(_summaries(unseen, parsed, owners, facts | aliases, stored))
+        found = dict(_summaries(unseen, parsed, FactSearch(owners, facts | aliases), stored))
         summaries += [summary for summary in found.values() if summary is not None]
         unseen = [path for path in unseen if path not in found]
         index = ProjectIndex(summaries)
@@ -194,69 +192,23 @@ def _split(fact: str) -> tuple[str, str]:
 
 
 def _summaries(
-    paths: list[str], parsed: set[str], owners: set[bytes], facts: set[str], stored: Cache
+    paths: list[str], parsed: set[str], wanted: FactSearch, stored: Cache
 ) -> Iterator[tuple[str, ClassSummary | None]]:
     """The paths and summaries of files that may say something of classes, if not parsed yet, and of facts."""
-    in_text, in_files = _where(facts)
     for path in paths:
-        if path in parsed and not facts:
+        if path in parsed and not wanted.facts:
             continue
-        folder, stem = Path(path).parent.name, Path(path).stem
-        names = {folder if stem == "__init__" else stem, f"{folder}.*"}
         try:
             data = files.read(path)
         except (OSError, MemoryError):
             continue
-        is_named = (path not in parsed and _names_any(owners, data)) or any(
-            all(word in data for word in words) for words in in_text
-        )
-        if not is_named and names.isdisjoint(in_files):
+        if not (path not in parsed and wanted.may_name(data)) and not wanted.may_state(path, data):
             continue
         result = stored.get(path, data, "classes")
         if result is None:
             result = _summarized(path, data)
             stored.put(path, data, dump(result), "classes")
         yield path, result.classes
-
-
-def _where(facts: set[str]) -> tuple[set[tuple[bytes, ...]], set[str]]:
-    """The words, all of them, of a file that states one of the facts; and the names of files and folders that do."""
-    words: set[tuple[bytes, ...]] = set()
-    names: set[str] = set()
-    for kind, name in map(_split, facts):
-        if "|" in name:
-            continue
-        head, dot, last = name.partition(".")
-        if kind == "sets-mode" and last == "setter":
-            words.add((b".setter",))
-        elif kind == "unpacks":
-            words.update((word,) for word in (b"asdict", b"vars(", b"__dict__", b"fields("))
-        elif kind == "gets":
-            names.add(head)
-        elif kind == "passes":
-            words.add((head.encode(), last.partition(":")[0].encode()))
-        elif head == "*":
-            words.add((f".{last}(".encode(),))
-        elif kind in ("alternative", "reads", "uses"):
-            words.add((head.encode(),))
-        elif kind == "models":
-            words |= {(f"{head}(".encode(),), (f"({head}".encode(),)}
-        elif kind in ("evaluates", "guards", "given"):
-            # A package may only import a function; a method is called where its object is made.
-            words.add((head.encode(), f"{last}{'(' if head[:1].isupper() else ''}".encode()))
-        elif dot and head[:1].isupper():
-            words |= {(f"class {head}".encode(),), (f"@{head}".encode(),)}
-        elif dot:
-            names |= {head, f"{head}.*"} if last == "*" else {head}
-        else:
-            words.add((f"class {head}".encode(),))
-    return words, names
-
-
-def _names_any(names: set[bytes], data: bytes) -> bool:
-    if len(names) <= _MAX_SEARCHES:
-        return any(name in data for name in names)
-    return not names.isdisjoint(re.findall(rb"\w+", data))
 
 
 def _summarized(path: str, data: bytes) -> FileResult:
