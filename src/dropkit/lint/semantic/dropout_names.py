@@ -34,15 +34,24 @@ _NO_RATE = pattern(
 _KEEP_RATE = pattern(r"keep(?!_?(dim|train|alive))|retain_?(p|rate)|survival|survive", re.IGNORECASE)
 # Attributes that may hold a dropout or its rate.
 _ATTRIBUTE = pattern(r"d[ro]|dp|mask|reg|^d\d?$|^p$|rate|prob", re.IGNORECASE)
-# No rule matches in a file without one of these words, and without torch or something that may import it.
-_CODE = pattern(
-    rb"ropout|drop_out|DropPath|drop_path|def (?:train|eval)\(|\.train(?:ing\s*=(?!=)|\()|\.eval\b|bernoulli|rand_like"
-    rb"|no_grad|inference_mode|backward\(|load_state_dict\(|def \w+\((?:self, )?(?:model|net|network|classifier)\b"
-    rb"|(?:load|build|make|create|get)_(?:model|net|network|classifier)\("
-    rb"|scaled_dot_product_attention|flash_attn_|memory_efficient_attention|preserve_rng_state|drop_?(?:rate|prob)|p_drop"
+# No rule matches in a file without one of these, and without torch or something that may import it. To search for a
+# word is ten times faster than for an expression of many: an expression comes with words of which its matches have one.
+_WORDS = (
+    b"ropout", b"drop_out", b"DropPath", b"drop_path", b"bernoulli", b"rand_like", b"no_grad", b"inference_mode",
+    b"backward(", b"load_state_dict(", b".train(", b"def train(", b"def eval(", b"scaled_dot_product_attention",
+    b"flash_attn_", b"memory_efficient_attention", b"preserve_rng_state", b"p_drop",
+)  # fmt: skip
+_CODE = (
+    ((b".eval",), pattern(rb"\.eval\b")),
+    ((b".training",), pattern(rb"\.training\s*=(?!=)")),
+    ((b"_model(", b"_net(", b"_network(", b"_classifier("),
+     pattern(rb"(?:load|build|make|create|get)_(?:model|net|network|classifier)\(")),
+    ((b"(model", b"(net", b"(classifier", b"(self, model", b"(self, net", b"(self, classifier"),
+     pattern(rb"def \w+\((?:self, )?(?:model|net|network|classifier)\b")),
     # An argument of another name for a rate: `attn_drop=0.1`.
-    rb"|drop(?:\d|_p|_ratio|_fc|_attn|_emb)?\s*[=:,)]|" + _MISSPELT.encode()
-)
+    ((b"drop",), pattern(rb"drop(?:_?(?:rate|prob)|(?:\d|_p|_ratio|_fc|_attn|_emb)?\s*[=:,)])|" + _MISSPELT.encode())),
+    ((b"drou", b"droo", b"drpo", b"dorpout", b"dopout"), pattern(_MISSPELT.encode())),
+)  # fmt: skip
 # What a file with any dropout has, by a layer, a function or a mask drawn by hand.
 _DROPOUT = tuple(b"ropout rop_out ropPath rop_path ropBlock rop_block ropConnect bernoulli rand_like".split())
 _IMPORTS = (b"torch", b"dropkit", b"mmengine", b"import *", b"transformers")
@@ -69,7 +78,9 @@ def may_have_dropout(code: bytes) -> bool:
 def may_match(code: bytes) -> bool:
     """Whether any rule could match in this source code."""
     if any(name in code for name in _IMPORTS):
-        return b"ropout" in code or _CODE.search(code) is not None
+        return any(word in code for word in _WORDS) or any(
+            any(word in code for word in words) and expression.search(code) is not None for words, expression in _CODE
+        )
     return b"drop" in code and any(word in code for word in _RECORDS) and _FIELD.search(code) is not None
 
 
