@@ -45,6 +45,7 @@ _DENIAL = pattern(
 )
 _SENTENCE = pattern(r"(?<=[.!?;])\s+|\n\s*\n")
 _MARKER = pattern(r"#\s*dropkit:\s*always-on", re.IGNORECASE)
+_MARKER_WORD = pattern(rb"always-on", re.IGNORECASE)
 
 
 def is_always_on_name(name: str) -> bool:
@@ -61,6 +62,8 @@ def is_marked_always_on(source: SourceFile, node: ast.AST) -> bool:
     """Whether a marker comment or a setting says that dropout stays on here."""
     if any(_is_marked(source, definition) for definition in _around(source, source.function(node))):
         return True
+    if not _has_marker(source):
+        return False
     lines = _lines_beside(source, node)
     return any(_MARKER.search(_comment(source, number)) for number in lines) or _is_marked_file(source)
 
@@ -151,7 +154,7 @@ def _is_marked(source: SourceFile, definition: ClassDefinition | FunctionDefinit
     names = [definition.name]
     if isinstance(definition, ClassDefinition):
         names += [last_part(base) for base in definition.bases if base is not None]
-        if _MARKER.search(_comment(source, definition.node.lineno)):
+        if _has_marker(source) and _MARKER.search(_comment(source, definition.node.lineno)):
             return True
     return any(fnmatchcase(name, pattern) for name in names for pattern in source.always_on)
 
@@ -213,6 +216,12 @@ def _comment(source: SourceFile, number: int) -> str:
     while _is_only_comment(source, number) and _is_only_comment(source, number - 1):
         number -= 1
     return "\n".join(_comments(source).get(line, "") for line in range(number, last + 1))
+
+
+@cached_per_file
+def _has_marker(source: SourceFile) -> bool:
+    """Whether the word of the marker is anywhere in the text: to find comments, the whole file is tokenized."""
+    return _MARKER_WORD.search(source.text.utf8) is not None
 
 
 @cached_per_file

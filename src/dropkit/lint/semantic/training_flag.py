@@ -162,10 +162,11 @@ def _is_called_under_mode(source: SourceFile, owner: ClassDefinition, name: str)
 def runs_in_both_modes(source: SourceFile, helper: str) -> bool:
     """Whether a function is called, and by Modules only, none of which asks for the mode before it calls."""
     calls = [call for call in source.calls.get(helper, []) if isinstance(call.func, ast.Name)]
-    is_gated = any(
+    if not calls or any(source.module(call) is None for call in calls):
+        return False
+    return not any(
         under_mode(source, call) or follows_mode(source, call) or is_marked_always_on(source, call) for call in calls
     )
-    return bool(calls) and all(source.module(call) is not None for call in calls) and not is_gated
 
 
 @cached_per_file
