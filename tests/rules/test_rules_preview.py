@@ -248,7 +248,6 @@ NAMED = {
     "augmentation": model(LAYERS, "keep = torch.rand_like(x) > self.p\nreturn x * keep", "ChannelDropAugment"),
     "reconstruction by a VAE": model(LAYERS, "keep = torch.bernoulli(x)\nreturn x * keep", "VAE"),
     "topic model": model(LAYERS, "return F.log_softmax(self.drop(self.fc(x)), dim=1)", "ProdLDA"),
-    "Wide ResNet": model(LAYERS, "return self.norm(self.drop(x))", "WideBasic"),
 }  # fmt: skip
 
 

@@ -5,8 +5,8 @@ batch normalisation learns its running variance. In evaluation their variance is
 another scale (Li et al., "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift",
 2019). Put dropout after the last batch normalisation, or after the activation.
 
-Published networks with this order (Wide ResNet, ConvE, discriminators like DCGAN's) are recognised by the names of
-classes, and reported with severity info.
+Reported with severity info only: networks were published with this order, too, such as Wide ResNet, ConvE, and
+discriminators like DCGAN's.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ from dropkit.catalog import BATCH_NORMS
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import origins
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
-from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.layers import operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, adjacent_layer
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
-_PUBLISHED = Vocabulary(r"wide|wrn|conv e|conve|(?:dc|w|c|s|r|sn|sa|ac|bi|big|info|style|cycle|star)?gan|discriminator")
 _NORM = "torch.nn.functional.batch_norm"
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
-    is_published = any(_PUBLISHED.has(class_.name) for class_ in source.classes)
     for dropout in _before_norm(source):
-        yield Violation(dropout.call).as_information() if is_published else Violation(dropout.call)
+        yield Violation(dropout.call)
 
 
 def _before_norm(source: SourceFile) -> Iterator[DropoutCall]:
