@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dropkit.patch.convert import convert
     from dropkit.patch.install import install, installed, uninstall
     from dropkit.patch.retrofit import retrofit
+    from dropkit.studies.study import study
 
     __version__: str
 
@@ -28,6 +29,7 @@ _NAMES = {
     "install": "dropkit.patch.install",
     "installed": "dropkit.patch.install",
     "retrofit": "dropkit.patch.retrofit",
+    "study": "dropkit.studies.study",
     "uninstall": "dropkit.patch.install",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "retrofit",
     "schedules",
     "shard",
+    "study",
     "testing",
     "uninstall",
 ]

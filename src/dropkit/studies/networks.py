@@ -1,4 +1,4 @@
-"""The networks that are trained. Another network is a function and its entry in `NETWORKS`."""
+"""The networks of the default study. Another network is a function and its entry in `NETWORKS`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dropkit.study.arms import Arm
-
-Network = Callable[[Arm], nn.Module]
+MakeModel = Callable[[], nn.Module]
 
 
-def cnn(arm: Arm) -> nn.Module:
+def cnn(side: int = 28, classes: int = 10) -> nn.Module:
     """Make the classic digit network: two convolutions and two linear layers, with a dropout in each pair.
 
     It is wider than the original's 10 and 20 channels and 50 units: with so few, losing half of them costs most of what
@@ -21,26 +19,29 @@ def cnn(arm: Arm) -> nn.Module:
     Source: the MNIST example of the PyTorch project, after LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning
     Applied to Document Recognition", Proc. IEEE 86(11), 1998.
     """
+    kernel = 5 if side >= 16 else 3
+    last = ((side - kernel + 1) // 2 - kernel + 1) // 2 if side >= 16 else side // 4
+    padding = 0 if side >= 16 else 1
     network = nn.Sequential(
-        *(nn.Conv2d(1, 16, 5), nn.MaxPool2d(2), nn.ReLU()),
-        *(nn.Conv2d(16, 32, 5), arm.channel(), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Conv2d(1, 16, kernel, padding=padding), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Conv2d(16, 32, kernel, padding=padding), nn.Dropout(), nn.MaxPool2d(2), nn.ReLU()),
         nn.Flatten(),
-        *(nn.Linear(32 * 4 * 4, 128), nn.ReLU(), arm.element()),
-        *(nn.Linear(128, 10), nn.LogSoftmax(1)),
+        *(nn.Linear(32 * last * last, 128), nn.ReLU(), nn.Dropout()),
+        nn.Linear(128, classes),
     )
     # A third faster on one core: only this layout has a vectorised kernel for max pooling.
     # The ignore is needed because torch declares no overload for this argument.
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
 
 
-def mlp(arm: Arm) -> nn.Module:
+def mlp(side: int = 28, classes: int = 10) -> nn.Module:
     """Make a network of three linear layers, with dropout after each hidden layer."""
     return nn.Sequential(
         nn.Flatten(),
-        *(nn.Linear(28 * 28, 256), nn.ReLU(), arm.element()),
-        *(nn.Linear(256, 256), nn.ReLU(), arm.element()),
-        *(nn.Linear(256, 10), nn.LogSoftmax(1)),
+        *(nn.Linear(side * side, 256), nn.ReLU(), nn.Dropout()),
+        *(nn.Linear(256, 256), nn.ReLU(), nn.Dropout()),
+        nn.Linear(256, classes),
     )
 
 
-NETWORKS: dict[str, Network] = {"cnn": cnn, "mlp": mlp}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"cnn": cnn, "mlp": mlp}

@@ -1,0 +1,272 @@
+"""study: train models with and without dropout, in pairs, and say which setting to use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from math import isfinite
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import dropkit
+from dropkit.arguments import check, positive_int
+from dropkit.report.progress import Progress
+from dropkit.studies.data import Data
+from dropkit.studies.evaluation import ERROR, Metric, default_metric, find_metric
+from dropkit.studies.inputs import MakeModel, as_data, as_models
+from dropkit.studies.kinds import find_sites
+from dropkit.studies.recommendation import Recommendation, chance_bound, recommend
+from dropkit.studies.rows import Row, rows
+from dropkit.studies.setting import Setting, ablation, grid
+from dropkit.studies.training import Recipe
+from dropkit.studies.training import train as train_model
+from dropkit.studies.trial import Outcome, Trial
+from dropkit.studies.trial_log import TrialLog
+from dropkit.studies.workers import Train, run
+
+RATES = (0.0, 0.1, 0.3, 0.5, 0.7)
+# Enough for the interval of the change to exclude 0 where the effect is as large as with the digits.
+SEEDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which trials a study consists of.
+
+    Attributes:
+        settings: for each model by name, what is compared; the first is no dropout.
+        seeds: number of seeds; they are 0, 1, 2 ...
+        metric: what settings are compared by.
+        chance: for each model, the validation metric that guessing reaches; None if unknown.
+        description: everything else that outcomes depend on, as plain values.
+    """
+
+    settings: Mapping[str, tuple[Setting, ...]]
+    seeds: int
+    metric: Metric
+    chance: float | None = None
+    description: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        positive_int("seeds", self.seeds)
+        for model, settings in self.settings.items():
+            kinds = ", ".join(map(str, settings))
+            is_comparison = len(settings) > 1 and settings[0].is_baseline
+            check("settings", is_comparison, f"no dropout and at least one other for {model}", kinds)
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials; the settings of a seed take turns, so that a machine that slows down affects all of them."""
+        return tuple(
+            Trial(model, setting, seed)
+            for seed in range(self.seeds)
+            for model, settings in self.settings.items()
+            for setting in settings
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that tell studies apart."""
+        settings = {model: [asdict(setting) for setting in settings] for model, settings in self.settings.items()}
+        return {
+            "settings": settings, "seeds": self.seeds, "metric": asdict(self.metric), **self.description,
+            "dropkit": dropkit.__version__, "torch": torch.__version__,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """The outcomes of a study, and what they show.
+
+    Attributes:
+        plan: what was to be trained.
+        outcomes: those that there are, in the order of the plan.
+        is_finished: whether every trial of the plan has an outcome.
+    """
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every trial of the plan has an outcome."""
+        return len(self.outcomes) == len(self.plan.trials)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """One row for each model and setting."""
+        return rows(sorted(self.outcomes, key=self._place))
+
+    @cached_property
+    def recommendations(self) -> list[Recommendation]:
+        """One for each model."""
+        by_model = {name: [row for row in self.rows if row.model == name] for name in self.plan.settings}
+        return [recommend(group, self.plan.metric, self.plan.chance) for group in by_model.values() if group]
+
+    def _place(self, outcome: Outcome) -> tuple[int, int, int]:
+        trial = outcome.trial
+        settings = self.plan.settings[trial.model]
+        return (list(self.plan.settings).index(trial.model), settings.index(trial.setting), trial.seed)
+
+
+def study(
+    model: nn.Module | MakeModel | Mapping[str, MakeModel] | None = None,
+    data: Any = None,
+    *,
+    train: Callable[[Trial], Mapping[str, float]] | None = None,
+    kinds: str | Sequence[str] = "dropout",
+    p: float | Sequence[float] = RATES,
+    sites: str | Sequence[str] = "all",
+    seeds: int = SEEDS,
+    metric: str | None = None,
+    is_higher_better: bool = False,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    workers: int = 1,
+    progress: bool | None = None,
+    **recipe: Any,
+) -> StudyResult:
+    """Train a model with and without dropout, in pairs, and say which kind and rate to use.
+
+    With one seed, all settings have the same split of the data, initial weights and order of batches. The setting is
+    chosen on validation examples, and what it changes is reported on test examples.
+
+    Args:
+        model: a function without arguments that makes the model; several by name; or a module, such as a pretrained
+            one, of which every trial trains a copy.
+        data: a `Data`; a pair of inputs and targets, tensors or arrays; a mapping with the pairs "training",
+            "validation" and "test"; or a `Dataset` that fits into memory. Integer targets are classes, others values.
+        train: instead of `model` and `data`, for a training loop of your own: from a trial to metrics by name. It
+            applies `trial.setting` (`dropkit.studies.place_dropout` does) and uses `trial.seed`.
+        kinds: names of `dropkit.studies.KINDS` or of layers of `dropkit.nn`.
+        p: rates to try; 0 is no dropout, which is always compared.
+        sites: "all" for dropout at every site of the model: its dropouts, or else after its activations; "each" for
+            what each site contributes, alone and left out; or names of modules.
+        seeds: how often each setting is trained.
+        metric: what settings are compared by: "error", "nll", "ece", "rmse", "mae", or a class of torchmetrics; with
+            `train` the name that follows "validation_" and "test_" in its metrics.
+        is_higher_better: with `train`, whether the metric is better when it is higher.
+        folder: where each outcome is kept as it comes; nothing is written if None.
+        resume: continue the study that the folder holds.
+        workers: processes on this machine; results do not depend on their number.
+        progress: True shows a progress bar, False none; None shows one on a terminal.
+        recipe: fields of `Recipe`, such as `epochs`.
+
+    Returns:
+        The result; print it for a table and a recommendation.
+
+    Raises:
+        ValueError: an argument does not fit, as the message says.
+
+    Example:
+        >>> x = torch.randn(60, 4)
+        >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> result = dropkit.study(make, (x, (x.sum(1) > 0).long()), p=0.5, seeds=2, epochs=1)
+        >>> len(result.rows)
+        2
+    """
+    names = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    rates = (float(p),) if isinstance(p, (int, float)) else tuple(map(float, p))
+    if train is not None:
+        check("model", model is None and data is None, "left out where `train` is given", model)
+        check("recipe", not recipe, "left out where `train` is given", ", ".join(recipe))
+        check("metric", metric is not None, "given where `train` is", metric)
+        check("sites", sites == "all", "left out where `train` is given", sites)
+        chosen = Metric(str(metric), str(metric), is_higher_better)
+        plan = Plan({"model": grid(names, rates)}, seeds, chosen)
+        return run_plan(plan, partial(_call, train), folder, resume, workers, progress)
+    own, loaded, how = as_models(model), as_data(data), Recipe(**recipe)
+    chosen = default_metric(loaded) if metric is None else find_metric(metric, loaded)
+    settings = {name: _settings(make, loaded, names, rates, sites) for name, make in own.items()}
+    plan = Plan(settings, seeds, chosen, _chance(loaded, how, chosen), _description(loaded, how))
+    return run_plan(plan, partial(_train, own, loaded, how, chosen), folder, resume, workers, progress)
+
+
+def run_plan(
+    plan: Plan,
+    train: Train,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    workers: int = 1,
+    progress: bool | None = None,
+) -> StudyResult:
+    """Run the trials of a plan that the folder does not hold yet.
+
+    Args:
+        plan: what is to be trained.
+        train: trains one trial.
+        folder: keeps each outcome as it comes; None for memory only.
+        resume: continue with the outcomes that the folder holds.
+        workers: number of processes.
+        progress: True shows a progress bar, False none; None shows one on a terminal.
+    """
+    with TrialLog(folder, plan.to_dict(), resume) as log:
+        trials = [trial for trial in plan.trials if trial.key not in log.outcomes]
+        with Progress("training", len(plan.trials), visible=progress) as bar:
+            bar.update(len(plan.trials) - len(trials), len(plan.trials))
+
+            def keep(outcome: Outcome) -> None:
+                log.add(outcome)
+                bar.advance(description=str(outcome.trial))
+
+            run(trials, train, workers, keep)
+        outcomes = log.outcomes
+        return StudyResult(plan, tuple(outcomes[t.key] for t in plan.trials if t.key in outcomes))
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """Return a hash of the content of tensors, by which a folder knows its data."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _settings(
+    make: MakeModel, data: Data, kinds: Sequence[str], rates: Sequence[float], sites: str | Sequence[str]
+) -> tuple[Setting, ...]:
+    """The settings of one model."""
+    if sites == "all":
+        return grid(kinds, rates)
+    if isinstance(sites, str) and sites != "each":
+        sites = (sites,)
+    if sites != "each":
+        return grid(kinds, rates, [tuple(sites)])
+    with torch.random.fork_rng(devices=[]):
+        found = find_sites(make(), data.inputs[:2])
+    return tuple(dict.fromkeys(s for kind in kinds for p in rates if p > 0 for s in ablation(kind, p, found)))
+
+
+def _train(models: Mapping[str, MakeModel], data: Data, recipe: Recipe, metric: Metric, trial: Trial) -> Outcome:
+    return train_model(trial, models[trial.model], data, recipe, metric)
+
+
+def _call(function: Callable[[Trial], Mapping[str, float]], trial: Trial) -> Outcome:
+    """Run the user's own training."""
+    start = perf_counter()
+    metrics = {str(name): float(value) for name, value in function(trial).items()}
+    bad = [name for name, value in metrics.items() if not isfinite(value)]
+    return Outcome(trial, metrics, {}, perf_counter() - start, f"{', '.join(bad)}: not finite" if bad else None)
+
+
+def _chance(data: Data, recipe: Recipe, metric: Metric) -> float | None:
+    """The validation error of guessing; None for other metrics, and for classes that are not equally frequent."""
+    if metric != ERROR:
+        return None
+    counts = data.targets.reshape(-1).bincount(minlength=len(data.classes)).double()
+    if counts.max() > 1.5 * counts.mean():
+        # Guessing the most frequent class has another error.
+        return float(1 - counts.max() / counts.sum())
+    validation = recipe.sizes.counts(len(data))[1] if data.parts is None else int((data.parts == 1).sum())
+    return chance_bound(len(data.classes), max(1, validation))
+
+
+def _description(data: Data, recipe: Recipe) -> dict[str, Any]:
+    content = fingerprint(data.inputs, data.targets)
+    return {"data": data.name, "examples": len(data), "content": content, "recipe": asdict(recipe)}

@@ -1,0 +1,181 @@
+"""Train one model with the dropout of one trial, and measure it.
+
+With one seed, all settings have the same split, initial weights and order of batches, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from math import isfinite
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from dropkit.arguments import check, positive_int
+from dropkit.mc import NothingToSample
+from dropkit.random import fold_in
+from dropkit.studies.data import PARTS, Data, Sizes, Split, split
+from dropkit.studies.evaluation import Metric, loss, measure, measure_samples, predict
+from dropkit.studies.kinds import place_dropout
+from dropkit.studies.trial import Outcome, Trial
+
+# What a seed is used for. Each purpose has a generator of its own, so that masks do not change the order of batches.
+_SPLIT, _WEIGHTS, _ORDER, _MASKS, _SAMPLES = range(5)
+
+# The learning curves have about this many points, unless training may stop early.
+_POINTS = 10
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda parameters, rate, decay: torch.optim.SGD(parameters, rate, 0.9, weight_decay=decay, nesterov=True),
+    "adamw": lambda parameters, rate, decay: torch.optim.AdamW(parameters, rate, weight_decay=decay),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is trained: with a learning rate that falls linearly to zero.
+
+    The effect of dropout shows with few examples, many epochs and a falling learning rate; a constant one hides it.
+
+    Attributes:
+        sizes: how the data is split.
+        epochs: training epochs, at most.
+        batch_size: examples in a step.
+        optimizer: "sgd", with Nesterov momentum of 0.9, or "adamw".
+        learning_rate: of the first step.
+        weight_decay: of the optimizer.
+        patience: stop when the validation loss has not fallen for so many epochs, and take the weights of the best
+            epoch; None to train for all epochs.
+        samples: passes of Monte Carlo dropout in the evaluation; 0 for none.
+        device: of the model and its batches.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    sizes: Sizes = field(default_factory=Sizes)
+    epochs: int = 30
+    batch_size: int = 50
+    optimizer: str = "sgd"
+    learning_rate: float = 0.03
+    weight_decay: float = 0.0
+    patience: int | None = None
+    samples: int = 10
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        positive_int("epochs", self.epochs)
+        positive_int("batch_size", self.batch_size)
+        check("optimizer", self.optimizer in _OPTIMIZERS, " or ".join(_OPTIMIZERS), repr(self.optimizer))
+        check("learning_rate", 0 < self.learning_rate < float("inf"), "positive", self.learning_rate)
+        check("weight_decay", 0 <= self.weight_decay < float("inf"), "at least 0", self.weight_decay)
+        check("samples", self.samples >= 0, "at least 0", self.samples)
+        if self.patience is not None:
+            positive_int("patience", self.patience)
+
+
+def train(trial: Trial, make_model: Callable[[], nn.Module], data: Data, recipe: Recipe, metric: Metric) -> Outcome:
+    """Train a model with the dropout of `trial` and measure it on each part of the data.
+
+    torch's generator and number of threads are restored. An error of the model is the caller's.
+    """
+    parts = split(data, recipe.sizes, _generator(trial.seed, _SPLIT))
+    with torch.random.fork_rng(devices=[]), _one_thread(recipe.device):
+        _seed(trial.seed, _WEIGHTS)
+        model = make_model()
+        place_dropout(model, trial.setting, parts.training.inputs[:2])
+        model.to(recipe.device)
+        parts = Split(*(getattr(parts, part).to(recipe.device) for part in PARTS), scale=parts.scale)
+        _seed(trial.seed, _MASKS)
+        start = perf_counter()
+        curves = _fit(model, parts, data, recipe, _generator(trial.seed, _ORDER))
+        seconds = perf_counter() - start
+        metrics = _measure(model, parts, data, recipe, metric, trial)
+    bad = [name for name, value in metrics.items() if not isfinite(value)]
+    failure = f"{', '.join(bad)}: not finite" if bad else None
+    return Outcome(trial, metrics, curves, seconds, failure)
+
+
+def _fit(
+    model: nn.Module, parts: Split, data: Data, recipe: Recipe, order: torch.Generator
+) -> dict[str, tuple[float, ...]]:
+    """Train, and return the curves."""
+    optimizer = _OPTIMIZERS[recipe.optimizer](model.parameters(), recipe.learning_rate, recipe.weight_decay)
+    steps = recipe.epochs * -(-len(parts.training) // recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
+    every = 1 if recipe.patience is not None else max(1, recipe.epochs // _POINTS)
+    curves: dict[str, list[float]] = {"epoch": [], "training_loss": [], "validation_loss": []}
+    best, best_epoch, weights = float("inf"), 0, None
+    for epoch in range(1, recipe.epochs + 1):
+        model.train()
+        total = torch.zeros(())
+        shuffled = torch.randperm(len(parts.training), generator=order)
+        for indices in shuffled.split(recipe.batch_size):
+            batch = parts.training[indices.to(recipe.device)]
+            optimizer.zero_grad()
+            value = loss(model(batch.inputs), batch.targets, data)
+            value.backward()  # pyright: ignore[reportUnknownMemberType] (torch)
+            optimizer.step()
+            schedule.step()
+            total += value.detach().cpu() * len(batch)
+        if epoch % every and epoch != recipe.epochs:
+            continue
+        outputs = predict(model, parts.validation.inputs)
+        validation = float(loss(outputs, parts.validation.targets, data))
+        for name, point in zip(curves, (epoch, float(total) / len(parts.training), validation), strict=True):
+            curves[name].append(point)
+        if recipe.patience is not None:
+            if validation < best:
+                best, best_epoch, weights = validation, epoch, deepcopy(model.state_dict())
+            elif not epoch - best_epoch < recipe.patience:
+                break
+    if weights is not None:
+        model.load_state_dict(weights)
+    return {name: tuple(values) for name, values in curves.items()}
+
+
+def _measure(
+    model: nn.Module, parts: Split, data: Data, recipe: Recipe, metric: Metric, trial: Trial
+) -> dict[str, float]:
+    """Metrics of each part by name, such as "test_error"; of Monte Carlo dropout such as "mc_test_error"."""
+    metrics: dict[str, float] = {}
+    for part in PARTS:
+        examples = getattr(parts, part)
+        values = measure(predict(model, examples.inputs), examples, data, parts.scale, metric)
+        metrics |= {f"{part}_{name}": value for name, value in values.items()}
+    if recipe.samples and not trial.setting.is_baseline and data.inputs is not None:
+        seed = int(fold_in(trial.seed, _SAMPLES).item())
+        try:
+            values = measure_samples(model, parts.test, data, recipe.samples, seed, parts.scale)
+        except NothingToSample:
+            return metrics
+        metrics |= {name.replace("mc_", "mc_test_"): value for name, value in values.items()}
+    return metrics
+
+
+def _generator(seed: int, purpose: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_derived(seed, purpose))
+
+
+def _seed(seed: int, purpose: int) -> None:
+    torch.manual_seed(_derived(seed, purpose))  # pyright: ignore[reportUnknownMemberType] (torch)
+
+
+def _derived(seed: int, purpose: int) -> int:
+    return int(fold_in(seed, purpose).item())
+
+
+@contextmanager
+def _one_thread(device: str) -> Generator[None]:
+    """Use one thread: layers this small gain little from a second one, and results then do not depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
