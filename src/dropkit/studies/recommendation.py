@@ -92,14 +92,14 @@ def interval(change: Estimate, metric: Metric) -> str:
     return f"{change.mean:+.3g} ({change.low:+.3g} to {change.high:+.3g})"
 
 
-def chance_bound(classes: int, count: int) -> float:
-    """Return the error of guessing, less two standard errors, on `count` examples of equally frequent classes.
+def chance_bound(chance: float, count: int) -> float:
+    """Return the error from which on a model is near chance: a tenth, or three standard errors, below that of guessing.
 
-    A model that has learnt nothing may predict the same for all examples of a class, so that its error varies like that
-    of `classes` independent guesses, and with the sample of examples in addition.
+    Args:
+        chance: the error of guessing.
+        count: on how many examples it is measured.
     """
-    chance = 1 - 1 / classes
-    return chance - 2 * sqrt(chance * (1 - chance) * (1 / classes + 1 / count))
+    return chance - max(0.1 * chance, 3 * sqrt(chance * (1 - chance) / count))
 
 
 def _is_advised(row: Row) -> bool:

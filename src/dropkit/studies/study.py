@@ -256,15 +256,13 @@ def _call(function: Callable[[Trial], Mapping[str, float]], trial: Trial) -> Out
 
 
 def _chance(data: Data, recipe: Recipe, metric: Metric) -> float | None:
-    """The validation error of guessing; None for other metrics, and for classes that are not equally frequent."""
+    """The validation error near that of guessing; None for other metrics."""
     if metric != ERROR:
         return None
-    counts = data.targets.reshape(-1).bincount(minlength=len(data.classes)).double()
-    if counts.max() > 1.5 * counts.mean():
-        # Guessing the most frequent class has another error.
-        return float(1 - counts.max() / counts.sum())
+    # Guessing is at best always the most frequent class.
+    counts = data.targets.reshape(-1).bincount(minlength=len(data.classes))
     validation = recipe.sizes.counts(len(data))[1] if data.parts is None else int((data.parts == 1).sum())
-    return chance_bound(len(data.classes), max(1, validation))
+    return chance_bound(1 - float(counts.max()) / float(counts.sum()), max(1, validation))
 
 
 def _description(data: Data, recipe: Recipe) -> dict[str, Any]:
