@@ -2,11 +2,13 @@
 
 from dropkit.studies.data import Data, Sizes
 from dropkit.studies.kinds import KINDS, Kind, find_sites, place_dropout
+from dropkit.studies.plan import Plan
 from dropkit.studies.recommendation import Recommendation
+from dropkit.studies.result import StudyResult, load
 from dropkit.studies.rows import Row
 from dropkit.studies.setting import Setting
 from dropkit.studies.statistics import Estimate
-from dropkit.studies.study import Plan, StudyResult, study
+from dropkit.studies.study import study
 from dropkit.studies.training import Recipe
 from dropkit.studies.trial import Outcome, Trial
 
@@ -25,6 +27,7 @@ __all__ = [
     "StudyResult",
     "Trial",
     "find_sites",
+    "load",
     "place_dropout",
     "study",
 ]

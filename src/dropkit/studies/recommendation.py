@@ -56,14 +56,15 @@ def recommend(rows: Sequence[Row], metric: Metric, chance: float | None = None) 
     reason = _why_nothing(baseline, rows, metric, chosen_by, chance)
     if reason is not None or baseline is None:
         return Recommendation(model, None, None, None, None, f"{model}: nothing can be concluded, since {reason}.")
-    left_out = [row for row in rows if row.failures]
-    candidates = [row for row in rows if not row.failures and _is_advised(row)]
+    complete = [row for row in rows if _is_complete(row, baseline)]
+    candidates = [row for row in complete if _is_advised(row)]
     sign = -1 if metric.is_higher_better else 1
     best = min(candidates, key=lambda row: (sign * row.metrics[chosen_by].mean, row.setting.complexity))
     near = [row for row in candidates if _is_as_good(row, best, chosen_by, sign)]
     chosen = min(near, key=lambda row: (not row.setting.is_baseline, row.setting.complexity))
     compared = best if chosen is baseline else chosen
-    note = f" {len(left_out)} settings with failed trials had no part in it." if left_out else ""
+    left_out = len(rows) - len(complete)
+    note = f" {left_out} settings with failed or missing trials had no part in it." if left_out else ""
     if compared is baseline:
         return Recommendation(
             model, baseline.setting, baseline.setting, None, None,
@@ -107,6 +108,11 @@ def _is_advised(row: Row) -> bool:
     return kind is None or kind.is_advised
 
 
+def _is_complete(row: Row, baseline: Row) -> bool:
+    """Whether all trials succeeded, and none is missing, as where a study or a setting was stopped."""
+    return not row.failures and len(row.outcomes) >= len(baseline.outcomes)
+
+
 def _why_nothing(
     baseline: Row | None, rows: Sequence[Row], metric: Metric, chosen_by: str, chance: float | None
 ) -> str | None:
@@ -117,8 +123,8 @@ def _why_nothing(
         return f"{count} of {len(baseline.outcomes)} trials without dropout failed ({failure})"
     if len(baseline.outcomes) < 2:
         return "an interval needs at least 2 seeds"
-    if all(row.failures for row in rows if row is not baseline):
-        return "every setting with dropout has failed trials"
+    if not any(_is_complete(row, baseline) for row in rows if row is not baseline):
+        return "every setting with dropout has failed or missing trials"
     if chosen_by not in baseline.metrics or isnan(baseline.metrics[chosen_by].mean):
         return f"there is no {chosen_by}"
     if chance is not None and (worst := max(baseline.values(chosen_by))) >= chance:

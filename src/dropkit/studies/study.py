@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import dropkit
-from dropkit.arguments import check, positive_int
+from dropkit.arguments import check
 from dropkit.report.progress import Progress
 from dropkit.studies.data import Data
 from dropkit.studies.evaluation import ERROR, Metric, default_metric, find_metric
 from dropkit.studies.inputs import MakeModel, as_data, as_models
 from dropkit.studies.kinds import find_sites
-from dropkit.studies.recommendation import Recommendation, chance_bound, recommend
-from dropkit.studies.rows import Row, rows
+from dropkit.studies.plan import Plan
+from dropkit.studies.recommendation import chance_bound
+from dropkit.studies.result import StudyResult
 from dropkit.studies.setting import Setting, ablation, grid
 from dropkit.studies.training import Recipe
 from dropkit.studies.training import train as train_model
@@ -33,85 +33,6 @@ from dropkit.studies.workers import Train, run
 RATES = (0.0, 0.1, 0.3, 0.5, 0.7)
 # Enough for the interval of the change to exclude 0 where the effect is as large as with the digits.
 SEEDS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which trials a study consists of.
-
-    Attributes:
-        settings: for each model by name, what is compared; the first is no dropout.
-        seeds: number of seeds; they are 0, 1, 2 ...
-        metric: what settings are compared by.
-        chance: for each model, the validation metric that guessing reaches; None if unknown.
-        description: everything else that outcomes depend on, as plain values.
-    """
-
-    settings: Mapping[str, tuple[Setting, ...]]
-    seeds: int
-    metric: Metric
-    chance: float | None = None
-    description: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def __post_init__(self) -> None:
-        positive_int("seeds", self.seeds)
-        for model, settings in self.settings.items():
-            kinds = ", ".join(map(str, settings))
-            is_comparison = len(settings) > 1 and settings[0].is_baseline
-            check("settings", is_comparison, f"no dropout and at least one other for {model}", kinds)
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials; the settings of a seed take turns, so that a machine that slows down affects all of them."""
-        return tuple(
-            Trial(model, setting, seed)
-            for seed in range(self.seeds)
-            for model, settings in self.settings.items()
-            for setting in settings
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that tell studies apart."""
-        settings = {model: [asdict(setting) for setting in settings] for model, settings in self.settings.items()}
-        return {
-            "settings": settings, "seeds": self.seeds, "metric": asdict(self.metric), **self.description,
-            "dropkit": dropkit.__version__, "torch": torch.__version__,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class StudyResult:
-    """The outcomes of a study, and what they show.
-
-    Attributes:
-        plan: what was to be trained.
-        outcomes: those that there are, in the order of the plan.
-        is_finished: whether every trial of the plan has an outcome.
-    """
-
-    plan: Plan
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether every trial of the plan has an outcome."""
-        return len(self.outcomes) == len(self.plan.trials)
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """One row for each model and setting."""
-        return rows(sorted(self.outcomes, key=self._place))
-
-    @cached_property
-    def recommendations(self) -> list[Recommendation]:
-        """One for each model."""
-        by_model = {name: [row for row in self.rows if row.model == name] for name in self.plan.settings}
-        return [recommend(group, self.plan.metric, self.plan.chance) for group in by_model.values() if group]
-
-    def _place(self, outcome: Outcome) -> tuple[int, int, int]:
-        trial = outcome.trial
-        settings = self.plan.settings[trial.model]
-        return (list(self.plan.settings).index(trial.model), settings.index(trial.setting), trial.seed)
 
 
 def study(

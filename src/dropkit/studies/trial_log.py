@@ -1,7 +1,7 @@
 """A folder that keeps the outcomes of a study as they come, so that nothing finished is lost or done twice.
 
-`study.json` says what is studied, `trials.jsonl` has a line for each outcome. A line counts once its end is on the disk:
-what a crash or a full disk cut short is removed, and its trial runs again.
+`study.json` says what is studied, `trials.jsonl` has a line for each outcome. A line counts once its end is on the
+disk: what a crash or a full disk cut short is removed, and its trial runs again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -74,18 +74,13 @@ class TrialLog:
         except Timeout:
             raise FolderInUse(f"another process runs a study in {folder}") from None
         self._check_specification(folder)
-        file = stack.enter_context(open(folder / TRIALS, "a+b", buffering=0))
+        file = stack.enter_context(open(folder / TRIALS, "a+b", buffering=0))  # noqa: SIM115 (closed by the stack)
         file.seek(0)
         content = file.read()
         complete = content[: content.rfind(b"\n") + 1]
         if len(complete) < len(content):
             file.truncate(len(complete))
-        for line in complete.splitlines():
-            try:
-                outcome = Outcome.from_dict(json.loads(line))
-            except ValueError:
-                continue  # damaged: its trial runs again
-            self._outcomes.setdefault(outcome.trial.key, outcome)
+        self._outcomes = _parse(complete)
         if self._outcomes and not self._resume:
             count = len(self._outcomes)
             raise OtherStudy(f"{folder} holds {count} finished trials of this study; resume it, or take another folder")
@@ -103,8 +98,10 @@ class TrialLog:
             there = json.loads(files.read(path))
         except ValueError:
             there = None
-        if there != self._specification:
-            different = [name for name, value in self._specification.items() if not _same(there, name, value)]
+        if _compared(there) != _compared(self._specification):
+            different = [
+                name for name, value in _compared(self._specification).items() if not _same(there, name, value)
+            ]
             what = f"with another {', '.join(different)}" if different else "that this one does not know"
             raise OtherStudy(f"{folder} holds a study {what}; take another folder, or the command in {path}")
 
@@ -136,5 +133,31 @@ class TrialLog:
         self._open.close()
 
 
+def read_outcomes(folder: str | Path) -> dict[str, Outcome]:
+    """Return the outcomes in a folder, which another process may still add to, by the key of their trial."""
+    path = Path(folder, TRIALS)
+    content = files.read(path) if path.exists() else b""
+    return _parse(content[: content.rfind(b"\n") + 1])
+
+
+def _parse(lines: bytes) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    for line in lines.splitlines():
+        try:
+            outcome = Outcome.from_dict(json.loads(line))
+        except ValueError:
+            continue  # damaged: its trial runs again
+        outcomes.setdefault(outcome.trial.key, outcome)
+    return outcomes
+
+
+def _compared(specification: Any) -> Any:
+    """What tells studies apart: the same one may be continued by another command, on another machine."""
+    if not isinstance(specification, dict):
+        return specification
+    values = cast("dict[str, Any]", specification)
+    return {name: value for name, value in values.items() if name != "provenance"}
+
+
 def _same(there: Any, name: str, value: Any) -> bool:
-    return isinstance(there, dict) and name in there and there[name] == value
+    return isinstance(there, dict) and cast("dict[str, Any]", there).get(name) == value

@@ -1,0 +1,65 @@
+"""StudyResult: the outcomes of a study, its rows, and what they show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dropkit import files
+from dropkit.studies.plan import Plan
+from dropkit.studies.recommendation import Recommendation, recommend
+from dropkit.studies.rows import Row, rows
+from dropkit.studies.trial import Outcome
+from dropkit.studies.trial_log import SPECIFICATION, read_outcomes
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """The outcomes of a study, and what they show.
+
+    Attributes:
+        plan: what was to be trained.
+        outcomes: those that there are, in the order of the plan.
+    """
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every trial of the plan has an outcome."""
+        return len(self.outcomes) == len(self.plan.trials)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """One row for each model and setting."""
+        return rows(sorted(self.outcomes, key=self._place))
+
+    @cached_property
+    def recommendations(self) -> list[Recommendation]:
+        """One for each model."""
+        by_model = {name: [row for row in self.rows if row.model == name] for name in self.plan.settings}
+        return [recommend(group, self.plan.metric, self.plan.chance) for group in by_model.values() if group]
+
+    def _place(self, outcome: Outcome) -> tuple[int, int, int]:
+        trial = outcome.trial
+        settings = self.plan.settings[trial.model]
+        return (list(self.plan.settings).index(trial.model), settings.index(trial.setting), trial.seed)
+
+
+def load(folder: str | Path) -> StudyResult:
+    """Read the result that a folder holds, finished or not.
+
+    Raises:
+        OSError: the folder has no study, or it cannot be read.
+        ValueError: its files are damaged.
+    """
+    path = Path(folder, SPECIFICATION)
+    try:
+        plan = Plan.from_dict(json.loads(files.read(path)))
+    except ValueError as error:
+        raise ValueError(f"{path} must describe a study, got {error}") from error
+    outcomes = read_outcomes(folder)
+    return StudyResult(plan, tuple(outcomes[t.key] for t in plan.trials if t.key in outcomes))
