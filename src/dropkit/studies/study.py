@@ -28,7 +28,7 @@ from dropkit.studies.training import Recipe
 from dropkit.studies.training import train as train_model
 from dropkit.studies.trial import Outcome, Trial
 from dropkit.studies.trial_log import TrialLog
-from dropkit.studies.workers import Train, run
+from dropkit.studies.workers import Runner, Train, run
 
 RATES = (0.0, 0.1, 0.3, 0.5, 0.7)
 # Enough for the interval of the change to exclude 0 where the effect is as large as with the digits.
@@ -115,6 +115,7 @@ def run_plan(
     resume: bool = False,
     workers: int = 1,
     progress: bool | None = None,
+    runner: Runner = run,
 ) -> StudyResult:
     """Run the trials of a plan that the folder does not hold yet.
 
@@ -125,6 +126,7 @@ def run_plan(
         resume: continue with the outcomes that the folder holds.
         workers: number of processes.
         progress: True shows a progress bar, False none; None shows one on a terminal.
+        runner: where trials run; on this machine by default.
     """
     with TrialLog(folder, plan.to_dict(), resume) as log:
         trials = [trial for trial in plan.trials if trial.key not in log.outcomes]
@@ -135,7 +137,7 @@ def run_plan(
                 log.add(outcome)
                 bar.advance(description=str(outcome.trial))
 
-            run(trials, train, workers, keep)
+            runner(trials, train, workers, keep)
         outcomes = log.outcomes
         return StudyResult(plan, tuple(outcomes[t.key] for t in plan.trials if t.key in outcomes))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from dropkit.studies.trial import Outcome, Trial
 
 Train = Callable[[Trial], Outcome]
+# Called with each outcome as it comes; the trials that it returns are run as well.
+OnOutcome = Callable[[Outcome], Iterable[Trial] | None]
+# What runs trials: `run`, or a storage that other machines share.
+Runner = Callable[[Sequence[Trial], Train, int, OnOutcome], None]
 
 # A trial whose process ends so often is not tried again.
 _MAX_DEATHS = 3
@@ -16,7 +21,7 @@ _MAX_DEATHS = 3
 _IDLE = 10
 
 
-def run(trials: Sequence[Trial], train: Train, workers: int, on_outcome: Callable[[Outcome], None]) -> None:
+def run(trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutcome) -> None:
     """Train every trial and report each outcome as it comes; outcomes do not depend on `workers`.
 
     An exception of a trial is its failure. An exception of `on_outcome` ends the run.
@@ -25,11 +30,12 @@ def run(trials: Sequence[Trial], train: Train, workers: int, on_outcome: Callabl
         trials: what is to be trained, in this order.
         train: trains one; with several workers it is pickled, by value where it is defined in a script.
         workers: processes; with 1 trials run in this one.
-        on_outcome: called in this process.
+        on_outcome: called in this process; may return trials to be run after those that wait.
     """
     if workers == 1 or len(trials) <= 1:
-        for trial in trials:
-            on_outcome(attempt(train, trial))
+        waiting = deque(trials)
+        while waiting:
+            waiting.extend(on_outcome(attempt(train, waiting.popleft())) or ())
     else:
         _run_in_processes(trials, train, min(workers, len(trials)), on_outcome)
 
@@ -42,9 +48,7 @@ def attempt(train: Train, trial: Trial) -> Outcome:
         return Outcome(trial, {}, failure=f"{type(error).__name__}: {error}")
 
 
-def _run_in_processes(
-    trials: Sequence[Trial], train: Train, workers: int, on_outcome: Callable[[Outcome], None]
-) -> None:
+def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutcome) -> None:
     # Unlike the pools of the standard library it needs no `if __name__ == "__main__"` and takes any function.
     from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
@@ -53,11 +57,16 @@ def _run_in_processes(
     while pending:
         pool: Any = ProcessPoolExecutor(workers, timeout=_IDLE, initializer=_initialise, initargs=(train,))
         try:
-            futures = {pool.submit(_attempt, trial): trial for trial in pending.values()}
-            for future in as_completed(futures):
-                outcome = future.result()
-                on_outcome(outcome)
-                del pending[outcome.trial.key]
+            futures: set[Future[Outcome]] = {pool.submit(_attempt, trial) for trial in pending.values()}
+            while futures:
+                done, futures = wait(futures, return_when=FIRST_COMPLETED)
+                # Outcomes first, so that a process which ends at the same time does not cost them.
+                for future in sorted(done, key=lambda future: future.exception() is not None):
+                    outcome = future.result()
+                    del pending[outcome.trial.key]
+                    for trial in on_outcome(outcome) or ():
+                        pending[trial.key] = trial
+                        futures.add(pool.submit(_attempt, trial))
         except BrokenProcessPool:
             # All futures fail together. Those that had begun may be what ended the process.
             for trial in list(pending.values())[: workers + 1]:
