@@ -64,6 +64,11 @@ class Data:
         """Classification where there are classes, else regression."""
         return "classification" if self.classes else "regression"
 
+    @property
+    def example(self) -> Tensor:
+        """Two inputs with the shape and dtype that models are trained with."""
+        return self.inputs[:2].float() if _can_standardise(self) else self.inputs[:2]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
@@ -144,7 +149,9 @@ def split(data: Data, sizes: Sizes, generator: Generator) -> Split:
         if not len(indices[1]):
             count = sizes.validation
             count = round(count * len(indices[0])) if count < 1 else int(count)
-            check("validation size", 0 < count < len(indices[0]), f"less than the {len(indices[0])} training ones", count)
+            check(
+                "validation size", 0 < count < len(indices[0]), f"less than the {len(indices[0])} training ones", count
+            )
             indices = (indices[0][count:], indices[0][:count], indices[2])
     parts = [Examples(data.inputs[index], data.targets[index]) for index in indices]
     return _standardised(data, *parts)
@@ -168,7 +175,7 @@ def _order(data: Data, generator: Generator) -> Tensor:
 def _standardised(data: Data, training: Examples, validation: Examples, test: Examples) -> Split:
     """Centre and scale inputs and values by the training examples: tables by column, images as a whole."""
     parts, scale = [training, validation, test], 1.0
-    if data.is_standardised and (data.inputs.is_floating_point() or data.inputs.dtype == torch.uint8):
+    if _can_standardise(data):
         # A table's columns have units of their own; the pixels of an image share one.
         dims = [0] if data.inputs.dim() == 2 else list(range(data.inputs.dim()))
         mean, std = _moments(training.inputs, dims)
@@ -178,6 +185,10 @@ def _standardised(data: Data, training: Examples, validation: Examples, test: Ex
         scale = float(std)
         parts = [Examples(part.inputs, (part.targets.float() - mean) / std) for part in parts]
     return Split(*parts, scale=scale)
+
+
+def _can_standardise(data: Data) -> bool:
+    return data.is_standardised and (data.inputs.is_floating_point() or data.inputs.dtype == torch.uint8)
 
 
 def _moments(values: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:

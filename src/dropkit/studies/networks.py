@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
+
+from dropkit.arguments import check
+from dropkit.studies.data import Data
 
 MakeModel = Callable[[], nn.Module]
 
@@ -45,3 +49,15 @@ def mlp(side: int = 28, classes: int = 10) -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"cnn": cnn, "mlp": mlp}
+
+
+def networks_for(data: Data, names: Sequence[str] = ()) -> dict[str, MakeModel]:
+    """Return functions that make the networks of these names, or all, for the data.
+
+    Raises:
+        ValueError: they do not fit the data.
+    """
+    shape = tuple(data.inputs.shape[1:])
+    fits = data.task == "classification" and len(shape) == 3 and shape[0] == 1 and shape[1] == shape[2]
+    check("MODEL", fits, f"FILE.py:NAME, since {', '.join(names or NETWORKS)} take square grey images", shape)
+    return {name: partial(NETWORKS[name], side=shape[1], classes=len(data.classes)) for name in names or NETWORKS}

@@ -19,11 +19,11 @@ from dropkit.report.progress import Progress
 from dropkit.studies.data import Data
 from dropkit.studies.evaluation import ERROR, Metric, default_metric, find_metric
 from dropkit.studies.inputs import MakeModel, as_data, as_models
-from dropkit.studies.kinds import find_sites
+from dropkit.studies.kinds import find_sites, place_dropout
 from dropkit.studies.plan import Plan
 from dropkit.studies.recommendation import chance_bound
 from dropkit.studies.result import StudyResult
-from dropkit.studies.setting import Setting, ablation, grid
+from dropkit.studies.setting import NONE, Setting, ablation, grid
 from dropkit.studies.training import Recipe
 from dropkit.studies.training import train as train_model
 from dropkit.studies.trial import Outcome, Trial
@@ -64,7 +64,8 @@ def study(
             "validation" and "test"; or a `Dataset` that fits into memory. Integer targets are classes, others values.
         train: instead of `model` and `data`, for a training loop of your own: from a trial to metrics by name. It
             applies `trial.setting` (`dropkit.studies.place_dropout` does) and uses `trial.seed`.
-        kinds: names of `dropkit.studies.KINDS` or of layers of `dropkit.nn`.
+        kinds: names of `dropkit.studies.KINDS` or of layers of `dropkit.nn`. One that puts the same layers into a model
+            as one before it is left out.
         p: rates to try; 0 is no dropout, which is always compared.
         sites: "all" for dropout at every site of the model: its dropouts, or else after its activations; "each" for
             what each site contributes, alone and left out; or names of modules.
@@ -91,6 +92,27 @@ def study(
         >>> len(result.rows)
         2
     """
+    how = prepare(
+        model, data, train=train, kinds=kinds, p=p, sites=sites, seeds=seeds, metric=metric,
+        is_higher_better=is_higher_better, **recipe,
+    )  # fmt: skip
+    return run_plan(*how, folder, resume, workers, progress)
+
+
+def prepare(
+    model: nn.Module | MakeModel | Mapping[str, MakeModel] | None = None,
+    data: Any = None,
+    *,
+    train: Callable[[Trial], Mapping[str, float]] | None = None,
+    kinds: str | Sequence[str] = "dropout",
+    p: float | Sequence[float] = RATES,
+    sites: str | Sequence[str] = "all",
+    seeds: int = SEEDS,
+    metric: str | None = None,
+    is_higher_better: bool = False,
+    **recipe: Any,
+) -> tuple[Plan, Train]:
+    """Return what `study` with these arguments trains, and the function that trains one trial of it."""
     names = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     rates = (float(p),) if isinstance(p, (int, float)) else tuple(map(float, p))
     if train is not None:
@@ -100,12 +122,12 @@ def study(
         check("sites", sites == "all", "left out where `train` is given", sites)
         chosen = Metric(str(metric), str(metric), is_higher_better)
         plan = Plan({"model": grid(names, rates)}, seeds, chosen)
-        return run_plan(plan, partial(_call, train), folder, resume, workers, progress)
+        return plan, partial(_call, train)
     own, loaded, how = as_models(model), as_data(data), Recipe(**recipe)
     chosen = default_metric(loaded) if metric is None else find_metric(metric, loaded)
     settings = {name: _settings(make, loaded, names, rates, sites) for name, make in own.items()}
     plan = Plan(settings, seeds, chosen, _chance(loaded, how, chosen), _description(loaded, how))
-    return run_plan(plan, partial(_train, own, loaded, how, chosen), folder, resume, workers, progress)
+    return plan, partial(_train, own, loaded, how, chosen)
 
 
 def run_plan(
@@ -116,6 +138,7 @@ def run_plan(
     workers: int = 1,
     progress: bool | None = None,
     runner: Runner = run,
+    on_outcome: Callable[[Outcome], None] | None = None,
 ) -> StudyResult:
     """Run the trials of a plan that the folder does not hold yet.
 
@@ -127,6 +150,7 @@ def run_plan(
         workers: number of processes.
         progress: True shows a progress bar, False none; None shows one on a terminal.
         runner: where trials run; on this machine by default.
+        on_outcome: called with each outcome that is new, once the folder holds it.
     """
     with TrialLog(folder, plan.to_dict(), resume) as log:
         trials = [trial for trial in plan.trials if trial.key not in log.outcomes]
@@ -136,6 +160,8 @@ def run_plan(
             def keep(outcome: Outcome) -> None:
                 log.add(outcome)
                 bar.advance(description=str(outcome.trial))
+                if on_outcome is not None:
+                    on_outcome(outcome)
 
             runner(trials, train, workers, keep)
         outcomes = log.outcomes
@@ -155,6 +181,7 @@ def _settings(
     make: MakeModel, data: Data, kinds: Sequence[str], rates: Sequence[float], sites: str | Sequence[str]
 ) -> tuple[Setting, ...]:
     """The settings of one model."""
+    kinds = _distinct(make, data, kinds)
     if sites == "all":
         return grid(kinds, rates)
     if isinstance(sites, str) and sites != "each":
@@ -162,8 +189,19 @@ def _settings(
     if sites != "each":
         return grid(kinds, rates, [tuple(sites)])
     with torch.random.fork_rng(devices=[]):
-        found = find_sites(make(), data.inputs[:2])
+        found = find_sites(make(), data.example)
     return tuple(dict.fromkeys(s for kind in kinds for p in rates if p > 0 for s in ablation(kind, p, found)))
+
+
+def _distinct(make: MakeModel, data: Data, kinds: Sequence[str]) -> tuple[str, ...]:
+    """The kinds that put other layers into the model than those before them: not dropout2d where there are no maps."""
+    found: dict[tuple[tuple[str, type[nn.Module]], ...], str] = {}
+    with torch.random.fork_rng(devices=[]):
+        for kind in kinds:
+            if kind != NONE:
+                model = place_dropout(make(), Setting(kind, 0.5), data.example)
+                found.setdefault(tuple((name, type(module)) for name, module in model.named_modules()), kind)
+    return tuple(found.values())
 
 
 def _train(models: Mapping[str, MakeModel], data: Data, recipe: Recipe, metric: Metric, trial: Trial) -> Outcome:
