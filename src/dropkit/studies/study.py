@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,7 +25,7 @@ from dropkit.studies.result import StudyResult
 from dropkit.studies.setting import NONE, Setting, ablation, grid
 from dropkit.studies.training import Recipe
 from dropkit.studies.training import train as train_model
-from dropkit.studies.trial import Outcome, Trial
+from dropkit.studies.trial import Outcome, Trial, not_finite
 from dropkit.studies.trial_log import TrialLog
 from dropkit.studies.workers import Runner, Train, run
 
@@ -212,8 +211,7 @@ def _call(function: Callable[[Trial], Mapping[str, float]], trial: Trial) -> Out
     """Run the user's own training."""
     start = perf_counter()
     metrics = {str(name): float(value) for name, value in function(trial).items()}
-    bad = [name for name, value in metrics.items() if not isfinite(value)]
-    return Outcome(trial, metrics, {}, perf_counter() - start, f"{', '.join(bad)}: not finite" if bad else None)
+    return Outcome(trial, metrics, {}, perf_counter() - start, not_finite(metrics))
 
 
 def _chance(data: Data, recipe: Recipe, metric: Metric) -> float | None:

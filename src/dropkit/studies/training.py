@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from math import isfinite
 from time import perf_counter
 from typing import Any
 
@@ -22,7 +21,7 @@ from dropkit.random import fold_in
 from dropkit.studies.data import PARTS, Data, Sizes, Split, split
 from dropkit.studies.evaluation import Metric, loss, measure, measure_samples, predict
 from dropkit.studies.kinds import place_dropout
-from dropkit.studies.trial import Outcome, Trial
+from dropkit.studies.trial import Outcome, Trial, not_finite
 
 # What a seed is used for. Each purpose has a generator of its own, so that masks do not change the order of batches.
 _SPLIT, _WEIGHTS, _ORDER, _MASKS, _SAMPLES = range(5)
@@ -96,9 +95,7 @@ def train(trial: Trial, make_model: Callable[[], nn.Module], data: Data, recipe:
         curves = _fit(model, parts, data, recipe, _generator(trial.seed, _ORDER))
         seconds = perf_counter() - start
         metrics = _measure(model, parts, data, recipe, metric, trial)
-    bad = [name for name, value in metrics.items() if not isfinite(value)]
-    failure = f"{', '.join(bad)}: not finite" if bad else None
-    return Outcome(trial, metrics, curves, seconds, failure)
+    return Outcome(trial, metrics, curves, seconds, not_finite(metrics))
 
 
 def _fit(

@@ -110,6 +110,14 @@ class Outcome:
             raise ValueError(f"not an outcome: {error!r}") from error
 
 
+def not_finite(metrics: Mapping[str, float]) -> str | None:
+    """Return which metrics are NaN or infinite, as the reason of a failure; None if none is."""
+    bad = [name for name, value in metrics.items() if not isfinite(value)]
+    if not bad:
+        return None
+    return f"{bad[0]} is not finite" if len(bad) == 1 else f"{bad[0]} and {len(bad) - 1} other metrics are not finite"
+
+
 def _number(value: float) -> float | None:
     """JSON has no NaN and no infinity."""
     return value if isfinite(value) else None
