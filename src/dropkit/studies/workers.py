@@ -16,7 +16,7 @@ OnOutcome = Callable[[Outcome], Iterable[Trial] | None]
 Runner = Callable[[Sequence[Trial], Train, int, OnOutcome], None]
 
 # A trial whose process ends so often is not tried again.
-_MAX_DEATHS = 3
+MAX_DEATHS = 3
 # In seconds: how long idle workers wait, which is how long they outlive a coordinator that was killed.
 _IDLE = 10
 
@@ -71,7 +71,7 @@ def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_ou
             # All futures fail together. Those that had begun may be what ended the process.
             for trial in list(pending.values())[: workers + 1]:
                 deaths[trial.key] = deaths.get(trial.key, 0) + 1
-                if deaths[trial.key] > _MAX_DEATHS:
+                if deaths[trial.key] > MAX_DEATHS:
                     on_outcome(Outcome(trial, {}, failure=f"its process ended {deaths[trial.key]} times"))
                     del pending[trial.key]
         finally:

@@ -1,0 +1,100 @@
+"""Open the storage that machines share: a journal file, a gRPC proxy or a database, each by Optuna.
+
+Source: Akiba, Sano, Yanase, Ohta, Koyama, "Optuna: A Next-generation Hyperparameter Optimization Framework", KDD 2019,
+arXiv:1907.10902.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dropkit.arguments import check
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+_WANTED = "journal:FILE, grpc://HOST:PORT or the URL of a database, such as postgresql://HOST/NAME"
+
+
+class MissingPackage(ImportError):
+    """An optional package is not installed; the message has the command that installs it."""
+
+
+def import_optuna() -> Any:
+    """Return the module `optuna`.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingPackage('optuna must be installed: pip install "dropkit[tune]"') from error
+    return optuna
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Return the storage of a URL; a journal file is made if it does not exist.
+
+    Args:
+        url: `journal:FILE`, on a file system that all machines share; `grpc://HOST:PORT`, of a proxy that
+            `optuna.storages.run_grpc_proxy_server` runs; or the URL of a database, in SQLAlchemy's form.
+
+    Raises:
+        ValueError: the URL is none of these.
+        MissingPackage: a package that it needs is not installed.
+        OSError: the storage cannot be reached.
+    """
+    optuna = import_optuna()
+    kind, _, rest = url.partition(":")
+    if kind == "journal":
+        return _open_journal(rest)
+    check("storage", "://" in url, _WANTED, repr(url))
+    if kind == "grpc":
+        return _open_grpc(optuna, url)
+    return _open_database(optuna, url)
+
+
+def _open_journal(file: str) -> BaseStorage:
+    from dropkit.studies.journal import open_journal
+
+    check("storage", bool(file), _WANTED, "journal: without a file")
+    folder = Path(file).resolve().parent
+    check("storage", folder.is_dir(), "a journal in a folder that exists", repr(file))
+    return open_journal(file)
+
+
+def _open_grpc(optuna: Any, url: str) -> BaseStorage:
+    try:
+        import grpc  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport] (optional; used by Optuna)
+    except ImportError as error:
+        raise MissingPackage('grpcio must be installed: pip install "dropkit[grpc]"') from error
+    try:
+        address = urlsplit(url)
+        host, port = address.hostname, address.port
+    except ValueError:  # of a port that is no number
+        host, port = None, None
+    check("storage", host is not None and port is not None, "grpc://HOST:PORT", repr(url))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.GrpcStorageProxy(host=host, port=port)
+    storage.wait_server_ready(timeout=30)
+    return storage
+
+
+def _open_database(optuna: Any, url: str) -> BaseStorage:
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+    try:
+        # It caches finished trials, unlike `optuna.storages.RDBStorage`.
+        return optuna.storages.get_storage(url)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ValueError(f"storage must be {_WANTED}, got {url!r}") from error
+    except OperationalError as error:
+        raise OSError(f"the storage cannot be reached: {str(error.orig).strip()}") from error
+    except ImportError as error:
+        hint = ': pip install "psycopg[binary]"' if url.startswith("postgresql") else ""
+        raise MissingPackage(f"the driver of the database must be installed{hint} ({error})") from error
