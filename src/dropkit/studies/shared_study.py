@@ -17,7 +17,7 @@ from threading import Event, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-from dropkit.studies.storage import import_optuna, open_storage
+from dropkit.studies.storage import import_optuna, open_storage, quiet
 from dropkit.studies.trial import Outcome, Trial
 from dropkit.studies.trial_log import OtherStudy
 from dropkit.studies.workers import MAX_DEATHS, OnOutcome, Train, attempt
@@ -69,8 +69,9 @@ class SharedStudy:
         Args:
             url: as of `open_storage`.
             name: by which workers find the study.
-            specification: what is studied, as plain values; a study of this name with another one is refused.
-            work: what workers need to train its trials, as plain values.
+            specification: what is studied, as plain values, such as `Plan.to_dict`; a study of this name with another
+                one is refused, and so is a worker that finds another one with its data and code.
+            work: what workers need to find the specification and train its trials, as plain values.
             resume: whether outcomes that the storage has are kept; if not, it must have none.
             heartbeat: seconds between two heartbeats of a worker.
 
@@ -79,10 +80,10 @@ class SharedStudy:
         """
         optuna = import_optuna()
         storage = open_storage(url)
-        with suppress(optuna.exceptions.DuplicatedStudyError):
+        with suppress(optuna.exceptions.DuplicatedStudyError), quiet(optuna):
             storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], name)
         study = cls(storage, name)
-        study._check(json.loads(json.dumps(specification)), resume)
+        study._check(specification, resume)
         study._heartbeat = heartbeat
         for key, value in {_INTERVAL: heartbeat, _FINISHED: False, _WORK: json.loads(json.dumps(work))}.items():
             storage.set_study_user_attr(study._id, key, value)
@@ -113,7 +114,9 @@ class SharedStudy:
                 return cls(storage, found[0])
             if monotonic() >= end or len(found) > 1:
                 names = ", ".join(open_studies) or "none"
-                raise ValueError(f"study must be the name of one that is not finished, got {name!r}; there are: {names}")
+                raise ValueError(
+                    f"study must be the name of one that is not finished, got {name!r}; there are: {names}"
+                )
             sleep(1)
 
     @property
@@ -125,6 +128,11 @@ class SharedStudy:
     def is_finished(self) -> bool:
         """Whether the coordinator has all outcomes."""
         return bool(self._attributes.get(_FINISHED))
+
+    def differences(self, specification: Mapping[str, Any]) -> list[str]:
+        """Return the names of what differs from the specification of the study."""
+        here, there = _comparable(specification), self._attributes[_SPECIFICATION]
+        return [name for name in here | there if here.get(name) != there.get(name)]
 
     def run(self, trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutcome) -> None:
         """Have workers train every trial, and report each outcome as it comes.
@@ -195,17 +203,18 @@ class SharedStudy:
     def _attributes(self) -> Mapping[str, Any]:
         return self._storage.get_study_user_attrs(self._id)
 
-    def _check(self, specification: Any, resume: bool) -> None:
-        there = self._attributes.get(_SPECIFICATION)
-        if there is None:
-            self._storage.set_study_user_attr(self._id, _SPECIFICATION, specification)
+    def _check(self, specification: Mapping[str, Any], resume: bool) -> None:
+        if _SPECIFICATION not in self._attributes:
+            self._storage.set_study_user_attr(self._id, _SPECIFICATION, _comparable(specification))
             return
-        if there != specification:
-            different = [name for name, value in specification.items() if there.get(name) != value]
-            raise OtherStudy(f"the storage has a study {self.name} with another {', '.join(different) or 'plan'}")
+        different = self.differences(specification)
+        if different:
+            raise OtherStudy(f"the storage has a study {self.name} with another {', '.join(different)}")
         finished = len(self._storage.get_all_trials(self._id, deepcopy=False, states=(self._state.COMPLETE,)))
         if finished and not resume:
-            raise OtherStudy(f"the storage has {finished} finished trials of {self.name}; resume it, or take another name")
+            raise OtherStudy(
+                f"the storage has {finished} finished trials of {self.name}; resume it, or take another name"
+            )
 
     def _add_missing(
         self, shared: Sequence[Any], damaged: Mapping[int, bool], pending: dict[str, Trial], on_outcome: OnOutcome
@@ -262,7 +271,7 @@ class SharedStudy:
                     self._storage.set_trial_user_attr(trial_id, _BEAT, number)
                 except self._is_over:
                     return
-                except Exception:  # noqa: S112 (the storage is away; the next heartbeat may reach it)
+                except Exception:  # (the storage is away; the next heartbeat may reach it)
                     continue
 
         thread = Thread(target=beat, name="dropkit-heartbeat", daemon=True)
@@ -287,6 +296,11 @@ class _Watch:
             self._last[trial_id] = (beat, monotonic())
             return False
         return monotonic() - since > self._patience
+
+
+def _comparable(specification: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON holds it, without what outcomes do not depend on."""
+    return {name: value for name, value in json.loads(json.dumps(specification)).items() if name != "provenance"}
 
 
 def _outcome(item: Any) -> Outcome | None:

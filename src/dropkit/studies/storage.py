@@ -7,6 +7,8 @@ arXiv:1907.10902.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,6 +36,17 @@ def import_optuna() -> Any:
     except ImportError as error:
         raise MissingPackage('optuna must be installed: pip install "dropkit[tune]"') from error
     return optuna
+
+
+@contextmanager
+def quiet(optuna: Any) -> Generator[None]:
+    """Have Optuna log warnings only; it logs each study and trial to standard error otherwise."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def open_storage(url: str) -> BaseStorage:

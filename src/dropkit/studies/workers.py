@@ -32,12 +32,12 @@ def run(trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutco
         workers: processes; with 1 trials run in this one.
         on_outcome: called in this process; may return trials to be run after those that wait.
     """
-    if workers == 1 or len(trials) <= 1:
+    if workers == 1 or not trials:
         waiting = deque(trials)
         while waiting:
             waiting.extend(on_outcome(attempt(train, waiting.popleft())) or ())
     else:
-        _run_in_processes(trials, train, min(workers, len(trials)), on_outcome)
+        _run_in_processes(trials, train, workers, on_outcome)
 
 
 def attempt(train: Train, trial: Trial) -> Outcome:
