@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 # Reading a larger file, such as a sparse one, could take all memory.
-_MAX_SIZE = 1 << 30
+MAX_SIZE = 1 << 30
 # Without O_NONBLOCK, opening a FIFO would wait for its other end. Windows has none of these flags.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -30,26 +30,26 @@ _KINDS = {
 }
 
 
-def read(path: str | Path, follow: bool = True) -> bytes:
+def read(path: str | Path, follow: bool = True, limit: int | None = MAX_SIZE) -> bytes:
     """Return the content of a regular file, or of a symbolic link to one if `follow`.
 
     Raises:
-        OSError: it cannot be read, is not a regular file, or is larger than 1 GiB.
+        OSError: it cannot be read, is not a regular file, or is larger than `limit` bytes.
     """
     # Checked before opening, too: opening a device can have effects.
-    _must_be_regular(os.stat(path, follow_symlinks=follow), path)
+    _must_be_regular(os.stat(path, follow_symlinks=follow), path, limit)
     handle = os.open(path, _READ | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     with open(handle, "rb") as file:
-        _must_be_regular(os.fstat(handle), path)
+        _must_be_regular(os.fstat(handle), path, limit)
         return file.read()
 
 
-def _must_be_regular(status: os.stat_result, path: str | Path) -> None:
+def _must_be_regular(status: os.stat_result, path: str | Path, limit: int | None) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise OSError(errno.EINVAL, f"must be a regular file, got {kind}", str(path))
-    if status.st_size > _MAX_SIZE:
-        raise OSError(errno.EFBIG, f"must hold at most 1 GiB, got {status.st_size} bytes", str(path))
+    if limit is not None and status.st_size > limit:
+        raise OSError(errno.EFBIG, f"must hold at most {limit >> 30} GiB, got {status.st_size} bytes", str(path))
 
 
 def write(path: str | Path, data: bytes) -> None:

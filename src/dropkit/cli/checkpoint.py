@@ -9,7 +9,8 @@ import click
 import torch
 from torch import nn
 
-from dropkit.cli.data_loading import TORCH, alternatives, must_be_a_file, read_file
+from dropkit.array_files import TORCH
+from dropkit.cli.data_loading import alternatives, must_be_a_file, read_file
 from dropkit.cli.model_loading import Failed, load_object, make_model, must_be_module, search_working_folder, user_code
 
 

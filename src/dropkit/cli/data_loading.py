@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from dropkit import array_files
+from dropkit.array_files import FORMATS, TORCH
 from dropkit.arrays import as_input, is_array
 from dropkit.cli.model_loading import Failed, load_object, user_code
 from dropkit.mc import batches
 
-TORCH = (".pt", ".pth", ".ckpt")
-FILES = (".npy", ".npz", *TORCH)
 
 
 class TruthCollector:
@@ -83,10 +83,10 @@ def _is_loader(value: Any) -> bool:
 
 
 def _load_target(target: str) -> Any:
-    if target.endswith(FILES):
+    if target.endswith(FORMATS):
         return read_file(target, "--data")
     if ":" not in target:
-        raise click.BadParameter(f"must be FILE.py:NAME or {alternatives(FILES)}, got {target!r}", param_hint="--data")
+        raise click.BadParameter(f"must be FILE.py:NAME or {alternatives(FORMATS)}, got {target!r}", param_hint="--data")
     with user_code(target):
         value = load_object(target, "--data")
         return value() if callable(value) else value
@@ -95,22 +95,16 @@ def _load_target(target: str) -> Any:
 def read_file(path: str, hint: str) -> Any:
     """Return the contents of a file: of an .npz the arrays by name, or the only array."""
     must_be_a_file(path, hint)
-    if not path.endswith(FILES):
-        raise click.BadParameter(f"must be {alternatives(FILES)}, got {path!r}", param_hint=hint)
+    if not path.endswith(FORMATS):
+        raise click.BadParameter(f"must be {alternatives(FORMATS)}, got {path!r}", param_hint=hint)
     if not path.endswith(TORCH):
         require_package("numpy", f"to read {path}")
     try:
-        if path.endswith(TORCH):
-            return torch.load(path, weights_only=True, map_location="cpu")
-        with Path(path).open("rb") as file:
-            loaded = import_module("numpy").load(file)
-            arrays = {"": loaded} if path.endswith(".npy") else {name: loaded[name] for name in loaded.files}
-    except Exception as error:  # damaged files raise errors of any kind
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        if "pickl" in why.lower():  # torch and NumPy then suggest unsafe loading, which this command does not offer
-            why = "it holds objects, or is damaged"
-        raise click.BadParameter(f"must hold numbers, got {path!r}: {why}", param_hint=hint) from error
-    return arrays.popitem()[1] if len(arrays) == 1 and "x" not in arrays else arrays
+        arrays = array_files.read(path)
+    except (ValueError, OSError) as error:
+        raise click.BadParameter(f"must hold numbers, got {path!r}: {error}", param_hint=hint) from error
+    is_one = path.endswith(".npz") and len(arrays) == 1 and "x" not in arrays
+    return arrays.popitem()[1] if is_one else arrays
 
 
 def must_be_a_file(path: str, hint: str) -> None:

@@ -1,0 +1,159 @@
+"""Tables in text files, separated by commas, semicolons or tabs: one column is the target, the others are inputs.
+
+Columns of numbers are inputs as they are; a column of texts becomes one input of 0 or 1 for each different text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from dropkit import files
+from dropkit.arguments import check
+from dropkit.studies.data import Data
+from dropkit.studies.readers.options import Options
+
+# So many different texts are still categories; more are names or sentences, which a column of 0 and 1 each cannot help.
+_MAX_TEXTS = 100
+# A target with at most so many different whole numbers has classes; with more it has values.
+_MAX_CLASSES = 20
+_MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "-", "."})
+
+
+def read(rest: str, options: Options) -> Data:
+    """Read "FILE:TARGET", the path of a table and the name of its target's column."""
+    path, colon, target = rest.rpartition(":")
+    if not colon:
+        path, target = rest, ""
+    columns = _columns(files.read(path))
+    names = list(columns)
+    if target not in columns:
+        close = get_close_matches(target, names, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        shown = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+        wanted = f"csv:FILE:TARGET with one of the columns {shown}"
+        raise ValueError(f"the target must be given as {wanted}, got {target!r}{hint}")
+    check("columns", len(names) > 1, "the target and at least one input", repr(names[0]))
+    inputs = [column.inputs(name) for name, column in columns.items() if name != target]
+    targets, classes, note = columns[target].targets(target, options)
+    return Data(torch.cat(inputs, 1), targets, classes, Path(path).name, note=note)
+
+
+@dataclass(slots=True)
+class _Column:
+    """The cells of a column: numbers, or the numbers of its texts in the order of their first use."""
+
+    is_text: bool
+    values: array[float] = field(default_factory=lambda: array("d"))
+    texts: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add(self, cell: str, name: str, line: int) -> None:
+        """Add the cell of one line."""
+        check(f"line {line}, column {name!r}", cell.lower() not in _MISSING, "a value in every line", repr(cell))
+        number = _number(cell)
+        if self.is_text == (number is not None):
+            wanted = "text, as in the lines above" if self.is_text else "a finite number, as in the lines above"
+            raise ValueError(f"line {line}, column {name!r} must be {wanted}, got {cell!r}")
+        self.values.append(self.texts.setdefault(cell, len(self.texts)) if number is None else number)
+
+    def inputs(self, name: str) -> Tensor:
+        """The column as inputs, (N, 1), or (N, K) for K texts."""
+        values = torch.tensor(self.values, dtype=torch.float64)
+        if not self.is_text:
+            return _single(values, name)[:, None]
+        count = len(self.texts)
+        check(f"column {name!r}", count <= _MAX_TEXTS, f"numbers, or at most {_MAX_TEXTS} different texts", count)
+        return self._sorted(values, count).float()
+
+    def _sorted(self, values: Tensor, count: int) -> Tensor:
+        """For each text in alphabetical order a column of 0 and 1."""
+        order = torch.tensor([self.texts[text] for text in sorted(self.texts)])
+        return one_hot(values.long(), count)[:, order]
+
+    def targets(self, name: str, options: Options) -> tuple[Tensor, tuple[str, ...], str]:
+        """The column as targets, the names of their classes, and how that was decided."""
+        values = torch.tensor(self.values, dtype=torch.float64)
+        if self.is_text:
+            check(f"column {name!r}", options.task != "regression", "numbers for regression", "text")
+            check(f"column {name!r}", len(self.texts) <= len(values) // 2, "classes", f"{len(self.texts)} different texts")
+            return self._sorted(values, len(self.texts)).argmax(1), tuple(sorted(self.texts)), ""
+        different, numbers = values.unique(return_inverse=True)
+        is_few = len(different) <= _MAX_CLASSES and bool((different == different.round()).all())
+        if options.task == "regression" or (options.task is None and not is_few):
+            return _single(values, name), (), "" if options.task else _note(name, len(different), "values", "classification")
+        check(f"column {name!r}", len(different) <= len(values) // 2, "classes", f"{len(different)} different numbers")
+        classes = tuple(f"{number:.15g}" for number in different.tolist())
+        return numbers, classes, "" if options.task else _note(name, len(different), "classes", "regression")
+
+
+def _note(name: str, count: int, taken: str, other: str) -> str:
+    return f"{name!r} has {count} different numbers, taken as {taken}; for {other} add :{other} to the target"
+
+
+def _single(values: Tensor, name: str) -> Tensor:
+    """Numbers in single precision."""
+    check(f"column {name!r}", bool((values.abs() < 3e38).all()), "within single precision", "larger numbers")
+    return values.float()
+
+
+def _columns(content: bytes) -> dict[str, _Column]:
+    """Read the columns by name; without a line of names they are 1, 2, 3 and so on."""
+    rows = _rows(content)
+    line, first = next(rows, (1, []))
+    check("the file", bool(first), "a table with a line of names", "nothing")
+    is_header = not all(_number(cell) is not None for cell in first)
+    names = first if is_header else [str(number + 1) for number in range(len(first))]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    check(f"line {line}", not repeated, "different names of columns", f"{repeated[:1]} twice")
+    columns: dict[str, _Column] = {}
+    for line, row in rows if is_header else _chain((line, first), rows):
+        check(f"line {line}", len(row) == len(names), f"{len(names)} cells, as many as columns", len(row))
+        if not columns:
+            columns = {name: _Column(_number(cell) is None) for name, cell in zip(names, row, strict=True)}
+        for (name, column), cell in zip(columns.items(), row, strict=True):
+            column.add(cell, name, line)
+    check("the file", bool(columns), "a table with lines after the names", "none")
+    return columns
+
+
+def _chain(first: tuple[int, list[str]], rest: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    yield first
+    yield from rest
+
+
+def _rows(content: bytes) -> Iterator[tuple[int, list[str]]]:
+    """The lines that are not empty, with their numbers."""
+    if b"\0" in content:
+        raise ValueError("it must be text, got zero bytes")
+    file = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
+    try:
+        header = file.readline(1 << 20)
+        file.seek(0)
+        delimiter = max(",;\t", key=header.count)
+        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+        for row in reader:
+            if row:
+                yield reader.line_num, [cell.strip() for cell in row]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it must be text in UTF-8, got {error.reason} in the middle") from error
+    except csv.Error as error:
+        raise ValueError(f"it must be a table, got: {error}") from error
+
+
+def _number(cell: str) -> float | None:
+    """A finite number; None for text. Python's own forms, such as 1_000, are text."""
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if isfinite(number) and "_" not in cell else None

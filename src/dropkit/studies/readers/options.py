@@ -1,0 +1,46 @@
+"""What every reader is given beside its target, and what several readers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from dropkit.studies.data import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How data is read.
+
+    Attributes:
+        task: what targets are; None to choose by their type.
+        size: height and width of images, in pixels; None to keep that of the file.
+    """
+
+    task: Task | None = None
+    size: int | None = None
+
+
+def need(module: str, package: str, why: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{package} is needed {why}: pip install {package}") from error
+
+
+def part_named(word: str) -> str | None:
+    """Return the part of the data that a word in a name stands for, such as "val" for validation; None if none."""
+    return _PARTS.get(word.lower())
+
+
+_PARTS = {
+    **dict.fromkeys(("train", "training", "tr"), "training"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+}
