@@ -1,4 +1,4 @@
-"""Read arrays from .npy, .npz and .pt files that may be damaged or hostile: no objects, no memory beyond what a file holds.
+"""Read arrays from .npy, .npz and .pt files that may be damaged or hostile, without objects or needless memory.
 
 Source of the format: NEP 1, "A Simple File Format for NumPy Arrays".
 """

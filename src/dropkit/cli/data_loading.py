@@ -19,7 +19,6 @@ from dropkit.cli.model_loading import Failed, load_object, user_code
 from dropkit.mc import batches
 
 
-
 class TruthCollector:
     """Collect the truth from the pairs that a loader yields, while `predict` reads the inputs."""
 
@@ -86,7 +85,8 @@ def _load_target(target: str) -> Any:
     if target.endswith(FORMATS):
         return read_file(target, "--data")
     if ":" not in target:
-        raise click.BadParameter(f"must be FILE.py:NAME or {alternatives(FORMATS)}, got {target!r}", param_hint="--data")
+        wanted = f"FILE.py:NAME or {alternatives(FORMATS)}"
+        raise click.BadParameter(f"must be {wanted}, got {target!r}", param_hint="--data")
     with user_code(target):
         value = load_object(target, "--data")
         return value() if callable(value) else value

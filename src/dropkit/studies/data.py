@@ -30,6 +30,7 @@ class Data:
             parts are drawn by the seed.
         is_standardised: whether inputs are centred and scaled by the training examples, for floating-point inputs and
             bytes of images.
+        note: what a reader decided that the user may want otherwise, as a sentence; "" if nothing.
 
     Raises:
         ValueError: lengths differ, there are no examples, numbers are not finite, or a target is no class.
@@ -41,6 +42,7 @@ class Data:
     name: str = "data"
     parts: Tensor | None = None
     is_standardised: bool = True
+    note: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.inputs)

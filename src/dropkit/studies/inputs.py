@@ -16,6 +16,9 @@ from dropkit.studies.data import PARTS, Data
 
 MakeModel = Callable[[], nn.Module]
 
+# More are values, or damage; as classes they could take all memory.
+_MAX_CLASSES = 100_000
+
 
 def as_models(model: Any) -> dict[str, MakeModel]:
     """Return functions that make models, by name.
@@ -73,7 +76,9 @@ def _pair(value: Any) -> tuple[Tensor, Tensor]:
         examples = [cast("Any", value)[i] for i in range(len(cast("Any", value)))]
         check("data", bool(examples), "a Dataset with examples", "none")
         inputs, targets = zip(*examples, strict=True)
-        return torch.stack([_tensor("inputs", x) for x in inputs]), torch.stack([_tensor("targets", y) for y in targets])
+        return torch.stack([_tensor("inputs", x) for x in inputs]), torch.stack(
+            [_tensor("targets", y) for y in targets]
+        )
     inputs, targets = value
     return _tensor("inputs", inputs), _tensor("targets", targets)
 
@@ -92,5 +97,8 @@ def _of_tensors(inputs: Tensor, targets: Tensor, name: str, parts: Tensor | None
         return Data(inputs, targets.float(), name=name, parts=parts)
     targets = targets.long()
     check("targets", len(targets) > 0, "at least one", "none")
-    classes = tuple(str(number) for number in range(int(targets.max()) + 1))
+    largest = int(targets.max())
+    wanted = f"classes from 0 to at most {_MAX_CLASSES - 1}; for values give floating-point numbers"
+    check("targets", largest < _MAX_CLASSES, wanted, largest)
+    classes = tuple(str(number) for number in range(largest + 1))
     return Data(inputs, targets, classes, name, parts)

@@ -26,12 +26,12 @@ _WANTED = "x and y, or x_train, y_train, x_test and y_test"
 
 def read(path: str, options: Options) -> Data:
     """Read a file that holds inputs and targets, by name or as a pair."""
-    loaded = _load(path)
+    loaded = _load(path, "it")
     if isinstance(loaded, (tuple, list)) and len(cast("list[Any]", loaded)) == 2:
         loaded = dict(zip(("x", "y"), cast("list[Any]", loaded), strict=True))
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"it must hold {_WANTED}, got {type(loaded).__name__}")
-    return data_of(cast("Mapping[Any, Any]", loaded), Path(path).name, options)
+    if isinstance(loaded, Mapping):
+        return data_of(cast("Mapping[Any, Any]", loaded), Path(path).name, options)
+    raise ValueError(f"it must hold {_WANTED}, got {type(cast('Any', loaded)).__name__}")
 
 
 def read_pair(pair: str, options: Options) -> Data:
@@ -40,16 +40,16 @@ def read_pair(pair: str, options: Options) -> Data:
     check("data", bool(colon and inputs and targets), "npy:INPUTS:TARGETS", f"npy:{pair}")
     for path in (inputs, targets):
         check("files", path.endswith(".npy"), "named .npy", path)
-    return data_of({"x": _load(inputs), "y": _load(targets)}, Path(inputs).name, options)
+    return data_of({"x": _load(inputs, "inputs"), "y": _load(targets, "targets")}, Path(inputs).name, options)
 
 
-def _load(path: str) -> Any:
+def _load(path: str, subject: str) -> Any:
     if not path.endswith(array_files.TORCH):
-        need("numpy", "numpy", f"to read {path}")
+        need("numpy", f"to read {path}", '"dropkit[study]"')
     try:
         return array_files.read(path, is_strict=True)
     except ValueError as error:
-        raise ValueError(f"{Path(path).name} must hold numbers, got {error}") from error
+        raise ValueError(f"{subject} must hold numbers: {error}") from error
 
 
 def data_of(arrays: Mapping[Any, Any], name: str, options: Options) -> Data:
@@ -74,7 +74,7 @@ def data_of(arrays: Mapping[Any, Any], name: str, options: Options) -> Data:
         part: (_tensor("inputs", pair["inputs"]), _targets(pair["targets"], classes, options))
         for part, pair in parts.items()
     }
-    data = as_data(pairs[""] if "" in pairs else pairs, name)
+    data = as_data(pairs.get("", pairs), name)
     return replace(data, classes=classes) if classes else data
 
 
@@ -96,7 +96,8 @@ def _texts(array: Any) -> list[str]:
 
 def _role(name: str) -> tuple[str, str]:
     """What an array is, "inputs" or "targets", and the part that it belongs to, "" for all."""
-    words = [word for word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()) if word]
+    separated = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=^[xyXY])(?=train|test|val)", "_", name)
+    words = [word for word in re.split(r"[^a-z0-9]+", separated.lower()) if word]
     whats = [what for what, names in _ROLES.items() for word in words if word in names]
     parts = [part for word in words if (part := part_named(word))]
     if len(whats) != 1 or len(parts) > 1 or len(words) > len(whats) + len(parts):

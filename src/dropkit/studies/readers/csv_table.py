@@ -8,10 +8,12 @@ from __future__ import annotations
 import csv
 import io
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import chain, count, islice
 from math import isfinite
+from operator import eq
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from torch.nn.functional import one_hot
 
 from dropkit import files
 from dropkit.arguments import check
-from dropkit.studies.data import Data
+from dropkit.studies.data import Data, Task
 from dropkit.studies.readers.options import Options
 
 # So many different texts are still categories; more are names or sentences, which a column of 0 and 1 each cannot help.
@@ -32,9 +34,7 @@ _MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "-", "."})
 
 def read(rest: str, options: Options) -> Data:
     """Read "FILE:TARGET", the path of a table and the name of its target's column."""
-    path, colon, target = rest.rpartition(":")
-    if not colon:
-        path, target = rest, ""
+    path, target = rest.rsplit(":", 1) if ":" in rest else (rest, "")
     columns = _columns(files.read(path))
     names = list(columns)
     if target not in columns:
@@ -71,32 +71,38 @@ class _Column:
         values = torch.tensor(self.values, dtype=torch.float64)
         if not self.is_text:
             return _single(values, name)[:, None]
-        count = len(self.texts)
-        check(f"column {name!r}", count <= _MAX_TEXTS, f"numbers, or at most {_MAX_TEXTS} different texts", count)
-        return self._sorted(values, count).float()
+        different = len(self.texts)
+        wanted = f"numbers, or at most {_MAX_TEXTS} different texts"
+        check(f"column {name!r}", different <= _MAX_TEXTS, wanted, f"{different} different texts")
+        return one_hot(self._sorted(values), different).float()
 
-    def _sorted(self, values: Tensor, count: int) -> Tensor:
-        """For each text in alphabetical order a column of 0 and 1."""
-        order = torch.tensor([self.texts[text] for text in sorted(self.texts)])
-        return one_hot(values.long(), count)[:, order]
+    def _sorted(self, values: Tensor) -> Tensor:
+        """The number of each text in alphabetical order."""
+        places = torch.tensor([self.texts[text] for text in sorted(self.texts)]).argsort()
+        return places[values.long()]
 
     def targets(self, name: str, options: Options) -> tuple[Tensor, tuple[str, ...], str]:
-        """The column as targets, the names of their classes, and how that was decided."""
+        """The column as targets, the names of their classes, and how that was decided if it could be otherwise."""
         values = torch.tensor(self.values, dtype=torch.float64)
         if self.is_text:
             check(f"column {name!r}", options.task != "regression", "numbers for regression", "text")
-            check(f"column {name!r}", len(self.texts) <= len(values) // 2, "classes", f"{len(self.texts)} different texts")
-            return self._sorted(values, len(self.texts)).argmax(1), tuple(sorted(self.texts)), ""
-        different, numbers = values.unique(return_inverse=True)
-        is_few = len(different) <= _MAX_CLASSES and bool((different == different.round()).all())
-        if options.task == "regression" or (options.task is None and not is_few):
-            return _single(values, name), (), "" if options.task else _note(name, len(different), "values", "classification")
-        check(f"column {name!r}", len(different) <= len(values) // 2, "classes", f"{len(different)} different numbers")
-        classes = tuple(f"{number:.15g}" for number in different.tolist())
-        return numbers, classes, "" if options.task else _note(name, len(different), "classes", "regression")
+            classes, numbers, note = sorted(self.texts), self._sorted(values), ""
+        else:
+            different = sorted(set(self.values))
+            is_few = len(different) <= _MAX_CLASSES and all(number == int(number) for number in different)
+            task = options.task or ("classification" if is_few else "regression")
+            note = "" if options.task else _note(name, len(different), task)
+            if task == "regression":
+                return _single(values, name), (), note
+            classes = [f"{number:.15g}" for number in different]
+            numbers = torch.searchsorted(torch.tensor(different, dtype=torch.float64), values)
+        wanted = "classes, with two lines or more for most of them"
+        check(f"column {name!r}", 2 * len(classes) <= len(values), wanted, f"{len(classes)} in {len(values)} lines")
+        return numbers, tuple(classes), note
 
 
-def _note(name: str, count: int, taken: str, other: str) -> str:
+def _note(name: str, count: int, task: Task) -> str:
+    taken, other = ("classes", "regression") if task == "classification" else ("values", "classification")
     return f"{name!r} has {count} different numbers, taken as {taken}; for {other} add :{other} to the target"
 
 
@@ -109,26 +115,32 @@ def _single(values: Tensor, name: str) -> Tensor:
 def _columns(content: bytes) -> dict[str, _Column]:
     """Read the columns by name; without a line of names they are 1, 2, 3 and so on."""
     rows = _rows(content)
-    line, first = next(rows, (1, []))
-    check("the file", bool(first), "a table with a line of names", "nothing")
-    is_header = not all(_number(cell) is not None for cell in first)
-    names = first if is_header else [str(number + 1) for number in range(len(first))]
+    beginning = list(islice(rows, 2))
+    check("the file", bool(beginning), "a table with a line of names", "nothing")
+    line, first = beginning[0]
+    is_header = _is_header(*(row for _, row in beginning))
+    names = [cell if is_header and cell else str(number) for number, cell in enumerate(first, 1)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     check(f"line {line}", not repeated, "different names of columns", f"{repeated[:1]} twice")
     columns: dict[str, _Column] = {}
-    for line, row in rows if is_header else _chain((line, first), rows):
-        check(f"line {line}", len(row) == len(names), f"{len(names)} cells, as many as columns", len(row))
+    for at, row in chain(beginning[is_header:], rows):
+        check(f"line {at}", len(row) == len(names), f"{len(names)} cells, as many as columns", len(row))
         if not columns:
             columns = {name: _Column(_number(cell) is None) for name, cell in zip(names, row, strict=True)}
         for (name, column), cell in zip(columns.items(), row, strict=True):
-            column.add(cell, name, line)
+            column.add(cell, name, at)
     check("the file", bool(columns), "a table with lines after the names", "none")
+    if is_header and not first[0] and all(map(eq, columns[names[0]].values, count())):
+        del columns[names[0]]  # the numbers of lines, as pandas writes them
     return columns
 
 
-def _chain(first: tuple[int, list[str]], rest: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from rest
+def _is_header(first: list[str], second: Sequence[str] = ()) -> bool:
+    """Whether the first line has names: no numbers, text above a number, or the numbers of columns from 0 on."""
+    is_text = [_number(cell) is None for cell in first]
+    numbers = [cell for cell, text in zip(first, is_text, strict=True) if not text]
+    above = any(text and _number(cell) is not None for text, cell in zip(is_text, second, strict=False))
+    return above or all(is_text) or (any(is_text) and numbers == [str(number) for number in range(len(numbers))])
 
 
 def _rows(content: bytes) -> Iterator[tuple[int, list[str]]]:

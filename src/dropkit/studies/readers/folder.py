@@ -1,4 +1,7 @@
-"""A folder of images with a sub-folder for each class, below folders for training and test if there are such; or of IDX files."""
+"""A folder of images, with a sub-folder for each class, in folders for training and test if there are such.
+
+It may also hold IDX files.
+"""
 
 from __future__ import annotations
 

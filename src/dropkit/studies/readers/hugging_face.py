@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,11 +16,13 @@ from dropkit.studies.inputs import as_data
 from dropkit.studies.readers import images
 from dropkit.studies.readers.options import Options, need, part_named
 
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+
 
 def read(rest: str, options: Options) -> Data:
     """Read "NAME" or "NAME:INPUT:TARGET": a dataset, and the names of its columns where they are not evident."""
     name, _, columns = rest.partition(":")
-    datasets = need("datasets", "datasets", f"for hf:{name}")
+    datasets = need("datasets", f"for hf:{name}", "datasets")
     splits = _load(datasets, name)
     found = {part: split for key, split in splits.items() if (part := part_named(key))}
     check("dataset", bool(found), "one with a split named train", ", ".join(map(str, splits)))
@@ -36,15 +40,27 @@ def read(rest: str, options: Options) -> Data:
 
 
 def _load(datasets: Any, name: str) -> Any:
-    offline, datasets.config.HF_DATASETS_OFFLINE = datasets.config.HF_DATASETS_OFFLINE, True
     try:
-        return datasets.load_dataset(name)
+        with _offline(datasets):
+            return datasets.load_dataset(name)
     except Exception as error:  # each format and cache has errors of its own
         why = " ".join(str(error).split()).rstrip(".")
         download = f"datasets.load_dataset({name!r})"
         raise ValueError(f"it could not be read ({why}); in Python, {download} downloads it") from error
+
+
+@contextmanager
+def _offline(datasets: Any) -> Generator[None]:
+    """Let the library look on this machine only; of the environment's variables it takes notice at its import alone."""
+    modules = [datasets.config, import_module("huggingface_hub.constants")]
+    before = [(module, name, getattr(module, name)) for module in modules for name in _OFFLINE if hasattr(module, name)]
+    try:
+        for module, name, _ in before:
+            setattr(module, name, True)
+        yield
     finally:
-        datasets.config.HF_DATASETS_OFFLINE = offline
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 def _columns(features: Any) -> tuple[str, str]:
@@ -68,7 +84,7 @@ def _inputs(values: Iterable[Any], name: str, options: Options) -> Tensor:
     """Images, or lists of numbers of one length."""
     values = list(values)
     if values and hasattr(values[0], "convert"):
-        return images.join([f"{name} {i}" for i in range(len(values))], [images.to_tensor(v, options.size) for v in values])
+        return images.join(name, [images.to_tensor(value, options.size) for value in values])
     try:
         return torch.tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:

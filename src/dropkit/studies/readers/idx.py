@@ -102,7 +102,8 @@ def _tensor(file: Any, limit: int, name: str) -> Tensor:
     """Read the numbers of a file that has at most `limit` bytes, which its header may contradict."""
     magic = file.read(4)
     is_idx = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in _TYPES and 1 <= magic[3] <= 4
-    check(name, is_idx, "an IDX file, which begins with 00 00, a type and a number of dimensions", magic.hex(" ") or "nothing")
+    wanted = "an IDX file, which begins with 00 00, a type and a number of dimensions"
+    check(name, is_idx, wanted, magic.hex(" ") or "nothing")
     dtype, code = _TYPES[magic[2]]
     header = file.read(4 * magic[3])
     check(name, len(header) == 4 * magic[3], f"{magic[3]} dimensions of 4 bytes", f"{len(header)} bytes")
@@ -110,7 +111,7 @@ def _tensor(file: Any, limit: int, name: str) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     sizes = " x ".join(map(str, shape))
     check(name, 0 < size <= limit, f"as large as its header says, {sizes} numbers", f"at most {limit} bytes")
-    numbers = array(code)
+    numbers: array[Any] = array(code)
     body = file.read(size + 1)
     check(name, len(body) == size, f"as large as its header says, {sizes} numbers", f"{len(body)} bytes of {size}")
     numbers.frombytes(body)

@@ -31,17 +31,22 @@ def stack(images: Sequence[tuple[str, Callable[[], bytes]]], size: int | None) -
     Raises:
         ValueError: one is no image or damaged, or sizes differ.
     """
-    pillow = need("PIL.Image", "pillow", "to read images")
+    pillow = need("PIL.Image", "to read images", '"dropkit[study]"')
     tensors = [_decode(pillow, name, load(), size) for name, load in images]
     return join([name for name, _ in images], tensors)
 
 
-def join(names: Sequence[str], images: Sequence[Tensor]) -> Tensor:
-    """Return images, (channels, height, width) each, as one tensor; grey ones have 3 equal channels beside coloured ones.
+def join(names: str | Sequence[str], images: Sequence[Tensor]) -> Tensor:
+    """Return images, (channels, height, width) each, as one tensor; grey ones get 3 channels beside coloured ones.
+
+    Args:
+        names: of the images, or one that is followed by their numbers.
+        images: as bytes.
 
     Raises:
         ValueError: sizes differ, or there are more than 1 GiB.
     """
+    names = [f"{names} {number}" for number in range(len(images))] if isinstance(names, str) else names
     channels = max(image.shape[0] for image in images)
     for name, image in zip(names, images, strict=True):
         wanted = f"as large as {names[0]}, {_size(images[0])} pixels, unless a size to resize all to is given"

@@ -8,6 +8,12 @@ from typing import Any
 
 from dropkit.studies.data import Task
 
+_PARTS = {
+    **dict.fromkeys(("train", "training", "tr"), "training"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -22,25 +28,27 @@ class Options:
     size: int | None = None
 
 
-def need(module: str, package: str, why: str) -> Any:
+def need(module: str, why: str, install: str) -> Any:
     """Import an optional package.
+
+    Args:
+        module: its full name.
+        why: what it is needed for, as in "to read images".
+        install: what pip installs.
 
     Raises:
         ImportError: it is not installed; the message says how to install it.
+        ValueError: it is installed, and its import fails.
     """
+    package = module.partition(".")[0]
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"{package} is needed {why}: pip install {package}") from error
+        raise ImportError(f"{package} is needed {why}: pip install {install}") from error
+    except Exception as error:  # of the package
+        raise ValueError(f"{package}, which is needed {why}, cannot be imported: {error}") from error
 
 
 def part_named(word: str) -> str | None:
     """Return the part of the data that a word in a name stands for, such as "val" for validation; None if none."""
     return _PARTS.get(word.lower())
-
-
-_PARTS = {
-    **dict.fromkeys(("train", "training", "tr"), "training"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "t10k"), "test"),
-}

@@ -75,11 +75,11 @@ def read(target: str, size: int | None = None) -> Data:
         'classification'
     """
     name, colon, ending = target.rpartition(":")
-    task = next((task for task in TASKS if colon and ending == task), None)
+    task: Task | None = next((task for task in TASKS if colon and ending == task), None)
     try:
         return _read(target if task is None else name, Options(task, size))
     except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
+        where = "" if error.filename in (None, target) else f"{error.filename}: "
         problem = f"{where}{files.reason(error)}"
     except ValueError as error:
         problem = str(error)
@@ -97,8 +97,9 @@ def _read(target: str, options: Options) -> Data:
     if target.endswith(FORMATS):
         return array_file.read(target, options)
     if paths.exists(target):
-        hint = f"write csv:{target}:TARGET" if target.endswith((".csv", ".tsv")) else f"one of {', '.join(FORMATS)}"
-        raise ValueError(f"not a file that can be read without a prefix: {hint}")
+        if target.endswith((".csv", ".tsv")):
+            return csv_table.read(target, options)  # which says what its columns are
+        raise ValueError(f"a file without a prefix must be named {', '.join(FORMATS)}")
     close = get_close_matches(prefix, READERS, 1)
     raise ValueError(
         f"there is no such file or folder{f'; did you mean {close[0]}?' if close else ''}; data must be "

@@ -23,15 +23,15 @@ def read(rest: str, options: Options) -> Data:
     """Read "NAME" or "NAME:FOLDER": a class of torchvision.datasets, and the folder that it was downloaded to."""
     name, _, folder = rest.partition(":")
     folder = folder or _FOLDER
-    datasets = need("torchvision.datasets", "torchvision", f"for torchvision:{name}")
+    datasets = need("torchvision.datasets", f"for torchvision:{name}", "torchvision")
     found = getattr(datasets, name, None)
     if not isinstance(found, type) or not issubclass(found, torch.utils.data.Dataset):
-        close = get_close_matches(name, datasets.__all__, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        names: dict[str, str] = {known.lower(): known for known in datasets.__all__}
+        close = get_close_matches(name.lower(), names, 1)
+        hint = f"; did you mean {names[close[0]]}?" if close else ""
         raise ValueError(f"the name must be that of a class of torchvision.datasets, got {name!r}{hint}")
     parts = {part: _part(found, name, folder, arguments, options) for part, arguments in _parts(found).items()}
-    data = as_data(parts[""] if "" in parts else parts, name)
-    return data
+    return as_data(parts.get("", parts), name)
 
 
 def _parts(dataset: Any) -> dict[str, dict[str, Any]]:
@@ -55,6 +55,10 @@ def _part(dataset: Any, name: str, folder: str, arguments: dict[str, Any], optio
         why = " ".join(str(error).split()).rstrip(".")
         download = f"torchvision.datasets.{name}({shown}, download=True)"
         raise ValueError(f"it could not be read from {folder} ({why}); in Python, {download} downloads it") from error
-    check("dataset", bool(pairs) and all(isinstance(target, int) for _, target in pairs), "of images and classes", name)
-    inputs = [image if isinstance(image, Tensor) else images.to_tensor(image, options.size) for image, _ in pairs]
-    return images.join([f"image {i}" for i in range(len(inputs))], inputs), torch.tensor([target for _, target in pairs])
+    check("dataset", bool(pairs) and all(map(_is_example, pairs)), "of images and classes", name)
+    inputs = images.join("image", [images.to_tensor(image, options.size) for image, _ in pairs])
+    return inputs, torch.tensor([target for _, target in pairs])
+
+
+def _is_example(pair: Any) -> bool:
+    return len(pair) == 2 and hasattr(pair[0], "convert") and isinstance(pair[1], int)
