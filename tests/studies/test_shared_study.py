@@ -7,10 +7,8 @@ import random
 from collections import Counter
 from threading import Event, Thread
 
+import optuna
 import pytest
-
-optuna = pytest.importorskip("optuna")
-
 from helpers.study_workers import HEARTBEAT, SPECIFICATION, WORK, coordinate, start, train, trials, work
 
 from dropkit.studies import Outcome
@@ -20,7 +18,7 @@ from dropkit.studies.storage import open_storage
 from dropkit.studies.trial_log import OtherStudy, read_outcomes
 from dropkit.studies.workers import run
 
-# 20 kills take a minute; CI runs them at night.
+# Twenty take a minute.
 KILLS = int(os.environ.get("DROPKIT_KILLS", "3"))
 
 
