@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dropkit.patch.install import install, installed, uninstall
     from dropkit.patch.retrofit import retrofit
     from dropkit.studies.study import study
+    from dropkit.studies.tuning import tune
 
     __version__: str
 
@@ -30,6 +31,7 @@ _NAMES = {
     "installed": "dropkit.patch.install",
     "retrofit": "dropkit.patch.retrofit",
     "study": "dropkit.studies.study",
+    "tune": "dropkit.studies.tuning",
     "uninstall": "dropkit.patch.install",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "shard",
     "study",
     "testing",
+    "tune",
     "uninstall",
 ]
 

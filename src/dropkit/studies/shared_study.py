@@ -129,9 +129,15 @@ class SharedStudy:
         """Whether the coordinator has all outcomes."""
         return bool(self._attributes.get(_FINISHED))
 
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes that the storage has."""
+        complete: list[Any] = self._storage.get_all_trials(self._id, deepcopy=False, states=(self._state.COMPLETE,))
+        return [outcome for item in complete if (outcome := _outcome(item)) is not None]
+
     def differences(self, specification: Mapping[str, Any]) -> list[str]:
         """Return the names of what differs from the specification of the study."""
-        here, there = _comparable(specification), self._attributes[_SPECIFICATION]
+        here, there = comparable(specification), self._attributes[_SPECIFICATION]
         return [name for name in here | there if here.get(name) != there.get(name)]
 
     def run(self, trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutcome) -> None:
@@ -205,7 +211,7 @@ class SharedStudy:
 
     def _check(self, specification: Mapping[str, Any], resume: bool) -> None:
         if _SPECIFICATION not in self._attributes:
-            self._storage.set_study_user_attr(self._id, _SPECIFICATION, _comparable(specification))
+            self._storage.set_study_user_attr(self._id, _SPECIFICATION, comparable(specification))
             return
         different = self.differences(specification)
         if different:
@@ -298,8 +304,8 @@ class _Watch:
         return monotonic() - since > self._patience
 
 
-def _comparable(specification: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON holds it, without what outcomes do not depend on."""
+def comparable(specification: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a specification as JSON holds it, without what outcomes do not depend on."""
     return {name: value for name, value in json.loads(json.dumps(specification)).items() if name != "provenance"}
 
 
