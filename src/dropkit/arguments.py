@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import index
 from typing import Any
 
@@ -25,3 +26,11 @@ def positive_int(argument: str, value: Any) -> int:
     fits = hasattr(value, "__index__") and not isinstance(value, bool) and index(value) >= 1
     check(argument, fits, "an integer of at least 1", value)
     return index(value)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean <one of `known`>?" for the end of a message, or nothing if none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""

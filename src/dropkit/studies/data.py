@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -53,6 +54,9 @@ class Data:
                 bad = int((~values.isfinite()).sum())
                 check(name, bad == 0, "finite numbers", f"{bad} that are NaN or infinite")
         if self.task == "classification":
+            check(
+                "targets", not self.targets.is_floating_point(), "integers where there are classes", self.targets.dtype
+            )
             low, high = int(self.targets.min()), int(self.targets.max())
             wanted = f"classes from 0 to {len(self.classes) - 1}"
             check("targets", 0 <= low <= high < len(self.classes), wanted, f"{low} to {high}")
@@ -92,12 +96,23 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """The three parts of the data for one seed; `scale` turns standardised targets of a regression into its unit."""
+    """The three parts of the data for one seed.
+
+    Attributes:
+        center, scale: of the targets of a regression: `target * scale + center` is in the unit of the data. Numbers, or
+            (K,) where there are K targets.
+    """
 
     training: Examples
     validation: Examples
     test: Examples
-    scale: float = 1.0
+    center: Tensor = field(default_factory=lambda: torch.zeros(()))
+    scale: Tensor = field(default_factory=lambda: torch.ones(()))
+
+    def map(self, change: Callable[[Examples], Examples]) -> Split:
+        """The split with each part changed."""
+        parts = {part: change(getattr(self, part)) for part in PARTS}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +155,9 @@ def split(data: Data, sizes: Sizes, generator: Generator) -> Split:
     """Split the data by the generator, with classes as equal as possible in each part, and standardise it.
 
     Parts that the data states are kept; validation examples that it does not state are drawn from the training ones.
+
+    Raises:
+        ValueError: there are not so many examples, or the data states parts and `sizes` others.
     """
     order = _order(data, generator)
     if data.parts is None:
@@ -148,6 +166,8 @@ def split(data: Data, sizes: Sizes, generator: Generator) -> Split:
     else:
         parts = data.parts[order]
         indices = tuple(order[parts == part] for part in range(len(PARTS)))
+        own = sizes.training is None and sizes.test == Sizes().test
+        check("sizes", own, "left out, but for validation, where the data has parts of its own", sizes)
         if not len(indices[1]):
             count = sizes.validation
             count = round(count * len(indices[0])) if count < 1 else int(count)
@@ -175,18 +195,18 @@ def _order(data: Data, generator: Generator) -> Tensor:
 
 
 def _standardised(data: Data, training: Examples, validation: Examples, test: Examples) -> Split:
-    """Centre and scale inputs and values by the training examples: tables by column, images as a whole."""
-    parts, scale = [training, validation, test], 1.0
+    """Centre and scale inputs and values by the training examples: tables and values by column, images as a whole."""
+    parts = Split(training, validation, test)
     if _can_standardise(data):
         # A table's columns have units of their own; the pixels of an image share one.
         dims = [0] if data.inputs.dim() == 2 else list(range(data.inputs.dim()))
-        mean, std = _moments(training.inputs, dims)
-        parts = [Examples((part.inputs.float() - mean) / std, part.targets) for part in parts]
+        center, scale = _moments(training.inputs, dims)
+        parts = parts.map(lambda part: replace(part, inputs=(part.inputs.float() - center) / scale))
     if data.is_standardised and data.task == "regression":
-        mean, std = _moments(training.targets, list(range(data.targets.dim())))
-        scale = float(std)
-        parts = [Examples(part.inputs, (part.targets.float() - mean) / std) for part in parts]
-    return Split(*parts, scale=scale)
+        mean, std = _moments(training.targets, [0])
+        parts = parts.map(lambda part: replace(part, targets=(part.targets.float() - mean) / std))
+        parts = replace(parts, center=mean, scale=std)
+    return parts
 
 
 def _can_standardise(data: Data) -> bool:

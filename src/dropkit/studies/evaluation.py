@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,12 +12,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from dropkit import mc
-from dropkit.arguments import check
-from dropkit.mc.measures import ClassMeasures
-from dropkit.studies.data import Data, Examples
+from dropkit.arguments import check, did_you_mean
+from dropkit.mc.outputs import check_rows, sum_to_one, tensor_of
+from dropkit.studies.data import Data, Examples, Split
 
-# Examples in a pass: few enough that activations stay in the cache.
+# Examples in a pass: few enough that activations stay in the cache, and numbers of large inputs in memory.
 _BATCH = 500
+_NUMBERS = 2**22
+# So many rows of logits do not all sum to 1 by chance.
+_MIN_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,82 +52,143 @@ _METRICS = {
 
 def default_metric(data: Data) -> Metric:
     """The metric of a task: the error of classes, the root mean squared error of values."""
-    return ERROR if data.task == "classification" else RMSE
+    return _METRICS[data.task][0]
 
 
-def find_metric(name: str, data: Data) -> Metric:
-    """Return one of our own metrics, or one of torchmetrics by the name of its class.
+def find_metric(name: str, data: Data, is_higher_better: bool | None = None) -> Metric:
+    """Return one of our own metrics, or one of torchmetrics by the name of its class, with its default arguments.
+
+    Args:
+        name: "error", "nll", "ece", "rmse", "mae", or the class of torchmetrics.
+        data: what is to be measured.
+        is_higher_better: needed where torchmetrics does not say.
 
     Raises:
-        ValueError: there is none of this name for the task.
+        ImportError: torchmetrics is not installed.
+        ValueError: there is none of this name for the data, which is tried on eight of its targets.
     """
     own = {metric.name: metric for metric in _METRICS[data.task]}
     if name in own:
         return own[name]
-    higher = _torchmetric(name, data).higher_is_better
-    check("metric", higher is not None, "one that is better when higher or lower", name)
-    return Metric(name, name, is_higher_better=bool(higher))
+    measured = _torchmetric(name, data)
+    targets = data.targets[:_MIN_ROWS]
+    guesses = torch.randn(targets.shape, generator=torch.Generator().manual_seed(0))
+    if data.task == "classification":
+        # Each class is predicted for one of the rows in turn.
+        guesses = torch.eye(len(data.classes))[torch.arange(targets.numel()) % len(data.classes)] + 1
+        guesses, targets = guesses / guesses.sum(-1, keepdim=True), targets.reshape(-1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about so few targets
+            float(measured(guesses, targets))
+    except Exception as error:  # whatever its code does with inputs of another kind
+        raise ValueError(f"metric must be {_wanted(data)}, got {name!r}: {_first_line(error)}") from error
+    better = measured.higher_is_better if is_higher_better is None else is_higher_better
+    wanted = f"given for {name}, of which torchmetrics does not say whether higher is better"
+    check("is_higher_better", better is not None, wanted, None)
+    return Metric(name, name, bool(better))
 
 
 def _torchmetric(name: str, data: Data) -> Any:
-    import torchmetrics
-
-    cls = getattr(torchmetrics, name, None)
-    wanted = f"error, nll, or the name of a {data.task} metric of torchmetrics"
-    check("metric", isinstance(cls, type) and issubclass(cls, torchmetrics.Metric), wanted, repr(name))
-    assert cls is not None  # for pyright
-    options: dict[str, Any] = {}
-    if data.task == "classification":
-        # The mean over classes is what torchmetrics calls macro; its classes differ in whether they take the argument.
-        options = {"task": "multiclass", "num_classes": len(data.classes)}
+    try:
+        import torchmetrics
+    except ImportError as error:
+        message = f'metric {name!r} needs torchmetrics, if it is one of its: pip install "dropkit[mc]"'
+        raise ImportError(message) from error
+    cls: Any = getattr(torchmetrics, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, torchmetrics.Metric)):
+        known = [metric.name for metric in _METRICS[data.task]] + list(torchmetrics.__all__)
+        raise ValueError(f"metric must be {_wanted(data)}, got {name!r}{did_you_mean(name, known)}")
+    # The same class is for all tasks, or for values only.
+    options = {"task": "multiclass", "num_classes": len(data.classes)} if data.task == "classification" else {}
     try:
         return cls(**options)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"metric must be {wanted}, got {name!r}: {error}") from error
+        raise ValueError(f"metric must be {_wanted(data)}, got {name!r}: {_first_line(error)}") from error
+
+
+def _wanted(data: Data) -> str:
+    kind = "multiclass" if data.task == "classification" else data.task
+    return f"{', '.join(metric.name for metric in _METRICS[data.task])}, or a {kind} metric of torchmetrics"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def run(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Run the model once and return its output: a tensor, `.logits`, or the first item of a tuple.
+
+    Raises:
+        TypeError: it returns something else.
+        ValueError: it has not one row for each input.
+    """
+    output = tensor_of(model(inputs))
+    check_rows(output, len(inputs))
+    return output
 
 
 def loss(outputs: Tensor, targets: Tensor, data: Data) -> Tensor:
     """The training loss: cross entropy of logits or log-probabilities, or the mean squared error."""
     if data.task == "classification":
-        return cross_entropy(_by_row(outputs, targets, data), targets.reshape(-1))
-    return mse_loss(outputs.reshape(targets.shape), targets)
+        return cross_entropy(_logits(outputs, data).flatten(0, -2), targets.reshape(-1))
+    return mse_loss(_values(outputs, data), targets)
 
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Tensor) -> Tensor:
     """Run the model in eval mode and return its outputs, (N, ...)."""
     model.eval()
-    return torch.cat([model(batch) for batch in torch.split(inputs, _BATCH)])
+    rows = max(1, min(_BATCH, _NUMBERS * len(inputs) // max(1, inputs.numel())))
+    return torch.cat([run(model, batch) for batch in inputs.split(rows)])
 
 
-def measure(outputs: Tensor, examples: Examples, data: Data, scale: float, metric: Metric | None = None) -> dict[str, float]:
+def measure(
+    outputs: Tensor, examples: Examples, data: Data, parts: Split, metric: Metric | None = None
+) -> dict[str, float]:
     """Return the metrics of outputs: error, nll, ece and overconfidence of classes; rmse and mae of values.
 
     Args:
         outputs: logits or log-probabilities, or values.
         examples: what they are predictions for.
         data: says the task.
-        scale: unit of standardised values.
+        parts: holds the unit of the targets.
         metric: one of torchmetrics, measured too.
+
+    Raises:
+        ValueError: the outputs do not fit the targets, or are probabilities.
     """
-    targets = examples.targets
+    targets = examples.targets.cpu()
     if data.task == "classification":
-        rows = _by_row(outputs, targets, data).double()
-        values = _of_classes(mc.from_samples(rows.softmax(-1)[None]), targets.reshape(-1))
-        values |= _extra(metric, rows.softmax(-1), targets.reshape(-1), data)
-        return values
-    return _of_values(outputs, targets, scale) | _extra(metric, outputs.reshape(targets.shape), targets, data)
-
-
-def measure_samples(model: nn.Module, examples: Examples, data: Data, samples: int, seed: int, scale: float) -> dict[str, float]:
-    """Return the metrics of the mean of `samples` predictions with dropout active, by their names after "mc_"."""
-    task: Any = data.task
-    sampled: Any = mc.predict(model, examples.inputs, samples, task=task, seed=seed, class_dim=-1 if task == "classification" else None)
-    if isinstance(sampled, ClassMeasures):
-        values = _of_classes(sampled, examples.targets)
+        logits = _logits(outputs.cpu().float(), data)
+        are_probabilities = logits.shape[:-1].numel() >= _MIN_ROWS and bool((logits >= 0).all()) and sum_to_one(logits)
+        wanted = "logits or log-probabilities, as the loss applies the softmax"
+        check("the model's output", not are_probabilities, wanted, "probabilities")
+        predictions = logits.softmax(-1)
+        values = _of_classes(mc.from_samples(predictions[None]), targets)
+        predictions, targets = predictions.flatten(0, -2), targets.reshape(-1)
     else:
-        values = _of_values(sampled.mean, examples.targets, scale)
-    return {f"mc_{name}": value for name, value in values.items()}
+        predictions, targets = _in_unit(_values(outputs.cpu(), data), parts), _in_unit(targets, parts)
+        values = _of_values(predictions, targets)
+    if metric is not None and metric not in _METRICS[data.task]:
+        values[metric.name] = float(_torchmetric(metric.name, data)(predictions, targets))
+    return values
+
+
+def measure_samples(
+    model: nn.Module, examples: Examples, data: Data, parts: Split, samples: int, seed: int
+) -> dict[str, float]:
+    """Return the metrics of the mean of `samples` predictions with dropout active.
+
+    Raises:
+        NothingToSample: the model has no active dropout.
+    """
+    predict = partial(mc.predict, model, examples.inputs, samples, seed=seed, progress=False)
+    targets = examples.targets.cpu()
+    if data.task == "classification":
+        return _of_classes(predict(class_dim=-1, output=lambda output: _logits(tensor_of(output), data)), targets)
+    mean = predict(task="regression", output=lambda output: _values(tensor_of(output), data)).mean
+    return _of_values(_in_unit(mean, parts), _in_unit(targets, parts))
 
 
 def _of_classes(prediction: Any, targets: Tensor) -> dict[str, float]:
@@ -131,24 +197,40 @@ def _of_classes(prediction: Any, targets: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _of_values(outputs: Tensor, targets: Tensor, scale: float) -> dict[str, float]:
-    distance = scale * (outputs.reshape(targets.shape) - targets).double()
+def _of_values(predictions: Tensor, targets: Tensor) -> dict[str, float]:
+    distance = (predictions - targets).double()
     return {"rmse": distance.square().mean().sqrt().item(), "mae": distance.abs().mean().item()}
 
 
-def _extra(metric: Metric | None, outputs: Tensor, targets: Tensor, data: Data) -> dict[str, float]:
-    if metric is None or metric in _METRICS[data.task]:
-        return {}
-    measured = _torchmetric(metric.name, data).to(outputs.device)
-    return {metric.name: float(measured(outputs.float(), targets))}
+def _in_unit(values: Tensor, parts: Split) -> Tensor:
+    """Standardised values in the unit of the data."""
+    return values * parts.scale + parts.center
 
 
-def _by_row(outputs: Tensor, targets: Tensor, data: Data) -> Tensor:
-    """Outputs as (rows, classes), for targets of any shape: classes are in the last dimension, or in dimension 1."""
-    classes = len(data.classes)
-    if outputs.shape[:-1] != targets.shape or outputs.shape[-1] != classes:
-        fits = outputs.dim() > 1 and outputs.shape[1] == classes and outputs.movedim(1, -1).shape[:-1] == targets.shape
-        wanted = f"({', '.join(map(str, targets.shape))}, {classes}), logits of {classes} classes for each target"
-        check("the model's output", fits, wanted, tuple(outputs.shape))
-        outputs = outputs.movedim(1, -1)
-    return outputs.reshape(-1, classes)
+def _values(outputs: Tensor, data: Data) -> Tensor:
+    """Outputs as (N, ...) in the shape of the targets."""
+    shape = data.targets.shape[1:]
+    fits = outputs.shape[1:].numel() == shape.numel()
+    wanted = f"{_shown((len(outputs), *shape))}, as the targets are numbers; targets that are classes must be integers"
+    check("the model's output", fits, wanted, _shown(outputs.shape))
+    return outputs.reshape(len(outputs), *shape)
+
+
+def _logits(outputs: Tensor, data: Data) -> Tensor:
+    """Outputs as (N, ..., classes), for targets of any shape: classes are in the last dimension, or in dimension 1.
+
+    A single number is the logit of the second of two classes.
+    """
+    classes, shape, own = len(data.classes), tuple(data.targets.shape[1:]), tuple(outputs.shape[1:])
+    if classes == 2 and own in (shape, (*shape, 1)):
+        second = outputs.reshape(len(outputs), *shape)
+        return torch.stack([torch.zeros_like(second), second], -1)
+    if own == (*shape, classes):
+        return outputs
+    wanted = f"{_shown((len(outputs), *shape, classes))}, logits of {classes} classes"
+    check("the model's output", own == (classes, *shape), wanted, _shown(outputs.shape))
+    return outputs.movedim(1, -1)
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return str(tuple(shape))

@@ -5,17 +5,22 @@ A layer of `dropkit.nn` that takes `p` is a kind by its name. Another kind is on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 import dropkit.nn as layers
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
+from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.functional import dropout
+from dropkit.patch import rate_sites
+from dropkit.patch.batchwise_block import BatchwiseBlock
+from dropkit.patch.batchwise_sequential import BatchwiseSequential, leading_block
+from dropkit.patch.rate_sites import Site
 from dropkit.patch.retrofit import retrofit
-from dropkit.studies.setting import NONE, Setting
+from dropkit.studies.setting import Setting
 
 
 class AlwaysOnDropout(layers.Dropout):
@@ -33,18 +38,20 @@ class Kind:
         description: what it is, for the legend of a page.
         layer: `kind` of `dropkit.retrofit`.
         is_batchwise: whether feed-forward blocks leave out the hidden units that are dropped for the whole batch.
+        fits_inside: whether it is the kind of dropout inside attention and recurrent networks.
         is_advised: whether it may be recommended.
     """
 
     description: str
     layer: str | type[nn.Module]
     is_batchwise: bool = False
+    fits_inside: bool = False
     is_advised: bool = True
 
 
 KINDS: dict[str, Kind] = {
-    "dropout": Kind("each element by itself", "Dropout"),
-    "dropout2d": Kind("whole channels of feature maps, elements elsewhere", "auto"),
+    "dropout": Kind("each element by itself", "Dropout", fits_inside=True),
+    "dropout2d": Kind("whole channels of feature maps, elements elsewhere", "auto", fits_inside=True),
     "batchwise": Kind("hidden units for the whole batch, so that products are smaller", "Dropout", is_batchwise=True),
     "always-on": Kind("the classic mistake: elements, also in evaluation", AlwaysOnDropout, is_advised=False),
 }
@@ -59,40 +66,91 @@ def kind_of(name: str) -> Kind:
     if name in KINDS:
         return KINDS[name]
     names = [record.name for record in (*layers.LAYERS, *layers.COMPOSED)]
-    check("kind", name in names, f"{', '.join([NONE, *KINDS])}, or the name of a layer of dropkit.nn", repr(name))
+    if name not in names:
+        wanted = f"{', '.join(KINDS)}, or the name of a layer of dropkit.nn"
+        raise ValueError(f"kind must be {wanted}, got {name!r}{did_you_mean(name, [*KINDS, *names])}")
     return Kind(f"layer of dropkit.nn, {name}", name)
 
 
 def find_sites(model: nn.Module, example: Any = None) -> tuple[str, ...]:
-    """Return the names of the sites of a model: its dropouts, or else the places after its activations.
+    """Return the names of the sites of a model: its dropouts and dropout rates, or else its activations.
 
     Args:
         model: any module.
-        example: an input, with which places are found by the data flow.
+        example: an input, with which the data flow shows what comes before a batch norm.
 
     Raises:
-        ValueError: it has neither.
+        ValueError: it has neither; the message says what was found instead.
     """
-    found = tuple(change.name for change in retrofit(model, None, 0.5, "existing", dry_run=True))
-    return found or tuple(dict.fromkeys(change.name for change in retrofit(model, example=example, dry_run=True)))
+    found = [site.name for site in _rates(model)]
+    if not found:
+        places = retrofit(model, example=example, dry_run=True)
+        found = list(dict.fromkeys(change.name for change in places))
+        wanted = "one with dropout or activation modules after which dropout can be, or come with names as `sites`"
+        check("model", bool(found), wanted, "; ".join(map(str, places.left)) or "none")
+    return tuple(found)
 
 
 def place_dropout(model: nn.Module, setting: Setting, example: Any = None) -> nn.Module:
     """Give a model the dropout of `setting` and no other, in place; return it.
 
+    Dropout inside attention and recurrent networks, and rates that a module passes to functions, get the rate of the
+    setting; their kind stays.
+
+    Args:
+        model: any module.
+        setting: what it is to have. Sites are names of modules; after those that do not drop, dropout is added, or
+            before them with "before " in front of the name.
+        example: an input, as for `find_sites`.
+
     Raises:
         ValueError: the kind does not exist or cannot be placed, or a site is not in the model.
     """
-    retrofit(model, None, 0.0, "existing")
+    existing = _rates(model)
+    for site in existing:
+        site.set_rate(0.0)
     if setting.is_baseline:
         return model
-    kind, sites = kind_of(setting.kind), setting.sites
-    places: Sequence[str] = find_sites(model, example) if sites is None else sites
-    p: Any = list(setting.p) if isinstance(setting.p, tuple) else setting.p
-    retrofit(model, kind.layer, p, places, example=example, before_batch_norm=True)
+    kind = kind_of(setting.kind)
+    sites = find_sites(model, example) if setting.sites is None else setting.sites
     if kind.is_batchwise:
-        is_everywhere = sites is None
-        check("sites", is_everywhere, f"all, since {setting.kind} dropout is where the feed-forward blocks are", sites)
-        changed = retrofit(model, "FeedForward", p, example=example)
-        check("kind", bool(changed), "one that fits the model, which has no feed-forward block", repr(setting.kind))
+        sites = _place_batchwise(model, setting, sites, example)
+    rates = setting.rates if isinstance(setting.p, tuple) else setting.rates * len(sites)
+    # Layers like these hold a rate and do more than drop, so that no other layer can take their place.
+    holders = {site.name for site in existing if not site.is_layer or isinstance(site.module, RATE_HOLDERS)}
+    check(
+        "kind", kind.fits_inside or not holders.issuperset(sites) or not sites,
+        "dropout, since all dropout of the model is inside attention, recurrent layers or functions", setting.kind,
+    )  # fmt: skip
+    for layer, is_inside in ((None, True), (kind.layer, False)):
+        chosen = {site: rate for site, rate in zip(sites, rates, strict=True) if (site in holders) == is_inside}
+        if chosen:
+            retrofit(model, layer, list(chosen.values()), list(chosen), example=example, before_batch_norm=True)
     return model
+
+
+def _rates(model: nn.Module) -> list[Site]:
+    with warnings.catch_warnings():
+        # About layers whose rate is unknown, which are found when the model without dropout is run.
+        warnings.simplefilter("ignore")
+        return rate_sites.find_sites(model)
+
+
+def _place_batchwise(model: nn.Module, setting: Setting, sites: tuple[str, ...], example: Any) -> tuple[str, ...]:
+    """Let feed-forward blocks drop hidden units for the whole batch; return the sites outside of them."""
+    wanted = f"all, since {setting.kind} dropout is where the feed-forward blocks are"
+    check("sites", setting.sites is None, wanted, setting.sites)
+    blocks = retrofit(model, "FeedForward", setting.rates[0], example=example)
+    check("kind", bool(blocks), "one that fits the model, which has no feed-forward block", repr(setting.kind))
+    inside: set[nn.Module] = set()
+    for module in model.modules():
+        if isinstance(module, BatchwiseBlock):
+            inside.update(module.modules())
+        elif isinstance(module, BatchwiseSequential):
+            layers = list(module.children())
+            while layers:
+                _, activation, length = leading_block(layers)
+                inside.update(layers[:length] if activation is not None else ())
+                del layers[:length]
+    modules = dict(model.named_modules())
+    return tuple(site for site in sites if modules.get(site) not in inside)

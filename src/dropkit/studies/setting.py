@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 from dropkit.arguments import check
 
@@ -20,7 +21,7 @@ class Setting:
         sites: names of the modules where dropout is; None for every site of the model. The others have none.
 
     Raises:
-        ValueError: a rate is not in [0, 1], or there are other numbers of rates and sites.
+        ValueError: a rate is not in [0, 1], there are other numbers of rates and sites, or no dropout has a rate.
     """
 
     kind: str = NONE
@@ -28,11 +29,16 @@ class Setting:
     sites: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        # Plain floats: a setting read from a file must be equal to the one that was written.
+        object.__setattr__(self, "p", tuple(map(float, self.p)) if isinstance(self.p, tuple) else float(self.p))
         for rate in self.rates:
             check("p", 0 <= rate <= 1, "in [0, 1]", rate)
+        check("sites", self.sites is None or len(self.sites) > 0, "names, or None for all", self.sites)
         if isinstance(self.p, tuple):
             count = None if self.sites is None else len(self.sites)
             check("p", len(self.p) == count, "one rate, or one for each of `sites`", f"{len(self.p)} rates")
+        if self.kind == NONE:
+            check("kind", self.p == 0 and self.sites is None, "one that drops, with a rate or sites", repr(NONE))
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -45,9 +51,9 @@ class Setting:
         return self.kind == NONE
 
     @property
-    def complexity(self) -> tuple[float, int, str]:
+    def complexity(self) -> tuple[float, float, str]:
         """The order in which settings are preferred where nothing else decides: less dropout, at fewer sites, first."""
-        return (max(self.rates), len(self.sites or ()), self.kind)
+        return (sum(self.rates) / len(self.rates), inf if self.sites is None else len(self.sites), self.kind)
 
     def __str__(self) -> str:
         if self.is_baseline:

@@ -5,26 +5,31 @@ With one seed, all settings have the same split, initial weights and order of ba
 
 from __future__ import annotations
 
+import random
+import sys
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dropkit.arguments import check, positive_int
-from dropkit.mc import NothingToSample
 from dropkit.random import fold_in
 from dropkit.studies.data import PARTS, Data, Sizes, Split, split
-from dropkit.studies.evaluation import Metric, loss, measure, measure_samples, predict
+from dropkit.studies.evaluation import Metric, loss, measure, measure_samples, predict, run
+from dropkit.studies.inputs import MakeModel
 from dropkit.studies.kinds import place_dropout
 from dropkit.studies.trial import Outcome, Trial, not_finite
 
 # What a seed is used for. Each purpose has a generator of its own, so that masks do not change the order of batches.
 _SPLIT, _WEIGHTS, _ORDER, _MASKS, _SAMPLES = range(5)
+
+# Examples of each part in a rehearsal.
+_FEW = 8
 
 # The learning curves have about this many points, unless training may stop early.
 _POINTS = 10
@@ -76,25 +81,48 @@ class Recipe:
         check("samples", self.samples >= 0, "at least 0", self.samples)
         if self.patience is not None:
             positive_int("patience", self.patience)
+        try:
+            torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(f"device must be one of torch, got {self.device!r}") from error
 
 
-def train(trial: Trial, make_model: Callable[[], nn.Module], data: Data, recipe: Recipe, metric: Metric) -> Outcome:
+def train(trial: Trial, make_model: MakeModel, data: Data, recipe: Recipe, metric: Metric) -> Outcome:
     """Train a model with the dropout of `trial` and measure it on each part of the data.
 
-    torch's generator and number of threads are restored. An error of the model is the caller's.
+    The generators of torch, NumPy and Python and the number of threads are restored. An error of the model is the
+    caller's.
     """
     parts = split(data, recipe.sizes, _generator(trial.seed, _SPLIT))
-    with torch.random.fork_rng(devices=[]), _one_thread(recipe.device):
-        _seed(trial.seed, _WEIGHTS)
-        model = make_model()
-        place_dropout(model, trial.setting, parts.training.inputs[:2])
-        model.to(recipe.device)
-        parts = Split(*(getattr(parts, part).to(recipe.device) for part in PARTS), scale=parts.scale)
-        _seed(trial.seed, _MASKS)
-        start = perf_counter()
-        curves = _fit(model, parts, data, recipe, _generator(trial.seed, _ORDER))
-        seconds = perf_counter() - start
-        metrics = _measure(model, parts, data, recipe, metric, trial)
+    with own_random_numbers(recipe.device):
+        model = make(trial, make_model, parts)
+        return _train(trial, model, parts, data, recipe, metric)
+
+
+def rehearse(trial: Trial, make_model: MakeModel, data: Data, recipe: Recipe, metric: Metric) -> nn.Module:
+    """Run a trial on a few examples, to meet at once the errors that every trial would meet; return its model."""
+    parts = split(data, recipe.sizes, _generator(trial.seed, _SPLIT)).map(lambda examples: examples[:_FEW])
+    with own_random_numbers(recipe.device), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about so few examples; the trials themselves will warn
+        model = make(trial, make_model, parts)
+        _train(trial, model, parts, data, replace(recipe, epochs=1), metric)
+    return model
+
+
+def make(trial: Trial, make_model: MakeModel, parts: Split) -> nn.Module:
+    """Make the model of a trial: the weights follow from the seed, the dropout from the setting."""
+    _seed(trial.seed, _WEIGHTS)
+    return place_dropout(make_model(), trial.setting, parts.training.inputs[:2])
+
+
+def _train(trial: Trial, model: nn.Module, parts: Split, data: Data, recipe: Recipe, metric: Metric) -> Outcome:
+    model.to(recipe.device)
+    parts = parts.map(lambda examples: examples.to(recipe.device))
+    _seed(trial.seed, _MASKS)
+    start = perf_counter()
+    curves = _fit(model, parts, data, recipe, _generator(trial.seed, _ORDER))
+    seconds = perf_counter() - start
+    metrics = _measure(model, parts, data, recipe, metric, trial)
     return Outcome(trial, metrics, curves, seconds, not_finite(metrics))
 
 
@@ -103,7 +131,7 @@ def _fit(
 ) -> dict[str, tuple[float, ...]]:
     """Train, and return the curves."""
     optimizer = _OPTIMIZERS[recipe.optimizer](model.parameters(), recipe.learning_rate, recipe.weight_decay)
-    steps = recipe.epochs * -(-len(parts.training) // recipe.batch_size)
+    steps = recipe.epochs * len(_batches(torch.arange(len(parts.training)), recipe.batch_size))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
     every = 1 if recipe.patience is not None else max(1, recipe.epochs // _POINTS)
     curves: dict[str, list[float]] = {"epoch": [], "training_loss": [], "validation_loss": []}
@@ -112,10 +140,10 @@ def _fit(
         model.train()
         total = torch.zeros(())
         shuffled = torch.randperm(len(parts.training), generator=order)
-        for indices in shuffled.split(recipe.batch_size):
+        for indices in _batches(shuffled, recipe.batch_size):
             batch = parts.training[indices.to(recipe.device)]
             optimizer.zero_grad()
-            value = loss(model(batch.inputs), batch.targets, data)
+            value = loss(run(model, batch.inputs), batch.targets, data)
             value.backward()  # pyright: ignore[reportUnknownMemberType] (torch)
             optimizer.step()
             schedule.step()
@@ -136,6 +164,14 @@ def _fit(
     return {name: tuple(values) for name, values in curves.items()}
 
 
+def _batches(indices: Tensor, size: int) -> list[Tensor]:
+    """The batches of an epoch. One example that remains joins the last batch: a batch norm cannot train on one."""
+    batches = list(indices.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
 def _measure(
     model: nn.Module, parts: Split, data: Data, recipe: Recipe, metric: Metric, trial: Trial
 ) -> dict[str, float]:
@@ -143,15 +179,11 @@ def _measure(
     metrics: dict[str, float] = {}
     for part in PARTS:
         examples = getattr(parts, part)
-        values = measure(predict(model, examples.inputs), examples, data, parts.scale, metric)
+        values = measure(predict(model, examples.inputs), examples, data, parts, metric)
         metrics |= {f"{part}_{name}": value for name, value in values.items()}
-    if recipe.samples and not trial.setting.is_baseline and data.inputs is not None:
-        seed = int(fold_in(trial.seed, _SAMPLES).item())
-        try:
-            values = measure_samples(model, parts.test, data, recipe.samples, seed, parts.scale)
-        except NothingToSample:
-            return metrics
-        metrics |= {name.replace("mc_", "mc_test_"): value for name, value in values.items()}
+    if recipe.samples and max(trial.setting.rates) > 0:
+        values = measure_samples(model, parts.test, data, parts, recipe.samples, _derived(trial.seed, _SAMPLES))
+        metrics |= {f"mc_test_{name}": value for name, value in values.items()}
     return metrics
 
 
@@ -160,7 +192,13 @@ def _generator(seed: int, purpose: int) -> torch.Generator:
 
 
 def _seed(seed: int, purpose: int) -> None:
-    torch.manual_seed(_derived(seed, purpose))  # pyright: ignore[reportUnknownMemberType] (torch)
+    """Seed all generators that a model may use."""
+    derived = _derived(seed, purpose)
+    torch.manual_seed(derived)  # pyright: ignore[reportUnknownMemberType] (torch)
+    random.seed(derived)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(derived % 2**32)
 
 
 def _derived(seed: int, purpose: int) -> int:
@@ -168,11 +206,21 @@ def _derived(seed: int, purpose: int) -> int:
 
 
 @contextmanager
-def _one_thread(device: str) -> Generator[None]:
-    """Use one thread: layers this small gain little from a second one, and results then do not depend on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def own_random_numbers(device: str) -> Generator[None]:
+    """Restore at the end the generators of torch, NumPy and Python, and the number of threads, which is 1 meanwhile.
+
+    Layers so small gain little from a second thread, and results then do not depend on the number of cores.
+    """
+    numpy, threads = sys.modules.get("numpy"), torch.get_num_threads()
+    of_python, of_numpy = random.getstate(), None if numpy is None else numpy.random.get_state()
+    place = torch.device(device)
+    kind, devices = ("cuda", []) if place.type == "cpu" else (place.type, [place.index or 0])
+    with torch.random.fork_rng(devices, device_type=kind):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            random.setstate(of_python)
+            if numpy is not None:
+                numpy.random.set_state(of_numpy)

@@ -83,7 +83,7 @@ _train: Train | None = None
 
 def _initialise(train: Train) -> None:
     """Receive once what all trials of this process need, such as the data."""
-    global _train  # noqa: PLW0603 (what an initializer leaves for the tasks of its process)
+    global _train
     _train = train
 
 

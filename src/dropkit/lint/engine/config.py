@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dropkit import files
+from dropkit.arguments import did_you_mean
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.noqa import UNUSED
 from dropkit.rules import RULES, Default, Rule
@@ -90,7 +91,7 @@ class Config:
         settings: dict[str, Any] = {}
         for key, value in table.items():
             if key not in _KEYS:
-                hint = _nearest(key, list(_KEYS)) or f"; known are {', '.join(_KEYS)}"
+                hint = did_you_mean(key, list(_KEYS)) or f"; known are {', '.join(_KEYS)}"
                 raise BadConfig(f"{where}: {key} is not a setting{hint}")
             settings[key.replace("-", "_")] = _KEYS[key](f"{where}: {key}", value)
         if "extend_exclude" in settings:
@@ -142,13 +143,6 @@ def matches(pattern: str, path: str) -> bool:
     return fnmatch(path, pattern) or fnmatch(name, pattern) or fnmatch(path, pattern.rstrip("/") + "/*")
 
 
-def _nearest(word: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def _table(file: Path) -> Mapping[str, Any] | None:
     try:
         data = files.read(file)
@@ -191,7 +185,7 @@ def _codes_of(selectors: Iterable[str]) -> set[str]:
         prefix = selector.upper()
         selected = {r.code for r in RULES if selector in ("ALL", r.name) or r.code.startswith(prefix)}
         if not selector or not selected:
-            hint = _nearest(prefix, [rule.code for rule in RULES])
+            hint = did_you_mean(prefix, [rule.code for rule in RULES])
             wanted = "codes such as DRP101 or DRP1, or names"
             raise BadConfig(f"select and ignore must hold {wanted}, got {_shown(selector)}{hint}")
         chosen |= selected
