@@ -102,7 +102,9 @@ def _torchmetric(name: str, data: Data) -> Any:
     # The same class is for all tasks, or for values only.
     options = {"task": "multiclass", "num_classes": len(data.classes)} if data.task == "classification" else {}
     try:
-        return cls(**options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metrics of text and pictures that have moved, and are refused
+            return cls(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"metric must be {_wanted(data)}, got {name!r}: {_first_line(error)}") from error
 
@@ -140,7 +142,7 @@ def predict(model: nn.Module, inputs: Tensor) -> Tensor:
     """Run the model in eval mode and return its outputs, (N, ...)."""
     model.eval()
     rows = max(1, min(_BATCH, _NUMBERS * len(inputs) // max(1, inputs.numel())))
-    return torch.cat([run(model, batch) for batch in inputs.split(rows)])
+    return torch.cat([run(model, inputs[start : start + rows]) for start in range(0, len(inputs), rows)])
 
 
 def measure(

@@ -72,16 +72,17 @@ def _pair(value: Any) -> tuple[_Column, _Column]:
     """The inputs and targets of one part."""
     if isinstance(value, (DataLoader, Dataset)):
         return _read(value)
-    is_pair = isinstance(value, (tuple, list)) and len(cast("list[Any]", value)) == 2
+    pair: list[Any] = list(cast("list[Any]", value)) if isinstance(value, (tuple, list)) else []
     wanted = "a pair of inputs and targets, a mapping of such pairs by part, a Dataset or a DataLoader"
-    check("data", is_pair, wanted, type(value).__name__)
-    inputs, targets = cast("list[Any]", value)
+    what = type(cast("Any", value)).__name__
+    check("data", len(pair) == 2, wanted, f"{what} of {len(pair)}" if pair else what)
+    inputs, targets = pair
     if isinstance(targets, str) and hasattr(inputs, "columns"):
-        columns = [str(column) for column in inputs.columns]
-        check(
-            "targets", targets in columns, "a column of the data frame", repr(targets) + did_you_mean(targets, columns)
-        )
-        inputs, targets = inputs[[column for column in inputs.columns if column != targets]], inputs[targets]
+        others = [column for column in inputs.columns if column != targets]
+        is_column = len(others) < len(inputs.columns)
+        hint = did_you_mean(targets, map(str, others))
+        check("targets", is_column, "a column of the data frame", repr(targets) + hint)
+        inputs, targets = inputs[others], inputs[targets]
     return _column("inputs", inputs), _column("targets", targets)
 
 
@@ -91,27 +92,25 @@ def _read(source: Any) -> tuple[_Column, _Column]:
     items: list[Any] = [source[i] for i in range(len(source))] if hasattr(source, "__getitem__") else list(source)
     kind = type(source).__name__
     check("data", bool(items), "with examples", f"a {kind} without any")
-    is_pair = isinstance(items[0], (tuple, list)) and len(items[0]) == 2
-    check("data", is_pair, f"a {kind} of pairs of inputs and targets", type(items[0]).__name__)
-    is_loader = isinstance(source, DataLoader)
-    columns: list[_Column] = []
-    for argument, values in zip(("inputs", "targets"), zip(*items, strict=True), strict=True):
-        if all(isinstance(value, str) for value in values):
-            columns.append(list(values))
-        else:
-            parts = [_column(argument, value) for value in values]
-            columns.append(_joined(argument, parts if is_loader else [_alone(part) for part in parts]))
-    return columns[0], columns[1]
+    is_pair = isinstance(items[0], (tuple, list)) and len(cast("list[Any]", items[0])) == 2
+    check("data", is_pair, f"a {kind} of pairs of inputs and targets", type(cast("Any", items[0])).__name__)
+    # Examples become batches of one.
+    batches = items if isinstance(source, DataLoader) else [_batch_of_one(item) for item in items]
+    inputs, targets = (
+        _joined(argument, [_column(argument, batch[place]) for batch in batches])
+        for place, argument in enumerate(("inputs", "targets"))
+    )
+    return inputs, targets
 
 
-def _alone(value: _Column) -> _Column:
-    return value[None] if isinstance(value, Tensor) else value
+def _batch_of_one(item: Any) -> list[Any]:
+    return [[value] if isinstance(value, (str, int, float)) else torch.as_tensor(value)[None] for value in item]
 
 
 def _joined(argument: str, columns: Sequence[_Column]) -> _Column:
-    if all(isinstance(column, list) for column in columns):
-        return [text for column in columns for text in column]
     tensors = [column for column in columns if isinstance(column, Tensor)]
+    if not tensors:
+        return [text for column in columns for text in cast("list[str]", column)]
     shapes = sorted({tuple(tensor.shape[1:]) for tensor in tensors})
     check(argument, len(tensors) == len(columns), "all numbers or all text", "both")
     check(argument, len(shapes) == 1, "of one shape", " and ".join(map(str, shapes[:2])))
@@ -126,16 +125,18 @@ def _column(argument: str, value: Any) -> _Column:
         check(argument, not texts, "columns of numbers", f"{', '.join(texts)} with something else")
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
-    items: Any = value.tolist() if getattr(getattr(value, "dtype", None), "kind", "") in ("O", "U", "T") else value
-    if isinstance(items, (list, tuple)) and items and isinstance(items[0], str):
-        texts = [text for text in cast("list[Any]", items) if isinstance(text, str)]
-        check(argument, len(texts) == len(items), "all numbers or all text", f"{len(items) - len(texts)} others")
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("O", "U", "T"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
+        texts = [text for text in cast("list[Any]", value) if isinstance(text, str)]
+        others = len(cast("list[Any]", value)) - len(texts)
+        check(argument, others == 0, "all numbers or all text", f"text and {others} others")
         return texts
     try:
-        tensor = torch.as_tensor(items).detach().cpu()
+        tensor = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         hint = "; for models of several inputs give `train`" if isinstance(value, (Mapping, tuple)) else ""
-        got = f"{type(value).__name__}{hint}"
+        got = f"{type(cast('Any', value)).__name__}{hint}"
         raise ValueError(f"{argument} must be a tensor or an array of numbers, got {got}") from error
     check(argument, not tensor.is_complex(), "real numbers", "complex ones")
     return tensor.float() if is_frame else tensor
@@ -159,4 +160,4 @@ def _of_tensors(inputs: _Column, targets: _Column, name: str, parts: Tensor | No
     if targets.min() == 0 and targets.max() < _MAX_CLASSES:
         return Data(inputs, targets, tuple(map(str, range(int(targets.max()) + 1))), name, parts)
     values, targets = cast("tuple[Tensor, Tensor]", targets.unique(return_inverse=True))
-    return Data(inputs, targets, tuple(map(str, values.tolist())), name, parts)
+    return Data(inputs, targets, tuple(map(str, cast("list[int]", values.tolist()))), name, parts)

@@ -6,8 +6,9 @@ A layer of `dropkit.nn` that takes `p` is a kind by its name. Another kind is on
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from dropkit.functional import dropout
 from dropkit.patch import rate_sites
 from dropkit.patch.batchwise_block import BatchwiseBlock
 from dropkit.patch.batchwise_sequential import BatchwiseSequential, leading_block
+from dropkit.patch.changes import checked_model, shown
 from dropkit.patch.rate_sites import Site
 from dropkit.patch.retrofit import retrofit
 from dropkit.studies.setting import Setting
@@ -86,8 +88,8 @@ def find_sites(model: nn.Module, example: Any = None) -> tuple[str, ...]:
     if not found:
         places = retrofit(model, example=example, dry_run=True)
         found = list(dict.fromkeys(change.name for change in places))
-        wanted = "one with dropout or activation modules after which dropout can be, or come with names as `sites`"
-        check("model", bool(found), wanted, "; ".join(map(str, places.left)) or "none")
+        reasons = "; ".join(f"{shown(left.name)}: {left.reason.partition(';')[0]}" for left in places.left)
+        check("sites", bool(found), "names, since the model has no dropout, nor activations to drop after", reasons)
     return tuple(found)
 
 
@@ -104,14 +106,17 @@ def place_dropout(model: nn.Module, setting: Setting, example: Any = None) -> nn
         example: an input, as for `find_sites`.
 
     Raises:
+        TypeError: `model` is not a module.
         ValueError: the kind does not exist or cannot be placed, or a site is not in the model.
     """
-    existing = _rates(model)
+    existing = _rates(checked_model(model))
     for site in existing:
         site.set_rate(0.0)
     if setting.is_baseline:
         return model
     kind = kind_of(setting.kind)
+    if setting.sites is not None:
+        _check_sites(model, existing, setting.sites)
     sites = find_sites(model, example) if setting.sites is None else setting.sites
     if kind.is_batchwise:
         sites = _place_batchwise(model, setting, sites, example)
@@ -136,6 +141,17 @@ def _rates(model: nn.Module) -> list[Site]:
         return rate_sites.find_sites(model)
 
 
+def _check_sites(model: nn.Module, existing: list[Site], sites: tuple[str, ...]) -> None:
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    names = {*(site.name for site in existing), *(name for name, _ in modules if name)}
+    for site in sites:
+        side, _, name = site.rpartition(" ")
+        if side not in ("", "before", "after") or name not in names:
+            own = ", ".join(site.name for site in existing) or "none"
+            wanted = f"names of modules, or such names after 'before' (dropouts of the model: {own})"
+            raise ValueError(f"sites must be {wanted}, got {site!r}{did_you_mean(name, names)}")
+
+
 def _place_batchwise(model: nn.Module, setting: Setting, sites: tuple[str, ...], example: Any) -> tuple[str, ...]:
     """Let feed-forward blocks drop hidden units for the whole batch; return the sites outside of them."""
     wanted = f"all, since {setting.kind} dropout is where the feed-forward blocks are"
@@ -147,10 +163,10 @@ def _place_batchwise(model: nn.Module, setting: Setting, sites: tuple[str, ...],
         if isinstance(module, BatchwiseBlock):
             inside.update(module.modules())
         elif isinstance(module, BatchwiseSequential):
-            layers = list(module.children())
+            layers = list[nn.Module](module.children())
             while layers:
                 _, activation, length = leading_block(layers)
                 inside.update(layers[:length] if activation is not None else ())
                 del layers[:length]
-    modules = dict(model.named_modules())
+    modules = dict(cast("Iterator[tuple[str, nn.Module]]", model.named_modules()))
     return tuple(site for site in sites if modules.get(site) not in inside)

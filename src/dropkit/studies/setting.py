@@ -80,6 +80,8 @@ def grid(
         no dropout; dropout p=0.5
     """
     kinds, rates, sites = list(kinds), list(rates), list(sites)
+    for rate in rates:
+        check("p", 0 <= rate <= 1, "in [0, 1]", rate)
     others = (Setting(kind, p, at) for kind in kinds if kind != NONE for at in sites for p in rates if p > 0)
     return tuple(dict.fromkeys([BASELINE, *others]))
 

@@ -1,14 +1,20 @@
-"""Means with confidence intervals, paired differences, and how many seeds would show one."""
+"""Means with confidence intervals, and how many seeds would show a difference.
+
+Intervals describe what other seeds would give: other splits of the same data, initial weights, orders of batches and
+masks. They say nothing of other data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, isfinite, nan, sqrt
+from math import isfinite, nan, sqrt
 from statistics import mean, stdev
 
 # Confidence level of all intervals.
 CONFIDENCE = 0.95
+# Chance that a difference is shown with so many seeds as are suggested.
+_POWER = 0.8
 # More seeds than this are not suggested.
 _MAX_SEEDS = 10_000
 
@@ -24,8 +30,8 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the whole interval lies on one side of 0. Values without spread have no interval to speak of."""
+        return self.error > 0 and (self.low > 0 or self.high < 0)
 
 
 def estimate(values: Sequence[float], comparisons: int = 1) -> Estimate:
@@ -42,25 +48,36 @@ def estimate(values: Sequence[float], comparisons: int = 1) -> Estimate:
     if len(values) == 1:
         return Estimate(center, nan, nan, nan)
     error = stdev(values) / sqrt(len(values))
-    half_width = _quantile(len(values) - 1, comparisons) * error
+    half_width = _quantile(len(values) - 1, _level(comparisons)) * error
     return Estimate(center, error, center - half_width, center + half_width)
 
 
-def seeds_needed(differences: Sequence[float]) -> int | None:
-    """Return how many seeds an interval needs that excludes 0, if mean and spread stay; None for more than 10,000."""
+def seeds_needed(differences: Sequence[float], comparisons: int = 1) -> int | None:
+    """Return with how many seeds the interval would exclude 0 in four of five studies; None for more than 10,000.
+
+    It takes the true mean and spread to be those of `differences`, which few of them tell only roughly.
+    """
     center, spread = abs(mean(differences)), stdev(differences)
-    if spread == 0:
-        return len(differences)
-    if center == 0:
+    # Below, even the smallest standard error of a mean is larger.
+    if center * sqrt(_MAX_SEEDS) <= spread:
         return None
-    # The normal quantile gives a lower bound; Student's is larger by little from there on.
-    count = max(len(differences), 2, ceil((1.96 * spread / center) ** 2))
-    while count <= _MAX_SEEDS and _quantile(count - 1, 1) * spread / sqrt(count) >= center:
+    count = 2
+    while count <= _MAX_SEEDS:
+        distance = _quantile(count - 1, _level(comparisons)) + _quantile(count - 1, _POWER)
+        if distance * spread / sqrt(count) <= center:
+            return count
         count += max(1, count // 50)
-    return count if count <= _MAX_SEEDS else None
+    return None
 
 
-def _quantile(degrees: int, comparisons: int) -> float:
-    from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType] (untyped)
+def _level(comparisons: int) -> float:
+    """The share of Student's distribution below the upper end of an interval."""
+    return 1 - (1 - CONFIDENCE) / (2 * comparisons)
 
-    return float(stdtrit(degrees, 1 - (1 - CONFIDENCE) / (2 * comparisons)))
+
+def _quantile(degrees: int, level: float) -> float:
+    try:
+        from scipy.special import stdtrit  # pyright: ignore[reportUnknownVariableType] (untyped)
+    except ImportError as error:
+        raise ImportError('studies need scipy for their intervals: pip install "dropkit[study]"') from error
+    return float(stdtrit(degrees, level))

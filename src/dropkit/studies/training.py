@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -35,8 +36,8 @@ _FEW = 8
 _POINTS = 10
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": lambda parameters, rate, decay: torch.optim.SGD(parameters, rate, 0.9, weight_decay=decay, nesterov=True),
-    "adamw": lambda parameters, rate, decay: torch.optim.AdamW(parameters, rate, weight_decay=decay),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+    "adamw": torch.optim.AdamW,
 }
 
 
@@ -95,7 +96,7 @@ def train(trial: Trial, make_model: MakeModel, data: Data, recipe: Recipe, metri
     """
     parts = split(data, recipe.sizes, _generator(trial.seed, _SPLIT))
     with own_random_numbers(recipe.device):
-        model = make(trial, make_model, parts)
+        model = make(trial, make_model, parts.training.inputs[:2])
         return _train(trial, model, parts, data, recipe, metric)
 
 
@@ -104,15 +105,20 @@ def rehearse(trial: Trial, make_model: MakeModel, data: Data, recipe: Recipe, me
     parts = split(data, recipe.sizes, _generator(trial.seed, _SPLIT)).map(lambda examples: examples[:_FEW])
     with own_random_numbers(recipe.device), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about so few examples; the trials themselves will warn
-        model = make(trial, make_model, parts)
+        model = make(trial, make_model, parts.training.inputs[:2])
         _train(trial, model, parts, data, replace(recipe, epochs=1), metric)
     return model
 
 
-def make(trial: Trial, make_model: MakeModel, parts: Split) -> nn.Module:
-    """Make the model of a trial: the weights follow from the seed, the dropout from the setting."""
+def make(trial: Trial, make_model: MakeModel, example: Tensor) -> nn.Module:
+    """Make the model of a trial: the weights follow from the seed, the dropout from the setting.
+
+    Raises:
+        TypeError: it is no module.
+        ValueError: the setting does not fit it.
+    """
     _seed(trial.seed, _WEIGHTS)
-    return place_dropout(make_model(), trial.setting, parts.training.inputs[:2])
+    return place_dropout(make_model(), trial.setting, example)
 
 
 def _train(trial: Trial, model: nn.Module, parts: Split, data: Data, recipe: Recipe, metric: Metric) -> Outcome:
@@ -130,7 +136,9 @@ def _fit(
     model: nn.Module, parts: Split, data: Data, recipe: Recipe, order: torch.Generator
 ) -> dict[str, tuple[float, ...]]:
     """Train, and return the curves."""
-    optimizer = _OPTIMIZERS[recipe.optimizer](model.parameters(), recipe.learning_rate, recipe.weight_decay)
+    optimizer = _OPTIMIZERS[recipe.optimizer](
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
     steps = recipe.epochs * len(_batches(torch.arange(len(parts.training)), recipe.batch_size))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
     every = 1 if recipe.patience is not None else max(1, recipe.epochs // _POINTS)
@@ -166,7 +174,7 @@ def _fit(
 
 def _batches(indices: Tensor, size: int) -> list[Tensor]:
     """The batches of an epoch. One example that remains joins the last batch: a batch norm cannot train on one."""
-    batches = list(indices.split(size))
+    batches = [indices[start : start + size] for start in range(0, len(indices), size)]
     if len(batches) > 1 and len(batches[-1]) == 1 < size:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite, nan
-from typing import Any
+from typing import Any, cast
 
 from dropkit.studies.setting import Setting
 
@@ -47,11 +47,11 @@ class Trial:
             p, sites = values["p"], values["sites"]
             setting = Setting(
                 str(values["kind"]),
-                tuple(map(float, p)) if isinstance(p, list) else float(p),
+                tuple(map(float, cast("list[Any]", p))) if isinstance(p, list) else float(p),
                 None if sites is None else tuple(map(str, sites)),
             )
             return cls(str(values["model"]), setting, int(values["seed"]))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"key must be that of a trial, got {key!r}") from error
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class Outcome:
                 _float(values["seconds"]),
                 None if values["failure"] is None else str(values["failure"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not an outcome: {error!r}") from error
 
 

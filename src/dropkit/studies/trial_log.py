@@ -142,10 +142,10 @@ def read_outcomes(folder: str | Path) -> dict[str, Outcome]:
 
 def _parse(lines: bytes) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
-    for line in lines.splitlines():
+    for line in lines.split(b"\n")[:-1]:
         try:
             outcome = Outcome.from_dict(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # damaged: its trial runs again
         outcomes.setdefault(outcome.trial.key, outcome)
     return outcomes
