@@ -157,7 +157,10 @@ def _of_tensors(inputs: _Column, targets: _Column, name: str, parts: Tensor | No
     if targets.is_floating_point():
         return Data(inputs, targets.float(), name=name, parts=parts)
     targets = targets.long()
-    if targets.min() == 0 and targets.max() < _MAX_CLASSES:
-        return Data(inputs, targets, tuple(map(str, range(int(targets.max()) + 1))), name, parts)
+    largest = int(targets.max())
+    wanted = f"classes from 0 to at most {_MAX_CLASSES - 1}; for values give floating-point numbers"
+    check("targets", largest < _MAX_CLASSES, wanted, largest)
+    if targets.min() == 0:
+        return Data(inputs, targets, tuple(map(str, range(largest + 1))), name, parts)
     values, targets = cast("tuple[Tensor, Tensor]", targets.unique(return_inverse=True))
     return Data(inputs, targets, tuple(map(str, cast("list[int]", values.tolist()))), name, parts)

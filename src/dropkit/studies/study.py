@@ -21,6 +21,7 @@ from dropkit.studies.evaluation import Metric, default_metric, find_metric
 from dropkit.studies.inputs import MakeModel, as_data, as_models
 from dropkit.studies.kinds import find_sites, kind_of, place_dropout
 from dropkit.studies.plan import Plan
+from dropkit.studies.readers import read
 from dropkit.studies.recommendation import chance_bound
 from dropkit.studies.rehearsal import rehearse_all
 from dropkit.studies.result import StudyResult
@@ -63,7 +64,8 @@ def study(
             one, of which every trial trains a copy.
         data: a pair of inputs and targets, tensors or arrays; a data frame and the name of its column of targets; a
             mapping with such pairs as "training", "validation" and "test"; a `Dataset` or `DataLoader` that fits into
-            memory; or a `Data`. Integers and text as targets are classes, floating-point numbers are values.
+            memory; a `Data`; or what `dropkit study --data` takes, such as "csv:FILE:TARGET". Integers and text as
+            targets are classes, floating-point numbers are values.
         train: instead of `model` and `data`, for a training loop of your own: from a trial to metrics by name. It
             applies `trial.setting` (`dropkit.studies.place_dropout` does) and uses `trial.seed`. The first trial runs
             in this process, and its error is yours.
@@ -129,7 +131,8 @@ def prepare(
         chosen = Metric(str(metric), str(metric), bool(is_higher_better))
         plan = Plan({"model": grid(names, rates)}, seeds, chosen, description={"train": _source(train)})
         return plan, partial(_call, train, chosen)
-    own, loaded, how = as_models(model), as_data(data), _recipe(recipe)
+    own, how = as_models(model), _recipe(recipe)
+    loaded = read(data) if isinstance(data, str) else as_data(data)
     chosen = default_metric(loaded) if metric is None else find_metric(metric, loaded, is_higher_better)
     for name in names:
         if name != NONE:
