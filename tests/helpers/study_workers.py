@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import optuna
 
 from dropkit.studies import Outcome, Setting, Trial, journal
 from dropkit.studies.shared_study import SharedStudy
@@ -52,6 +55,12 @@ def coordinate(url: str, folder: str, count: int) -> None:
     with TrialLog(folder, SPECIFICATION, resume=True) as log:
         study.run([trial for trial in trials(count) if trial.key not in log.outcomes], train, 1, log.add)
     Path(folder, "finished").touch()
+
+
+def serve(url: str, port: int) -> None:
+    """Be a gRPC proxy of a storage."""
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    optuna.storages.run_grpc_proxy_server(optuna.storages.get_storage(url), host="127.0.0.1", port=port)
 
 
 def _call(name: str, arguments: tuple[Any, ...]) -> None:

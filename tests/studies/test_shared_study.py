@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from contextlib import contextmanager
 from threading import Event, Thread
 
 import optuna
 import pytest
+from helpers.storage_servers import grpc_proxy, postgresql
 from helpers.study_workers import HEARTBEAT, SPECIFICATION, WORK, coordinate, start, train, trials, work
 
 from dropkit.studies import Outcome
@@ -212,14 +214,10 @@ def test_worker_names_the_studies_there_are(url):
     assert SharedStudy.join(url).work == WORK
 
 
-@pytest.mark.slow
-def test_killed_workers_and_coordinators_lose_nothing(url, tmp_path):
-    """Processes are killed at random moments: every trial has one outcome, that of an undisturbed run."""
-    moments, count, kills = random.Random(0), 8 * KILLS, KILLS
-    folder = str(tmp_path / "folder")
+def kill_at_random(url, folder, kills, count):
+    """Run a coordinator and two workers, and kill one of them at each of some random moments, and start it again."""
+    moments, never = random.Random(0), Event()
     processes = [start(coordinate, url, folder, count), start(work, url), start(work, url)]
-    never = Event()
-
     for _ in range(kills):
         never.wait(moments.uniform(0, 0.5))
         index = moments.randrange(3)
@@ -229,6 +227,30 @@ def test_killed_workers_and_coordinators_lose_nothing(url, tmp_path):
     for process in processes:
         process.join(120)
 
-    assert (tmp_path / "folder" / "finished").exists()
+
+@contextmanager
+def storage_of(kind, folder):
+    """Give the URL of an empty storage."""
+    if kind == "journal":
+        yield f"journal:{folder / 'journal'}"
+    elif kind == "postgresql":
+        with postgresql() as url:
+            yield url
+    else:
+        with grpc_proxy(f"sqlite:///{folder / 'study.db'}") as url:
+            yield url
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["journal", "postgresql", "grpc"])
+def test_killed_workers_and_coordinators_lose_nothing(kind, tmp_path):
+    """Processes are killed at random moments: every trial has one outcome, that of an undisturbed run."""
+    count, folder = 4 * KILLS, tmp_path / "folder"
+
+    with storage_of(kind, tmp_path) as url:
+        kill_at_random(url, str(folder), KILLS, count)
+        times = complete(url)
+
+    assert (folder / "finished").exists()
     assert read_outcomes(folder) == local(trials(count))
-    assert set(complete(url).values()) == {1}
+    assert set(times.values()) == {1}

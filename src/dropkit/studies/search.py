@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import floor
 from statistics import mean
 from typing import Any
 
@@ -19,7 +18,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from dropkit.arguments import check, positive_int
+from dropkit.arguments import check
 from dropkit.studies.evaluation import Metric
 from dropkit.studies.racing import PairedRace
 from dropkit.studies.setting import BASELINE, Setting
@@ -83,7 +82,7 @@ class Space:
     def distributions(self) -> dict[str, Any]:
         """The rates, for Optuna."""
         return {
-            site: FloatDistribution(0, round(floor(self.largest / STEP + 1e-9) * STEP, 4), step=STEP)
+            site: FloatDistribution(0, round(int(self.largest / STEP + 1e-9) * STEP, 4), step=STEP)
             for site in self.sites
         }
 
@@ -125,7 +124,8 @@ class Search:
     The same outcomes in the same order lead to the same candidates, also when a search is resumed.
 
     Args:
-        study: of Optuna; it is continued if it has trials.
+        storage: of Optuna.
+        study: in this storage; it is continued if it has trials.
         space: what is searched.
         candidates: how many to try, those with single rates included, no dropout not.
         seeds: trained of each, unless it is stopped.
@@ -134,13 +134,11 @@ class Search:
         pruner: key of `PRUNERS`.
         seed: of the sampler.
         parallel: how many candidates are trained at the same time.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     def __init__(
         self,
+        storage: BaseStorage,
         study: optuna.Study,
         space: Space,
         candidates: int,
@@ -151,11 +149,7 @@ class Search:
         seed: int = 0,
         parallel: int = 1,
     ) -> None:
-        positive_int("candidates", candidates)
-        positive_int("seeds", seeds)
-        check("seeds", seeds >= 2, "at least 2", seeds)
-        check("sampler", sampler in SAMPLERS, " or ".join(SAMPLERS), repr(sampler))
-        check("pruner", pruner in PRUNERS, " or ".join(PRUNERS), repr(pruner))
+        self._storage, self._id = storage, storage.get_study_id_from_name(study.study_name)
         self._study, self._space, self._candidates, self._seeds = study, space, candidates, seeds
         self._metric, self._sampler, self._seed, self._parallel = metric, SAMPLERS[sampler], seed, parallel
         self._pruner = PRUNERS[pruner](seeds)
@@ -180,7 +174,8 @@ class Search:
         number = self._running[setting]
         if outcome.failed:
             return self._end(setting, TrialState.FAIL)
-        self._storage.set_trial_intermediate_value(self._trial(number)._trial_id, seed, self._change(outcome))
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        self._storage.set_trial_intermediate_value(trial_id, seed, self._change(outcome))
         return self._go_on(setting)
 
     @property
@@ -193,10 +188,6 @@ class Search:
             change = sign * mean(values) if values else None
             found.append(Candidate(len(found), self._setting(trial), _STATES[trial.state], change, len(values)))
         return found
-
-    @property
-    def _storage(self) -> BaseStorage:
-        return self._study._storage
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)

@@ -159,15 +159,15 @@ class SharedStudy:
             shared: list[Any] = self._storage.get_all_trials(self._id, deepcopy=False)
             is_idle = True
             for item in shared:
-                if item.state == self._state.COMPLETE and item._trial_id not in damaged:
+                if item.state == self._state.COMPLETE and item.number not in damaged:
                     outcome = _outcome(item)
-                    damaged[item._trial_id] = outcome is None
+                    damaged[item.number] = outcome is None
                     if outcome is not None and pending.pop(outcome.trial.key, None):
                         is_idle = False
                         pending |= {trial.key: trial for trial in on_outcome(outcome) or ()}
             for item in shared:
-                if item.state == self._state.RUNNING and watch.is_dead(item._trial_id, item.user_attrs.get(_BEAT)):
-                    self._set(item._trial_id, self._state.FAIL)
+                if item.state == self._state.RUNNING and watch.is_dead(item.number, item.user_attrs.get(_BEAT)):
+                    self._set(item.number, self._state.FAIL)
             self._add_missing(shared, damaged, pending, on_outcome)
             if is_idle:
                 sleep(self._heartbeat / _POLLS)
@@ -187,19 +187,19 @@ class SharedStudy:
         """
         done, since = 0, monotonic()
         while not self.is_finished and monotonic() - since <= wait:
-            trial_id, trial = self._claim()
+            number, trial = self._claim()
             if trial is None:
                 sleep(self._heartbeat / _POLLS)
                 continue
             try:
-                with self._heartbeats(trial_id):
+                with self._heartbeats(number):
                     outcome = attempt(train, trial)
             except BaseException:
                 with suppress(self._is_over):
-                    self._storage.set_trial_user_attr(trial_id, _RETURNED, True)
-                self._set(trial_id, self._state.FAIL)
+                    self._storage.set_trial_user_attr(self._storage_id(number), _RETURNED, True)
+                self._set(number, self._state.FAIL)
                 raise
-            if self._complete(trial_id, outcome):
+            if self._complete(number, outcome):
                 done += 1
                 on_outcome(outcome)
             since = monotonic()
@@ -226,7 +226,7 @@ class SharedStudy:
         self, shared: Sequence[Any], damaged: Mapping[int, bool], pending: dict[str, Trial], on_outcome: OnOutcome
     ) -> None:
         """Add the trials that neither wait, nor run, nor are complete; one whose workers died too often has failed."""
-        is_lost = [item.state == self._state.FAIL or damaged.get(item._trial_id, False) for item in shared]
+        is_lost = [item.state == self._state.FAIL or damaged.get(item.number, False) for item in shared]
         there = {item.user_attrs.get(_KEY) for item, lost in zip(shared, is_lost, strict=True) if not lost}
         lost = [item for item, lost in zip(shared, is_lost, strict=True) if lost]
         deaths = Counter(item.user_attrs.get(_KEY) for item in lost if not item.user_attrs.get(_RETURNED))
@@ -245,36 +245,40 @@ class SharedStudy:
         """Claim the first trial that waits and that nobody else claims."""
         waiting: list[Any] = self._storage.get_all_trials(self._id, deepcopy=False, states=(self._state.WAITING,))
         for item in waiting:
-            if self._set(item._trial_id, self._state.RUNNING):
-                return item._trial_id, Trial.from_key(item.user_attrs[_KEY])
+            if self._set(item.number, self._state.RUNNING):
+                return item.number, Trial.from_key(item.user_attrs[_KEY])
         return -1, None
 
-    def _complete(self, trial_id: int, outcome: Outcome) -> bool:
+    def _storage_id(self, number: int) -> int:
+        """What the storage calls the trial of this number."""
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
+    def _complete(self, number: int, outcome: Outcome) -> bool:
         """Store an outcome, unless the trial was given to another worker since this one seemed dead."""
         try:
-            self._storage.set_trial_user_attr(trial_id, _OUTCOME, outcome.to_dict())
+            self._storage.set_trial_user_attr(self._storage_id(number), _OUTCOME, outcome.to_dict())
         except self._is_over:
             return False
         # Optuna wants a value for each complete trial; nobody reads it.
-        return self._set(trial_id, self._state.COMPLETE, [0.0])
+        return self._set(number, self._state.COMPLETE, [0.0])
 
-    def _set(self, trial_id: int, state: Any, values: list[float] | None = None) -> bool:
+    def _set(self, number: int, state: Any, values: list[float] | None = None) -> bool:
         """Change the state of a trial; return whether this process did it, not another."""
         try:
-            return self._storage.set_trial_state_values(trial_id, state, values)
+            return self._storage.set_trial_state_values(self._storage_id(number), state, values)
         except self._is_over:
             return False
 
     @contextmanager
-    def _heartbeats(self, trial_id: int) -> Generator[None]:
+    def _heartbeats(self, number: int) -> Generator[None]:
         ended = Event()
 
         def beat() -> None:
-            for number in count(1):
+            for beats in count(1):
                 if ended.wait(self._heartbeat):
                     return
                 try:
-                    self._storage.set_trial_user_attr(trial_id, _BEAT, number)
+                    self._storage.set_trial_user_attr(self._storage_id(number), _BEAT, beats)
                 except self._is_over:
                     return
                 except Exception:  # (the storage is away; the next heartbeat may reach it)
@@ -296,10 +300,10 @@ class _Watch:
         self._patience = patience
         self._last: dict[int, tuple[Any, float]] = {}
 
-    def is_dead(self, trial_id: int, beat: Any) -> bool:
-        before, since = self._last.setdefault(trial_id, (beat, monotonic()))
+    def is_dead(self, number: int, beat: Any) -> bool:
+        before, since = self._last.setdefault(number, (beat, monotonic()))
         if beat != before:
-            self._last[trial_id] = (beat, monotonic())
+            self._last[number] = (beat, monotonic())
             return False
         return monotonic() - since > self._patience
 

@@ -100,10 +100,13 @@ def _open_grpc(optuna: Any, url: str) -> BaseStorage:
 
 def _open_database(optuna: Any, url: str) -> BaseStorage:
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+    from sqlalchemy.pool import NullPool
 
     try:
-        # It caches finished trials, unlike `optuna.storages.RDBStorage`.
-        return optuna.storages.get_storage(url)
+        # Without a pool a worker has no connection while it trains: servers take few, and end those that are idle.
+        database = optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+        # This one caches finished trials.
+        return optuna.storages.get_storage(database)
     except (ArgumentError, NoSuchModuleError) as error:
         raise ValueError(f"storage must be {_WANTED}, got {url!r}") from error
     except OperationalError as error:

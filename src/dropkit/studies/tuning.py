@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dropkit.arguments import check
+from dropkit.arguments import check, positive_int
 from dropkit.report.progress import Progress
 from dropkit.studies.inputs import MakeModel, as_data, as_models
 from dropkit.studies.kinds import find_sites
@@ -29,6 +29,8 @@ from dropkit.studies.trial_log import OtherStudy, TrialLog
 from dropkit.studies.workers import Runner, Train, run
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
     from dropkit.studies.search import Candidate, Search, Space
 
 CANDIDATES = 30
@@ -114,10 +116,10 @@ class TuningResult:
         lines = [
             f"{'candidate':>9} {'seeds':>5} {'change':>8}  rates    (validation {metric.label} {unit}".rstrip() + ")"
         ]
-        for one in self.ranked[:_SHOWN]:
-            change = "" if one.change is None else f"{scale * one.change:+.3g}"
-            rates = str(one.setting) if one.state == "complete" else f"{one.setting} ({one.state})"
-            lines.append(f"{one.number:>9} {one.seeds:>5} {change:>8}  {rates}")
+        for candidate in self.ranked[:_SHOWN]:
+            change = "" if candidate.change is None else f"{scale * candidate.change:+.3g}"
+            state = "" if candidate.state == "complete" else f" ({candidate.state})"
+            lines.append(f"{candidate.number:>9} {candidate.seeds:>5} {change:>8}  {candidate.setting}{state}")
         return "\n".join([*lines, "", *self.sentences])
 
     @property
@@ -126,7 +128,7 @@ class TuningResult:
         sign = -1 if self.study.plan.metric.is_higher_better else 1
         return sorted(
             self.candidates,
-            key=lambda one: (one.state != "complete", one.change is None, sign * (one.change or 0.0), one.number),
+            key=lambda c: (c.state != "complete", c.change is None, sign * (c.change or 0.0), c.number),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class TuningResult:
             **{name: None if setting is None else asdict(setting) for name, setting in settings.items()},
             "change_from_single": None if change is None else asdict(change),
             "trials": self.trials,
-            "candidates": [asdict(one) for one in self.candidates],
+            "candidates": list(map(asdict, self.candidates)),
             "study": self.study.to_dict(),
         }  # fmt: skip
 
@@ -166,7 +168,7 @@ class TuningResult:
 
     @property
     def _about_racing(self) -> str:
-        stopped = sum(one.state == "stopped" for one in self.candidates)
+        stopped = [candidate.state for candidate in self.candidates].count("stopped")
         all_trials = len(self.candidates) * self.study.plan.seeds
         return f"{len(self.candidates) - 1} candidates, {stopped} stopped early: {self.trials} of {all_trials} trials."
 
@@ -258,8 +260,12 @@ def prepare_tuning(
 ) -> TuningPlan:
     """Return what `tune` with these arguments searches."""
     import_optuna()
-    from dropkit.studies.search import SINGLE_RATES, Space
+    from dropkit.studies.search import PRUNERS, SAMPLERS, SINGLE_RATES, Space
 
+    positive_int("candidates", candidates)
+    check("seeds", positive_int("seeds", seeds) >= 2, "at least 2", seeds)
+    check("sampler", sampler in SAMPLERS, " or ".join(SAMPLERS), repr(sampler))
+    check("pruner", pruner in PRUNERS, " or ".join(PRUNERS), repr(pruner))
     if train is not None:
         check("sites", not isinstance(sites, str), "names where `train` is given", sites)
     found = tuple(sites) if train is not None else _sites(model, data, sites)
@@ -275,7 +281,7 @@ def prepare_tuning(
 def run_tuning(
     tuning: TuningPlan,
     folder: str | Path | None = None,
-    storage: str | None = None,
+    storage_url: str | None = None,
     name: str = "dropkit-tune",
     resume: bool = False,
     workers: int = 1,
@@ -287,7 +293,8 @@ def run_tuning(
 
     Args:
         tuning: what is searched.
-        folder, storage, name, resume, progress: as of `tune`.
+        folder, name, resume, progress: as of `tune`.
+        storage_url: its `storage`.
         workers: how many candidates are trained at the same time.
         runner: where trials run; on this machine by default.
         known: outcomes that there are besides those in the folder.
@@ -298,10 +305,12 @@ def run_tuning(
     with TrialLog(folder, tuning.specification, resume) as log:
         for outcome in known:
             log.add(outcome)
-        url = storage or (None if folder is None else f"journal:{Path(folder, _JOURNAL)}")
+        url = storage_url or (None if folder is None else f"journal:{Path(folder, _JOURNAL)}")
+        storage = import_optuna().storages.InMemoryStorage() if url is None else open_storage(url)
+        study = _optuna_study(storage, name, tuning.specification, resume)
         search = Search(
-            _optuna_study(url, name, tuning.specification, resume), tuning.space, tuning.candidates, plan.seeds,
-            plan.metric, tuning.sampler, tuning.pruner, tuning.seed, workers,
+            storage, study, tuning.space, tuning.candidates, plan.seeds, plan.metric, tuning.sampler, tuning.pruner,
+            tuning.seed, workers,
         )  # fmt: skip
         with Progress("searching", (tuning.candidates + 1) * plan.seeds, visible=progress) as bar:
 
@@ -337,14 +346,13 @@ def _sites(model: Any, data: Any, sites: str | Sequence[str]) -> tuple[str, ...]
         return find_sites(make(), as_data(data).example)
 
 
-def _optuna_study(url: str | None, name: str, specification: Mapping[str, Any], resume: bool) -> Any:
+def _optuna_study(storage: BaseStorage, name: str, specification: Mapping[str, Any], resume: bool) -> Any:
     """The study that holds the candidates."""
     from dropkit.studies.shared_study import comparable
 
     optuna = import_optuna()
     there = comparable(specification)
     with quiet(optuna):
-        storage = None if url is None else open_storage(url)
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
     before = study.user_attrs.get("specification")
     if before is None:
@@ -358,7 +366,8 @@ def _optuna_study(url: str | None, name: str, specification: Mapping[str, Any], 
 
 def _result(tuning: TuningPlan, search: Search, log: TrialLog) -> TuningResult:
     candidates = tuple(search.candidates)
-    settings = [one.setting for one in candidates if one.state == "complete" and one.setting != BASELINE]
+    complete = [candidate.setting for candidate in candidates if candidate.state == "complete"]
+    settings = [setting for setting in complete if setting != BASELINE]
     (model,) = tuning.plan.settings
     # A plan has at least one setting with dropout, also where none was completed.
     shown = settings or [tuning.plan.settings[model][1]]
