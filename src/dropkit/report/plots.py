@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-# matplotlib draws in this colour, which is then replaced by the page's text colour.
-_INK = "#123456"
+from dropkit.report.panel import INK, Panel
+
 _BAR = "#1f6feb"
-# In inches; a page scales a plot to its width.
-_SIZE = (4.6, 3.4)
 # More points than this cannot be distinguished at this size.
 _MAX_POINTS = 400
-# Text remains text, in the reader's font; a fixed salt makes equal plots equal files.
-_STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "dropkit"}
-# No date and no name of the program: the page has them.
-_NO_METADATA = dict.fromkeys(("Date", "Creator", "Type", "Format"))
 
 
 def reliability(edges: Sequence[tuple[float, float]], heights: Sequence[float], counts: Sequence[int]) -> str:
@@ -37,11 +29,11 @@ def reliability(edges: Sequence[tuple[float, float]], heights: Sequence[float], 
                 axes.bar(
                     low, height, high - low, align="edge", color=_BAR, alpha=0.25 + 0.75 * (count / max_count) ** 0.5
                 )
-        axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=1)
+        axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
 
-    return _svg("confidence", "accuracy", draw)
+    return Panel(draw, "confidence", "accuracy").svg()
 
 
 def curve(x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, diagonal: bool = False) -> str:
@@ -54,11 +46,11 @@ def curve(x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, di
     def draw(axes: Any) -> None:
         axes.plot([x for x, _ in shown], [y for _, y in shown], color=_BAR, linewidth=2)
         if diagonal:
-            axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=1)
+            axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1)
         axes.set_xlim(0, 1)
         axes.set_ylim(bottom=0)
 
-    return _svg(x_label, y_label, draw)
+    return Panel(draw, x_label, y_label).svg()
 
 
 def histogram(values: Sequence[float], x_label: str, bins: int = 40) -> str:
@@ -70,31 +62,4 @@ def histogram(values: Sequence[float], x_label: str, bins: int = 40) -> str:
             axes.hist(shown, bins=bins, range=(0, max(*shown, 0) or 1), color=_BAR)
         axes.set_xlim(left=0)
 
-    return _svg(x_label, "inputs", draw)
-
-
-def _svg(x_label: str, y_label: str, draw: Callable[[Any], None]) -> str:
-    """Return the plot as an `<svg>` element."""
-    # Not pyplot, which has global state and may need a display.
-    try:
-        from matplotlib import style
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('plots need matplotlib: pip install "dropkit[mc]"') from error
-    file = io.StringIO()
-    # The caller's own style may not fit dark pages.
-    with style.context(["default", _STYLE]):
-        figure: Any = Figure(figsize=_SIZE, layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_xlabel(x_label, color=_INK)
-        axes.set_ylabel(y_label, color=_INK)
-        axes.tick_params(colors=_INK)
-        for name, spine in axes.spines.items():
-            spine.set_visible(name in ("left", "bottom"))
-            spine.set_color(_INK)
-        draw(axes)
-        figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
-    text = file.getvalue()
-    # Ids must be unique in a page with several plots; nothing refers to those of groups.
-    text = re.sub(r'<g id="[\w.]+">', "<g>", text[text.index("<svg") :])
-    return text.replace(_INK, "currentColor")
+    return Panel(draw, x_label, "inputs").svg()

@@ -23,7 +23,7 @@ for (const table of document.querySelectorAll("table.sites")) {
   });
   const [words, zero] = document.querySelectorAll(".filter input");
   const show = () => {
-    const wanted = words.value.toLowerCase().split(/\s+/);
+    const wanted = (words?.value ?? "").toLowerCase().split(/\s+/);
     for (const row of rows) {
       const isZero = zero?.checked && row.classList.contains("zero");
       row.hidden = isZero || !wanted.every((word) => row.textContent.toLowerCase().includes(word));

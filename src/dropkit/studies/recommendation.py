@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import mean, stdev
 
+from dropkit.report.units import counted
 from dropkit.studies.data import Data
 from dropkit.studies.evaluation import Metric
 from dropkit.studies.kinds import KINDS
@@ -72,7 +73,7 @@ def recommend(rows: Sequence[Row], metric: Metric, chance: float | None = None) 
     chosen = min(near, key=lambda row: (not row.setting.is_baseline, row.setting.complexity))
     compared = best if chosen is baseline else chosen
     left_out = len(rows) - len(complete)
-    note = f" {left_out} settings with failed or missing trials had no part in it." if left_out else ""
+    note = f" {counted(left_out, 'setting')} with failed or missing trials had no part in it." if left_out else ""
     if compared is baseline:
         return Recommendation(
             model, baseline.setting, baseline.setting, None, None,
