@@ -77,7 +77,7 @@ def png(panels: Sequence[Panel], columns: int) -> bytes:
     file = io.BytesIO()
     with _style():
         import numpy as np
-        from matplotlib.image import imsave
+        from matplotlib.image import imsave  # pyright: ignore[reportUnknownVariableType] (partly untyped)
 
         pictures = [_pixels(panel) for panel in panels]
         columns = min(columns, len(pictures))

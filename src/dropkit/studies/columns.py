@@ -172,7 +172,8 @@ def columns(plan: Plan, rows: Sequence[Row], names: Mapping[str, str] | None = N
         priority, of_samples = (3, 6) if other in _SHORT else (10 + place, 50 + place)
         found += _of_metric(rows, f"test_{other}", short, plain, its_unit, short, priority)
         found += _of_metric(rows, f"mc_test_{other}", f"MC {short}", plain, its_unit, "MC", of_samples)
-    seconds = Format(decimals=1 if any(row.seconds >= 0.5 for row in rows) else 3)
+    all_seconds = [row.seconds for row in rows]
+    seconds = Format(decimals=1) if max(all_seconds) >= 0.5 else Format.of(all_seconds)
     cells = tuple(Cell(seconds(row.seconds), row.seconds) for row in rows)
     found.append(Column("seconds", "", cells, "s", 7))
     return found

@@ -15,6 +15,12 @@ from dropkit.studies.setting import Setting
 from dropkit.studies.statistics import Estimate
 
 _NONE = Estimate(nan, nan, nan, nan)
+# Longer names of settings would leave no space for the plot.
+_MAX_LABEL = 34
+_OF_CLASSES = (
+    "Negative log-likelihood: lower is better. Expected calibration error: 0 is calibrated, right of it the model is "
+    "overconfident, left of it underconfident."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,12 @@ class Figure:
 def figures(result: StudyResult) -> list[Figure]:
     """Return the figures that the outcomes allow."""
     groups = [group for model in result.plan.settings if (group := [row for row in result.rows if row.model == model])]
-    found = [_error(result, groups), _changes(result, groups), _calibration(groups), _curves(result, groups)]
-    return [figure for figure in [*found, _sites(result, groups)] if figure.panels]
+    found = [_error(result, groups), _changes(result, groups)]
+    others = [_calibration(groups), _curves(result, groups)]
+    # What decides comes first: in a study of sites that is what each contributes.
+    sites = _sites(result, groups)
+    found = [*found, *others, sites] if any(figure.panels for figure in found) else [sites, *others]
+    return [figure for figure in found if figure.panels]
 
 
 def _error(result: StudyResult, groups: Sequence[Sequence[Row]]) -> Figure:
@@ -97,12 +107,11 @@ def _against(result: StudyResult, group: Sequence[Row], name: str, label: str, i
 
 
 def _calibration(groups: Sequence[Sequence[Row]]) -> Figure:
-    caption = (
-        "Each line is a setting: plain evaluation, and the mean of Monte Carlo samples with dropout active. Negative "
-        "log-likelihood: lower is better. Expected calibration error: 0 is calibrated, right of it the model is "
-        "overconfident, left of it underconfident."
-    )
     panels: list[Panel] = []
+    is_classification = any("test_nll" in row.metrics for group in groups for row in group)
+    title = "Calibration, plain and Monte Carlo" if is_classification else "Plain and Monte Carlo predictions"
+    caption = "Each line is a setting: plain evaluation, and the mean of Monte Carlo samples with dropout active. "
+    caption += _OF_CLASSES if is_classification else "Lower is better."
     for group in groups:
         for metric, label, factor in (
             ("nll", "negative log-likelihood", 1.0),
@@ -121,9 +130,9 @@ def _calibration(groups: Sequence[Sequence[Row]]) -> Figure:
                 for setting, a, b in zip(labels, plain, sampled, strict=True)
                 if isfinite(a)
             )
-            title = f"{group[0].model}: {label}"
-            panels.append(pairs(labels, plain, sampled, ("plain", "Monte Carlo"), label, title, alt, metric == "ece"))
-    return Figure("calibration", "Calibration, plain and Monte Carlo", caption, tuple(panels))
+            name = f"{group[0].model}: {label}"
+            panels.append(pairs(labels, plain, sampled, ("plain", "Monte Carlo"), label, name, alt, metric == "ece"))
+    return Figure("calibration", title, caption, tuple(panels))
 
 
 def _curves(result: StudyResult, groups: Sequence[Sequence[Row]]) -> Figure:
@@ -191,15 +200,19 @@ def _sites(result: StudyResult, groups: Sequence[Sequence[Row]]) -> Figure:
 def _labels(rows: Sequence[Row]) -> list[str]:
     """Settings as short as they can be told apart."""
     sites, settings = sites_of(rows), [row.setting for row in rows]
-    if len({setting.sites for setting in settings if not setting.is_baseline}) < 2:
-        return [
-            "no dropout" if s.is_baseline else f"{s.kind} {' '.join(f'{p:.2g}' for p in s.rates)}" for s in settings
-        ]
-    several = len({(s.kind, s.p) for s in settings if not s.is_baseline}) > 1
-    return [
-        "no dropout" if s.is_baseline else f"{f'{s.kind} {max(s.rates):.2g} ' if several else ''}{where(s, sites)}"
-        for s in settings
-    ]
+    with_dropout = [setting for setting in settings if not setting.is_baseline]
+    has_sites = len({setting.sites for setting in with_dropout}) > 1
+    has_kinds = not has_sites or len({(setting.kind, setting.p) for setting in with_dropout}) > 1
+
+    def label(setting: Setting) -> str:
+        if setting.is_baseline:
+            return "no dropout"
+        what = f"{setting.kind} {' '.join(f'{p:.2g}' for p in setting.rates)}" if has_kinds else ""
+        text = f"{what} {where(setting, sites) if has_sites else ''}".strip()
+        # The end of a module's name tells more than its beginning.
+        return text if len(text) <= _MAX_LABEL else f"{text[:12]}…{text[13 - _MAX_LABEL :]}"
+
+    return list(map(label, settings))
 
 
 def _scaled(value: Estimate, factor: float) -> Interval:

@@ -41,7 +41,7 @@ def page(result: StudyResult, shown: list[Figure] | None = None) -> str:
         subtitle=_subtitle(result),
         answers=[(item.sentence, _verdict(item, result)) for item in result.recommendations],
         method=_METHOD.format(confidence=CONFIDENCE),
-        notes=[(model, note) for model, rows in groups.items() for note in notes(plan, rows)],
+        notes=[(model, note) for model, rows in groups.items() for note in notes(plan, model, rows)],
         figures=figures(result) if shown is None else shown,
         legend=legend(plan, result.rows),
         tables=[_table(result, model) for model, rows in groups.items() if rows],

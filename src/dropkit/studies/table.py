@@ -44,8 +44,9 @@ def table(plan: Plan, rows: Sequence[Row], recommendations: Sequence[Recommendat
         screen.print(model, style="bold", highlight=False)
         for line in _legend_of_sites(group):
             screen.print(line, highlight=False, style="dim")
-        screen.print(_table(plan, group, chosen.get(model)))
-        for note in notes(plan, group):
+        if group:
+            screen.print(_table(plan, group, chosen.get(model)))
+        for note in notes(plan, model, group):
             screen.print(fill(note, _WIDTH), highlight=False, style="yellow")
     screen.print(fill(legend(plan, rows), _WIDTH), highlight=False, style="dim")
     for item in recommendations:
@@ -70,8 +71,8 @@ def legend(plan: Plan, rows: Sequence[Row]) -> str:
     return " ".join(parts)
 
 
-def notes(plan: Plan, rows: Sequence[Row]) -> list[str]:
-    """Return what went wrong: trials that failed, and trials that are missing."""
+def notes(plan: Plan, model: str, rows: Sequence[Row]) -> list[str]:
+    """Return what went wrong with a model: trials that failed, and trials that are missing."""
     failed: dict[tuple[str, str], list[str]] = {}
     for outcome in (outcome for row in rows for outcome in row.failures):
         trial, reason = outcome.trial, str(outcome.failure)
@@ -82,10 +83,10 @@ def notes(plan: Plan, rows: Sequence[Row]) -> list[str]:
     ]
     if len(texts) > _MAX_NOTES:
         texts = [*texts[:_MAX_NOTES], f"failed: {len(texts) - _MAX_NOTES} more"]
-    missing = sum(plan.seeds - len(row.outcomes) for row in rows)
+    total = plan.seeds * len(plan.settings[model])
+    missing = total - sum(len(row.outcomes) for row in rows)
     if missing:
-        few = counted(sum(len(row.outcomes) < plan.seeds for row in rows), "setting")
-        texts.append(f"missing: {counted(missing, 'trial')}, so that {few} have fewer than {plan.seeds} seeds")
+        texts.append(f"missing: {missing} of {counted(total, 'trial')}")
     return texts
 
 
