@@ -26,7 +26,7 @@ TERMS = {
     "accounts? of|said of": "summary, described by",
     "(is|are|it) let go|takes what comes|comes by|what stands|of which it is": "a sentence with a subject and a verb",
     "for one(, \\w+)* in": "a loop variable that says what it holds",
-    "import floors?|wing of": "import layer, stack",
+    "(?<!from math )import floors?|wing of": "import layer, stack",
 }
 # Files that may use a term, and why.
 ALLOWED: dict[tuple[str, str], str] = {

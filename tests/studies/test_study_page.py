@@ -11,6 +11,7 @@ from html import unescape
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from helpers.study_results import RESULTS, a_result
 
 import dropkit
@@ -173,6 +174,23 @@ def real(tmp_path_factory):
     dropkit.study(models, data, kinds=["dropout", "always-on"], p=(0.2, 0.5), folder=folder, **small)
     write_reports(load(folder), folder)
     return folder
+
+
+def test_a_call_in_python_is_shown_as_it_was_typed():
+    """What has its default is left out; functions have their names."""
+
+    def net():
+        return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(8, 2))
+
+    def train(trial):
+        return {"validation_loss": 1.0 + trial.seed, "test_loss": 1.0 + trial.seed}
+
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    one = dropkit.study(net, (x, (x[:, 0] > 0).long()), p=0.5, seeds=2, epochs=1, kinds="dropout")
+    own = dropkit.study(train=train, metric="loss", seeds=2)
+
+    assert one.plan.provenance["command"] == "dropkit.study(net, data, p=0.5, seeds=2, epochs=1)"
+    assert own.plan.provenance["command"] == "dropkit.study(train=train, seeds=2, metric='loss')"
 
 
 @pytest.mark.slow

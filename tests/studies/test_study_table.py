@@ -92,7 +92,7 @@ def test_a_metric_of_ones_own_is_shown_with_others():
 
     def measure(trial):
         rate = 0 if trial.setting.is_baseline else max(trial.setting.rates)
-        value = 0.8 + 0.1 * rate + 0.001 * trial.seed
+        value = 0.8 + (0.1 + 0.001 * trial.seed) * rate
         return {"validation_accuracy": value, "test_accuracy": value, "test_words_per_line": 1234.5 + trial.seed}
 
     result = a_result(["model"], metric=Metric("accuracy", "accuracy", is_higher_better=True), measure=measure)

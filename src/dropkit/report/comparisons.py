@@ -9,7 +9,7 @@ from typing import Any
 
 from dropkit.report.panel import COLORS, INK, Panel
 
-# Beside colours, so that more than four series can be told apart, in print too.
+# Beside colours, which distinguish four series only, and none in print.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # In inches: a line of a list, and axes with labels.
 _LINE, _AXES = 0.23, 0.95
@@ -78,7 +78,7 @@ def against(
         low, high = base.ends
         axes.axhspan(low, high, color=INK, alpha=0.12, linewidth=0)
         axes.axhline(base.mean, color=INK, linewidth=1, linestyle="--", label=base_name)
-        width = max((x for one in series for x in one.x), default=1.0)
+        width = max((x for item in series for x in item.x), default=1.0)
         for number, one in enumerate(series):
             shift = width * _SHIFT * (number - (len(series) - 1) / 2)
             points = [(x + shift, y) for x, y in zip(one.x, one.y, strict=True)]
@@ -86,9 +86,9 @@ def against(
             failed = [x for x, y in points if not math.isfinite(y.mean)]
             top = {"transform": axes.get_xaxis_transform(), "clip_on": False}
             axes.plot(failed, [1.0] * len(failed), "x", color=_color(one.color), markersize=8, markeredgewidth=2, **top)
-        ticks = sorted({x for one in series for x in one.x})
+        ticks = sorted({x for item in series for x in item.x})
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-        axes.set_ylim(*_limits([base, *(y for one in series for y in one.y)]))
+        axes.set_ylim(*_limits([base, *(y for item in series for y in item.y)]))
 
     return Panel(draw, x_label, y_label, title, alt, height=3.8)
 

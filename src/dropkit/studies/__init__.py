@@ -4,6 +4,7 @@ from dropkit.studies.data import Data, Sizes
 from dropkit.studies.kinds import KINDS, Kind, find_sites, place_dropout
 from dropkit.studies.plan import Plan
 from dropkit.studies.recommendation import Recommendation
+from dropkit.studies.reports import write_reports
 from dropkit.studies.result import StudyResult, load
 from dropkit.studies.rows import Row
 from dropkit.studies.setting import Setting
@@ -30,4 +31,5 @@ __all__ = [
     "load",
     "place_dropout",
     "study",
+    "write_reports",
 ]

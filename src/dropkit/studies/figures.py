@@ -198,7 +198,7 @@ def _sites(result: StudyResult, groups: Sequence[Sequence[Row]]) -> Figure:
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """Settings as short as they can be told apart."""
+    """Name settings as shortly as their differences allow."""
     sites, settings = sites_of(rows), [row.setting for row in rows]
     with_dropout = [setting for setting in settings if not setting.is_baseline]
     has_sites = len({setting.sites for setting in with_dropout}) > 1

@@ -15,9 +15,8 @@ from dropkit.studies.table import legend, notes
 
 _METHOD = (
     "The setting is chosen on validation examples: the one with the least dropout whose result is within one standard "
-    "error of the best one's. The change is that on test examples, which had no part in the choice, with its "
-    "{confidence:.0%} interval. The intervals in the figures and tables below are wider, since they hold for all "
-    "settings of a model at once."
+    "error of the best one's. What it changes is measured on test examples. Intervals of changes are at "
+    "{confidence:.0%}, for all settings of a model together; they say what other seeds would give, not other data."
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -20,7 +20,8 @@ from dropkit.studies.data import Data, split
 from dropkit.studies.evaluation import Metric, default_metric, find_metric
 from dropkit.studies.inputs import MakeModel, as_data, as_models
 from dropkit.studies.kinds import find_sites, kind_of, place_dropout
-from dropkit.studies.plan import Plan
+from dropkit.studies.plan import Plan, provenance
+from dropkit.studies.python_call import python_call
 from dropkit.studies.readers import read
 from dropkit.studies.recommendation import chance_bound
 from dropkit.studies.rehearsal import rehearse_all
@@ -101,10 +102,13 @@ def study(
         >>> len(result.rows)
         2
     """
-    plan, train_one = prepare(
-        model, data, train=train, kinds=kinds, p=p, sites=sites, seeds=seeds, metric=metric,
-        is_higher_better=is_higher_better, **recipe,
-    )  # fmt: skip
+    asked: dict[str, Any] = {
+        "train": train, "kinds": kinds, "p": p, "sites": sites, "seeds": seeds, "metric": metric,
+        "is_higher_better": is_higher_better, **recipe,
+    }  # fmt: skip
+    plan, train_one = prepare(model, data, **asked)
+    first = [] if train is not None else [_names(plan), repr(data) if isinstance(data, str) else "data"]
+    plan = replace(plan, provenance=provenance(python_call(study, first, asked)))
     return run_plan(plan, train_one, folder, resume, workers, progress, is_first_here=train is not None)
 
 
@@ -183,6 +187,12 @@ def run_plan(
             runner(trials, train, workers, keep)
         outcomes = log.outcomes
         return StudyResult(plan, tuple(outcomes[t.key] for t in plan.trials if t.key in outcomes))
+
+
+def _names(plan: Plan) -> str:
+    """The models as an argument, by what their functions are called."""
+    names = list(plan.settings)
+    return names[0] if len(names) == 1 else f"{{{', '.join(f'{name!r}: {name}' for name in names)}}}"
 
 
 def fingerprint(*tensors: Tensor) -> str:
