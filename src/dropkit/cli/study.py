@@ -1,161 +1,230 @@
-"""`dropkit study`: train on real digits with and without dropout."""
+"""`dropkit study`: train models with and without dropout, and say which kind, where and at what rate."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from itertools import groupby
-from signal import SIGINT, SIGTERM, signal
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 import click
 
-from dropkit.report.console import console
-from dropkit.report.progress import Progress
-from dropkit.study import ARMS, KINDS, NETWORKS, SEEDS, Digits, Experiment, Recipe, Row, Run, arms, load, rows
-from dropkit.study.json_output import to_dict, unfinished_to_dict
-from dropkit.study.table import legend, result_table, run_table, title
-from dropkit.study.verdicts import next_command, reason_for_no_verdict, sentences
+from dropkit import files
+from dropkit.arguments import positive_int
+from dropkit.cli.model_loading import Failed
+from dropkit.cli.options import FAILED, not_empty, wants_color
+from dropkit.cli.signals import Terminated, sigterm_raises
+from dropkit.cli.study_options import (
+    Command,
+    comma_separated,
+    load_models,
+    model_options,
+    option,
+    read_data,
+    recipe_fields,
+    training_options,
+    typed,
+    usage_errors,
+)
+from dropkit.studies import trackers
+from dropkit.studies.kinds import KINDS
+from dropkit.studies.plan import Plan, provenance
+from dropkit.studies.result import StudyResult, load
+from dropkit.studies.study import RATES, SEEDS, prepare, run_plan
+from dropkit.studies.trial import Outcome
+from dropkit.studies.trial_log import FolderInUse, OtherStudy
+from dropkit.studies.workers import Train
 
-_RECIPE = Recipe()
-_DEFAULT = f"Without --kinds and --p it compares {', '.join(str(arm) for arm in ARMS)}."
-
-
-def _option(name: str, read: Callable[[str], Any], wanted: str, default: object, help: str, metavar: str = "N") -> Any:
-    """Make an option that is converted by `read`, with a uniform error message; `Experiment` checks the ranges."""
-
-    def callback(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-        try:
-            return None if text is None else read(text)
-        except (ValueError, KeyError):
-            raise click.UsageError(f"{name} must be {wanted}, got {text!r}", ctx) from None
-
-    return click.option(
-        name, type=str, metavar=metavar, default=default, show_default=True, callback=callback, help=help
-    )
-
-
-def _comma_separated(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    return lambda text: tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))
-
-
-def _choice(name: str, names: Sequence[str], default: str | None, help: str) -> Any:
-    read = _comma_separated(lambda part: names[names.index(part)])
-    wanted = f"one or more of {', '.join(names)}, separated by commas"
-    return _option(name, read, wanted, default, help, metavar=",".join(names))
-
-
-def _number(name: str, default: int, help: str) -> Any:
-    return _option(name, int, "a whole number", default, help)
+# Exit codes: every question is answered; trials failed, or nothing can be concluded about a model.
+ANSWERED, NOT_ANSWERED = 0, 1
+_DEFAULT_FOLDER = "dropkit-study"
+# Each worker takes about 400 MB with torch and the digits.
+_MAX_WORKERS = 8
+_COMPARED, _RUN, _OUTPUT = "What is compared", "Where it runs", "Output"
 
 
-@click.command(epilog=_DEFAULT)
-@_choice("--network", list(NETWORKS), ",".join(NETWORKS), "Networks to train.")
-@_choice("--kinds", list(KINDS), None, "Kinds of dropout to compare with none.")
-@_option("--p", _comma_separated(float), "numbers separated by commas", None, "Dropout rates to try.", "0.1,0.5")
-@_number("--seeds", SEEDS, "Random seeds per setting, at least 2.")
-@_number("--epochs", _RECIPE.epochs, "Training epochs.")
-@_number("--digits", _RECIPE.digits, "Training digits; the others are the test set.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every run; errors are fractions.")
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress bar.")
+@click.command(cls=Command)
+@model_options
+@option(
+    _COMPARED,
+    "--kinds",
+    metavar="NAMES",
+    callback=comma_separated(),
+    help=f"Separated by commas: {', '.join(KINDS)}, or layers of dropkit.nn. [default: dropout; digits: all of these]",
+)
+@option(
+    _COMPARED,
+    "--p",
+    metavar="RATES",
+    callback=comma_separated(float),
+    help=f"Separated by commas; no dropout is always compared. [default: {','.join(map(str, RATES))}]",
+)
+@option(
+    _COMPARED,
+    "--sites",
+    metavar="all|each|NAMES",
+    callback=comma_separated(),
+    help="Where: at all sites; each alone and each left out; or at modules of these names. [default: all]",
+)
+@option(_COMPARED, "--seeds", type=int, default=SEEDS, show_default=True, metavar="N", help="Trials of each setting.")
+@option(
+    _COMPARED,
+    "--metric",
+    metavar="NAME",
+    help="error, nll, ece, rmse, mae, or a class of torchmetrics. [default: error of classes, rmse of values]",
+)
+@training_options
+@option(
+    _RUN,
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Processes; results do not depend on their number. "
+    f"[default: one per core, at most {_MAX_WORKERS}; 1 with another device than the CPU]",
+)
+@option(
+    _RUN,
+    "--folder",
+    metavar="FOLDER",
+    callback=not_empty,
+    help=f"Keeps each trial as it finishes, and the reports. [default: {_DEFAULT_FOLDER}, or {_DEFAULT_FOLDER}-2 and so on]",
+)
+@option(
+    _RUN,
+    "--resume",
+    is_flag=True,
+    help="Continue the study in the folder, by default in the last one: finished trials are not run again.",
+)
+@option(_RUN, "--tensorboard", metavar="FOLDER", help="Also log each trial for TensorBoard.")
+@option(_RUN, "--mlflow", metavar="URI", help="Also log each trial to this MLflow tracking server or folder.")
+@option(_OUTPUT, "--json", "as_json", is_flag=True, help="Print one JSON object; fractions are in [0, 1].")
+@option(_OUTPUT, "--quiet", "-q", is_flag=True, help="Show no progress bar.")
+@click.pass_context
 def command(
-    network: tuple[str, ...],
-    kinds: tuple[str, ...] | None,
-    p: tuple[float, ...] | None,
-    seeds: int,
-    epochs: int,
-    digits: int,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Train small networks on real digits with and without dropout, and compare their test errors in pairs.
+    context: click.Context, as_json: bool, quiet: bool, folder: str | None, resume: bool, **options: Any
+) -> int:
+    """Train models with and without dropout, and say which kind, where and at what rate.
 
-    There is no verdict if the baseline is near chance or a run failed. Ctrl-C prints the runs that are finished.
+    MODEL is FILE.py:NAME (or package.module:NAME), a function without arguments that makes a model, or one of cnn and
+    mlp, which fit square grey images and are the default. All settings are trained in pairs: with one seed they share
+    split, initial weights and order of batches. The setting is chosen on validation examples, what it changes is
+    reported on test examples.
+
+    Exit code: 0 every model has an answer, 1 trials failed or nothing can be concluded about a model, 2 error, 130
+    Ctrl-C, 143 SIGTERM. Finished trials are kept in any case; the same command with --resume continues.
     """
-    recipe = Recipe(digits=digits, epochs=epochs)
-    all_digits = _load()
+    plan, train = _prepare(options)
+    plan = replace(plan, provenance=provenance(typed(context)))
+    workers, where = _workers(options), _folder(folder, resume)
     try:
-        experiment = Experiment(all_digits, network, arms(kinds, p), seeds, recipe)
-    except ValueError as error:
-        raise click.UsageError(f"--{error}") from None
-    runs: list[Run] = []
-    try:
-        with _sigterm_raises():
-            _train(experiment, quiet, runs)
-    except (KeyboardInterrupt, _Terminated) as stop:
-        is_interrupt = isinstance(stop, KeyboardInterrupt)
-        _print_unfinished(runs, experiment, "interrupted" if is_interrupt else "terminated", as_json)
-        # The exit code that a shell reports for a process ended by a signal.
-        raise click.exceptions.Exit(128 + (SIGINT if is_interrupt else SIGTERM)) from None
-    except Exception as error:
-        _print_unfinished(runs, experiment, f"{type(error).__name__}: {error}", as_json)
-        raise
-    results = rows(runs)
+        with sigterm_raises():
+            result = run_plan(
+                plan, train, where, resume, workers, False if quiet else None, on_outcome=_trackers(options)
+            )
+    except (FolderInUse, OtherStudy) as error:
+        raise Failed(f"{error}; on the command line: --folder or --resume") from error
+    except KeyboardInterrupt:
+        return _ended_early(where, "interrupted", 128 + SIGINT, as_json)
+    except Terminated:
+        return _ended_early(where, "terminated", 128 + SIGTERM, as_json)
+    except OSError as error:
+        return _ended_early(where, f"could not write to {where}: {files.reason(error)}", FAILED, as_json)
+    _print(result, where, as_json)
+    is_answered = all(one.setting is not None for one in result.recommendations)
+    return ANSWERED if is_answered and not any(row.failures for row in result.rows) else NOT_ANSWERED
+
+
+def _prepare(options: Mapping[str, Any]) -> tuple[Plan, Train]:
+    """Read the data and make the plan, before anything is trained or written."""
+    target = options["target"]
+    data = read_data(target)
+    models = load_models(options["targets"], data)
+    kinds = options["kinds"] or (tuple(KINDS) if target == "digits" else ("dropout",))
+    sites = options["sites"] or ("all",)
+    with usage_errors():
+        return prepare(
+            models, data, kinds=kinds, p=options["p"] or RATES,
+            sites=sites[0] if sites[0] in ("all", "each") else sites,
+            seeds=options["seeds"], metric=options["metric"], **recipe_fields(options, target, data),
+        )  # fmt: skip
+
+
+def _workers(options: Mapping[str, Any]) -> int:
+    if options["workers"] is not None:
+        with usage_errors():
+            return positive_int("workers", options["workers"])
+    is_cpu = options["device"] in (None, "cpu")
+    return min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if is_cpu else 1
+
+
+def _folder(folder: str | None, resume: bool) -> Path:
+    """The folder of this study: the one that is given, the first free one, or the last one where it is resumed."""
+    if folder is not None:
+        return Path(folder)
+    number = 1
+    while _numbered(number).exists():
+        number += 1
+    return _numbered(number - 1 if resume and number > 1 else number)
+
+
+def _numbered(number: int) -> Path:
+    return Path(_DEFAULT_FOLDER if number == 1 else f"{_DEFAULT_FOLDER}-{number}")
+
+
+def _print(result: StudyResult, folder: Path, as_json: bool) -> None:
+    """Print the result before reports are written, which may fail."""
     if as_json:
-        click.echo(json.dumps(to_dict(results, experiment), indent=2))
+        click.echo(json.dumps(result.to_dict() | {"folder": str(folder)}, indent=2, allow_nan=False))
     else:
-        _print(results, experiment)
-
-
-class _Terminated(BaseException):
-    """The process received SIGTERM."""
-
-
-@contextmanager
-def _sigterm_raises() -> Generator[None]:
-    """Raise `_Terminated` at SIGTERM, as Python raises `KeyboardInterrupt` at SIGINT."""
-
-    def stop(*_: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread can set signal handlers.
-        yield
-        return
-    before = signal(SIGTERM, stop)
+        is_colored = wants_color("auto")
+        click.echo(result.table(is_colored), color=is_colored)
     try:
-        yield
-    finally:
-        signal(SIGTERM, before)
+        paths: list[Path] = []  # write_reports(result, folder)
+    except OSError as error:
+        raise Failed(f"the reports could not be written: {files.reason(error)}") from error
+    if not as_json:
+        click.echo("\n" + "\n".join(map(str, paths)))
 
 
-def _print_unfinished(runs: list[Run], experiment: Experiment, reason: str, as_json: bool) -> None:
+def _trackers(options: Mapping[str, Any]) -> Callable[[Outcome], None] | None:
+    """Where outcomes are logged besides the folder."""
+    try:
+        found = [
+            make(options[name])
+            for name, make in (("tensorboard", trackers.tensorboard), ("mlflow", trackers.mlflow))
+            if options[name] is not None
+        ]
+    except ImportError as error:
+        raise Failed(str(error)) from error
+
+    def log(outcome: Outcome) -> None:
+        for tracker in found:
+            tracker(outcome)
+
+    return log
+
+
+def _resuming(typed: str, folder: Path) -> str:
+    """The command that continues a study."""
+    words = typed.split()
+    more = ["--folder", shlex.quote(str(folder))] if "--folder" not in typed else []
+    return " ".join([*words, *more, *([] if "--resume" in words else ["--resume"])])
+
+
+def _ended_early(folder: Path, reason: str, code: int, as_json: bool) -> int:
+    """Say what is kept, and how to go on; return the exit code."""
+    try:
+        result = load(folder)
+    except (OSError, ValueError):  # it ended before the folder was made
+        click.echo(f"{reason}; there are no finished trials", err=True)
+        return code
     if as_json:
-        click.echo(json.dumps(unfinished_to_dict(runs, experiment, reason), indent=2))
-        return
-    screen = console(highlight=False)
-    screen.print(f"{len(runs)} of {len(experiment)} runs finished ({reason}); there is no verdict.", style="bold")
-    if runs:
-        screen.print(run_table(runs))
-
-
-def _load() -> Digits:
-    try:
-        return load()
-    except FileNotFoundError as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _train(experiment: Experiment, quiet: bool, runs: list[Run]) -> None:
-    """Append each run to `runs` as it finishes, so that the caller has them if training is interrupted."""
-    with Progress("training", len(experiment), visible=False if quiet else None) as progress:
-        for run in experiment.runs():
-            runs.append(run)
-            progress.advance(description=f"{run.network} {run.arm}")
-
-
-def _print(results: list[Row], experiment: Experiment) -> None:
-    screen = console(highlight=False)
-    summary: list[str] = []
-    for name, group in groupby(results, key=lambda row: row.network):
-        network_rows = list(group)
-        reason = reason_for_no_verdict(network_rows, experiment)
-        screen.print(title(name, experiment), style="bold")
-        screen.print(result_table(network_rows, with_verdicts=reason is None))
-        screen.print()
-        summary += sentences(network_rows) if reason is None else [reason]
-    screen.print(legend(experiment), style="dim")
-    for line in ("", *summary, next_command(results, experiment)):
-        screen.print(line)
+        values = result.to_dict() | {"folder": str(folder), "ended_early": reason}
+        click.echo(json.dumps(values, indent=2, allow_nan=False))
+    count = f"{len(result.outcomes)} of {len(result.plan.trials)} trials are finished and kept in {folder}"
+    click.echo(f"{reason}; {count}; to continue: {_resuming(result.plan.provenance['command'], folder)}", err=True)
+    return code

@@ -1,0 +1,178 @@
+"""Options that `dropkit study`, `dropkit tune` and `dropkit worker` share: models, data, and how models are trained."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from dropkit.cli.model_loading import Failed, load_object, user_code
+from dropkit.studies import digits
+from dropkit.studies.data import Data, Sizes
+from dropkit.studies.inputs import MakeModel
+from dropkit.studies.networks import NETWORKS, networks_for
+from dropkit.studies.training import Recipe
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TYPED = "dropkit.typed"
+
+
+class Option(click.Option):
+    """An option that `Command` lists below the heading `group`."""
+
+    def __init__(self, *args: Any, group: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.group = group
+
+
+class Command(click.Command):
+    """A command whose help lists its options by group, and that keeps its arguments in `context.meta`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and keep what was typed."""
+        ctx.meta[_TYPED] = list(args)
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section for each group, in the order of the options."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def option(group: str, *names: str, **settings: Any) -> Callable[[F], F]:
+    """Declare an option of a group."""
+    return click.option(*names, cls=Option, group=group, **settings)
+
+
+def comma_separated(read: Callable[[str], Any] = str) -> Callable[..., tuple[Any, ...] | None]:
+    """Return a callback that splits a value at commas and reads each part."""
+
+    def callback(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[Any, ...] | None:
+        if text is None:
+            return None
+        try:
+            return tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))
+        except ValueError:
+            raise click.UsageError(f"{parameter.opts[0]} must be numbers separated by commas, got {text!r}") from None
+
+    return callback
+
+
+def _sizes(context: click.Context, parameter: click.Parameter, text: str | None) -> Sizes | None:
+    if text is None:
+        return None
+    try:
+        training, validation, test = (None if part.strip() == "rest" else float(part) for part in text.split(","))
+        if validation is None or not all(
+            size is None or 0 < size < float("inf") for size in (training, validation, test)
+        ):
+            raise ValueError
+    except ValueError:
+        wanted = (
+            "three numbers of examples, or fractions below 1, separated by commas, the first or last perhaps `rest`"
+        )
+        raise click.UsageError(f"--sizes must be {wanted}, got {text!r}") from None
+    return Sizes(training, validation, test)
+
+
+_TRAINING: list[tuple[str, str, dict[str, Any], str]] = [
+    ("--epochs", "N", {"type": int}, "Training epochs, at most. [default: 30; digits: 15]"),
+    ("--batch-size", "N", {"type": int}, "Examples in a step. [default: 50]"),
+    ("--optimizer", "NAME", {}, "sgd (with momentum) or adamw. [default: sgd]"),
+    ("--learning-rate", "X", {"type": float}, "Of the first step; it falls to 0. [default: 0.03; digits: 0.06]"),
+    ("--weight-decay", "X", {"type": float}, "Of the optimizer. [default: 0]"),
+    (
+        "--patience", "N", {"type": int},
+        "Stop when the validation loss has not fallen for N epochs, and take the weights of the best one.",
+    ),
+    (
+        "--sizes", "TRAINING,VALIDATION,TEST", {"callback": _sizes},
+        "Numbers of examples, or fractions; `rest` for those that are left. Parts that the data states are kept. "
+        "[default: rest,0.2,0.2; digits: 500,1000,1000]",
+    ),
+    ("--samples", "N", {"type": int}, "Passes of Monte Carlo dropout in the evaluation; 0 for none. [default: 10]"),
+    ("--device", "NAME", {}, "Such as cuda or cuda:1. [default: cpu]"),
+]  # fmt: skip
+
+
+def typed(context: click.Context) -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["dropkit", str(context.info_name), *context.meta[_TYPED]])
+
+
+def model_options(command: F) -> F:
+    """Declare MODEL and --data."""
+    data = option(
+        "Model and data", "--data", "target", metavar="TARGET", default="digits", show_default=True,
+        help="Examples: digits, FILE.npz, csv:FILE:COLUMN, a folder of images; docs/study-data.md has all.",
+    )  # fmt: skip
+    return click.argument("targets", metavar="[MODEL]...", nargs=-1)(data(command))
+
+
+def training_options(command: F) -> F:
+    """Declare the fields of `Recipe` as options."""
+    for names, metavar, read, help in reversed(_TRAINING):
+        command = option("Training", names, metavar=metavar, help=help, **read)(command)
+    return command
+
+
+def read_data(target: str) -> Data:
+    """Read the examples of --data.
+
+    Raises:
+        Failed: they are not there, or damaged.
+    """
+    try:
+        return digits.load()
+    except (ValueError, OSError, ImportError) as error:
+        raise Failed(f"--data {target}: {error}") from error
+
+
+def load_models(targets: Sequence[str], data: Data) -> dict[str, MakeModel]:
+    """Return the functions that make the models, by name; without targets those that fit the data."""
+    names = [target for target in targets if target in NETWORKS]
+    with usage_errors():
+        models = networks_for(data, names) if names or not targets else {}
+    for target in targets:
+        if target in NETWORKS:
+            continue
+        with user_code(target):
+            make = load_object(target, "MODEL")
+        name = target.rpartition(":")[2]
+        models[name if name not in models else target] = make
+    return models
+
+
+def recipe_fields(options: Mapping[str, Any], target: str, data: Data) -> dict[str, Any]:
+    """Return the fields of `Recipe`: those that are given, and for the digits those that suit them."""
+    given = {field.name: options[field.name] for field in fields(Recipe) if options.get(field.name) is not None}
+    return (digits.recipe(data) if target == "digits" else {}) | given
+
+
+@contextmanager
+def usage_errors() -> Generator[None]:
+    """Report a wrong argument as the option that it came from."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(_in_options(str(error))) from error
+
+
+def _in_options(message: str) -> str:
+    """The text of an error about an argument, with the option in its place."""
+    argument, must, rest = message.partition(" must ")
+    parameters = click.get_current_context().command.params
+    names = {parameter.name: parameter.opts[0] for parameter in parameters if isinstance(parameter, click.Option)}
+    option = names.get(argument) or names.get(f"{argument}s")
+    return message if option is None else f"{option}{must}{rest}"
