@@ -91,7 +91,8 @@ _COMPARED, _RUN, _OUTPUT = "What is compared", "Where it runs", "Output"
     "--folder",
     metavar="FOLDER",
     callback=not_empty,
-    help=f"Keeps each trial as it finishes, and the reports. [default: {_DEFAULT_FOLDER}, or {_DEFAULT_FOLDER}-2 and so on]",
+    help="Keeps each trial as it finishes, and the reports. "
+    f"[default: {_DEFAULT_FOLDER}, or {_DEFAULT_FOLDER}-2 and so on]",
 )
 @option(
     _RUN,

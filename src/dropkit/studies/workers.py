@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from dropkit.studies.trial import Outcome, Trial
@@ -17,8 +24,8 @@ Runner = Callable[[Sequence[Trial], Train, int, OnOutcome], None]
 
 # A trial whose process ends so often is not tried again.
 MAX_DEATHS = 3
-# In seconds: how long idle workers wait, which is how long they outlive a coordinator that was killed.
-_IDLE = 10
+# In seconds: how often a worker looks whether its coordinator lives, which is how long it outlives one that was killed.
+_WATCH = 1.0
 
 
 def run(trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutcome) -> None:
@@ -50,14 +57,18 @@ def attempt(train: Train, trial: Trial) -> Outcome:
 
 def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutcome) -> None:
     # Unlike the pools of the standard library it needs no `if __name__ == "__main__"` and takes any function.
+    import cloudpickle
     from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
+    # Bytes, so that a worker which cannot load them reports it as a failure of its trials.
+    work = cloudpickle.dumps(train)
     pending = {trial.key: trial for trial in trials}
     deaths: dict[str, int] = {}
     while pending:
-        pool: Any = ProcessPoolExecutor(workers, timeout=_IDLE, initializer=_initialise, initargs=(train,))
+        pool: Any = ProcessPoolExecutor(workers, initializer=_initialise, initargs=(work, os.getpid()))
         try:
-            futures: set[Future[Outcome]] = {pool.submit(_attempt, trial) for trial in pending.values()}
+            with _no_interrupts():
+                futures: set[Future[Outcome]] = {pool.submit(_attempt, trial) for trial in pending.values()}
             while futures:
                 done, futures = wait(futures, return_when=FIRST_COMPLETED)
                 # Outcomes first, so that a process which ends at the same time does not cost them.
@@ -78,15 +89,39 @@ def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_ou
             pool.shutdown(wait=False, kill_workers=True)
 
 
-_train: Train | None = None
+@contextmanager
+def _no_interrupts() -> Generator[None]:
+    """Hold back Ctrl-C, which a terminal sends to all processes, and for good from those that are started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _initialise(train: Train) -> None:
-    """Receive once what all trials of this process need, such as the data."""
-    global _train
-    _train = train
+_work = b""
+
+
+def _initialise(work: bytes, coordinator: int) -> None:
+    """Receive once what all trials of this process need, such as the data; end when the coordinator has ended."""
+    global _work
+    _work = work
+    threading.Thread(target=_watch, args=(coordinator,), daemon=True).start()
+
+
+def _watch(coordinator: int) -> None:
+    while os.getppid() == coordinator:
+        time.sleep(_WATCH)
+    os._exit(1)
+
+
+@cache
+def _train() -> Train:
+    return pickle.loads(_work)
 
 
 def _attempt(trial: Trial) -> Outcome:
-    assert _train is not None  # for pyright
-    return attempt(_train, trial)
+    return attempt(lambda trial: _train()(trial), trial)
