@@ -21,10 +21,10 @@ from dropkit.cli.signals import Terminated, sigterm_raises
 from dropkit.cli.study_options import (
     Command,
     comma_separated,
+    load_data,
     load_models,
     model_options,
     option,
-    read_data,
     recipe_fields,
     training_options,
     typed,
@@ -142,7 +142,7 @@ def command(
 def _prepare(options: Mapping[str, Any]) -> tuple[Plan, Train]:
     """Read the data and make the plan, before anything is trained or written."""
     target = options["target"]
-    data = read_data(target)
+    data = load_data(target, options["size"])
     models = load_models(options["targets"], data)
     kinds = options["kinds"] or (tuple(KINDS) if target == "digits" else ("dropout",))
     sites = options["sites"] or ("all",)

@@ -13,8 +13,9 @@ import click
 from dropkit.cli.model_loading import Failed, load_object, user_code
 from dropkit.studies import digits
 from dropkit.studies.data import Data, Sizes
-from dropkit.studies.inputs import MakeModel
+from dropkit.studies.inputs import MakeModel, as_data
 from dropkit.studies.networks import NETWORKS, networks_for
+from dropkit.studies.readers import READERS, read
 from dropkit.studies.training import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -113,30 +114,41 @@ def typed(context: click.Context) -> str:
 
 def model_options(command: F) -> F:
     """Declare MODEL and --data."""
-    data = option(
-        "Model and data", "--data", "target", metavar="TARGET", default="digits", show_default=True,
-        help="Examples: digits, FILE.npz, csv:FILE:COLUMN, a folder of images; docs/study-data.md has all.",
+    forms = ", ".join(reader.form for reader in READERS.values())
+    options = (
+        option(
+            "Model and data", "--data", "target", metavar="TARGET", default="digits", show_default=True,
+            help=f"{forms}; or FILE.py:NAME, a function that returns a pair of inputs and targets, or a Dataset.",
+        ),
+        option("Model and data", "--size", type=int, metavar="PIXELS", help="Resize images to this height and width."),
     )  # fmt: skip
-    return click.argument("targets", metavar="[MODEL]...", nargs=-1)(data(command))
+    for declare in reversed(options):
+        command = declare(command)
+    return click.argument("targets", metavar="[MODEL]...", nargs=-1)(command)
 
 
 def training_options(command: F) -> F:
     """Declare the fields of `Recipe` as options."""
-    for names, metavar, read, help in reversed(_TRAINING):
-        command = option("Training", names, metavar=metavar, help=help, **read)(command)
+    for names, metavar, settings, help in reversed(_TRAINING):
+        command = option("Training", names, metavar=metavar, help=help, **settings)(command)
     return command
 
 
-def read_data(target: str) -> Data:
-    """Read the examples of --data.
+def load_data(target: str, size: int | None) -> Data:
+    """Return the examples of --data.
 
     Raises:
         Failed: they are not there, or damaged.
     """
+    source = target.rpartition(":")[0]
     try:
-        return digits.load()
-    except (ValueError, OSError, ImportError) as error:
-        raise Failed(f"--data {target}: {error}") from error
+        if not source.endswith(".py"):
+            return read(target, size)
+        with user_code(target):
+            value = load_object(target, "--data")
+            return as_data(value() if callable(value) else value, target)
+    except (ValueError, ImportError) as error:
+        raise Failed(f"--data {error}") from error
 
 
 def load_models(targets: Sequence[str], data: Data) -> dict[str, MakeModel]:
