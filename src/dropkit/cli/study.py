@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
@@ -15,7 +16,7 @@ import click
 
 from dropkit import files
 from dropkit.arguments import positive_int
-from dropkit.cli.model_loading import Failed
+from dropkit.cli.model_loading import Failed, user_code
 from dropkit.cli.options import FAILED, not_empty, wants_color
 from dropkit.cli.signals import Terminated, sigterm_raises
 from dropkit.cli.study_options import (
@@ -33,6 +34,7 @@ from dropkit.cli.study_options import (
 from dropkit.studies import trackers
 from dropkit.studies.kinds import KINDS
 from dropkit.studies.plan import Plan, provenance
+from dropkit.studies.reports import write_reports
 from dropkit.studies.result import StudyResult, load
 from dropkit.studies.study import RATES, SEEDS, prepare, run_plan
 from dropkit.studies.trial import Outcome
@@ -118,6 +120,7 @@ def command(
     Exit code: 0 every model has an answer, 1 trials failed or nothing can be concluded about a model, 2 error, 130
     Ctrl-C, 143 SIGTERM. Finished trials are kept in any case; the same command with --resume continues.
     """
+    _check_packages()
     plan, train = _prepare(options)
     plan = replace(plan, provenance=provenance(typed(context)))
     workers, where = _workers(options), _folder(folder, resume)
@@ -139,6 +142,13 @@ def command(
     return ANSWERED if is_answered and not any(row.failures for row in result.rows) else NOT_ANSWERED
 
 
+def _check_packages() -> None:
+    """Raise a one-line error for a missing package now, not at the end."""
+    missing = [package for package in ("jinja2", "loky", "matplotlib", "scipy") if find_spec(package) is None]
+    if missing:
+        raise Failed(f'{", ".join(missing)} must be installed: pip install "dropkit[study]"')
+
+
 def _prepare(options: Mapping[str, Any]) -> tuple[Plan, Train]:
     """Read the data and make the plan, before anything is trained or written."""
     target = options["target"]
@@ -146,7 +156,7 @@ def _prepare(options: Mapping[str, Any]) -> tuple[Plan, Train]:
     models = load_models(options["targets"], data)
     kinds = options["kinds"] or (tuple(KINDS) if target == "digits" else ("dropout",))
     sites = options["sites"] or ("all",)
-    with usage_errors():
+    with user_code("the model"), usage_errors():
         return prepare(
             models, data, kinds=kinds, p=options["p"] or RATES,
             sites=sites[0] if sites[0] in ("all", "each") else sites,
@@ -184,11 +194,13 @@ def _print(result: StudyResult, folder: Path, as_json: bool) -> None:
         is_colored = wants_color("auto")
         click.echo(result.table(is_colored), color=is_colored)
     try:
-        paths: list[Path] = []  # write_reports(result, folder)
+        paths = write_reports(result, folder)
     except OSError as error:
-        raise Failed(f"the reports could not be written: {files.reason(error)}") from error
+        raise Failed(f"the reports could not be written to {folder}: {files.reason(error)}") from error
+    except ImportError as error:
+        raise Failed(str(error)) from error
     if not as_json:
-        click.echo("\n" + "\n".join(map(str, paths)))
+        click.echo(f"\n{paths[0]}; beside it {', '.join(path.name for path in paths[1:])}")
 
 
 def _trackers(options: Mapping[str, Any]) -> Callable[[Outcome], None] | None:
@@ -209,11 +221,11 @@ def _trackers(options: Mapping[str, Any]) -> Callable[[Outcome], None] | None:
     return log
 
 
-def _resuming(typed: str, folder: Path) -> str:
+def _resuming(command: str, folder: Path) -> str:
     """The command that continues a study."""
-    words = typed.split()
-    more = ["--folder", shlex.quote(str(folder))] if "--folder" not in typed else []
-    return " ".join([*words, *more, *([] if "--resume" in words else ["--resume"])])
+    words = shlex.split(command)
+    more = [] if any(word.startswith("--folder") for word in words) else ["--folder", str(folder)]
+    return shlex.join([*words, *more, *([] if "--resume" in words else ["--resume"])])
 
 
 def _ended_early(folder: Path, reason: str, code: int, as_json: bool) -> int:

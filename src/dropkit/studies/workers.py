@@ -57,8 +57,11 @@ def attempt(train: Train, trial: Trial) -> Outcome:
 
 def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutcome) -> None:
     # Unlike the pools of the standard library it needs no `if __name__ == "__main__"` and takes any function.
-    import cloudpickle
-    from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+    try:
+        import cloudpickle
+        from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+    except ImportError as error:
+        raise ImportError('several workers need loky: pip install "dropkit[study]"') from error
 
     # Bytes, so that a worker which cannot load them reports it as a failure of its trials.
     work = cloudpickle.dumps(train)
