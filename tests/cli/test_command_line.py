@@ -28,7 +28,7 @@ WITH_MARKUP = {
     "mc": [f"{MARKUP}.py:make", "--data", "x.npy"],
     "run": [MARKUP],
     "server": [MARKUP],
-    "study": ["--network", MARKUP],
+    "study": ["--kinds", MARKUP],
 }
 
 

@@ -19,7 +19,7 @@ COMMANDS = {
     "mc": "Predict with uncertainty by Monte Carlo dropout.",
     "run": "Run a script with torch's dropout on dropkit's kernels.",
     "server": "Run the language server for editors.",
-    "study": "Train on real digits with and without dropout, and compare.",
+    "study": "Train a model with and without dropout; say which kind, where and at what rate.",
 }
 
 

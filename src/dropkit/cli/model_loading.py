@@ -90,11 +90,11 @@ def must_be_module(value: Any) -> nn.Module:
 
 
 @contextmanager
-def user_code(target: str) -> Generator[None]:
-    """Turn any exception of the user's code into an error message of the command."""
+def user_code(target: str, action: str = "loaded") -> Generator[None]:
+    """Turn any exception of the user's code into an error message of the command: `target` could not be `action`."""
     try:
         yield
     except click.ClickException:
         raise
     except (Exception, SystemExit) as error:
-        raise Failed(f"{target} could not be loaded: {type(error).__name__}: {error}") from error
+        raise Failed(f"{target} could not be {action}: {type(error).__name__}: {error}") from error

@@ -49,7 +49,7 @@ _MAX_WORKERS = 8
 _COMPARED, _RUN, _OUTPUT = "What is compared", "Where it runs", "Output"
 
 
-@click.command(cls=Command)
+@click.command("study", cls=Command)
 @model_options
 @option(
     _COMPARED,
@@ -109,7 +109,7 @@ _COMPARED, _RUN, _OUTPUT = "What is compared", "Where it runs", "Output"
 @click.pass_context
 def command(
     context: click.Context, as_json: bool, quiet: bool, folder: str | None, resume: bool, **options: Any
-) -> int:
+) -> None:
     """Train models with and without dropout, and say which kind, where and at what rate.
 
     MODEL is FILE.py:NAME (or package.module:NAME), a function without arguments that makes a model, or one of cnn and
@@ -120,9 +120,16 @@ def command(
     Exit code: 0 every model has an answer, 1 trials failed or nothing can be concluded about a model, 2 error, 130
     Ctrl-C, 143 SIGTERM. Finished trials are kept in any case; the same command with --resume continues.
     """
+    context.exit(_study(typed(context), as_json, quiet, folder, resume, options))
+
+
+def _study(
+    command: str, as_json: bool, quiet: bool, folder: str | None, resume: bool, options: Mapping[str, Any]
+) -> int:
+    """Run a study, print it and write its reports; return the exit code."""
     _check_packages()
     plan, train = _prepare(options)
-    plan = replace(plan, provenance=provenance(typed(context)))
+    plan = replace(plan, provenance=provenance(command))
     workers, where = _workers(options), _folder(folder, resume)
     try:
         with sigterm_raises():
@@ -156,7 +163,7 @@ def _prepare(options: Mapping[str, Any]) -> tuple[Plan, Train]:
     models = load_models(options["targets"], data)
     kinds = options["kinds"] or (tuple(KINDS) if target == "digits" else ("dropout",))
     sites = options["sites"] or ("all",)
-    with user_code("the model"), usage_errors():
+    with user_code("the model", "trained"), usage_errors():
         return prepare(
             models, data, kinds=kinds, p=options["p"] or RATES,
             sites=sites[0] if sites[0] in ("all", "each") else sites,
