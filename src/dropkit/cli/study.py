@@ -145,7 +145,7 @@ def _study(
     except OSError as error:
         return _ended_early(where, f"could not write to {where}: {files.reason(error)}", FAILED, as_json)
     _print(result, where, as_json)
-    is_answered = all(one.setting is not None for one in result.recommendations)
+    is_answered = all(answer.setting is not None for answer in result.recommendations)
     return ANSWERED if is_answered and not any(row.failures for row in result.rows) else NOT_ANSWERED
 
 
