@@ -163,9 +163,8 @@ def measure(
     targets = examples.targets.cpu()
     if data.task == "classification":
         logits = _logits(outputs.cpu().float(), data)
-        are_probabilities = logits.shape[:-1].numel() >= _MIN_ROWS and bool((logits >= 0).all()) and sum_to_one(logits)
         wanted = "logits or log-probabilities, as the loss applies the softmax"
-        check("the model's output", not are_probabilities, wanted, "probabilities")
+        check("the model's output", not _are_probabilities(logits), wanted, "probabilities")
         predictions = logits.softmax(-1)
         values = _of_classes(mc.from_samples(predictions[None]), targets)
         predictions, targets = predictions.flatten(0, -2), targets.reshape(-1)
@@ -232,6 +231,12 @@ def _logits(outputs: Tensor, data: Data) -> Tensor:
     wanted = f"{_shown((len(outputs), *shape, classes))}, logits of {classes} classes"
     check("the model's output", own == (classes, *shape), wanted, _shown(outputs.shape))
     return outputs.movedim(1, -1)
+
+
+def _are_probabilities(rows: Tensor) -> bool:
+    # Rows that are one-hot may be logits.
+    are_in_range = bool((rows >= 0).all()) and bool(((rows > 0) & (rows < 1)).any())
+    return rows.shape[:-1].numel() >= _MIN_ROWS and are_in_range and sum_to_one(rows)
 
 
 def _shown(shape: tuple[int, ...]) -> str:

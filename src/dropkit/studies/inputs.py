@@ -88,8 +88,9 @@ def _pair(value: Any) -> tuple[_Column, _Column]:
 
 def _read(source: Any) -> tuple[_Column, _Column]:
     """All examples of a Dataset, or all batches of a DataLoader, joined."""
-    # A Dataset with a length is indexed up to it; one without is read to its end.
-    items: list[Any] = [source[i] for i in range(len(source))] if hasattr(source, "__getitem__") else list(source)
+    # A Dataset with a length is indexed up to it; others are read to their end.
+    is_indexed = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    items: list[Any] = [source[i] for i in range(len(source))] if is_indexed else list(source)
     kind = type(source).__name__
     check("data", bool(items), "with examples", f"a {kind} without any")
     is_pair = isinstance(items[0], (tuple, list)) and len(cast("list[Any]", items[0])) == 2
@@ -124,7 +125,7 @@ def _column(argument: str, value: Any) -> _Column:
         texts = [str(name) for name in value.columns if getattr(value[name].dtype, "kind", "O") not in "biuf"]
         check(argument, not texts, "columns of numbers", f"{', '.join(texts)} with something else")
     if hasattr(value, "to_numpy"):
-        value = value.to_numpy()
+        value = value.to_numpy().copy()  # what pandas returns may be read-only, of which torch warns
     if getattr(getattr(value, "dtype", None), "kind", "") in ("O", "U", "T"):
         value = value.tolist()
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):

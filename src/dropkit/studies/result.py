@@ -16,7 +16,7 @@ from dropkit.studies.rows import Row, rows
 from dropkit.studies.statistics import CONFIDENCE, Estimate
 from dropkit.studies.table import table
 from dropkit.studies.trial import Outcome
-from dropkit.studies.trial_log import SPECIFICATION, read_outcomes
+from dropkit.studies.trial_log import SPECIFICATION, TrialLog, read_outcomes
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,11 @@ class StudyResult:
     def is_finished(self) -> bool:
         """Whether every trial of the plan has an outcome."""
         return len(self.outcomes) == len(self.plan.trials)
+
+    @property
+    def failures(self) -> tuple[Outcome, ...]:
+        """The outcomes of failed trials."""
+        return tuple(outcome for outcome in self.outcomes if outcome.failed)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -57,6 +62,18 @@ class StudyResult:
 
     def __str__(self) -> str:
         return self.table()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the plan and the outcomes, as a study with this `folder` does; `load` reads them.
+
+        Raises:
+            FolderInUse: another process runs a study there.
+            OtherStudy: the folder holds another study.
+            OSError: it cannot be written.
+        """
+        with TrialLog(folder, self.plan.to_dict(), resume=True) as log:
+            for outcome in self.outcomes:
+                log.add(outcome)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan, the rows, what they show and all outcomes as plain values that JSON can hold."""
