@@ -109,7 +109,7 @@ def test_failures_are_no_numbers():
     found = answer([*outcomes[:-1], failed(outcomes[-1])])
 
     assert found.setting == LOW
-    assert "1 settings with failed or missing trials had no part in it" in found.sentence
+    assert "1 setting with failed or missing trials had no part in it" in found.sentence
     assert rows([*outcomes[:-1], failed(outcomes[-1])])[2].metrics["test_error"].mean < 0.2
 
 
