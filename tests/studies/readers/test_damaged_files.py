@@ -30,11 +30,13 @@ def outcome(form, folder, content, must_equal):
     try:
         data = read(form.target)
     except ValueError as error:
-        assert str(error).startswith(f"{form.target}: ")
-        assert str(error).isprintable()
-        return True
-    assert not must_equal or equal(data, form.expected)
-    return False
+        message = str(error)
+    else:
+        assert not must_equal or equal(data, form.expected)
+        return False
+    assert message.startswith(f"{form.target}: ")
+    assert message.isprintable()
+    return True
 
 
 def peak_memory():

@@ -123,19 +123,18 @@ def test_pairs_of_a_pt_file_are_inputs_and_targets():
 
 
 WRONG_ARRAYS = {
-    "name": ({"x": X, "lables": Y}, "got 'lables'; did you mean 'labels'?"),
+    "name": ({"x": X, "lables": Y}, "got 'lables'; did you mean labels?"),
     "no targets": ({"x": X}, "both inputs and targets of each part"),
     "lengths": ({"x": X, "y": Y[:-1]}, "targets must be one for each of 12 inputs, got 11 targets"),
     "NaN": ({"x": X * numpy.nan, "y": Y}, "inputs must be finite numbers, got 36 that are NaN or infinite"),
     "objects": ({"x": numpy.array([{}] * 12), "y": Y}, "it holds objects"),
     "text": ({"x": numpy.array(["a"] * 12), "y": Y}, "inputs must be an array of numbers"),
     "complex": ({"x": X * 1j, "y": Y}, "inputs must be an array of numbers"),
-    "negative": ({"x": X, "y": Y - 1}, "targets must be classes from 0 to 1, got -1 to 1"),
     "huge class": ({"x": X, "y": Y + 2**60}, "for values give floating-point numbers"),
     "few": ({"x": X[:3], "y": Y[:3]}, "inputs must be at least 10 examples, got 3"),
     "scalar": ({"x": numpy.float32(1), "y": Y}, "inputs must be an array with a first dimension of examples"),
     "twice": ({"x": X, "X": X, "y": Y}, "names must be one for inputs, got 'X' too"),
-    "nothing": ({}, "both inputs and targets of each part"),
+    "nothing": ({}, "arrays must be x and y, or x_train, y_train, x_test and y_test, got none"),
 }
 
 
@@ -249,7 +248,7 @@ def test_the_line_numbers_that_pandas_writes_are_no_input(folder):
 
 LINES = TABLE.splitlines()
 WRONG_TABLES = {
-    "target": (TABLE, "clas", "one of the columns a, b, kind, class, got 'clas'; did you mean 'class'?"),
+    "target": (TABLE, "clas", "one of the columns a, b, kind, class, got 'clas'; did you mean class?"),
     "missing": (TABLE.replace("1.25", ""), "class", "line 7, column 'b' must be a value in every line, got ''"),
     "NA": (TABLE.replace("1.25", "NA"), "class", "line 7, column 'b' must be a value in every line, got 'NA'"),
     "NaN": (TABLE.replace("1.25", "nan"), "class", "line 7, column 'b' must be a value in every line, got 'nan'"),
@@ -286,9 +285,7 @@ def test_text_in_another_encoding_is_refused(folder):
 
 
 @in_a_folder
-@given(
-    cells=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=12, max_size=12)
-)
+@given(cells=st.lists(st.text("aé,;\"'\n\r\t |=", min_size=1, max_size=5), min_size=12, max_size=12))
 def test_any_text_is_a_category(folder, cells):
     """Cells with separators, quotes and line ends come back as they are, but for spaces around them."""
     texts = [f"a{cell}b" for cell in cells]
@@ -443,7 +440,9 @@ def test_torchvision_reads_what_was_downloaded(folder):
 
 @pytest.mark.parametrize(("target", "module", "message"), [
     ("hf:mnist", "datasets", "datasets is needed for hf:mnist: pip install datasets"),
-    ("torchvision:MNIST", "torchvision.datasets", "torchvision is needed for torchvision:MNIST: pip install torchvision"),
+    (
+        "torchvision:MNIST", "torchvision.datasets", "torchvision is needed for torchvision:MNIST: pip install torchvision",
+    ),
     ("t.npz", "numpy", 'numpy is needed to read t.npz: pip install "dropkit[study]"'),
     ("i", "PIL.Image", 'PIL is needed to read images: pip install "dropkit[study]"'),
 ])  # fmt: skip

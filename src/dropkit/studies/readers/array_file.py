@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dropkit import array_files
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
 from dropkit.studies.data import Data
 from dropkit.studies.inputs import as_data
 from dropkit.studies.readers.options import Options, need, part_named
@@ -21,6 +19,7 @@ from dropkit.studies.readers.options import Options, need, part_named
 _INPUTS = ("x", "input", "inputs", "data", "feature", "features", "image", "images")
 _TARGETS = ("y", "target", "targets", "label", "labels")
 _ROLES = {"inputs": _INPUTS, "targets": _TARGETS}
+_KNOWN = (*_INPUTS, *_TARGETS, *(f"{what}_{part}" for what in "xy" for part in ("train", "val", "test")))
 _WANTED = "x and y, or x_train, y_train, x_test and y_test"
 
 
@@ -69,29 +68,11 @@ def data_of(arrays: Mapping[Any, Any], name: str, options: Options) -> Data:
     for part in parts.values():
         missing = [what for what in _ROLES if what not in part]
         check("arrays", not missing, f"both inputs and targets of each part, as {_WANTED}", ", ".join(map(str, arrays)))
-    classes = _classes([part["targets"] for part in parts.values()])
+    check("arrays", bool(parts), _WANTED, "none")
     pairs: dict[str, Any] = {
-        part: (_tensor("inputs", pair["inputs"]), _targets(pair["targets"], classes, options))
-        for part, pair in parts.items()
+        part: (_tensor("inputs", pair["inputs"]), _targets(pair["targets"], options)) for part, pair in parts.items()
     }
-    data = as_data(pairs.get("", pairs), name)
-    return replace(data, classes=classes) if classes else data
-
-
-def _classes(targets: list[Any]) -> tuple[str, ...]:
-    """The different texts of targets that are texts, in alphabetical order; none if they are numbers."""
-    if not any(map(_is_text, targets)):
-        return ()
-    check("targets", all(map(_is_text, targets)), "text in every part, or in none", "text in some")
-    return tuple(sorted({text for array in targets for text in _texts(array)}))
-
-
-def _is_text(array: Any) -> bool:
-    return getattr(getattr(array, "dtype", None), "kind", "") in ("U", "S")
-
-
-def _texts(array: Any) -> list[str]:
-    return array.astype("U").reshape(-1).tolist()
+    return as_data(pairs.get("", pairs), name)
 
 
 def _role(name: str) -> tuple[str, str]:
@@ -101,14 +82,8 @@ def _role(name: str) -> tuple[str, str]:
     whats = [what for what, names in _ROLES.items() for word in words if word in names]
     parts = [part for word in words if (part := part_named(word))]
     if len(whats) != 1 or len(parts) > 1 or len(words) > len(whats) + len(parts):
-        raise ValueError(f"it must hold {_WANTED}, got {name!r}{_suggestion(name)}")
+        raise ValueError(f"it must hold {_WANTED}, got {name!r}{did_you_mean(name.lower(), _KNOWN)}")
     return whats[0], parts[0] if parts else ""
-
-
-def _suggestion(name: str) -> str:
-    known = [*_INPUTS, *_TARGETS, *(f"{what}_{part}" for what in "xy" for part in ("train", "val", "test"))]
-    close = get_close_matches(name.lower(), known, 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _tensor(name: str, value: Any) -> Tensor:
@@ -138,12 +113,11 @@ def _describe(value: Any) -> str:
     return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
 
 
-def _targets(values: Any, classes: tuple[str, ...], options: Options) -> Tensor:
+def _targets(values: Any, options: Options) -> Tensor | list[str]:
     """Targets in the dtype of their task; a column of classes as a vector."""
-    if classes:
+    if getattr(getattr(values, "dtype", None), "kind", "") in ("U", "S"):
         check("targets", options.task != "regression", "numbers for regression", "text")
-        numbers = {text: number for number, text in enumerate(classes)}
-        return torch.tensor([numbers[text] for text in _texts(values)], dtype=torch.int64)
+        return values.astype("U").reshape(-1).tolist()
     targets = _tensor("targets", values)
     if options.task == "regression":
         return targets.float()

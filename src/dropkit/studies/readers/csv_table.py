@@ -10,7 +10,6 @@ import io
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import chain, count, islice
 from math import isfinite
 from operator import eq
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from dropkit import files
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
 from dropkit.studies.data import Data, Task
 from dropkit.studies.readers.options import Options
 
@@ -38,11 +37,9 @@ def read(rest: str, options: Options) -> Data:
     columns = _columns(files.read(path))
     names = list(columns)
     if target not in columns:
-        close = get_close_matches(target, names, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
         shown = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
         wanted = f"csv:FILE:TARGET with one of the columns {shown}"
-        raise ValueError(f"the target must be given as {wanted}, got {target!r}{hint}")
+        raise ValueError(f"the target must be given as {wanted}, got {target!r}{did_you_mean(target, names)}")
     check("columns", len(names) > 1, "the target and at least one input", repr(names[0]))
     inputs = [column.inputs(name) for name, column in columns.items() if name != target]
     targets, classes, note = columns[target].targets(target, options)

@@ -29,7 +29,8 @@ def read(path: str, options: Options) -> Data:
     if idx.is_folder(root):
         return idx.read_folder(root, options)
     check("targets", options.task != "regression", "numbers for regression", "folders, which are classes")
-    parts = {part: root / name for name in _names(root) if (part := part_named(name))}
+    found_parts = {part: root / name for name in _names(root) if (part := part_named(name))}
+    parts = {part: found_parts[part] for part in PARTS if part in found_parts}
     if not {"training", "test"} <= parts.keys():
         parts = {"": root}
     classes = tuple(dict.fromkeys(sorted(name for folder in parts.values() for name in _names(folder))))

@@ -73,11 +73,11 @@ def _columns(features: Any) -> tuple[str, str]:
     return others[0], targets[0]
 
 
-def _pair(split: Any, source: str, target: str, options: Options) -> tuple[Tensor, Tensor]:
-    targets = torch.tensor(list(split[target]))
-    if options.task == "regression":
-        targets = targets.float()
-    return _inputs(split[source], source, options), targets
+def _pair(split: Any, source: str, target: str, options: Options) -> tuple[Tensor, Any]:
+    targets = list(split[target])
+    return _inputs(split[source], source, options), torch.tensor(
+        targets
+    ).float() if options.task == "regression" else targets
 
 
 def _inputs(values: Iterable[Any], name: str, options: Options) -> Tensor:

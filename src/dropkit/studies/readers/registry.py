@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from os import path as paths
 
 from dropkit import files
+from dropkit.arguments import did_you_mean
 from dropkit.array_files import FORMATS
 from dropkit.studies import digits
 from dropkit.studies.data import Data, Task
@@ -100,8 +100,5 @@ def _read(target: str, options: Options) -> Data:
         if target.endswith((".csv", ".tsv")):
             return csv_table.read(target, options)  # which says what its columns are
         raise ValueError(f"a file without a prefix must be named {', '.join(FORMATS)}")
-    close = get_close_matches(prefix, READERS, 1)
-    raise ValueError(
-        f"there is no such file or folder{f'; did you mean {close[0]}?' if close else ''}; data must be "
-        + ", ".join(reader.form for reader in READERS.values())
-    )
+    forms = ", ".join(reader.form for reader in READERS.values())
+    raise ValueError(f"there is no such file or folder{did_you_mean(prefix, READERS)}; data must be {forms}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
 from dropkit.studies.data import Data
 from dropkit.studies.inputs import as_data
 from dropkit.studies.readers import images
@@ -26,9 +25,7 @@ def read(rest: str, options: Options) -> Data:
     datasets = need("torchvision.datasets", f"for torchvision:{name}", "torchvision")
     found = getattr(datasets, name, None)
     if not isinstance(found, type) or not issubclass(found, torch.utils.data.Dataset):
-        names: dict[str, str] = {known.lower(): known for known in datasets.__all__}
-        close = get_close_matches(name.lower(), names, 1)
-        hint = f"; did you mean {names[close[0]]}?" if close else ""
+        hint = did_you_mean(name, datasets.__all__) or did_you_mean(name.upper(), datasets.__all__)
         raise ValueError(f"the name must be that of a class of torchvision.datasets, got {name!r}{hint}")
     parts = {part: _part(found, name, folder, arguments, options) for part, arguments in _parts(found).items()}
     return as_data(parts.get("", parts), name)
