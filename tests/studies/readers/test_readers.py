@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+from pathlib import Path
 
 import numpy
 import pytest
@@ -12,8 +13,9 @@ from helpers.torchvision_import import import_torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dropkit.studies import Recipe
 from dropkit.studies.networks import networks_for
-from dropkit.studies.readers import READERS, read
+from dropkit.studies.readers import READERS, read, recipe
 
 TABLE = "a,b,kind,class\n" + "".join(f"{i},{i / 4},{'uvw'[i % 3]},{'yes' if i % 2 else 'no'}\n" for i in range(12))
 in_a_folder = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -441,7 +443,9 @@ def test_torchvision_reads_what_was_downloaded(folder):
 @pytest.mark.parametrize(("target", "module", "message"), [
     ("hf:mnist", "datasets", "datasets is needed for hf:mnist: pip install datasets"),
     (
-        "torchvision:MNIST", "torchvision.datasets", "torchvision is needed for torchvision:MNIST: pip install torchvision",
+        "torchvision:MNIST",
+        "torchvision.datasets",
+        "torchvision is needed for torchvision:MNIST: pip install torchvision",
     ),
     ("t.npz", "numpy", 'numpy is needed to read t.npz: pip install "dropkit[study]"'),
     ("i", "PIL.Image", 'PIL is needed to read images: pip install "dropkit[study]"'),
@@ -473,6 +477,20 @@ def test_targets_that_lead_nowhere_are_refused(target, message):
     assert message in refusal(target)
 
 
-def test_every_reader_says_how_it_is_called():
-    """Forms and descriptions are filled in."""
-    assert all(reader.form and reader.description for reader in READERS.values())
+def test_every_reader_is_documented():
+    """The page about data has each form; prefixes are the beginnings of the forms."""
+    page = (Path(__file__).parents[3] / "docs/study-data.md").read_text()
+
+    for prefix, reader in READERS.items():
+        assert all(f"`{form}`" in page for form in reader.form.split(" or "))
+        assert reader.form.startswith(prefix) or prefix in ("arrays", "folder")
+
+
+@pytest.mark.parametrize("target", ["digits", "text"])
+def test_built_in_data_has_a_recipe_that_fits(target):
+    """Its fields are those of `Recipe`, and there are enough examples."""
+    data = read(target)
+
+    chosen = Recipe(**recipe(target, data))
+
+    assert sum(chosen.sizes.counts(len(data))) <= len(data)

@@ -3,6 +3,6 @@
 Another format is a module with a function from what follows the prefix to `Data`, and its entry in `READERS`.
 """
 
-from dropkit.studies.readers.registry import READERS, Reader, read
+from dropkit.studies.readers.registry import READERS, Reader, read, recipe
 
-__all__ = ["READERS", "Reader", "read"]
+__all__ = ["READERS", "Reader", "read", "recipe"]

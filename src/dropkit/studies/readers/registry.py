@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import path as paths
+from typing import Any
 
 from dropkit import files
 from dropkit.arguments import did_you_mean
@@ -33,17 +34,21 @@ class Reader:
         form: how a target is written.
         description: what is read, for help texts.
         read: from what follows the prefix, the target itself if it has none, to the data.
+        recipe: how networks are trained with it by default, as fields of `Recipe`, from the data.
     """
 
     form: str
     description: str
     read: Callable[[str, Options], Data]
+    recipe: Callable[[Data], dict[str, Any]] = lambda data: {}
 
 
 # By prefix; the readers of targets without one are called by what the target is.
 READERS: dict[str, Reader] = {
-    "digits": Reader("digits", "handwritten digits that are installed", lambda target, options: digits.load()),
-    "text": Reader("text", "characters of Python's own documentation", text.read),
+    "digits": Reader(
+        "digits", "handwritten digits that are installed", lambda target, options: digits.load(), digits.recipe
+    ),
+    "text": Reader("text", "characters of Python's own documentation", text.read, text.recipe),
     "arrays": Reader(
         "FILE.npz or FILE.pt", "x and y, or x_train, y_train, x_test and y_test, as arrays", array_file.read
     ),
@@ -86,6 +91,11 @@ def read(target: str, size: int | None = None) -> Data:
     except MemoryError:
         problem = "there is not enough memory for it"
     raise ValueError(" ".join(f"{target}: {problem}".split()))
+
+
+def recipe(target: str, data: Data) -> dict[str, Any]:
+    """Return how networks are trained with the data of a target by default, as fields of `Recipe`."""
+    return READERS[target].recipe(data) if target in READERS else {}
 
 
 def _read(target: str, options: Options) -> Data:
