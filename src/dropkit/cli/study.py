@@ -112,8 +112,8 @@ def command(
 ) -> None:
     """Train models with and without dropout, and say which kind, where and at what rate.
 
-    MODEL is FILE.py:NAME (or package.module:NAME), a function without arguments that makes a model, or one of cnn and
-    mlp, which fit square grey images and are the default. All settings are trained in pairs: with one seed they share
+    MODEL is FILE.py:NAME (or package.module:NAME), a function without arguments that makes a model, or one of cnn
+    (square images), mlp (numbers, images) and gru (text); by default all of these that fit the data. All settings are trained in pairs: with one seed they share
     split, initial weights and order of batches. The setting is chosen on validation examples, what it changes is
     reported on test examples.
 

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from dropkit.cli.model_loading import Failed, load_object, user_code
-from dropkit.studies import digits
 from dropkit.studies.data import Data, Sizes
 from dropkit.studies.inputs import MakeModel, as_data
 from dropkit.studies.networks import NETWORKS, networks_for
-from dropkit.studies.readers import READERS, read
+from dropkit.studies.readers import READERS, read, recipe
 from dropkit.studies.training import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -143,12 +142,19 @@ def load_data(target: str, size: int | None) -> Data:
     source = target.rpartition(":")[0]
     try:
         if not source.endswith(".py"):
-            return read(target, size)
+            return _noted(read(target, size), target)
         with user_code(target):
             value = load_object(target, "--data")
             return as_data(value() if callable(value) else value, target)
     except (ValueError, ImportError) as error:
         raise Failed(f"--data {error}") from error
+
+
+def _noted(data: Data, target: str) -> Data:
+    """Say on standard error what was decided about the data."""
+    if data.note:
+        click.echo(f"{target}: {data.note}", err=True)
+    return data
 
 
 def load_models(targets: Sequence[str], data: Data) -> dict[str, MakeModel]:
@@ -167,9 +173,9 @@ def load_models(targets: Sequence[str], data: Data) -> dict[str, MakeModel]:
 
 
 def recipe_fields(options: Mapping[str, Any], target: str, data: Data) -> dict[str, Any]:
-    """Return the fields of `Recipe`: those that are given, and for the digits those that suit them."""
+    """Return the fields of `Recipe`: those that are given, and for built-in data those that suit it."""
     given = {field.name: options[field.name] for field in fields(Recipe) if options.get(field.name) is not None}
-    return (digits.recipe(data) if target == "digits" else {}) | given
+    return recipe(target, data) | given
 
 
 @contextmanager
