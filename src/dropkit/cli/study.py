@@ -113,9 +113,9 @@ def command(
     """Train models with and without dropout, and say which kind, where and at what rate.
 
     MODEL is FILE.py:NAME (or package.module:NAME), a function without arguments that makes a model, or one of cnn
-    (square images), mlp (numbers, images) and gru (text); by default all of these that fit the data. All settings are trained in pairs: with one seed they share
-    split, initial weights and order of batches. The setting is chosen on validation examples, what it changes is
-    reported on test examples.
+    (square images), mlp (numbers, images) and gru (text); by default all of these that fit the data. All settings
+    are trained in pairs: with one seed they share split, initial weights and order of batches. The setting is
+    chosen on validation examples, what it changes is reported on test examples.
 
     Exit code: 0 every model has an answer, 1 trials failed or nothing can be concluded about a model, 2 error, 130
     Ctrl-C, 143 SIGTERM. Finished trials are kept in any case; the same command with --resume continues.
