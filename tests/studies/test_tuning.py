@@ -8,6 +8,8 @@ from statistics import mean
 
 import optuna
 import pytest
+import torch
+from torch import nn
 
 import dropkit
 from dropkit.studies import Setting
@@ -238,17 +240,26 @@ def test_wrong_arguments_are_named(options, message):
         tune(**options)
 
 
-def test_model_is_tuned_at_its_own_sites(tmp_path):
-    """The sites are those of the model; several processes find the same kind of result."""
-    torch = pytest.importorskip("torch")
+def make():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def examples():
     x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    return x, (x.sum(1) > 0).long()
 
-    def make():
-        return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.ReLU(),
-                                   torch.nn.Linear(8, 2))  # fmt: skip
 
-    tuning = prepare_tuning(make, (x, (x.sum(1) > 0).long()), candidates=6, seeds=2, epochs=1)
+def test_model_is_tuned_at_its_own_sites():
+    """The sites are those of the model, and the recipe that of the study."""
+    tuning = prepare_tuning(make, examples(), candidates=6, seeds=2, epochs=1)
     result = run_tuning(tuning)
 
     assert tuning.space.sites == ("1", "3")
     assert len(result.candidates) == 7
+    assert all(len(outcome.curves["epoch"]) == 1 for outcome in result.study.outcomes)
+
+
+def test_kinds_without_rates_per_site_are_refused_at_once():
+    """Nothing is trained where the kind has one rate."""
+    with pytest.raises(ValueError, match="sites must be all"):
+        prepare_tuning(make, examples(), kind="batchwise")

@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from dropkit.arguments import check, positive_int
 from dropkit.report.progress import Progress
+from dropkit.studies.data import Data
 from dropkit.studies.inputs import MakeModel, as_data, as_models
 from dropkit.studies.kinds import find_sites
 from dropkit.studies.plan import Plan
+from dropkit.studies.readers import read
 from dropkit.studies.recommendation import Recommendation, interval
 from dropkit.studies.result import StudyResult
 from dropkit.studies.rows import Row, differences
@@ -24,6 +25,7 @@ from dropkit.studies.setting import BASELINE, Setting
 from dropkit.studies.statistics import Estimate, estimate
 from dropkit.studies.storage import import_optuna, open_storage, quiet
 from dropkit.studies.study import SEEDS, prepare
+from dropkit.studies.training import Recipe, own_random_numbers, rehearse
 from dropkit.studies.trial import Outcome, Trial
 from dropkit.studies.trial_log import OtherStudy, TrialLog
 from dropkit.studies.workers import Runner, Train, run
@@ -184,7 +186,7 @@ def tune(
     candidates: int = CANDIDATES,
     seeds: int = SEEDS,
     metric: str | None = None,
-    is_higher_better: bool = False,
+    is_higher_better: bool | None = None,
     sampler: str = "tpe",
     pruner: str = "race",
     seed: int = 0,
@@ -252,7 +254,7 @@ def prepare_tuning(
     candidates: int = CANDIDATES,
     seeds: int = SEEDS,
     metric: str | None = None,
-    is_higher_better: bool = False,
+    is_higher_better: bool | None = None,
     sampler: str = "tpe",
     pruner: str = "race",
     seed: int = 0,
@@ -260,22 +262,28 @@ def prepare_tuning(
 ) -> TuningPlan:
     """Return what `tune` with these arguments searches."""
     import_optuna()
-    from dropkit.studies.search import PRUNERS, SAMPLERS, SINGLE_RATES, Space
+    from dropkit.studies.search import PRUNERS, SAMPLERS, SINGLE_RATES, STEP, Space
 
     positive_int("candidates", candidates)
     check("seeds", positive_int("seeds", seeds) >= 2, "at least 2", seeds)
     check("sampler", sampler in SAMPLERS, " or ".join(SAMPLERS), repr(sampler))
     check("pruner", pruner in PRUNERS, " or ".join(PRUNERS), repr(pruner))
+    single: Any = {"kinds": kind, "p": SINGLE_RATES, "seeds": seeds, "metric": metric}
     if train is not None:
         check("sites", not isinstance(sites, str), "names where `train` is given", sites)
-    found = tuple(sites) if train is not None else _sites(model, data, sites)
-    plan, trains = prepare(
-        model, data, train=train, kinds=kind, p=SINGLE_RATES, seeds=seeds, metric=metric,
-        is_higher_better=is_higher_better, **recipe,
-    )  # fmt: skip
-    check("model", len(plan.settings) == 1, "one model", len(plan.settings))
-    (name,) = plan.settings
-    return TuningPlan(plan, trains, Space(name, kind, found, largest), candidates, sampler, pruner, seed)
+        plan, train_one = prepare(model, data, train=train, is_higher_better=is_higher_better, **single, **recipe)
+        return TuningPlan(
+            plan, train_one, Space("model", kind, tuple(sites), largest), candidates, sampler, pruner, seed
+        )
+    models = as_models(model)
+    check("model", len(models) == 1, "one model", len(models))
+    ((name, make),) = models.items()
+    loaded = read(data) if isinstance(data, str) else as_data(data)
+    plan, train_one = prepare(models, loaded, is_higher_better=is_higher_better, **single, **recipe)
+    space = Space(name, kind, _sites(make, loaded, sites), largest)
+    rates = tuple(STEP * (number % 2 + 1) for number in range(len(space.sites)))
+    rehearse(Trial(name, Setting(kind, rates, space.sites), 0), make, loaded, Recipe(**recipe), plan.metric)
+    return TuningPlan(plan, train_one, space, candidates, sampler, pruner, seed)
 
 
 def run_tuning(
@@ -336,14 +344,11 @@ def _not_known(trials: Iterable[Trial], search: Search, log: TrialLog) -> list[T
     return found
 
 
-def _sites(model: Any, data: Any, sites: str | Sequence[str]) -> tuple[str, ...]:
-    if not isinstance(sites, str):
-        return tuple(sites)
-    if sites != "all":
-        return (sites,)
-    make = next(iter(as_models(model).values()))
-    with torch.random.fork_rng(devices=[]):
-        return find_sites(make(), as_data(data).example)
+def _sites(make: MakeModel, data: Data, sites: str | Sequence[str]) -> tuple[str, ...]:
+    if sites == "all":
+        with own_random_numbers("cpu"):
+            return find_sites(make(), data.example)
+    return (sites,) if isinstance(sites, str) else tuple(sites)
 
 
 def _optuna_study(storage: BaseStorage, name: str, specification: Mapping[str, Any], resume: bool) -> Any:
