@@ -205,10 +205,10 @@ def test_wrong_storage_is_named(url):
 
 def test_worker_names_the_studies_there_are(url):
     """Without a name there must be one unfinished study."""
-    with pytest.raises(ValueError, match="got None; there are: none"):
+    with pytest.raises(ValueError, match=r"\(none unfinished\), got None"):
         SharedStudy.join(url)
     create(url)
-    with pytest.raises(ValueError, match="got 'other'; there are: study"):
+    with pytest.raises(ValueError, match=r"\(study unfinished\), got 'other'"):
         SharedStudy.join(url, "other")
 
     assert SharedStudy.join(url).work == WORK

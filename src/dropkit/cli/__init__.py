@@ -20,6 +20,8 @@ COMMANDS = {
     "run": "Run a script with torch's dropout on dropkit's kernels.",
     "server": "Run the language server for editors.",
     "study": "Train a model with and without dropout; say which kind, where and at what rate.",
+    "tune": "Search for a dropout rate for each site of a model.",
+    "worker": "Train trials of a study that another machine coordinates.",
 }
 
 

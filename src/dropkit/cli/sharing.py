@@ -1,4 +1,4 @@
-"""What `dropkit study` and `dropkit tune` put into a storage for `dropkit worker`: the options, and hashes of the code."""
+"""What `dropkit study` and `dropkit tune` put into a storage for `dropkit worker`: options, and hashes of code."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from dropkit import files
 from dropkit.arguments import positive_int
 from dropkit.cli.model_loading import Failed, user_code
 from dropkit.cli.options import FAILED, not_empty, wants_color
+from dropkit.cli.sharing import share, storage_options
 from dropkit.cli.signals import Terminated, sigterm_raises
 from dropkit.cli.study_options import (
     Command,
@@ -39,7 +40,7 @@ from dropkit.studies.result import StudyResult, load
 from dropkit.studies.study import RATES, SEEDS, prepare, run_plan
 from dropkit.studies.trial import Outcome
 from dropkit.studies.trial_log import FolderInUse, OtherStudy
-from dropkit.studies.workers import Train
+from dropkit.studies.workers import Runner, Train, run
 
 # Exit codes: every question is answered; trials failed, or nothing can be concluded about a model.
 ANSWERED, NOT_ANSWERED = 0, 1
@@ -102,6 +103,7 @@ _COMPARED, _RUN, _OUTPUT = "What is compared", "Where it runs", "Output"
     is_flag=True,
     help="Continue the study in the folder, by default in the last one: finished trials are not run again.",
 )
+@storage_options(_RUN)
 @option(_RUN, "--tensorboard", metavar="FOLDER", help="Also log each trial for TensorBoard.")
 @option(_RUN, "--mlflow", metavar="URI", help="Also log each trial to this MLflow tracking server or folder.")
 @option(_OUTPUT, "--json", "as_json", is_flag=True, help="Print one JSON object; fractions are in [0, 1].")
@@ -130,14 +132,15 @@ def _study(
     _check_packages()
     plan, train = _prepare(options)
     plan = replace(plan, provenance=provenance(command))
-    workers, where = _workers(options), _folder(folder, resume)
+    workers, where = number_of_workers(options), numbered_folder(_DEFAULT_FOLDER, folder, resume)
     try:
         with sigterm_raises():
             result = run_plan(
-                plan, train, where, resume, workers, False if quiet else None, on_outcome=_trackers(options)
-            )
+                plan, train, where, resume, workers, False if quiet else None,
+                runner=_runner(options, plan, resume), on_outcome=_trackers(options),
+            )  # fmt: skip
     except (FolderInUse, OtherStudy) as error:
-        raise Failed(f"{error}; on the command line: --folder or --resume") from error
+        raise Failed(f"{error}; on the command line: --folder, --name or --resume") from error
     except KeyboardInterrupt:
         return _ended_early(where, "interrupted", 128 + SIGINT, as_json)
     except Terminated:
@@ -147,6 +150,16 @@ def _study(
     _print(result, where, as_json)
     is_answered = all(answer.setting is not None for answer in result.recommendations)
     return ANSWERED if is_answered and not any(row.failures for row in result.rows) else NOT_ANSWERED
+
+
+def specification_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], Train]:
+    """Return what the options study, as plain values, and the function that trains a trial."""
+    plan, train = _prepare(options)
+    return plan.to_dict(), train
+
+
+def _runner(options: Mapping[str, Any], plan: Plan, resume: bool) -> Runner:
+    return run if options["storage"] is None else share("study", options, plan.to_dict(), resume).run
 
 
 def _check_packages() -> None:
@@ -171,7 +184,8 @@ def _prepare(options: Mapping[str, Any]) -> tuple[Plan, Train]:
         )  # fmt: skip
 
 
-def _workers(options: Mapping[str, Any]) -> int:
+def number_of_workers(options: Mapping[str, Any]) -> int:
+    """Return --workers, or what suits the machine and --device."""
     if options["workers"] is not None:
         with usage_errors():
             return positive_int("workers", options["workers"])
@@ -179,18 +193,18 @@ def _workers(options: Mapping[str, Any]) -> int:
     return min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if is_cpu else 1
 
 
-def _folder(folder: str | None, resume: bool) -> Path:
-    """The folder of this study: the one that is given, the first free one, or the last one where it is resumed."""
+def numbered_folder(default: str, folder: str | None, resume: bool) -> Path:
+    """Return the folder that is given, the first free one, or the last one where it is resumed."""
     if folder is not None:
         return Path(folder)
     number = 1
-    while _numbered(number).exists():
+    while _numbered(default, number).exists():
         number += 1
-    return _numbered(number - 1 if resume and number > 1 else number)
+    return _numbered(default, number - 1 if resume and number > 1 else number)
 
 
-def _numbered(number: int) -> Path:
-    return Path(_DEFAULT_FOLDER if number == 1 else f"{_DEFAULT_FOLDER}-{number}")
+def _numbered(default: str, number: int) -> Path:
+    return Path(default if number == 1 else f"{default}-{number}")
 
 
 def _print(result: StudyResult, folder: Path, as_json: bool) -> None:
@@ -228,8 +242,8 @@ def _trackers(options: Mapping[str, Any]) -> Callable[[Outcome], None] | None:
     return log
 
 
-def _resuming(command: str, folder: Path) -> str:
-    """The command that continues a study."""
+def resuming(command: str, folder: Path) -> str:
+    """Return the command that continues a study."""
     words = shlex.split(command)
     more = [] if any(word.startswith("--folder") for word in words) else ["--folder", str(folder)]
     return shlex.join([*words, *more, *([] if "--resume" in words else ["--resume"])])
@@ -246,5 +260,5 @@ def _ended_early(folder: Path, reason: str, code: int, as_json: bool) -> int:
         values = result.to_dict() | {"folder": str(folder), "ended_early": reason}
         click.echo(json.dumps(values, indent=2, allow_nan=False))
     count = f"{len(result.outcomes)} of {len(result.plan.trials)} trials are finished and kept in {folder}"
-    click.echo(f"{reason}; {count}; to continue: {_resuming(result.plan.provenance['command'], folder)}", err=True)
+    click.echo(f"{reason}; {count}; to continue: {resuming(result.plan.provenance['command'], folder)}", err=True)
     return code

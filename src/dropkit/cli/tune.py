@@ -105,7 +105,8 @@ _SEARCHED, _RUN, _OUTPUT = "What is searched", "Where it runs", "Output"
     default="race",
     show_default=True,
     metavar="NAME",
-    help="race: stop a candidate whose paired difference to the best one is significantly worse; median or wilcoxon of Optuna; or none.",
+    help="race: stop a candidate whose paired difference to the best one is significantly worse; median or wilcoxon "
+    "of Optuna; or none.",
 )
 @option(_SEARCHED, "--seed", type=int, default=0, show_default=True, metavar="N", help="Of the sampler.")
 @training_options

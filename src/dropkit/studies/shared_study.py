@@ -91,7 +91,7 @@ class SharedStudy:
 
     @classmethod
     def join(cls, url: str, name: str | None = None, wait: float = 0.0) -> SharedStudy:
-        """Return the study of a worker: the one with this name, or the only unfinished one.
+        """Return the study of a worker: the one of this name, or the only unfinished one.
 
         Args:
             url: as of `open_storage`.
@@ -104,19 +104,14 @@ class SharedStudy:
         storage = open_storage(url)
         end = monotonic() + wait
         while True:
-            open_studies = [
-                study.study_name
-                for study in storage.get_all_studies()
-                if _WORK in study.user_attrs and not study.user_attrs.get(_FINISHED)
-            ]
-            found = [other for other in open_studies if name in (None, other)]
+            shared = {study.study_name: study.user_attrs for study in storage.get_all_studies()}
+            unfinished = [other for other in shared if _WORK in shared[other] and not shared[other].get(_FINISHED)]
+            found = unfinished if name is None else [name] if _WORK in shared.get(name, {}) else []
             if len(found) == 1:
                 return cls(storage, found[0])
             if monotonic() >= end or len(found) > 1:
-                names = ", ".join(open_studies) or "none"
-                raise ValueError(
-                    f"study must be the name of one that is not finished, got {name!r}; there are: {names}"
-                )
+                wanted = f"the name of a study in the storage ({', '.join(unfinished) or 'none'} unfinished)"
+                raise ValueError(f"study must be {wanted}, got {name!r}")
             sleep(1)
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -39,8 +40,8 @@ CANDIDATES = 30
 LARGEST = 0.8
 # The file in a folder that holds the candidates; trials are in trials.jsonl as those of a study.
 _JOURNAL = "search.journal"
-# In tables.
-_SHOWN = 10
+# Candidates and columns of a table.
+_SHOWN, _WIDTH = 10, 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class TuningResult:
             change = "" if candidate.change is None else f"{scale * candidate.change:+.3g}"
             state = "" if candidate.state == "complete" else f" ({candidate.state})"
             lines.append(f"{candidate.number:>9} {candidate.seeds:>5} {change:>8}  {candidate.setting}{state}")
-        return "\n".join([*lines, "", *self.sentences])
+        return "\n".join([*lines, "", *(fill(sentence, _WIDTH) for sentence in self.sentences)])
 
     @property
     def ranked(self) -> list[Candidate]:
