@@ -14,7 +14,7 @@ from typing import Any
 from dropkit.cli.model_loading import Failed, search_working_folder
 from dropkit.cli.study_options import F, option
 from dropkit.studies.data import Sizes
-from dropkit.studies.shared_study import SharedStudy, comparable
+from dropkit.studies.shared_study import HEARTBEAT, SharedStudy, comparable
 from dropkit.studies.trial_log import OtherStudy
 
 # Options that say where trials run, not what they are.
@@ -57,7 +57,7 @@ def share(command: str, options: Mapping[str, Any], specification: Mapping[str, 
     digest = hashlib.sha256(json.dumps(comparable(specification), sort_keys=True).encode()).hexdigest()
     name = options["name"] or f"dropkit-{command}-{digest[:8]}"
     with storage_errors():
-        return SharedStudy.create(options["storage"], name, specification, work, resume)
+        return SharedStudy.create(options["storage"], name, specification, work, resume, HEARTBEAT)
 
 
 def restored(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -136,7 +136,7 @@ _SEARCHED, _RUN, _OUTPUT = "What is searched", "Where it runs", "Output"
 @click.pass_context
 def command(
     context: click.Context, as_json: bool, quiet: bool, folder: str | None, resume: bool, **options: Any
-) -> int:
+) -> None:
     """Search for a dropout rate for each site of a model with Optuna.
 
     MODEL is as of `dropkit study`, cnn by default. The first candidates have one rate for all sites. All are compared
@@ -146,8 +146,15 @@ def command(
     Exit code: 0 there is an answer, 1 nothing can be concluded, 2 error, 130 Ctrl-C, 143 SIGTERM. Finished trials are
     kept in any case; the same command with --resume continues.
     """
+    context.exit(_tune(typed(context), as_json, quiet, folder, resume, options))
+
+
+def _tune(
+    command: str, as_json: bool, quiet: bool, folder: str | None, resume: bool, options: Mapping[str, Any]
+) -> int:
+    """Run a search and print it; return the exit code."""
     tuning = _prepare(options)
-    tuning = replace(tuning, plan=replace(tuning.plan, provenance=provenance(typed(context))))
+    tuning = replace(tuning, plan=replace(tuning.plan, provenance=provenance(command)))
     where = numbered_folder(_FOLDER, folder, resume)
     try:
         with sigterm_raises():
@@ -156,7 +163,7 @@ def command(
         raise Failed(f"{error}; on the command line: --folder, --name or --resume") from error
     except (KeyboardInterrupt, Terminated) as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
-        again = resuming(typed(context), where)
+        again = resuming(command, where)
         reason = "interrupted" if is_interrupt else "terminated"
         click.echo(f"{reason}; finished trials are kept in {where}; to continue: {again}", err=True)
         return 128 + (SIGINT if is_interrupt else SIGTERM)

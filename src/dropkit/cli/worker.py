@@ -39,7 +39,8 @@ _RUN, _OUTPUT = "Where it runs", "Output"
     help="End after so long without a trial, also where the coordinator has not started.",
 )
 @option(_OUTPUT, "--quiet", "-q", is_flag=True, help="Print no line for each trial.")
-def command(storage: str, name: str | None, wait: float, quiet: bool) -> int:
+@click.pass_context
+def command(context: click.Context, storage: str, name: str | None, wait: float, quiet: bool) -> None:
     """Train trials of a study or a search that `dropkit study` or `dropkit tune` started with --storage.
 
     Start as many workers as there are processors, in a folder with the same files as the coordinator's: models and data
@@ -48,6 +49,11 @@ def command(storage: str, name: str | None, wait: float, quiet: bool) -> int:
 
     Exit code: 0 the study is finished or there was nothing to do, 2 error, 130 Ctrl-C, 143 SIGTERM.
     """
+    context.exit(_work(storage, name, wait, quiet))
+
+
+def _work(storage: str, name: str | None, wait: float, quiet: bool) -> int:
+    """Train trials and say how many; return the exit code."""
     with storage_errors():
         shared = SharedStudy.join(storage, name, wait)
     train = _train(shared)
