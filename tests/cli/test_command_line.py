@@ -29,6 +29,8 @@ WITH_MARKUP = {
     "run": [MARKUP],
     "server": [MARKUP],
     "study": ["--kinds", MARKUP],
+    "tune": ["--sampler", MARKUP],
+    "worker": ["--storage", MARKUP],
 }
 
 
