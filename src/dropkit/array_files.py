@@ -80,9 +80,8 @@ def _archive(content: bytes, limit: int | None) -> dict[str, Any]:
             if entry.file_size > _MAX_RATIO * entry.compress_size + 64:
                 raise ValueError(f"damaged: {entry.filename} cannot have {entry.file_size} bytes")
             with archive.open(entry) as file:
-                array = _array(file, entry.file_size)
-                file.read(1)  # at the end the checksum is verified
-            arrays[entry.filename.removesuffix(".npy")] = array
+                # It reads to the end, where the checksum is verified.
+                arrays[entry.filename.removesuffix(".npy")] = _array(file, entry.file_size)
     return arrays
 
 

@@ -145,7 +145,7 @@ def test_failed_trials_are_told_by_the_exit_code():
         (["missing.py:make"], "file not found: missing.py"),
         (["transformer"], "must be FILE.py:NAME or package.module:NAME, got 'transformer'"),
         (["net.py:fails"], "the model could not be trained: RuntimeError: "),
-        (["cnn"], "MODEL must be FILE.py:NAME, since cnn take square grey images"),
+        (["cnn"], "MODEL must be FILE.py:NAME, or one of those that fit the data (mlp), got cnn"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -309,7 +309,7 @@ def test_help_names_every_kind_and_network():
     """The help lists what can be given."""
     text = " ".join(CliRunner().invoke(command, ["--help"]).stdout.split())
 
-    assert all(word in text for word in ["cnn and mlp", "dropout2d", "batchwise", "always-on", "csv:FILE:TARGET"])
+    assert all(word in text for word in ["cnn", "mlp", "gru", "dropout2d", "batchwise", "always-on", "csv:FILE:TARGET"])
 
 
 def test_digits_are_the_default():
