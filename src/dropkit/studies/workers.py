@@ -68,10 +68,13 @@ def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_ou
     pending = {trial.key: trial for trial in trials}
     deaths: dict[str, int] = {}
     while pending:
-        pool: Any = ProcessPoolExecutor(workers, initializer=_initialise, initargs=(work, os.getpid()))
+        # A process that ends takes the others along. What may have ended it runs alone, so that no other is blamed.
+        suspects = [trial for key, trial in pending.items() if key in deaths]
+        batch, size = (suspects, 1) if suspects else (list(pending.values()), workers)
+        pool: Any = ProcessPoolExecutor(size, initializer=_initialise, initargs=(work, os.getpid()))
         try:
             with _no_interrupts():
-                futures: set[Future[Outcome]] = {pool.submit(_attempt, trial) for trial in pending.values()}
+                futures: set[Future[Outcome]] = {pool.submit(_attempt, trial) for trial in batch}
             while futures:
                 done, futures = wait(futures, return_when=FIRST_COMPLETED)
                 # Outcomes first, so that a process which ends at the same time does not cost them.
@@ -80,14 +83,17 @@ def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_ou
                     del pending[outcome.trial.key]
                     for trial in on_outcome(outcome) or ():
                         pending[trial.key] = trial
-                        futures.add(pool.submit(_attempt, trial))
+                        if not suspects:
+                            futures.add(pool.submit(_attempt, trial))
         except BrokenProcessPool:
-            # All futures fail together. Those that had begun may be what ended the process.
-            for trial in list(pending.values())[: workers + 1]:
+            # All futures fail together; the first of those that remain had begun.
+            for trial in [trial for trial in batch if trial.key in pending][:size]:
                 deaths[trial.key] = deaths.get(trial.key, 0) + 1
                 if deaths[trial.key] > MAX_DEATHS:
-                    on_outcome(Outcome(trial, {}, failure=f"its process ended {deaths[trial.key]} times"))
                     del pending[trial.key]
+                    failure = f"its process ended {deaths[trial.key]} times"
+                    for other in on_outcome(Outcome(trial, {}, failure=failure)) or ():
+                        pending[other.key] = other
         finally:
             pool.shutdown(wait=False, kill_workers=True)
 
