@@ -84,8 +84,8 @@ def against(
             points = [(x + shift, y) for x, y in zip(one.x, one.y, strict=True)]
             _whiskers(axes, [point for point in points if math.isfinite(point[1].mean)], one)
             failed = [x for x, y in points if not math.isfinite(y.mean)]
-            top = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-            axes.plot(failed, [1.0] * len(failed), "x", color=_color(one.color), markersize=8, markeredgewidth=2, **top)
+            if failed:
+                _crosses(axes, failed, _color(one.color))
         ticks = sorted({x for item in series for x in item.x})
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.set_ylim(*_limits([base, *(y for item in series for y in item.y)]))
@@ -177,6 +177,12 @@ def _whiskers(axes: Any, points: Sequence[tuple[float, Interval]], one: Series) 
     axes.errorbar(
         x, means, (below, above), fmt=marker, color=color, markersize=5, capsize=2.5, elinewidth=1.2, label=one.name
     )
+
+
+def _crosses(axes: Any, x: Sequence[float], color: str) -> None:
+    """Mark what failed, at the upper edge."""
+    top = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+    axes.plot(x, [1.0] * len(x), "x", color=color, markersize=8, markeredgewidth=2, **top)
 
 
 def _limits(values: Sequence[Interval]) -> tuple[float, float]:
