@@ -51,6 +51,7 @@ RESULTS = {
     "classification": a_result,
     "regression": lambda: a_result(measure=regression),
     "failed": lambda: a_result(failed=[(1, 0), (1, 2)]),
+    "all seeds failed": lambda: a_result(failed=[(1, 0), (1, 1), (1, 2)]),
     "failed baseline": lambda: a_result(failed=[(0, 0)]),
     "one seed": lambda: a_result(seeds=1),
     "sites": lambda: a_result(settings=ablation("dropout", 0.5, SITES)),

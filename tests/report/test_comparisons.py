@@ -4,6 +4,7 @@ import math
 import re
 import struct
 from functools import cache
+from io import BytesIO
 from xml.etree import ElementTree
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from dropkit.report.comparisons import Curve, Interval, Series, against, curves, listed, pairs
 from dropkit.report.panel import COLORS, png
 
-pytest.importorskip("matplotlib")
+matplotlib = pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib.image")
 SVG = "{http://www.w3.org/2000/svg}"
 NAN = math.nan
 MINUS = "\N{MINUS SIGN}"
@@ -81,7 +83,7 @@ def test_equal_panels_are_equal_text(name):
 @pytest.mark.parametrize("columns", [1, 2, 3])
 def test_a_file_holds_all_panels(columns):
     """Each is 736 pixels wide; the file is as wide as the columns and as high as the lines."""
-    panels = [PANELS[name]() for name in ("against", "listed", "curves")]
+    panels = [PANELS[name]() for name in ("listed", "against", "pairs")]
 
     width, height = struct.unpack(">II", png(panels, columns)[16:24])
 
@@ -90,6 +92,17 @@ def test_a_file_holds_all_panels(columns):
     assert width == 736 * columns
     # Each height is rounded.
     assert abs(height - sum(map(max, lines))) <= len(lines)
+
+
+def test_lines_of_a_file_do_not_overlap():
+    """Each begins below the highest panel of the one before."""
+    low, high, last = (PANELS[name]() for name in ("listed", "against", "pairs"))
+
+    together, alone = (matplotlib.image.imread(BytesIO(png(panels, 2))) for panels in ([low, high, last], [last]))
+
+    height, width, _ = alone.shape
+    assert (together[-height:, :width] == alone).all()
+    assert (together[-height:, width:] == 1).all()
 
 
 def test_a_failed_point_is_a_cross_at_the_top():

@@ -20,12 +20,14 @@ from dropkit.studies.columns import columns
 from dropkit.studies.figures import figures
 from dropkit.studies.page import page
 from dropkit.studies.reports import write_reports
+from dropkit.studies.trial_log import TrialLog
 
 pytest.importorskip("matplotlib")
 FIGURES = {
     "classification": ["error", "change", "calibration", "curves"],
     "regression": ["error", "change", "calibration", "curves"],
     "failed": ["error", "change", "calibration", "curves"],
+    "all seeds failed": ["error", "change", "calibration", "curves"],
     "failed baseline": ["error", "change", "calibration", "curves"],
     "one seed": ["error", "change", "calibration", "curves"],
     "sites": ["sites", "calibration", "curves"],
@@ -77,6 +79,15 @@ def test_alternative_texts_have_the_numbers():
     for row in (row for row in result.rows if row.model == "cnn"):
         assert f"{100 * row.metrics['test_error'].mean:.1f} %" in alt
     assert alt in unescape(drawn("classification"))
+
+
+def test_a_failed_setting_has_no_mean_in_any_figure():
+    """Neither the mean of the seeds that are left nor a change from them is drawn or described."""
+    error, change, calibration, _ = figures(a_result(failed=[(1, 0)]))
+
+    for figure in (error, change, calibration):
+        assert "dropout 0.5" in figure.panels[0].alt
+        assert "dropout 0.2" not in figure.panels[0].alt.replace("dropout2d", "")
 
 
 def test_names_cannot_become_markup():
@@ -191,6 +202,17 @@ def test_a_call_in_python_is_shown_as_it_was_typed():
 
     assert one.plan.provenance["command"] == "dropkit.study(net, data, p=0.5, seeds=2, epochs=1)"
     assert own.plan.provenance["command"] == "dropkit.study(train=train, seeds=2, metric='loss')"
+
+
+def test_another_command_may_continue_a_study(tmp_path):
+    """The folder keeps the first one, which began it."""
+    first, second = (a_result(command=command).plan.to_dict() for command in ("first", "second"))
+
+    for specification in (first, second):
+        with TrialLog(tmp_path, specification, resume=True):
+            pass
+
+    assert load(tmp_path).plan.provenance["command"] == "first"
 
 
 @pytest.mark.slow

@@ -103,6 +103,18 @@ def test_a_metric_of_ones_own_is_shown_with_others():
     assert "use dropout p=0.5" in str(result)
 
 
+def test_the_least_important_columns_are_left_out():
+    """Metrics of one's own go before those that every study has; no number is cut."""
+
+    def measure(trial):
+        return classification(trial) | {f"test_a_long_name_of_number_{n}": 0.5 for n in range(9)}
+
+    text = str(a_result(["cnn"], measure=measure))
+
+    assert "number_0" not in text
+    assert lines_of(text, "dropout") == lines_of(str(a_result(["cnn"])), "dropout")
+
+
 def test_brackets_in_names_are_text():
     """They are no markup of rich."""
     assert "[bold]net[/bold]" in str(a_result(["[bold]net[/bold]"]))
