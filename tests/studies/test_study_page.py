@@ -6,7 +6,7 @@ import re
 import shutil
 import struct
 import sys
-from functools import cache, partial
+from functools import cache
 from html import unescape
 from xml.etree import ElementTree
 
@@ -176,11 +176,11 @@ def test_without_a_package_the_error_says_what_to_install(tmp_path, monkeypatch,
 def real(tmp_path_factory):
     """The reports of a small study of digits, read back from its folder."""
     from dropkit.studies.digits import load as load_digits
-    from dropkit.studies.networks import NETWORKS
+    from dropkit.studies.networks import networks_for
 
     folder = tmp_path_factory.mktemp("study")
     data = load_digits()
-    models = {name: partial(NETWORKS[name], data.inputs.shape[-1]) for name in ("cnn", "mlp")}
+    models = networks_for(data, ["cnn", "mlp"])
     small = {"sizes": Sizes(60, 60, 60), "epochs": 2, "seeds": 2}
     dropkit.study(models, data, kinds=["dropout", "always-on"], p=(0.2, 0.5), folder=folder, **small)
     write_reports(load(folder), folder)
