@@ -101,6 +101,24 @@ def test_the_function_drops_in_eval_unless_the_flag_is_passed(printed):
     assert drops.findall(with_flag) == ["train"]
 
 
+@pytest.mark.slow
+def test_a_study_of_a_table_ends_with_an_answer(monkeypatch, capsys, tmp_path):
+    """Each setting has a row, and the last sentence is about the network. It takes any table of numbers."""
+    table = tmp_path / "table.csv"
+    rows = [f"{math.sin(i)},{math.cos(i)},{'up' if math.sin(i) > 0 else 'down'}" for i in range(60)]
+    table.write_text("\n".join(["a,b,way", *rows]))
+    monkeypatch.setattr(sys, "argv", ["study_own_data.py", str(table), "way"])
+
+    runpy.run_path(str(EXAMPLES / "study_own_data.py"), run_name="__main__")
+
+    text = capsys.readouterr().out
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith("dropout ")] == [
+        ["dropout", "0.2"],
+        ["dropout", "0.5"],
+    ]
+    assert text.split("\n\n")[-1].startswith("network: ")
+
+
 @pytest.mark.parametrize(
     ("command", "backward"),
     [(["-m", "dropkit", "run"], "_DropPlainBackward"), ([], "MulBackward0")],

@@ -1,7 +1,8 @@
 """dropkit: dropout for PyTorch.
 
 `dropkit.nn` and `dropkit.functional` hold the layers, `dropkit.random` the keys, `dropkit.mc` Monte Carlo dropout,
-`dropkit.shard` masks across processes, `dropkit.schedules` rates that move over training.
+`dropkit.shard` masks across processes, `dropkit.schedules` rates that move over training, `dropkit.studies` what
+`study` and `tune` are made of: both train models with and without dropout, and say which to use.
 `install` and `convert` bring the layers into programs that were written for torch; `retrofit` puts dropout into a model
 that has none; `audit` shows every dropout of a
 running model. Everything loads at its first use: `import dropkit` imports neither torch nor NumPy.
@@ -13,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dropkit import functional, mc, nn, random, schedules, shard, testing
+    from dropkit import functional, mc, nn, random, schedules, shard, studies, testing
     from dropkit.auditor.audit import audit
     from dropkit.patch.convert import convert
     from dropkit.patch.install import install, installed, uninstall
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_SUBMODULES = ("functional", "mc", "nn", "random", "schedules", "shard", "testing")
+_SUBMODULES = ("functional", "mc", "nn", "random", "schedules", "shard", "studies", "testing")
 _NAMES = {
     "audit": "dropkit.auditor.audit",
     "convert": "dropkit.patch.convert",
@@ -48,6 +49,7 @@ __all__ = [
     "retrofit",
     "schedules",
     "shard",
+    "studies",
     "study",
     "testing",
     "tune",

@@ -3,6 +3,7 @@
 from dropkit.studies.data import Data, Sizes
 from dropkit.studies.kinds import KINDS, Kind, find_sites, place_dropout
 from dropkit.studies.plan import Plan
+from dropkit.studies.readers import read
 from dropkit.studies.recommendation import Recommendation
 from dropkit.studies.reports import write_reports
 from dropkit.studies.result import StudyResult, load
@@ -30,6 +31,7 @@ __all__ = [
     "find_sites",
     "load",
     "place_dropout",
+    "read",
     "study",
     "write_reports",
 ]

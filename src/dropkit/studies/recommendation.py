@@ -38,7 +38,7 @@ class Recommendation:
         change: test metric of `best` minus that of no dropout, paired, with the interval of its row; None without
             conclusion.
         more_seeds: about how many more seeds would show a difference of this size, in four of five studies; None if
-            it is shown, or would take thousands.
+            it is shown, or would take more than 1,000.
         sentence: the answer for a person.
     """
 
@@ -96,7 +96,7 @@ def recommend(rows: Sequence[Row], metric: Metric, chance: float | None = None) 
     needed = seeds_needed(changes, max(1, len(rows) - 1))
     more = None if needed is None else max(1, needed - len(changes))
     would = (
-        "thousands of seeds would not show one of this size"
+        "1,000 seeds would not show one of this size"
         if more is None
         else f"about {counted(more, 'more seed')} would"
     )

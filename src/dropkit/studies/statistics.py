@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 # Chance that a difference is shown with so many seeds as are suggested.
 _POWER = 0.8
 # More seeds than this are not suggested.
-_MAX_SEEDS = 10_000
+_MAX_SEEDS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def estimate(values: Sequence[float], comparisons: int = 1) -> Estimate:
 
 
 def seeds_needed(differences: Sequence[float], comparisons: int = 1) -> int | None:
-    """Return with how many seeds the interval would exclude 0 in four of five studies; None for more than 10,000.
+    """Return with how many seeds the interval would exclude 0 in four of five studies; None for more than 1,000.
 
     It takes the true mean and spread to be those of `differences`, which few of them tell only roughly.
     """
