@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,6 +14,7 @@ import optuna
 from dropkit.studies import Outcome, Setting, Trial, journal
 from dropkit.studies.shared_study import SharedStudy
 from dropkit.studies.trial_log import TrialLog
+from dropkit.studies.workers import run
 
 # In seconds. A trial takes several heartbeats, and dead workers are noticed within a second.
 HEARTBEAT = 0.1
@@ -39,7 +41,8 @@ def train(trial: Trial, rounds: int = 20_000) -> Outcome:
 
 def start(function: Any, *arguments: Any) -> Any:
     """Start a process that calls a function of this module."""
-    process = _context.Process(target=_call, args=(function.__name__, arguments), daemon=True)
+    is_parent = function is coordinate_here  # which daemons cannot be
+    process = _context.Process(target=_call, args=(function.__name__, arguments), daemon=not is_parent)
     process.start()
     return process
 
@@ -54,6 +57,15 @@ def coordinate(url: str, folder: str, count: int) -> None:
     study = SharedStudy.create(url, "study", SPECIFICATION, WORK, resume=True, heartbeat=HEARTBEAT)
     with TrialLog(folder, SPECIFICATION, resume=True) as log:
         study.run([trial for trial in trials(count) if trial.key not in log.outcomes], train, 1, log.add)
+    Path(folder, "finished").touch()
+
+
+def coordinate_here(folder: str, count: int) -> None:
+    """Be a coordinator with two workers on this machine, whose standard error goes to a file."""
+    with open(Path(folder, "stderr"), "ab") as file:
+        os.dup2(file.fileno(), 2)
+    with TrialLog(folder, SPECIFICATION, resume=True) as log:
+        run([trial for trial in trials(count) if trial.key not in log.outcomes], train, 2, log.add)
     Path(folder, "finished").touch()
 
 
