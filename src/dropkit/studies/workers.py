@@ -63,6 +63,7 @@ def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_ou
     except ImportError as error:
         raise ImportError('several workers need loky: pip install "dropkit[study]"') from error
 
+    _start_tracker()
     # Bytes, so that a worker which cannot load them reports it as a failure of its trials.
     work = cloudpickle.dumps(train)
     pending = {trial.key: trial for trial in trials}
@@ -96,6 +97,19 @@ def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_ou
                         pending[other.key] = other
         finally:
             pool.shutdown(wait=False, kill_workers=True)
+
+
+def _start_tracker() -> None:
+    """Start the process that cleans up after a coordinator that was killed, so that it does not warn of doing so."""
+    from loky.backend.resource_tracker import ensure_running
+
+    before = dict(os.environ)
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager
