@@ -139,6 +139,19 @@ def test_interrupted_worker_gives_its_trial_back(url):
     assert outcomes == list(local(trials(1)).values())
 
 
+def test_trial_is_claimed_by_one_worker(url, monkeypatch):
+    """A worker that saw a trial waiting does not get it where another one was faster."""
+    study = create(url)
+    template = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs={"key": trials(1)[0].key})
+    study._storage.create_new_trial(study._id, template)
+    slow = SharedStudy.join(url)
+    before = slow._storage.get_all_trials(slow._id)
+    monkeypatch.setattr(slow._storage, "get_all_trials", lambda *_, **__: before)
+
+    assert study._claim() == (0, trials(1)[0])
+    assert slow._claim() == (-1, None)
+
+
 def test_worker_without_heartbeat_loses_its_trial(url):
     """What it stores later does not count, also where it would be another outcome."""
     study = create(url)

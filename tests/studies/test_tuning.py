@@ -102,6 +102,15 @@ def test_equal_arguments_find_equal_candidates():
     assert tune(candidates=8, seeds=2).candidates == tune(candidates=8, seeds=2).candidates
 
 
+def test_search_does_not_see_test_examples():
+    """Candidates follow from validation examples alone."""
+
+    def train(trial):
+        return {**loss(trial), "test_loss": 0.0}
+
+    assert tune(train, candidates=8, seeds=4).candidates == tune(candidates=8, seeds=4).candidates
+
+
 def test_no_dropout_and_single_rates_are_trained_with_every_seed():
     """What the result is compared with is not stopped."""
     result = tune(seeds=4, candidates=6)
