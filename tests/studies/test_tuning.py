@@ -196,7 +196,7 @@ def test_failed_candidates_are_left_out():
     result = tune(train, candidates=6, seeds=2)
 
     assert [one.state for one in result.candidates[-2:]] == ["failed", "failed"]
-    assert result.recommendation.best == result.best_single
+    assert result.best == result.best_single
 
 
 def test_nothing_is_searched_where_no_dropout_fails():

@@ -101,11 +101,16 @@ class TuningResult:
     @cached_property
     def change_from_single(self) -> Estimate | None:
         """Test metric of the best candidate minus that of the best single rate, in pairs; None where they are one."""
-        best, single = self.recommendation.best, self._best_single
-        if best is None or single is None or single.setting == best:
+        best, single = self._best_row, self._best_single
+        if best is None or single is None or single is best:
             return None
-        name = f"test_{self.study.plan.metric.name}"
-        return estimate(differences(self._row(best).outcomes, single.outcomes, name))
+        return estimate(differences(best.outcomes, single.outcomes, f"test_{self.study.plan.metric.name}"))
+
+    @property
+    def best(self) -> Setting | None:
+        """The candidate that is best on validation examples; None where all failed."""
+        row = self._best_row
+        return None if row is None else row.setting
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -137,7 +142,7 @@ class TuningResult:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         change, found = self.change_from_single, self.recommendation
-        settings = {"setting": found.setting, "best": found.best, "best_single": self.best_single}
+        settings = {"setting": found.setting, "best": self.best, "best_single": self.best_single}
         return {
             "sentences": list(self.sentences),
             **{name: None if setting is None else asdict(setting) for name, setting in settings.items()},
@@ -149,25 +154,28 @@ class TuningResult:
 
     @property
     def _best_single(self) -> Row | None:
-        metric = self.study.plan.metric
-        sign = -1 if metric.is_higher_better else 1
-        single = [row for row in self.study.rows if _is_single(row.setting) and not row.failures]
-        name = f"validation_{metric.name}"
-        return min(single, key=lambda row: (sign * row.metrics[name].mean, row.setting.complexity), default=None)
+        return self._best_of([row for row in self.study.rows if row.setting.sites is None])
 
-    def _row(self, setting: Setting) -> Row:
-        return next(row for row in self.study.rows if row.setting == setting)
+    @property
+    def _best_row(self) -> Row | None:
+        return self._best_of(self.study.rows)
+
+    def _best_of(self, rows: Sequence[Row]) -> Row | None:
+        metric = self.study.plan.metric
+        name, sign = f"validation_{metric.name}", -1 if metric.is_higher_better else 1
+        trained = [row for row in rows if not row.setting.is_baseline and not row.failures and row.metrics]
+        return min(trained, key=lambda row: (sign * row.metrics[name].mean, row.setting.complexity), default=None)
 
     @property
     def _about_single(self) -> str | None:
-        best, single, metric = self.recommendation.best, self.best_single, self.study.plan.metric
-        if best is None or single is None or best == BASELINE:
+        best, single, metric = self.best, self.best_single, self.study.plan.metric
+        if best is None or single is None or self.recommendation.setting is None:
             return None
         change = self.change_from_single
         if change is None:
             return f"No rates per site were better than one rate for all sites, {single}."
-        text = f"compared with the best single rate, {single}: {interval(change, metric)}"
-        return f"The same {text}." if change.excludes_zero else f"No difference that these trials could show, {text}."
+        text = f"{best} compared with the best single rate, {single}: test {metric.label} {interval(change, metric)}"
+        return f"{text}." if change.excludes_zero else f"{text}, no difference that these trials could show."
 
     @property
     def _about_racing(self) -> str:
@@ -380,7 +388,3 @@ def _result(tuning: TuningPlan, search: Search, log: TrialLog) -> TuningResult:
     plan = replace(tuning.plan, settings={model: (BASELINE, *shown)})
     outcomes = tuple(log.outcomes[trial.key] for trial in plan.trials if trial.key in log.outcomes)
     return TuningResult(StudyResult(plan, outcomes), candidates, len(log.outcomes))
-
-
-def _is_single(setting: Setting) -> bool:
-    return not setting.is_baseline and setting.sites is None
