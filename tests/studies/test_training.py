@@ -115,6 +115,7 @@ def test_a_trial_leaves_all_generators_and_threads_as_they_were():
     """Those of torch, NumPy and Python."""
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
+    random.seed(1), np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
 
     trained(SETTINGS[0], make=DrawsMore)

@@ -128,10 +128,12 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     """The outcome is not believed, and those before it are kept."""
     with TrialLog(tmp_path, SPEC) as log:
         log.add(OUTCOMES[0])
+        before = (tmp_path / TRIALS).read_bytes()
         monkeypatch.setattr(os, "fsync", _full)
         with pytest.raises(OSError, match="No space left"):
             log.add(OUTCOMES[1])
         assert list(log.outcomes.values()) == OUTCOMES[:1]
+        assert (tmp_path / TRIALS).read_bytes() == before
         monkeypatch.undo()
         log.add(OUTCOMES[1])
 
