@@ -96,9 +96,7 @@ def recommend(rows: Sequence[Row], metric: Metric, chance: float | None = None) 
     needed = seeds_needed(changes, max(1, len(rows) - 1))
     more = None if needed is None else max(1, needed - len(changes))
     would = (
-        "1,000 seeds would not show one of this size"
-        if more is None
-        else f"about {counted(more, 'more seed')} would"
+        "1,000 seeds would not show one of this size" if more is None else f"about {counted(more, 'more seed')} would"
     )
     sentence = f"{model}: no difference that these trials could show ({text}); {would}"
     return Recommendation(model, baseline.setting, compared.setting, change, more, f"{sentence}.{note}")
