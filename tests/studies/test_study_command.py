@@ -322,3 +322,15 @@ def test_digits_are_the_default():
     assert "an interval needs at least 2 seeds" in " ".join(result.stdout.split())
     assert next(row.setting for row in rows if row.model == "cnn") == BASELINE
     assert [row.setting.kind for row in rows if row.model == "mlp"] == ["none", "dropout", "batchwise", "always-on"]
+
+
+@pytest.mark.slow
+def test_dropout_lowers_the_error_of_the_mlp():
+    """The default study on a smaller grid: dropout is recommended, and dropout in evaluation raises the error."""
+    options = ["mlp", "--kinds", "dropout,always-on", "--p", "0.5", "--samples", "0", "--workers", "1"]
+    result = CliRunner().invoke(command, options)
+
+    _, dropout, always_on = load("dropkit-study").rows
+    assert result.exit_code == 0
+    assert "mlp: use dropout p=0.5; it changes the test error by -" in " ".join(result.stdout.split())
+    assert dropout.changes["test_error"].high < 0 < always_on.changes["test_error"].low

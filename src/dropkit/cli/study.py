@@ -47,6 +47,8 @@ ANSWERED, NOT_ANSWERED = 0, 1
 _DEFAULT_FOLDER = "dropkit-study"
 # Each worker takes about 400 MB with torch and the digits.
 _MAX_WORKERS = 8
+# As many as fit into a minute and a half on two cores.
+_DIGITS_SEEDS = 6
 _COMPARED, _RUN, _OUTPUT = "What is compared", "Where it runs", "Output"
 
 
@@ -73,7 +75,13 @@ _COMPARED, _RUN, _OUTPUT = "What is compared", "Where it runs", "Output"
     callback=comma_separated(),
     help="Where: at all sites; each alone and each left out; or at modules of these names. [default: all]",
 )
-@option(_COMPARED, "--seeds", type=int, default=SEEDS, show_default=True, metavar="N", help="Trials of each setting.")
+@option(
+    _COMPARED,
+    "--seeds",
+    type=int,
+    metavar="N",
+    help=f"Trials of each setting. [default: {SEEDS}; digits: {_DIGITS_SEEDS}]",
+)
 @option(
     _COMPARED,
     "--metric",
@@ -180,8 +188,14 @@ def _prepare(options: Mapping[str, Any]) -> tuple[Plan, Train]:
         return prepare(
             models, data, kinds=kinds, p=options["p"] or RATES,
             sites=sites[0] if sites[0] in ("all", "each") else sites,
-            seeds=options["seeds"], metric=options["metric"], **recipe_fields(options, target, data),
+            seeds=_seeds(options), metric=options["metric"], **recipe_fields(options, target, data),
         )  # fmt: skip
+
+
+def _seeds(options: Mapping[str, Any]) -> int:
+    if options["seeds"] is not None:
+        return options["seeds"]
+    return _DIGITS_SEEDS if options["target"] == "digits" else SEEDS
 
 
 def number_of_workers(options: Mapping[str, Any]) -> int:

@@ -87,7 +87,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, text: str | None)
 
 
 _TRAINING: list[tuple[str, str, dict[str, Any], str]] = [
-    ("--epochs", "N", {"type": int}, "Training epochs, at most. [default: 30; digits: 15]"),
+    ("--epochs", "N", {"type": int}, "Training epochs, at most. [default: 30; digits: 10]"),
     ("--batch-size", "N", {"type": int}, "Examples in a step. [default: 50]"),
     ("--optimizer", "NAME", {}, "sgd (with momentum) or adamw. [default: sgd]"),
     ("--learning-rate", "X", {"type": float}, "Of the first step; it falls to 0. [default: 0.03; digits: 0.06]"),
@@ -99,9 +99,9 @@ _TRAINING: list[tuple[str, str, dict[str, Any], str]] = [
     (
         "--sizes", "TRAINING,VALIDATION,TEST", {"callback": _sizes},
         "Numbers of examples, or fractions; `rest` for those that are left. Parts that the data states are kept. "
-        "[default: rest,0.2,0.2; digits: 500,1000,1000]",
+        "[default: rest,0.2,0.2; digits: 500,1000,3500]",
     ),
-    ("--samples", "N", {"type": int}, "Passes of Monte Carlo dropout in the evaluation; 0 for none. [default: 10]"),
+    ("--samples", "N", {"type": int}, "Passes of Monte Carlo dropout when measured; 0 for none. [default: 10; digits: 5]"),
     ("--device", "NAME", {}, "Such as cuda or cuda:1. [default: cpu]"),
 ]  # fmt: skip
 
