@@ -101,7 +101,7 @@ _TRAINING: list[tuple[str, str, dict[str, Any], str]] = [
         "Numbers of examples, or fractions; `rest` for those that are left. Parts that the data states are kept. "
         "[default: rest,0.2,0.2; digits: 500,1000,3500]",
     ),
-    ("--samples", "N", {"type": int}, "Passes of Monte Carlo dropout when measured; 0 for none. [default: 10; digits: 5]"),
+    ("--samples", "N", {"type": int}, "Passes of Monte Carlo dropout at the end; 0 for none. [default: 10; digits: 5]"),
     ("--device", "NAME", {}, "Such as cuda or cuda:1. [default: cpu]"),
 ]  # fmt: skip
 
