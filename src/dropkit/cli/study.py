@@ -45,7 +45,7 @@ from dropkit.studies.workers import Runner, Train, run
 # Exit codes: every question is answered; trials failed, or nothing can be concluded about a model.
 ANSWERED, NOT_ANSWERED = 0, 1
 _DEFAULT_FOLDER = "dropkit-study"
-# Each worker takes about 400 MB with torch and the digits.
+# Each worker takes about 550 MB with torch and the digits.
 _MAX_WORKERS = 8
 # As many as fit into a minute and a half on two cores.
 _DIGITS_SEEDS = 6
