@@ -19,7 +19,8 @@ from scipy.stats import t
 from torch import nn
 
 from dropkit.nn import BatchwiseMLP
-from dropkit.study.digits import Digits, load, split
+from dropkit.studies.data import Data, Sizes, split
+from dropkit.studies.digits import load
 
 SEEDS = 4
 TRAINING, BATCH = 1000, 50
@@ -64,9 +65,10 @@ def main() -> None:
     console.print(table)
 
 
-def run(kind: str, setting: Setting, seed: int, digits: Digits) -> tuple[float, float]:
+def run(kind: str, setting: Setting, seed: int, digits: Data) -> tuple[float, float]:
     """The test error in per cent, and the seconds of training; runs of one seed have the same weights and data."""
-    training, test = split(digits, TRAINING, torch.Generator().manual_seed(seed))
+    parts = split(digits, Sizes(TRAINING, 1, None), torch.Generator().manual_seed(seed))
+    training, test = parts.training, parts.test
     torch.manual_seed(seed)
     batchwise = BatchwiseMLP(SIZES, setting.p if "batchwise" in kind else 0.0)
     order = torch.Generator().manual_seed(seed)
@@ -78,14 +80,14 @@ def run(kind: str, setting: Setting, seed: int, digits: Digits) -> tuple[float, 
         for start in range(0, TRAINING, BATCH):
             batch = shuffled[start : start + BATCH]
             optimizer.zero_grad()
-            F.cross_entropy(model(training.images[batch].flatten(1)), training.labels[batch]).backward()
+            F.cross_entropy(model(training.inputs[batch].flatten(1)), training.targets[batch]).backward()
             if "clipped" in kind:
                 nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM)
             optimizer.step()
     seconds = time.perf_counter() - begin
     model.eval()
     with torch.no_grad():
-        wrong = model(test.images.flatten(1)).argmax(1) != test.labels
+        wrong = model(test.inputs.flatten(1)).argmax(1) != test.targets
     return 100 * wrong.double().mean().item(), seconds
 
 

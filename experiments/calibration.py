@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from dropkit import mc
 from dropkit.mc.metrics import classification_report
-from dropkit.study.arms import DROPKIT, Arm
-from dropkit.study.digits import Digits, load, split
-from dropkit.study.networks import cnn, mlp
+from dropkit.studies import Setting, Sizes, place_dropout
+from dropkit.studies.data import Examples, split
+from dropkit.studies.digits import load
+from dropkit.studies.networks import cnn, mlp
 
 SEEDS = 5
 TRAINING, EPOCHS, BATCH = 1000, 20, 50
@@ -35,8 +36,8 @@ def main() -> None:
         for p in (0.25, 0.5):
             runs: dict[str, list[tuple[float, ...]]] = {}
             for seed in range(SEEDS):
-                training, test = split(digits, TRAINING, torch.Generator().manual_seed(seed))
-                for name, row in scores(train(network, p, seed, training), test).items():
+                parts = split(digits, Sizes(TRAINING, 1, None), torch.Generator().manual_seed(seed))
+                for name, row in scores(train(network, p, seed, parts.training), parts.test).items():
                     runs.setdefault(name, []).append(row)
             for name, rows in runs.items():
                 cells = (
@@ -49,28 +50,28 @@ def main() -> None:
     console.print(table)
 
 
-def train(network: Callable[[Arm], nn.Module], p: float, seed: int, digits: Digits) -> nn.Module:
+def train(network: Callable[[], nn.Module], p: float, seed: int, digits: Examples) -> nn.Module:
     """Return the trained network in eval mode."""
     torch.manual_seed(seed)
-    model = network(Arm(DROPKIT, p))
+    model = place_dropout(network(), Setting("dropout2d", p))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(digits)).split(BATCH):
             optimizer.zero_grad()
-            F.nll_loss(model(digits.images[batch]), digits.labels[batch]).backward()
+            F.cross_entropy(model(digits.inputs[batch]), digits.targets[batch]).backward()
             optimizer.step()
     return model.eval()
 
 
-def scores(model: nn.Module, test: Digits) -> dict[str, tuple[float, ...]]:
+def scores(model: nn.Module, test: Examples) -> dict[str, tuple[float, ...]]:
     """Return the numbers of the table for both ways to predict."""
     results: dict[str, tuple[float, ...]] = {}
     for name, predict in (
         ("one pass, no dropout", predict_without_dropout),
         (f"mean of {SAMPLES} samples", predict_with_dropout),
     ):
-        inside, outside = predict(model, test.images), predict(model, out_of_distribution(test.images))
-        report = classification_report(inside, test.labels)
+        inside, outside = predict(model, test.inputs), predict(model, out_of_distribution(test.inputs))
+        report = classification_report(inside, test.targets)
         auroc = inside.ood(outside, "entropy").auroc
         results[name] = report.error, report.nll, report.ece, report.overconfidence, auroc
     return results
@@ -84,7 +85,7 @@ def predict_with_dropout(model: nn.Module, images: Tensor) -> mc.ClassPrediction
 def predict_without_dropout(model: nn.Module, images: Tensor) -> mc.ClassPrediction:
     """Return the usual prediction in eval mode, in the same form: one sample, with dropout inactive."""
     with torch.no_grad():
-        p = torch.cat([model(batch).exp() for batch in images.split(500)])
+        p = torch.cat([model(batch).softmax(1) for batch in images.split(500)])
     return mc.from_samples(p.unsqueeze(0))
 
 
