@@ -240,6 +240,24 @@ def _zero(linear):
     return linear
 
 
+@pytest.mark.parametrize("limit", [0.01, float("inf")])
+def test_long_gradients_are_shortened(limit, monkeypatch):
+    """No step has a gradient of a norm above `clip_norm`; without a limit they are longer."""
+    norms, step = [], torch.optim.SGD.step
+
+    def spy(optimizer, *arguments):
+        gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+
+    trained(BASELINE, recipe=replace(RECIPE, clip_norm=limit))
+
+    assert (max(norms) <= 0.01001) == (limit == 0.01)
+    assert min(norms) > 0.001
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -248,6 +266,7 @@ def _zero(linear):
         ("optimizer", "adam", "optimizer must be sgd or adamw, got 'adam'"),
         ("learning_rate", -1, "learning_rate must be positive"),
         ("weight_decay", float("nan"), "weight_decay must be at least 0"),
+        ("clip_norm", 0, "clip_norm must be positive, got 0"),
         ("patience", 0, "patience must be an integer"),
         ("samples", -1, "samples must be at least 0"),
         ("device", "cdua", "device must be one of torch, got 'cdua'"),

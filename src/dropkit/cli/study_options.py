@@ -92,6 +92,7 @@ _TRAINING: list[tuple[str, str, dict[str, Any], str]] = [
     ("--optimizer", "NAME", {}, "sgd (with momentum) or adamw. [default: sgd]"),
     ("--learning-rate", "X", {"type": float}, "Of the first step; it falls to 0. [default: 0.03; digits: 0.06]"),
     ("--weight-decay", "X", {"type": float}, "Of the optimizer. [default: 0]"),
+    ("--clip-norm", "X", {"type": float}, "Largest norm of a gradient; inf for no limit. [default: 5]"),
     (
         "--patience", "N", {"type": int},
         "Stop when the validation loss has not fallen for N epochs, and take the weights of the best one.",
@@ -99,7 +100,7 @@ _TRAINING: list[tuple[str, str, dict[str, Any], str]] = [
     (
         "--sizes", "TRAINING,VALIDATION,TEST", {"callback": _sizes},
         "Numbers of examples, or fractions; `rest` for those that are left. Parts that the data states are kept. "
-        "[default: rest,0.2,0.2; digits: 500,1000,3500]",
+        "[default: rest,0.2,0.2; digits: 500,1000,2500]",
     ),
     ("--samples", "N", {"type": int}, "Passes of Monte Carlo dropout at the end; 0 for none. [default: 10; digits: 5]"),
     ("--device", "NAME", {}, "Such as cuda or cuda:1. [default: cpu]"),

@@ -40,7 +40,7 @@ def recipe(data: Data) -> dict[str, Any]:
     With 500 digits and a learning rate that falls from 0.06, the effect of dropout shows after 10 epochs. All digits
     that are left are test examples: with 1,000 of 4,500 its standard error is twice as large.
     """
-    sizes = Sizes(500, 1000, 3500) if len(data) >= 5000 else Sizes(500, 600, None)
+    sizes = Sizes(500, 1000, 2500) if len(data) >= 5000 else Sizes(500, 600, None)
     return {"epochs": 10, "learning_rate": 0.06, "sizes": sizes, "samples": 5}
 
 

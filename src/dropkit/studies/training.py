@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from time import perf_counter
 
 import torch
@@ -33,7 +34,7 @@ _SPLIT, _WEIGHTS, _ORDER, _MASKS, _SAMPLES = range(5)
 _FEW = 8
 
 # The learning curves have about this many points, unless training may stop early.
-_POINTS = 10
+_POINTS = 5
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
@@ -54,6 +55,8 @@ class Recipe:
         optimizer: "sgd", with Nesterov momentum of 0.9, or "adamw".
         learning_rate: of the first step.
         weight_decay: of the optimizer.
+        clip_norm: gradients of a larger norm are scaled down to it, without which training at high dropout rates may
+            diverge; infinite for no limit.
         patience: stop when the validation loss has not fallen for so many epochs, and take the weights of the best
             epoch; None to train for all epochs.
         samples: passes of Monte Carlo dropout in the evaluation; 0 for none.
@@ -69,6 +72,7 @@ class Recipe:
     optimizer: str = "sgd"
     learning_rate: float = 0.03
     weight_decay: float = 0.0
+    clip_norm: float = 5.0
     patience: int | None = None
     samples: int = 10
     device: str = "cpu"
@@ -79,6 +83,7 @@ class Recipe:
         check("optimizer", self.optimizer in _OPTIMIZERS, " or ".join(_OPTIMIZERS), repr(self.optimizer))
         check("learning_rate", 0 < self.learning_rate < float("inf"), "positive", self.learning_rate)
         check("weight_decay", 0 <= self.weight_decay < float("inf"), "at least 0", self.weight_decay)
+        check("clip_norm", self.clip_norm > 0, "positive", self.clip_norm)
         check("samples", self.samples >= 0, "at least 0", self.samples)
         if self.patience is not None:
             positive_int("patience", self.patience)
@@ -153,6 +158,8 @@ def _fit(
             optimizer.zero_grad()
             value = loss(run(model, batch.inputs), batch.targets, data)
             value.backward()  # pyright: ignore[reportUnknownMemberType] (torch)
+            if isfinite(recipe.clip_norm):
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             schedule.step()
             total += value.detach().cpu() * len(batch)
