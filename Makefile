@@ -9,7 +9,7 @@ CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 # Here a compiler that fails is an error.
 export DROPKIT_REQUIRE_EXTENSION := 1
 
-.PHONY: help install demo quick test lint bench peers pages clean
+.PHONY: help install demo quick test lint bench peers reproduce pages clean
 
 help:
 	@echo "make install   make .venv, and install dropkit with all that the tests need"
@@ -19,6 +19,7 @@ help:
 	@echo "make test TORCH=2.14.1   the tests alone, with another release of torch"
 	@echo "make bench     all benchmarks, or those of NAMES=\"forward small\""
 	@echo "make peers     Monte Carlo dropout beside other packages, in an environment of their own"
+	@echo "make reproduce train networks for published results about dropout, and write docs/reproduction.md (12 minutes)"
 	@echo "make pages     write docs/rules from the rules, docs/layers from the layers, docs/findings.md from its data"
 	@echo "make clean     remove .venv and everything that was built"
 
@@ -76,6 +77,10 @@ peers:
 	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt -e .
 	PYTHONPATH=benchmarks:tests $(VENV)/peers/bin/python benchmarks/peers/kinds.py
 	PYTHONPATH=benchmarks:tests $(VENV)/peers/bin/python benchmarks/peers
+
+# After Ctrl-C, the next run goes on. `make clean` removes finished trials, too.
+reproduce: $(INSTALLED)
+	PYTHONPATH=experiments OMP_NUM_THREADS=1 $(BIN)/python -m reproduce
 
 pages: $(INSTALLED)
 	$(BIN)/python docs/rules/write.py

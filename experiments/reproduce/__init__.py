@@ -1,0 +1,1 @@
+"""Reproduce published results about dropout with `dropkit.studies`, on 5,000 digits of MNIST."""
