@@ -28,7 +28,7 @@ EPOCHS = {100: 150, 250: 80, 500: 50, 1000: 30, 2000: 20, 3500: 15}
 BATCHWISE = (1024, 1024)
 BATCHWISE_RATES = (0.3, 0.5)
 
-_ADAMW = Recipe(optimizer="adamw", learning_rate=0.001, samples=0)
+_ADAMW = Recipe(optimizer="adamw", learning_rate=0.001, clip_norm=0, samples=0)
 # 1,000 digits are few enough for networks to overfit; most of the others test them.
 _FIGURE_9 = Experiment(
     settings={"n": grid(["dropout"], RATES)},
@@ -69,7 +69,7 @@ EXPERIMENTS = {
         digits=lambda _: 1000,
         test=3500,
         epochs=lambda _: 20,
-        recipe=Recipe(learning_rate=0.02, batch_size=100, samples=0),
+        recipe=Recipe(learning_rate=0.02, batch_size=100, clip_norm=0, samples=0),
     ),
 }
 

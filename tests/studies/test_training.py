@@ -240,7 +240,7 @@ def _zero(linear):
     return linear
 
 
-@pytest.mark.parametrize("limit", [0.01, float("inf")])
+@pytest.mark.parametrize("limit", [0.01, 0])
 def test_long_gradients_are_shortened(limit, monkeypatch):
     """No step has a gradient of a norm above `clip_norm`; without a limit they are longer."""
     norms, step = [], torch.optim.SGD.step
@@ -266,7 +266,7 @@ def test_long_gradients_are_shortened(limit, monkeypatch):
         ("optimizer", "adam", "optimizer must be sgd or adamw, got 'adam'"),
         ("learning_rate", -1, "learning_rate must be positive"),
         ("weight_decay", float("nan"), "weight_decay must be at least 0"),
-        ("clip_norm", 0, "clip_norm must be positive, got 0"),
+        ("clip_norm", -1, "clip_norm must be at least 0, got -1"),
         ("patience", 0, "patience must be an integer"),
         ("samples", -1, "samples must be at least 0"),
         ("device", "cdua", "device must be one of torch, got 'cdua'"),

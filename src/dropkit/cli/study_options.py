@@ -92,7 +92,7 @@ _TRAINING: list[tuple[str, str, dict[str, Any], str]] = [
     ("--optimizer", "NAME", {}, "sgd (with momentum) or adamw. [default: sgd]"),
     ("--learning-rate", "X", {"type": float}, "Of the first step; it falls to 0. [default: 0.03; digits: 0.06]"),
     ("--weight-decay", "X", {"type": float}, "Of the optimizer. [default: 0]"),
-    ("--clip-norm", "X", {"type": float}, "Largest norm of a gradient; inf for no limit. [default: 5]"),
+    ("--clip-norm", "X", {"type": float}, "Largest norm of a gradient; 0 for no limit. [default: 5]"),
     (
         "--patience", "N", {"type": int},
         "Stop when the validation loss has not fallen for N epochs, and take the weights of the best one.",

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isfinite
 from time import perf_counter
 
 import torch
@@ -56,7 +55,7 @@ class Recipe:
         learning_rate: of the first step.
         weight_decay: of the optimizer.
         clip_norm: gradients of a larger norm are scaled down to it, without which training at high dropout rates may
-            diverge; infinite for no limit.
+            diverge; 0 for no limit.
         patience: stop when the validation loss has not fallen for so many epochs, and take the weights of the best
             epoch; None to train for all epochs.
         samples: passes of Monte Carlo dropout in the evaluation; 0 for none.
@@ -83,7 +82,7 @@ class Recipe:
         check("optimizer", self.optimizer in _OPTIMIZERS, " or ".join(_OPTIMIZERS), repr(self.optimizer))
         check("learning_rate", 0 < self.learning_rate < float("inf"), "positive", self.learning_rate)
         check("weight_decay", 0 <= self.weight_decay < float("inf"), "at least 0", self.weight_decay)
-        check("clip_norm", self.clip_norm > 0, "positive", self.clip_norm)
+        check("clip_norm", 0 <= self.clip_norm < float("inf"), "at least 0", self.clip_norm)
         check("samples", self.samples >= 0, "at least 0", self.samples)
         if self.patience is not None:
             positive_int("patience", self.patience)
@@ -158,7 +157,7 @@ def _fit(
             optimizer.zero_grad()
             value = loss(run(model, batch.inputs), batch.targets, data)
             value.backward()  # pyright: ignore[reportUnknownMemberType] (torch)
-            if isfinite(recipe.clip_norm):
+            if recipe.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             schedule.step()
