@@ -138,7 +138,7 @@ def _initialise(work: bytes, coordinator: int) -> None:
 def _watch(coordinator: int) -> None:
     while os.getppid() == coordinator:
         time.sleep(_WATCH)
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @cache
