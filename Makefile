@@ -9,7 +9,7 @@ CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 # Here a compiler that fails is an error.
 export DROPKIT_REQUIRE_EXTENSION := 1
 
-.PHONY: help install demo quick test lint bench peers reproduce pages clean
+.PHONY: help install demo quick test long lint bench peers reproduce pages clean
 
 help:
 	@echo "make install   make .venv, and install dropkit with all that the tests need"
@@ -17,6 +17,7 @@ help:
 	@echo "make quick     some tests of each kind, in less than half a minute"
 	@echo "make test      everything: formatting, types, import layers, C++ warnings, all tests"
 	@echo "make test TORCH=2.14.1   the tests alone, with another release of torch"
+	@echo "make long      exhaustive forms of some tests: files damaged at every bit, studies killed 20 times"
 	@echo "make bench     all benchmarks, or those of NAMES=\"forward small\""
 	@echo "make peers     Monte Carlo dropout beside other packages, in an environment of their own"
 	@echo "make reproduce train networks for published results about dropout, and write docs/reproduction.md (12 minutes)"
@@ -57,7 +58,11 @@ lint: $(INSTALLED)
 
 # Two processes of one thread each: more threads than cores wait for each other, which takes half as long again.
 test: $(if $(TORCH),$(INSTALLED),lint)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
+
+long: $(INSTALLED)
+	DROPKIT_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
+	DROPKIT_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/studies -k kill
 
 # One or two files of each kind: masks by known answers and against the reference, the laws of every layer, gradients, the
 # rules on their examples, the linter, audits, Monte Carlo predictions, the commands. What is marked slow or compiles is

@@ -44,7 +44,7 @@ def test_the_data_is_that_of_the_experiments(reproduce):
         assert stored[name].plan.description["networks"] == plan.description["networks"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_run_writes_all_and_a_second_one_trains_nothing(reproduce, tmp_path):
     """An interrupted trial runs again, finished ones do not, and both runs write equal pages."""
     first = quick(reproduce, tmp_path)

@@ -71,7 +71,7 @@ def dies(trial):
     return train(trial)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_that_ends_its_process_is_given_up_and_no_other(monkeypatch):
     """It is tried again some times; trials that ran beside it are not blamed."""
     monkeypatch.setattr(workers, "MAX_DEATHS", 1)

@@ -81,7 +81,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(folder, form):
         flip(form, folder, position, position % 8)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @formats
 @pytest.mark.usefixtures("_little_memory")
 def test_any_flipped_bit_is_an_error_or_changes_nothing(folder, form):
