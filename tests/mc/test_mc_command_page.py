@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.browser import contrast, visit
 from helpers.mc_command import output
 
 from dropkit import mc
@@ -91,7 +92,7 @@ def test_a_browser_shows_the_page_readably_and_asks_for_nothing(folder, browser,
     """Light and dark, on a screen and on a telephone: no messages, no requests, enough contrast, no overflow."""
     output(*PAGES[kind].split(), "--html", "page.html")
 
-    messages, requests, views = visit(browser, folder / "page.html", scheme)
+    messages, requests, views = visit(browser, folder / "page.html", scheme, READ, (1400, 320))
 
     assert messages == []
     assert requests == [(folder / "page.html").as_uri()] * len(views)
@@ -102,29 +103,3 @@ def test_a_browser_shows_the_page_readably_and_asks_for_nothing(folder, browser,
         assert 100 < min(view["heights"]) <= max(view["heights"]) < 500
     assert len({tuple(view["paper"]) for view in views}) == 1
     assert (sum(views[0]["paper"]) > 600) == (scheme == "light")
-
-
-def visit(browser, file, scheme):
-    """Messages, requests, and measurements on a screen and on a telephone."""
-    messages, requests, views = [], [], []
-    for width in (1400, 320):
-        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(file.as_uri())
-        page.wait_for_load_state("networkidle")
-        views.append(page.evaluate(READ))
-        page.close()
-    return messages, [url for url in requests if not url.startswith("data:")], views
-
-
-def contrast(first, second):
-    """The contrast ratio of two colours, by WCAG 2.2."""
-    least, most = sorted(luminance(color) for color in (first, second))
-    return (most + 0.05) / (least + 0.05)
-
-
-def luminance(color):
-    linear = [part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in color]
-    return sum(part * share for part, share in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from helpers.browser import contrast, visit
 from helpers.study_results import RESULTS, a_result
 
 import dropkit
@@ -260,7 +261,7 @@ def files(real, tmp_path_factory):
 @pytest.mark.parametrize("name", ["real", *SHOWN])
 def test_a_browser_shows_the_page_readably_and_asks_for_nothing(files, browser, name, scheme):
     """Light and dark, on a screen and on a phone: no messages, no requests, enough contrast, no sideways scrolling."""
-    messages, requests, views = visit(browser, files[name], scheme)
+    messages, requests, views = visit(browser, files[name], scheme, READ, (1280, 360))
 
     assert messages == []
     assert requests == [files[name].as_uri()] * len(views)
@@ -287,29 +288,3 @@ def test_a_click_on_a_heading_sorts_each_table_by_its_numbers(files, browser):
         assert numbers == sorted(numbers)
         assert cells[-1] == "2 failed"
     screen.close()
-
-
-def visit(browser, file, scheme):
-    """Messages, requests, and measurements on a screen and on a phone."""
-    messages, requests, views = [], [], []
-    for width in (1280, 360):
-        screen = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-        screen.on("console", lambda message: messages.append(message.text))
-        screen.on("pageerror", lambda error: messages.append(str(error)))
-        screen.on("request", lambda request: requests.append(request.url))
-        screen.goto(file.as_uri())
-        screen.wait_for_load_state("networkidle")
-        views.append(screen.evaluate(READ))
-        screen.close()
-    return messages, [url for url in requests if not url.startswith("data:")], views
-
-
-def contrast(first, second):
-    """The contrast ratio of two colours, by WCAG 2.2."""
-    least, most = sorted(luminance(color) for color in (first, second))
-    return (most + 0.05) / (least + 0.05)
-
-
-def luminance(color):
-    linear = [part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in color]
-    return sum(part * share for part, share in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
