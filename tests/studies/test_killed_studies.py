@@ -59,7 +59,10 @@ def kill_at_random(folder, kills, count):
         wait_until(lambda wanted=wanted, pid=pid: len(lines(folder)) >= wanted and workers(pid))
         Event().wait(moments.uniform(0, 0.2))
         if number % 2 == 0:
-            os.kill(moments.choice(workers(pid)), 9)
+            # A pool that begins anew has none for a moment.
+            wait_until(lambda pid=pid: workers(pid) or not is_running(pid))
+            if running := workers(pid):
+                os.kill(moments.choice(running), 9)
             continue
         started = children(pid)
         coordinator.kill()

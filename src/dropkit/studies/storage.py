@@ -6,6 +6,7 @@ arXiv:1907.10902.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from dropkit.arguments import check
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+
+# How often, and after how many seconds each time, tables are looked for that another process makes.
+_ATTEMPTS, _PAUSE = 10, 0.3
 
 _WANTED = "journal:FILE, grpc://HOST:PORT or the URL of a database, such as postgresql://HOST/NAME"
 
@@ -100,13 +104,10 @@ def _open_grpc(optuna: Any, url: str) -> BaseStorage:
 
 def _open_database(optuna: Any, url: str) -> BaseStorage:
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
-    from sqlalchemy.pool import NullPool
 
     try:
-        # Without a pool a worker has no connection while it trains: servers take few, and end those that are idle.
-        database = optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
         # This one caches finished trials.
-        return optuna.storages.get_storage(database)
+        return optuna.storages.get_storage(_database(optuna, url))
     except (ArgumentError, NoSuchModuleError) as error:
         raise ValueError(f"storage must be {_WANTED}, got {url!r}") from error
     except OperationalError as error:
@@ -114,3 +115,19 @@ def _open_database(optuna: Any, url: str) -> BaseStorage:
     except ImportError as error:
         hint = ': pip install "psycopg[binary]"' if url.startswith("postgresql") else ""
         raise MissingPackage(f"the driver of the database must be installed{hint} ({error})") from error
+
+
+def _database(optuna: Any, url: str) -> BaseStorage:
+    """The database of a URL. Its first users make the tables; where they meet, those that come late try again."""
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+    from sqlalchemy.pool import NullPool
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            # Without a pool a worker has no connection while it trains: servers take few, and end those that are idle.
+            return optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+        except (IntegrityError, ProgrammingError):
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(_PAUSE)
+    raise AssertionError  # for pyright
