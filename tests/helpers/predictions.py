@@ -28,7 +28,7 @@ def values(samples: object, num_samples: list[int] | None = None) -> ValuePredic
             "variance": torch.stack([y.var(0, correction=min(1, len(y) - 1)) for y in taken]),
         },
         standard_error={},
-        num_samples=count,
+        sample_counts=count,
         samples=samples,
         notes=(),
     )

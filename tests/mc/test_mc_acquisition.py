@@ -239,10 +239,10 @@ def test_samples_must_have_been_kept():
 
 def test_every_input_must_have_every_sample():
     """A network without a prediction for an input tells nothing about its label."""
-    r = replace(classes(random_samples(5, 3, 3)), num_samples=torch.tensor([5, 4, 5]))
+    r = replace(classes(random_samples(5, 3, 3)), sample_counts=torch.tensor([5, 4, 5]))
 
     with pytest.raises(
-        ValueError, match="num_samples must be 5 of every input, so predict without target_standard_error, got 4"
+        ValueError, match="sample_counts must be 5 of every input, so predict without target_standard_error, got 4"
     ):
         batch_bald(r, 1)
 

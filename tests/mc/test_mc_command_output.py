@@ -12,8 +12,8 @@ from torch import nn
 
 from dropkit import mc
 from dropkit.cli import mc_json
-from dropkit.cli.mc_summary import Summary
-from dropkit.cli.mc_table import table
+from dropkit.mc.summary import Summary
+from dropkit.mc.table import table
 
 
 @pytest.mark.parametrize("weights", [True, False])

@@ -10,8 +10,8 @@ from helpers.browser import contrast, visit
 from helpers.mc_command import output
 
 from dropkit import mc
-from dropkit.cli.mc_page import page
-from dropkit.cli.mc_summary import Summary
+from dropkit.mc.page import page
+from dropkit.mc.summary import Summary
 
 PAGES = {
     "truth": "net.py:net --data net.py:pair",

@@ -43,7 +43,7 @@ def _work(rank: int, folder: str) -> None:
     results["loader"] = predict(model, loader, 30, masks="input", seed=5)
     passes = 0
     predict(model, inputs(70), 30, masks="input", seed=5, batch_size=16)
-    tensors = {name: (r.mean, r.entropy, r.num_samples, r.samples) for name, r in results.items()}
+    tensors = {name: (r.mean, r.entropy, r.sample_counts, r.samples) for name, r in results.items()}
     torch.save((tensors, passes), f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
 
@@ -74,7 +74,7 @@ def test_the_result_is_that_of_one_process(name: str, ranks) -> None:  # type: i
     r = predict(made("mlp"), inputs(70), 30, **settings)
 
     assert close(r.mean, mean)
-    assert torch.equal(r.num_samples, samples)
+    assert torch.equal(r.sample_counts, samples)
     assert draws is None or close(r.samples, draws)
 
 

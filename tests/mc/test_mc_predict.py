@@ -317,11 +317,11 @@ def test_a_target_standard_error_stops_each_input_separately() -> None:
     r = run("mlp", samples=400, target_standard_error=0.008, keep_samples=False, batch_size=COUNT)
     parts = run("mlp", samples=400, target_standard_error=0.008, keep_samples=False, batch_size=11)
 
-    assert torch.equal(r.num_samples, parts.num_samples)
+    assert torch.equal(r.sample_counts, parts.sample_counts)
     assert close(r.mean, parts.mean)
-    assert len(r.num_samples.unique()) > 1
-    assert (r.num_samples % 10 == 0).all()
-    assert (r.standard_error["mean"].amax(1)[r.num_samples < 400] <= 0.008).all()
+    assert len(r.sample_counts.unique()) > 1
+    assert (r.sample_counts % 10 == 0).all()
+    assert (r.standard_error["mean"].amax(1)[r.sample_counts < 400] <= 0.008).all()
     whole = run("mlp", samples=400, keep_samples=False)
     error = (r.standard_error["mean"].square() + whole.standard_error["mean"].square()).sqrt()
     assert ((r.mean - whole.mean).abs() < 6 * error).all()
@@ -332,7 +332,7 @@ def test_a_target_standard_error_gives_the_estimates_of_the_samples_taken() -> N
     r = run("mlp", samples=400, target_standard_error=0.01)
 
     for i in (0, 1, 2):
-        own = r.samples[: r.num_samples[i], i]
+        own = r.samples[: r.sample_counts[i], i]
         assert close(own.mean(0), r.mean[i])
         assert close(own.var(0), r.variance[i])
 

@@ -101,4 +101,4 @@ def test_parameters_may_be_numbers_of_numpy():
 
     model = quick(MCRegressor, epochs=np.int64(2), samples=np.int64(5), batch_size=np.int64(8), tau=np.float32(2))
 
-    assert model.fit(X, y).predict_mc(X).num_samples.tolist() == [5] * len(X)
+    assert model.fit(X, y).predict_mc(X).num_samples == 5

@@ -295,7 +295,7 @@ def test_unusual_inputs_are_accepted():
     assert close(whole.mean, predict(model, X, np.int64(5), seed=np.int64(1)).mean)
 
     flat = nn.Sequential(nn.Dropout(), nn.Linear(12, 1), nn.Flatten(0)).eval()
-    assert predict(flat, X, 30, "regression", target_standard_error=0.1, seed=1).num_samples.min() >= 10
+    assert predict(flat, X, 30, "regression", target_standard_error=0.1, seed=1).sample_counts.min() >= 10
 
     torch.set_default_dtype(torch.float64)
     try:

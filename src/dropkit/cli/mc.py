@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from dropkit import files, random
 from dropkit.array_files import TORCH
-from dropkit.cli import mc_json, mc_page, mc_summary, mc_table
+from dropkit.cli import mc_json
 from dropkit.cli.checkpoint import load_model
 from dropkit.cli.data_loading import TruthCollector, checked_truth, load_data, require_package
 from dropkit.cli.model_loading import Failed
 from dropkit.cli.options import must_lie_in_a_folder, wants_color
 from dropkit.mc import NothingToSample, Prediction, predict
+from dropkit.mc import page as mc_page
+from dropkit.mc import summary as mc_summary
+from dropkit.mc import table as mc_table
 
 _CHOICES = {
     "--task": ("classification", "regression"),

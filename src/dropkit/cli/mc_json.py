@@ -18,7 +18,7 @@ def records(prediction: Prediction, truth: Tensor | None) -> Iterator[dict[str, 
     """Yield a record for each input, in order; tensors as nested lists, None for what is not a finite number."""
     names = [measure.name for measure in measures_with_error(prediction)]
     for number in range(len(prediction)):
-        record: dict[str, Any] = {"index": number, "samples": int(prediction.num_samples[number])}
+        record: dict[str, Any] = {"index": number, "samples": int(prediction.sample_counts[number])}
         if isinstance(prediction, ClassMeasures):
             # argmax returns a class even where the mean is not a number.
             is_finite = bool(prediction.mean[number].isfinite().all())

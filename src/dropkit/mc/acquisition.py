@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dropkit import random
 from dropkit.arguments import check, positive_int
-from dropkit.mc.measures import ClassMeasures, must_hold_classes, uncertainty
+from dropkit.mc.measures import ClassMeasures, least_samples, must_hold_classes, uncertainty
 from dropkit.mc.measures import entropy as entropy_of
 
 # Joint probabilities in memory at once, float64: 64 MiB.
@@ -189,9 +189,9 @@ def _samples(r: ClassMeasures) -> Tensor:
     if samples is None:
         raise ValueError('r must hold its samples, got None: pass masks="shared" and keep_samples=True to predict')
     check("samples", samples.dim() == 3, "of shape (T, N, classes)", tuple(samples.shape))
-    least = int(r.num_samples.min())
+    least = least_samples(r)
     wanted = f"{len(samples)} of every input, so predict without target_standard_error"
-    check("num_samples", least == len(samples), wanted, least)
+    check("sample_counts", least == len(samples), wanted, least)
     return samples
 
 

@@ -143,7 +143,7 @@ class Prediction:
         measures: every measure by its name; each is an attribute, too.
         standard_error: of the measures that have one, by name and in the measure's shape: the Monte Carlo error, which
             shrinks with more samples. Not a number where there were too few samples.
-        num_samples: (N,), int64, how many samples each input took.
+        sample_counts: (N,), int64, how many samples each input took.
         samples: (T, N, ...), the output of each pass; None unless `keep_samples`.
         notes: texts on how the result was computed, such as what `predict` could not do, and why.
     """
@@ -153,7 +153,7 @@ class Prediction:
 
     measures: Mapping[str, Tensor]
     standard_error: Mapping[str, Tensor]
-    num_samples: Tensor
+    sample_counts: Tensor
     samples: Tensor | None
     notes: tuple[str, ...]
 
@@ -166,6 +166,16 @@ class Prediction:
     def __repr__(self) -> str:
         counts = count_of_samples(self)
         return f"{type(self).__name__}({len(self)} inputs, mean {tuple(self.mean.shape)}, {counts} samples)"
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples the inputs took, T: the most, where a target standard error let some take fewer."""
+        return int(self.sample_counts.max())
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation between the samples: the root of `variance`."""
+        return self.variance.sqrt()
 
     @property
     def label_shape(self) -> tuple[int, ...]:
@@ -282,8 +292,13 @@ def must_hold_classes(prediction: Prediction, argument: str = "prediction") -> C
 
 def count_of_samples(prediction: Prediction) -> str:
     """Return how many samples inputs took, as text: one number, or the range."""
-    least, most = int(prediction.num_samples.min()), int(prediction.num_samples.max())
+    least, most = least_samples(prediction), prediction.num_samples
     return str(most) if least == most else f"{least} to {most}"
+
+
+def least_samples(prediction: Prediction) -> int:
+    """Return how many samples the input took that took the fewest."""
+    return int(prediction.sample_counts.min())
 
 
 def entropy(p: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class PartialResult:
 
     measures: Tensors
     standard_error: Tensors
-    num_samples: Tensor
+    sample_counts: Tensor
     samples: Tensor | None
 
     @staticmethod
@@ -43,7 +43,7 @@ def join(parts: list[PartialResult], task: str, notes: list[str]) -> ClassPredic
     return kind(
         measures=measures,
         standard_error=errors,
-        num_samples=torch.cat([part.num_samples for part in parts]),
+        sample_counts=torch.cat([part.sample_counts for part in parts]),
         samples=_joined_samples([part.samples for part in parts if part.samples is not None]),
         notes=tuple(notes),
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check
-from dropkit.mc.measures import ValueMeasures
+from dropkit.mc.measures import ValueMeasures, least_samples
 from dropkit.mc.metrics.common import line, plain, standard_error
 
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -94,7 +94,7 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float) -> Regre
     """
     check("tau", 0 < tau < math.inf, "larger than 0 and finite", tau)
     distances, y = _distances(prediction, y), _values(prediction, y)
-    of_inputs = _log_likelihoods(distances, prediction.num_samples, y[0].numel(), tau)
+    of_inputs = _log_likelihoods(distances, prediction.sample_counts, y[0].numel(), tau)
     ends = {level: interval(prediction, level, tau) for level in _LEVELS}
     return RegressionReport(
         rmse=(prediction.mean.double() - y).square().mean().sqrt().item(),
@@ -136,7 +136,7 @@ def fit_tau(prediction: ValueMeasures, y: Tensor) -> float:
     size = y[0].numel()
 
     def loss(log_tau: float) -> float:
-        return -_log_likelihoods(distances, prediction.num_samples, size, math.exp(log_tau)).mean().item()
+        return -_log_likelihoods(distances, prediction.sample_counts, size, math.exp(log_tau)).mean().item()
 
     # The likeliest variance is a weighted mean of the squared distances, so between those of the nearest samples and
     # those of the farthest.
@@ -164,7 +164,7 @@ def interval(prediction: ValueMeasures, level: float = 0.95, tau: float | None =
     """
     check("level", 0 < level < 1, "in (0, 1)", level)
     check("tau", tau is None or 0 < tau < math.inf, "larger than 0 and finite", tau)
-    least = int(prediction.num_samples.min())
+    least = least_samples(prediction)
     check("samples", least >= 2, "at least 2 of each input, to have a variance", least)
     noise = 0.0 if tau is None else 1 / tau
     reach = NormalDist().inv_cdf((1 + level) / 2) * (prediction.variance.double() + noise).sqrt()
@@ -185,15 +185,15 @@ def _distances(prediction: ValueMeasures, y: Tensor) -> Tensor:
         raise ValueError("prediction must hold its samples, got None: pass keep_samples=True to predict")
     y = _values(prediction, y)
     distances = torch.stack([(y_t.double() - y).square().reshape(len(y), -1).sum(1) for y_t in prediction.samples])
-    is_taken = torch.arange(len(distances)).unsqueeze(1) < prediction.num_samples
+    is_taken = torch.arange(len(distances)).unsqueeze(1) < prediction.sample_counts
     return distances.where(is_taken, torch.inf)
 
 
-def _log_likelihoods(distances: Tensor, num_samples: Tensor, size: int, tau: float) -> Tensor:
+def _log_likelihoods(distances: Tensor, sample_counts: Tensor, size: int, tau: float) -> Tensor:
     """The log-likelihood of each input, (N,), in nats.
 
     Args:
         size: how many values an input has, D.
     """
     density = (-tau / 2 * distances).logsumexp(0)
-    return density - num_samples.double().log() + size / 2 * (math.log(tau) - math.log(2 * math.pi))
+    return density - sample_counts.double().log() + size / 2 * (math.log(tau) - math.log(2 * math.pi))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 
 import dropkit
-from dropkit.cli.mc_summary import Summary, as_list, in_short
 from dropkit.mc.measures import ClassMeasures, count_of_samples
 from dropkit.mc.metrics import ClassificationReport, RegressionReport
+from dropkit.mc.summary import Summary, as_list, in_short
 from dropkit.report import plots
 
 

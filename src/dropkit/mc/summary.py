@@ -1,4 +1,4 @@
-"""What the table and the page of `dropkit mc` both show: measures, the least certain inputs, notes, the report."""
+"""What the table and the page of a prediction both show: measures, the least certain inputs, notes, the report."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from dropkit.mc.measures import ClassMeasures, Prediction, measures_in_tables, measures_of
+from dropkit.mc import metrics
+from dropkit.mc.measures import (
+    ClassMeasures,
+    Prediction,
+    ValueMeasures,
+    least_samples,
+    measures_in_tables,
+    measures_of,
+)
 from dropkit.mc.metrics import ClassificationReport, RegressionReport
-from dropkit.mc.prediction import ClassPrediction, ValuePrediction
 
 Report = ClassificationReport | RegressionReport
 
@@ -91,10 +98,11 @@ def report(prediction: Prediction, truth: Tensor | None, tau: float | None) -> R
     invalid = _count_not_finite(prediction)
     if invalid:
         raise ValueError(f"the model returned NaN or infinity for {invalid} of {len(prediction)} inputs")
-    if isinstance(prediction, ValuePrediction):
-        return prediction.report(truth, prediction.fit_tau(truth) if tau is None else tau)
-    assert isinstance(prediction, ClassPrediction)
-    return prediction.report(truth)
+    if isinstance(prediction, ValueMeasures):
+        tau = metrics.fit_tau(prediction, truth) if tau is None else tau
+        return metrics.regression_report(prediction, truth, tau)
+    assert isinstance(prediction, ClassMeasures)
+    return metrics.classification_report(prediction, truth)
 
 
 def with_notes(prediction: Prediction, is_fitted: bool) -> Prediction:
@@ -107,7 +115,7 @@ def with_notes(prediction: Prediction, is_fitted: bool) -> Prediction:
     invalid = _count_not_finite(prediction)
     if invalid:
         notes.append(f"the mean is not a finite number for {invalid} of {len(prediction)} inputs")
-    if int(prediction.num_samples.min()) < 2:
+    if least_samples(prediction) < 2:
         notes.append("with a single sample there is no standard error, it is nan")
     if is_fitted:
         notes.append(

@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from dropkit.cli.mc_summary import Summary
+from dropkit.mc.summary import Summary
 from dropkit.report.console import console
 
 _WIDTH = 100
