@@ -65,6 +65,11 @@ class Accelerator:
             has_hidden_randomness: random numbers were drawn where the mode does not see it.
         """
 
+    @property
+    def prefix(self) -> Accelerator:
+        """The part that also serves a pass without dropout."""
+        return self
+
     def failed(self, error: Exception) -> bool:
         """Switch off what may have caused the error of a pass, and return whether to run the pass again."""
         return False

@@ -146,6 +146,8 @@ class Prediction:
         sample_counts: (N,), int64, how many samples each input took.
         samples: (T, N, ...), the output of each pass; None unless `keep_samples`.
         notes: texts on how the result was computed, such as what `predict` could not do, and why.
+        plain: the prediction of a single pass in evaluation mode, without dropout, in the shape of `mean`; None unless
+            `plain`, and where there is no such pass, as of an ensemble.
     """
 
     # The name of the measure by which tables order inputs.
@@ -156,6 +158,7 @@ class Prediction:
     sample_counts: Tensor
     samples: Tensor | None
     notes: tuple[str, ...]
+    plain: Tensor | None = None
 
     mean = Measure("mean of the samples", "y", lambda means: means.mean, higher_is_uncertain=None)
     variance = Measure("variance between the samples", "y^2", lambda means: means.variance, standard_error=_OF_VARIANCE)

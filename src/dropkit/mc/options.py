@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     chunk: int
     replay: bool
     thin: bool
+    plain: bool
     progress: bool | None
 
 
@@ -67,6 +68,7 @@ class Settings:
     chunk: int = CHUNK
     replay: bool = True
     thin: bool = True
+    plain: bool = True
     progress: bool | None = None
 
     @staticmethod

@@ -22,8 +22,9 @@ from dropkit.mc.keyed_mode import KeyedMode
 from dropkit.mc.masks import MaskSampler
 from dropkit.mc.notes import Notes
 from dropkit.mc.output_calls import OutputCall
+from dropkit.mc.plain_mode import PlainMode
 from dropkit.mc.sampling import nothing_to_sample
-from dropkit.mc.training_flag.override import is_any_overridden
+from dropkit.mc.training_flag.override import is_any_overridden, own_training_flags
 
 
 class Passes:
@@ -80,6 +81,21 @@ class Passes:
             if self._site_counts.setdefault(kind, mode.site_count) != mode.site_count:
                 self.notes.masks_depend_on_batching("passes differ in their number of dropouts")
             yield output
+
+    def plain(self, batch: Batch) -> Tensor:
+        """Return the output of a pass in evaluation mode, without dropout; after `run`, of which it uses the prefix."""
+        with own_training_flags():
+            try:
+                return self._run_plain(batch, self._accelerator.prefix)
+            except Exception:  # such as that the model runs other code where it has no dropout
+                return self._run_plain(batch, Accelerator())
+
+    def _run_plain(self, batch: Batch, prefix: Accelerator) -> Tensor:
+        arguments = prefix.begin_pass(batch) or batch.copied()
+        # A model that draws random numbers in evaluation mode must not move the generators.
+        seed = self._sampler.seed_outside_sites(0, 0)
+        with fork_torch(seed), fork_python(seed), PlainMode(prefix):
+            return self._output(self._run_model(arguments))
 
     def _run_sample(self, mode: KeyedMode, batch: Batch, sample: int) -> Tensor:
         """Run a pass, and run it again while it fails and the accelerator has something left to switch off."""

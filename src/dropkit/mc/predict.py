@@ -101,6 +101,7 @@ def predict(
         chunk: inputs that share masks with "chunk".
         replay: compute what comes before the first active dropout once for all samples.
         thin: leave dropped units out of matrix products where inputs share masks.
+        plain: run each input once without dropout as well, for `r.plain`, with which reports compare the samples.
         progress: show a progress bar. If None, show it on a terminal, after two seconds.
 
     Returns:
@@ -160,7 +161,11 @@ def predict(
                     # Not around the loop over batches: a loader may run networks of the user.
                     with uncompiled(override) as override, note_packed_order():
                         passes.noise_left_off = override.noise_left_off
-                        results.append((number, _run_batch(passes, part, rows, accumulator(batch), settings, bar)))
+                        result = _run_batch(passes, part, rows, accumulator(batch), settings, bar)
+                        if settings.plain:
+                            values = accumulator(batch).add(0, passes.plain(part).unsqueeze(0), None)
+                            result = replace(result, plain=values[0].cpu())
+                        results.append((number, result))
         notes = [*passes.notes, *passes.noise_left_off]
     return join(distributed.gather(results), settings.task, notes)
 

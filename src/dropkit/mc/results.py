@@ -20,6 +20,7 @@ class PartialResult:
     standard_error: Tensors
     sample_counts: Tensor
     samples: Tensor | None
+    plain: Tensor | None = None
 
     @staticmethod
     def of(accumulator: Accumulator, samples: list[Tensor]) -> PartialResult:
@@ -46,7 +47,12 @@ def join(parts: list[PartialResult], task: str, notes: list[str]) -> ClassPredic
         sample_counts=torch.cat([part.sample_counts for part in parts]),
         samples=_joined_samples([part.samples for part in parts if part.samples is not None]),
         notes=tuple(notes),
+        plain=_joined_plain([part.plain for part in parts if part.plain is not None]),
     )
+
+
+def _joined_plain(parts: list[Tensor]) -> Tensor | None:
+    return torch.cat(parts) if parts else None
 
 
 def _joined_samples(parts: list[Tensor]) -> Tensor | None:

@@ -57,5 +57,9 @@ class CachedAndPruned(Accelerator):
         self._pruned.end_pass(has_hidden_randomness)
         self._cache.end_pass(has_hidden_randomness)
 
+    @property
+    def prefix(self) -> Accelerator:
+        return self._cache
+
     def failed(self, error: Exception) -> bool:
         return self._pruned.failed(error) or self._cache.failed(error)

@@ -113,6 +113,16 @@ def is_override_alone() -> bool:
     return False
 
 
+@contextmanager
+def own_training_flags() -> Generator[None]:
+    """Let modules read their own training flags in a `with` block inside the blocks that override them."""
+    blocks, _thread.open = _thread.open, []
+    try:
+        yield
+    finally:
+        _thread.open = blocks
+
+
 def _refuse_scripted_dropout(module: Any) -> None:
     """Raise an error for TorchScript with dropout: a function mode does not see its calls."""
     if _DROPS_IN_SCRIPT.search(str(module.inlined_graph)):
