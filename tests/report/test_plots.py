@@ -161,5 +161,5 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     """The message names the extra."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
-    with pytest.raises(ImportError, match=re.escape('plots need matplotlib: pip install "dropkit[mc]"')):
+    with pytest.raises(ImportError, match=re.escape('a plot needs matplotlib: pip install "dropkit[mc]"')):
         plots.histogram([0.1], "doubt")

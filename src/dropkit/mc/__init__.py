@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dropkit.extras import needed_for
 from dropkit.mc import acquisition, metrics
 from dropkit.mc.predict import from_samples, predict
 from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
@@ -34,7 +35,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'dropkit.mc' has no attribute {name!r}")
-    return getattr(importlib.import_module("dropkit.mc.sklearn"), name)
+    with needed_for(name):
+        return getattr(importlib.import_module("dropkit.mc.sklearn"), name)
 
 
 def __dir__() -> list[str]:

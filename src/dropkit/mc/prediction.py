@@ -8,12 +8,13 @@ from torch import Tensor
 
 from dropkit.mc import metrics
 from dropkit.mc.measures import ClassMeasures, Prediction, ValueMeasures
+from dropkit.mc.views import Views
 
 __all__ = ["ClassPrediction", "Prediction", "ValuePrediction"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ClassPrediction(ClassMeasures):
+class ClassPrediction(Views, ClassMeasures):
     """Class probabilities and their measures of uncertainty, each (N, ...); entropies in nats.
 
     Every measure is an attribute; the documentation lists them.
@@ -29,7 +30,7 @@ class ClassPrediction(ClassMeasures):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ValuePrediction(ValueMeasures):
+class ValuePrediction(Views, ValueMeasures):
     """Values: `mean` and `variance`, (N, ...)."""
 
     def report(self, y: Tensor, tau: float) -> metrics.RegressionReport:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dropkit.arguments import check, positive_int
+from dropkit.extras import needed_for
 from dropkit.mc.options import Masks, Plan
 from dropkit.mc.predict import predict
 from dropkit.mc.prediction import Prediction
 from dropkit.nn import Dropout
 
-try:
+with needed_for("dropkit.mc.sklearn"):
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.preprocessing import StandardScaler
     from sklearn.utils import check_random_state  # pyright: ignore[reportUnknownVariableType] (untyped)
@@ -26,8 +27,6 @@ try:
         check_is_fitted,  # pyright: ignore[reportUnknownVariableType] (untyped)
         validate_data,  # pyright: ignore[reportUnknownVariableType] (untyped)
     )
-except ImportError as error:
-    raise ImportError('dropkit.mc.sklearn needs scikit-learn 1.6: pip install "dropkit[mc]"') from error
 
 __all__ = ["ClassifierMixin", "RegressorMixin"]
 

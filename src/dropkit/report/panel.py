@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from dropkit.extras import needed_for
+
 # matplotlib draws in this colour, which a page replaces by its text colour.
 INK = "#123456"
 # Text of PNG files, on white.
@@ -99,10 +101,8 @@ def png(panels: Sequence[Panel], columns: int) -> bytes:
 @contextmanager
 def _style() -> Generator[None]:
     """Use a style of our own: the caller's may not fit dark pages."""
-    try:
+    with needed_for("a plot"):
         from matplotlib import style
-    except ImportError as error:
-        raise ImportError('plots need matplotlib: pip install "dropkit[mc]"') from error
     with style.context(["default", _STYLE]):
         yield
 

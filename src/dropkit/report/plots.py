@@ -55,11 +55,12 @@ def curve(x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, di
 
 def histogram(values: Sequence[float], x_label: str, bins: int = 40) -> str:
     """Plot how many inputs have which value, from 0 on. Values that are not finite are omitted."""
+    return Panel(lambda axes: draw_histogram(axes, values, bins), x_label, "inputs").svg()
+
+
+def draw_histogram(axes: Any, values: Sequence[float], bins: int = 40) -> None:
+    """Draw this histogram in matplotlib Axes."""
     shown = [value for value in values if math.isfinite(value)]
-
-    def draw(axes: Any) -> None:
-        if shown:
-            axes.hist(shown, bins=bins, range=(0, max(*shown, 0) or 1), color=_BAR)
-        axes.set_xlim(left=0)
-
-    return Panel(draw, x_label, "inputs").svg()
+    if shown:
+        axes.hist(shown, bins=bins, range=(0, max(*shown, 0) or 1), color=_BAR)
+    axes.set_xlim(left=0)

@@ -1,11 +1,14 @@
 """How good a prediction and its uncertainty are: calibration, likelihood, coverage, and detection of OOD inputs."""
 
 from dropkit.mc.metrics.classification import ClassificationReport, ReliabilityBin, RiskCoverage, classification_report
+from dropkit.mc.metrics.comparison import Comparison, Difference
 from dropkit.mc.metrics.ood import OODMetrics, ood
 from dropkit.mc.metrics.regression import IntervalCoverage, RegressionReport, fit_tau, interval, regression_report
 
 __all__ = [
     "ClassificationReport",
+    "Comparison",
+    "Difference",
     "IntervalCoverage",
     "OODMetrics",
     "RegressionReport",

@@ -31,7 +31,7 @@ def line(name: str, value: float, error: float | None = None) -> str:
 def plain(value: Any) -> Any:
     """Return a report, or numbers, as values that JSON can hold; None for what is not a finite number."""
     if isinstance(value, Tensor):
-        return cast("list[float]", value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dropkit.extras import needed_for
 from dropkit.mc.measures import ClassMeasures, must_hold_classes, uncertainty
 from dropkit.mc.metrics.common import group_equal
 
@@ -39,10 +40,8 @@ def ood(inside: ClassMeasures, outside: ClassMeasures, by: str = "mutual_informa
         TypeError: a prediction does not hold classes.
         ValueError: `by` is not a measure of uncertainty.
     """
-    try:
+    with needed_for("ood"):
         from torchmetrics.functional import classification as metrics
-    except ImportError as error:
-        raise ImportError('ood needs torchmetrics: pip install "dropkit[mc]"') from error
     measures = [uncertainty(must_hold_classes(prediction), by).flatten() for prediction in (inside, outside)]
     # Ranks, since torchmetrics takes numbers outside of [0, 1] for logits, and large logits are all 1 in float32.
     rank = group_equal(torch.cat(measures))[0].double()

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check
+from dropkit.extras import needed_for
 from dropkit.mc.measures import ValueMeasures, least_samples
 from dropkit.mc.metrics.common import line, plain, standard_error
+from dropkit.mc.metrics.comparison import Comparison, difference
 
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
 # Points at which the likelihood is evaluated first: it is smooth over a factor of two in tau, and may have several
@@ -44,6 +46,8 @@ class RegressionReport:
         standard_error: of `log_likelihood`, over inputs; not a number for one input.
         coverage: of the intervals of several levels.
         count: how many inputs there are.
+        comparison: with the plain pass, of `rmse` and `log_likelihood`; None if there was none. The plain pass gets the
+            noise that fits these very values best, 1 / (mean squared error).
     """
 
     rmse: float
@@ -52,6 +56,10 @@ class RegressionReport:
     standard_error: Mapping[str, float]
     coverage: tuple[IntervalCoverage, ...]
     count: int
+    comparison: Comparison | None = None
+
+    def __str__(self) -> str:
+        return self.table()
 
     def table(self) -> str:
         """Return the numbers as aligned text."""
@@ -62,6 +70,7 @@ class RegressionReport:
                 line("log_likelihood", self.log_likelihood, self.standard_error["log_likelihood"]),
                 line("tau", self.tau),
                 "",
+                *([] if self.comparison is None else [self.comparison.table(), ""]),
                 f"{'interval':<15} {'holds':>9} {'mean width':>11}",
                 *(f"{item.level:<15.0%} {item.fraction:>9.2%} {item.width:>11.4g}" for item in self.coverage),
             ]
@@ -96,8 +105,9 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float) -> Regre
     distances, y = _distances(prediction, y), _values(prediction, y)
     of_inputs = _log_likelihoods(distances, prediction.sample_counts, y[0].numel(), tau)
     ends = {level: interval(prediction, level, tau) for level in _LEVELS}
+    squares = (prediction.mean.double() - y).square()
     return RegressionReport(
-        rmse=(prediction.mean.double() - y).square().mean().sqrt().item(),
+        rmse=squares.mean().sqrt().item(),
         log_likelihood=of_inputs.mean().item(),
         tau=float(tau),
         standard_error={"log_likelihood": standard_error(of_inputs)},
@@ -108,6 +118,31 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float) -> Regre
             for level, (low, high) in ends.items()
         ),
         count=len(y),
+        comparison=None if prediction.plain is None else _comparison(squares, of_inputs, prediction.plain, y),
+    )
+
+
+def _comparison(squares: Tensor, log_likelihoods: Tensor, plain: Tensor, y: Tensor) -> Comparison:
+    """Compare with the plain pass.
+
+    Args:
+        squares: the squared error of the mean, (N, ...).
+        log_likelihoods: of the inputs, (N,).
+    """
+    others = (plain.double() - y).square()
+    rmse, other_rmse = squares.mean().sqrt().item(), others.mean().sqrt().item()
+    tau = 1 / max(others.mean().item(), torch.finfo(torch.float32).tiny)
+    of_plain = _log_likelihoods(others.reshape(1, len(y), -1).sum(2), torch.ones(len(y)), y[0].numel(), tau)
+    tiny = torch.finfo(torch.float32).tiny
+    # The derivative of a root.
+    roots = [values / (2 * max(root, tiny)) for values, root in ((squares, rmse), (others, other_rmse))]
+    return Comparison(
+        {
+            "rmse": difference(rmse, other_rmse, roots[0] - roots[1]),
+            "log_likelihood": difference(
+                log_likelihoods.mean().item(), of_plain.mean().item(), log_likelihoods - of_plain, lower_is_better=False
+            ),
+        }
     )
 
 
@@ -128,10 +163,8 @@ def fit_tau(prediction: ValueMeasures, y: Tensor) -> float:
         ImportError: scipy is not installed.
         ValueError: there are no samples, or `y` has another shape.
     """
-    try:
+    with needed_for("fit_tau"):
         from scipy.optimize import minimize_scalar  # pyright: ignore[reportUnknownVariableType] (untyped)
-    except ImportError as error:
-        raise ImportError('fit_tau needs scipy: pip install "dropkit[mc]"') from error
     distances, y = _distances(prediction, y), _values(prediction, y)
     size = y[0].numel()
 

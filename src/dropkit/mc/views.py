@@ -1,0 +1,100 @@
+"""How predictions show themselves: as a table, a page, a plot and plain values."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from torch import Tensor
+
+from dropkit.extras import needed_for
+from dropkit.mc.measures import Prediction, measures_of
+from dropkit.mc.metrics.common import plain
+from dropkit.mc.summary import Summary, as_list, report
+from dropkit.mc.table import table
+
+# Rows of the least certain inputs in a terminal and in a notebook.
+_TOP = 5
+
+
+class Views(Prediction):
+    """A prediction that can be printed, plotted and written."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return table(Summary(self, None, None, _TOP), color=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the samples as values that JSON can hold; None for what is not a finite number.
+
+        Returns:
+            The measures and "plain" by name as nested lists, in the order of the inputs; "standard_error" likewise;
+            "num_samples"; "sample_counts" of each input; "notes".
+        """
+        return {
+            **{name: plain(self.measures[name]) for name in measures_of(type(self)) if name in self.measures},
+            "plain": plain(self.plain),
+            "standard_error": plain(self.standard_error),
+            "num_samples": self.num_samples,
+            "sample_counts": plain(self.sample_counts),
+            "notes": plain(self.notes),
+        }
+
+    def to_html(
+        self, y: Tensor | None = None, *, tau: float | None = None, top: int = 10, title: str = "a prediction"
+    ) -> str:
+        """Return a self-contained page with plots: that of `dropkit mc --html`.
+
+        Args:
+            y: the true classes or values; without them the page has no report.
+            tau: for values, the precision of the noise; fitted to `y` if None.
+            top: how many of the least certain inputs to show.
+            title: of the page, "Uncertainty of ...".
+
+        Raises:
+            ImportError: jinja2 or matplotlib is not installed.
+            ValueError: `y` has another shape or values that do not exist.
+        """
+        with needed_for("to_html"):
+            from dropkit.mc.page import page
+
+            return page(Summary(self, y, report(self, y, tau), top), title)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw a histogram of the inputs' uncertainty, by the measure that tables order inputs by.
+
+        Args:
+            ax: the matplotlib Axes to draw in; the current ones if None.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from dropkit.report import plots
+
+        summary = Summary(self, None, None, _TOP)
+        if ax is None:
+            with needed_for("plot"):
+                from matplotlib import pyplot
+
+            ax = pyplot.gca()
+        plots.draw_histogram(ax, as_list(summary.uncertainty()))
+        ax.set_xlabel(f"{summary.ordered_by}, {measures_of(type(self))[self.ordered_by].unit}")
+        ax.set_ylabel("inputs")
+        return ax
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: the least certain inputs."""
+        summary = Summary(self, None, None, _TOP)
+        head, rows = summary.least_certain()
+        cells = [_row("th", head), *(_row("td", row) for row in rows)]
+        notes = [f"<p>note: {html.escape(note)}</p>" for note in self.notes]
+        caption = f"{html.escape(repr(self))}, the least certain by {summary.ordered_by}"
+        return "".join(["<table><caption>", caption, "</caption>", *cells, "</table>", *notes])
+
+
+def _row(tag: str, cells: tuple[str, ...]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
