@@ -1,7 +1,7 @@
 """PlainMode: the function mode of the plain pass of `predict`, in evaluation mode and without dropout.
 
-It only takes what comes before the first dropout from the samples, which have computed it. Its dropouts are those of
-evaluation mode: they do nothing, unless the model says otherwise.
+What comes before the first dropout is reused from the samples, which have computed it. A dropout does what it does in
+evaluation mode: nothing, unless the model says otherwise.
 """
 
 from __future__ import annotations
