@@ -47,7 +47,15 @@ def predicted(loader: DataLoader[Tensor], task: str, std: bool) -> None:
     reveal_type(dropkit.mc.predict(model, x, 50, "regression"))  # ValuePrediction
     reveal_type(values.fit_tau(x))  # float
     reveal_type(values.interval(0.95, 1.0))  # tuple[Tensor, Tensor]
-    reveal_type(dropkit.mc.predict(model, x, task=task))  # ClassPrediction | ValuePrediction
+    labels = dropkit.mc.predict(model, x, task="multilabel", outputs="probabilities")
+    reveal_type(labels)  # MultilabelPrediction
+    reveal_type(labels.as_classes())  # ClassPrediction
+    reveal_type(dropkit.mc.predict(model, x, 50, "multilabel", p=0.5, sites="1"))  # MultilabelPrediction
+    noisy = dropkit.mc.predict(model, x, task="regression", outputs="mean_log_variance", class_dim=1)
+    reveal_type(noisy.total_variance)  # Tensor
+    heads = dropkit.mc.predict(model, x, task={"age": "regression", "kind": "classification"}, valid=x > 0)
+    reveal_type(heads)  # dict[Any, ClassPrediction | MultilabelPrediction | ValuePrediction]
+    reveal_type(dropkit.mc.predict(model, x, task=task))  # ClassPrediction | MultilabelPrediction | ValuePrediction
     reveal_type(dropkit.mc.predict(model, x, 50, task).mean)  # Tensor
     reveal_type(dropkit.mc.from_samples(x))  # ClassPrediction
     reveal_type(dropkit.mc.acquisition.bald(r))  # Tensor

@@ -64,9 +64,11 @@ class DropoutFunction:
             p = p.detach().item()  # which does not warn where `p` is learned
         return p, None if training is None else bool(training), bool(inplace)
 
-    def with_training(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    def with_training(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], training: bool = True
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Return the arguments of a call with its training flag set."""
-        return (args, kwargs) if self.training is None else replaced(self.training, args, kwargs, True)
+        return (args, kwargs) if self.training is None else replaced(self.training, args, kwargs, training)
 
 
 def replaced(

@@ -73,7 +73,6 @@ def test_a_wrong_model_is_refused(folder, words, message):
         ("objects.pt", "must hold numbers, got 'objects.pt': it holds objects, or is damaged"),
         ("y.pt", "inputs must hold a tensor with a batch dimension, got nothing"),
         ("net.py:scalar", "inputs must hold a tensor with a batch dimension, got Tensor"),
-        ("net.py:dataset", "or yield batches, got TensorDataset"),
         ("net.py:empty", "inputs must be at least one, got none"),
         ("net.py:uneven", "--data must yield labels of one shape: "),
         ("narrow.npy", "the model could not be run with inputs of shape (12, 3): RuntimeError: mat1 and mat2"),
@@ -163,8 +162,8 @@ def test_a_prediction_of_nan_is_not_compared(folder):
             'outputs must be "logits" where they are no probabilities, got sums of ',
         ),
         ("probabilities", [], 'outputs must be "probabilities" where the model returns them'),
-        ("sigmoids", [], "one class of several is true, or give --task regression for the mean and variance"),
-        ("sigmoids", ["--outputs", "probabilities"], "or give --task regression for the mean and variance"),
+        ("sigmoids", [], "give --task multilabel and --outputs probabilities if several labels may be true"),
+        ("sigmoids", ["--outputs", "probabilities"], "give --task multilabel and --outputs probabilities if several"),
     ],
 )
 def test_a_model_that_cannot_be_sampled_is_refused(folder, model, options, message):
@@ -178,7 +177,7 @@ def test_an_error_names_options_of_the_command_line(folder, options):
     line = refusal("net.py:sigmoids", "--data", "net.py:inputs", *options)
 
     assert "output=" not in line
-    assert "--outputs" not in line
+    assert "task=" not in line
 
 
 @pytest.mark.parametrize(

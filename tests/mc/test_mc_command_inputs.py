@@ -94,6 +94,11 @@ def test_labels_come_from_a_file(folder, name):
     )
 
 
+def test_a_data_set_is_read_like_its_loader(folder):
+    """Inputs and labels of a `Dataset` are taken item by item."""
+    assert output("net.py:net", "--data", "net.py:dataset") == output("net.py:net", "--data", "net.py:pair")
+
+
 @pytest.mark.parametrize("data", ["pair", "loader"])
 def test_labels_replace_those_of_the_data(folder, data):
     """--labels wins over the labels in --data."""

@@ -157,9 +157,9 @@ def test_one_logit_for_each_label_is_no_distribution_over_labels(name: str, give
 
     with pytest.raises(ValueError, match=r"class_dim must be given .* the labels have the same shape") as error:
         predicted()
-    assert "output=lambda y: y.unsqueeze(-1) with class_dim=-1" in str(error.value)
-    assert 'multilabel task; for the latter also task="regression" of sigmoids' in str(error.value)
+    assert 'task="multilabel" where there is one logit for each label' in str(error.value)
     r = predicted(output=lambda y: y.unsqueeze(-1), class_dim=-1)
+    assert torch.allclose(predicted(task="multilabel").mean, r.mean[..., 1])
     assert torch.allclose(r.mean, predicted(output=lambda y: torch.stack([y * 0, y], -1), class_dim=-1).mean)
 
 
@@ -189,7 +189,7 @@ class Detector(nn.Module):
 
 def test_one_logit_for_each_token_is_recognised() -> None:
     """The outputs have the shape of the tokens, and the configuration names another number of classes."""
-    with pytest.raises(ValueError, match=r"class_dim must be given .* the tokens have the same shape.*unsqueeze"):
+    with pytest.raises(ValueError, match=r"class_dim must be given .* the tokens have the same shape.*multilabel"):
         run(Detector(7), LABELS)
     assert run(Detector(7), LABELS, class_dim=1).mean.shape == (12, 7)
     assert run(Detector(7), LABELS, output=lambda y: y).mean.shape == (12, 7)
@@ -269,7 +269,9 @@ def test_a_sigmoid_is_not_a_logit(name: str, masks: str) -> None:
     with pytest.raises(ValueError, match=r"outputs must be logits .* do not sum to 1, .* multilabel task") as error:
         run(Returns(SIGMOIDS[name]), ROWS[:2], masks=masks)
     assert "output=" in str(error.value)
-    assert 'task="regression"' in str(error.value)
+    assert 'task="multilabel" and outputs="probabilities"' in str(error.value)
+    r = run(Returns(SIGMOIDS[name]), ROWS[:2], task="multilabel", outputs="probabilities")
+    assert r.mean.shape == (2, 5)
     assert run(Returns(SIGMOIDS[name]), ROWS[:2], task="regression").mean.shape == (2, 5)
     with pytest.raises(ValueError, match=r"got sums of .* multilabel task"):
         run(Returns(SIGMOIDS[name]), ROWS[:2], outputs="probabilities")

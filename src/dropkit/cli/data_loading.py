@@ -16,7 +16,7 @@ from dropkit import array_files
 from dropkit.array_files import FORMATS, TORCH
 from dropkit.arrays import as_input, is_array
 from dropkit.cli.model_loading import Failed, load_object, user_code
-from dropkit.mc import batches
+from dropkit.mc import batch_stream
 
 
 class TruthCollector:
@@ -59,7 +59,7 @@ def load_data(
     try:
         inputs = _in_dtype(inputs, network)
         # A loader may skip some of the inputs.
-        count = None if _is_loader(inputs) else batches.count(inputs)
+        count = None if _is_loader(inputs) else batch_stream.count(inputs)
     except TypeError as error:
         raise click.BadParameter(str(error), param_hint="--data") from error
     return inputs, checked_truth(truth, task, "--data" if labels is None else "--labels", count)
@@ -78,7 +78,7 @@ def _split_truth(value: Any) -> tuple[Any, Any]:
 
 
 def _is_loader(value: Any) -> bool:
-    return isinstance(value, (DataLoader, Iterator))
+    return isinstance(value, (DataLoader, Iterator)) or batch_stream.is_dataset(value)
 
 
 def _load_target(target: str) -> Any:

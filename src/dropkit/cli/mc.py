@@ -81,7 +81,7 @@ def _seed(context: click.Context, parameter: click.Parameter, value: int) -> int
     "--plan",
     "Independent masks, or stratified ones: each unit is kept equally often over the samples.",
 )
-@_choice("--outputs", "What a classification model returns.")
+@_choice("--outputs", "What a classification model returns. [default: logits]", has_default=False)
 @click.option(
     "--class-dim",
     type=int,
@@ -222,7 +222,8 @@ def _predict(network: nn.Module, inputs: Any, truth: Any, samples: int, settings
 # What to print for arguments in Python that errors name.
 _OPTION_OF_ARGUMENT = {
     " (output=...)": "",
-    'give task="regression"': "give --task regression",
+    'task="multilabel"': "--task multilabel",
+    'outputs="probabilities"': "--outputs probabilities",
     'task="regression"': "--task regression",
     "give output=lambda y:": "let the model return, of its output y,",
     "output=lambda y:": "a model that returns, of its output y,",

@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dropkit.extras import needed_for
-from dropkit.mc import acquisition, conformal, metrics
+from dropkit.mc import acquisition, metrics
 from dropkit.mc.predict import from_samples, predict
-from dropkit.mc.prediction import ClassPrediction, Prediction, ValuePrediction
+from dropkit.mc.prediction import ClassPrediction, MultilabelPrediction, Prediction, ValuePrediction
 from dropkit.mc.sampling import NothingToSample, sampling
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ __all__ = [
     "ClassPrediction",
     "MCClassifier",
     "MCRegressor",
+    "MultilabelPrediction",
     "NothingToSample",
     "Prediction",
     "ValuePrediction",
     "acquisition",
-    "conformal",
     "from_samples",
     "metrics",
     "predict",

@@ -8,9 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dropkit.arguments import check
 from dropkit.mc.jackknife import Sums, Tensors, broadcast
-from dropkit.mc.measures import ClassMeasures, Prediction, ValueMeasures, measures_of
+from dropkit.mc.measures import ClassMeasures, MultilabelMeasures, Prediction, ValueMeasures, measures_of
 from dropkit.mc.standard_errors import Jackknife
+
+_NEGATIVE_VARIANCE = '"mean_log_variance" where the variance is not positive', '"mean_variance" and negative numbers'
 
 
 class Accumulator:
@@ -111,12 +114,60 @@ class Classification(Accumulator):
         return None if self._votes is None else self._votes / broadcast(self.sums.count, self._votes)
 
 
+class Multilabel(Accumulator):
+    """The probability of each label.
+
+    Args:
+        samples, is_stratified: as for `Accumulator`.
+        probabilities: computes probabilities and their entropies, both (samples, N, ...), from outputs of the model.
+    """
+
+    kind = MultilabelMeasures
+
+    def __init__(
+        self, samples: int, probabilities: Callable[[Tensor], tuple[Tensor, Tensor]], is_stratified: bool = False
+    ) -> None:
+        super().__init__(samples, is_stratified)
+        self._probabilities = probabilities
+
+    def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
+        p, entropies = self._probabilities(outputs)
+        self.sums.add(first, active, {"value": self._shifted(p), "sample entropy": entropies, **self._statistics(p)})
+        return p
+
+
 class Regression(Accumulator):
-    """Values, (N, ...)."""
+    """Values, (N, ...).
+
+    Args:
+        samples, is_stratified: as for `Accumulator`.
+        variance: from the second part of outputs, (samples, N, 2, ...), to the variance of the noise; None if there is
+            but one, (samples, N, ...).
+    """
 
     kind = ValueMeasures
 
+    def __init__(
+        self, samples: int, is_stratified: bool = False, variance: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        super().__init__(samples, is_stratified)
+        self._variance = variance
+        if variance is None:
+            self._measures = {name: measure for name, measure in self._measures.items() if not measure.needs}
+
     def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
         y = outputs.float()
-        self.sums.add(first, active, {"value": self._shifted(y), **self._statistics(y)})
+        noise: Tensors = {}
+        if self._variance is not None:
+            y, spread = y.unbind(2)
+            noise = {"aleatoric_variance": self._variance(spread)}
+            check("outputs", not bool((noise["aleatoric_variance"] < 0).any()), *_NEGATIVE_VARIANCE)
+        self.sums.add(first, active, {"value": self._shifted(y), **noise, **self._statistics(y)})
         return y
+
+    def estimates(self) -> tuple[Tensors, Tensors]:
+        measures, errors = super().estimates()
+        if self._variance is not None:
+            # The variance between samples is divided by one less than their number.
+            measures["total_variance"] = measures["variance"] + measures["aleatoric_variance"]
+        return measures, errors

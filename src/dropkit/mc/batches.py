@@ -1,20 +1,23 @@
-"""Batch: the arguments of one call of the model, and the stream of batches from the inputs of `predict`."""
+"""Batch: the arguments of one call of the model, with the inputs in their first dimension."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from dropkit.mc.outputs import Labels
+from dropkit.arguments import check
+from dropkit.containers import map_leaves
 from dropkit.torch_private import tree_flatten
 
-# Returns the arguments of the model from what a loader yields.
-PrepareBatch = Callable[[Any], Any]
+# An argument of the model, by its position or its name.
+Place = int | str
+# One dimension for all arguments, or by argument.
+BatchDims = int | Mapping[Place, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +27,29 @@ class Batch:
     Attributes:
         args, kwargs: by position and by name.
         count: the number of inputs, which is the first size of the first tensor.
-        labels: the labels of the inputs, if the loader yielded them.
+        labels: the labels of the inputs, if they are known; those of several heads in a mapping or a tuple.
+        valid: (N, ...), where outputs count, if the user gave it as a tensor.
+        batch_dims: the dimension of the inputs in what the model receives, where it is not the first.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     count: int
-    labels: Labels | None = None
+    labels: Any = None
+    valid: Tensor | None = None
+    batch_dims: Mapping[Place, int] = field(default_factory=dict[Place, int])
 
     @staticmethod
-    def of(value: Any) -> Batch:
+    def of(value: Any, as_tensor: Callable[[Any], Any] = lambda value: value, batch_dim: BatchDims = 0) -> Batch:
         """Make a batch from a mapping (arguments by name), a tuple (by position) or a single argument.
+
+        Args:
+            as_tensor: makes tensors of arrays.
+            batch_dim: the dimension of the inputs: of all arguments that have their number there, or by argument.
 
         Raises:
             TypeError: there is no tensor in it, or a packed sequence.
+            ValueError: no tensor has such a dimension.
         """
         if isinstance(value, PackedSequence):
             raise TypeError(
@@ -47,20 +59,39 @@ class Batch:
             args, kwargs = (), dict(cast("Mapping[str, Any]", value))
         else:
             args, kwargs = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,)), {}
-        args = tuple(_as_tensor(argument) for argument in args)
-        kwargs = {name: _as_tensor(argument) for name, argument in kwargs.items()}
-        arguments = [*args, *kwargs.values()]
-        first = next((argument for argument in arguments if isinstance(argument, Tensor) and argument.dim()), None)
-        if first is None:
-            types = ", ".join(type(argument).__name__ for argument in arguments)
+        places: dict[Place, Any] = {
+            place: as_tensor(argument) for place, argument in (*enumerate(args), *kwargs.items())
+        }
+        tensors = {place: value for place, value in places.items() if isinstance(value, Tensor) and value.dim()}
+        if not tensors:
+            types = ", ".join(type(argument).__name__ for argument in places.values())
             raise TypeError(f"inputs must hold a tensor with a batch dimension, got {types or 'nothing'}")
-        return Batch(args, kwargs, len(first))
+        count, batch_dims = _batch_dims(tensors, batch_dim)
+        for place, dim in batch_dims.items():
+            places[place] = places[place].movedim(dim, 0)
+        args = tuple(places[index] for index in range(len(args)))
+        return Batch(args, {name: places[name] for name in kwargs}, count, batch_dims=batch_dims)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments as the model receives them, by position and by name."""
+        if not self.batch_dims:
+            return self.args, self.kwargs
+
+        def moved(place: Place, value: Any) -> Any:
+            return value.movedim(0, self.batch_dims[place]) if place in self.batch_dims else value
+
+        args = tuple(moved(index, value) for index, value in enumerate(self.args))
+        return args, {name: moved(name, value) for name, value in self.kwargs.items()}
 
     def take(self, begin: int, end: int) -> Batch:
         """Inputs `begin` to `end`; arguments without an entry for each input stay whole."""
         if (begin, end) == (0, self.count):
             return self
-        return replace(self._map_batched(lambda argument: argument[begin:end]), count=end - begin)
+        part = self._map_batched(lambda argument: argument[begin:end])
+        rows = slice(begin, end)
+        labels = map_leaves(lambda leaf: leaf[rows] if self._is_batched(leaf) else leaf, self.labels)
+        valid = None if self.valid is None else self.valid[rows]
+        return replace(part, count=end - begin, labels=labels, valid=valid)
 
     def spread(self, count: int) -> Batch:
         """At most `count` of the inputs, evenly spaced."""
@@ -111,66 +142,26 @@ class Batch:
         return leaf.dtype, tuple(leaf.shape[1:] if self._is_batched(leaf) else leaf.shape)
 
 
-def stream(inputs: Any, batch_size: int, prepare_batch: PrepareBatch | None) -> Iterator[Batch]:
-    """Yield the batches of a tensor, an array, a mapping or tuple of them, or of an iterable of batches.
-
-    Raises:
-        TypeError: `inputs` are none of these.
-    """
-    if is_whole(inputs):
-        whole = Batch.of(inputs if prepare_batch is None else prepare_batch(inputs))
-        for begin in range(0, whole.count, batch_size):
-            yield whole.take(begin, min(begin + batch_size, whole.count))
-        return
-    if not isinstance(inputs, Iterable):
-        raise TypeError(
-            "inputs must be a tensor, an array, a mapping or tuple of them, or yield batches, got "
-            f"{type(inputs).__name__}"
-        )
-    for batch in cast("Iterable[Any]", inputs):
-        yield replace(Batch.of((prepare_batch or _first)(batch)), labels=_labels(batch))
+def taken(labels: Any, rows: slice) -> Any:
+    """Return the labels of some inputs, of one head or of several in a mapping."""
+    return map_leaves(lambda leaf: leaf[rows], labels)
 
 
-def count(inputs: Any) -> int | None:
-    """Return the number of inputs; None if it is not known before they are read."""
-    if is_whole(inputs):
-        return Batch.of(inputs).count
-    dataset = getattr(inputs, "dataset", None)
-    try:
-        return None if dataset is None else len(dataset)
-    except TypeError:
-        return None
-
-
-def is_whole(inputs: Any) -> bool:
-    """Whether these are all inputs at once, and not an iterable of batches."""
-    if isinstance(inputs, (Tensor, Mapping, PackedSequence)) or _is_array(inputs):
-        return True
-    return isinstance(inputs, tuple) and all(
-        isinstance(part, Tensor) or _is_array(part) for part in cast("tuple[Any, ...]", inputs)
-    )
-
-
-def _first(batch: Any) -> Any:
-    """The inputs of a batch, which may come in a list or tuple with labels."""
-    if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
-        return cast("list[Any]", batch)[0]
-    return batch
-
-
-def _labels(batch: Any) -> Labels | None:
-    """The labels of a batch, if it is a pair of inputs and labels."""
-    if isinstance(batch, (list, tuple)) and len(cast("list[Any]", batch)) == 2:
-        return Labels.of(cast("list[Any]", batch)[1])
-    return None
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "__array_interface__")
-
-
-def _as_tensor(value: Any) -> Any:
-    return torch.as_tensor(value) if _is_array(value) else value
+def _batch_dims(tensors: Mapping[Place, Tensor], batch_dim: BatchDims) -> tuple[int, dict[Place, int]]:
+    """Return the number of inputs, and the dimension of the inputs of each tensor where it is not the first."""
+    if isinstance(batch_dim, Mapping):
+        unknown = [place for place in batch_dim if place not in tensors]
+        names = ", ".join(map(repr, tensors))
+        check("batch_dim", not unknown, f"by argument, of {names}", repr(unknown[0]) if unknown else None)
+    chosen = batch_dim if isinstance(batch_dim, Mapping) else dict.fromkeys(tensors, batch_dim)
+    dims = {place: dim for place, dim in chosen.items() if -tensors[place].dim() <= dim < tensors[place].dim()}
+    first = next(iter(tensors), None)
+    if first is not None and first not in dims and isinstance(batch_dim, int):
+        check("batch_dim", False, f"a dimension of the inputs, {tuple(tensors[first].shape)}", batch_dim)
+    assert first is not None
+    count = tensors[first].shape[dims.get(first, 0)]
+    moved = {place: dim % tensors[place].dim() for place, dim in dims.items() if tensors[place].shape[dim] == count}
+    return count, {place: dim for place, dim in moved.items() if dim}
 
 
 def _select(value: Any, indices: list[int]) -> Any:

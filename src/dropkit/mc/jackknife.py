@@ -104,11 +104,18 @@ class Sums:
         """How many samples each input has taken, (N,)."""
         return self.counts.sum(0)
 
-    def error_of_mean(self) -> Tensor:
-        """The largest standard error of each input's mean so far, (N,)."""
+    def error_of_mean(self, valid: Tensor | None = None) -> Tensor:
+        """The largest standard error of each input's mean so far, (N,).
+
+        Args:
+            valid: where the numbers count, (N, ...); everywhere if None.
+        """
         value, square = self._total("value"), self._total("square")
         count = broadcast(self.count, value)
         error = (variance(value / count, square / count) / (count - 1)).sqrt() * student_t_ratio(count - 1)
+        if valid is not None:
+            valid = valid.to(error.device)
+            error = error.masked_fill(~(valid if valid.dim() == error.dim() else valid.unsqueeze(-1)), 0.0)
         return error.view(len(error), -1).amax(1)
 
     def jackknife(

@@ -26,6 +26,10 @@ _JACKKNIFE = Jackknife()
 _OF_VARIANCE = Jackknife(is_positive=True, divides_by_one_less=True)
 _OF_ENTROPY = Jackknife(is_biased=True)
 
+_SPREAD = 'outputs="mean_log_variance", and a model that returns both'
+# What torch's losses ignore by default, among labels.
+IGNORED = -100
+
 # "y" and "y^2": the unit of the values, and its square.
 Unit = Literal["probability", "probability^2", "nats", "fraction", "y", "y^2"]
 
@@ -104,6 +108,7 @@ class Measure:
         standard_error: how the error is computed; None if it is unknown, and tables leave the measure out.
         statistic: computes, from the probabilities or values of some samples, (samples, N, ...), what `function` reads
             as `means.of(name)`; None if it reads nothing but the properties of `SampleMeans`.
+        needs: the arguments of `predict` without which it is not computed; none if empty.
         name: the name of the attribute.
     """
 
@@ -113,6 +118,7 @@ class Measure:
     higher_is_uncertain: bool | None = True
     standard_error: Jackknife | ErrorOfFraction | None = _JACKKNIFE
     statistic: Callable[[Tensor], Tensor] | None = None
+    needs: str = ""
     name: str = field(default="", init=False)
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -128,7 +134,11 @@ class Measure:
     @overload
     def __get__(self, prediction: Prediction, owner: type) -> Tensor: ...
     def __get__(self, prediction: Prediction | None, owner: type) -> Tensor | Measure:
-        return self if prediction is None else prediction.measures[self.name]
+        if prediction is None:
+            return self
+        if self.needs and self.name not in prediction.measures:
+            raise AttributeError(f"{self.name} was not computed: it needs {self.needs}")
+        return prediction.measures[self.name]
 
 
 # eq=False: tensors do not compare to one bool.
@@ -159,6 +169,7 @@ class Prediction:
     samples: Tensor | None
     notes: tuple[str, ...]
     plain: Tensor | None = None
+    valid: Tensor | None = None
 
     mean = Measure("mean of the samples", "y", lambda means: means.mean, higher_is_uncertain=None)
     variance = Measure("variance between the samples", "y^2", lambda means: means.variance, standard_error=_OF_VARIANCE)
@@ -236,8 +247,8 @@ class ClassMeasures(Prediction):
 
     @property
     def label(self) -> Tensor:
-        """The likeliest class of each input, (N, ...), int64."""
-        return self.mean.argmax(-1)
+        """The likeliest class of each input, (N, ...), int64; -100 at padding."""
+        return _at_padding(self.mean.argmax(-1), self)
 
     @property
     def label_shape(self) -> tuple[int, ...]:
@@ -247,6 +258,86 @@ class ClassMeasures(Prediction):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ValueMeasures(Prediction):
     """Values and their measures of uncertainty, each (N, ...)."""
+
+    aleatoric_variance = Measure(
+        "mean of the variances that the samples predict, where the model returns them: the noise of the observations",
+        "y^2",
+        lambda means: means.of("aleatoric_variance"),
+        needs=_SPREAD,
+    )
+    total_variance = Measure(
+        "variance between the samples (epistemic) and aleatoric variance together",
+        "y^2",
+        lambda means: means.variance + means.of("aleatoric_variance"),
+        standard_error=Jackknife(is_positive=True),
+        needs=_SPREAD,
+    )
+
+    @property
+    def epistemic_variance(self) -> Tensor:
+        """The variance between the samples: `variance`."""
+        return self.variance
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class MultilabelMeasures(Prediction):
+    """The probability of each label, of which several may be true, and its measures of uncertainty, each (N, ...)."""
+
+    ordered_by: ClassVar[str] = "mutual_information"
+
+    mean = Measure("mean of the samples' probabilities", "probability", lambda means: means.mean, None)
+    variance = Measure(
+        "variance between the samples' probabilities",
+        "probability^2",
+        lambda means: means.variance,
+        standard_error=_OF_VARIANCE,
+    )
+    entropy = Measure(
+        "entropy of the mean: total uncertainty",
+        "nats",
+        lambda means: binary_entropy(means.mean),
+        standard_error=_OF_ENTROPY,
+    )
+    expected_entropy = Measure(
+        "mean of the samples' entropies: aleatoric uncertainty", "nats", lambda means: means.expected_entropy
+    )
+    mutual_information = Measure(
+        "entropy less expected entropy (BALD): epistemic uncertainty. Too small by about 1 / (2 T)",
+        "nats",
+        lambda means: binary_entropy(means.mean) - means.expected_entropy,
+        standard_error=Jackknife(is_biased=True, is_positive=True),
+    )
+    mutual_information_jackknife = Measure(
+        "mutual information without that bias to first order; noisier, may be negative",
+        "nats",
+        lambda means: means.bias_corrected["mutual_information"],
+        standard_error=None,
+    )
+    variation_ratio = Measure(
+        "fraction of samples that decide otherwise than most do",
+        "fraction",
+        # A prediction that is not a number decides nothing.
+        lambda means: torch.minimum(means.of("variation_ratio"), 1 - means.of("variation_ratio")) + 0 * means.mean,
+        standard_error=agresti_coull,
+        statistic=lambda p: (p > 0.5).to(p.dtype),
+    )
+    confidence = Measure(
+        "probability that the label is what is likelier, true or not",
+        "probability",
+        lambda means: torch.maximum(means.mean, 1 - means.mean),
+        higher_is_uncertain=False,
+        standard_error=None,
+    )
+
+    @property
+    def label(self) -> Tensor:
+        """Whether each label is likelier true than not, 1 or 0, (N, ...), int64; -100 at padding."""
+        return _at_padding((self.mean > 0.5).long(), self)
+
+
+def _at_padding(label: Tensor, prediction: Prediction) -> Tensor:
+    """Labels with torch's number for those to ignore where there is padding."""
+    return label if prediction.valid is None else label.where(prediction.valid, IGNORED)
 
 
 def measures_of(kind: type[Prediction]) -> dict[str, Measure]:
@@ -261,7 +352,8 @@ def measures_of(kind: type[Prediction]) -> dict[str, Measure]:
 
 def measures_with_error(prediction: Prediction) -> list[Measure]:
     """Return the measures that records of each input show: those with a standard error."""
-    return [measure for measure in measures_of(type(prediction)).values() if measure.standard_error is not None]
+    measures = measures_of(type(prediction)).values()
+    return [m for m in measures if m.standard_error is not None and m.name in prediction.measures]
 
 
 def measures_in_tables(prediction: Prediction) -> list[Measure]:
@@ -278,7 +370,9 @@ def uncertainty(prediction: Prediction, by: str) -> Tensor:
     measures = {
         name: measure
         for name, measure in measures_of(type(prediction)).items()
-        if measure.higher_is_uncertain is not None and _is_for_each_label(measure, prediction)
+        if measure.higher_is_uncertain is not None
+        and name in prediction.measures
+        and _is_for_each_label(measure, prediction)
     }
     *others, last = (f'"{name}"' for name in measures)
     check("by", by in measures, f"{', '.join(others)} or {last}" if others else last, by)
@@ -313,6 +407,18 @@ def entropy(p: Tensor) -> Tensor:
     """
     # The ignore: torch declares no types for its special functions.
     return -torch.special.xlogy(p, p).sum(-1)  # pyright: ignore[reportUnknownVariableType]
+
+
+def binary_entropy(p: Tensor) -> Tensor:
+    """Return the entropy of labels that are true with probability `p`, in nats.
+
+    Example:
+        >>> binary_entropy(torch.tensor([0.5, 1.0]))
+        tensor([0.6931, 0.0000])
+    """
+    # A difference of sums may be a little outside of [0, 1].
+    p = p.clamp(0, 1)
+    return entropy(torch.stack([p, 1 - p], -1))
 
 
 def variance(mean: Tensor, square: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from dropkit.dropout_functions import (
     multi_head_code,
     replaced,
 )
+from dropkit.mc.chosen_dropout import chosen
 from dropkit.mc.output_calls import OutputCalls
 from dropkit.mc.training_flag.override import is_override_alone
 from dropkit.nn.recurrent_layers import is_packed
@@ -115,10 +116,15 @@ def _handlers() -> dict[Any, Handler]:
 
 def _dropout(function: DropoutFunction) -> Handler:
     def handle(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+        if not chosen().is_active:
+            return mode.not_random(func, (), *function.with_training(args, kwargs, False))
         args, kwargs = function.with_training(args, kwargs)
-        p, _, _ = function.arguments(args, kwargs)
+        own, _, _ = function.arguments(args, kwargs)
+        p = None if own is None else chosen().rate(own)
         if p is None or not 0 < p < 1:
             return mode.not_random(func, (), args, kwargs)
+        if p != own:
+            args, kwargs = replaced(function.p, args, kwargs, p)
         mode.random_calls += 1
         return mode.dropout(function, p, func, args, kwargs)
 
@@ -127,8 +133,11 @@ def _dropout(function: DropoutFunction) -> Handler:
 
 def _attention(function: DropoutFunction) -> Handler:
     def handle(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        p, _, _ = function.arguments(args, kwargs)
-        if not p:
+        own, _, _ = function.arguments(args, kwargs)
+        p = chosen().rate(own or 0.0, attention=True)
+        if own and p != own:
+            args, kwargs = replaced(function.p, args, kwargs, p or 0.0)
+        if p is None:
             return mode.not_random(func, (), args, kwargs)
         mode.random_calls += 1
         return mode.attention(function, p, func, args, kwargs)
@@ -140,8 +149,11 @@ def _recurrent(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any
     # nn.LSTM, nn.GRU and nn.RNN pass all arguments by position; a packed sequence has one more.
     packed = is_packed(args)
     args, shift = list(args), int(packed)
-    if not args[DROPOUT_POSITION + shift] or args[NUM_LAYERS_POSITION + shift] < 2:
+    p = chosen().rate(args[DROPOUT_POSITION + shift])
+    if p is None or args[NUM_LAYERS_POSITION + shift] < 2:
+        args[TRAIN_POSITION + shift] = False
         return mode.not_random(func, (), args, kwargs)
+    args[DROPOUT_POSITION + shift] = p
     args[TRAIN_POSITION + shift] = True
     mode.random_calls += 1
     return mode.recurrent(func, args, packed)
@@ -159,6 +171,7 @@ def _norm(flag: Parameter) -> Handler:
 
 
 def _random(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    chosen().has_other_rates = True
     mode.random_calls += 1
     return mode.random(func, args, kwargs)
 

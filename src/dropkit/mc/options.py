@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import Parameter, Signature
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import torch
 from torch import Tensor
 
 from dropkit import random
 from dropkit.arguments import check, positive_int
-from dropkit.mc import batches
-from dropkit.mc.batches import PrepareBatch
+from dropkit.containers import map_leaves
+from dropkit.mc import batch_stream
+from dropkit.mc.batch_stream import PrepareBatch
+from dropkit.mc.batches import BatchDims
 from dropkit.mc.outputs import Labels
+from dropkit.mc.returned import VARIANCES
 
 # How many inputs share a mask with `masks="chunk"`, which is the default for more inputs than this.
 CHUNK = 2048
 _BATCH = 256
 
+# (N, ...), the name of an argument that holds it, or a function of the model's arguments that returns it.
+Valid = Tensor | str | Callable[..., Tensor] | Literal[False]
 Masks = Literal["input", "chunk", "shared"]
 Plan = Literal["iid", "stratified"]
-OutputForm = Literal["logits", "probabilities"]
+Task = Literal["classification", "multilabel", "regression"]
+OutputForm = Literal["logits", "probabilities", "values", "mean_log_variance", "mean_variance", "mean_std"]
+# By task; the first is the default.
+_FORMS: dict[str, tuple[str, ...]] = {
+    "classification": ("logits", "probabilities"),
+    "multilabel": ("logits", "probabilities"),
+    "regression": ("values", *VARIANCES),
+}
+# A name of a head: an entry or attribute of what the model returns, or the index of an item.
+HeadName = str | int
 
 
 class Options(TypedDict, total=False):
@@ -33,11 +47,16 @@ class Options(TypedDict, total=False):
     seed: int | None
     target_standard_error: float | None
     keep_samples: bool
-    outputs: OutputForm
-    class_dim: int | None
-    labels: Tensor | None
-    output: Callable[[Any], Tensor] | None
+    outputs: OutputForm | Mapping[Any, OutputForm] | None
+    class_dim: int | Mapping[Any, int] | None
+    labels: Tensor | Mapping[Any, Tensor] | None
+    ignore_index: int
+    valid: Valid | None
+    p: float | None
+    sites: str | Sequence[str] | None
+    output: Callable[[Any], Any] | None
     prepare_batch: PrepareBatch | None
+    batch_dim: BatchDims
     example_ids: Tensor | None
     batch_size: int
     chunk: int
@@ -52,17 +71,22 @@ class Settings:
     """The validated arguments of `predict`, which explains them, without the model and the inputs."""
 
     samples: int
-    task: str
+    task: str | Mapping[Any, str]
     masks: Masks | None = None
     plan: Plan = "iid"
     seed: int | None = None
     target_standard_error: float | None = None
     keep_samples: bool = False
-    outputs: OutputForm = "logits"
-    class_dim: int | None = None
-    labels: Tensor | None = None
-    output: Callable[[Any], Tensor] | None = None
+    outputs: OutputForm | Mapping[Any, OutputForm] | None = None
+    class_dim: int | Mapping[Any, int] | None = None
+    labels: Tensor | Mapping[Any, Tensor] | None = None
+    ignore_index: int = -100
+    valid: Valid | None = None
+    p: float | None = None
+    sites: str | Sequence[str] | None = None
+    output: Callable[[Any], Any] | None = None
     prepare_batch: PrepareBatch | None = None
+    batch_dim: BatchDims = 0
     example_ids: Tensor | None = None
     batch_size: int = _BATCH
     chunk: int = CHUNK
@@ -72,7 +96,7 @@ class Settings:
     progress: bool | None = None
 
     @staticmethod
-    def of(samples: int, task: str, options: Options) -> Settings:
+    def of(samples: int, task: str | Mapping[Any, str], options: Options) -> Settings:
         """Validate the options.
 
         Raises:
@@ -87,16 +111,19 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("samples", "batch_size", "chunk"):
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
-        check("task", self.task in ("classification", "regression"), '"classification" or "regression"', self.task)
         check("plan", self.plan in ("iid", "stratified"), '"iid" or "stratified"', self.plan)
         is_valid = self.masks in (None, "input", "chunk", "shared")
         check("masks", is_valid, '"input", "chunk" or "shared"', self.masks)
-        check("outputs", self.outputs in ("logits", "probabilities"), '"logits" or "probabilities"', self.outputs)
-        is_integer = hasattr(self.class_dim, "__index__") and not isinstance(self.class_dim, bool)
-        check("class_dim", self.class_dim is None or is_integer, "an integer or None", repr(self.class_dim))
-        if self.task == "regression":
-            check("class_dim", self.class_dim is None, 'None with task="regression"', self.class_dim)
-            check("labels", self.labels is None, 'None with task="regression"', "labels")
+        check("task", bool(self.tasks), "of at least one head", "none")
+        for name, task in self.tasks.items():
+            self._check_head(name, task)
+        for option in ("outputs", "class_dim", "labels"):
+            value = getattr(self, option)
+            unknown = (
+                [name for name in cast("Any", value) if name not in self.tasks] if isinstance(value, Mapping) else []
+            )
+            check(option, not unknown, "by the names in task", unknown and repr(unknown[0]))
+        check("p", self.p is None or 0 < self.p < 1, "in (0, 1)", self.p)
         target = self.target_standard_error
         check("target_standard_error", target is None or target > 0, "larger than 0", target)
         wanted = '"iid" where target_standard_error is given: stratified samples end together'
@@ -104,6 +131,31 @@ class Settings:
         object.__setattr__(self, "example_ids", _checked_ids(self.example_ids))
         if self.seed is not None:
             object.__setattr__(self, "seed", random.signed(self.seed, "seed"))
+
+    @property
+    def tasks(self) -> Mapping[Any, str]:
+        """The task of each head; that of the only one under None."""
+        return cast("Any", self.task if isinstance(self.task, Mapping) else {None: self.task})
+
+    def of_head(self, option: str, name: HeadName | None) -> Any:
+        """Return an option of a head; with several heads it may be a mapping."""
+        value = getattr(self, option)
+        return cast("Mapping[Any, Any]", value).get(name) if isinstance(value, Mapping) else value
+
+    def _check_head(self, name: HeadName | None, task: str) -> None:
+        tasks = '"classification", "multilabel" or "regression"'
+        is_task = isinstance(task, str) and task in _FORMS
+        check("task", is_task, tasks if name is None else f"{tasks} for each name", task)
+        forms, form = _FORMS[task], self.of_head("outputs", name)
+        *others, last = (f'"{known}"' for known in forms)
+        wanted = f"{', '.join(others)} or {last}"
+        check("outputs", form in (None, *forms), f'{wanted} with task="{task}"', form)
+        dim = self.of_head("class_dim", name)
+        is_integer = hasattr(dim, "__index__") and not isinstance(dim, bool)
+        check("class_dim", dim is None or is_integer, "an integer or None", repr(dim))
+        if task == "regression" and name is None:
+            check("class_dim", dim is None or form in VARIANCES, 'None with task="regression"', dim)
+            check("labels", self.labels is None, 'None with task="regression"', "labels")
 
     @property
     def is_stratified(self) -> bool:
@@ -115,20 +167,30 @@ class Settings:
         Args:
             count: how many inputs there are; None if that is not known.
         """
-        is_large = self.task == "classification" and count is not None and count > self.chunk
+        is_large = "regression" not in self.tasks.values() and count is not None and count > self.chunk
         return {"input": None, "chunk": self.chunk, "shared": 0}[self.masks or ("chunk" if is_large else "input")]
 
-    def checked_labels(self, inputs: Any) -> Labels | None:
+    def labels_and_valid(self) -> tuple[Any, Tensor | None]:
+        """Return labels and places that were given as tensors, for all inputs."""
+        is_tensor = self.valid is not None and not isinstance(self.valid, (str, bool)) and hasattr(self.valid, "shape")
+        labels = None if self.labels is None else map_leaves(torch.as_tensor, self.labels)
+        return labels, torch.as_tensor(self.valid) if is_tensor else None
+
+    def checked_labels(self, inputs: Any, name: HeadName | None = None) -> Labels | None:
         """Return the labels that were given, if any.
+
+        Args:
+            name: of the head.
 
         Raises:
             ValueError: they are not one for each input.
         """
-        if self.labels is None:
+        given = self.of_head("labels", name)
+        if given is None:
             return None
-        labels: Tensor = torch.as_tensor(self.labels)
-        is_known = self.prepare_batch is None and batches.is_whole(inputs)
-        count = batches.count(inputs) if is_known else None
+        labels: Tensor = torch.as_tensor(given)
+        is_known = self.prepare_batch is None and batch_stream.is_whole(inputs)
+        count = batch_stream.count(inputs, self.batch_dim) if is_known else None
         fits = labels.dim() > 0 and count in (None, len(labels))
         wanted = "one for each input" if count is None else f"one for each of {count} inputs"
         check("labels", fits, wanted, f"shape {tuple(labels.shape)}")

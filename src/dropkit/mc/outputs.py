@@ -1,4 +1,4 @@
-"""Model outputs: the tensor in what a model returns, the dimension of its classes, and their probabilities."""
+"""Model outputs: the dimension of their classes, and their probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkit.arguments import check
-from dropkit.mc.measures import entropy
+from dropkit.mc.measures import binary_entropy, entropy
 from dropkit.mc.output_calls import OutputCall
 
 # Tolerance for the sum of float16 probabilities of some thousand classes.
@@ -32,36 +32,21 @@ _LABELS = ("num_labels", "num_classes", "n_classes", "id2label")
 _HEADS = ("lm_head", "class_labels_classifier")
 _ONE_TRUE_CLASS = "logits or probabilities of classes of which one is true"
 _MULTILABEL = (
-    "as of a sigmoid for a multilabel task, which is not supported: return logits (output=...) if one class of "
-    'several is true, or give task="regression" for the mean and variance of each number'
+    'as of a sigmoid for a multilabel task: give task="multilabel" and outputs="probabilities" if several labels may '
+    "be true, or return logits (output=...) if one class of several is"
 )
 _DIMENSIONS = (
     "class_dim=-1 where the classes come last, as in (N, T, C) of tokens, class_dim=1 where they come second, as in "
-    "(N, C, H, W) of pixels or in (N, C), output=lambda y: y.unsqueeze(-1) with class_dim=-1 where there is one logit "
-    "for each label, as in (N, T) of tokens, (N, H, W) of pixels or (N, L) of a multilabel task"
+    '(N, C, H, W) of pixels or in (N, C), task="multilabel" where there is one logit for each label, as in (N, T) of '
+    "tokens, (N, H, W) of pixels or (N, L) of several labels"
 )
 _IF_LOGITS = "; if they are logits all the same, give output=lambda y: y + 1, which changes no softmax"
+_IF_LABEL_LOGITS = "; if they are logits all the same, give output=lambda y: y.sigmoid(), too"
+# Of a larger logit the sigmoid is 1 in float32, and its entropy 0.
+_LARGEST_LOGIT = 100.0
 _IF_LOGIT = "; if it is a logit all the same, give output=lambda y: torch.stack([y * 0, y], -1) + 1 and class_dim=-1"
 # float32 numbers in a vector register.
 _VECTOR_WIDTH = 16
-
-
-def tensor_of(returned: Any) -> Tensor:
-    """Return the tensor of outputs, by the conventions of most models.
-
-    Raises:
-        TypeError: there is none.
-    """
-    if isinstance(returned, Tensor):
-        return returned
-    if isinstance(getattr(returned, "logits", None), Tensor):
-        return returned.logits
-    if isinstance(returned, Mapping) and isinstance(cast("Any", returned).get("logits"), Tensor):
-        return cast("Any", returned)["logits"]
-    if isinstance(returned, (tuple, list)) and returned and isinstance(returned[0], Tensor):
-        return returned[0]
-    kind = type(cast("Any", returned)).__name__
-    raise TypeError(f"the model must return a tensor, logits, or a tuple that begins with one, got {kind}; see output=")
 
 
 @dataclass(frozen=True)
@@ -132,7 +117,7 @@ class Classes:
         if self.labels is not None and labels == input_shape:
             # One logit for each label, unless the labels are one-hot.
             by_labels = set(self.labels.one_hot) | {dim for dim in range(1, dims) if shape[dim] == 1}
-            got = f'None: {_DIMENSIONS}; for the latter also task="regression" of sigmoids'
+            got = f"None: {_DIMENSIONS}"
             check("class_dim", bool(by_labels), f"{wanted}, as the labels have the same shape", got)
         elif dims == 2:
             # One logit for each token: as many as tokens, and not as many as classes.
@@ -171,6 +156,37 @@ class Classes:
         p = logs.exp()
         # 0 log 0 is 0, as 0 times any finite logarithm is.
         return p.contiguous(), logs.clamp_(min=torch.finfo(logs.dtype).min).mul_(p).sum(-1).neg_()
+
+    def label_probabilities(self, outputs: Tensor, call: OutputCall | None = None) -> tuple[Tensor, Tensor]:
+        """Return the probability of each label, (samples, N, ...) in float32, and its entropy in nats.
+
+        Args:
+            outputs: (samples, N, ...).
+            call: the call that made the outputs, if it is known.
+
+        Raises:
+            ValueError: they are not of the form that was given.
+        """
+        outputs = outputs.float()
+        wants_probabilities = '"probabilities" where the model returns them'
+        if self.form == "probabilities":
+            least, most = (
+                cast("list[float]", torch.stack(outputs.aminmax()).tolist()) if outputs.numel() else (0.0, 1.0)
+            )
+            # Not a number is accepted.
+            check(
+                "outputs", not (least < 0 or most > 1), '"logits" where they are no probabilities', f"{least} to {most}"
+            )
+            return outputs, binary_entropy(outputs)
+        is_softmax = call is OutputCall.SOFTMAX or call is OutputCall.LOG_SOFTMAX
+        exclusive = "logits of labels of which several may be true"
+        check("outputs", not is_softmax, exclusive, 'a softmax, of which one is: give task="classification"')
+        is_sigmoid = call is OutputCall.SIGMOID or (outputs.numel() > 0 and _spans_unit_interval(outputs, call))
+        check("outputs", not is_sigmoid, wants_probabilities, f'"logits" and numbers in [0, 1]{_IF_LABEL_LOGITS}')
+        # Of -|x|, which has the same entropy; clamped, since 0 times infinity is not a number.
+        size = outputs.abs().clamp_(max=_LARGEST_LOGIT)
+        entropies = nn.functional.softplus(-size).add_(size.mul_(torch.sigmoid(-size)))
+        return outputs.sigmoid(), entropies
 
 
 def class_counts(model: nn.Module) -> frozenset[int]:
@@ -219,7 +235,10 @@ def _counts(source: Any, name: str) -> set[int]:
 def check_rows(output: Tensor, count: int) -> None:
     """Raise an error unless the model returned a row for each input."""
     if output.dim() == 0 or len(output) != count:
-        raise ValueError(f"the model must return one row for each of {count} inputs, got shape {tuple(output.shape)}")
+        raise ValueError(
+            f"the model must return one row for each of {count} inputs, got shape {tuple(output.shape)}"
+            "; give batch_dim=1 where inputs lie in the second dimension, as in sequence-first models"
+        )
 
 
 def _log_softmax(outputs: Tensor) -> Tensor:
@@ -254,14 +273,26 @@ def _check_logits(outputs: Tensor, call: OutputCall | None, dim: int) -> None:
         check("outputs", not is_softmax, wanted, f'"logits" and numbers that sum to 1{_IF_LOGITS}')
         return
     _check_dimension(outputs, dim)
-    is_filled = call is not OutputCall.OTHER and least > 0 and most - least >= _MIN_SPAN.get(classes, _MIN_SPAN_OF_MANY)
-    # Rows of one sample: those of an input in several samples are close together.
-    rows = outputs[0].flatten(0, -2)[:_ROWS_SEARCHED]
-    if call is OutputCall.SIGMOID or (is_filled and len(cast("Tensor", rows.unique(dim=0))) >= _MIN_ROWS):
+    if call is OutputCall.SIGMOID or _spans_unit_interval(outputs, call):
         if classes == 1:
             wanted = '"probabilities" where the model returns that of the second of two classes'
             check("outputs", False, wanted, f'"logits" and numbers in [0, 1], as of a sigmoid{_IF_LOGIT}')
         check("outputs", False, _ONE_TRUE_CLASS, f"numbers in [0, 1] that do not sum to 1, {_MULTILABEL}{_IF_LOGITS}")
+
+
+def _spans_unit_interval(outputs: Tensor, call: OutputCall | None) -> bool:
+    """Whether numbers lie in [0, 1], and fill it as sigmoids do.
+
+    Args:
+        outputs: (samples, N, ..., classes).
+    """
+    least, most = cast("list[float]", torch.stack(outputs.aminmax()).tolist())
+    span = _MIN_SPAN.get(outputs.shape[-1] if outputs.dim() > 2 else 1, _MIN_SPAN_OF_MANY)
+    if call is OutputCall.OTHER or not 0 < least <= most <= 1 or most - least < span:
+        return False
+    # Rows of one sample: those of an input in several samples are close together.
+    rows = outputs[0].flatten(0, -2) if outputs.dim() > 2 else outputs[0].unsqueeze(1)
+    return len(cast("Tensor", rows[:_ROWS_SEARCHED].unique(dim=0))) >= _MIN_ROWS
 
 
 def _check_dimension(p: Tensor, dim: int, logarithms: bool = False) -> None:

@@ -6,7 +6,7 @@ This is the plain core of `predict`: a pass is one call of the model under `Keye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,10 +18,10 @@ from dropkit.mc.batch_dim_probe import BatchDimFinder
 from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
 from dropkit.mc.generators import fork_python, fork_torch
+from dropkit.mc.heads import Head
 from dropkit.mc.keyed_mode import KeyedMode
 from dropkit.mc.masks import MaskSampler
 from dropkit.mc.notes import Notes
-from dropkit.mc.output_calls import OutputCall
 from dropkit.mc.plain_mode import PlainMode
 from dropkit.mc.sampling import nothing_to_sample
 from dropkit.mc.training_flag.override import is_any_overridden, own_training_flags
@@ -32,7 +32,8 @@ class Passes:
 
     Args:
         model: in evaluation mode.
-        output: returns the tensor of outputs from what the model returns.
+        heads: find the outputs in what the model returns.
+        output: from what the model returns to what the heads read.
         sampler: the masks of all samples.
         replay: compute what comes before the first dropout once per batch.
         thin: leave dropped units out of matrix products, where inputs share masks.
@@ -40,16 +41,20 @@ class Passes:
     Attributes:
         notes: for the user, on how the result was computed.
         noise_left_off: notes on random numbers in training mode that are no dropout.
-        output_call: the kind of call that made the last output, if it is known.
     """
 
     def __init__(
-        self, model: nn.Module, output: Callable[[Any], Tensor], sampler: MaskSampler, replay: bool, thin: bool
+        self,
+        model: nn.Module,
+        heads: Sequence[Head],
+        output: Callable[[Any], Any] | None,
+        sampler: MaskSampler,
+        replay: bool,
+        thin: bool,
     ) -> None:
         self.notes = Notes()
         self.noise_left_off: Mapping[str, None] = {}
-        self.output_call: OutputCall | None = None
-        self._model, self._output, self._sampler = model, output, sampler
+        self._model, self._heads, self._output, self._sampler = model, heads, output, sampler
         self._finder = BatchDimFinder(self._run_model, self.notes)
         self._accelerator = Accelerator()
         if replay or thin:
@@ -60,9 +65,11 @@ class Passes:
         # By `Batch.kind`: how many dropouts a pass has.
         self._site_counts: dict[tuple[object, ...], int] = {}
         self._uses_python_generators = False
+        # By head and `Batch.kind`: whether the inputs are first in an output where the shape does not show it.
+        self._is_first: dict[tuple[object, ...], bool] = {}
 
-    def run(self, batch: Batch, rows: BatchRows, samples: int) -> Iterator[Tensor]:
-        """Yield the output of the model for each sample.
+    def run(self, batch: Batch, rows: BatchRows, samples: int) -> Iterator[list[Tensor]]:
+        """Yield the outputs of the heads for each sample, each (N, ...).
 
         Raises:
             NothingToSample: no dropout is active.
@@ -74,30 +81,31 @@ class Passes:
         self._accelerator.begin_batch(rows)
         mode = KeyedMode(self._sampler, batch_dims, rows, self._accelerator)
         for sample in range(samples):
-            output = self._run_sample(mode, batch, sample)
+            outputs = self._run_sample(mode, batch, sample)
             if not mode.random_calls:
                 raise nothing_to_sample(self.noise_left_off)
             self.notes.unknown_batch_dims(mode.unknown_sites)
             if self._site_counts.setdefault(kind, mode.site_count) != mode.site_count:
                 self.notes.masks_depend_on_batching("passes differ in their number of dropouts")
-            yield output
+            yield outputs
 
-    def plain(self, batch: Batch) -> Tensor:
-        """Return the output of a pass in evaluation mode, without dropout; after `run`, of which it uses the prefix."""
+    def plain(self, batch: Batch) -> list[Tensor]:
+        """Return the outputs in evaluation mode, without dropout; after `run`, of which it uses the prefix."""
         with own_training_flags():
             try:
                 return self._run_plain(batch, self._accelerator.prefix)
             except Exception:  # such as that the model runs other code where it has no dropout
                 return self._run_plain(batch, Accelerator())
 
-    def _run_plain(self, batch: Batch, prefix: Accelerator) -> Tensor:
+    def _run_plain(self, batch: Batch, prefix: Accelerator) -> list[Tensor]:
         arguments = prefix.begin_pass(batch) or batch.copied()
         # A model that draws random numbers in evaluation mode must not move the generators.
         seed = self._sampler.seed_outside_sites(0, 0)
         with fork_torch(seed), fork_python(seed), PlainMode(prefix):
-            return self._output(self._run_model(arguments))
+            outputs = self._outputs(arguments)
+        return [self._inputs_first(index, output, batch) for index, output in enumerate(outputs)]
 
-    def _run_sample(self, mode: KeyedMode, batch: Batch, sample: int) -> Tensor:
+    def _run_sample(self, mode: KeyedMode, batch: Batch, sample: int) -> list[Tensor]:
         """Run a pass, and run it again while it fails and the accelerator has something left to switch off."""
         while True:
             try:
@@ -106,7 +114,7 @@ class Passes:
                 if not self._accelerator.failed(error):
                     raise
 
-    def _run_pass(self, mode: KeyedMode, batch: Batch, sample: int) -> Tensor:
+    def _run_pass(self, mode: KeyedMode, batch: Batch, sample: int) -> list[Tensor]:
         # The model may write over its arguments.
         arguments = self._accelerator.begin_pass(batch) or batch.copied()
         mode.begin_pass(sample)
@@ -118,8 +126,9 @@ class Passes:
         with fork_torch(seed), fork as python_was_used:
             before = torch.get_rng_state()
             with mode:
-                output = self._output(self._run_model(arguments))
-            self.output_call = mode.output_calls.of(output)
+                outputs = self._outputs(arguments)
+            for head, output in zip(self._heads, outputs, strict=True):
+                head.call = mode.output_calls.of(output)
             torch_was_used = not torch.equal(before, torch.get_rng_state())
             self._uses_python_generators = python_was_used() or (watches_python and sample > 0)
         if self._uses_python_generators:
@@ -128,9 +137,36 @@ class Passes:
             mode.random_calls += is_any_overridden()
         if torch_was_used:
             self.notes.masks_depend_on_batching("random numbers come from torch's generator unseen")
-        output = self._accelerator.materialize(output)
+        outputs = [self._accelerator.materialize(output) for output in outputs]
         self._accelerator.end_pass(has_hidden_randomness=torch_was_used)
-        return output
+        return [self._inputs_first(index, output, batch) for index, output in enumerate(outputs)]
+
+    def _outputs(self, batch: Batch) -> list[Tensor]:
+        returned = self._run_model(batch)
+        returned = returned if self._output is None else self._output(returned)
+        return [head.reader(returned) for head in self._heads]
 
     def _run_model(self, batch: Batch) -> Any:
-        return self._model(*batch.args, **batch.kwargs)
+        args, kwargs = batch.arguments()
+        return self._model(*args, **kwargs)
+
+    def _inputs_first(self, head: int, output: Tensor, batch: Batch) -> Tensor:
+        """Return an output with the inputs in its first dimension, where the model has them in another."""
+        dim = next(iter(batch.batch_dims.values()), 0)
+        if not dim or output.dim() <= dim or output.shape[dim] != batch.count:
+            return output
+        if len(output) == batch.count:
+            # Both dimensions have this size: the one of the inputs is smaller for fewer inputs.
+            kind = head, batch.kind()
+            if kind not in self._is_first:
+                self._is_first[kind] = self._has_inputs_first(head, dim, batch)
+            if self._is_first[kind]:
+                return output
+        return output.movedim(dim, 0)
+
+    def _has_inputs_first(self, head: int, dim: int, batch: Batch) -> bool:
+        if batch.count == 1:
+            return False
+        few = batch.take(0, batch.count - 1).copied()
+        with fork_torch(), fork_python():
+            return self._outputs(few)[head].shape[dim] != few.count

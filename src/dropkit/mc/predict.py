@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -11,16 +11,20 @@ from torch import Tensor, nn
 
 from dropkit import modes, random
 from dropkit.arguments import check
-from dropkit.mc import batches, distributed
-from dropkit.mc.accumulators import Accumulator, Classification, Regression
+from dropkit.mc import batch_stream, distributed
+from dropkit.mc.accumulators import Classification
 from dropkit.mc.batch_rows import BatchRows, split_by_group
-from dropkit.mc.batches import Batch
+from dropkit.mc.batch_stream import BatchStream
+from dropkit.mc.batches import Batch, taken
+from dropkit.mc.chosen_dropout import chosen_dropout
+from dropkit.mc.heads import Head, heads_of, notes_of
 from dropkit.mc.masks import MaskSampler
 from dropkit.mc.measures import entropy
 from dropkit.mc.options import Options, Settings, signature
-from dropkit.mc.outputs import Classes, check_probabilities, check_rows, class_counts, sum_to_one, tensor_of
+from dropkit.mc.outputs import check_probabilities, check_rows, sum_to_one
+from dropkit.mc.padding import Padding, without_padding
 from dropkit.mc.passes import Passes
-from dropkit.mc.prediction import ClassPrediction, ValuePrediction
+from dropkit.mc.prediction import AnyPrediction, ClassPrediction, MultilabelPrediction, ValuePrediction
 from dropkit.mc.results import PartialResult, join
 from dropkit.mc.sampling import uncompiled
 from dropkit.mc.site_mode import note_packed_order
@@ -46,6 +50,14 @@ def predict(
 ) -> ClassPrediction: ...
 @overload
 def predict(
+    model: nn.Module, inputs: Any, samples: int = 50, *, task: Literal["multilabel"], **options: Unpack[Options]
+) -> MultilabelPrediction: ...
+@overload
+def predict(
+    model: nn.Module, inputs: Any, samples: int, task: Literal["multilabel"], **options: Unpack[Options]
+) -> MultilabelPrediction: ...
+@overload
+def predict(
     model: nn.Module, inputs: Any, samples: int = 50, *, task: Literal["regression"], **options: Unpack[Options]
 ) -> ValuePrediction: ...
 @overload
@@ -54,12 +66,24 @@ def predict(
 ) -> ValuePrediction: ...
 @overload
 def predict(
-    model: nn.Module, inputs: Any, samples: int = 50, task: str = "classification", **options: Unpack[Options]
-) -> ClassPrediction | ValuePrediction: ...
-@torch.no_grad()
+    model: nn.Module, inputs: Any, samples: int = 50, *, task: Mapping[Any, Any], **options: Unpack[Options]
+) -> dict[Any, AnyPrediction]: ...
+@overload
+def predict(
+    model: nn.Module, inputs: Any, samples: int, task: Mapping[Any, Any], **options: Unpack[Options]
+) -> dict[Any, AnyPrediction]: ...
+@overload
 def predict(
     model: nn.Module, inputs: Any, samples: int = 50, task: str = "classification", **options: Unpack[Options]
-) -> ClassPrediction | ValuePrediction:
+) -> AnyPrediction: ...
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    inputs: Any,
+    samples: int = 50,
+    task: str | Mapping[Any, Any] = "classification",
+    **options: Unpack[Options],
+) -> AnyPrediction | dict[Any, AnyPrediction]:
     r"""Run a model many times with dropout active, and estimate its predictions and their uncertainty.
 
     The model runs in evaluation mode with every dropout active, as in `sampling`, and is left unchanged. The mask of an
@@ -69,11 +93,14 @@ def predict(
 
     Args:
         model: any module with dropout; not scripted. Compiled ones run uncompiled.
-        inputs: a tensor or array (N, ...), a mapping of them (the model's named arguments) or a tuple of them (its
-            arguments); or anything that yields batches, such as a `DataLoader`. The first item of a batch that is a
-            list or tuple is the input, unless there is a `prepare_batch`.
+        inputs: a tensor, array or frame (N, ...), a mapping of them (the model's named arguments) or a tuple of them
+            (its arguments); a `Dataset`; or anything that yields batches, such as a `DataLoader`. The first item of a
+            batch that is a list or tuple is the input, unless there is a `prepare_batch`. Floats of arrays and frames
+            are converted to the model's dtype.
         samples: passes for each input, T.
-        task: "classification" of logits, or "regression" of values.
+        task: "classification" of logits of classes of which one is true; "multilabel", where several labels may be
+            true; or "regression" of values. For several heads a mapping from their names to tasks: the entry or
+            attribute of what the model returns, or the index of an item. All are predicted by the same passes.
         masks: which inputs share the masks of a sample: none ("input"), `chunk` neighbours ("chunk") or all ("shared").
             Shared masks are much faster, and each input's estimates are as good, but the errors of neighbours are
             correlated. If None, "chunk" for classification with more than `chunk` inputs, else "input".
@@ -84,17 +111,31 @@ def predict(
         target_standard_error: stop sampling an input when the standard error of its mean is at most this, checked after
             every 10 samples. If None, every input takes `samples` passes.
         keep_samples: keep the output of each pass as `r.samples`, (T, N, ...).
-        outputs: what the model returns for classes: "logits" (or log-probabilities), or "probabilities". A single
-            logit, (N,) or (N, 1), is that of the second of two classes.
-        class_dim: the dimension of classes in the output; dimension 0 holds the inputs. If None: 1 of two dimensions;
-            of more the one that follows from the model's configuration (`num_labels`, `num_classes`, `vocab_size`) or
-            the shape of the labels, and an error if none does: -1 for (N, T, C), 1 for (N, C, H, W). One logit for
-            each label, (N, T) or (N, L), needs `output=lambda y: y.unsqueeze(-1)` and -1.
-        labels: true classes; only their shape is used, to find `class_dim`. If None, the labels that a loader yields in
-            pairs with the inputs.
-        output: from what the model returns to the tensor of outputs. If None: the tensor itself, `.logits`, the entry
-            "logits", or the first item of a tuple.
+        outputs: what the model returns. For classes and labels "logits" (or log-probabilities), or "probabilities"; a
+            single logit, (N,) or (N, 1), is that of the second of two classes. For values "values", or both their mean
+            and the noise around it, as two tensors, a distribution or a tensor whose second dimension holds both:
+            "mean_log_variance", "mean_variance" or "mean_std". By name for several heads. If None, the first.
+        class_dim: the dimension of classes in the output (or of mean and noise); dimension 0 holds the inputs. If None:
+            1 of two dimensions; of more the one that follows from the model's configuration (`num_labels`,
+            `num_classes`, `vocab_size`) or the shape of the labels, and an error if none does: -1 for (N, T, C), 1 for
+            (N, C, H, W). By name for several heads.
+        labels: true classes; used for their shape, to find `class_dim`, and for the places to ignore. If None, those
+            that a loader yields in pairs with the inputs or as "labels". By name for several heads.
+        ignore_index: this label marks padding, where an input has several labels; 255 in many segmentation data sets.
+        valid: where outputs count, (N, ...), true or not 0: a tensor for all inputs, the name of an argument of the
+            model, or a function of its arguments. If None, `attention_mask` or `src_key_padding_mask` among the named
+            arguments where outputs have its shape; False for everywhere. Padding is nan, and `r.valid` tells it.
+        p: the rate of every dropout, in (0, 1), also of those whose rate is 0; attention of rate 0 stays as it is. If
+            None, each has its own.
+        sites: names of modules, as in `named_modules`, or patterns such as "encoder.*": dropout is active in these
+            alone. If None, everywhere.
+        output: from what the model returns to the tensor of outputs, or to what the heads are taken from. If None: the
+            tensor itself, `.logits` or `.out`, the entry "logits" or "out", the only entry, the first item of a tuple;
+            `start_logits` and `end_logits` of answers together, (N, 2, T).
         prepare_batch: from a batch to the argument of the model, or a tuple or mapping of its arguments.
+        batch_dim: the dimension of the inputs in the arguments of the model: 1 for sequence-first models. Arguments
+            that do not have as many there have them first. A mapping gives it by argument, name or position. In outputs
+            it is found; results have the inputs first.
         example_ids: (N,), integers in [0, 2**32), the number of each input, which selects its masks; its position in
             `inputs` if None.
         batch_size: inputs in a pass, where `inputs` are not batches already.
@@ -105,7 +146,8 @@ def predict(
         progress: show a progress bar. If None, show it on a terminal, after two seconds.
 
     Returns:
-        A `ClassPrediction` or a `ValuePrediction`, in float32 on the CPU.
+        A `ClassPrediction`, `MultilabelPrediction` or `ValuePrediction`, in float32 on the CPU; for several heads a
+        dict of them. Where batches differ in length, shorter ones are padded with nan at their end.
 
     Raises:
         NothingToSample: no dropout in the model is active.
@@ -126,48 +168,40 @@ def predict(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     seed = int(random.draw()) if settings.seed is None else settings.seed
     ids = settings.example_ids
-    count = batches.count(inputs) if ids is None else len(ids)
+    count = batch_stream.count(inputs, settings.batch_dim) if ids is None else len(ids)
     group_size = settings.group_size(count)
     sampler = MaskSampler(distributed.broadcast_seed(seed), settings.samples, settings.is_stratified)
+    heads = heads_of(settings, model, inputs)
+    padding = Padding(settings.valid, settings.ignore_index)
+    stream = BatchStream(model, settings.batch_size, settings.prepare_batch, settings.batch_dim)
 
-    class_dim = None if settings.class_dim is None else int(settings.class_dim)
-    classes = Classes(settings.outputs, class_dim, class_counts(model))
-    given_labels = settings.checked_labels(inputs)
-
-    def accumulator(batch: Batch) -> Accumulator:
-        if settings.task == "regression":
-            return Regression(settings.samples, settings.is_stratified)
-        tokens = batch.token_shapes() if settings.output is None else frozenset[tuple[int, ...]]()
-        labels = batch.labels if settings.labels is None else given_labels
-        classes_of_batch = replace(classes, labels=labels, tokens=tokens)
-        return Classification(
-            settings.samples,
-            lambda outputs: classes_of_batch.probabilities(outputs, passes.output_call),
-            settings.is_stratified,
-        )
-
-    results: list[tuple[int, PartialResult]] = []
+    results: list[tuple[int, list[PartialResult]]] = []
     override: Override | None = None
-    with modes.evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        passes = Passes(model, settings.output or tensor_of, sampler, settings.replay, settings.thin)
+    with (
+        modes.evaluation_mode(model),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        chosen_dropout(model, settings.p, settings.sites) as chosen,
+    ):
+        passes = Passes(model, heads, settings.output, sampler, settings.replay, settings.thin)
         device = _device_of(model)
         with Progress("sampling", None if count is None else count * settings.samples, settings.progress) as bar:
-            stream = batches.stream(inputs, settings.batch_size, settings.prepare_batch)
-            for number, (batch, batch_ids) in enumerate(_with_ids(stream, ids)):
+            given = settings.labels_and_valid()
+            for number, (batch, batch_ids) in enumerate(_with_ids(stream.of(inputs), ids, *given)):
                 if not distributed.is_mine(number):
                     continue
                 for begin, end, rows in split_by_group(batch_ids, group_size):
                     part = batch.take(begin, end).to(device)
                     # Not around the loop over batches: a loader may run networks of the user.
-                    with uncompiled(override) as override, note_packed_order():
+                    with uncompiled(override, chosen.modules) as override, note_packed_order():
                         passes.noise_left_off = override.noise_left_off
-                        result = _run_batch(passes, part, rows, accumulator(batch), settings, bar)
-                        if settings.plain:
-                            values = accumulator(batch).add(0, passes.plain(part).unsqueeze(0), None)
-                            result = replace(result, plain=values[0].cpu())
-                        results.append((number, result))
-        notes = [*passes.notes, *passes.noise_left_off]
-    return join(distributed.gather(results), settings.task, notes)
+                        results.append((number, _run_batch(passes, part, rows, heads, padding, settings, bar)))
+        notes = [*passes.notes, *padding.notes, *chosen.notes(), *notes_of(heads), *passes.noise_left_off]
+    of_heads = zip(*distributed.gather(results), strict=True)
+    predictions = [join(list(parts), head.task, notes) for head, parts in zip(heads, of_heads, strict=True)]
+    if isinstance(settings.task, Mapping):
+        return {head.name: prediction for head, prediction in zip(heads, predictions, strict=True)}
+    return predictions[0]
 
 
 # What `help` shows; type checkers see `Options`.
@@ -208,42 +242,74 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
 
 
 def _run_batch(
-    passes: Passes, batch: Batch, rows: BatchRows, accumulator: Accumulator, settings: Settings, bar: Progress
-) -> PartialResult:
+    passes: Passes,
+    batch: Batch,
+    rows: BatchRows,
+    heads: list[Head],
+    padding: Padding,
+    settings: Settings,
+    bar: Progress,
+) -> list[PartialResult]:
     """Run all passes over one batch, or fewer if every input reaches the target standard error."""
     target = settings.target_standard_error
-    samples: list[Tensor] = []
+    accumulators = [head.accumulator(batch, settings) for head in heads]
+    samples: list[list[Tensor]] = [[] for _ in heads]
     active: Tensor | None = None
-    pending: list[Tensor] = []
-    for sample, output in enumerate(passes.run(batch, rows, settings.samples)):
-        check_rows(output, batch.count)
+    valid: list[Tensor | None] = [None for _ in heads]
+    pending: list[list[Tensor]] = []
+    for sample, outputs in enumerate(passes.run(batch, rows, settings.samples)):
+        for output, head in zip(outputs, heads, strict=True):
+            check_rows(output, batch.count)
+            head.check_dimensions(output)
         is_check = target is not None and (sample + 1) % _SAMPLES_BETWEEN_CHECKS == 0
         is_last = sample + 1 == settings.samples
-        must_add = is_check or is_last or (len(pending) + 1) * output.numel() >= _NUMBERS_AT_ONCE
+        numbers = sum(output.numel() for output in outputs)
+        must_add = is_check or is_last or (len(pending) + 1) * numbers >= _NUMBERS_AT_ONCE
         # The next pass may write over this output.
-        pending.append(output if must_add else output.clone())
+        pending.append(outputs if must_add else [output.clone() for output in outputs])
         if not must_add:
             continue
-        values = accumulator.add(sample + 1 - len(pending), torch.stack(pending), active)
+        first = sample + 1 - len(pending)
+        shapes: list[torch.Size] = []
+        for accumulator, kept, *of_head in zip(accumulators, samples, *pending, strict=True):
+            values = accumulator.add(first, torch.stack(of_head), active)
+            shapes.append(values.shape[1:])
+            if settings.keep_samples:
+                kept.append(values.cpu())
+        if first == 0:
+            valid = [padding.valid_places(batch, head, shape) for head, shape in zip(heads, shapes, strict=True)]
         bar.advance(len(pending) * batch.count)
         pending.clear()
-        if settings.keep_samples:
-            samples.append(values.cpu())
         if target is not None and is_check:
-            is_unsure = accumulator.sums.error_of_mean() > target
+            errors = [sums.sums.error_of_mean(places) for sums, places in zip(accumulators, valid, strict=True)]
+            is_unsure = torch.stack(errors).amax(0) > target
             active = is_unsure if active is None else active & is_unsure
             if not active.any():
                 break
-    return PartialResult.of(accumulator, samples)
+    results = [PartialResult.of(accumulator, kept) for accumulator, kept in zip(accumulators, samples, strict=True)]
+    if settings.plain:
+        plain = [
+            head.accumulator(batch, settings).add(0, output.unsqueeze(0), None)[0].cpu()
+            for head, output in zip(heads, passes.plain(batch), strict=True)
+        ]
+        results = [replace(result, plain=values) for result, values in zip(results, plain, strict=True)]
+    return [without_padding(result, places) for result, places in zip(results, valid, strict=True)]
 
 
-def _with_ids(stream: Iterator[Batch], ids: Tensor | None) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield each batch with the numbers of its inputs."""
+def _with_ids(
+    stream: Iterator[Batch], ids: Tensor | None, labels: Any, valid: Tensor | None
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield each batch with the numbers of its inputs, and with the labels and the places that were given for all."""
     first = 0
     for batch in stream:
         if batch.count == 0:
             continue
         last = first + batch.count
+        rows = slice(first, last)
+        if labels is not None:
+            batch = replace(batch, labels=taken(labels, rows))
+        if valid is not None:
+            batch = replace(batch, valid=valid[rows])
         if ids is None:
             yield batch, torch.arange(first, last)
         else:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dropkit.mc.accumulators import Accumulator
 from dropkit.mc.jackknife import Tensors
-from dropkit.mc.prediction import ClassPrediction, ValuePrediction
+from dropkit.mc.prediction import AnyPrediction, ClassPrediction, MultilabelPrediction, ValuePrediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class PartialResult:
     sample_counts: Tensor
     samples: Tensor | None
     plain: Tensor | None = None
+    valid: Tensor | None = None
 
     @staticmethod
     def of(accumulator: Accumulator, samples: list[Tensor]) -> PartialResult:
@@ -34,25 +37,77 @@ class PartialResult:
         )
 
 
-def join(parts: list[PartialResult], task: str, notes: list[str]) -> ClassPrediction | ValuePrediction:
+_KINDS: dict[str, type[AnyPrediction]] = {
+    "classification": ClassPrediction,
+    "multilabel": MultilabelPrediction,
+    "regression": ValuePrediction,
+}
+
+
+def join(parts: list[PartialResult], task: str, notes: list[str]) -> AnyPrediction:
     """Join the results of all inputs, in order, into a prediction."""
+    parts = same_length(parts)
     measures, errors = (
         {name: torch.cat([part[name] for part in tensors]) for name in tensors[0]}
         for tensors in ([part.measures for part in parts], [part.standard_error for part in parts])
     )
-    kind = ClassPrediction if task == "classification" else ValuePrediction
-    return kind(
+    valid = [part.valid for part in parts if part.valid is not None]
+    return _KINDS[task](
         measures=measures,
         standard_error=errors,
         sample_counts=torch.cat([part.sample_counts for part in parts]),
         samples=_joined_samples([part.samples for part in parts if part.samples is not None]),
         notes=tuple(notes),
         plain=_joined_plain([part.plain for part in parts if part.plain is not None]),
+        valid=torch.cat(valid) if valid else None,
     )
 
 
 def _joined_plain(parts: list[Tensor]) -> Tensor | None:
     return torch.cat(parts) if parts else None
+
+
+def same_length(parts: list[PartialResult]) -> list[PartialResult]:
+    """Pad results with nan at the end of each dimension where batches differ in length, and note it in all."""
+    shapes = {tuple(part.measures["mean"].shape[1:]) for part in parts}
+    if len(shapes) == 1 and all(part.valid is None for part in parts):
+        return parts
+    longest = {
+        name: torch.Size(map(max, zip(*(part.measures[name].shape[1:] for part in parts), strict=True)))
+        for name in parts[0].measures
+    }
+    return [_padded(part, longest) for part in parts]
+
+
+def _padded(part: PartialResult, longest: Mapping[str, torch.Size]) -> PartialResult:
+    mean, entropy = part.measures["mean"], part.measures.get("confidence", part.measures["mean"])
+    # The shape of the labels: without the dimension of classes.
+    valid = torch.ones(entropy.shape, dtype=torch.bool) if part.valid is None else part.valid
+    samples = (
+        None if part.samples is None else _pad(part.samples.transpose(0, 1), (len(part.samples), *longest["mean"]))
+    )
+    padded = replace(
+        part,
+        measures={name: _pad(value, longest[name]) for name, value in part.measures.items()},
+        standard_error={name: _pad(value, longest[name]) for name, value in part.standard_error.items()},
+        samples=None if samples is None else samples.transpose(0, 1),
+        plain=None if part.plain is None else _pad(part.plain, longest["mean"]),
+        valid=_pad(valid, longest["confidence" if "confidence" in longest else "mean"], False),
+    )
+    has_classes, classes = entropy.dim() < mean.dim(), mean.shape[-1]
+    if has_classes and longest["mean"][-1] > classes:
+        # Positions that a shorter text does not have are no answer.
+        padded.measures["mean"][..., classes:] = padded.measures["mean"][..., :1] * 0
+    return padded
+
+
+def _pad(value: Tensor, shape: Sequence[int], fill: float = math.nan) -> Tensor:
+    """Append to each dimension after the first, up to this shape."""
+    if tuple(value.shape[1:]) == tuple(shape):
+        return value
+    padded = value.new_full((len(value), *shape), fill)
+    padded[tuple(slice(size) for size in value.shape)] = value
+    return padded
 
 
 def _joined_samples(parts: list[Tensor]) -> Tensor | None:

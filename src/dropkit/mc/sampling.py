@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
+from dropkit.mc.chosen_dropout import chosen
 from dropkit.mc.generators import python_state
 from dropkit.mc.mode import SamplingMode
 from dropkit.mc.training_flag.override import Override, override_training_flags
@@ -65,10 +66,11 @@ def nothing_to_sample(noise_left_off: Iterable[str]) -> NothingToSample:
     Args:
         noise_left_off: notes on noise in training mode that is not dropout.
     """
+    where = "" if chosen().modules is None else " in sites"
     return NothingToSample(
         "; ".join(
             [
-                "no dropout is active: the model has none that can be seen, or its rates are 0; "
+                f"no dropout is active: the model has none that can be seen{where}, or its rates are 0; "
                 "dropkit.audit(model, ...) shows every dropout that it has",
                 *noise_left_off,
             ]
@@ -77,13 +79,14 @@ def nothing_to_sample(noise_left_off: Iterable[str]) -> NothingToSample:
 
 
 @contextmanager
-def uncompiled(previous: Override | None = None) -> Generator[Override]:
+def uncompiled(previous: Override | None = None, modules: frozenset[int] | None = None) -> Generator[Override]:
     """Run compiled models as plain Python, which a function mode can see, and override training flags of dropout.
 
     Args:
         previous: from an earlier block on the same model, so that its modules are not examined again.
+        modules: the ids of those whose flags may be overridden; all if None.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are global hooks")
-        with override_training_flags(previous) as override, force_eager():
+        with override_training_flags(previous, modules) as override, force_eager():
             yield override

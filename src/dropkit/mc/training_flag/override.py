@@ -34,9 +34,11 @@ class Override:
         modules: the modules whose flags are overridden, by their ids.
         examined: the other modules that ran.
         noise_left_off: notes on random numbers that these draw in training mode alone.
+        allowed: the ids of the modules whose flags may be overridden; all if None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: frozenset[int] | None = None) -> None:
+        self.allowed = allowed
         self.modules: dict[int, nn.Module] = {}
         self.examined: dict[int, nn.Module] = {}
         self.noise_left_off: dict[str, None] = {}
@@ -58,16 +60,19 @@ _overridden: dict[int, tuple[int, type[nn.Module]]] = {}
 
 
 @contextmanager
-def override_training_flags(previous: Override | None = None) -> Generator[Override]:
+def override_training_flags(
+    previous: Override | None = None, allowed: frozenset[int] | None = None
+) -> Generator[Override]:
     """Override the flags of modules that gate dropout by their own `self.training`, in this thread, as they are called.
 
     Args:
         previous: an earlier block on the same model, whose modules are not examined again.
+        allowed: as for `Override`.
 
     Raises:
         TypeError: a scripted module with dropout is called.
     """
-    override = Override()
+    override = Override(allowed)
     if previous is not None:
         override.examined, override.noise_left_off = previous.examined, previous.noise_left_off
     _thread.open.append(override)
@@ -87,6 +92,8 @@ def _before_forward(module: nn.Module, args: Any) -> None:
     override = _thread.open[-1]
     if isinstance(module, torch.jit.ScriptModule):
         _refuse_scripted_dropout(module)
+    elif override.allowed is not None and id(module) not in override.allowed:
+        return
     elif gates_dropout(_own_class(type(module))):
         if id(module) not in override.modules:
             _override_class(module)
