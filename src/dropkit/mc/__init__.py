@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dropkit.extras import needed_for
-from dropkit.mc import acquisition, metrics
+from dropkit.mc import acquisition, conformal, metrics
 from dropkit.mc.predict import from_samples, predict
 from dropkit.mc.prediction import ClassPrediction, MultilabelPrediction, Prediction, ValuePrediction
 from dropkit.mc.sampling import NothingToSample, sampling
@@ -26,6 +26,7 @@ __all__ = [
     "Prediction",
     "ValuePrediction",
     "acquisition",
+    "conformal",
     "from_samples",
     "metrics",
     "predict",

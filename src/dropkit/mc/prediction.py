@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dropkit.mc import metrics
+from dropkit.mc import conformal, metrics
 from dropkit.mc.measures import ClassMeasures, MultilabelMeasures, Prediction, ValueMeasures
 from dropkit.mc.views import Views
 
@@ -24,6 +24,10 @@ class ClassPrediction(Views, ClassMeasures):
     def report(self, y: Tensor, bins: int = 15, by: str = "entropy") -> metrics.ClassificationReport:
         """Compare with the true classes: `metrics.classification_report`."""
         return metrics.classification_report(self, y, bins, by)
+
+    def conformal(self, y: Tensor, level: float = 0.9, method: conformal.SetMethod = "aps") -> conformal.ConformalSets:
+        """Calibrate sets of classes on these inputs, which were not trained on: `conformal.conformal_sets`."""
+        return conformal.conformal_sets(self, y, level, method)
 
     def ood(self, other: ClassMeasures, by: str = "mutual_information") -> metrics.OODMetrics:
         """Measure how well a measure of uncertainty separates `other`, out-of-distribution inputs: `metrics.ood`."""
@@ -65,6 +69,12 @@ class ValuePrediction(Views, ValueMeasures):
     def fit_tau(self, y: Tensor) -> float:
         """Return the precision of the noise under which these true values are likeliest: `metrics.fit_tau`."""
         return metrics.fit_tau(self, y)
+
+    def conformal(
+        self, y: Tensor, level: float = 0.9, method: conformal.IntervalMethod = "scaled", tau: float | None = None
+    ) -> conformal.ConformalIntervals:
+        """Calibrate intervals on these inputs, which were not trained on: `conformal.conformal_intervals`."""
+        return conformal.conformal_intervals(self, y, level, method, tau)
 
     def interval(self, level: float = 0.95, tau: float | None = None) -> tuple[Tensor, Tensor]:
         """Return the ends of the central interval, with noise of precision `tau` or without: `metrics.interval`."""

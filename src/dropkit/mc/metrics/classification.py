@@ -157,7 +157,7 @@ def classification_report(
     """
     bins = positive_int("bins", bins)
     uncertainties = uncertainty(must_hold_classes(prediction), by).flatten()
-    y = _labels(prediction, y)
+    y = true_classes(prediction, y)
     losses, confidence = _losses(prediction.mean, y), prediction.mean.amax(-1)
     reliability = _reliability(confidence.flatten(), (1 - losses["error"]).flatten(), bins)
     return ClassificationReport(
@@ -215,7 +215,8 @@ def _bin_of(confidence: Tensor, bins: int) -> Tensor:
     return (torch.bucketize(confidence, torch.linspace(0, 1, bins + 1), right=True) - 1).clamp(max=bins - 1)
 
 
-def _labels(prediction: ClassMeasures, y: Tensor) -> Tensor:
+def true_classes(prediction: ClassMeasures, y: Tensor) -> Tensor:
+    """Return true classes as int64, or raise an error if they are not some of this prediction."""
     y = torch.as_tensor(y).cpu()
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(f"y must hold classes as integers, got {y.dtype}")

@@ -102,7 +102,7 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float) -> Regre
         ValueError: there are no samples, `y` has another shape, or `tau` is out of range.
     """
     check("tau", 0 < tau < math.inf, "larger than 0 and finite", tau)
-    distances, y = _distances(prediction, y), _values(prediction, y)
+    distances, y = _distances(prediction, y), true_values(prediction, y)
     of_inputs = _log_likelihoods(distances, prediction.sample_counts, y[0].numel(), tau)
     ends = {level: interval(prediction, level, tau) for level in _LEVELS}
     squares = (prediction.mean.double() - y).square()
@@ -165,7 +165,7 @@ def fit_tau(prediction: ValueMeasures, y: Tensor) -> float:
     """
     with needed_for("fit_tau"):
         from scipy.optimize import minimize_scalar  # pyright: ignore[reportUnknownVariableType] (untyped)
-    distances, y = _distances(prediction, y), _values(prediction, y)
+    distances, y = _distances(prediction, y), true_values(prediction, y)
     size = y[0].numel()
 
     def loss(log_tau: float) -> float:
@@ -205,7 +205,8 @@ def interval(prediction: ValueMeasures, level: float = 0.95, tau: float | None =
     return (mean - reach).float(), (mean + reach).float()
 
 
-def _values(prediction: ValueMeasures, y: Tensor) -> Tensor:
+def true_values(prediction: ValueMeasures, y: Tensor) -> Tensor:
+    """Return true values in float64, or raise an error if they do not have the shape of the prediction."""
     y = torch.as_tensor(y).cpu().double()
     shape = tuple(prediction.mean.shape)
     check("y", tuple(y.shape) == shape, f"of shape {shape}", tuple(y.shape))
@@ -216,7 +217,7 @@ def _distances(prediction: ValueMeasures, y: Tensor) -> Tensor:
     """The squared distance of each sample from `y`, (T, N), float64; infinite where an input took fewer samples."""
     if prediction.samples is None:
         raise ValueError("prediction must hold its samples, got None: pass keep_samples=True to predict")
-    y = _values(prediction, y)
+    y = true_values(prediction, y)
     distances = torch.stack([(y_t.double() - y).square().reshape(len(y), -1).sum(1) for y_t in prediction.samples])
     is_taken = torch.arange(len(distances)).unsqueeze(1) < prediction.sample_counts
     return distances.where(is_taken, torch.inf)
