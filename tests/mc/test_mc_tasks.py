@@ -506,3 +506,50 @@ def test_answers_are_spans_of_positions() -> None:
     assert torch.allclose(r.mean.sum(-1), torch.ones(14, 2))
     assert close(r.mean[:7, 0], start.mean[:7])
     assert math.isclose(float(r.mean[7:, :, 4:].abs().sum()), 0.0)
+
+
+def test_reports_leave_padding_out() -> None:
+    """Every number is that of the labels that count, as if each were an input of its own."""
+    y = torch.arange(84).view(14, 6) % 4
+    y[~MASK] = -100
+    r = run(Net(), TOKENS, labels=y)
+    rows = run(Net(), TOKENS, class_dim=-1)
+
+    report = r.report(y)
+
+    p, true = rows.mean[MASK], y[MASK]
+    assert report.count == int(MASK.sum())
+    assert report.error == pytest.approx((p.argmax(-1) != true).double().mean().item())
+    assert report.nll == pytest.approx(F.nll_loss(p.log(), true).item(), rel=1e-5)
+    assert report.comparison is not None
+    assert rows.report(y).ece == pytest.approx(report.ece)
+
+
+def test_reports_of_values_leave_padding_out() -> None:
+    """The error and the likelihood are those of the values that count."""
+    y = torch.randn(14, 6, 4, generator=torch.Generator().manual_seed(5))
+    settings = {"task": "regression", "keep_samples": True}
+    r, whole = run(Net(), TOKENS, valid=MASK, **settings), run(Net(), TOKENS, **settings)
+
+    report = r.report(y, 2.0)
+
+    assert report.rmse == pytest.approx((whole.mean - y)[MASK.bool()].square().mean().sqrt().item(), rel=1e-5)
+    parts = [run(Net(), TOKENS[i : i + 1, : int(MASK[i].sum())], example_ids=[i], **settings) for i in range(14)]
+    alone = [part.report(y[i : i + 1, : part.mean.shape[1]], 2.0).log_likelihood for i, part in enumerate(parts)]
+    assert report.log_likelihood == pytest.approx(sum(alone) / 14, rel=1e-4)
+    assert r.fit_tau(y) > 0
+
+
+def test_reports_use_the_noise_that_the_model_predicts() -> None:
+    """The likelihood of a normal distribution with the total variance, and its intervals."""
+    r = run(Net(), task="regression", outputs="mean_log_variance")
+    y = torch.randn(14, 2, generator=torch.Generator().manual_seed(5))
+
+    report = r.report(y)
+
+    total = torch.distributions.Normal(r.mean, r.total_variance.sqrt())
+    assert report.log_likelihood == pytest.approx(total.log_prob(y).sum(1).mean().item(), rel=1e-5)
+    low, high = r.interval(0.9)
+    assert torch.allclose(high - low, 2 * 1.6448536 * r.total_variance.sqrt(), rtol=1e-5)
+    with pytest.raises(ValueError, match="tau must be given, as the model predicts no noise"):
+        run(Net(), task="regression", keep_samples=True).report(torch.zeros(14, 4))

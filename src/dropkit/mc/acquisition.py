@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dropkit import random
 from dropkit.arguments import check, positive_int
-from dropkit.mc.measures import ClassMeasures, least_samples, must_hold_classes, uncertainty
+from dropkit.mc.measures import ClassMeasures, least_samples, mean_of_labels, must_hold_classes, uncertainty
 from dropkit.mc.measures import entropy as entropy_of
 
 # Joint probabilities in memory at once, float64: 64 MiB.
@@ -37,7 +37,7 @@ def score(r: ClassMeasures, by: str) -> Tensor:
         ValueError: `by` is not a measure of uncertainty.
     """
     measure = uncertainty(must_hold_classes(r, "r"), by)
-    return measure if measure.dim() == 1 else measure.flatten(1).mean(1)
+    return measure if measure.dim() == 1 else mean_of_labels(r, measure)
 
 
 def bald(r: ClassMeasures) -> Tensor:

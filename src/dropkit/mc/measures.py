@@ -340,6 +340,12 @@ def _at_padding(label: Tensor, prediction: Prediction) -> Tensor:
     return label if prediction.valid is None else label.where(prediction.valid, IGNORED)
 
 
+def mean_of_labels(prediction: Prediction, measure: Tensor) -> Tensor:
+    """Return the mean of a measure over the labels or values of each input, (N,), without padding."""
+    rows = measure.reshape(len(measure), -1)
+    return rows.mean(1) if prediction.valid is None else rows.nanmean(1)
+
+
 def measures_of(kind: type[Prediction]) -> dict[str, Measure]:
     """Return every measure that predictions of a kind have, by name, in the order of definition."""
     return {
@@ -413,8 +419,8 @@ def binary_entropy(p: Tensor) -> Tensor:
     """Return the entropy of labels that are true with probability `p`, in nats.
 
     Example:
-        >>> binary_entropy(torch.tensor([0.5, 1.0]))
-        tensor([0.6931, 0.0000])
+        >>> binary_entropy(torch.tensor([0.5, 0.2]))
+        tensor([0.6931, 0.5004])
     """
     # A difference of sums may be a little outside of [0, 1].
     p = p.clamp(0, 1)

@@ -62,8 +62,9 @@ class MultilabelPrediction(Views, MultilabelMeasures):
 class ValuePrediction(Views, ValueMeasures):
     """Values: `mean` and `variance`, (N, ...)."""
 
-    def report(self, y: Tensor, tau: float) -> metrics.RegressionReport:
-        """Compare with the true values, under noise of precision `tau`: `metrics.regression_report`."""
+    def report(self, y: Tensor, tau: float | None = None) -> metrics.RegressionReport:
+        """Compare with the true values, under noise of precision `tau` or that of the model's:
+        `metrics.regression_report`."""
         return metrics.regression_report(self, y, tau)
 
     def fit_tau(self, y: Tensor) -> float:

@@ -11,9 +11,11 @@ from torch import Tensor
 from dropkit.mc import metrics
 from dropkit.mc.measures import (
     ClassMeasures,
+    MultilabelMeasures,
     Prediction,
     ValueMeasures,
     least_samples,
+    mean_of_labels,
     measures_in_tables,
     measures_of,
 )
@@ -57,7 +59,7 @@ class Summary:
     def uncertainty(self) -> Tensor:
         """That measure, (N,): its mean over the labels or values of an input."""
         measure = self.prediction.measures[self.prediction.ordered_by]
-        return measure.reshape(len(self.prediction), -1).mean(1)
+        return mean_of_labels(self.prediction, measure)
 
     def least_certain(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The head and the rows of the table of the least certain inputs."""
@@ -99,8 +101,11 @@ def report(prediction: Prediction, truth: Tensor | None, tau: float | None) -> R
     if invalid:
         raise ValueError(f"the model returned NaN or infinity for {invalid} of {len(prediction)} inputs")
     if isinstance(prediction, ValueMeasures):
-        tau = metrics.fit_tau(prediction, truth) if tau is None else tau
+        if tau is None and "total_variance" not in prediction.measures:
+            tau = metrics.fit_tau(prediction, truth)
         return metrics.regression_report(prediction, truth, tau)
+    if isinstance(prediction, MultilabelMeasures):
+        return cast("Any", prediction).report(truth)
     assert isinstance(prediction, ClassMeasures)
     return metrics.classification_report(prediction, truth)
 
@@ -135,7 +140,11 @@ def as_list(value: Tensor) -> list[Any]:
 
 
 def _count_not_finite(prediction: Prediction) -> int:
-    return int((~prediction.mean.isfinite()).reshape(len(prediction), -1).any(1).sum())
+    invalid = ~prediction.mean.isfinite()
+    if prediction.valid is not None:
+        valid = prediction.valid
+        invalid &= valid if valid.dim() == invalid.dim() else valid.unsqueeze(-1)
+    return int(invalid.reshape(len(prediction), -1).any(1).sum())
 
 
 def _row(prediction: Prediction, number: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check, positive_int
-from dropkit.mc.measures import ClassMeasures, must_hold_classes, uncertainty
+from dropkit.mc.measures import IGNORED, ClassMeasures, must_hold_classes, uncertainty
 from dropkit.mc.metrics.common import group_equal, line, plain, standard_error
 from dropkit.mc.metrics.comparison import Comparison, difference
 
@@ -137,7 +137,7 @@ def classification_report(
     """Compare class probabilities with the true classes.
 
     Args:
-        y: the true classes, integers in [0, classes).
+        y: the true classes, integers in [0, classes); -100 for labels to ignore. Padding is ignored, too.
         bins: how many bins the two calibration errors have, at least 1.
         by: the name of the measure of uncertainty that orders labels for `risk_coverage`.
 
@@ -156,20 +156,36 @@ def classification_report(
         (True, 15)
     """
     bins = positive_int("bins", bins)
-    uncertainties = uncertainty(must_hold_classes(prediction), by).flatten()
+    uncertainties = uncertainty(must_hold_classes(prediction), by)
+    counted, y = _counted(prediction, torch.as_tensor(y).cpu())
     y = true_classes(prediction, y)
-    losses, confidence = _losses(prediction.mean, y), prediction.mean.amax(-1)
-    reliability = _reliability(confidence.flatten(), (1 - losses["error"]).flatten(), bins)
+    losses, confidence = _losses(prediction.mean, y), prediction.mean.amax(-1).where(counted, 0.0)
+    losses = {name: values.where(counted, 0.0) for name, values in losses.items()}
+    error, excess = losses["error"][counted], losses["overconfidence"]
+    reliability = _reliability(confidence[counted], 1 - error, bins)
     return ClassificationReport(
-        **{name: values.mean().item() for name, values in losses.items()},
-        ece=_calibration(confidence, losses["overconfidence"], bins).mean().item(),
-        ece_adaptive=_adaptive(confidence.flatten(), losses["overconfidence"].flatten(), bins),
-        standard_error={name: standard_error(values) for name, values in losses.items()},
+        **{name: values[counted].mean().item() for name, values in losses.items()},
+        ece=_calibration(confidence, excess, bins)[counted].mean().item(),
+        ece_adaptive=_adaptive(confidence[counted], excess[counted], bins),
+        standard_error={name: standard_error(values, counted) for name, values in losses.items()},
         reliability=reliability,
-        risk_coverage=_risk_coverage(uncertainties, losses["error"].flatten(), by),
-        count=y.numel(),
-        comparison=None if prediction.plain is None else _comparison(losses, confidence, prediction.plain, y, bins),
+        risk_coverage=_risk_coverage(uncertainties[counted], error, by),
+        count=len(error),
+        comparison=None
+        if prediction.plain is None
+        else _comparison(losses, confidence, prediction.plain, y, bins, counted),
     )
+
+
+def _counted(prediction: ClassMeasures, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which labels count, and the labels with class 0 where they do not: at padding and where they are -100."""
+    if tuple(y.shape) != prediction.label_shape:
+        return torch.ones(prediction.label_shape, dtype=torch.bool), y
+    counted = y != IGNORED
+    if prediction.valid is not None:
+        counted &= prediction.valid
+    check("y", bool(counted.any()), "at least one label that counts", "none")
+    return counted, y.masked_fill(~counted, 0)
 
 
 def _losses(mean: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -185,8 +201,11 @@ def _losses(mean: Tensor, y: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _comparison(losses: Mapping[str, Tensor], confidence: Tensor, plain: Tensor, y: Tensor, bins: int) -> Comparison:
-    others, other_confidence = _losses(plain, y), plain.amax(-1)
+def _comparison(
+    losses: Mapping[str, Tensor], confidence: Tensor, plain: Tensor, y: Tensor, bins: int, counted: Tensor
+) -> Comparison:
+    others = {name: values.where(counted, 0.0) for name, values in _losses(plain, y).items()}
+    other_confidence = plain.amax(-1).where(counted, 0.0)
     pairs = {name: (losses[name], others[name]) for name in ("error", "nll", "brier")}
     pairs["ece"] = (
         _calibration(confidence, losses["overconfidence"], bins),
@@ -194,7 +213,12 @@ def _comparison(losses: Mapping[str, Tensor], confidence: Tensor, plain: Tensor,
     )
     return Comparison(
         {
-            name: difference(of_samples.mean().item(), of_plain.mean().item(), of_samples - of_plain)
+            name: difference(
+                of_samples[counted].mean().item(),
+                of_plain[counted].mean().item(),
+                of_samples - of_plain,
+                counted=counted,
+            )
             for name, (of_samples, of_plain) in pairs.items()
         }
     )

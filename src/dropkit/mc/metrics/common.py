@@ -10,9 +10,16 @@ from typing import Any, cast
 from torch import Tensor
 
 
-def standard_error(values: Tensor) -> float:
-    """Return the standard error of the mean over inputs: the labels of one input are not independent."""
+def standard_error(values: Tensor, counted: Tensor | None = None) -> float:
+    """Return the standard error of the mean over inputs: the labels of one input are not independent.
+
+    Args:
+        counted: which of the values count, of their shape; all if None.
+    """
     inputs = values.flatten(1).mean(1) if values.dim() > 1 else values
+    if counted is not None and values.dim() > 1:
+        count = counted.flatten(1).sum(1)
+        inputs = (values.where(counted, 0.0).flatten(1).sum(1) / count)[count > 0]
     return (inputs.std() / math.sqrt(len(inputs))).item() if len(inputs) > 1 else math.nan
 
 

@@ -74,11 +74,14 @@ class Comparison:
 _DECISIVE = ("nll", "ece", "log_likelihood")
 
 
-def difference(sampled: float, plain: float, influences: Tensor, lower_is_better: bool = True) -> Difference:
+def difference(
+    sampled: float, plain: float, influences: Tensor, lower_is_better: bool = True, counted: Tensor | None = None
+) -> Difference:
     """Return a difference with its interval.
 
     Args:
         influences: (N, ...), the difference that each label makes; their mean has the spread of the difference.
+        counted: as for `standard_error`.
     """
-    reach = _Z * standard_error(influences)
+    reach = _Z * standard_error(influences, counted)
     return Difference(sampled, plain, sampled - plain - reach, sampled - plain + reach, lower_is_better)

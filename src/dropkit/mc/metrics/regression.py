@@ -42,7 +42,8 @@ class RegressionReport:
     Attributes:
         rmse: the root of the mean squared error of the mean.
         log_likelihood: log of the predicted density at the true value, in nats per input.
-        tau: the precision of the observation noise (1 / variance) that this was computed with.
+        tau: the precision of the observation noise (1 / variance) that this was computed with; not a number where the
+            model predicts the noise.
         standard_error: of `log_likelihood`, over inputs; not a number for one input.
         coverage: of the intervals of several levels.
         count: how many inputs there are.
@@ -81,7 +82,7 @@ class RegressionReport:
         return cast("dict[str, Any]", plain(self))
 
 
-def regression_report(prediction: ValueMeasures, y: Tensor, tau: float) -> RegressionReport:
+def regression_report(prediction: ValueMeasures, y: Tensor, tau: float | None = None) -> RegressionReport:
     r"""Compare predicted values with the true ones.
 
     With the samples :math:`y_t` of an input and its D true values y, the log-likelihood is
@@ -93,32 +94,47 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float) -> Regre
     Args:
         prediction: with its samples: `predict(..., keep_samples=True)`.
         y: the true values.
-        tau: the precision of the observation noise, 1 / variance, larger than 0; see `fit_tau`.
+        tau: the precision of the observation noise, 1 / variance, larger than 0; see `fit_tau`. If None, the noise is
+            that which the model predicts, and the likelihood that of a normal distribution with the total variance,
+            for which no samples are needed.
 
     Shape:
-        y: (N, ...), that of `prediction.mean`.
+        y: (N, ...), that of `prediction.mean`; padding does not count.
 
     Raises:
-        ValueError: there are no samples, `y` has another shape, or `tau` is out of range.
+        ValueError: there are no samples, `y` has another shape, or `tau` is out of range or None without noise.
     """
-    check("tau", 0 < tau < math.inf, "larger than 0 and finite", tau)
-    distances, y = _distances(prediction, y), true_values(prediction, y)
-    of_inputs = _log_likelihoods(distances, prediction.sample_counts, y[0].numel(), tau)
+    models_noise = "total_variance" in prediction.measures
+    if tau is None:
+        check("tau", models_noise, "given, as the model predicts no noise", None)
+    else:
+        check("tau", 0 < tau < math.inf, "larger than 0 and finite", tau)
+    counted = _counted(prediction)
+    y = true_values(prediction, y)
+    if tau is None:
+        variance = prediction.total_variance.double()
+        densities = -((prediction.mean.double() - y).square() / variance + (2 * math.pi * variance).log()) / 2
+        of_inputs = densities.where(counted, 0.0).reshape(len(y), -1).sum(1)
+    else:
+        of_inputs = _log_likelihoods(_distances(prediction, y), prediction.sample_counts, _sizes(prediction), tau)
     ends = {level: interval(prediction, level, tau) for level in _LEVELS}
     squares = (prediction.mean.double() - y).square()
+    plain = prediction.plain if prediction.valid is None else None
     return RegressionReport(
-        rmse=squares.mean().sqrt().item(),
+        rmse=squares[counted].mean().sqrt().item(),
         log_likelihood=of_inputs.mean().item(),
-        tau=float(tau),
+        tau=math.nan if tau is None else float(tau),
         standard_error={"log_likelihood": standard_error(of_inputs)},
         coverage=tuple(
             IntervalCoverage(
-                level, ((low <= y) & (y <= high)).double().mean().item(), (high - low).double().mean().item()
+                level,
+                ((low <= y) & (y <= high))[counted].double().mean().item(),
+                (high - low)[counted].double().mean().item(),
             )
             for level, (low, high) in ends.items()
         ),
         count=len(y),
-        comparison=None if prediction.plain is None else _comparison(squares, of_inputs, prediction.plain, y),
+        comparison=None if plain is None else _comparison(squares, of_inputs, plain, y),
     )
 
 
@@ -166,15 +182,16 @@ def fit_tau(prediction: ValueMeasures, y: Tensor) -> float:
     with needed_for("fit_tau"):
         from scipy.optimize import minimize_scalar  # pyright: ignore[reportUnknownVariableType] (untyped)
     distances, y = _distances(prediction, y), true_values(prediction, y)
-    size = y[0].numel()
+    sizes = _sizes(prediction)
+    size = sizes.double().mean().item()
 
     def loss(log_tau: float) -> float:
-        return -_log_likelihoods(distances, prediction.sample_counts, size, math.exp(log_tau)).mean().item()
+        return -_log_likelihoods(distances, prediction.sample_counts, sizes, math.exp(log_tau)).mean().item()
 
     # The likeliest variance is a weighted mean of the squared distances, so between those of the nearest samples and
     # those of the farthest.
     float32 = torch.finfo(torch.float32)
-    least = max(float32.eps**2 * y.square().mean().item(), float32.tiny)
+    least = max(float32.eps**2 * y[_counted(prediction)].square().mean().item(), float32.tiny)
     farthest, nearest = distances.where(distances.isfinite(), 0.0).amax(0), distances.amin(0)
     low, high = (-math.log(max(squared.mean().item() / size, least)) for squared in (farthest, nearest))
     grid = [low + (high - low) * step / _GRID for step in range(_GRID + 1)]
@@ -189,8 +206,8 @@ def interval(prediction: ValueMeasures, level: float = 0.95, tau: float | None =
 
     Args:
         level: the probability of the interval, in (0, 1).
-        tau: the precision of the observation noise: 1 / tau is added to the variance. If None, the interval is that
-            of the model's output, and not of what is observed.
+        tau: the precision of the observation noise: 1 / tau is added to the variance. If None, the aleatoric variance
+            that the model predicts; without one, the interval is that of its output, and not of what is observed.
 
     Raises:
         ValueError: `level` or `tau` is out of range, or an input has only one sample.
@@ -199,7 +216,9 @@ def interval(prediction: ValueMeasures, level: float = 0.95, tau: float | None =
     check("tau", tau is None or 0 < tau < math.inf, "larger than 0 and finite", tau)
     least = least_samples(prediction)
     check("samples", least >= 2, "at least 2 of each input, to have a variance", least)
-    noise = 0.0 if tau is None else 1 / tau
+    noise: float | Tensor = 0.0 if tau is None else 1 / tau
+    if tau is None and "aleatoric_variance" in prediction.measures:
+        noise = prediction.aleatoric_variance.double()
     reach = NormalDist().inv_cdf((1 + level) / 2) * (prediction.variance.double() + noise).sqrt()
     mean = prediction.mean.double()
     return (mean - reach).float(), (mean + reach).float()
@@ -218,16 +237,29 @@ def _distances(prediction: ValueMeasures, y: Tensor) -> Tensor:
     if prediction.samples is None:
         raise ValueError("prediction must hold its samples, got None: pass keep_samples=True to predict")
     y = true_values(prediction, y)
-    distances = torch.stack([(y_t.double() - y).square().reshape(len(y), -1).sum(1) for y_t in prediction.samples])
+    counted = _counted(prediction)
+    distances = torch.stack(
+        [(y_t.double() - y).square().where(counted, 0.0).reshape(len(y), -1).sum(1) for y_t in prediction.samples]
+    )
     is_taken = torch.arange(len(distances)).unsqueeze(1) < prediction.sample_counts
     return distances.where(is_taken, torch.inf)
 
 
-def _log_likelihoods(distances: Tensor, sample_counts: Tensor, size: int, tau: float) -> Tensor:
+def _counted(prediction: ValueMeasures) -> Tensor:
+    """Which values are not padding, (N, ...)."""
+    return torch.ones_like(prediction.mean, dtype=torch.bool) if prediction.valid is None else prediction.valid
+
+
+def _sizes(prediction: ValueMeasures) -> Tensor:
+    """How many values each input has, (N,)."""
+    return _counted(prediction).reshape(len(prediction), -1).sum(1)
+
+
+def _log_likelihoods(distances: Tensor, sample_counts: Tensor, size: int | Tensor, tau: float) -> Tensor:
     """The log-likelihood of each input, (N,), in nats.
 
     Args:
-        size: how many values an input has, D.
+        size: how many values an input has, D; of all, or of each, (N,).
     """
     density = (-tau / 2 * distances).logsumexp(0)
     return density - sample_counts.double().log() + size / 2 * (math.log(tau) - math.log(2 * math.pi))
