@@ -21,14 +21,20 @@ from dropkit.nn import Dropout
 with needed_for("dropkit.mc.sklearn"):
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.preprocessing import StandardScaler
-    from sklearn.utils import check_random_state  # pyright: ignore[reportUnknownVariableType] (untyped)
-    from sklearn.utils.multiclass import check_classification_targets  # pyright: ignore[reportUnknownVariableType] (untyped)
+    from sklearn.utils import (
+        check_random_state,  # pyright: ignore[reportUnknownVariableType] (untyped)
+        column_or_1d,  # pyright: ignore[reportUnknownVariableType] (untyped)
+    )
+    from sklearn.utils.multiclass import (
+        check_classification_targets,  # pyright: ignore[reportUnknownVariableType] (untyped)
+        type_of_target,  # pyright: ignore[reportUnknownVariableType] (untyped)
+    )
     from sklearn.utils.validation import (
         check_is_fitted,  # pyright: ignore[reportUnknownVariableType] (untyped)
         validate_data,  # pyright: ignore[reportUnknownVariableType] (untyped)
     )
 
-__all__ = ["ClassifierMixin", "RegressorMixin"]
+__all__ = ["ClassifierMixin", "RegressorMixin", "column_or_1d"]
 
 Array = NDArray[Any]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -86,8 +92,12 @@ class Network(BaseEstimator):
         """Return X, or X and y, as arrays, validated by scikit-learn."""
         return cast("Any", validate_data(self, *arrays, **checks))
 
-    def _check_classes(self, y: Array) -> None:
+    def _kind_of_classes(self, y: Array) -> str:
+        """Return what the classes are, in scikit-learn's words, or raise an error for several classes of a row."""
         check_classification_targets(y)
+        kind = str(cast("Any", type_of_target)(y, input_name="y"))
+        check("y", kind != "multiclass-multioutput", "of one class for each row, or of labels that are 0 or 1", kind)
+        return kind
 
     def _trained(self, inputs: Tensor, targets: Tensor, outputs: int, loss: Loss) -> nn.Module:
         """Make a network, train it by Adam and return it in eval mode; torch's generator is left as it was."""
@@ -114,7 +124,15 @@ class Network(BaseEstimator):
             inputs = width
         return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
-    def _passes(self, network: nn.Module, inputs: Tensor, task: Task, keep_samples: bool) -> Prediction:
+    def _passes(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        task: Task,
+        keep_samples: bool,
+        output: Callable[[Any], Tensor] | None = None,
+        class_dim: int | None = None,
+    ) -> Prediction:
         return predict(
             network,
             inputs,
@@ -124,14 +142,16 @@ class Network(BaseEstimator):
             plan=self.plan,
             seed=self.seed_,
             keep_samples=keep_samples,
-            output=one_column if task == "regression" else None,
+            output=output,
+            class_dim=class_dim,
             progress=False,
         )
 
 
-def one_column(outputs: Tensor) -> Tensor:
-    """Return (N, 1) or (N,) as (N,)."""
-    if outputs.dim() == 2 and outputs.shape[1] == 1:
-        return outputs.squeeze(1)
-    check("the output of the module", outputs.dim() == 1, "of shape (N, 1)", tuple(outputs.shape))
+def columns(outputs: Tensor, count: int) -> Tensor:
+    """Return values as (N, outputs), also those of a single output, (N,)."""
+    if outputs.dim() == 1:
+        outputs = outputs.unsqueeze(1)
+    fits = outputs.dim() == 2 and outputs.shape[1] == count
+    check("the output of the module", fits, f"of shape (N, {count})", tuple(outputs.shape))
     return outputs
