@@ -156,3 +156,25 @@ def test_every_example_is_tested():
     tests = Path(__file__).read_text()
 
     assert [script.name for script in EXAMPLES.glob("*.py") if f'"{script.name}"' not in tests] == []
+
+
+@pytest.mark.slow
+@example("sklearn_tabular.py")
+def test_conformal_intervals_of_a_grid_search_hold_the_true_values(printed):
+    """As many as stated, within five standard errors of the held-out rows and the new ones."""
+    held, count = map(int, re.search(r"held (\d+) of (\d+)", printed).groups())
+
+    held_out = 113
+    assert held / count > 0.9 - 5 * math.sqrt(0.9 * 0.1 * (1 / count + 1 / held_out))
+    assert float(re.search(r"score ([\d.]+)", printed)[1]) > 0.9
+
+
+@pytest.mark.slow
+@example("sklearn_text.py")
+def test_texts_of_both_topics_are_the_least_certain(printed):
+    """The five last of all are the first in the table."""
+    table = printed[printed.index("least certain") :].splitlines()
+
+    rows = {int(line.split()[0]) for line in table if re.match(r" *\d", line)}
+    assert rows == set(range(120, 125))
+    assert "accuracy 1.0" in printed

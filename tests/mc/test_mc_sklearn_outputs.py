@@ -102,7 +102,7 @@ def test_several_classes_of_a_row_are_refused() -> None:
     X, y = labels()
 
     with pytest.raises(ValueError, match=r"y must be of one class for each row, or of labels that are 0 or 1"):
-        quick(MCClassifier).fit(X, y + [0, 1])
+        quick(MCClassifier).fit(X, y + np.array([0, 1]))
 
 
 def test_a_network_with_other_outputs_is_refused() -> None:

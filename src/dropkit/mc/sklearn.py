@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dropkit.arguments import check
 from dropkit.mc.measures import measures_of
 from dropkit.mc.options import Masks, Plan
-from dropkit.mc.prediction import ClassPrediction, ValuePrediction
+from dropkit.mc.prediction import ClassPrediction, MultilabelPrediction, ValuePrediction
 from dropkit.mc.sklearn_base import (
     Array,
     ClassifierMixin,
@@ -87,11 +87,11 @@ class MCClassifier(ClassifierMixin, Network):
         self.classes_: Array
         if self._is_multilabel:
             indicators = cast("Array", labels.toarray() if hasattr(labels, "toarray") else labels)
-            self.classes_ = np.arange(indicators.shape[1])
+            self.classes_ = cast("Array", np.arange(indicators.shape[1]))
             targets, loss = torch.from_numpy(indicators.astype(np.float32)), _label_loss
         else:
             column = cast("Array", column_or_1d(labels, warn=True))
-            self.classes_, indices = np.unique(column, return_inverse=True)
+            self.classes_, indices = cast("tuple[Array, Array]", np.unique(column, return_inverse=True))
             check("y", len(self.classes_) >= 2, "of two classes at least", f"{len(self.classes_)} class")
             targets, loss = torch.from_numpy(indices.astype(np.int64)), nn.functional.cross_entropy
         self.network_ = self._trained(self._begin(rows), targets, len(self.classes_), loss)
@@ -109,17 +109,13 @@ class MCClassifier(ClassifierMixin, Network):
 
     def predict_proba(self, X: Any) -> Array:
         """Predict the mean probability of each class, or of each label, (N, classes), in the order of `classes_`."""
-        mean = self.predict_mc(X).mean.double().numpy()
-        return mean[..., 1] if self._is_multilabel else mean
+        return self.predict_mc(X).mean.double().numpy()
 
-    def predict_mc(self, X: Any, keep_samples: bool = False) -> ClassPrediction:
-        """Predict probabilities with their uncertainty; classes are numbers, indices into `classes_`.
-
-        Of several labels each is a choice between false and true: `mean` is (N, labels, 2).
-        """
+    def predict_mc(self, X: Any, keep_samples: bool = False) -> ClassPrediction | MultilabelPrediction:
+        """Predict probabilities with their uncertainty; classes are numbers, indices into `classes_`."""
         inputs = self._checked_inputs(X)
-        options: Any = {"output": _false_and_true, "class_dim": -1} if self._is_multilabel else {}
-        return cast("ClassPrediction", self._passes(self.network_, inputs, "classification", keep_samples, **options))
+        task = "multilabel" if self._is_multilabel else "classification"
+        return cast("ClassPrediction | MultilabelPrediction", self._passes(self.network_, inputs, task, keep_samples))
 
 
 class MCRegressor(RegressorMixin, Network):
@@ -294,8 +290,3 @@ def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _label_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(outputs, targets)
-
-
-def _false_and_true(logits: Tensor) -> Tensor:
-    """Logits of two classes for each label."""
-    return torch.stack([torch.zeros_like(logits), logits], -1)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dropkit.arguments import check, positive_int
 from dropkit.extras import needed_for
-from dropkit.mc.options import Masks, Plan
+from dropkit.mc.options import Masks, Plan, Task
 from dropkit.mc.predict import predict
 from dropkit.mc.prediction import Prediction
 from dropkit.nn import Dropout
@@ -39,7 +39,6 @@ __all__ = ["ClassifierMixin", "RegressorMixin", "column_or_1d"]
 Array = NDArray[Any]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Make = Callable[[int, int], nn.Module]
-Task = Literal["classification", "regression"]
 
 
 class Network(BaseEstimator):
@@ -131,7 +130,6 @@ class Network(BaseEstimator):
         task: Task,
         keep_samples: bool,
         output: Callable[[Any], Tensor] | None = None,
-        class_dim: int | None = None,
     ) -> Prediction:
         return predict(
             network,
@@ -143,7 +141,6 @@ class Network(BaseEstimator):
             seed=self.seed_,
             keep_samples=keep_samples,
             output=output,
-            class_dim=class_dim,
             progress=False,
         )
 
