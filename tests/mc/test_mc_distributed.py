@@ -79,5 +79,5 @@ def test_the_result_is_that_of_one_process(name: str, ranks) -> None:  # type: i
 
 
 def test_the_batches_are_distributed(ranks) -> None:  # type: ignore[no-untyped-def]
-    """Of five batches with 30 passes, one process gets three and the other two; each makes three passes as a probe."""
-    assert [passes for _, passes in ranks] == [3 * 30 + 3, 2 * 30 + 3]
+    """Of five batches with 30 passes and a plain one, one process gets three; each makes three passes as a probe."""
+    assert [passes for _, passes in ranks] == [3 * 31 + 3, 2 * 31 + 3]
