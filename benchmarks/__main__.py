@@ -33,6 +33,7 @@ BENCHMARKS = (
     "transformer",
     "batchwise",
     "feed_forward_blocks",
+    "mc_loop",
     "compiled",
     "importing",
     "checking",

@@ -73,21 +73,21 @@ def exact(model: Small, x: Tensor) -> dict[str, Tensor]:
         return torch.einsum("t,t...->...", weight, value)
 
     mean = expected(p)
-    votes = expected(nn.functional.one_hot(p.argmax(-1), 3).double())
+    one_hot = nn.functional.one_hot(p.argmax(-1), 3).double()
     formulas = {
         "mean": mean,
         "variance": expected((p - mean).square()),
         "entropy": entropy(mean),
         "expected_entropy": expected(entropy(p)),
         "mutual_information": entropy(mean) - expected(entropy(p)),
-        "variation_ratio": 1 - votes.amax(-1),
+        "variation_ratio": 1 - expected(one_hot).amax(-1),
         "value": expected(outputs),
         "value variance": expected((outputs - expected(outputs)).square()),
     }
     # A measure without a formula above is compared with its own function of the exact means.
-    summed = {"value": p, "square": p.square(), "sample entropy": entropy(p)}
+    summed = {"value": p, "square": p.square(), "sample entropy": entropy(p), "votes": one_hot}
     summed |= {name: measure.statistic(p) for name, measure in MEASURES.items() if measure.statistic is not None}
-    means = SampleMeans(lambda name: expected(summed[name]), votes=votes)
+    means = SampleMeans(lambda name: expected(summed[name]))
     return {name: measure.function(means) for name, measure in MEASURES.items()} | formulas
 
 

@@ -25,12 +25,14 @@ from dropkit.mc import NothingToSample, Prediction, predict
 from dropkit.mc import page as mc_page
 from dropkit.mc import summary as mc_summary
 from dropkit.mc import table as mc_table
+from dropkit.mc.selection import MOST_NUMBERS
 
 _CHOICES = {
     "--task": ("classification", "regression"),
     "--masks": ("input", "chunk", "shared"),
     "--plan": ("iid", "stratified"),
     "--outputs": ("logits", "probabilities"),
+    "--measures": ("all", "basic"),
     "--color": ("auto", "always", "never"),
 }
 # A function that makes a model may load weights itself.
@@ -82,6 +84,12 @@ def _seed(context: click.Context, parameter: click.Parameter, value: int) -> int
     "Independent masks, or stratified ones: each unit is kept equally often over the samples.",
 )
 @_choice("--outputs", "What a classification model returns. [default: logits]", has_default=False)
+@_choice(
+    "--measures",
+    "All measures with their standard errors, or basic ones, which are as fast as the passes. Default: all where an "
+    f"input has at most {MOST_NUMBERS} numbers of output, else basic.",
+    has_default=False,
+)
 @click.option(
     "--class-dim",
     type=int,

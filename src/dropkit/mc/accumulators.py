@@ -3,171 +3,253 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dropkit.arguments import check
 from dropkit.mc.jackknife import Sums, Tensors, broadcast
-from dropkit.mc.measures import ClassMeasures, MultilabelMeasures, Prediction, ValueMeasures, measures_of
+from dropkit.mc.measures import (
+    ClassMeasures,
+    Measure,
+    MultilabelMeasures,
+    Prediction,
+    SampleMeans,
+    ValueMeasures,
+    measures_of,
+)
+from dropkit.mc.selection import Selected, Selection
 from dropkit.mc.standard_errors import Jackknife
 
+# Numbers that are worked on at once, so that what is computed from them stays in the processor's cache.
+_NUMBERS_AT_ONCE = 2**17
+
 _NEGATIVE_VARIANCE = '"mean_log_variance" where the variance is not positive', '"mean_variance" and negative numbers'
+
+# Computes probabilities, (samples, N, ..., classes), and their entropies from outputs of the model.
+Probabilities = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an accumulator computes.
+
+    Attributes:
+        samples: the largest number of samples.
+        selection: which measures to compute.
+        is_stratified: whether the samples are stratified.
+        has_target: sum the squares whatever the measures, for `Sums.error_of_mean`.
+    """
+
+    samples: int
+    selection: Selection
+    is_stratified: bool = False
+    has_target: bool = False
 
 
 class Accumulator:
     """Sums up the outputs of a batch, in a subclass for each task.
 
     Args:
-        samples: the largest number of samples.
-        is_stratified: whether the samples are stratified.
+        plan: what to compute.
     """
 
     # The class of predictions that has the measures to compute.
     kind: type[Prediction]
 
-    def __init__(self, samples: int, is_stratified: bool = False) -> None:
-        self.sums, self._is_stratified = Sums(samples), is_stratified
-        self._measures = measures_of(self.kind)
-        self._shift: Tensor | None = None
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._inputs = 0
+        # Both are made from the first outputs.
+        self.sums: Sums
+        self._selected: Selected
+
+    def add(self, first: int, outputs: Tensor, active: Tensor | None, keep: bool = False) -> Tensor | None:
+        """Add the outputs of some samples, (samples, N, ...), and return them as `keep_samples` does if `keep`.
+
+        Args:
+            first: the number of the first of them.
+            active: (N,), bool: the inputs that still take samples. All if None.
+        """
+        if first == 0:
+            self._begin(outputs)
+        kept: list[Tensor] = []
+        for rows in _blocks(self._inputs, outputs.numel()):
+            active_rows = None if active is None else active[rows]
+            values = self.values(outputs[:, rows])
+            self.sums.add(first, rows, active_rows, {**values, **self._statistics(values["value"])})
+            if "votes" in self._selected.sums:
+                self._vote(rows, active_rows, values["value"])
+            if keep:
+                kept.append(values["value"])
+        return torch.cat(kept, 1) if keep else None
+
+    def _begin(self, outputs: Tensor) -> None:
+        self._inputs = outputs.shape[1]
+        self._selected = self._plan.selection.select(self._known(), outputs[0, :1].numel())
+        has_squares = self._plan.has_target or "square" in self._selected.sums
+        self.sums = Sums(self._plan.samples, self._inputs, bool(self._selected.jackknifed), has_squares)
+
+    def _known(self) -> Mapping[str, Measure]:
+        """The measures that can be computed."""
+        return measures_of(self.kind)
 
     @abstractmethod
-    def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
-        """Add the outputs of some samples, (samples, N, ...), and return them as `keep_samples` keeps them."""
+    def values(self, outputs: Tensor) -> Tensors:
+        """Compute from the outputs of some samples what is summed: "value", as samples are kept, and more."""
+
+    def _vote(self, rows: slice, active: Tensor | None, p: Tensor) -> None:
+        """Add up how often each class is the likeliest."""
+
+    def _means(self, sums: Sums, rows: slice) -> SampleMeans:
+        return sums.means({})
 
     def estimates(self) -> tuple[Tensors, Tensors]:
-        """Return the measures of each input, and the standard errors of those that have one, by name."""
-        count = self.sums.count
-        jackknifed = {
-            name: measure for name, measure in self._measures.items() if isinstance(measure.standard_error, Jackknife)
-        }
-        measures, errors, means = self.sums.jackknife(jackknifed, self._shift, self._vote_fractions())
-        for name, measure in self._measures.items():
+        """Return the measures of each input, and the standard errors of those that have one, by name; float32."""
+        estimates: tuple[Tensors, Tensors] = {}, {}
+        for rows in _blocks(self._inputs, self.sums.center.numel()):
+            for target, part in zip(estimates, self._estimates_of(rows), strict=True):
+                for name, value in part.items():
+                    if name not in target:
+                        target[name] = value.new_empty((self._inputs, *value.shape[1:]))
+                    target[name][rows] = value
+        return estimates
+
+    def _estimates_of(self, rows: slice) -> tuple[Tensors, Tensors]:
+        sums, selected = self.sums.part(rows), self._selected
+        count, means = sums.count, self._means(sums, rows)
+        jackknifed, their_errors, means.bias_corrected = sums.jackknife(selected.jackknifed, means)
+        measures: Tensors = {}
+        errors: Tensors = {}
+        for name, measure in selected.measures.items():
             method = measure.standard_error
+            value = (jackknifed[name] if name in jackknifed else measure.function(means)).float()
+            error = their_errors[name].float() if name in their_errors else None
             if isinstance(method, Jackknife):
                 if method.is_positive:
-                    measures[name] = measures[name].clamp(min=0)
+                    value = value.clamp(min=0)
                 if method.divides_by_one_less:
-                    factor = broadcast(self._bessel(count), measures[name])
-                    measures[name], errors[name] = measures[name] * factor, errors[name] * factor
-                continue
-            measures[name] = measure.function(means).float()
-            if method is not None:
-                counts = broadcast(count, measures[name])
-                errors[name] = torch.where(counts > 1, method(measures[name], counts), torch.nan)
+                    factor = broadcast(self._bessel(count), value)
+                    value, error = value * factor, None if error is None else error * factor
+            elif method is not None:
+                counts = broadcast(count, value)
+                error = torch.where(counts > 1, method(value, counts), torch.nan)
+            measures[name] = value
+            if error is not None and selected.has_errors:
+                errors[name] = error
         return measures, errors
-
-    def _vote_fractions(self) -> Tensor | None:
-        """The fraction of samples in which each class is the likeliest."""
-        return None
 
     def _bessel(self, count: Tensor) -> Tensor:
         """Bessel's correction T / (T - 1) of a variance that was divided by T; not a number for T = 1.
 
         The mean of stratified samples hardly varies, so their variance needs no correction.
         """
-        factor = count / (count - 1) if not self._is_stratified else torch.ones_like(count)
+        factor = count / (count - 1) if not self._plan.is_stratified else torch.ones_like(count)
         return torch.where(count > 1, factor, torch.nan)
-
-    def _shifted(self, value: Tensor) -> Tensor:
-        """Subtract the first sample of all: sums of squares would lose the digits that the samples share."""
-        if self._shift is None:
-            self._shift = value[0].clone()
-        return value - self._shift
 
     def _statistics(self, value: Tensor) -> Tensors:
         """Compute the statistics that measures need beyond those of all."""
-        statistics = {name: measure.statistic for name, measure in self._measures.items()}
-        return {name: statistic(value) for name, statistic in statistics.items() if statistic is not None}
+        return {name: statistic(value) for name, statistic in self._selected.statistics.items()}
 
 
 class Classification(Accumulator):
     """Class probabilities.
 
     Args:
-        samples, is_stratified: as for `Accumulator`.
+        plan: as for `Accumulator`.
         probabilities: computes probabilities, (samples, N, ..., classes), and their entropies from outputs of the
             model, (samples, N, ...).
+        check: raises an error if the outputs of some samples are not what `probabilities` takes.
     """
 
     kind = ClassMeasures
 
-    def __init__(
-        self, samples: int, probabilities: Callable[[Tensor], tuple[Tensor, Tensor]], is_stratified: bool = False
-    ) -> None:
-        super().__init__(samples, is_stratified)
-        self._probabilities = probabilities
-        self._votes: Tensor | None = None
+    def __init__(self, plan: Plan, probabilities: Probabilities, check: Callable[[Tensor], None]) -> None:
+        super().__init__(plan)
+        self._probabilities, self._check = probabilities, check
+        self._votes = torch.empty(0)
 
-    def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
+    def _begin(self, outputs: Tensor) -> None:
+        # Here alone: the outputs of all samples come from the same calls.
+        self._check(outputs)
+        super()._begin(outputs)
+
+    def values(self, outputs: Tensor) -> Tensors:
         p, entropies = self._probabilities(outputs)
-        self.sums.add(first, active, {"value": self._shifted(p), "sample entropy": entropies, **self._statistics(p)})
-        if self._votes is None:
-            self._votes = torch.zeros_like(p[0])
+        return {"value": p, "sample entropy": entropies}
+
+    def _vote(self, rows: slice, active: Tensor | None, p: Tensor) -> None:
+        if not len(self._votes):
+            self._votes = p.new_zeros((self._inputs, *p.shape[2:]))
         votes = p.argmax(-1).movedim(0, -1)
         counts = torch.ones_like(p[0, ..., :1]) if active is None else broadcast(active, p[0]).to(p.dtype)
-        self._votes.scatter_add_(-1, votes, counts.expand(votes.shape))
-        return p
+        self._votes[rows].scatter_add_(-1, votes, counts.expand(votes.shape))
 
-    def _vote_fractions(self) -> Tensor | None:
-        return None if self._votes is None else self._votes / broadcast(self.sums.count, self._votes)
+    def _means(self, sums: Sums, rows: slice) -> SampleMeans:
+        return sums.means({"votes": self._votes[rows]})
 
 
 class Multilabel(Accumulator):
     """The probability of each label.
 
     Args:
-        samples, is_stratified: as for `Accumulator`.
+        plan: as for `Accumulator`.
         probabilities: computes probabilities and their entropies, both (samples, N, ...), from outputs of the model.
     """
 
     kind = MultilabelMeasures
 
-    def __init__(
-        self, samples: int, probabilities: Callable[[Tensor], tuple[Tensor, Tensor]], is_stratified: bool = False
-    ) -> None:
-        super().__init__(samples, is_stratified)
+    def __init__(self, plan: Plan, probabilities: Probabilities) -> None:
+        super().__init__(plan)
         self._probabilities = probabilities
 
-    def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
+    def values(self, outputs: Tensor) -> Tensors:
         p, entropies = self._probabilities(outputs)
-        self.sums.add(first, active, {"value": self._shifted(p), "sample entropy": entropies, **self._statistics(p)})
-        return p
+        return {"value": p, "sample entropy": entropies}
 
 
 class Regression(Accumulator):
     """Values, (N, ...).
 
     Args:
-        samples, is_stratified: as for `Accumulator`.
+        plan: as for `Accumulator`.
         variance: from the second part of outputs, (samples, N, 2, ...), to the variance of the noise; None if there is
             but one, (samples, N, ...).
     """
 
     kind = ValueMeasures
 
-    def __init__(
-        self, samples: int, is_stratified: bool = False, variance: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
-        super().__init__(samples, is_stratified)
+    def __init__(self, plan: Plan, variance: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__(plan)
         self._variance = variance
-        if variance is None:
-            self._measures = {name: measure for name, measure in self._measures.items() if not measure.needs}
 
-    def add(self, first: int, outputs: Tensor, active: Tensor | None) -> Tensor:
+    def _known(self) -> Mapping[str, Measure]:
+        known = super()._known().items()
+        return {name: measure for name, measure in known if self._variance is not None or not measure.needs}
+
+    def values(self, outputs: Tensor) -> Tensors:
         y = outputs.float()
-        noise: Tensors = {}
-        if self._variance is not None:
-            y, spread = y.unbind(2)
-            noise = {"aleatoric_variance": self._variance(spread)}
-            check("outputs", not bool((noise["aleatoric_variance"] < 0).any()), *_NEGATIVE_VARIANCE)
-        self.sums.add(first, active, {"value": self._shifted(y), **noise, **self._statistics(y)})
-        return y
+        if self._variance is None:
+            return {"value": y}
+        y, spread = y.unbind(2)
+        noise = self._variance(spread)
+        check("outputs", not bool((noise < 0).any()), *_NEGATIVE_VARIANCE)
+        return {"value": y, "aleatoric_variance": noise}
 
-    def estimates(self) -> tuple[Tensors, Tensors]:
-        measures, errors = super().estimates()
-        if self._variance is not None:
+    def _estimates_of(self, rows: slice) -> tuple[Tensors, Tensors]:
+        measures, errors = super()._estimates_of(rows)
+        if "total_variance" in measures:
             # The variance between samples is divided by one less than their number.
-            measures["total_variance"] = measures["variance"] + measures["aleatoric_variance"]
+            sums = self.sums.part(rows)
+            means = sums.means({})
+            between = means.variance * broadcast(self._bessel(sums.count), means.variance)
+            measures["total_variance"] = (between + means.of("aleatoric_variance")).float()
         return measures, errors
+
+
+def _blocks(inputs: int, numbers: int) -> Iterator[slice]:
+    """The rows of so many inputs, with so many numbers in all, a few at a time."""
+    rows = max(1, _NUMBERS_AT_ONCE * inputs // max(numbers, 1))
+    return (slice(begin, min(begin + rows, inputs)) for begin in range(0, inputs, rows))

@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from dropkit.arguments import check
-from dropkit.mc.accumulators import Accumulator, Classification, Multilabel, Regression
+from dropkit.mc.accumulators import Accumulator, Classification, Multilabel, Plan, Regression
 from dropkit.mc.batches import Batch
 from dropkit.mc.options import Settings
 from dropkit.mc.output_calls import OutputCall
@@ -45,25 +45,26 @@ class Head:
 
     def accumulator(self, batch: Batch, settings: Settings) -> Accumulator:
         """Return the sums over the samples of a batch."""
-        samples, is_stratified = settings.samples, settings.is_stratified
-        form = self.classes.form
+        plan = Plan(
+            settings.samples, settings.selection, settings.is_stratified, settings.target_standard_error is not None
+        )
         if self.task == "regression":
-            return Regression(samples, is_stratified, VARIANCES.get(form))
+            return Regression(plan, VARIANCES.get(self.classes.form))
         if self.task == "multilabel":
-            return Multilabel(
-                samples, lambda outputs: self.classes.label_probabilities(outputs, self.call), is_stratified
-            )
+            return Multilabel(plan, lambda outputs: self.classes.label_probabilities(outputs, self.call))
         tokens = batch.token_shapes() if settings.output is None else frozenset[tuple[int, ...]]()
         labels = self.labels or Labels.of(self.of(batch.labels))
         classes = replace(self.classes, labels=labels, tokens=tokens)
 
-        def probabilities(outputs: Tensor) -> tuple[Tensor, Tensor]:
-            known = replace(classes, dim=-1) if self.reader.is_span and classes.dim is None else classes
-            p, entropies = known.probabilities(outputs, self.call)
-            self._check_count(p.shape[-1])
-            return p, entropies
+        def known() -> Classes:
+            # Not known before the first pass.
+            return replace(classes, dim=-1) if self.reader.is_span and classes.dim is None else classes
 
-        return Classification(samples, probabilities, is_stratified)
+        return Classification(
+            plan,
+            lambda outputs: known().probabilities(outputs),
+            lambda outputs: self._check_count(known().check(outputs, self.call)),
+        )
 
     def of(self, value: Any) -> Any:
         """What belongs to this head, of a value that may have an entry for each."""

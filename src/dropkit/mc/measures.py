@@ -40,9 +40,8 @@ class SampleMeans:
     Args:
         mean_of: see `of`.
         shift: what was subtracted from all values before they were summed; nothing if None.
-        votes: (N, ..., classes), the fraction of samples in which each class is the likeliest. It is known for all
-            samples together, so that a measure that reads it, or `bias_corrected`, has no jackknife.
-        bias_corrected: measures without their bias of the first order, by name.
+        bias_corrected: measures without their bias of the first order, by name. They and "votes" are known for all
+            samples together, so that a measure that reads them has no jackknife.
 
     Attributes:
         of: returns the mean of what was summed under a name, such as the `statistic` of the measure of that name.
@@ -52,11 +51,10 @@ class SampleMeans:
         self,
         mean_of: Callable[[str], Tensor],
         shift: Tensor | None = None,
-        votes: Tensor | None = None,
         bias_corrected: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.of, self._shift = mean_of, shift
-        self._votes, self._bias_corrected = votes, bias_corrected
+        self.bias_corrected: Mapping[str, Tensor] = {} if bias_corrected is None else bias_corrected
 
     @cached_property
     def mean(self) -> Tensor:
@@ -79,16 +77,11 @@ class SampleMeans:
         """The mean of the samples' entropies."""
         return self.of("sample entropy")
 
-    @property
+    @cached_property
     def votes(self) -> Tensor:
-        assert self._votes is not None
+        """The fraction of samples in which each class is the likeliest, (N, ..., classes)."""
         # A prediction that is not a number has no class to vote for.
-        return self._votes.where(~self.mean.isnan().any(-1, keepdim=True), torch.nan)
-
-    @property
-    def bias_corrected(self) -> Mapping[str, Tensor]:
-        assert self._bias_corrected is not None
-        return self._bias_corrected
+        return self.of("votes").where(~self.mean.isnan().any(-1, keepdim=True), torch.nan)
 
     @cached_property
     def _shifted(self) -> Tensor:
@@ -136,9 +129,17 @@ class Measure:
     def __get__(self, prediction: Prediction | None, owner: type) -> Tensor | Measure:
         if prediction is None:
             return self
-        if self.needs and self.name not in prediction.measures:
-            raise AttributeError(f"{self.name} was not computed: it needs {self.needs}")
+        if self.name not in prediction.measures:
+            needs = f"it needs {self.needs}" if self.needs else f'give predict measures="all" or [..., "{self.name}"]'
+            raise AttributeError(f"{self.name} was not computed: {needs}")
         return prediction.measures[self.name]
+
+
+class StandardErrors(dict[str, Tensor]):
+    """Standard errors by the name of the measure, with an error that says how to get those that are missing."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise KeyError(f'the standard error of "{name}" was not computed: give predict errors=True')
 
 
 # eq=False: tensors do not compare to one bool.
@@ -150,9 +151,9 @@ class Prediction:
         mean: of the samples: (N, ..., classes) probabilities, or (N, ...) values.
         variance: between the samples, of the same shape, divided by one less than their number; by their number, where
             they are stratified.
-        measures: every measure by its name; each is an attribute, too.
+        measures: every measure that was computed by its name; each is an attribute, too.
         standard_error: of the measures that have one, by name and in the measure's shape: the Monte Carlo error, which
-            shrinks with more samples. Not a number where there were too few samples.
+            shrinks with more samples. Not a number where there were too few samples. Empty if not computed.
         sample_counts: (N,), int64, how many samples each input took.
         samples: (T, N, ...), the output of each pass; None unless `keep_samples`.
         notes: texts on how the result was computed, such as what `predict` could not do, and why.
@@ -377,12 +378,12 @@ def uncertainty(prediction: Prediction, by: str) -> Tensor:
         name: measure
         for name, measure in measures_of(type(prediction)).items()
         if measure.higher_is_uncertain is not None
-        and name in prediction.measures
-        and _is_for_each_label(measure, prediction)
+        and (not measure.needs or name in prediction.measures)
+        and (name not in prediction.measures or _is_for_each_label(measure, prediction))
     }
     *others, last = (f'"{name}"' for name in measures)
     check("by", by in measures, f"{', '.join(others)} or {last}" if others else last, by)
-    tensor = prediction.measures[by]
+    tensor: Tensor = getattr(prediction, by)
     return tensor if measures[by].higher_is_uncertain else -tensor
 
 

@@ -18,6 +18,7 @@ from dropkit.mc.batch_stream import PrepareBatch
 from dropkit.mc.batches import BatchDims
 from dropkit.mc.outputs import Labels
 from dropkit.mc.returned import VARIANCES
+from dropkit.mc.selection import MeasureNames, Selection
 
 # How many inputs share a mask with `masks="chunk"`, which is the default for more inputs than this.
 CHUNK = 2048
@@ -47,6 +48,8 @@ class Options(TypedDict, total=False):
     seed: int | None
     target_standard_error: float | None
     keep_samples: bool
+    measures: MeasureNames | None
+    errors: bool | None
     outputs: OutputForm | Mapping[Any, OutputForm] | None
     class_dim: int | Mapping[Any, int] | None
     labels: Tensor | Mapping[Any, Tensor] | None
@@ -77,6 +80,8 @@ class Settings:
     seed: int | None = None
     target_standard_error: float | None = None
     keep_samples: bool = False
+    measures: MeasureNames | None = None
+    errors: bool | None = None
     outputs: OutputForm | Mapping[Any, OutputForm] | None = None
     class_dim: int | Mapping[Any, int] | None = None
     labels: Tensor | Mapping[Any, Tensor] | None = None
@@ -123,6 +128,7 @@ class Settings:
                 [name for name in cast("Any", value) if name not in self.tasks] if isinstance(value, Mapping) else []
             )
             check(option, not unknown, "by the names in task", unknown and repr(unknown[0]))
+        _ = self.selection  # which validates it
         check("p", self.p is None or 0 < self.p < 1, "in (0, 1)", self.p)
         target = self.target_standard_error
         check("target_standard_error", target is None or target > 0, "larger than 0", target)
@@ -156,6 +162,11 @@ class Settings:
         if task == "regression" and name is None:
             check("class_dim", dim is None or form in VARIANCES, 'None with task="regression"', dim)
             check("labels", self.labels is None, 'None with task="regression"', "labels")
+
+    @property
+    def selection(self) -> Selection:
+        """Which measures to compute."""
+        return Selection.of(self.measures, self.errors, self.tasks.values())
 
     @property
     def is_stratified(self) -> bool:

@@ -131,31 +131,45 @@ class Classes:
         check("class_dim", len(known) == 1, wanted, f"None: {_DIMENSIONS}")
         return known.pop()
 
-    def probabilities(self, outputs: Tensor, call: OutputCall | None = None) -> tuple[Tensor, Tensor]:
-        """Return the probabilities, (samples, N, ..., classes) in float32, and their entropies in nats.
+    def check(self, outputs: Tensor, call: OutputCall | None = None) -> int:
+        """Raise an error if outputs are clearly not what `form` says, or return the number of classes.
 
         Args:
             outputs: (samples, N, ...).
             call: the call that made the outputs, if it is known.
         """
-        if outputs.dim() == 2:
-            outputs = outputs.unsqueeze(2)
-        dim = self.dimension(tuple(outputs.shape[1:]))
-        outputs = outputs.float().movedim(dim + 1, -1)
+        outputs, dim = self._with_classes(outputs)
         if self.form == "logits":
             _check_logits(outputs, call, dim)
-        if outputs.shape[-1] == 1:
-            # The only number is that of the second of two classes.
-            rest = 1 - outputs if self.form == "probabilities" else torch.zeros_like(outputs)
-            outputs = torch.cat([rest, outputs], -1)
+            return max(outputs.shape[-1], 2)
+        outputs = _with_both_classes(outputs.float(), self.form)
+        _check_dimension(outputs, dim)
+        check_probabilities(outputs, "outputs", '"logits" where they are no probabilities', f", {_MULTILABEL}")
+        return outputs.shape[-1]
+
+    def probabilities(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the probabilities, (samples, N, ..., classes) in float32, and their entropies in nats.
+
+        Args:
+            outputs: (samples, N, ...).
+        """
+        outputs = _with_both_classes(self._with_classes(outputs)[0].float(), self.form)
         if self.form == "probabilities":
-            _check_dimension(outputs, dim)
-            check_probabilities(outputs, "outputs", '"logits" where they are no probabilities', f", {_MULTILABEL}")
             return outputs, entropy(outputs)
         logs = _log_softmax(outputs)
         p = logs.exp()
-        # 0 log 0 is 0, as 0 times any finite logarithm is.
-        return p.contiguous(), logs.clamp_(min=torch.finfo(logs.dtype).min).mul_(p).sum(-1).neg_()
+        entropies = (logs * p).sum(-1).neg_()
+        if bool(entropies.isnan().any()):
+            # 0 log 0 is 0, as 0 times any finite logarithm is.
+            entropies = logs.clamp_(min=torch.finfo(logs.dtype).min).mul_(p).sum(-1).neg_()
+        return p, entropies
+
+    def _with_classes(self, outputs: Tensor) -> tuple[Tensor, int]:
+        """The outputs with their classes in the last dimension, and the dimension in the model's output."""
+        if outputs.dim() == 2:
+            outputs = outputs.unsqueeze(2)
+        dim = self.dimension(tuple(outputs.shape[1:]))
+        return outputs.movedim(dim + 1, -1), dim
 
     def label_probabilities(self, outputs: Tensor, call: OutputCall | None = None) -> tuple[Tensor, Tensor]:
         """Return the probability of each label, (samples, N, ...) in float32, and its entropy in nats.
@@ -241,12 +255,21 @@ def check_rows(output: Tensor, count: int) -> None:
         )
 
 
+def _with_both_classes(outputs: Tensor, form: str) -> Tensor:
+    """Add the first of two classes where the only number is that of the second."""
+    if outputs.shape[-1] != 1:
+        return outputs
+    rest = 1 - outputs if form == "probabilities" else torch.zeros_like(outputs)
+    return torch.cat([rest, outputs], -1)
+
+
 def _log_softmax(outputs: Tensor) -> Tensor:
-    """Log-softmax over the last dimension."""
-    if outputs.shape[-1] >= _VECTOR_WIDTH:
+    """Log-softmax over the last dimension, in the memory layout that is fastest: with strided classes if few."""
+    if outputs.stride(-1) == 1 and outputs.shape[-1] >= _VECTOR_WIDTH:
         return outputs.log_softmax(-1)
     # torch is several times slower over a short contiguous dimension than over a strided one.
-    return outputs.transpose(-1, -2).contiguous().log_softmax(-2).transpose(-1, -2)
+    dim = min(2, outputs.dim() - 1)
+    return outputs.movedim(-1, dim).contiguous().log_softmax(dim).movedim(dim, -1)
 
 
 def _check_logits(outputs: Tensor, call: OutputCall | None, dim: int) -> None:

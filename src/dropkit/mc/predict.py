@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dropkit import modes, random
 from dropkit.arguments import check
 from dropkit.mc import batch_stream, distributed
-from dropkit.mc.accumulators import Classification
+from dropkit.mc.accumulators import Classification, Plan
 from dropkit.mc.batch_rows import BatchRows, split_by_group
 from dropkit.mc.batch_stream import BatchStream
 from dropkit.mc.batches import Batch, taken
@@ -27,6 +27,7 @@ from dropkit.mc.passes import Passes
 from dropkit.mc.prediction import AnyPrediction, ClassPrediction, MultilabelPrediction, ValuePrediction
 from dropkit.mc.results import PartialResult, join
 from dropkit.mc.sampling import uncompiled
+from dropkit.mc.selection import Selection
 from dropkit.mc.site_mode import note_packed_order
 from dropkit.mc.training_flag.override import Override
 from dropkit.report.progress import Progress
@@ -111,6 +112,9 @@ def predict(
         target_standard_error: stop sampling an input when the standard error of its mean is at most this, checked after
             every 10 samples. If None, every input takes `samples` passes.
         keep_samples: keep the output of each pass as `r.samples`, (T, N, ...).
+        measures: which measures to compute: "all", "basic" (without those that need votes or the jackknife), or names;
+            the mean always. If None, "all" where an input has at most 256 numbers of output, else "basic".
+        errors: compute standard errors, which takes about as long as all measures. If None, with all measures alone.
         outputs: what the model returns. For classes and labels "logits" (or log-probabilities), or "probabilities"; a
             single logit, (N,) or (N, 1), is that of the second of two classes. For values "values", or both their mean
             and the noise around it, as two tensors, a distribution or a tensor whose second dimension holds both:
@@ -234,9 +238,10 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
         if sum_to_one(probabilities.movedim(dim, -1)):
             wanted += f", as probabilities.movedim({dim}, -1) has"
     check_probabilities(probabilities, "probabilities", wanted)
-    accumulator = Classification(len(probabilities), lambda p: (p, entropy(p)))
-    samples = accumulator.add(0, probabilities, None)
-    prediction = join([PartialResult.of(accumulator, [samples])], "classification", [])
+    plan = Plan(len(probabilities), Selection("all"))
+    accumulator = Classification(plan, lambda p: (p, entropy(p)), lambda p: None)
+    accumulator.add(0, probabilities, None)
+    prediction = join([PartialResult.of(accumulator, [probabilities])], "classification", [])
     assert isinstance(prediction, ClassPrediction)
     return prediction
 
@@ -270,13 +275,13 @@ def _run_batch(
         if not must_add:
             continue
         first = sample + 1 - len(pending)
-        shapes: list[torch.Size] = []
         for accumulator, kept, *of_head in zip(accumulators, samples, *pending, strict=True):
-            values = accumulator.add(first, torch.stack(of_head), active)
-            shapes.append(values.shape[1:])
-            if settings.keep_samples:
+            stacked = torch.stack(of_head) if len(of_head) > 1 else of_head[0].unsqueeze(0)
+            values = accumulator.add(first, stacked, active, settings.keep_samples)
+            if values is not None:
                 kept.append(values.cpu())
         if first == 0:
+            shapes = [accumulator.sums.center.shape for accumulator in accumulators]
             valid = [padding.valid_places(batch, head, shape) for head, shape in zip(heads, shapes, strict=True)]
         bar.advance(len(pending) * batch.count)
         pending.clear()
@@ -289,7 +294,7 @@ def _run_batch(
     results = [PartialResult.of(accumulator, kept) for accumulator, kept in zip(accumulators, samples, strict=True)]
     if settings.plain:
         plain = [
-            head.accumulator(batch, settings).add(0, output.unsqueeze(0), None)[0].cpu()
+            head.accumulator(batch, settings).values(output.unsqueeze(0))["value"][0].contiguous().cpu()
             for head, output in zip(heads, passes.plain(batch), strict=True)
         ]
         results = [replace(result, plain=values) for result, values in zip(results, plain, strict=True)]

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from dropkit.mc.accumulators import Accumulator
 from dropkit.mc.jackknife import Tensors
+from dropkit.mc.measures import StandardErrors
 from dropkit.mc.prediction import AnyPrediction, ClassPrediction, MultilabelPrediction, ValuePrediction
+from dropkit.mc.selection import not_computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +48,37 @@ _KINDS: dict[str, type[AnyPrediction]] = {
 
 def join(parts: list[PartialResult], task: str, notes: list[str]) -> AnyPrediction:
     """Join the results of all inputs, in order, into a prediction."""
-    parts = same_length(parts)
+    parts = same_length(_with_common_names(parts))
     measures, errors = (
         {name: torch.cat([part[name] for part in tensors]) for name in tensors[0]}
         for tensors in ([part.measures for part in parts], [part.standard_error for part in parts])
     )
     valid = [part.valid for part in parts if part.valid is not None]
-    return _KINDS[task](
+    prediction = _KINDS[task](
         measures=measures,
-        standard_error=errors,
+        standard_error=StandardErrors(errors),
         sample_counts=torch.cat([part.sample_counts for part in parts]),
         samples=_joined_samples([part.samples for part in parts if part.samples is not None]),
         notes=tuple(notes),
         plain=_joined_plain([part.plain for part in parts if part.plain is not None]),
         valid=torch.cat(valid) if valid else None,
     )
+    note = not_computed(prediction)
+    return prediction if note is None else replace(prediction, notes=(*prediction.notes, note))
+
+
+def _with_common_names(parts: list[PartialResult]) -> list[PartialResult]:
+    """Leave out the measures that batches of longer inputs do not have."""
+    measures = set[str].intersection(*(set(part.measures) for part in parts))
+    errors = set[str].intersection(*(set(part.standard_error) for part in parts))
+    return [
+        replace(
+            part,
+            measures={name: value for name, value in part.measures.items() if name in measures},
+            standard_error={name: value for name, value in part.standard_error.items() if name in errors},
+        )
+        for part in parts
+    ]
 
 
 def _joined_plain(parts: list[Tensor]) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dropkit.mc import metrics
 from dropkit.mc.measures import (
     ClassMeasures,
+    Measure,
     MultilabelMeasures,
     Prediction,
     ValueMeasures,
@@ -20,6 +21,9 @@ from dropkit.mc.measures import (
     measures_of,
 )
 from dropkit.mc.metrics import ClassificationReport, RegressionReport
+
+# In place of a number.
+_NOT_COMPUTED = "-"
 
 Report = ClassificationReport | RegressionReport
 
@@ -46,7 +50,7 @@ class Summary:
             (
                 measure.label,
                 in_short(self.prediction.measures[measure.name].mean()),
-                in_short(errors[measure.name].mean()),
+                in_short(errors[measure.name].mean()) if measure.name in errors else _NOT_COMPUTED,
             )
             for measure in measures_in_tables(self.prediction)
         ]
@@ -54,11 +58,19 @@ class Summary:
     @property
     def ordered_by(self) -> str:
         """The measure by which inputs are ordered, in words."""
-        return measures_of(type(self.prediction))[self.prediction.ordered_by].label
+        return self._order.label
+
+    @property
+    def _order(self) -> Measure:
+        """The measure that orders inputs: that of the kind of prediction, or the first that was computed."""
+        computed = self.prediction.measures
+        known = [measure for name, measure in measures_of(type(self.prediction)).items() if name in computed]
+        ordering = [measure for measure in known if measure.higher_is_uncertain]
+        return next((m for m in ordering if m.name == self.prediction.ordered_by), (ordering or known)[0])
 
     def uncertainty(self) -> Tensor:
         """That measure, (N,): its mean over the labels or values of an input."""
-        measure = self.prediction.measures[self.prediction.ordered_by]
+        measure = self.prediction.measures[self._order.name]
         return mean_of_labels(self.prediction, measure)
 
     def least_certain(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -149,13 +161,14 @@ def _count_not_finite(prediction: Prediction) -> int:
 
 def _row(prediction: Prediction, number: int) -> tuple[str, ...]:
     if isinstance(prediction, ClassMeasures):
-        values = (prediction.confidence, prediction.entropy, prediction.mutual_information)
-        error = prediction.standard_error["mutual_information"]
+        values = [prediction.measures.get(name) for name in ("confidence", "entropy", "mutual_information")]
+        values.append(prediction.standard_error.get("mutual_information"))
         label = _numbers_in_short(prediction.label[number]) if prediction.label.dim() == 1 else "-"
-        cells = (in_short(value[number].mean()) for value in (*values, error))
+        cells = (_NOT_COMPUTED if value is None else in_short(value[number].mean()) for value in values)
         return str(number), label, *cells
-    deviation = prediction.variance[number].sqrt()
-    return str(number), _numbers_in_short(prediction.mean[number]), _numbers_in_short(deviation)
+    variance = prediction.measures.get("variance")
+    deviation = _NOT_COMPUTED if variance is None else _numbers_in_short(variance[number].sqrt())
+    return str(number), _numbers_in_short(prediction.mean[number]), deviation
 
 
 def _numbers_in_short(value: Tensor) -> str:
