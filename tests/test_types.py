@@ -63,7 +63,7 @@ def predicted(loader: DataLoader[Tensor], task: str, std: bool) -> None:
     reveal_type(dropkit.mc.metrics.ood(r, r).fpr95)  # float
     with dropkit.mc.sampling():
         model(x)
-    reveal_type(MCClassifier(epochs=2).fit(x, y).predict_mc(x))  # ClassPrediction
+    reveal_type(MCClassifier(epochs=2).fit(x, y).predict_mc(x))  # ClassPrediction | MultilabelPrediction
     regressor = MCRegressor(epochs=2).fit(x, y)
     reveal_type(regressor.predict_mc(x))  # ValuePrediction
     mean = regressor.predict(x)
