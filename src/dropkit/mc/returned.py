@@ -108,6 +108,15 @@ class Reader:
         )
 
 
+def tensor_of(returned: Any) -> Tensor:
+    """Return the only outputs that a model returns.
+
+    Raises:
+        TypeError: they are not found.
+    """
+    return Reader(None, "logits", None)(returned)
+
+
 def _entry(returned: Any, head: str | int) -> Any:
     """The entry or attribute of this name, or the item with this index."""
     if isinstance(head, int):

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from dropkit import mc
 from dropkit.arguments import check, did_you_mean
-from dropkit.mc.outputs import check_rows, sum_to_one, tensor_of
+from dropkit.mc.outputs import check_rows, sum_to_one
+from dropkit.mc.returned import tensor_of
 from dropkit.studies.data import Data, Examples, Split
 
 # Examples in a pass: few enough that activations stay in the cache, and numbers of large inputs in memory.

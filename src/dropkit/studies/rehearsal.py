@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from dropkit import mc
 from dropkit.arguments import check
-from dropkit.mc.outputs import tensor_of
+from dropkit.mc.returned import tensor_of
 from dropkit.studies.data import Data
 from dropkit.studies.evaluation import Metric
 from dropkit.studies.inputs import MakeModel
