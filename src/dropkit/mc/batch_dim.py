@@ -76,8 +76,7 @@ def fitting_values(before: Tensor, after: Tensor, count: int, smaller: SmallerBa
     if not before.is_floating_point():
         dtype = torch.complex128 if before.is_complex() else torch.float64
         before, after = before.to(dtype), after.to(dtype)
-    largest = float(before.abs().nan_to_num().max()) if before.numel() else 0.0
-    tolerance = _TOLERANCE.get(before.dtype, _TOLERANCE_OF_HALF) * largest
+    tolerance = tolerance_of(before)
     fitting: list[BatchDim] = []
     for batch_dim in fitting_shape(before.shape, count, smaller):
         shape, dim = batch_dim.unfold(before.shape, count)
@@ -85,6 +84,12 @@ def fitting_values(before: Tensor, after: Tensor, count: int, smaller: SmallerBa
         if torch.allclose(after.reshape(shape), expected, rtol=0, atol=tolerance, equal_nan=True):
             fitting.append(batch_dim)
     return fitting
+
+
+def tolerance_of(values: Tensor) -> float:
+    """How far values that are computed in another batch may differ."""
+    largest = float(values.abs().nan_to_num().max()) if values.numel() else 0.0
+    return _TOLERANCE.get(values.dtype, _TOLERANCE_OF_HALF) * largest
 
 
 def fitting_shape(shape: Sequence[int], count: int, smaller: SmallerBatch) -> list[BatchDim]:

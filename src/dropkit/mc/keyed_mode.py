@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -53,6 +54,13 @@ class KeyedMode(SiteMode):
 
     def begin_pass(self, sample: int) -> None:
         self._sample, self.site_count = sample, 0
+        # The calls of all passes over a batch are the same.
+        self.records_output_calls = sample == 0
+
+    @property
+    def most_numbers(self) -> int:
+        """The numbers of the largest tensor that is dropped."""
+        return max((prod(spec.shape) for _, spec in self._masks.values()), default=0)
 
     def not_random(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         output = self._accelerator.intercept(func, types, args, kwargs)

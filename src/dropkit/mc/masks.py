@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dropkit import kernels, random
 from dropkit.kernels.mask import mask_strides
-from dropkit.kernels.params import MakeParams, NoiseParams, unscaled
+from dropkit.kernels.params import MakeParams, NoiseParams, Params, unscaled
 from dropkit.kernels.reference import mask_indices, words
 from dropkit.mc.batch_dim import BatchDim
 from dropkit.mc.batch_rows import BatchRows
@@ -131,12 +131,14 @@ class MaskSampler:
         # By site: what the permutations of its mask elements depend on, and the permutations.
         self._permutations: dict[int, tuple[tuple[object, ...], Permutations]] = {}
 
+    @property
+    def is_stratified(self) -> bool:
+        return self._stratified is not None
+
     def key(self, site: int, sample: int) -> int:
         """The key of a site in a sample. Two more samples have keys, which choose the permutations of strata."""
         while site >= len(self._keys):
-            sites = torch.arange(len(self._keys), len(self._keys) + _SITES_AT_ONCE)
-            site_keys = random.fold_in(self._seed, sites)[:, None]
-            self._keys += random.fold_in(site_keys, torch.arange(self._samples + 2)).tolist()
+            self._keys += _site_keys(int(self._seed), len(self._keys), self._samples + 2)
         return self._keys[site][sample]
 
     def seed_outside_sites(self, sample: int, first: int) -> int:
@@ -171,6 +173,17 @@ class MaskSampler:
             # Masking bits is ten times as fast as masked_fill_, and also turns NaN into 0.
             integer = _INTEGER_OF_SIZE[target.element_size()]
             target.view(integer).bitwise_and_(is_kept.to(integer).neg_())
+
+    def drop_rows(self, input: Tensor, spec: MaskSpec, site: int, samples: Sequence[int], params: Params) -> Tensor:
+        """Return the rows of a tensor, each dropped by the mask of another sample.
+
+        Args:
+            spec: of one row alone, (1, ...).
+        """
+        output = torch.empty(input.shape, dtype=input.dtype, device=input.device)
+        keys = torch.tensor([self.key(site, sample) for sample in samples], device=input.device)
+        kernels.drop(output, input, kernels.Mask(keys, params, (0, *spec.strides[1:]), spec.runs[0][2]))
+        return output
 
     def kept_indices(self, mask: SampledMask, device: torch.device) -> Tensor:
         """The indices that are kept along `mask.spec.masked_dim`, int64."""
@@ -210,6 +223,13 @@ class MaskSampler:
             inner = _concatenated([inner for _, inner in parts], spec)
             self._permutations[site] = source, (outer, inner)
         return self._permutations[site][1]
+
+
+@lru_cache(maxsize=16)
+def _site_keys(seed: int, first: int, count: int) -> list[list[int]]:
+    """The keys of some sites, one for each sample; kept, since a server may predict input by input with one seed."""
+    site_keys = random.fold_in(random.key(seed), torch.arange(first, first + _SITES_AT_ONCE))
+    return cast("list[list[int]]", random.fold_in(site_keys[:, None], torch.arange(count)).tolist())
 
 
 def _words(shape: Sequence[int], mask: MaskSpec, offset: int, key: int, device: torch.device) -> Tensor:

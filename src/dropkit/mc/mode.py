@@ -61,13 +61,13 @@ class SamplingMode(TorchFunctionMode):
 
     Attributes:
         random_calls: how many calls have drawn random numbers so far.
-        output_calls: which calls made the tensors that are logits or probabilities.
+        output_calls: which calls made the tensors that are logits or probabilities, if `records_output_calls`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.random_calls = 0
-        self.output_calls = OutputCalls()
+        self.output_calls, self.records_output_calls = OutputCalls(), False
         self._handlers = _handlers()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -79,7 +79,8 @@ class SamplingMode(TorchFunctionMode):
         if handler is not None:
             return handler(self, func, args, kwargs)
         output = self.not_random(func, types, args, kwargs)
-        self.output_calls.record(func, args, kwargs, output)
+        if self.records_output_calls:
+            self.output_calls.record(func, args, kwargs, output)
         return output
 
     def not_random(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:

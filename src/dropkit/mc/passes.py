@@ -6,7 +6,7 @@ This is the plain core of `predict`: a pass is one call of the model under `Keye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dropkit.mc.accelerator import Accelerator
+from dropkit.mc.batch_dim import tolerance_of
 from dropkit.mc.batch_dim_probe import BatchDimFinder
 from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
@@ -24,7 +25,12 @@ from dropkit.mc.masks import MaskSampler
 from dropkit.mc.notes import Notes
 from dropkit.mc.plain_mode import PlainMode
 from dropkit.mc.sampling import nothing_to_sample
+from dropkit.mc.together import TogetherMode
 from dropkit.mc.training_flag.override import is_any_overridden, own_training_flags
+
+# Samples of a single input run together if their largest tensors stay in the cache, and if enough fit.
+_NUMBERS_TOGETHER = 2**16
+_FEWEST_TOGETHER = 6
 
 
 class Passes:
@@ -65,6 +71,8 @@ class Passes:
         # By `Batch.kind`: how many dropouts a pass has.
         self._site_counts: dict[tuple[object, ...], int] = {}
         self._uses_python_generators = False
+        # Inputs that need a pass for each sample, by `Batch.kind`.
+        self._not_together: set[tuple[object, ...]] = set()
         # By head and `Batch.kind`: whether the inputs are first in an output where the shape does not show it.
         self._is_first: dict[tuple[object, ...], bool] = {}
 
@@ -80,14 +88,60 @@ class Passes:
         self._sampler.forget_batch()
         self._accelerator.begin_batch(rows)
         mode = KeyedMode(self._sampler, batch_dims, rows, self._accelerator)
-        for sample in range(samples):
+        sample = 0
+        while sample < samples:
             outputs = self._run_sample(mode, batch, sample)
             if not mode.random_calls:
                 raise nothing_to_sample(self.noise_left_off)
             self.notes.unknown_batch_dims(mode.unknown_sites)
             if self._site_counts.setdefault(kind, mode.site_count) != mode.site_count:
                 self.notes.masks_depend_on_batching("passes differ in their number of dropouts")
+            first = [output.clone() for output in outputs] if len(rows) == 1 else []
             yield outputs
+            sample += 1
+            if len(rows) == 1 and kind not in self._not_together:
+                sample += yield from self._run_together(mode, batch, range(sample - 1, samples), first)
+
+    def _run_together(
+        self, mode: KeyedMode, batch: Batch, samples: range, first: list[Tensor]
+    ) -> Generator[list[Tensor], None, int]:
+        """Yield the outputs of samples of a single input after the first, and return how many.
+
+        They are fewer, or none, if the model needs a pass for each sample.
+
+        Args:
+            first: the outputs of the first sample, in a pass of its own.
+        """
+        rows, at_once = mode.rows, _NUMBERS_TOGETHER // max(mode.most_numbers, 1)
+        is_plain = rows.group is None and not batch.batch_dims and not self._sampler.is_stratified
+        if not is_plain or self._uses_python_generators or min(at_once, len(samples)) < _FEWEST_TOGETHER:
+            return 0
+        many = TogetherMode(self._sampler, (), rows, self._accelerator)
+        for begin in range(0, len(samples), at_once):
+            many.samples = samples[begin : begin + at_once]
+            try:
+                outputs = self._run_pass(many, batch, many.samples[0])
+            except Exception:  # such as that the model has code for one input
+                outputs = None
+            if outputs is None or (begin == 0 and not self._are_rows(outputs, mode, batch, many.samples, first)):
+                self._not_together.add(batch.kind())
+                return max(begin - 1, 0)
+            for row in range(begin == 0, len(many.samples)):
+                yield [output[row : row + 1] for output in outputs]
+        return len(samples) - 1
+
+    def _are_rows(
+        self, outputs: list[Tensor], mode: KeyedMode, batch: Batch, samples: range, first: list[Tensor]
+    ) -> bool:
+        """Whether the first and the last row are the outputs of these samples in passes of their own."""
+        last = self._run_sample(mode, batch, samples[-1])
+        rows = [*((output, 0, one) for output, one in zip(outputs, first, strict=True))]
+        rows += ((output, -1, one) for output, one in zip(outputs, last, strict=True))
+        return all(
+            output.shape == (len(samples), *one.shape[1:])
+            and torch.allclose(output[row], one[0], rtol=0, atol=tolerance_of(one), equal_nan=True)
+            for output, row, one in rows
+        )
 
     def plain(self, batch: Batch) -> list[Tensor]:
         """Return the outputs in evaluation mode, without dropout; after `run`, of which it uses the prefix."""
@@ -127,8 +181,9 @@ class Passes:
             before = torch.get_rng_state()
             with mode:
                 outputs = self._outputs(arguments)
-            for head, output in zip(self._heads, outputs, strict=True):
-                head.call = mode.output_calls.of(output)
+            if mode.records_output_calls:
+                for head, output in zip(self._heads, outputs, strict=True):
+                    head.call = mode.output_calls.of(output)
             torch_was_used = not torch.equal(before, torch.get_rng_state())
             self._uses_python_generators = python_was_used() or (watches_python and sample > 0)
         if self._uses_python_generators:
