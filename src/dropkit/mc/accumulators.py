@@ -25,6 +25,8 @@ from dropkit.mc.standard_errors import Jackknife
 
 # Numbers that are worked on at once, so that what is computed from them stays in the processor's cache.
 _NUMBERS_AT_ONCE = 2**17
+# The same for the measures, which are computed by many float64 operations.
+_ESTIMATES_AT_ONCE = 2**15
 
 _NEGATIVE_VARIANCE = '"mean_log_variance" where the variance is not positive', '"mean_variance" and negative numbers'
 
@@ -76,7 +78,7 @@ class Accumulator:
         if first == 0:
             self._begin(outputs)
         kept: list[Tensor] = []
-        for rows in _blocks(self._inputs, outputs.numel()):
+        for rows in _blocks(self._inputs, outputs.numel(), _NUMBERS_AT_ONCE):
             active_rows = None if active is None else active[rows]
             values = self.values(outputs[:, rows])
             self.sums.add(first, rows, active_rows, {**values, **self._statistics(values["value"])})
@@ -109,7 +111,7 @@ class Accumulator:
     def estimates(self) -> tuple[Tensors, Tensors]:
         """Return the measures of each input, and the standard errors of those that have one, by name; float32."""
         estimates: tuple[Tensors, Tensors] = {}, {}
-        for rows in _blocks(self._inputs, self.sums.center.numel()):
+        for rows in _blocks(self._inputs, self.sums.center.numel(), _ESTIMATES_AT_ONCE):
             for target, part in zip(estimates, self._estimates_of(rows), strict=True):
                 for name, value in part.items():
                     if name not in target:
@@ -249,7 +251,7 @@ class Regression(Accumulator):
         return measures, errors
 
 
-def _blocks(inputs: int, numbers: int) -> Iterator[slice]:
+def _blocks(inputs: int, numbers: int, at_once: int) -> Iterator[slice]:
     """The rows of so many inputs, with so many numbers in all, a few at a time."""
-    rows = max(1, _NUMBERS_AT_ONCE * inputs // max(numbers, 1))
+    rows = max(1, at_once * inputs // max(numbers, 1))
     return (slice(begin, min(begin + rows, inputs)) for begin in range(0, inputs, rows))

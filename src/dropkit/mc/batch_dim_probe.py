@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from dropkit.mc.batches import Batch
 from dropkit.mc.generators import fork_python, fork_torch
 from dropkit.mc.notes import Notes, listed, reason
 from dropkit.mc.site_mode import SiteDropout, SiteMode
-from dropkit.torch_private import functorch_is_active
+from dropkit.torch_private import functorch_is_active, no_torch_function
 
 # Inputs in a probe: few other dimensions have this size. More are needed where the first inputs are alike.
 _FEW, _MORE = 3, 32
@@ -22,6 +22,7 @@ _FEW, _MORE = 3, 32
 # What a probe records at a site: the tensor that is dropped, the shape of a mask that the model makes itself, or the
 # batch dimension if it is known beforehand; None if nothing shows it.
 _Seen = Tensor | torch.Size | BatchDim | None
+T = TypeVar("T")
 
 
 class BatchDimFinder:
@@ -78,26 +79,38 @@ class ProbeResult:
 
 
 class ProbeMode(SiteMode):
-    """Drops nothing, and records every site."""
+    """Drops nothing, and records every site.
 
-    def __init__(self) -> None:
+    Args:
+        record: from the number of a site and what is seen there to what is kept of it.
+
+    Attributes:
+        kept: what is kept of each site.
+    """
+
+    def __init__(self, record: Callable[[int, _Seen], Any]) -> None:
         super().__init__()
-        self.seen: list[_Seen] = []
+        self.kept: list[Any] = []
+        self._record = record
+
+    def _see(self, seen: _Seen) -> None:
+        with no_torch_function():
+            self.kept.append(self._record(len(self.kept), seen))
 
     def drop(self, input: Tensor, dropout: SiteDropout) -> Tensor:
         # The tensors of a functorch transform do not outlive it.
-        self.seen.append(None if functorch_is_active() else dropout.batch_dim or input.detach().clone())
+        self._see(None if functorch_is_active() else dropout.batch_dim or input.detach())
         if dropout.inplace and not input.is_inference():
             # Dropout would have written over it.
             torch.autograd.graph.increment_version(input)
         return input
 
     def uniform(self, shape: torch.Size, device: torch.device) -> Tensor:
-        self.seen.append(shape)
+        self._see(shape)
         return torch.full(shape, 0.5, dtype=torch.float64, device=device)
 
     def run_seeded(self, call: Callable[[], Any]) -> Any:
-        self.seen.append(None)
+        self._see(None)
         return call()
 
 
@@ -112,26 +125,32 @@ def probe(run: Callable[[Batch], Any], batch: Batch) -> ProbeResult:
     # Copied before the first pass, since the model may write over its inputs.
     original, rolled, part = (inputs.copied() for inputs in (batch, batch.rolled(), batch.take(0, few)))
     with fork_torch(), fork_python():
-        before, after = _sites(run, original), _sites(run, rolled)
         try:
-            smaller = _sites(run, part)
+            shapes = _sites(run, part, lambda _, seen: _shape(seen))
         except Exception:
             # Some models need batches of one size.
-            smaller = []
-    shapes = [_shape(seen) for seen in smaller] if len(smaller) == len(before) else [None] * len(before)
-    fitting = [
-        _fitting(first, second, batch.count, SmallerBatch(shape, few))
-        for first, second, shape in zip(before, after, shapes, strict=False)
-    ]
+            shapes = []
+        before = _sites(run, original, lambda _, seen: seen.clone() if isinstance(seen, Tensor) else seen)
+        if len(shapes) != len(before):
+            shapes = [None] * len(before)
+
+        def compare(site: int, after: _Seen) -> list[BatchDim]:
+            if site >= len(before):
+                return []
+            # One site at a time, so that the tensors of two passes are never all in memory.
+            first, before[site] = before[site], None
+            return _fitting(first, after, batch.count, SmallerBatch(shapes[site], few))
+
+        fitting = _sites(run, rolled, compare)[: len(before)]
     ambiguous = [site for site, candidates in enumerate(fitting) if len(candidates) > 1]
     return ProbeResult([candidates[0] if candidates else None for candidates in fitting], ambiguous)
 
 
-def _sites(run: Callable[[Batch], Any], batch: Batch) -> list[_Seen]:
-    mode = ProbeMode()
+def _sites(run: Callable[[Batch], Any], batch: Batch, record: Callable[[int, _Seen], T]) -> list[T]:
+    mode = ProbeMode(record)
     with mode:
         run(batch)
-    return mode.seen
+    return mode.kept
 
 
 def _shape(seen: _Seen) -> torch.Size | None:

@@ -268,7 +268,7 @@ def _log_softmax(outputs: Tensor) -> Tensor:
     if outputs.stride(-1) == 1 and outputs.shape[-1] >= _VECTOR_WIDTH:
         return outputs.log_softmax(-1)
     # torch is several times slower over a short contiguous dimension than over a strided one.
-    dim = min(2, outputs.dim() - 1)
+    dim = 2 if outputs.dim() > 3 else 1
     return outputs.movedim(-1, dim).contiguous().log_softmax(dim).movedim(dim, -1)
 
 

@@ -98,6 +98,7 @@ class Passes:
                 self.notes.masks_depend_on_batching("passes differ in their number of dropouts")
             first = [output.clone() for output in outputs] if len(rows) == 1 else []
             yield outputs
+            del outputs  # before the next pass, which needs the memory
             sample += 1
             if len(rows) == 1 and kind not in self._not_together:
                 sample += yield from self._run_together(mode, batch, range(sample - 1, samples), first)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dropkit import modes, random
 from dropkit.arguments import check
 from dropkit.mc import batch_stream, distributed
-from dropkit.mc.accumulators import Classification, Plan
+from dropkit.mc.accumulators import Accumulator, Classification, Plan
 from dropkit.mc.batch_rows import BatchRows, split_by_group
 from dropkit.mc.batch_stream import BatchStream
 from dropkit.mc.batches import Batch, taken
@@ -263,9 +263,7 @@ def _run_batch(
     valid: list[Tensor | None] = [None for _ in heads]
     pending: list[list[Tensor]] = []
     for sample, outputs in enumerate(passes.run(batch, rows, settings.samples)):
-        for output, head in zip(outputs, heads, strict=True):
-            check_rows(output, batch.count)
-            head.check_dimensions(output)
+        _check(outputs, heads, batch)
         is_check = target is not None and (sample + 1) % _SAMPLES_BETWEEN_CHECKS == 0
         is_last = sample + 1 == settings.samples
         numbers = sum(output.numel() for output in outputs)
@@ -275,16 +273,16 @@ def _run_batch(
         if not must_add:
             continue
         first = sample + 1 - len(pending)
-        for accumulator, kept, *of_head in zip(accumulators, samples, *pending, strict=True):
-            stacked = torch.stack(of_head) if len(of_head) > 1 else of_head[0].unsqueeze(0)
-            values = accumulator.add(first, stacked, active, settings.keep_samples)
-            if values is not None:
-                kept.append(values.cpu())
+        values = _add(accumulators, first, pending, active, settings.keep_samples)
+        for kept, value in zip(samples, values, strict=False):
+            kept.append(value)
         if first == 0:
             shapes = [accumulator.sums.center.shape for accumulator in accumulators]
             valid = [padding.valid_places(batch, head, shape) for head, shape in zip(heads, shapes, strict=True)]
         bar.advance(len(pending) * batch.count)
         pending.clear()
+        # Before the next pass, which needs the memory; `enumerate` holds the list.
+        outputs.clear()
         if target is not None and is_check:
             errors = [sums.sums.error_of_mean(places) for sums, places in zip(accumulators, valid, strict=True)]
             is_unsure = torch.stack(errors).amax(0) > target
@@ -299,6 +297,25 @@ def _run_batch(
         ]
         results = [replace(result, plain=values) for result, values in zip(results, plain, strict=True)]
     return [without_padding(result, places) for result, places in zip(results, valid, strict=True)]
+
+
+def _check(outputs: list[Tensor], heads: list[Head], batch: Batch) -> None:
+    for output, head in zip(outputs, heads, strict=True):
+        check_rows(output, batch.count)
+        head.check_dimensions(output)
+
+
+def _add(
+    accumulators: list[Accumulator], first: int, pending: list[list[Tensor]], active: Tensor | None, keep: bool
+) -> list[Tensor]:
+    """Add the outputs of samples, each with a tensor for each head, and return them for each head if `keep`."""
+    kept: list[Tensor] = []
+    for accumulator, *of_head in zip(accumulators, *pending, strict=True):
+        stacked = torch.stack(of_head) if len(of_head) > 1 else of_head[0].unsqueeze(0)
+        values = accumulator.add(first, stacked, active, keep)
+        if values is not None:
+            kept.append(values.cpu())
+    return kept
 
 
 def _with_ids(

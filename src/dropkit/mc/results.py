@@ -50,7 +50,7 @@ def join(parts: list[PartialResult], task: str, notes: list[str]) -> AnyPredicti
     """Join the results of all inputs, in order, into a prediction."""
     parts = same_length(_with_common_names(parts))
     measures, errors = (
-        {name: torch.cat([part[name] for part in tensors]) for name in tensors[0]}
+        {name: _joined([part[name] for part in tensors]) for name in tensors[0]}
         for tensors in ([part.measures for part in parts], [part.standard_error for part in parts])
     )
     valid = [part.valid for part in parts if part.valid is not None]
@@ -79,6 +79,11 @@ def _with_common_names(parts: list[PartialResult]) -> list[PartialResult]:
         )
         for part in parts
     ]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The tensors in one, without a copy of a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _joined_plain(parts: list[Tensor]) -> Tensor | None:
