@@ -246,8 +246,10 @@ class Regression(Accumulator):
             # The variance between samples is divided by one less than their number.
             sums = self.sums.part(rows)
             means = sums.means({})
-            between = means.variance * broadcast(self._bessel(sums.count), means.variance)
-            measures["total_variance"] = (between + means.of("aleatoric_variance")).float()
+            between = means.variance.float()
+            between = between * broadcast(self._bessel(sums.count), between)
+            # Rounded like the parts, whose sum it is.
+            measures["total_variance"] = between + means.of("aleatoric_variance").float()
         return measures, errors
 
 

@@ -85,17 +85,17 @@ class ProbeMode(SiteMode):
         record: from the number of a site and what is seen there to what is kept of it.
 
     Attributes:
-        kept: what is kept of each site.
+        seen: what is kept of each site.
     """
 
-    def __init__(self, record: Callable[[int, _Seen], Any]) -> None:
+    def __init__(self, record: Callable[[int, _Seen], Any] = lambda _, seen: seen) -> None:
         super().__init__()
-        self.kept: list[Any] = []
+        self.seen: list[Any] = []
         self._record = record
 
     def _see(self, seen: _Seen) -> None:
         with no_torch_function():
-            self.kept.append(self._record(len(self.kept), seen))
+            self.seen.append(self._record(len(self.seen), seen))
 
     def drop(self, input: Tensor, dropout: SiteDropout) -> Tensor:
         # The tensors of a functorch transform do not outlive it.
@@ -150,7 +150,7 @@ def _sites(run: Callable[[Batch], Any], batch: Batch, record: Callable[[int, _Se
     mode = ProbeMode(record)
     with mode:
         run(batch)
-    return mode.kept
+    return mode.seen
 
 
 def _shape(seen: _Seen) -> torch.Size | None:
