@@ -84,6 +84,16 @@ def test_models_that_need_single_passes_get_them(kind, monkeypatch):
     assert torch.equal(together.samples, mc.predict(model, X, 20, **OPTIONS).samples)
 
 
+def test_values_are_read_in_single_passes():
+    """A branch on them would be taken for all samples at once, even where it does not show in the rows compared."""
+    model = Counting(*layers())
+    model.register_forward_hook(lambda module, args, output: output if output.sum() > 0 else output * 1)
+
+    mc.predict(model, X, 20, **OPTIONS)
+
+    assert model.passes >= 20
+
+
 def test_inplace_dropout_needs_single_passes():
     """Its input cannot become several rows."""
     model = Counting(*layers(nn.Dropout(0.5, inplace=True)))

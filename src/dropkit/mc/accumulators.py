@@ -81,6 +81,9 @@ class Accumulator:
         for rows in _blocks(self._inputs, outputs.numel(), _NUMBERS_AT_ONCE):
             active_rows = None if active is None else active[rows]
             values = self.values(outputs[:, rows])
+            if self._selected.jackknifed:
+                # Votes and jackknife go over the classes of each input again and again.
+                values["value"] = values["value"].contiguous()
             self.sums.add(first, rows, active_rows, {**values, **self._statistics(values["value"])})
             if "votes" in self._selected.sums:
                 self._vote(rows, active_rows, values["value"])
