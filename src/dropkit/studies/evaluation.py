@@ -18,7 +18,7 @@ from dropkit.mc.returned import tensor_of
 from dropkit.studies.data import Data, Examples, Split
 
 # Examples in a pass: few enough that activations stay in the cache, and numbers of large inputs in memory.
-_BATCH = 500
+_BATCH = 100
 _NUMBERS = 2**22
 # So many rows of logits do not all sum to 1 by chance.
 _MIN_ROWS = 8
@@ -185,7 +185,9 @@ def measure_samples(
     Raises:
         NothingToSample: the model has no active dropout.
     """
-    predict = partial(mc.predict, model, examples.inputs, samples, seed=seed, progress=False)
+    predict = partial(
+        mc.predict, model, examples.inputs, samples, seed=seed, measures=(), errors=False, plain=False, progress=False
+    )
     targets = examples.targets.cpu()
     if data.task == "classification":
         return _of_classes(predict(class_dim=-1, output=lambda output: _logits(tensor_of(output), data)), targets)

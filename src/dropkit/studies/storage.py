@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -122,12 +123,10 @@ def _database(optuna: Any, url: str) -> BaseStorage:
     from sqlalchemy.exc import IntegrityError, ProgrammingError
     from sqlalchemy.pool import NullPool
 
-    for attempt in range(_ATTEMPTS):
-        try:
-            # Without a pool a worker has no connection while it trains: servers take few, and end those that are idle.
-            return optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
-        except (IntegrityError, ProgrammingError):
-            if attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(_PAUSE)
-    raise AssertionError  # for pyright
+    # Without a pool a worker has no connection while it trains: servers take few, and end those that are idle.
+    database = partial(optuna.storages.RDBStorage, url, engine_kwargs={"poolclass": NullPool})
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(IntegrityError, ProgrammingError):
+            return database()
+        time.sleep(_PAUSE)
+    return database()

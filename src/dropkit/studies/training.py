@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import ceil
 from time import perf_counter
 
 import torch
@@ -145,7 +146,7 @@ def _fit(
     )
     steps = recipe.epochs * len(_batches(torch.arange(len(parts.training)), recipe.batch_size))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
-    every = 1 if recipe.patience is not None else max(1, recipe.epochs // _POINTS)
+    every = 1 if recipe.patience is not None else ceil(recipe.epochs / _POINTS)
     curves: dict[str, list[float]] = {"epoch": [], "training_loss": [], "validation_loss": []}
     best, best_epoch, weights = float("inf"), 0, None
     for epoch in range(1, recipe.epochs + 1):
