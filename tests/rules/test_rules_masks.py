@@ -1,4 +1,4 @@
-"""DRP108: dropout written by hand, as strangers write it, and random numbers that drop nothing or follow the mode."""
+"""DRP108: dropout written by hand in many forms, and random numbers that drop nothing or follow the mode."""
 
 import pytest
 
@@ -222,7 +222,7 @@ class Head(nn.Module):
         gate = (noise <= self.keep_prob).type_as(x)
         return self.out(x * gate / self.keep_prob)
 """,
-    "coins": """
+    "random integers": """
 class HalfDropout(nn.Module):
     def forward(self, x):
         coin = torch.randint(0, 2, x.shape, device=x.device)

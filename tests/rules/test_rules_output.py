@@ -1,4 +1,4 @@
-"""DRP406 and DRP403: dropout on the output of a model, as strangers write it, and dropout that is not on it."""
+"""DRP406 and DRP403: dropout on the output of a model in many forms, and dropout that is not on it."""
 
 import pytest
 

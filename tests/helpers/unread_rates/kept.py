@@ -1,9 +1,8 @@
 """Rates that nothing reads, and those that something may: kept by a name or a decorator, and in options."""
 
-import pytest
-from helpers.rate_projects import HEAD, found, net
+from helpers.rate_projects import HEAD, net
 
-BAD = {
+UNREAD = {
     "added by a name": ("DRP202", {"a.py": HEAD + net('self.add_module("drop", nn.Dropout(dropout))')}),
     "registered by a name": ("DRP202", {"a.py": HEAD + net('self.register_module("drop", nn.Dropout(dropout))')}),
     "set by a name": ("DRP202", {"a.py": HEAD + net('setattr(self, "drop", nn.Dropout(p=dropout))')}),
@@ -255,7 +254,7 @@ BAD = {
         },
     ),
 }
-FINE = {
+MAYBE_READ = {
     "added and applied": {
         "a.py": HEAD + net('self.add_module("drop", nn.Dropout(dropout))', "return self.fc(self.drop(x))")
     },
@@ -387,14 +386,3 @@ FINE = {
         ),
     },
 }
-
-
-@pytest.mark.parametrize(("code", "files"), BAD.values(), ids=BAD)
-def test_a_rate_or_a_layer_that_nothing_reads_is_found(code, files, tmp_path):
-    """It is reported once, and nothing else is."""
-    assert found(tmp_path, files) == [code]
-
-
-@pytest.mark.parametrize("files", FINE.values(), ids=FINE)
-def test_what_something_may_read_is_left_alone(files, tmp_path):
-    assert found(tmp_path, files) == []

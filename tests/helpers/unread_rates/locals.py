@@ -1,9 +1,8 @@
 """Rates that nothing reads, and rates that something may read: local names and keyword arguments."""
 
-import pytest
-from helpers.rate_projects import HEAD, found, net
+from helpers.rate_projects import HEAD, net
 
-BAD = {
+UNREAD = {
     "a local of a configuration": (
         "DRP207",
         {
@@ -149,7 +148,7 @@ BAD = {
         },
     ),
 }
-FINE = {
+MAYBE_READ = {
     "a local that is read": {
         "a.py": HEAD
         + (
@@ -208,14 +207,3 @@ FINE = {
         ),
     },
 }
-
-
-@pytest.mark.parametrize(("code", "files"), BAD.values(), ids=BAD)
-def test_a_rate_or_a_layer_that_nothing_reads_is_found(code, files, tmp_path):
-    """It is reported once, and nothing else is."""
-    assert found(tmp_path, files) == [code]
-
-
-@pytest.mark.parametrize("files", FINE.values(), ids=FINE)
-def test_what_something_may_read_is_left_alone(files, tmp_path):
-    assert found(tmp_path, files) == []

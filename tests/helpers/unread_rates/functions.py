@@ -1,9 +1,8 @@
 """Rates that nothing reads, and rates that something may read: arguments of functions."""
 
-import pytest
-from helpers.rate_projects import HEAD, found, net
+from helpers.rate_projects import HEAD, net
 
-BAD = {
+UNREAD = {
     "a function": (
         "DRP207",
         {
@@ -170,7 +169,7 @@ BAD = {
         },
     ),
 }
-FINE = {
+MAYBE_READ = {
     "a function that nobody calls": {
         "a.py": HEAD + ("def block(inp, out, dropout):\n    return nn.Linear(inp, out)\n")
     },
@@ -247,14 +246,3 @@ FINE = {
         ),
     },
 }
-
-
-@pytest.mark.parametrize(("code", "files"), BAD.values(), ids=BAD)
-def test_a_rate_or_a_layer_that_nothing_reads_is_found(code, files, tmp_path):
-    """It is reported once, and nothing else is."""
-    assert found(tmp_path, files) == [code]
-
-
-@pytest.mark.parametrize("files", FINE.values(), ids=FINE)
-def test_what_something_may_read_is_left_alone(files, tmp_path):
-    assert found(tmp_path, files) == []

@@ -1,7 +1,6 @@
 """Rates that nothing reads, and rates that something may read: fields of configurations."""
 
-import pytest
-from helpers.rate_projects import HEAD, found, net
+from helpers.rate_projects import HEAD, net
 
 MODEL = """
 class MLP(nn.Module):
@@ -20,7 +19,7 @@ class ModelConfig:
     width: int = 64
     dropout: float = 0.1
 """
-BAD = {
+UNREAD = {
     "a field": ("DRP207", {"model.py": CONFIG + HEAD + MODEL}),
     "a field in another file": (
         "DRP207",
@@ -188,7 +187,7 @@ BAD = {
         },
     ),
 }
-FINE = {
+MAYBE_READ = {
     "a field that is read": {"model.py": CONFIG + HEAD + MODEL.replace("nn.ReLU()", "nn.Dropout(cfg.dropout)")},
     "a field that another file reads": {
         "config.py": CONFIG,
@@ -269,14 +268,3 @@ FINE = {
         ),
     },
 }
-
-
-@pytest.mark.parametrize(("code", "files"), BAD.values(), ids=BAD)
-def test_a_rate_or_a_layer_that_nothing_reads_is_found(code, files, tmp_path):
-    """It is reported once, and nothing else is."""
-    assert found(tmp_path, files) == [code]
-
-
-@pytest.mark.parametrize("files", FINE.values(), ids=FINE)
-def test_what_something_may_read_is_left_alone(files, tmp_path):
-    assert found(tmp_path, files) == []
