@@ -55,6 +55,8 @@ def test_too_few_numbers_have_no_interval(values):
 def test_values_without_spread_show_nothing():
     """Equal differences, as of a metric with few values, do not tell how others would vary."""
     assert not estimate([-0.1] * 3).excludes_zero
+    # These differ by the rounding of their subtraction.
+    assert not estimate([0.1 - 0.2, 0.2 - 0.3, 0.3 - 0.4]).excludes_zero
     assert estimate([-0.1, -0.1, -0.1, -0.10001]).excludes_zero
 
 

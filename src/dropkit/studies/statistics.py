@@ -15,6 +15,8 @@ from statistics import mean, stdev
 CONFIDENCE = 0.95
 # Chance that a difference is shown with so many seeds as are suggested.
 _POWER = 0.8
+# Values that differ by less, relative to their mean, are equal but for rounding.
+_ROUNDING = 1e-9
 # More seeds than this are not suggested.
 _MAX_SEEDS = 1_000
 
@@ -48,6 +50,8 @@ def estimate(values: Sequence[float], comparisons: int = 1) -> Estimate:
     if len(values) == 1:
         return Estimate(center, nan, nan, nan)
     error = stdev(values) / sqrt(len(values))
+    if error < _ROUNDING * abs(center):
+        error = 0.0
     half_width = _quantile(len(values) - 1, _level(comparisons)) * error
     return Estimate(center, error, center - half_width, center + half_width)
 

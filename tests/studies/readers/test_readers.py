@@ -3,7 +3,9 @@
 import csv
 import gzip
 import io
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy
 import pytest
@@ -440,6 +442,62 @@ def test_torchvision_reads_what_was_downloaded(folder):
     assert "did you mean MNIST?" in refusal("torchvision:Mnist")
 
 
+class Features(dict):
+    """Columns of a dataset: the names of classes, or None."""
+
+    def __init__(self, **columns):
+        super().__init__(
+            {name: SimpleNamespace(**({"names": names} if names else {})) for name, names in columns.items()}
+        )
+
+
+class Split(dict):
+    """A part of a dataset: its columns, and what they are."""
+
+    def __init__(self, features, **columns):
+        super().__init__(columns)
+        self.features = features
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Stand-ins for datasets and huggingface_hub that have one dataset, and read it only without a network."""
+    constants = ModuleType("huggingface_hub.constants")
+    constants.HF_HUB_OFFLINE = False
+    config = SimpleNamespace(HF_HUB_OFFLINE=False, HF_DATASETS_OFFLINE=False)
+    features = Features(length=None, kind=["short", "long"])
+    splits = {part: Split(features, length=[1.0, 2.5] * 10, kind=[0, 1] * 10) for part in ("train", "test")}
+
+    def load(name):
+        assert config.HF_HUB_OFFLINE
+        assert config.HF_DATASETS_OFFLINE
+        assert constants.HF_HUB_OFFLINE
+        if name != "me/lengths":
+            raise ConnectionError(f"Couldn't reach {name!r} on the Hub (offline)")
+        return splits
+
+    module = SimpleNamespace(config=config, load_dataset=load)
+    for name, value in (("datasets", module), ("huggingface_hub.constants", constants)):
+        monkeypatch.setitem(sys.modules, name, value)
+    return config
+
+
+@pytest.mark.parametrize("target", ["hf:me/lengths", "hf:me/lengths:length:kind"])
+def test_a_cached_dataset_of_hugging_face_is_read(hub, target):
+    """Nothing is fetched, the parts are kept, classes have their names, and a number is one feature."""
+    data = read(target)
+
+    assert data.inputs.shape == (40, 1)
+    assert data.classes == ("short", "long")
+    assert data.parts.bincount().tolist() == [20, 0, 20]
+    assert not hub.HF_HUB_OFFLINE
+
+
+def test_a_dataset_that_is_not_cached_is_refused_with_the_command_that_fetches_it(hub):
+    assert "datasets.load_dataset('me/none') downloads it" in refusal("hf:me/none")
+    assert "columns must be two of length, kind, got a, b" in refusal("hf:me/lengths:a:b")
+
+
 @pytest.mark.parametrize(("target", "module", "message"), [
     ("hf:mnist", "datasets", "datasets is needed for hf:mnist: pip install datasets"),
     (
@@ -453,7 +511,7 @@ def test_torchvision_reads_what_was_downloaded(folder):
 def test_a_missing_package_is_named_with_its_command(folder, monkeypatch, target, module, message):
     """The error says what pip installs."""
     images(folder / "i")
-    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setitem(sys.modules, module, None)
 
     with pytest.raises(ImportError) as caught:
         read(target)

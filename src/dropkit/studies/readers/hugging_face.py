@@ -81,11 +81,12 @@ def _pair(split: Any, source: str, target: str, options: Options) -> tuple[Tenso
 
 
 def _inputs(values: Iterable[Any], name: str, options: Options) -> Tensor:
-    """Images, or lists of numbers of one length."""
+    """Images, lists of numbers of one length, or single numbers, which are vectors of one feature."""
     values = list(values)
     if values and hasattr(values[0], "convert"):
         return images.join(name, [images.to_tensor(value, options.size) for value in values])
     try:
-        return torch.tensor(values)
+        inputs = torch.tensor(values)
+        return inputs if inputs.dim() > 1 else inputs.unsqueeze(1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"column {name!r} must be images or numbers, got {type(values[0]).__name__}") from error
