@@ -1,4 +1,4 @@
-"""predict: tasks, heads, padding, noise that the model returns, chosen dropout, and kinds of inputs."""
+"""predict: tasks, heads, padding, noise that the model returns, and kinds of inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dropkit.mc import ClassPrediction, MultilabelPrediction, NothingToSample, ValuePrediction, predict
+from dropkit.mc import ClassPrediction, MultilabelPrediction, ValuePrediction, predict
 from dropkit.mc.measures import binary_entropy
 
 X = torch.randn(14, 8, generator=torch.Generator().manual_seed(0))
@@ -323,70 +323,6 @@ def test_batches_that_cannot_be_joined_are_refused_early() -> None:
     assert len(seen) == 2
     with pytest.raises(ValueError, match="as many dimensions for every batch, got 2 and 3"):
         run(Net(), [X, TOKENS, X], task="regression")
-
-
-# Chosen dropout
-
-
-def test_another_rate_is_that_of_every_dropout() -> None:
-    """Also of a model whose rate is 0; the result is that of a model with this rate."""
-    expected = run(Net(p=0.25), keep_samples=True).samples
-
-    for p in (0.0, 0.4):
-        assert torch.equal(run(Net(p=p), p=0.25, keep_samples=True).samples, expected)
-    with pytest.raises(NothingToSample):
-        run(Net(p=0.0))
-    with pytest.raises(ValueError, match=r"p must be in \(0, 1\), got 1"):
-        run(Net(), p=1)
-
-
-def test_another_rate_reaches_recurrent_networks_and_attention() -> None:
-    """The rates of torch's modules that drop inside."""
-    lstm = nn.Sequential(nn.LSTM(8, 8, 2, batch_first=True)).eval()
-    layers = [nn.TransformerEncoderLayer(8, 2, 16, p, batch_first=True) for p in (0.1, 0.3)]
-    layers[1].load_state_dict(layers[0].state_dict())
-
-    assert run(lstm, TOKENS, task="regression", p=0.5).variance.max() > 0
-    first, second = (run(nn.Sequential(layer), TOKENS, task="regression", p=0.3) for layer in layers)
-    assert torch.equal(first.variance, second.variance)
-
-
-@pytest.mark.parametrize("sites", ["last_drop", "last*", ["last_drop"]])
-def test_dropout_may_be_active_in_named_modules_alone(sites: Any) -> None:
-    """The result is that of a model whose other dropouts have rate 0."""
-    other = Net()
-    other.drop.p = 0.0
-
-    assert torch.equal(run(Net(), sites=sites, keep_samples=True).samples, run(other, keep_samples=True).samples)
-
-
-class Block(nn.Module):
-    """Dropout by function and by a mask of its own, both by its own flag."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.dropout(x, 0.3, self.training)
-        return x * torch.bernoulli(torch.full_like(x, 0.5)) * 2 if self.training else x
-
-
-def test_named_modules_hold_their_functions_and_their_own_masks() -> None:
-    """All others are in evaluation mode; the flags and hooks of modules are as before."""
-    model = nn.ModuleDict({"a": Block(), "b": Block()})
-    both = nn.Sequential(model["a"], nn.Tanh(), model["b"])
-
-    first = run(both, sites="0", task="regression", keep_samples=True).samples
-    single = run(nn.Sequential(Block(), nn.Tanh()), task="regression", keep_samples=True).samples
-
-    assert torch.equal(first, single)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in both.modules())
-    assert torch.equal(both.eval()(X), X.tanh())
-
-
-def test_modules_that_do_not_exist_are_refused() -> None:
-    """The error names close ones; a module without dropout has nothing to sample."""
-    with pytest.raises(ValueError, match=r"sites must be names of modules.*'last_drp'; close names are last_drop"):
-        run(Net(), sites="last_drp")
-    with pytest.raises(NothingToSample, match="none that can be seen in sites"):
-        run(Net(), sites="first")
 
 
 # Kinds of inputs

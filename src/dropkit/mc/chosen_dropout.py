@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -23,32 +23,40 @@ class Chosen:
         p: the rate of every dropout; None for their own.
         modules: the ids of the modules whose dropout is active; None for all.
         depth: in how many of the chosen modules the thread is.
-        has_other_rates: whether the model made masks itself, at a rate that is not known.
     """
 
     p: float | None = None
     modules: frozenset[int] | None = None
     depth: int = 0
-    has_other_rates: bool = False
+    _unreached: dict[str, None] = field(default_factory=dict[str, None], init=False)
 
     @property
     def is_active(self) -> bool:
         """Whether dropout is active in the module that is running."""
         return self.modules is None or self.depth > 0
 
-    def rate(self, own: float, attention: bool = False) -> float | None:
+    def rate(self, own: float) -> float | None:
         """The rate of a dropout, given its own; None if it is not active."""
-        if not self.is_active:
-            return None
-        # Attention has no flag: a rate of 0 may mean evaluation mode.
-        p = own if self.p is None or (attention and not own) else self.p
-        return p or None
+        return ((own if self.p is None else self.p) or None) if self.is_active else None
+
+    def does_not_reach(self, what: str) -> None:
+        """Note that `p` changes nothing for this."""
+        if self.p is not None and self.is_active:
+            self._unreached[what] = None
 
     def notes(self) -> list[str]:
         """Notes for the user."""
-        if self.p is None or not self.has_other_rates:
-            return []
-        return ["p does not change the rate of masks that the model makes itself"]
+        return [f"p does not reach {what}" for what in self._unreached]
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """Begin a chosen module; those of other blocks, of this thread or of others, do not count."""
+        if _thread.chosen is self:
+            self.depth += 1
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """End a chosen module."""
+        if _thread.chosen is self:
+            self.depth -= 1
 
 
 class _ThreadChoice(threading.local):
@@ -69,32 +77,28 @@ def chosen() -> Chosen:
 
 
 @contextmanager
-def chosen_dropout(model: nn.Module, p: float | None, sites: str | Sequence[str] | None) -> Generator[Chosen]:
+def chosen_dropout(model: nn.Module | None, p: float | None, sites: str | Sequence[str] | None) -> Generator[Chosen]:
     """Choose rate and modules for a `with` block, in this thread.
 
     Raises:
-        ValueError: no module has one of the names.
+        ValueError: `p` is out of range, or no module has one of the names.
+        TypeError: there are names, but no model.
     """
+    check("p", p is None or 0 < p < 1, "in (0, 1)", p)
+    if not isinstance(model, nn.Module) and not (model is None and sites is None):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     before = _thread.chosen
-    modules = None if sites is None else _named(model, [sites] if isinstance(sites, str) else sites)
+    modules = None if sites is None or model is None else _named(model, [sites] if isinstance(sites, str) else sites)
     inside = None if modules is None else frozenset(id(part) for module in modules for part in module.modules())
-    _thread.chosen = Chosen(p, inside)
+    _thread.chosen = choice = Chosen(p, inside)
     with ExitStack() as stack:
         for module in modules or ():
-            stack.enter_context(module.register_forward_pre_hook(_enter, prepend=True))
-            stack.enter_context(module.register_forward_hook(_leave, always_call=True))
+            stack.enter_context(module.register_forward_pre_hook(choice.enter, prepend=True))
+            stack.enter_context(module.register_forward_hook(choice.leave, always_call=True))
         try:
-            yield _thread.chosen
+            yield choice
         finally:
             _thread.chosen = before
-
-
-def _enter(module: nn.Module, args: Any) -> None:
-    _thread.chosen.depth += 1
-
-
-def _leave(module: nn.Module, args: Any, output: Any) -> None:
-    _thread.chosen.depth -= 1
 
 
 def _named(model: nn.Module, patterns: Iterable[str]) -> list[nn.Module]:

@@ -134,9 +134,12 @@ def _dropout(function: DropoutFunction) -> Handler:
 
 def _attention(function: DropoutFunction) -> Handler:
     def handle(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        own, _, _ = function.arguments(args, kwargs)
-        p = chosen().rate(own or 0.0, attention=True)
-        if own and p != own:
+        own = argument(function.p, args, kwargs, None)
+        if own is None:  # a call without a rate is not one of a dropout whose rate is 0
+            chosen().does_not_reach(f"{function.name}, which is called without {function.p[1]}")
+            return mode.not_random(func, (), args, kwargs)
+        p = chosen().rate(float(own))
+        if p != own:
             args, kwargs = replaced(function.p, args, kwargs, p or 0.0)
         if p is None:
             return mode.not_random(func, (), args, kwargs)
@@ -150,8 +153,10 @@ def _recurrent(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any
     # nn.LSTM, nn.GRU and nn.RNN pass all arguments by position; a packed sequence has one more.
     packed = is_packed(args)
     args, shift = list(args), int(packed)
-    p = chosen().rate(args[DROPOUT_POSITION + shift])
-    if p is None or args[NUM_LAYERS_POSITION + shift] < 2:
+    p, has_dropout = chosen().rate(args[DROPOUT_POSITION + shift]), args[NUM_LAYERS_POSITION + shift] > 1
+    if not has_dropout:
+        chosen().does_not_reach(f"{func.__name__} of one layer, which has no dropout")
+    if p is None or not has_dropout:
         args[TRAIN_POSITION + shift] = False
         return mode.not_random(func, (), args, kwargs)
     args[DROPOUT_POSITION + shift] = p
@@ -172,13 +177,17 @@ def _norm(flag: Parameter) -> Handler:
 
 
 def _random(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    chosen().has_other_rates = True
+    chosen().does_not_reach("masks that the model makes itself")
     mode.random_calls += 1
     return mode.random(func, args, kwargs)
 
 
 def _multi_head(mode: SamplingMode, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Run the Python code of `F.multi_head_attention_forward` under the mode, which then sees its dropout."""
-    args, kwargs = dropout_functions()[func].with_training(args, kwargs)
+    function = dropout_functions()[func]
+    args, kwargs = function.with_training(args, kwargs)
+    # Its code leaves dropout out where the rate is 0.
+    p = chosen().rate(argument(function.p, args, kwargs, 0.0))
+    args, kwargs = replaced(function.p, args, kwargs, p or 0.0)
     with mode:
         return multi_head_code()(*args, **kwargs)

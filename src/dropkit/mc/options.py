@@ -129,7 +129,6 @@ class Settings:
             )
             check(option, not unknown, "by the names in task", unknown and repr(unknown[0]))
         _ = self.selection  # which validates it
-        check("p", self.p is None or 0 < self.p < 1, "in (0, 1)", self.p)
         target = self.target_standard_error
         check("target_standard_error", target is None or target > 0, "larger than 0", target)
         wanted = '"iid" where target_standard_error is given: stratified samples end together'

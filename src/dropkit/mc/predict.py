@@ -122,8 +122,9 @@ def predict(
         valid: where outputs count, (N, ...), true or not 0: a tensor for all inputs, the name of an argument of the
             model, or a function of its arguments. If None, `attention_mask` or `src_key_padding_mask` among the named
             arguments where outputs have its shape; False for everywhere. Padding is nan, and `r.valid` tells it.
-        p: the rate of every dropout, in (0, 1), also of those whose rate is 0; attention of rate 0 stays as it is. If
-            None, each has its own.
+        p: the rate of every dropout, in (0, 1), also of those whose rate is 0. It reaches the weights of attention,
+            where a rate is passed, and what lies between the layers of recurrent networks; notes name what it does not
+            reach. If None, each has its own.
         sites: names of modules, as in `named_modules`, or patterns such as "encoder.*": dropout is active in these
             alone. If None, everywhere.
         output: from what the model returns to the tensor of outputs, or to what the heads are taken from. If None: the

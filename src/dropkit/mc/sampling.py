@@ -7,12 +7,13 @@ Source: Gal, Ghahramani, "Dropout as a Bayesian Approximation: Representing Mode
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
-from dropkit.mc.chosen_dropout import chosen
+from dropkit.mc.chosen_dropout import chosen, chosen_dropout
 from dropkit.mc.generators import python_state
 from dropkit.mc.mode import SamplingMode
 from dropkit.mc.training_flag.override import Override, override_training_flags
@@ -24,7 +25,9 @@ class NothingToSample(RuntimeError):
 
 
 @contextmanager
-def sampling() -> Generator[None]:
+def sampling(
+    model: nn.Module | None = None, *, p: float | None = None, sites: str | Sequence[str] | None = None
+) -> Generator[None]:
     """Activate every dropout, of whatever kind, for a `with` block, while the model stays in evaluation mode.
 
     Reaches `torch.nn.Dropout*`, `torch.nn.functional.dropout*` and dropkit's, the dropout inside `nn.LSTM`, `nn.GRU`,
@@ -35,9 +38,15 @@ def sampling() -> Generator[None]:
 
     Other noise that a module adds in training mode alone stays off, with a warning that says where.
 
+    Args:
+        model: whose modules `sites` names; every model that runs in the block is sampled from.
+        p: the rate of every dropout, as for `predict`. If None, each has its own.
+        sites: names of modules of `model`, or patterns: dropout is active in these alone. If None, everywhere.
+
     Raises:
         NothingToSample: at the end of the block, if no dropout was active.
-        TypeError: a scripted module with dropout was called.
+        TypeError: a scripted module with dropout was called, or `sites` is given without `model`.
+        ValueError: `p` is not in (0, 1), or no module has one of the names.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout()).eval()
@@ -49,13 +58,14 @@ def sampling() -> Generator[None]:
     """
     mode = SamplingMode()
     before, python_before = torch.get_rng_state(), python_state()
-    with uncompiled() as override, mode:
-        yield
-    # A module may drop by random numbers of Python alone.
-    uses_python = override.modules and python_before != python_state()
-    if not mode.random_calls and torch.equal(before, torch.get_rng_state()) and not uses_python:
-        raise nothing_to_sample(override.noise_left_off)
-    for note in override.noise_left_off:
+    with chosen_dropout(model, p, sites) as choice:
+        with uncompiled(modules=choice.modules) as override, mode:
+            yield
+        # A module may drop by random numbers of Python alone.
+        uses_python = override.modules and python_before != python_state()
+        if not mode.random_calls and torch.equal(before, torch.get_rng_state()) and not uses_python:
+            raise nothing_to_sample(override.noise_left_off)
+    for note in (*choice.notes(), *override.noise_left_off):
         # Points at the `with` statement, behind contextlib.
         warnings.warn(note, stacklevel=3)
 
@@ -72,6 +82,7 @@ def nothing_to_sample(noise_left_off: Iterable[str]) -> NothingToSample:
             [
                 f"no dropout is active: the model has none that can be seen{where}, or its rates are 0; "
                 "dropkit.audit(model, ...) shows every dropout that it has",
+                *chosen().notes(),
                 *noise_left_off,
             ]
         )
