@@ -83,6 +83,21 @@ def test_an_input_with_many_labels_has_one_score(function):
     assert got.tolist() == pytest.approx(torch.stack(of_labels).mean(0).tolist(), abs=2 * 8 * log(3) * EPS)
 
 
+def test_several_labels_of_an_input_add_up():
+    """Entropies and informations are summed over the labels that are not padding; other measures are means."""
+    model, x = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(3, 4)).eval(), torch.randn(5, 3)
+    valid = torch.arange(4) < torch.tensor([4, 3, 4, 1, 2])[:, None]
+    whole, part = (dropkit.mc.predict(model, x, 8, "multilabel", seed=0, valid=where) for where in (None, valid))
+
+    for function, by in ((bald, "mutual_information"), (acquisition.entropy, "entropy")):
+        assert torch.allclose(function(whole), whole.measures[by].sum(1))
+        assert torch.allclose(function(part), whole.measures[by].where(valid, 0.0).sum(1))
+    assert torch.allclose(score(whole, "confidence"), -whole.confidence.mean(1))
+    assert torch.allclose(variation_ratio(part), part.variation_ratio.nanmean(1))
+    with pytest.raises(TypeError, match="r must hold one label for each input"):
+        batch_bald(whole, 2)
+
+
 def test_disagreement_is_labelled_first():
     """Two networks that are certain of different classes, before two uncertain ones, before two that agree."""
     r = classes([[[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]], [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from helpers.predictions import classes, values
+
+from dropkit.mc import MultilabelPrediction
 
 RUNS, HELD_OUT, NEW = 60, 99, 200
 
@@ -54,6 +57,134 @@ def test_the_truth_is_held_as_often_as_stated(make: Any, method: str, level: flo
     # The likeliest class is always in a set: sets that would be empty hold more.
     most = 1.0 if make is some_classes else level + 1 / (HELD_OUT + 1) + bound
     assert level - bound < mean <= most
+
+
+def lengths(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Where six tokens are not padding: none of some inputs, all of few."""
+    return torch.arange(6) < torch.randint(0, 7, (count, 1), generator=generator)
+
+
+def some_tokens(count: int, generator: torch.Generator) -> Any:
+    """Tagging that is overconfident for short inputs, so that a token of theirs counts as much as many of long ones."""
+    valid = lengths(count, generator)
+    excess = 7 - valid.sum(1).view(-1, 1, 1)
+    logits = torch.randn(count, 6, 4, generator=generator)
+    y = logits.softmax(-1).flatten(0, 1).multinomial(1, generator=generator).view(count, 6)
+    return padded(classes((excess * logits).softmax(-1).unsqueeze(0)), valid), y.where(valid, -100)
+
+
+def some_series(count: int, generator: torch.Generator) -> Any:
+    """Series of different length, whose values err together, and more where they are short."""
+    valid = lengths(count, generator)
+    spread = torch.rand(count, 1, generator=generator) + 7 - valid.sum(1, keepdim=True)
+    y = spread * torch.randn(count, 6, generator=generator)
+    return padded(values(torch.randn(5, count, 6, generator=generator)), valid), y.where(valid, torch.nan)
+
+
+def some_labels(count: int, generator: torch.Generator) -> Any:
+    """Five labels of different frequency, none true of some inputs; probabilities that are far too low."""
+    logits = torch.randn(count, 5, generator=generator) + torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0])
+    y = torch.bernoulli(logits.sigmoid(), generator=generator).long()
+    return labels((logits - 2).sigmoid()), y
+
+
+def padded(r: Any, valid: torch.Tensor) -> Any:
+    """The prediction with nan at padding, as `predict` returns it."""
+
+    def masked(value: torch.Tensor) -> torch.Tensor:
+        return value.where(valid if value.dim() == valid.dim() else valid.unsqueeze(-1), torch.nan)
+
+    return replace(r, measures={name: masked(value) for name, value in r.measures.items()}, valid=valid)
+
+
+def labels(p: torch.Tensor) -> MultilabelPrediction:
+    """A prediction of these probabilities."""
+    return MultilabelPrediction({"mean": p}, {}, torch.full((len(p),), 5), None, ())
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one threshold", "each its own"])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(some_tokens, {"method": "aps"}), (some_tokens, {"method": "threshold"}), (some_labels, {})]
+    + [(some_series, {"method": method}) for method in ("scaled", "cqr")],
+)
+def test_the_truth_of_many_labels_is_held_as_often_as_stated(make: Any, options: Any, each: bool) -> None:
+    """The fraction of an input's labels, or of inputs at each position; where several may be true, of the true ones."""
+    generator = torch.Generator().manual_seed(0)
+    level, fractions = 0.8, []
+
+    for _ in range(RUNS):
+        (r, y), (new, truth) = make(HELD_OUT, generator), make(NEW, generator)
+        result = r.conformal(y, level, **options, each=each)(new)
+        is_held, counts = (result, truth == 1) if make is some_labels else (None, new.valid)
+        if is_held is None:
+            is_held = held(result, truth.clamp(min=0) if make is some_tokens else truth)
+        is_held = is_held & counts
+        dim = 0 if each else 1
+        fractions.append((is_held.sum(dim) / counts.sum(dim)).nanmean().item())
+
+    # A fraction of an input is in [0, 1], so its variance is at most that of a choice; both sides scatter.
+    bound = 5 * math.sqrt(level * (1 - level) * (2 / HELD_OUT + 2 / NEW) / RUNS)
+    assert sum(fractions) / RUNS > level - bound
+
+
+def test_one_threshold_for_one_label_is_that_of_each() -> None:
+    """Risk control of a single label is split conformal prediction."""
+    r, y = some_classes(HELD_OUT, torch.Generator().manual_seed(0))
+
+    for level in (0.5, 0.8, 0.9, 0.97):
+        first, second = (r.conformal(y, level, each=each).threshold for each in (False, True))
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("make", [some_tokens, some_series])
+def test_padding_changes_nothing(make: Any) -> None:
+    """Labels at padding do not count, sets are empty there and intervals not numbers; lengths may differ."""
+    generator = torch.Generator().manual_seed(2)
+    (r, y), (new, _) = make(HELD_OUT, generator), make(NEW, generator)
+    longer = [torch.nn.functional.pad(value, (0, 3), value=3) for value in (r.valid, y)]
+    more = replace(
+        r,
+        measures={
+            name: torch.cat([value, value.new_full((HELD_OUT, 3, *value.shape[2:]), math.nan)], 1)
+            for name, value in r.measures.items()
+        },
+        valid=longer[0] & (torch.arange(9) < 6),
+    )
+
+    conformal, same = r.conformal(y), more.conformal(longer[1])
+    result = conformal(new)
+
+    assert torch.equal(conformal.threshold, same.threshold)
+    ends = result if isinstance(result, tuple) else (result,)
+    for end in ends:
+        assert not bool((end.nan_to_num(0.0) != 0)[~new.valid].any())
+        assert bool((end if end.dtype == torch.bool else end.isfinite())[new.valid].any())
+    assert conformal.threshold.shape == ()
+    with pytest.raises(ValueError, match=r"prediction must be of \(9,\) labels an input.*got \(6,\)"):
+        more.conformal(longer[1], each=True)(new)
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (torch.ones(3, 4), r"y must be of shape \(2, 3\)"),
+        (torch.full((2, 3), 0.5), "y must be 1 or 0 for each label, or -100, got 0.5"),
+        (torch.zeros(2, 3), "y must be true for some label, got none"),
+    ],
+)
+def test_true_labels_are_checked(y: torch.Tensor, words: str) -> None:
+    """A set of labels needs some that are true."""
+    with pytest.raises(ValueError, match=words):
+        labels(torch.full((2, 3), 0.5)).conformal(y)
+
+
+def test_a_value_that_is_no_number_is_refused() -> None:
+    """It may be missing at padding alone."""
+    r, y = some_series(20, torch.Generator().manual_seed(0))
+
+    with pytest.raises(ValueError, match="y must be numbers where values count, got nan"):
+        r.conformal(torch.full_like(y, math.nan))
 
 
 @pytest.mark.parametrize(("make", "method"), [(some_classes, "aps"), (some_values, "scaled")])

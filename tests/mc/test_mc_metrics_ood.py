@@ -1,12 +1,14 @@
 """Detection of out-of-distribution inputs: every number is that computed by hand or by brute force."""
 
 import sys
+from dataclasses import replace
 from statistics import mean
 
 import pytest
 import torch
-from helpers.predictions import random_prediction, two_classes, values, with_measures
+from helpers.predictions import classes, random_prediction, two_classes, values, with_measures
 
+from dropkit.mc import predict
 from dropkit.mc.metrics import fit_tau, ood
 
 # It imports torchvision if that is installed, which takes seconds and warns.
@@ -53,6 +55,24 @@ class TestOod:
         pairs = [1.0 if b > a else 0.5 * (b == a).item() for a in low for b in high]
 
         assert ood(inside, outside, by).auroc == pytest.approx(mean(pairs))
+
+    def test_padding_is_no_outlier(self):
+        """Of tokens those count that are not padding; of several labels the sums of the inputs."""
+        samples = random_prediction(20, samples=2)[0].mean.view(1, 5, 4, 4)
+        valid = torch.rand(5, 4, generator=torch.Generator().manual_seed(1)) < 0.7
+        r = with_measures(classes(samples), entropy=classes(samples).entropy.where(valid, torch.nan))
+        tokens, other = replace(r, valid=valid), random_prediction(30, seed=1)[0]
+        left = classes(samples[:, valid])
+
+        assert ood(tokens, other, "entropy") == ood(left, other, "entropy")
+
+    def test_several_labels_count_as_one_input(self):
+        """By the sum of their informations."""
+        model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(3, 4)).eval()
+        inside, outside = (predict(model, torch.randn(n, 3), 8, "multilabel", seed=0) for n in (12, 9))
+        expected = ood(*(uncertain(*r.mutual_information.sum(1).tolist()) for r in (inside, outside)))
+
+        assert inside.ood(outside) == expected
 
     def test_large_measures_are_distinguished(self):
         """Entropies may exceed 1: they are ranked, not taken for logits, for which 20 and 21 are equal in float32."""

@@ -16,31 +16,39 @@ from torch import Tensor
 
 from dropkit import random
 from dropkit.arguments import check, positive_int
-from dropkit.mc.measures import ClassMeasures, least_samples, mean_of_labels, must_hold_classes, uncertainty
+from dropkit.mc.measures import (
+    ClassMeasures,
+    MultilabelMeasures,
+    least_samples,
+    must_hold_classes,
+    must_hold_labels,
+    uncertainty_of_inputs,
+)
 from dropkit.mc.measures import entropy as entropy_of
 
+Labelled = ClassMeasures | MultilabelMeasures
 # Joint probabilities in memory at once, float64: 64 MiB.
 _NUMBERS_AT_ONCE = 2**23
 
 
-def score(r: ClassMeasures, by: str) -> Tensor:
+def score(r: Labelled, by: str) -> Tensor:
     """Score inputs by a measure of uncertainty, signed so that a higher score is labelled first.
 
     Args:
         by: the name of the measure.
 
     Shape:
-        (N,); the mean over the labels of an input that has many.
+        (N,); the mean over the labels of an input that has many, such as tokens. Where several labels may be true, the
+        sum for measures in nats.
 
     Raises:
-        TypeError: `r` does not hold classes.
+        TypeError: `r` holds values.
         ValueError: `by` is not a measure of uncertainty.
     """
-    measure = uncertainty(must_hold_classes(r, "r"), by)
-    return measure if measure.dim() == 1 else mean_of_labels(r, measure)
+    return uncertainty_of_inputs(must_hold_labels(r, "r"), by)
 
 
-def bald(r: ClassMeasures) -> Tensor:
+def bald(r: Labelled) -> Tensor:
     """Score inputs by their mutual information: how much the samples disagree, in nats; (N,).
 
     Example:
@@ -52,12 +60,12 @@ def bald(r: ClassMeasures) -> Tensor:
     return score(r, "mutual_information")
 
 
-def entropy(r: ClassMeasures) -> Tensor:
+def entropy(r: Labelled) -> Tensor:
     """Score inputs by the entropy of their mean prediction, their total uncertainty, in nats; (N,)."""
     return score(r, "entropy")
 
 
-def variation_ratio(r: ClassMeasures) -> Tensor:
+def variation_ratio(r: Labelled) -> Tensor:
     """Score inputs by the fraction of samples that vote against the majority; (N,)."""
     return score(r, "variation_ratio")
 
@@ -93,7 +101,7 @@ def batch_bald(
         (count,), int64, numbers of inputs in the order of choice.
 
     Raises:
-        TypeError: `r` does not hold classes.
+        TypeError: `r` holds values, or labels of which several may be true.
         ValueError: `r` has no samples, or not all of every input, or many labels of an input; `count`, `candidates`,
             `exact` or `configurations` is out of range.
 
@@ -185,6 +193,9 @@ class _JointLabels:
 
 
 def _samples(r: ClassMeasures) -> Tensor:
+    if isinstance(r, MultilabelMeasures):
+        wanted = "r must hold one label for each input, whose joint entropies can be computed"
+        raise TypeError(f"{wanted}, got a {type(r).__name__}: rank inputs by bald(r)")
     samples = must_hold_classes(r, "r").samples
     if samples is None:
         raise ValueError('r must hold its samples, got None: pass masks="shared" and keep_samples=True to predict')

@@ -387,11 +387,32 @@ def uncertainty(prediction: Prediction, by: str) -> Tensor:
     return tensor if measures[by].higher_is_uncertain else -tensor
 
 
+def uncertainty_of_inputs(prediction: Prediction, by: str) -> Tensor:
+    """Return a measure, signed so that higher is more uncertain, with one number for each input, (N,).
+
+    Where an input has many labels it is their mean, without padding. Entropies and informations of labels of which
+    several may be true are summed, which is exact for the expected entropy, since a network predicts each label for
+    itself, and an upper bound for the others.
+    """
+    measure = uncertainty(prediction, by)
+    if measure.dim() == 1:
+        return measure
+    if isinstance(prediction, MultilabelMeasures) and measures_of(type(prediction))[by].unit == "nats":
+        return measure.reshape(len(measure), -1).nansum(1)
+    return mean_of_labels(prediction, measure)
+
+
 def must_hold_classes(prediction: Prediction, argument: str = "prediction") -> ClassMeasures:
     """Return the prediction, or raise a TypeError if it is not one of classes."""
     if not isinstance(prediction, ClassMeasures):
-        raise TypeError(f"{argument} must be a ClassPrediction, got {type(prediction).__name__}")
+        hint = f"; {argument}.as_classes() is one" if isinstance(prediction, MultilabelMeasures) else ""
+        raise TypeError(f"{argument} must be a ClassPrediction, got {type(prediction).__name__}{hint}")
     return prediction
+
+
+def must_hold_labels(prediction: Prediction, argument: str = "prediction") -> ClassMeasures | MultilabelMeasures:
+    """Return the prediction, or raise a TypeError if it is neither one of classes nor one of labels."""
+    return prediction if isinstance(prediction, MultilabelMeasures) else must_hold_classes(prediction, argument)
 
 
 def count_of_samples(prediction: Prediction) -> str:

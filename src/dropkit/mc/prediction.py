@@ -25,11 +25,13 @@ class ClassPrediction(Views, ClassMeasures):
         """Compare with the true classes: `metrics.classification_report`."""
         return metrics.classification_report(self, y, bins, by)
 
-    def conformal(self, y: Tensor, level: float = 0.9, method: conformal.SetMethod = "aps") -> conformal.ConformalSets:
+    def conformal(
+        self, y: Tensor, level: float = 0.9, method: conformal.SetMethod = "aps", each: bool = False
+    ) -> conformal.ConformalSets:
         """Calibrate sets of classes on these inputs, which were not trained on: `conformal.conformal_sets`."""
-        return conformal.conformal_sets(self, y, level, method)
+        return conformal.conformal_sets(self, y, level, method, each)
 
-    def ood(self, other: ClassMeasures, by: str = "mutual_information") -> metrics.OODMetrics:
+    def ood(self, other: ClassMeasures | MultilabelMeasures, by: str = "mutual_information") -> metrics.OODMetrics:
         """Measure how well a measure of uncertainty separates `other`, out-of-distribution inputs: `metrics.ood`."""
         return metrics.ood(self, other, by)
 
@@ -57,6 +59,14 @@ class MultilabelPrediction(Views, MultilabelMeasures):
         """Compare with the true labels, 1 or 0 each: `metrics.classification_report` of all of them."""
         return metrics.classification_report(self.as_classes(), torch.as_tensor(y).long(), bins, by)
 
+    def conformal(self, y: Tensor, level: float = 0.9, each: bool = False) -> conformal.ConformalLabels:
+        """Calibrate sets of labels on these inputs, which were not trained on: `conformal.conformal_labels`."""
+        return conformal.conformal_labels(self, y, level, each)
+
+    def ood(self, other: ClassMeasures | MultilabelMeasures, by: str = "mutual_information") -> metrics.OODMetrics:
+        """Measure how well a measure of uncertainty separates `other`, out-of-distribution inputs: `metrics.ood`."""
+        return metrics.ood(self, other, by)
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ValuePrediction(Views, ValueMeasures):
@@ -72,10 +82,15 @@ class ValuePrediction(Views, ValueMeasures):
         return metrics.fit_tau(self, y)
 
     def conformal(
-        self, y: Tensor, level: float = 0.9, method: conformal.IntervalMethod = "scaled", tau: float | None = None
+        self,
+        y: Tensor,
+        level: float = 0.9,
+        method: conformal.IntervalMethod = "scaled",
+        tau: float | None = None,
+        each: bool | None = None,
     ) -> conformal.ConformalIntervals:
         """Calibrate intervals on these inputs, which were not trained on: `conformal.conformal_intervals`."""
-        return conformal.conformal_intervals(self, y, level, method, tau)
+        return conformal.conformal_intervals(self, y, level, method, tau, each)
 
     def interval(self, level: float = 0.95, tau: float | None = None) -> tuple[Tensor, Tensor]:
         """Return the ends of the central interval, with noise of precision `tau` or without: `metrics.interval`."""

@@ -157,8 +157,7 @@ def classification_report(
     """
     bins = positive_int("bins", bins)
     uncertainties = uncertainty(must_hold_classes(prediction), by)
-    counted, y = _counted(prediction, torch.as_tensor(y).cpu())
-    y = true_classes(prediction, y)
+    counted, y = counted_classes(prediction, y)
     losses, confidence = _losses(prediction.mean, y), prediction.mean.amax(-1).where(counted, 0.0)
     losses = {name: values.where(counted, 0.0) for name, values in losses.items()}
     error, excess = losses["error"][counted], losses["overconfidence"]
@@ -177,15 +176,21 @@ def classification_report(
     )
 
 
-def _counted(prediction: ClassMeasures, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which labels count, and the labels with class 0 where they do not: at padding and where they are -100."""
+def counted_classes(prediction: ClassMeasures, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which labels count, not at padding and not -100, and the true classes as int64, 0 where they do not count.
+
+    Raises:
+        TypeError: `y` does not hold integers.
+        ValueError: they are not classes of this prediction, or none counts.
+    """
+    y = torch.as_tensor(y).cpu()
     if tuple(y.shape) != prediction.label_shape:
-        return torch.ones(prediction.label_shape, dtype=torch.bool), y
+        return torch.ones(prediction.label_shape, dtype=torch.bool), _true_classes(prediction, y)
     counted = y != IGNORED
     if prediction.valid is not None:
         counted &= prediction.valid
     check("y", bool(counted.any()), "at least one label that counts", "none")
-    return counted, y.masked_fill(~counted, 0)
+    return counted, _true_classes(prediction, y.masked_fill(~counted, 0))
 
 
 def _losses(mean: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -239,9 +244,8 @@ def _bin_of(confidence: Tensor, bins: int) -> Tensor:
     return (torch.bucketize(confidence, torch.linspace(0, 1, bins + 1), right=True) - 1).clamp(max=bins - 1)
 
 
-def true_classes(prediction: ClassMeasures, y: Tensor) -> Tensor:
+def _true_classes(prediction: ClassMeasures, y: Tensor) -> Tensor:
     """Return true classes as int64, or raise an error if they are not some of this prediction."""
-    y = torch.as_tensor(y).cpu()
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(f"y must hold classes as integers, got {y.dtype}")
     shape, classes = prediction.label_shape, prediction.mean.shape[-1]

@@ -109,7 +109,7 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float | None = 
         check("tau", models_noise, "given, as the model predicts no noise", None)
     else:
         check("tau", 0 < tau < math.inf, "larger than 0 and finite", tau)
-    counted = _counted(prediction)
+    counted = counted_values(prediction)
     y = true_values(prediction, y)
     if tau is None:
         variance = prediction.total_variance.double()
@@ -191,7 +191,7 @@ def fit_tau(prediction: ValueMeasures, y: Tensor) -> float:
     # The likeliest variance is a weighted mean of the squared distances, so between those of the nearest samples and
     # those of the farthest.
     float32 = torch.finfo(torch.float32)
-    least = max(float32.eps**2 * y[_counted(prediction)].square().mean().item(), float32.tiny)
+    least = max(float32.eps**2 * y[counted_values(prediction)].square().mean().item(), float32.tiny)
     farthest, nearest = distances.where(distances.isfinite(), 0.0).amax(0), distances.amin(0)
     low, high = (-math.log(max(squared.mean().item() / size, least)) for squared in (farthest, nearest))
     grid = [low + (high - low) * step / _GRID for step in range(_GRID + 1)]
@@ -232,12 +232,17 @@ def true_values(prediction: ValueMeasures, y: Tensor) -> Tensor:
     return y
 
 
+def counted_values(prediction: ValueMeasures) -> Tensor:
+    """Which values are not padding, (N, ...)."""
+    return torch.ones_like(prediction.mean, dtype=torch.bool) if prediction.valid is None else prediction.valid
+
+
 def _distances(prediction: ValueMeasures, y: Tensor) -> Tensor:
     """The squared distance of each sample from `y`, (T, N), float64; infinite where an input took fewer samples."""
     if prediction.samples is None:
         raise ValueError("prediction must hold its samples, got None: pass keep_samples=True to predict")
     y = true_values(prediction, y)
-    counted = _counted(prediction)
+    counted = counted_values(prediction)
     distances = torch.stack(
         [(y_t.double() - y).square().where(counted, 0.0).reshape(len(y), -1).sum(1) for y_t in prediction.samples]
     )
@@ -245,14 +250,9 @@ def _distances(prediction: ValueMeasures, y: Tensor) -> Tensor:
     return distances.where(is_taken, torch.inf)
 
 
-def _counted(prediction: ValueMeasures) -> Tensor:
-    """Which values are not padding, (N, ...)."""
-    return torch.ones_like(prediction.mean, dtype=torch.bool) if prediction.valid is None else prediction.valid
-
-
 def _sizes(prediction: ValueMeasures) -> Tensor:
     """How many values each input has, (N,)."""
-    return _counted(prediction).reshape(len(prediction), -1).sum(1)
+    return counted_values(prediction).reshape(len(prediction), -1).sum(1)
 
 
 def _log_likelihoods(distances: Tensor, sample_counts: Tensor, size: int | Tensor, tau: float) -> Tensor:
