@@ -9,7 +9,7 @@ CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 # Here a compiler that fails is an error.
 export DROPKIT_REQUIRE_EXTENSION := 1
 
-.PHONY: help install demo quick test long lint bench peers reproduce pages clean
+.PHONY: help install demo quick test long lint bench peers reproduce pages docs clean
 
 help:
 	@echo "make install   make .venv, and install dropkit with all that the tests need"
@@ -22,6 +22,7 @@ help:
 	@echo "make peers     Monte Carlo dropout beside other packages, in an environment of their own"
 	@echo "make reproduce train networks for published results about dropout, and write docs/reproduction.md (12 minutes)"
 	@echo "make pages     write docs/rules from the rules, docs/layers from the layers, docs/findings.md from its data"
+	@echo "make docs      build the documentation site in build/site; a warning is an error"
 	@echo "make clean     remove .venv and everything that was built"
 
 install: $(INSTALLED)
@@ -92,6 +93,15 @@ pages: $(INSTALLED)
 	$(BIN)/python docs/write_layers.py
 	$(BIN)/python docs/write_findings.py
 	$(BIN)/python docs/write_measures.py
+
+# Its tutorials run as notebooks.
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	$(BIN)/python -m pytest -m "" tests/docs/test_site.py
+
+$(VENV)/docs-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[docs]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) $(VENV)-demo build src/*.egg-info src/dropkit/kernels/*.so

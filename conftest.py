@@ -9,9 +9,9 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import dropkit
 
-# Scripts, which print and exit when imported, and modules that import Lightning or Transformers: they have tests of
-# their own.
-collect_ignore_glob = ["examples/*", "src/dropkit/callbacks/*"]
+# Scripts, which print and exit when imported, and modules that import Lightning, Transformers or MkDocs: they have
+# tests of their own.
+collect_ignore_glob = ["docs/site/*", "examples/*", "src/dropkit/callbacks/*"]
 
 _python = PythonCodeBlockParser(doctest_optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
 
@@ -42,4 +42,4 @@ def _run_page(page: Example) -> None:
         dropkit.uninstall()
 
 
-pytest_collect_file = Sybil(parsers=[_parse_page], patterns=["README.md", "docs/*.md"]).pytest()
+pytest_collect_file = Sybil(parsers=[_parse_page], patterns=["README.md", "docs/*.md", "docs/tutorials/*.md"]).pytest()

@@ -33,9 +33,13 @@ def pages() -> dict[str, str]:
 
 
 def _table(records: list[Any]) -> str:
-    rows = [f"| [{record.name}]({record.name}.md) | {_summary(record.module)} | {record.where} |" for record in records]
+    rows = [
+        f"| [{record.name}]({record.name}.md) | {_summary(record.module)} | {record.where} "
+        f"| [![Its mask]({record.name}.svg)]({record.name}.md) |"
+        for record in records
+    ]
     rows += [
-        f"| [{cls.__name__}]({cls.__name__}.md) | {_summary(cls)} | see [fused](../fused.md) |" for cls in nn.FUSED
+        f"| [{cls.__name__}]({cls.__name__}.md) | {_summary(cls)} | see [fused](../fused.md) | |" for cls in nn.FUSED
     ]
     return "\n".join(
         [
@@ -46,8 +50,8 @@ def _table(records: list[Any]) -> str:
             "the measurements behind the rates, [single elements or whole channels](../element-or-channel.md) the",
             "choice that matters most.",
             "",
-            "| layer | what it does | where, and at which rate |",
-            "|---|---|---|",
+            "| layer | what it does | where, and at which rate | mask at rate 0.5 |",
+            "|---|---|---|---|",
             *sorted(rows),
             "",
         ]

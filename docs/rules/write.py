@@ -11,6 +11,7 @@ INTRODUCTION = (
     "[`src/dropkit/rules`](../../src/dropkit/rules); its page links to it. `python docs/rules/write.py` writes these",
     "pages from the rules.",
 )
+SILENCE = "\nSeveral codes, prefixes and whole files: [`noqa` and other comments](../check.md#silence-findings).\n"
 
 
 def pages() -> dict[str, str]:
@@ -32,9 +33,10 @@ def pages() -> dict[str, str]:
 
 
 def linked_page(rule: Rule) -> str:
-    """The page of a rule, with its source file as a link."""
+    """The page of a rule, with links to its source file and to all ways to silence findings."""
     name = source_file(rule)
-    return page(rule).replace(f"`{name}`", f"[`{name}`](../../{name})")
+    text = page(rule).replace(f"`{name}`", f"[`{name}`](../../{name})")
+    return text if rule.check_source is None else text + SILENCE
 
 
 if __name__ == "__main__":
