@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dropkit.extras import needed_for
+
 if TYPE_CHECKING:
     from dropkit import functional, mc, nn, random, schedules, shard, studies, testing
     from dropkit.auditor.audit import audit
@@ -58,10 +60,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return importlib.import_module(f"dropkit.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
+    with needed_for(f"dropkit.{name}", "torch", only="torch"):
+        if name in _SUBMODULES:
+            return importlib.import_module(f"dropkit.{name}")
+        if name in _NAMES:
+            return getattr(importlib.import_module(_NAMES[name]), name)
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("dropkit")
     raise AttributeError(f"module 'dropkit' has no attribute {name!r}")

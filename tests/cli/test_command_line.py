@@ -82,7 +82,7 @@ def test_kernels_says_what_is_missing(monkeypatch):
     use = torch_private.Use("dropkit.audit", is_found=False, otherwise=None)
     monkeypatch.setitem(torch_private.NAMES, "torch._C:_gone", use)
     missing = replace(KERNELS[0], missing="the compiled extension is missing [here]")
-    monkeypatch.setattr("dropkit.cli.kernels.KERNELS", (missing, *KERNELS[1:]))
+    monkeypatch.setattr("dropkit.cli.actions.kernels.KERNELS", (missing, *KERNELS[1:]))
 
     table = " ".join(CliRunner().invoke(_group, ["kernels"]).output.split())
     held = json.loads(CliRunner().invoke(_group, ["kernels", "--json"]).output)
@@ -114,13 +114,13 @@ def test_an_unknown_command_is_a_usage_error():
 
 
 def test_a_command_without_torch_says_what_to_install():
-    """One line and exit code 1, no traceback."""
+    """One line and exit code 2, no traceback."""
     code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['kernels']; from dropkit.cli import main; main()"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1
-    assert done.stderr == 'Error: this command needs torch: pip install "dropkit[torch]"\n'
+    assert done.returncode == 2
+    assert done.stderr == 'Error: dropkit kernels needs torch: pip install "dropkit[torch]"\n'
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -146,7 +146,7 @@ def test_brackets_are_text_wherever_a_console_prints():
 
 def test_a_missing_kernel_names_the_extra_to_install(monkeypatch):
     """`dropkit[gpu]` is not a style named gpu."""
-    from dropkit.cli import kernels
+    from dropkit.cli.actions import kernels
 
     absent = [replace(one, missing="it is absent (pip install dropkit[gpu])") for one in kernels.KERNELS]
     monkeypatch.setattr(kernels, "KERNELS", absent)

@@ -222,14 +222,14 @@ def test_what_another_file_refutes_is_not_shown(editor):
 
 
 def test_without_pygls_the_error_says_what_to_install():
-    """One line and exit code 1; torch is not asked for."""
+    """One line and exit code 2; torch is not asked for."""
     code = "import sys; sys.modules['pygls'] = sys.modules['lsprotocol'] = None; sys.argv[1:] = ['server'];"
     code += "from dropkit.cli import main; main()"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1
-    assert done.stderr == 'Error: this command needs pygls: pip install "dropkit[editor]"\n'
+    assert done.returncode == 2
+    assert done.stderr == 'Error: dropkit server needs pygls: pip install "dropkit[editor]"\n'
 
 
 def test_the_server_needs_no_torch():

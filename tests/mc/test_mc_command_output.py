@@ -11,7 +11,7 @@ from helpers.mc_command import ERROR, NO_WEIGHTS, output, program, records, run
 from torch import nn
 
 from dropkit import mc
-from dropkit.cli import mc_json
+from dropkit.cli.actions import mc_json
 from dropkit.mc.summary import Summary
 from dropkit.mc.table import table
 

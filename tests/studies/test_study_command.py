@@ -3,8 +3,8 @@
 import json
 import resource
 import signal
+import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,9 @@ def _folder(tmp_path, monkeypatch):
 def _no_reports(request, monkeypatch):
     """Write no page and plots, which takes seconds, but where they are tested."""
     if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr("dropkit.cli.study.write_reports", lambda result, folder: [Path(folder, "page.html")])
+        monkeypatch.setattr(
+            "dropkit.cli.actions.study.write_reports", lambda result, folder: [Path(folder, "page.html")]
+        )
 
 
 def study(*options, workers=1):
@@ -162,12 +164,12 @@ def test_bad_values_are_refused_before_training(options, message, tmp_path):
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch):
     """Before anything is trained."""
-    monkeypatch.setattr("dropkit.cli.study.find_spec", lambda name: None if name == "loky" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "loky", None)
 
     result = study()
 
     assert result.exit_code == 2
-    assert 'loky must be installed: pip install "dropkit[study]"' in result.stderr
+    assert 'dropkit study needs loky: pip install "dropkit[study]"' in result.stderr
 
 
 # Folders

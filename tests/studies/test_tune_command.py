@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from dropkit.cli import study, tune, worker
+from dropkit.cli.actions.sharing import share
+from dropkit.cli.actions.study import specification_of
 from dropkit.studies import tuning
 from dropkit.studies.trial_log import read_outcomes
 
@@ -35,7 +37,7 @@ STORAGE = "journal:study.journal"
 def _folder(tmp_path, monkeypatch):
     """Run in a folder that holds net.py, with workers that ask for news often."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dropkit.cli.sharing.HEARTBEAT", 0.5)
+    monkeypatch.setattr("dropkit.cli.actions.sharing.HEARTBEAT", 0.5)
     Path("net.py").write_text(MODEL)
 
 
@@ -120,7 +122,7 @@ def test_worker_with_other_files_refuses(change, what):
     """A worker whose model, data or code differs says which, and trains nothing."""
     options = {"targets": ("net.py:make",), "target": "net.py:examples", "size": None, "kinds": None, "p": None,
                "sites": None, "seeds": 2, "metric": None, "storage": STORAGE, "name": None}  # fmt: skip
-    study.share("study", options, study.specification_of(options)[0], resume=False)
+    share("study", options, specification_of(options)[0], resume=False)
     Path("net.py").write_text(change(MODEL))
 
     with pytest.raises(click.ClickException, match=f"has other .*{what}.* than this machine"):

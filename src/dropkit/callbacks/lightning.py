@@ -7,11 +7,13 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
 from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
 from dropkit.callbacks.rate_schedule import SchedulesRates
+from dropkit.extras import needed_for
+
+with needed_for("dropkit.callbacks.lightning", "lightning"):
+    from lightning.pytorch import Callback, LightningModule, Trainer
 
 __all__ = ["DropoutAudit", "DropoutSchedule"]
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback
 
 from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
 from dropkit.callbacks.rate_schedule import SchedulesRates
+from dropkit.extras import needed_for
+
+with needed_for("dropkit.callbacks.transformers", "transformers"):
+    from transformers import TrainerCallback
 
 __all__ = ["DropoutAudit", "DropoutSchedule"]
 

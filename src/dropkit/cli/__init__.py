@@ -1,4 +1,7 @@
-"""The command line: one module for each command, imported when it runs, so that `--help` needs no torch."""
+"""The command line: one module for each command, imported when it is named.
+
+What needs torch is in `actions`, so that help and completion do without.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import sys
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from dropkit.arguments import did_you_mean
 
 # Names and descriptions, in the order of `--help`. The command <name> is dropkit.cli.<name>.command.
 COMMANDS = {
@@ -32,15 +38,23 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        try:
-            return importlib.import_module(f"dropkit.cli.{cmd_name}").command
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise click.ClickException('this command needs torch: pip install "dropkit[torch]"') from error
+        return importlib.import_module(f"dropkit.cli.{cmd_name}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], COMMANDS)
+            ctx.fail(f"COMMAND must be one of {', '.join(COMMANDS)}, got {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # Not from the commands, whose imports take time.
+        found = [CompletionItem(name, help=help) for name, help in COMMANDS.items() if name.startswith(incomplete)]
+        return found if not incomplete.startswith("-") else super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # Not from the commands, which import torch.
+        # Not from the commands, whose imports take time.
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 

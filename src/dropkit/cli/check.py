@@ -17,7 +17,7 @@ import click
 from dropkit import files
 from dropkit.cli.check_options import CheckOptions, must_be_compatible
 from dropkit.cli.check_report import fail, finish, report
-from dropkit.cli.options import CLEAN, is_terminal, not_empty, split
+from dropkit.cli.options import CLEAN, Command, is_terminal, not_empty, split
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.config import BadConfig
 from dropkit.lint.engine.discovery import excludes, search
@@ -29,7 +29,7 @@ from dropkit.report.progress import Progress
 from dropkit.report.units import counted
 
 
-@click.command()
+@click.command("check", cls=Command)
 @click.argument("paths", nargs=-1, type=click.Path())
 @click.option("--fix", is_flag=True, help="Apply safe fixes.")
 @click.option("--unsafe-fixes", is_flag=True, help="With --fix or --diff: also apply unsafe fixes; review the changes.")

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from difflib import get_close_matches
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from dropkit.arguments import did_you_mean
+from dropkit.cli.options import Command
 from dropkit.lint.engine.rule_docs import fix, page
 from dropkit.rules import RULES, Rule
 
 
-@click.command()
-@click.argument("rule", required=False)
+def _complete_rule(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    codes = [rule for rule in RULES if rule.code.startswith(incomplete.upper())]
+    return [CompletionItem(rule.code, help=rule.name) for rule in codes]
+
+
+@click.command("explain", cls=Command)
+@click.argument("rule", required=False, shell_complete=_complete_rule)
 @click.option(
     "--format",
     "form",
@@ -43,9 +50,9 @@ def _find(wanted: str) -> Rule:
     rules = {key: rule for rule in RULES for key in (rule.code, rule.name)}
     rule = rules.get(wanted.upper()) or rules.get(wanted.lower().replace("_", "-"))
     if rule is None:
-        near = get_close_matches(wanted.upper(), rules, 1) or get_close_matches(wanted.lower(), rules, 1)
-        hint = f"did you mean {near[0]}?" if near else "`dropkit explain` lists all rules."
-        raise click.BadParameter(f"must be the code or name of a rule, got {wanted!r}; {hint}", param_hint="RULE")
+        hint = did_you_mean(wanted.upper(), rules) or did_you_mean(wanted.lower(), rules)
+        hint = hint or "; `dropkit explain` lists all rules."
+        raise click.BadParameter(f"must be the code or name of a rule, got {wanted!r}{hint}", param_hint="RULE")
     return rule
 
 

@@ -6,12 +6,32 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
+from dropkit.extras import MissingPackage, needed_for
+
 # Exit codes of `dropkit check` and `dropkit audit`.
 CLEAN, FOUND, FAILED = 0, 1, 2
+
+
+class Failed(click.ClickException):
+    """An error that is not in the options: in the user's code, model or data, or in what is installed."""
+
+    exit_code = FAILED
+
+
+class Command(click.Command):
+    """A command that reports a missing package in one line, with the command that installs it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            with needed_for(f"dropkit {self.name}", "torch", only="torch"):
+                return super().invoke(ctx)
+        except MissingPackage as error:
+            raise Failed(str(error)) from error
 
 
 def split(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> tuple[str, ...] | None:

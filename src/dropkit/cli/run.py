@@ -8,10 +8,10 @@ from functools import partial
 
 import click
 
-from dropkit.patch.run_script import STDIN, run
+from dropkit.cli.options import Command
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("run", cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-m", "as_module", is_flag=True, help="Run the module named SCRIPT, as `python -m` does.")
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -21,6 +21,8 @@ def command(as_module: bool, script: str, arguments: tuple[str, ...]) -> Callabl
     SCRIPT is a file, a folder or zip file with a __main__.py, or - for standard input. sys.argv, __main__, the exit
     code and tracebacks are as under Python. Child processes of multiprocessing are included.
     """
+    from dropkit.patch.run_script import STDIN, run
+
     if not as_module and script != STDIN and not os.path.isdir(script):
         try:
             open(script, "rb").close()

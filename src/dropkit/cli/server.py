@@ -6,17 +6,16 @@ import importlib
 
 import click
 
+from dropkit.cli.options import Command
+from dropkit.extras import needed_for
 
-@click.command()
+
+@click.command("server", cls=Command)
 def command() -> None:
     """Run the language server, which gives editors diagnostics, quick fixes and `source.fixAll.dropkit`.
 
     Needs pygls: pip install "dropkit[editor]".
     """
-    try:
+    with needed_for("dropkit server", "editor"):
         server = importlib.import_module("dropkit.lint.engine.language_server")
-    except ModuleNotFoundError as error:
-        if error.name not in ("pygls", "lsprotocol"):
-            raise
-        raise click.ClickException('this command needs pygls: pip install "dropkit[editor]"') from error
     server.create().start_io()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
 
-from dropkit.cli.model_loading import Failed, load_object, user_code
-from dropkit.studies.data import Data, Sizes
-from dropkit.studies.inputs import MakeModel, as_data
-from dropkit.studies.networks import NETWORKS, networks_for
-from dropkit.studies.readers import READERS, read, recipe
-from dropkit.studies.training import Recipe
+from dropkit.cli.options import Command
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Folders, if none is given; the next study goes to one with a number behind its name.
+STUDY_FOLDER, TUNE_FOLDER = "dropkit-study", "dropkit-tune"
+# Each worker takes about 550 MB with torch and the digits.
+MAX_WORKERS = 8
+# As many as fit into a minute and a half on two cores.
+DIGITS_SEEDS = 6
+STORAGE_FORMS = "journal:FILE, grpc://HOST:PORT, or the URL of a database such as postgresql://HOST/NAME"
 
 _TYPED = "dropkit.typed"
 
@@ -30,7 +32,7 @@ class Option(click.Option):
         self.group = group
 
 
-class Command(click.Command):
+class GroupedCommand(Command):
     """A command whose help lists its options by group, and that keeps its arguments in `context.meta`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -69,11 +71,12 @@ def comma_separated(read: Callable[[str], Any] = str) -> Callable[..., tuple[Any
     return callback
 
 
-def _sizes(context: click.Context, parameter: click.Parameter, text: str | None) -> Sizes | None:
+def _sizes(context: click.Context, parameter: click.Parameter, text: str | None) -> list[float | None] | None:
     if text is None:
         return None
     try:
-        training, validation, test = (None if part.strip() == "rest" else float(part) for part in text.split(","))
+        sizes = [None if part.strip() == "rest" else float(part) for part in text.split(",")]
+        training, validation, test = sizes
         if validation is None or not all(
             size is None or 0 < size < float("inf") for size in (training, validation, test)
         ):
@@ -83,9 +86,14 @@ def _sizes(context: click.Context, parameter: click.Parameter, text: str | None)
             "three numbers of examples, or fractions below 1, separated by commas, the first or last perhaps `rest`"
         )
         raise click.UsageError(f"--sizes must be {wanted}, got {text!r}") from None
-    return Sizes(training, validation, test)
+    return sizes
 
 
+# Those of the readers, which import torch.
+_DATA_FORMS = (
+    "digits, text, FILE.npz or FILE.pt, npy:INPUTS:TARGETS, csv:FILE:TARGET, FOLDER, idx:IMAGES:LABELS, hf:NAME, "
+    "torchvision:NAME"
+)
 _TRAINING: list[tuple[str, str, dict[str, Any], str]] = [
     ("--epochs", "N", {"type": int}, "Training epochs, at most. [default: 30; digits: 10]"),
     ("--batch-size", "N", {"type": int}, "Examples in a step. [default: 50]"),
@@ -114,11 +122,10 @@ def typed(context: click.Context) -> str:
 
 def model_options(command: F) -> F:
     """Declare MODEL and --data."""
-    forms = ", ".join(reader.form for reader in READERS.values())
     options = (
         option(
             "Model and data", "--data", "target", metavar="TARGET", default="digits", show_default=True,
-            help=f"{forms}; or FILE.py:NAME, a function that returns a pair of inputs and targets, or a Dataset.",
+            help=f"{_DATA_FORMS}; or FILE.py:NAME, a function that returns a pair of inputs and targets, or a Dataset.",
         ),
         option("Model and data", "--size", type=int, metavar="PIXELS", help="Resize images to this height and width."),
     )  # fmt: skip
@@ -134,49 +141,21 @@ def training_options(command: F) -> F:
     return command
 
 
-def load_data(target: str, size: int | None) -> Data:
-    """Return the examples of --data.
+def storage_options(group: str) -> Any:
+    """Declare --storage and --name."""
 
-    Raises:
-        Failed: they are not there, or damaged.
-    """
-    source = target.rpartition(":")[0]
-    try:
-        if not source.endswith(".py"):
-            return _noted(read(target, size), target)
-        with user_code(target):
-            value = load_object(target, "--data")
-            return as_data(value() if callable(value) else value, target)
-    except (ValueError, ImportError) as error:
-        raise Failed(f"--data {error}") from error
+    def declare(command: F) -> F:
+        command = option(
+            group, "--name", metavar="NAME", help="By which workers find it in the storage. [default: from a hash]"
+        )(command)
+        return option(
+            group,
+            "--storage",
+            metavar="URL",
+            help=f"Have trials trained by `dropkit worker`, on any machine that reaches {STORAGE_FORMS}.",
+        )(command)
 
-
-def _noted(data: Data, target: str) -> Data:
-    """Say on standard error what was decided about the data."""
-    if data.note:
-        click.echo(f"{target}: {data.note}", err=True)
-    return data
-
-
-def load_models(targets: Sequence[str], data: Data) -> dict[str, MakeModel]:
-    """Return the functions that make the models, by name; without targets those that fit the data."""
-    names = [target for target in targets if target in NETWORKS]
-    with usage_errors():
-        models = networks_for(data, names) if names or not targets else {}
-    for target in targets:
-        if target in NETWORKS:
-            continue
-        with user_code(target):
-            make = load_object(target, "MODEL")
-        name = target.rpartition(":")[2]
-        models[name if name not in models else target] = make
-    return models
-
-
-def recipe_fields(options: Mapping[str, Any], target: str, data: Data) -> dict[str, Any]:
-    """Return the fields of `Recipe`: those that are given, and for built-in data those that suit it."""
-    given = {field.name: options[field.name] for field in fields(Recipe) if options.get(field.name) is not None}
-    return recipe(target, data) | given
+    return declare
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from dropkit import mc
 from dropkit.arguments import check, did_you_mean
+from dropkit.extras import needed_for
 from dropkit.mc.outputs import check_rows, sum_to_one
 from dropkit.mc.returned import tensor_of
 from dropkit.studies.data import Data, Examples, Split
@@ -91,11 +92,8 @@ def find_metric(name: str, data: Data, is_higher_better: bool | None = None) -> 
 
 
 def _torchmetric(name: str, data: Data) -> Any:
-    try:
+    with needed_for(f"metric {name!r}, if it is not misspelled,"):
         import torchmetrics
-    except ImportError as error:
-        message = f'metric {name!r} needs torchmetrics, if it is one of its: pip install "dropkit[mc]"'
-        raise ImportError(message) from error
     cls: Any = getattr(torchmetrics, name, None)
     if not (isinstance(cls, type) and issubclass(cls, torchmetrics.Metric)):
         known = [metric.name for metric in _METRICS[data.task]] + list(torchmetrics.__all__)

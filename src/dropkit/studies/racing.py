@@ -13,6 +13,8 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from dropkit.extras import needed_for
+
 # With two seeds only a difference that is nearly the same for both is significant, which with errors of whole
 # examples is chance.
 FIRST_LOOK = 3
@@ -42,7 +44,8 @@ class PairedRace(BasePruner):
 
 def is_worse(differences: list[float], looks: int = 1) -> bool:
     """Return whether a mean is above 0, by Student's one-sided test at a level of 5 % for all looks together."""
-    from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType] (untyped)
+    with needed_for("pruner race", "tune"):
+        from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType] (untyped)
 
     if len(differences) < FIRST_LOOK:
         return False

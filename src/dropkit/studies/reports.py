@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from dropkit import files
+from dropkit.extras import needed_for
 from dropkit.report.panel import png
 from dropkit.studies.csv_output import as_csv
 from dropkit.studies.figures import figures
@@ -27,7 +28,7 @@ def write_reports(result: StudyResult, folder: str | Path) -> list[Path]:
         OSError: a file cannot be written.
     """
     folder = Path(folder)
-    try:
+    with needed_for("a report", "study"):
         shown = figures(result)
         contents = {
             "page.html": page(result, shown).encode(),
@@ -35,8 +36,6 @@ def write_reports(result: StudyResult, folder: str | Path) -> list[Path]:
             "trials.csv": as_csv(result.outcomes).encode(),
             "result.json": (json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n").encode(),
         }
-    except ImportError as error:
-        raise ImportError(f'reports need jinja2 and matplotlib: pip install "dropkit[study]" ({error})') from error
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         files.write(folder / name, content)

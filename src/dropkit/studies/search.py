@@ -19,10 +19,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from dropkit.arguments import check
+from dropkit.extras import needed_for
 from dropkit.studies.evaluation import Metric
 from dropkit.studies.racing import PairedRace
 from dropkit.studies.setting import BASELINE, Setting
-from dropkit.studies.storage import MissingPackage
 from dropkit.studies.trial import Outcome, Trial
 
 # Rates differ by this much: smaller differences have no effect that a few seeds could show.
@@ -39,10 +39,8 @@ _SINGLE, _SAME = "single rate", "same as another"
 
 
 def _cmaes(seed: int) -> BaseSampler:
-    try:
+    with needed_for("sampler cmaes", "tune"):
         return optuna.samplers.CmaEsSampler(seed=seed)
-    except ImportError as error:
-        raise MissingPackage('cmaes must be installed: pip install "dropkit[tune]"') from error
 
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import isfinite, nan, sqrt
 from statistics import mean, stdev
 
+from dropkit.extras import needed_for
+
 # Confidence level of all intervals.
 CONFIDENCE = 0.95
 # Chance that a difference is shown with so many seeds as are suggested.
@@ -80,8 +82,6 @@ def _level(comparisons: int) -> float:
 
 
 def _quantile(degrees: int, level: float) -> float:
-    try:
+    with needed_for("the interval of a study", "study"):
         from scipy.special import stdtrit  # pyright: ignore[reportUnknownVariableType] (untyped)
-    except ImportError as error:
-        raise ImportError('studies need scipy for their intervals: pip install "dropkit[study]"') from error
     return float(stdtrit(degrees, level))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dropkit.arguments import check
+from dropkit.extras import MissingPackage, needed_for
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -26,20 +27,14 @@ _ATTEMPTS, _PAUSE = 10, 0.3
 _WANTED = "journal:FILE, grpc://HOST:PORT or the URL of a database, such as postgresql://HOST/NAME"
 
 
-class MissingPackage(ImportError):
-    """An optional package is not installed; the message has the command that installs it."""
-
-
 def import_optuna() -> Any:
     """Return the module `optuna`.
 
     Raises:
         MissingPackage: it is not installed.
     """
-    try:
+    with needed_for("a search", "tune"):
         import optuna
-    except ImportError as error:
-        raise MissingPackage('optuna must be installed: pip install "dropkit[tune]"') from error
     return optuna
 
 
@@ -86,10 +81,8 @@ def _open_journal(file: str) -> BaseStorage:
 
 
 def _open_grpc(optuna: Any, url: str) -> BaseStorage:
-    try:
+    with needed_for("a storage of grpc://", "grpc"):
         import grpc  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport] (optional; used by Optuna)
-    except ImportError as error:
-        raise MissingPackage('grpcio must be installed: pip install "dropkit[grpc]"') from error
     try:
         address = urlsplit(url)
         host, port = address.hostname, address.port

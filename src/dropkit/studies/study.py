@@ -32,10 +32,7 @@ from dropkit.studies.training import train as train_model
 from dropkit.studies.trial import Outcome, Trial, not_finite
 from dropkit.studies.trial_log import TrialLog
 from dropkit.studies.workers import Runner, Train, run
-
-RATES = (0.0, 0.1, 0.3, 0.5, 0.7)
-# Enough for the interval of the change to exclude 0 where the effect is as large as with the digits.
-SEEDS = 5
+from dropkit.study_defaults import RATES, SEEDS
 
 
 def study(

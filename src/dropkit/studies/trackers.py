@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from dropkit.extras import needed_for
 from dropkit.studies.trial import Outcome, Trial
 
 Tracker = Callable[[Outcome], None]
@@ -20,7 +21,8 @@ def tensorboard(folder: str | Path) -> Tracker:
     Raises:
         ImportError: tensorboard is not installed.
     """
-    writer = _library("torch.utils.tensorboard", "tensorboard").SummaryWriter
+    with needed_for("tensorboard", None):
+        writer: Any = import_module("torch.utils.tensorboard").SummaryWriter
 
     def log(outcome: Outcome) -> None:
         with writer(str(Path(folder, _run_name(outcome.trial)))) as run:
@@ -39,7 +41,8 @@ def mlflow(uri: str, experiment: str = "dropkit study") -> Tracker:
     Raises:
         ImportError: mlflow is not installed.
     """
-    library = _library("mlflow", "mlflow")
+    with needed_for("mlflow", None):
+        library: Any = import_module("mlflow")
     library.set_tracking_uri(uri)
     library.set_experiment(experiment)
 
@@ -54,13 +57,6 @@ def mlflow(uri: str, experiment: str = "dropkit study") -> Tracker:
         library.end_run("FAILED" if outcome.failed else "FINISHED")
 
     return log
-
-
-def _library(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{package} must be installed: pip install {package}") from error
 
 
 def _run_name(trial: Trial) -> str:

@@ -25,19 +25,18 @@ from dropkit.studies.rows import Row, differences
 from dropkit.studies.setting import BASELINE, Setting
 from dropkit.studies.statistics import Estimate, estimate
 from dropkit.studies.storage import import_optuna, open_storage, quiet
-from dropkit.studies.study import SEEDS, prepare
+from dropkit.studies.study import prepare
 from dropkit.studies.training import Recipe, own_random_numbers, rehearse
 from dropkit.studies.trial import Outcome, Trial
 from dropkit.studies.trial_log import OtherStudy, TrialLog
 from dropkit.studies.workers import Runner, Train, run
+from dropkit.study_defaults import CANDIDATES, LARGEST, SEEDS
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from dropkit.studies.search import Candidate, Search, Space
 
-CANDIDATES = 30
-LARGEST = 0.8
 # The file in a folder that holds the candidates; trials are in trials.jsonl as those of a study.
 _JOURNAL = "search.journal"
 # Candidates and columns of a table.

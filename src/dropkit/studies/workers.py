@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from dropkit.extras import needed_for
 from dropkit.studies.trial import Outcome, Trial
 
 Train = Callable[[Trial], Outcome]
@@ -57,11 +58,9 @@ def attempt(train: Train, trial: Trial) -> Outcome:
 
 def _run_in_processes(trials: Sequence[Trial], train: Train, workers: int, on_outcome: OnOutcome) -> None:
     # Unlike the pools of the standard library it needs no `if __name__ == "__main__"` and takes any function.
-    try:
+    with needed_for("a study with several workers", "study"):
         import cloudpickle
         from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
-    except ImportError as error:
-        raise ImportError('several workers need loky: pip install "dropkit[study]"') from error
 
     _start_tracker()
     # Bytes, so that a worker which cannot load them reports it as a failure of its trials.

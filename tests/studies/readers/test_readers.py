@@ -499,14 +499,14 @@ def test_a_dataset_that_is_not_cached_is_refused_with_the_command_that_fetches_i
 
 
 @pytest.mark.parametrize(("target", "module", "message"), [
-    ("hf:mnist", "datasets", "datasets is needed for hf:mnist: pip install datasets"),
+    ("hf:mnist", "datasets", "hf:mnist needs datasets: pip install datasets"),
     (
         "torchvision:MNIST",
         "torchvision.datasets",
-        "torchvision is needed for torchvision:MNIST: pip install torchvision",
+        "torchvision:MNIST needs torchvision: pip install torchvision",
     ),
-    ("t.npz", "numpy", 'numpy is needed to read t.npz: pip install "dropkit[study]"'),
-    ("i", "PIL.Image", 'PIL is needed to read images: pip install "dropkit[study]"'),
+    ("t.npz", "numpy", 't.npz needs numpy: pip install "dropkit[study]"'),
+    ("i", "PIL.Image", 'a folder of images needs pillow: pip install "dropkit[study]"'),
 ])  # fmt: skip
 def test_a_missing_package_is_named_with_its_command(folder, monkeypatch, target, module, message):
     """The error says what pip installs."""

@@ -23,7 +23,7 @@ from dropkit.kernels.mask import Mask
 from dropkit.kernels.numbers import NORMAL
 from dropkit.kernels.params import DropoutParams, NoiseParams
 
-missing = None if find_spec("triton") else "Triton is not installed (pip install dropkit[gpu])"
+missing = None if find_spec("triton") else 'Triton is not installed: pip install "dropkit[gpu]"'
 
 # Elements for a program of four warps.
 _BLOCK = 2048

@@ -7,25 +7,24 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from dropkit.lint.engine.config import SUFFIXES, BadConfig, Config
+from dropkit.extras import needed_for
+from dropkit.lint.engine.config import SUFFIXES, Config
 
 
 def watch(paths: Sequence[str], config: Config, check: Callable[[], object]) -> None:
     """Run `check` now, and after every change of a Python file or notebook below `paths`, until interrupted.
 
     Raises:
-        BadConfig: watchfiles is not installed.
+        MissingPackage: watchfiles is not installed.
         FileNotFoundError: none of the paths exists.
     """
     existing = [path for path in paths if os.path.exists(path)]
     if not existing:
         raise FileNotFoundError(f"no such file or folder: {', '.join(paths)}")
 
-    try:
+    with needed_for("--watch", "watch"):
         from watchfiles import Change
         from watchfiles import watch as changes
-    except ModuleNotFoundError as error:
-        raise BadConfig('--watch needs watchfiles: pip install "dropkit[watch]"') from error
 
     def is_relevant(change: Change, path: str) -> bool:
         return path.endswith(SUFFIXES) and not any(f"/{name}/" in path for name in config.exclude)

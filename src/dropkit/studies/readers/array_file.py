@@ -44,7 +44,7 @@ def read_pair(pair: str, options: Options) -> Data:
 
 def _load(path: str, subject: str) -> Any:
     if not path.endswith(array_files.TORCH):
-        need("numpy", f"to read {path}", '"dropkit[study]"')
+        need("numpy", path, "study")
     try:
         return array_files.read(path, is_strict=True)
     except ValueError as error:

@@ -22,7 +22,7 @@ _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 def read(rest: str, options: Options) -> Data:
     """Read "NAME" or "NAME:INPUT:TARGET": a dataset, and the names of its columns where they are not evident."""
     name, _, columns = rest.partition(":")
-    datasets = need("datasets", f"for hf:{name}", "datasets")
+    datasets = need("datasets", f"hf:{name}", None)
     splits = _load(datasets, name)
     found = {part: split for key, split in splits.items() if (part := part_named(key))}
     check("dataset", bool(found), "one with a split named train", ", ".join(map(str, splits)))

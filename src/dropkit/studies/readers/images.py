@@ -31,7 +31,7 @@ def stack(images: Sequence[tuple[str, Callable[[], bytes]]], size: int | None) -
     Raises:
         ValueError: one is no image or damaged, or sizes differ.
     """
-    pillow = need("PIL.Image", "to read images", '"dropkit[study]"')
+    pillow = need("PIL.Image", "a folder of images", "study")
     tensors = [_decode(pillow, name, load(), size) for name, load in images]
     return join([name for name, _ in images], tensors)
 

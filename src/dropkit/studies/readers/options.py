@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from dropkit.extras import needed_for
 from dropkit.studies.data import Task
 
 _PARTS = {
@@ -28,25 +29,26 @@ class Options:
     size: int | None = None
 
 
-def need(module: str, why: str, install: str) -> Any:
+def need(module: str, what: str, extra: str | None) -> Any:
     """Import an optional package.
 
     Args:
         module: its full name.
-        why: what it is needed for, as in "to read images".
-        install: what pip installs.
+        what: needs it.
+        extra: of dropkit, that brings it; None for a package that none brings.
 
     Raises:
         ImportError: it is not installed; the message says how to install it.
         ValueError: it is installed, and its import fails.
     """
     package = module.partition(".")[0]
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{package} is needed {why}: pip install {install}") from error
-    except Exception as error:  # of the package
-        raise ValueError(f"{package}, which is needed {why}, cannot be imported: {error}") from error
+    with needed_for(what, extra):
+        try:
+            return import_module(module)
+        except ImportError:
+            raise
+        except Exception as error:  # of the package
+            raise ValueError(f"{package}, which {what} needs, cannot be imported: {error}") from error
 
 
 def part_named(word: str) -> str | None:

@@ -22,7 +22,7 @@ def read(rest: str, options: Options) -> Data:
     """Read "NAME" or "NAME:FOLDER": a class of torchvision.datasets, and the folder that it was downloaded to."""
     name, _, folder = rest.partition(":")
     folder = folder or _FOLDER
-    datasets = need("torchvision.datasets", f"for torchvision:{name}", "torchvision")
+    datasets = need("torchvision.datasets", f"torchvision:{name}", None)
     found = getattr(datasets, name, None)
     if not isinstance(found, type) or not issubclass(found, torch.utils.data.Dataset):
         hint = did_you_mean(name, datasets.__all__) or did_you_mean(name.upper(), datasets.__all__)

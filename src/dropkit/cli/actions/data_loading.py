@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,9 @@ from torch.utils.data import DataLoader
 from dropkit import array_files
 from dropkit.array_files import FORMATS, TORCH
 from dropkit.arrays import as_input, is_array
-from dropkit.cli.model_loading import Failed, load_object, user_code
+from dropkit.cli.actions.model_loading import load_object, user_code
+from dropkit.cli.options import Failed
+from dropkit.extras import must_be_installed
 from dropkit.mc import batch_stream
 
 
@@ -98,7 +99,7 @@ def read_file(path: str, hint: str) -> Any:
     if not path.endswith(FORMATS):
         raise click.BadParameter(f"must be {alternatives(FORMATS)}, got {path!r}", param_hint=hint)
     if not path.endswith(TORCH):
-        require_package("numpy", f"to read {path}")
+        must_be_installed(path, "mc", "numpy")
     try:
         arrays = array_files.read(path)
     except (ValueError, OSError) as error:
@@ -145,14 +146,6 @@ def checked_truth(value: Any, task: str, hint: str, count: int | None) -> Tensor
     if not is_valid:
         raise click.BadParameter(f"labels must be {wanted}", param_hint=hint)
     return truth.long() if task == "classification" else truth.double()
-
-
-def require_package(package: str, why: str) -> None:
-    """Raise a one-line error if a package is not installed."""
-    try:
-        import_module(package)
-    except ImportError as error:
-        raise Failed(f'{package} is needed {why}: pip install "dropkit[mc]"') from error
 
 
 def alternatives(names: tuple[str, ...]) -> str:

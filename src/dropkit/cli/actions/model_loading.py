@@ -13,13 +13,7 @@ from typing import Any
 import click
 from torch import nn
 
-from dropkit.cli.options import FAILED
-
-
-class Failed(click.ClickException):
-    """An error that is not in the options: in the user's code, model or data, or in what is installed."""
-
-    exit_code = FAILED
+from dropkit.cli.options import Failed
 
 
 def load_object(target: str, hint: str) -> Any:

@@ -6,37 +6,17 @@ import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dropkit.cli.model_loading import Failed, search_working_folder
-from dropkit.cli.study_options import F, option
-from dropkit.studies.data import Sizes
+from dropkit.cli.actions.model_loading import search_working_folder
+from dropkit.cli.options import Failed
 from dropkit.studies.shared_study import HEARTBEAT, SharedStudy, comparable
 from dropkit.studies.trial_log import OtherStudy
 
 # Options that say where trials run, not what they are.
 _LOCAL = ("storage", "name", "workers", "tensorboard", "mlflow")
-FORMS = "journal:FILE, grpc://HOST:PORT, or the URL of a database such as postgresql://HOST/NAME"
-
-
-def storage_options(group: str) -> Any:
-    """Declare --storage and --name."""
-
-    def declare(command: F) -> F:
-        command = option(
-            group, "--name", metavar="NAME", help="By which workers find it in the storage. [default: from a hash]"
-        )(command)
-        return option(
-            group,
-            "--storage",
-            metavar="URL",
-            help=f"Have trials trained by `dropkit worker`, on any machine that reaches {FORMS}.",
-        )(command)
-
-    return declare
 
 
 def share(command: str, options: Mapping[str, Any], specification: Mapping[str, Any], resume: bool) -> SharedStudy:
@@ -52,18 +32,12 @@ def share(command: str, options: Mapping[str, Any], specification: Mapping[str, 
         Failed: the storage cannot be used.
         OtherStudy: it has another study of this name, or finished trials that must be resumed.
     """
-    plain = {name: _plain(value) for name, value in options.items() if name not in _LOCAL}
+    plain = {name: value for name, value in options.items() if name not in _LOCAL}
     work = {"command": command, "options": plain, "code": code(options["targets"])}
     digest = hashlib.sha256(json.dumps(comparable(specification), sort_keys=True).encode()).hexdigest()
     name = options["name"] or f"dropkit-{command}-{digest[:8]}"
     with storage_errors():
         return SharedStudy.create(options["storage"], name, specification, work, resume, HEARTBEAT)
-
-
-def restored(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that `share` stored."""
-    sizes = options.get("sizes")
-    return {**options, "sizes": None if sizes is None else Sizes(**sizes)}
 
 
 def code(targets: Sequence[str]) -> dict[str, str]:
@@ -87,12 +61,8 @@ def storage_errors() -> Generator[None]:
         yield
     except OtherStudy:
         raise
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError) as error:
         raise Failed(str(error)) from error
-
-
-def _plain(value: Any) -> Any:
-    return asdict(value) if isinstance(value, Sizes) else value
 
 
 def _hash(path: Path) -> str:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from dropkit.array_files import TORCH
-from dropkit.cli.data_loading import alternatives, must_be_a_file, read_file
-from dropkit.cli.model_loading import Failed, load_object, make_model, must_be_module, search_working_folder, user_code
+from dropkit.cli.actions.data_loading import alternatives, must_be_a_file, read_file
+from dropkit.cli.actions.model_loading import load_object, make_model, must_be_module, search_working_folder, user_code
+from dropkit.cli.options import Failed
 
 
 def load_model(target: str, weights: str | None, trust: bool) -> nn.Module:
