@@ -1,10 +1,11 @@
-"""What pyproject.toml cannot say of the build: when the C++ extension may be missing, and that it is.
+"""What pyproject.toml cannot say of the build: when the C++ extension may be missing, that it is, and absolute links.
 
 The reference kernel serves without the extension, and the checker needs neither. With DROPKIT_REQUIRE_EXTENSION=1 in
 the environment a build without it fails. Free-threaded Python has no limited API, so none is built there.
 """
 
 import os
+import re
 import sysconfig
 from pathlib import Path
 
@@ -53,4 +54,15 @@ class Wheel(bdist_wheel):
         super().finalize_options()
 
 
-setup(cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel})
+def readme() -> str:
+    """README.md with links that lead to files of the repository, wherever it is read."""
+    source = re.findall(r'^Source = "(.+)"$', Path("pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[0]
+    text = Path("README.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\((?!https?:|#)", f"]({source}/blob/main/", text)
+
+
+setup(
+    cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel},
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+)

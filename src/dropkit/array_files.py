@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from dropkit import files
+from dropkit.extras import needed_for
 
 TORCH = (".pt", ".pth", ".ckpt")
 FORMATS = (".npy", ".npz", *TORCH)
@@ -87,7 +88,8 @@ def _archive(content: bytes, limit: int | None) -> dict[str, Any]:
 
 def _array(file: Any, size: int) -> Any:
     """Read one array of a file of `size` bytes; NumPy's own reader would allocate whatever the header claims."""
-    numpy: Any = import_module("numpy")
+    with needed_for("a file of NumPy arrays", "study"):
+        numpy: Any = import_module("numpy")
     form = numpy.lib.format
     version = form.read_magic(file)
     # Versions differ in the width of the header's length, and in its encoding.

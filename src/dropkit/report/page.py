@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from dropkit.extras import needed_for
 from dropkit.report.units import in_bytes, in_count, in_seconds
+
+with needed_for("an HTML page", "torch"):
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **values: Any) -> str:
