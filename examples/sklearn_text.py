@@ -1,12 +1,12 @@
-"""Classify texts in a Pipeline, and list those that the model is least sure of.
+"""Classify texts in a Pipeline, with a rate that a grid search chooses, and list those that the model is least sure of.
 
-Prints the accuracy, and the table of the least certain texts: those that speak of both topics.
+Prints the rate, the accuracy, and the table of the least certain texts: those that speak of both topics.
 """
 
 import random
 
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from dropkit.mc import MCClassifier
@@ -24,10 +24,11 @@ def text(*topics: str) -> str:
 
 topics = ["cooking", "sailing"] * 60
 texts = [text(topic) for topic in topics]
-model = make_pipeline(
-    TfidfVectorizer(), TruncatedSVD(8, random_state=0), MCClassifier(hidden=(32,), epochs=30, random_state=0)
-).fit(texts, topics)
+model = make_pipeline(TfidfVectorizer(), MCClassifier(hidden=(32,), epochs=20, random_state=0))
+search = GridSearchCV(model, {"mcclassifier__p": [0.1, 0.3]}, scoring="neg_log_loss", cv=2).fit(texts, topics)
+print("rate", search.best_params_["mcclassifier__p"])
 
 new = [*(text(topic) for topic in topics), *(text("cooking", "sailing") for _ in range(5))]
-print("accuracy", model.score(new[:120], topics))
-print(model[-1].predict_mc(model[:-1].transform(new)))
+vectorizer, classifier = search.best_estimator_
+print("accuracy", search.best_estimator_.score(new[:120], topics))
+print(classifier.predict_mc(vectorizer.transform(new)))

@@ -43,7 +43,7 @@ class MCClassifier(ClassifierMixin, Network):
     over the training rows. Equal `random_state` give equal bits; torch's generator is left as it was.
 
     `y` holds a class for each row, or is (N, labels) of 0 and 1, where several labels may be true: then each label is
-    trained by the binary cross entropy.
+    trained by the binary cross entropy. Sparse rows become dense.
 
     Args:
         module: makes the network from the numbers of its inputs and outputs, which are logits; then `hidden` and `p`

@@ -88,8 +88,16 @@ class Network(BaseEstimator):
         return self._inputs(self._validated(X, reset=False))
 
     def _validated(self, *arrays: Any, **checks: Any) -> Any:
-        """Return X, or X and y, as arrays, validated by scikit-learn."""
-        return cast("Any", validate_data(self, *arrays, **checks))
+        """Return X, or X and y, validated by scikit-learn; X becomes dense if it is sparse, as that of texts."""
+        validated = cast("Any", validate_data(self, *arrays, accept_sparse="csr", **checks))
+        rows, *targets = cast("tuple[Any, ...]", validated if isinstance(validated, tuple) else (validated,))
+        rows = rows.toarray() if hasattr(rows, "toarray") else rows
+        return (rows, *targets) if targets else rows
+
+    def __sklearn_tags__(self) -> Any:
+        tags = cast("Any", super()).__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def _kind_of_classes(self, y: Array) -> str:
         """Return what the classes are, in scikit-learn's words, or raise an error for several classes of a row."""
