@@ -1,7 +1,8 @@
-"""What pyproject.toml cannot say of the build: when the C++ extension may be missing, that it is, and absolute links.
+"""What pyproject.toml cannot say of the build: compiler flags, when the extension may be missing, and absolute links.
 
-The reference kernel serves without the extension, and the checker needs neither. With DROPKIT_REQUIRE_EXTENSION=1 in
-the environment a build without it fails. Free-threaded Python has no limited API, so none is built there.
+The reference kernel serves without the extension, and the checker needs neither. In the environment,
+DROPKIT_REQUIRE_EXTENSION=1 makes a build without it fail, and DROPKIT_PURE=1 builds a wheel of Python files alone, for
+every platform. Free-threaded Python has no limited API, so no extension is built there.
 """
 
 import os
@@ -9,12 +10,28 @@ import re
 import sysconfig
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 REQUIRED = os.environ.get("DROPKIT_REQUIRE_EXTENSION", "") not in ("", "0")
+PURE = os.environ.get("DROPKIT_PURE", "") not in ("", "0")
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+# A multiply and an add that are fused into one instruction would change the last bit between instruction sets.
+UNIX_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]
+MSVC_FLAGS = [
+    "/std:c++17",
+    "/permissive-",
+    "/O2",
+    "/fp:precise",
+]  # /fp:precise fuses nothing unless /fp:contract is given
+
+
+class Source(Distribution):
+    """Has no extension where a pure wheel is asked for."""
+
+    def has_ext_modules(self) -> bool:
+        return not PURE and super().has_ext_modules()
 
 
 class BuildExtension(build_ext):
@@ -24,6 +41,10 @@ class BuildExtension(build_ext):
         super().finalize_options()
         for extension in self.extensions:
             extension.optional = not REQUIRED
+
+    def build_extension(self, ext: Extension) -> None:
+        ext.extra_compile_args = MSVC_FLAGS if self.compiler.compiler_type == "msvc" else UNIX_FLAGS
+        super().build_extension(ext)
 
     def run(self) -> None:
         if FREE_THREADED and REQUIRED:
@@ -49,7 +70,7 @@ class Wheel(bdist_wheel):
     """Names the wheel after the limited API where there is one."""
 
     def finalize_options(self) -> None:
-        if FREE_THREADED:
+        if FREE_THREADED or PURE:
             self.py_limited_api = False
         super().finalize_options()
 
@@ -61,7 +82,10 @@ def readme() -> str:
     return re.sub(r"\]\((?!https?:|#)", f"]({source}/blob/main/", text)
 
 
+if PURE and REQUIRED:
+    raise SystemExit("DROPKIT_REQUIRE_EXTENSION must be unset where DROPKIT_PURE is set")
 setup(
+    distclass=Source,
     cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel},
     long_description=readme(),
     long_description_content_type="text/markdown",

@@ -1,6 +1,5 @@
 // AVX2: 4 Philox blocks in the 64-bit lanes of a register, 8 elements at a time.
-#if defined(__x86_64__)
-#include <cpuid.h>
+#if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
 #include <algorithm>
@@ -11,20 +10,12 @@
 
 #include "isa.h"
 #include "philox.h"
+#include "platform.h"
 
-namespace dropkit {
-namespace {
-bool has_avx2() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
-}
-}  // namespace
-}  // namespace dropkit
-
-// From here on the compiler may use AVX2; the probe above must not.
+// From here on the compiler may use AVX2; what platform.h and the standard headers define must not.
 #if defined(__clang__)
 #pragma clang attribute push([[gnu::target("avx2,f16c")]], apply_to = function)
-#else
+#elif defined(__GNUC__)
 #pragma GCC target("avx2,f16c")
 #endif
 #include "loops.h"

@@ -1,6 +1,15 @@
 // AVX-512: 8 Philox blocks in the 64-bit lanes of a register, 16 elements at a time.
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(_M_X64)
+// GCC 12 warns of its own header: values that no instruction reads are left uninitialized there on purpose (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #include <algorithm>
 #include <array>
@@ -10,20 +19,12 @@
 
 #include "isa.h"
 #include "philox.h"
+#include "platform.h"
 
-namespace dropkit {
-namespace {
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
-}
-}  // namespace
-}  // namespace dropkit
-
-// From here on the compiler may use AVX-512; the probe above must not.
+// From here on the compiler may use AVX-512; what platform.h and the standard headers define must not.
 #if defined(__clang__)
 #pragma clang attribute push([[gnu::target("avx512f,avx512bw,avx512dq,avx512vl")]], apply_to = function)
-#else
+#elif defined(__GNUC__)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
 #endif
 #include "loops.h"

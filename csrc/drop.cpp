@@ -4,10 +4,7 @@
 #include <utility>
 
 #include "driver.h"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "platform.h"
 
 namespace dropkit {
 namespace {
@@ -46,18 +43,6 @@ Plan make_plan(const Call& call, TensorIter& iter) {
   return {run_tiles, planes * tiles.mask_tiles * tiles.memory_tiles, tiles.mask_size * tiles.memory_size};
 }
 
-// Fresh memory of this size is mapped page by page as it is written; huge pages make that 512 times fewer faults.
-void ask_for_huge_pages([[maybe_unused]] const Call& call, [[maybe_unused]] const std::int64_t bytes) {
-#if defined(__linux__)
-  constexpr std::uintptr_t huge = std::uintptr_t{1} << 21;
-  if (call.dst == call.src || bytes < static_cast<std::int64_t>(2 * huge)) return;
-  const auto begin = (reinterpret_cast<std::uintptr_t>(call.dst) + huge - 1) & ~(huge - 1);
-  const auto end = (reinterpret_cast<std::uintptr_t>(call.dst) + static_cast<std::uintptr_t>(bytes)) & ~(huge - 1);
-  // A refusal changes nothing but the speed.
-  (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-}
-
 }  // namespace
 
 bool drop_by_one_key(const Call& call, TensorIter& iter, const Isa& isa, const ParallelFor pool) {
@@ -88,7 +73,7 @@ bool drop(const Call& call, TensorIter iter, const Isa& isa, const ParallelFor p
   }
   const std::int64_t count = iter.count();
   if (count == 0) return true;
-  ask_for_huge_pages(call, count * kBytes[static_cast<int>(call.dtype)]);
+  if (call.dst != call.src) ask_for_huge_pages(call.dst, count * kBytes[static_cast<int>(call.dtype)]);
   if (call.slices != nullptr && !drops_all) return drop_slices(call, iter, isa, pool);
   if (call.add == nullptr) coalesce(iter);
   return drop_by_one_key(call, iter, isa, pool);

@@ -55,7 +55,7 @@ struct Isa {
 
 // The instruction sets of this build, best first.
 extern const Isa scalar_isa;
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(_M_X64)
 extern const Isa avx2_isa, avx512_isa;
 inline constexpr std::array<const Isa*, 3> isas{&avx512_isa, &avx2_isa, &scalar_isa};
 #elif defined(__aarch64__)

@@ -16,6 +16,7 @@
 #include "element.h"
 #include "isa.h"
 #include "noise.h"
+#include "platform.h"
 
 namespace dropkit {
 namespace {
@@ -77,7 +78,7 @@ void apply_some(T* const dst, const std::int64_t dst_stride, const T* const src,
 template <class T>
 void fetch64(const T* const src) {
   constexpr int line = 64 / sizeof(T);
-  for (int i = 0; i < 64; i += line) __builtin_prefetch(src + i);
+  for (int i = 0; i < 64; i += line) prefetch(src + i);
 }
 
 template <class Simd, class T, bool shifted>

@@ -3,12 +3,11 @@
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
-#include <pthread.h>
-
 #include <cstring>
 
 #include "drop.h"
 #include "isa.h"
+#include "platform.h"
 
 namespace {
 
@@ -258,8 +257,8 @@ PyMethodDef methods[] = {
 
 int fill_module(PyObject* const module) {
   // The threads of the pool do not live on in a forked child, and an OpenMP runtime that waits for them never returns.
-  static const int registered = pthread_atfork(nullptr, nullptr, [] { pool = nullptr; });
-  if (registered != 0) {
+  static const bool registered = dropkit::run_in_forked_children([] { pool = nullptr; });
+  if (!registered) {
     PyErr_SetString(PyExc_OSError, "pthread_atfork failed");
     return -1;
   }

@@ -73,7 +73,8 @@ struct Neon {
   static void words64(std::uint32_t* const out, const std::uint64_t block, const Schedule& keys) {
     for (int quarter = 0; quarter < 4; ++quarter) {
       const State s = words16(block + 4 * static_cast<std::uint64_t>(quarter), keys);
-      vst4q_u32(out + 16 * quarter, uint32x4x4_t{{s.c0, s.c1, s.c2, s.c3}});
+      const uint32x4x4_t words{{s.c0, s.c1, s.c2, s.c3}};
+      vst4q_u32(out + 16 * quarter, words);
     }
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "driver.h"
+#include "platform.h"
 
 namespace dropkit {
 namespace {
@@ -49,7 +50,7 @@ class Fetch {
   // Up to part `part` of `parts`.
   void advance(const std::int64_t part, const std::int64_t parts) {
     for (const std::int64_t end = total_ * part / parts; done_ < end; ++done_) {
-      __builtin_prefetch(row_ + line_ * next_);
+      prefetch(row_ + line_ * next_);
       if (++line_ == lines_) {
         line_ = 0;
         row_ += step_;

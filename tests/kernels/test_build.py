@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,28 @@ def test_free_threaded_python_gets_no_extension(required, succeeds, tmp_path):
     assert (done.returncode == 0) == succeeds, done.stderr
     assert "free-threaded Python has no limited C API" in done.stderr
     assert "false" not in done.stdout
+
+
+def test_a_pure_wheel_serves_every_platform(tmp_path):
+    """With DROPKIT_PURE=1 the wheel is tagged for any Python and platform, and the compiler is not called."""
+    command = [sys.executable, "setup.py", "build", "-b", tmp_path / "build", "egg_info", "-e", tmp_path]
+    environment = {**os.environ, "CC": "false", "CXX": "false", "DROPKIT_REQUIRE_EXTENSION": "", "DROPKIT_PURE": "1"}
+
+    command += ["bdist_wheel", "-d", tmp_path, "-b", tmp_path / "wheel"]
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert "dropkit/kernels/reference.py" in names
+    assert not [name for name in names if "_cpu." in name and not name.endswith(".pyi")]
+
+
+def test_a_pure_wheel_and_a_required_extension_contradict_each_other(monkeypatch, tmp_path):
+    """DROPKIT_PURE=1 and DROPKIT_REQUIRE_EXTENSION=1 together are an error."""
+    monkeypatch.setenv("DROPKIT_PURE", "1")
+
+    done = built(tmp_path, "1", "setup.py")
+
+    assert done.returncode != 0
+    assert "DROPKIT_REQUIRE_EXTENSION must be unset where DROPKIT_PURE is set" in done.stderr

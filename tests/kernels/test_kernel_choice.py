@@ -76,7 +76,7 @@ def test_running_on_one_thread_warns_once_with_the_reason(monkeypatch):
 
 
 @pytest.mark.parametrize(("spec", "gil", "reason"), [
-    (None, 0, "is missing, since dropkit was installed without a working C++17 compiler"),
+    (None, 0, "is missing, since dropkit was installed from a wheel without it"),
     (None, 1, "is not built for free-threaded Python"),
     ("there", 0, "cannot be loaded (wrong ELF class)"),
 ])  # fmt: skip

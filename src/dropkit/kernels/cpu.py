@@ -29,8 +29,9 @@ def _why_missing(error: ImportError) -> str:
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "the compiled extension is not built for free-threaded Python"
     return (
-        "the compiled extension is missing, since dropkit was installed without a working C++17 compiler; with a "
-        "compiler, DROPKIT_REQUIRE_EXTENSION=1 pip install --force-reinstall --no-deps --no-cache-dir dropkit builds it"
+        "the compiled extension is missing, since dropkit was installed from a wheel without it, or built without a "
+        "working C++17 compiler; with a compiler, DROPKIT_REQUIRE_EXTENSION=1 pip install --force-reinstall --no-deps "
+        "--no-cache-dir --no-binary dropkit dropkit builds it"
     )
 
 
@@ -240,7 +241,7 @@ def detail() -> str:
 
 def _torch_parallel_for() -> int:
     """The address of `torch_parallel_for`, which libtorch exports from torch 2.10 on."""
-    name = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
+    name = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}.get(sys.platform, "libtorch_cpu.so")
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
     return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value or 0
 
