@@ -149,7 +149,9 @@ def test_a_loop_of_ones_own_chooses_dropout_as_predict_does() -> None:
     [
         ({"p": 1.0}, ValueError, r"p must be in \(0, 1\), got 1.0"),
         ({"sites": "head"}, TypeError, r"model must be a torch.nn.Module, got NoneType"),
+        ({"p": "0.5"}, ValueError, r"p must be in \(0, 1\), got 0.5"),
         ({"model": nn.Dropout(), "sites": "head"}, ValueError, "sites must be names of modules"),
+        ({"model": nn.Dropout(), "sites": nn.Dropout()}, TypeError, "sites must be names of modules.*got Dropout"),
     ],
 )
 def test_a_choice_that_is_none_is_refused(arguments: Any, error: type[Exception], words: str) -> None:

@@ -61,6 +61,22 @@ def test_the_numbers_of_each_are_those_of_its_own_report() -> None:
     assert own.comparison is None
 
 
+def test_padding_of_values_does_not_count() -> None:
+    """The comparison is that of the values that count, of the plain pass, too."""
+    samples, plain, y = torch.randn(4, 9, 3), torch.randn(9, 3), torch.randn(9, 3)
+    valid = torch.ones(9, 3, dtype=torch.bool)
+    valid[:, 2] = False
+    padded = replace(values(samples), plain=plain, valid=valid)
+    spoilt = y.where(valid, math.nan)
+
+    got = padded.report(spoilt, tau=2.0).comparison.differences
+
+    expected = replace(values(samples[..., :2]), plain=plain[:, :2]).report(y[:, :2], tau=2.0).comparison.differences
+    for name, item in expected.items():
+        assert (got[name].sampled, got[name].plain) == pytest.approx((item.sampled, item.plain))
+        assert (got[name].low, got[name].high) == pytest.approx((item.low, item.high))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "lower_is_better", "verdict"),
     [

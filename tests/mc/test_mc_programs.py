@@ -155,6 +155,17 @@ class SequenceClassifier(nn.Module):
         return self.head(self.lstm(x)[1][0][-1])
 
 
+class Strict(nn.Module):
+    """Takes one argument, and no other names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
 class Hurdle(nn.Module):
     """A dropout that is an argument of the forward pass."""
 
@@ -318,6 +329,16 @@ RUN: dict[str, Program] = {
     "a float64 array": program(mlp, lambda: ROWS.double().numpy(), (N, 4)),
     "an array of float16 for a model of bfloat16": program(
         lambda: mlp().bfloat16(), lambda: ROWS.half().numpy(), (N, 4)
+    ),
+    "a frame of whole numbers": program(mlp, lambda: pd.DataFrame({c: range(N) for c in "abcdefgh"}), (N, 4)),
+    "a frame of tokens": program(embedder, lambda: pd.DataFrame(IDS.numpy()), (N, LENGTH, 4), class_dim=-1),
+    "a frame with gaps": program(
+        mlp, lambda: pd.DataFrame({c: pd.array([None, *range(1, N)], dtype="Int64") for c in "abcdefgh"}), (N, 4)
+    ),
+    "a data set of dicts with labels and numbers": program(
+        Strict,
+        lambda: [{"x": ROWS[:4], "target": CLASSES[:4], "number": CLASSES[:4]}, {"x": ROWS[4:], "target": CLASSES[4:]}],
+        (N, 4),
     ),
     "a data set": program(mlp, lambda: TensorDataset(ROWS, CLASSES), (N, 4)),
     "a streamed data set": program(mlp, Streamed, (N, 4)),

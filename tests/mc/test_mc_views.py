@@ -23,6 +23,18 @@ def predicted(task: Any, **options: Any) -> Any:
 TASKS = pytest.mark.parametrize("task", ["classification", "regression"])
 
 
+def test_padding_is_left_out_of_tables() -> None:
+    """Means are over what counts."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, 3))
+    x, valid = torch.randn(5, 6, 4), torch.arange(6) < torch.arange(1, 6)[:, None]
+
+    r = mc.predict(model, x, 6, class_dim=-1, valid=valid, seed=0)
+
+    assert "nan" not in str(r)
+    assert "nan" not in r._repr_html_().replace("results are nan", "")
+    assert f"{r.entropy[valid].mean():.4g}" in str(r)
+
+
 @TASKS
 def test_printing_shows_a_short_table_of_the_least_certain(task: str) -> None:
     """Never tensors, and few rows of many inputs."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any, cast
 
 import torch
@@ -17,6 +19,8 @@ from dropkit.mc.batches import Batch, BatchDims
 
 # Returns the arguments of the model from what a loader yields.
 PrepareBatch = Callable[[Any], Any]
+# What mappings call the labels of a batch; but for the first, where the model does not take it.
+_LABELS = ("labels", "label", "targets", "target", "y")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,32 @@ class BatchStream:
             )
         for batch in cast("Iterable[Any]", inputs):
             batch = map_leaves(self._in_dtype, batch) if yields_rows else batch
-            yield replace(self._batch((self.prepare_batch or _first)(batch)), labels=_labels(batch))
+            yield replace(self._batch((self.prepare_batch or self._first)(batch)), labels=self._labels(batch))
+
+    def _first(self, batch: Any) -> Any:
+        """The inputs of a batch, which may come in a list or tuple with labels, or in a mapping with other entries."""
+        if isinstance(batch, Mapping):
+            return self._accepted(cast("Mapping[str, Any]", batch))
+        if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
+            return cast("list[Any]", batch)[0]
+        return batch
+
+    def _accepted(self, entries: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The entries that the model takes; all if it takes any name or none of these."""
+        parameters = signature(self.model.forward).parameters
+        if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return entries
+        return {name: value for name, value in entries.items() if name in parameters} or entries
+
+    def _labels(self, batch: Any) -> Any:
+        """The labels of a batch, if it is a pair of inputs and labels, or a mapping that names them."""
+        if isinstance(batch, (list, tuple)) and len(cast("list[Any]", batch)) == 2:
+            return cast("list[Any]", batch)[1]
+        if not isinstance(batch, Mapping):
+            return None
+        entries, taken = cast("Mapping[str, Any]", batch), signature(self.model.forward).parameters
+        names = [name for name in _LABELS if name in entries and (name == _LABELS[0] or name not in taken)]
+        return entries[names[0]] if names else None
 
     def _batch(self, value: Any) -> Batch:
         return Batch.of(value, self._as_tensor, self.batch_dim)
@@ -65,6 +94,8 @@ class BatchStream:
     def _as_tensor(self, value: Any) -> Any:
         if _is_frame(value):
             value = _numbers(value)
+            if not any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in self.model.modules()):
+                value = value.astype(float)  # nothing takes whole numbers
         return as_input(value, self.model) if is_array(value) else value
 
     def _in_dtype(self, value: Any) -> Any:
@@ -117,31 +148,18 @@ def _numbers(frame: Any) -> Any:
     array = frame.to_numpy()
     if array.dtype.kind in "biuf":
         return array
+    columns: list[Any] = []
     for name in getattr(frame, "columns", [getattr(frame, "name", None)]):
         column = frame[name] if hasattr(frame, "columns") else frame
         try:
-            column.to_numpy().astype(float)
+            columns.append(column.to_numpy().astype(float))
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"inputs must hold numbers, got column {name!r} of {column.dtype}; encode it first"
             ) from error
-    return array.astype(float)
+    return import_module("numpy").stack(columns, -1).reshape(array.shape)
 
 
 def _shaped(value: Any) -> Any:
     """A tensor without memory of the shape of a frame; anything else as it is."""
     return torch.empty(value.shape, device="meta") if _is_frame(value) and not isinstance(value, Tensor) else value
-
-
-def _first(batch: Any) -> Any:
-    """The inputs of a batch, which may come in a list or tuple with labels."""
-    if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
-        return cast("list[Any]", batch)[0]
-    return batch
-
-
-def _labels(batch: Any) -> Any:
-    """The labels of a batch, if it is a pair of inputs and labels, or a mapping that names them."""
-    if isinstance(batch, (list, tuple)) and len(cast("list[Any]", batch)) == 2:
-        return cast("list[Any]", batch)[1]
-    return cast("Mapping[str, Any]", batch).get("labels") if isinstance(batch, Mapping) else None

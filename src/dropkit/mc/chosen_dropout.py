@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any, cast
 
 from torch import nn
@@ -84,11 +85,15 @@ def chosen_dropout(model: nn.Module | None, p: float | None, sites: str | Sequen
         ValueError: `p` is out of range, or no module has one of the names.
         TypeError: there are names, but no model.
     """
-    check("p", p is None or 0 < p < 1, "in (0, 1)", p)
+    check("p", p is None or (isinstance(p, Real) and 0 < p < 1), "in (0, 1)", p)
     if not isinstance(model, nn.Module) and not (model is None and sites is None):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     before = _thread.chosen
-    modules = None if sites is None or model is None else _named(model, [sites] if isinstance(sites, str) else sites)
+    modules = (
+        None
+        if sites is None or model is None
+        else _named(model, cast("Any", sites if isinstance(sites, (list, tuple, set)) else [sites]))
+    )
     inside = None if modules is None else frozenset(id(part) for module in modules for part in module.modules())
     _thread.chosen = choice = Chosen(p, inside)
     with ExitStack() as stack:
@@ -106,8 +111,10 @@ def _named(model: nn.Module, patterns: Iterable[str]) -> list[nn.Module]:
     names: dict[str, nn.Module] = dict(cast("Any", model.named_modules(remove_duplicate=False)))
     found: dict[int, nn.Module] = {}
     for pattern in patterns:
+        if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance] (checked)
+            raise TypeError(f"sites must be names of modules, or patterns of them, got {type(pattern).__name__}")
         fitting = [module for name, module in names.items() if fnmatchcase(name, pattern)]
-        close = get_close_matches(str(pattern), names, 3, 0.3)
+        close = get_close_matches(pattern, names, 3, 0.3)
         hint = f"; close names are {', '.join(close)}" if close else ""
         check("sites", bool(fitting), "names of modules of the model, or patterns of them", f"{pattern!r}{hint}")
         found |= {id(module): module for module in fitting}

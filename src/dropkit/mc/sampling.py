@@ -77,11 +77,13 @@ def nothing_to_sample(noise_left_off: Iterable[str]) -> NothingToSample:
         noise_left_off: notes on noise in training mode that is not dropout.
     """
     where = "" if chosen().modules is None else " in sites"
+    how_to_add = [] if chosen().p is None else ["p changes rates, and dropkit.retrofit(model, ...) adds dropout"]
     return NothingToSample(
         "; ".join(
             [
                 f"no dropout is active: the model has none that can be seen{where}, or its rates are 0; "
                 "dropkit.audit(model, ...) shows every dropout that it has",
+                *how_to_add,
                 *chosen().notes(),
                 *noise_left_off,
             ]

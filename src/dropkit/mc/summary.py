@@ -49,11 +49,15 @@ class Summary:
         return [
             (
                 measure.label,
-                in_short(self.prediction.measures[measure.name].mean()),
-                in_short(errors[measure.name].mean()) if measure.name in errors else _NOT_COMPUTED,
+                in_short(self._mean(self.prediction.measures[measure.name])),
+                in_short(self._mean(errors[measure.name])) if measure.name in errors else _NOT_COMPUTED,
             )
             for measure in measures_in_tables(self.prediction)
         ]
+
+    def _mean(self, measure: Tensor) -> Tensor:
+        """The mean of a measure with a number for each label or value, without padding."""
+        return measure.mean() if self.prediction.valid is None else measure[self.prediction.valid].mean()
 
     @property
     def ordered_by(self) -> str:
@@ -164,11 +168,16 @@ def _row(prediction: Prediction, number: int) -> tuple[str, ...]:
         values = [prediction.measures.get(name) for name in ("confidence", "entropy", "mutual_information")]
         values.append(prediction.standard_error.get("mutual_information"))
         label = _numbers_in_short(prediction.label[number]) if prediction.label.dim() == 1 else "-"
-        cells = (_NOT_COMPUTED if value is None else in_short(value[number].mean()) for value in values)
+        cells = (_NOT_COMPUTED if value is None else in_short(_of_input(prediction, value, number)) for value in values)
         return str(number), label, *cells
     variance = prediction.measures.get("variance")
     deviation = _NOT_COMPUTED if variance is None else _numbers_in_short(variance[number].sqrt())
     return str(number), _numbers_in_short(prediction.mean[number]), deviation
+
+
+def _of_input(prediction: Prediction, measure: Tensor, number: int) -> Tensor:
+    """The mean of a measure over the labels of an input, without padding."""
+    return measure[number].mean() if prediction.valid is None else measure[number].nanmean()
 
 
 def _numbers_in_short(value: Tensor) -> str:

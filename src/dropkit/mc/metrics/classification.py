@@ -254,7 +254,8 @@ def _true_classes(prediction: ClassMeasures, y: Tensor) -> Tensor:
         got += "; if its dimensions are right, give predict the class_dim that they leave"
     check("y", tuple(y.shape) == shape, f"of shape {shape}", got)
     least, most = int(y.min()), int(y.max())
-    check("y", least >= 0 and most < classes, f"in [0, {classes})", least if least < 0 else most)
+    wanted = f"in [0, {classes}), or {IGNORED} for labels to ignore"
+    check("y", least >= 0 and most < classes, wanted, least if least < 0 else most)
     return y.long()
 
 

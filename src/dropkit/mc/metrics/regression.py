@@ -118,10 +118,8 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float | None = 
     else:
         of_inputs = _log_likelihoods(_distances(prediction, y), prediction.sample_counts, _sizes(prediction), tau)
     ends = {level: interval(prediction, level, tau) for level in _LEVELS}
-    squares = (prediction.mean.double() - y).square()
-    plain = prediction.plain if prediction.valid is None else None
     return RegressionReport(
-        rmse=squares[counted].mean().sqrt().item(),
+        rmse=_rmse((prediction.mean.double() - y).square(), counted),
         log_likelihood=of_inputs.mean().item(),
         tau=math.nan if tau is None else float(tau),
         standard_error={"log_likelihood": standard_error(of_inputs)},
@@ -134,27 +132,28 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float | None = 
             for level, (low, high) in ends.items()
         ),
         count=len(y),
-        comparison=None if plain is None else _comparison(squares, of_inputs, plain, y),
+        comparison=None if prediction.plain is None else _comparison(prediction, prediction.plain, of_inputs, y),
     )
 
 
-def _comparison(squares: Tensor, log_likelihoods: Tensor, plain: Tensor, y: Tensor) -> Comparison:
+def _comparison(prediction: ValueMeasures, plain: Tensor, log_likelihoods: Tensor, y: Tensor) -> Comparison:
     """Compare with the plain pass.
 
     Args:
-        squares: the squared error of the mean, (N, ...).
         log_likelihoods: of the inputs, (N,).
     """
-    others = (plain.double() - y).square()
-    rmse, other_rmse = squares.mean().sqrt().item(), others.mean().sqrt().item()
-    tau = 1 / max(others.mean().item(), torch.finfo(torch.float32).tiny)
-    of_plain = _log_likelihoods(others.reshape(1, len(y), -1).sum(2), torch.ones(len(y)), y[0].numel(), tau)
+    counted = counted_values(prediction)
+    squares, others = (((mean.double() - y).square()).where(counted, 0.0) for mean in (prediction.mean, plain))
+    rmse, other_rmse = _rmse(squares, counted), _rmse(others, counted)
     tiny = torch.finfo(torch.float32).tiny
+    tau = 1 / max(other_rmse**2, tiny)
+    distances = others.reshape(1, len(y), -1).sum(2)
+    of_plain = _log_likelihoods(distances, torch.ones(len(y)), _sizes(prediction), tau)
     # The derivative of a root.
     roots = [values / (2 * max(root, tiny)) for values, root in ((squares, rmse), (others, other_rmse))]
     return Comparison(
         {
-            "rmse": difference(rmse, other_rmse, roots[0] - roots[1]),
+            "rmse": difference(rmse, other_rmse, roots[0] - roots[1], counted=counted),
             "log_likelihood": difference(
                 log_likelihoods.mean().item(), of_plain.mean().item(), log_likelihoods - of_plain, lower_is_better=False
             ),
@@ -235,6 +234,11 @@ def true_values(prediction: ValueMeasures, y: Tensor) -> Tensor:
 def counted_values(prediction: ValueMeasures) -> Tensor:
     """Which values are not padding, (N, ...)."""
     return torch.ones_like(prediction.mean, dtype=torch.bool) if prediction.valid is None else prediction.valid
+
+
+def _rmse(squares: Tensor, counted: Tensor) -> float:
+    """The root of the mean of the squared errors that count."""
+    return squares[counted].mean().sqrt().item()
 
 
 def _distances(prediction: ValueMeasures, y: Tensor) -> Tensor:
