@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dropkit.extras import needed_for
 from dropkit.mc import acquisition, conformal, metrics
+from dropkit.mc.moments.moments import NoMomentRule
 from dropkit.mc.predict import from_samples, predict
 from dropkit.mc.prediction import ClassPrediction, MultilabelPrediction, Prediction, ValuePrediction
+from dropkit.mc.propagate import propagate
 from dropkit.mc.sampling import NothingToSample, sampling
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ __all__ = [
     "MCClassifier",
     "MCRegressor",
     "MultilabelPrediction",
+    "NoMomentRule",
     "NothingToSample",
     "Prediction",
     "ValuePrediction",
@@ -30,6 +33,7 @@ __all__ = [
     "from_samples",
     "metrics",
     "predict",
+    "propagate",
     "sampling",
 ]
 

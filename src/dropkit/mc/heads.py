@@ -52,19 +52,31 @@ class Head:
             return Regression(plan, VARIANCES.get(self.classes.form))
         if self.task == "multilabel":
             return Multilabel(plan, lambda outputs: self.classes.label_probabilities(outputs, self.call))
-        tokens = batch.token_shapes() if settings.output is None else frozenset[tuple[int, ...]]()
-        labels = self.labels or Labels.of(self.of(batch.labels))
-        classes = replace(self.classes, labels=labels, tokens=tokens)
+        classes = self.classes_in(batch, settings)
 
         def known() -> Classes:
-            # Not known before the first pass.
-            return replace(classes, dim=-1) if self.reader.is_span and classes.dim is None else classes
+            return self._with_positions(classes)
 
         return Classification(
             plan,
             lambda outputs: known().probabilities(outputs),
             lambda outputs: self._check_count(known().check(outputs, self.call)),
         )
+
+    def values(self, batch: Batch, settings: Settings, output: Tensor) -> Tensor:
+        """Return the probabilities or values of one pass, from its output."""
+        values = self.accumulator(batch, settings).values(output.unsqueeze(0))
+        return values["value"][0].contiguous().cpu()
+
+    def classes_in(self, batch: Batch, settings: Settings) -> Classes:
+        """What is known about the classes in the outputs of a batch."""
+        tokens = batch.token_shapes() if settings.output is None else frozenset[tuple[int, ...]]()
+        labels = self.labels or Labels.of(self.of(batch.labels))
+        return self._with_positions(replace(self.classes, labels=labels, tokens=tokens))
+
+    def _with_positions(self, classes: Classes) -> Classes:
+        """Of classes that are positions of an answer, which is not known before the first pass."""
+        return replace(classes, dim=-1) if self.reader.is_span and classes.dim is None else classes
 
     def of(self, value: Any) -> Any:
         """What belongs to this head, of a value that may have an entry for each."""

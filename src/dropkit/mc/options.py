@@ -40,13 +40,10 @@ _FORMS: dict[str, tuple[str, ...]] = {
 HeadName = str | int
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments of `predict`, for type checkers: the fields of `Settings`, as a test ensures."""
+class PassOptions(TypedDict, total=False):
+    """The keyword arguments of `propagate`, for type checkers."""
 
-    masks: Masks | None
-    plan: Plan
     seed: int | None
-    target_standard_error: float | None
     keep_samples: bool
     measures: MeasureNames | None
     errors: bool | None
@@ -60,13 +57,21 @@ class Options(TypedDict, total=False):
     output: Callable[[Any], Any] | None
     prepare_batch: PrepareBatch | None
     batch_dim: BatchDims
-    example_ids: Tensor | None
     batch_size: int
+    plain: bool
+    progress: bool | None
+
+
+class Options(PassOptions, total=False):
+    """The keyword arguments of `predict`, for type checkers: the fields of `Settings`, as a test ensures."""
+
+    masks: Masks | None
+    plan: Plan
+    target_standard_error: float | None
+    example_ids: Tensor | None
     chunk: int
     replay: bool
     thin: bool
-    plain: bool
-    progress: bool | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -101,16 +106,26 @@ class Settings:
     progress: bool | None = None
 
     @staticmethod
-    def of(samples: int, task: str | Mapping[Any, str], options: Options) -> Settings:
+    def of(
+        samples: int,
+        task: str | Mapping[Any, str],
+        options: PassOptions,
+        function: str = "predict",
+        known: type[Any] = Options,
+    ) -> Settings:
         """Validate the options.
+
+        Args:
+            function: which is called.
+            known: the type of its options.
 
         Raises:
             TypeError: an option does not exist.
             ValueError: an option is out of range.
         """
-        unknown = sorted(options.keys() - set(Settings.__slots__))
+        unknown = sorted(options.keys() - known.__annotations__.keys())
         if unknown:
-            raise TypeError(f"predict() got an unexpected keyword argument {unknown[0]!r}")
+            raise TypeError(f"{function}() got an unexpected keyword argument {unknown[0]!r}")
         return Settings(samples=samples, task=task, **options)
 
     def __post_init__(self) -> None:
@@ -207,14 +222,14 @@ class Settings:
         return Labels.of(labels)
 
 
-def signature(function: Callable[..., Any]) -> Signature:
-    """Return the signature of `predict` with every option, for `help`."""
+def signature(function: Callable[..., Any], known: type[Any] = Options) -> Signature:
+    """Return the signature of a function with every option of a type, for `help`."""
     shown = Signature.from_callable(function)
     parameters = [shown.parameters[name] for name in shown.parameters if name != "options"]
     options = [
         Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
         for field in fields(Settings)
-        if field.name not in shown.parameters
+        if field.name in known.__annotations__
     ]
     return shown.replace(parameters=[*parameters, *options])
 

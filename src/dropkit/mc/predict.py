@@ -248,11 +248,8 @@ def _run_batch(
                 break
     results = [PartialResult.of(accumulator, kept) for accumulator, kept in zip(accumulators, samples, strict=True)]
     if settings.plain:
-        plain = [
-            head.accumulator(batch, settings).values(output.unsqueeze(0))["value"][0].contiguous().cpu()
-            for head, output in zip(heads, passes.plain(batch), strict=True)
-        ]
-        results = [replace(result, plain=values) for result, values in zip(results, plain, strict=True)]
+        plain = zip(results, heads, passes.plain(batch), strict=True)
+        results = [replace(result, plain=head.values(batch, settings, output)) for result, head, output in plain]
     return [without_padding(result, places) for result, places in zip(results, valid, strict=True)]
 
 

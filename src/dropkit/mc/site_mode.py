@@ -99,7 +99,7 @@ class SiteMode(SamplingMode):
         """Run a call from the seed of the next site, since its random numbers cannot be replaced."""
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        compute = _COMPOSED.get(func)
+        compute = COMPOSED.get(func)
         if compute is not None:
             arguments = signature(func).bind(*args, **kwargs)
             arguments.apply_defaults()
@@ -216,7 +216,7 @@ class SiteMode(SamplingMode):
 
 
 # The functions whose random numbers are a site, and how a mode computes them from all of their arguments.
-_COMPOSED: dict[Any, Callable[..., Any]] = {
+COMPOSED: dict[Any, Callable[..., Any]] = {
     concrete_dropout: SiteMode.drop_concretely,
     patch_dropout: SiteMode.drop_tokens,
     **{

@@ -192,7 +192,7 @@ def run_function(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
         output = rule(func, args, kwargs)
         if output is not NotImplemented:
             return output
-    if _reads_no_values(func):
+    if reads_no_values(func):
         with no_torch_function():
             return func(*args, **kwargs)
     output = func(*materialized(args), **materialized(kwargs))
@@ -213,7 +213,8 @@ def _has_another_shape(value: Any) -> bool:
         return value.shape != value.full.shape
 
 
-def _reads_no_values(func: Any) -> bool:
+def reads_no_values(func: Any) -> bool:
+    """Whether a function tells nothing but the shape, the dtype and the like."""
     name = getattr(func, "__name__", "")
     if name == "__get__":
         name = getattr(getattr(func, "__self__", None), "__name__", "")
