@@ -43,7 +43,7 @@ class MomentsMode(SiteMode):
         if isinstance(input, Moments):
             mean, variance, sites = input.expectation, input.variance, sites | input.sites
         else:
-            mean, variance = input, torch.zeros_like(input)
+            mean, variance = input, None
         dropped = _dropped(mean, variance, dropout)
         if dropout.inplace and isinstance(input, Moments):
             return input.write(dropped)
@@ -59,19 +59,24 @@ class MomentsMode(SiteMode):
         refuse("random numbers that are no mask of dropout")
 
 
-def _dropped(mean: Tensor, variance: Tensor, dropout: SiteDropout) -> tuple[Tensor, Tensor]:
-    """The moments of an input after dropout, exactly."""
+def _dropped(mean: Tensor, variance: Tensor | None, dropout: SiteDropout) -> tuple[Tensor, Tensor]:
+    """The moments of an input after dropout, exactly.
+
+    Args:
+        variance: of the input; None for 0.
+    """
     params = dropout.make_params(dropout.p)
     if isinstance(params, NoiseParams):
-        if params.distribution != NORMAL:
-            refuse("noise that is not normal")
-        # x (1 + factor n) + term n, with n of mean 0 and variance 1.
-        scaled = mean * params.factor + params.term
-        return mean.clone(), variance * (1 + params.factor**2) + scaled.square()
+        if params.distribution != NORMAL or params.term:
+            refuse("noise that is not multiplied, or not normal")
+        # x (1 + factor n), with n of mean 0 and variance 1.
+        added, factor = (mean * params.factor).square(), 1 + params.factor**2
+        return mean.clone(), added if variance is None else added.add_(variance, alpha=factor)
     kept = mean * params.scale + params.shift
     p = dropout.p
-    # The variance within kept elements, and that between the means of kept and dropped ones.
+    # The variance between the means of kept and dropped elements, and that within kept ones.
+    between = (kept - params.fill).square().mul_(p * (1 - p))
     return (
         kept * (1 - p) + p * params.fill,
-        variance * ((1 - p) * params.scale**2) + (kept - params.fill).square() * (p * (1 - p)),
+        between if variance is None else between.add_(variance, alpha=(1 - p) * params.scale**2),
     )

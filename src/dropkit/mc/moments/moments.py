@@ -51,6 +51,9 @@ class Moments(VirtualTensor):
     def gaussian(self) -> Gaussian:
         return Gaussian(self.expectation, self.variance)
 
+    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] (torch's takes tensor_contents)
+        return f"Moments({tuple(self.expectation.shape)})"
+
     def write(self, gaussian: tuple[Tensor, Tensor]) -> Moments:
         """Write over the numbers, also those of views."""
         for own, new in zip(self.gaussian, gaussian, strict=True):
