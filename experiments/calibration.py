@@ -50,10 +50,12 @@ def main() -> None:
     console.print(table)
 
 
-def train(network: Callable[[], nn.Module], p: float, seed: int, digits: Examples) -> nn.Module:
+def train(
+    network: Callable[[], nn.Module], p: float, seed: int, digits: Examples, kind: str = "dropout2d"
+) -> nn.Module:
     """Return the trained network in eval mode."""
     torch.manual_seed(seed)
-    model = place_dropout(network(), Setting("dropout2d", p))
+    model = place_dropout(network(), Setting(kind, p))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(digits)).split(BATCH):
