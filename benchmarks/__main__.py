@@ -34,7 +34,6 @@ BENCHMARKS = (
     "batchwise",
     "feed_forward_blocks",
     "mc_loop",
-    "moments",
     "compiled",
     "importing",
     "checking",
