@@ -60,6 +60,43 @@ X = torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
 OPTIONS = {"seed": 0, "keep_samples": True, "plain": False, "task": "regression"}
 
 
+class First(nn.Module):
+    """The outputs of a recurrent network."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)[0]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_between_recurrent_layers_has_passes_of_its_own(kind, batch_first, monkeypatch):
+    """The states of the next layer are those of one input, and torch reads past their end if it gets more rows."""
+    model = First(kind(4, 8, 2, dropout=0.5, batch_first=batch_first)).eval()
+    x = torch.randn(1, 6, 4) if batch_first else torch.randn(6, 1, 4)
+    options = {**OPTIONS, "batch_dim": 0 if batch_first else 1}
+
+    r = mc.predict(model, x, 20, **options)
+    monkeypatch.setattr("dropkit.mc.passes._FEWEST_TOGETHER", 1000)
+    apart = mc.predict(model, x, 20, **options)
+
+    assert torch.equal(r.samples, apart.samples)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_before_a_recurrent_network_runs_together(kind):
+    """Its states are as many as there are rows."""
+    model = Counting(nn.Linear(4, 4), nn.Dropout(0.5), First(kind(4, 8, 1, batch_first=True)), nn.Flatten()).eval()
+
+    r = mc.predict(model, torch.randn(1, 6, 4), 20, **OPTIONS)
+
+    assert r.variance.max() > 0
+    assert model.passes < 10
+
+
 @pytest.mark.parametrize("drop", [nn.Dropout(0.3), nn.AlphaDropout(0.3)], ids=["Dropout", "AlphaDropout"])
 def test_samples_are_those_of_single_passes(drop, monkeypatch):
     """Each row has the masks of its sample; the products may be summed in another order."""

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropkit.dropout_functions import RECURRENT
 from dropkit.kernels import FLOATS
 from dropkit.mc.keyed_mode import KeyedMode
 from dropkit.mc.mode import Args, Kwargs
 from dropkit.mc.site_mode import SiteDropout
+from dropkit.nn.recurrent_layers import is_packed
 from dropkit.torch_private import functorch_is_active, no_torch_function
 
 # Functions that read values into Python, which may then decide for all samples at once.
@@ -45,7 +47,7 @@ class TogetherMode(KeyedMode):
         self._is_spread = False
 
     def not_random(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
-        if self._is_spread and func in _READING:
+        if self._is_spread and (func in _READING or (func in RECURRENT and not _states_fit(args))):
             raise NotTogether
         return super().not_random(func, types, args, kwargs)
 
@@ -66,3 +68,15 @@ class TogetherMode(KeyedMode):
 
     def run_seeded(self, call: Callable[[], Any]) -> Any:
         raise NotTogether
+
+
+def _states_fit(args: Args) -> bool:
+    """Whether a recurrent function gets a state for each sequence: torch does not check it, and would write elsewhere.
+
+    The states of a second layer are those of one input, where dropout between the layers has made rows of it.
+    """
+    if is_packed(args):
+        return False
+    input, states, *_, batch_first = args
+    states = [states] if isinstance(states, Tensor) else states
+    return all(state.shape[-2] == input.shape[0 if batch_first else 1] for state in states)
