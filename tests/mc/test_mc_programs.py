@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from dropkit.mc import NothingToSample, predict
+from dropkit.mc import ClassPrediction, NothingToSample, ValuePrediction, acquisition, predict
+from dropkit.mc.prediction import AnyPrediction
 
 N, LENGTH, WIDTH = 9, 6, 8
 ROWS = torch.randn(N, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -228,7 +230,11 @@ RUN: dict[str, Program] = {
         lambda: Model(segmenter(), lambda h: {"out": h, "aux": h * 0}), IMAGES, (N, 8, 8, 3), class_dim=1
     ),
     "segmentation with labels": program(
-        segmenter, IMAGES, (N, 8, 8, 3), labels=torch.full((N, 8, 8), 255), ignore_index=255
+        segmenter,
+        IMAGES,
+        (N, 8, 8, 3),
+        labels=torch.arange(64).view(1, 8, 8).expand(N, 8, 8) // 16 * 85,
+        ignore_index=255,
     ),
     "a mask of one channel": program(lambda: segmenter(1), IMAGES, (N, 1, 8, 8), **MULTILABEL),
     "depth": program(lambda: segmenter(1), IMAGES, (N, 1, 8, 8), **REGRESSION),
@@ -355,7 +361,7 @@ RUN: dict[str, Program] = {
 
 @pytest.mark.parametrize("name", RUN)
 def test_a_program_has_a_result(name: str) -> None:
-    """Inputs come first, classes last; samples differ, and the same seed gives the same numbers."""
+    """Inputs come first, classes last; samples differ, and a seed gives the same numbers again, which can be shown."""
     case = RUN[name]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -371,6 +377,28 @@ def test_a_program_has_a_result(name: str) -> None:
         assert torch.equal(part.mean.nan_to_num(-1), other.mean.nan_to_num(-1))
         assert part.variance.nan_to_num(0).max() > 0 or part.valid is not None
         assert len(part) == N
+        shows_itself(part)
+        is_used(part)
+
+
+def shows_itself(r: AnyPrediction) -> None:
+    """As a table, in a notebook and as JSON, without tensors, and without gaps but for those of the inputs."""
+    for text in (str(r), r._repr_html_()):
+        assert "tensor(" not in text
+    has_gaps = r.valid is None and bool(r.mean.isnan().any())
+    assert has_gaps or "nan" not in str(r).split("least certain")[0]
+    assert json.loads(json.dumps(r.to_dict()))["num_samples"] == 6
+
+
+def is_used(r: AnyPrediction) -> None:
+    """Conformal sets or intervals, and scores for active learning, have the shapes of the prediction."""
+    if isinstance(r, ValuePrediction):
+        low, high = r.conformal(r.mean)(r)
+        assert low.shape == high.shape == r.mean.shape
+        return
+    truth = r.label if isinstance(r, ClassPrediction) else torch.ones_like(r.mean)
+    assert r.conformal(truth)(r).shape == r.mean.shape
+    assert acquisition.bald(r).shape == (N,)
 
 
 def refused(model: Callable[[], nn.Module], inputs: Any, error: type[Exception], words: str, **arguments: Any) -> Any:
