@@ -48,7 +48,7 @@ def test_commands_are_completed_in_every_shell(shell):
         (["check"], "--unsafe", ["--unsafe-fixes"]),
         (["check", "--severity"], "w", ["warning"]),
         (["explain"], "drp101", ["DRP101"]),
-        (["mc", "--task"], "", ["classification", "regression"]),
+        (["mc", "--task"], "", ["classification", "multilabel", "regression"]),
         (["study"], "--kin", ["--kinds"]),
     ],
 )

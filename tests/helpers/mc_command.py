@@ -44,6 +44,14 @@ def one_logit():
     return nn.Sequential(net(1), nn.Flatten(0))
 
 
+def of_images():
+    return nn.Sequential(nn.Flatten(), seeded(nn.Linear(192, 4)), net())
+
+
+def misses_a_file():
+    return torch.load("weights.bin")
+
+
 def probabilities():
     return nn.Sequential(net(), nn.Softmax(1))
 
@@ -100,6 +108,8 @@ def array(): return x.double().numpy()
 def pair(): return x, y
 def array_pair(): return x.double().numpy()[::-1], y.numpy()
 def without(): return x, None
+def images(): return torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0)), y
+def label_sets(): return x, (x > 0)[:, :3]
 def values(): return x, x.sum(1)
 def values_of_two(): return x, x[:, :2]
 def batches(): return (pair for pair in zip(x.split(5), y.split(5)))
@@ -124,8 +134,8 @@ Y = torch.arange(12) % 3
 # Begins a line of the report on classes.
 ERROR = "error                                 "
 NO_WEIGHTS = (
-    "warning: no --weights given: unless the function that makes the model loads weights, they are random, and so are "
-    "these predictions\n"
+    "warning: no --weights given: unless the code of the model loads some itself, they are random, and these "
+    "predictions mean nothing\n"
 )
 
 

@@ -19,7 +19,11 @@ from dropkit.cli.mc import command
     ("words", "message"),
     [
         (["net"], "MODEL must be FILE.py:NAME, package.module:NAME or .pt, .pth or .ckpt, got 'net'"),
-        (["net.bin"], "MODEL must be FILE.py:NAME, package.module:NAME or .pt, .pth or .ckpt, got 'net.bin'"),
+        (["net.bin"], "Invalid value for MODEL: file not found: net.bin"),
+        (["there.bin"], "MODEL must be FILE.py:NAME, package.module:NAME or .pt, .pth or .ckpt, got 'there.bin'"),
+        (["sub/net:make"], "Invalid value for MODEL: file not found: sub/net"),
+        (["net.py:misses_a_file"], "net.py:misses_a_file could not be loaded: file not found: weights.bin"),
+        (["there.safetensors"], "there.safetensors holds weights and no module: give FILE.py:NAME --weights there."),
         (["none.pt"], "Invalid value for MODEL: file not found: none.pt"),
         (["none.py:net"], "Invalid value for MODEL: file not found: none.py"),
         (["net.py:nett"], "net.py has no nett; it has Broken,"),
@@ -33,11 +37,20 @@ from dropkit.cli.mc import command
         (["junk.pt", "--trust"], "junk.pt could not be loaded: UnpicklingError: "),
         (["script.pt"], "script.pt is scripted, and its dropout cannot be seen: give FILE.py:NAME"),
         (["net.py:net", "--weights", "none.pt"], "Invalid value for --weights: file not found: none.pt"),
-        (["net.py:net", "--weights", "state.pt"], "--weights does not fit the model: Error(s) in loading state_dict"),
-        (["net.py:net", "--weights", "tensor.pt"], "--weights does not fit the model: Expected state_dict to be dict"),
-        (["net.py:net", "--weights", "numbers.pt"], "--weights does not fit the model: 'int' object has no"),
-        (["net.py:net", "--weights", "whole.pt"], "must hold numbers, got 'whole.pt': it holds objects, or is damaged"),
-        (["net.py:net", "--weights", "net.py"], "must be .npy, .npz, .pt, .pth or .ckpt, got 'net.py'"),
+        (
+            ["net.py:net", "--weights", "state.pt"],
+            "missing: 0.weight, 0.bias, 3.weight, ... (4 in all); unexpected: weight",
+        ),
+        (["net.py:net", "--weights", "tensor.pt"], "must hold a state dict, names with tensors, got Tensor"),
+        (
+            ["net.py:net", "--weights", "numbers.pt"],
+            "--weights does not fit the model: missing: 0.weight, 0.bias, 3.weight, ",
+        ),
+        (
+            ["net.py:net", "--weights", "whole.pt"],
+            "whole.pt holds a whole module or other objects; loading it runs code",
+        ),
+        (["net.py:net", "--weights", "net.py"], "must be .pt, .pth, .ckpt, .bin, .tar or .safetensors, got 'net.py'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -50,7 +63,8 @@ def test_a_wrong_model_is_refused(folder, words, message):
     torch.save(nn.Linear(2, 2), "whole.pt")
     torch.jit.script(nn.Linear(4, 3)).save("script.pt")
     (folder / "junk.pt").write_text("hello there")
-    (folder / "empty.pt").touch()
+    for name in ("empty.pt", "there.bin", "there.safetensors"):
+        (folder / name).touch()
 
     line = refusal(*words, "--data", "net.py:inputs")
 
@@ -61,22 +75,28 @@ def test_a_wrong_model_is_refused(folder, words, message):
     ("data", "message"),
     [
         ("none.npy", "file not found: none.npy"),
-        ("x.csv", "must be FILE.py:NAME or .npy, .npz, .pt, .pth or .ckpt, got 'x.csv'"),
+        ("x.csv", "file not found: x.csv"),
+        ("net.py", "must be FILE.py:NAME or .npy, .npz, .pt, .pth or .ckpt, got 'net.py'"),
         ("net.py:nothing", "net.py has no nothing; it has "),
         ("net.py:fails", "net.py:fails could not be loaded: KeyError: 'no such data'"),
         ("junk.npy", "must hold numbers, got 'junk.npy': ValueError: the magic string is not correct"),
         ("empty.npy", "must hold numbers, got 'empty.npy': ValueError: EOF"),
         ("junk.npz", "must hold numbers, got 'junk.npz': BadZipFile"),
-        ("nothing.npz", "inputs must hold a tensor with a batch dimension, got nothing"),
+        (
+            "nothing.npz",
+            "must hold x and, if it is known, y, or the model's arguments by name (input), got none besides y",
+        ),
+        ("only_y.npz", "by name (input), got none besides y"),
+        ("keras.npz", "by name (input), got x_train, y_train, x_test, ... (4 in all)"),
         ("objects.npy", "must hold numbers, got 'objects.npy': it holds objects, or is damaged"),
         ("words.npy", "can't convert np.ndarray of type numpy.str_"),
         ("objects.pt", "must hold numbers, got 'objects.pt': it holds objects, or is damaged"),
-        ("y.pt", "inputs must hold a tensor with a batch dimension, got nothing"),
+        ("y.pt", "by name (input), got none besides y"),
         ("net.py:scalar", "inputs must hold a tensor with a batch dimension, got Tensor"),
         ("net.py:empty", "inputs must be at least one, got none"),
         ("net.py:uneven", "--data must yield labels of one shape: "),
         ("narrow.npy", "the model could not be run with inputs of shape (12, 3): RuntimeError: mat1 and mat2"),
-        ("narrow.npz", "the model could not be run with inputs of shape (12, 3), (12, 1): TypeError: "),
+        ("masked.npz", "by name (input), got x, mask"),
     ],
 )
 def test_wrong_data_is_refused(folder, data, message):
@@ -88,7 +108,9 @@ def test_wrong_data_is_refused(folder, data, message):
     numpy.save(folder / "objects.npy", numpy.array([{}]), allow_pickle=True)
     numpy.save(folder / "words.npy", numpy.array(["a", "b"]))
     numpy.save(folder / "narrow.npy", X[:, :3].numpy())
-    numpy.savez(folder / "narrow.npz", x=X[:, :3].numpy(), mask=X[:, :1].numpy())
+    numpy.savez(folder / "masked.npz", x=X.numpy(), mask=X[:, :1].numpy())
+    numpy.savez(folder / "only_y.npz", y=Y.numpy())
+    numpy.savez(folder / "keras.npz", x_train=X.numpy(), y_train=Y.numpy(), x_test=X.numpy(), y_test=Y.numpy())
     torch.save({"x": numpy.zeros(3)}, folder / "objects.pt")
     torch.save({"y": Y}, folder / "y.pt")
 
@@ -127,9 +149,8 @@ def test_wrong_labels_are_refused(folder, labels, message):
         (X[:, :2], [], "cannot be compared with the truth: y must be of shape (12, 1), got (12, 2)"),
         (X[:11, 0], [], "labels must be one for each of 12 inputs, got shape (11,)"),
         (X[:, 0] / 0, [], "Invalid value for --labels: labels must be finite numbers, got NaN or infinity"),
-        (X[:, 0], ["--samples", "1"], "samples must be at least 2 of each input, to have a variance, got 1"),
     ],
-    ids=["wide", "short", "not finite", "one sample"],
+    ids=["wide", "short", "not finite"],
 )
 def test_wrong_values_are_refused(folder, labels, options, message):
     """A wrong shape and NaN are refused before the report."""
@@ -195,7 +216,10 @@ def test_an_error_names_options_of_the_command_line(folder, options):
         ("--tau 0 --task regression", "'--tau': must be larger than 0 and finite, got 0.0"),
         ("--tau inf --task regression", "'--tau': must be larger than 0 and finite, got inf"),
         ("--tau 1", "--tau has no meaning with --task classification"),
-        ("--task regression --outputs logits", "--outputs has no meaning with --task regression"),
+        (
+            "--task regression --outputs logits",
+            "--outputs must be values, mean_log_variance, mean_variance, mean_std with --task regression, got logits",
+        ),
         ("--task regression --class-dim -1", "--class-dim has no meaning with --task regression"),
         ("--seed 18446744073709551616", "'--seed': it must fit 64 bits, in [-2**63, 2**64), got 18446744073709551616"),
         ("--html no/page.html", "Invalid value for --html: must lie in a folder that exists, got 'no/page.html'"),

@@ -15,6 +15,14 @@ from dropkit.cli.actions import mc_json
 from dropkit.mc.summary import Summary
 from dropkit.mc.table import table
 
+ONE_SAMPLE = (
+    "net.py:net --data net.py:inputs",
+    "net.py:net --data net.py:pair",
+    "net.py:value --data net.py:inputs --task regression",
+    "net.py:value --data net.py:values --task regression",
+    "net.py:net --data net.py:label_sets --task multilabel",
+)
+
 
 @pytest.mark.parametrize("weights", [True, False])
 def test_missing_weights_are_reported(folder, weights):
@@ -30,7 +38,8 @@ def test_missing_weights_are_reported(folder, weights):
     assert result.stderr == ("" if weights else NO_WEIGHTS)
     lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     assert {note in line["notes"] for line in lines} == {not weights}
-    assert (note.partition(":")[0] in (folder / "page.html").read_text()) != weights
+    assert (f"<b>Warning</b> {note}" in (folder / "page.html").read_text()) != weights
+    assert result.stdout.startswith("warning: no --weights given") != weights
     assert run("model.pt", "--trust", *words).stderr == ""
 
 
@@ -73,7 +82,7 @@ def test_top_is_the_number_of_inputs_shown(folder, top, rows):
     out = output("net.py:net", "--data", "net.py:inputs", "--top", top)
 
     assert ("least certain" in out) == (rows > 0)
-    uncertainty = [float(line.split()[4]) for line in out.partition("least certain")[2].rstrip().split("\n")[4:]]
+    uncertainty = [float(line.split()[5]) for line in out.partition("least certain")[2].rstrip().split("\n")[4:]]
     assert len(uncertainty) == rows
     assert uncertainty == sorted(uncertainty, reverse=True)
 
@@ -109,26 +118,30 @@ def test_nan_is_null_and_noted(folder):
     assert [line["index"] for line in lines if line["mean"] == [None] * 3] == [0, 4, 8]
     assert [line["index"] for line in lines if line["label"] is None] == [0, 4, 8]
     assert "note: the mean is not a finite number for 3 of 12 inputs" in out
-    assert re.search(r"entropy +nan +nan\n", out)
+    assert re.search(r"entropy +nats +nan +nan +\S+\n", out)
 
 
 def test_one_sample_has_no_standard_error(folder):
-    """Errors are nan in the table and null in JSON, and a note says why."""
-    words = "net.py:value", "--data", "net.py:inputs", "--task", "regression", "--samples", 1
+    """Nothing that compares samples is shown, not as nan either, and a note says what is missing."""
+    for words in ONE_SAMPLE:
+        lines = records(*words.split(), "--samples", 1)
+        out = output(*words.split(), "--samples", 1, "--html", "page.html", "--json", "all.json")
+        page = (folder / "page.html").read_text()
 
-    lines, out = records(*words), output(*words)
-
-    assert lines[0]["standard_error"] == {"mean": [None], "variance": [None]}
-    assert re.search(r"mean +\S+ +nan\n", out)
-    assert "note: with a single sample there is no standard error, it is nan" in out
-    assert "nan" in output("net.py:net", "--data", "net.py:pair", "--samples", 1)
+        assert lines[0]["standard_error"] == {}
+        assert not {"variance", "mutual_information", "variation_ratio"} & lines[0].keys()
+        assert "a single sample does not tell how much samples differ" in out
+        assert "nan" not in out
+        assert ">nan" not in page
+        assert "mutual information<" not in page
+        assert json.loads((folder / "all.json").read_text())["notes"]
 
 
 def test_large_tensors_are_left_out_of_records(folder):
     """Those of more than a thousand numbers are null, labels included."""
     prediction = mc.from_samples(torch.full((2, 3, mc_json.MOST_NUMBERS + 1, 2), 0.5))
 
-    lines = [*mc_json.records(prediction, prediction.label)]
+    lines = [*mc_json.records(Summary(prediction, prediction.label, None, 0))]
 
     assert all(lines[0][name] is None for name in ("mean", "label", "truth", "entropy"))
     assert records("net.py:Wide", "--data", "net.py:inputs")[0]["mean"] is None

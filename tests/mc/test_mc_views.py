@@ -68,11 +68,18 @@ def test_the_page_is_that_of_the_command(task: str) -> None:
     r = predicted(task)
     y = r.label if task == "classification" else r.mean
 
-    page = r.to_html(y, title="my <model>")
+    names = ["cat", "dog", "emu"] if task == "classification" else None
+    images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    page = r.to_html(y, title="my <model>", classes=names, inputs=images)
 
     assert page.startswith("<!doctype html>")
     assert "Uncertainty of my &lt;model&gt;" in page
     assert page.count("<svg") > r.to_html().count("<svg")
+    assert page.count("<img ") == 10
+    assert (">emu</td>" in page) == (names is not None)
+    with pytest.raises(ValueError, match=r"classes must be . names, got 2"):
+        r.to_html(classes=["cat", "dog"])
 
 
 @TASKS

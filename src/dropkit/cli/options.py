@@ -21,6 +21,10 @@ class Failed(click.ClickException):
 
     exit_code = FAILED
 
+    def __init__(self, message: str) -> None:
+        # Errors of models and of torch have several lines.
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
 
 class Command(click.Command):
     """A command that reports a missing package in one line, with the command that installs it."""

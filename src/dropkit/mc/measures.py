@@ -101,6 +101,7 @@ class Measure:
         standard_error: how the error is computed; None if it is unknown, and tables leave the measure out.
         statistic: computes, from the probabilities or values of some samples, (samples, N, ...), what `function` reads
             as `means.of(name)`; None if it reads nothing but the properties of `SampleMeans`.
+        compares_samples: whether it says how much the samples differ, of which a single one tells nothing.
         needs: the arguments of `predict` without which it is not computed; none if empty.
         name: the name of the attribute.
     """
@@ -111,6 +112,7 @@ class Measure:
     higher_is_uncertain: bool | None = True
     standard_error: Jackknife | ErrorOfFraction | None = _JACKKNIFE
     statistic: Callable[[Tensor], Tensor] | None = None
+    compares_samples: bool = False
     needs: str = ""
     name: str = field(default="", init=False)
 
@@ -173,7 +175,13 @@ class Prediction:
     valid: Tensor | None = None
 
     mean = Measure("mean of the samples", "y", lambda means: means.mean, higher_is_uncertain=None)
-    variance = Measure("variance between the samples", "y^2", lambda means: means.variance, standard_error=_OF_VARIANCE)
+    variance = Measure(
+        "variance between the samples",
+        "y^2",
+        lambda means: means.variance,
+        standard_error=_OF_VARIANCE,
+        compares_samples=True,
+    )
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -210,6 +218,7 @@ class ClassMeasures(Prediction):
         "probability^2",
         lambda means: means.variance,
         standard_error=_OF_VARIANCE,
+        compares_samples=True,
     )
     entropy = Measure(
         "entropy of the mean: total uncertainty", "nats", lambda means: means.entropy, standard_error=_OF_ENTROPY
@@ -218,6 +227,7 @@ class ClassMeasures(Prediction):
         "mean of the samples' entropies: aleatoric uncertainty, which stays when the network is known",
         "nats",
         lambda means: means.expected_entropy,
+        compares_samples=True,
     )
     mutual_information = Measure(
         "entropy less expected entropy (BALD): epistemic uncertainty, how much the samples disagree. Too small by "
@@ -225,18 +235,21 @@ class ClassMeasures(Prediction):
         "nats",
         lambda means: means.entropy - means.expected_entropy,
         standard_error=Jackknife(is_biased=True, is_positive=True),
+        compares_samples=True,
     )
     mutual_information_jackknife = Measure(
         "mutual information without that bias to first order; noisier, may be negative",
         "nats",
         lambda means: means.bias_corrected["mutual_information"],
         standard_error=None,
+        compares_samples=True,
     )
     variation_ratio = Measure(
         "fraction of samples that vote for another class than most do",
         "fraction",
         lambda means: 1 - means.votes.amax(-1),
         standard_error=agresti_coull,
+        compares_samples=True,
     )
     confidence = Measure(
         "probability of the likeliest class",
@@ -271,6 +284,7 @@ class ValueMeasures(Prediction):
         "y^2",
         lambda means: means.variance + means.of("aleatoric_variance"),
         standard_error=Jackknife(is_positive=True),
+        compares_samples=True,
         needs=_SPREAD,
     )
 
@@ -292,6 +306,7 @@ class MultilabelMeasures(Prediction):
         "probability^2",
         lambda means: means.variance,
         standard_error=_OF_VARIANCE,
+        compares_samples=True,
     )
     entropy = Measure(
         "entropy of the mean: total uncertainty",
@@ -300,19 +315,24 @@ class MultilabelMeasures(Prediction):
         standard_error=_OF_ENTROPY,
     )
     expected_entropy = Measure(
-        "mean of the samples' entropies: aleatoric uncertainty", "nats", lambda means: means.expected_entropy
+        "mean of the samples' entropies: aleatoric uncertainty",
+        "nats",
+        lambda means: means.expected_entropy,
+        compares_samples=True,
     )
     mutual_information = Measure(
         "entropy less expected entropy (BALD): epistemic uncertainty. Too small by about 1 / (2 T)",
         "nats",
         lambda means: binary_entropy(means.mean) - means.expected_entropy,
         standard_error=Jackknife(is_biased=True, is_positive=True),
+        compares_samples=True,
     )
     mutual_information_jackknife = Measure(
         "mutual information without that bias to first order; noisier, may be negative",
         "nats",
         lambda means: means.bias_corrected["mutual_information"],
         standard_error=None,
+        compares_samples=True,
     )
     variation_ratio = Measure(
         "fraction of samples that decide otherwise than most do",
@@ -321,6 +341,7 @@ class MultilabelMeasures(Prediction):
         lambda means: torch.minimum(means.of("variation_ratio"), 1 - means.of("variation_ratio")) + 0 * means.mean,
         standard_error=agresti_coull,
         statistic=lambda p: (p > 0.5).to(p.dtype),
+        compares_samples=True,
     )
     confidence = Measure(
         "probability that the label is what is likelier, true or not",
@@ -357,15 +378,22 @@ def measures_of(kind: type[Prediction]) -> dict[str, Measure]:
     }
 
 
+def known_measures(prediction: Prediction) -> list[Measure]:
+    """Return the measures that were computed, and that the samples can tell."""
+    is_single = least_samples(prediction) < 2
+    computed = (m for name, m in measures_of(type(prediction)).items() if name in prediction.measures)
+    return [measure for measure in computed if not (is_single and measure.compares_samples)]
+
+
 def measures_with_error(prediction: Prediction) -> list[Measure]:
     """Return the measures that records of each input show: those with a standard error."""
-    measures = measures_of(type(prediction)).values()
-    return [m for m in measures if m.standard_error is not None and m.name in prediction.measures]
+    return [measure for measure in known_measures(prediction) if measure.standard_error is not None]
 
 
 def measures_in_tables(prediction: Prediction) -> list[Measure]:
-    """Return the measures that tables show: those with a standard error and one number for each label or value."""
-    return [measure for measure in measures_with_error(prediction) if _is_for_each_label(measure, prediction)]
+    """Return the measures that tables show: one number for each label or value, without corrected and repeated ones."""
+    shown = [m for m in known_measures(prediction) if m.standard_error is not None or m.name == "confidence"]
+    return [measure for measure in shown if _is_for_each_label(measure, prediction)]
 
 
 def uncertainty(prediction: Prediction, by: str) -> Tensor:

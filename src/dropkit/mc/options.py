@@ -31,7 +31,7 @@ Plan = Literal["iid", "stratified"]
 Task = Literal["classification", "multilabel", "regression"]
 OutputForm = Literal["logits", "probabilities", "values", "mean_log_variance", "mean_variance", "mean_std"]
 # By task; the first is the default.
-_FORMS: dict[str, tuple[str, ...]] = {
+FORMS: dict[str, tuple[str, ...]] = {
     "classification": ("logits", "probabilities"),
     "multilabel": ("logits", "probabilities"),
     "regression": ("values", *VARIANCES),
@@ -164,9 +164,9 @@ class Settings:
 
     def _check_head(self, name: HeadName | None, task: str) -> None:
         tasks = '"classification", "multilabel" or "regression"'
-        is_task = isinstance(task, str) and task in _FORMS
+        is_task = isinstance(task, str) and task in FORMS
         check("task", is_task, tasks if name is None else f"{tasks} for each name", task)
-        forms, form = _FORMS[task], self.of_head("outputs", name)
+        forms, form = FORMS[task], self.of_head("outputs", name)
         *others, last = (f'"{known}"' for known in forms)
         wanted = f"{', '.join(others)} or {last}"
         check("outputs", form in (None, *forms), f'{wanted} with task="{task}"', form)

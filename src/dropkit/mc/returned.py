@@ -45,7 +45,7 @@ class Reader:
             TypeError: they are not found.
         """
         if self._head is not None:
-            returned = _entry(returned, self._head)
+            returned = entry(returned, self._head)
         if self._form in VARIANCES:
             return self._parts(returned)
         return self._tensor(returned)
@@ -117,8 +117,15 @@ def tensor_of(returned: Any) -> Tensor:
     return Reader(None, "logits", None)(returned)
 
 
-def _entry(returned: Any, head: str | int) -> Any:
-    """The entry or attribute of this name, or the item with this index."""
+def entry(returned: Any, head: str | int, argument: str = "task") -> Any:
+    """Return the entry or attribute of this name, or the item with this index.
+
+    Args:
+        argument: what named it, for the error.
+
+    Raises:
+        TypeError: there is none.
+    """
     if isinstance(head, int):
         items = cast("list[Any]", returned) if isinstance(returned, (tuple, list)) else []
         if -len(items) <= head < len(items):
@@ -131,7 +138,7 @@ def _entry(returned: Any, head: str | int) -> Any:
         names = ", ".join(map(str, named))
     kind = type(cast("Any", returned)).__name__
     got = f"{kind} with {names}" if names else kind
-    raise TypeError(f"task must name what the model returns, got {head!r} for a {got}")
+    raise TypeError(f"{argument} must name what the model returns, got {head!r} for a {got}")
 
 
 def _named(returned: Any) -> dict[str, Any]:

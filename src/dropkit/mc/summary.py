@@ -1,29 +1,30 @@
-"""What the table and the page of a prediction both show: measures, the least certain inputs, notes, the report."""
+"""What the table and the page of a prediction both show: which inputs are least certain, notes, the report."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from dropkit.mc import metrics
 from dropkit.mc.measures import (
+    IGNORED,
     ClassMeasures,
     Measure,
     MultilabelMeasures,
     Prediction,
     ValueMeasures,
+    binary_entropy,
+    entropy,
+    known_measures,
     least_samples,
     mean_of_labels,
-    measures_in_tables,
-    measures_of,
 )
 from dropkit.mc.metrics import ClassificationReport, RegressionReport
-
-# In place of a number.
-_NOT_COMPUTED = "-"
 
 Report = ClassificationReport | RegressionReport
 
@@ -36,71 +37,87 @@ class Summary:
         truth: the true classes or values, if they are known.
         report: the prediction compared with them.
         top: how many of the least certain inputs to show.
+        classes: the name of each class or label; their numbers if None.
+        inputs: of which the page shows those that are images: a tensor, an array, or a data set.
+        warnings: for the head of the table and of the page.
     """
 
     prediction: Prediction
     truth: Tensor | None
     report: Report | None
     top: int
+    classes: Sequence[str] | None = None
+    inputs: Any = None
+    warnings: tuple[str, ...] = ()
 
-    def measures(self) -> list[tuple[str, str, str]]:
-        """Name, mean over inputs and mean standard error of each measure."""
-        errors = self.prediction.standard_error
-        return [
-            (
-                measure.label,
-                in_short(self._mean(self.prediction.measures[measure.name])),
-                in_short(self._mean(errors[measure.name])) if measure.name in errors else _NOT_COMPUTED,
-            )
-            for measure in measures_in_tables(self.prediction)
-        ]
+    def name(self, label: int) -> str:
+        """The name of a class or label."""
+        is_named = self.classes is not None and 0 <= label < len(self.classes)
+        return self.classes[label] if self.classes is not None and is_named else str(label)
 
-    def _mean(self, measure: Tensor) -> Tensor:
-        """The mean of a measure with a number for each label or value, without padding."""
-        return measure.mean() if self.prediction.valid is None else measure[self.prediction.valid].mean()
+    def changed(self) -> str:
+        """For how many labels the plain pass predicts another class, as a sentence; empty if that is not known."""
+        other = plain_label(self.prediction)
+        label = getattr(self.prediction, "label", None)
+        if other is None or label is None:
+            return ""
+        counted = label != IGNORED
+        differ = int(((other != label) & counted).sum())
+        what = "inputs" if label.dim() == 1 else "labels"
+        return f"the plain pass, without dropout, predicts otherwise for {differ:,} of {int(counted.sum()):,} {what}"
+
+    def least_certain_title(self) -> str:
+        """The heading of the table of the least certain inputs."""
+        if self.order is None:
+            return "the first inputs"
+        return f"least certain, by {self.order.label}"
 
     @property
-    def ordered_by(self) -> str:
-        """The measure by which inputs are ordered, in words."""
-        return self._order.label
+    def order(self) -> Measure | None:
+        """The measure that orders inputs: that of the kind of prediction, or the first that is known."""
+        known = [m for m in known_measures(self.prediction) if m.higher_is_uncertain]
+        return next((m for m in known if m.name == self.prediction.ordered_by), next(iter(known), None))
 
-    @property
-    def _order(self) -> Measure:
-        """The measure that orders inputs: that of the kind of prediction, or the first that was computed."""
-        computed = self.prediction.measures
-        known = [measure for name, measure in measures_of(type(self.prediction)).items() if name in computed]
-        ordering = [measure for measure in known if measure.higher_is_uncertain]
-        return next((m for m in ordering if m.name == self.prediction.ordered_by), (ordering or known)[0])
+    def uncertainty(self) -> Tensor | None:
+        """That measure, (N,): its mean over the labels or values of an input; None if there is none."""
+        if self.order is None:
+            return None
+        return mean_of_labels(self.prediction, self.prediction.measures[self.order.name])
 
-    def uncertainty(self) -> Tensor:
-        """That measure, (N,): its mean over the labels or values of an input."""
-        measure = self.prediction.measures[self._order.name]
-        return mean_of_labels(self.prediction, measure)
+    def least_certain_indices(self) -> list[int]:
+        """The numbers of the least certain inputs, or of the first ones, where nothing is known to order them by."""
+        uncertainty, count = self.uncertainty(), min(self.top, len(self.prediction))
+        if uncertainty is None:
+            return list(range(count))
+        return as_list(uncertainty.nan_to_num(-math.inf).topk(count).indices)
 
-    def least_certain(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The head and the rows of the table of the least certain inputs."""
-        prediction, truth = self.prediction, self.truth
-        if isinstance(prediction, ClassMeasures):
-            head: tuple[str, ...] = (
-                "input",
-                "predicted",
-                "confidence",
-                "entropy",
-                "mutual information",
-                "± std. error",
-            )
-        else:
-            head = ("input", "mean", "standard deviation")
-        if truth is not None and prediction.mean.dim() <= 2:
-            head = (*head, "true label" if isinstance(prediction, ClassMeasures) else "true value")
-        else:
-            truth = None
-        order = self.uncertainty().nan_to_num(-math.inf).topk(min(self.top, len(prediction))).indices
-        rows = [
-            _row(prediction, number) + (() if truth is None else (_numbers_in_short(truth[number]),))
-            for number in as_list(order)
-        ]
-        return head, rows
+    def comparable_truth(self) -> Tensor | None:
+        """The truth, if it has a class or value for each that was predicted."""
+        fits = self.truth is not None and tuple(self.truth.shape) == self.prediction.label_shape
+        return self.truth if fits else None
+
+    def errors(self) -> Mapping[str, Tensor]:
+        """The standard errors, of which there are none with a single sample."""
+        return {} if least_samples(self.prediction) < 2 else self.prediction.standard_error
+
+
+def of_plain(prediction: Prediction) -> dict[str, Tensor]:
+    """Return the measures that a single pass has, of the plain one, by name; none if there was no plain pass."""
+    plain = prediction.plain
+    if plain is None:
+        return {}
+    if isinstance(prediction, ClassMeasures):
+        return {"entropy": entropy(plain), "confidence": plain.amax(-1)}
+    if isinstance(prediction, MultilabelMeasures):
+        return {"mean": plain, "entropy": binary_entropy(plain), "confidence": torch.maximum(plain, 1 - plain)}
+    return {"mean": plain}
+
+
+def plain_label(prediction: Prediction) -> Tensor | None:
+    """Return the classes or labels that the plain pass predicts; None for values, or without a plain pass."""
+    if prediction.plain is None or isinstance(prediction, ValueMeasures):
+        return None
+    return prediction.plain.argmax(-1) if isinstance(prediction, ClassMeasures) else (prediction.plain > 0.5).long()
 
 
 def report(prediction: Prediction, truth: Tensor | None, tau: float | None) -> Report | None:
@@ -137,18 +154,16 @@ def with_notes(prediction: Prediction, is_fitted: bool) -> Prediction:
     if invalid:
         notes.append(f"the mean is not a finite number for {invalid} of {len(prediction)} inputs")
     if least_samples(prediction) < 2:
-        notes.append("with a single sample there is no standard error, it is nan")
+        notes.append(
+            "a single sample does not tell how much samples differ: there is no variance, no mutual information, no "
+            "variation ratio and no standard error; two samples or more have them"
+        )
     if is_fitted:
         notes.append(
             "tau was fitted to the true values that the log-likelihood and the intervals are compared with, so both "
             "look better than they are; give --tau, fitted to other inputs"
         )
     return replace(prediction, notes=tuple(notes))
-
-
-def in_short(value: Tensor | float) -> str:
-    """Return a number with four significant digits."""
-    return f"{float(value):.4g}"
 
 
 def as_list(value: Tensor) -> list[Any]:
@@ -161,27 +176,3 @@ def _count_not_finite(prediction: Prediction) -> int:
         valid = prediction.valid
         invalid &= valid if valid.dim() == invalid.dim() else valid.unsqueeze(-1)
     return int(invalid.reshape(len(prediction), -1).any(1).sum())
-
-
-def _row(prediction: Prediction, number: int) -> tuple[str, ...]:
-    if isinstance(prediction, ClassMeasures):
-        values = [prediction.measures.get(name) for name in ("confidence", "entropy", "mutual_information")]
-        values.append(prediction.standard_error.get("mutual_information"))
-        label = _numbers_in_short(prediction.label[number]) if prediction.label.dim() == 1 else "-"
-        cells = (_NOT_COMPUTED if value is None else in_short(_of_input(prediction, value, number)) for value in values)
-        return str(number), label, *cells
-    variance = prediction.measures.get("variance")
-    deviation = _NOT_COMPUTED if variance is None else _numbers_in_short(variance[number].sqrt())
-    return str(number), _numbers_in_short(prediction.mean[number]), deviation
-
-
-def _of_input(prediction: Prediction, measure: Tensor, number: int) -> Tensor:
-    """The mean of a measure over the labels of an input, without padding."""
-    return measure[number].mean() if prediction.valid is None else measure[number].nanmean()
-
-
-def _numbers_in_short(value: Tensor) -> str:
-    """A number, or the first three of several."""
-    numbers = value.flatten()
-    shown = ", ".join(in_short(item) if item.is_floating_point() else str(int(item)) for item in numbers[:3])
-    return shown + (", ..." if len(numbers) > 3 else "")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from dropkit.extras import needed_for
+from dropkit.mc import columns
 from dropkit.mc.measures import Prediction, measures_of
 from dropkit.mc.metrics.common import plain
-from dropkit.mc.summary import Summary, as_list, report
+from dropkit.mc.summary import Summary, as_list, report, with_notes
 from dropkit.mc.table import table
 
 # Rows of the least certain inputs in a terminal and in a notebook.
@@ -42,7 +44,14 @@ class Views(Prediction):
         }
 
     def to_html(
-        self, y: Tensor | None = None, *, tau: float | None = None, top: int = 10, title: str = "a prediction"
+        self,
+        y: Tensor | None = None,
+        *,
+        tau: float | None = None,
+        top: int = 10,
+        title: str = "a prediction",
+        classes: Sequence[str] | None = None,
+        inputs: Any = None,
     ) -> str:
         """Return a self-contained page with plots: that of `dropkit mc --html`.
 
@@ -51,15 +60,19 @@ class Views(Prediction):
             tau: for values, the precision of the noise; fitted to `y` if None.
             top: how many of the least certain inputs to show.
             title: of the page, "Uncertainty of ...".
+            classes: the name of each class or label; their numbers if None.
+            inputs: those of `predict`, of which the page shows images: a tensor or array, or a mapping or tuple that
+                begins with one, (N, C, H, W), (N, H, W, C) or (N, H, H) with 1, 3 or 4 channels; or a data set.
 
         Raises:
             ImportError: jinja2 or matplotlib is not installed.
-            ValueError: `y` has another shape or values that do not exist.
+            ValueError: `y` has another shape or values that do not exist, or `classes` another number of names.
         """
         with needed_for("to_html"):
             from dropkit.mc.page import page
 
-            return page(Summary(self, y, report(self, y, tau), top), title)
+            shown = with_notes(self, is_fitted=False)
+            return page(Summary(shown, y, report(self, y, tau), top, classes, inputs), title)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw a histogram of the inputs' uncertainty, by the measure that tables order inputs by.
@@ -72,29 +85,35 @@ class Views(Prediction):
 
         Raises:
             ImportError: matplotlib is not installed.
+            ValueError: there is a single sample, which tells no uncertainty of values.
         """
         from dropkit.report import plots
 
         summary = Summary(self, None, None, _TOP)
+        uncertainty, order = summary.uncertainty(), summary.order
+        if uncertainty is None or order is None:
+            raise ValueError(f"samples must be at least 2 of each input, got {self.num_samples}")
         if ax is None:
             with needed_for("plot"):
                 from matplotlib import pyplot
 
             ax = pyplot.gca()
-        plots.draw_histogram(ax, as_list(summary.uncertainty()))
-        ax.set_xlabel(f"{summary.ordered_by}, {measures_of(type(self))[self.ordered_by].unit}")
+        plots.draw_histogram(ax, as_list(uncertainty))
+        ax.set_xlabel(f"{order.label}, {order.unit}")
         ax.set_ylabel("inputs")
         return ax
 
     def _repr_html_(self) -> str:
         """A notebook's view: the least certain inputs."""
         summary = Summary(self, None, None, _TOP)
-        head, rows = summary.least_certain()
-        cells = [_row("th", head), *(_row("td", row) for row in rows)]
+        shown = columns.least_certain(summary)
+        rows = zip(*(column.cells for column in shown), strict=True)
+        cells = [_row("th", [column.heading for column in shown])]
+        cells += [_row("td", [cell.text for cell in row]) for row in rows]
         notes = [f"<p>note: {html.escape(note)}</p>" for note in self.notes]
-        caption = f"{html.escape(repr(self))}, the least certain by {summary.ordered_by}"
+        caption = f"{html.escape(repr(self))}, {summary.least_certain_title()}"
         return "".join(["<table><caption>", caption, "</caption>", *cells, "</table>", *notes])
 
 
-def _row(tag: str, cells: tuple[str, ...]) -> str:
+def _row(tag: str, cells: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"

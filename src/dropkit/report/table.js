@@ -19,7 +19,11 @@ for (const table of document.querySelectorAll("table.sites")) {
       body.append(...sorted);
     };
     heading.addEventListener("click", sort);
-    heading.addEventListener("keydown", (event) => event.key === "Enter" && sort());
+    heading.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      sort();
+    });
   });
   const [words, zero] = document.querySelectorAll(".filter input");
   const show = () => {

@@ -4,52 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10, nan
+from math import floor, isfinite, log10
 from statistics import median
-from typing import Literal
 
+from dropkit.report.columns import Cell, Column, Verdict
 from dropkit.studies.evaluation import Metric
 from dropkit.studies.plan import Plan
 from dropkit.studies.rows import Row
 from dropkit.studies.setting import Setting
 from dropkit.studies.statistics import Estimate
 
-Verdict = Literal["", "better", "worse", "failed"]
-
 # Headings that are shorter than the labels of metrics.
 _SHORT = {"error": "error", "nll": "NLL", "ece": "ECE", "rmse": "RMSE", "mae": "MAE"}
 # Shown as the sign of the calibration error.
 _SIGN_OF_ECE = "overconfidence"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One value: as text, as the number to sort by, and what it says about the setting."""
-
-    text: str = ""
-    value: float = nan
-    verdict: Verdict = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column, with a cell for each row.
-
-    Attributes:
-        heading: what is shown.
-        unit: of the numbers; may be empty.
-        short: the heading of a narrow column that follows one of the same metric.
-        cells: one for each row.
-        priority: where there is no space for all columns, those with the highest numbers are left out.
-        is_number: whether it is aligned and sorted as numbers.
-    """
-
-    heading: str
-    unit: str
-    cells: tuple[Cell, ...]
-    short: str = ""
-    priority: int = 0
-    is_number: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from dropkit.report.columns import Column
 from dropkit.report.units import counted
 from dropkit.studies.columns import columns, verdict
 from dropkit.studies.figures import Figure, figures
@@ -71,14 +72,10 @@ def _verdict(item: Recommendation, result: StudyResult) -> str:
     return "better" if is_better else "info"
 
 
-def _table(result: StudyResult, model: str) -> tuple[str, list[Any], list[Any]]:
+def _table(result: StudyResult, model: str) -> tuple[str, list[Column], list[bool]]:
     rows = [row for row in result.rows if row.model == model]
     chosen = {item.model: item.setting for item in result.recommendations}.get(model)
-    shown = columns(result.plan, rows)
-    cells = [
-        (row.setting == chosen, [(column, column.cells[number]) for column in shown]) for number, row in enumerate(rows)
-    ]
-    return model, shown, cells
+    return model, columns(result.plan, rows), [row.setting == chosen for row in rows]
 
 
 def _facts(plan: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -10,9 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from dropkit.report.columns import Column
 from dropkit.report.console import console
 from dropkit.report.units import counted
-from dropkit.studies.columns import Column, columns, short_name, sites_of
+from dropkit.studies.columns import columns, short_name, sites_of
 from dropkit.studies.plan import Plan
 from dropkit.studies.recommendation import Recommendation
 from dropkit.studies.rows import Row

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from typing import Any, cast
@@ -17,18 +18,22 @@ from dropkit import files, random
 from dropkit.array_files import TORCH
 from dropkit.cli.actions import mc_json
 from dropkit.cli.actions.checkpoint import load_model
-from dropkit.cli.actions.data_loading import TruthCollector, checked_truth, load_data
+from dropkit.cli.actions.class_names import names_in_model, names_of_option
+from dropkit.cli.actions.data_loading import Loaded, checked_truth, load_data
+from dropkit.cli.actions.model_loading import described
 from dropkit.cli.options import Failed, must_lie_in_a_folder, wants_color
 from dropkit.extras import must_be_installed
 from dropkit.mc import NothingToSample, Prediction, predict
 from dropkit.mc import page as mc_page
 from dropkit.mc import summary as mc_summary
 from dropkit.mc import table as mc_table
+from dropkit.mc.options import FORMS
+from dropkit.mc.returned import VARIANCES, entry
 
 # A function that makes a model may load weights itself.
 _NO_WEIGHTS = (
-    "no --weights given: unless the function that makes the model loads weights, they are random, and so are these "
-    "predictions"
+    "no --weights given: unless the code of the model loads some itself, they are random, and these predictions mean "
+    "nothing"
 )
 
 
@@ -40,8 +45,10 @@ def predict_and_compare(
     weights: str | None,
     trust: bool,
     samples: int,
+    classes: str | None,
     tau: float | None,
     top: int,
+    json_path: str | None,
     jsonl: str | None,
     html: str | None,
     color: str,
@@ -49,73 +56,86 @@ def predict_and_compare(
 ) -> int:
     """Predict, compare with the truth and print; return the exit code."""
     _check_options(context)
+    names = None if classes is None else names_of_option(classes)
+    is_quiet = "-" in (jsonl, json_path)
     # What the user's code prints must not mix with the JSON.
-    with redirect_stdout(sys.stderr) if jsonl == "-" else nullcontext():
-        network = load_model(model, weights, trust)
-        warning = None if weights is not None or model.endswith(TORCH) else _NO_WEIGHTS
-        if warning is not None:
-            click.echo(f"warning: {warning}", err=True)
-        inputs, truth = load_data(data, labels, network, settings["task"])
-        is_fitted = settings["task"] == "regression" and truth is not None and tau is None
-        if is_fitted and isinstance(truth, Tensor):
+    with redirect_stdout(sys.stderr) if is_quiet else nullcontext():
+        network, notes = load_model(model, weights, trust)
+        warnings = () if weights is not None or model.endswith(TORCH) else (_NO_WEIGHTS,)
+        for warning in warnings:
+            click.secho(f"warning: {warning}", err=True, bold=True, fg="yellow")
+        loaded = load_data(data, labels, network, settings["task"])
+        is_fitted = settings["task"] == "regression" and settings["outputs"] not in VARIANCES and tau is None
+        if is_fitted and loaded.truth is not None:
             must_be_installed("fitting tau to the true values", "mc", "scipy")
-        prediction = _predict(network, inputs, truth, samples, settings)
-    if isinstance(truth, TruthCollector):
-        truth = checked_truth(truth.joined(), settings["task"], "--data", len(prediction))
+        prediction = _predict(network, loaded, samples, settings)
+    truth = loaded.truth
+    if loaded.collector is not None and truth is None:
+        truth = checked_truth(loaded.collector.joined(), settings["task"], "--data", len(prediction))
     truth = None if truth is None else _reshaped(truth, prediction)
+    prediction = replace(prediction, notes=(*notes, *(_in_options(note) for note in prediction.notes)))
     prediction = mc_summary.with_notes(prediction, is_fitted and truth is not None)
-    # The terminal has shown the warning already.
-    written_prediction = prediction if warning is None else replace(prediction, notes=(warning, *prediction.notes))
+    summary = mc_summary.Summary(prediction, truth, None, top, warnings=warnings)
+    summary = replace(summary, classes=_names(names, loaded.classes or names_in_model(network), summary))
     if jsonl is not None:
-        _write(
-            jsonl,
-            (json.dumps(record, allow_nan=False) + "\n" for record in mc_json.records(written_prediction, truth)),
-        )
+        _write(jsonl, (json.dumps(record, allow_nan=False) + "\n" for record in mc_json.records(summary)))
     try:
-        report = mc_summary.report(prediction, truth, tau)
+        summary = replace(summary, report=mc_summary.report(prediction, truth, tau))
     except (ValueError, TypeError, ImportError) as error:
         raise Failed(f"the prediction cannot be compared with the truth: {error}") from error
-    if jsonl != "-":
+    if json_path is not None:
+        document = mc_json.document(summary, context.params)
+        _write(json_path, [json.dumps(document, allow_nan=False) + "\n"])
+    if not is_quiet:
         is_colored = wants_color(color)
-        summary = mc_summary.Summary(prediction, truth, report, top)
         click.echo(mc_table.table(summary, is_colored), color=is_colored)
     if html is not None:
-        _write(html, [mc_page.page(mc_summary.Summary(written_prediction, truth, report, top), model)])
+        images = loaded.inputs if loaded.collector is None else loaded.collector.images
+        _write(html, [mc_page.page(replace(summary, inputs=images), model)])
     return 0
 
 
 def _check_options(context: click.Context) -> None:
     """Raise an error for wrong options, before anything is imported or run."""
-    options = context.params
+    given = context.params
     try:
-        random.signed(options["seed"], "it")
+        random.signed(given["seed"], "it")
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--seed'") from error
-    for option in ("html", "jsonl"):
-        path = options[option]
+    for option, name in (("html", "html"), ("jsonl", "jsonl"), ("json_path", "json")):
+        path = given[option]
         if path not in (None, "-"):
-            must_lie_in_a_folder(path, f"--{option}")
-    if options["target_standard_error"] is not None and options["plan"] == "stratified":
+            must_lie_in_a_folder(path, f"--{name}")
+    if given["json_path"] == given["jsonl"] == "-":
+        raise click.UsageError("--json and --jsonl cannot both write to standard output")
+    if given["target_standard_error"] is not None and given["plan"] == "stratified":
         raise click.UsageError("--target-standard-error needs --plan iid: stratified samples end together")
-    for name in ("tau",) if options["task"] == "classification" else ("outputs", "class_dim"):
+    task, form = given["task"], given["outputs"]
+    has_classes = task != "regression"
+    meaningless = ["tau"] if has_classes else ["classes", "ignore_index"]
+    meaningless += ["class_dim"] if task == "multilabel" or not (has_classes or form in VARIANCES) else []
+    for name in meaningless:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name.replace('_', '-')} has no meaning with --task {options['task']}")
-    if options["html"] is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} has no meaning with --task {task}")
+    if form not in (None, *FORMS[task]):
+        raise click.UsageError(f"--outputs must be {', '.join(FORMS[task])} with --task {task}, got {form}")
+    if given["html"] is not None:
         must_be_installed("--html", "mc", "jinja2", "matplotlib")
 
 
-def _predict(network: nn.Module, inputs: Any, truth: Any, samples: int, settings: dict[str, Any]) -> Prediction:
-    keep_samples = settings["task"] == "regression"
-    prepare_batch = truth if isinstance(truth, TruthCollector) else None
-    labels = truth if isinstance(truth, Tensor) and not keep_samples else None
+def _predict(network: nn.Module, loaded: Loaded, samples: int, settings: dict[str, Any]) -> Prediction:
+    settings = dict(settings)
+    is_regression, output = settings["task"] == "regression", settings.pop("output")
+    inputs = loaded.inputs
     try:
         return cast("Any", predict)(
             network,
             inputs,
             samples,
-            keep_samples=keep_samples,
-            prepare_batch=prepare_batch,
-            labels=labels,
+            keep_samples=is_regression and settings["outputs"] not in VARIANCES,
+            prepare_batch=loaded.collector,
+            labels=None if is_regression else loaded.truth,
+            output=None if output is None else _reader(output),
             **settings,
         )
     except NothingToSample as error:
@@ -125,29 +145,52 @@ def _predict(network: nn.Module, inputs: Any, truth: Any, samples: int, settings
         parts = cast("tuple[Any, ...]", inputs) if isinstance(inputs, tuple) else named.values()
         shapes = ", ".join(str(tuple(part.shape)) for part in parts if isinstance(part, Tensor))
         shown = f" with inputs of shape {shapes}" if shapes else ""
-        raise Failed(f"the model could not be run{shown}: {type(error).__name__}: {_in_options(error)}") from error
+        raise Failed(f"the model could not be run{shown}: {_in_options(described(error))}") from error
 
 
-# What to print for arguments in Python that errors name.
-_OPTION_OF_ARGUMENT = {
-    " (output=...)": "",
-    'task="multilabel"': "--task multilabel",
-    'outputs="probabilities"': "--outputs probabilities",
-    'task="regression"': "--task regression",
-    "give output=lambda y:": "let the model return, of its output y,",
-    "output=lambda y:": "a model that returns, of its output y,",
+def _reader(name: str) -> Callable[[Any], Any]:
+    """Return the function that takes the output of this name, or of this number, from what a model returns."""
+    is_number = re.fullmatch(r"-?\d+", name) is not None
+
+    def read(returned: Any) -> Any:
+        return entry(returned, int(name) if is_number and isinstance(returned, (tuple, list)) else name, "output")
+
+    return read
+
+
+# What to print for arguments in Python that errors and notes name, by patterns.
+_OPTIONS_OF_ARGUMENTS = {
+    r"name those to predict: task=\{(.*)\}, or see output=": r"choose one by --output: \1",
+    r'"(\w+)": \.\.\.': r"\1",
+    r"task=\{0: \.\.\., 1: \.\.\.\} predicts several": "--output 1 takes the second",
+    r"see output=": "see --output",
+    r" \(output=\.\.\.\)": "",
+    r'\b(task|outputs|measures)="(\w+)"': r"--\1 \2",
+    r"class_dim=(-?\d)": r"--class-dim \1",
+    r"give output=lambda y:": "let the model return, of its output y,",
+    r"output=lambda y:": "a model that returns, of its output y,",
 }
 
 
-def _in_options(error: BaseException) -> str:
-    """The text of an error, with options in place of arguments."""
-    message = str(error)
-    for argument, option in _OPTION_OF_ARGUMENT.items():
-        message = message.replace(argument, option)
-    argument = message.partition(" ")[0]
-    if argument not in ("class_dim", "outputs") or (argument == "outputs" and "multilabel" in message):
+def _in_options(message: str) -> str:
+    """The text of an error or a note, with options in place of arguments."""
+    for argument, option in _OPTIONS_OF_ARGUMENTS.items():
+        message = re.sub(argument, option, message)
+    found = re.match(r"(?:\w+: )?(class_dim|outputs?) must ", message)
+    if found is None or (found[1] == "outputs" and "multilabel" in message):
         return message
-    return f"{message}; on the command line: --{argument.replace('_', '-')}"
+    return f"{message}; on the command line: --{found[1].replace('_', '-')}"
+
+
+def _names(given: list[str] | None, found: list[str] | None, summary: mc_summary.Summary) -> list[str] | None:
+    """The names of the classes: those that were given, or found where they are as many as the classes."""
+    if given is not None:
+        try:
+            mc_page.must_name_every_class(replace(summary, classes=given))
+        except ValueError as error:
+            raise click.UsageError(f"--{error}") from error
+        return given
+    return found if found is not None and len(found) == mc_page.count_of_classes(summary.prediction) else None
 
 
 def _reshaped(truth: Tensor, prediction: Prediction) -> Tensor:

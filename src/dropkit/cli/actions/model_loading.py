@@ -21,7 +21,9 @@ def load_object(target: str, hint: str) -> Any:
     source, colon, name = target.rpartition(":")
     if not colon or not source or not name:
         raise click.BadParameter(f"must be FILE.py:NAME or package.module:NAME, got {target!r}", param_hint=hint)
-    module = _import_file(source, hint) if source.endswith(".py") else _import_module(source, hint)
+    # A module has no slash in its name.
+    is_file = source.endswith(".py") or "/" in source
+    module = _import_file(source, hint) if is_file else _import_module(source, hint)
     value = module
     for part in name.split("."):
         if not hasattr(value, part):
@@ -91,4 +93,11 @@ def user_code(target: str, action: str = "loaded") -> Generator[None]:
     except click.ClickException:
         raise
     except (Exception, SystemExit) as error:
-        raise Failed(f"{target} could not be {action}: {type(error).__name__}: {error}") from error
+        raise Failed(f"{target} could not be {action}: {described(error)}") from error
+
+
+def described(error: BaseException) -> str:
+    """Return the kind and the text of an error; of a missing file that, and its path."""
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"file not found: {error.filename}"
+    return f"{type(error).__name__}: {error}"

@@ -45,7 +45,7 @@ class RegressionReport:
         tau: the precision of the observation noise (1 / variance) that this was computed with; not a number where the
             model predicts the noise.
         standard_error: of `log_likelihood`, over inputs; not a number for one input.
-        coverage: of the intervals of several levels.
+        coverage: of the intervals of several levels; empty where an input has a single sample, and so no variance.
         count: how many inputs there are.
         comparison: with the plain pass, of `rmse` and `log_likelihood`; None if there was none. The plain pass gets the
             noise that fits these very values best, 1 / (mean squared error).
@@ -72,7 +72,7 @@ class RegressionReport:
                 line("tau", self.tau),
                 "",
                 *([] if self.comparison is None else [self.comparison.table(), ""]),
-                f"{'interval':<15} {'holds':>9} {'mean width':>11}",
+                *([f"{'interval':<15} {'holds':>9} {'mean width':>11}"] if self.coverage else []),
                 *(f"{item.level:<15.0%} {item.fraction:>9.2%} {item.width:>11.4g}" for item in self.coverage),
             ]
         )
@@ -117,7 +117,8 @@ def regression_report(prediction: ValueMeasures, y: Tensor, tau: float | None = 
         of_inputs = densities.where(counted, 0.0).reshape(len(y), -1).sum(1)
     else:
         of_inputs = _log_likelihoods(_distances(prediction, y), prediction.sample_counts, _sizes(prediction), tau)
-    ends = {level: interval(prediction, level, tau) for level in _LEVELS}
+    levels = _LEVELS if least_samples(prediction) >= 2 else ()
+    ends = {level: interval(prediction, level, tau) for level in levels}
     return RegressionReport(
         rmse=_rmse((prediction.mean.double() - y).square(), counted),
         log_likelihood=of_inputs.mean().item(),
