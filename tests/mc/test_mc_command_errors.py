@@ -126,8 +126,14 @@ def test_wrong_data_is_refused(folder, data, message):
         (Y[:11], "Invalid value for --labels: labels must be one for each of 12 inputs, got shape (11,)"),
         (torch.tensor(1), "labels must be one for each of 12 inputs, got shape ()"),
         (Y.float(), "labels must be integers, got torch.float32; for real values give --task regression"),
-        (Y + 1, "the prediction cannot be compared with the truth: y must be in [0, 3), got 3"),
-        (Y - 1, "the prediction cannot be compared with the truth: y must be in [0, 3), got -1"),
+        (
+            Y + 1,
+            "cannot be compared with the truth: y must be in [0, 3), or -100 for labels to ignore, got 3",
+        ),
+        (
+            Y - 1,
+            "cannot be compared with the truth: y must be in [0, 3), or -100 for labels to ignore, got -1",
+        ),
         (Y.view(6, 2), "one for each of 12 inputs, got shape (6, 2)"),
         (Y[:, None].repeat(1, 2), "cannot be compared with the truth: y must be of shape (12,), got (12, 2)"),
         (["a"] * 12, "labels must be numbers: "),
