@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from dropkit.arrays import is_array
+from dropkit.extras import needed_for
 
 # Pixels along the longer side; a page shows them in half the size, sharp on any screen.
 _SIZE = 96
@@ -91,7 +92,8 @@ def _row(item: Any) -> Any:
 
 def _png(image: Tensor) -> str:
     """A picture of one image, (C, H, W)."""
-    from matplotlib.image import imsave  # pyright: ignore[reportUnknownVariableType] (partly untyped)
+    with needed_for("a picture"):
+        from matplotlib.image import imsave  # pyright: ignore[reportUnknownVariableType] (partly untyped)
 
     pixels = shrunk(image.unsqueeze(0))[0].movedim(0, 2)
     if pixels.shape[2] == 1:
