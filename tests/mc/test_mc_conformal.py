@@ -179,6 +179,18 @@ def test_true_labels_are_checked(y: torch.Tensor, words: str) -> None:
         labels(torch.full((2, 3), 0.5)).conformal(y)
 
 
+@pytest.mark.parametrize("make", [some_classes, some_labels, some_values])
+def test_predictions_of_another_kind_are_refused(make: Any) -> None:
+    """Sets of classes are of classes, and so on; the error says what came."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = {other: other(20, generator) for other in (some_classes, some_labels, some_values)}
+    r, y = kinds.pop(make)
+
+    for other, _ in kinds.values():
+        with pytest.raises(TypeError, match=f"prediction must be a {type(r).__name__}, got {type(other).__name__}"):
+            r.conformal(y)(other)
+
+
 def test_a_value_that_is_no_number_is_refused() -> None:
     """It may be missing at padding alone."""
     r, y = some_series(20, torch.Generator().manual_seed(0))

@@ -285,6 +285,10 @@ RUN: dict[str, Program] = {
     ),
     # Values
     "a value": program(lambda: mlp(1), ROWS, (N, 1), **REGRESSION),
+    "a value that is squeezed, in a last batch of one": program(
+        returns(lambda h: h.squeeze(), 1), lambda: DataLoader(TensorDataset(ROWS), 4), (N,), **REGRESSION
+    ),
+    "labels of which some do not count": program(mlp, ROWS, (N, 4), valid=[[1, 1, 1, 0]] * N, **MULTILABEL),
     "many values": program(mlp, ROWS, (N, 4), **REGRESSION),
     "a forecast": program(lambda: Model(mlp(1), lambda h: h.squeeze(-1)), STEPS, (N, LENGTH), **REGRESSION),
     "mean and log variance": program(returns(lambda h: (h[:, :1], h[:, 1:]), 2), ROWS, (N, 1), **GAUSSIAN),
@@ -425,6 +429,7 @@ REFUSED: dict[str, Program] = {
     "texts": refused(mlp, ["a text", "another"], TypeError, "a tensor with a batch dimension, got str"),
     "packed sequences": refused(mlp, lambda: pack_sequence([STEPS[0], STEPS[1]]), TypeError, "PackedSequence"),
     "a number": refused(mlp, 3, TypeError, "inputs must be a tensor, an array, a frame"),
+    "true as the valid places": refused(mlp, ROWS, ValueError, "valid must be a tensor, the name of an", valid=True),
     "no dropout": refused(lambda: nn.Linear(WIDTH, 4), ROWS, NothingToSample, "no dropout is active"),
     "a scripted model": refused(lambda: torch.jit.script(mlp()), ROWS, TypeError, "script"),
     "a wrong name": refused(mlp, ROWS, ValueError, "sites must be names of modules", sites="head"),

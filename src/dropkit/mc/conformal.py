@@ -110,6 +110,8 @@ class ConformalIntervals:
 
     def __call__(self, prediction: ValueMeasures) -> tuple[Tensor, Tensor]:
         """Return the ends of the interval of each value, both (N, ...): infinite for too few inputs, nan at padding."""
+        if not isinstance(prediction, ValueMeasures):  # pyright: ignore[reportUnnecessaryIsInstance] (checked)
+            raise TypeError(f"prediction must be a ValuePrediction, got {type(prediction).__name__}")
         _check_positions(self.threshold, prediction.label_shape)
         low, high = _unit_interval(prediction, self.level, self.tau)
         middle, reach = (low + high) / 2, (high - low) / 2

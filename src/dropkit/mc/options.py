@@ -149,6 +149,10 @@ class Settings:
         wanted = '"iid" where target_standard_error is given: stratified samples end together'
         check("plan", target is None or self.plan == "iid", wanted, self.plan)
         object.__setattr__(self, "example_ids", _checked_ids(self.example_ids))
+        valid: Any = torch.as_tensor(self.valid) if isinstance(self.valid, (list, tuple)) else self.valid
+        is_known = valid is None or valid is False or isinstance(valid, str) or callable(valid) or hasattr(valid, "shape")
+        check("valid", is_known, "a tensor, the name of an argument, a function of the arguments or False", valid)
+        object.__setattr__(self, "valid", valid)
         if self.seed is not None:
             object.__setattr__(self, "seed", random.signed(self.seed, "seed"))
 
@@ -197,7 +201,7 @@ class Settings:
 
     def labels_and_valid(self) -> tuple[Any, Tensor | None]:
         """Return labels and places that were given as tensors, for all inputs."""
-        is_tensor = self.valid is not None and not isinstance(self.valid, (str, bool)) and hasattr(self.valid, "shape")
+        is_tensor = hasattr(self.valid, "shape")
         labels = None if self.labels is None else map_leaves(torch.as_tensor, self.labels)
         return labels, torch.as_tensor(self.valid) if is_tensor else None
 

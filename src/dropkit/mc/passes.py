@@ -208,6 +208,8 @@ class Passes:
 
     def _inputs_first(self, head: int, output: Tensor, batch: Batch) -> Tensor:
         """Return an output with the inputs in its first dimension, where the model has them in another."""
+        if not output.dim() and batch.count == 1:  # squeezed, such as in the last batch of a loader
+            return output.unsqueeze(0)
         dim = next(iter(batch.batch_dims.values()), 0)
         if not dim or output.dim() <= dim or output.shape[dim] != batch.count:
             return output
