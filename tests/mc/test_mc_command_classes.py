@@ -118,10 +118,11 @@ def test_noise_that_the_model_predicts_needs_no_tau():
 
 
 def test_labels_in_mappings_are_the_truth():
-    """As loaders of tokenized texts yield them; the model gets them, too."""
-    lines = records("models.py:with_labels", "--data", "models.py:mappings")
+    """As loaders of tokenized texts yield them; a model that takes them gets them, too."""
+    for model in ("models.py:with_labels", "net.py:net"):
+        lines = records(model, "--data", "models.py:mappings")
 
-    assert [line["truth"] for line in lines] == Y.tolist()
+        assert [line["truth"] for line in lines] == Y.tolist()
 
 
 @pytest.mark.parametrize("names", ["cat,dog,emu", "names.txt", "names.json", "numbered.json"])

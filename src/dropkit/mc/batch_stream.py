@@ -61,10 +61,10 @@ class BatchStream:
             )
         for batch in cast("Iterable[Any]", inputs):
             batch = map_leaves(self._in_dtype, batch) if yields_rows else batch
-            yield replace(self._batch((self.prepare_batch or self._first)(batch)), labels=self._labels(batch))
+            yield replace(self._batch((self.prepare_batch or self.inputs_of)(batch)), labels=self.labels_of(batch))
 
-    def _first(self, batch: Any) -> Any:
-        """The inputs of a batch, which may come in a list or tuple with labels, or in a mapping with other entries."""
+    def inputs_of(self, batch: Any) -> Any:
+        """Return the inputs of a batch: the first of a list or tuple, or the entries of a mapping that the model takes."""
         if isinstance(batch, Mapping):
             return self._accepted(cast("Mapping[str, Any]", batch))
         if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
@@ -78,8 +78,8 @@ class BatchStream:
             return entries
         return {name: value for name, value in entries.items() if name in parameters} or entries
 
-    def _labels(self, batch: Any) -> Any:
-        """The labels of a batch, if it is a pair of inputs and labels, or a mapping that names them."""
+    def labels_of(self, batch: Any) -> Any:
+        """Return the labels of a batch, if it is a pair of inputs and labels, or a mapping that names them."""
         if isinstance(batch, (list, tuple)) and len(cast("list[Any]", batch)) == 2:
             return cast("list[Any]", batch)[1]
         if not isinstance(batch, Mapping):

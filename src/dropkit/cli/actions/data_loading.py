@@ -21,6 +21,7 @@ from dropkit.cli.actions.model_loading import load_object, user_code
 from dropkit.cli.options import Failed
 from dropkit.extras import must_be_installed
 from dropkit.mc import batch_stream
+from dropkit.mc.batch_stream import BatchStream
 from dropkit.mc.thumbnails import Collected
 
 # So many names are listed.
@@ -33,20 +34,17 @@ class Collector:
     """Collect the truth, and pictures of images, from what a loader yields, while `predict` reads the inputs.
 
     Args:
+        network: the model, which takes some entries of mappings.
         has_truth: whether what comes with the inputs is the truth; else it is left out.
     """
 
-    def __init__(self, has_truth: bool) -> None:
+    def __init__(self, network: nn.Module, has_truth: bool) -> None:
         self._has_truth, self._truths = has_truth, list[Tensor]()
+        self._stream = BatchStream(network, 1, None, 0)
         self.images = Collected(_MOST_IMAGES)
 
     def __call__(self, batch: Any) -> Any:
-        inputs, truth = batch, None
-        if isinstance(batch, Mapping):
-            truth = cast("Mapping[str, Any]", batch).get("labels")
-        elif isinstance(batch, (tuple, list)):
-            inputs, *others = cast("list[Any]", batch)
-            truth = others[0] if len(others) == 1 else None
+        inputs, truth = self._stream.inputs_of(batch), self._stream.labels_of(batch)
         self._truths += [truth.cpu()] if self._has_truth and isinstance(truth, Tensor) else []
         self.images.add(inputs)
         return inputs
@@ -80,7 +78,7 @@ def load_data(target: str, labels: str | None, network: nn.Module, task: str) ->
     """Return the inputs, and the truth if it is known."""
     value = _load_target(target)
     if _is_loader(value) and labels is None:
-        return Loaded(value, None, names_in(value), Collector(has_truth=True))
+        return Loaded(value, None, names_in(value), Collector(network, has_truth=True))
     inputs, truth = _split_truth(value)
     classes = names_in(inputs)
     if isinstance(inputs, Mapping):
@@ -99,7 +97,7 @@ def load_data(target: str, labels: str | None, network: nn.Module, task: str) ->
     except TypeError as error:
         raise click.BadParameter(str(error), param_hint="--data") from error
     truth = checked_truth(truth, task, "--data" if labels is None else "--labels", count)
-    return Loaded(inputs, truth, classes, Collector(has_truth=False) if _is_loader(inputs) else None)
+    return Loaded(inputs, truth, classes, Collector(network, has_truth=False) if _is_loader(inputs) else None)
 
 
 def _split_truth(value: Any) -> tuple[Any, Any]:
