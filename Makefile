@@ -9,7 +9,7 @@ CONSTRAINTS := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 # Here a compiler that fails is an error.
 export DROPKIT_REQUIRE_EXTENSION := 1
 
-.PHONY: help install demo quick test long lint bench peers reproduce pages docs clean
+.PHONY: help install demo quick oldest test long lint bench peers reproduce pages docs clean
 
 help:
 	@echo "make install   make .venv, and install dropkit with all that the tests need"
@@ -17,6 +17,7 @@ help:
 	@echo "make quick     some tests of each kind, in less than half a minute"
 	@echo "make test      everything: formatting, types, import layers, C++ warnings, all tests"
 	@echo "make test TORCH=2.14.1   the tests alone, with another release of torch"
+	@echo "make oldest    tests with the oldest dependencies that are allowed"
 	@echo "make long      exhaustive forms of some tests: files damaged at every bit, studies killed 20 times"
 	@echo "make bench     all benchmarks, or those of NAMES=\"forward small\""
 	@echo "make peers     Monte Carlo dropout beside other packages, in an environment of their own"
@@ -67,12 +68,19 @@ long: $(INSTALLED)
 
 # One or two files of each kind: masks by known answers and against the reference, the laws of every layer, gradients, the
 # rules on their examples, the linter, audits, Monte Carlo predictions, the commands. What is marked slow or compiles is
-# left out: importing the compiler alone takes seconds.
-QUICK := tests/kernels/test_cpu_kernel.py tests/nn/test_laws.py tests/nn/test_contract.py tests/ops/test_autograd.py \
-	tests/rules/test_rules.py tests/lint/test_names_and_classes.py tests/lint/test_edits.py tests/lint/test_check.py \
-	tests/auditor/test_audit_kinds.py tests/mc/test_mc_plain_core.py tests/cli
+# left out: importing the compiler alone takes seconds. Every wheel is tested by them, too.
 quick: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" -k "not compile and not graph" $(QUICK)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 @tests/quick.txt
+
+# The same tests, and those of what the extras are for, with the oldest release of each dependency that pyproject.toml
+# allows, in an environment of its own.
+OLDEST := .venv-oldest
+oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	sed '/^dev = /,$$d' pyproject.toml | grep -o '[a-z][a-z0-9-]*>=[0-9.]*' | sed 's/>=/==/' > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt \
+		-e ".[torch,grpc,mc,watch,editor]" hypothesis pytest pytest-xdist sybil
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 @tests/quick.txt tests/mc tests/report
 
 # benchmarks/auditing.py uses tests/helpers.
 bench: $(INSTALLED)
@@ -104,4 +112,4 @@ $(VENV)/docs-installed: $(INSTALLED)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-demo build src/*.egg-info src/dropkit/kernels/*.so
+	rm -rf $(VENV) $(VENV)-demo $(OLDEST) build src/*.egg-info src/dropkit/kernels/*.so
