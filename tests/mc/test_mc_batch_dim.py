@@ -11,6 +11,7 @@ from helpers.mc_models import Calls, close, inputs
 from helpers.mc_trap_models import Mixing, Noise
 from torch import Tensor, nn
 
+from dropkit.mc.batch_dim import BatchDim, Sketch, SmallerBatch
 from dropkit.mc.predict import predict
 
 X = torch.randn(70, 12, generator=torch.Generator().manual_seed(2))
@@ -150,3 +151,18 @@ def test_the_first_inputs_may_be_alike():
     assert close(parts.samples, result.samples)
     assert result.notes == parts.notes == ()
     assert alike.notes == ("masks may depend on how inputs are batched: the inputs are all alike at dropout 0",)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_a_sketch_of_many_numbers_tells_the_batch_dimension(dim):
+    """Sums of neighbours roll with the inputs, and one number that does not roll shows."""
+    values = torch.randn(30_000, 3, 3, 3)
+    smaller = SmallerBatch(None, 2)
+    before = Sketch.of(values, 3, smaller)
+    rolled = values.roll(1, dim + 1)
+    changed = rolled.clone()
+    changed[17, 1, 2, 0] += 1
+
+    assert before.fitting(Sketch.of(rolled, 3, smaller))[0] == BatchDim(dim + 1)
+    assert before.fitting(Sketch.of(changed, 3, smaller)) == []
+    assert max(rows.numel() for rows in before.rows.values()) < values.numel() / 10

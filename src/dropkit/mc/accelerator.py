@@ -37,7 +37,10 @@ class Accelerator:
     """Saves work in the passes over a batch without changing their results. This base class saves nothing."""
 
     def begin_batch(self, rows: BatchRows) -> None:
-        """Forget everything that belongs to the previous batch."""
+        """Forget what was learned from the previous batch."""
+
+    def end_batch(self) -> None:
+        """Free what was kept for the passes over a batch."""
 
     def begin_pass(self, batch: Batch) -> Batch | None:
         """Begin a pass, and return the arguments for the model, or None for a fresh copy of the batch."""

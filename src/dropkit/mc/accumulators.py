@@ -24,7 +24,7 @@ from dropkit.mc.selection import Selected, Selection
 from dropkit.mc.standard_errors import Jackknife
 
 # Numbers that are worked on at once, so that what is computed from them stays in the processor's cache.
-_NUMBERS_AT_ONCE = 2**17
+_NUMBERS_AT_ONCE = 2**16
 # The same for the measures, which are computed by many float64 operations.
 _ESTIMATES_AT_ONCE = 2**15
 
@@ -89,6 +89,7 @@ class Accumulator:
                 self._vote(rows, active_rows, values["value"])
             if keep:
                 kept.append(values["value"])
+            del values  # before the next block, which needs as much memory
         return torch.cat(kept, 1) if keep else None
 
     def _begin(self, outputs: Tensor) -> None:
@@ -111,14 +112,32 @@ class Accumulator:
     def _means(self, sums: Sums, rows: slice) -> SampleMeans:
         return sums.means({})
 
+    def of_pass(self, outputs: Tensor) -> Tensor:
+        """Return what a single pass predicts, as `add` returns it of samples.
+
+        Args:
+            outputs: (N, ...).
+        """
+        whole = torch.empty(0)
+        for rows in _blocks(len(outputs), outputs.numel(), _NUMBERS_AT_ONCE):
+            value = self.values(outputs[None, rows])["value"][0]
+            if rows.start == 0:
+                whole = value.new_empty((len(outputs), *value.shape[1:]))
+            whole[rows] = value
+        return whole
+
     def estimates(self) -> tuple[Tensors, Tensors]:
-        """Return the measures of each input, and the standard errors of those that have one, by name; float32."""
+        """Return the measures of each input, and the standard errors of those that have one, by name; float32.
+
+        Called once, since they are written over the sums where these have their shape.
+        """
         estimates: tuple[Tensors, Tensors] = {}, {}
+        spare = self.sums.of_all_samples()
         for rows in _blocks(self._inputs, self.sums.center.numel(), _ESTIMATES_AT_ONCE):
             for target, part in zip(estimates, self._estimates_of(rows), strict=True):
                 for name, value in part.items():
                     if name not in target:
-                        target[name] = value.new_empty((self._inputs, *value.shape[1:]))
+                        target[name] = _place((self._inputs, *value.shape[1:]), value, spare)
                     target[name][rows] = value
         return estimates
 
@@ -254,6 +273,14 @@ class Regression(Accumulator):
             # Rounded like the parts, whose sum it is.
             measures["total_variance"] = between + means.of("aleatoric_variance").float()
         return measures, errors
+
+
+def _place(shape: tuple[int, ...], value: Tensor, spare: list[Tensor]) -> Tensor:
+    """Return memory for values like this one: one of the spare tensors if it fits."""
+    for index, tensor in enumerate(spare):
+        if tensor.shape == shape and tensor.dtype == value.dtype and tensor.is_contiguous():
+            return spare.pop(index)
+    return value.new_empty(shape)
 
 
 def _blocks(inputs: int, numbers: int, at_once: int) -> Iterator[slice]:

@@ -6,7 +6,7 @@ inputs are rolled by one, the values that belong to them roll along their dimens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 # How far values that have been rolled may differ, as a fraction of the largest: sums may be in another order.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _TOLERANCE_OF_HALF = 3e-2
+# The numbers that a sketch keeps of each input: far more than it takes to tell inputs apart.
+_NUMBERS_OF_INPUT = 2**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +64,75 @@ class SmallerBatch:
     count: int
 
 
-def fitting_values(before: Tensor, after: Tensor, count: int, smaller: SmallerBatch) -> list[BatchDim]:
-    """Return the possible batch dimensions of a tensor by its values, the likeliest first.
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """What a probe keeps of a tensor, so that its many sites need little memory.
 
-    There is none if no dimension was rolled, as where a model mixes or sorts its inputs; there are several if the
-    inputs are alike.
-
-    Args:
-        before, after: the tensor for `count` inputs, and for the same inputs rolled by one.
+    Attributes:
+        shape: of the tensor.
+        tolerance: how far values may differ, as a fraction of the largest.
+        rows: for each possible batch dimension, the likeliest first, a row for each input: its values, or weighted sums
+            of neighbours among them where there are many.
     """
-    if before.shape != after.shape:
-        return []
-    if not before.is_floating_point():
-        dtype = torch.complex128 if before.is_complex() else torch.float64
-        before, after = before.to(dtype), after.to(dtype)
-    tolerance = tolerance_of(before)
-    fitting: list[BatchDim] = []
-    for batch_dim in fitting_shape(before.shape, count, smaller):
-        shape, dim = batch_dim.unfold(before.shape, count)
-        expected = before.reshape(shape).roll(1, dim)
-        if torch.allclose(after.reshape(shape), expected, rtol=0, atol=tolerance, equal_nan=True):
-            fitting.append(batch_dim)
-    return fitting
+
+    shape: torch.Size
+    tolerance: float
+    rows: Mapping[BatchDim, Tensor]
+
+    @staticmethod
+    def of(values: Tensor, count: int, smaller: SmallerBatch) -> Sketch:
+        """Make a sketch of a tensor for `count` inputs."""
+        if not values.is_floating_point():
+            values = values.to(torch.complex128 if values.is_complex() else torch.float64)
+        tolerance = _TOLERANCE.get(values.dtype, _TOLERANCE_OF_HALF)
+        rows: dict[BatchDim, Tensor] = {}
+        for batch_dim in fitting_shape(values.shape, count, smaller):
+            shape, dim = batch_dim.unfold(values.shape, count)
+            rows[batch_dim] = _weighted_sums(values.reshape(shape).movedim(dim, 0).flatten(1))
+        return Sketch(values.shape, tolerance, rows)
+
+    def fitting(self, after: Sketch) -> list[BatchDim]:
+        """Return the possible batch dimensions by the values, the likeliest first.
+
+        There is none if no dimension was rolled, as where a model mixes or sorts its inputs; there are several if the
+        inputs are alike.
+
+        Args:
+            after: the tensor for the same inputs rolled by one.
+        """
+        if self.shape != after.shape:
+            return []
+
+        def fits(before: Tensor, after: Tensor) -> bool:
+            tolerance = self.tolerance * _largest(before)
+            return torch.allclose(after, before.roll(1, 0), rtol=0, atol=tolerance, equal_nan=True)
+
+        return [batch_dim for batch_dim, rows in self.rows.items() if fits(rows, after.rows[batch_dim])]
+
+
+def _weighted_sums(rows: Tensor) -> Tensor:
+    """Return a copy of the rows, or sums of so many neighbours that few numbers are left.
+
+    The signs of the weights are irregular, so that differences do not cancel, and their squares sum to 1: many small
+    differences, as by rounding, keep their size.
+    """
+    size = -(-rows.shape[1] // _NUMBERS_OF_INPUT)
+    if size <= 1:
+        return rows.clone()
+    if rows.dtype.itemsize < 4:
+        rows = rows.float()
+    weights = (torch.arange(1, size + 1, dtype=torch.float64).square().cos().sign() / size**0.5).to(rows)
+    whole = rows.shape[1] // size * size
+    return torch.cat([rows[:, :whole].unflatten(1, (-1, size)) @ weights, rows[:, whole:]], 1)
 
 
 def tolerance_of(values: Tensor) -> float:
     """How far values that are computed in another batch may differ."""
-    largest = float(values.abs().nan_to_num().max()) if values.numel() else 0.0
-    return _TOLERANCE.get(values.dtype, _TOLERANCE_OF_HALF) * largest
+    return _TOLERANCE.get(values.dtype, _TOLERANCE_OF_HALF) * _largest(values)
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().nan_to_num().max()) if values.numel() else 0.0
 
 
 def fitting_shape(shape: Sequence[int], count: int, smaller: SmallerBatch) -> list[BatchDim]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from dropkit.mc.batch_dim import BatchDim, SmallerBatch, fitting_shape, fitting_values
+from dropkit.mc.batch_dim import BatchDim, Sketch, SmallerBatch, fitting_shape
 from dropkit.mc.batches import Batch
 from dropkit.mc.generators import fork_python, fork_torch
 from dropkit.mc.notes import Notes, listed, reason
@@ -22,6 +22,7 @@ _FEW, _MORE = 3, 32
 # What a probe records at a site: the tensor that is dropped, the shape of a mask that the model makes itself, or the
 # batch dimension if it is known beforehand; None if nothing shows it.
 _Seen = Tensor | torch.Size | BatchDim | None
+_Kept = Sketch | torch.Size | BatchDim | None
 T = TypeVar("T")
 
 
@@ -29,7 +30,7 @@ class BatchDimFinder:
     """Finds batch dimensions, once for all batches with the same `Batch.kind`.
 
     Args:
-        run: runs the model on a batch; may write over its inputs.
+        run: runs the model on a batch.
         notes: gets a note on the sites without one.
     """
 
@@ -118,38 +119,41 @@ def probe(run: Callable[[Batch], Any], batch: Batch) -> ProbeResult:
     """Run a batch, the same batch rolled by one, and a smaller batch, and compare the tensors at each site.
 
     Args:
-        run: runs the model; may write over its inputs.
+        run: runs the model.
         batch: at least two inputs.
     """
     few = min(2, batch.count - 1)
-    # Copied before the first pass, since the model may write over its inputs.
-    original, rolled, part = (inputs.copied() for inputs in (batch, batch.rolled(), batch.take(0, few)))
+
+    def keep(site: int, seen: _Seen) -> _Kept:
+        return Sketch.of(seen, batch.count, SmallerBatch(shape_of(site), few)) if isinstance(seen, Tensor) else seen
+
+    def shape_of(site: int) -> torch.Size | None:
+        return shapes[site] if site < len(shapes) else None
+
     with fork_torch(), fork_python():
         try:
-            shapes = _sites(run, part, lambda _, seen: _shape(seen))
+            shapes = _sites(run, batch.take(0, few), lambda _, seen: _shape(seen))
         except Exception:
             # Some models need batches of one size.
             shapes = []
-        before = _sites(run, original, lambda _, seen: seen.clone() if isinstance(seen, Tensor) else seen)
-        if len(shapes) != len(before):
-            shapes = [None] * len(before)
-
-        def compare(site: int, after: _Seen) -> list[BatchDim]:
-            if site >= len(before):
-                return []
-            # One site at a time, so that the tensors of two passes are never all in memory.
-            first, before[site] = before[site], None
-            return _fitting(first, after, batch.count, SmallerBatch(shapes[site], few))
-
-        fitting = _sites(run, rolled, compare)[: len(before)]
+        before = _sites(run, batch, keep)
+        if shapes and len(shapes) != len(before):
+            shapes = []
+            before = _sites(run, batch, keep)
+        after = _sites(run, batch.rolled(), keep)
+    after += [None] * len(before)
+    fitting = [
+        _fitting(first, second, batch.count, SmallerBatch(shape_of(site), few))
+        for site, (first, second) in enumerate(zip(before, after, strict=False))
+    ]
     ambiguous = [site for site, candidates in enumerate(fitting) if len(candidates) > 1]
     return ProbeResult([candidates[0] if candidates else None for candidates in fitting], ambiguous)
 
 
 def _sites(run: Callable[[Batch], Any], batch: Batch, record: Callable[[int, _Seen], T]) -> list[T]:
-    mode = ProbeMode(record)
+    mode, inputs = ProbeMode(record), batch.copied()  # the model may write over its inputs
     with mode:
-        run(batch)
+        run(inputs)
     return mode.seen
 
 
@@ -157,9 +161,9 @@ def _shape(seen: _Seen) -> torch.Size | None:
     return seen.shape if isinstance(seen, Tensor) else seen if isinstance(seen, torch.Size) else None
 
 
-def _fitting(before: _Seen, after: _Seen, count: int, smaller: SmallerBatch) -> list[BatchDim]:
-    if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return fitting_values(before, after, count, smaller)
+def _fitting(before: _Kept, after: _Kept, count: int, smaller: SmallerBatch) -> list[BatchDim]:
+    if isinstance(before, Sketch) and isinstance(after, Sketch):
+        return before.fitting(after)
     if isinstance(before, torch.Size):
         # Rolling the inputs does not roll a mask that is not computed from them.
         return fitting_shape(before, count, smaller)[:1]

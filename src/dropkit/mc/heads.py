@@ -65,8 +65,7 @@ class Head:
 
     def values(self, batch: Batch, settings: Settings, output: Tensor) -> Tensor:
         """Return the probabilities or values of one pass, from its output."""
-        values = self.accumulator(batch, settings).values(output.unsqueeze(0))
-        return values["value"][0].contiguous().cpu()
+        return self.accumulator(batch, settings).of_pass(output).cpu()
 
     def classes_in(self, batch: Batch, settings: Settings) -> Classes:
         """What is known about the classes in the outputs of a batch."""

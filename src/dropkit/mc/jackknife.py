@@ -128,6 +128,10 @@ class Sums:
         part._counts, part.center = self._counts[:, rows], self.center[rows]
         return part
 
+    def of_all_samples(self) -> list[Tensor]:
+        """The sums over all samples at once, (N, ...), that of each input in a row of its own."""
+        return [self.center] if self._has_groups else [self.center, *(value[0] for value in self._sums.values())]
+
     @property
     def _is_single(self) -> bool:
         """Whether each group is a single sample, so that squares can be computed from the values."""

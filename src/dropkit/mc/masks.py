@@ -148,8 +148,8 @@ class MaskSampler:
         """A seed for random numbers that are drawn where the mode does not see it, in this sample of a batch."""
         return ~self.key(0, sample) ^ first
 
-    def forget_batch(self) -> None:
-        """Free what was kept for the previous batch."""
+    def end_batch(self) -> None:
+        """Free what was kept for the passes over a batch."""
         self._permutations.clear()
 
     def drop(self, output: Tensor, input: Tensor, mask: SampledMask, make_params: MakeParams) -> None:

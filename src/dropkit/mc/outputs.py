@@ -158,9 +158,10 @@ class Classes:
             return outputs, entropy(outputs)
         logs = _log_softmax(outputs)
         p = logs.exp()
-        entropies = (logs * p).sum(-1).neg_()
+        entropies = logs.mul_(p).sum(-1).neg_()
         if bool(entropies.isnan().any()):
             # 0 log 0 is 0, as 0 times any finite logarithm is.
+            logs = _log_softmax(outputs)
             entropies = logs.clamp_(min=torch.finfo(logs.dtype).min).mul_(p).sum(-1).neg_()
         return p, entropies
 

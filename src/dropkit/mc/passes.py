@@ -85,7 +85,6 @@ class Passes:
         kind, batch_dims = batch.kind(), self._finder.find(batch)
         if batch_dims:
             self._site_counts.setdefault(kind, len(batch_dims))
-        self._sampler.forget_batch()
         self._accelerator.begin_batch(rows)
         mode = KeyedMode(self._sampler, batch_dims, rows, self._accelerator)
         sample = 0
@@ -102,6 +101,11 @@ class Passes:
             sample += 1
             if len(rows) == 1 and kind not in self._not_together:
                 sample += yield from self._run_together(mode, batch, range(sample - 1, samples), first)
+
+    def end_batch(self) -> None:
+        """Free what was kept for the passes over a batch."""
+        self._sampler.end_batch()
+        self._accelerator.end_batch()
 
     def _run_together(
         self, mode: KeyedMode, batch: Batch, samples: range, first: list[Tensor]

@@ -246,10 +246,14 @@ def _run_batch(
             active = is_unsure if active is None else active & is_unsure
             if not active.any():
                 break
-    results = [PartialResult.of(accumulator, kept) for accumulator, kept in zip(accumulators, samples, strict=True)]
-    if settings.plain:
-        plain = zip(results, heads, passes.plain(batch), strict=True)
-        results = [replace(result, plain=head.values(batch, settings, output)) for result, head, output in plain]
+    plain_outputs = passes.plain(batch) if settings.plain else [None for _ in heads]
+    passes.end_batch()  # before what follows, which needs memory
+    plain = [
+        None if output is None else head.values(batch, settings, output)
+        for head, output in zip(heads, plain_outputs, strict=True)
+    ]
+    plain_outputs.clear()
+    results = [PartialResult.of(*of_head) for of_head in zip(accumulators, samples, plain, strict=True)]
     return [without_padding(result, places) for result, places in zip(results, valid, strict=True)]
 
 

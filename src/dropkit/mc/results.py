@@ -28,14 +28,15 @@ class PartialResult:
     valid: Tensor | None = None
 
     @staticmethod
-    def of(accumulator: Accumulator, samples: list[Tensor]) -> PartialResult:
-        """Make a result from an accumulator, and the samples if they were kept."""
+    def of(accumulator: Accumulator, samples: list[Tensor], plain: Tensor | None = None) -> PartialResult:
+        """Make a result from an accumulator, and the samples and the plain pass if there are any."""
         measures, errors = accumulator.estimates()
         return PartialResult(
             {name: value.cpu() for name, value in measures.items()},
             {name: value.cpu() for name, value in errors.items()},
             accumulator.sums.count.long().cpu(),
             torch.cat(samples).cpu() if samples else None,
+            plain,
         )
 
 
@@ -50,7 +51,8 @@ def join(parts: list[PartialResult], task: str, notes: list[str]) -> AnyPredicti
     """Join the results of all inputs, in order, into a prediction."""
     parts = same_length(_with_common_names(parts))
     measures, errors = (
-        {name: _joined([part[name] for part in tensors]) for name in tensors[0]}
+        # Removed from the parts as they are joined, which saves memory.
+        {name: _joined([part.pop(name) for part in tensors]) for name in list(tensors[0])}
         for tensors in ([part.measures for part in parts], [part.standard_error for part in parts])
     )
     valid = [part.valid for part in parts if part.valid is not None]

@@ -33,8 +33,10 @@ class CachedAndPruned(Accelerator):
         self._pruned = PrunedNetworks(model, notes, is_on=thin)
 
     def begin_batch(self, rows: BatchRows) -> None:
-        self._cache.begin_batch(rows)
         self._pruned.begin_batch(rows)
+
+    def end_batch(self) -> None:
+        self._cache.end_batch()
 
     def begin_pass(self, batch: Batch) -> Batch | None:
         self._pruned.begin_pass(batch)

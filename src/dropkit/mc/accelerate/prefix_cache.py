@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from dropkit.containers import tensors
 from dropkit.mc.accelerate.recording import ESCAPES, Diverged, Recording, WriteCounts
 from dropkit.mc.accelerator import Accelerator
-from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
 from dropkit.mc.mode import Args, Kwargs
 from dropkit.mc.notes import Notes, reason
@@ -29,12 +28,14 @@ class PrefixCache(Accelerator):
             tensor for module in model.modules() for tensor in tensors(list(vars(module).values()))
         ]
         self._copying = False
+        self.end_batch()
+
+    def end_batch(self) -> None:
         self._recording: Recording | None = None
         # The recording for the next pass, if there is one.
         self._reusable: Recording | None = None
-
-    def begin_batch(self, rows: BatchRows) -> None:
-        self._recording = self._reusable = None
+        self._arguments: Batch | None = None
+        self._argument_writes = WriteCounts([])
 
     def begin_pass(self, batch: Batch) -> Batch | None:
         # If this pass fails, the next one makes a new recording.
