@@ -34,6 +34,7 @@ BENCHMARKS = (
     "batchwise",
     "feed_forward_blocks",
     "mc_loop",
+    "mc_memory",
     "moments",
     "compiled",
     "importing",

@@ -46,7 +46,7 @@ class Case:
         self.model, self.inputs, self.samples, self.options = model.eval(), inputs, samples, options
         self.name = f"{name}, T = {samples}"
 
-    def predict(self) -> object:
+    def predict(self) -> Any:
         return dropkit.mc.predict(
             self.model, self.inputs, self.samples, seed=0, measures="basic", plain=False, progress=False, **self.options
         )

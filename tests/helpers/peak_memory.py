@@ -1,4 +1,4 @@
-"""The largest memory of torch's tensors during a call, which torch's profiler observes."""
+"""The largest memory of torch's tensors during a call, which torch's profiler observes, and that of a prediction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
+
+from dropkit.mc.prediction import AnyPrediction
 
 
 def peak_memory(call: Callable[[], object]) -> int:
@@ -31,3 +33,9 @@ def peak_memory(call: Callable[[], object]) -> int:
         total += change
         largest = max(largest, total)
     return largest
+
+
+def bytes_of(prediction: AnyPrediction) -> int:
+    """The bytes of the tensors of a prediction."""
+    tensors = [*prediction.measures.values(), *prediction.standard_error.values(), prediction.sample_counts]
+    return sum(tensor.nbytes for tensor in tensors) + (0 if prediction.plain is None else prediction.plain.nbytes)

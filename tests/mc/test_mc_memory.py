@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.peak_memory import peak_memory
+from helpers.peak_memory import bytes_of, peak_memory
 from torch import Tensor, nn
 
 from dropkit.mc.predict import predict
-from dropkit.mc.prediction import Prediction
 
 
 class Blocks(nn.Module):
@@ -85,10 +84,4 @@ def test_memory_is_that_of_a_pass_with_dropout(name: str) -> None:
 
     with torch.no_grad():
         of_pass = peak_memory(lambda: model.train()(x))
-    assert peak <= 1.5 * of_pass + x.numel() * 4 + size(result)
-
-
-def size(result: Prediction) -> int:
-    """The bytes of a prediction."""
-    tensors = [*result.measures.values(), *result.standard_error.values(), result.plain, result.sample_counts]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+    assert peak <= 1.5 * of_pass + x.nbytes + bytes_of(result)
