@@ -1,8 +1,8 @@
 """How much faster is one pass of moment propagation than 50 samples?
 
 `mc.propagate` is compared with `mc.predict` with 50 samples of the same model, both with the basic measures
-(`plain=False`), on one thread. Probabilities are means over 100 draws of the outputs, values have a closed form. The ratio says how
-many times faster `propagate` is.
+(`plain=False`), on one thread. Probabilities are means over 100 draws of the outputs, values have a closed form. The
+ratio says how many times faster `propagate` is.
 """
 
 from __future__ import annotations
