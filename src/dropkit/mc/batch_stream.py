@@ -64,7 +64,7 @@ class BatchStream:
             yield replace(self._batch((self.prepare_batch or self.inputs_of)(batch)), labels=self.labels_of(batch))
 
     def inputs_of(self, batch: Any) -> Any:
-        """Return the inputs of a batch: the first of a list or tuple, or the entries of a mapping that the model takes."""
+        """Return the inputs of a batch: the first of a list or tuple, or of a mapping what the model takes."""
         if isinstance(batch, Mapping):
             return self._accepted(cast("Mapping[str, Any]", batch))
         if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence):
