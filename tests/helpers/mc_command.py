@@ -48,6 +48,10 @@ def of_images():
     return nn.Sequential(nn.Flatten(), seeded(nn.Linear(192, 4)), net())
 
 
+def of_pixels():
+    return nn.Sequential(nn.Dropout2d(0.3), seeded(nn.Conv2d(3, 3, 1)))
+
+
 def misses_a_file():
     return torch.load("weights.bin")
 
@@ -109,6 +113,7 @@ def pair(): return x, y
 def array_pair(): return x.double().numpy()[::-1], y.numpy()
 def without(): return x, None
 def images(): return torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0)), y
+def pictures(): return images()[0]
 def label_sets(): return x, (x > 0)[:, :3]
 def values(): return x, x.sum(1)
 def values_of_two(): return x, x[:, :2]

@@ -20,11 +20,12 @@ PAGES = {
     "values": "net.py:value --data net.py:values --task regression",
     "values, no truth": "net.py:two --data net.py:inputs --task regression",
     "images": "net.py:of_images --data net.py:images --classes cat,dog,emu",
+    "pixels": "net.py:of_pixels --data net.py:pictures --class-dim 1 --classes cat,dog,emu",
     "labels": "net.py:net --data net.py:label_sets --task multilabel",
     "one sample": "net.py:net --data net.py:pair --samples 1 --top 0",
     "not a number": "net.py:Broken --data net.py:inputs",
 }
-FIGURES = {"truth": 3, "tokens": 3, "images": 3, "labels": 3, "values": 2, "one sample": 3}
+FIGURES = {"truth": 3, "tokens": 3, "images": 3, "pixels": 4, "labels": 3, "values": 2, "one sample": 3}
 
 
 @pytest.mark.parametrize("kind", PAGES)
@@ -92,7 +93,7 @@ def browser():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["images", "no truth", "values"])
+@pytest.mark.parametrize("kind", ["images", "pixels", "no truth", "values"])
 def test_a_browser_shows_the_page_readably_and_asks_for_nothing(folder, browser, kind, scheme):
     """Light and dark, on a screen and on a telephone: no messages, no requests, enough contrast, no overflow."""
     output(*PAGES[kind].split(), "--html", "page.html")
@@ -105,7 +106,7 @@ def test_a_browser_shows_the_page_readably_and_asks_for_nothing(folder, browser,
         assert min(contrast(color, view["paper"]) for color in view["text"] + view["drawn"]) >= TEXT
         assert min(contrast(color, view["paper"]) for color in view["bars"]) >= GRAPHICS
         assert view["wide"] <= view["inner"]
-        assert len(view["images"]) == (10 if kind == "images" else 0)
+        assert len(view["images"]) == (10 if kind in ("images", "pixels") else 0)
         assert all(natural == 8 and shown >= 32 for natural, shown in view["images"])
         assert 100 < min(view["heights"]) <= max(view["heights"]) < 500
     assert len({tuple(view["paper"]) for view in views}) == 1

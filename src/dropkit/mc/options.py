@@ -150,7 +150,9 @@ class Settings:
         check("plan", target is None or self.plan == "iid", wanted, self.plan)
         object.__setattr__(self, "example_ids", _checked_ids(self.example_ids))
         valid: Any = torch.as_tensor(self.valid) if isinstance(self.valid, (list, tuple)) else self.valid
-        is_known = valid is None or valid is False or isinstance(valid, str) or callable(valid) or hasattr(valid, "shape")
+        is_known = (
+            valid is None or valid is False or isinstance(valid, str) or callable(valid) or hasattr(valid, "shape")
+        )
         check("valid", is_known, "a tensor, the name of an argument, a function of the arguments or False", valid)
         object.__setattr__(self, "valid", valid)
         if self.seed is not None:

@@ -9,7 +9,7 @@ import torch
 
 import dropkit
 from dropkit.arguments import check
-from dropkit.mc import columns
+from dropkit.mc import columns, maps
 from dropkit.mc.measures import MultilabelMeasures, Prediction, ValueMeasures, count_of_samples, least_samples
 from dropkit.mc.metrics import ClassificationReport, RegressionReport
 from dropkit.mc.per_class import per_class
@@ -145,6 +145,7 @@ def _figures(summary: Summary) -> Iterator[tuple[str, str, str]]:
             uncertainty, label, unit = uncertainty.sqrt(), label.replace("variance", "standard deviation"), "y"
         caption = f"Histogram of the inputs' {label}, in {'the unit of the values' if unit == 'y' else unit}."
         yield label.capitalize(), caption, plots.histogram(as_list(uncertainty), label)
+    yield from maps.figures(summary)
     if isinstance(summary.report, ClassificationReport):
         yield from _classification_figures(summary.report)
     elif summary.report is not None and summary.report.coverage:

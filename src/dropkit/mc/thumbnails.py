@@ -28,13 +28,18 @@ def thumbnails(inputs: Any, numbers: Sequence[int]) -> dict[int, str]:
         inputs: a tensor or array, a mapping or tuple that begins with one, or a data set of inputs or pairs.
         numbers: of the inputs.
     """
+    return {number: _png(image) for number, image in pictures(inputs, numbers).items()}
+
+
+def pictures(inputs: Any, numbers: Sequence[int]) -> dict[int, Tensor]:
+    """Return those of the inputs that are images, (C, H, W), by number; the arguments are as for `thumbnails`."""
     if isinstance(inputs, IterableDataset):
         return {}
     if hasattr(inputs, "__getitem__") and not _is_whole(inputs):
         rows = [images(_row(inputs[number])) for number in numbers]
-        return {number: _png(image[0]) for number, image in zip(numbers, rows, strict=True) if image is not None}
+        return {number: image[0] for number, image in zip(numbers, rows, strict=True) if image is not None}
     found = images(inputs)
-    return {} if found is None else {number: _png(found[number]) for number in numbers if number < len(found)}
+    return {} if found is None else {number: found[number] for number in numbers if number < len(found)}
 
 
 def images(inputs: Any) -> Tensor | None:
@@ -59,8 +64,8 @@ def images(inputs: Any) -> Tensor | None:
     return None
 
 
-def shrunk(images: Tensor) -> Tensor:
-    """Return images of at most 96 pixels in 8 bits a channel, (N, C, h, w); the contrast of floats is stretched."""
+def shrunk(images: Tensor, size: int = _SIZE) -> Tensor:
+    """Return images of at most `size` pixels in 8 bits a channel, (N, C, h, w); the contrast of floats is stretched."""
     images = images.detach().cpu()
     if images.dtype != torch.uint8:
         images = images.float().nan_to_num()
@@ -69,10 +74,10 @@ def shrunk(images: Tensor) -> Tensor:
             low, high = (end[:, None, None, None] for end in (flat.amin(1), flat.amax(1)))
             images = (images - low) / (high - low).clamp(min=1e-12)
         images = 255 * images
-    factor = _SIZE / max(images.shape[2:])
+    factor = size / max(images.shape[2:])
     if factor < 1:
-        size: Any = [max(1, round(factor * side)) for side in images.shape[2:]]
-        images = torch.nn.functional.adaptive_avg_pool2d(images.float(), size)
+        sides: Any = [max(1, round(factor * side)) for side in images.shape[2:]]
+        images = torch.nn.functional.adaptive_avg_pool2d(images.float(), sides)
     return images.round().to(torch.uint8) if images.is_floating_point() else images
 
 
@@ -95,13 +100,16 @@ def _png(image: Tensor) -> str:
     with needed_for("a picture"):
         from matplotlib.image import imsave  # pyright: ignore[reportUnknownVariableType] (partly untyped)
 
-    pixels = shrunk(image.unsqueeze(0))[0].movedim(0, 2)
-    if pixels.shape[2] == 1:
-        pixels = pixels.expand(-1, -1, 3)
     file = io.BytesIO()
     metadata: Any = {"Software": None}
-    imsave(file, pixels.numpy(), format="png", metadata=metadata)
+    imsave(file, pixels(image).numpy(), format="png", metadata=metadata)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def pixels(image: Tensor, size: int = _SIZE) -> Tensor:
+    """Return an image, (C, H, W), as `shrunk` does, with colours last, (h, w, 3 or 4)."""
+    last = shrunk(image.unsqueeze(0), size)[0].movedim(0, 2)
+    return last.expand(-1, -1, 3) if last.shape[2] == 1 else last
 
 
 class Collected:

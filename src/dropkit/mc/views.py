@@ -103,6 +103,29 @@ class Views(Prediction):
         ax.set_ylabel("inputs")
         return ax
 
+    def plot_maps(self, inputs: Any = None, *, top: int = 3, classes: Sequence[str] | None = None) -> Any:
+        """Draw what is predicted for each pixel, and how uncertain it is, for the first inputs.
+
+        The maps are the input, the predicted class, entropy and mutual information; for values their mean and standard
+        deviation, (N, H, W) or (N, C, H, W), over several channels their means. Padding is grey.
+
+        Args:
+            inputs: those of `predict`, as for `to_html`; without them the maps of the input are missing.
+            top: how many inputs.
+            classes: the name of each class; their numbers if None.
+
+        Returns:
+            A matplotlib Figure, which `savefig("maps.png")` writes.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: there is no class or value for each pixel.
+        """
+        with needed_for("plot_maps"):
+            from dropkit.mc.maps import plot_maps
+
+            return plot_maps(Summary(self, None, None, top, classes, inputs))
+
     def _repr_html_(self) -> str:
         """A notebook's view: the least certain inputs."""
         summary = Summary(self, None, None, _TOP)

@@ -53,17 +53,26 @@ class Panel:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        file = io.StringIO()
-        with _style():
-            _figure(self, "").savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
-        text = file.getvalue()
-        # Ids must be unique in a page with several plots; nothing refers to those of groups.
-        text = re.sub(r'<g id="[\w.]+">', "<g>", text[text.index("<svg") :])
-        if self.alt:
-            text = text.replace("<svg", f'<svg role="img" aria-label="{escape(self.alt)}"', 1)
-        for number, color in enumerate(COLORS, start=1):
-            text = text.replace(f": {color}", f": var(--series-{number}, {color})")
-        return text.replace(INK, "currentColor")
+        with style():
+            return svg(_figure(self, ""), self.alt)
+
+
+def svg(figure: Any, alt: str) -> str:
+    """Return a matplotlib Figure as an `<svg>` element.
+
+    Args:
+        alt: what it shows, for those who cannot see it.
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA, dpi=_DPI)
+    text = file.getvalue()
+    # Ids must be unique in a page with several plots; nothing refers to those of groups.
+    text = re.sub(r'<g id="[\w.]+">', "<g>", text[text.index("<svg") :])
+    if alt:
+        text = text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
+    for number, color in enumerate(COLORS, start=1):
+        text = text.replace(f": {color}", f": var(--series-{number}, {color})")
+    return text.replace(INK, "currentColor")
 
 
 def png(panels: Sequence[Panel], columns: int) -> bytes:
@@ -77,7 +86,7 @@ def png(panels: Sequence[Panel], columns: int) -> bytes:
         ImportError: matplotlib is not installed.
     """
     file = io.BytesIO()
-    with _style():
+    with style():
         import numpy as np
         from matplotlib.image import imsave  # pyright: ignore[reportUnknownVariableType] (partly untyped)
 
@@ -99,11 +108,11 @@ def png(panels: Sequence[Panel], columns: int) -> bytes:
 
 
 @contextmanager
-def _style() -> Generator[None]:
+def style() -> Generator[None]:
     """Use a style of our own: the caller's may not fit dark pages."""
     with needed_for("a plot"):
-        from matplotlib import style
-    with style.context(["default", _STYLE]):
+        from matplotlib import style as styles
+    with styles.context(["default", _STYLE]):
         yield
 
 
@@ -114,7 +123,7 @@ def _pixels(panel: Panel) -> Any:
 
     figure = _figure(panel, panel.title)
     figure.set_dpi(_DPI)
-    _recolor(figure)
+    print_on_white(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())
@@ -149,7 +158,7 @@ def _draw(panel: Panel, figure: Any, title: str) -> None:
         figure.suptitle(title, color=INK, fontweight="bold", fontsize=11)
 
 
-def _recolor(figure: Any) -> None:
+def print_on_white(figure: Any) -> None:
     """Give what is drawn in ink the colour of text on white."""
     from matplotlib.colors import to_hex
 
