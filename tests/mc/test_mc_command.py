@@ -104,6 +104,7 @@ def test_classes_may_lie_in_the_last_dimension(folder):
     assert numpy.shape(lines[0]["mean"]) == (4, 5)
     assert numpy.shape(lines[0]["label"]) == numpy.shape(lines[0]["truth"]) == (4,)
     assert re.search(r"labels +24\n", out)
+    assert re.search(r"\n +input +right +confidence", out)
     assert re.search(r"\n +\d   \d of 4 +0\.\d+", out)
 
 

@@ -125,7 +125,8 @@ def _verdict(item: Difference) -> Verdict:
 
 def _labels(summary: Summary, prediction: ClassMeasures | MultilabelMeasures, shown: list[int]) -> list[Column]:
     truth, plain, plain_labels = summary.comparable_truth(), of_plain(prediction), plain_label(prediction)
-    heading = "predicted" if truth is None else "predicted / true"
+    has_one = prediction.label.dim() == (1 if isinstance(prediction, ClassMeasures) else 2)
+    heading = "predicted" if truth is None else "predicted / true" if has_one else "right"
     cells = tuple(_label(summary, prediction.label, truth, number) for number in shown)
     columns = [Column(heading, "", cells, is_number=False)]
     if "confidence" in prediction.measures:
