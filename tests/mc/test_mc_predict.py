@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dropkit import mc
-from dropkit.mc.accelerate.pruned_tensors import DeferredLayer
+from dropkit.mc.virtual_tensors import DeferredLayer
 from dropkit.mc.predict import predict
 
 COUNT, SAMPLES = 70, 6

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from dropkit.kernels.params import inverted
 from dropkit.mc.accelerate.pruned_rules import defer
-from dropkit.mc.accelerate.pruned_tensors import (
+from dropkit.mc.accelerate.recording import ESCAPES, Diverged
+from dropkit.mc.accelerator import Accelerator, Site
+from dropkit.mc.batch_rows import BatchRows
+from dropkit.mc.batches import Batch
+from dropkit.mc.mode import Args, Kwargs
+from dropkit.mc.notes import Notes, reason
+from dropkit.mc.virtual_tensors import (
     DEFERRED_FUNCTIONS,
     WORTHWHILE_ROWS,
     PrunedTensor,
@@ -24,12 +30,6 @@ from dropkit.mc.accelerate.pruned_tensors import (
     prune,
     run_function,
 )
-from dropkit.mc.accelerate.recording import ESCAPES, Diverged
-from dropkit.mc.accelerator import Accelerator, Site
-from dropkit.mc.batch_rows import BatchRows
-from dropkit.mc.batches import Batch
-from dropkit.mc.mode import Args, Kwargs
-from dropkit.mc.notes import Notes, reason
 from dropkit.torch_private import functorch_is_active
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dropkit.mc.accelerate.pruned_tensors import (
+from dropkit.mc.virtual_tensors import (
     RULES,
     WORTHWHILE_ROWS,
     DeferredLayer,

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from dropkit.mc.accelerate.pruned_tensors import VirtualTensor, is_inplace, reads_no_values
 from dropkit.mc.moments.gaussian import Gaussian
+from dropkit.mc.virtual_tensors import VirtualTensor, is_inplace, reads_no_values
 from dropkit.torch_private import no_torch_function
 
 # From (function, arguments, keyword arguments) to the result. The first argument, or an item of it, is random.

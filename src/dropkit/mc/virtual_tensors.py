@@ -2,7 +2,7 @@
 
 A `PrunedTensor` is a tensor after dropout of which only the kept slices exist. A `DeferredLayer` is the output of a
 linear layer or a convolution that runs at the dropout behind it, so that dropped units are never computed. Functions
-without a rule (see `pruned_rules.py`) receive ordinary tensors with the same values.
+without a rule (see `accelerate/pruned_rules.py`) receive ordinary tensors with the same values.
 """
 
 from __future__ import annotations
