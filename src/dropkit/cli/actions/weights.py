@@ -45,7 +45,7 @@ def load_weights(module: nn.Module, path: str, trust: bool) -> list[str]:
     state, notes = _state_dict(_read(path, trust))
     state = {n: torch.as_tensor(v) for n, v in state.items()} if any(map(is_array, state.values())) else state
     # A compiled model has the parameters of the original one, under longer names.
-    module = cast("nn.Module", getattr(module, "_orig_mod", module))
+    module = dict(module.named_children()).get("_orig_mod", module)
     expected = cast("State", module.state_dict())
     renamed, left_out = _renamed(state, expected)
     differences = _differences(renamed, expected)
