@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dropkit.extras import needed_for
+from dropkit.public_names import public_names
 
 if TYPE_CHECKING:
     from dropkit import functional, mc, nn, random, schedules, shard, studies, testing
@@ -71,4 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return public_names(globals())

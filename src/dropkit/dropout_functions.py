@@ -19,7 +19,7 @@ from dropkit.catalog import ATTENTION, FUNCTIONALS, MULTI_HEAD, MULTI_HEAD_P, MU
 
 # Recurrent functions, and positions of their arguments: torch.lstm(input, hx, params, has_biases, num_layers, dropout,
 # train, ...). For packed sequences the sizes of the batches come second, and every position is one higher.
-RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
+RECURRENT: set[Callable[..., Any]] = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 NUM_LAYERS_POSITION, DROPOUT_POSITION, TRAIN_POSITION = 4, 5, 6
 
 # Classes of modules that drop inside their own computation.

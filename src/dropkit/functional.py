@@ -26,3 +26,8 @@ from dropkit.nn.residual_drop_path import residual_drop_path as residual_drop_pa
 from dropkit.nn.scaled_dot_product_attention import scaled_dot_product_attention as scaled_dot_product_attention
 from dropkit.nn.word_dropout import word_dropout as word_dropout
 from dropkit.nn.zoneout import zoneout as zoneout
+from dropkit.public_names import public_names
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

@@ -21,7 +21,22 @@ from dropkit.ops.draw_key import draw as draw_traced
 from dropkit.ops.fold_in import fold_in as fold_in_eager
 from dropkit.ops.fold_in import fold_in_traced
 from dropkit.ops.inductor import HIGHEST, LOWEST
+from dropkit.public_names import public_names
 from dropkit.torch_private import FakeTensor, backward_pass, fake_mode, forward_mode_is_enabled, saved_tensors_hooks
+
+__all__ = [
+    "check_key",
+    "check_pairs",
+    "choose_key",
+    "draw",
+    "draw_int",
+    "fold_in",
+    "from_torch",
+    "key",
+    "signed",
+    "split",
+    "to_torch",
+]
 
 
 def key(seed: int, device: torch.device | str | None = None) -> Tensor:
@@ -280,3 +295,7 @@ def draw_int(generator: Generator | None = None) -> int:
     else:
         tensor.random_(LOWEST, HIGHEST, generator=generator)
     return bits.value
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

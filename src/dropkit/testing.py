@@ -9,6 +9,7 @@ from torch import nn
 
 from dropkit.auditor import Auditor, Report
 from dropkit.diagnostics import Severity
+from dropkit.public_names import public_names
 
 __all__ = ["assert_dropout_ok"]
 
@@ -55,3 +56,7 @@ def assert_dropout_ok(
             f'dropout of {report.model}:\n{lines}\n`dropkit explain {code}` explains it; ignore=("{code}",) skips it'
         )
     return report
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

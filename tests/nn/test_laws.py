@@ -41,17 +41,17 @@ MODULES = [
     for file in pkgutil.iter_modules(nn.__path__)
     for cls in vars(import_module(f"dropkit.nn.{file.name}")).values()
     if isinstance(cls, type) and issubclass(cls, torch.nn.Module) and cls.__module__.endswith(f".{file.name}")
-    if getattr(cls, "function", None) is not None
+    if getattr(cls, "_function", None) is not None
 ]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_every_layer_is_public(module):
     """The module is in dropkit.nn, the function in dropkit.functional, and the linter knows it: see CONTRIBUTING.md."""
-    name, function = module.__name__, module.function.__name__
+    name, function = module.__name__, module._function.__name__
 
     assert getattr(nn, name, None) is module, f"import {name} in src/dropkit/nn/__init__.py"
-    assert getattr(functional, function, None) is module.function, f"import {function} in src/dropkit/functional.py"
+    assert getattr(functional, function, None) is module._function, f"import {function} in src/dropkit/functional.py"
     if module is not nn.GaussianNoise:  # which is no dropout
         assert f"torch.nn.functional.{function}" in catalog.FUNCTIONALS, f"add {function} in src/dropkit/catalog.py"
 

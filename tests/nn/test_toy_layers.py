@@ -28,7 +28,7 @@ def drop_column(input, p=0.5, training=True, inplace=False, *, generator=None, k
 class DropColumn(DropoutModule, TorchDropout):
     """The module of `drop_column`."""
 
-    function = staticmethod(drop_column)
+    _function = staticmethod(drop_column)
 
 
 COLUMNS = Layer(

@@ -34,7 +34,7 @@ class SiteTable:
     def __init__(self, entries: Mapping[int, ModuleEntry]) -> None:
         self.sites: list[Site] = []
         self.ran: dict[Phase, set[int]] = {phase: set() for phase in Phase}
-        self.phase = Phase.TRAIN
+        self.phase: Phase = Phase.TRAIN
         self._entries = entries
         self._scopes: list[Scope] = []
         self._by_key: dict[Any, Site] = {}

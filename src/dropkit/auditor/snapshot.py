@@ -57,7 +57,7 @@ class ModelSnapshot:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._objects = ObjectSnapshot(modules)
-        self.modules = self._objects.modules
+        self.modules: list[nn.Module] = self._objects.modules
         self._tensors = [_TensorState(tensor) for tensor in self._objects.tensors]
         self._own_memory = {key for state in self._tensors if (key := memory_id(state.tensor)) is not None}
         self._copies: dict[int, tuple[torch.UntypedStorage, Tensor]] = {}

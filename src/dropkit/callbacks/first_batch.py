@@ -25,7 +25,7 @@ class FirstBatch:
 
     def __init__(self, auditor: Auditor, stop: bool, quiet: bool) -> None:
         self.report: Report | None = None
-        self.is_done = False
+        self.is_done: bool = False
         self._auditor, self._stop, self._quiet = auditor, stop, quiet
 
     def audit(self, model: nn.Module, args: Any, kwargs: Any, is_first_rank: bool) -> None:

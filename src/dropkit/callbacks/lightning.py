@@ -11,6 +11,7 @@ from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
 from dropkit.callbacks.rate_schedule import SchedulesRates
 from dropkit.extras import needed_for
+from dropkit.public_names import public_names
 
 with needed_for("dropkit.callbacks.lightning", "lightning"):
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -139,3 +140,7 @@ def _unlogged(module: LightningModule) -> Generator[None]:
         for name in _LOGGING:
             del vars(module)[name]
         vars(module).update(before)
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

@@ -12,6 +12,7 @@ from dropkit.auditor import Auditor, Report
 from dropkit.callbacks.first_batch import FirstBatch
 from dropkit.callbacks.rate_schedule import SchedulesRates
 from dropkit.extras import needed_for
+from dropkit.public_names import public_names
 
 with needed_for("dropkit.callbacks.transformers", "transformers"):
     from transformers import TrainerCallback
@@ -90,3 +91,7 @@ class DropoutSchedule(SchedulesRates, TrainerCallback):
 def _as_called(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Make the call as the Trainer did, without rearranging its arguments."""
     return model(*args, **kwargs)
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

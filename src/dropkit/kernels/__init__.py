@@ -107,4 +107,4 @@ def _dropped_by_drop(input: Tensor, mask: Mask) -> Tensor:
 
 
 # A contiguous tensor in the CPU's memory after dropout, as a new tensor.
-dropped = cpu.dropped if _drop_on_cpu is cpu.run else _dropped_by_drop
+dropped: Callable[[Tensor, Mask], Tensor] = cpu.dropped if _drop_on_cpu is cpu.run else _dropped_by_drop

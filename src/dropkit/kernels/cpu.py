@@ -37,9 +37,9 @@ def _why_missing(error: ImportError) -> str:
 
 try:
     from dropkit.kernels import _cpu
-except ImportError as error:
+except ImportError as _error:
     _cpu = None
-    missing: str | None = _why_missing(error)
+    missing: str | None = _why_missing(_error)
 else:
     missing = None
     _codes = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
@@ -252,9 +252,9 @@ single_threaded: str | None = None
 if _cpu is not None:
     try:
         _cpu.use_pool(_torch_parallel_for())
-    except (OSError, AttributeError) as error:
-        single_threaded = f"torch {torch.__version__} exports no torch_parallel_for ({error})"
+    except (OSError, AttributeError) as _error:
+        single_threaded = f"torch {torch.__version__} exports no torch_parallel_for ({_error})"
         _threads = f"one thread, because {single_threaded}"
         _cpu.use_pool(0)
-    if wanted := os.environ.get(LEVEL):
-        use_level(wanted)
+    if os.environ.get(LEVEL):
+        use_level(os.environ[LEVEL])

@@ -12,6 +12,7 @@ from dropkit.mc.predict import from_samples, predict
 from dropkit.mc.prediction import ClassPrediction, MultilabelPrediction, Prediction, ValuePrediction
 from dropkit.mc.propagate import propagate
 from dropkit.mc.sampling import NothingToSample, sampling
+from dropkit.public_names import public_names
 
 if TYPE_CHECKING:
     from dropkit.mc.sklearn import MCClassifier, MCRegressor
@@ -46,4 +47,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return public_names(globals())

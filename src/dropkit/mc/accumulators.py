@@ -188,7 +188,7 @@ class Classification(Accumulator):
         check: raises an error if the outputs of some samples are not what `probabilities` takes.
     """
 
-    kind = ClassMeasures
+    kind: type[Prediction] = ClassMeasures
 
     def __init__(self, plan: Plan, probabilities: Probabilities, check: Callable[[Tensor], None]) -> None:
         super().__init__(plan)
@@ -223,7 +223,7 @@ class Multilabel(Accumulator):
         probabilities: computes probabilities and their entropies, both (samples, N, ...), from outputs of the model.
     """
 
-    kind = MultilabelMeasures
+    kind: type[Prediction] = MultilabelMeasures
 
     def __init__(self, plan: Plan, probabilities: Probabilities) -> None:
         super().__init__(plan)
@@ -243,7 +243,7 @@ class Regression(Accumulator):
             but one, (samples, N, ...).
     """
 
-    kind = ValueMeasures
+    kind: type[Prediction] = ValueMeasures
 
     def __init__(self, plan: Plan, variance: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__(plan)

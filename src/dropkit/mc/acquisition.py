@@ -25,6 +25,15 @@ from dropkit.mc.measures import (
     uncertainty_of_inputs,
 )
 from dropkit.mc.measures import entropy as entropy_of
+from dropkit.public_names import public_names
+
+__all__ = [
+    "bald",
+    "batch_bald",
+    "entropy",
+    "score",
+    "variation_ratio",
+]
 
 Labelled = ClassMeasures | MultilabelMeasures
 # Joint probabilities in memory at once, float64: 64 MiB.
@@ -218,3 +227,7 @@ def _inputs(candidates: Tensor | Sequence[int] | None, count: int) -> Tensor:
     check("candidates", not outside, f"in [0, {count})", outside)
     check("candidates", len(set(numbers)) == len(numbers), "different from one another", numbers)
     return inputs.long()
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

@@ -34,6 +34,16 @@ from dropkit.mc import metrics
 from dropkit.mc.measures import IGNORED, ClassMeasures, MultilabelMeasures, ValueMeasures, must_hold_classes
 from dropkit.mc.metrics.classification import counted_classes
 from dropkit.mc.metrics.regression import counted_values, true_values
+from dropkit.public_names import public_names
+
+__all__ = [
+    "ConformalIntervals",
+    "ConformalLabels",
+    "ConformalSets",
+    "conformal_intervals",
+    "conformal_labels",
+    "conformal_sets",
+]
 
 SetMethod = Literal["aps", "raps", "threshold"]
 IntervalMethod = Literal["scaled", "cqr"]
@@ -251,3 +261,7 @@ def _unit_interval(prediction: ValueMeasures, level: float, tau: float | None) -
     """The interval of the samples, in float64, to which one number is fitted."""
     low, high = metrics.interval(prediction, level, tau)
     return low.double(), high.double()
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

@@ -119,7 +119,7 @@ class Sums:
             like["square"] = value
         self._sums = {name: _zeros_like(tensor, self._groups, self._inputs) for name, tensor in like.items()}
         self._counts = torch.zeros((self._groups, self._inputs), dtype=torch.float32, device=device)
-        self.center = _zeros_like(value, 1, self._inputs)[0]
+        self.center: Tensor = _zeros_like(value, 1, self._inputs)[0]
 
     def part(self, rows: slice) -> Sums:
         """The sums of some inputs."""

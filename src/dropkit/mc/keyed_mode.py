@@ -53,9 +53,10 @@ class KeyedMode(SiteMode):
         self._masks: dict[int, tuple[tuple[object, ...], MaskSpec]] = {}
 
     def begin_pass(self, sample: int) -> None:
-        self._sample, self.site_count = sample, 0
+        self._sample = sample
+        self.site_count: int = 0
         # The calls of all passes over a batch are the same.
-        self.records_output_calls = sample == 0
+        self.records_output_calls: bool = sample == 0
 
     @property
     def most_numbers(self) -> int:

@@ -53,7 +53,8 @@ class SampleMeans:
         shift: Tensor | None = None,
         bias_corrected: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.of, self._shift = mean_of, shift
+        self.of: Callable[[str], Tensor] = mean_of
+        self._shift = shift
         self.bias_corrected: Mapping[str, Tensor] = {} if bias_corrected is None else bias_corrected
 
     @cached_property
@@ -174,8 +175,8 @@ class Prediction:
     plain: Tensor | None = None
     valid: Tensor | None = None
 
-    mean = Measure("mean of the samples", "y", lambda means: means.mean, higher_is_uncertain=None)
-    variance = Measure(
+    mean: ClassVar[Measure] = Measure("mean of the samples", "y", lambda means: means.mean, higher_is_uncertain=None)
+    variance: ClassVar[Measure] = Measure(
         "variance between the samples",
         "y^2",
         lambda means: means.variance,
@@ -212,24 +213,26 @@ class ClassMeasures(Prediction):
 
     ordered_by: ClassVar[str] = "mutual_information"
 
-    mean = Measure("mean of the samples' probabilities", "probability", lambda means: means.mean, None)
-    variance = Measure(
+    mean: ClassVar[Measure] = Measure(
+        "mean of the samples' probabilities", "probability", lambda means: means.mean, None
+    )
+    variance: ClassVar[Measure] = Measure(
         "variance between the samples' probabilities",
         "probability^2",
         lambda means: means.variance,
         standard_error=_OF_VARIANCE,
         compares_samples=True,
     )
-    entropy = Measure(
+    entropy: ClassVar[Measure] = Measure(
         "entropy of the mean: total uncertainty", "nats", lambda means: means.entropy, standard_error=_OF_ENTROPY
     )
-    expected_entropy = Measure(
+    expected_entropy: ClassVar[Measure] = Measure(
         "mean of the samples' entropies: aleatoric uncertainty, which stays when the network is known",
         "nats",
         lambda means: means.expected_entropy,
         compares_samples=True,
     )
-    mutual_information = Measure(
+    mutual_information: ClassVar[Measure] = Measure(
         "entropy less expected entropy (BALD): epistemic uncertainty, how much the samples disagree. Too small by "
         "about (classes - 1) / (2 T), since the mean is taken from the same T samples",
         "nats",
@@ -237,21 +240,21 @@ class ClassMeasures(Prediction):
         standard_error=Jackknife(is_biased=True, is_positive=True),
         compares_samples=True,
     )
-    mutual_information_jackknife = Measure(
+    mutual_information_jackknife: ClassVar[Measure] = Measure(
         "mutual information without that bias to first order; noisier, may be negative",
         "nats",
         lambda means: means.bias_corrected["mutual_information"],
         standard_error=None,
         compares_samples=True,
     )
-    variation_ratio = Measure(
+    variation_ratio: ClassVar[Measure] = Measure(
         "fraction of samples that vote for another class than most do",
         "fraction",
         lambda means: 1 - means.votes.amax(-1),
         standard_error=agresti_coull,
         compares_samples=True,
     )
-    confidence = Measure(
+    confidence: ClassVar[Measure] = Measure(
         "probability of the likeliest class",
         "probability",
         lambda means: means.mean.amax(-1),
@@ -273,13 +276,13 @@ class ClassMeasures(Prediction):
 class ValueMeasures(Prediction):
     """Values and their measures of uncertainty, each (N, ...)."""
 
-    aleatoric_variance = Measure(
+    aleatoric_variance: ClassVar[Measure] = Measure(
         "mean of the variances that the samples predict, where the model returns them: the noise of the observations",
         "y^2",
         lambda means: means.of("aleatoric_variance"),
         needs=_SPREAD,
     )
-    total_variance = Measure(
+    total_variance: ClassVar[Measure] = Measure(
         "variance between the samples (epistemic) and aleatoric variance together",
         "y^2",
         lambda means: means.variance + means.of("aleatoric_variance"),
@@ -300,41 +303,43 @@ class MultilabelMeasures(Prediction):
 
     ordered_by: ClassVar[str] = "mutual_information"
 
-    mean = Measure("mean of the samples' probabilities", "probability", lambda means: means.mean, None)
-    variance = Measure(
+    mean: ClassVar[Measure] = Measure(
+        "mean of the samples' probabilities", "probability", lambda means: means.mean, None
+    )
+    variance: ClassVar[Measure] = Measure(
         "variance between the samples' probabilities",
         "probability^2",
         lambda means: means.variance,
         standard_error=_OF_VARIANCE,
         compares_samples=True,
     )
-    entropy = Measure(
+    entropy: ClassVar[Measure] = Measure(
         "entropy of the mean: total uncertainty",
         "nats",
         lambda means: binary_entropy(means.mean),
         standard_error=_OF_ENTROPY,
     )
-    expected_entropy = Measure(
+    expected_entropy: ClassVar[Measure] = Measure(
         "mean of the samples' entropies: aleatoric uncertainty",
         "nats",
         lambda means: means.expected_entropy,
         compares_samples=True,
     )
-    mutual_information = Measure(
+    mutual_information: ClassVar[Measure] = Measure(
         "entropy less expected entropy (BALD): epistemic uncertainty. Too small by about 1 / (2 T)",
         "nats",
         lambda means: binary_entropy(means.mean) - means.expected_entropy,
         standard_error=Jackknife(is_biased=True, is_positive=True),
         compares_samples=True,
     )
-    mutual_information_jackknife = Measure(
+    mutual_information_jackknife: ClassVar[Measure] = Measure(
         "mutual information without that bias to first order; noisier, may be negative",
         "nats",
         lambda means: means.bias_corrected["mutual_information"],
         standard_error=None,
         compares_samples=True,
     )
-    variation_ratio = Measure(
+    variation_ratio: ClassVar[Measure] = Measure(
         "fraction of samples that decide otherwise than most do",
         "fraction",
         # A prediction that is not a number decides nothing.
@@ -343,7 +348,7 @@ class MultilabelMeasures(Prediction):
         statistic=lambda p: (p > 0.5).to(p.dtype),
         compares_samples=True,
     )
-    confidence = Measure(
+    confidence: ClassVar[Measure] = Measure(
         "probability that the label is what is likelier, true or not",
         "probability",
         lambda means: torch.maximum(means.mean, 1 - means.mean),

@@ -67,7 +67,8 @@ class SamplingMode(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.random_calls = 0
-        self.output_calls, self.records_output_calls = OutputCalls(), False
+        self.output_calls: OutputCalls = OutputCalls()
+        self.records_output_calls: bool = False
         self._handlers = _handlers()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -58,7 +58,7 @@ class Passes:
         replay: bool,
         thin: bool,
     ) -> None:
-        self.notes = Notes()
+        self.notes: Notes = Notes()
         self.noise_left_off: Mapping[str, None] = {}
         self._model, self._heads, self._output, self._sampler = model, heads, output, sampler
         self._finder = BatchDimFinder(self._run_model, self.notes)

@@ -35,7 +35,8 @@ class Reader:
     """
 
     def __init__(self, head: str | int | None, form: str, dim: int | None) -> None:
-        self.is_span, self.ignored = False, 0
+        self.is_span: bool = False
+        self.ignored: int = 0
         self._head, self._form, self._dim = head, form, dim
 
     def __call__(self, returned: Any) -> Tensor:

@@ -94,7 +94,7 @@ class MCClassifier(ClassifierMixin, Network):
             self.classes_, indices = cast("tuple[Array, Array]", np.unique(column, return_inverse=True))
             check("y", len(self.classes_) >= 2, "of two classes at least", f"{len(self.classes_)} class")
             targets, loss = torch.from_numpy(indices.astype(np.int64)), nn.functional.cross_entropy
-        self.network_ = self._trained(self._begin(rows), targets, len(self.classes_), loss)
+        self.network_: nn.Module = self._trained(self._begin(rows), targets, len(self.classes_), loss)
         return self
 
     def __sklearn_tags__(self) -> Any:
@@ -196,7 +196,7 @@ class MCRegressor(RegressorMixin, Network):
             np.full(targets.shape[1], tau) if is_given else self._fit_tau(inputs, targets) / self._scale.numpy() ** 2
         )
         self.tau_: float | Array = float(noise[0]) if self._is_column else noise
-        self.network_ = self._trained(inputs, targets, targets.shape[1], _squared_error)
+        self.network_: nn.Module = self._trained(inputs, targets, targets.shape[1], _squared_error)
         return self
 
     def __sklearn_tags__(self) -> Any:

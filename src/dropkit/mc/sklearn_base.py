@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,22 @@ from dropkit.mc.predict import predict
 from dropkit.mc.prediction import Prediction
 from dropkit.nn import Dropout
 
+if TYPE_CHECKING:
+    # What type checkers shall know of scikit-learn's classes, which have no types.
+    class BaseEstimator:
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+        def set_params(self, **params: Any) -> Any: ...
+
+    class ClassifierMixin:
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+
+    class RegressorMixin:
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+
+
 with needed_for("dropkit.mc.sklearn"):
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    if not TYPE_CHECKING:
+        from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.preprocessing import StandardScaler
     from sklearn.utils import (
         check_random_state,  # pyright: ignore[reportUnknownVariableType] (untyped)
@@ -75,7 +89,7 @@ class Network(BaseEstimator):
         """Validate the parameters, draw the seed, and standardise the inputs of the training."""
         for name in ("epochs", "batch_size", "samples"):
             positive_int(name, getattr(self, name))
-        self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self.seed_: int = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.input_scaler_: Any = StandardScaler().fit(X)
         return self._inputs(X)
 

@@ -37,6 +37,7 @@ from dropkit.nn.weight_drop import WeightDrop as WeightDrop
 from dropkit.nn.word_dropout import WordDropout as WordDropout
 from dropkit.nn.zoneout import Zoneout as Zoneout
 from dropkit.nn.zoneout_cell import ZoneoutCell as ZoneoutCell
+from dropkit.public_names import public_names
 
 _modules = [cls for cls in vars().values() if isinstance(cls, type) and issubclass(cls, torch.nn.Module)]
 # The record of each layer that is imported above.
@@ -54,3 +55,7 @@ FUSED = tuple(cls for cls in _modules if cls not in {record.module for record in
 
 for _layer in LAYERS:
     torchscript.prepare(_layer)
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

@@ -57,7 +57,7 @@ class AlphaDropout(DropoutModule, torch.nn.AlphaDropout):
         inplace: write the result over the input (torch's module ignores this).
     """
 
-    function = staticmethod(alpha_dropout)
+    _function = staticmethod(alpha_dropout)
 
 
 LAYER = Layer(

@@ -26,8 +26,9 @@ class BatchwiseChain(DynamicRate):
     def __init__(self, layers: Iterable[nn.Module], p: float, activation: Activation) -> None:
         super().__init__()
         check_probability(p)
-        self.p, self.activation = p, activation
-        self.layers = nn.ModuleList(layers)
+        self.p: float = p
+        self.activation: Activation = activation
+        self.layers: nn.ModuleList = nn.ModuleList(layers)
         check("layers", len(self.layers) > 1, "at least two", len(self.layers))
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:

@@ -99,14 +99,16 @@ class BiasActDropoutAdd(DynamicRate):
     """
 
     activation: Activation
-    function = staticmethod(bias_act_dropout_add)
+    _function = staticmethod(bias_act_dropout_add)
 
     def __init__(self, features: int, p: float = 0.5, activation: Activation = "gelu") -> None:
         super().__init__()
         check_probability(p)
         _check_activation(activation)
-        self.features, self.p, self.activation = features, p, activation
-        self.bias = nn.Parameter(torch.zeros(features))
+        self.features: int = features
+        self.p: float = p
+        self.activation = activation
+        self.bias: nn.Parameter = nn.Parameter(torch.zeros(features))
 
     def forward(
         self, input: Tensor, residual: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None

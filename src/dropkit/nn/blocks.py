@@ -155,7 +155,7 @@ def _check_dims(input: Tensor, spatial: int) -> None:
 class DropBlockModule(DropoutModule, TorchDropout):
     """The modules' common part: the arguments of the functions, and how they show."""
 
-    function: ClassVar[Callable[..., Tensor]]
+    _function: ClassVar[Callable[..., Tensor]]
 
     def __init__(
         self,
@@ -167,12 +167,14 @@ class DropBlockModule(DropoutModule, TorchDropout):
         per_channel: bool = True,
     ) -> None:
         super().__init__(p, inplace)
-        checked_block_size(block_size, SPATIAL_DIMS[type(self).function.__name__])
-        self.block_size, self.batchwise, self.per_channel = block_size, batchwise, per_channel
+        checked_block_size(block_size, SPATIAL_DIMS[type(self)._function.__name__])
+        self.block_size: BlockSize = block_size
+        self.batchwise: bool = batchwise
+        self.per_channel: bool = per_channel
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
-        return type(self).function(
+        return type(self)._function(
             input,
             self.rate,
             self.block_size,
@@ -207,7 +209,7 @@ def drop_block_record(
         module=module,
         inputs=lambda dtype: (torch.ones(shape, dtype=dtype),),
         dropped=lambda output, module: output == 0,
-        function=module.function,
+        function=module._function,
         arguments={"block_size": block_size},
         where=where,
     )

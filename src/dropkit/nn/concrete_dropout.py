@@ -135,7 +135,7 @@ class ConcreteDropout(FxModule):
         )
     """
 
-    function = staticmethod(concrete_dropout)
+    _function = staticmethod(concrete_dropout)
 
     def __init__(
         self,
@@ -149,9 +149,11 @@ class ConcreteDropout(FxModule):
         check_probability(p)
         check("p", p < 1, "below 1, since a rate of 1 has no gradient", p)
         check("temperature", temperature > 0, "above 0", temperature)
-        self.layer, self.temperature = layer, temperature
-        self.weight_regularizer, self.dropout_regularizer = weight_regularizer, dropout_regularizer
-        self.p_logit = nn.Parameter(torch.empty(()))
+        self.layer: nn.Module = layer
+        self.temperature: float = temperature
+        self.weight_regularizer: float = weight_regularizer
+        self.dropout_regularizer: float = dropout_regularizer
+        self.p_logit: nn.Parameter = nn.Parameter(torch.empty(()))
         self.p = p
 
     @property

@@ -64,7 +64,7 @@ class DropBlock1d(DropBlockModule):
         DropBlock1d(p=0.2, block_size=3, inplace=False)
     """
 
-    function = staticmethod(drop_block1d)
+    _function = staticmethod(drop_block1d)
 
 
 LAYER = drop_block_record(

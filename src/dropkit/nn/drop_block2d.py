@@ -81,9 +81,9 @@ class DropBlock2d(DropBlockModule):
         DropBlock2d(p=0.2, block_size=3, inplace=False)
     """
 
-    __jit_unused_properties__: ClassVar = ["rate", "drop_prob"]
+    __jit_unused_properties__: ClassVar[list[str]] = ["rate", "drop_prob"]
 
-    function = staticmethod(drop_block2d)
+    _function = staticmethod(drop_block2d)
     drop_prob: float = rate_named("drop_prob")
 
 

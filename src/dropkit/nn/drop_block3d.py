@@ -70,7 +70,7 @@ class DropBlock3d(DropBlockModule):
         DropBlock3d(p=0.2, block_size=3, inplace=False)
     """
 
-    function = staticmethod(drop_block3d)
+    _function = staticmethod(drop_block3d)
 
 
 LAYER = drop_block_record(

@@ -80,7 +80,7 @@ class DropHead(DropoutModule, TorchDropout):
         DropHead(p=0.2, inplace=False, head_dim=2)
     """
 
-    function = staticmethod(drop_head)
+    _function = staticmethod(drop_head)
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, head_dim: int = 1) -> None:
         super().__init__(p, inplace)

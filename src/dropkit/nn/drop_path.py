@@ -73,9 +73,9 @@ class DropPath(DropoutModule, TorchDropout):
         scale_by_keep: if false, keep the others as they are.
     """
 
-    __jit_unused_properties__: ClassVar = ["rate", "drop_prob"]
+    __jit_unused_properties__: ClassVar[list[str]] = ["rate", "drop_prob"]
 
-    function = staticmethod(drop_path)
+    _function = staticmethod(drop_path)
     drop_prob: float = rate_named("drop_prob")
     # Of the class as well, because old pickles have none.
     mode: str = "row"

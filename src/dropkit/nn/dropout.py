@@ -83,7 +83,7 @@ class Dropout(NoiseShapeModule, torch.nn.Dropout):
         Dropout(p=0.2, inplace=False, noise_shape=(None, 1, None))
     """
 
-    function = staticmethod(dropout)
+    _function = staticmethod(dropout)
 
 
 # A mask element for each sample and channel, and one for each feature of a sequence.

@@ -61,7 +61,7 @@ class Dropout1d(DropoutModule, torch.nn.Dropout1d):
         inplace: write the result over the input.
     """
 
-    function = staticmethod(dropout1d)
+    _function = staticmethod(dropout1d)
 
 
 def _check(input: Tensor) -> None:

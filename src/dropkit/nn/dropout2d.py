@@ -61,7 +61,7 @@ class Dropout2d(DropoutModule, torch.nn.Dropout2d):
         inplace: write the result over the input.
     """
 
-    function = staticmethod(dropout2d)
+    _function = staticmethod(dropout2d)
 
 
 def _check(input: Tensor) -> None:

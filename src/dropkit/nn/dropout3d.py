@@ -60,7 +60,7 @@ class Dropout3d(DropoutModule, torch.nn.Dropout3d):
         inplace: write the result over the input.
     """
 
-    function = staticmethod(dropout3d)
+    _function = staticmethod(dropout3d)
 
 
 def _check(input: Tensor) -> None:

@@ -92,7 +92,7 @@ class DropoutAdd(DynamicRate):
     """
 
     p: float
-    function = staticmethod(dropout_add)
+    _function = staticmethod(dropout_add)
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ class DropoutAddNorm(DynamicRate):
 
     bias: Tensor | None
     norm: Norm
-    function = staticmethod(dropout_add_norm)
+    _function = staticmethod(dropout_add_norm)
 
     def __init__(
         self, features: int, p: float = 0.5, norm: Norm = "layer", eps: float = 1e-5, bias: bool | None = None
@@ -128,8 +128,11 @@ class DropoutAddNorm(DynamicRate):
         super().__init__()
         check_probability(p)
         check("norm", norm in ("layer", "rms"), '"layer" or "rms"', norm)
-        self.features, self.p, self.norm, self.eps = features, p, norm, eps
-        self.weight = nn.Parameter(torch.ones(features))
+        self.features: int = features
+        self.p: float = p
+        self.norm = norm
+        self.eps: float = eps
+        self.weight: nn.Parameter = nn.Parameter(torch.ones(features))
         wanted = norm == "layer" if bias is None else bias
         self.bias = nn.Parameter(torch.zeros(features)) if wanted else None
 

@@ -20,7 +20,7 @@ class DynamicRate(FxModule):
     """
 
     # torch.jit.script compiles the properties of subclasses that it compiles.
-    __jit_unused_properties__: ClassVar = ["rate"]
+    __jit_unused_properties__: ClassVar[list[str]] = ["rate"]
 
     p: float
     # Shape (1,), float64. A 0-d tensor of float64 on the CPU is a number to the compiler, which then compiles twice.

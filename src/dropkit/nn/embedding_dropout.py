@@ -84,12 +84,13 @@ class EmbeddingDropout(DynamicRate):
         torch.Size([1, 3, 32])
     """
 
-    function = staticmethod(embedding_dropout)
+    _function = staticmethod(embedding_dropout)
 
     def __init__(self, embedding: nn.Embedding, p: float = 0.1) -> None:
         super().__init__()
         check_probability(p)
-        self.embedding, self.p = embedding, p
+        self.embedding: nn.Embedding = embedding
+        self.p: float = p
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Look up `input`, with words dropped in training mode."""

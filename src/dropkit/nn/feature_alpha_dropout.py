@@ -57,7 +57,7 @@ class FeatureAlphaDropout(DropoutModule, torch.nn.FeatureAlphaDropout):
         inplace: write the result over the input (torch's module ignores this).
     """
 
-    function = staticmethod(feature_alpha_dropout)
+    _function = staticmethod(feature_alpha_dropout)
 
 
 LAYER = Layer(

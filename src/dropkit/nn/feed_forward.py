@@ -72,10 +72,11 @@ class FeedForward(DynamicRate):
     ) -> None:
         super().__init__()
         check_probability(p)
-        self.p, self.activation = p, F.relu if activation is None else activation
-        self.linear1 = nn.Linear(d_model, d_hidden, bias, device, dtype)
-        self.gate = nn.Linear(d_model, d_hidden, bias, device, dtype) if gated else None
-        self.linear2 = nn.Linear(d_hidden, d_model, bias, device, dtype)
+        self.p: float = p
+        self.activation: Activation = F.relu if activation is None else activation
+        self.linear1: nn.Module = nn.Linear(d_model, d_hidden, bias, device, dtype)
+        self.gate: nn.Module | None = nn.Linear(d_model, d_hidden, bias, device, dtype) if gated else None
+        self.linear2: nn.Module = nn.Linear(d_hidden, d_model, bias, device, dtype)
 
     @classmethod
     def from_layers(

@@ -75,7 +75,7 @@ class GaussianDropout(NoiseShapeModule, TorchDropout):
         GaussianDropout(p=0.2, inplace=False)
     """
 
-    function = staticmethod(gaussian_dropout)
+    _function = staticmethod(gaussian_dropout)
 
     def __init__(
         self, p: float = 0.5, inplace: bool = False, *, noise_shape: Sequence[int | None] | None = None

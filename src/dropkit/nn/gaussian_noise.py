@@ -19,7 +19,7 @@ from dropkit.nn.by_torch import read_arguments
 from dropkit.nn.checks import check_schedule
 from dropkit.nn.layer import Layer
 from dropkit.nn.module import DropoutModule
-from dropkit.nn.noise_shape import checked_noise_shape, layer_of_call, takes_noise_shape
+from dropkit.nn.noise_shape import NoiseShape, checked_noise_shape, layer_of_call, takes_noise_shape
 from dropkit.ops import autograd
 
 
@@ -97,15 +97,18 @@ class GaussianNoise(DropoutModule):
         GaussianNoise(std=0.1, inplace=False)
     """
 
-    function = staticmethod(gaussian_noise)
+    _function = staticmethod(gaussian_noise)
 
     def __init__(
         self, std: float = 1.0, inplace: bool = False, *, noise_shape: Sequence[int | None] | None = None
     ) -> None:
         torch.nn.Module.__init__(self)
         additive_normal(std)
-        self.std, self.inplace = std, inplace
-        self.noise_shape = None if noise_shape is None else checked_noise_shape(noise_shape, smallest=1)
+        self.std: float = std
+        self.inplace: bool = inplace
+        self.noise_shape: NoiseShape | None = (
+            None if noise_shape is None else checked_noise_shape(noise_shape, smallest=1)
+        )
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Add noise in training mode, return `input` itself otherwise; see the functional form."""

@@ -66,7 +66,7 @@ class LockedDropout(DropoutModule, TorchDropout):
         batch_first: whether inputs are (N, L, *) rather than (L, N, *).
     """
 
-    function = staticmethod(locked_dropout)
+    _function = staticmethod(locked_dropout)
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, batch_first: bool = False) -> None:
         super().__init__(p, inplace)

@@ -38,7 +38,7 @@ class DropoutModule(DynamicRate, metaclass=EqualToTorch):
 
     # torch's own classes set `p` and this.
     inplace: bool
-    function: ClassVar[Callable[..., Tensor]]
+    _function: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__(p, inplace)  # pyright: ignore[reportCallIssue] (the next class is one of torch's)
@@ -48,7 +48,7 @@ class DropoutModule(DynamicRate, metaclass=EqualToTorch):
         """Drop in training mode, return `input` itself otherwise; see the functional form of the same name."""
         # What `rate` does, without its 50 ns where no graph needs it.
         p = self.p if self._rate_in_graphs is None else self.rate
-        return type(self).function(input, p, self.training, self.inplace, generator=generator, key=key)
+        return type(self)._function(input, p, self.training, self.inplace, generator=generator, key=key)
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What `torch.jit.script` compiles in place of this module."""

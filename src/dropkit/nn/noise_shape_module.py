@@ -26,7 +26,7 @@ class NoiseShapeModule(DropoutModule):
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop in training mode, return `input` itself otherwise; see the functional form."""
         p = self.p if self._rate_in_graphs is None else self.rate
-        return type(self).function(
+        return type(self)._function(
             input, p, self.training, self.inplace, noise_shape=self.noise_shape, generator=generator, key=key
         )
 

@@ -162,9 +162,9 @@ class PatchDropout(FxModule):
         PatchDropout(p=0.25, num_prefix_tokens=1, ordered=True)
     """
 
-    __jit_unused_properties__: ClassVar = ["prob"]
+    __jit_unused_properties__: ClassVar[list[str]] = ["prob"]
 
-    function = staticmethod(patch_dropout)
+    _function = staticmethod(patch_dropout)
     prob: float = rate_named("prob")
 
     def __init__(
@@ -172,8 +172,10 @@ class PatchDropout(FxModule):
     ) -> None:
         super().__init__()
         check_probability(p)
-        self.p, self.num_prefix_tokens = p, num_prefix_tokens
-        self.ordered, self.return_indices = ordered, return_indices
+        self.p: float = p
+        self.num_prefix_tokens: int = num_prefix_tokens
+        self.ordered: bool = ordered
+        self.return_indices: bool = return_indices
 
     def forward(
         self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None

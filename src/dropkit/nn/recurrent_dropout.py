@@ -83,9 +83,10 @@ class RecurrentDropout(FxModule):
         check("rnn.dropout", rnn.dropout == 0, "0, and the rate be given as hidden_p", rnn.dropout)
         self.rnn = rnn
         # Modules, so that an audit names each of them and a schedule finds their rates.
-        self.input_dropout, self.hidden_dropout, self.recurrent_dropout, self.output_dropout = (
-            LockedDropout(p, batch_first=rnn.batch_first) for p in (input_p, hidden_p, recurrent_p, output_p)
-        )
+        self.input_dropout: LockedDropout = LockedDropout(input_p, batch_first=rnn.batch_first)
+        self.hidden_dropout: LockedDropout = LockedDropout(hidden_p, batch_first=rnn.batch_first)
+        self.recurrent_dropout: LockedDropout = LockedDropout(recurrent_p, batch_first=rnn.batch_first)
+        self.output_dropout: LockedDropout = LockedDropout(output_p, batch_first=rnn.batch_first)
 
     def forward(
         self,

@@ -89,12 +89,13 @@ class ResidualDropPath(DynamicRate):
         torch.Size([4, 8])
     """
 
-    function = staticmethod(residual_drop_path)
+    _function = staticmethod(residual_drop_path)
 
     def __init__(self, branch: nn.Module, p: float = 0.5) -> None:
         super().__init__()
         check_probability(p)
-        self.branch, self.p = branch, p
+        self.branch: nn.Module = branch
+        self.p: float = p
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Add the branch to `input`, for the kept samples in training mode, for all in eval mode."""

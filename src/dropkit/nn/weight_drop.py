@@ -58,7 +58,9 @@ class WeightDrop(DynamicRate):
         known = [name for name, _ in module.named_parameters()]
         for name in names:
             check("names", name in known, f"among the parameters of module, {', '.join(known)}", repr(name))
-        self.module, self.names, self.p = module, names, p
+        self.module: nn.Module = module
+        self.names: tuple[str, ...] = names
+        self.p: float = p
 
     def forward(
         self, *inputs: Any, generator: Generator | None = None, key: Tensor | int | None = None, **named: Any

@@ -74,12 +74,14 @@ class WordDropout(DynamicRate):
         WordDropout(unknown=3, p=0.1, kept=(0, 1, 2))
     """
 
-    function = staticmethod(word_dropout)
+    _function = staticmethod(word_dropout)
 
     def __init__(self, unknown: int, p: float = 0.1, *, kept: Sequence[int] = ()) -> None:
         super().__init__()
         check_probability(p)
-        self.unknown, self.p, self.kept = unknown, p, tuple(kept)
+        self.unknown: int = unknown
+        self.p: float = p
+        self.kept: tuple[int, ...] = tuple(kept)
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Drop tokens in training mode, return `input` itself otherwise; see the functional form."""

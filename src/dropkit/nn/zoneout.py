@@ -71,7 +71,7 @@ class Zoneout(DynamicRate):
         ...     state = zoneout(state, cell(input, state))
     """
 
-    function = staticmethod(zoneout)
+    _function = staticmethod(zoneout)
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()

@@ -51,7 +51,8 @@ class ZoneoutCell(FxModule):
         super().__init__()
         self.cell = cell
         # Modules, so that an audit names each of them and a schedule finds their rates.
-        self.hidden_zoneout, self.cell_zoneout = Zoneout(hidden_p), Zoneout(cell_p)
+        self.hidden_zoneout: Zoneout = Zoneout(hidden_p)
+        self.cell_zoneout: Zoneout = Zoneout(cell_p)
 
     def forward(
         self, input: Tensor, state: Any = None, *, generator: Generator | None = None, key: Tensor | int | None = None

@@ -34,7 +34,7 @@ _Key = TypeVar("_Key", bound="Tensor | int | None")
 
 
 # Kept alive: the operators go when their library does.
-library = torch.library.Library("dropkit", "FRAGMENT")
+library: torch.library.Library = torch.library.Library("dropkit", "FRAGMENT")
 _PARAMS = {
     DropoutParams: ("drop_v1", "int threshold, float scale, float shift, float fill"),
     NoiseParams: ("noise_v1", "int distribution, float factor, float term"),
@@ -186,7 +186,7 @@ def _differentiable(*inputs: Any) -> Tensor:
         return _operator(inputs)(*inputs)
 
 
-for _name, _ in _PARAMS.values():
+for _name in [name for name, _ in _PARAMS.values()]:
     torch.library.impl(library, _name, "CompositeExplicitAutograd")(_run)
     torch.library.impl(library, _name, "Autograd")(_differentiable)
     torch.library.register_fake(f"dropkit::{_name}", _fake, lib=library)

@@ -29,8 +29,9 @@ class Whole:
     """
 
     def __init__(self, input: Tensor, draws_from: str, added_dims: int) -> None:
-        self.input, self.draws_from = input, draws_from
-        self.input_shape = tuple(input.shape[: input.dim() - added_dims])
+        self.input: Tensor = input
+        self.draws_from: str = draws_from
+        self.input_shape: tuple[int, ...] = tuple(input.shape[: input.dim() - added_dims])
         self.shape: list[int] = list(input.shape)
         self.starts: list[int] = [0] * len(self.shape)
         self.offset = 0
@@ -79,7 +80,7 @@ class _State(threading.local):
 is_used = False
 # The parts that a new thread begins with.
 everywhere: tuple[Part, ...] = ()
-state = _State()
+state: _State = _State()
 
 
 def whole_of(input: Tensor, draws_from: str = "", added_dims: int = 0) -> Whole:

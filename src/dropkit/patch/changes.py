@@ -30,7 +30,7 @@ class Changes(list[_Record]):
 
     def __init__(self, changes: Iterable[_Record] = (), left: Iterable[Left] = ()) -> None:
         super().__init__(changes)
-        self.left = list(left)
+        self.left: list[Left] = list(left)
 
     def __str__(self) -> str:
         return "\n".join(map(str, [*self, *self.left])) or "nothing to change"

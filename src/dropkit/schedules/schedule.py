@@ -9,7 +9,7 @@ from torch import nn
 
 from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.patch.convert import convert as convert_modules
-from dropkit.patch.rate_sites import Choice, choose, find_sites
+from dropkit.patch.rate_sites import Choice, Site, choose, find_sites
 
 
 class RateSchedule:
@@ -69,8 +69,8 @@ class RateSchedule:
         if not callable(rate):
             raise TypeError(f"rate must be a function of the step, got {rate!r}")
         found = find_sites(model)
-        self.sites = tuple(choose(found, sites))
-        self.others = tuple(site for site in found if site not in self.sites)
+        self.sites: tuple[Site, ...] = tuple(choose(found, sites))
+        self.others: tuple[Site, ...] = tuple(site for site in found if site not in self.sites)
         self.last_step = 0
         self._rate, self._relative = rate, relative
         # The rates before the schedule, by site.
@@ -89,7 +89,7 @@ class RateSchedule:
     def set_step(self, step: int) -> None:
         """Set the rates of any step; if one of them is out of range, all rates stay."""
         rates = self._rates_at(step)
-        self.last_step = step
+        self.last_step: int = step
         for site, rate in zip(self.sites, rates, strict=True):
             site.set_rate(rate)
 

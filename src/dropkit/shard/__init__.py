@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropkit.ops import slices
 from dropkit.ops.dtensor_keys import check_keys as check_keys
+from dropkit.public_names import public_names
 from dropkit.shard.blocks import data_parallel as data_parallel
 from dropkit.shard.blocks import different_masks as different_masks
 from dropkit.shard.blocks import holding as holding
@@ -20,6 +21,20 @@ from dropkit.shard.layers import batch_dim as batch_dim
 from dropkit.shard.layers import split as split
 from dropkit.shard.layers import unsplit as unsplit
 from dropkit.shard.parts import Slice as Slice
+
+__all__ = [
+    "LocalShard",
+    "Slice",
+    "batch_dim",
+    "check_keys",
+    "data_parallel",
+    "different_masks",
+    "holding",
+    "micro_batches",
+    "split",
+    "unsplit",
+    "whole",
+]
 
 if TYPE_CHECKING:
     from dropkit.shard.parallel_style import LocalShard as LocalShard
@@ -33,3 +48,7 @@ def __getattr__(name: str) -> Any:
 
         return LocalShard
     raise AttributeError(f"module 'dropkit.shard' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

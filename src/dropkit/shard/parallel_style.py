@@ -23,7 +23,8 @@ class LocalShard(ParallelStyle):
 
     def __init__(self, dim: int = -1, *, total: int | None = None) -> None:
         super().__init__()
-        self.dim, self.total = dim, total
+        self.dim: int = dim
+        self.total: int | None = total
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         return split(module, self.dim, device_mesh.get_group(), total=self.total)

@@ -1,5 +1,6 @@
 """Studies: train a model with and without dropout, in pairs, and say which kind, where and at what rate."""
 
+from dropkit.public_names import public_names
 from dropkit.studies.data import Data, Sizes
 from dropkit.studies.kinds import KINDS, Kind, find_sites, place_dropout
 from dropkit.studies.plan import Plan
@@ -35,3 +36,7 @@ __all__ = [
     "study",
     "write_reports",
 ]
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

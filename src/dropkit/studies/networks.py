@@ -59,11 +59,11 @@ class CharacterGRU(nn.Module):
 
     def __init__(self, characters: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(characters, 64)
-        self.dropout_in = nn.Dropout()
-        self.gru = nn.GRU(64, 192, batch_first=True)
-        self.dropout_out = nn.Dropout()
-        self.head = nn.Linear(192, characters)
+        self.embedding: nn.Embedding = nn.Embedding(characters, 64)
+        self.dropout_in: nn.Dropout = nn.Dropout()
+        self.gru: nn.GRU = nn.GRU(64, 192, batch_first=True)
+        self.dropout_out: nn.Dropout = nn.Dropout()
+        self.head: nn.Linear = nn.Linear(192, characters)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits of the next characters."""

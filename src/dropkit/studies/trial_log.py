@@ -48,7 +48,7 @@ class TrialLog:
     """
 
     def __init__(self, folder: str | Path | None, specification: Mapping[str, Any], resume: bool = False) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder: Path | None = None if folder is None else Path(folder)
         self._specification = json.loads(json.dumps(specification))
         self._resume = resume
         self._outcomes: dict[str, Outcome] = {}

@@ -34,6 +34,6 @@ DROPOUTS: Any = find(
 REGISTERED = frozenset({"_modules", "_parameters", "_buffers"})
 TENSOR_HOOKS = ("_backward_hooks", ACCUMULATED := "_post_accumulate_grad_hooks")
 
-module_buffers = attribute("_buffers", AUDIT)
-compiled_module = attribute("_orig_mod", AUDIT)
-operator_schema = attribute("_schema", AUDIT)
+module_buffers: Callable[[Any], Any] = attribute("_buffers", AUDIT)
+compiled_module: Callable[[Any], Any] = attribute("_orig_mod", AUDIT)
+operator_schema: Callable[[Any], Any] = attribute("_schema", AUDIT)

@@ -36,7 +36,7 @@ def forward_hooks(module: nn.Module) -> list[Any]:
     return [*_forward_pre_hooks(module).values(), *_forward_hooks(module).values()]
 
 
-ragged_dim = attribute("_ragged_idx", NESTED)
-min_length = attribute("_maybe_min_seqlen", NESTED)
-max_length = attribute("_maybe_max_seqlen", NESTED)
+ragged_dim: Callable[[Any], Any] = attribute("_ragged_idx", NESTED)
+min_length: Callable[[Any], Any] = attribute("_maybe_min_seqlen", NESTED)
+max_length: Callable[[Any], Any] = attribute("_maybe_max_seqlen", NESTED)
 nested_sizes: Callable[[Tensor], Tensor] = find("torch:Tensor._nested_tensor_size", NESTED)

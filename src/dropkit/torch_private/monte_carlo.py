@@ -25,8 +25,11 @@ _version: Any = find("torch:Tensor._version", MC)
 # Functions that draw random numbers and have only private names; what torch lacks nobody calls.
 DRAWING: tuple[Callable[..., Any], ...] = tuple(
     function
-    for name in ("_standard_gamma", "_sample_dirichlet")
-    if (function := find(f"torch:_VF.{name}", MC, None, "there is nothing to see", costs=False)) is not None
+    for function in (
+        find(f"torch:_VF.{name}", MC, None, "there is nothing to see", costs=False)
+        for name in ("_standard_gamma", "_sample_dirichlet")
+    )
+    if function is not None
 )
 
 

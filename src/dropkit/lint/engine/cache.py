@@ -74,7 +74,7 @@ class Cache:
     def __init__(self, folder: Path | None, settings: str) -> None:
         self.file = None if folder is None else folder / f"{_digest((settings + _version()).encode())}.json"
         self.entries: dict[str, Any] = {}
-        self.has_changed = False
+        self.has_changed: bool = False
         self.warning: str | None = None
         if self.file is None:
             return

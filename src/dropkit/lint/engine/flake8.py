@@ -27,11 +27,11 @@ class Plugin:
     """The plugin for one file. flake8 passes `tree` only for files that parse; dropkit parses the source itself."""
 
     name = "dropkit"
-    version = dropkit.__version__
+    version: str = dropkit.__version__
 
     def __init__(self, tree: ast.AST, filename: str, lines: list[str]) -> None:
         self.filename = filename
-        self.source = "".join(lines)
+        self.source: str = "".join(lines)
 
     @classmethod
     def add_options(cls, options: Any) -> None:

@@ -39,13 +39,13 @@ class SourceFile(SyntaxTree):
         super().__init__(path, text, tree, index.parents)
         # Patterns from the settings: names of classes and functions whose dropout stays on.
         self.always_on = always_on
-        self.classes = index.classes
-        self.functions = index.functions
-        self.all_calls = index.calls
-        self.attributes = index.attributes
-        self.stars = index.stars
-        self.names = index.names
-        self.by_node = index.by_node
+        self.classes: list[ClassDefinition] = index.classes
+        self.functions: list[FunctionDefinition] = index.functions
+        self.all_calls: list[ast.Call] = index.calls
+        self.attributes: dict[str, list[ast.Attribute]] = index.attributes
+        self.stars: list[str] = index.stars
+        self.names: dict[str, list[Binding]] = index.names
+        self.by_node: dict[ast.AST, FunctionDefinition | ClassDefinition] = index.by_node
         self._dotted: dict[ast.AST, str | None] = {}
         self._roots: dict[int | str, ast.expr | str | None] = {}
         self._ends: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}

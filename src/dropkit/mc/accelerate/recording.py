@@ -42,7 +42,7 @@ class WriteCounts:
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._counts = [(tensor, write_count(tensor)) for tensor in tensors]
-        self.ids = {id(tensor) for tensor, _ in self._counts}
+        self.ids: set[int] = {id(tensor) for tensor, _ in self._counts}
 
     def are_current(self) -> bool:
         """Whether none of the tensors has been written into since."""
@@ -81,7 +81,8 @@ class Recording:
     """
 
     def __init__(self, existing: WriteCounts, copying: bool) -> None:
-        self.is_recording, self.is_running = True, True
+        self.is_recording: bool = True
+        self.is_running: bool = True
         self.fault: str | None = None
         self._existing, self._copying = existing, copying
         self._calls: list[_Call] = []

@@ -4,6 +4,7 @@ from dropkit.mc.metrics.classification import ClassificationReport, ReliabilityB
 from dropkit.mc.metrics.comparison import Comparison, Difference
 from dropkit.mc.metrics.ood import OODMetrics, ood
 from dropkit.mc.metrics.regression import IntervalCoverage, RegressionReport, fit_tau, interval, regression_report
+from dropkit.public_names import public_names
 
 __all__ = [
     "ClassificationReport",
@@ -20,3 +21,7 @@ __all__ = [
     "ood",
     "regression_report",
 ]
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())

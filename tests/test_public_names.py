@@ -1,0 +1,52 @@
+"""`dir()` of each public module shows its public names alone, and their types are complete."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "docs" / "site"))
+
+import api_pages  # noqa: E402
+
+
+@pytest.mark.parametrize("module", api_pages.MODULES)
+def test_dir_shows_the_public_names_alone(module):
+    """In the order of the alphabet, those that load at their first use as well, and no module that it imports."""
+    library = module.rpartition(".")[2]
+    loaded = importlib.import_module(module) if "callbacks" not in module or _is_there(library) else None
+    if loaded is None:
+        pytest.skip(f"{library} is missing")
+
+    assert dir(loaded) == sorted(api_pages.public_names(module))
+    assert all(getattr(loaded, name) is not None for name in dir(loaded))
+
+
+def _is_there(library):
+    try:
+        importlib.import_module(library)
+    except (ImportError, RuntimeError):  # of a library of another release than torch's
+        return False
+    return True
+
+
+@pytest.mark.long
+def test_types_are_complete(tmp_path):
+    """Pyright knows the type of every name without an underscore, but for what other packages leave unknown."""
+    pyright = pytest.importorskip("pyright")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = pyright.run(
+        "--verifytypes", "dropkit", "--ignoreexternal", "--outputjson", cwd=tmp_path,
+        stdout=subprocess.PIPE, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+
+    found = json.loads(process.stdout)["typeCompleteness"]
+
+    incomplete = [one for one in found["symbols"] if one["isExported"] and not one["isTypeKnown"]]
+    assert [(one["name"], *(entry["message"] for entry in one["diagnostics"])) for one in incomplete] == []
+    assert found["completenessScore"] == 1
