@@ -63,3 +63,30 @@ def test_every_file_of_the_map_exists():
         files = [folder / path for folder in (ROOT / "src" / "dropkit", ROOT) if (folder / path).exists()]
         assert files, path
         assert not name or re.search(rf"\b(?:def|class) {name}\b", files[0].read_text()), (path, name)
+
+
+def test_the_comparison_counts_the_missed_targets_right():
+    """As many as docs/benchmarks.md marks."""
+    missed = sum(row[-1] == "NO" for row in cells(ROOT / "docs" / "benchmarks.md"))
+
+    assert f"with {missed} targets that are missed" in (ROOT / "docs" / "comparison.md").read_text()
+
+
+def test_the_repository_is_that_of_pyproject():
+    """Files that a form or a citation needs as they are repeat its address."""
+    source = re.findall(r'^Source = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
+    files = ["pyproject.toml", "SECURITY.md", "CITATION.cff", ".github/ISSUE_TEMPLATE/config.yml"]
+
+    for file in files:
+        found = re.findall(r"https://github\.com/[\w-]+/dropkit", (ROOT / file).read_text())
+        assert set(found) == {source}, file
+
+
+def test_the_citation_names_the_version_of_the_package():
+    """CITATION.cff and pyproject.toml agree."""
+    version, cited = (
+        re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE)
+        for file, pattern in (("pyproject.toml", r'^version = "(.+)"$'), ("CITATION.cff", r"^version: (.+)$"))
+    )
+
+    assert version == cited
