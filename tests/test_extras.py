@@ -28,6 +28,7 @@ GUARDED = {
     "lint/engine/language_server.py": "lsprotocol pygls",  # cli/server.py
     "lint/engine/lsp_errors.py": "pygls",  # language_server.py
     "mc/batch_stream.py": "numpy",  # a frame is there
+    "mc/maps.py": "matplotlib",  # views.py
     "mc/sklearn.py": "numpy",  # dropkit.mc
     "mc/sklearn_base.py": "numpy",  # dropkit.mc
     "pytest_plugin.py": "pytest",  # which loads it

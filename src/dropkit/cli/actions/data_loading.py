@@ -41,7 +41,7 @@ class Collector:
     def __init__(self, network: nn.Module, has_truth: bool) -> None:
         self._has_truth, self._truths = has_truth, list[Tensor]()
         self._stream = BatchStream(network, 1, None, 0)
-        self.images = Collected(_MOST_IMAGES)
+        self.images: Collected = Collected(_MOST_IMAGES)
 
     def __call__(self, batch: Any) -> Any:
         inputs, truth = self._stream.inputs_of(batch), self._stream.labels_of(batch)

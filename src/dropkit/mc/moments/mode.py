@@ -26,8 +26,8 @@ class MomentsMode(SiteMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.site_count = 0
-        self.has_shared_masks = False
+        self.site_count: int = 0
+        self.has_shared_masks: bool = False
         self.records_output_calls = True
 
     def dropout(self, function: DropoutFunction, p: float, func: Any, args: Args, kwargs: Kwargs) -> Any:
