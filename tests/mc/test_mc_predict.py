@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dropkit import mc
-from dropkit.mc.virtual_tensors import DeferredLayer
 from dropkit.mc.predict import predict
+from dropkit.mc.virtual_tensors import DeferredLayer
 
 COUNT, SAMPLES = 70, 6
 X = inputs(COUNT)
