@@ -100,7 +100,8 @@ def test_the_sentence_names_what_decides() -> None:
     sentence = Comparison({"error": item, "nll": item}).sentence
 
     assert sentence == (
-        "sampling is worse by nll: 0.5000, plain pass 0.4000, difference +0.1000 (95 % interval +0.1000 to +0.1000)"
+        "sampling is worse by negative log-likelihood: 0.5000, plain pass 0.4000, difference +0.1000 "
+        "(95 % interval +0.1000 to +0.1000)"
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dropkit.arguments import check
 from dropkit.mc.standard_errors import ErrorOfFraction, Jackknife, agresti_coull
+from dropkit.report.units import counted
 
 _JACKKNIFE = Jackknife()
 _OF_VARIANCE = Jackknife(is_positive=True, divides_by_one_less=True)
@@ -188,8 +189,8 @@ class Prediction:
         return len(self.mean)
 
     def __repr__(self) -> str:
-        counts = count_of_samples(self)
-        return f"{type(self).__name__}({len(self)} inputs, mean {tuple(self.mean.shape)}, {counts} samples)"
+        samples = "1 sample" if self.num_samples == 1 else f"{count_of_samples(self)} samples"
+        return f"{type(self).__name__}({counted(len(self), 'input')}, mean {tuple(self.mean.shape)}, {samples})"
 
     @property
     def num_samples(self) -> int:

@@ -53,7 +53,7 @@ class Comparison:
     def sentence(self) -> str:
         """Which of the two is better, with the intervals."""
         return "; ".join(
-            f"{'sampling is ' if item.verdict in ('better', 'worse') else ''}{item.verdict} by {name}: "
+            f"{'sampling is ' if item.verdict in ('better', 'worse') else ''}{item.verdict} by {_DECISIVE[name]}: "
             f"{item.sampled:.4f}, plain pass {item.plain:.4f}, difference {item.sampled - item.plain:+.4f} "
             f"(95 % interval {item.low:+.4f} to {item.high:+.4f})"
             for name, item in self.differences.items()
@@ -71,7 +71,7 @@ class Comparison:
 
 
 # The numbers that the sentence names: of the whole prediction, and of its calibration.
-_DECISIVE = ("nll", "ece", "log_likelihood")
+_DECISIVE = {"nll": "negative log-likelihood", "ece": "calibration error", "log_likelihood": "log-likelihood"}
 
 
 def difference(
