@@ -42,4 +42,4 @@ def _run_page(page: Example) -> None:
         dropkit.uninstall()
 
 
-pytest_collect_file = Sybil(parsers=[_parse_page], patterns=["README.md", "docs/*.md", "docs/tutorials/*.md"]).pytest()
+pytest_collect_file = Sybil(parsers=[_parse_page], patterns=["README.md", "docs/*.md"]).pytest()

@@ -12,14 +12,19 @@ from nbclient import NotebookClient
 
 # A cell that takes longer than this, in seconds, is an error.
 TIMEOUT = 120
+ROOT = Path(__file__).parents[2]
+PATHS = [str(ROOT / "src"), str(ROOT / "tests")]
+# torchvision's wheel does not import beside a build of torch without CUDA, and timm and transformers import it.
+SETUP = "from helpers.torchvision_import import import_torchvision\nimport_torchvision();"
 
 
 def execute(source: str, folder: Path) -> Any:
     """The page as a notebook, with what its cells print and draw. An error in a cell is one of the build."""
     notebook = jupytext.reads(source, fmt="md")
-    # Where the package is read from src without being installed, the notebook finds it, too.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder.parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(SETUP))
+    os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
     NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    del notebook.cells[0]
     return notebook
 
 
