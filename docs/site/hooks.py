@@ -31,7 +31,7 @@ def on_files(files: Any, config: Any) -> Any:
     for source, page in ROOT_PAGES.items():
         generated[page] = linked((ROOT / source).read_text(encoding="utf-8"), page, ROOT / source)
     for file in sorted((DOCS / "tutorials").glob("[!R]*.md")):
-        notebook = notebooks.execute(file.read_text(encoding="utf-8"), file.parent)
+        notebook = notebooks.execute(file.read_text(encoding="utf-8"))
         path = f"tutorials/{file.stem}.ipynb"
         generated[path] = notebooks.to_file(notebook)
         title, _, text = notebooks.markdown(notebook).partition("\n")

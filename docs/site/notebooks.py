@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import nbformat
 from nbclient import NotebookClient
 
@@ -18,12 +19,14 @@ PATHS = [str(ROOT / "src"), str(ROOT / "tests")]
 SETUP = "from helpers.torchvision_import import import_torchvision\nimport_torchvision();"
 
 
-def execute(source: str, folder: Path) -> Any:
+def execute(source: str) -> Any:
     """The page as a notebook, with what its cells print and draw. An error in a cell is one of the build."""
-    notebook = jupytext.reads(source, fmt="md")
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(SETUP))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SETUP), *_cells(source)])
     os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
-    NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    # Without the kernel's warning that it listens on this machine, unencrypted.
+    options = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(notebook, timeout=TIMEOUT, resources={"metadata": {"path": folder}}, **options).execute()
     del notebook.cells[0]
     return notebook
 
@@ -39,16 +42,23 @@ def to_file(notebook: Any) -> str:
     return nbformat.writes(notebook)
 
 
+def _cells(source: str) -> list[Any]:
+    """The cells of a page: its blocks of Python, and the text between them."""
+    kinds = (nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell)
+    parts = re.split(r"^```python\n(.*?)^```$", source, flags=re.DOTALL | re.MULTILINE)
+    return [kinds[index % 2](part.strip()) for index, part in enumerate(parts) if part.strip()]
+
+
 def _cell(cell: Any) -> list[str]:
     if cell.cell_type != "code":
         return [cell.source]
-    return [f"```python\n{cell.source}\n```", *(text for output in cell.outputs if (text := _output(output)))]
+    # What goes to stderr are progress bars and remarks on the machine.
+    printed = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+    shown = [_shown(output) for output in cell.outputs if output.output_type != "stream"]
+    return [f"```python\n{cell.source}\n```", *([_block(printed)] if printed else []), *shown]
 
 
-def _output(output: Any) -> str:
-    if output.output_type == "stream":
-        # What goes to stderr are progress bars and remarks on the machine.
-        return _block(output.text) if output.name == "stdout" else ""
+def _shown(output: Any) -> str:
     if "image/png" in output.data:
         return f"![](data:image/png;base64,{''.join(output.data['image/png'].split())})"
     return _block(output.data["text/plain"])

@@ -132,14 +132,14 @@ def test_pages_open_in_a_browser_and_fetch_nothing(address):
         screen.on("console", lambda message: messages.append(message.text))
         screen.on("pageerror", lambda error: messages.append(str(error)))
         screen.on("request", lambda request: requests.append(request.url))
-        for page in ("", "api/dropkit.nn/", "layers/", "rules/DRP101/", "changelog/"):
+        for page in ("", "api/dropkit.nn/", "layers/", "rules/DRP101/", "faq/", "tutorials/digits/", "changelog/"):
             assert screen.goto(f"{address}/{page}").ok, page
             screen.wait_for_load_state("networkidle")
 
             assert screen.locator("h1").count() == 1, page
             broken = "[...document.images].filter(image => !image.naturalWidth).map(image => image.src)"
             assert screen.evaluate(broken) == [], page
-        screen.locator("input[name=query]").fill("DropPath")
+        screen.locator("input[name=query]").press_sequentially("DropPath", delay=50)
         screen.locator(".md-search-result__link[href*=DropPath]").first.wait_for()
         browser.close()
 
