@@ -8,6 +8,7 @@ from dataclasses import asdict
 from inspect import getdoc
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 from rich.console import Console
@@ -41,6 +42,8 @@ BENCHMARKS = (
     "checking",
     "auditing",
 )
+DOCS = Path(__file__).parents[1] / "docs"
+RECORD, PAGE = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
 HEAD = ("case", "dropkit", "compared with", "ratio", "target", "met")
 PREFACE = """# Benchmarks
 
@@ -56,6 +59,7 @@ Run them on your machine:
 ```sh
 make bench                           # all of them
 make bench NAMES="forward small"     # some of them, by the names of the files in benchmarks/
+make bench NAMES="--record small"    # and keep the rows in benchmarks.json, from which this page is written
 .venv/bin/python benchmarks/gpu      # on a machine with a GPU; these have not been measured yet
 make peers                           # Monte Carlo dropout beside other packages; the results are in monte-carlo.md
 ```
@@ -79,6 +83,19 @@ def as_section(title: str, explanation: str, rows: list[Row]) -> str:
     return f"## {title}\n\n{explanation}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def page(kept: dict[str, Any]) -> str:
+    """Return docs/benchmarks.md, from the rows of each benchmark and the machine that measured them."""
+    machines = dict.fromkeys(kept[name]["machine"] for name in BENCHMARKS)
+    sections = [PREFACE.format(machine="; and on ".join(machines))]
+    for name in BENCHMARKS:
+        title, explanation = title_and_explanation(importlib.import_module(name))
+        where = "" if len(machines) == 1 else f"\n\nOn {kept[name]['machine']}:"
+        sections.append(as_section(title, explanation + where, [Row(**row) for row in kept[name]["rows"]]))
+        if note := kept[name].get("note"):  # written by hand, until the rows are measured again
+            sections.append(note + "\n")
+    return "\n".join(sections)
+
+
 def title_and_explanation(benchmark: ModuleType) -> tuple[str, str]:
     """Split the docstring of a benchmark: its first line is the question, the rest says what is compared."""
     title, _, explanation = (getdoc(benchmark) or "").partition("\n\n")
@@ -87,9 +104,9 @@ def title_and_explanation(benchmark: ModuleType) -> tuple[str, str]:
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(BENCHMARKS))
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables to this file, too.")
+@click.option("--record", is_flag=True, help="Keep the rows in docs/benchmarks.json, and write docs/benchmarks.md.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list of all rows, and nothing else.")
-def main(names: tuple[str, ...], markdown: Path | None, as_json: bool) -> None:
+def main(names: tuple[str, ...], record: bool, as_json: bool) -> None:
     """Run the named benchmarks, or all of them."""
     if as_json:
         rows = [row for name in names or BENCHMARKS for row in importlib.import_module(name).rows()]
@@ -97,15 +114,15 @@ def main(names: tuple[str, ...], markdown: Path | None, as_json: bool) -> None:
         return
     console = Console()
     console.print(machine())
-    sections = [PREFACE.format(machine=machine())]
+    kept = json.loads(RECORD.read_text())
     for name in names or BENCHMARKS:
         benchmark = importlib.import_module(name)
-        title, explanation = title_and_explanation(benchmark)
         rows = benchmark.rows()
-        console.print(as_table(title, rows))
-        sections.append(as_section(title, explanation, rows))
-    if markdown is not None:
-        markdown.write_text("\n".join(sections))
+        console.print(as_table(title_and_explanation(benchmark)[0], rows))
+        kept[name] = {"machine": machine(), "rows": [asdict(row) for row in rows]}
+    if record:
+        RECORD.write_text(json.dumps(kept, indent=1) + "\n")
+        PAGE.write_text(page(kept))
 
 
 if __name__ == "__main__":
