@@ -78,8 +78,8 @@ def propagate(
         errors: compute standard errors, which are those of the draws and not of the approximation. If None, with all
             measures alone.
         outputs: "logits" of classes and labels; for values as for `predict`.
-        seed, class_dim, labels, ignore_index, valid, p, sites, output, prepare_batch, batch_dim, batch_size, plain,
-            progress: as for `predict`.
+        seed, class_dim, labels, ignore_index, valid, p, sites: as for `predict`.
+        output, prepare_batch, batch_dim, batch_size, plain, progress: as for `predict`.
 
     Returns:
         What `predict` returns, with `draws` in place of samples.
