@@ -63,7 +63,7 @@ def _page(module: type[torch.nn.Module], picture: str) -> str:
     file = inspect.getmodule(module)
     head = inspect.getdoc(file) or ""
     title, _, source = head.partition("\n\n")
-    function = getattr(module, "function", None)
+    function = getattr(module, "_function", None)
     name = Path(str(file.__file__)).name if file is not None else ""
     parts = [
         f"# {module.__name__}",
