@@ -214,7 +214,7 @@ def test_named_modules_hold_their_functions_and_their_own_masks() -> None:
 
 def test_modules_that_do_not_exist_are_refused() -> None:
     """The error names close ones; a module without dropout has nothing to sample."""
-    with pytest.raises(ValueError, match=r"sites must be names of modules.*'last_drp'; close names are last_drop"):
+    with pytest.raises(ValueError, match=r"sites must be names of modules.*'last_drp'; did you mean last_drop\?"):
         run(Net(), sites="last_drp")
     with pytest.raises(NothingToSample, match="none that can be seen in sites"):
         run(Net(), sites="first")

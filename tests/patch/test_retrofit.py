@@ -322,11 +322,15 @@ def test_outputs_that_are_tuples_drop_their_first_item():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "Dropuot"}, "kind must be the name of a layer of dropkit.nn .*, got 'Dropuot'"),
+        (
+            {"kind": "Dropuot"},
+            "kind must be the name of a layer .*, got 'Dropuot'; did you mean Dropout\\?",
+        ),
         ({"kind": nn.Linear}, "kind must be the name of a layer"),
         ({"kind": "DropoutAdd"}, "kind must be the name of a layer"),
         ({"p": 1.5}, "dropout probability has to be between 0 and 1, but got 1.5"),
         ({"p": [0.1, 0.2]}, "p must be one rate, or one for each of the 1 changes, got 2 rates"),
+        ({"place": "after-activation"}, "got 'after-activation'; did you mean after-activations\\?"),
         ({"place": "nowhere"}, "place must be one of 'after-activations', .*, got 'nowhere'"),
         ({"place": "beside 1"}, "place must be .*, got 'beside 1'"),
         ({"place": "residual-branches"}, "example must be an input of the model .*, got None"),

@@ -6,14 +6,13 @@ import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any, cast
 
 from torch import nn
 
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
 
 
 @dataclass(slots=True, eq=False)
@@ -114,8 +113,7 @@ def _named(model: nn.Module, patterns: Iterable[str]) -> list[nn.Module]:
         if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance] (checked)
             raise TypeError(f"sites must be names of modules, or patterns of them, got {type(pattern).__name__}")
         fitting = [module for name, module in names.items() if fnmatchcase(name, pattern)]
-        close = get_close_matches(pattern, names, 3, 0.3)
-        hint = f"; close names are {', '.join(close)}" if close else ""
-        check("sites", bool(fitting), "names of modules of the model, or patterns of them", f"{pattern!r}{hint}")
+        wanted = "names of modules of the model, or patterns of them"
+        check("sites", bool(fitting), wanted, f"{pattern!r}{did_you_mean(pattern, names)}")
         found |= {id(module): module for module in fitting}
     return list(found.values())

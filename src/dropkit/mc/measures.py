@@ -19,7 +19,7 @@ from typing import ClassVar, Literal, overload
 import torch
 from torch import Tensor
 
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
 from dropkit.mc.standard_errors import ErrorOfFraction, Jackknife, agresti_coull
 from dropkit.report.units import counted
 
@@ -209,8 +209,8 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ClassMeasures(Prediction):
-    """Class probabilities and their measures of uncertainty, each (N, ...)."""
+class _Probabilities(Prediction):
+    """What class probabilities and the probabilities of labels have in common."""
 
     ordered_by: ClassVar[str] = "mutual_information"
 
@@ -224,6 +224,12 @@ class ClassMeasures(Prediction):
         standard_error=_OF_VARIANCE,
         compares_samples=True,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ClassMeasures(_Probabilities):
+    """Class probabilities and their measures of uncertainty, each (N, ...)."""
+
     entropy: ClassVar[Measure] = Measure(
         "entropy of the mean: total uncertainty", "nats", lambda means: means.entropy, standard_error=_OF_ENTROPY
     )
@@ -299,21 +305,9 @@ class ValueMeasures(Prediction):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class MultilabelMeasures(Prediction):
+class MultilabelMeasures(_Probabilities):
     """The probability of each label, of which several may be true, and its measures of uncertainty, each (N, ...)."""
 
-    ordered_by: ClassVar[str] = "mutual_information"
-
-    mean: ClassVar[Measure] = Measure(
-        "mean of the samples' probabilities", "probability", lambda means: means.mean, None
-    )
-    variance: ClassVar[Measure] = Measure(
-        "variance between the samples' probabilities",
-        "probability^2",
-        lambda means: means.variance,
-        standard_error=_OF_VARIANCE,
-        compares_samples=True,
-    )
     entropy: ClassVar[Measure] = Measure(
         "entropy of the mean: total uncertainty",
         "nats",
@@ -416,7 +410,8 @@ def uncertainty(prediction: Prediction, by: str) -> Tensor:
         and (name not in prediction.measures or _is_for_each_label(measure, prediction))
     }
     *others, last = (f'"{name}"' for name in measures)
-    check("by", by in measures, f"{', '.join(others)} or {last}" if others else last, by)
+    hint = "" if by in measures else did_you_mean(str(by), measures)
+    check("by", by in measures, f"{', '.join(others)} or {last}" if others else last, f"{by}{hint}")
     tensor: Tensor = getattr(prediction, by)
     return tensor if measures[by].higher_is_uncertain else -tensor
 

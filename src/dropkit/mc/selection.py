@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
 from dropkit.mc.measures import (
     ClassMeasures,
     Measure,
@@ -79,7 +79,9 @@ class Selection:
         names = (measures,) if isinstance(measures, str) else tuple(measures)
         known = {name: None for task in tasks for name in measures_of(_KINDS[task])}
         unknown = [name for name in names if name not in known]
-        check("measures", not unknown, f'"all", "basic" or some of {", ".join(known)}', ", ".join(map(str, unknown)))
+        wanted = f'"all", "basic" or some of {", ".join(known)}'
+        hint = did_you_mean(str(unknown[0]), ["all", "basic", *known]) if unknown else ""
+        check("measures", not unknown, wanted, f"{', '.join(map(str, unknown))}{hint}")
         return Selection(names, errors)
 
     def select(self, known: Mapping[str, Measure], numbers: int) -> Selected:

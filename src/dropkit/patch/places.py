@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] (the base class of all)
 
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
 from dropkit.catalog import ACTIVATIONS
 from dropkit.patch import data_flow
 from dropkit.patch.attached_dropout import AFTER, BEFORE
@@ -150,7 +150,8 @@ def _named(model: Model, pattern: str) -> list[Place]:
     for module, name in model.names.items():
         if name and module not in changed and fnmatchcase(name, name_pattern):
             places.append(Place(module, side == "before"))
-    check("place", bool(places), f"one of {', '.join(map(repr, WORDS))}, or names of modules", repr(pattern))
+    hint = did_you_mean(name_pattern, [*WORDS, *filter(None, model.names.values())])
+    check("place", bool(places), f"one of {', '.join(map(repr, WORDS))}, or names of modules", f"{pattern!r}{hint}")
     return places
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 import dropkit.nn as layers
-from dropkit.arguments import check
+from dropkit.arguments import check, did_you_mean
 from dropkit.dropout_functions import RATE_HOLDERS
 from dropkit.nn.checks import check_probability
 from dropkit.nn.module import DropoutModule
@@ -305,7 +305,8 @@ def _class(kind: str | type[nn.Module]) -> type[nn.Module]:
     names = {record.name: record.module for record in (*layers.LAYERS, *layers.COMPOSED)}
     cls = names.get(kind) if isinstance(kind, str) else kind
     wanted = 'the name of a layer of dropkit.nn that takes p and has no parameters, a class of such layers, or "auto"'
-    check("kind", isinstance(cls, type) and issubclass(cls, nn.Module), wanted, repr(kind))
+    hint = did_you_mean(kind, names) if isinstance(kind, str) else ""
+    check("kind", isinstance(cls, type) and issubclass(cls, nn.Module), wanted, f"{kind!r}{hint}")
     assert cls is not None  # for pyright
     try:
         example = cls(p=0.5)  # pyright: ignore[reportCallIssue] (the constructor of an unknown class)
