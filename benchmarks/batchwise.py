@@ -94,7 +94,7 @@ class Plain(nn.Module):
 
 
 def step(model: nn.Module, x: Tensor, make: Optimizer | None) -> Callable[[], None]:
-    labels = torch.randint(10, (len(x),))
+    labels = torch.randint(10, (len(x),), device=x.device)
     optimizer = None if make is None else make(model.parameters())
 
     def run() -> None:
