@@ -11,9 +11,9 @@ from side_by_side import Row
 from torch import Tensor
 
 from dropkit import functional, kernels, random
+from dropkit.kernels.key import HIGHEST, LOWEST
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
-from dropkit.ops.inductor import HIGHEST, LOWEST
 
 DTYPES = sorted(kernels.FLOATS, key=str)
 
@@ -125,27 +125,28 @@ def relative_error(here: Tensor, there: Tensor) -> float:
 def keys(device: Device) -> Iterator[Row]:
     """Are keys those that torch's generator draws?
 
-    Keys that are drawn one after the other, by `dropkit.random.draw`, are compared with `torch.randint` from the same
-    state of the generator, in bits and in the state that follows: so seeds and restored states keep their masks.
+    Keys that dropout calls draw one after the other, on the host, are compared with `torch.randint` on the device from
+    the same state of the generator, in bits and in the state that follows: so seeds and restored states keep their
+    masks.
     """
-    count = device.times(1000)
-    for what, seed, before in (("seed 0", 0, 0), ("seed 2**63 - 1", 2**63 - 1, 0), ("after 3 other draws", 5, 3)):
+    count, x = device.times(1000), torch.empty(1, device=device.type)
+    for what, seed, offset in (("seed 0", 0, 0), ("seed 2**64 - 1", 2**64 - 1, 0), ("offset 2**40 + 4", 5, 2**40 + 4)):
         ours, theirs = (
-            drawn(device, seed, before, count, draw)
+            drawn(device, seed, offset, count, draw)
             for draw in (
-                lambda: random.draw(device=device.type),
+                lambda: random.choose_key(None, None, x, 0.5),
                 lambda: torch.randint(LOWEST, HIGHEST, (), device=device.type),
             )
         )
         yield different(f"{what}: keys and numbers of the state that differ", iter(zip(ours, theirs, strict=True)))
 
 
-def drawn(device: Device, seed: int, before: int, count: int, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    """Return keys that are drawn after a number of other random numbers, and the generator's state afterwards."""
+def drawn(device: Device, seed: int, offset: int, count: int, draw: Callable[[], Any]) -> tuple[Tensor, Tensor]:
+    """Return keys that are drawn from a seed, on a GPU from this offset on, and the generator's state afterwards."""
     torch.manual_seed(seed)
-    for _ in range(before):
-        torch.randn(1001, device=device.type)
-    drawn = torch.stack([draw() for _ in range(count)])
+    if device.is_gpu:
+        torch.cuda.default_generators[torch.cuda.current_device()].set_offset(offset)
+    drawn = torch.tensor([int(draw()) for _ in range(count)])
     return drawn, torch.cuda.get_rng_state() if device.is_gpu else torch.get_rng_state()
 
 

@@ -15,12 +15,12 @@ import torch
 from torch import Generator, Tensor
 from torch.compiler import is_dynamo_compiling
 
-from dropkit.kernels.key import Key, batch_shape, is_pair, seed_and_first_block
+from dropkit.kernels.gpu import keys
+from dropkit.kernels.key import HIGHEST, LOWEST, Key, batch_shape, is_pair, seed_and_first_block
 from dropkit.ops import autograd, custom_op, recompute
 from dropkit.ops.draw_key import draw as draw_traced
 from dropkit.ops.fold_in import fold_in as fold_in_eager
 from dropkit.ops.fold_in import fold_in_traced
-from dropkit.ops.inductor import HIGHEST, LOWEST
 from dropkit.public_names import public_names
 from dropkit.torch_private import FakeTensor, backward_pass, fake_mode, forward_mode_is_enabled, saved_tensors_hooks
 
@@ -253,8 +253,11 @@ def choose_key(
         by_operator: whether the call goes through dropkit's registered operators. They see the caller's key itself, and
             the draw is an operator too.
     """
-    if key is None and not by_operator and p != 1 and input.is_cpu:
-        return draw_int(generator)
+    if key is None and not by_operator and p != 1:
+        if input.is_cpu:
+            return draw_int(generator)
+        if input.is_cuda:
+            return _draw_for_gpu(generator, input.device)
     scheduled = by_operator and isinstance(p, Tensor)
     if not scheduled and p == 1:
         return 0
@@ -263,6 +266,18 @@ def choose_key(
     if by_operator and generator is None:
         return draw_traced(input.device, cast("Tensor", p) if scheduled else None)
     return draw(generator, input.device)
+
+
+def _draw_for_gpu(generator: Generator | None, device: torch.device) -> Tensor | int:
+    """The key that `draw` would return on a GPU: an int, without a launch, or a tensor where that cannot be."""
+    if recompute.may_be_checkpointed() and not recompute.cannot_record_keys():
+        return recompute.same_key_when_recomputed(lambda: _next_of_gpu(generator, device), default=generator is None)
+    return _next_of_gpu(generator, device)
+
+
+def _next_of_gpu(generator: Generator | None, device: torch.device) -> Tensor | int:
+    key = keys.draw(generator, device)
+    return draw(generator, device) if key is None else key
 
 
 class _Scratch(threading.local):

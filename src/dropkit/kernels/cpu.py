@@ -44,6 +44,7 @@ else:
     missing = None
     _codes = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
     _drop = _cpu.drop
+    philox = _cpu.philox
 
 # Environment variable that forces an instruction set: avx512, avx2, neon or scalar. For tests and comparisons.
 LEVEL = "DROPKIT_CPU_LEVEL"

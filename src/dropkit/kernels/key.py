@@ -15,6 +15,9 @@ from torch import Tensor
 
 Key: TypeAlias = "Tensor | int | tuple[int, int]"
 
+# The range of a drawn key. torch's ranges end before their upper bound, so one key in 2**64 is never drawn.
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+
 
 def is_pair(key: object) -> TypeGuard[Tensor]:
     """Whether a tensor holds pairs. Single numbers are int64, as everywhere in torch but in its own keys."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,13 +17,17 @@ _WORD = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 
+_Number = TypeVar("_Number", Tensor, int)
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+
+def philox(
+    counter: tuple[_Number, _Number, _Number, _Number], key: _Number
+) -> tuple[_Number, _Number, _Number, _Number]:
     """Philox4x32-10: four words for each counter, as int64 in [0, 2**32).
 
     Args:
-        counter: four int64 tensors in [0, 2**32) that broadcast with one another and with `key`.
-        key: int64, all 64 bits of it.
+        counter: four int64 tensors in [0, 2**32) that broadcast with one another and with `key`; or four ints.
+        key: int64, all 64 bits of it; or an int.
 
     Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
     """

@@ -16,8 +16,8 @@ from torch.compiler import is_dynamo_compiling
 from torch.fx.experimental import proxy_tensor
 from torch.utils.checkpoint import CheckpointPolicy
 
+from dropkit.kernels.key import HIGHEST, LOWEST
 from dropkit.ops import inductor, recompute
-from dropkit.ops.inductor import HIGHEST, LOWEST
 from dropkit.torch_private import (
     VMAP_KIND,
     as_batched,

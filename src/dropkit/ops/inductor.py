@@ -19,13 +19,11 @@ from torch import Tensor
 
 from dropkit import kernels
 from dropkit.kernels import cpu
+from dropkit.kernels.key import HIGHEST, LOWEST
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams, NoiseParams, ScheduledParams
 from dropkit.ops import recompute
 from dropkit.torch_private import Inductor, inductor, inductor_is_loaded
-
-# The range of a drawn key. torch's ranges end before their upper bound, so one key in 2**64 is never drawn.
-LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
 
 def draw_v1(*_: Tensor, out: Tensor) -> None:

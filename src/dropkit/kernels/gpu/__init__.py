@@ -1,7 +1,8 @@
 """The GPU kernel: Triton, for NVIDIA and AMD.
 
-The key is read from memory on the device, so a call never waits for the device, compiles nothing for a new key or
-rate, and gives a new mask at every replay of a captured graph.
+A key that was drawn on the host is passed by value (`keys`), and any other is read from memory on the device: so a call
+never waits for the device, compiles nothing for a new key or rate, and gives a new mask at every replay of a captured
+graph.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from dropkit.kernels.gpu import keys
 from dropkit.kernels.key import Key, as_tensor, batch_shape, is_pair, read
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.numbers import NORMAL
@@ -80,7 +82,10 @@ def detail() -> str:
         triton = import_module("triton")
     except Exception as error:
         return f"Triton, which cannot be imported ({error})"
-    return f"Triton {getattr(triton, '__version__', 'of an unknown version')}"
+    drawn = ""
+    if torch.cuda.is_available() and not keys.agrees(torch.device("cuda", torch.cuda.current_device())):
+        drawn = "; keys are drawn on the device, since its torch.randint draws other numbers than expected"
+    return f"Triton {getattr(triton, '__version__', 'of an unknown version')}{drawn}"
 
 
 def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None:
