@@ -93,7 +93,7 @@ def test_a_missing_extension_says_why(spec, gil, reason, monkeypatch):
     (None, "Triton, which cannot be imported"),
 ])  # fmt: skip
 def test_triton_is_known_by_its_module(module, detail, monkeypatch):
-    """Triton is found by its module: torch's builds for AMD and Intel include it under other distribution names."""
+    """Triton is found by its module: torch's builds for AMD include it under another distribution name."""
     monkeypatch.setattr(importlib.metadata, "version", lambda name: fails())
     monkeypatch.setitem(sys.modules, "triton", module)
 

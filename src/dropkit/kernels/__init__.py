@@ -53,7 +53,7 @@ def _write_nothing(*_: Any) -> None:
 # One kernel for each kind of device. The fused kernels of GPUs are in `kernels/gpu/fused.py`.
 KERNELS = (
     Kernel("cpu", frozenset({"cpu"}), cpu.missing, cpu.detail, cpu.drop),
-    Kernel("gpu", frozenset({"cuda", "xpu"}), gpu.missing, gpu.detail, gpu.drop),
+    Kernel("gpu", frozenset({"cuda"}), gpu.missing, gpu.detail, gpu.drop),
     Kernel("meta", frozenset({"meta"}), None, lambda: "shapes only", _write_nothing),
     Kernel("reference", None, None, reference.detail, reference.drop),
 )

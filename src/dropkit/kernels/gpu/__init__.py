@@ -77,7 +77,7 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
 
 
 def detail() -> str:
-    # The module, since its distribution is called otherwise where it comes with torch for AMD or Intel.
+    # The module, since its distribution is called otherwise where it comes with torch for AMD.
     try:
         triton = import_module("triton")
     except Exception as error:

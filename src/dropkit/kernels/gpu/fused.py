@@ -159,8 +159,8 @@ def _pointer(tensor: Tensor | None, unread: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1 if device.type == "cpu" else 64
+    if device.type == "cpu":  # under Triton's interpreter
+        return 1
     return int(cast("Any", torch.cuda.get_device_properties(device)).multi_processor_count)
 
 
