@@ -21,7 +21,7 @@ from triton.runtime.jit import JITFunction
 from dropkit.kernels import FLOATS, gpu
 from dropkit.kernels.gpu import fused
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import gaussian, inverted, uniform_number
+from dropkit.kernels.params import ScheduledParams, gaussian, inverted, uniform_number
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -93,6 +93,10 @@ def activation(backward: bool) -> None:
         fused.activation_forward(x, b, x, "gelu", MASK)
 
 
+def at_rate(function: str) -> None:
+    drop(torch.float32, mask=MASK._replace(params=ScheduledParams(torch.tensor(0.1), function)))
+
+
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in sorted(FLOATS, key=str)}
 CALLS: dict[str, Callable[[], None]] = {
     **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
@@ -101,6 +105,7 @@ CALLS: dict[str, Callable[[], None]] = {
     "noise uniform": partial(drop, torch.float32, mask=NOISE._replace(params=uniform_number(0.0))),
     "noise strided any": partial(strided, (3, 5), NOISE),
     "noise strided shared": partial(strided, (4, 0), NOISE),
+    **{f"rate {name}": partial(at_rate, name) for name in ("inverted", "alpha", "gaussian")},
     "flat odd": partial(drop, torch.bfloat16, 4099),
     "flat pair": partial(drop, torch.float32, mask=MASK._replace(key=torch.tensor([7, 1], dtype=torch.uint64))),
     "strided shared": partial(strided, (4, 0)),
@@ -118,7 +123,7 @@ CALLS: dict[str, Callable[[], None]] = {
 
 
 def described(made: Any) -> dict[str, Any]:
-    common = {"threads": made.metadata.num_warps * made.metadata.warp_size, "shared": made.metadata.shared}
+    common = {"threads": made.metadata.num_warps * made.metadata.target.warp_size, "shared": made.metadata.shared}
     if "ptx" not in made.asm:
         return {"size": len(made.asm["hsaco"]), **common}
     ptx = made.asm["ptx"]
@@ -129,6 +134,7 @@ def described(made: Any) -> dict[str, Any]:
         "wide_multiplies": ptx.count("mul.wide.u32"),
         "high_multiplies": ptx.count("mul.hi"),
         "fused_multiply_adds": ptx.count("fma.rn"),
+        "inexact_doubles": len(re.findall(r"(?:approx|full)\S*\.f64", ptx)),
         "float_multiplies": len(re.findall(r"mul\.(?:rn\.)?f32", ptx)),
         **used(made.asm["cubin"]),
     }

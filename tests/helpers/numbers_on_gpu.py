@@ -1,4 +1,4 @@
-"""A kernel that writes the number of each word, by which the GPU's numbers are compared with the reference's."""
+"""Kernels that write the numbers of words and of rates, by which the GPU's are compared with the reference's."""
 
 import torch
 import triton
@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dropkit.kernels.gpu.numbers import numbers
+from dropkit.kernels.gpu.rates import numbers_of
 
 
 @triton.jit
@@ -23,3 +24,18 @@ def numbers_on_gpu(words: Tensor, distribution: str, dtype: torch.dtype) -> Tens
     in_triton = tl.float64 if dtype == torch.float64 else tl.float32
     _numbers[(len(padded) // block,)](output, padded, distribution, in_triton, block)
     return output[: len(words)]
+
+
+@triton.jit
+def _params(output_ptr, rates_ptr, count, function: tl.constexpr, block: tl.constexpr):
+    at = tl.arange(0, block)
+    numbers = numbers_of(rates_ptr + at, None, None, None, None, function)
+    for place in tl.static_range(4):
+        tl.store(output_ptr + place * count + at, numbers[place].to(tl.float64), at < count)
+
+
+def params_on_gpu(rates: Tensor, function: str) -> Tensor:
+    """Threshold, scale, shift and fill at each of 2**n rates, as rows of float64."""
+    output = torch.empty(4, len(rates), dtype=torch.float64)
+    _params[(1,)](output, rates, len(rates), function, len(rates))
+    return output

@@ -233,6 +233,20 @@ def test_noise_is_compiled_well(compiled, target):
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("function", ["inverted", "alpha", "gaussian"])
+def test_a_rate_in_memory_is_compiled_well(compiled, function, target):
+    """Its numbers are made by exact operations alone, and cost no more registers than a warp may have."""
+    made = compiled[f"rate {function} {target}"]
+
+    assert made["wide_loads"] > 0
+    assert made["wide_stores"] > 0
+    assert made["shared"] == 0
+    assert made["registers"] <= (96 if function == "gaussian" else 72)
+    assert made["fused_multiply_adds"] == 0
+    assert made["inexact_doubles"] == 0
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_half_a_round_is_one_multiply(compiled, target):
     """Philox uses 32 x 32 -> 64 bit multiplies, at most 20 a block, and never computes a high half separately."""
     made = compiled[f"flat float32 {target}"]

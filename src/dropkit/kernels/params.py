@@ -78,7 +78,7 @@ class ScheduledParams(NamedTuple):
     """The parameters at a rate that is read when the operator runs, so that a compiled graph works for every rate.
 
     Attributes:
-        p: 0-d tensor.
+        p: 0-d tensor. A GPU's kernel reads one on its device, see `kernels/gpu/rates.py`; `resolve` waits for it.
         function: name of the function in `PARAMS_BY_NAME` that makes numbers of the rate.
         constants: false for the gradient, which has neither shift nor fill.
     """
@@ -88,9 +88,16 @@ class ScheduledParams(NamedTuple):
     constants: bool = True
 
     @property
-    def gradient(self) -> ScheduledParams:
-        """The derivative: the same threshold and scale, without the constants."""
-        return self._replace(constants=False)
+    def form(self) -> DropoutParams | NoiseParams:
+        """The parameters at rate 1/2, which have the constants that all rates have."""
+        params = PARAMS_BY_NAME[self.function](0.5)
+        return params if self.constants else params.gradient
+
+    @property
+    def gradient(self) -> ScheduledParams | DropoutParams:
+        """The derivative: the same threshold and scale, without the constants; or 1."""
+        gradient = self._replace(constants=False)
+        return IDENTITY if gradient.form is IDENTITY else gradient
 
     def resolve(self) -> DropoutParams | NoiseParams:
         """The numbers at the rate that `p` holds now; raises ValueError if that is out of range."""

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.arguments import check
-from dropkit.nn.checks import checked_rate
+from dropkit.nn.checks import checked_rate, read_rate
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.dropout import dropout
@@ -47,7 +47,8 @@ def drop_blocks(
         arguments = {"p": p, "block_size": block_size, "training": training, "inplace": inplace}
         options = {"batchwise": batchwise, "per_channel": per_channel}
         return ask_subclass(function, (input,), **arguments, **options, generator=generator, key=key)
-    rate, spatial = checked_rate(p), SPATIAL_DIMS[function.__name__]
+    # Read, because the rate of the seeds has other bits where a device computes it.
+    rate, spatial = checked_rate(read_rate(p)), SPATIAL_DIMS[function.__name__]
     sizes = checked_block_size(block_size, spatial)
     _check_dims(input, spatial)
     if not training or (not isinstance(rate, Tensor) and rate in (0, 1)):

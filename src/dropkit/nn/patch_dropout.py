@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.overrides import has_torch_function_unary  # pyright: ignore[reportUnknownVariableType] (its stub has no types)
 
 from dropkit.arguments import check
-from dropkit.nn.checks import check_probability, checked_rate
+from dropkit.nn.checks import check_probability, checked_rate, read_rate
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.dispatch import ask_subclass
 from dropkit.nn.dropout import dropout
@@ -101,6 +101,7 @@ def patch_dropout(
         arguments = {"p": p, "training": training, "num_prefix_tokens": num_prefix_tokens, "ordered": ordered}
         arguments["return_indices"] = return_indices
         return ask_subclass(patch_dropout, (input,), **arguments, generator=generator, key=key)
+    p = read_rate(p)
     _check(input, p, num_prefix_tokens)
     if not training or p == 0:
         same = dropout(input, 0.0, generator=generator, key=key)

@@ -80,8 +80,9 @@ def _run(input: Tensor, key: Tensor, *arguments: Any) -> Tensor:
     check_batch(key, input.shape)
     if strides is not None and len(strides) != input.dim():
         raise ValueError(f"strides must be {input.dim()} numbers, one for each dimension, got {len(strides)}")
-    output = torch.empty_like(input)
-    kernels.drop(output, input, Mask(key, params(numbers).resolve(), strides, offset))
+    output, of_mask = torch.empty_like(input), params(numbers)
+    # A GPU's kernel reads the rate.
+    kernels.drop(output, input, Mask(key, of_mask.resolve() if input.is_cpu else of_mask, strides, offset))
     return output
 
 

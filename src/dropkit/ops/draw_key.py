@@ -41,7 +41,10 @@ _operator = torch.ops.dropkit.draw_v1.default
 
 
 def draw(device: torch.device, p: Tensor | None = None) -> Tensor:
-    """A 0-d int64 key from the generator of `device`; if `p` holds 0 or 1 then 0, and nothing is drawn."""
+    """A 0-d int64 key from the generator of `device`; if `p` holds 0 or 1 then 0, and nothing is drawn.
+
+    With `p` on a GPU it is always drawn, since reading `p` would wait for the device.
+    """
     if p is None and (transform := eager_transform()) is not None and not recompute.may_be_checkpointed():
         return _draw_under_transforms((), device, transform)
     if is_dynamo_compiling() or not recompute.may_be_checkpointed() or recompute.cannot_record_keys():
@@ -83,7 +86,7 @@ def _run(size: Sequence[int], *, device: torch.device, p: Tensor | None = None, 
 
 
 def _draw(size: Sequence[int], device: torch.device, p: Tensor | None) -> Tensor:
-    if p is not None and p.item() in (0, 1):
+    if p is not None and not p.is_cuda and p.item() in (0, 1):
         return torch.zeros(size, dtype=torch.int64, device=device)
     return torch.randint(LOWEST, HIGHEST, size, dtype=torch.int64, device=device)
 

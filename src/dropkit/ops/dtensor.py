@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from dropkit import kernels
 from dropkit.kernels.key import batch_shape
 from dropkit.kernels.mask import Mask
-from dropkit.kernels.params import IDENTITY, PARAMS_BY_NAME, ScheduledParams
+from dropkit.kernels.params import IDENTITY, ScheduledParams
 from dropkit.ops import autograd, custom_op, dtensor_keys
 from dropkit.ops.dtensor_part import Runs, is_plain, part_of
 from dropkit.torch_private import dtensor_spec, in_forward_mode, is_traced, local_tensor
@@ -183,9 +183,8 @@ def _wrap(local: Tensor, spec: Any) -> Tensor:
 def _summed_up(input: Any, mask: Mask) -> Any:
     """Replace partial sums by the sum where dropout does not commute with it, as torch does for its operators."""
     params = mask.params
-    if isinstance(params, ScheduledParams):  # which constants there are does not depend on the rate
-        at_half = PARAMS_BY_NAME[params.function](0.5)
-        params = at_half if params.constants else at_half.gradient
+    if isinstance(params, ScheduledParams):
+        params = params.form
     is_linear = params == params.gradient
     commuting = _MONOTONIC + _LINEAR if is_linear else _MONOTONIC
     replicate: Any = sys.modules["torch.distributed.tensor"].Replicate()

@@ -23,7 +23,7 @@ from dropkit.kernels.gpu import keys
 from dropkit.kernels.key import Key, as_tensor, batch_shape, is_pair, read
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.numbers import NORMAL
-from dropkit.kernels.params import DropoutParams, NoiseParams
+from dropkit.kernels.params import IDENTITY, DropoutParams, NoiseParams, Params, ScheduledParams
 
 missing = None if find_spec("triton") else 'Triton is not installed: pip install "dropkit[gpu]"'
 
@@ -57,7 +57,9 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
     if input.numel() == 0:
         return
-    params = mask.params.resolve()
+    params = mask.params
+    if not (isinstance(params, ScheduledParams) and params.p.device == input.device and params.form is not IDENTITY):
+        params = params.resolve()
     mask = mask._replace(key=readable_key(mask.key, input), params=params)
     whole = _Dim(input.numel(), 1, 1, 1)
     if mask.strides is None and not mask.slice_dims and input.is_contiguous() and output.is_contiguous():
@@ -89,11 +91,11 @@ def detail() -> str:
 
 
 def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None:
-    count, params = input.numel(), mask.params.resolve()
+    count = input.numel()
     with on_device_of(input):
         triton_kernels("strided").flat[(cdiv(count, _BLOCK),)](
-            output, input, output if add is None else add, mask.key, *_as_integers(params), mask.offset, count,
-            EFFECT=_effect(params), ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **constants(mask.key),
+            output, input, output if add is None else add, mask.key, *_numbers(mask.params), mask.offset, count,
+            ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **_effect(mask.params), **constants(mask.key),
         )  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
         for arguments in _slices(output, input, mask, dims):
             _strided(*arguments, dims[1:])
         return
-    kernels, params = triton_kernels("strided"), mask.params.resolve()
+    kernels = triton_kernels("strided")
     aligned = mask.offset % 4 == 0 and all(dim.mask % 4 == 0 for dim in outer)
     kind = kernels.SHARED if inner.mask == 0 else kernels.CONSECUTIVE if inner.mask == 1 and aligned else kernels.ANY
     if inner.key:
@@ -119,10 +121,10 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
     strides += [1, 0, 0, 0, 0] * (_OUTER - len(outer))
     with on_device_of(input):
         kernels.tiles[(cdiv(rows, down) * cdiv(inner.size, across),)](
-            output, input, mask.key, *_as_integers(params), mask.offset,
+            output, input, mask.key, *_numbers(mask.params), mask.offset,
             rows, inner.size, *inner.strides, *strides,
-            KEYS=mask.slice_dims > 0, EFFECT=_effect(params), KIND=kind.value, OUTER=len(outer), ROWS=down,
-            COLUMNS=across, num_warps=_WARPS, **constants(mask.key),
+            KEYS=mask.slice_dims > 0, KIND=kind.value, OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS,
+            **_effect(mask.params), **constants(mask.key),
         )  # fmt: skip
 
 
@@ -187,18 +189,25 @@ def _merged(input: Tensor, output: Tensor, mask: Mask) -> list[_Dim]:
     return merged
 
 
-def _as_integers(params: DropoutParams | NoiseParams) -> tuple[int, ...]:
-    """The parameters as integers: the threshold, and the bits of each fraction. Noise has two, a factor and a term."""
+def _numbers(params: Params) -> tuple[Tensor | int, ...]:
+    """The rate in memory or 0, the threshold, and the bits of each fraction. Noise has two, a factor and a term."""
+    if isinstance(params, ScheduledParams):
+        return params.p, 0, 0, 0, 0
     if isinstance(params, NoiseParams):
-        return 0, double_bits(params.factor), double_bits(params.term), 0
-    return params.threshold, *map(double_bits, params[1:])
+        return 0, 0, double_bits(params.factor), double_bits(params.term), 0
+    return 0, params.threshold, *map(double_bits, params[1:])
 
 
-def _effect(params: DropoutParams | NoiseParams) -> str:
-    """What the kernel does to elements; see `strided`."""
+def _effect(params: Params) -> dict[str, str]:
+    """What the kernel does to elements, see `strided`, and which function it calls on a rate in memory."""
+    function = ""
+    if isinstance(params, ScheduledParams):
+        function, params = params.function, params.form
     if isinstance(params, NoiseParams):
-        return "normal" if params.distribution == NORMAL else "uniform"
-    return "affine" if params.shift or params.fill else "scale"
+        effect = "normal" if params.distribution == NORMAL else "uniform"
+    else:
+        effect = "affine" if params.shift or params.fill else "scale"
+    return {"FUNCTION": function, "EFFECT": effect}
 
 
 def cdiv(size: int, block: int) -> int:

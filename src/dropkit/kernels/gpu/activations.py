@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dropkit.kernels.gpu.philox import VARYING, dropped, kept, key_words, rounded_sum
+from dropkit.kernels.gpu.philox import VARYING, double, dropped, kept, key_words, rounded_sum
 
 # Named like the activations of `bias_act_dropout_add`, in upper case.
 RELU, GELU, GELU_TANH, SILU = (tl.constexpr(place) for place in range(4))
@@ -68,7 +68,7 @@ def _drop(x, key, threshold, scale, start, KEY_IN_MEMORY: tl.constexpr, BLOCK: t
     low, high, block0 = key_words(key, KEY_IN_MEMORY)
     eight: tl.constexpr = x.dtype.primitive_bitwidth == 16
     keep = kept(start, threshold, low, high, block0, eight, BLOCK, [BLOCK])
-    return dropped(x, keep, scale, scale, scale, False).to(x.dtype)
+    return dropped(x, keep, double(scale), None, None, False).to(x.dtype)
 
 
 @triton.jit(do_not_specialize=VARYING)

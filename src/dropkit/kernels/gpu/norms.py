@@ -53,7 +53,7 @@ def forward(
         eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
         low, high, block0 = key_words(key, KEY_IN_MEMORY)
         keep = _kept_in_row(start, threshold, low, high, block0, ALIGNED, eight, COLUMNS)
-        z = dropped(z, keep, scale, scale, scale, False).to(z.dtype)
+        z = dropped(z, keep, double(scale), None, None, False).to(z.dtype)
     if ROW_SCALE:
         z = (z.to(tl.float32) * tl.load(row_scale_ptr + row).to(tl.float32)).to(z.dtype)
     z = rounded_sum(z, tl.load(residual_ptr + start + at, inside, other=0.0))
@@ -137,7 +137,7 @@ def backward(
         if DROPS:
             eight: tl.constexpr = summed_ptr.dtype.element_ty.primitive_bitwidth == 16
             keep = _kept_in_row(start, threshold, low, high, block0, ALIGNED, eight, COLUMNS)
-            z = dropped(z, keep, scale, scale, scale, False)
+            z = dropped(z, keep, double(scale), None, None, False)
         tl.store(grad_input_ptr + start + at, z.to(grad_input_ptr.dtype.element_ty), inside)
     if WEIGHT:
         tl.store(grad_weight_ptr + program * columns + at, weight_sum, inside)

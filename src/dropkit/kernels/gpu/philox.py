@@ -69,12 +69,12 @@ def double(bits):
 
 @triton.jit
 def dropped(x, keep, scale, shift, fill, AFFINE: tl.constexpr):
-    """Kept and dropped values, in the arithmetic type: float64 for float64, else float32."""
+    """Kept and dropped values, in the arithmetic type: float64 for float64, else float32. The numbers are float64."""
     arithmetic: tl.constexpr = tl.float64 if x.dtype == tl.float64 else tl.float32
-    y = x.to(arithmetic) * double(scale).to(arithmetic)
+    y = x.to(arithmetic) * scale.to(arithmetic)
     if AFFINE:
-        y += double(shift).to(arithmetic)
-        return tl.where(keep, y, double(fill).to(arithmetic))
+        y += shift.to(arithmetic)
+        return tl.where(keep, y, fill.to(arithmetic))
     return tl.where(keep, y, 0.0)
 
 

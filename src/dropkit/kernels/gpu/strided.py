@@ -11,13 +11,13 @@ from dropkit.kernels.gpu.numbers import numbers
 from dropkit.kernels.gpu.philox import (
     VARYING,
     consecutive_words,
-    double,
     dropped,
     key_words,
     loaded_words,
     rounded_sum,
     word,
 )
+from dropkit.kernels.gpu.rates import numbers_of
 
 # Mask indices along the innermost dimension of memory: one for all, consecutive from a multiple of 4 on, or any.
 SHARED, CONSECUTIVE, ANY = (tl.constexpr(kind) for kind in range(3))
@@ -27,15 +27,15 @@ SHARED, CONSECUTIVE, ANY = (tl.constexpr(kind) for kind in range(3))
 def _changed(x, words, threshold, scale, shift, fill, EFFECT: tl.constexpr):
     """The elements after the effect of their words, in the arithmetic type: float64 for float64, else float32."""
     if EFFECT == "scale" or EFFECT == "affine":
-        y = dropped(x, words >= threshold.to(tl.uint32), scale, shift, fill, EFFECT == "affine")
+        y = dropped(x, words >= threshold, scale, shift, fill, EFFECT == "affine")
     else:
         if words.numel == x.numel:
             # NaN stays NaN whatever its number. What follows from x is computed in the thread that has x; otherwise
             # threads would exchange words and numbers through shared memory.
             words = tl.where(x == x, words, 0)
         arithmetic: tl.constexpr = tl.float64 if x.dtype == tl.float64 else tl.float32
-        number, factor, term = numbers(words, EFFECT, arithmetic), double(scale), double(shift)
-        y = x.to(arithmetic) * (number * factor.to(arithmetic) + 1.0) + number * term.to(arithmetic)
+        number = numbers(words, EFFECT, arithmetic)
+        y = x.to(arithmetic) * (number * scale.to(arithmetic) + 1.0) + number * shift.to(arithmetic)
     return y
 
 
@@ -45,6 +45,7 @@ def flat(
     input_ptr,
     add_ptr,
     key,
+    rate_ptr,
     threshold: tl.uint32,
     scale: tl.int64,
     shift: tl.int64,
@@ -52,12 +53,14 @@ def flat(
     mask_offset: tl.int64,
     count: tl.int64,
     KEY_IN_MEMORY: tl.constexpr,
+    FUNCTION: tl.constexpr,
     EFFECT: tl.constexpr,
     ADD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """All tensors contiguous, a mask element for each element, `mask_offset` a multiple of 4."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
+    threshold, scale, shift, fill = numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION)
     low, high, block0 = key_words(key, KEY_IN_MEMORY)
     eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
     words = consecutive_words(mask_offset + start, low, high, block0, eight, BLOCK, [BLOCK])
@@ -98,6 +101,7 @@ def tiles(
     output_ptr,
     input_ptr,
     key,
+    rate_ptr,
     threshold: tl.uint32,
     scale: tl.int64,
     shift: tl.int64,
@@ -112,6 +116,7 @@ def tiles(
     size4: tl.int64, input_stride4: tl.int64, output_stride4: tl.int64, mask_stride4: tl.int64, key_stride4: tl.int64,
     KEY_IN_MEMORY: tl.constexpr,
     KEYS: tl.constexpr,
+    FUNCTION: tl.constexpr,
     EFFECT: tl.constexpr,
     KIND: tl.constexpr,
     OUTER: tl.constexpr,
@@ -123,6 +128,7 @@ def tiles(
     The columns' memory strides are not annotated, so that Triton compiles specially for a stride of 1. With KEYS, a row
     has a key in memory, or each element if KIND is ANY.
     """
+    threshold, scale, shift, fill = numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION)
     across = tl.cdiv(columns, COLUMNS)
     tile = tl.program_id(0).to(tl.int64)
     row = tile // across * ROWS + tl.arange(0, ROWS).to(tl.int64)
