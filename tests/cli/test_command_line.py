@@ -113,14 +113,35 @@ def test_an_unknown_command_is_a_usage_error():
     assert "kernel" in done.stderr
 
 
-def test_a_command_without_torch_says_what_to_install():
-    """One line and exit code 2, no traceback."""
-    code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['kernels']; from dropkit.cli import main; main()"
+def test_a_command_without_torch_says_what_to_install(tmp_path):
+    """One line and exit code 2 from each that needs torch, no traceback."""
+    (tmp_path / "net.py").write_text("")
+    commands = {
+        "audit": ["net.py:make", "--input", "3"],
+        "kernels": [],
+        "mc": ["net.py:make", "--data", "x.npy"],
+        "run": ["net.py"],
+        "study": [],
+        "tune": [],
+        "worker": ["--storage", "journal:file"],
+    }
+    code = f"""
+import sys
+from dropkit.cli import main
+sys.modules["torch"] = None
+for name, arguments in {commands}.items():
+    sys.argv[1:] = [name, *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code)
+"""
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
 
-    assert done.returncode == 2
-    assert done.stderr == 'Error: dropkit kernels needs torch: pip install "dropkit[torch]"\n'
+    wanted = [f'Error: dropkit {name} needs torch: pip install "dropkit[torch]"' for name in commands]
+    assert done.stderr.splitlines() == wanted
+    assert done.stdout.split() == ["2"] * len(commands)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -9,6 +9,7 @@ from functools import partial
 import click
 
 from dropkit.cli.options import Command
+from dropkit.extras import must_be_installed
 
 
 @click.command("run", cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -23,6 +24,8 @@ def command(as_module: bool, script: str, arguments: tuple[str, ...]) -> Callabl
     """
     from dropkit.patch.run_script import STDIN, run
 
+    # The script runs outside of this function, where a missing torch would be a traceback.
+    must_be_installed("dropkit run", "torch", "torch")
     if not as_module and script != STDIN and not os.path.isdir(script):
         try:
             open(script, "rb").close()
