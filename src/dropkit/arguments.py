@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from operator import index
+from operator import eq, index
 from typing import Any
 
 
@@ -30,7 +30,12 @@ def positive_int(argument: str, value: Any) -> int:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean <one of `known`>?" for the end of a message, or nothing if none is near."""
-    from difflib import get_close_matches
+    from difflib import SequenceMatcher, get_close_matches
 
-    near = get_close_matches(word, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    # Of equally similar ones that with the most characters in place: DRP1O1 is DRP101 rather than DRP411.
+    near = max(
+        get_close_matches(word, list(known), 20),
+        key=lambda name: (SequenceMatcher(None, name, word).ratio(), sum(map(eq, name, word))),
+        default=None,
+    )
+    return "" if near is None else f"; did you mean {near}?"

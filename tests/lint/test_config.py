@@ -26,6 +26,7 @@ def test_settings_choose_rules(project):
         ({"selct": []}, "selct is not a setting; did you mean select"),
         ({"select": "DRP101"}, "select must be a list of strings, got 'DRP101'"),
         ({"ignore": ["DRP999"]}, "got 'DRP999'"),
+        ({"select": ["DRP1O1"]}, "got 'DRP1O1'; did you mean DRP101?"),
         ({"preview": 1}, "preview must be true or false, got 1"),
         ({"severity": "high"}, "severity must be error, warning or info, got 'high'"),
         ({"per-file-ignores": ["a"]}, "per-file-ignores must be a table"),
