@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import dropkit
+
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs" / "site"))
 
@@ -25,6 +27,23 @@ def test_dir_shows_the_public_names_alone(module):
 
     assert dir(loaded) == sorted(api_pages.public_names(module))
     assert all(getattr(loaded, name) is not None for name in dir(loaded))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("Dropout", "; it is dropkit.nn.Dropout"),
+        ("dropout", "; it is dropkit.functional.dropout"),
+        ("predict", "; it is dropkit.mc.predict"),
+        ("nonsense", ""),
+    ],
+)
+def test_a_name_of_another_module_is_said_to_be_there(name, hint):
+    """`dropkit.Dropout` is where many look first."""
+    with pytest.raises(AttributeError) as caught:
+        getattr(dropkit, name)
+
+    assert str(caught.value) == f"module 'dropkit' has no attribute {name!r}{hint}"
 
 
 def _is_there(library):

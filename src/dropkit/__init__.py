@@ -11,6 +11,7 @@ running model. Everything loads at its first use: `import dropkit` imports neith
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from dropkit.extras import needed_for
@@ -68,7 +69,17 @@ def __getattr__(name: str) -> Any:
             return getattr(importlib.import_module(_NAMES[name]), name)
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("dropkit")
-    raise AttributeError(f"module 'dropkit' has no attribute {name!r}")
+    raise AttributeError(f"module 'dropkit' has no attribute {name!r}{_place_of(name)}")
+
+
+def _place_of(name: str) -> str:
+    """Say for an error message which public module has the name, as dropkit.nn has Dropout."""
+    is_being_imported = f"dropkit.{name}" in sys.modules
+    if sys.modules.get("torch") and not name.startswith("_") and not is_being_imported:
+        for module in ("nn", "functional", "mc"):
+            if name in dir(importlib.import_module(f"dropkit.{module}")):
+                return f"; it is dropkit.{module}.{name}"
+    return ""
 
 
 def __dir__() -> list[str]:
