@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from dropkit import random
 from dropkit.functional import dropout
+from dropkit.kernels import cpu
+from dropkit.nn.draw_key import draw_key
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "mask-v1.json").read_text())
 KEYS = st.integers(-(2**63), 2**64 - 1)
@@ -57,6 +59,17 @@ def test_fold_in_broadcasts():
     assert derived[1, 2] == random.fold_in(2, 7)
 
 
+@pytest.mark.parametrize("missing", [None, "not built"], ids=["extension", "Python"])
+@given(key=KEYS, n=KEYS)
+def test_a_single_key_is_that_of_a_batch(missing, key, n):
+    """One key, which is derived from ints, is the one that torch's operators derive in a batch."""
+    key, n = (random.key(number).unsqueeze(0) for number in (key, n))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "missing", cpu.missing or missing)
+        assert torch.equal(random.fold_in(key[0], n[0]), random.fold_in(key, n)[0])
+
+
 def test_split_is_fold_in_of_the_first_numbers():
     """split(key, n)[i] is fold_in(key, i), along a new first dimension."""
     assert random.split(9, 3).tolist() == [random.fold_in(9, i).item() for i in range(3)]
@@ -69,6 +82,16 @@ def test_key_holds_the_bits_of_the_seed(seed):
     """An int and its key name the same mask."""
     assert unsigned(random.key(seed)) == seed % 2**64
     assert torch.equal(dropout(torch.ones(64), key=seed), dropout(torch.ones(64), key=random.key(seed)))
+
+
+def test_composed_layers_draw_on_the_host():
+    """In eager mode their key is an int, from which other keys are derived without a device; the bits are draw()'s."""
+    torch.manual_seed(0)
+    drawn = draw_key(torch.ones(3), 0.5, True, None, None)
+    torch.manual_seed(0)
+
+    assert type(drawn) is int
+    assert drawn == random.draw()
 
 
 def test_draw_takes_what_a_call_takes():

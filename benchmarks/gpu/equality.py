@@ -97,7 +97,7 @@ UNUSUAL: tuple[Callable[[Tensor], Tensor], ...] = (
 FUSED: dict[str, Callable[..., Any]] = {
     "dropout_add_norm, layer": lambda x, r, w, b: functional.dropout_add_norm(x, r, w, b, 0.3, key=5)[0],
     "dropout_add_norm, rms": lambda x, r, w, b: functional.dropout_add_norm(
-        x, r, w, None, 0.3, norm="rms", row_scale=torch.linspace(0, 2, len(x), dtype=x.dtype, device=x.device), key=5
+        x, r, w, None, 0.3, norm="rms", row_scale=torch.linspace(0, 2, len(x)).to(x), key=5
     )[0],
     "bias_act_dropout_add": lambda x, r, w, b: functional.bias_act_dropout_add(x, b, r, 0.3, key=5),
 }

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from torch.compiler import is_dynamo_compiling
 
 from dropkit.kernels.gpu import keys
-from dropkit.kernels.key import HIGHEST, LOWEST, Key, batch_shape, is_pair, seed_and_first_block
+from dropkit.kernels.key import HIGHEST, LOWEST, Key, as_tensor, batch_shape, is_pair, seed_and_first_block
 from dropkit.ops import autograd, custom_op, recompute
 from dropkit.ops.draw_key import draw as draw_traced
 from dropkit.ops.fold_in import fold_in as fold_in_eager
@@ -97,8 +97,9 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
         n: int64 tensor that broadcasts with the keys, or an int.
 
     Returns:
-        int64 tensor of the broadcast shape, on the device of `key`, or of `n` if `key` is an int. From torch's keys the
-        keys that `torch.func._random.fold_in` derives: uint64, with a last dimension of 2 besides.
+        int64 tensor of the broadcast shape, on the device of `key`, or of `n` if `key` is an int, or on the CPU if both
+        are. From torch's keys the keys that `torch.func._random.fold_in` derives: uint64, with a last dimension of 2
+        besides.
 
     Source: Luby, Rackoff, "How to Construct Pseudorandom Permutations from Pseudorandom Functions", SIAM J. Comput. 17,
     1988; Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
@@ -113,7 +114,7 @@ def fold_in(key: Tensor | int, n: Tensor | int) -> Tensor:
                 return fold_in(custom_op.as_fake(key, fake), custom_op.as_fake(n, fake))
     device = next((x.device for x in (key, n) if isinstance(x, Tensor)), None)
     key, n = (
-        x if isinstance(x, Tensor) else torch.tensor(signed(x, name), device=device)
+        x if isinstance(x, Tensor) else as_tensor(signed(x, name), device or torch.device("cpu"))
         for x, name in ((key, "key"), (n, "n"))
     )
     if is_pair(key):

@@ -19,6 +19,7 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from dropkit.kernels import FLOATS, gpu
+from dropkit.kernels.gpu import fold_in as on_gpu
 from dropkit.kernels.gpu import fused
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import ScheduledParams, gaussian, inverted, uniform_number
@@ -119,6 +120,7 @@ CALLS: dict[str, Callable[[], None]] = {
     "wide norm backward": partial(norm, True, fused.MAX_COLUMNS),
     "activation forward": partial(activation, False),
     "activation backward": partial(activation, True),
+    "fold_in": lambda: on_gpu.fold_in(torch.arange(64), torch.arange(64)),
 }
 
 

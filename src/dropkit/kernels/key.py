@@ -61,7 +61,10 @@ def as_tensor(key: Key, device: torch.device) -> Tensor:
         return key
     if isinstance(key, tuple):
         return torch.tensor([number % 2**64 for number in key], dtype=torch.uint64, device=device)
-    return torch.tensor(key, dtype=torch.int64, device=device)
+    if device.type == "cpu":
+        return torch.tensor(key, dtype=torch.int64, device=device)
+    # On a GPU a copy from the CPU would wait for the device, and graphs cannot capture it.
+    return torch.full((), key, dtype=torch.int64, device=device)
 
 
 def seed_and_first_block(key: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import cast
 from torch import Generator, Tensor
 
 from dropkit import random
+from dropkit.ops import autograd
 
 
 def draw_key(
@@ -29,5 +30,8 @@ def draw_key(
         return None
     if isinstance(p, Tensor):
         return cast("Tensor", random.choose_key(None, generator, input, p, by_operator=True))
-    # As the operator, which draws nothing at p = 1 either.
-    return 0 if p == 1 else random.draw(generator, input.device)
+    if p == 1:
+        return 0  # as the operator, which draws nothing either
+    if autograd.can_use_fast_path(input):
+        return cast("Tensor | int", random.choose_key(None, generator, input, p))
+    return random.draw(generator, input.device)

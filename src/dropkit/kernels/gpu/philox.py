@@ -15,12 +15,17 @@ VARYING = ("key", "threshold", "scale", "shift", "fill")
 
 @triton.jit
 def philox(block, low, high):
-    """The four words of a block, uint32. `block` is uint64, the halves of the key are uint32.
+    """The four words of a block, uint32. `block` is uint64, the halves of the key are uint32."""
+    c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
+    return philox_of_words(c0, c1, tl.zeros_like(c0), tl.zeros_like(c0), low, high)
+
+
+@triton.jit
+def philox_of_words(c0, c1, c2, c3, low, high):
+    """The four words of each counter of four words; all uint32.
 
     The constants have no names: at every launch Triton checks whether a global has changed, which takes 2 us for each.
     """
-    c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
-    c2, c3 = tl.zeros_like(c0), tl.zeros_like(c0)
     for _ in tl.static_range(10):
         p0, p1 = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
         c0, c1 = (p1 >> 32).to(tl.uint32) ^ c1 ^ low, p1.to(tl.uint32)
