@@ -77,6 +77,16 @@ class Device:
         last.record()
         last.synchronize()
 
+    @contextmanager
+    def slow_stream(self) -> Iterator[None]:
+        """Make a stream current that is busy for some milliseconds, or on the CPU nothing."""
+        if not self.is_gpu:
+            yield
+            return
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.cuda._sleep(_CYCLES)
+            yield
+
     def seconds(self, *works: Work, busy: bool = False, rounds: int = 15, calls: int = 10) -> list[float]:
         """Return the median time of each work; they take turns, in rounds of some calls.
 

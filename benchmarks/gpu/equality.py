@@ -22,7 +22,8 @@ def masks(device: Device) -> Iterator[Row]:
     """Are masks and noise those of the CPU?
 
     Dropout of elements, dropout of channels, alpha dropout and noise of contiguous, channels-last and transposed
-    tensors; and dropout from mask elements on whose numbers need more than 32 bits.
+    tensors; dropout from mask elements on whose numbers need more than 32 bits, and the end of a tensor that needs
+    them for its elements.
     """
     size = device.size
     layouts = (
@@ -49,6 +50,13 @@ def masks(device: Device) -> Iterator[Row]:
             iter([tuple(dropped(torch.ones(size(2**20), device=place), mask) for place in ("cpu", device.type))]),
         )
 
+    whole = functional.dropout(torch.ones(size(2**31 + 5), device=device.type, dtype=torch.float16), 0.3, key=5)
+    end = torch.ones(size(2**20), dtype=torch.float16)
+    mask = Mask(5, inverted(0.3), (1,), len(whole) - len(end))
+    yield different(
+        "dropout of 2**31 + 5 elements: last values that differ", iter([(dropped(end, mask), whole[-len(end) :])])
+    )
+
 
 def by_channel(x: Tensor, p: float, key: int) -> Tensor:
     return functional.dropout1d(x.reshape(x.shape[0], 1, -1), p, key=key)
@@ -63,7 +71,8 @@ def dropped(input: Tensor, mask: Mask) -> Tensor:
 def values(device: Device) -> Iterator[Row]:
     """Are the results of unusual calls and of fused functions those of the CPU?
 
-    Unaligned, short, sliced and in-place calls on numbers, infinities and NaN are compared bit for bit. The fused
+    Unaligned, short, sliced and in-place calls on numbers, infinities and NaN are compared bit for bit, and calls on a
+    stream whose work before them takes longer than launching them. The fused
     functions sum in another order: their row has the largest error of results and gradients relative to the largest
     value, for rows of 5 to 16,384 columns.
     """
@@ -75,6 +84,16 @@ def values(device: Device) -> Iterator[Row]:
             f"unusual calls, {name_of(dtype)}: values that differ",
             ((call(x), call(there)) for call in UNUSUAL),
         )
+    x = torch.randn(70_001)
+    there = x.to(device.type)
+    device.wait()
+    with device.slow_stream():
+        late = torch.empty_like(there).copy_(there).requires_grad_()
+        output = functional.dropout(late, 0.3, key=3)
+        (gradient,) = torch.autograd.grad(output, late, late.detach())
+    device.wait()
+    expected = functional.dropout(x, 0.3, key=3)
+    yield different("another stream: values that differ", iter([(expected, output.detach()), (expected, gradient)]))
     for dtype, allowed in ((torch.float32, 1e-4), (torch.bfloat16, 0.03), (torch.float16, 0.004)):
         for name, call in FUSED.items():
             worst = 0.0
