@@ -30,6 +30,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+WIDE_LOAD = re.compile(r"ld\.global\S*\.v4\.b32|ld\.global\S*\.v2\.b64")
 MASK = Mask(torch.tensor(7), inverted(0.1))
 NOISE = MASK._replace(params=gaussian(0.1))
 
@@ -62,6 +63,11 @@ def compile_alone(run: Callable[..., Any]) -> Callable[..., Any]:
 def drop(dtype: torch.dtype, count: int = 4096, add: bool = False, mask: Mask = MASK) -> None:
     x = torch.empty(count, dtype=dtype)
     gpu.drop(torch.empty_like(x), x, mask, x if add else None)
+
+
+def drop_and_mask(dtype: torch.dtype) -> None:
+    x = torch.empty(4096, dtype=dtype)
+    gpu.drop_and_mask(torch.empty_like(x), torch.empty(4096, dtype=torch.bool), x, MASK)
 
 
 def strided(strides: tuple[int, int], mask: Mask = MASK, rows: int = 64) -> None:
@@ -102,6 +108,7 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in sorted(FLOATS, k
 CALLS: dict[str, Callable[[], None]] = {
     **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
     **{f"added {name}": partial(drop, dtype, add=True) for name, dtype in DTYPES.items()},
+    **{f"kept {name}": partial(drop_and_mask, dtype) for name, dtype in DTYPES.items()},
     **{f"noise {name}": partial(drop, dtype, mask=NOISE) for name, dtype in DTYPES.items()},
     "noise uniform": partial(drop, torch.float32, mask=NOISE._replace(params=uniform_number(0.0))),
     "noise strided any": partial(strided, (3, 5), NOISE),
@@ -131,7 +138,8 @@ def described(made: Any) -> dict[str, Any]:
     ptx = made.asm["ptx"]
     return {
         **common,
-        "wide_loads": len(re.findall(r"ld\.global\S*\.v4\.b32|ld\.global\S*\.v2\.b64", ptx)),
+        "wide_loads": len(WIDE_LOAD.findall(ptx)),
+        "philox_before_loads": str(0xD2511F53) in WIDE_LOAD.split(ptx)[0],
         "wide_stores": len(re.findall(r"st\.global\S*\.v4\.b32|st\.global\S*\.v2\.b64", ptx)),
         "wide_multiplies": ptx.count("mul.wide.u32"),
         "high_multiplies": ptx.count("mul.hi"),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dropkit import kernels, random
-from dropkit.kernels import FLOATS
+from dropkit.kernels import FLOATS, gpu, kernel_for
+from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import unscaled
 from dropkit.nn.dispatch import drop
 from dropkit.nn.draw_mask import draw_mask
@@ -58,17 +59,22 @@ def _kernel(original: Any) -> Any:
         key = cast("Tensor | int", random.choose_key(None, None, input, p))
         # Forward mode as well is left to torch's own derivative.
         with torch.no_grad(), forward_mode_set_to(False):
-            return drop(LAYER, input, p, True, False, None, key), _kept_elements(input, p, key)
+            mask = draw_mask(LAYER, input, p, None, key)
+            if kernel_for(input.device.type).drop is gpu.drop:
+                output, kept = torch.empty_like(input), torch.empty_like(input, dtype=torch.bool)
+                if gpu.drop_and_mask(output, kept, input, mask):
+                    return output, kept
+            return drop(LAYER, input, p, True, False, None, key), _kept_elements(input, mask, p)
 
     return kernel
 
 
-def _kept_elements(input: Tensor, p: float, key: Tensor | int) -> Tensor:
+def _kept_elements(input: Tensor, mask: Mask, p: float) -> Tensor:
     """Return which elements are kept, with the strides of `input`.
 
     Computed in chunks that fit the cache: a tensor of ones as large as the input would take more time than the dropout.
     """
-    mask = draw_mask(LAYER, input, p, None, key)._replace(params=unscaled(p))
+    mask = mask._replace(params=unscaled(p))
     if input.numel() <= _CHUNK or mask.strides is not None:
         kept = torch.ones_like(input)
         kernels.drop(kept, kept, mask)

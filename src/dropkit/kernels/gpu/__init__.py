@@ -70,12 +70,26 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
         output.fill_(params.fill)
     elif dims == [whole] and mask.offset % 4 == 0:
         can_fuse = add is not None and add.is_contiguous() and add.dtype == input.dtype
-        _flat(output, input, mask, add if can_fuse else None)
+        _flat(output, input, mask, add if can_fuse else None, "added" if can_fuse else "")
         add = None if can_fuse else add
     else:
         _strided(output, input, mask, dims)
     if add is not None:
         output.add_(add)
+
+
+def drop_and_mask(output: Tensor, kept: Tensor, input: Tensor, mask: Mask) -> bool:
+    """Write `output` as `drop` does, and which elements are kept to `kept`, a tensor of bools; both contiguous.
+
+    Returns:
+        Whether both are written: one pass over memory does it for contiguous inputs with a mask element for each.
+    """
+    params = mask.params.resolve()
+    one_pass = mask.strides is None and mask.offset % 4 == 0 and not mask.slice_dims and input.is_contiguous()
+    if not one_pass or params.drops_all:
+        return False
+    _flat(output, input, mask._replace(key=readable_key(mask.key, input), params=params), kept, "kept")
+    return True
 
 
 def detail() -> str:
@@ -90,12 +104,12 @@ def detail() -> str:
     return f"Triton {getattr(triton, '__version__', 'of an unknown version')}{drawn}"
 
 
-def _flat(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None) -> None:
+def _flat(output: Tensor, input: Tensor, mask: Mask, other: Tensor | None = None, use: str = "") -> None:
     count = input.numel()
     with on_device_of(input):
         triton_kernels("strided").flat[(cdiv(count, _BLOCK),)](
-            output, input, output if add is None else add, mask.key, *_numbers(mask.params), mask.offset, count,
-            ADD=add is not None, BLOCK=_BLOCK, num_warps=_WARPS, **_effect(mask.params), **constants(mask.key),
+            output, input, output if other is None else other, mask.key, *_numbers(mask.params), mask.offset, count,
+            OTHER=use, BLOCK=_BLOCK, num_warps=_WARPS, **_effect(mask.params), **constants(mask.key),
         )  # fmt: skip
 
 

@@ -114,3 +114,12 @@ def consecutive_words(first, low, high, block0, EIGHT: tl.constexpr, COLUMNS: tl
         w0, w1, w2, w3 = philox(blocks, low, high)
         even, odd = tl.join(w0, w2), tl.join(w1, w3)
     return tl.reshape(tl.join(even, odd), SHAPE)
+
+
+@triton.jit
+def pairs_of_words(first, low, high, block0, part, COLUMNS: tl.constexpr):
+    """The first two words of each of the blocks of `consecutive_words`, or the last two if `part` is 1."""
+    blocks = block0 + (first >> 2).to(tl.uint64) + tl.arange(0, COLUMNS // 4).to(tl.uint64)
+    w0, w1, w2, w3 = philox(blocks, low, high)
+    pairs = tl.join(w2, w3) if part else tl.join(w0, w1)
+    return tl.reshape(pairs, [COLUMNS // 2])

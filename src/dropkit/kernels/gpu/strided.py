@@ -14,6 +14,7 @@ from dropkit.kernels.gpu.philox import (
     dropped,
     key_words,
     loaded_words,
+    pairs_of_words,
     rounded_sum,
     word,
 )
@@ -43,7 +44,7 @@ def _changed(x, words, threshold, scale, shift, fill, EFFECT: tl.constexpr):
 def flat(
     output_ptr,
     input_ptr,
-    add_ptr,
+    other_ptr,
     key,
     rate_ptr,
     threshold: tl.uint32,
@@ -55,30 +56,59 @@ def flat(
     KEY_IN_MEMORY: tl.constexpr,
     FUNCTION: tl.constexpr,
     EFFECT: tl.constexpr,
-    ADD: tl.constexpr,
+    OTHER: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """All tensors contiguous, a mask element for each element, `mask_offset` a multiple of 4."""
+    """All tensors contiguous, a mask element for each element, `mask_offset` a multiple of 4.
+
+    OTHER: what `other_ptr` is: "added" is added to the output, "kept" is where the mask goes, "" is not used.
+    """
     start = tl.program_id(0).to(tl.int64) * BLOCK
+    # Full blocks load and store without a mask, which would keep those of odd counts from being wide.
+    is_full = count - start >= BLOCK
     threshold, scale, shift, fill = numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION)
     low, high, block0 = key_words(key, KEY_IN_MEMORY)
-    eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
-    words = consecutive_words(mask_offset + start, low, high, block0, eight, BLOCK, [BLOCK])
-    at = tl.arange(0, BLOCK)
-    # Full blocks load without a mask, which would keep the loads of odd counts from being wide.
-    if count - start >= BLOCK:
-        x = tl.load(input_ptr + start + at)
-        y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
-        if ADD:
-            y = rounded_sum(y, tl.load(add_ptr + start + at))
-        tl.store(output_ptr + start + at, y)
-    else:
+    bits: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth
+    parts: tl.constexpr = 2 if bits == 64 else 1
+    for part in tl.static_range(parts):
+        at = tl.arange(0, BLOCK // parts)
+        if parts == 2:
+            # A thread has the words of four doubles, and loads two of them at a time.
+            at = at // 2 * 4 + at % 2 + 2 * part
         inside = at < (count - start).to(tl.int32)
-        x = tl.load(input_ptr + start + at, inside)
+        # The loads come first, and memory answers while the words are computed.
+        x = _loaded(input_ptr + start + at, inside, is_full)
+        if OTHER == "added":
+            added = _loaded(other_ptr + start + at, inside, is_full)
+        if parts == 2:
+            words = pairs_of_words(mask_offset + start, low, high, block0, part, BLOCK)
+        else:
+            words = consecutive_words(mask_offset + start, low, high, block0, bits == 16, BLOCK, [BLOCK])
         y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
-        if ADD:
-            y = rounded_sum(y, tl.load(add_ptr + start + at, inside))
-        tl.store(output_ptr + start + at, y, inside)
+        if OTHER == "added":
+            y = rounded_sum(y, added)
+        _store(output_ptr + start + at, y, inside, is_full)
+        if OTHER == "kept":
+            # As many neighbours a thread as `x` has; by default it would be more bools, from other threads.
+            pointers = tl.max_contiguous(other_ptr + start + at, 128 // bits)
+            _store(pointers, words >= threshold, inside, is_full)
+
+
+@triton.jit
+def _loaded(pointers, inside, is_full):
+    if is_full:  # noqa: SIM108 (both calls on one line would hide the mask)
+        x = tl.load(pointers)
+    else:
+        x = tl.load(pointers, inside)
+    return x
+
+
+@triton.jit
+def _store(pointers, y, inside, is_full):
+    if is_full:
+        tl.store(pointers, y)
+    else:
+        tl.store(pointers, y, inside)
 
 
 @triton.jit
