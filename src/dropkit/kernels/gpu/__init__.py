@@ -8,8 +8,8 @@ graph.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dropkit.kernels.gpu import keys
+from dropkit.kernels.gpu import capture, keys
 from dropkit.kernels.key import Key, as_tensor, batch_shape, is_pair, read
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.numbers import NORMAL
@@ -158,10 +158,18 @@ def readable_key(key: Key, input: Tensor) -> Tensor | int:
 
 
 def on_device_of(input: Tensor) -> AbstractContextManager[object]:
-    """Make the device of `input` current, since Triton launches there."""
-    if input.is_cpu or input.device.index == torch.accelerator.current_device_index():
+    """Make the device of `input` current, since Triton launches there, and let kernels be loaded."""
+    if input.is_cpu:
         return nullcontext()
-    return torch.accelerator.device_index(input.device.index)
+    if input.device.index != torch.accelerator.current_device_index():
+        return _on_another_device(input)
+    return capture.loading() if torch.cuda.is_current_stream_capturing() else nullcontext()
+
+
+@contextmanager
+def _on_another_device(input: Tensor) -> Generator[None]:
+    with torch.accelerator.device_index(input.device.index), capture.loading():
+        yield
 
 
 def constants(key: Key) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""Loading kernels while a graph is captured, with a stand-in for CUDA's driver."""
+
+import ctypes
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dropkit.kernels import gpu
+from dropkit.kernels.gpu import capture
+
+
+@pytest.fixture
+def mode(monkeypatch):
+    """A function that returns the mode of this thread, which captures; 0 is the strictest."""
+    current = ctypes.c_int(0)
+
+    def exchange(pointer):
+        given = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_int)).contents
+        given.value, current.value = current.value, given.value
+
+    monkeypatch.setattr(capture, "_exchange", lambda: exchange)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    return lambda: current.value
+
+
+def test_loading_relaxes_a_capture(mode):
+    """In the block the thread may load kernels; afterwards its mode is what it was, also after an error."""
+    with capture.loading():
+        assert mode() == capture.RELAXED
+    assert mode() == 0
+    with pytest.raises(ZeroDivisionError), capture.loading():
+        raise ZeroDivisionError
+
+    assert mode() == 0
+
+
+def test_launches_may_load(mode, monkeypatch):
+    """Kernels are launched in such a block, on the device that is current and on another one."""
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch.accelerator, "device_index", lambda index: nullcontext())
+    for index in (0, 1):
+        input = SimpleNamespace(is_cpu=False, device=SimpleNamespace(index=index))
+
+        with gpu.on_device_of(input):
+            assert mode() == capture.RELAXED
+        assert mode() == 0
+
+
+def test_nothing_happens_without_a_capture(mode, monkeypatch):
+    """Outside of a capture the mode stays."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+
+    with capture.loading():
+        assert mode() == 0
