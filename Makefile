@@ -73,11 +73,12 @@ quick: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 @tests/quick.txt
 
 # The same tests, and those of what the extras are for, with the oldest release of each dependency that pyproject.toml
-# allows, in an environment of its own. Old packages use what newer ones have deprecated.
+# allows, in an environment of its own. Old packages use what newer ones have deprecated. Of triton, each torch needs one
+# release, which pip finds.
 OLDEST := .venv-oldest
 oldest:
 	$(PYTHON) -m venv $(OLDEST)
-	sed '/^dev = /,$$d' pyproject.toml | grep -o '[a-z][a-z0-9-]*>=[0-9.]*' | sed 's/>=/==/' > $(OLDEST)/constraints.txt
+	sed '/^gpu = /d; /^dev = /,$$d' pyproject.toml | grep -o '[a-z][a-z0-9-]*>=[0-9.]*' | sed 's/>=/==/' > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt \
 		-e ".[torch,grpc,mc,watch,editor]" hypothesis pytest pytest-xdist sybil
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 -W default::DeprecationWarning @tests/quick.txt tests/mc tests/report

@@ -16,6 +16,7 @@ MODULES = {
     "dropkit.mc.acquisition": "which inputs to label next",
     "dropkit.mc.conformal": "sets and intervals that cover",
     "dropkit.mc.metrics": "measures of how good an uncertainty is",
+    "dropkit.mc.sklearn": "estimators for scikit-learn",
     "dropkit.schedules": "rates that move over training",
     "dropkit.shard": "masks across processes",
     "dropkit.studies": "what studies are made of",

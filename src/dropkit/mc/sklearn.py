@@ -31,6 +31,9 @@ from dropkit.mc.sklearn_base import (
     column_or_1d,  # pyright: ignore[reportUnknownVariableType] (untyped)
     columns,
 )
+from dropkit.public_names import public_names
+
+__all__ = ["MCClassifier", "MCRegressor"]
 
 # A regressor fits the precision of the noise to a fifth of the rows, but to no fewer than this where there are more.
 _HELD_OUT, _FEWEST_HELD_OUT = 0.2, 5
@@ -290,3 +293,7 @@ def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _label_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(outputs, targets)
+
+
+def __dir__() -> list[str]:
+    return public_names(globals())
