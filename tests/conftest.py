@@ -6,6 +6,7 @@ torch is imported only where a test needs it: the linter's tests run where torch
 import os
 import sys
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,8 @@ def groups():
 @pytest.fixture(scope="session")
 def torchvision():
     """torchvision, also beside a build of torch without CUDA."""
+    if find_spec("torchvision") is None:
+        pytest.skip("torchvision is missing")
     from helpers.torchvision_import import import_torchvision
 
     return import_torchvision()

@@ -77,7 +77,10 @@ def test_the_source_distribution_has_every_file_of_the_repository(tmp_path):
     )
 
     (sources,) = tmp_path.glob("*/SOURCES.txt")
-    assert set(tracked.stdout.splitlines()) <= set(sources.read_text(encoding="utf-8").splitlines())
+    packed = sources.read_text(encoding="utf-8").splitlines()
+    assert set(tracked.stdout.splitlines()) <= set(packed)
+    # Beside the sources, it tells their version.
+    assert any(path.endswith(".egg-info/PKG-INFO") for path in packed)
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)

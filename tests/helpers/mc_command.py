@@ -93,7 +93,7 @@ class Leaves(nn.Module):
 
 class Loud(Named):
     def forward(self, x):
-        print("in the model")
+        print("in the model", flush=True)  # click 8.2's CliRunner forgets what is in the buffer
         return self.net(x)
 
 
@@ -126,7 +126,7 @@ def named(): return {"x": x, "mask": torch.zeros(12, 1), "y": y}
 def args(): return (x, torch.zeros(12, 1)), y
 def sentences(): return torch.arange(24).view(6, 4) % 9, torch.arange(24).view(6, 4) % 5
 def loud():
-    print("in the data")
+    print("in the data", flush=True)
     return x, y
 def dataset(): return TensorDataset(x, y)
 def uneven(): return iter([(x[:4], y[:4]), (x[4:], y[4:, None])])
