@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from importlib.machinery import PathFinder
 from operator import index
 from pathlib import Path
@@ -44,7 +45,7 @@ else:
     missing = None
     _codes = {getattr(torch, name): code for code, name in enumerate(_cpu.DTYPES)}
     _drop = _cpu.drop
-    philox = _cpu.philox
+    philox: Callable[[int, int, int], tuple[int, int, int, int]] = _cpu.philox
 
 # Environment variable that forces an instruction set: avx512, avx2, neon or scalar. For tests and comparisons.
 LEVEL = "DROPKIT_CPU_LEVEL"
