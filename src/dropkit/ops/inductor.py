@@ -1,5 +1,7 @@
 """Lowerings for inductor: on the CPU, generated Python code calls dropkit's functions instead of its operators.
 
+On GPUs, dropout is part of the kernels that inductor writes; see `ops/pointwise.py`.
+
 A call through torch's dispatcher into Python takes some 10 us, a plain call 2; and its output is a buffer that inductor
 plans and reuses, while an operator allocates its own. Inductor is imported with the first compiled function, not with
 torch, so dropkit adds its lowerings when a graph is recorded.
@@ -22,7 +24,7 @@ from dropkit.kernels import cpu
 from dropkit.kernels.key import HIGHEST, LOWEST
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams, NoiseParams, ScheduledParams
-from dropkit.ops import recompute
+from dropkit.ops import pointwise, recompute
 from dropkit.torch_private import Inductor, inductor, inductor_is_loaded
 
 
@@ -91,7 +93,7 @@ def drop_at_v1(
 
 def prepare() -> None:
     """Register the lowerings if inductor is loaded; called wherever a graph is recorded."""
-    if inductor_is_loaded() and cpu.missing is None and (parts := inductor()) is not None:
+    if inductor_is_loaded() and (parts := inductor()) is not None:
         _register(parts)
 
 
@@ -120,30 +122,36 @@ def _register(parts: Inductor) -> None:
         size, stride = (parts.convert_shape(numbers) for numbers in (meta.size(), meta.stride()))
         return parts.FixedLayout(meta.device, meta.dtype, size, stride)
 
-    def lower(operator: Any, call: Callable[..., Any]) -> None:
+    def lower(operator: Any, call: Callable[..., Any], fuse: Callable[..., Any] | None = None) -> None:
         fallback = parts.fallback_handler(operator)
 
         def lowered(*arguments: Any, **named: Any) -> Any:
-            cpu_python = layout().device.type == "cpu" and not V.graph.cpp_wrapper and not V.graph.fx_wrapper
-            output = call(*arguments, **named) if cpu_python else None
-            return fallback(*arguments, **named) if output is None else parts.TensorBox.create(output)
+            device, output = layout().device.type, None
+            if fuse is not None and device in pointwise.DEVICES:
+                output = fuse(parts, *arguments)
+            elif device == "cpu" and cpu.missing is None and not V.graph.cpp_wrapper and not V.graph.fx_wrapper:
+                output = call(*arguments, **named)
+            return fallback(*arguments, **named) if output is None else output
 
         parts.register_lowering(operator, type_promotion_kind=None)(lowered)
 
+    def called(function: Callable[..., None], inputs: list[Any], constants: Any = ()) -> Any:
+        return parts.TensorBox.create(Call(function, layout(), inputs, constants))
+
     def draw(size: Sequence[int], *, device: torch.device, p: Any = None, after: Any = None) -> Any:
         inputs = [tensor for tensor in (p, after) if tensor is not None]
-        return Call(draw_v1 if p is None else draw_at_v1, layout(), inputs)
+        return called(draw_v1 if p is None else draw_at_v1, inputs)
 
     def has_batch(key: Any) -> bool:
         return len(key.get_size()) > (key.get_dtype() == torch.uint64)
 
     def drop(function: Callable[..., None], input: Any, key: Any, *arguments: Any) -> Any:
-        return None if has_batch(key) else Call(function, layout(), [input, key], arguments)
+        return None if has_batch(key) else called(function, [input, key], arguments)
 
     def drop_at(input: Any, key: Any, p: Any, *arguments: Any) -> Any:
-        return None if has_batch(key) else Call(drop_at_v1, layout(), [input, key, p], arguments)
+        return None if has_batch(key) else called(drop_at_v1, [input, key, p], arguments)
 
-    lower(torch.ops.dropkit.drop_v1.default, partial(drop, drop_v1))
-    lower(torch.ops.dropkit.noise_v1.default, partial(drop, noise_v1))
+    lower(torch.ops.dropkit.drop_v1.default, partial(drop, drop_v1), pointwise.drop)
+    lower(torch.ops.dropkit.noise_v1.default, partial(drop, noise_v1), pointwise.noise)
     lower(torch.ops.dropkit.drop_at_v1.default, drop_at)
     lower(torch.ops.dropkit.draw_v1.default, draw)

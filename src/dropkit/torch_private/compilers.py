@@ -51,15 +51,17 @@ def inductor_is_loaded() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Inductor:
-    """The parts of inductor that write a call of dropkit's into generated code; `V` holds the current graph."""
+    """The parts of inductor that write dropkit's calls and operations into code; `V` holds the current graph."""
 
     ExternKernelOut: Any
     FixedLayout: Any
+    Pointwise: Any
     TensorBox: Any
     convert_shape: Any
     fallback_handler: Any
     register_lowering: Any
     V: Any
+    ops: Any
 
 
 @cache
@@ -67,9 +69,10 @@ def inductor() -> Inductor | None:
     """Inductor's parts; None if one is missing, so that generated code calls dropkit's operators."""
     otherwise = "compiled code calls dropkit's operators by way of torch's dispatcher"
     names = (
-        "torch._inductor.ir:ExternKernelOut", "torch._inductor.ir:FixedLayout", "torch._inductor.ir:TensorBox",
-        "torch._inductor.ir:convert_shape_to_inductor", "torch._inductor.lowering:fallback_handler",
-        "torch._inductor.lowering:register_lowering", "torch._inductor.virtualized:V",
+        "torch._inductor.ir:ExternKernelOut", "torch._inductor.ir:FixedLayout", "torch._inductor.ir:Pointwise",
+        "torch._inductor.ir:TensorBox", "torch._inductor.ir:convert_shape_to_inductor",
+        "torch._inductor.lowering:fallback_handler", "torch._inductor.lowering:register_lowering",
+        "torch._inductor.virtualized:V", "torch._inductor.virtualized:ops",
     )  # fmt: skip
     parts = [find(name, INDUCTOR, None, otherwise) for name in names]
     return None if None in parts else Inductor(*parts)
