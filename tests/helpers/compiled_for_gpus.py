@@ -142,6 +142,7 @@ def described(made: Any) -> dict[str, Any]:
         "philox_before_loads": str(0xD2511F53) in WIDE_LOAD.split(ptx)[0],
         "wide_stores": len(re.findall(r"st\.global\S*\.v4\.b32|st\.global\S*\.v2\.b64", ptx)),
         "wide_multiplies": ptx.count("mul.wide.u32"),
+        "divisions": len(re.findall(r"(?:rem|div)\.[su]32", ptx)),
         "high_multiplies": ptx.count("mul.hi"),
         "fused_multiply_adds": ptx.count("fma.rn"),
         "inexact_doubles": len(re.findall(r"(?:approx|full)\S*\.f64", ptx)),

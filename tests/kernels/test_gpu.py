@@ -238,6 +238,10 @@ def test_other_calls_are_compiled_well(compiled, target):
         made = compiled[f"{name} {target}"]
         assert made["shared"] == 0, name
         assert made["registers"] <= 72, name
+    # The column of the first element, and that of the eight of a thread.
+    for name in ("activation forward", "activation backward"):
+        assert compiled[f"{name} {target}"]["divisions"] <= 4, name
+        assert compiled[f"{name} gfx942"]["shared"] == 0, name
     # The gradients of the widest rows do not fit the registers.
     spilled = {name for name, made in compiled.items() if name.endswith(target) and made["spilled"]}
     assert spilled == {f"wide norm backward {target}"}

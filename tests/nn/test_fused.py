@@ -257,6 +257,19 @@ def test_bias_act_dropout_add_is_the_four_calls(kernel, activation, with_bias):
         assert near(grad, expected_grad, roundings)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("columns", [1, 8, 12, 40, 1028, 1030])
+def test_each_element_gets_the_bias_of_its_column(kernel, columns, dtype):
+    """Also where rows begin and end within a block, and whether or not they are of whole groups of neighbours."""
+    input, residual, bias = tensors((2500 // columns, columns), (2500 // columns, columns), (columns,), dtype=dtype)
+
+    output = bias_act_dropout_add(input, bias, residual, 0.3, activation="relu", key=4)
+
+    assert same_bits(output, residual + dropout(F.relu(input + bias), 0.3, key=4))
+    expected = dropout(torch.ones_like(input), 0.3, key=4) * (input + bias > 0)
+    assert torch.equal(torch.autograd.grad(output, input, torch.ones_like(input))[0], expected)
+
+
 def test_fused_calls_take_torchs_keys(kernel):
     """Each drops as the separate calls do, forward and backward, from the key's first block on."""
     key = torch.tensor([2**63 + 5, 2**64 - 20], dtype=torch.uint64)

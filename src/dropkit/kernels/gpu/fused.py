@@ -100,7 +100,7 @@ def activation_forward(input: Tensor, bias: Tensor | None, residual: Tensor, act
     with on_device_of(input):
         triton_kernels("activations").forward[_grid(input)](
             output, input, _pointer(bias, input), residual, *arguments, input.numel(), input.shape[-1],
-            **_flat_constants(arguments[0], bias, activation),
+            **_flat_constants(arguments[0], input, bias, activation),
         )  # fmt: skip
     return output
 
@@ -112,7 +112,7 @@ def activation_backward(grad: Tensor, input: Tensor, bias: Tensor | None, activa
     with on_device_of(input):
         triton_kernels("activations").backward[_grid(input)](
             output, grad, input, _pointer(bias, input), *arguments, input.numel(), input.shape[-1],
-            **_flat_constants(arguments[0], bias, activation),
+            **_flat_constants(arguments[0], input, bias, activation),
         )  # fmt: skip
     return output
 
@@ -143,9 +143,18 @@ def _row_constants(columns: int, key: Tensor | int, norm: Norm) -> dict[str, Any
     }
 
 
-def _flat_constants(key: Tensor | int, bias: Tensor | None, activation: str) -> dict[str, Any]:
+def _flat_constants(key: Tensor | int, input: Tensor, bias: Tensor | None, activation: str) -> dict[str, Any]:
     kind = getattr(triton_kernels("activations"), activation.upper()).value
-    return {**constants(key), "ACTIVATION": kind, "BIAS": bias is not None, "BLOCK": _BLOCK}
+    # What a load of 16 bytes holds, if no row ends within it.
+    group = 16 // input.element_size()
+    return {
+        **constants(key),
+        "ACTIVATION": kind,
+        "BIAS": bias is not None,
+        "GROUP": group if input.shape[-1] % group == 0 else 1,
+        "BLOCK": _BLOCK,
+        "num_warps": _BLOCK // (8 * warp_size()),  # eight elements a thread
+    }
 
 
 def _grid(input: Tensor) -> tuple[int]:

@@ -123,3 +123,24 @@ def pairs_of_words(first, low, high, block0, part, COLUMNS: tl.constexpr):
     w0, w1, w2, w3 = philox(blocks, low, high)
     pairs = tl.join(w2, w3) if part else tl.join(w0, w1)
     return tl.reshape(pairs, [COLUMNS // 2])
+
+
+@triton.jit
+def loaded(pointers, inside, is_full):
+    """What lies there. Full blocks are read without a mask, which would keep reads of odd counts from being wide.
+
+    The branch also keeps the compiler from moving the loads behind the random words, for which memory need not wait.
+    """
+    if is_full:  # noqa: SIM108 (both calls on one line would hide the mask)
+        x = tl.load(pointers)
+    else:
+        x = tl.load(pointers, inside)
+    return x
+
+
+@triton.jit
+def store(pointers, y, inside, is_full):
+    if is_full:
+        tl.store(pointers, y)
+    else:
+        tl.store(pointers, y, inside)

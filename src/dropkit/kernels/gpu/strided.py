@@ -13,9 +13,11 @@ from dropkit.kernels.gpu.philox import (
     consecutive_words,
     dropped,
     key_words,
+    loaded,
     loaded_words,
     pairs_of_words,
     rounded_sum,
+    store,
     word,
 )
 from dropkit.kernels.gpu.rates import numbers_of
@@ -64,7 +66,6 @@ def flat(
     OTHER: what `other_ptr` is: "added" is added to the output, "kept" is where the mask goes, "" is not used.
     """
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    # Full blocks load and store without a mask, which would keep those of odd counts from being wide.
     is_full = count - start >= BLOCK
     threshold, scale, shift, fill = numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION)
     low, high, block0 = key_words(key, KEY_IN_MEMORY)
@@ -77,9 +78,9 @@ def flat(
             at = at // 2 * 4 + at % 2 + 2 * part
         inside = at < (count - start).to(tl.int32)
         # The loads come first, and memory answers while the words are computed.
-        x = _loaded(input_ptr + start + at, inside, is_full)
+        x = loaded(input_ptr + start + at, inside, is_full)
         if OTHER == "added":
-            added = _loaded(other_ptr + start + at, inside, is_full)
+            added = loaded(other_ptr + start + at, inside, is_full)
         if parts == 2:
             words = pairs_of_words(mask_offset + start, low, high, block0, part, BLOCK)
         else:
@@ -87,28 +88,11 @@ def flat(
         y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
         if OTHER == "added":
             y = rounded_sum(y, added)
-        _store(output_ptr + start + at, y, inside, is_full)
+        store(output_ptr + start + at, y, inside, is_full)
         if OTHER == "kept":
             # As many neighbours a thread as `x` has; by default it would be more bools, from other threads.
             pointers = tl.max_contiguous(other_ptr + start + at, 128 // bits)
-            _store(pointers, words >= threshold, inside, is_full)
-
-
-@triton.jit
-def _loaded(pointers, inside, is_full):
-    if is_full:  # noqa: SIM108 (both calls on one line would hide the mask)
-        x = tl.load(pointers)
-    else:
-        x = tl.load(pointers, inside)
-    return x
-
-
-@triton.jit
-def _store(pointers, y, inside, is_full):
-    if is_full:
-        tl.store(pointers, y)
-    else:
-        tl.store(pointers, y, inside)
+            store(pointers, words >= threshold, inside, is_full)
 
 
 @triton.jit
