@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dropkit.cli.options import Command, split
+from dropkit.cli.options import Command, codes_option
 from dropkit.diagnostics import Severity
 
 
@@ -28,7 +28,7 @@ from dropkit.diagnostics import Severity
     help="A batch, or a function that returns one: a tensor, a tuple, a dict with names of forward's arguments, "
     "or what a data loader yields.",
 )
-@click.option("--ignore", multiple=True, callback=split, metavar="CODES", help="Rules to skip: DRP407,DRP2.")
+@codes_option("--ignore", help="Rules to skip: DRP407,DRP2.")
 @click.option(
     "--severity",
     type=click.Choice([severity.value for severity in Severity]),

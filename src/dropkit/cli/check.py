@@ -17,7 +17,7 @@ import click
 from dropkit import files
 from dropkit.cli.check_options import CheckOptions, must_be_compatible
 from dropkit.cli.check_report import fail, finish, report
-from dropkit.cli.options import CLEAN, Command, is_terminal, not_empty, split
+from dropkit.cli.options import CLEAN, Command, codes_option, is_terminal, not_empty, split
 from dropkit.diagnostics import Diagnostic
 from dropkit.lint.engine.config import BadConfig
 from dropkit.lint.engine.discovery import excludes, search
@@ -34,9 +34,9 @@ from dropkit.report.units import counted
 @click.option("--fix", is_flag=True, help="Apply safe fixes.")
 @click.option("--unsafe-fixes", is_flag=True, help="With --fix or --diff: also apply unsafe fixes; review the changes.")
 @click.option("--diff", is_flag=True, help="Show what --fix would change, without changing files.")
-@click.option("--select", multiple=True, callback=split, metavar="CODES", help="Run only these rules: DRP101,DRP2,ALL.")
-@click.option("--extend-select", multiple=True, callback=split, metavar="CODES", help="Run these rules in addition.")
-@click.option("--ignore", multiple=True, callback=split, metavar="CODES", help="Skip these rules.")
+@codes_option("--select", help="Run only these rules: DRP101,DRP2,ALL.")
+@codes_option("--extend-select", help="Run these rules in addition.")
+@codes_option("--ignore", help="Skip these rules.")
 @click.option("--preview/--no-preview", default=None, help="Also run preview rules.")
 @click.option("--severity", type=click.Choice(["error", "warning", "info"]), help="Minimum severity to report.")
 @click.option(

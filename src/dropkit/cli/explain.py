@@ -6,21 +6,15 @@ import json
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from dropkit.arguments import did_you_mean
-from dropkit.cli.options import Command
+from dropkit.cli.options import Command, complete_codes
 from dropkit.lint.engine.rule_docs import fix, page
 from dropkit.rules import RULES, Rule
 
 
-def _complete_rule(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    codes = [rule for rule in RULES if rule.code.startswith(incomplete.upper())]
-    return [CompletionItem(rule.code, help=rule.name) for rule in codes]
-
-
 @click.command("explain", cls=Command)
-@click.argument("rule", required=False, shell_complete=_complete_rule)
+@click.argument("rule", required=False, shell_complete=complete_codes)
 @click.option(
     "--format",
     "form",

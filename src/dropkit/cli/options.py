@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from dropkit.extras import MissingPackage, needed_for
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Exit codes of `dropkit check` and `dropkit audit`.
 CLEAN, FOUND, FAILED = 0, 1, 2
@@ -42,6 +45,20 @@ def split(context: click.Context, parameter: click.Parameter, value: Sequence[st
     """Split comma-separated or repeated values; None if there are none."""
     values = tuple(part.strip() for item in value for part in item.split(",") if part.strip())
     return values or None
+
+
+def complete_codes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the last of comma-separated codes of rules."""
+    from dropkit.rules import RULES
+
+    before, comma, code = incomplete.rpartition(",")
+    rules = [rule for rule in RULES if rule.code.startswith(code.upper())]
+    return [CompletionItem(before + comma + rule.code, help=rule.name) for rule in rules]
+
+
+def codes_option(name: str, help: str) -> Callable[[F], F]:
+    """Declare an option that takes codes of rules."""
+    return click.option(name, multiple=True, callback=split, metavar="CODES", shell_complete=complete_codes, help=help)
 
 
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

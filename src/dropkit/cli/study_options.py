@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from dropkit.cli.options import Command
-
-F = TypeVar("F", bound=Callable[..., Any])
+from dropkit.cli.options import Command, F
 
 # Folders, if none is given; the next study goes to one with a number behind its name.
 STUDY_FOLDER, TUNE_FOLDER = "dropkit-study", "dropkit-tune"
