@@ -7,10 +7,12 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import inductor_for_gpus
 import torch
 import triton
 from torch import Tensor
@@ -18,6 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from dropkit.functional import alpha_dropout, dropout
 from dropkit.kernels import FLOATS, gpu
 from dropkit.kernels.gpu import fold_in as on_gpu
 from dropkit.kernels.gpu import fused
@@ -104,6 +107,26 @@ def at_rate(function: str) -> None:
     drop(torch.float32, mask=MASK._replace(params=ScheduledParams(torch.tensor(0.1), function)))
 
 
+@cache
+def by_inductor(vendor: str) -> dict[torch.dtype, Callable[[], Tensor]]:
+    """Activation, dropout and addition in one kernel, written once for each vendor of GPUs."""
+    torch._dynamo.reset()
+    calls: dict[torch.dtype, Callable[[], Tensor]] = {}
+    for dtype, drop in ((torch.float32, partial(alpha_dropout, training=True)), (torch.bfloat16, dropout)):
+        function = torch.compile(lambda x, drop=drop: drop(x.relu(), 0.1) + x, backend=inductor_for_gpus.backend)
+        calls[dtype] = partial(function, torch.empty(64, 1024, dtype=dtype, requires_grad=True))
+    with patch("torch.version.hip", "6.0" if vendor == "hip" else None):
+        for call in calls.values():
+            call().sum().backward()
+    return calls
+
+
+def in_inductors_kernel(dtype: torch.dtype, backward: bool = False) -> None:
+    output = by_inductor(Driver().get_current_target().backend)[dtype]()
+    if backward:
+        output.sum().backward()
+
+
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in sorted(FLOATS, key=str)}
 CALLS: dict[str, Callable[[], None]] = {
     **{f"flat {name}": partial(drop, dtype) for name, dtype in DTYPES.items()},
@@ -129,6 +152,12 @@ CALLS: dict[str, Callable[[], None]] = {
     "activation backward": partial(activation, True),
     "fold_in": lambda: on_gpu.fold_in(torch.arange(64), torch.arange(64)),
 }
+if torch.__version__.startswith("2.13"):  # whose parts the backend replaces
+    CALLS |= {
+        "inductor": partial(in_inductors_kernel, torch.float32),
+        "inductor bfloat16": partial(in_inductors_kernel, torch.bfloat16),
+        "inductor backward": partial(in_inductors_kernel, torch.float32, True),
+    }
 
 
 def described(made: Any) -> dict[str, Any]:
@@ -143,6 +172,9 @@ def described(made: Any) -> dict[str, Any]:
         "wide_stores": len(re.findall(r"st\.global\S*\.v4\.b32|st\.global\S*\.v2\.b64", ptx)),
         "wide_multiplies": ptx.count("mul.wide.u32"),
         "divisions": len(re.findall(r"(?:rem|div)\.[su]32", ptx)),
+        # ptxas makes one instruction of each of these, since the upper halves of the factors are zero.
+        "philox_multiplies": len(re.findall(r"mul\.(?:wide\.u32|lo\.s64|hi\.u32)", ptx)),
+        "products": sorted(set(re.findall(r"mul\.\S*f32", ptx))),
         "high_multiplies": ptx.count("mul.hi"),
         "fused_multiply_adds": ptx.count("fma.rn"),
         "inexact_doubles": len(re.findall(r"(?:approx|full)\S*\.f64", ptx)),
@@ -166,6 +198,7 @@ def used(cubin: bytes) -> dict[str, int]:
 def main() -> None:
     device = Driver()
     driver.set_active(device)
+    inductor_for_gpus.BLOCK = 1024
     JITFunction.run = compile_alone(JITFunction.run)
     facts: dict[str, Any] = {}
     for Driver.target, target in TARGETS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -35,6 +36,8 @@ ON_CPU = {
     "device(type='cuda', index=0)": "device('cpu')",
 }
 PRODUCT = re.compile(r"tl\.inline_asm_elementwise\('mul\.rn\.f\d\d [^']*', '[^']*', \[(\w+), (\w+)\][^)]*\)")
+
+BLOCK = 256
 
 # The code of each graph since the list was cleared.
 written: list[str] = []
@@ -112,10 +115,12 @@ def _imported(code: str) -> ModuleType:
 
 
 class Kernels:
-    """Triton kernels as the interpreter runs them."""
+    """Triton kernels as the interpreter runs them, or Triton's driver if it does not."""
 
     def triton(self, name: str, source: str, **_: Any) -> Any:
-        return SimpleNamespace(run=partial(interpret, kernel(name, PRODUCT.sub(r"\1 * \2", source))))
+        if os.environ.get("TRITON_INTERPRET") == "1":
+            source = PRODUCT.sub(r"\1 * \2", source)
+        return SimpleNamespace(run=partial(launch, kernel(name, source)))
 
     def wait(self, _: Any) -> None:
         """Wait for nothing: there is no compilation."""
@@ -127,9 +132,9 @@ def kernel(name: str, source: str) -> Any:
     return getattr(_imported(source.replace("triton_helpers.set_driver_to_gpu()", "")), name)
 
 
-def interpret(function: Any, *arguments: Any, stream: object) -> None:
-    """Launch the function with small blocks, so that there are several of them."""
-    blocks = {name: 256 for name in function.arg_names if name.endswith("BLOCK")}
+def launch(function: Any, *arguments: Any, stream: object) -> None:
+    """Launch the function, in blocks of BLOCK elements along each axis."""
+    blocks = {name: BLOCK for name in function.arg_names if name.endswith("BLOCK")}
     numbers = dict(zip([name for name in function.arg_names if name not in blocks], arguments, strict=True))
-    grid = [-(-numbers[f"{axis}numel"] // 256) for axis in "xyz" if f"{axis}numel" in numbers]
+    grid = [-(-numbers[f"{axis}numel"] // BLOCK) for axis in "xyz" if f"{axis}numel" in numbers]
     function[tuple(grid)](*arguments, **blocks)

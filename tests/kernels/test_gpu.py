@@ -295,6 +295,21 @@ def test_half_a_round_is_one_multiply(compiled, target):
     assert made["high_multiplies"] == 0
 
 
+@pytest.mark.skipif(not torch.__version__.startswith("2.13"), reason="the helper replaces parts of torch 2.13")
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("kernel", ["inductor", "inductor bfloat16", "inductor backward"])
+def test_the_kernels_of_inductor_compute_a_block_once(compiled, kernel, target):
+    """Eight elements of a thread take two Philox blocks, and products are rounded by themselves, subnormal ones too."""
+    made = compiled[f"{kernel} {target}"]
+
+    # 37 by Triton 3.8, and 47 by 3.7, which computes some halves of products by themselves. Apart, they would be 160.
+    assert 0 < made["philox_multiplies"] <= 2 * 24
+    assert made["products"] == ["mul.rn.f32"]
+    assert made["fused_multiply_adds"] == 0
+    assert made["wide_loads"] > 0
+    assert made["spilled"] == 0
+
+
 def test_amd_compiles(compiled):
     """Every kernel compiles for AMD: none uses an intrinsic of one vendor."""
     sizes = [made["size"] for name, made in compiled.items() if name.endswith("gfx942")]
