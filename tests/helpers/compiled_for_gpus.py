@@ -141,6 +141,7 @@ CALLS: dict[str, Callable[[], None]] = {
     "flat pair": partial(drop, torch.float32, mask=MASK._replace(key=torch.tensor([7, 1], dtype=torch.uint64))),
     "strided shared": partial(strided, (4, 0)),
     "strided consecutive": partial(strided, (1024, 1)),
+    "strided across": partial(strided, (1, 64)),
     "strided any": partial(strided, (3, 5)),
     "strided keys": partial(keyed, torch.arange(64)),
     "strided pairs": partial(keyed, torch.zeros(64, 2, dtype=torch.uint64)),

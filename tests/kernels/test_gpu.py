@@ -162,6 +162,29 @@ def test_dropped_is_exactly_zero(dtype):
     assert same_bits(output[dropped], torch.zeros_like(output[dropped]))
 
 
+@pytest.mark.parametrize("params", [inverted(0.3), alpha(0.3), NOISE], ids=str)
+def test_four_rows_share_their_random_words(monkeypatch, params):
+    """Where mask indices run across rows of memory, an element does not compute the four words of a block alone."""
+    choose, chosen = gpu._kind, []
+    monkeypatch.setattr(gpu, "_kind", lambda *given: chosen.append(choose(*given)) or chosen[-1])
+    keys = torch.arange(6).view(3, 2)
+    cases = [
+        (torch.randn(30, 132).t(), Mask(-5, params)._replace(strides=(32, 1))),
+        (torch.randn(3, 10, 6, 2).permute(0, 3, 1, 2), Mask(-5, params, (120, 60, 1, 12), 4)),
+        (torch.randn(2, 70, 8, 8).to(memory_format=torch.channels_last), Mask(-5, params)),
+        (torch.randn(3, 2, 12, 5).transpose(2, 3), Mask(keys, params, (0, 400, 12, 1), 40)),
+        (
+            torch.randn(3, 2, 12, 5).transpose(2, 3),
+            Mask(torch.stack([keys, keys], -1).view(torch.uint64), params, (0, 400, 12, 1)),
+        ),
+    ]
+    for input, mask in cases:
+        assert same_bits(by_gpu(input, mask), by_reference(input, mask)), input.shape
+
+    across = gpu.triton_kernels("strided").ACROSS
+    assert [kind is across for kind, _ in chosen] == [True] * len(cases)
+
+
 def test_the_key_is_read_from_memory():
     """A key in a tensor is read at each call, so that writing to the tensor changes the mask."""
     x, key = torch.randn(1000), torch.tensor(5)
@@ -238,6 +261,10 @@ def test_other_calls_are_compiled_well(compiled, target):
         made = compiled[f"{name} {target}"]
         assert made["shared"] == 0, name
         assert made["registers"] <= 72, name
+    # A thread has sixteen elements, and one element has its own words: 96 multiplies for four of them.
+    across, apart = compiled[f"strided across {target}"], compiled[f"strided any {target}"]
+    assert across["registers"] <= 72
+    assert across["wide_multiplies"] / 16 < 0.3 * apart["wide_multiplies"] / 4
     # The column of the first element, and that of the eight of a thread.
     for name in ("activation forward", "activation backward"):
         assert compiled[f"{name} {target}"]["divisions"] <= 4, name

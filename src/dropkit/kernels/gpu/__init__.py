@@ -120,15 +120,12 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
             _strided(*arguments, dims[1:])
         return
     kernels = triton_kernels("strided")
-    aligned = mask.offset % 4 == 0 and all(dim.mask % 4 == 0 for dim in outer)
-    kind = kernels.SHARED if inner.mask == 0 else kernels.CONSECUTIVE if inner.mask == 1 and aligned else kernels.ANY
-    if inner.key:
-        kind = kernels.ANY
+    kind, outer = _kind(inner, outer, mask.offset, kernels)
     rows = 1
     for dim in outer:
-        rows *= dim.size
-    # Where no two mask elements share a Philox block, an element takes four times the computation.
-    block = _BLOCK if kind is not kernels.ANY else _BLOCK // 4
+        rows *= cdiv(dim.size, 4) if kind is kernels.ACROSS and dim is outer[0] else dim.size
+    # As many Philox blocks in a program of each kind: here they are those of an element, or of a column of four.
+    block = _BLOCK // 4 if kind is kernels.ANY or kind is kernels.ACROSS else _BLOCK
     across = min(max(8, next_power_of_2(inner.size)), block // 2)
     down = min(next_power_of_2(rows), block // across)
     strides = [number for dim in outer for number in (dim.size, *dim.strides)]
@@ -140,6 +137,19 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
             KEYS=mask.slice_dims > 0, KIND=kind.value, OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS,
             **_effect(mask.params), **constants(mask.key),
         )  # fmt: skip
+
+
+def _kind(inner: _Dim, outer: list[_Dim], offset: int, kernels: Any) -> tuple[Any, list[_Dim]]:
+    """How mask elements share Philox blocks, see `strided`, and the outer dimensions in the order for that."""
+    if inner.mask == 0 and not inner.key:
+        return kernels.SHARED, outer
+    fours = [dim for dim in (inner, *outer) if dim.mask == 1 and not dim.key]
+    rest = [dim for dim in (*outer, inner) if dim not in fours]
+    if len(fours) == 1 and not inner.key and offset % 4 == 0 and all(dim.mask % 4 == 0 for dim in rest):
+        if fours == [inner]:
+            return kernels.CONSECUTIVE, outer
+        return kernels.ACROSS, [*fours, *rest[:-1]]
+    return kernels.ANY, outer
 
 
 def double_bits(number: float) -> int:

@@ -16,14 +16,16 @@ from dropkit.kernels.gpu.philox import (
     loaded,
     loaded_words,
     pairs_of_words,
+    philox,
     rounded_sum,
     store,
     word,
 )
 from dropkit.kernels.gpu.rates import numbers_of
 
-# Mask indices along the innermost dimension of memory: one for all, consecutive from a multiple of 4 on, or any.
-SHARED, CONSECUTIVE, ANY = (tl.constexpr(kind) for kind in range(3))
+# Mask indices along the innermost dimension of memory: one for all, consecutive from a multiple of 4 on, multiples of 4
+# while those of the first outer dimension are consecutive, or any.
+SHARED, CONSECUTIVE, ACROSS, ANY = (tl.constexpr(kind) for kind in range(4))
 
 
 @triton.jit
@@ -140,7 +142,8 @@ def tiles(
     """Any strides. Rows are places in up to four outer dimensions, the last of them fastest; columns are the inner one.
 
     The columns' memory strides are not annotated, so that Triton compiles specially for a stride of 1. With KEYS, a row
-    has a key in memory, or each element if KIND is ANY.
+    has a key in memory, or each element if KIND is ANY. If KIND is ACROSS, a row is four places in the first outer
+    dimension, which is the fastest then, and `rows` counts those: each element of it has its own Philox block.
     """
     threshold, scale, shift, fill = numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION)
     across = tl.cdiv(columns, COLUMNS)
@@ -149,6 +152,12 @@ def tiles(
     column = tile % across * COLUMNS + tl.arange(0, COLUMNS).to(tl.int64)
     zero = tl.zeros([ROWS], tl.int64)
     rest, src, dst, index, at = row, zero, zero, zero + mask_offset, zero
+    if KIND == ACROSS:
+        fours = tl.cdiv(size1, 4)
+        rest, src, dst, index, at = _split_row(
+            row, fours, 4 * input_stride1, 4 * output_stride1, 4 * mask_stride1, key_stride1, src, dst, index, at
+        )
+        place = 4 * (row - rest * fours)
     if OUTER > 3:
         rest, src, dst, index, at = _split_row(
             rest, size4, input_stride4, output_stride4, mask_stride4, key_stride4, src, dst, index, at
@@ -161,12 +170,12 @@ def tiles(
         rest, src, dst, index, at = _split_row(
             rest, size2, input_stride2, output_stride2, mask_stride2, key_stride2, src, dst, index, at
         )
-    if OUTER > 0:
+    if OUTER > 0 and KIND != ACROSS:
         rest, src, dst, index, at = _split_row(
             rest, size1, input_stride1, output_stride1, mask_stride1, key_stride1, src, dst, index, at
         )
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    if KIND == ANY:
+    if KIND != SHARED and KIND != CONSECUTIVE:
         index = index[:, None] + column[None, :] * mask_stride
     if not KEYS:
         low, high, block0 = key_words(key, KEY_IN_MEMORY)
@@ -174,16 +183,25 @@ def tiles(
         low, high, block0 = loaded_words(key + at[:, None] + column[None, :] * key_stride, inside)
     else:
         low, high, block0 = loaded_words(key + at, row < rows)
-    if KIND == SHARED:
-        words = word(index, low, high, block0)[:, None]
-    elif KIND == CONSECUTIVE:
-        eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
-        first = (index + tile % across * COLUMNS)[:, None]
-        if KEYS:
-            low, high, block0 = low[:, None], high[:, None], block0[:, None]
-        words = consecutive_words(first, low, high, block0, eight, COLUMNS, [ROWS, COLUMNS])
+    if KEYS and KIND != SHARED and KIND != ANY:
+        low, high, block0 = low[:, None], high[:, None], block0[:, None]
+    src, dst = src[:, None] + column[None, :] * input_stride, dst[:, None] + column[None, :] * output_stride
+    if KIND == ACROSS:
+        four_words = philox(block0 + (index >> 2).to(tl.uint64), low, high)
+        for lane in tl.static_range(4):
+            here = inside & (place[:, None] + lane < size1)
+            x = tl.load(input_ptr + src + lane * input_stride1, here)
+            y = _changed(x, four_words[lane], threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
+            tl.store(output_ptr + dst + lane * output_stride1, y, here)
     else:
-        words = word(index, low, high, block0)
-    x = tl.load(input_ptr + src[:, None] + column[None, :] * input_stride, inside)
-    y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
-    tl.store(output_ptr + dst[:, None] + column[None, :] * output_stride, y, inside)
+        if KIND == SHARED:
+            words = word(index, low, high, block0)[:, None]
+        elif KIND == CONSECUTIVE:
+            eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
+            first = (index + tile % across * COLUMNS)[:, None]
+            words = consecutive_words(first, low, high, block0, eight, COLUMNS, [ROWS, COLUMNS])
+        else:
+            words = word(index, low, high, block0)
+        x = tl.load(input_ptr + src, inside)
+        y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
+        tl.store(output_ptr + dst, y, inside)
