@@ -70,7 +70,7 @@ UNPARSABLE = {
     "syntax": b"def f(:  # torch dropout\n",
     "brackets": b"(" * 100_000 + b"torch dropout",
     "signs": b"torch.dropout(" + b"-" * 100_000 + b"1)",
-    "attributes": b"torch.dropout(a" + b".a" * 100_000 + b")",
+    "attributes": b"torch.dropout(a" + b".a" * 400_000 + b")",  # Python 3.14 reads 100,000 of them
     "sums": b"torch.dropout(a" + b"+a" * 100_000 + b")",
     "digits": b"torch.dropout(" + b"9" * 100_000 + b")",
     "null": b"torch.dropout\0",
