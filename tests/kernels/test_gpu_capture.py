@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dropkit.kernels import gpu
-from dropkit.kernels.gpu import capture
+from dropkit.kernels.gpu import capture, launch
 
 
 @pytest.fixture
@@ -37,16 +37,19 @@ def test_loading_relaxes_a_capture(mode):
     assert mode() == 0
 
 
+@pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing))
 def test_launches_may_load(mode, monkeypatch):
     """Kernels are launched in such a block, on the device that is current and on another one."""
-    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
-    monkeypatch.setattr(torch.accelerator, "device_index", lambda index: nullcontext())
+    current = [0]
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: current[-1])
+    monkeypatch.setattr(torch.accelerator, "device_index", lambda index: nullcontext(current.append(index)))
+    seen = []
+    kernel = {(3,): lambda tensor: seen.append((current[-1], mode()))}
     for index in (0, 1):
-        input = SimpleNamespace(is_cpu=False, device=SimpleNamespace(index=index))
+        launch.Launcher(kernel)(3, (SimpleNamespace(get_device=lambda at=index: at),), launch.Constants())
 
-        with gpu.on_device_of(input):
-            assert mode() == capture.RELAXED
-        assert mode() == 0
+    assert seen == [(0, capture.RELAXED), (1, capture.RELAXED)]
+    assert mode() == 0
 
 
 def test_nothing_happens_without_a_capture(mode, monkeypatch):

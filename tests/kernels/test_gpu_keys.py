@@ -1,5 +1,6 @@
 """Keys drawn on the host for a GPU, which a stand-in models: torch's generator of a GPU, and `torch.randint` there."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -181,23 +182,20 @@ def test_the_comparison_may_wait_for_the_device(gpu, monkeypatch):
 
 def test_the_current_device_becomes_that_of_the_input(gpu, monkeypatch):
     """The stream that may be captured is that of the input's device."""
-    entered = []
+    current, captured = [1], []
 
-    class Device:
-        def __init__(self, device):
-            self.device = device
+    @contextmanager
+    def entered(device):
+        current.append(device.index)
+        yield
+        current.pop()
 
-        def __enter__(self):
-            entered.append(self.device)
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(torch.cuda, "device", Device)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device", entered)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: captured.append(current[-1]))
 
     assert keys.draw(None, DEVICE) == modelled(gpu.initial_seed(), 0)
-    assert entered == [DEVICE]
+    assert (current, captured) == ([1], [0])
 
 
 def test_a_checkpointed_region_gets_its_key_again(gpu):

@@ -25,7 +25,7 @@ LEVELS = [name for name, runs_here in cpu.levels().items() if runs_here]
 def without_extension(monkeypatch):
     """Let the CPU use the reference kernel."""
     monkeypatch.setattr(kernels, "_drop_on_cpu", reference.drop)
-    monkeypatch.setattr(kernels, "dropped", kernels._dropped_by_drop)
+    monkeypatch.setattr(kernels, "dropped_on_cpu", kernels.dropped)
 
 
 def test_the_reference_leaves_gradients_to_its_callers(monkeypatch):
@@ -63,7 +63,7 @@ def test_running_on_one_thread_warns_once_with_the_reason(monkeypatch):
         cpu._cpu.use_pool(cpu._torch_parallel_for())
     monkeypatch.setattr(cpu, "single_threaded", alone.single_threaded)
     monkeypatch.setattr(kernels, "_drop_on_cpu", kernels._drop_on_one_thread)
-    monkeypatch.setattr(kernels, "dropped", kernels._dropped_by_drop)
+    monkeypatch.setattr(kernels, "dropped_on_cpu", kernels.dropped)
 
     with pytest.warns(
         kernels.SlowKernelWarning, match=r"runs on one thread: torch 2\..* exports no torch_parallel_for"

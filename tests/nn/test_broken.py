@@ -36,7 +36,7 @@ def broken(rejected_by: Law) -> Callable[[Patch], None]:
 def kernel(patch: pytest.MonkeyPatch, drop: Callable[..., None]) -> None:
     """Every call runs `drop(output, input, mask)`."""
     patch.setattr(kernels, "drop", drop)
-    patch.setattr(kernels, "dropped", kernels._dropped_by_drop)
+    patch.setattr(kernels, "dropped_on_cpu", kernels.dropped)
 
 
 def gradient(patch: pytest.MonkeyPatch, apply_same_mask: Callable[..., torch.Tensor]) -> None:

@@ -158,7 +158,7 @@ def test_the_shortest_way_has_the_bits_of_the_general_one(layer, dtype, source, 
     """Outputs, gradients and the states of generators are those of the general way, in the same layout."""
     taken = []
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "dropped", lambda *arguments: taken.append(1) or cpu.dropped(*arguments))
+        patch.setattr(kernels, "dropped_on_cpu", lambda *arguments: taken.append(1) or cpu.dropped(*arguments))
         seen = observe(layer, dtype, SOURCES[source])
 
     monkeypatch.setattr(autograd, "is_plain", lambda _: False)

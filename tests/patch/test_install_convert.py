@@ -30,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         drop(*arguments)
 
     monkeypatch.setattr(autograd.kernels, "drop", counting)
-    monkeypatch.setattr(autograd.kernels, "dropped", autograd.kernels._dropped_by_drop)
+    monkeypatch.setattr(autograd.kernels, "dropped_on_cpu", autograd.kernels.dropped)
     return counted
 
 

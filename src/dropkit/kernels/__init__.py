@@ -100,11 +100,13 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     run(output, input, mask, add)
 
 
-def _dropped_by_drop(input: Tensor, mask: Mask) -> Tensor:
+def dropped(input: Tensor, mask: Mask) -> Tensor:
+    """A tensor after dropout, as a new one."""
     output = torch.empty_like(input)
     drop(output, input, mask)
     return output
 
 
-# A contiguous tensor in the CPU's memory after dropout, as a new tensor.
-dropped: Callable[[Tensor, Mask], Tensor] = cpu.dropped if _drop_on_cpu is cpu.run else _dropped_by_drop
+# The same for a contiguous tensor in the memory of a CPU or of a GPU that torch calls "cuda".
+dropped_on_cpu: Callable[[Tensor, Mask], Tensor] = cpu.dropped if _drop_on_cpu is cpu.run else dropped
+dropped_on_gpu: Callable[[Tensor, Mask], Tensor] = gpu.dropped if gpu.missing is None else dropped

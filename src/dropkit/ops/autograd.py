@@ -55,7 +55,7 @@ def can_use_fast_path(input: Tensor) -> bool:
 
 
 def is_plain(input: Tensor) -> bool:
-    """Whether `input` can take the fast path, outside of forward mode, and is a contiguous CPU tensor with elements.
+    """Whether `input` can take the fast path, outside of forward mode, and is contiguous, of a CPU or GPU, not empty.
 
     `drop_plain` asks nothing else of it: the time of a call on few elements goes into such questions.
     """
@@ -70,7 +70,7 @@ def is_plain(input: Tensor) -> bool:
                 or in_forward_mode()
             )
             and type(input) in _TYPES
-            and input.is_cpu
+            and (input.is_cpu or input.is_cuda)
             and input.dtype in kernels.FLOATS
             and input.is_contiguous()
             # Empty and lazily zero tensors have address 0. Batched, sparse and other tensors without memory raise.
@@ -118,10 +118,10 @@ def drop(input: Tensor, mask: Mask) -> Tensor:
 
 
 def drop_plain(input: Tensor, mask: Mask) -> Tensor:
-    """`drop` of an input that `is_plain`, by a key that is an int."""
+    """`drop` of an input that `is_plain`, by a key that is an int or was drawn for this call."""
     if input.requires_grad and torch.is_grad_enabled():
         return _apply_drop_plain(input, mask)
-    return kernels.dropped(input, mask)
+    return (kernels.dropped_on_cpu if input.is_cpu else kernels.dropped_on_gpu)(input, mask)
 
 
 def drop_(input: Tensor, mask: Mask) -> Tensor:
@@ -197,7 +197,7 @@ class _DropPlain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, mask: Mask) -> Tensor:
         ctx.mask = mask
-        return kernels.dropped(input, mask)
+        return (kernels.dropped_on_cpu if input.is_cpu else kernels.dropped_on_gpu)(input, mask)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -206,7 +206,9 @@ class _DropPlain(torch.autograd.Function):
         if torch.is_grad_enabled() or not is_plain(grad):
             return apply_same_mask(grad, mask), None
         mask = mask.gradient
-        return grad if mask.params is IDENTITY else kernels.dropped(grad, mask), None
+        if mask.params is IDENTITY:
+            return grad, None
+        return (kernels.dropped_on_cpu if grad.is_cpu else kernels.dropped_on_gpu)(grad, mask), None
 
 
 class _DropInPlace(torch.autograd.Function):

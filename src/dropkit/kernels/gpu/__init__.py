@@ -8,18 +8,17 @@ graph.
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from dropkit.kernels.gpu import capture, keys
+from dropkit.kernels.gpu import keys
+from dropkit.kernels.gpu.launch import KNOWN, Constants, is_known, launcher
 from dropkit.kernels.key import Key, as_tensor, batch_shape, is_pair, read
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.numbers import NORMAL
@@ -34,8 +33,7 @@ _OUTER = 4
 _WARPS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Dim:
+class _Dim(NamedTuple):
     """A dimension: its size, and its strides in the mask, in both memories and in the keys."""
 
     size: int
@@ -62,10 +60,8 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
         params = params.resolve()
     mask = mask._replace(key=readable_key(mask.key, input), params=params)
     whole = _Dim(input.numel(), 1, 1, 1)
-    if mask.strides is None and not mask.slice_dims and input.is_contiguous() and output.is_contiguous():
-        dims = [whole]
-    else:
-        dims = _merged(input, output, mask)
+    is_whole = mask.strides is None and not mask.slice_dims and input.is_contiguous() and output.is_contiguous()
+    dims = [whole] if is_whole else _merged(input, output, mask)
     if isinstance(params, DropoutParams) and params.drops_all:
         output.fill_(params.fill)
     elif dims == [whole] and mask.offset % 4 == 0:
@@ -76,6 +72,20 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
         _strided(output, input, mask, dims)
     if add is not None:
         output.add_(add)
+
+
+def dropped(input: Tensor, mask: Mask) -> Tensor:
+    """Return a contiguous input after dropout. Nothing is checked.
+
+    The call for small tensors, whose time goes into asking torch about them: `drop` asks more.
+    """
+    output = torch.empty_like(input)
+    is_flat = mask.strides is None and type(mask.key) is int and mask.offset % 4 == 0
+    if is_flat and type(mask.params) is DropoutParams and not mask.params.drops_all:
+        _flat(output, input, mask)
+    else:
+        drop(output, input, mask)
+    return output
 
 
 def drop_and_mask(output: Tensor, kept: Tensor, input: Tensor, mask: Mask) -> bool:
@@ -98,19 +108,23 @@ def detail() -> str:
         triton = import_module("triton")
     except Exception as error:
         return f"Triton, which cannot be imported ({error})"
-    drawn = ""
+    notes = ""
+    if not is_known():
+        oldest, newest = (".".join(map(str, version)) for version in KNOWN)
+        notes += f"; launches take longer than by Triton {oldest} to {newest}, which dropkit knows"
     if torch.cuda.is_available() and not keys.agrees(torch.device("cuda", torch.cuda.current_device())):
-        drawn = "; keys are drawn on the device, since its torch.randint draws other numbers than expected"
-    return f"Triton {getattr(triton, '__version__', 'of an unknown version')}{drawn}"
+        notes += "; keys are drawn on the device, since its torch.randint draws other numbers than expected"
+    return f"Triton {getattr(triton, '__version__', 'of an unknown version')}{notes}"
 
 
 def _flat(output: Tensor, input: Tensor, mask: Mask, other: Tensor | None = None, use: str = "") -> None:
-    count = input.numel()
-    with on_device_of(input):
-        triton_kernels("strided").flat[(cdiv(count, _BLOCK),)](
-            output, input, output if other is None else other, mask.key, *_numbers(mask.params), mask.offset, count,
-            OTHER=use, BLOCK=_BLOCK, num_warps=_WARPS, **_effect(mask.params), **constants(mask.key),
-        )  # fmt: skip
+    count, other = input.numel(), output if other is None else other
+    effect, numbers = _effect(mask.params), _numbers(mask.params)
+    launcher("strided", "flat")(
+        -(-count // _BLOCK),
+        (output, input, other, mask.key, *numbers, mask.offset, count),
+        _flat_constants(type(mask.key) is not int, *effect, use, _BLOCK),
+    )
 
 
 def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> None:
@@ -130,13 +144,13 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
     down = min(next_power_of_2(rows), block // across)
     strides = [number for dim in outer for number in (dim.size, *dim.strides)]
     strides += [1, 0, 0, 0, 0] * (_OUTER - len(outer))
-    with on_device_of(input):
-        kernels.tiles[(cdiv(rows, down) * cdiv(inner.size, across),)](
-            output, input, mask.key, *_numbers(mask.params), mask.offset,
-            rows, inner.size, *inner.strides, *strides,
-            KEYS=mask.slice_dims > 0, KIND=kind.value, OUTER=len(outer), ROWS=down, COLUMNS=across, num_warps=_WARPS,
-            **_effect(mask.params), **constants(mask.key),
-        )  # fmt: skip
+    numbers = *_numbers(mask.params), mask.offset, rows, inner.size, *inner.strides, *strides
+    layout = mask.slice_dims > 0, kind.value, len(outer), down, across
+    launcher("strided", "tiles")(
+        cdiv(rows, down) * cdiv(inner.size, across),
+        (output, input, mask.key, *numbers),
+        _tile_constants(type(mask.key) is not int, *_effect(mask.params), *layout),
+    )
 
 
 def _kind(inner: _Dim, outer: list[_Dim], offset: int, kernels: Any) -> tuple[Any, list[_Dim]]:
@@ -167,24 +181,22 @@ def readable_key(key: Key, input: Tensor) -> Tensor | int:
     return key.contiguous() if is_pair(key) and key.stride(-1) != 1 else key
 
 
-def on_device_of(input: Tensor) -> AbstractContextManager[object]:
-    """Make the device of `input` current, since Triton launches there, and let kernels be loaded."""
-    if input.is_cpu:
-        return nullcontext()
-    if input.device.index != torch.accelerator.current_device_index():
-        return _on_another_device(input)
-    return capture.loading() if torch.cuda.is_current_stream_capturing() else nullcontext()
+@lru_cache(maxsize=256)
+def _flat_constants(key_in_memory: bool, function: str, effect: str, use: str, block: int) -> Constants:
+    return constants(key_in_memory, FUNCTION=function, EFFECT=effect, OTHER=use, BLOCK=block, num_warps=_WARPS)
 
 
-@contextmanager
-def _on_another_device(input: Tensor) -> Generator[None]:
-    with torch.accelerator.device_index(input.device.index), capture.loading():
-        yield
+@lru_cache(maxsize=256)
+def _tile_constants(
+    key_in_memory: bool, function: str, effect: str, has_keys: bool, kind: int, outer: int, rows: int, columns: int
+) -> Constants:
+    sizes = {"OUTER": outer, "ROWS": rows, "COLUMNS": columns, "num_warps": _WARPS}
+    return constants(key_in_memory, FUNCTION=function, EFFECT=effect, KEYS=has_keys, KIND=kind, **sizes)
 
 
-def constants(key: Key) -> dict[str, Any]:
-    """Compile-time constants of every kernel. Without fusion each operation rounds by itself, as on the CPU."""
-    return {"KEY_IN_MEMORY": isinstance(key, Tensor), "enable_fp_fusion": False}
+def constants(key_in_memory: bool, **others: Any) -> Constants:
+    """Constants of a kernel, with those of all. Without fusion each operation rounds by itself, as on the CPU."""
+    return Constants(KEY_IN_MEMORY=key_in_memory, enable_fp_fusion=False, **others)
 
 
 def _slices(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Iterator[tuple[Tensor, Tensor, Mask]]:
@@ -215,7 +227,7 @@ def _merged(input: Tensor, output: Tensor, mask: Mask) -> list[_Dim]:
     for inner in dims[1:]:
         outer = merged[-1]
         if outer.merges(inner):
-            merged[-1] = replace(inner, size=outer.size * inner.size)
+            merged[-1] = inner._replace(size=outer.size * inner.size)
         else:
             merged.append(inner)
     return merged
@@ -223,23 +235,24 @@ def _merged(input: Tensor, output: Tensor, mask: Mask) -> list[_Dim]:
 
 def _numbers(params: Params) -> tuple[Tensor | int, ...]:
     """The rate in memory or 0, the threshold, and the bits of each fraction. Noise has two, a factor and a term."""
-    if isinstance(params, ScheduledParams):
-        return params.p, 0, 0, 0, 0
+    return (params.p, 0, 0, 0, 0) if isinstance(params, ScheduledParams) else (0, *_integers(params))
+
+
+@lru_cache(maxsize=256)
+def _integers(params: DropoutParams | NoiseParams) -> tuple[int, ...]:
     if isinstance(params, NoiseParams):
-        return 0, 0, double_bits(params.factor), double_bits(params.term), 0
-    return 0, params.threshold, *map(double_bits, params[1:])
+        return 0, double_bits(params.factor), double_bits(params.term), 0
+    return params.threshold, *map(double_bits, params[1:])
 
 
-def _effect(params: Params) -> dict[str, str]:
-    """What the kernel does to elements, see `strided`, and which function it calls on a rate in memory."""
+def _effect(params: Params) -> tuple[str, str]:
+    """Which function the kernel calls on a rate in memory, and what it does to elements; see `strided`."""
     function = ""
     if isinstance(params, ScheduledParams):
         function, params = params.function, params.form
     if isinstance(params, NoiseParams):
-        effect = "normal" if params.distribution == NORMAL else "uniform"
-    else:
-        effect = "affine" if params.shift or params.fill else "scale"
-    return {"FUNCTION": function, "EFFECT": effect}
+        return function, "normal" if params.distribution == NORMAL else "uniform"
+    return function, "affine" if params.shift or params.fill else "scale"
 
 
 def cdiv(size: int, block: int) -> int:

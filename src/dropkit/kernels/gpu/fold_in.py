@@ -7,9 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from dropkit.kernels.gpu import cdiv, on_device_of, triton_kernels
+from dropkit.kernels.gpu import cdiv
+from dropkit.kernels.gpu.launch import Constants, launcher
 
 _BLOCK = 128
+_CONSTANTS = Constants(BLOCK=_BLOCK, num_warps=1)
 
 
 def fold_in(key: Tensor, n: Tensor) -> Tensor:
@@ -17,8 +19,6 @@ def fold_in(key: Tensor, n: Tensor) -> Tensor:
     key, n = cast("list[Tensor]", torch.broadcast_tensors(key, n))
     output = torch.empty(key.shape, dtype=torch.int64, device=key.device)
     if output.numel():
-        with on_device_of(key):
-            triton_kernels("feistel").fold_in[(cdiv(output.numel(), _BLOCK),)](
-                output, key.contiguous(), n.contiguous(), output.numel(), BLOCK=_BLOCK, num_warps=1
-            )
+        arguments = output, key.contiguous(), n.contiguous(), output.numel()
+        launcher("feistel", "fold_in")(cdiv(output.numel(), _BLOCK), arguments, _CONSTANTS)
     return output

@@ -13,10 +13,10 @@ from dropkit.kernels.gpu import (
     constants,
     double_bits,
     next_power_of_2,
-    on_device_of,
     readable_key,
     triton_kernels,
 )
+from dropkit.kernels.gpu.launch import Constants, launcher
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import DropoutParams
 
@@ -58,12 +58,13 @@ def norm_forward(input: Tensor, residual: Tensor, norm: Norm) -> tuple[Tensor, T
     output, summed = torch.empty_like(input), torch.empty_like(input)
     mean, rstd = (torch.empty(rows, dtype=torch.float32, device=input.device) for _ in range(2))
     key, threshold, scale = _mask_arguments(norm.mask, input)
-    with on_device_of(input):
-        triton_kernels("norms").forward[(rows,)](
-            output, summed, mean, rstd, input, residual,
-            _pointer(norm.weight, input), _pointer(norm.bias, input), _pointer(norm.row_scale, input),
-            key, threshold, scale, columns, double_bits(norm.eps), **_row_constants(columns, key, norm),
-        )  # fmt: skip
+    parameters = (_pointer(tensor, input) for tensor in (norm.weight, norm.bias, norm.row_scale))
+    numbers = key, threshold, scale, columns, double_bits(norm.eps)
+    launcher("norms", "forward")(
+        rows,
+        (output, summed, mean, rstd, input, residual, *parameters, *numbers),
+        _row_constants(columns, warp_size(), type(key) is not int, **_given(norm)),
+    )
     return output, summed, mean, rstd
 
 
@@ -81,13 +82,14 @@ def norm_backward(
         torch.empty(programs, columns, dtype=torch.float32, device=summed.device) for _ in range(2)
     )
     key, threshold, scale = _mask_arguments(norm.mask, summed)
-    with on_device_of(summed):
-        triton_kernels("norms").backward[(programs,)](
-            grad_input, grad_residual, weight_sums, bias_sums, grad_output, _pointer(grad_summed, grad_output),
-            summed, mean, rstd, _pointer(weight, summed), _pointer(norm.row_scale, summed),
-            key, threshold, scale, rows, columns, rows_per_program,
-            GRAD_SUMMED=grad_summed is not None, **_row_constants(columns, key, norm),
-        )  # fmt: skip
+    written = grad_input, grad_residual, weight_sums, bias_sums
+    gradients = grad_output, _pointer(grad_summed, grad_output)
+    saved = summed, mean, rstd, _pointer(weight, summed), _pointer(norm.row_scale, summed)
+    launcher("norms", "backward")(
+        programs,
+        (*written, *gradients, *saved, key, threshold, scale, rows, columns, rows_per_program),
+        _row_constants(columns, warp_size(), type(key) is not int, GRAD_SUMMED=grad_summed is not None, **_given(norm)),
+    )
     grad_weight = None if weight is None else weight_sums.sum(0).to(weight.dtype)
     grad_bias = None if norm.bias is None else bias_sums.sum(0).to(summed.dtype)
     return grad_input, grad_residual, grad_weight, grad_bias
@@ -96,24 +98,24 @@ def norm_backward(
 def activation_forward(input: Tensor, bias: Tensor | None, residual: Tensor, activation: str, mask: Mask) -> Tensor:
     """`residual + drop(activation(input + bias))`; all contiguous, `bias` of the last dimension's size."""
     output = torch.empty_like(input)
-    arguments = _mask_arguments(mask, input)
-    with on_device_of(input):
-        triton_kernels("activations").forward[_grid(input)](
-            output, input, _pointer(bias, input), residual, *arguments, input.numel(), input.shape[-1],
-            **_flat_constants(arguments[0], input, bias, activation),
-        )  # fmt: skip
+    key, *numbers = _mask_arguments(mask, input)
+    launcher("activations", "forward")(
+        cdiv(input.numel(), _BLOCK),
+        (output, input, _pointer(bias, input), residual, key, *numbers, input.numel(), input.shape[-1]),
+        _flat_constants(type(key) is not int, bias is not None, activation, _group(input), warp_size()),
+    )
     return output
 
 
 def activation_backward(grad: Tensor, input: Tensor, bias: Tensor | None, activation: str, mask: Mask) -> Tensor:
     """The gradient of `input + bias`."""
     output = torch.empty_like(input)
-    arguments = _mask_arguments(mask, input)
-    with on_device_of(input):
-        triton_kernels("activations").backward[_grid(input)](
-            output, grad, input, _pointer(bias, input), *arguments, input.numel(), input.shape[-1],
-            **_flat_constants(arguments[0], input, bias, activation),
-        )  # fmt: skip
+    key, *numbers = _mask_arguments(mask, input)
+    launcher("activations", "backward")(
+        cdiv(input.numel(), _BLOCK),
+        (output, grad, input, _pointer(bias, input), key, *numbers, input.numel(), input.shape[-1]),
+        _flat_constants(type(key) is not int, bias is not None, activation, _group(input), warp_size()),
+    )
     return output
 
 
@@ -126,39 +128,37 @@ def _mask_arguments(mask: Mask | None, input: Tensor) -> tuple[Tensor | int, int
     return readable_key(mask.key, input), params.threshold, double_bits(params.scale)
 
 
-def _row_constants(columns: int, key: Tensor | int, norm: Norm) -> dict[str, Any]:
-    across = max(8, next_power_of_2(columns))
+def _given(norm: Norm) -> dict[str, bool]:
+    """The constants that say which parts a norm has."""
     return {
-        **constants(key),
         "DROPS": norm.mask is not None,
-        "ALIGNED": columns % 4 == 0,
         "CENTRED": norm.is_centred,
         "WEIGHT": norm.weight is not None,
         "BIAS": norm.bias is not None,
         "ROW_SCALE": norm.row_scale is not None,
-        "COLUMNS": across,
-        # Eight elements a thread, so that a row and the sums of rows fit the registers. At most 1,024 threads, which on
-        # AMD's GPUs are half as many warps.
-        "num_warps": min(1024 // warp_size(), max(1, across // 256)),
     }
 
 
-def _flat_constants(key: Tensor | int, input: Tensor, bias: Tensor | None, activation: str) -> dict[str, Any]:
-    kind = getattr(triton_kernels("activations"), activation.upper()).value
-    # What a load of 16 bytes holds, if no row ends within it.
+@lru_cache(maxsize=256)
+def _row_constants(columns: int, warp_size: int, key_in_memory: bool, **given: bool) -> Constants:
+    across = max(8, next_power_of_2(columns))
+    # Eight elements a thread, so that a row and the sums of rows fit the registers. At most 1,024 threads, which on
+    # AMD's GPUs are half as many warps.
+    warps = min(1024 // warp_size, max(1, across // 256))
+    return constants(key_in_memory, ALIGNED=columns % 4 == 0, COLUMNS=across, num_warps=warps, **given)
+
+
+def _group(input: Tensor) -> int:
+    """How many neighbours a load of 16 bytes holds; 1 if rows end within it."""
     group = 16 // input.element_size()
-    return {
-        **constants(key),
-        "ACTIVATION": kind,
-        "BIAS": bias is not None,
-        "GROUP": group if input.shape[-1] % group == 0 else 1,
-        "BLOCK": _BLOCK,
-        "num_warps": _BLOCK // (8 * warp_size()),  # eight elements a thread
-    }
+    return group if input.shape[-1] % group == 0 else 1
 
 
-def _grid(input: Tensor) -> tuple[int]:
-    return (cdiv(input.numel(), _BLOCK),)
+@lru_cache(maxsize=256)
+def _flat_constants(key_in_memory: bool, has_bias: bool, activation: str, group: int, warp_size: int) -> Constants:
+    kind = getattr(triton_kernels("activations"), activation.upper()).value
+    warps = _BLOCK // (8 * warp_size)  # eight elements a thread
+    return constants(key_in_memory, ACTIVATION=kind, BIAS=has_bias, GROUP=group, BLOCK=_BLOCK, num_warps=warps)
 
 
 def _pointer(tensor: Tensor | None, unread: Tensor) -> Tensor:

@@ -45,8 +45,14 @@ def draw(generator: Generator | None, device: torch.device) -> int | None:
     """
     if device.index != torch.cuda.current_device():
         with torch.cuda.device(device):  # whose stream may be captured
-            return _draw(generator, device)
-    return _draw(generator, device)
+            return draw(generator, device)
+    if torch.cuda.is_current_stream_capturing():
+        return None
+    if generator is None:
+        generator = torch.cuda.default_generators[device.index]
+    elif generator.device.type != "cuda":
+        return None  # torch raises its error
+    return _next(generator) if _agree.get(device.index) or agrees(device) else None
 
 
 def agrees(device: torch.device) -> bool:
@@ -57,16 +63,6 @@ def agrees(device: torch.device) -> bool:
         except (AttributeError, RuntimeError):
             _agree[device.index] = False
     return _agree[device.index]
-
-
-def _draw(generator: Generator | None, device: torch.device) -> int | None:
-    if torch.cuda.is_current_stream_capturing():
-        return None
-    if generator is None:
-        generator = torch.cuda.default_generators[device.index]
-    elif generator.device.type != "cuda":
-        return None  # torch raises its error
-    return _next(generator) if _agree.get(device.index) or agrees(device) else None
 
 
 def number_at(seed: int, offset: int) -> int:

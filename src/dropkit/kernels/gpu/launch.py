@@ -1,0 +1,163 @@
+"""Launching Triton's kernels in little time on the host.
+
+A call of a `triton.jit` function looks at every argument, to find the kernel that Triton has compiled for its like, and
+for the 15 us that this takes a small tensor could have been dropped several times. Triton compiles for the device, the
+constants, the dtypes of tensors, whether their addresses are multiples of 16, and whether numbers that it may
+specialise on are 1 or multiples of 16. Here only these are looked at; the compiled kernel is kept, and called as Triton
+itself would call it then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+
+from dropkit.kernels.gpu import capture
+
+# The oldest and the newest release of Triton that were read: how its functions choose and call compiled kernels.
+KNOWN = (3, 4), (3, 8)
+
+
+# Triton compiles for AMD's GPUs specially where offsets in a tensor's memory fit 32 bits.
+_IS_AMD = bool(torch.version.hip)
+
+
+class _Compiled(NamedTuple):
+    """A compiled kernel, and how its launcher is called.
+
+    Attributes:
+        owner: Triton's object, with which the function would be unloaded.
+        run: launches.
+        function: handle of the kernel on the device.
+        metadata: of the kernel, as `run` takes it.
+        stream: of a device, the current one.
+        constants: values of the constants in the order of the parameters, which come after all arguments.
+    """
+
+    owner: Any
+    run: Callable[..., None]
+    function: Any
+    metadata: Any
+    stream: Callable[[int], int]
+    constants: tuple[Any, ...]
+
+
+class Constants(dict[str, Any]):
+    """The constants of a kernel by name, and options of the compiler, of a call. Equal only to itself: to be kept."""
+
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] (a dict has none)
+    __eq__ = object.__eq__
+
+
+class Launcher:
+    """A kernel and what Triton has compiled of it.
+
+    Args:
+        kernel: a `triton.jit` function, whose constants are its last parameters.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+        self._compiled: dict[tuple[Any, ...], _Compiled] = {}
+        # Triton's interpreter makes functions of another class.
+        self._can_keep = is_known() and isinstance(kernel, import_module("triton").JITFunction)
+        parameters: list[Any] = kernel.params if self._can_keep else []
+        self._constants: list[str] = [parameter.name for parameter in parameters if parameter.is_constexpr]
+        # The places of the arguments that Triton looks at.
+        self._inspected = [
+            place
+            for place, parameter in enumerate(parameters)
+            if not parameter.is_constexpr and not (parameter.do_not_specialize and parameter.annotation_type)
+        ]
+
+    def __call__(self, programs: int, arguments: tuple[Any, ...], constants: Constants) -> None:
+        """Launch on the device of the arguments.
+
+        Args:
+            programs: how many.
+            arguments: tensors and ints, the first of them a tensor.
+            constants: the same object for the same constants, or Triton looks for the compiled kernel again.
+        """
+        device = arguments[0].get_device()  # -1 is the CPU, for Triton's interpreter
+        if device >= 0 and device != torch.accelerator.current_device_index():
+            # Triton launches on the current device.
+            with torch.accelerator.device_index(device):
+                self(programs, arguments, constants)
+            return
+        if not self._can_keep or _is_watched():
+            self._launch_by_triton(programs, arguments, constants)
+            return
+        kinds: list[Any] = [device, constants]
+        passed = [*arguments]
+        for place in self._inspected:
+            argument = passed[place]
+            if type(argument) is int:
+                kinds.append(_kind(argument))
+                continue
+            # The address is passed, too: Triton would ask for it again.
+            passed[place] = address = argument.data_ptr()
+            kinds.append(argument.dtype)
+            kinds.append(address % 16 == 0)
+            if _IS_AMD:
+                kinds.append(argument.untyped_storage().nbytes() < 2**31)
+        kind = tuple(kinds)
+        compiled = self._compiled.get(kind)
+        if compiled is None:
+            self._keep(kind, self._launch_by_triton(programs, arguments, constants), constants)
+            return
+        _, run, function, metadata, stream, values = compiled
+        run(programs, 1, 1, stream(device), function, metadata, None, None, None, *passed, *values)
+
+    def _launch_by_triton(self, programs: int, arguments: tuple[Any, ...], constants: Constants) -> Any:
+        with capture.loading():
+            return self._kernel[(programs,)](*arguments, **constants)
+
+    def _keep(self, kind: tuple[Any, ...], made: Any, constants: Constants) -> None:
+        if made is None:
+            return  # a hook on compilation has launched nothing
+        values = tuple(constants[name] for name in self._constants)
+        self._compiled[kind] = _Compiled(made, made.run, made.function, made.packed_metadata, _current_stream(), values)
+
+
+def _is_watched() -> bool:
+    """Whether a profiler has hooks on launches, which Triton's own call serves."""
+    runtime = _knobs().runtime
+    enter, exit = runtime.launch_enter_hook, runtime.launch_exit_hook
+    # In Triton 3.4 a hook is a function or None.
+    return (enter is not None and bool(getattr(enter, "calls", True))) or (
+        exit is not None and bool(getattr(exit, "calls", True))
+    )
+
+
+def _kind(number: int) -> int:
+    """What Triton compiles for: whether a number is 1, whether it is a multiple of 16, and its type."""
+    if number == 1:
+        return 1
+    size = 0 if -(2**31) <= number < 2**31 else 2 if number < 2**63 else 4
+    return 8 + size + (number % 16 == 0)
+
+
+def _current_stream() -> Callable[[int], int]:
+    return import_module("triton.runtime.driver").driver.active.get_current_stream
+
+
+@cache
+def _knobs() -> Any:
+    return import_module("triton.knobs")
+
+
+def is_known() -> bool:
+    """Whether compiled kernels of this release of Triton are called directly."""
+    version = re.match(r"(\d+)\.(\d+)", str(getattr(import_module("triton"), "__version__", "")))
+    return version is not None and KNOWN[0] <= (int(version[1]), int(version[2])) <= KNOWN[1]
+
+
+@cache
+def launcher(module: str, name: str) -> Launcher:
+    """The launcher of a kernel in a module of this package."""
+    return Launcher(getattr(import_module(f"{__package__}.{module}"), name))
