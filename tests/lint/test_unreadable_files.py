@@ -1,6 +1,7 @@
 """Files that cannot be read: each is named, makes the exit code 2, and keeps no other from being checked."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,14 +71,16 @@ UNPARSABLE = {
     "syntax": b"def f(:  # torch dropout\n",
     "brackets": b"(" * 100_000 + b"torch dropout",
     "signs": b"torch.dropout(" + b"-" * 100_000 + b"1)",
-    "attributes": b"torch.dropout(a" + b".a" * 400_000 + b")",  # Python 3.14 reads 100,000 of them
-    "sums": b"torch.dropout(a" + b"+a" * 100_000 + b")",
     "digits": b"torch.dropout(" + b"9" * 100_000 + b")",
     "null": b"torch.dropout\0",
     "bytes": b"x = '\xff torch dropout'\n",
     "codec": b"# coding: hex\n# torch dropout\n",
     "punycode": b"# coding: punycode\n# torch dropout -\xff\n",
 }
+# Python 3.10 parses them, unless its stack is too small: then it crashes.
+if sys.version_info >= (3, 11):
+    UNPARSABLE["attributes"] = b"torch.dropout(a" + b".a" * 400_000 + b")"  # Python 3.14 reads 100,000 of them
+    UNPARSABLE["sums"] = b"torch.dropout(a" + b"+a" * 100_000 + b")"
 
 
 @pytest.mark.parametrize("data", UNPARSABLE.values(), ids=UNPARSABLE)
