@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,8 @@ pytestmark = [
     pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, for which inductor compiles"),
     pytest.mark.skipif(not torch.__version__.startswith("2.13"), reason="the backend replaces parts of torch 2.13"),
-    # NumPy warns of integer overflow, which Philox relies on.
-    pytest.mark.filterwarnings("ignore:overflow encountered"),
+    # NumPy warns of integer overflow, which Philox relies on, and of 1 / (1 - p) at p = 1, which is not used.
+    pytest.mark.filterwarnings("ignore:(overflow|divide by zero|invalid value) encountered"),
 ]
 
 Case = tuple[str, str, torch.dtype, Params]
@@ -98,6 +99,7 @@ PROGRAMS: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...], bool]] = {
     "shared constants": (lambda x: feature_alpha_dropout(x.relu(), 0.3, True) + x, (MAPS,), True),
     "keys": (lambda x, k: torch.vmap(lambda x, k: dropout(x, 0.3, key=k) + x)(x, k), (X, torch.arange(6)), False),
     "pairs": (lambda x, k: torch.vmap(lambda x, k: dropout(x, 0.3, key=k) + x)(x, k), (X, PAIRS), False),
+    "rate": (lambda x, p: dropout(x.relu(), p) + x, (X, torch.tensor(0.3)), False),
     "int key": (lambda x, k: dropout(x, 0.3, key=k) + x, (X, 2**50 + 7), False),
 }
 
@@ -122,6 +124,21 @@ def test_dropout_fuses_with_its_neighbours(name, dynamic):
     kernels = 1 + is_shared
     assert len(inductor_for_gpus.kernels(forward)) <= kernels + (name == "int key")
     assert len(inductor_for_gpus.kernels(backward)) == kernels
+
+
+def test_a_rate_in_memory_is_read_by_the_kernel():
+    """Threshold and scale are those of the rate as a number; out of range there is nothing but NaN, and no error."""
+    from helpers import inductor_for_gpus
+
+    inductor_for_gpus.written.clear()
+    x, key = X.detach(), torch.tensor(3)
+    at_rate = compiled(lambda x, p, key: dropout(x, p, key=key), inductor_for_gpus.backend)
+
+    for p in (0.3, 0.0, 2.0**-33, 3 * 2.0**-33, 1 - 2.0**-33, 1.0):
+        assert torch.equal(at_rate(x, torch.tensor(p, dtype=torch.float64), key), dropout(x, p, key=3)), p
+    for p in (1.5, -0.1, math.nan):
+        assert at_rate(x, torch.tensor(p, dtype=torch.float64), key).isnan().all(), p
+    assert inductor_for_gpus.operators(inductor_for_gpus.written[0]) == []
 
 
 def test_installed_dropout_fuses():

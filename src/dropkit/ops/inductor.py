@@ -153,5 +153,5 @@ def _register(parts: Inductor) -> None:
 
     lower(torch.ops.dropkit.drop_v1.default, partial(drop, drop_v1), pointwise.drop)
     lower(torch.ops.dropkit.noise_v1.default, partial(drop, noise_v1), pointwise.noise)
-    lower(torch.ops.dropkit.drop_at_v1.default, drop_at)
+    lower(torch.ops.dropkit.drop_at_v1.default, drop_at, pointwise.drop_at)
     lower(torch.ops.dropkit.draw_v1.default, draw)

@@ -36,16 +36,21 @@ class KernelNumber:
 
     __add__ = _binary("add")
     __sub__ = _binary("sub")
+    __truediv__ = _binary("truediv")
     __and__ = _binary("bitwise_and")
     __or__ = _binary("bitwise_or")
     __xor__ = _binary("bitwise_xor")
     __lshift__ = _binary("bitwise_left_shift")
     __rshift__ = _binary("bitwise_right_shift")
     __ge__ = _binary("ge", torch.bool)
+    __le__ = _binary("le", torch.bool)
     __lt__ = _binary("lt", torch.bool)
 
     def __rsub__(self, other: float) -> KernelNumber:
         return self.constant(other) - self
+
+    def __rtruediv__(self, other: float) -> KernelNumber:
+        return self.constant(other) / self
 
     def __invert__(self) -> KernelNumber:
         return self._made(self.ops.bitwise_not(self.value))

@@ -6,6 +6,7 @@ equal, and Triton's compiler keeps one of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -15,7 +16,7 @@ import torch
 from dropkit.kernels import FLOATS
 from dropkit.kernels.mask import row_major
 from dropkit.kernels.numbers import numbers
-from dropkit.kernels.params import DropoutParams, NoiseParams
+from dropkit.kernels.params import DropoutParams, NoiseParams, inverted
 from dropkit.ops.kernel_number import KernelNumber
 from dropkit.torch_private import Inductor
 
@@ -58,6 +59,34 @@ def noise(parts: Inductor, input: Any, key: Any, *arguments: Any) -> Any:
     return call.output(changed)
 
 
+def drop_at(parts: Inductor, input: Any, key: Any, p: Any, function: str, constants: bool, *indices: Any) -> Any:
+    """The operator `drop_at_v1`, likewise, for dropout that scales; `kernels/gpu/rates.py` has its operations."""
+    call = _Call(parts, input, key, *indices)
+    if not call.can_fuse or function != inverted.__name__ or p.get_device() != input.get_device():
+        return None
+    load = p.make_loader()
+
+    def rate() -> tuple[KernelNumber, KernelNumber]:
+        """The rate, 0 if it is out of range, and whether it is within."""
+        number = call.number(load(()), p.get_dtype()).to(torch.float64)
+        is_valid = (number >= 0.0) & (number <= 1.0)
+        return _where(is_valid, number, number.constant(0.0)), is_valid
+
+    def is_kept(word: KernelNumber) -> KernelNumber:
+        # To the nearest integer, ties to even, as every sum of doubles is rounded at this size.
+        return word >= ((rate()[0] * 2.0**32 + 2.0**52) - 2.0**52).to(torch.int64)
+
+    keep = call.by_mask_element(is_kept, torch.bool)
+
+    def changed(x: KernelNumber, place: Place) -> KernelNumber:
+        number, is_valid = rate()
+        scale = _where(number < 1.0, 1.0 / (1.0 - number), number.constant(0.0))
+        scale = _where(is_valid, scale, number.constant(math.nan)).to(call.arithmetic)
+        return _where(keep(place), x * scale, x.constant(0.0))
+
+    return call.output(changed)
+
+
 @dataclass(frozen=True)
 class _Call:
     """A call of an operator in the graph that is compiled."""
@@ -87,7 +116,7 @@ class _Call:
         dtype, load = self.input.get_dtype(), self.input.make_loader()
 
         def element(place: Place) -> Any:
-            x = self._number(load(place), dtype).to(dtype).to(self.arithmetic)
+            x = self.number(load(place), dtype).to(dtype).to(self.arithmetic)
             return changed(x, place).to(dtype).to(self.arithmetic).value
 
         return self._tensor(dtype, element, self.input.get_size())
@@ -101,7 +130,7 @@ class _Call:
 
         def at(place: Place) -> KernelNumber:
             places = [(*place[:batch], half) for half in range(2)] if is_pair else [place[:batch]]
-            return function(_word(self._index(place), *(self._number(load(at), self.key.get_dtype()) for at in places)))
+            return function(_word(self._index(place), *(self.number(load(at), self.key.get_dtype()) for at in places)))
 
         size = self.input.get_size()
         if self.strides is None or 0 not in self.strides:
@@ -112,7 +141,7 @@ class _Call:
         buffer = self._tensor(dtype, lambda place: at(place).value, sizes)
         buffer.realize()
         load_shared = buffer.make_loader()
-        return lambda place: self._number(
+        return lambda place: self.number(
             load_shared([0 if is_shared else i for i, is_shared in zip(place, shared, strict=True)]), dtype
         )
 
@@ -123,7 +152,7 @@ class _Call:
         last = self.offset + sum((number - 1) * stride for number, stride in zip(size, strides, strict=True))
         steps = [i * stride for i, stride in zip(place, strides, strict=True)]
         if self.parts.V.graph.sizevars.statically_known_lt(last, 2**31):
-            return self._number(ops.index_expr(sum(steps, self.offset), torch.int32), torch.int32)
+            return self.number(ops.index_expr(sum(steps, self.offset), torch.int32), torch.int32)
         # Inductor may compute an expression with 32 bits if the sizes of all tensors fit.
         if self.strides is None:
             index = self._expression(sum(steps))
@@ -136,11 +165,11 @@ class _Call:
     def _expression(self, expression: Any) -> KernelNumber:
         """An expression of coordinates and sizes as int64."""
         if isinstance(expression, int) or expression.is_Integer:
-            return self._number(self.parts.ops.constant(int(expression), torch.int64), torch.int64)
+            return self.number(self.parts.ops.constant(int(expression), torch.int64), torch.int64)
         # Inductor would compute a sum of expressions as one expression, but does not see through bits.
-        return self._number(self.parts.ops.index_expr(expression, torch.int64), torch.int64) | 0
+        return self.number(self.parts.ops.index_expr(expression, torch.int64), torch.int64) | 0
 
-    def _number(self, value: Any, dtype: torch.dtype) -> KernelNumber:
+    def number(self, value: Any, dtype: torch.dtype) -> KernelNumber:
         return KernelNumber(self.parts.ops, value, dtype, self.input.get_device().type)
 
     def _tensor(self, dtype: torch.dtype, element: Callable[[Place], Any], size: Sequence[Any]) -> Any:
