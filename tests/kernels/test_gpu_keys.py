@@ -77,8 +77,7 @@ def gpu(monkeypatch):
         "current_device": lambda: 0,
         "default_generators": (generator,),
         "is_current_stream_capturing": lambda: False,
-        "get_sync_debug_mode": lambda: 2,
-        "set_sync_debug_mode": lambda mode: None,
+        "get_sync_debug_mode": lambda: 0,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     return generator
@@ -170,14 +169,16 @@ def test_keys_are_drawn_on_a_device_whose_numbers_differ(gpu, monkeypatch, randi
     assert keys._agree == {0: False}
 
 
-def test_the_comparison_may_wait_for_the_device(gpu, monkeypatch):
-    """Where waiting is an error, the comparison allows it for itself, and forbids it again."""
+@pytest.mark.parametrize(("mode", "expected"), [(2, ["default", 2]), (0, [])], ids=["an error", "allowed"])
+def test_the_comparison_may_wait_for_the_device(gpu, monkeypatch, mode, expected):
+    """Where waiting is an error, the comparison allows it for itself, and forbids it again; else it sets nothing."""
     modes = []
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: mode)
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
 
     random.choose_key(None, None, INPUT, 0.5)
 
-    assert modes == ["default", 2]
+    assert modes == expected
 
 
 def test_the_current_device_becomes_that_of_the_input(gpu, monkeypatch):

@@ -87,7 +87,9 @@ def _next(generator: Generator) -> int:
 
 def _compare(device: torch.device) -> bool:
     generator, mode = Generator(device), torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("default")  # reading a number waits for the device, which users may have forbidden
+    # Reading a number waits for the device, which users may have forbidden. Setting the mode makes torch warn once.
+    if mode:
+        torch.cuda.set_sync_debug_mode("default")
     try:
         for seed, offset in _COMPARED:
             ends: list[tuple[int, int]] = []
@@ -99,7 +101,8 @@ def _compare(device: torch.device) -> bool:
                 return False
         return True
     finally:
-        torch.cuda.set_sync_debug_mode(mode)
+        if mode:
+            torch.cuda.set_sync_debug_mode(mode)
 
 
 def _draw_on_device(generator: Generator) -> int:
