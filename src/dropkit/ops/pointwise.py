@@ -132,11 +132,14 @@ class _Call:
             places = [(*place[:batch], half) for half in range(2)] if is_pair else [place[:batch]]
             return function(_word(self._index(place), *(self.number(load(at), self.key.get_dtype()) for at in places)))
 
-        size = self.input.get_size()
-        if self.strides is None or 0 not in self.strides:
+        size, strides = self.input.get_size(), self.strides or ()
+        shared = [
+            stride == 0 and dim >= batch and number != 1
+            for dim, (number, stride) in enumerate(zip(size, strides, strict=False))
+        ]
+        if not any(shared):
             return at
         # Once for all elements that share a mask element; in a kernel with them, each would compute it.
-        shared = [stride == 0 and dim >= batch for dim, stride in enumerate(self.strides)]
         sizes = [1 if is_shared else number for number, is_shared in zip(size, shared, strict=True)]
         buffer = self._tensor(dtype, lambda place: at(place).value, sizes)
         buffer.realize()
