@@ -144,7 +144,7 @@ def _row_constants(columns: int, warp_size: int, key_in_memory: bool, **given: b
     across = max(8, next_power_of_2(columns))
     # Eight elements a thread, so that a row and the sums of rows fit the registers. At most 1,024 threads, which on
     # AMD's GPUs are half as many warps.
-    warps = min(1024 // warp_size, max(1, across // 256))
+    warps = min(1024 // warp_size, max(1, across // (8 * warp_size)))
     return constants(key_in_memory, ALIGNED=columns % 4 == 0, COLUMNS=across, num_warps=warps, **given)
 
 

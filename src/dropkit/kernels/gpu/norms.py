@@ -49,6 +49,7 @@ def forward(
     at = tl.arange(0, COLUMNS)
     inside = at < columns
     z = tl.load(input_ptr + start + at, inside, other=0.0)
+    residual = tl.load(residual_ptr + start + at, inside, other=0.0)
     if DROPS:
         eight: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth == 16
         low, high, block0 = key_words(key, KEY_IN_MEMORY)
@@ -56,7 +57,7 @@ def forward(
         z = dropped(z, keep, double(scale), None, None, False).to(z.dtype)
     if ROW_SCALE:
         z = (z.to(tl.float32) * tl.load(row_scale_ptr + row).to(tl.float32)).to(z.dtype)
-    z = rounded_sum(z, tl.load(residual_ptr + start + at, inside, other=0.0))
+    z = rounded_sum(z, residual)
     tl.store(summed_ptr + start + at, z, inside)
     y = z.to(tl.float32)
     if CENTRED:
