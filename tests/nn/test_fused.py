@@ -160,6 +160,23 @@ def test_dropout_add_norm_is_the_three_calls(kernel, norm, affine, columns, p):
             assert near(grad, expected_grad, gradient_roundings(columns))
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("columns", [12, 15])
+@pytest.mark.parametrize("kernel", [gpu_kernel], indirect=True)
+def test_two_programs_share_rows_that_are_wide(kernel, monkeypatch, norm, columns):
+    """Each has the sums over all columns, and writes the gradients of its own."""
+    monkeypatch.setattr(fused.fused, "_COLUMNS_WITH_SUMS", 8)
+    inputs = tensors((7, columns), (7, columns), (columns,), (columns,))
+
+    output, _ = dropout_add_norm(*inputs, 0.4, norm=norm, key=11)
+
+    expected = NORMS[norm](inputs[1] + dropout(inputs[0], 0.4, key=11), *inputs[2:])
+    upstream = expected.detach() + 0.5  # so that neither of a row's sums is near 0
+    made = torch.autograd.grad(output, inputs, upstream)
+    for grad, expected_grad in zip(made, torch.autograd.grad(expected, inputs, upstream), strict=True):
+        assert near(grad, expected_grad, gradient_roundings(columns))
+
+
 def calls_of(kind: str) -> Callable[..., Tensor]:
     """The functions on (input, residual), one output each, in float32."""
     if kind == "norm":

@@ -23,6 +23,9 @@ from dropkit.kernels.params import DropoutParams
 # A row lies in the registers of one program.
 MAX_COLUMNS = 2**14
 
+# Those whose sums over rows do, besides the row.
+_COLUMNS_WITH_SUMS = 2**13
+
 _BLOCK = 1024
 # In the backward pass of a norm, where each program writes a row of gradients of its own.
 _PROGRAMS_PER_MULTIPROCESSOR = 4
@@ -74,7 +77,8 @@ def norm_backward(
     """The gradients of input, residual, weight and bias."""
     columns, weight = summed.shape[-1], norm.weight
     rows = summed.numel() // columns
-    programs = min(rows, _multiprocessors(summed.device) * _PROGRAMS_PER_MULTIPROCESSOR)
+    halves = 2 if columns > _COLUMNS_WITH_SUMS else 1
+    programs = min(rows, _multiprocessors(summed.device) * _PROGRAMS_PER_MULTIPROCESSOR // halves)
     rows_per_program = cdiv(rows, programs)
     programs = cdiv(rows, rows_per_program)
     grad_input, grad_residual = torch.empty_like(summed), torch.empty_like(summed)
@@ -82,13 +86,14 @@ def norm_backward(
         torch.empty(programs, columns, dtype=torch.float32, device=summed.device) for _ in range(2)
     )
     key, threshold, scale = _mask_arguments(norm.mask, summed)
+    given = {"GRAD_SUMMED": grad_summed is not None, **_given(norm)}
     written = grad_input, grad_residual, weight_sums, bias_sums
     gradients = grad_output, _pointer(grad_summed, grad_output)
     saved = summed, mean, rstd, _pointer(weight, summed), _pointer(norm.row_scale, summed)
     launcher("norms", "backward")(
-        programs,
+        programs * halves,
         (*written, *gradients, *saved, key, threshold, scale, rows, columns, rows_per_program),
-        _row_constants(columns, warp_size(), type(key) is not int, GRAD_SUMMED=grad_summed is not None, **_given(norm)),
+        _row_constants(columns, warp_size(), type(key) is not int, HALVES=halves == 2, **given),
     )
     grad_weight = None if weight is None else weight_sums.sum(0).to(weight.dtype)
     grad_bias = None if norm.bias is None else bias_sums.sum(0).to(summed.dtype)
@@ -141,7 +146,7 @@ def _given(norm: Norm) -> dict[str, bool]:
 
 @lru_cache(maxsize=256)
 def _row_constants(columns: int, warp_size: int, key_in_memory: bool, **given: bool) -> Constants:
-    across = max(8, next_power_of_2(columns))
+    across = max(8, next_power_of_2(columns) // (2 if given.get("HALVES") else 1))
     # Eight elements a thread, so that a row and the sums of rows fit the registers. At most 1,024 threads, which on
     # AMD's GPUs are half as many warps.
     warps = min(1024 // warp_size, max(1, across // (8 * warp_size)))

@@ -74,6 +74,15 @@ def forward(
     tl.store(output_ptr + start + at, y.to(output_ptr.dtype.element_ty), inside)
 
 
+@triton.jit
+def _normed(pointers, inside, mean, rstd, CENTRED: tl.constexpr):
+    """A row without mean and scale, in float32; 0 behind its end."""
+    y = tl.load(pointers, inside, other=0.0).to(tl.float32)
+    if CENTRED:
+        y = tl.where(inside, y - mean, 0.0)
+    return y * rstd
+
+
 @triton.jit(do_not_specialize=VARYING)
 def backward(
     grad_input_ptr,
@@ -101,33 +110,51 @@ def backward(
     WEIGHT: tl.constexpr,
     BIAS: tl.constexpr,
     ROW_SCALE: tl.constexpr,
+    HALVES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Several rows a program, which writes its sums for the gradients of weight and bias to a row of float32."""
-    program = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, COLUMNS)
+    """Several rows a program, which writes its sums for the gradients of weight and bias to a row of float32.
+
+    HALVES: two programs share these rows, since the sums of all columns do not fit the registers of one.
+    """
+    halves: tl.constexpr = 2 if HALVES else 1
+    program, half = (tl.program_id(0) // halves).to(tl.int64), tl.program_id(0) % halves
+    at = half * COLUMNS + tl.arange(0, COLUMNS)
     inside = at < columns
+    if HALVES:
+        away = (1 - half) * COLUMNS + tl.arange(0, COLUMNS)
+        there = away < columns
     low, high, block0 = key_words(key, KEY_IN_MEMORY)
     weight_sum = tl.zeros([COLUMNS], tl.float32)
     bias_sum = tl.zeros([COLUMNS], tl.float32)
-    if WEIGHT:
+    if WEIGHT and not HALVES:
         w = tl.load(weight_ptr + at, inside, other=0.0).to(tl.float32)
     first = program * rows_per_program
     for row in range(first, tl.minimum(first + rows_per_program, rows)):
         start = row * columns
-        y = tl.load(summed_ptr + start + at, inside, other=0.0).to(tl.float32)
         rstd = tl.load(rstd_ptr + row)
-        if CENTRED:
-            y = tl.where(inside, y - tl.load(mean_ptr + row), 0.0)
-        y *= rstd
+        mean = tl.load(mean_ptr + row) if CENTRED else rstd
+        if HALVES:
+            # The columns of the other program count for the sums, too.
+            y2 = _normed(summed_ptr + start + away, there, mean, rstd, CENTRED)
+            g2 = tl.load(grad_output_ptr + start + away, there, other=0.0).to(tl.float32)
+            if WEIGHT:
+                g2 *= tl.load(weight_ptr + away, there, other=0.0).to(tl.float32)
+            by_y2, by_12 = tl.sum(g2 * y2, 0), tl.sum(g2, 0)
+        y = _normed(summed_ptr + start + at, inside, mean, rstd, CENTRED)
         g = tl.load(grad_output_ptr + start + at, inside, other=0.0).to(tl.float32)
         weight_sum += g * y
         bias_sum += g
         if WEIGHT:
+            if HALVES:  # no registers are left to keep it
+                w = tl.load(weight_ptr + at, inside, other=0.0).to(tl.float32)
             g *= w
-        z = g - y * (tl.sum(g * y, 0) / columns)
+        by_y, by_1 = tl.sum(g * y, 0), tl.sum(g, 0)
+        if HALVES:
+            by_y, by_1 = by_y + by_y2, by_1 + by_12
+        z = g - y * (by_y / columns)
         if CENTRED:
-            z -= tl.sum(g, 0) / columns
+            z -= by_1 / columns
         z *= rstd
         if GRAD_SUMMED:
             z += tl.load(grad_summed_ptr + start + at, inside, other=0.0).to(tl.float32)
@@ -137,7 +164,7 @@ def backward(
             z = (z.to(tl.float32) * tl.load(row_scale_ptr + row).to(tl.float32)).to(z.dtype)
         if DROPS:
             eight: tl.constexpr = summed_ptr.dtype.element_ty.primitive_bitwidth == 16
-            keep = _kept_in_row(start, threshold, low, high, block0, ALIGNED, eight, COLUMNS)
+            keep = _kept_in_row(start + half * COLUMNS, threshold, low, high, block0, ALIGNED, eight, COLUMNS)
             z = dropped(z, keep, double(scale), None, None, False)
         tl.store(grad_input_ptr + start + at, z.to(grad_input_ptr.dtype.element_ty), inside)
     if WEIGHT:
