@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import tempfile
@@ -38,6 +39,8 @@ ON_CPU = {
 PRODUCT = re.compile(r"tl\.inline_asm_elementwise\('mul\.rn\.f\d\d [^']*', '[^']*', \[(\w+), (\w+)\][^)]*\)")
 
 BLOCK = 256
+FOLDER = tempfile.TemporaryDirectory()
+atexit.register(FOLDER.cleanup)
 
 # The code of each graph since the list was cleared.
 written: list[str] = []
@@ -106,9 +109,9 @@ def _module(code: str) -> ModuleType:
 
 def _imported(code: str) -> ModuleType:
     """A module with this source, in a file, where Triton looks for the source of a function."""
-    with tempfile.NamedTemporaryFile("w", suffix=".py", delete=False) as file:
-        file.write(code)
-    spec: Any = spec_from_file_location(Path(file.name).stem, file.name)
+    path = Path(FOLDER.name) / f"module_{len(os.listdir(FOLDER.name))}.py"
+    path.write_text(code)
+    spec: Any = spec_from_file_location(path.stem, path)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
