@@ -46,6 +46,18 @@ def test_the_calibration_error_has_the_sign_of_the_overconfidence():
     assert [cell.text for cell in found.cells] == ["+5.0", "+5.0", "-5.0", "+5.0", "-5.0"]
 
 
+@pytest.mark.parametrize("name", [*RESULTS, "sites"])
+def test_the_legend_explains_the_columns_that_are_shown(name):
+    """Of the abbreviations in the headings each one, and none of a column that did not fit."""
+    result = a_result(["cnn"], ablation("dropout", 0.5, SITES)) if name == "sites" else RESULTS[name]()
+
+    text = str(result)
+
+    words = {word for line in text.splitlines() if re.match(" *kind |( +[%A-Za-z]+)+$", line) for word in line.split()}
+    for short, explained in {"ECE": "ECE: ", "MC": "MC: ", "s": "s: seconds"}.items():
+        assert (f" {explained}" in " ".join(text.split())) == (short in words), short
+
+
 def test_failed_trials_are_words_and_no_numbers():
     """Neither the mean of the seeds that are left nor a change from them is shown."""
     text = str(a_result(["cnn"], failed=[(1, 0), (1, 2)]))

@@ -35,6 +35,7 @@ def page(result: StudyResult, shown: list[Figure] | None = None) -> str:
 
     plan = result.plan
     groups = {model: [row for row in result.rows if row.model == model] for model in plan.settings}
+    tables = [_table(result, model) for model, rows in groups.items() if rows]
     return render(
         "study.html",
         models=", ".join(groups),
@@ -43,8 +44,8 @@ def page(result: StudyResult, shown: list[Figure] | None = None) -> str:
         method=_METHOD.format(confidence=CONFIDENCE),
         notes=[(model, note) for model, rows in groups.items() for note in notes(plan, model, rows)],
         figures=figures(result) if shown is None else shown,
-        legend=legend(plan, result.rows),
-        tables=[_table(result, model) for model, rows in groups.items() if rows],
+        legend=legend(plan, [column for _, shown, _ in tables for column in shown]),
+        tables=tables,
         command=plan.provenance.get("command", ""),
         facts=[*_facts(plan.to_dict())],
     )

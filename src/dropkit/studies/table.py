@@ -40,35 +40,39 @@ def table(plan: Plan, rows: Sequence[Row], recommendations: Sequence[Recommendat
     system = "standard" if color else None
     screen = console(file=output, width=_WIDTH, force_terminal=color, color_system=system, no_color=not color)
     chosen = {item.model: item.setting for item in recommendations}
+    explained: list[Column] = []
     for model in plan.settings:
         group = [row for row in rows if row.model == model]
         screen.print(model, style="bold", highlight=False)
         for line in _legend_of_sites(group):
             screen.print(line, highlight=False, style="dim")
         if group:
-            screen.print(_table(plan, group, chosen.get(model)))
+            shown = _that_fit(columns(plan, group, _numbers(group)))
+            explained += shown
+            screen.print(_table(shown, group, chosen.get(model)))
         for note in notes(plan, model, group):
             screen.print(fill(note, _WIDTH), highlight=False, style="yellow")
-    screen.print(fill(legend(plan, rows), _WIDTH), highlight=False, style="dim")
+    screen.print(fill(legend(plan, explained), _WIDTH), highlight=False, style="dim")
     for item in recommendations:
         screen.print()
         screen.print(fill(item.sentence, _WIDTH), highlight=False, style="bold")
     return "\n".join(line.rstrip() for line in output.getvalue().rstrip("\n").split("\n"))
 
 
-def legend(plan: Plan, rows: Sequence[Row]) -> str:
-    """Say how to read the numbers."""
-    measured = {name for row in rows for name in row.metrics}
+def legend(plan: Plan, shown: Iterable[Column]) -> str:
+    """Say how to read the numbers of these columns."""
+    headings = {column.heading for column in shown}
     parts = [
         f"Means over {counted(plan.seeds, 'seed')}, ± their {CONFIDENCE:.0%} interval.",
         f"change: of the test {short_name(plan.metric)} from no dropout, in pairs with equal split, initial weights "
         f"and batches; the intervals hold together for all settings of a model.",
     ]
-    if "test_ece" in measured:
+    if any("ECE" in heading for heading in headings):
         parts.append("ECE: expected calibration error, + where the model is overconfident, - where underconfident.")
-    if any(name.startswith("mc_") for name in measured):
+    if any(heading.startswith("MC ") for heading in headings):
         parts.append("MC: mean prediction of Monte Carlo dropout.")
-    parts.append("s: seconds of training in one trial.")
+    if "seconds" in headings:
+        parts.append("s: seconds of training in one trial.")
     return " ".join(parts)
 
 
@@ -102,8 +106,7 @@ def _numbers(rows: Sequence[Row]) -> dict[str, str]:
     return {site: str(number) for number, site in enumerate(sites_of(rows), start=1)}
 
 
-def _table(plan: Plan, rows: Sequence[Row], chosen: object) -> Table:
-    shown = _that_fit(columns(plan, rows, _numbers(rows)))
+def _table(shown: Sequence[Column], rows: Sequence[Row], chosen: object) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
     for column in shown:
         justify, is_short = "right" if column.is_number else "left", _width(column) <= _TEXT_WIDTH

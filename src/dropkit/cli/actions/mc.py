@@ -62,9 +62,9 @@ def predict_and_compare(
     with redirect_stdout(sys.stderr) if is_quiet else nullcontext():
         network, notes = load_model(model, weights, trust)
         warnings = () if weights is not None or model.endswith(TORCH) else (_NO_WEIGHTS,)
+        loaded = load_data(data, labels, network, settings["task"])
         for warning in warnings:
             click.secho(f"warning: {warning}", err=True, bold=True, fg="yellow")
-        loaded = load_data(data, labels, network, settings["task"])
         is_fitted = settings["task"] == "regression" and settings["outputs"] not in VARIANCES and tau is None
         if is_fitted and loaded.truth is not None:
             must_be_installed("fitting tau to the true values", "mc", "scipy")
