@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ pytestmark = [
 ]
 
 NOISE = NoiseParams(NORMAL, 0.7, 2.0)
+SPLITS_PRODUCTS = gpu.missing is None and [*map(int, version("triton").split(".")[:2])] < [3, 8]
 
 
 def by_gpu(input: Tensor, mask: Mask) -> Tensor:
@@ -261,10 +263,10 @@ def test_other_calls_are_compiled_well(compiled, target):
         made = compiled[f"{name} {target}"]
         assert made["shared"] == 0, name
         assert made["registers"] <= 72, name
-    # A thread has sixteen elements, and one element has its own words: 96 multiplies for four of them.
+    # A thread has sixteen elements, and one element has its own words: a thread with four computes four blocks.
     across, apart = compiled[f"strided across {target}"], compiled[f"strided any {target}"]
     assert across["registers"] <= 72
-    assert across["wide_multiplies"] / 16 < 0.3 * apart["wide_multiplies"] / 4
+    assert 0 < across["philox_multiplies"] / 16 < 0.3 * apart["philox_multiplies"] / 4
     # The column of the first element, and that of the eight of a thread.
     for name in ("activation forward", "activation backward"):
         assert compiled[f"{name} {target}"]["divisions"] <= 4, name
@@ -315,11 +317,15 @@ def test_a_rate_in_memory_is_compiled_well(compiled, function, target):
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_half_a_round_is_one_multiply(compiled, target):
-    """Philox uses 32 x 32 -> 64 bit multiplies, at most 20 a block, and never computes a high half separately."""
-    made = compiled[f"flat float32 {target}"]
+    """Philox uses 32 x 32 -> 64 bit multiplies, at most 20 a block: a thread has four.
+
+    The compiler of Triton 3.7 computes the high half of every fourth product separately.
+    """
+    made, splits = compiled[f"flat float32 {target}"], SPLITS_PRODUCTS
 
     assert 0 < made["wide_multiplies"] <= 20 * 4
-    assert made["high_multiplies"] == 0
+    assert made["philox_multiplies"] <= (25 if splits else 20) * 4
+    assert splits or made["high_multiplies"] == 0
 
 
 @pytest.mark.skipif(not torch.__version__.startswith("2.13"), reason="the helper replaces parts of torch 2.13")
