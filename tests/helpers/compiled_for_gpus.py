@@ -33,7 +33,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-WIDE_LOAD = re.compile(r"ld\.global\S*\.v4\.b32|ld\.global\S*\.v2\.b64")
+WIDE_LOAD, WIDE_STORE = (re.compile(rf"{name}\.global\S*\.(?:v4\.b32|v2\.b64)") for name in ("ld", "st"))
 MASK = Mask(torch.tensor(7), inverted(0.1))
 NOISE = MASK._replace(params=gaussian(0.1))
 
@@ -170,7 +170,8 @@ def described(made: Any) -> dict[str, Any]:
         **common,
         "wide_loads": len(WIDE_LOAD.findall(ptx)),
         "philox_before_loads": str(0xD2511F53) in WIDE_LOAD.split(ptx)[0],
-        "wide_stores": len(re.findall(r"st\.global\S*\.v4\.b32|st\.global\S*\.v2\.b64", ptx)),
+        "wide_stores": len(WIDE_STORE.findall(ptx)),
+        "compares_before_stores": WIDE_STORE.split(ptx)[0].count("setp."),
         "wide_multiplies": ptx.count("mul.wide.u32"),
         "divisions": len(re.findall(r"(?:rem|div)\.[su]32", ptx)),
         # ptxas makes one instruction of each of these, since the upper halves of the factors are zero.

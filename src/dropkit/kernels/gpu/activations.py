@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dropkit.kernels.gpu.philox import VARYING, double, dropped, kept, key_words, loaded, rounded_sum, store
+from dropkit.kernels.gpu.philox import VARYING, double, dropped, kept, key_words, rounded_sum
 
 # Named like the activations of `bias_act_dropout_add`, in upper case.
 RELU, GELU, GELU_TANH, SILU = (tl.constexpr(place) for place in range(4))
@@ -73,6 +73,28 @@ def _drop(x, key, threshold, scale, start, KEY_IN_MEMORY: tl.constexpr, BLOCK: t
     return dropped(x, keep, double(scale), None, None, False).to(x.dtype)
 
 
+@triton.jit
+def _loaded(pointers, at, left, is_full):
+    """What lies at the places `at` that are below `left`: at all of them if `is_full`.
+
+    Without a mask, which would keep reads of odd counts from being wide. The branch also keeps the compiler from moving
+    the loads behind the random words, for which memory need not wait.
+    """
+    if is_full:  # noqa: SIM108 (both calls on one line would hide the mask)
+        x = tl.load(pointers)
+    else:
+        x = tl.load(pointers, at < left.to(tl.int32))
+    return x
+
+
+@triton.jit
+def _store(pointers, y, at, left, is_full):
+    if is_full:
+        tl.store(pointers, y)
+    else:
+        tl.store(pointers, y, at < left.to(tl.int32))
+
+
 @triton.jit(do_not_specialize=VARYING)
 def forward(
     output_ptr,
@@ -93,14 +115,14 @@ def forward(
     """All tensors contiguous; `bias` has an element for each place in the last dimension."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
-    inside, is_full = at < count - start, count - start >= BLOCK
-    x = loaded(input_ptr + start + at, inside, is_full)
-    residual = loaded(residual_ptr + start + at, inside, is_full)
+    left, is_full = count - start, count - start >= BLOCK
+    x = _loaded(input_ptr + start + at, at, left, is_full)
+    residual = _loaded(residual_ptr + start + at, at, left, is_full)
     if BIAS:
         x = _plus_bias(x, bias_ptr, columns, GROUP, BLOCK)
     y = _activated(x.to(tl.float32), ACTIVATION).to(x.dtype)
     y = _drop(y, key, threshold, scale, start, KEY_IN_MEMORY, BLOCK)
-    store(output_ptr + start + at, rounded_sum(y, residual), inside, is_full)
+    _store(output_ptr + start + at, rounded_sum(y, residual), at, left, is_full)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -123,11 +145,11 @@ def backward(
     """The gradient of the activation's input; its sum over rows is the gradient of the bias."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
-    inside, is_full = at < count - start, count - start >= BLOCK
-    x = loaded(input_ptr + start + at, inside, is_full)
-    g = loaded(grad_output_ptr + start + at, inside, is_full)
+    left, is_full = count - start, count - start >= BLOCK
+    x = _loaded(input_ptr + start + at, at, left, is_full)
+    g = _loaded(grad_output_ptr + start + at, at, left, is_full)
     if BIAS:
         x = _plus_bias(x, bias_ptr, columns, GROUP, BLOCK)
     g = _drop(g, key, threshold, scale, start, KEY_IN_MEMORY, BLOCK)
     y = g.to(tl.float32) * _slope(x.to(tl.float32), ACTIVATION)
-    store(grad_input_ptr + start + at, y.to(grad_input_ptr.dtype.element_ty), inside, is_full)
+    _store(grad_input_ptr + start + at, y.to(grad_input_ptr.dtype.element_ty), at, left, is_full)

@@ -76,11 +76,11 @@ def double(bits):
 def dropped(x, keep, scale, shift, fill, AFFINE: tl.constexpr):
     """Kept and dropped values, in the arithmetic type: float64 for float64, else float32. The numbers are float64."""
     arithmetic: tl.constexpr = tl.float64 if x.dtype == tl.float64 else tl.float32
-    y = x.to(arithmetic) * scale.to(arithmetic)
+    x = x.to(arithmetic)
     if AFFINE:
-        y += shift.to(arithmetic)
-        return tl.where(keep, y, fill.to(arithmetic))
-    return tl.where(keep, y, 0.0)
+        return tl.where(keep, x * scale.to(arithmetic) + shift.to(arithmetic), fill.to(arithmetic))
+    # The factor is not negative. Dropping first lets the compiler round two numbers to 16 bits at once.
+    return tl.where(keep, x, 0.0) * scale.to(arithmetic)
 
 
 @triton.jit
@@ -123,24 +123,3 @@ def pairs_of_words(first, low, high, block0, part, COLUMNS: tl.constexpr):
     w0, w1, w2, w3 = philox(blocks, low, high)
     pairs = tl.join(w2, w3) if part else tl.join(w0, w1)
     return tl.reshape(pairs, [COLUMNS // 2])
-
-
-@triton.jit
-def loaded(pointers, inside, is_full):
-    """What lies there. Full blocks are read without a mask, which would keep reads of odd counts from being wide.
-
-    The branch also keeps the compiler from moving the loads behind the random words, for which memory need not wait.
-    """
-    if is_full:  # noqa: SIM108 (both calls on one line would hide the mask)
-        x = tl.load(pointers)
-    else:
-        x = tl.load(pointers, inside)
-    return x
-
-
-@triton.jit
-def store(pointers, y, inside, is_full):
-    if is_full:
-        tl.store(pointers, y)
-    else:
-        tl.store(pointers, y, inside)

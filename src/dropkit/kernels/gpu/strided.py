@@ -13,12 +13,10 @@ from dropkit.kernels.gpu.philox import (
     consecutive_words,
     dropped,
     key_words,
-    loaded,
     loaded_words,
     pairs_of_words,
     philox,
     rounded_sum,
-    store,
     word,
 )
 from dropkit.kernels.gpu.rates import numbers_of
@@ -68,9 +66,35 @@ def flat(
     OTHER: what `other_ptr` is: "added" is added to the output, "kept" is where the mask goes, "" is not used.
     """
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    is_full = count - start >= BLOCK
-    threshold, scale, shift, fill = numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION)
-    low, high, block0 = key_words(key, KEY_IN_MEMORY)
+    left = count - start
+    numbers = numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION)
+    output_ptr, input_ptr, other_ptr = output_ptr + start, input_ptr + start, other_ptr + start
+    first, words_of_key = mask_offset + start, key_words(key, KEY_IN_MEMORY)
+    # A mask would keep reads of odd counts from being wide, and takes a fifth of the instructions.
+    if left >= BLOCK:
+        _flat_block(output_ptr, input_ptr, other_ptr, first, words_of_key, numbers, None, EFFECT, OTHER, BLOCK)
+    else:
+        _flat_block(
+            output_ptr, input_ptr, other_ptr, first, words_of_key, numbers, left.to(tl.int32), EFFECT, OTHER, BLOCK
+        )
+
+
+@triton.jit
+def _flat_block(
+    output_ptr,
+    input_ptr,
+    other_ptr,
+    first,
+    words_of_key,
+    numbers,
+    left,
+    EFFECT: tl.constexpr,
+    OTHER: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The block at the pointers, whose first mask index is `first`: `left` elements of it, or all if None."""
+    low, high, block0 = words_of_key
+    threshold, scale, shift, fill = numbers
     bits: tl.constexpr = input_ptr.dtype.element_ty.primitive_bitwidth
     parts: tl.constexpr = 2 if bits == 64 else 1
     for part in tl.static_range(parts):
@@ -78,23 +102,23 @@ def flat(
         if parts == 2:
             # A thread has the words of four doubles, and loads two of them at a time.
             at = at // 2 * 4 + at % 2 + 2 * part
-        inside = at < (count - start).to(tl.int32)
+        inside = None if left is None else at < left
         # The loads come first, and memory answers while the words are computed.
-        x = loaded(input_ptr + start + at, inside, is_full)
+        x = tl.load(input_ptr + at, inside)
         if OTHER == "added":
-            added = loaded(other_ptr + start + at, inside, is_full)
+            added = tl.load(other_ptr + at, inside)
         if parts == 2:
-            words = pairs_of_words(mask_offset + start, low, high, block0, part, BLOCK)
+            words = pairs_of_words(first, low, high, block0, part, BLOCK)
         else:
-            words = consecutive_words(mask_offset + start, low, high, block0, bits == 16, BLOCK, [BLOCK])
+            words = consecutive_words(first, low, high, block0, bits == 16, BLOCK, [BLOCK])
         y = _changed(x, words, threshold, scale, shift, fill, EFFECT).to(output_ptr.dtype.element_ty)
         if OTHER == "added":
             y = rounded_sum(y, added)
-        store(output_ptr + start + at, y, inside, is_full)
+        tl.store(output_ptr + at, y, inside)
         if OTHER == "kept":
             # As many neighbours a thread as `x` has; by default it would be more bools, from other threads.
-            pointers = tl.max_contiguous(other_ptr + start + at, 128 // bits)
-            store(pointers, words >= threshold, inside, is_full)
+            pointers = tl.max_contiguous(other_ptr + at, 128 // bits)
+            tl.store(pointers, words >= threshold, inside)
 
 
 @triton.jit
