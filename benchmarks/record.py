@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +81,9 @@ def page(kept: dict[str, Any]) -> str:
     unmeasured = "" if on_gpu else "; these have not been measured yet"
     sections = [PREFACE.format(machine="; and on ".join(machines), unmeasured=unmeasured)]
     for name in BENCHMARKS:
-        title, explanation = title_and_explanation(getdoc(importlib.import_module(name)))
+        # Not imported, since some need packages that a machine with a GPU may lack.
+        module = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
+        title, explanation = title_and_explanation(ast.get_docstring(module) or "")
         sections += section(title, explanation, kept[name], len(machines) > 1)
     for name, docstring in on_gpu:
         title, explanation = title_and_explanation(docstring)

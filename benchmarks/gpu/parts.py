@@ -54,7 +54,7 @@ PARTS = (
 
 
 def run(device: Device, parts: Iterable[Part], record: bool) -> None:
-    """Run some parts, print their rows as they come, and then how long each part took and what failed.
+    """Run some parts, print and keep their rows as they come, and then print how long each part took.
 
     Each part must end by the time that is the sum of the shares so far: what one saves, the next ones may use.
     """
@@ -62,30 +62,32 @@ def run(device: Device, parts: Iterable[Part], record: bool) -> None:
     click.echo(f"{where}\n\n{line(HEAD)}\n{line(['---'] * len(HEAD))}")
     begin, allowed = time.perf_counter(), 0.0
     measured: dict[str, list[Row]] = {}
-    incomplete, durations = [], []
+    incomplete: list[str] = []
+    durations: list[str] = []
     for part in parts:
         started = time.perf_counter()
         allowed += part.seconds
+        rows: list[Row] = []
         try:
-            rows: list[Row] = []
+            if device.is_gpu:
+                torch.cuda.empty_cache()  # fails, too, after an error of the device
             for row in _until(begin + allowed, part.rows(device)):
                 click.echo(line(cells(row)))
                 rows.append(row)
             measured[GPU + part.name] = rows
+            if record:
+                keep(where, {GPU + part.name: rows})
         except Exception as error:
             # The other parts are still worth having.
-            incomplete.append(f"{part.name}:\n{traceback.format_exc()}")
-            click.echo(line([f"{part.name} is incomplete: {type(error).__name__}, see below", *[""] * 5]))
-        if device.is_gpu:
-            torch.cuda.empty_cache()
+            incomplete.append(part.name)
+            click.echo(line([f"{part.name} is incomplete: {type(error).__name__}, see the error output", *[""] * 5]))
+            click.echo(f"{part.name}:\n{traceback.format_exc()}", err=True)
         durations.append(f"{part.name}: {time.perf_counter() - started:.1f} s of {part.seconds:g} s")
     missed = [row.case for rows in measured.values() for row in rows if row.met == "NO"]
     click.echo("\n" + "\n".join(durations))
     click.echo(f"total: {time.perf_counter() - begin:.1f} s of {allowed:g} s; targets missed: {len(missed)}")
-    if record:
-        keep(where, measured)
     if incomplete:
-        raise click.ClickException("\n".join(incomplete))
+        raise click.ClickException(f"incomplete: {', '.join(incomplete)}")
 
 
 def _until(deadline: float, rows: Iterator[Row]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""The GPU kernel without a GPU: run by Triton's interpreter on CPU tensors, and compiled ahead of time for GPUs."""
+"""The GPU kernel: on a GPU, or else in Triton's interpreter on CPU tensors and compiled ahead of time for GPUs."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.kernel_grid import DTYPES, GRID, INDICES, LAYOUTS, by_reference, same_bits
+from helpers.triton_device import INTERPRETED, needs_device, needs_interpreter, on_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -25,7 +26,7 @@ from dropkit.patch import native_dropout
 
 pytestmark = [
     pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing)),
-    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which Triton compiles for"),
+    needs_device,
     # NumPy warns of integer overflow, which Philox relies on.
     pytest.mark.filterwarnings("ignore:overflow encountered"),
 ]
@@ -35,9 +36,10 @@ SPLITS_PRODUCTS = gpu.missing is None and [*map(int, version("triton").split("."
 
 
 def by_gpu(input: Tensor, mask: Mask) -> Tensor:
+    input = on_device(input)
     output = torch.empty_like(input)
     gpu.drop(output, input, mask)
-    return output
+    return output.cpu()
 
 
 def truncated(output: Tensor) -> Tensor:
@@ -46,7 +48,7 @@ def truncated(output: Tensor) -> Tensor:
 
 
 def expected_of(input: Tensor, mask: Mask) -> Tensor:
-    if input.dtype != torch.bfloat16:
+    if input.dtype != torch.bfloat16 or not INTERPRETED:
         return by_reference(input, mask)
     return truncated(by_reference(input.float(), mask).contiguous())
 
@@ -101,10 +103,11 @@ def test_in_place_gives_the_bits_of_out_of_place(layout, params):
     """In place the bits are the same."""
     input = LAYOUTS[layout]()
     expected = by_gpu(input, Mask(3, params))
+    input = on_device(input)
 
     gpu.drop(input, input, Mask(3, params))
 
-    assert same_bits(input, expected)
+    assert same_bits(input.cpu(), expected)
 
 
 @pytest.mark.parametrize("params", [inverted(0.3), alpha(0.3), NOISE, NoiseParams(UNIFORM, 0.7, 2.0)], ids=str)
@@ -112,26 +115,27 @@ def test_in_place_gives_the_bits_of_out_of_place(layout, params):
 def test_an_addition_is_rounded_by_itself(dtype, params):
     """Adding in the same kernel gives the bits of adding afterwards, with the numbers of dropout and of noise."""
     input, add = torch.randn(2, 3000).to(dtype)
-    output = torch.empty_like(input)
+    output = on_device(torch.empty_like(input))
 
-    gpu.drop(output, input, Mask(3, params), add)
+    gpu.drop(output, on_device(input), Mask(3, params), on_device(add))
 
-    assert same_bits(output, by_reference(input, Mask(3, params)) + add)
+    assert same_bits(output.cpu(), by_reference(input, Mask(3, params)) + add)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_mask_is_written_with_the_output(dtype):
     """Which elements are kept comes from the same pass as the output, for any number of elements."""
     for count in (1, 4100):
-        input = torch.zeros(count, dtype=dtype)
-        output, kept = torch.empty_like(input), torch.empty(count, dtype=torch.bool)
+        input = on_device(torch.zeros(count, dtype=dtype))
+        output, kept = torch.empty_like(input), on_device(torch.empty(count, dtype=torch.bool))
 
         assert gpu.drop_and_mask(output, kept, input, Mask(3, inverted(0.3)))
 
-        assert torch.equal(kept, by_reference(torch.ones(count), Mask(3, unscaled(0.3))).bool())
+        assert torch.equal(kept.cpu(), by_reference(torch.ones(count), Mask(3, unscaled(0.3))).bool())
         assert same_bits(output, input)
 
 
+@needs_interpreter
 @pytest.mark.parametrize("shape", [(40, 30), (0,)], ids=str)
 @pytest.mark.parametrize("transposed", [False, True], ids=["", "transposed"])
 def test_native_dropout_takes_one_pass(monkeypatch, shape, transposed):
@@ -228,6 +232,8 @@ def test_empty_inputs_are_left_alone():
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, Any]:
     """Facts about the kernels compiled for three GPUs, in a process where Triton does not interpret."""
+    if not INTERPRETED:
+        pytest.skip("Triton compiles its kernels for a GPU here")
     script = Path(__file__).parents[1] / "helpers" / "compiled_for_gpus.py"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)

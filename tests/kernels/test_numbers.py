@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from helpers.kernel_grid import DTYPES, same_bits
+from helpers.triton_device import needs_interpreter
 
 from dropkit import kernels
 from dropkit.kernels import gpu
@@ -39,7 +40,7 @@ def test_normal_numbers_are_accurate():
 
 
 @pytest.mark.skipif(gpu.missing is not None, reason=str(gpu.missing))
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which Triton compiles for")
+@needs_interpreter
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("distribution", "code"), [("normal", NORMAL), ("uniform", UNIFORM)])
 def test_numbers_on_gpus_are_those_of_the_reference(distribution, code, dtype):

@@ -28,7 +28,7 @@ def fold_in(key: Tensor, n: Tensor) -> Tensor:
         return _fold_in_pair(key, n)
     if key.is_cpu and n.is_cpu and key.dim() == n.dim() == 0:
         return as_tensor(_folded(int(key), int(n)), key.device)
-    if key.is_cuda and n.is_cuda and kernel_for("cuda").drop is gpu.drop:
+    if key.is_cuda and n.device == key.device and kernel_for("cuda").drop is gpu.drop:
         return on_gpu.fold_in(key, n)
     left, right = (n >> 32) & _WORD, n & _WORD
     zero, one = torch.zeros_like(right), torch.ones_like(right)
