@@ -38,12 +38,14 @@ def test_dir_shows_the_public_names_alone(module, request):
         ("nonsense", ""),
     ],
 )
-def test_a_name_of_another_module_is_said_to_be_there(name, hint):
-    """`dropkit.Dropout` is where many look first."""
+def test_a_name_of_another_module_is_said_to_be_there(monkeypatch, name, hint):
+    """`dropkit.Dropout` is where many look first; a mere question for a name imports nothing."""
+    monkeypatch.delitem(sys.modules, "dropkit.mc", raising=False)
     with pytest.raises(AttributeError) as caught:
         getattr(dropkit, name)
 
     assert str(caught.value) == f"module 'dropkit' has no attribute {name!r}{hint}"
+    assert "dropkit.mc" not in sys.modules
 
 
 def _import_library(library, request):

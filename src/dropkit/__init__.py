@@ -11,7 +11,6 @@ running model. Everything loads at its first use: `import dropkit` imports neith
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
 
 from dropkit.extras import needed_for
@@ -73,12 +72,11 @@ def __getattr__(name: str) -> Any:
 
 
 def _place_of(name: str) -> str:
-    """Say for an error message which public module has the name, as dropkit.nn has Dropout."""
-    is_being_imported = f"dropkit.{name}" in sys.modules
-    if sys.modules.get("torch") and not name.startswith("_") and not is_being_imported:
-        for module in ("nn", "functional", "mc"):
-            if name in dir(importlib.import_module(f"dropkit.{module}")):
-                return f"; it is dropkit.{module}.{name}"
+    """Say for an error message which public module has the name, as dropkit.nn has Dropout. None is imported."""
+    for module, file in (("nn", "nn/__init__.py"), ("functional", "functional.py"), ("mc", "mc/__init__.py")):
+        source = (importlib.import_module("pkgutil").get_data("dropkit", file) or b"").decode()
+        if f" as {name}\n" in source or f'    "{name}",\n' in source:
+            return f"; it is dropkit.{module}.{name}"
     return ""
 
 
