@@ -4,6 +4,7 @@ import ctypes
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from helpers import oracle
 from helpers.kernel_grid import same_bits
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropkit import random
 from dropkit.functional import dropout, dropout1d
 from dropkit.kernels import cpu, reference
+from dropkit.kernels.key import as_tensor
 from dropkit.kernels.mask import Mask, mask_strides
 from dropkit.kernels.params import inverted
 
@@ -329,3 +332,20 @@ def test_torchs_own_numbers_come_from_the_same_words(device):
         assert torch.equal(integers, (words[::2] << 32 | words[1::2]) & (2**53 - 1))
         kept = words[:66] >= round(0.3 * 2**32)
         assert torch.equal(dropout(torch.ones(66, device=device), 0.3, key=key).cpu() != 0, kept)
+
+
+def test_a_pair_of_numbers_is_not_copied_to_a_device():
+    """On a GPU a copy from the CPU would wait for the device, and graphs cannot capture it."""
+    called: list[str] = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    with Seen():
+        made = [as_tensor(pair, torch.device("cpu")) for pair in ((7, 1), (-1, 2**64 - 3), (2**63, -(2**63)))]
+        as_tensor((7, 1), torch.device("meta"))
+
+    assert [key.tolist() for key in made] == [[7, 1], [2**64 - 1, 2**64 - 3], [2**63, 2**63]]
+    assert not {"aten::_to_copy", "aten::copy_", "aten::lift_fresh"} & {*called}

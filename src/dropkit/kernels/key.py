@@ -59,11 +59,14 @@ def as_tensor(key: Key, device: torch.device) -> Tensor:
     """The key as a tensor: itself, or its numbers on `device`."""
     if isinstance(key, Tensor):
         return key
+    # Filled, since a copy from the CPU would wait for a GPU, and graphs cannot capture it.
     if isinstance(key, tuple):
-        return torch.tensor([number % 2**64 for number in key], dtype=torch.uint64, device=device)
+        seed, first = ((number - LOWEST) % 2**64 + LOWEST for number in key)
+        pair = torch.full((2,), seed, dtype=torch.int64, device=device)
+        pair[1:].fill_(first)
+        return pair.view(torch.uint64)
     if device.type == "cpu":
         return torch.tensor(key, dtype=torch.int64, device=device)
-    # On a GPU a copy from the CPU would wait for the device, and graphs cannot capture it.
     return torch.full((), key, dtype=torch.int64, device=device)
 
 
