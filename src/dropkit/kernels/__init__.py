@@ -110,3 +110,8 @@ def dropped(input: Tensor, mask: Mask) -> Tensor:
 # The same for a contiguous tensor in the memory of a CPU or of a GPU that torch calls "cuda".
 dropped_on_cpu: Callable[[Tensor, Mask], Tensor] = cpu.dropped if _drop_on_cpu is cpu.run else dropped
 dropped_on_gpu: Callable[[Tensor, Mask], Tensor] = gpu.dropped if gpu.missing is None else dropped
+
+
+def dropped_plain(input: Tensor, mask: Mask) -> Tensor:
+    """The same for either."""
+    return (dropped_on_cpu if input.is_cpu else dropped_on_gpu)(input, mask)

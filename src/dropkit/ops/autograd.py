@@ -121,7 +121,7 @@ def drop_plain(input: Tensor, mask: Mask) -> Tensor:
     """`drop` of an input that `is_plain`, by a key that is an int or was drawn for this call."""
     if input.requires_grad and torch.is_grad_enabled():
         return _apply_drop_plain(input, mask)
-    return (kernels.dropped_on_cpu if input.is_cpu else kernels.dropped_on_gpu)(input, mask)
+    return kernels.dropped_plain(input, mask)
 
 
 def drop_(input: Tensor, mask: Mask) -> Tensor:
@@ -197,7 +197,7 @@ class _DropPlain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, mask: Mask) -> Tensor:
         ctx.mask = mask
-        return (kernels.dropped_on_cpu if input.is_cpu else kernels.dropped_on_gpu)(input, mask)
+        return kernels.dropped_plain(input, mask)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -208,7 +208,7 @@ class _DropPlain(torch.autograd.Function):
         mask = mask.gradient
         if mask.params is IDENTITY:
             return grad, None
-        return (kernels.dropped_on_cpu if grad.is_cpu else kernels.dropped_on_gpu)(grad, mask), None
+        return kernels.dropped_plain(grad, mask), None
 
 
 class _DropInPlace(torch.autograd.Function):
