@@ -11,7 +11,8 @@ from dropkit.kernels.gpu import cdiv
 from dropkit.kernels.gpu.launch import Constants, launcher
 
 _BLOCK = 128
-_CONSTANTS = Constants(BLOCK=_BLOCK, num_warps=1)
+# Triton 3.9 warns where fusion, of which integers have none, is neither on nor off.
+_CONSTANTS = Constants(BLOCK=_BLOCK, enable_fp_fusion=False, num_warps=1)
 
 
 def fold_in(key: Tensor, n: Tensor) -> Tensor:
