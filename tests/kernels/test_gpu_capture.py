@@ -41,8 +41,8 @@ def test_loading_relaxes_a_capture(mode):
 def test_launches_may_load(mode, monkeypatch):
     """Kernels are launched in such a block, on the device that is current and on another one."""
     current = [0]
-    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: current[-1])
-    monkeypatch.setattr(torch.accelerator, "device_index", lambda index: nullcontext(current.append(index)))
+    monkeypatch.setattr(launch, "current_gpu", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", lambda index: nullcontext(current.append(index)))
     seen = []
     kernel = {(3,): lambda tensor: seen.append((current[-1], mode()))}
     for index in (0, 1):

@@ -73,8 +73,8 @@ def gpu(monkeypatch):
     monkeypatch.setattr(keys, "_agree", {})
     monkeypatch.setattr(keys, "Generator", StandIn)
     monkeypatch.setattr(torch, "randint", randint_of(modelled))
+    monkeypatch.setattr(keys, "current_gpu", lambda: 0)
     for name, value in {
-        "current_device": lambda: 0,
         "default_generators": (generator,),
         "is_current_stream_capturing": lambda: False,
         "get_sync_debug_mode": lambda: 0,
@@ -192,7 +192,7 @@ def test_the_current_device_becomes_that_of_the_input(gpu, monkeypatch):
         current.pop()
 
     monkeypatch.setattr(torch.cuda, "device", entered)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(keys, "current_gpu", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: captured.append(current[-1]))
 
     assert keys.draw(None, DEVICE) == modelled(gpu.initial_seed(), 0)

@@ -52,7 +52,7 @@ def test_an_unknown_triton_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(keys, "_agree", {0: False})
 
-    assert "launches take longer than by Triton 2.0 to 3.3, which dropkit knows" in gpu.detail()
+    assert "launches take longer than with Triton 2.0 to 3.3, which dropkit knows" in gpu.detail()
     assert "keys are drawn on the device" in gpu.detail()
 
 
@@ -83,8 +83,8 @@ def test_each_device_has_a_kernel_of_its_own(monkeypatch):
         yield
         current.pop()
 
-    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: current[-1])
-    monkeypatch.setattr(torch.accelerator, "device_index", entered)
+    monkeypatch.setattr(launch, "current_gpu", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", entered)
     monkeypatch.setattr(launch, "_is_watched", lambda: False)
     monkeypatch.setattr(launch, "_current_stream", lambda: lambda device: current[-1])
     kernel, constants = Kernel(), launch.Constants()

@@ -62,6 +62,12 @@ empty_on_cpu: Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor] 
     "torch.empty_strided makes outputs",
     costs=False,
 )
+# The index of the GPU that is current in this thread. torch's builds for CPUs have no such name.
+current_gpu: Callable[[], int] = (
+    find("torch._C:_cuda_getDevice", DROPOUT, torch.cuda.current_device, "the public function is called", costs=False)
+    if torch.version.cuda or torch.version.hip
+    else torch.cuda.current_device
+)
 _has_backward_class: bool = (
     find("torch.autograd:Function._backward_cls", DROPOUT, None, "torch looks for backward in every pass", costs=False)
     is not None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from dropkit.kernels.gpu.launch import KNOWN, Constants, is_known, launcher
 from dropkit.kernels.key import Key, as_tensor, batch_shape, is_pair, read
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.numbers import NORMAL
-from dropkit.kernels.params import IDENTITY, DropoutParams, NoiseParams, Params, ScheduledParams
+from dropkit.kernels.params import IDENTITY, DropoutParams, NoiseParams, ScheduledParams
 
 missing = None if find_spec("triton") else 'Triton is not installed: pip install "dropkit[gpu]"'
 
@@ -31,6 +31,12 @@ _BLOCK = 2048
 # Outer dimensions that the kernel for any strides takes, after merging.
 _OUTER = 4
 _WARPS = 4
+
+
+# A rate in memory, and the function of `PARAMS_BY_NAME` that the kernel calls on it.
+_Rate: TypeAlias = "tuple[Tensor | int, str]"
+# Where the numbers are passed.
+_PASSED: _Rate = 0, ""
 
 
 class _Dim(NamedTuple):
@@ -55,21 +61,23 @@ def drop(output: Tensor, input: Tensor, mask: Mask, add: Tensor | None = None) -
     """Write every element of `output`; see `dropkit.kernels.Kernel.drop`."""
     if input.numel() == 0:
         return
-    params = mask.params
-    if not (isinstance(params, ScheduledParams) and params.p.device == input.device and params.form is not IDENTITY):
-        params = params.resolve()
-    mask = mask._replace(key=readable_key(mask.key, input), params=params)
+    params, rate = mask.params, _PASSED
+    if isinstance(params, ScheduledParams) and params.p.device == input.device and params.form is not IDENTITY:
+        params, rate = params.form, (params.p, params.function)
+    params = params.resolve()
+    mask = Mask(readable_key(mask.key, input), params, mask.strides, mask.offset)
     whole = _Dim(input.numel(), 1, 1, 1)
-    is_whole = mask.strides is None and not mask.slice_dims and input.is_contiguous() and output.is_contiguous()
-    dims = [whole] if is_whole else _merged(input, output, mask)
+    is_flat = _is_flat(mask) and input.is_contiguous() and output.is_contiguous()
+    dims = [whole] if is_flat else _merged(input, output, mask)
     if isinstance(params, DropoutParams) and params.drops_all:
         output.fill_(params.fill)
     elif dims == [whole] and mask.offset % 4 == 0:
-        can_fuse = add is not None and add.is_contiguous() and add.dtype == input.dtype
-        _flat(output, input, mask, add if can_fuse else None, "added" if can_fuse else "")
-        add = None if can_fuse else add
+        if add is not None and add.is_contiguous() and add.dtype == input.dtype:
+            _flat(output, input, mask, rate, add, "added")
+            return
+        _flat(output, input, mask, rate)
     else:
-        _strided(output, input, mask, dims)
+        _strided(output, input, mask, rate, dims)
     if add is not None:
         output.add_(add)
 
@@ -79,12 +87,11 @@ def dropped(input: Tensor, mask: Mask) -> Tensor:
 
     The call for small tensors, whose time goes into asking torch about them: `drop` asks more.
     """
-    output = torch.empty_like(input)
-    is_flat = mask.strides is None and type(mask.key) is int and mask.offset % 4 == 0
-    if is_flat and type(mask.params) is DropoutParams and not mask.params.drops_all:
-        _flat(output, input, mask)
-    else:
+    output, params = torch.empty_like(input), mask.params
+    if isinstance(params, ScheduledParams) or params.drops_all or type(mask.key) is not int or not _is_flat(mask):
         drop(output, input, mask)
+    else:
+        _flat(output, input, mask)
     return output
 
 
@@ -95,10 +102,9 @@ def drop_and_mask(output: Tensor, kept: Tensor, input: Tensor, mask: Mask) -> bo
         Whether both are written: one pass over memory does it for contiguous inputs with a mask element for each.
     """
     params = mask.params.resolve()
-    one_pass = mask.strides is None and mask.offset % 4 == 0 and not mask.slice_dims and input.is_contiguous()
-    if not one_pass or params.drops_all:
+    if not (_is_flat(mask) and input.is_contiguous()) or params.drops_all:
         return False
-    _flat(output, input, mask._replace(key=readable_key(mask.key, input), params=params), kept, "kept")
+    _flat(output, input, mask._replace(key=readable_key(mask.key, input), params=params), _PASSED, kept, "kept")
     return True
 
 
@@ -111,27 +117,32 @@ def detail() -> str:
     notes = ""
     if not is_known():
         oldest, newest = (".".join(map(str, version)) for version in KNOWN)
-        notes += f"; launches take longer than by Triton {oldest} to {newest}, which dropkit knows"
+        notes += f"; launches take longer than with Triton {oldest} to {newest}, which dropkit knows"
     if torch.cuda.is_available() and not keys.agrees(torch.device("cuda", torch.cuda.current_device())):
         notes += "; keys are drawn on the device, since its torch.randint draws other numbers than expected"
     return f"Triton {getattr(triton, '__version__', 'of an unknown version')}{notes}"
 
 
-def _flat(output: Tensor, input: Tensor, mask: Mask, other: Tensor | None = None, use: str = "") -> None:
-    count, other = input.numel(), output if other is None else other
-    effect, numbers = _effect(mask.params), _numbers(mask.params)
-    launcher("strided", "flat")(
-        -(-count // _BLOCK),
-        (output, input, other, mask.key, *numbers, mask.offset, count),
-        _flat_constants(type(mask.key) is not int, *effect, use, _BLOCK),
-    )
+def _is_flat(mask: Mask) -> bool:
+    """Whether the elements of a contiguous tensor use consecutive mask elements from a multiple of 4 on."""
+    key, _, strides, offset = mask
+    return strides is None and offset % 4 == 0 and (type(key) is int or not mask.slice_dims)
 
 
-def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> None:
+def _flat(
+    output: Tensor, input: Tensor, mask: Mask, rate: _Rate = _PASSED, other: Tensor | int = 0, use: str = ""
+) -> None:
+    key, params, _, offset = mask
+    count, (p, function) = input.numel(), rate
+    numbers, constants = _flat_form(params, type(key) is not int, function, use, _BLOCK)
+    launcher("strided", "flat")(-(-count // _BLOCK), (output, input, other, key, p, *numbers, offset, count), constants)
+
+
+def _strided(output: Tensor, input: Tensor, mask: Mask, rate: _Rate, dims: list[_Dim]) -> None:
     inner, outer = dims[-1], dims[:-1]
     if len(outer) > _OUTER:
         for arguments in _slices(output, input, mask, dims):
-            _strided(*arguments, dims[1:])
+            _strided(*arguments, rate, dims[1:])
         return
     kernels = triton_kernels("strided")
     kind, outer = _kind(inner, outer, mask.offset, kernels)
@@ -144,12 +155,12 @@ def _strided(output: Tensor, input: Tensor, mask: Mask, dims: list[_Dim]) -> Non
     down = min(next_power_of_2(rows), block // across)
     strides = [number for dim in outer for number in (dim.size, *dim.strides)]
     strides += [1, 0, 0, 0, 0] * (_OUTER - len(outer))
-    numbers = *_numbers(mask.params), mask.offset, rows, inner.size, *inner.strides, *strides
+    (p, function), params = rate, mask.params.resolve()
     layout = mask.slice_dims > 0, kind.value, len(outer), down, across
     launcher("strided", "tiles")(
         cdiv(rows, down) * cdiv(inner.size, across),
-        (output, input, mask.key, *numbers),
-        _tile_constants(type(mask.key) is not int, *_effect(mask.params), *layout),
+        (output, input, mask.key, p, *_numbers(params), mask.offset, rows, inner.size, *inner.strides, *strides),
+        _tile_constants(type(mask.key) is not int, function, _effect(params), *layout),
     )
 
 
@@ -179,6 +190,13 @@ def readable_key(key: Key, input: Tensor) -> Tensor | int:
         return key
     key = as_tensor(key, input.device)
     return key.contiguous() if is_pair(key) and key.stride(-1) != 1 else key
+
+
+@lru_cache(maxsize=256)
+def _flat_form(
+    form: DropoutParams | NoiseParams, key_in_memory: bool, function: str, use: str, block: int
+) -> tuple[tuple[int, ...], Constants]:
+    return _numbers(form), _flat_constants(key_in_memory, function, _effect(form), use, block)
 
 
 @lru_cache(maxsize=256)
@@ -233,26 +251,19 @@ def _merged(input: Tensor, output: Tensor, mask: Mask) -> list[_Dim]:
     return merged
 
 
-def _numbers(params: Params) -> tuple[Tensor | int, ...]:
-    """The rate in memory or 0, the threshold, and the bits of each fraction. Noise has two, a factor and a term."""
-    return (params.p, 0, 0, 0, 0) if isinstance(params, ScheduledParams) else (0, *_integers(params))
-
-
 @lru_cache(maxsize=256)
-def _integers(params: DropoutParams | NoiseParams) -> tuple[int, ...]:
+def _numbers(params: DropoutParams | NoiseParams) -> tuple[int, ...]:
+    """The threshold, and the bits of each fraction. Noise has two, a factor and a term."""
     if isinstance(params, NoiseParams):
         return 0, double_bits(params.factor), double_bits(params.term), 0
     return params.threshold, *map(double_bits, params[1:])
 
 
-def _effect(params: Params) -> tuple[str, str]:
-    """Which function the kernel calls on a rate in memory, and what it does to elements; see `strided`."""
-    function = ""
-    if isinstance(params, ScheduledParams):
-        function, params = params.function, params.form
+def _effect(params: DropoutParams | NoiseParams) -> str:
+    """What the kernel does to elements; see `strided`."""
     if isinstance(params, NoiseParams):
-        return function, "normal" if params.distribution == NORMAL else "uniform"
-    return function, "affine" if params.shift or params.fill else "scale"
+        return "normal" if params.distribution == NORMAL else "uniform"
+    return "affine" if params.shift or params.fill else "scale"
 
 
 def cdiv(size: int, block: int) -> int:

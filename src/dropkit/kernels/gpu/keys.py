@@ -22,6 +22,7 @@ from torch import Generator
 from dropkit.kernels import cpu
 from dropkit.kernels.key import HIGHEST, LOWEST
 from dropkit.kernels.reference import philox
+from dropkit.torch_private import current_gpu
 
 # What a draw of one element adds to the offset.
 _INCREMENT = 4
@@ -43,16 +44,17 @@ def draw(generator: Generator | None, device: torch.device) -> int | None:
         generator: the default one of `device` if None.
         device: of the type "cuda", with its index.
     """
-    if device.index != torch.cuda.current_device():
+    index = device.index
+    if index != current_gpu():
         with torch.cuda.device(device):  # whose stream may be captured
             return draw(generator, device)
     if torch.cuda.is_current_stream_capturing():
         return None
     if generator is None:
-        generator = torch.cuda.default_generators[device.index]
+        generator = torch.cuda.default_generators[index]
     elif generator.device.type != "cuda":
         return None  # torch raises its error
-    return _next(generator) if _agree.get(device.index) or agrees(device) else None
+    return _next(generator) if _agree.get(index) or agrees(device) else None
 
 
 def agrees(device: torch.device) -> bool:

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import torch
 
 from dropkit.kernels.gpu import capture
+from dropkit.torch_private import current_gpu
 
 # The oldest and the newest release of Triton that were read: how its functions choose and call compiled kernels.
-KNOWN = (3, 4), (3, 8)
+KNOWN = (3, 4), (3, 9)
 
 
 # Triton compiles for AMD's GPUs specially where offsets in a tensor's memory fit 32 bits.
@@ -84,28 +85,26 @@ class Launcher:
             constants: the same object for the same constants, or Triton looks for the compiled kernel again.
         """
         device = arguments[0].get_device()  # -1 is the CPU, for Triton's interpreter
-        if device >= 0 and device != torch.accelerator.current_device_index():
+        if device >= 0 and device != current_gpu():
             # Triton launches on the current device.
-            with torch.accelerator.device_index(device):
+            with torch.cuda.device(device):
                 self(programs, arguments, constants)
             return
         if not self._can_keep or _is_watched():
             self._launch_by_triton(programs, arguments, constants)
             return
-        kinds: list[Any] = [device, constants]
+        kind: tuple[Any, ...] = device, constants
         passed = [*arguments]
         for place in self._inspected:
             argument = passed[place]
             if type(argument) is int:
-                kinds.append(_kind(argument))
+                kind += (_kind(argument) if argument else 0,)  # 0 stands for what a kernel does not use
                 continue
             # The address is passed, too: Triton would ask for it again.
             passed[place] = address = argument.data_ptr()
-            kinds.append(argument.dtype)
-            kinds.append(address % 16 == 0)
+            kind += argument.dtype, address % 16 == 0
             if _IS_AMD:
-                kinds.append(argument.untyped_storage().nbytes() < 2**31)
-        kind = tuple(kinds)
+                kind += (argument.untyped_storage().nbytes() < 2**31,)
         compiled = self._compiled.get(kind)
         if compiled is None:
             self._keep(kind, self._launch_by_triton(programs, arguments, constants), constants)
@@ -127,11 +126,11 @@ class Launcher:
 def _is_watched() -> bool:
     """Whether a profiler has hooks on launches, which Triton's own call serves."""
     runtime = _knobs().runtime
-    enter, exit = runtime.launch_enter_hook, runtime.launch_exit_hook
-    # In Triton 3.4 a hook is a function or None.
-    return (enter is not None and bool(getattr(enter, "calls", True))) or (
-        exit is not None and bool(getattr(exit, "calls", True))
-    )
+    enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
+    try:
+        return bool(enter.calls or leave.calls)
+    except AttributeError:  # in Triton 3.4 a hook is a function or None
+        return enter is not None or leave is not None
 
 
 def _kind(number: int) -> int:
