@@ -1,15 +1,24 @@
 """Record what is launched on GPUs that do not exist, by dropkit's launcher and by Triton's own call, and print it.
 
-Nothing is compiled: whatever Triton would compile is a stand-in, which notes its launches.
+Nothing is compiled: whatever Triton would compile is a stand-in. For NVIDIA's GPUs it calls Triton's launcher, which is
+in C, on a stand-in for CUDA's driver, which notes the bytes of each parameter; for AMD's it notes its arguments.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import random
+import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, cached_property, partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,6 +26,7 @@ import triton
 import triton.compiler
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia import driver as nvidia
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
@@ -37,6 +47,10 @@ class Driver:
 
     current = 0
 
+    @cached_property
+    def utils(self) -> nvidia.CudaUtils:
+        return nvidia.CudaUtils()
+
     def get_current_device(self) -> int:
         return self.current
 
@@ -47,18 +61,68 @@ class Driver:
         return (GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64))[self.current]
 
 
+# What the driver does: it writes a launch to `noted`, whose parameters have the sizes in `sizes`, up to a 0.
+STUB = """
+#include <string.h>
+typedef struct { unsigned grid[3], block[3], shared; void *stream, *attributes; unsigned count; } Config;
+int sizes[128], length;
+char noted[2048];
+static void note(const void *from, int size) { memcpy(noted + length, from, size); length += size; }
+int cuPointerGetAttribute(void **result, int attribute, void *pointer) { *result = pointer; return 0; }
+int cuLaunchKernelEx(const Config *config, void *function, void **parameters, void **extra) {
+    length = 0;
+    note(config, sizeof config->grid + sizeof config->block + sizeof config->shared);
+    note(&config->stream, sizeof config->stream);
+    note(&function, sizeof function);
+    for (int i = 0; sizes[i]; i++) note(parameters[i], sizes[i]);
+    return 0;
+}
+"""
+COMPILER = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+FOLDER = tempfile.TemporaryDirectory()
+
+
+@cache
+def stub() -> ctypes.CDLL:
+    """The driver, where Triton looks for it; functions that launches do not call return 0."""
+    sources = [Path(nvidia.__file__).with_name(name).read_text() for name in ("driver.c", "driver.py")]
+    names = {*re.findall(r"\bcu[A-Z]\w*(?=\()", "".join(sources))} - {*re.findall(r"\bcu\w+(?=\()", STUB)}
+    (source := Path(FOLDER.name) / "stub.c").write_text(
+        STUB + "".join(f"int {name}() {{ return 0; }}\n" for name in names)
+    )
+    library = source.with_name("libcuda.so.1")
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, source], check=True)
+    library.with_name("libcuda.so").symlink_to(library)  # for Triton 3.5
+    os.environ.update(TRITON_LIBCUDA_PATH=FOLDER.name, TRITON_CACHE_DIR=FOLDER.name)
+    return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
 class Compiled:
     """What Triton has compiled, as far as `triton.runtime.jit` and dropkit know it."""
 
-    packed_metadata = ()
+    packed_metadata: tuple[int, ...] = ()
     made = 0
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, src: Any, *_: Any, target: GPUTarget, options: dict[str, Any], **__: Any) -> None:
         Compiled.made += 1
         self.function = Compiled.made
+        if target.backend == "cuda" and COMPILER:
+            stub()
+            scratch = {f"{kind}_scratch_{what}": 0 for kind in ("global", "profile") for what in ("size", "align")}
+            metadata = SimpleNamespace(**{"cluster_dims": (1, 1, 1), **options, **scratch, "shared": 0})
+            self.packed_metadata = triton.compiler.make_backend(target).pack_metadata(metadata)
+            types = [kind for kind in src.signature.values() if kind != "constexpr"]
+            self.sizes = [8 if kind[0] == "*" else int(kind[1:]) // 8 for kind in types]
+            self.launch, self.run = nvidia.CudaLauncher(src, metadata), self.run_by_launcher
 
     def launch_metadata(self, *_: Any) -> dict[str, Any]:
         return {}
+
+    def run_by_launcher(self, *arguments: Any) -> None:
+        (ctypes.c_int * 128).in_dll(stub(), "sizes")[:] = [*self.sizes, *[0] * (128 - len(self.sizes))]
+        self.launch(*arguments)
+        length = ctypes.c_int.in_dll(stub(), "length").value
+        LAUNCHED.append((bytes((ctypes.c_char * 2048).in_dll(stub(), "noted"))[:length],))
 
     def run(self, *arguments: Any) -> None:
         *grid, stream, function, metadata, _, enter, leave = arguments[:9]

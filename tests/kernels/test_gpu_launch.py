@@ -28,7 +28,10 @@ def launched():
 
 
 def test_launches_are_those_of_triton(launched):
-    """A call launches the kernel that Triton would, with its arguments: whatever ran before, on either maker's GPUs."""
+    """A call launches the kernel that Triton would, with its arguments: whatever ran before, on either maker's GPUs.
+
+    With a C compiler, CUDA's driver gets the same bytes from Triton's own launcher.
+    """
     assert launched["compiled"] > 100
     assert launched["different"] == []
 
