@@ -26,6 +26,29 @@ def mode(monkeypatch):
     return lambda: current.value
 
 
+def test_the_stream_of_the_device_is_asked(monkeypatch):
+    """Whether a tensor's device is captured depends on the current stream of that device."""
+    current = [1]
+    captured = {0: True, 1: False}
+
+    class Entered:
+        def __init__(self, device):
+            self.index = device.index
+
+        def __enter__(self):
+            current.append(self.index)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Entered)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: captured[current[-1]])
+
+    assert [capture.is_captured(torch.device("cuda", index)) for index in (0, 1)] == [True, False]
+    assert current == [1]
+
+
 def test_loading_relaxes_a_capture(mode):
     """In the block the thread may load kernels; afterwards its mode is what it was, also after an error."""
     with capture.loading():

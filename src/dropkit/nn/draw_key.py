@@ -35,3 +35,8 @@ def draw_key(
     if autograd.can_use_fast_path(input):
         return cast("Tensor | int", random.choose_key(None, generator, input, p))
     return random.draw(generator, input.device)
+
+
+def is_on_host(key: Tensor | int | None) -> bool:
+    """Whether the host can compute the mask of a key without waiting for a device."""
+    return key.is_cpu if isinstance(key, Tensor) else key is not None

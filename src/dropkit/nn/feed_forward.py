@@ -28,8 +28,8 @@ class FeedForward(DynamicRate):
     dropout by element, and from moderate rates on faster than without dropout. Output and gradients are those of the
     plain layers with the mask of the same key, up to the order of sums.
 
-    Small batches, devices other than the CPU, compiled code, transforms, function modes such as Monte Carlo
-    dropout's, and layers with hooks or special weights run the plain products and the mask instead.
+    Small batches, compiled code, captured graphs, transforms, function modes such as Monte Carlo dropout's, and layers
+    with hooks or special weights run the plain products and the mask instead. A GPU is not waited for.
 
     A mask that the batch shares makes gradients noisier than one by element: lower the learning rate where
     training gets unstable. docs/batchwise.md says when it pays and how it regularises.

@@ -12,9 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
+from dropkit.kernels.gpu.capture import is_captured
+from dropkit.kernels.gpu.send import send
 from dropkit.nn.checks import check_probability, checked_rate
 from dropkit.nn.composed_layer import ComposedLayer
-from dropkit.nn.draw_key import draw_key
+from dropkit.nn.draw_key import draw_key, is_on_host
 from dropkit.nn.drop_path import drop_path
 from dropkit.nn.dynamic_rate import DynamicRate
 from dropkit.ops import autograd
@@ -34,9 +36,10 @@ def residual_drop_path(
     .. math:: y_n = x_n + k_n\, f(x_n) / (1 - p), \qquad k_n \sim \mathrm{Bernoulli}(1 - p)
 
     The output and all gradients are those of the sum, up to the order of sums, if `branch` treats samples one by one.
-    A batch normalisation in the branch sees the kept samples only. Compiled code and transforms, which need sizes that
-    do not follow from random numbers, run the sum itself with the same mask. DINOv2 keeps a fixed number of samples
-    instead; here each is kept by itself, so that the expectation holds exactly.
+    A batch normalisation in the branch sees the kept samples only. Compiled code, transforms and captured graphs, which
+    need sizes that do not follow from random numbers, run the sum itself with the same mask. No GPU is waited for,
+    unless `key` or `p` lies in its memory. DINOv2 keeps a fixed number of samples instead; here each is kept by itself,
+    so that the expectation holds exactly.
 
     Args:
         input: values, floating.
@@ -58,18 +61,22 @@ def residual_drop_path(
                 [ 1.,  1.],
                 [ 1.,  1.]])
     """
-    checked_rate(p)
-    key = draw_key(input, p, training, generator, key)
-    if not autograd.can_use_fast_path(input):
+    rate = checked_rate(p)
+    key = draw_key(input, rate, training, generator, key)
+    if not autograd.can_use_fast_path(input) or (input.is_cuda and is_captured(input.device)):
         return input + drop_path(branch(input), p, training, key=key)
     # One element a sample: as many as rows, so that what is stated about the rows of this process holds for them.
-    ones = input.new_ones((input.shape[0],) + (1,) * (input.dim() - 1))
+    # The host computes the mask of a key that it knows: to ask a GPU which rows are kept would wait for it.
+    asks_host = input.is_cuda and is_on_host(key) and not isinstance(rate, Tensor)
+    ones = input.new_ones((input.shape[0],) + (1,) * (input.dim() - 1), device="cpu" if asks_host else None)
     factors = drop_path(ones, p, training, key=key)
     if factors is ones:
         return input + branch(input)
     kept = factors.flatten().nonzero().flatten()
     if len(kept) == 0:
         return input.clone()
+    if asks_host:
+        kept = send(kept, input.device)
     output = branch(input.index_select(0, kept))
     return input.index_add(0, kept, output.to(input.dtype), alpha=1 / (1 - p))
 

@@ -22,7 +22,11 @@ from torch.overrides import (
 from dropkit import random
 from dropkit.catalog import TRANSPOSED_LINEAR
 from dropkit.kernels import FLOATS
+from dropkit.kernels.gpu import keys as gpu_keys
+from dropkit.kernels.gpu.capture import is_captured
+from dropkit.kernels.gpu.send import send
 from dropkit.kernels.mask import Mask
+from dropkit.nn.draw_key import is_on_host
 from dropkit.nn.draw_mask import draw_mask
 from dropkit.nn.dropout import LAYER, dropout
 from dropkit.nn.noise_shape import with_noise_shape
@@ -37,6 +41,11 @@ Activation = Callable[[Tensor], Tensor]
 # rows * p, and the smallest number of multiplications saved. benchmarks/batchwise.py measures both sides of the limits.
 LEAST_ROWS = 24
 LEAST_MULTIPLICATIONS = 2**24
+# On a GPU, by its data sheet rather than by a measurement: products of bfloat16 take as long as the copies at some 600
+# rows * p, and the launches of the copies keep the host busy for as long as 2**34 multiplications, forward and
+# backward, keep the GPU. benchmarks/gpu measures both sides of these limits, too.
+LEAST_ROWS_ON_GPU = 2**10
+LEAST_MULTIPLICATIONS_ON_GPU = 2**34
 # Products take up to a third less time if they have a multiple of 8 units, where all rows of memory begin at multiples
 # of 32 bytes. Multiples of 16 are no faster, and leave less out of small layers.
 MULTIPLE = 8
@@ -71,7 +80,7 @@ def run(
         keys: one for each activation; None to draw it.
         generator: where keys are drawn from; torch's default generator of the input's device if None.
     """
-    if training and _can_cut(chain, input):
+    if training and _can_cut(chain, input, keys):
         return _on_submatrices(chain, input, keys, generator)
     unit_dim = _unit_dim(chain)
     for layer, key in zip(chain.layers, keys, strict=False):
@@ -110,12 +119,12 @@ def _draw_kept(
         key = random.check_key(key, generator, hidden)
     mask = draw_mask(with_noise_shape(LAYER, _shared(len(shape), unit_dim)), hidden, chain.p, generator, key)
     stride = mask.strides_for(shape)[unit_dim]
-    ones = torch.ones(shape[unit_dim], device=input.device, dtype=torch.float64)
+    ones = torch.ones(shape[unit_dim], device="cpu", dtype=torch.float64)
     factors = autograd.drop(ones, Mask(mask.key, mask.params, (stride,), mask.offset))
     kept, dropped = factors.nonzero().flatten(), (factors == 0).nonzero().flatten()
     more = -len(kept) % MULTIPLE if len(kept) else MULTIPLE  # products take no matrix without rows
     units = torch.cat((kept, dropped[:more]))
-    return units, factors.index_select(0, units)
+    return send(units, input.device), send(factors.index_select(0, units), input.device)
 
 
 def _product(layer: nn.Module, input: Tensor, part: Submatrix) -> Tensor:
@@ -169,7 +178,7 @@ def _shared(dims: int, unit_dim: int) -> tuple[int | None, ...]:
     return tuple(None if dim == dims + unit_dim else 1 for dim in range(dims))
 
 
-def _can_cut(chain: Chain, input: Tensor) -> bool:
+def _can_cut(chain: Chain, input: Tensor, keys: Sequence[Tensor | int | None]) -> bool:
     """Whether the products can run on submatrices, unseen by any mode, tracer or transform, and whether it pays."""
     return (
         # A rate may be a tensor, for a compiler.
@@ -181,10 +190,20 @@ def _can_cut(chain: Chain, input: Tensor) -> bool:
         and not input.is_nested
         and _pays(chain, input)  # before what takes longer to ask
         and not in_forward_mode()
-        and input.is_cpu
+        and (input.is_cpu or _host_knows_masks(input, keys))
         and input.dtype in FLOATS
         and all(map(_is_plain, chain.modules))
         and _fits(chain)
+    )
+
+
+def _host_knows_masks(input: Tensor, keys: Sequence[Tensor | int | None]) -> bool:
+    """Whether the host can tell which units of a GPU are kept, without waiting for it; it draws keys of None."""
+    device = input.device
+    return (
+        input.is_cuda
+        and not is_captured(device)
+        and all(gpu_keys.agrees(device) if key is None else is_on_host(key) for key in keys)
     )
 
 
@@ -215,11 +234,14 @@ def _pays(chain: Chain, input: Tensor) -> bool:
         return False
     p: Any = chain.p
     rows = input.numel() // max(1, input.shape[unit_dim]) * p
-    if rows < LEAST_ROWS or not all(
+    least_rows, least_multiplications = (
+        (LEAST_ROWS_ON_GPU, LEAST_MULTIPLICATIONS_ON_GPU) if input.is_cuda else (LEAST_ROWS, LEAST_MULTIPLICATIONS)
+    )
+    if rows < least_rows or not all(
         type(layer).forward in _FORWARDS or _is_transposed(layer) for layer in chain.modules
     ):
         return False
-    return rows * sum(cast("Tensor", layer.weight).numel() for layer in chain.modules) >= LEAST_MULTIPLICATIONS
+    return rows * sum(cast("Tensor", layer.weight).numel() for layer in chain.modules) >= least_multiplications
 
 
 def dropped_columns(output: Tensor, layer: nn.Module) -> Tensor:

@@ -22,6 +22,14 @@ import torch
 RELAXED = 2
 
 
+def is_captured(device: torch.device) -> bool:
+    """Whether what is launched on a GPU becomes a part of a graph now, instead of running."""
+    if device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            return torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_current_stream_capturing()
+
+
 @contextmanager
 def loading() -> Generator[None]:
     """Let kernels be loaded in a block, even if the current stream is captured."""
