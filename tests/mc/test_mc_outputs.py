@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dropkit.mc import from_samples, predict
+from dropkit.mc.outputs import Classes
 
 TOKENS = torch.randn(12, 7, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.zeros(12, 7, dtype=torch.long)
@@ -352,6 +353,19 @@ def test_logits_in_the_unit_interval_are_recognised_by_their_call(name: str) -> 
     assert 0 <= outputs.amin() <= outputs.amax() <= 1 + 1e-6
 
     run(Returns(lambda h: UNIT[name](4 * h)), ROWS, masks="shared")
+
+
+def test_impossible_classes_are_not_searched_for_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their entropies are those of a CPU, and no question waits for the device."""
+    logits = torch.tensor([[[0.0, -torch.inf, 1.0], [-torch.inf, -torch.inf, 3.0], [1.0, 2.0, 3.0]]])
+    expected = Classes("logits").probabilities(logits)
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    monkeypatch.setattr(Tensor, "__bool__", lambda _: pytest.fail("this would wait"))
+
+    found = Classes("logits").probabilities(logits)
+
+    monkeypatch.undo()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_gates_inside_do_not_matter() -> None:

@@ -129,6 +129,19 @@ def test_masks_do_not_depend_on_how_many_words_are_made_at_once(
     assert set((whole / x).round(decimals=4).flatten().tolist()) == {0.0, 2.0}
 
 
+@pytest.mark.parametrize("stratified", [False, True])
+def test_kept_units_are_found_without_waiting_for_the_device(stratified: bool) -> None:
+    """Masks that inputs share are computed on the host. Nothing can be read from the meta device, as of a busy GPU."""
+    spec = mask_spec((5, 40), (1, 40), BatchDim(0), BatchRows(torch.arange(5), 0))
+    mask, sampler = SampledMask(spec, 0.5, site=0, sample=4), MaskSampler(3, 10, stratified)
+    ones = torch.ones(5, 40)
+    sampler.drop(ones, ones, mask, inverted)
+
+    assert torch.equal(sampler.kept_indices(mask, torch.device("cpu")), ones[0].nonzero().flatten())
+    assert sampler.kept_indices(mask, torch.device("meta")).shape == ones[0].nonzero().flatten().shape
+    sampler.drop(torch.empty(5, 40, device="meta"), torch.empty(5, 40, device="meta"), mask, inverted)
+
+
 @pytest.mark.parametrize("rule", [inverted, alpha])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dropped_elements_are_chosen_not_multiplied(dtype: torch.dtype, rule: MakeParams) -> None:

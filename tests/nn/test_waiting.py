@@ -5,16 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropkit import random, shard
-from dropkit.functional import drop_path, dropout, residual_drop_path
+from dropkit.functional import concrete_dropout, drop_path, dropout, residual_drop_path
 from dropkit.kernels.gpu import keys
 from dropkit.kernels.gpu import send as sending
 from dropkit.nn import (
     BatchwiseConv,
     BatchwiseMLP,
+    ConcreteDropout,
     FeedForward,
+    RecurrentDropout,
+    recurrent_dropout,
     submatrix,
 )
 from dropkit.nn import residual_drop_path as residual
@@ -41,7 +44,7 @@ def gpu(monkeypatch):
 
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda tensor: tensor.is_meta))
     monkeypatch.setattr(Tensor, "to", refuse_to_wait)
-    for module in (residual, submatrix):
+    for module in (residual, submatrix, recurrent_dropout):
         monkeypatch.setattr(module, "send", send)
     for module in (residual, submatrix):
         monkeypatch.setattr(module, "is_captured", lambda device: gpu.is_captured)
@@ -170,6 +173,29 @@ def test_units_that_the_host_cannot_know_are_computed(gpu, products, monkeypatch
     model(x, key=key)
 
     assert (products, gpu.sent, calls) == ([], [], [key])
+
+
+def test_packed_sequences_are_dropped_without_waiting(gpu):
+    """Which sample a row of a packed sequence belongs to is sent."""
+    sizes = torch.tensor([3, 2, 2])
+    layout = recurrent_dropout._Layout(3, sizes=sizes)
+    rnn = RecurrentDropout(made_there(nn.GRU, 4, 4), 0.5)
+    call = recurrent_dropout._Call(rnn.rnn, layout, KEY)
+
+    assert call.drop(torch.empty(7, 4, device=META), rnn.input_dropout, 0).shape == (7, 4)
+    assert gpu.sent.pop().tolist() == [0, 1, 2, 0, 1, 0, 1]
+
+
+def test_a_rate_of_concrete_dropout_is_no_copy(gpu, monkeypatch):
+    """Neither a number as the rate nor an assignment copies from the host, and values are those of before."""
+    monkeypatch.setattr(Tensor, "copy_", lambda *_: pytest.fail("a copy waits"))
+    monkeypatch.setattr(torch, "as_tensor", lambda *_, **__: pytest.fail("a copy waits"))
+    layer = ConcreteDropout(nn.Linear(3, 3))
+
+    for p in (0.0, 0.3):
+        layer.p = p
+        assert torch.equal(layer.p_logit.detach(), torch.logit(torch.tensor(p, dtype=torch.float64)).float())
+    assert concrete_dropout(torch.ones(2, 3), 0.3, key=7).shape == (2, 3)
 
 
 def test_what_is_sent_is_pinned_and_not_waited_for(monkeypatch):

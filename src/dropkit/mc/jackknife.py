@@ -86,7 +86,7 @@ class Sums:
 
     def _add_to_groups(self, first: int, rows: slice, values: Tensors, increment: Tensor) -> None:
         count = len(values["value"])
-        group = (torch.arange(first, first + count) % self._groups).to(increment.device)
+        group = torch.arange(first, first + count, device=increment.device) % self._groups
         if not self._is_single:
             values = {**values, "square": values["value"].square()}
         for name, value in values.items():

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from dropkit import kernels, random
+from dropkit.kernels.gpu.send import send
+from dropkit.kernels.key import as_tensor
 from dropkit.kernels.mask import mask_strides
 from dropkit.kernels.params import MakeParams, NoiseParams, Params, unscaled
 from dropkit.kernels.reference import mask_indices, words
@@ -33,6 +35,8 @@ _STRATA = 2**40
 _INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Words computed at once by the reference: some ten intermediate numbers of eight bytes are made for each.
 _WORDS_AT_ONCE = 2**16
+# Where indices are computed: their number must be known, and asking a GPU would wait for it.
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ class MaskSampler:
             spec: of one row alone, (1, ...).
         """
         output = torch.empty(input.shape, dtype=input.dtype, device=input.device)
-        keys = torch.tensor([self.key(site, sample) for sample in samples], device=input.device)
+        keys = send(torch.tensor([self.key(site, sample) for sample in samples]), input.device)
         kernels.drop(output, input, kernels.Mask(keys, params, (0, *spec.strides[1:]), spec.runs[0][2]))
         return output
 
@@ -193,11 +197,11 @@ class MaskSampler:
         spec = mask.spec
         assert spec.masked_dim is not None
         if self._stratified is not None:
-            return self._is_kept(mask, device).flatten().nonzero().flatten()
-        ones = torch.ones(spec.shape[spec.masked_dim], device=device)
+            return send(self._is_kept(mask, _HOST).flatten().nonzero().flatten(), device)
+        ones = torch.ones(spec.shape[spec.masked_dim], device=_HOST)
         key = self.key(mask.site, mask.sample)
         kernels.drop(ones, ones, kernels.Mask(key, unscaled(mask.p), (1,), spec.runs[0][2]))
-        return ones.nonzero().flatten()
+        return send(ones.nonzero().flatten(), device)
 
     def uniform(self, mask: SampledMask, device: torch.device) -> Tensor:
         """A number in [0, 1) for each element of the tensor, float64."""
@@ -215,7 +219,7 @@ class MaskSampler:
     def _permutations_of(self, mask: SampledMask, device: torch.device) -> Permutations:
         assert self._stratified is not None
         spec, site = mask.spec, mask.site
-        source = spec.shape, spec.strides, mask.p
+        source = spec.shape, spec.strides, mask.p, device
         if site not in self._permutations or self._permutations[site][0] != source:
             keys = self.key(site, self._samples), self.key(site, self._samples + 1)
             parts: list[Permutations] = []
@@ -238,7 +242,7 @@ def _site_keys(seed: int, first: int, count: int) -> list[list[int]]:
 def _words(shape: Sequence[int], mask: MaskSpec, offset: int, key: int, device: torch.device) -> Tensor:
     """The word of each mask element of a part of a mask, of a shape that broadcasts with the part's."""
     index = mask_indices(_distinct(shape, mask.strides), mask.strides, offset, device)
-    return words(index, torch.tensor(key, device=device))
+    return words(index, as_tensor(key, device))
 
 
 def _concatenated(parts: list[Tensor], mask: MaskSpec) -> Tensor:

@@ -158,8 +158,10 @@ class Classes:
             return outputs, entropy(outputs)
         logs = _log_softmax(outputs)
         p = logs.exp()
+        if outputs.is_cuda:  # in any case, since to ask whether it is needed would wait for the device
+            logs.clamp_(min=torch.finfo(logs.dtype).min)
         entropies = logs.mul_(p).sum(-1).neg_()
-        if bool(entropies.isnan().any()):
+        if not outputs.is_cuda and bool(entropies.isnan().any()):
             # 0 log 0 is 0, as 0 times any finite logarithm is.
             logs = _log_softmax(outputs)
             entropies = logs.clamp_(min=torch.finfo(logs.dtype).min).mul_(p).sum(-1).neg_()

@@ -50,6 +50,7 @@ class Stratified:
         self._outer = outer.t().contiguous()
         # Each permutation twice in a row, so that a shift needs no modulo.
         self._inner = torch.cat([inner, inner], -1).flatten()
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
         # By rate: whether the stratum of each entry of `_inner` is kept, then the same with one stratum more.
         self._is_kept: dict[tuple[float, torch.device], Tensor] = {}
 
@@ -87,10 +88,18 @@ class Stratified:
             permutations: made with p = 0.
             word: uniform in [0, 2**32), int64: the place inside the stratum.
         """
-        stratum = self._inner.to(word.device).index_select(0, self._inner_index(permutations, sample)).view(word.shape)
+        _, inner = self._tables_on(word.device)
+        stratum = inner.index_select(0, self._inner_index(permutations, sample)).view(word.shape)
         return (stratum + word.double() / 2**32) / self.samples
 
     def _inner_index(self, permutations: Permutations, sample: int) -> Tensor:
         """Indices into `_inner`, flattened: selecting in one dimension takes a fifth of the time of indexing."""
         outer, inner = permutations
-        return self._outer[sample].to(outer.device).index_select(0, outer.flatten()).add_(inner.flatten())
+        table, _ = self._tables_on(outer.device)
+        return table[sample].index_select(0, outer.flatten()).add_(inner.flatten())
+
+    def _tables_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Both tables on a device, copied once: a copy waits for a GPU."""
+        if device not in self._tables:
+            self._tables[device] = self._outer.to(device), self._inner.to(device)
+        return self._tables[device]

@@ -87,7 +87,9 @@ def numbers_shape(input: Tensor, channels: bool) -> torch.Size:
 
 def relax(input: Tensor, p: float | Tensor, temperature: float, numbers: Tensor) -> Tensor:
     """Drop by the relaxed mask of these uniform numbers, which are overwritten."""
-    rate = torch.as_tensor(p, dtype=_precision(input), device=input.device)
+    dtype, device = _precision(input), input.device
+    # A number is filled in, because a copy of it would wait for a GPU.
+    rate = p.to(device, dtype) if isinstance(p, Tensor) else torch.full((), p, dtype=dtype, device=device)
     logit = torch.logit(rate.clamp(math.exp(-_LARGEST_LOGIT), 1 - torch.finfo(rate.dtype).eps / 2))
     noise = numbers.to(rate.dtype).logit_().div_(temperature)
     kept = torch.sigmoid(noise - logit / temperature)
@@ -165,7 +167,7 @@ class ConcreteDropout(FxModule):
     def p(self, p: float) -> None:
         check_probability(p)
         with torch.no_grad():
-            self.p_logit.copy_(torch.logit(torch.tensor(p, dtype=torch.float64)))
+            self.p_logit.fill_(torch.logit(torch.tensor(p, dtype=torch.float64, device="cpu")).item())
 
     def forward(self, input: Tensor, *, generator: Generator | None = None, key: Tensor | int | None = None) -> Tensor:
         """Apply the layer to `input`, in training mode with dropout."""

@@ -16,12 +16,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dropkit import random
 from dropkit.arguments import check
+from dropkit.kernels.gpu.send import send
 from dropkit.nn.composed_layer import ComposedLayer
 from dropkit.nn.draw_key import draw_key
 from dropkit.nn.dynamic_rate import rate_of
 from dropkit.nn.fx_module import FxModule
 from dropkit.nn.locked_dropout import LockedDropout
 from dropkit.nn.recurrent_steps import run_steps
+from dropkit.ops import autograd
 
 # One layer of each kind, by `nn.RNNBase.mode`.
 _FUSED: dict[str, Any] = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}
@@ -224,7 +226,7 @@ class _Call:
             return x
         # 0, 1, ... within each time step.
         rows = torch.arange(len(x)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        mask = mask[rows.to(x.device)]
+        mask = mask[send(rows, x.device) if autograd.can_use_fast_path(x) else rows.to(x.device)]
         return (x * mask).masked_fill(mask == 0, 0)
 
     def _mask(self, x: Tensor, width: int, dropout: LockedDropout, index: int) -> Tensor | None:
