@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,6 +128,20 @@ class Device:
             work()
             self.wait()
         return sum(event.device_type == kind and not event.is_user_annotation for event in profiled.events())
+
+    def waits(self, work: Work) -> int:
+        """Count the operations of a work that wait for the device, as torch names them; none on the CPU."""
+        self._warm([work])
+        if not self.is_gpu:
+            return 0
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("called a synchronizing" in str(warning.message) for warning in caught)
 
     def peak_bytes(self, work: Work) -> int:
         """Return the most memory that tensors use while a work runs; 1 on the CPU, where torch does not count."""

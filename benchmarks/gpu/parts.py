@@ -46,6 +46,8 @@ PARTS = (
     Part(speed.fused, 40),
     Part(speed.drop_path, 15),
     Part(speed.batchwise, 25),
+    Part(speed.batchwise_limits, 10),
+    Part(speed.waits, 5),
     Part(speed.slices, 15),
     Part(compiled.fusion, 75),
     Part(compiled.transformer, 75),

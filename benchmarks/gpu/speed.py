@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import batchwise as on_cpu
 import torch
@@ -19,17 +20,32 @@ import dropkit
 from dropkit import functional, kernels, random
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.params import inverted
-from dropkit.nn import BatchwiseConv, BatchwiseMLP, Dropout, FeedForward, ResidualDropPath
+from dropkit.nn import (
+    BatchwiseConv,
+    BatchwiseMLP,
+    ConcreteDropout,
+    DropBlock2d,
+    Dropout,
+    EmbeddingDropout,
+    FeedForward,
+    LayerDrop,
+    PatchDropout,
+    RecurrentDropout,
+    ResidualDropPath,
+    WeightDrop,
+    Zoneout,
+    submatrix,
+)
 
 P = 0.1
 Function = Callable[[Tensor], Tensor]
 
 
-def training(function: Callable[..., object], *inputs: Tensor) -> Callable[[], object]:
-    """A forward and a backward pass of a function, from the gradients of its outputs on."""
+def training(function: Callable[..., object], *inputs: Tensor, weights: Iterable[Tensor] = ()) -> Callable[[], object]:
+    """A forward and a backward pass of a function, from the gradients of its outputs to those of inputs and weights."""
     outputs = function(*inputs)
     upstream = [torch.ones_like(output) for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
-    needs_grad = [input for input in inputs if input.requires_grad]
+    needs_grad = [*(input for input in inputs if input.requires_grad), *weights]
     return lambda: torch.autograd.grad(function(*inputs), needs_grad, upstream)
 
 
@@ -174,7 +190,8 @@ def drop_path(device: Device) -> Iterator[Row]:
     """Is dropping whole samples faster than by the formula, and a branch on the kept samples than on all?
 
     The formula is that of other libraries: a Bernoulli number for each sample, and a product. The residual block is
-    that of a vision transformer (feed-forward, 768-3072-768, 128 samples of 196 tokens, bfloat16).
+    that of a vision transformer (feed-forward, 768-3072-768, 128 samples of 196 tokens, bfloat16); it is compared with
+    the formula, and with the block without dropout.
     """
     x = device.normal(device.size(128), device.size(196), device.size(768), dtype=torch.bfloat16, requires_grad=True)
     for what, wrap in (("forward", partial), ("forward + backward", training)):
@@ -185,10 +202,13 @@ def drop_path(device: Device) -> Iterator[Row]:
     width = x.shape[-1]
     branch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
     branch.to(device.type, torch.bfloat16)
-    for p, target in ((0.4, ">= 1.3"), (0.1, ">= 1.0")):
+    step = partial(training, weights=list(branch.parameters()))
+    for p, target, goal in ((0.4, ">= 1.3", ">= 1.2"), (0.1, ">= 1.0", "")):
         block = ResidualDropPath(branch, p)
-        times = device.seconds(training(block, x), training(lambda x, p=p: x + formula(branch(x), p), x))
-        yield faster(f"residual block, training step, p={p}", *times, target)
+        blocks = block, lambda x, p=p: x + formula(branch(x), p), lambda x: x + branch(x)
+        ours, theirs, without = device.seconds(*(step(block, x) for block in blocks))
+        yield faster(f"residual block, training step, p={p}, formula", ours, theirs, target)
+        yield faster(f"residual block, training step, p={p}, no dropout", ours, without, goal)
 
 
 def batchwise(device: Device) -> Iterator[Row]:
@@ -204,9 +224,9 @@ def batchwise(device: Device) -> Iterator[Row]:
             torch.randn(size(8192), size(4096)),
             torch.bfloat16,
         ),
-        "784-2048-2048-10, batch 1,024, float32": (
+        "784-2048-2048-10, batch 8,192, float32": (
             BatchwiseMLP((size(784), size(2048), size(2048), 10), 0.5),
-            torch.randn(size(1024), size(784)),
+            torch.randn(size(8192), size(784)),
             torch.float32,
         ),
         "3x3 convolutions 64-256-256-10, 128 images of 32x32, bfloat16": (
@@ -221,7 +241,69 @@ def batchwise(device: Device) -> Iterator[Row]:
         plain, without = (on_cpu.Plain(model, p, x.dim() == 4) for p in (0.5, None))
         ours, theirs, none = device.seconds(*(on_cpu.step(module, x, None) for module in (model, plain, without)))
         yield faster(f"{case}, PyTorch's dropout", ours, theirs, ">= 1.0")
-        yield faster(f"{case}, no dropout", ours, none)
+        yield faster(f"{case}, no dropout", ours, none, ">= 1.0")
+
+
+def batchwise_limits(device: Device) -> Iterator[Row]:
+    """From which sizes on is it faster not to compute dropped units?
+
+    A training step of a feed-forward block, 1024-4096-1024, at p = 0.5, on submatrices, is compared with one on whole
+    matrices. dropkit leaves units out from 4,096 tokens on.
+    """
+    limits = submatrix.LEAST_ROWS_ON_GPU, submatrix.LEAST_MULTIPLICATIONS_ON_GPU
+
+    def on(limit: int, step: Callable[[], object]) -> Callable[[], object]:
+        def run() -> None:
+            submatrix.LEAST_ROWS_ON_GPU = submatrix.LEAST_MULTIPLICATIONS_ON_GPU = limit
+            step()
+
+        return run
+
+    try:
+        for dtype in (torch.bfloat16, torch.float32):
+            block = FeedForward(device.size(1024), device.size(4096), 0.5).to(device.type, dtype)
+            for tokens, target in ((512, ""), (1024, ""), (2048, ""), (4096, ">= 1.0"), (16384, ">= 1.2")):
+                x = device.normal(device.size(tokens), device.size(1024), dtype=dtype, requires_grad=True)
+                step = training(block, x, weights=block.parameters())
+                times = device.seconds(on(0, step), on(2**62, step))
+                yield faster(f"{name_of(dtype)}, {tokens:,} tokens", *times, target)
+    finally:
+        submatrix.LEAST_ROWS_ON_GPU, submatrix.LEAST_MULTIPLICATIONS_ON_GPU = limits
+
+
+def waits(device: Device) -> Iterator[Row]:
+    """How often does a training step of a layer wait for the GPU?
+
+    torch counts the operations that do.
+    """
+    size = device.size
+    x, words = device.normal(size(64), size(256), size(512)), torch.ones(size(64), size(256), dtype=torch.int64)
+    image = x.view(*x.shape[:2], -1, 4)
+    width = x.shape[-1]
+    layers: dict[str, tuple[Callable[..., object], Tensor]] = {
+        "ResidualDropPath": (ResidualDropPath(nn.Linear(width, width), 0.4), x),
+        "FeedForward": (FeedForward(width, size(16384), 0.5), x),
+        "BatchwiseMLP": (BatchwiseMLP((width, size(8192), size(8192), 8), 0.5), x),
+        "BatchwiseConv": (BatchwiseConv((x.shape[1], size(1024), 8), 3, 0.5, padding=1), image),
+        "DropBlock2d": (DropBlock2d(0.1, 3), image),
+        "PatchDropout": (PatchDropout(0.5), x),
+        "ConcreteDropout": (ConcreteDropout(nn.Linear(width, width)), x),
+        "RecurrentDropout": (RecurrentDropout(nn.GRU(width, width), 0.5, output_p=0.5), x),
+        "EmbeddingDropout": (EmbeddingDropout(nn.Embedding(size(1024), width), 0.1), words.to(device.type)),
+        "WeightDrop": (WeightDrop(nn.Linear(width, width)), x),
+        "Zoneout": (partial(Zoneout(0.5), x), x),
+        "LayerDrop": (LayerDrop([nn.Linear(width, width) for _ in range(4)], 0.5), x),
+    }
+    for name, (layer, input) in layers.items():
+        if isinstance(layer, nn.Module):
+            layer.to(device.type)
+        input = input.requires_grad_() if input.is_floating_point() else input
+
+        def step(layer: Callable[..., Any] = layer, input: Tensor = input) -> None:
+            output = layer(input)
+            (output[0] if isinstance(output, tuple) else output).sum().backward()
+
+        yield counted(name, device.waits(step), "", "<= 0")
 
 
 def slices(device: Device) -> Iterator[Row]:
