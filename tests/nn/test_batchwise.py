@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from helpers.composed_laws import COMPOSED_LAWS, compiled_equals_eager
 from helpers.rounding import rounding
 from torch import nn
+from torch.overrides import BaseTorchFunctionMode
 
 from dropkit import mc, random, shard
 from dropkit.functional import dropout
@@ -236,6 +237,20 @@ def test_checkpointed_blocks_are_recomputed_with_the_same_units(cut):
         grads.append(torch.autograd.grad(call(input).square().sum(), input)[0])
 
     assert torch.equal(*grads)
+
+
+def test_a_default_device_hides_nothing(cut):
+    """Under `torch.set_default_device`, whose mode changes no product, units are left out; under other modes not."""
+    model, input = FeedForward(12, 40, 0.5), torch.randn(16, 12)
+    expected = model(input, key=5)
+    cut.clear()
+
+    with torch.device("meta"):
+        assert torch.equal(model(input, key=5), expected)
+        assert len(cut) == 2
+        with BaseTorchFunctionMode():
+            model(input, key=5)
+        assert len(cut) == 2
 
 
 def test_monte_carlo_dropout_sees_the_dropout(cut):

@@ -32,7 +32,7 @@ from dropkit.nn.dropout import LAYER, dropout
 from dropkit.nn.noise_shape import with_noise_shape
 from dropkit.ops import autograd
 from dropkit.ops.submatrix import Submatrix, cut
-from dropkit.torch_private import has_forward_hooks, in_forward_mode
+from dropkit.torch_private import function_modes_only_place_tensors, has_forward_hooks, in_forward_mode
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -184,7 +184,7 @@ def _can_cut(chain: Chain, input: Tensor, keys: Sequence[Tensor | int | None]) -
         # A rate may be a tensor, for a compiler.
         isinstance(chain.p, float)
         and 0 < chain.p < 1
-        and not has_torch_function_unary(input)
+        and (not has_torch_function_unary(input) or function_modes_only_place_tensors())
         and autograd.can_use_fast_path(input)
         and input.layout is torch.strided
         and not input.is_nested

@@ -23,6 +23,7 @@ def _is_tracing_by_jit() -> object:
     return jit.is_tracing() or None
 
 
+_AS_OTHER_MODES = "the mode of torch.set_default_device counts as one that must see products"
 _BY_OPERATORS = "every call goes by way of torch's dispatcher, which takes some 20 us"
 _BY_MULTIPLYING = "autograd is asked by multiplying by 1"
 
@@ -43,6 +44,19 @@ is_legacy_batched: Callable[[Tensor], bool] = find(
     "torch._C:_functorch.is_legacy_batchedtensor", DROPOUT, _always, _BY_OPERATORS
 )
 is_zero_tensor: Callable[[Tensor], bool] = find("torch:Tensor._is_zerotensor", DROPOUT, _always, _BY_OPERATORS)
+_function_modes: Any = find(
+    "torch.overrides:_get_current_function_mode_stack", DROPOUT, None, _AS_OTHER_MODES, costs=False
+)
+_device_mode: Any = find("torch.utils._device:DeviceContext", DROPOUT, None, _AS_OTHER_MODES, costs=False)
+
+
+def function_modes_only_place_tensors() -> bool:
+    """Whether all function modes, if there are any, are those of default devices: they change no call on tensors."""
+    if _function_modes is None or _device_mode is None:
+        return False
+    return all(type(mode) is _device_mode for mode in _function_modes())
+
+
 # None unless torch.jit.trace runs.
 tracing_state: Callable[[], object] = find(
     "torch._C:_get_tracing_state", DROPOUT, _is_tracing_by_jit, "torch.jit is asked", costs=False
