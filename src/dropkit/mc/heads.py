@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from dropkit.arguments import check
-from dropkit.mc.accumulators import Accumulator, Classification, Multilabel, Plan, Regression
+from dropkit.mc.accumulators import Accumulator
 from dropkit.mc.batches import Batch
+from dropkit.mc.measures import measures_of
 from dropkit.mc.options import Settings
 from dropkit.mc.output_calls import OutputCall
-from dropkit.mc.outputs import Classes, Labels, class_counts
+from dropkit.mc.outputs import Classes, Labels, class_counts, values_and_noise
 from dropkit.mc.returned import VARIANCES, Reader
+from dropkit.mc.selection import KINDS
 
 # The only head of a model, which has no name.
 Name = str | int | None
@@ -45,22 +48,19 @@ class Head:
 
     def accumulator(self, batch: Batch, settings: Settings) -> Accumulator:
         """Return the sums over the samples of a batch."""
-        plan = Plan(
-            settings.samples, settings.selection, settings.is_stratified, settings.target_standard_error is not None
-        )
+        known = measures_of(KINDS[self.task])
         if self.task == "regression":
-            return Regression(plan, VARIANCES.get(self.classes.form))
+            variance = VARIANCES.get(self.classes.form)
+            known = {name: measure for name, measure in known.items() if variance is not None or not measure.needs}
+            return Accumulator(settings, known, partial(values_and_noise, variance=variance))
         if self.task == "multilabel":
-            return Multilabel(plan, lambda outputs: self.classes.label_probabilities(outputs, self.call))
+            return Accumulator(settings, known, lambda outputs: self.classes.label_probabilities(outputs, self.call))
         classes = self.classes_in(batch, settings)
-
-        def known() -> Classes:
-            return self._with_positions(classes)
-
-        return Classification(
-            plan,
-            lambda outputs: known().probabilities(outputs),
-            lambda outputs: self._check_count(known().check(outputs, self.call)),
+        return Accumulator(
+            settings,
+            known,
+            lambda outputs: self._with_positions(classes).probabilities(outputs),
+            lambda outputs: self._check_count(self._with_positions(classes).check(outputs, self.call)),
         )
 
     def values(self, batch: Batch, settings: Settings, output: Tensor) -> Tensor:

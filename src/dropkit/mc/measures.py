@@ -12,7 +12,7 @@ measures); Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian Active Learning for C
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Literal, overload
 
@@ -126,6 +126,15 @@ class Measure:
         """The name in words."""
         return self.name.replace("_", " ")
 
+    def computed_by(
+        self,
+        function: Callable[[SampleMeans], Tensor],
+        summary: str = "",
+        statistic: Callable[[Tensor], Tensor] | None = None,
+    ) -> Measure:
+        """Return the same measure of another kind of predictions."""
+        return replace(self, function=function, summary=summary or self.summary, statistic=statistic)
+
     @overload
     def __get__(self, prediction: None, owner: type) -> Measure: ...
     @overload
@@ -214,15 +223,9 @@ class _Probabilities(Prediction):
 
     ordered_by: ClassVar[str] = "mutual_information"
 
-    mean: ClassVar[Measure] = Measure(
-        "mean of the samples' probabilities", "probability", lambda means: means.mean, None
-    )
-    variance: ClassVar[Measure] = Measure(
-        "variance between the samples' probabilities",
-        "probability^2",
-        lambda means: means.variance,
-        standard_error=_OF_VARIANCE,
-        compares_samples=True,
+    mean: ClassVar[Measure] = replace(Prediction.mean, summary="mean of the samples' probabilities", unit="probability")
+    variance: ClassVar[Measure] = replace(
+        Prediction.variance, summary="variance between the samples' probabilities", unit="probability^2"
     )
 
 
@@ -308,47 +311,22 @@ class ValueMeasures(Prediction):
 class MultilabelMeasures(_Probabilities):
     """The probability of each label, of which several may be true, and its measures of uncertainty, each (N, ...)."""
 
-    entropy: ClassVar[Measure] = Measure(
-        "entropy of the mean: total uncertainty",
-        "nats",
-        lambda means: binary_entropy(means.mean),
-        standard_error=_OF_ENTROPY,
-    )
-    expected_entropy: ClassVar[Measure] = Measure(
-        "mean of the samples' entropies: aleatoric uncertainty",
-        "nats",
-        lambda means: means.expected_entropy,
-        compares_samples=True,
-    )
-    mutual_information: ClassVar[Measure] = Measure(
-        "entropy less expected entropy (BALD): epistemic uncertainty. Too small by about 1 / (2 T)",
-        "nats",
+    entropy: ClassVar[Measure] = ClassMeasures.entropy.computed_by(lambda means: binary_entropy(means.mean))
+    expected_entropy: ClassVar[Measure] = ClassMeasures.expected_entropy
+    mutual_information: ClassVar[Measure] = ClassMeasures.mutual_information.computed_by(
         lambda means: binary_entropy(means.mean) - means.expected_entropy,
-        standard_error=Jackknife(is_biased=True, is_positive=True),
-        compares_samples=True,
+        "entropy less expected entropy (BALD): epistemic uncertainty. Too small by about 1 / (2 T)",
     )
-    mutual_information_jackknife: ClassVar[Measure] = Measure(
-        "mutual information without that bias to first order; noisier, may be negative",
-        "nats",
-        lambda means: means.bias_corrected["mutual_information"],
-        standard_error=None,
-        compares_samples=True,
-    )
-    variation_ratio: ClassVar[Measure] = Measure(
-        "fraction of samples that decide otherwise than most do",
-        "fraction",
+    mutual_information_jackknife: ClassVar[Measure] = ClassMeasures.mutual_information_jackknife
+    variation_ratio: ClassVar[Measure] = ClassMeasures.variation_ratio.computed_by(
         # A prediction that is not a number decides nothing.
         lambda means: torch.minimum(means.of("variation_ratio"), 1 - means.of("variation_ratio")) + 0 * means.mean,
-        standard_error=agresti_coull,
-        statistic=lambda p: (p > 0.5).to(p.dtype),
-        compares_samples=True,
+        "fraction of samples that decide otherwise than most do",
+        lambda p: (p > 0.5).to(p.dtype),
     )
-    confidence: ClassVar[Measure] = Measure(
-        "probability that the label is what is likelier, true or not",
-        "probability",
+    confidence: ClassVar[Measure] = ClassMeasures.confidence.computed_by(
         lambda means: torch.maximum(means.mean, 1 - means.mean),
-        higher_is_uncertain=False,
-        standard_error=None,
+        "probability that the label is what is likelier, true or not",
     )
 
     @property

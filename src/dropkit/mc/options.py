@@ -18,7 +18,7 @@ from dropkit.mc.batch_stream import PrepareBatch
 from dropkit.mc.batches import BatchDims
 from dropkit.mc.outputs import Labels
 from dropkit.mc.returned import VARIANCES
-from dropkit.mc.selection import MeasureNames, Selection
+from dropkit.mc.selection import MeasureNames, checked_measures
 
 # How many inputs share a mask with `masks="chunk"`, which is the default for more inputs than this.
 CHUNK = 2048
@@ -143,7 +143,7 @@ class Settings:
                 [name for name in cast("Any", value) if name not in self.tasks] if isinstance(value, Mapping) else []
             )
             check(option, not unknown, "by the names in task", unknown and repr(unknown[0]))
-        _ = self.selection  # which validates it
+        object.__setattr__(self, "measures", checked_measures(self.measures, self.tasks.values()))
         target = self.target_standard_error
         check("target_standard_error", target is None or target > 0, "larger than 0", target)
         wanted = '"iid" where target_standard_error is given: stratified samples end together'
@@ -182,11 +182,6 @@ class Settings:
         if task == "regression" and name is None:
             check("class_dim", dim is None or form in VARIANCES, 'None with task="regression"', dim)
             check("labels", self.labels is None, 'None with task="regression"', "labels")
-
-    @property
-    def selection(self) -> Selection:
-        """Which measures to compute."""
-        return Selection.of(self.measures, self.errors, self.tasks.values())
 
     @property
     def is_stratified(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -147,15 +147,15 @@ class Classes:
         check_probabilities(outputs, "outputs", '"logits" where they are no probabilities', f", {_MULTILABEL}")
         return outputs.shape[-1]
 
-    def probabilities(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities, (samples, N, ..., classes) in float32, and their entropies in nats.
+    def probabilities(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return the probabilities, (samples, N, ..., classes) in float32, and their entropies in nats, by name.
 
         Args:
             outputs: (samples, N, ...).
         """
         outputs = _with_both_classes(self._with_classes(outputs)[0].float(), self.form)
         if self.form == "probabilities":
-            return outputs, entropy(outputs)
+            return _named(outputs, entropy(outputs))
         logs = _log_softmax(outputs)
         p = logs.exp()
         if outputs.is_cuda:  # in any case, since to ask whether it is needed would wait for the device
@@ -165,7 +165,7 @@ class Classes:
             # 0 log 0 is 0, as 0 times any finite logarithm is.
             logs = _log_softmax(outputs)
             entropies = logs.clamp_(min=torch.finfo(logs.dtype).min).mul_(p).sum(-1).neg_()
-        return p, entropies
+        return _named(p, entropies)
 
     def _with_classes(self, outputs: Tensor) -> tuple[Tensor, int]:
         """The outputs with their classes in the last dimension, and the dimension in the model's output."""
@@ -174,8 +174,8 @@ class Classes:
         dim = self.dimension(tuple(outputs.shape[1:]))
         return outputs.movedim(dim + 1, -1), dim
 
-    def label_probabilities(self, outputs: Tensor, call: OutputCall | None = None) -> tuple[Tensor, Tensor]:
-        """Return the probability of each label, (samples, N, ...) in float32, and its entropy in nats.
+    def label_probabilities(self, outputs: Tensor, call: OutputCall | None = None) -> dict[str, Tensor]:
+        """Return the probability of each label, (samples, N, ...) in float32, and its entropy in nats, by name.
 
         Args:
             outputs: (samples, N, ...).
@@ -194,7 +194,7 @@ class Classes:
             check(
                 "outputs", not (least < 0 or most > 1), '"logits" where they are no probabilities', f"{least} to {most}"
             )
-            return outputs, binary_entropy(outputs)
+            return _named(outputs, binary_entropy(outputs))
         is_softmax = call is OutputCall.SOFTMAX or call is OutputCall.LOG_SOFTMAX
         exclusive = "logits of labels of which several may be true"
         check("outputs", not is_softmax, exclusive, 'a softmax, of which one is: give task="classification"')
@@ -203,7 +203,28 @@ class Classes:
         # Of -|x|, which has the same entropy; clamped, since 0 times infinity is not a number.
         size = outputs.abs().clamp_(max=_LARGEST_LOGIT)
         entropies = nn.functional.softplus(-size).add_(size.mul_(torch.sigmoid(-size)))
-        return outputs.sigmoid(), entropies
+        return _named(outputs.sigmoid(), entropies)
+
+
+def _named(p: Tensor, entropies: Tensor) -> dict[str, Tensor]:
+    return {"value": p, "sample entropy": entropies}
+
+
+def values_and_noise(outputs: Tensor, variance: Callable[[Tensor], Tensor] | None) -> dict[str, Tensor]:
+    """Return the values, (samples, N, ...) in float32, and the variance of the noise if the model predicts it, by name.
+
+    Args:
+        outputs: (samples, N, ...), or with the noise (samples, N, 2, ...).
+        variance: from the second part of outputs to the variance of the noise; None if there is but one.
+    """
+    y = outputs.float()
+    if variance is None:
+        return {"value": y}
+    y, spread = y.unbind(2)
+    noise = variance(spread)
+    wanted = '"mean_log_variance" where the variance is not positive'
+    check("outputs", not bool((noise < 0).any()), wanted, '"mean_variance" and negative numbers')
+    return {"value": y, "aleatoric_variance": noise}
 
 
 def class_counts(model: nn.Module) -> frozenset[int]:

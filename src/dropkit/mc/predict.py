@@ -9,19 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from dropkit.arguments import check
-from dropkit.mc.accumulators import Accumulator, Classification, Plan
+from dropkit.mc.accumulators import Accumulator
 from dropkit.mc.all_batches import run_all_batches
 from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
 from dropkit.mc.heads import Head
-from dropkit.mc.measures import entropy
+from dropkit.mc.measures import ClassMeasures, entropy, measures_of
 from dropkit.mc.options import Options, Settings, signature
 from dropkit.mc.outputs import check_probabilities, check_rows, sum_to_one
 from dropkit.mc.padding import Padding, without_padding
 from dropkit.mc.passes import Passes
 from dropkit.mc.prediction import AnyPrediction, ClassPrediction, MultilabelPrediction, ValuePrediction
 from dropkit.mc.results import PartialResult, join
-from dropkit.mc.selection import Selection
 from dropkit.report.progress import Progress
 
 if TYPE_CHECKING:
@@ -194,8 +193,9 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
         if sum_to_one(probabilities.movedim(dim, -1)):
             wanted += f", as probabilities.movedim({dim}, -1) has"
     check_probabilities(probabilities, "probabilities", wanted)
-    plan = Plan(len(probabilities), Selection("all"))
-    accumulator = Classification(plan, lambda p: (p, entropy(p)), lambda p: None)
+    settings = Settings(samples=len(probabilities), task="classification", measures="all")
+    known = measures_of(ClassMeasures)
+    accumulator = Accumulator(settings, known, lambda p: {"value": p, "sample entropy": entropy(p)})
     accumulator.add(0, probabilities, None)
     prediction = join([PartialResult.of(accumulator, [probabilities])], "classification", [])
     assert isinstance(prediction, ClassPrediction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ MeasureNames = Literal["all", "basic"] | Iterable[str]
 MOST_NUMBERS = 256
 # What predictions are shown and padded by.
 _ALWAYS = ("mean", "confidence")
-_KINDS: dict[str, type[Prediction]] = {
+KINDS: dict[str, type[Prediction]] = {
     "classification": ClassMeasures,
     "multilabel": MultilabelMeasures,
     "regression": ValueMeasures,
@@ -55,40 +55,32 @@ class Selected:
     has_errors: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What the user chose.
+def checked_measures(measures: MeasureNames | None, tasks: Iterable[str]) -> str | tuple[str, ...] | None:
+    """Return "all", "basic", names, or None, for heads of these tasks.
 
-    Attributes:
-        measures: "all", "basic" or names; None for "all" if outputs are small, else "basic".
+    Raises:
+        ValueError: there is no such measure.
+    """
+    if measures is None or measures in ("all", "basic"):
+        return measures
+    names = (measures,) if isinstance(measures, str) else tuple(measures)
+    known = {name: None for task in tasks for name in measures_of(KINDS[task])}
+    unknown = [name for name in names if name not in known]
+    wanted = f'"all", "basic" or some of {", ".join(known)}'
+    hint = did_you_mean(str(unknown[0]), ["all", "basic", *known]) if unknown else ""
+    check("measures", not unknown, wanted, f"{', '.join(map(str, unknown))}{hint}")
+    return names
+
+
+def select(measures: Any, errors: bool | None, known: Mapping[str, Measure], numbers: int) -> Selected:
+    """Return which of the known measures to compute from outputs of so many numbers for each input.
+
+    Args:
+        measures: as `checked_measures` returns them; None for "all" if outputs are small, else "basic".
         errors: compute standard errors; None to compute them with all measures alone.
     """
-
-    measures: str | tuple[str, ...] | None = None
-    errors: bool | None = None
-
-    @staticmethod
-    def of(measures: MeasureNames | None, errors: bool | None, tasks: Iterable[str]) -> Selection:
-        """Validate a choice for the heads of these tasks.
-
-        Raises:
-            ValueError: there is no such measure.
-        """
-        if measures is None or measures in ("all", "basic"):
-            return Selection(measures, errors)
-        names = (measures,) if isinstance(measures, str) else tuple(measures)
-        known = {name: None for task in tasks for name in measures_of(_KINDS[task])}
-        unknown = [name for name in names if name not in known]
-        wanted = f'"all", "basic" or some of {", ".join(known)}'
-        hint = did_you_mean(str(unknown[0]), ["all", "basic", *known]) if unknown else ""
-        check("measures", not unknown, wanted, f"{', '.join(map(str, unknown))}{hint}")
-        return Selection(names, errors)
-
-    def select(self, known: Mapping[str, Measure], numbers: int) -> Selected:
-        """Return which of the known measures to compute from outputs of so many numbers for each input."""
-        chosen = self.measures or ("all" if numbers <= MOST_NUMBERS else "basic")
-        has_errors = chosen == "all" if self.errors is None else self.errors
-        return _select(tuple(known.items()), chosen, has_errors)
+    chosen = measures or ("all" if numbers <= MOST_NUMBERS else "basic")
+    return _select(tuple(known.items()), chosen, chosen == "all" if errors is None else errors)
 
 
 @lru_cache(maxsize=64)

@@ -8,8 +8,8 @@ Source: Gal, Ghahramani, "Dropout as a Bayesian Approximation: Representing Mode
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Real
 from typing import Any, Literal, cast, overload
 
@@ -19,12 +19,10 @@ from torch import Tensor, nn
 
 from dropkit.arguments import check
 from dropkit.mc.measures import measures_of
-from dropkit.mc.options import Masks, Plan
 from dropkit.mc.prediction import ClassPrediction, MultilabelPrediction, ValuePrediction
 from dropkit.mc.sklearn_base import (
     Array,
     ClassifierMixin,
-    Make,
     Network,
     RegressorMixin,
     StandardScaler,
@@ -121,6 +119,7 @@ class MCClassifier(ClassifierMixin, Network):
         return cast("ClassPrediction | MultilabelPrediction", self._passes(self.network_, inputs, task, keep_samples))
 
 
+@dataclass(eq=False, repr=False)
 class MCRegressor(RegressorMixin, Network):
     """A regressor with dropout that predicts the mean of many passes, and the deviation of passes and noise together.
 
@@ -148,37 +147,8 @@ class MCRegressor(RegressorMixin, Network):
         ((5,), True)
     """
 
-    # The same parameters again, since scikit-learn reads them from the signature of each class.
-    def __init__(
-        self,
-        module: Make | None = None,
-        *,
-        hidden: Sequence[int] = (100,),
-        p: float = 0.1,
-        epochs: int = 100,
-        lr: float = 0.01,
-        batch_size: int = 64,
-        weight_decay: float = 1e-4,
-        samples: int = 50,
-        masks: Masks | None = None,
-        plan: Plan = "iid",
-        random_state: Any = None,
-        tau: float | Literal["fit"] = "fit",
-    ) -> None:
-        super().__init__(
-            module,
-            hidden=hidden,
-            p=p,
-            epochs=epochs,
-            lr=lr,
-            batch_size=batch_size,
-            weight_decay=weight_decay,
-            samples=samples,
-            masks=masks,
-            plan=plan,
-            random_state=random_state,
-        )
-        self.tau: float | Literal["fit"] = tau
+    _: KW_ONLY
+    tau: float | Literal["fit"] = "fit"
 
     def fit(self, X: Any, y: Any) -> MCRegressor:
         """Train a new network, or two.

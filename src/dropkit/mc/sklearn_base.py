@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -55,35 +56,23 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Make = Callable[[int, int], nn.Module]
 
 
+# A dataclass, since scikit-learn reads parameters from the signature of each class.
+@dataclass(eq=False, repr=False)
 class Network(BaseEstimator):
     """A network with dropout as an estimator."""
 
-    def __init__(
-        self,
-        module: Make | None = None,
-        *,
-        hidden: Sequence[int] = (100,),
-        p: float = 0.1,
-        epochs: int = 100,
-        lr: float = 0.01,
-        batch_size: int = 64,
-        weight_decay: float = 1e-4,
-        samples: int = 50,
-        masks: Masks | None = None,
-        plan: Plan = "iid",
-        random_state: Any = None,
-    ) -> None:
-        self.module = module
-        self.hidden = hidden
-        self.p = p
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.weight_decay = weight_decay
-        self.samples = samples
-        self.masks: Masks | None = masks
-        self.plan: Plan = plan
-        self.random_state = random_state
+    module: Make | None = None
+    _: KW_ONLY
+    hidden: Sequence[int] = (100,)
+    p: float = 0.1
+    epochs: int = 100
+    lr: float = 0.01
+    batch_size: int = 64
+    weight_decay: float = 1e-4
+    samples: int = 50
+    masks: Masks | None = None
+    plan: Plan = "iid"
+    random_state: Any = None
 
     def _begin(self, X: Array) -> Tensor:
         """Validate the parameters, draw the seed, and standardise the inputs of the training."""
