@@ -42,8 +42,12 @@ class Accelerator:
     def end_batch(self) -> None:
         """Free what was kept for the passes over a batch."""
 
-    def begin_pass(self, batch: Batch) -> Batch | None:
-        """Begin a pass, and return the arguments for the model, or None for a fresh copy of the batch."""
+    def begin_pass(self, batch: Batch, is_plain: bool = False) -> Batch | None:
+        """Begin a pass, and return the arguments for the model, or None for a fresh copy of the batch.
+
+        Args:
+            is_plain: it is the pass without dropout.
+        """
         return None
 
     def intercept(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -67,11 +71,6 @@ class Accelerator:
         Args:
             has_hidden_randomness: random numbers were drawn where the mode does not see it.
         """
-
-    @property
-    def prefix(self) -> Accelerator:
-        """The part that also serves a pass without dropout."""
-        return self
 
     def failed(self, error: Exception) -> bool:
         """Switch off what may have caused the error of a pass, and return whether to run the pass again."""

@@ -29,10 +29,9 @@ from dropkit.mc.training_flag.override import Override
 from dropkit.report.progress import Progress
 
 AnyPasses = TypeVar("AnyPasses", bound=Passes)
-# From the model, its heads, `output`, the masks, `replay` and `thin`.
-MakePasses = Callable[[nn.Module, Sequence[Head], "Callable[[Any], Any] | None", MaskSampler, bool, bool], AnyPasses]
+MakePasses = Callable[[nn.Module, Sequence[Head], Settings, MaskSampler], AnyPasses]
 # Computes the results of a batch, one for each head.
-RunBatch = Callable[[AnyPasses, Batch, BatchRows, "list[Head]", Padding, Settings, Progress], "list[PartialResult]"]
+RunBatch = Callable[[AnyPasses, Batch, BatchRows, Padding, Progress], "list[PartialResult]"]
 
 
 def run_all_batches(
@@ -66,7 +65,7 @@ def run_all_batches(
         torch.no_grad(),
         chosen_dropout(model, settings.p, settings.sites) as chosen,
     ):
-        passes = make_passes(model, heads, settings.output, sampler, settings.replay, settings.thin)
+        passes = make_passes(model, heads, settings, sampler)
         device = _device_of(model)
         with Progress("sampling", None if count is None else count * settings.samples, settings.progress) as bar:
             given = settings.labels_and_valid()
@@ -78,7 +77,7 @@ def run_all_batches(
                     # Not around the loop over batches: a loader may run networks of the user.
                     with uncompiled(override, chosen.modules) as override, note_packed_order():
                         passes.noise_left_off = override.noise_left_off
-                        results.append((number, run_batch(passes, part, rows, heads, padding, settings, bar)))
+                        results.append((number, run_batch(passes, part, rows, padding, bar)))
         notes = [*passes.notes, *padding.notes, *chosen.notes(), *notes_of(heads), *passes.noise_left_off]
     of_heads = zip(*distributed.gather(results), strict=True)
     predictions = [join(list(parts), head.task, notes) for head, parts in zip(heads, of_heads, strict=True)]

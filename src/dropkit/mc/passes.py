@@ -6,7 +6,7 @@ This is the plain core of `predict`: a pass is one call of the model under `Keye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,6 +23,7 @@ from dropkit.mc.heads import Head
 from dropkit.mc.keyed_mode import KeyedMode
 from dropkit.mc.masks import MaskSampler
 from dropkit.mc.notes import Notes
+from dropkit.mc.options import Settings
 from dropkit.mc.plain_mode import PlainMode
 from dropkit.mc.sampling import nothing_to_sample
 from dropkit.mc.together import TogetherMode
@@ -39,35 +40,26 @@ class Passes:
     Args:
         model: in evaluation mode.
         heads: find the outputs in what the model returns.
-        output: from what the model returns to what the heads read.
+        settings: as for `predict`.
         sampler: the masks of all samples.
-        replay: compute what comes before the first dropout once per batch.
-        thin: leave dropped units out of matrix products, where inputs share masks.
 
     Attributes:
         notes: for the user, on how the result was computed.
         noise_left_off: notes on random numbers in training mode that are no dropout.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        heads: Sequence[Head],
-        output: Callable[[Any], Any] | None,
-        sampler: MaskSampler,
-        replay: bool,
-        thin: bool,
-    ) -> None:
+    def __init__(self, model: nn.Module, heads: Sequence[Head], settings: Settings, sampler: MaskSampler) -> None:
+        self.heads, self.settings = heads, settings
         self.notes: Notes = Notes()
         self.noise_left_off: Mapping[str, None] = {}
-        self._model, self._heads, self._output, self._sampler = model, heads, output, sampler
+        self._model, self._sampler = model, sampler
         self._finder = BatchDimFinder(self._run_model, self.notes)
         self._accelerator = Accelerator()
-        if replay or thin:
+        if settings.replay or settings.thin:
             # Imported here, so that plain passes do not need it.
             from dropkit.mc.accelerate import CachedAndPruned
 
-            self._accelerator = CachedAndPruned(model, self.notes, replay, thin)
+            self._accelerator = CachedAndPruned(model, self.notes, settings.replay, settings.thin)
         # By `Batch.kind`: how many dropouts a pass has.
         self._site_counts: dict[tuple[object, ...], int] = {}
         self._uses_python_generators = False
@@ -76,7 +68,7 @@ class Passes:
         # By head and `Batch.kind`: whether the inputs are first in an output where the shape does not show it.
         self._is_first: dict[tuple[object, ...], bool] = {}
 
-    def run(self, batch: Batch, rows: BatchRows, samples: int) -> Iterator[list[Tensor]]:
+    def run(self, batch: Batch, rows: BatchRows) -> Iterator[list[Tensor]]:
         """Yield the outputs of the heads for each sample, each (N, ...).
 
         Raises:
@@ -87,7 +79,7 @@ class Passes:
             self._site_counts.setdefault(kind, len(batch_dims))
         self._accelerator.begin_batch(rows)
         mode = KeyedMode(self._sampler, batch_dims, rows, self._accelerator)
-        sample = 0
+        sample, samples = 0, self.settings.samples
         while sample < samples:
             outputs = self._run_sample(mode, batch, sample)
             if not mode.random_calls:
@@ -152,15 +144,15 @@ class Passes:
         """Return the outputs in evaluation mode, without dropout; after `run`, of which it uses the prefix."""
         with own_training_flags():
             try:
-                return self._run_plain(batch, self._accelerator.prefix)
+                return self._run_plain(batch, self._accelerator)
             except Exception:  # such as that the model runs other code where it has no dropout
                 return self._run_plain(batch, Accelerator())
 
-    def _run_plain(self, batch: Batch, prefix: Accelerator) -> list[Tensor]:
-        arguments = prefix.begin_pass(batch) or batch.copied()
+    def _run_plain(self, batch: Batch, accelerator: Accelerator) -> list[Tensor]:
+        arguments = accelerator.begin_pass(batch, is_plain=True) or batch.copied()
         # A model that draws random numbers in evaluation mode must not move the generators.
         seed = self._sampler.seed_outside_sites(0, 0)
-        with fork_torch(seed), fork_python(seed), PlainMode(prefix):
+        with fork_torch(seed), fork_python(seed), PlainMode(accelerator):
             outputs = self._outputs(arguments)
         return [self._inputs_first(index, output, batch) for index, output in enumerate(outputs)]
 
@@ -187,7 +179,7 @@ class Passes:
             with mode:
                 outputs = self._outputs(arguments)
             if mode.records_output_calls:
-                for head, output in zip(self._heads, outputs, strict=True):
+                for head, output in zip(self.heads, outputs, strict=True):
                     head.call = mode.output_calls.of(output)
             torch_was_used = not torch.equal(before, torch.get_rng_state())
             self._uses_python_generators = python_was_used() or (watches_python and sample > 0)
@@ -203,8 +195,8 @@ class Passes:
 
     def _outputs(self, batch: Batch) -> list[Tensor]:
         returned = self._run_model(batch)
-        returned = returned if self._output is None else self._output(returned)
-        return [head.reader(returned) for head in self._heads]
+        returned = returned if self.settings.output is None else self.settings.output(returned)
+        return [head.reader(returned) for head in self.heads]
 
     def _run_model(self, batch: Batch) -> Any:
         args, kwargs = batch.arguments()

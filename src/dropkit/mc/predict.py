@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -202,23 +202,16 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
     return prediction
 
 
-def _run_batch(
-    passes: Passes,
-    batch: Batch,
-    rows: BatchRows,
-    heads: list[Head],
-    padding: Padding,
-    settings: Settings,
-    bar: Progress,
-) -> list[PartialResult]:
+def _run_batch(passes: Passes, batch: Batch, rows: BatchRows, padding: Padding, bar: Progress) -> list[PartialResult]:
     """Run all passes over one batch, or fewer if every input reaches the target standard error."""
+    heads, settings = passes.heads, passes.settings
     target = settings.target_standard_error
     accumulators = [head.accumulator(batch, settings) for head in heads]
     samples: list[list[Tensor]] = [[] for _ in heads]
     active: Tensor | None = None
     valid: list[Tensor | None] = [None for _ in heads]
     pending: list[list[Tensor]] = []
-    for sample, outputs in enumerate(passes.run(batch, rows, settings.samples)):
+    for sample, outputs in enumerate(passes.run(batch, rows)):
         _check(outputs, heads, batch)
         is_check = target is not None and (sample + 1) % _SAMPLES_BETWEEN_CHECKS == 0
         is_last = sample + 1 == settings.samples
@@ -256,7 +249,7 @@ def _run_batch(
     return [without_padding(result, places) for result, places in zip(results, valid, strict=True)]
 
 
-def _check(outputs: list[Tensor], heads: list[Head], batch: Batch) -> None:
+def _check(outputs: list[Tensor], heads: Sequence[Head], batch: Batch) -> None:
     for output, head in zip(outputs, heads, strict=True):
         check_rows(output, batch.count)
         head.check_dimensions(output)

@@ -13,7 +13,6 @@ from dropkit.arguments import check, positive_int
 from dropkit.mc.all_batches import run_all_batches
 from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
-from dropkit.mc.heads import Head
 from dropkit.mc.moments.draws import Draws
 from dropkit.mc.moments.gaussian import Gaussian
 from dropkit.mc.moments.moment_pass import MomentPass
@@ -113,19 +112,14 @@ propagate.__signature__ = signature(propagate, PassOptions)  # pyright: ignore[r
 
 
 def _run_batch(
-    passes: MomentPass,
-    batch: Batch,
-    rows: BatchRows,
-    heads: list[Head],
-    padding: Padding,
-    settings: Settings,
-    bar: Progress,
+    passes: MomentPass, batch: Batch, rows: BatchRows, padding: Padding, bar: Progress
 ) -> list[PartialResult]:
+    heads, settings = passes.heads, passes.settings
     results: list[PartialResult] = []
     for head, (mean, variance) in zip(heads, passes.moments(batch), strict=True):
         check_rows(mean, batch.count)
         head.check_dimensions(mean)
-        draws = Draws(passes, head, batch, settings, Gaussian(mean.float(), variance.float()))
+        draws = Draws(passes, head, batch, Gaussian(mean.float(), variance.float()))
         result = draws.values() if head.task == "regression" else draws.probabilities()
         # Padding is found by the shape of values, or of probabilities.
         valid = padding.valid_places(batch, head, result.measures["mean"].shape)

@@ -21,8 +21,8 @@ class PrefixCache(Accelerator):
         notes: gets a note if the cache fails; it is then off for all further batches.
     """
 
-    def __init__(self, model: nn.Module, notes: Notes, is_on: bool) -> None:
-        self._notes, self._is_on = notes, is_on
+    def __init__(self, model: nn.Module, notes: Notes, replays: bool) -> None:
+        self._notes, self._replays = notes, replays
         # Parameters, buffers, and tensors in plain attributes.
         self._model_tensors: list[Tensor] = [
             tensor for module in model.modules() for tensor in tensors(list(vars(module).values()))
@@ -37,13 +37,14 @@ class PrefixCache(Accelerator):
         self._arguments: Batch | None = None
         self._argument_writes = WriteCounts([])
 
-    def begin_pass(self, batch: Batch) -> Batch | None:
+    def begin_pass(self, batch: Batch, is_plain: bool = False) -> Batch | None:
+        super().begin_pass(batch, is_plain)
         # If this pass fails, the next one makes a new recording.
         self._recording, self._reusable = self._reusable, None
         if self._recording is not None and not self._argument_writes.are_current():
             self._switch_off("the model writes into its inputs")
             self._recording = None
-        if not self._is_on:
+        if not self._replays:
             return None
         if self._recording is None:
             self._arguments = batch.copied()
@@ -56,19 +57,20 @@ class PrefixCache(Accelerator):
 
     def intercept(self, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         recording = self._recording
-        if recording is None:
-            return NotImplemented
-        if func in ESCAPES:
+        if recording is not None and func in ESCAPES:
             recording.fault = (
                 f"{getattr(func, '__name__', func)} of a tensor shares memory with code whose writes are not counted"
             )
-        return recording.call(func, args, kwargs) if recording.is_running else NotImplemented
+        if recording is None or not recording.is_running:
+            return super().intercept(func, types, args, kwargs)
+        return recording.call(func, args, kwargs)
 
     def before_site(self) -> None:
         if self._recording is not None and self._recording.is_running:
             self._recording.stop()
 
     def end_pass(self, has_hidden_randomness: bool) -> None:
+        super().end_pass(has_hidden_randomness)
         recording = self._recording
         if recording is None:
             return
@@ -86,11 +88,13 @@ class PrefixCache(Accelerator):
             self._copying = True
 
     def failed(self, error: Exception) -> bool:
+        if super().failed(error):
+            return True
         if self._recording is None or self._recording.is_recording:
             return False
         self._switch_off(f"passes differ before the first dropout ({reason(error)})")
         return True
 
     def _switch_off(self, cause: str) -> None:
-        self._is_on = False
+        self._replays = False
         self._notes.append(f"every pass ran in full: {cause}")

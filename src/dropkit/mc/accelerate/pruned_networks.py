@@ -40,8 +40,8 @@ class PrunedNetworks(Accelerator):
         notes: gets a note if pruning fails; it is then off for all further batches.
     """
 
-    def __init__(self, model: nn.Module, notes: Notes, is_on: bool) -> None:
-        self._model, self._notes, self._is_on = model, notes, is_on
+    def __init__(self, model: nn.Module, notes: Notes, prunes: bool) -> None:
+        self._model, self._notes, self._prunes = model, notes, prunes
         self._is_active = self._shares_masks = False
         # Sites where pruning saves nothing, because the next function needs the whole tensor.
         self._unpruned: set[int] = set()
@@ -56,8 +56,8 @@ class PrunedNetworks(Accelerator):
         self._shares_masks = rows.group is not None
         self._unpruned, self._never_deferred = set(), set()
 
-    def begin_pass(self, batch: Batch) -> Batch | None:
-        self._is_active = self._is_on and self._shares_masks
+    def begin_pass(self, batch: Batch, is_plain: bool = False) -> Batch | None:
+        self._is_active = self._prunes and self._shares_masks and not is_plain
         self._layer = 0
         self._pruned, self._virtual = [], []
 
@@ -112,7 +112,7 @@ class PrunedNetworks(Accelerator):
             return True
         if not self._is_active or isinstance(error, Diverged):
             return False
-        self._is_on = False
+        self._prunes = False
         self._notes.append(f"no units were left out: {reason(error)}")
         return True
 

@@ -17,7 +17,6 @@ from dropkit.mc.batches import Batch
 from dropkit.mc.heads import Head
 from dropkit.mc.moments.gaussian import Gaussian
 from dropkit.mc.moments.moment_pass import MomentPass
-from dropkit.mc.options import Settings
 from dropkit.mc.results import PartialResult
 
 # Draws are added to the sums as soon as they hold this many numbers.
@@ -42,14 +41,13 @@ class Draws:
     passes: MomentPass
     head: Head
     batch: Batch
-    settings: Settings
     outputs: Gaussian
 
     def probabilities(self) -> PartialResult:
-        accumulator, kept = self.head.accumulator(self.batch, self.settings), list[Tensor]()
+        accumulator, kept = self.head.accumulator(self.batch, self.passes.settings), list[Tensor]()
         first = 0
         for outputs in self._draw():
-            values = accumulator.add(first, outputs, None, self.settings.keep_samples)
+            values = accumulator.add(first, outputs, None, self.passes.settings.keep_samples)
             kept += [] if values is None else [values]
             first += len(outputs)
         return PartialResult.of(accumulator, kept)
@@ -65,11 +63,11 @@ class Draws:
             measures = {"mean": mean, "variance": variance, "aleatoric_variance": noise}
             measures |= {"total_variance": variance + noise}
         samples = None
-        if self.settings.keep_samples:
+        if self.passes.settings.keep_samples:
             samples = torch.cat([*self._draw()]) if expected_noise is None else torch.cat([*self._draw()])[:, :, 0]
         measures = {name: value.cpu() for name, value in measures.items()}
         errors = {name: torch.zeros_like(value) for name, value in measures.items()}
-        counts = torch.full((len(mean),), self.settings.samples)
+        counts = torch.full((len(mean),), self.passes.settings.samples)
         return PartialResult(measures, errors, counts, None if samples is None else samples.cpu())
 
     def _draw(self) -> Iterator[Tensor]:
@@ -78,8 +76,8 @@ class Draws:
         shape = [1, *mean.shape[1:]]
         if self.head.task == "classification" and mean.dim() > 1:
             # So do positions, of which none reads another's.
-            dim = self.head.classes_in(self.batch, self.settings).dimension(tuple(mean.shape))
+            dim = self.head.classes_in(self.batch, self.passes.settings).dimension(tuple(mean.shape))
             shape = [size if place == dim else 1 for place, size in enumerate(mean.shape)]
-        normal = self.passes.normal_numbers(self.settings.samples, torch.Size(shape)).to(mean.device)
+        normal = self.passes.normal_numbers(self.passes.settings.samples, torch.Size(shape)).to(mean.device)
         for part in cast("list[Tensor]", normal.split(max(1, _NUMBERS_AT_ONCE // max(mean.numel(), 1)))):
             yield torch.addcmul(mean, std, part)

@@ -49,7 +49,7 @@ class MomentPass(Passes):
             ) from None
         if not mode.random_calls:
             raise nothing_to_sample(self.noise_left_off)
-        for head, output in zip(self._heads, outputs, strict=True):
+        for head, output in zip(self.heads, outputs, strict=True):
             head.call = mode.output_calls.of(output)
         for note in (_NOTE, _SHARED_NOTE if mode.has_shared_masks else _NOTE):
             if note not in self.notes:
