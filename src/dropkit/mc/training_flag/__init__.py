@@ -11,6 +11,6 @@ mask. While a thread samples from a module of such a class, `override` replaces 
 `training` is a property that is true in that thread alone.
 
 Other modules keep their flag, so that noise which they add in training mode alone stays off. `other_noise` finds it for
-a note. It follows what `forward` calls: `function_source` reads the source of each function without statements that
-have no effect on the result, and `conditions` evaluates the tests around a draw for the module at hand, in both modes.
+a note. It follows what `forward` calls, in both modes: `function_source` reads the source of a function, `known_values`
+evaluates its expressions for the module at hand, and `reached` finds those that run, and have an effect on the result.
 """

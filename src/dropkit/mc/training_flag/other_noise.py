@@ -1,8 +1,8 @@
 """Other noise: random numbers that modules draw in training mode alone, for something that is not dropout.
 
 The flag of a module that adds noise, or skips a branch by `random.random()`, is not overridden, so its noise stays off.
-The source of `forward` and of what it calls is searched for draws. A draw is off if the conditions around it, as far as
-they are known for the module at hand, may hold in training mode and cannot hold in evaluation mode.
+The source of `forward` and of what it calls is searched for draws in either mode: those are off that may be reached in
+training mode, and cannot be reached in evaluation mode, as far as the conditions are known for the module at hand.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, cast
 
 from torch import nn
 
-from dropkit.mc.training_flag.conditions import Bound, Condition, Frame, is_training_only, value
 from dropkit.mc.training_flag.detection import gates_dropout
-from dropkit.mc.training_flag.function_source import attributes_read, function_source, names_in
+from dropkit.mc.training_flag.function_source import attributes_read, names_in
+from dropkit.mc.training_flag.known_values import Frame
+from dropkit.mc.training_flag.reached import live_calls
 from dropkit.nn import LAYERS
 from dropkit.torch_private import forward_hooks
 
@@ -60,77 +61,59 @@ def noise_left_off(module: nn.Module) -> list[str]:
     """
     if not (_may_read_flag(type(module)) or _functions_of_instance(module)):
         return []
-    search = _Search(module)
-    search.run()
+    on, off = _Search(module, True), _Search(module, False)
+    places = [place for place in on.draws if place not in off.draws]
+    for called, callers in on.modules.items():
+        if called not in off.modules and _draws(called):
+            places += callers
     return [
         f"{type(module).__name__} draws random numbers in training mode ({place}), which stays off here: only dropout "
         "is sampled"
-        for place, is_off in search.draws.items()
-        if is_off
+        for place in dict.fromkeys(places)
     ]
 
 
 class _Search:
-    """Follows what `forward` of a module calls.
-
-    Args:
-        all_calls: also follow calls that cannot depend on the mode.
+    """Follows what `forward` of a module calls in training or evaluation mode.
 
     Attributes:
-        draws: the file and line of each draw, and whether it is off in evaluation mode.
+        draws: the file and line of each draw.
+        modules: those that are called, and where.
     """
 
-    def __init__(self, module: nn.Module, all_calls: bool = False) -> None:
-        self.draws: dict[str, bool] = {}
-        self._module, self._all_calls = module, all_calls
-        # For each module that is called: where, and whether the call is off in evaluation mode.
-        self._calls_of_modules: dict[nn.Module, list[tuple[str, bool]]] = {}
+    def __init__(self, module: nn.Module, training: bool) -> None:
+        self.draws: dict[str, None] = {}
+        self.modules: dict[nn.Module, list[str]] = {}
+        self._module, self._training = module, training
         self._seen: set[tuple[object, ...]] = set()
         self._depth = 0
+        forward = _methods(type(module)).get("forward", [])[:1]
+        for function in (*forward, *_functions_of_instance(module)):
+            self._walk(function, [module], {})
 
-    def run(self) -> None:
-        forward = _methods(type(self._module)).get("forward", [])[:1]
-        for function in (*forward, *_functions_of_instance(self._module)):
-            self._walk(function, [self._module], {}, [])
-        for module, calls in self._calls_of_modules.items():
-            if all(is_off for _, is_off in calls) and _draws(module):
-                self.draws.update(calls)
-
-    def _walk(
-        self, function: FunctionType, args: list[Any], kwargs: dict[str, Any], conditions: list[Condition]
-    ) -> None:
-        read_elsewhere = _read_elsewhere(type(self._module), function)
-        source = function_source(function, read_elsewhere) if _is_followed(function) else None
-        if source is None:
+    def _walk(self, function: FunctionType, args: list[Any], kwargs: dict[str, Any]) -> None:
+        frame = Frame.of(function, args, kwargs, self._training) if _is_followed(function) else None
+        if frame is None:
             return
-        frame = Frame.of(function, source, args, kwargs)
         file = os.path.basename(function.__code__.co_filename)
-        for source_call in source.calls:
-            call, around = source_call.node, [*conditions, *frame.conditions(source_call.guards)]
-            callee = value(call.func, frame, True)
+        for call in live_calls(frame, _read_elsewhere(type(self._module), function)):
+            callee = frame.value(call.func)
             name = _called_name(call, callee)
             place = f"{file}:{function.__code__.co_firstlineno + call.lineno - 1}"
             if name in _DRAWING_IN_TRAINING:
                 by_name = [keyword.value for keyword in call.keywords if keyword.arg == "training"]
                 flag = [*by_name, *call.args[_DRAWING_IN_TRAINING[name] :]][:1]
-                self._add_draw(place, [*around, *frame.conditions([(node, True) for node in flag])])
+                if all(frame.truth(node) is not False for node in flag):
+                    self.draws[place] = None
             elif name in _DRAWING or (name in _PERHAPS_DRAWING and _is_random(call.func, callee, frame)):
-                if source_call.uses and not is_training_only(around):
-                    # Drawn in both modes, but perhaps used in one alone: `if self.training: x = x + noise`.
-                    for use in source_call.uses:
-                        self._add_draw(place, [*around, *frame.conditions(use)])
-                else:
-                    self._add_draw(place, around)
+                self.draws[place] = None
             elif modules := _called_modules(call.func, callee, frame):
                 for module in modules:
-                    self._calls_of_modules.setdefault(module, []).append((place, is_training_only(around)))
+                    self.modules.setdefault(module, []).append(place)
             else:
-                self._follow(call, callee, frame, around)
+                self._follow(call, callee, frame)
 
-    def _add_draw(self, place: str, conditions: list[Condition]) -> None:
-        self.draws[place] = self.draws.get(place, True) and is_training_only(conditions)
-
-    def _follow(self, call: ast.Call, callee: Any, frame: Frame, conditions: list[Condition]) -> None:
+    def _follow(self, call: ast.Call, callee: Any, frame: Frame) -> None:
         """Search a function that is called, with its arguments as far as they are known."""
         args: list[Any] = []
         match call.func:
@@ -142,23 +125,15 @@ class _Search:
                 function = _unwrapped(callee)
         if function is None:
             return
-        has_star = any(isinstance(argument, ast.Starred) for argument in call.args)
-        args += [] if has_star else [Bound(argument, frame) for argument in call.args]
-        kwargs = {keyword.arg: Bound(keyword.value, frame) for keyword in call.keywords if keyword.arg is not None}
-        values = [
-            (value(argument.node, frame, True), value(argument.node, frame, False))
-            if isinstance(argument, Bound)
-            else (argument, argument)
-            for argument in [*args, *kwargs.values()]
-        ]
-        is_off = is_training_only(conditions)
-        # A function that receives neither a module nor a value that depends on the mode cannot depend on it.
-        may_depend = is_off or any(isinstance(on, nn.Module) or on is not off for on, off in values)
-        key = function, is_off, *(on if isinstance(on, (bool, int, float)) else id(on) for on, _ in values)
-        if (may_depend or self._all_calls) and key not in self._seen and self._depth < _DEEPEST:
+        if not any(isinstance(argument, ast.Starred) for argument in call.args):
+            args += map(frame.value, call.args)
+        kwargs = {keyword.arg: frame.value(keyword.value) for keyword in call.keywords if keyword.arg is not None}
+        values = (*args, *kwargs.values())
+        key = function, *(known if isinstance(known, (bool, int, float)) else id(known) for known in values)
+        if key not in self._seen and self._depth < _DEEPEST:
             self._seen.add(key)
             self._depth += 1
-            self._walk(function, args, kwargs, conditions)
+            self._walk(function, args, kwargs)
             self._depth -= 1
 
     def _inherited(self, function: FunctionType, name: str) -> FunctionType | None:
@@ -174,9 +149,7 @@ def _draws(module: nn.Module) -> bool:
     if isinstance(module, nn.Sequential):
         # Dropout among other layers belongs to a head, which is skipped as a whole.
         return _is_dropout(module) or any(_draws(part) and not _is_dropout(part) for part in module)
-    search = _Search(module, all_calls=True)
-    search.run()
-    return bool(search.draws) or _is_dropout(module)
+    return _is_dropout(module) or any(_Search(module, training).draws for training in (True, False))
 
 
 def _is_dropout(module: nn.Module) -> bool:
@@ -254,7 +227,7 @@ def _called_modules(func: ast.expr, callee: Any, frame: Frame) -> list[nn.Module
         return [callee]
     if not isinstance(func, ast.Name) or func.id not in frame.source.iterated:
         return []
-    iterated = value(frame.source.iterated[func.id], frame, True)
+    iterated = frame.value(frame.source.iterated[func.id])
     is_known = isinstance(iterated, (nn.ModuleList, nn.Sequential, list, tuple))
     return [item for item in cast("list[Any]", iterated) if isinstance(item, nn.Module)] if is_known else []
 
