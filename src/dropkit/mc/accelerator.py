@@ -5,32 +5,15 @@ The passes of `passes.py` need nothing but this file. `accelerate` holds the imp
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
-from dropkit.mc.masks import MaskSpec
+from dropkit.mc.masks import MaskSampler, SampledMask
 from dropkit.mc.mode import Args, Kwargs
 from dropkit.mc.site_mode import SiteDropout
-
-
-class Site(NamedTuple):
-    """One dropout of a pass, with its mask. A named tuple, because one is made at every dropout of every pass.
-
-    Attributes:
-        number: which dropout of the pass it is, from 0.
-        dropout: how it drops.
-        mask: its mask elements.
-        kept_indices: computes the indices that are kept along `mask.masked_dim`, int64.
-    """
-
-    number: int
-    dropout: SiteDropout
-    mask: MaskSpec
-    kept_indices: Callable[[], Tensor]
 
 
 class Accelerator:
@@ -57,7 +40,7 @@ class Accelerator:
     def before_site(self) -> None:
         """Prepare for random numbers, which are drawn next."""
 
-    def drop(self, input: Tensor, site: Site) -> Tensor:
+    def drop(self, input: Tensor, dropout: SiteDropout, mask: SampledMask, sampler: MaskSampler) -> Tensor:
         """Apply the mask of a site, or return NotImplemented to apply it as usual."""
         return NotImplemented
 

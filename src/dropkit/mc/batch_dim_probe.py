@@ -60,7 +60,12 @@ class BatchDimFinder:
     def _probe(self, batch: Batch) -> ProbeResult:
         try:
             result = probe(self._run, batch.take(0, min(batch.count, _FEW)))
-            return probe(self._run, batch.spread(_MORE)) if result.ambiguous else result
+            more = (
+                [index * batch.count // _MORE for index in range(_MORE)]
+                if batch.count > _MORE
+                else [*range(batch.count)]
+            )
+            return probe(self._run, batch.selected(more)) if result.ambiguous else result
         except Exception:
             # Some models need batches of one size.
             return probe(self._run, batch)
@@ -140,7 +145,7 @@ def probe(run: Callable[[Batch], Any], batch: Batch) -> ProbeResult:
         if shapes and len(shapes) != len(before):
             shapes = []
             before = _sites(run, batch, keep)
-        after = _sites(run, batch.rolled(), keep)
+        after = _sites(run, batch.selected([*range(-1, batch.count - 1)]), keep)
     after += [None] * len(before)
     fitting = [
         _fitting(first, second, batch.count, SmallerBatch(shape_of(site), few))

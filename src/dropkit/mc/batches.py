@@ -87,22 +87,19 @@ class Batch:
         """Inputs `begin` to `end`; arguments without an entry for each input stay whole."""
         if (begin, end) == (0, self.count):
             return self
-        part = self._map_batched(lambda argument: argument[begin:end])
         rows = slice(begin, end)
+        part = self._map_batched(lambda argument: argument[rows])
         labels = map_leaves(lambda leaf: leaf[rows] if self._is_batched(leaf) else leaf, self.labels)
         valid = None if self.valid is None else self.valid[rows]
         return replace(part, count=end - begin, labels=labels, valid=valid)
 
-    def spread(self, count: int) -> Batch:
-        """At most `count` of the inputs, evenly spaced."""
-        if count >= self.count:
-            return self
-        indices = [index * self.count // count for index in range(count)]
-        return replace(self._map_batched(lambda argument: _select(argument, indices)), count=count)
+    def selected(self, indices: list[int]) -> Batch:
+        """These inputs, without their labels."""
 
-    def rolled(self) -> Batch:
-        """Each input in the place of the next."""
-        return self._map_batched(_roll)
+        def select(value: Any) -> Any:
+            return value[indices] if isinstance(value, Tensor) else type(value)(value[index] for index in indices)
+
+        return replace(self._map_batched(select), count=len(indices), labels=None, valid=None)
 
     def copied(self) -> Batch:
         """With copies of the tensors."""
@@ -137,9 +134,8 @@ class Batch:
         return type(value) in (list, tuple) and len(value) == self.count
 
     def _kind_of(self, leaf: Any) -> object:
-        if not isinstance(leaf, Tensor):
-            return type(leaf).__name__
-        return leaf.dtype, tuple(leaf.shape[1:] if self._is_batched(leaf) else leaf.shape)
+        is_tensor = isinstance(leaf, Tensor)
+        return (leaf.dtype, leaf.shape[self._is_batched(leaf) :]) if is_tensor else type(leaf).__name__
 
 
 def taken(labels: Any, rows: slice) -> Any:
@@ -162,11 +158,3 @@ def _batch_dims(tensors: Mapping[Place, Tensor], batch_dim: BatchDims) -> tuple[
     count = tensors[first].shape[dims.get(first, 0)]
     moved = {place: dim % tensors[place].dim() for place, dim in dims.items() if tensors[place].shape[dim] == count}
     return count, {place: dim for place, dim in moved.items() if dim}
-
-
-def _select(value: Any, indices: list[int]) -> Any:
-    return value[indices] if isinstance(value, Tensor) else type(value)([value[index] for index in indices])
-
-
-def _roll(value: Any) -> Any:
-    return value.roll(1, 0) if isinstance(value, Tensor) else type(value)([value[-1], *value[:-1]])

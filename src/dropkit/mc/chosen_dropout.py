@@ -60,12 +60,9 @@ class Chosen:
 
 
 class _ThreadChoice(threading.local):
-    """The choice that is in force in a thread."""
+    """The choice that is in force in a thread; nothing is noted in that of all threads, which has no rate."""
 
-    chosen: Chosen
-
-    def __init__(self) -> None:
-        self.chosen = Chosen()
+    chosen: Chosen = Chosen()
 
 
 _thread = _ThreadChoice()

@@ -118,9 +118,7 @@ def _difference(item: Difference) -> Cell:
 
 
 def _verdict(item: Difference) -> Verdict:
-    if item.verdict == "better":
-        return "better"
-    return "worse" if item.verdict == "worse" else ""
+    return "" if item.verdict == "no clear difference" else item.verdict
 
 
 def _labels(summary: Summary, prediction: ClassMeasures | MultilabelMeasures, shown: list[int]) -> list[Column]:

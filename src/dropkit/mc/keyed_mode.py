@@ -6,7 +6,6 @@ Each site draws from the key of (seed, site, sample), and each input has mask el
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from dropkit.kernels import FLOATS
 from dropkit.kernels.params import NoiseParams, unscaled
-from dropkit.mc.accelerator import Accelerator, Site
+from dropkit.mc.accelerator import Accelerator
 from dropkit.mc.batch_dim import BatchDim
 from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.generators import fork_torch
@@ -70,12 +69,10 @@ class KeyedMode(SiteMode):
     def drop(self, input: Tensor, dropout: SiteDropout) -> Tensor:
         site = self._next_site()
         with no_torch_function():
-            spec = self._mask(input, dropout, site)
-            mask = SampledMask(spec, dropout.p, site, self._sample)
+            mask = SampledMask(self._mask(input, dropout, site), dropout.p, site, self._sample)
             if functorch_is_active() or (torch.is_grad_enabled() and input.requires_grad) or input.is_complex():
                 return self._drop_differentiably(input, dropout, mask)
-            kept_indices = partial(self._sampler.kept_indices, mask, input.device)
-            output = self._accelerator.drop(input, Site(site, dropout, spec, kept_indices))
+            output = self._accelerator.drop(input, dropout, mask, self._sampler)
             if output is NotImplemented:
                 output = self._drop(self._accelerator.materialize(input), dropout, mask)
             return output

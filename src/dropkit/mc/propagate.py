@@ -13,7 +13,6 @@ from dropkit.arguments import check, positive_int
 from dropkit.mc.all_batches import run_all_batches
 from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
-from dropkit.mc.moments.draws import Draws
 from dropkit.mc.moments.gaussian import Gaussian
 from dropkit.mc.moments.moment_pass import MomentPass
 from dropkit.mc.options import PassOptions, Settings, signature
@@ -119,8 +118,8 @@ def _run_batch(
     for head, (mean, variance) in zip(heads, passes.moments(batch), strict=True):
         check_rows(mean, batch.count)
         head.check_dimensions(mean)
-        draws = Draws(passes, head, batch, Gaussian(mean.float(), variance.float()))
-        result = draws.values() if head.task == "regression" else draws.probabilities()
+        compute = passes.values if head.task == "regression" else passes.probabilities
+        result = compute(head, batch, Gaussian(mean.float(), variance.float()))
         # Padding is found by the shape of values, or of probabilities.
         valid = padding.valid_places(batch, head, result.measures["mean"].shape)
         results.append(without_padding(result, valid))

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from dropkit.mc import metrics
@@ -15,14 +14,13 @@ from dropkit.mc.measures import (
     IGNORED,
     ClassMeasures,
     Measure,
-    MultilabelMeasures,
     Prediction,
+    SampleMeans,
     ValueMeasures,
-    binary_entropy,
-    entropy,
     known_measures,
     least_samples,
     mean_of_labels,
+    measures_of,
 )
 from dropkit.mc.metrics import ClassificationReport, RegressionReport
 
@@ -103,14 +101,11 @@ class Summary:
 
 def of_plain(prediction: Prediction) -> dict[str, Tensor]:
     """Return the measures that a single pass has, of the plain one, by name; none if there was no plain pass."""
-    plain = prediction.plain
+    plain, known = prediction.plain, measures_of(type(prediction)).items()
     if plain is None:
         return {}
-    if isinstance(prediction, ClassMeasures):
-        return {"entropy": entropy(plain), "confidence": plain.amax(-1)}
-    if isinstance(prediction, MultilabelMeasures):
-        return {"mean": plain, "entropy": binary_entropy(plain), "confidence": torch.maximum(plain, 1 - plain)}
-    return {"mean": plain}
+    means = SampleMeans(lambda _: plain)
+    return {name: m.function(means) for name, m in known if not (m.compares_samples or m.needs)}
 
 
 def plain_label(prediction: Prediction) -> Tensor | None:
@@ -137,10 +132,7 @@ def report(prediction: Prediction, truth: Tensor | None, tau: float | None) -> R
         if tau is None and "total_variance" not in prediction.measures:
             tau = metrics.fit_tau(prediction, truth)
         return metrics.regression_report(prediction, truth, tau)
-    if isinstance(prediction, MultilabelMeasures):
-        return cast("Any", prediction).report(truth)
-    assert isinstance(prediction, ClassMeasures)
-    return metrics.classification_report(prediction, truth)
+    return cast("Any", prediction).report(truth)
 
 
 def with_notes(prediction: Prediction, is_fitted: bool) -> Prediction:

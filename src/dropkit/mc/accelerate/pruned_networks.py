@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from dropkit.kernels.params import inverted
 from dropkit.mc.accelerate.pruned_rules import defer
 from dropkit.mc.accelerate.recording import ESCAPES, Diverged
-from dropkit.mc.accelerator import Accelerator, Site
+from dropkit.mc.accelerator import Accelerator
 from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
+from dropkit.mc.masks import MaskSampler, SampledMask
 from dropkit.mc.mode import Args, Kwargs
 from dropkit.mc.notes import Notes, reason
+from dropkit.mc.site_mode import SiteDropout
 from dropkit.mc.virtual_tensors import (
     DEFERRED_FUNCTIONS,
     WORTHWHILE_ROWS,
@@ -79,21 +81,16 @@ class PrunedNetworks(Accelerator):
             self._virtual.append(weakref.ref(output))
         return output
 
-    def drop(self, input: Tensor, site: Site) -> Tensor:
-        dropout, mask = site.dropout, site.mask
-        if (
-            not self._is_active
-            or dropout.make_params is not inverted
-            or dropout.inplace
-            or site.number in self._unpruned
-        ):
+    def drop(self, input: Tensor, dropout: SiteDropout, mask: SampledMask, sampler: MaskSampler) -> Tensor:
+        is_plain = dropout.make_params is inverted and not dropout.inplace
+        if not self._is_active or not is_plain or mask.site in self._unpruned:
             return NotImplemented
         # Only where the inputs have a dimension of the tensor for themselves.
-        dim = mask.masked_dim if len(mask.shape) == len(input.shape) else None
+        dim = mask.spec.masked_dim if len(mask.spec.shape) == len(input.shape) else None
         if dim is None or input.shape.numel() < WORTHWHILE_ROWS * input.shape[dim]:
             return NotImplemented
-        output = prune(input, site.kept_indices(), dim, inverted(dropout.p).scale)
-        self._pruned.append((site.number, output))
+        output = prune(input, sampler.kept_indices(mask, input.device), dim, inverted(dropout.p).scale)
+        self._pruned.append((mask.site, output))
         self._virtual.append(weakref.ref(output))
         return output
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class Difference:
     lower_is_better: bool = True
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Literal["better", "worse", "no clear difference"]:
         """ "better" or "worse" if the interval leaves out 0, which says how sampling is; else "no clear difference"."""
         if not (self.low > 0 or self.high < 0):
             return "no clear difference"

@@ -49,8 +49,9 @@ def relu(x: Gaussian) -> Gaussian:
     return _rectified(x, _sides(x))
 
 
-def leaky_relu(x: Gaussian, slope: float | Tensor) -> Gaussian:
-    """x where it is positive, else `slope` times x."""
+def leaky_relu(x: Gaussian, negative_slope: float | Tensor = 0.01) -> Gaussian:
+    """x where it is positive, else `negative_slope` times x."""
+    slope = negative_slope
     sides = _sides(x)
     above = _rectified(x, sides)
     rest = 1 - slope

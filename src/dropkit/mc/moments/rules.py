@@ -51,8 +51,10 @@ def smooth(func: Any, args: Args, kwargs: Kwargs) -> Moments:
 def moving(func: Any, args: Args, kwargs: Kwargs) -> Any:
     """The rule of a function that selects, orders or repeats elements, or changes their type."""
     x = _only_random(func, args, kwargs)
-    results = [func(part, *args[1:], **kwargs) for part in x.gaussian]
-    return _each(results, x.sites)
+    mean, variance = (func(part, *args[1:], **kwargs) for part in x.gaussian)
+    if isinstance(mean, Tensor):
+        return Moments.of((mean, variance), x.sites)
+    return type(mean)(Moments.of(pair, x.sites) for pair in zip(mean, variance, strict=True))
 
 
 def joining(func: Any, args: Args, kwargs: Kwargs) -> Moments:
@@ -181,7 +183,10 @@ def _max_pool(func: Any, args: Args, kwargs: Kwargs) -> Moments:
 def _adaptive_max_pool(func: Any, args: Args, kwargs: Kwargs) -> Moments:
     x, dims = _only_random(func, args, kwargs), int(_name(func)[-2])
     sizes = x.expectation.shape[-dims:]
-    outputs = [out or size for out, size in zip(_tuple(_second(args, kwargs), dims), sizes, strict=True)]
+    outputs = [
+        out or size
+        for out, size in zip(_tuple(argument((1, "output_size"), args, kwargs, None), dims), sizes, strict=True)
+    ]
     if kwargs.get("return_indices") or any(size % out for size, out in zip(sizes, outputs, strict=True)):
         refuse(f"{_name(func)} with return_indices, or to a size that does not divide that of its input")
     kernel = tuple(size // out for size, out in zip(sizes, outputs, strict=True))
@@ -212,7 +217,7 @@ def _every(tensor: Tensor, dim: int, first: int, step: int, count: int) -> Tenso
 
 def _pad(func: Any, args: Args, kwargs: Kwargs) -> Moments:
     x, mode = _only_random(func, args, kwargs), argument((2, "mode"), args, kwargs, "constant")
-    sides = _second(args, kwargs, "pad")
+    sides = argument((1, "pad"), args, kwargs, None)
     # The variance of a constant is 0.
     return Moments.of((func(x.expectation, *args[1:], **kwargs), func(x.variance, sides, mode)), x.sites)
 
@@ -225,14 +230,6 @@ def _interpolate(func: Any, args: Args, kwargs: Kwargs) -> Any:
 def _inactive_dropout(func: Any, args: Args, kwargs: Kwargs) -> Any:
     p, training, _ = dropout_functions()[func].arguments(args, kwargs)
     return refuse(f"{_name(func)} with a rate of 1") if training is not False and p else args[0]
-
-
-def _relu(x: Gaussian) -> Gaussian:
-    return gaussian.relu(x)
-
-
-def _leaky_relu(x: Gaussian, negative_slope: float = 0.01) -> Gaussian:
-    return gaussian.leaky_relu(x, negative_slope)
 
 
 def _prelu(x: Gaussian, weight: Tensor) -> Gaussian:
@@ -285,18 +282,6 @@ def _only_random(func: Any, args: Args, kwargs: Kwargs) -> Moments:
     return first
 
 
-def _each(results: Sequence[Any], sites: frozenset[int]) -> Any:
-    """Moments of the tensors that a function returned for the mean and for the variance: one, or several."""
-    mean, variance = results
-    if isinstance(mean, Tensor):
-        return Moments.of((mean, variance), sites)
-    return type(mean)(Moments.of(pair, sites) for pair in zip(mean, variance, strict=True))
-
-
-def _second(args: Args, kwargs: Kwargs, name: str = "output_size") -> Any:
-    return argument((1, name), args, kwargs, None)
-
-
 def _tuple(value: Any, dims: int) -> tuple[Any, ...]:
     values: tuple[Any, ...] = tuple(cast("Any", value)) if isinstance(value, (tuple, list)) else (value,)
     return values * dims if len(values) == 1 else values
@@ -323,9 +308,9 @@ RULES.update(
         **_named(_multiply, "mul mul_ multiply multiply_ __mul__ __rmul__ __imul__"),
         **_named(_divide, "div div_ divide divide_ true_divide true_divide_ __truediv__ __itruediv__"),
         **_named(_negate, "neg negative __neg__"),
-        **_named(elementwise(_relu), "relu relu_"),
+        **_named(elementwise(gaussian.relu), "relu relu_"),
         **_named(elementwise(_relu6), "relu6"),
-        **_named(elementwise(_leaky_relu), "leaky_relu leaky_relu_"),
+        **_named(elementwise(gaussian.leaky_relu), "leaky_relu leaky_relu_"),
         **_named(elementwise(_prelu), "prelu"),
         **_named(elementwise(_hardtanh), "hardtanh hardtanh_"),
         **_named(elementwise(_clamp), "clamp clamp_ clip clip_"),

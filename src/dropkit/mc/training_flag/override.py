@@ -47,10 +47,7 @@ class Override:
 class _ThreadOverrides(threading.local):
     """The blocks that are open in a thread, innermost last."""
 
-    open: list[Override]
-
-    def __init__(self) -> None:
-        self.open = []
+    open: tuple[Override, ...] = ()
 
 
 _thread = _ThreadOverrides()
@@ -75,13 +72,13 @@ def override_training_flags(
     override = Override(allowed)
     if previous is not None:
         override.examined, override.noise_left_off = previous.examined, previous.noise_left_off
-    _thread.open.append(override)
+    _thread.open = (*_thread.open, override)
     hook = register_module_forward_pre_hook(_before_forward)
     try:
         yield override
     finally:
         hook.remove()
-        _thread.open = [other for other in _thread.open if other is not override]
+        _thread.open = tuple(other for other in _thread.open if other is not override)
         for module in override.modules.values():
             _restore_class(module)
 
@@ -123,7 +120,7 @@ def is_override_alone() -> bool:
 @contextmanager
 def own_training_flags() -> Generator[None]:
     """Let modules read their own training flags in a `with` block inside the blocks that override them."""
-    blocks, _thread.open = _thread.open, []
+    blocks, _thread.open = _thread.open, ()
     try:
         yield
     finally:
