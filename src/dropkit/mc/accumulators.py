@@ -28,6 +28,9 @@ class Accumulator:
         values: computes from the outputs of some samples, (samples, N, ...), what is summed: "value", as samples are
             kept, and more.
         check: raises an error if the outputs of some samples are not what `values` takes.
+
+    Attributes:
+        samples: if they are kept, (some, N, ...) each, on the CPU.
     """
 
     def __init__(
@@ -38,14 +41,15 @@ class Accumulator:
         check: Callable[[Tensor], None] | None = None,
     ) -> None:
         self._settings, self._known, self._values, self._check = settings, known, values, check
+        self.samples: list[Tensor] = []
         self._inputs = 0
         # These are made from the first outputs.
         self.sums: Sums
         self._selected: Selected
         self._votes: Tensor | None = None
 
-    def add(self, first: int, outputs: Tensor, active: Tensor | None, keep: bool = False) -> Tensor | None:
-        """Add the outputs of some samples, (samples, N, ...), and return them as `keep_samples` does if `keep`.
+    def add(self, first: int, outputs: Tensor, active: Tensor | None = None) -> None:
+        """Add the outputs of some samples, (samples, N, ...).
 
         Args:
             first: the number of the first of them.
@@ -64,10 +68,11 @@ class Accumulator:
             self.sums.add(first, rows, active_rows, {**values, **statistics})
             if "votes" in self._selected.sums:
                 self._vote(rows, active_rows, values["value"])
-            if keep:
+            if self._settings.keep_samples:
                 kept.append(values["value"])
             del values  # before the next block, which needs as much memory
-        return torch.cat(kept, 1) if keep else None
+        if kept:
+            self.samples.append(torch.cat(kept, 1).cpu())
 
     def _begin(self, outputs: Tensor) -> None:
         if self._check is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from dropkit import modes, random
 from dropkit.arguments import check
 from dropkit.mc import batch_stream, distributed
-from dropkit.mc.batch_rows import BatchRows, split_by_group
+from dropkit.mc.batch_rows import split_by_group
 from dropkit.mc.batch_stream import BatchStream
 from dropkit.mc.batches import Batch, taken
 from dropkit.mc.chosen_dropout import chosen_dropout
-from dropkit.mc.heads import Head, heads_of, notes_of
+from dropkit.mc.heads import heads_of, notes_of
 from dropkit.mc.masks import MaskSampler
 from dropkit.mc.options import Settings
 from dropkit.mc.padding import Padding
@@ -28,18 +28,9 @@ from dropkit.mc.site_mode import note_packed_order
 from dropkit.mc.training_flag.override import Override
 from dropkit.report.progress import Progress
 
-AnyPasses = TypeVar("AnyPasses", bound=Passes)
-MakePasses = Callable[[nn.Module, Sequence[Head], Settings, MaskSampler], AnyPasses]
-# Computes the results of a batch, one for each head.
-RunBatch = Callable[[AnyPasses, Batch, BatchRows, Padding, Progress], "list[PartialResult]"]
-
 
 def run_all_batches(
-    model: nn.Module,
-    inputs: Any,
-    settings: Settings,
-    make_passes: MakePasses[AnyPasses],
-    run_batch: RunBatch[AnyPasses],
+    model: nn.Module, inputs: Any, settings: Settings, kind: type[Passes]
 ) -> AnyPrediction | dict[Any, AnyPrediction]:
     """Return the prediction for all inputs; for several heads a dict of them.
 
@@ -65,7 +56,7 @@ def run_all_batches(
         torch.no_grad(),
         chosen_dropout(model, settings.p, settings.sites) as chosen,
     ):
-        passes = make_passes(model, heads, settings, sampler)
+        passes = kind(model, heads, settings, sampler)
         device = _device_of(model)
         with Progress("sampling", None if count is None else count * settings.samples, settings.progress) as bar:
             given = settings.labels_and_valid()
@@ -77,7 +68,7 @@ def run_all_batches(
                     # Not around the loop over batches: a loader may run networks of the user.
                     with uncompiled(override, chosen.modules) as override, note_packed_order():
                         passes.noise_left_off = override.noise_left_off
-                        results.append((number, run_batch(passes, part, rows, padding, bar)))
+                        results.append((number, passes.results(part, rows, padding, bar)))
         notes = [*passes.notes, *padding.notes, *chosen.notes(), *notes_of(heads), *passes.noise_left_off]
     of_heads = zip(*distributed.gather(results), strict=True)
     predictions = [join(list(parts), head.task, notes) for head, parts in zip(heads, of_heads, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -44,44 +43,32 @@ class BatchDimFinder:
         if kind in self._known or batch.count < 2:
             return self._known.get(kind, ())
         try:
-            result = self._probe(batch)
+            fitting = self._probe(batch)
         except Exception as error:
             why = f"the batch dimension cannot be found by rolling the inputs ({reason(error)})"
             self._notes.masks_depend_on_batching(why)
-            result = ProbeResult([], [])
-        self._notes.unknown_batch_dims(site for site, batch_dim in enumerate(result.batch_dims) if batch_dim is None)
-        if result.ambiguous:
-            why = f"the inputs are all alike at dropout {listed(result.ambiguous)}"
-            self._notes.masks_depend_on_batching(why, "may depend")
-        else:
-            self._known[kind] = result.batch_dims
-        return result.batch_dims
-
-    def _probe(self, batch: Batch) -> ProbeResult:
-        try:
-            result = probe(self._run, batch.take(0, min(batch.count, _FEW)))
-            more = (
-                [index * batch.count // _MORE for index in range(_MORE)]
-                if batch.count > _MORE
-                else [*range(batch.count)]
+            fitting = []
+        batch_dims = [candidates[0] if candidates else None for candidates in fitting]
+        self._notes.unknown_batch_dims(site for site, batch_dim in enumerate(batch_dims) if batch_dim is None)
+        ambiguous = [site for site, candidates in enumerate(fitting) if len(candidates) > 1]
+        if ambiguous:
+            self._notes.masks_depend_on_batching(
+                f"the inputs are all alike at dropout {listed(ambiguous)}", "may depend"
             )
-            return probe(self._run, batch.selected(more)) if result.ambiguous else result
+        else:
+            self._known[kind] = batch_dims
+        return batch_dims
+
+    def _probe(self, batch: Batch) -> list[list[BatchDim]]:
+        try:
+            fitting = probe(self._run, batch.take(0, min(batch.count, _FEW)))
+            if all(len(candidates) < 2 for candidates in fitting):
+                return fitting
+            count = min(batch.count, _MORE)
+            return probe(self._run, batch.selected([index * batch.count // count for index in range(count)]))
         except Exception:
             # Some models need batches of one size.
             return probe(self._run, batch)
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """The result of a probe.
-
-    Attributes:
-        batch_dims: the batch dimension at each site, in order; None where it was not found.
-        ambiguous: the sites where several dimensions fit, because the inputs are alike there.
-    """
-
-    batch_dims: list[BatchDim | None]
-    ambiguous: list[int]
 
 
 class ProbeMode(SiteMode):
@@ -120,8 +107,10 @@ class ProbeMode(SiteMode):
         return call()
 
 
-def probe(run: Callable[[Batch], Any], batch: Batch) -> ProbeResult:
+def probe(run: Callable[[Batch], Any], batch: Batch) -> list[list[BatchDim]]:
     """Run a batch, the same batch rolled by one, and a smaller batch, and compare the tensors at each site.
+
+    Returns the batch dimensions that fit at each site, the likeliest first: several where the inputs are alike.
 
     Args:
         run: runs the model.
@@ -147,12 +136,10 @@ def probe(run: Callable[[Batch], Any], batch: Batch) -> ProbeResult:
             before = _sites(run, batch, keep)
         after = _sites(run, batch.selected([*range(-1, batch.count - 1)]), keep)
     after += [None] * len(before)
-    fitting = [
+    return [
         _fitting(first, second, batch.count, SmallerBatch(shape_of(site), few))
         for site, (first, second) in enumerate(zip(before, after, strict=False))
     ]
-    ambiguous = [site for site, candidates in enumerate(fitting) if len(candidates) > 1]
-    return ProbeResult([candidates[0] if candidates else None for candidates in fitting], ambiguous)
 
 
 def _sites(run: Callable[[Batch], Any], batch: Batch, record: Callable[[int, _Seen], T]) -> list[T]:

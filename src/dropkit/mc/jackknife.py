@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,14 +26,6 @@ _FEWEST_GROUPS = 10
 _GROUPS_AT_ONCE = 8
 
 Tensors = dict[str, Tensor]
-
-
-class Estimates(NamedTuple):
-    """Measures by name and their standard errors, with the measures without their bias of the first order; float64."""
-
-    measures: Tensors
-    errors: Tensors
-    bias_corrected: Tensors
 
 
 class Sums:
@@ -82,7 +73,7 @@ class Sums:
         distance = values.pop("value")
         self._add_around_mean(first, self._sums["square"][0, rows] if self._has_squares else None, center, distance)
         for name, value in values.items():
-            self._sums[name][0, rows].add_(_sum(value))
+            self._sums[name][0, rows].add_(value[0] if len(value) == 1 else value.sum(0))
 
     def _add_to_groups(self, first: int, rows: slice, values: Tensors, increment: Tensor) -> None:
         count = len(values["value"])
@@ -187,12 +178,15 @@ class Sums:
 
         return SampleMeans(mean_of, self.center)
 
-    def jackknife(self, measures: Mapping[str, Measure], means: SampleMeans) -> Estimates:
+    def jackknife(self, measures: Mapping[str, Measure], means: SampleMeans) -> tuple[Tensors, Tensors, Tensors]:
         """Compute measures of all samples and their standard errors.
 
         Args:
             measures: those with a standard error by the jackknife, by name.
             means: over all samples.
+
+        Returns:
+            Measures and their standard errors by name, and the measures without their bias of the first order; float64.
         """
         whole = {name: measure.function(means) for name, measure in measures.items()}
         first = {name: torch.zeros_like(value) for name, value in whole.items()}
@@ -217,7 +211,7 @@ class Sums:
             method = measures[name].standard_error
             assert isinstance(method, Jackknife)
             errors[name] = method.widen(value, error * broadcast(ratio, value), unbiased[name])
-        return Estimates(whole, errors, unbiased)
+        return whole, errors, unbiased
 
     def _without(self, block: slice, totals: Tensors) -> SampleMeans:
         """The means with each of these groups left out in turn, (groups, N, ...).
@@ -235,10 +229,6 @@ class Sums:
             return sums / left.view(*left.shape, *(1,) * (sums.dim() - 2))
 
         return SampleMeans(mean_of, self.center)
-
-
-def _sum(value: Tensor) -> Tensor:
-    return value[0] if len(value) == 1 else value.sum(0)
 
 
 def _zeros_like(value: Tensor, groups: int, inputs: int) -> Tensor:

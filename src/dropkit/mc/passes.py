@@ -24,14 +24,22 @@ from dropkit.mc.keyed_mode import KeyedMode
 from dropkit.mc.masks import MaskSampler
 from dropkit.mc.notes import Notes
 from dropkit.mc.options import Settings
+from dropkit.mc.outputs import check_rows
+from dropkit.mc.padding import Padding, without_padding
 from dropkit.mc.plain_mode import PlainMode
+from dropkit.mc.results import PartialResult
 from dropkit.mc.sampling import nothing_to_sample
 from dropkit.mc.together import TogetherMode
 from dropkit.mc.training_flag.override import is_any_overridden, own_training_flags
+from dropkit.report.progress import Progress
 
 # Samples of a single input run together if their largest tensors stay in the cache, and if enough fit.
 _NUMBERS_TOGETHER = 2**16
 _FEWEST_TOGETHER = 6
+# With a target standard error, samples between two checks of the error.
+_SAMPLES_BETWEEN_CHECKS = 10
+# Outputs are collected until they hold this many numbers, and then added to the sums in one call.
+_NUMBERS_AT_ONCE = 2**17
 
 
 class Passes:
@@ -68,6 +76,48 @@ class Passes:
         # By head and `Batch.kind`: whether the inputs are first in an output where the shape does not show it.
         self._is_first: dict[tuple[object, ...], bool] = {}
 
+    def results(self, batch: Batch, rows: BatchRows, padding: Padding, bar: Progress) -> list[PartialResult]:
+        """Run all passes over one batch, or fewer if every input reaches the target standard error.
+
+        Returns:
+            The results of each head.
+        """
+        heads, target, most = self.heads, self.settings.target_standard_error, self.settings.samples
+        accumulators = [head.accumulator(batch, self.settings) for head in heads]
+        active: Tensor | None = None
+        valid: list[Tensor | None] = []
+        pending: list[list[Tensor]] = []
+        for count, outputs in enumerate(self.run(batch, rows), start=1):
+            for output, head in zip(outputs, heads, strict=True):
+                check_rows(output, batch.count)
+                head.check_dimensions(output)
+            is_check = target is not None and count % _SAMPLES_BETWEEN_CHECKS == 0
+            numbers = sum(output.numel() for output in outputs)
+            must_add = is_check or count == most or (len(pending) + 1) * numbers >= _NUMBERS_AT_ONCE
+            # The next pass may write over this output.
+            pending.append(outputs if must_add else [output.clone() for output in outputs])
+            if not must_add:
+                continue
+            for accumulator, *of_head in zip(accumulators, *pending, strict=True):
+                stacked = torch.stack(of_head) if len(of_head) > 1 else of_head[0].unsqueeze(0)
+                accumulator.add(count - len(pending), stacked, active)
+                del stacked, of_head  # before the next pass, which needs the memory
+            if not valid:
+                shapes = [accumulator.sums.center.shape for accumulator in accumulators]
+                valid = [padding.valid_places(batch, head, shape) for head, shape in zip(heads, shapes, strict=True)]
+            bar.advance(len(pending) * batch.count)
+            pending.clear()
+            outputs.clear()  # `enumerate` holds the list
+            if target is not None and is_check:
+                errors = [sums.sums.error_of_mean(places) for sums, places in zip(accumulators, valid, strict=True)]
+                is_unsure = torch.stack(errors).amax(0) > target
+                active = is_unsure if active is None else active & is_unsure
+                if not active.any():
+                    break
+        plain = self.plain(batch)
+        results = [PartialResult.of(*of_head) for of_head in zip(accumulators, plain, strict=True)]
+        return [without_padding(result, places) for result, places in zip(results, valid, strict=True)]
+
     def run(self, batch: Batch, rows: BatchRows) -> Iterator[list[Tensor]]:
         """Yield the outputs of the heads for each sample, each (N, ...).
 
@@ -93,11 +143,6 @@ class Passes:
             sample += 1
             if len(rows) == 1 and kind not in self._not_together:
                 sample += yield from self._run_together(mode, batch, range(sample - 1, samples), first)
-
-    def end_batch(self) -> None:
-        """Free what was kept for the passes over a batch."""
-        self._sampler.end_batch()
-        self._accelerator.end_batch()
 
     def _run_together(
         self, mode: KeyedMode, batch: Batch, samples: range, first: list[Tensor]
@@ -140,13 +185,24 @@ class Passes:
             for output, row, one in rows
         )
 
-    def plain(self, batch: Batch) -> list[Tensor]:
-        """Return the outputs in evaluation mode, without dropout; after `run`, of which it uses the prefix."""
-        with own_training_flags():
-            try:
-                return self._run_plain(batch, self._accelerator)
-            except Exception:  # such as that the model runs other code where it has no dropout
-                return self._run_plain(batch, Accelerator())
+    def plain(self, batch: Batch) -> list[Tensor | None]:
+        """Return what each head predicts in evaluation mode, without dropout; None if it is not wanted.
+
+        It ends the passes over a batch, and uses their prefix.
+        """
+        outputs: list[Tensor] = []
+        if self.settings.plain:
+            with own_training_flags():
+                try:
+                    outputs = self._run_plain(batch, self._accelerator)
+                except Exception:  # such as that the model runs other code where it has no dropout
+                    outputs = self._run_plain(batch, Accelerator())
+        # Before what follows, which needs memory.
+        self._sampler.end_batch()
+        self._accelerator.end_batch()
+        if not outputs:
+            return [None for _ in self.heads]
+        return [head.values(batch, self.settings, output) for head, output in zip(self.heads, outputs, strict=True)]
 
     def _run_plain(self, batch: Batch, accelerator: Accelerator) -> list[Tensor]:
         arguments = accelerator.begin_pass(batch, is_plain=True) or batch.copied()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -11,25 +11,15 @@ from torch import Tensor, nn
 from dropkit.arguments import check
 from dropkit.mc.accumulators import Accumulator
 from dropkit.mc.all_batches import run_all_batches
-from dropkit.mc.batch_rows import BatchRows
-from dropkit.mc.batches import Batch
-from dropkit.mc.heads import Head
 from dropkit.mc.measures import ClassMeasures, entropy, measures_of
 from dropkit.mc.options import Options, Settings, signature
-from dropkit.mc.outputs import check_probabilities, check_rows, sum_to_one
-from dropkit.mc.padding import Padding, without_padding
+from dropkit.mc.outputs import check_probabilities, sum_to_one
 from dropkit.mc.passes import Passes
 from dropkit.mc.prediction import AnyPrediction, ClassPrediction, MultilabelPrediction, ValuePrediction
 from dropkit.mc.results import PartialResult, join
-from dropkit.report.progress import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-# With a target standard error, samples between two checks of the error.
-_SAMPLES_BETWEEN_CHECKS = 10
-# Outputs are collected until they hold this many numbers, and then added to the sums in one call.
-_NUMBERS_AT_ONCE = 2**17
 
 
 @overload
@@ -160,7 +150,7 @@ def predict(
         (torch.Size([5, 3]), torch.Size([5]))
     """
     settings = Settings.of(samples, task, options)
-    return run_all_batches(model, inputs, settings, Passes, _run_batch)
+    return run_all_batches(model, inputs, settings, Passes)
 
 
 # What `help` shows; type checkers see `Options`.
@@ -193,76 +183,10 @@ def from_samples(probabilities: Tensor) -> ClassPrediction:
         if sum_to_one(probabilities.movedim(dim, -1)):
             wanted += f", as probabilities.movedim({dim}, -1) has"
     check_probabilities(probabilities, "probabilities", wanted)
-    settings = Settings(samples=len(probabilities), task="classification", measures="all")
+    settings = Settings(samples=len(probabilities), task="classification", measures="all", keep_samples=True)
     known = measures_of(ClassMeasures)
     accumulator = Accumulator(settings, known, lambda p: {"value": p, "sample entropy": entropy(p)})
-    accumulator.add(0, probabilities, None)
-    prediction = join([PartialResult.of(accumulator, [probabilities])], "classification", [])
+    accumulator.add(0, probabilities)
+    prediction = join([PartialResult.of(accumulator)], "classification", [])
     assert isinstance(prediction, ClassPrediction)
     return prediction
-
-
-def _run_batch(passes: Passes, batch: Batch, rows: BatchRows, padding: Padding, bar: Progress) -> list[PartialResult]:
-    """Run all passes over one batch, or fewer if every input reaches the target standard error."""
-    heads, settings = passes.heads, passes.settings
-    target = settings.target_standard_error
-    accumulators = [head.accumulator(batch, settings) for head in heads]
-    samples: list[list[Tensor]] = [[] for _ in heads]
-    active: Tensor | None = None
-    valid: list[Tensor | None] = [None for _ in heads]
-    pending: list[list[Tensor]] = []
-    for sample, outputs in enumerate(passes.run(batch, rows)):
-        _check(outputs, heads, batch)
-        is_check = target is not None and (sample + 1) % _SAMPLES_BETWEEN_CHECKS == 0
-        is_last = sample + 1 == settings.samples
-        numbers = sum(output.numel() for output in outputs)
-        must_add = is_check or is_last or (len(pending) + 1) * numbers >= _NUMBERS_AT_ONCE
-        # The next pass may write over this output.
-        pending.append(outputs if must_add else [output.clone() for output in outputs])
-        if not must_add:
-            continue
-        first = sample + 1 - len(pending)
-        values = _add(accumulators, first, pending, active, settings.keep_samples)
-        for kept, value in zip(samples, values, strict=False):
-            kept.append(value)
-        if first == 0:
-            shapes = [accumulator.sums.center.shape for accumulator in accumulators]
-            valid = [padding.valid_places(batch, head, shape) for head, shape in zip(heads, shapes, strict=True)]
-        bar.advance(len(pending) * batch.count)
-        pending.clear()
-        # Before the next pass, which needs the memory; `enumerate` holds the list.
-        outputs.clear()
-        if target is not None and is_check:
-            errors = [sums.sums.error_of_mean(places) for sums, places in zip(accumulators, valid, strict=True)]
-            is_unsure = torch.stack(errors).amax(0) > target
-            active = is_unsure if active is None else active & is_unsure
-            if not active.any():
-                break
-    plain_outputs = passes.plain(batch) if settings.plain else [None for _ in heads]
-    passes.end_batch()  # before what follows, which needs memory
-    plain = [
-        None if output is None else head.values(batch, settings, output)
-        for head, output in zip(heads, plain_outputs, strict=True)
-    ]
-    plain_outputs.clear()
-    results = [PartialResult.of(*of_head) for of_head in zip(accumulators, samples, plain, strict=True)]
-    return [without_padding(result, places) for result, places in zip(results, valid, strict=True)]
-
-
-def _check(outputs: list[Tensor], heads: Sequence[Head], batch: Batch) -> None:
-    for output, head in zip(outputs, heads, strict=True):
-        check_rows(output, batch.count)
-        head.check_dimensions(output)
-
-
-def _add(
-    accumulators: list[Accumulator], first: int, pending: list[list[Tensor]], active: Tensor | None, keep: bool
-) -> list[Tensor]:
-    """Add the outputs of samples, each with a tensor for each head, and return them for each head if `keep`."""
-    kept: list[Tensor] = []
-    for accumulator, *of_head in zip(accumulators, *pending, strict=True):
-        stacked = torch.stack(of_head) if len(of_head) > 1 else of_head[0].unsqueeze(0)
-        values = accumulator.add(first, stacked, active, keep)
-        if values is not None:
-            kept.append(values.cpu())
-    return kept

@@ -11,16 +11,9 @@ from torch import nn
 
 from dropkit.arguments import check, positive_int
 from dropkit.mc.all_batches import run_all_batches
-from dropkit.mc.batch_rows import BatchRows
-from dropkit.mc.batches import Batch
-from dropkit.mc.moments.gaussian import Gaussian
 from dropkit.mc.moments.moment_pass import MomentPass
 from dropkit.mc.options import PassOptions, Settings, signature
-from dropkit.mc.outputs import check_rows
-from dropkit.mc.padding import Padding, without_padding
 from dropkit.mc.prediction import AnyPrediction, ClassPrediction, MultilabelPrediction, ValuePrediction
-from dropkit.mc.results import PartialResult
-from dropkit.report.progress import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -103,28 +96,8 @@ def propagate(
         form = settings.of_head("outputs", name)
         check("outputs", form != "probabilities", f'"logits" with task="{of_head}"', form)
     settings = replace(settings, plan="stratified", replay=False, thin=False, measures=settings.measures or "basic")
-    return run_all_batches(model, inputs, settings, MomentPass, _run_batch)
+    return run_all_batches(model, inputs, settings, MomentPass)
 
 
 # What `help` shows; type checkers see `PassOptions`.
 propagate.__signature__ = signature(propagate, PassOptions)  # pyright: ignore[reportFunctionMemberAccess] (as predict)
-
-
-def _run_batch(
-    passes: MomentPass, batch: Batch, rows: BatchRows, padding: Padding, bar: Progress
-) -> list[PartialResult]:
-    heads, settings = passes.heads, passes.settings
-    results: list[PartialResult] = []
-    for head, (mean, variance) in zip(heads, passes.moments(batch), strict=True):
-        check_rows(mean, batch.count)
-        head.check_dimensions(mean)
-        compute = passes.values if head.task == "regression" else passes.probabilities
-        result = compute(head, batch, Gaussian(mean.float(), variance.float()))
-        # Padding is found by the shape of values, or of probabilities.
-        valid = padding.valid_places(batch, head, result.measures["mean"].shape)
-        results.append(without_padding(result, valid))
-    if settings.plain:
-        plain = zip(results, heads, passes.plain(batch), strict=True)
-        results = [replace(result, plain=head.values(batch, settings, output)) for result, head, output in plain]
-    bar.advance(batch.count * settings.samples)
-    return results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,14 +28,14 @@ class PartialResult:
     valid: Tensor | None = None
 
     @staticmethod
-    def of(accumulator: Accumulator, samples: list[Tensor], plain: Tensor | None = None) -> PartialResult:
-        """Make a result from an accumulator, and the samples and the plain pass if there are any."""
+    def of(accumulator: Accumulator, plain: Tensor | None = None) -> PartialResult:
+        """Make a result from an accumulator, and the plain pass if there is one."""
         measures, errors = accumulator.estimates()
         return PartialResult(
             {name: value.cpu() for name, value in measures.items()},
             {name: value.cpu() for name, value in errors.items()},
             accumulator.sums.count.long().cpu(),
-            torch.cat(samples).cpu() if samples else None,
+            torch.cat(accumulator.samples) if accumulator.samples else None,
             plain,
         )
 
@@ -55,15 +55,14 @@ def join(parts: list[PartialResult], task: str, notes: list[str]) -> AnyPredicti
         {name: _joined([part.pop(name) for part in tensors]) for name in list(tensors[0])}
         for tensors in ([part.measures for part in parts], [part.standard_error for part in parts])
     )
-    valid = [part.valid for part in parts if part.valid is not None]
     prediction = _KINDS[task](
         measures=measures,
         standard_error=StandardErrors(errors),
         sample_counts=torch.cat([part.sample_counts for part in parts]),
         samples=_joined_samples([part.samples for part in parts if part.samples is not None]),
         notes=tuple(notes),
-        plain=_joined_plain([part.plain for part in parts if part.plain is not None]),
-        valid=torch.cat(valid) if valid else None,
+        plain=_joined_if_any(part.plain for part in parts),
+        valid=_joined_if_any(part.valid for part in parts),
     )
     note = not_computed(prediction)
     return prediction if note is None else replace(prediction, notes=(*prediction.notes, note))
@@ -88,8 +87,9 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _joined_plain(parts: list[Tensor]) -> Tensor | None:
-    return torch.cat(parts) if parts else None
+def _joined_if_any(parts: Iterable[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None
 
 
 def same_length(parts: list[PartialResult]) -> list[PartialResult]:

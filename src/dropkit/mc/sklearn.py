@@ -89,7 +89,8 @@ class MCClassifier(ClassifierMixin, Network):
         if self._is_multilabel:
             indicators = cast("Array", labels.toarray() if hasattr(labels, "toarray") else labels)
             self.classes_ = cast("Array", np.arange(indicators.shape[1]))
-            targets, loss = torch.from_numpy(indicators.astype(np.float32)), _label_loss
+            targets = torch.from_numpy(indicators.astype(np.float32))
+            loss = nn.functional.binary_cross_entropy_with_logits
         else:
             column = cast("Array", column_or_1d(labels, warn=True))
             self.classes_, indices = cast("tuple[Array, Array]", np.unique(column, return_inverse=True))
@@ -259,10 +260,6 @@ def _rescaled(measures: Mapping[str, Tensor], scale: Tensor, shift: Tensor | Non
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.mse_loss(columns(outputs, targets.shape[1]), targets)
-
-
-def _label_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(outputs, targets)
 
 
 def __dir__() -> list[str]:

@@ -47,11 +47,7 @@ def images(inputs: Any) -> Tensor | None:
 
     Images have 1, 3 or 4 channels, first or last, or are square without channels.
     """
-    if isinstance(inputs, Mapping):
-        inputs = next(iter(cast("Mapping[str, Any]", inputs).values()), None)
-    elif isinstance(inputs, (tuple, list)):
-        inputs = next(iter(cast("Sequence[Any]", inputs)), None)
-    value = torch.as_tensor(inputs) if is_array(inputs) else inputs
+    value = _first(inputs)
     if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
         return None
     shape = value.shape
@@ -87,12 +83,18 @@ def _is_whole(inputs: Any) -> bool:
 
 def _row(item: Any) -> Any:
     """The input of one item of a data set, as a batch of one."""
-    if isinstance(item, (tuple, list)):
-        item = cast("Sequence[Any]", item)[0]
-    if isinstance(item, Mapping):
-        item = next(iter(cast("Mapping[str, Any]", item).values()), None)
-    value = torch.as_tensor(item) if is_array(item) else item
+    value = _first(item)
+    value = _first(value) if isinstance(value, Mapping) else value
     return value.unsqueeze(0) if isinstance(value, Tensor) else None
+
+
+def _first(value: Any) -> Any:
+    """The first argument in a mapping or a tuple; arrays as tensors."""
+    if isinstance(value, Mapping):
+        value = next(iter(cast("Mapping[str, Any]", value).values()), None)
+    elif isinstance(value, (tuple, list)):
+        value = next(iter(cast("Sequence[Any]", value)), None)
+    return torch.as_tensor(value) if is_array(value) else value
 
 
 def _png(image: Tensor) -> str:

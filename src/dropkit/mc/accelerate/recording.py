@@ -172,7 +172,10 @@ class Recording:
             return leaf
         tensor = leaf.tensor()
         if tensor is None:
-            return _unreadable(leaf.shape)
+            # Reading its memory is an error.
+            tensor = torch.empty(leaf.shape, device="meta")
+            make_unreadable(tensor)
+            return tensor
         if id(tensor) in self._existing.ids:
             return tensor
         if tensor.is_inference():
@@ -182,13 +185,6 @@ class Recording:
             self._held[id(tensor)] = stored, write_count(stored)
             self._storages.append(storage_identity(tensor.untyped_storage()))
         return self._held[id(tensor)][0]
-
-
-def _unreadable(shape: torch.Size) -> Tensor:
-    """Return a tensor for a result that nothing references any more: reading its memory is an error."""
-    tensor = torch.empty(shape, device="meta")
-    make_unreadable(tensor)
-    return tensor
 
 
 def _comparable(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from dropkit.mc.batch_rows import BatchRows
 from dropkit.mc.batches import Batch
 from dropkit.mc.generators import fork_python, fork_torch
 from dropkit.mc.heads import Head
 from dropkit.mc.moments.gaussian import Gaussian
 from dropkit.mc.moments.mode import MomentsMode
 from dropkit.mc.moments.moments import Moments, NoMomentRule
+from dropkit.mc.outputs import check_rows
+from dropkit.mc.padding import Padding, without_padding
 from dropkit.mc.passes import Passes
 from dropkit.mc.results import PartialResult
 from dropkit.mc.sampling import nothing_to_sample
+from dropkit.report.progress import Progress
 
 # Draws are added to the sums as soon as they hold this many numbers.
 _NUMBERS_AT_ONCE = 2**17
@@ -48,6 +53,19 @@ class MomentPass(Passes):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._normal_numbers: dict[tuple[int, torch.Size], Tensor] = {}
+
+    def results(self, batch: Batch, rows: BatchRows, padding: Padding, bar: Progress) -> list[PartialResult]:
+        results: list[PartialResult] = []
+        for head, (mean, variance) in zip(self.heads, self.moments(batch), strict=True):
+            check_rows(mean, batch.count)
+            head.check_dimensions(mean)
+            compute = self.values if head.task == "regression" else self.probabilities
+            result = compute(head, batch, Gaussian(mean.float(), variance.float()))
+            # Padding is found by the shape of values, or of probabilities.
+            valid = padding.valid_places(batch, head, result.measures["mean"].shape)
+            results.append(without_padding(result, valid))
+        bar.advance(batch.count * self.settings.samples)
+        return [replace(result, plain=plain) for result, plain in zip(results, self.plain(batch), strict=True)]
 
     def moments(self, batch: Batch) -> list[Gaussian]:
         """Return the mean and the variance of the outputs of each head, each (N, ...).
@@ -81,13 +99,11 @@ class MomentPass(Passes):
 
     def probabilities(self, head: Head, batch: Batch, outputs: Gaussian) -> PartialResult:
         """Return the probabilities of normal outputs, (N, ...), by draws."""
-        accumulator, kept = head.accumulator(batch, self.settings), list[Tensor]()
-        first = 0
+        accumulator, first = head.accumulator(batch, self.settings), 0
         for drawn in self._draw(head, batch, outputs):
-            values = accumulator.add(first, drawn, None, self.settings.keep_samples)
-            kept += [] if values is None else [values]
+            accumulator.add(first, drawn)
             first += len(drawn)
-        return PartialResult.of(accumulator, kept)
+        return PartialResult.of(accumulator)
 
     def values(self, head: Head, batch: Batch, outputs: Gaussian) -> PartialResult:
         """Return the moments themselves, which have no Monte Carlo error."""
