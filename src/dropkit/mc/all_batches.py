@@ -57,7 +57,8 @@ def run_all_batches(
         chosen_dropout(model, settings.p, settings.sites) as chosen,
     ):
         passes = kind(model, heads, settings, sampler)
-        device = _device_of(model)
+        first = next(iter((*model.parameters(), *model.buffers())), None)
+        device = torch.device("cpu") if first is None else first.device
         with Progress("sampling", None if count is None else count * settings.samples, settings.progress) as bar:
             given = settings.labels_and_valid()
             for number, (batch, batch_ids) in enumerate(_with_ids(stream.of(inputs), ids, *given)):
@@ -99,8 +100,3 @@ def _with_ids(
         first = last
     check("inputs", first > 0, "at least one", "none")
     check("example_ids", ids is None or first == len(ids), "as long as the inputs", ids is not None and len(ids))
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    first = next(iter((*model.parameters(), *model.buffers())), None)
-    return torch.device("cpu") if first is None else first.device

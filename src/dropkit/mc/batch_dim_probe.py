@@ -21,7 +21,6 @@ _FEW, _MORE = 3, 32
 # What a probe records at a site: the tensor that is dropped, the shape of a mask that the model makes itself, or the
 # batch dimension if it is known beforehand; None if nothing shows it.
 _Seen = Tensor | torch.Size | BatchDim | None
-_Kept = Sketch | torch.Size | BatchDim | None
 T = TypeVar("T")
 
 
@@ -118,11 +117,19 @@ def probe(run: Callable[[Batch], Any], batch: Batch) -> list[list[BatchDim]]:
     """
     few = min(2, batch.count - 1)
 
-    def keep(site: int, seen: _Seen) -> _Kept:
-        return Sketch.of(seen, batch.count, SmallerBatch(shape_of(site), few)) if isinstance(seen, Tensor) else seen
+    def keep(site: int, seen: _Seen) -> Sketch | list[BatchDim]:
+        smaller = SmallerBatch(shapes[site] if site < len(shapes) else None, few)
+        if isinstance(seen, Tensor):
+            return Sketch.of(seen, batch.count, smaller)
+        if isinstance(seen, torch.Size):
+            # Rolling the inputs does not roll a mask that is not computed from them.
+            return fitting_shape(seen, batch.count, smaller)[:1]
+        return [] if seen is None else [seen]
 
-    def shape_of(site: int) -> torch.Size | None:
-        return shapes[site] if site < len(shapes) else None
+    def fitting(first: Sketch | list[BatchDim], second: Sketch | list[BatchDim]) -> list[BatchDim]:
+        if isinstance(first, Sketch):
+            return first.fitting(second) if isinstance(second, Sketch) else []
+        return first
 
     with fork_torch(), fork_python():
         try:
@@ -135,11 +142,7 @@ def probe(run: Callable[[Batch], Any], batch: Batch) -> list[list[BatchDim]]:
             shapes = []
             before = _sites(run, batch, keep)
         after = _sites(run, batch.selected([*range(-1, batch.count - 1)]), keep)
-    after += [None] * len(before)
-    return [
-        _fitting(first, second, batch.count, SmallerBatch(shape_of(site), few))
-        for site, (first, second) in enumerate(zip(before, after, strict=False))
-    ]
+    return list(map(fitting, before, [*after, *([] for _ in before)]))
 
 
 def _sites(run: Callable[[Batch], Any], batch: Batch, record: Callable[[int, _Seen], T]) -> list[T]:
@@ -151,12 +154,3 @@ def _sites(run: Callable[[Batch], Any], batch: Batch, record: Callable[[int, _Se
 
 def _shape(seen: _Seen) -> torch.Size | None:
     return seen.shape if isinstance(seen, Tensor) else seen if isinstance(seen, torch.Size) else None
-
-
-def _fitting(before: _Kept, after: _Kept, count: int, smaller: SmallerBatch) -> list[BatchDim]:
-    if isinstance(before, Sketch) and isinstance(after, Sketch):
-        return before.fitting(after)
-    if isinstance(before, torch.Size):
-        # Rolling the inputs does not roll a mask that is not computed from them.
-        return fitting_shape(before, count, smaller)[:1]
-    return [before] if isinstance(before, BatchDim) else []

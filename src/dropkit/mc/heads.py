@@ -15,7 +15,7 @@ from dropkit.mc.batches import Batch
 from dropkit.mc.measures import measures_of
 from dropkit.mc.options import Settings
 from dropkit.mc.output_calls import OutputCall
-from dropkit.mc.outputs import Classes, Labels, class_counts, values_and_noise
+from dropkit.mc.outputs import Classes, Labels, check_rows, class_counts, values_and_noise
 from dropkit.mc.returned import VARIANCES, Reader
 from dropkit.mc.selection import KINDS
 
@@ -91,8 +91,9 @@ class Head:
             return cast("list[Any]", value)[self.name]
         return None
 
-    def check_dimensions(self, output: Tensor) -> None:
-        """Raise an error where batches differ in their number of dimensions, before more work is done."""
+    def check_shape(self, output: Tensor, count: int) -> None:
+        """Raise an error unless there is a row for each input, and as many dimensions in every batch."""
+        check_rows(output, count)
         if self.dimensions not in (None, output.dim()):
             raise ValueError(
                 f"the model must return as many dimensions for every batch, got {self.dimensions} and {output.dim()}"

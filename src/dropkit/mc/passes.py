@@ -24,7 +24,6 @@ from dropkit.mc.keyed_mode import KeyedMode
 from dropkit.mc.masks import MaskSampler
 from dropkit.mc.notes import Notes
 from dropkit.mc.options import Settings
-from dropkit.mc.outputs import check_rows
 from dropkit.mc.padding import Padding, without_padding
 from dropkit.mc.plain_mode import PlainMode
 from dropkit.mc.results import PartialResult
@@ -88,9 +87,7 @@ class Passes:
         valid: list[Tensor | None] = []
         pending: list[list[Tensor]] = []
         for count, outputs in enumerate(self.run(batch, rows), start=1):
-            for output, head in zip(outputs, heads, strict=True):
-                check_rows(output, batch.count)
-                head.check_dimensions(output)
+            self._check(outputs, batch)
             is_check = target is not None and count % _SAMPLES_BETWEEN_CHECKS == 0
             numbers = sum(output.numel() for output in outputs)
             must_add = is_check or count == most or (len(pending) + 1) * numbers >= _NUMBERS_AT_ONCE
@@ -184,6 +181,10 @@ class Passes:
             and torch.allclose(output[row], one[0], rtol=0, atol=tolerance_of(one), equal_nan=True)
             for output, row, one in rows
         )
+
+    def _check(self, outputs: Sequence[Tensor], batch: Batch) -> None:
+        for output, head in zip(outputs, self.heads, strict=True):
+            head.check_shape(output, batch.count)
 
     def plain(self, batch: Batch) -> list[Tensor | None]:
         """Return what each head predicts in evaluation mode, without dropout; None if it is not wanted.

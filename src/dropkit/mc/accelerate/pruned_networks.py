@@ -101,7 +101,9 @@ class PrunedNetworks(Accelerator):
         self._unpruned.update(site for site, tensor in self._pruned if tensor.full is not None)
         self._pruned = []
         if self._materialize_all():
-            _materialize_attributes(self._model)
+            seen = set[int]()
+            for module in self._model.modules():
+                _materialize_in(vars(module), seen)
 
     def failed(self, error: Exception) -> bool:
         if isinstance(error, StaleInput) and error.layer not in self._never_deferred:
@@ -119,13 +121,6 @@ class PrunedNetworks(Accelerator):
         for tensor in held:
             tensor.materialize()
         return bool(held)
-
-
-def _materialize_attributes(model: nn.Module) -> None:
-    """Replace the virtual tensors that a pass has stored in attributes of the model."""
-    seen: set[int] = set()
-    for module in model.modules():
-        _materialize_in(vars(module), seen)
 
 
 def _materialize_in(container: dict[Any, Any] | list[Any], seen: set[int]) -> None:

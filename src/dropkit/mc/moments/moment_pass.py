@@ -24,7 +24,6 @@ from dropkit.mc.heads import Head
 from dropkit.mc.moments.gaussian import Gaussian
 from dropkit.mc.moments.mode import MomentsMode
 from dropkit.mc.moments.moments import Moments, NoMomentRule
-from dropkit.mc.outputs import check_rows
 from dropkit.mc.padding import Padding, without_padding
 from dropkit.mc.passes import Passes
 from dropkit.mc.results import PartialResult
@@ -57,8 +56,7 @@ class MomentPass(Passes):
     def results(self, batch: Batch, rows: BatchRows, padding: Padding, bar: Progress) -> list[PartialResult]:
         results: list[PartialResult] = []
         for head, (mean, variance) in zip(self.heads, self.moments(batch), strict=True):
-            check_rows(mean, batch.count)
-            head.check_dimensions(mean)
+            head.check_shape(mean, batch.count)
             compute = self.values if head.task == "regression" else self.probabilities
             result = compute(head, batch, Gaussian(mean.float(), variance.float()))
             # Padding is found by the shape of values, or of probabilities.

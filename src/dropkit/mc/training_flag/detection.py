@@ -13,11 +13,11 @@ from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
-import torch
 from torch import nn
 
 from dropkit.dropout_functions import NORMS, RECURRENT, dropout_functions
-from dropkit.mc.training_flag.function_source import FunctionNode, first_argument, names_in, parse
+from dropkit.mc.training_flag.function_source import first_argument, names_in
+from dropkit.mc.training_flag.known_values import Frame
 
 # Every dropout of the catalog by its name, and the functions that draw a mask.
 _MENTIONS_DROPOUT = re.compile(
@@ -61,16 +61,16 @@ def _methods(kind: type[nn.Module]) -> Iterator[FunctionType]:
 def _gates(function: FunctionType, is_named_after_dropout: bool) -> bool:
     if "training" not in names_in(function.__code__):
         return False
-    tree = parse(function)
-    texts = [" ".join(names_in(function.__code__))] if tree is None else _controlled_sources(tree, function)
+    frame = Frame.of(function, (), {}, training=True)
+    texts = [" ".join(names_in(function.__code__))] if frame is None else _controlled_sources(frame)
     return any(
         _MENTIONS_DROPOUT.search(text) or (is_named_after_dropout and _DRAWS_NOISE.search(text)) for text in texts
     )
 
 
-def _controlled_sources(tree: FunctionNode, function: FunctionType) -> Iterator[str]:
+def _controlled_sources(frame: Frame) -> Iterator[str]:
     """Yield the source that is controlled by each `self.training`; skip reads that are only passed to a function."""
-    self = first_argument(tree)
+    tree, self = frame.source.tree, first_argument(frame.source.tree)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         match node:
@@ -79,7 +79,8 @@ def _controlled_sources(tree: FunctionNode, function: FunctionType) -> Iterator[
                 | ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=name), ast.Constant(value="training"), *_])
             ) if name == self:
                 controlled = _controlled(node, tree, parents)
-                if not (isinstance(controlled[0], ast.Call) and _takes_flag(_callee(controlled[0].func, function))):
+                callee = frame.value(controlled[0].func) if isinstance(controlled[0], ast.Call) else None
+                if not isinstance(callee, Hashable) or callee not in _taking_flag():
                     yield "\n".join(map(ast.unparse, controlled))
             case _:
                 pass
@@ -103,21 +104,6 @@ def _controlled(node: ast.AST, function: ast.AST, parents: dict[ast.AST, ast.AST
     return [function]
 
 
-def _callee(expression: ast.expr, function: FunctionType) -> Any:
-    """The value of a name or attribute in a function; None if it is not known without running it."""
-    if isinstance(expression, ast.Attribute):
-        return getattr(_callee(expression.value, function), expression.attr, None)
-    if not isinstance(expression, ast.Name):
-        return None
-    free = inspect.getclosurevars(function)
-    # Functions that import inside themselves mostly import these two.
-    return {"F": nn.functional, "torch": torch, **free.builtins, **free.globals, **free.nonlocals}.get(expression.id)
-
-
-def _takes_flag(callee: Any) -> bool:
-    return callable(callee) and isinstance(callee, Hashable) and callee in _taking_flag()
-
-
 @lru_cache(maxsize=1)
 def _taking_flag() -> frozenset[Any]:
     """Functions that take `training` as an argument; the function mode sees these calls, and rewrites it for dropout.
@@ -125,12 +111,9 @@ def _taking_flag() -> frozenset[Any]:
     For functions with statistics the argument must stay as it is. Functions of other packages are Python code that a
     function mode does not see.
     """
-    visible = {function for function in dropout_functions() if not _is_of_torchvision(function)}
+    functions = dropout_functions()
+    visible = {f for f in functions if not getattr(f, "__module__", "").startswith("torchvision")}
     return frozenset(visible | set(RECURRENT) | set(NORMS))
-
-
-def _is_of_torchvision(function: Any) -> bool:
-    return getattr(function, "__module__", "").startswith("torchvision")
 
 
 def _branches(branch: ast.If, parents: dict[ast.AST, ast.AST]) -> list[ast.AST]:

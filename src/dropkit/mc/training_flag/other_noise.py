@@ -98,7 +98,8 @@ class _Search:
         file = os.path.basename(function.__code__.co_filename)
         for call in live_calls(frame, _read_elsewhere(type(self._module), function)):
             callee = frame.value(call.func)
-            name = _called_name(call, callee)
+            written = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            name = getattr(callee, "__name__", written)
             place = f"{file}:{function.__code__.co_firstlineno + call.lineno - 1}"
             if name in _DRAWING_IN_TRAINING:
                 by_name = [keyword.value for keyword in call.keywords if keyword.arg == "training"]
@@ -230,12 +231,6 @@ def _called_modules(func: ast.expr, callee: Any, frame: Frame) -> list[nn.Module
     iterated = frame.value(frame.source.iterated[func.id])
     is_known = isinstance(iterated, (nn.ModuleList, nn.Sequential, list, tuple))
     return [item for item in cast("list[Any]", iterated) if isinstance(item, nn.Module)] if is_known else []
-
-
-def _called_name(call: ast.Call, callee: Any) -> str:
-    """The name of the called object where it is known, else the name that is written."""
-    written = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    return getattr(callee, "__name__", written)
 
 
 def _is_random(func: ast.expr, callee: Any, frame: Frame) -> bool:
