@@ -64,13 +64,14 @@ class Accumulator:
             if self._selected.jackknifed:
                 # Votes and jackknife go over the classes of each input again and again.
                 values["value"] = values["value"].contiguous()
-            statistics = {name: statistic(values["value"]) for name, statistic in self._selected.statistics.items()}
-            self.sums.add(first, rows, active_rows, {**values, **statistics})
+            statistics = self._selected.statistics.items()
+            more = {name: statistic(values["value"]) for name, statistic in statistics}
+            self.sums.add(first, rows, active_rows, {**values, **more})
             if "votes" in self._selected.sums:
                 self._vote(rows, active_rows, values["value"])
             if self._settings.keep_samples:
                 kept.append(values["value"])
-            del values  # before the next block, which needs as much memory
+            del values, more  # before the next block, which needs as much memory
         if kept:
             self.samples.append(torch.cat(kept, 1).cpu())
 

@@ -16,8 +16,8 @@ from dropkit.mc.measures import measures_of
 from dropkit.mc.options import Settings
 from dropkit.mc.output_calls import OutputCall
 from dropkit.mc.outputs import Classes, Labels, check_rows, class_counts, values_and_noise
+from dropkit.mc.prediction import KINDS
 from dropkit.mc.returned import VARIANCES, Reader
-from dropkit.mc.selection import KINDS
 
 # The only head of a model, which has no name.
 Name = str | int | None

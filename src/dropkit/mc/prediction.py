@@ -98,3 +98,9 @@ class ValuePrediction(Views, ValueMeasures):
 
 
 AnyPrediction = ClassPrediction | MultilabelPrediction | ValuePrediction
+# By task.
+KINDS: dict[str, type[AnyPrediction]] = {
+    "classification": ClassPrediction,
+    "multilabel": MultilabelPrediction,
+    "regression": ValuePrediction,
+}

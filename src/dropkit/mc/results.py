@@ -12,7 +12,7 @@ from torch import Tensor
 from dropkit.mc.accumulators import Accumulator
 from dropkit.mc.jackknife import Tensors
 from dropkit.mc.measures import StandardErrors
-from dropkit.mc.prediction import AnyPrediction, ClassPrediction, MultilabelPrediction, ValuePrediction
+from dropkit.mc.prediction import KINDS, AnyPrediction
 from dropkit.mc.selection import not_computed
 
 
@@ -40,13 +40,6 @@ class PartialResult:
         )
 
 
-_KINDS: dict[str, type[AnyPrediction]] = {
-    "classification": ClassPrediction,
-    "multilabel": MultilabelPrediction,
-    "regression": ValuePrediction,
-}
-
-
 def join(parts: list[PartialResult], task: str, notes: list[str]) -> AnyPrediction:
     """Join the results of all inputs, in order, into a prediction."""
     parts = same_length(_with_common_names(parts))
@@ -55,7 +48,7 @@ def join(parts: list[PartialResult], task: str, notes: list[str]) -> AnyPredicti
         {name: _joined([part.pop(name) for part in tensors]) for name in list(tensors[0])}
         for tensors in ([part.measures for part in parts], [part.standard_error for part in parts])
     )
-    prediction = _KINDS[task](
+    prediction = KINDS[task](
         measures=measures,
         standard_error=StandardErrors(errors),
         sample_counts=torch.cat([part.sample_counts for part in parts]),

@@ -11,15 +11,8 @@ import torch
 from torch import Tensor
 
 from dropkit.arguments import check, did_you_mean
-from dropkit.mc.measures import (
-    ClassMeasures,
-    Measure,
-    MultilabelMeasures,
-    Prediction,
-    SampleMeans,
-    ValueMeasures,
-    measures_of,
-)
+from dropkit.mc.measures import Measure, Prediction, SampleMeans, measures_of
+from dropkit.mc.prediction import KINDS
 from dropkit.mc.standard_errors import Jackknife
 
 MeasureNames = Literal["all", "basic"] | Iterable[str]
@@ -29,11 +22,6 @@ MeasureNames = Literal["all", "basic"] | Iterable[str]
 MOST_NUMBERS = 256
 # What predictions are shown and padded by.
 _ALWAYS = ("mean", "confidence")
-KINDS: dict[str, type[Prediction]] = {
-    "classification": ClassMeasures,
-    "multilabel": MultilabelMeasures,
-    "regression": ValueMeasures,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +68,25 @@ def select(measures: Any, errors: bool | None, known: Mapping[str, Measure], num
         errors: compute standard errors; None to compute them with all measures alone.
     """
     chosen = measures or ("all" if numbers <= MOST_NUMBERS else "basic")
-    return _select(tuple(known.items()), chosen, chosen == "all" if errors is None else errors)
+    has_errors = chosen == "all" if errors is None else errors
 
+    def is_chosen(name: str, measure: Measure) -> bool:
+        if chosen == "basic":
+            # What follows from sums of what the passes return, without votes or the jackknife.
+            sums, corrected = _read(measure)
+            return name in _ALWAYS or not ("votes" in sums or corrected)
+        return chosen == "all" or name in _ALWAYS or name in chosen
 
-@lru_cache(maxsize=64)
-def _select(known: tuple[tuple[str, Measure], ...], chosen: str | tuple[str, ...], has_errors: bool) -> Selected:
-    measures = {
-        name: measure
-        for name, measure in known
-        if chosen == "all" or name in _ALWAYS or (_is_basic(measure) if chosen == "basic" else name in chosen)
-    }
-    corrected = {name for measure in measures.values() for name in _read(measure)[1]}
+    selected = {name: measure for name, measure in known.items() if is_chosen(name, measure)}
+    corrected = {name for measure in selected.values() for name in _read(measure)[1]}
     jackknifed = {
         name: measure
-        for name, measure in known
-        if name in corrected or (name in measures and has_errors and isinstance(measure.standard_error, Jackknife))
+        for name, measure in known.items()
+        if name in corrected or (name in selected and has_errors and isinstance(measure.standard_error, Jackknife))
     }
-    sums = {name for measure in (*measures.values(), *jackknifed.values()) for name in _read(measure)[0]}
-    statistics = {name: measure.statistic for name, measure in known if name in sums and measure.statistic is not None}
-    return Selected(measures, jackknifed, frozenset(sums), statistics, has_errors)
-
-
-def _is_basic(measure: Measure) -> bool:
-    """Whether the measure follows from sums of what the passes return, without votes or the jackknife."""
-    sums, corrected = _read(measure)
-    return "votes" not in sums and not corrected
+    sums = {name for measure in (*selected.values(), *jackknifed.values()) for name in _read(measure)[0]}
+    statistics = {name: measure.statistic for name, measure in known.items() if name in sums and measure.statistic}
+    return Selected(selected, jackknifed, frozenset(sums), statistics, has_errors)
 
 
 @lru_cache(maxsize=64)

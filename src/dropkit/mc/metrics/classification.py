@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dropkit.arguments import check, positive_int
 from dropkit.mc.measures import IGNORED, ClassMeasures, must_hold_classes, uncertainty
-from dropkit.mc.metrics.common import Report, group_equal, line, standard_error
+from dropkit.mc.metrics.common import group_equal, line, plain, standard_error
 from dropkit.mc.metrics.comparison import Comparison, difference
 
 
@@ -66,7 +66,7 @@ _NUMBERS = ("error", "nll", "brier", "overconfidence", "ece", "ece_adaptive")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClassificationReport(Report):
+class ClassificationReport:
     """How good class probabilities are.
 
     Attributes:
@@ -99,6 +99,9 @@ class ClassificationReport(Report):
     count: int
     comparison: Comparison | None = None
 
+    def __str__(self) -> str:
+        return self.table()
+
     def table(self) -> str:
         """Return the numbers as aligned text, without bins that hold no label."""
         numbers = [line(name, getattr(self, name), self.standard_error.get(name)) for name in _NUMBERS]
@@ -122,6 +125,10 @@ class ClassificationReport(Report):
                 *bins,
             ]
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold; None for what is not a finite number."""
+        return cast("dict[str, Any]", plain(self))
 
 
 def classification_report(

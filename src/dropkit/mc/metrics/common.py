@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
 
 from torch import Tensor
-
-
-class Report:
-    """A report on a prediction, which is a dataclass."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return self.table()
-
-    @abstractmethod
-    def table(self) -> str:
-        """Return the numbers as aligned text."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold; None for what is not a finite number."""
-        return cast("dict[str, Any]", plain(self))
 
 
 def standard_error(values: Tensor, counted: Tensor | None = None) -> float:

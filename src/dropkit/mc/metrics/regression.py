@@ -17,7 +17,7 @@ from torch import Tensor
 from dropkit.arguments import check
 from dropkit.extras import needed_for
 from dropkit.mc.measures import ValueMeasures, least_samples
-from dropkit.mc.metrics.common import Report, line, standard_error
+from dropkit.mc.metrics.common import line, plain, standard_error
 from dropkit.mc.metrics.comparison import Comparison, difference
 
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -36,7 +36,7 @@ class IntervalCoverage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RegressionReport(Report):
+class RegressionReport:
     """How good predicted values are.
 
     Attributes:
@@ -59,6 +59,9 @@ class RegressionReport(Report):
     count: int
     comparison: Comparison | None = None
 
+    def __str__(self) -> str:
+        return self.table()
+
     def table(self) -> str:
         """Return the numbers as aligned text."""
         return "\n".join(
@@ -73,6 +76,10 @@ class RegressionReport(Report):
                 *(f"{item.level:<15.0%} {item.fraction:>9.2%} {item.width:>11.4g}" for item in self.coverage),
             ]
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold; None for what is not a finite number."""
+        return cast("dict[str, Any]", plain(self))
 
 
 def regression_report(prediction: ValueMeasures, y: Tensor, tau: float | None = None) -> RegressionReport:

@@ -60,8 +60,9 @@ def leaky_relu(x: Gaussian, negative_slope: float | Tensor = 0.01) -> Gaussian:
     return Gaussian(slope * x.mean + rest * above.mean, shared + rest * rest * above.variance)
 
 
-def clamp(x: Gaussian, low: float, high: float) -> Gaussian:
-    """x between two limits, of which one may be infinite."""
+def clamp(x: Gaussian, min: float | None = None, max: float | None = None) -> Gaussian:
+    """x between two limits, of which one may be missing."""
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
     if low == -math.inf:
         below = relu(Gaussian(high - x.mean, x.variance))
         return Gaussian(high - below.mean, below.variance)

@@ -8,7 +8,8 @@ more than two numbers in pairs, whose maxima count as normal.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, prod
+from functools import partial
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -241,14 +242,6 @@ def _hardtanh(x: Gaussian, min_val: float = -1.0, max_val: float = 1.0) -> Gauss
     return gaussian.clamp(x, min_val, max_val)
 
 
-def _clamp(x: Gaussian, min: float | None = None, max: float | None = None) -> Gaussian:
-    return gaussian.clamp(x, -inf if min is None else min, inf if max is None else max)
-
-
-def _relu6(x: Gaussian) -> Gaussian:
-    return gaussian.clamp(x, 0, 6)
-
-
 def _hardsigmoid(x: Gaussian) -> Gaussian:
     return gaussian.clamp(Gaussian(x.mean / 6 + 0.5, x.variance / 36), 0, 1)
 
@@ -309,11 +302,11 @@ RULES.update(
         **_named(_divide, "div div_ divide divide_ true_divide true_divide_ __truediv__ __itruediv__"),
         **_named(_negate, "neg negative __neg__"),
         **_named(elementwise(gaussian.relu), "relu relu_"),
-        **_named(elementwise(_relu6), "relu6"),
+        **_named(elementwise(partial(gaussian.clamp, min=0, max=6)), "relu6"),
         **_named(elementwise(gaussian.leaky_relu), "leaky_relu leaky_relu_"),
         **_named(elementwise(_prelu), "prelu"),
         **_named(elementwise(_hardtanh), "hardtanh hardtanh_"),
-        **_named(elementwise(_clamp), "clamp clamp_ clip clip_"),
+        **_named(elementwise(gaussian.clamp), "clamp clamp_ clip clip_"),
         **_named(elementwise(_hardsigmoid), "hardsigmoid"),
         **_named(
             smooth, "sigmoid sigmoid_ expit tanh tanh_ gelu silu elu elu_ selu selu_ celu celu_ mish softplus hardswish"

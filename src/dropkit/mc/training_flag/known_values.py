@@ -71,7 +71,9 @@ class Frame:
 
     def truth(self, node: ast.AST) -> bool | None:
         """The truth of an expression whose value is plain; None for others, since computing it could run code."""
-        return _truth(self.value(node))
+        known = self.value(node)
+        is_plain = isinstance(known, (bool, int, float, str, list, tuple, dict, nn.Module, type(None)))
+        return bool(cast("Any", known)) if is_plain else None
 
 
 def _value(node: ast.AST, frame: Frame) -> Any:
@@ -93,7 +95,8 @@ def _value(node: ast.AST, frame: Frame) -> Any:
             truth = frame.truth(operand)
             return UNKNOWN if truth is None else not truth
         case ast.BoolOp(op=op, values=values):
-            return _and_or([frame.value(operand) for operand in values], isinstance(op, ast.And))
+            truths, is_and = [frame.truth(operand) for operand in values], isinstance(op, ast.And)
+            return (not is_and) if (not is_and) in truths else UNKNOWN if None in truths else is_and
         case ast.IfExp(test=test, body=body, orelse=orelse):
             truth = frame.truth(test)
             return UNKNOWN if truth is None else frame.value(body if truth else orelse)
@@ -134,16 +137,3 @@ def _attribute(owner: Any, name: str, training: bool) -> Any:
         returned = None if frame is None else frame.source.returned
         return UNKNOWN if frame is None or returned is None else frame.value(returned)
     return getattr(owner, name, UNKNOWN)
-
-
-def _and_or(values: list[Any], is_and: bool) -> Any:
-    """The truth of `and` or `or` of these values."""
-    truths = [_truth(operand) for operand in values]
-    if (not is_and) in truths:
-        return not is_and
-    return UNKNOWN if None in truths else is_and
-
-
-def _truth(operand: Any) -> bool | None:
-    is_plain = isinstance(operand, (bool, int, float, str, list, tuple, dict, nn.Module, type(None)))
-    return bool(cast("Any", operand)) if is_plain else None
