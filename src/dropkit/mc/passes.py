@@ -183,6 +183,7 @@ class Passes:
         )
 
     def _check(self, outputs: Sequence[Tensor], batch: Batch) -> None:
+        # A function of its own, since a variable of a loop would hold the last output for longer.
         for output, head in zip(outputs, self.heads, strict=True):
             head.check_shape(output, batch.count)
 
