@@ -1,7 +1,5 @@
 """Which measures `predict` computes: `measures=` and `errors=`."""
 
-import importlib
-
 import pytest
 import torch
 from torch import nn
@@ -25,7 +23,7 @@ def predicted(classes=5, task="classification", **options):
 @pytest.mark.parametrize("classes", [5, 17])
 def test_sums_around_the_mean_equal_those_of_the_samples(task, classes, numbers_at_once, monkeypatch):
     """Mean and variance agree with float64 sums over the kept samples, up to a rounding at each of 20 samples."""
-    monkeypatch.setattr(importlib.import_module("dropkit.mc.predict"), "_NUMBERS_AT_ONCE", numbers_at_once)
+    monkeypatch.setattr("dropkit.mc.passes._NUMBERS_AT_ONCE", numbers_at_once)
     r = predicted(classes, task, measures="basic", keep_samples=True)
 
     samples = r.samples.double()

@@ -56,7 +56,8 @@ class Passes:
     """
 
     def __init__(self, model: nn.Module, heads: Sequence[Head], settings: Settings, sampler: MaskSampler) -> None:
-        self.heads, self.settings = heads, settings
+        self.heads: Sequence[Head] = heads
+        self.settings: Settings = settings
         self.notes: Notes = Notes()
         self.noise_left_off: Mapping[str, None] = {}
         self._model, self._sampler = model, sampler
