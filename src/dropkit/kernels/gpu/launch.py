@@ -46,11 +46,11 @@ class _Compiled(NamedTuple):
     stream: Callable[[int], int]
 
 
-class Constants(dict[str, Any]):
+class Constants:
     """The constants of a kernel by name, and options of the compiler, of a call. Equal only to itself: to be kept."""
 
-    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] (a dict has none)
-    __eq__ = object.__eq__
+    def __init__(self, **values: Any) -> None:
+        self.values: dict[str, Any] = values
 
 
 class Launcher:
@@ -117,7 +117,7 @@ class Launcher:
             kinds += f"{name}.dtype", f"(p{place} := {name}.data_ptr()) % 16 == 0"
             if _IS_AMD:
                 kinds.append(f"{name}.untyped_storage().nbytes() < 2**31")
-        passed += [repr(constants[name]) for name in self._constants]
+        passed += [repr(constants.values[name]) for name in self._constants]
         source = f"""
 def launch(programs, device, {", ".join(names)}):
     kind = {", ".join(kinds)}
@@ -133,7 +133,7 @@ def launch(programs, device, {", ".join(names)}):
 
     def _launch_by_triton(self, programs: int, arguments: tuple[Any, ...], constants: Constants) -> Any:
         with capture.loading():
-            return self._kernel[(programs,)](*arguments, **constants)
+            return self._kernel[(programs,)](*arguments, **constants.values)
 
     def _keep(self, kind: tuple[Any, ...], made: Any) -> None:
         if made is not None:  # a hook on compilation may have launched nothing
