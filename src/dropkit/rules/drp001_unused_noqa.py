@@ -69,7 +69,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -77,20 +77,8 @@ from torch import nn
 
 class Classifier(nn.Module):
     def forward(self, x):
-        return F.dropout(x, 0.5, training=self.training)  # noqa: DRP101  # DRP001
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def forward(self, x):
-        return F.dropout(x, 0.5, training=self.training)
+-        return F.dropout(x, 0.5, training=self.training)  # noqa: DRP101  # DRP001
++        return F.dropout(x, 0.5, training=self.training)
 
 
 Classifier()(torch.randn(4, 8))

@@ -154,7 +154,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -168,26 +168,8 @@ class Attention(nn.Module):
 
     def forward(self, x):
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p)  # DRP102
-
-
-Attention(8).eval()(torch.randn(2, 4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Attention(nn.Module):
-    def __init__(self, width, p=0.1):
-        super().__init__()
-        self.qkv = nn.Linear(width, 3 * width)
-        self.p = p
-
-    def forward(self, x):
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=(self.p if self.training else 0.0))
+-        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p)  # DRP102
++        return F.scaled_dot_product_attention(q, k, v, dropout_p=(self.p if self.training else 0.0))
 
 
 Attention(8).eval()(torch.randn(2, 4, 8))

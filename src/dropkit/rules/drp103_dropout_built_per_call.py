@@ -130,7 +130,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -143,26 +143,8 @@ class Classifier(nn.Module):
         self.output = nn.Linear(8, 2)
 
     def forward(self, x):
-        x = nn.Dropout(0.5)(F.relu(self.hidden(x)))  # DRP103
-        return self.output(x)
-
-
-Classifier().eval()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 8)
-        self.output = nn.Linear(8, 2)
-
-    def forward(self, x):
-        x = F.dropout(F.relu(self.hidden(x)), 0.5, training=self.training)
+-        x = nn.Dropout(0.5)(F.relu(self.hidden(x)))  # DRP103
++        x = F.dropout(F.relu(self.hidden(x)), 0.5, training=self.training)
         return self.output(x)
 
 

@@ -62,7 +62,7 @@ RULE = Rule(
     fix="call `super().train(mode)` and return self",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -74,31 +74,7 @@ class Frozen(nn.Module):
         self.drop = nn.Dropout(0.1)
 
     def train(self, mode=True):  # DRP104
-        self.training = mode
-        self.norm.eval()
-        return self
-
-    def forward(self, x):
-        return self.drop(self.norm(x))
-
-
-model = Frozen()
-model.eval()
-model(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Frozen(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(8)
-        self.drop = nn.Dropout(0.1)
-
-    def train(self, mode=True):
-        super().train(mode)
++        super().train(mode)
         self.training = mode
         self.norm.eval()
         return self

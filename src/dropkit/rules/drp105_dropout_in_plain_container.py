@@ -245,7 +245,7 @@ RULE = Rule(
     fix="use `nn.ModuleList`",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -263,35 +263,8 @@ class Block(nn.Module):
 class Blocks(nn.Module):
     def __init__(self):
         super().__init__()
-        self.blocks = [Block() for _ in range(2)]  # DRP105
-
-    def forward(self, x):
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-Blocks().eval()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(8, 8)
-        self.dropout = nn.Dropout(0.1)
-
-    def forward(self, x):
-        return x + self.dropout(self.linear(x))
-
-
-class Blocks(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.ModuleList([Block() for _ in range(2)])
+-        self.blocks = [Block() for _ in range(2)]  # DRP105
++        self.blocks = nn.ModuleList([Block() for _ in range(2)])
 
     def forward(self, x):
         for block in self.blocks:

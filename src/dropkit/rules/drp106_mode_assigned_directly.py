@@ -293,38 +293,24 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
 model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
-model.training = False  # DRP106
-model(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
-model.eval()
+-model.training = False  # DRP106
++model.eval()
 model(torch.randn(4, 8))
 """,
         ),
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
 model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
-model.eval  # DRP106
-model(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
-model.eval()
+-model.eval  # DRP106
++model.eval()
 model(torch.randn(4, 8))
 """,
             unseen="a method that was not called changes nothing that could be seen",

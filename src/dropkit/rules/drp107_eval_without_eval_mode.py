@@ -271,26 +271,14 @@ RULE = Rule(
     check_source=check_source,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
 
 def predict(model, x):
-    model.train()  # DRP107
-    return model(x)
-
-
-model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
-predict(model, torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-def predict(model, x):
-    model.eval()
+-    model.train()  # DRP107
++    model.eval()
     return model(x)
 
 
@@ -300,7 +288,7 @@ predict(model, torch.randn(4, 8))
             unseen="the mode is right or wrong in the code around the model, which is not run",
         ),
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -314,25 +302,8 @@ for _ in range(3):
     nn.functional.cross_entropy(model(x), y).backward()
     optimizer.step()
 
++model.eval()
 with torch.no_grad():  # DRP107
-    accuracy = (model(x).argmax(1) == y).float().mean()
-""",
-            good="""
-import torch
-from torch import nn
-
-model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-x, y = torch.randn(32, 8), torch.randint(2, (32,))
-
-model.train()
-for _ in range(3):
-    optimizer.zero_grad()
-    nn.functional.cross_entropy(model(x), y).backward()
-    optimizer.step()
-
-model.eval()
-with torch.no_grad():
     accuracy = (model(x).argmax(1) == y).float().mean()
 """,
             unseen="the mode is right or wrong in the loop around the model, which is not run",

@@ -190,7 +190,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -201,26 +201,9 @@ class RowDropout(nn.Module):
         self.p = p
 
     def forward(self, x):
++        if not self.training:
++            return x
         keep = torch.rand(x.shape[0], 1) >= self.p  # DRP108
-        return x * keep / (1 - self.p)
-
-
-RowDropout(0.5).eval()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class RowDropout(nn.Module):
-    def __init__(self, p):
-        super().__init__()
-        self.p = p
-
-    def forward(self, x):
-        if not self.training:
-            return x
-        keep = torch.rand(x.shape[0], 1) >= self.p
         return x * keep / (1 - self.p)
 
 

@@ -89,7 +89,7 @@ RULE = Rule(
     fix="pass `training=self.training`",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -102,26 +102,8 @@ class Classifier(nn.Module):
         self.output = nn.Linear(8, 2)
 
     def forward(self, x):
-        x = F.dropout(self.hidden(x), 0.5, training=True)  # DRP109
-        return self.output(x)
-
-
-Classifier().eval()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 8)
-        self.output = nn.Linear(8, 2)
-
-    def forward(self, x):
-        x = F.dropout(self.hidden(x), 0.5, training=self.training)
+-        x = F.dropout(self.hidden(x), 0.5, training=True)  # DRP109
++        x = F.dropout(self.hidden(x), 0.5, training=self.training)
         return self.output(x)
 
 

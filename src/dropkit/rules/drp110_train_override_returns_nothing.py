@@ -75,7 +75,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad='''
+            '''
 import torch
 from torch import nn
 
@@ -91,32 +91,7 @@ class Frozen(nn.Module):
     def train(self, mode=True):  # DRP110
         super().train(mode)
         self.norm.eval()
-
-    def forward(self, x):
-        return self.drop(self.norm(x))
-
-
-model = Frozen()
-model.eval()
-model(torch.randn(4, 8))
-''',
-            good='''
-import torch
-from torch import nn
-
-
-class Frozen(nn.Module):
-    """Keeps its normalization as it was trained."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(8)
-        self.drop = nn.Dropout(0.1)
-
-    def train(self, mode=True):
-        super().train(mode)
-        self.norm.eval()
-        return self
++        return self
 
     def forward(self, x):
         return self.drop(self.norm(x))

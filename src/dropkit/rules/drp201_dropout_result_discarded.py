@@ -71,7 +71,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -85,31 +85,11 @@ class Classifier(nn.Module):
         self.output = nn.Linear(8, 2)
 
     def forward(self, x):
-        self.dropout(x)  # DRP201
+-        self.dropout(x)  # DRP201
++        x = self.dropout(x)
         x = self.hidden(x)
-        F.dropout(x, 0.5, self.training)  # DRP201
-        return self.output(x)
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 8)
-        self.dropout = nn.Dropout(0.2)
-        self.output = nn.Linear(8, 2)
-
-    def forward(self, x):
-        x = self.dropout(x)
-        x = self.hidden(x)
-        x = F.dropout(x, 0.5, self.training)
+-        F.dropout(x, 0.5, self.training)  # DRP201
++        x = F.dropout(x, 0.5, self.training)
         return self.output(x)
 
 

@@ -254,7 +254,7 @@ RULE = Rule(
     fix="delete the layer that is not applied",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -263,24 +263,7 @@ class Classifier(nn.Module):
     def __init__(self):
         super().__init__()
         self.hidden = nn.Linear(8, 8)
-        self.dropout = nn.Dropout(0.5)  # DRP202
-        self.output = nn.Linear(8, 2)
-
-    def forward(self, x):
-        return self.output(torch.relu(self.hidden(x)))
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 8)
+-        self.dropout = nn.Dropout(0.5)  # DRP202
         self.output = nn.Linear(8, 2)
 
     def forward(self, x):

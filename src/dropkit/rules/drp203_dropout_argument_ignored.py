@@ -287,7 +287,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -296,28 +296,12 @@ class Classifier(nn.Module):
     def __init__(self, width, dropout=0.5):  # DRP203
         super().__init__()
         self.hidden = nn.Linear(width, width)
++        self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, 2)
 
     def forward(self, x):
-        return self.output(torch.relu(self.hidden(x)))
-
-
-Classifier(8, dropout=0.3)(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self, width, dropout=0.5):
-        super().__init__()
-        self.hidden = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(width, 2)
-
-    def forward(self, x):
-        return self.output(self.dropout(torch.relu(self.hidden(x))))
+-        return self.output(torch.relu(self.hidden(x)))
++        return self.output(self.dropout(torch.relu(self.hidden(x))))
 
 
 Classifier(8, dropout=0.3)(torch.randn(4, 8))
@@ -325,8 +309,9 @@ Classifier(8, dropout=0.3)(torch.randn(4, 8))
             unseen="an argument that was not kept leaves no trace",
         ),
         Example(
-            bad="""
+            """
 import torch
++import torch.nn.functional as F
 from torch import nn
 
 
@@ -337,25 +322,8 @@ class Classifier(nn.Module):
         self.output = nn.Linear(width, 2)
 
     def forward(self, x):
-        return self.output(torch.relu(x))
-
-
-Classifier(8, dropout=0.3)(torch.randn(4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self, width, dropout):
-        super().__init__()
-        self.dropout = dropout
-        self.output = nn.Linear(width, 2)
-
-    def forward(self, x):
-        return self.output(F.dropout(torch.relu(x), self.dropout, training=self.training))
+-        return self.output(torch.relu(x))
++        return self.output(F.dropout(torch.relu(x), self.dropout, training=self.training))
 
 
 Classifier(8, dropout=0.3)(torch.randn(4, 8))

@@ -137,7 +137,7 @@ RULE = Rule(
     fix="leave `dropout` out",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -145,23 +145,8 @@ from torch import nn
 class Encoder(nn.Module):
     def __init__(self, p):
         super().__init__()
-        self.rnn = nn.LSTM(8, 16, num_layers=1, batch_first=True, dropout=p)  # DRP204
-
-    def forward(self, x):
-        return self.rnn(x)[0]
-
-
-Encoder(0.5)(torch.randn(4, 5, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Encoder(nn.Module):
-    def __init__(self, p):
-        super().__init__()
-        self.rnn = nn.LSTM(8, 16, num_layers=1, batch_first=True)
+-        self.rnn = nn.LSTM(8, 16, num_layers=1, batch_first=True, dropout=p)  # DRP204
++        self.rnn = nn.LSTM(8, 16, num_layers=1, batch_first=True)
 
     def forward(self, x):
         return self.rnn(x)[0]

@@ -126,7 +126,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -139,26 +139,8 @@ class Classifier(nn.Module):
         self.output = nn.Linear(16, 2)
 
     def forward(self, x):
-        x = F.alpha_dropout(F.selu(self.hidden(x)), 0.1)  # DRP205
-        return self.output(x)
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 16)
-        self.output = nn.Linear(16, 2)
-
-    def forward(self, x):
-        x = F.alpha_dropout(F.selu(self.hidden(x)), 0.1, training=self.training)
+-        x = F.alpha_dropout(F.selu(self.hidden(x)), 0.1)  # DRP205
++        x = F.alpha_dropout(F.selu(self.hidden(x)), 0.1, training=self.training)
         return self.output(x)
 
 

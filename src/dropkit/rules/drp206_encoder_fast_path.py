@@ -27,26 +27,19 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
 model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
-model.eval()
-for module in model.modules():
-    if isinstance(module, nn.Dropout):
-        module.train()
+-model.eval()
+-for module in model.modules():
+-    if isinstance(module, nn.Dropout):
+-        module.train()
++model.train()
 with torch.no_grad():
-    samples = [model(torch.ones(2, 4, 8)) for _ in range(3)]  # all the same
-""",
-            good="""
-import torch
-from torch import nn
-
-model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
-model.train()
-with torch.no_grad():
-    samples = [model(torch.ones(2, 4, 8)) for _ in range(3)]
+-    samples = [model(torch.ones(2, 4, 8)) for _ in range(3)]  # all the same
++    samples = [model(torch.ones(2, 4, 8)) for _ in range(3)]
 """,
         ),
     ),

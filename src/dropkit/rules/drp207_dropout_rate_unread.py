@@ -68,7 +68,7 @@ RULE = Rule(
     check_source=check_source,
     examples=(
         Example(
-            bad="""
+            """
 from dataclasses import dataclass
 
 import torch
@@ -85,36 +85,12 @@ class Classifier(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.hidden = nn.Linear(config.width, config.width)
++        self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.width, 2)
 
     def forward(self, x):
-        return self.output(torch.relu(self.hidden(x)))
-
-
-Classifier(Config(dropout=0.3))(torch.randn(4, 8))
-""",
-            good="""
-from dataclasses import dataclass
-
-import torch
-from torch import nn
-
-
-@dataclass
-class Config:
-    width: int = 8
-    dropout: float = 0.1
-
-
-class Classifier(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.hidden = nn.Linear(config.width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(config.width, 2)
-
-    def forward(self, x):
-        return self.output(self.dropout(torch.relu(self.hidden(x))))
+-        return self.output(torch.relu(self.hidden(x)))
++        return self.output(self.dropout(torch.relu(self.hidden(x))))
 
 
 Classifier(Config(dropout=0.3))(torch.randn(4, 8))
@@ -122,24 +98,14 @@ Classifier(Config(dropout=0.3))(torch.randn(4, 8))
             unseen="a rate that was not passed on leaves no trace",
         ),
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
 
 def make_layer(width, dropout):  # DRP207
-    return nn.Sequential(nn.Linear(width, width), nn.GELU())
-
-
-nn.Sequential(make_layer(8, dropout=0.1), nn.Linear(8, 2))(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-def make_layer(width, dropout):
-    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
+-    return nn.Sequential(nn.Linear(width, width), nn.GELU())
++    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
 
 
 nn.Sequential(make_layer(8, dropout=0.1), nn.Linear(8, 2))(torch.randn(4, 8))

@@ -138,7 +138,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -151,26 +151,8 @@ class Classifier(nn.Module):
         self.output = nn.Linear(8, 2)
 
     def forward(self, x):
-        x = F.dropout(self.hidden(x), self.training)  # DRP301
-        return self.output(x)
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 8)
-        self.output = nn.Linear(8, 2)
-
-    def forward(self, x):
-        x = F.dropout(self.hidden(x), training=self.training)
+-        x = F.dropout(self.hidden(x), self.training)  # DRP301
++        x = F.dropout(self.hidden(x), training=self.training)
         return self.output(x)
 
 

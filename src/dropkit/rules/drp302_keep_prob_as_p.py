@@ -122,7 +122,7 @@ RULE = Rule(
     fix="pass `1 - keep_prob`",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -130,22 +130,8 @@ from torch import nn
 def classifier(keep_prob=0.9):
     return nn.Sequential(
         nn.Linear(8, 8),
-        nn.Dropout(keep_prob),  # DRP302
-        nn.Linear(8, 2),
-    )
-
-
-classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-def classifier(keep_prob=0.9):
-    return nn.Sequential(
-        nn.Linear(8, 8),
-        nn.Dropout(1 - keep_prob),
+-        nn.Dropout(keep_prob),  # DRP302
++        nn.Dropout(1 - keep_prob),
         nn.Linear(8, 2),
     )
 

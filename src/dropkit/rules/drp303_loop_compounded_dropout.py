@@ -158,7 +158,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -172,29 +172,10 @@ class Heads(nn.Module):
     def forward(self, x):
         scores = []
         for head in self.heads:
-            x = self.dropout(x)  # DRP303
-            scores.append(head(x))
-        return scores
-
-
-Heads()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Heads(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.dropout = nn.Dropout(0.5)
-        self.heads = nn.ModuleList([nn.Linear(8, 2) for _ in range(4)])
-
-    def forward(self, x):
-        scores = []
-        for head in self.heads:
-            dropped = self.dropout(x)
-            scores.append(head(dropped))
+-            x = self.dropout(x)  # DRP303
+-            scores.append(head(x))
++            dropped = self.dropout(x)
++            scores.append(head(dropped))
         return scores
 
 

@@ -113,7 +113,7 @@ RULE = Rule(
     fix="remove the second dropout",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -126,25 +126,7 @@ class Classifier(nn.Module):
 
     def forward(self, x):
         x = self.dropout(x)
-        x = self.dropout(x)  # DRP304
-        return self.output(x)
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.dropout = nn.Dropout(0.5)
-        self.output = nn.Linear(8, 2)
-
-    def forward(self, x):
-        x = self.dropout(x)
+-        x = self.dropout(x)  # DRP304
         return self.output(x)
 
 
@@ -152,19 +134,12 @@ Classifier()(torch.randn(4, 8))
 """,
         ),
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
-model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Dropout(0.2), nn.Linear(8, 2))  # DRP304
-
-model(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+-model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Dropout(0.2), nn.Linear(8, 2))  # DRP304
++model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 2))
 
 model(torch.randn(4, 8))
 """,

@@ -248,7 +248,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -260,24 +260,8 @@ class Encoder(nn.Module):
         self.block = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Dropout(0.1))
 
     def forward(self, x):
-        return checkpoint(self.block, x, use_reentrant=False, preserve_rng_state=False)  # DRP305
-
-
-Encoder()(torch.randn(4, 8)).sum().backward()
-""",
-            good="""
-import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
-
-
-class Encoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.block = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Dropout(0.1))
-
-    def forward(self, x):
-        return checkpoint(self.block, x, use_reentrant=False, preserve_rng_state=True)
+-        return checkpoint(self.block, x, use_reentrant=False, preserve_rng_state=False)  # DRP305
++        return checkpoint(self.block, x, use_reentrant=False, preserve_rng_state=True)
 
 
 Encoder()(torch.randn(4, 8)).sum().backward()

@@ -128,7 +128,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -141,31 +141,14 @@ class Classifier(nn.Module):
         self.output = nn.Linear(16, 2)
 
     def forward(self, x):
-        self.dropout.p *= 0.9  # DRP306
+-        self.dropout.p *= 0.9  # DRP306
         return self.output(self.dropout(torch.relu(self.hidden(x))))
 
 
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 16)
-        self.dropout = nn.Dropout(0.5)
-        self.output = nn.Linear(16, 2)
-
-    def forward(self, x):
-        return self.output(self.dropout(torch.relu(self.hidden(x))))
-
-
-model = Classifier()
-model.dropout.p *= 0.9
-model(torch.randn(4, 8))
+-Classifier()(torch.randn(4, 8))
++model = Classifier()
++model.dropout.p *= 0.9
++model(torch.randn(4, 8))
 """,
         ),
     ),

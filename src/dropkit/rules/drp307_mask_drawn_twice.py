@@ -46,7 +46,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -58,28 +58,11 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, x):
-        torch.manual_seed(0)
+-        torch.manual_seed(0)
         return x + self.dropout(self.linear(x))
 
 
-nn.Sequential(Block(), Block())(torch.randn(4, 32))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(32, 32)
-        self.dropout = nn.Dropout(0.5)
-
-    def forward(self, x):
-        return x + self.dropout(self.linear(x))
-
-
-torch.manual_seed(0)
++torch.manual_seed(0)
 nn.Sequential(Block(), Block())(torch.randn(4, 32))
 """,
         ),

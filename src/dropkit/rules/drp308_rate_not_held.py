@@ -41,7 +41,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -54,27 +54,10 @@ class ChannelDropout(nn.Module):
     def forward(self, x):
         if not self.training:
             return x
-        keep = torch.rand(x.shape[:2]) < self.p
-        return x * keep[..., None, None] / self.p
-
-
-nn.Sequential(nn.Conv2d(3, 64, 3), ChannelDropout(0.1), nn.Conv2d(64, 8, 3))(torch.randn(4, 3, 9, 9))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class ChannelDropout(nn.Module):
-    def __init__(self, p):
-        super().__init__()
-        self.p = p
-
-    def forward(self, x):
-        if not self.training:
-            return x
-        keep = torch.rand(x.shape[:2]) >= self.p
-        return x * keep[..., None, None] / (1 - self.p)
+-        keep = torch.rand(x.shape[:2]) < self.p
+-        return x * keep[..., None, None] / self.p
++        keep = torch.rand(x.shape[:2]) >= self.p
++        return x * keep[..., None, None] / (1 - self.p)
 
 
 nn.Sequential(nn.Conv2d(3, 64, 3), ChannelDropout(0.1), nn.Conv2d(64, 8, 3))(torch.randn(4, 3, 9, 9))

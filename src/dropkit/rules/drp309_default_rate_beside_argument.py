@@ -38,7 +38,7 @@ RULE = Rule(
     fix="pass the argument: `nn.Dropout(dropout)`",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -47,25 +47,8 @@ class Classifier(nn.Module):
     def __init__(self, width, dropout=0.1):
         super().__init__()
         self.hidden = nn.Linear(width, width)
-        self.dropout = nn.Dropout()  # DRP309
-        self.output = nn.Linear(width, 2)
-
-    def forward(self, x):
-        return self.output(self.dropout(torch.relu(self.hidden(x))))
-
-
-Classifier(8, dropout=0.3)(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self, width, dropout=0.1):
-        super().__init__()
-        self.hidden = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+-        self.dropout = nn.Dropout()  # DRP309
++        self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, 2)
 
     def forward(self, x):

@@ -45,7 +45,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -59,27 +59,8 @@ class Classifier(nn.Module):
     def forward(self, x):
         x = torch.relu(self.hidden(x))
         if self.training:
-            x = x * (torch.rand(64) >= 0.5) / 0.5
-        return self.output(x)
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 64)
-        self.output = nn.Linear(64, 2)
-
-    def forward(self, x):
-        x = torch.relu(self.hidden(x))
-        if self.training:
-            x = x * (torch.rand(len(x), 64) >= 0.5) / 0.5
+-            x = x * (torch.rand(64) >= 0.5) / 0.5
++            x = x * (torch.rand(len(x), 64) >= 0.5) / 0.5
         return self.output(x)
 
 

@@ -54,7 +54,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -68,27 +68,8 @@ class Classifier(nn.Module):
     def forward(self, x):
         x = torch.relu(self.hidden(x))
         if self.training:
-            x = x * (torch.rand_like(x) >= 0.5)
-        return self.output(x)
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 64)
-        self.output = nn.Linear(64, 2)
-
-    def forward(self, x):
-        x = torch.relu(self.hidden(x))
-        if self.training:
-            x = x * (torch.rand_like(x) >= 0.5) / 0.5
+-            x = x * (torch.rand_like(x) >= 0.5)
++            x = x * (torch.rand_like(x) >= 0.5) / 0.5
         return self.output(x)
 
 

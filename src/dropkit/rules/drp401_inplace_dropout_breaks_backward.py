@@ -226,7 +226,7 @@ RULE = Rule(
     fix_is_safe=True,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -234,30 +234,12 @@ from torch import nn
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
-        self.dropout = nn.Dropout(0.1, inplace=True)
+-        self.dropout = nn.Dropout(0.1, inplace=True)
++        self.dropout = nn.Dropout(0.1)
 
     def forward(self, q, k, v):
         weights = (q @ k.mT).softmax(dim=-1)
         weights = self.dropout(weights)  # DRP401
-        return weights @ v
-
-
-q, k, v = torch.randn(3, 2, 5, 8, requires_grad=True)
-output = Attention()(q, k, v)
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.dropout = nn.Dropout(0.1)
-
-    def forward(self, q, k, v):
-        weights = (q @ k.mT).softmax(dim=-1)
-        weights = self.dropout(weights)
         return weights @ v
 
 

@@ -149,7 +149,7 @@ RULE = Rule(
     fix="use `nn.Dropout`",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -158,32 +158,13 @@ class Classifier(nn.Module):
     def __init__(self):
         super().__init__()
         self.hidden = nn.Linear(8, 16)
-        self.dropout = nn.Dropout2d(0.5)
+-        self.dropout = nn.Dropout2d(0.5)
++        self.dropout = nn.Dropout(0.5)
         self.output = nn.Linear(16, 2)
 
     def forward(self, x):
         x = torch.relu(self.hidden(x))
         x = self.dropout(x)  # DRP402
-        return self.output(x)
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 16)
-        self.dropout = nn.Dropout(0.5)
-        self.output = nn.Linear(16, 2)
-
-    def forward(self, x):
-        x = torch.relu(self.hidden(x))
-        x = self.dropout(x)
         return self.output(x)
 
 

@@ -95,33 +95,22 @@ RULE = Rule(
     fix="swap Dropout and AlphaDropout",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
 model = nn.Sequential(
     nn.Linear(8, 16),
     nn.SELU(),
-    nn.Dropout(0.1),  # DRP404
-    nn.Linear(16, 2),
-)
-model(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-model = nn.Sequential(
-    nn.Linear(8, 16),
-    nn.SELU(),
-    nn.AlphaDropout(0.1),
+-    nn.Dropout(0.1),  # DRP404
++    nn.AlphaDropout(0.1),
     nn.Linear(16, 2),
 )
 model(torch.randn(4, 8))
 """,
         ),
         Example(
-            bad="""
+            """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -131,33 +120,13 @@ class Classifier(nn.Module):
     def __init__(self):
         super().__init__()
         self.hidden = nn.Linear(8, 16)
-        self.dropout = nn.AlphaDropout(0.1)
+-        self.dropout = nn.AlphaDropout(0.1)
++        self.dropout = nn.Dropout(0.1)
         self.output = nn.Linear(16, 2)
 
     def forward(self, x):
         x = F.relu(self.hidden(x))
         x = self.dropout(x)  # DRP404
-        return self.output(x)
-
-
-Classifier()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 16)
-        self.dropout = nn.Dropout(0.1)
-        self.output = nn.Linear(16, 2)
-
-    def forward(self, x):
-        x = F.relu(self.hidden(x))
-        x = self.dropout(x)
         return self.output(x)
 
 

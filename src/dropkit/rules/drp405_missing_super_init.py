@@ -171,30 +171,14 @@ RULE = Rule(
     fix="call `super().__init__()` first",
     examples=(
         Example(
-            bad='''
+            '''
 from torch import nn
 
 
 class Classifier(nn.Module):
     def __init__(self):  # DRP405
         """Make the layers."""
-        self.dropout = nn.Dropout(0.2)
-        self.output = nn.Linear(8, 2)
-
-
-try:
-    Classifier()
-except AttributeError as error:
-    print(error)
-''',
-            good='''
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        """Make the layers."""
-        super().__init__()
++        super().__init__()
         self.dropout = nn.Dropout(0.2)
         self.output = nn.Linear(8, 2)
 

@@ -193,7 +193,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -207,26 +207,8 @@ class Classifier(nn.Module):
 
     def forward(self, x):
         x = torch.relu(self.hidden(x))
-        return self.dropout(self.output(x))  # DRP406
-
-
-Classifier(3).eval()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.hidden = nn.Linear(8, 16)
-        self.dropout = nn.Dropout(0.5)
-        self.output = nn.Linear(16, num_classes)
-
-    def forward(self, x):
-        x = torch.relu(self.hidden(x))
-        return self.output(self.dropout(x))
+-        return self.dropout(self.output(x))  # DRP406
++        return self.output(self.dropout(x))
 
 
 Classifier(3).eval()(torch.randn(4, 8))

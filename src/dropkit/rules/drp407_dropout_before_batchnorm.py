@@ -65,7 +65,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -79,27 +79,8 @@ class Classifier(nn.Module):
         self.output = nn.Linear(16, 2)
 
     def forward(self, x):
-        x = torch.relu(self.norm(self.dropout(self.hidden(x))))  # DRP407
-        return self.output(x)
-
-
-Classifier().eval()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Classifier(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = nn.Linear(8, 16)
-        self.dropout = nn.Dropout(0.3)
-        self.norm = nn.BatchNorm1d(16)
-        self.output = nn.Linear(16, 2)
-
-    def forward(self, x):
-        x = self.dropout(torch.relu(self.norm(self.hidden(x))))
+-        x = torch.relu(self.norm(self.dropout(self.hidden(x))))  # DRP407
++        x = self.dropout(torch.relu(self.norm(self.hidden(x))))
         return self.output(x)
 
 

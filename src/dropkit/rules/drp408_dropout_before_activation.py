@@ -121,26 +121,15 @@ RULE = Rule(
     fix="put dropout after the activation",
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
 model = nn.Sequential(
     nn.Linear(8, 16),
++    nn.Sigmoid(),
     nn.Dropout(0.3),  # DRP408
-    nn.Sigmoid(),
-    nn.Linear(16, 2),
-)
-model.eval()(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-model = nn.Sequential(
-    nn.Linear(8, 16),
-    nn.Sigmoid(),
-    nn.Dropout(0.3),
+-    nn.Sigmoid(),
     nn.Linear(16, 2),
 )
 model.eval()(torch.randn(4, 8))

@@ -128,24 +128,14 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
 model = nn.Sequential(
     nn.Conv2d(3, 8, 3, padding=1),
-    nn.Dropout(0.2),  # DRP409
-    nn.Conv2d(8, 8, 3, padding=1),
-)
-model.eval()(torch.randn(2, 3, 8, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-model = nn.Sequential(
-    nn.Conv2d(3, 8, 3, padding=1),
-    nn.Dropout2d(0.2),
+-    nn.Dropout(0.2),  # DRP409
++    nn.Dropout2d(0.2),
     nn.Conv2d(8, 8, 3, padding=1),
 )
 model.eval()(torch.randn(2, 3, 8, 8))

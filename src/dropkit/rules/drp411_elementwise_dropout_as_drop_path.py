@@ -70,9 +70,11 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
++
++from dropkit.nn import DropPath
 
 
 class Block(nn.Module):
@@ -80,30 +82,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.mlp = nn.Linear(width, width)
-        self.drop_path = nn.Dropout(drop_path)
+-        self.drop_path = nn.Dropout(drop_path)
++        self.drop_path = DropPath(drop_path)
 
     def forward(self, x):
         return x + self.drop_path(self.mlp(self.norm(x)))  # DRP411
-
-
-Block(8)(torch.randn(4, 8))
-""",
-            good="""
-import torch
-from torch import nn
-
-from dropkit.nn import DropPath
-
-
-class Block(nn.Module):
-    def __init__(self, width, drop_path=0.1):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.mlp = nn.Linear(width, width)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x):
-        return x + self.drop_path(self.mlp(self.norm(x)))
 
 
 Block(8)(torch.randn(4, 8))

@@ -41,7 +41,7 @@ RULE = Rule(
     check_trace=check_trace,
     examples=(
         Example(
-            bad="""
+            """
 import torch
 from torch import nn
 
@@ -54,28 +54,10 @@ class Encoder(nn.Module):
         self.output = nn.Linear(8, 2)
 
     def forward(self, tokens):
-        mask = self.dropout((tokens != 0).float())
-        x = self.embed(tokens) * mask.unsqueeze(-1)
-        return self.output(x.sum(1))
-
-
-Encoder()(torch.tensor([[3, 5, 2, 0], [7, 1, 0, 0]]))
-""",
-            good="""
-import torch
-from torch import nn
-
-
-class Encoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Embedding(20, 8, padding_idx=0)
-        self.dropout = nn.Dropout(0.5)
-        self.output = nn.Linear(8, 2)
-
-    def forward(self, tokens):
-        mask = (tokens != 0).float()
-        x = self.dropout(self.embed(tokens)) * mask.unsqueeze(-1)
+-        mask = self.dropout((tokens != 0).float())
+-        x = self.embed(tokens) * mask.unsqueeze(-1)
++        mask = (tokens != 0).float()
++        x = self.dropout(self.embed(tokens)) * mask.unsqueeze(-1)
         return self.output(x.sum(1))
 
 

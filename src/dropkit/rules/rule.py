@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -54,13 +55,23 @@ class TraceViolation:
 class Example:
     """A program that runs and has the misuse, each wrong line ending in `# <code>`; and the same, fixed.
 
-    If the rule has a fix, applying it to `bad` gives exactly `good`. `unseen` says why a trace of the model does not
-    show the misuse, if it does not.
+    `diff` holds both: lines that begin with `-` are those of the misuse, and lines with `+` those of the fix. If the
+    rule has a fix, applying it to `bad` gives exactly `good`. `unseen` says why a trace of the model does not show the
+    misuse, if it does not.
     """
 
-    bad: str
-    good: str
+    diff: str
     unseen: str = ""
+
+    @property
+    def bad(self) -> str:
+        """The program with the misuse."""
+        return re.sub(r"(?m)^\+.*\n|^-", "", self.diff)
+
+    @property
+    def good(self) -> str:
+        """The program without it."""
+        return re.sub(r"(?m)^-.*\n|^\+| *# DRP\d{3}$", "", self.diff)
 
 
 @dataclass(frozen=True, slots=True)
