@@ -4,91 +4,54 @@ Families: 0xx comments for the linter, 1xx active when it must not be, 2xx does 
 place or kind.
 """
 
-from dropkit.rules import (
-    drp001_unused_noqa,
-    drp101_functional_dropout_ignores_mode,
-    drp102_attention_dropout_not_gated,
-    drp103_dropout_built_per_call,
-    drp104_train_override_breaks_contract,
-    drp105_dropout_in_plain_container,
-    drp106_mode_assigned_directly,
-    drp107_eval_without_eval_mode,
-    drp108_custom_dropout_unguarded,
-    drp109_functional_dropout_always_on,
-    drp110_train_override_returns_nothing,
-    drp201_dropout_result_discarded,
-    drp202_dropout_never_applied,
-    drp203_dropout_argument_ignored,
-    drp204_rnn_dropout_single_layer,
-    drp205_dropout_off_in_training,
-    drp206_encoder_fast_path,
-    drp207_dropout_rate_unread,
-    drp301_training_flag_as_rate,
-    drp302_keep_prob_as_p,
-    drp303_loop_compounded_dropout,
-    drp304_double_dropout,
-    drp305_checkpoint_without_rng,
-    drp306_rate_changed_in_forward,
-    drp307_mask_drawn_twice,
-    drp308_rate_not_held,
-    drp309_default_rate_beside_argument,
-    drp310_mask_shared_by_batch,
-    drp311_mask_not_rescaled,
-    drp401_inplace_dropout_breaks_backward,
-    drp402_channel_dropout_on_matrix,
-    drp403_dropout_after_softmax,
-    drp404_alpha_dropout_mismatch,
-    drp405_missing_super_init,
-    drp406_dropout_on_output,
-    drp407_dropout_before_batchnorm,
-    drp408_dropout_before_activation,
-    drp409_elementwise_dropout_on_feature_map,
-    drp411_elementwise_dropout_as_drop_path,
-    drp412_dropout_on_mask,
-)
+from dropkit.rules.drp001_unused_noqa import RULE as DRP001
+from dropkit.rules.drp101_functional_dropout_ignores_mode import RULE as DRP101
+from dropkit.rules.drp102_attention_dropout_not_gated import RULE as DRP102
+from dropkit.rules.drp103_dropout_built_per_call import RULE as DRP103
+from dropkit.rules.drp104_train_override_breaks_contract import RULE as DRP104
+from dropkit.rules.drp105_dropout_in_plain_container import RULE as DRP105
+from dropkit.rules.drp106_mode_assigned_directly import RULE as DRP106
+from dropkit.rules.drp107_eval_without_eval_mode import RULE as DRP107
+from dropkit.rules.drp108_custom_dropout_unguarded import RULE as DRP108
+from dropkit.rules.drp109_functional_dropout_always_on import RULE as DRP109
+from dropkit.rules.drp110_train_override_returns_nothing import RULE as DRP110
+from dropkit.rules.drp201_dropout_result_discarded import RULE as DRP201
+from dropkit.rules.drp202_dropout_never_applied import RULE as DRP202
+from dropkit.rules.drp203_dropout_argument_ignored import RULE as DRP203
+from dropkit.rules.drp204_rnn_dropout_single_layer import RULE as DRP204
+from dropkit.rules.drp205_dropout_off_in_training import RULE as DRP205
+from dropkit.rules.drp206_encoder_fast_path import RULE as DRP206
+from dropkit.rules.drp207_dropout_rate_unread import RULE as DRP207
+from dropkit.rules.drp301_training_flag_as_rate import RULE as DRP301
+from dropkit.rules.drp302_keep_prob_as_p import RULE as DRP302
+from dropkit.rules.drp303_loop_compounded_dropout import RULE as DRP303
+from dropkit.rules.drp304_double_dropout import RULE as DRP304
+from dropkit.rules.drp305_checkpoint_without_rng import RULE as DRP305
+from dropkit.rules.drp306_rate_changed_in_forward import RULE as DRP306
+from dropkit.rules.drp307_mask_drawn_twice import RULE as DRP307
+from dropkit.rules.drp308_rate_not_held import RULE as DRP308
+from dropkit.rules.drp309_default_rate_beside_argument import RULE as DRP309
+from dropkit.rules.drp310_mask_shared_by_batch import RULE as DRP310
+from dropkit.rules.drp311_mask_not_rescaled import RULE as DRP311
+from dropkit.rules.drp401_inplace_dropout_breaks_backward import RULE as DRP401
+from dropkit.rules.drp402_channel_dropout_on_matrix import RULE as DRP402
+from dropkit.rules.drp403_dropout_after_softmax import RULE as DRP403
+from dropkit.rules.drp404_alpha_dropout_mismatch import RULE as DRP404
+from dropkit.rules.drp405_missing_super_init import RULE as DRP405
+from dropkit.rules.drp406_dropout_on_output import RULE as DRP406
+from dropkit.rules.drp407_dropout_before_batchnorm import RULE as DRP407
+from dropkit.rules.drp408_dropout_before_activation import RULE as DRP408
+from dropkit.rules.drp409_elementwise_dropout_on_feature_map import RULE as DRP409
+from dropkit.rules.drp411_elementwise_dropout_as_drop_path import RULE as DRP411
+from dropkit.rules.drp412_dropout_on_mask import RULE as DRP412
 from dropkit.rules.rule import Default, Example, Rule, TraceViolation, Violation
 
 RULES: tuple[Rule, ...] = (
-    drp001_unused_noqa.RULE,
-    drp101_functional_dropout_ignores_mode.RULE,
-    drp102_attention_dropout_not_gated.RULE,
-    drp103_dropout_built_per_call.RULE,
-    drp104_train_override_breaks_contract.RULE,
-    drp105_dropout_in_plain_container.RULE,
-    drp106_mode_assigned_directly.RULE,
-    drp107_eval_without_eval_mode.RULE,
-    drp108_custom_dropout_unguarded.RULE,
-    drp109_functional_dropout_always_on.RULE,
-    drp110_train_override_returns_nothing.RULE,
-    drp201_dropout_result_discarded.RULE,
-    drp202_dropout_never_applied.RULE,
-    drp203_dropout_argument_ignored.RULE,
-    drp204_rnn_dropout_single_layer.RULE,
-    drp205_dropout_off_in_training.RULE,
-    drp206_encoder_fast_path.RULE,
-    drp207_dropout_rate_unread.RULE,
-    drp301_training_flag_as_rate.RULE,
-    drp302_keep_prob_as_p.RULE,
-    drp303_loop_compounded_dropout.RULE,
-    drp304_double_dropout.RULE,
-    drp305_checkpoint_without_rng.RULE,
-    drp306_rate_changed_in_forward.RULE,
-    drp307_mask_drawn_twice.RULE,
-    drp308_rate_not_held.RULE,
-    drp309_default_rate_beside_argument.RULE,
-    drp310_mask_shared_by_batch.RULE,
-    drp311_mask_not_rescaled.RULE,
-    drp401_inplace_dropout_breaks_backward.RULE,
-    drp402_channel_dropout_on_matrix.RULE,
-    drp403_dropout_after_softmax.RULE,
-    drp404_alpha_dropout_mismatch.RULE,
-    drp405_missing_super_init.RULE,
-    drp406_dropout_on_output.RULE,
-    drp407_dropout_before_batchnorm.RULE,
-    drp408_dropout_before_activation.RULE,
-    drp409_elementwise_dropout_on_feature_map.RULE,
-    drp411_elementwise_dropout_as_drop_path.RULE,
-    drp412_dropout_on_mask.RULE,
-)
+    DRP001,
+    DRP101, DRP102, DRP103, DRP104, DRP105, DRP106, DRP107, DRP108, DRP109, DRP110,
+    DRP201, DRP202, DRP203, DRP204, DRP205, DRP206, DRP207,
+    DRP301, DRP302, DRP303, DRP304, DRP305, DRP306, DRP307, DRP308, DRP309, DRP310, DRP311,
+    DRP401, DRP402, DRP403, DRP404, DRP405, DRP406, DRP407, DRP408, DRP409, DRP411, DRP412,
+)  # fmt: skip
 
 __all__ = ["RULES", "Default", "Example", "Rule", "TraceViolation", "Violation"]
