@@ -9,30 +9,26 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import is_dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from dropkit import files
-from dropkit.diagnostics import CrossFileCondition, Diagnostic, Edit, FactCondition, Fix, Severity, Span
-from dropkit.lint.engine.project_index import ClassSummary
-from dropkit.lint.engine.result import FileResult, Note
+from dropkit.diagnostics import Edit
+from dropkit.lint.engine.result import FileResult
 from dropkit.rules import RULES
 
-T = TypeVar("T")
 _CODES = frozenset(rule.code for rule in RULES)
+# Numbers are below this, and count from 1; but edits count in bytes, below 0 in an earlier cell of a notebook.
+_MOST = 1 << 31
+_LEAST: dict[type, int] = {Edit: -_MOST}
 
 
 def dump(result: FileResult) -> list[Any]:
     """The result of a file as JSON values, without its path."""
-    classes = result.classes
-    return [
-        [_dump_finding(finding) for finding in result.findings],
-        [[note.message, note.cell, note.line] for note in result.notes],
-        None if classes is None else [getattr(classes, field.name) for field in fields(classes)],
-    ]
+    return _plain(result)
 
 
 def load(path: str, values: Any) -> FileResult:
@@ -41,12 +37,10 @@ def load(path: str, values: Any) -> FileResult:
     Raises:
         ValueError: `dump` cannot have written them.
     """
-    findings, notes, classes = _items(values, 3)
-    return FileResult(
-        tuple(_load_finding(path, finding) for finding in _items(findings)),
-        tuple(_load_note(path, note) for note in _items(notes)),
-        _optional(_load_classes, classes),
-    )
+    result: FileResult = _read(FileResult, values, path)
+    if not _CODES.issuperset(finding.code for finding in result.findings):
+        raise ValueError("must be codes of rules")
+    return result
 
 
 def user_folder(root: Path) -> Path | None:
@@ -93,9 +87,9 @@ class Cache:
     def get(self, path: str, data: bytes, purpose: str = "findings") -> FileResult | None:
         """The result of a file with this content, if there is one for this purpose."""
         try:
-            digest, values = _items(self.entries.get(_key(path, purpose)), 2)
+            digest, values = self.entries[_key(path, purpose)]
             return load(path, values) if digest == _digest(data) else None
-        except ValueError:
+        except (KeyError, TypeError, ValueError):
             return None
 
     def put(self, path: str, data: bytes, values: list[Any], purpose: str = "findings") -> None:
@@ -149,115 +143,47 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _dump_finding(finding: Diagnostic) -> list[Any]:
-    fix = None
-    if finding.fix is not None:
-        edits = [[edit.start, edit.end, edit.text] for edit in finding.fix.edits]
-        fix = [finding.fix.title, edits, finding.fix.safe, finding.fix.changes_training]
-    condition = finding.unless
-    unless = (
-        None if condition is None else [condition.owner, condition.attribute, condition.argument, [*condition.bases]]
-    )
-    span = list(asdict(finding.span).values())
-    given = None if finding.given is None else [list(finding.given.needs), list(finding.given.refuted_by)]
-    return [finding.code, finding.message, finding.severity.value, span, fix, unless, finding.cell, given]
+def _plain(value: Any) -> Any:
+    """A record as the list of its fields without its path, a tuple as a list, and any other value itself."""
+    if is_dataclass(value):
+        return [_plain(getattr(value, name)) for name in _fields(type(value))]
+    return list(map(_plain, cast("tuple[Any, ...]", value))) if isinstance(value, tuple) else value
 
 
-def _load_finding(path: str, values: Any) -> Diagnostic:
-    code, message, severity, span, fix, unless, cell, given = _items(values, 8)
-    line, column, end_line, end_column = map(_ordinal, _items(span, 4))
-    return Diagnostic(
-        _code(code),
-        _string(message),
-        Severity(_string(severity)),
-        path,
-        Span(line, column, end_line, end_column),
-        _optional(_load_fix, fix),
-        _optional(_load_condition, unless),
-        _optional(_ordinal, cell),
-        _optional(lambda facts: FactCondition(*(tuple(_strings(each)) for each in _items(facts, 2))), given),
-    )
+@cache
+def _fields(record: type) -> dict[str, Any]:
+    """The types of the fields of a record by name, without its path."""
+    return {name: kind for name, kind in get_type_hints(record).items() if name != "path"}
 
 
-def _load_condition(values: Any) -> CrossFileCondition:
-    owner, attribute, argument, bases = _items(values, 4)
-    return CrossFileCondition(_string(owner), _string(attribute), _string(argument), tuple(_strings(bases)))
+def _read(kind: Any, value: Any, path: str, least: int = 1) -> Any:
+    """What `_plain` made `value` of, if that was of the type `kind`, and its numbers not below `least`."""
+    container, parts = get_origin(kind), get_args(kind)
+    if type(None) in parts:
+        return None if value is None else _read(parts[0], value, path)
+    if container is dict:
+        return {name: _read(parts[1], item, path) for name, item in _typed(dict, value).items()}
+    if container is not None:
+        items = _typed(list, value)
+        # Most items are strings, and there are many.
+        is_known = parts[0] is str and all(isinstance(item, str) for item in items)
+        return container(items if is_known else (_read(parts[0], item, path) for item in items))
+    if is_dataclass(kind):
+        return _record(cast("Any", kind), value, path)
+    if issubclass(kind, Enum):
+        return kind(value)
+    if kind is int and not least <= _typed(int, value) < _MOST:
+        raise ValueError(f"must be a number from {least} to {_MOST}, got {value}")
+    return _typed(kind, value)
 
 
-def _load_fix(values: Any) -> Fix:
-    title, edits, safe, changes_training = _items(values, 4)
-    return Fix(
-        _string(title), tuple(map(_load_edit, _items(edits))), _typed(bool, safe), _typed(bool, changes_training)
-    )
+def _record(kind: Any, value: Any, path: str) -> Any:
+    types = zip(_fields(kind).items(), _typed(list, value), strict=True)
+    known = {name: _read(type_, item, path, _LEAST.get(kind, 1)) for (name, type_), item in types}
+    return kind(**known, **({"path": path} if "path" in kind.__slots__ else {}))
 
 
-def _load_edit(values: Any) -> Edit:
-    start, end, text = _items(values, 3)
-    return Edit(_offset(start), _offset(end), _string(text))
-
-
-def _load_note(path: str, values: Any) -> Note:
-    message, cell, line = _items(values, 3)
-    return Note(path, _string(message), _optional(_ordinal, cell), _optional(_ordinal, line))
-
-
-def _load_classes(values: Any) -> ClassSummary:
-    bases, reads, arguments, owners, calls, imports, keepers, facts = _items(values, 8)
-    return ClassSummary(
-        _strings_by_name(bases),
-        _strings_by_name(reads),
-        _strings_by_name(arguments),
-        _strings(owners),
-        _strings(calls),
-        _strings(imports),
-        _strings(keepers),
-        list(map(_strings, _items(facts))),
-    )
-
-
-def _strings_by_name(value: Any) -> dict[str, list[str]]:
-    return {name: _strings(strings) for name, strings in cast("dict[str, Any]", _typed(dict, value)).items()}
-
-
-def _strings(value: Any) -> list[str]:
-    return [_string(item) for item in _items(value)]
-
-
-def _items(value: Any, count: int | None = None) -> list[Any]:
-    items = cast("list[Any]", _typed(list, value))
-    if count not in (None, len(items)):
-        raise ValueError(f"must hold {count} values, got {len(items)}")
-    return items
-
-
-def _string(value: Any) -> str:
-    return _typed(str, value)
-
-
-def _code(value: Any) -> str:
-    if _string(value) not in _CODES:
-        raise ValueError(f"must be the code of a rule, got {value!r}")
-    return value
-
-
-def _offset(value: Any) -> int:
-    """A number of bytes; below 0 in an earlier cell of a notebook."""
-    if type(value) is not int or abs(value) >= 1 << 31:
-        raise ValueError(f"must be an offset, got {value!r}")
-    return value
-
-
-def _ordinal(value: Any) -> int:
-    if _offset(value) < 1:
-        raise ValueError(f"must be at least 1, got {value}")
-    return value
-
-
-def _optional(load: Callable[[Any], T], value: Any) -> T | None:
-    return None if value is None else load(value)
-
-
-def _typed(type_: type[T], value: Any) -> T:
-    if not isinstance(value, type_):
-        raise ValueError(f"must be of type {type_.__name__}, got {type(value).__name__}")
+def _typed(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"must be of type {kind.__name__}, got {type(value).__name__}")
     return value
