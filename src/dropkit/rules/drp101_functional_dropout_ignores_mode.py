@@ -56,7 +56,7 @@ def _train_as_flag(source: SourceFile) -> Iterator[Violation]:
         if self_attribute(node) is None or owner is None or owner.values("train"):
             continue
         method = owner.method("train")
-        if method is not None and method.node.decorator_list:  # pyright: ignore[reportAttributeAccessIssue]: no lambda
+        if method is not None and method.decorators:
             continue  # It may be a property that is a flag.
         wrong = _use_as_flag(source, node)
         if wrong is not None:

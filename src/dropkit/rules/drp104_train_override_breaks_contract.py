@@ -11,11 +11,11 @@ frozen model as it is. DRP110 has overrides that only return nothing.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import FactCondition, Fix, Severity
 from dropkit.lint.semantic.edits import fix, insert_before
+from dropkit.lint.semantic.expressions import has_docstring
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.train_overrides import Override, leaves_children, overrides, refuting_facts, return_self
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
@@ -35,7 +35,7 @@ def _fix(override: Override) -> Fix | None:
     """Call super first, and return self; this changes training."""
     source, node = override.source, override.node
     own = [parameter.arg for parameter in (*node.args.posonlyargs, *node.args.args)]
-    first = int(ast.get_docstring(node, clean=False) is not None)
+    first = int(has_docstring(node.body))
     if first == len(node.body) or (node.name == "train" and len(own) < 2):
         return None
     mode = own[1] if node.name == "train" else ""

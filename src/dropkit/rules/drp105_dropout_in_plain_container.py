@@ -137,7 +137,7 @@ def _added(source: SourceFile, uses: list[ast.Attribute] | list[ast.Name]) -> It
     """The elements that are put into a container by `xs.append(layer)`, `xs += [layer]` or `xs["name"] = layer`."""
     for use in uses:
         parent = source.parent(use)
-        outer = source.parent(parent) if parent is not None else None
+        outer = source.parent(parent)
         if isinstance(parent, ast.Attribute) and parent.attr in _ADDING and isinstance(outer, ast.Call) and outer.args:
             added = outer.args[-1]
             yield from ((outer, element) for element in (_elements(added) if parent.attr == "extend" else [added]))

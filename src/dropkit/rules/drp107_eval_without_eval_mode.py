@@ -165,8 +165,8 @@ def _has_targets(call: ast.Call) -> bool:
 
 def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefinition | None) -> Violation | None:
     """A model that was trained or loaded, and is measured without a switch to evaluation mode on the way."""
-    measured = evaluation(source, call)
-    if measured is None:
+    at = evaluation(source, call)
+    if at is None:
         return None
     models = built(source, call.func)
     facts = _own_facts(source, call) if _is_own(source, call) else mode_facts(source, models) if models else None
@@ -194,14 +194,14 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
                     refuted_by += tuple(maker_facts(source, models))
                 refuted_by += _switching_bases(source, way.starts)
                 condition = FactCondition(needs, refuted_by) if needs or refuted_by else None
-                return Violation(measured.at, given=condition)
+                return Violation(at, given=condition)
         elif not models and way.starts is not None:
             handed = model_facts(source, call.func, way.starts)
             if handed is None:
                 continue
             key, learning = function_key(source, way.starts), _evidence(effect)
             needs = (*handed, *((f"evaluates:{key}",) if learning is None else learning), *known)
-            return Violation(measured.at, given=FactCondition(needs, (f"guards:{key}", *refuted_by)))
+            return Violation(at, given=FactCondition(needs, (f"guards:{key}", *refuted_by)))
     return None
 
 

@@ -13,11 +13,10 @@ DRP101.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from dropkit.diagnostics import Fix, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.always_on import any_name_says
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
 from dropkit.lint.semantic.edits import pass_training
@@ -50,7 +49,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
             and not is_in_one_mode_method(source, call)
             and not depends_on_mode(source, call, dropout.p)
         ):
-            violation = Violation(call, fix=_fix(source, dropout))
+            # A literal may be meant.
+            violation = Violation(call, fix=pass_training(source, dropout, safe=False))
             yield from unless_intended(source, violation.as_information() if _is_named(source, dropout) else violation)
 
 
@@ -73,11 +73,6 @@ def _is_named(source: SourceFile, dropout: DropoutCall) -> bool:
         or draws_noise(source, dropout.input)
         or averages_passes(source)
     )
-
-
-def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:
-    edit = pass_training(source, dropout)
-    return dataclasses.replace(edit, safe=False) if edit is not None else None
 
 
 RULE = Rule(

@@ -12,11 +12,10 @@ reported if the name of the function promises dropout, if it takes the rate, or 
 from __future__ import annotations
 
 import ast
-import dataclasses
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from dropkit.diagnostics import Fix, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls
@@ -54,7 +53,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         if dropout.default_training is False and _may_train(source, dropout, function):
             yield Violation(dropout.call, fix=pass_training(source, dropout, changes_training=True))
         elif is_off(dropout.training) and _is_oversight(source, dropout, function):
-            yield Violation(dropout.call, fix=_fix(source, dropout))
+            # A literal may be meant.
+            yield Violation(dropout.call, fix=pass_training(source, dropout, changes_training=True, safe=False))
 
 
 def _may_train(source: SourceFile, dropout: DropoutCall, function: FunctionDefinition) -> bool:
@@ -99,12 +99,6 @@ def _promises(source: SourceFile, dropout: DropoutCall, function: FunctionDefini
     ):
         return True
     return function.owner is None and function.within is None and runs_in_both_modes(source, function.name)
-
-
-def _fix(source: SourceFile, dropout: DropoutCall) -> Fix | None:
-    """Pass the mode, which is unsafe: a literal may be meant."""
-    edit = pass_training(source, dropout, changes_training=True)
-    return dataclasses.replace(edit, safe=False) if edit is not None else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

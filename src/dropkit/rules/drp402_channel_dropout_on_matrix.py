@@ -52,11 +52,11 @@ def _has_no_channels(source: SourceFile, dropout: DropoutCall) -> bool:
     if before is not None:
         return _makes_matrix(source, before)
     after = nearest_layer(source, dropout.call, AFTER, _SAME_SHAPE)
-    return after is not None and source.called(after) in _LINEAR
+    return source.called(after) in _LINEAR
 
 
 def _makes_matrix(source: SourceFile, layer: ast.Call | None) -> bool:
-    name = source.called(layer) if layer is not None else None
+    name = source.called(layer)
     return name in _LINEAR or (name == "torch.nn.Flatten" and layer is not None and not layer.args)
 
 
@@ -123,7 +123,7 @@ def _enters_linear(source: SourceFile, value: ast.expr) -> bool:
     if source.dotted(call.func) is not None:
         return source.dotted(call.func) in _LINEAR
     first = [end_layer(source, layer, AFTER) for layer in constructors(source, call.func)]
-    return bool(first) and all(layer is not None and source.called(layer) in _LINEAR for layer in first)
+    return bool(first) and all(source.called(layer) in _LINEAR for layer in first)
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

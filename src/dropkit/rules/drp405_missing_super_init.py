@@ -17,7 +17,7 @@ from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import fix, insert_before
-from dropkit.lint.semantic.expressions import last_name
+from dropkit.lint.semantic.expressions import has_docstring, last_name
 from dropkit.lint.semantic.inside_tests import is_in_test
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -67,10 +67,8 @@ def _is_layer(source: SourceFile, value: ast.expr | None) -> bool:
 
 def _is_plain_module(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether all base classes are known, lead to torch.nn, and are constructed in the usual way."""
-    init = owner.methods["__init__"].node
     return (
-        not isinstance(init, ast.Lambda)
-        and not init.decorator_list
+        not owner.methods["__init__"].decorators
         and owner.is_module
         and any(root.startswith("torch.nn.") for root in owner.external_bases)
         and all(_is_usual(source, class_) for class_ in owner.mro)
@@ -146,10 +144,9 @@ def _initialising(source: SourceFile) -> set[ClassDefinition | None]:
 
 
 def _fix(source: SourceFile, owner: ClassDefinition, init: FunctionDefinition) -> Fix | None:
-    node = init.node
-    if isinstance(node, ast.Lambda) or init.self_name is None or _base_needs_arguments(source, owner):
+    if init.self_name is None or _base_needs_arguments(source, owner):
         return None
-    first = node.body[0 if ast.get_docstring(node, clean=False) is None else 1]
+    first = init.body[has_docstring(init.body)]
     return fix("Call super().__init__()", insert_before(source, first, "super().__init__()"))
 
 

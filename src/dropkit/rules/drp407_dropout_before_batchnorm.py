@@ -34,7 +34,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
 def _before_norm(source: SourceFile) -> Iterator[DropoutCall]:
     for layer in dropout_calls(source, DropoutForm.LAYER):
         after = adjacent_layer(source, layer.call, AFTER) if layer.kind is not None else None
-        if after is not None and source.called(after) in BATCH_NORMS:
+        if source.called(after) in BATCH_NORMS:
             yield layer
     for call in source.all_calls if source.calls_of(_NORM, *BATCH_NORMS) else ():
         norm = operation(source, call)

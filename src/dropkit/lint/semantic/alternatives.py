@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from dropkit.lint.semantic.expressions import last_name
+from dropkit.lint.semantic.expressions import given, last_name
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -33,7 +33,7 @@ def _in_branches(source: SourceFile) -> set[str]:
             place = _arm(source, call) if call.args or call.keywords else None
             if place is not None:
                 condition, arm = place
-                arguments = ast.dump(ast.Tuple(elts=[*call.args, *(each.value for each in call.keywords)]))
+                arguments = ast.dump(ast.Tuple(elts=given(call)))
                 arms.setdefault((condition, arguments), {}).setdefault(last_name(call), arm)
     return {name for group in arms.values() if len(set(group.values())) > 1 for name in group}
 

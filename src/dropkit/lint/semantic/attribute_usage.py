@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dropkit.catalog import FUNCTIONALS, MODE_DEPENDENT, TRANSFORMERS
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
+from dropkit.lint.semantic.expressions import given, last_name, last_part, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.moved_layers import is_only_moved
 from dropkit.lint.semantic.pattern import pattern
@@ -144,15 +144,17 @@ def is_container(owner: ClassDefinition) -> bool:
 def is_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
     """Whether a class has no `forward`, one that only raises, or abstract methods."""
     forward = owner.method("forward")
-    if forward is None or isinstance(forward.node, ast.Lambda):
-        return True
-    return any(_has_abstract(source, cls) for cls in owner.mro) or is_empty(forward.node.body) or is_template(forward)
+    return (
+        forward is None
+        or any(_has_abstract(source, cls) for cls in owner.mro)
+        or is_empty(forward.body)
+        or is_template(forward)
+    )
 
 
 def is_template(method: FunctionDefinition) -> bool:
     """Whether a method ends in `raise NotImplementedError`: subclasses are to write it."""
-    body = [] if isinstance(method.node, ast.Lambda) else method.node.body
-    match body[-1:]:
+    match method.body[-1:]:
         case [ast.Raise(exc=ast.expr() as error)]:
             return last_name(error) == "NotImplementedError"
         case _:
@@ -161,8 +163,7 @@ def is_template(method: FunctionDefinition) -> bool:
 
 @cached_per_file
 def _has_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
-    nodes = [method.node for method in owner.methods.values()]
-    decorators = [decorator for node in nodes if not isinstance(node, ast.Lambda) for decorator in node.decorator_list]
+    decorators = [decorator for method in owner.methods.values() for decorator in method.decorators]
     return any("abstract" in source.text.of(decorator) for decorator in decorators)
 
 
@@ -223,16 +224,9 @@ def _reads_any(source: SourceFile, owner: ClassDefinition) -> bool:
     reads = [read for name in ("_modules", "__dict__", "__getattribute__") for read in owner.reads.get(name, [])]
     if not all(_only_prints(source, node) for node in (*calls, *reads)):
         return True
-    if any(
-        _in_forward(source, call) for name in ("modules", "named_modules") for call in owner.own_calls.get(name, [])
-    ):
-        return True
-    return owner in _passing_self(source)
-
-
-def _in_forward(source: SourceFile, call: ast.Call) -> bool:
-    function = source.function(call)
-    return function is not None and "forward" in function.method.name
+    walks = [call for name in ("modules", "named_modules") for call in owner.own_calls.get(name, [])]
+    functions = [function for call in walks if (function := source.function(call)) is not None]
+    return any("forward" in function.method.name for function in functions) or owner in _passing_self(source)
 
 
 @cached_per_file
@@ -247,8 +241,7 @@ def _passing_self(source: SourceFile) -> set[ClassDefinition | None]:
 
 
 def _passes_self(source: SourceFile, call: ast.Call) -> bool:
-    given = [*call.args, *(keyword.value for keyword in call.keywords)]
-    if not any(isinstance(value, ast.Name) and value.id == "self" for value in given):
+    if not any(isinstance(value, ast.Name) and value.id == "self" for value in given(call)):
         return False
     last = last_name(call)
     if last == "getattr" and len(call.args) > 1:
@@ -288,10 +281,8 @@ def _names_in_text(source: SourceFile, owner: ClassDefinition) -> set[str]:
 
 def _without_docstrings(source: SourceFile, owner: ClassDefinition) -> str:
     """The source of a class; what its docstrings promise is not applied for that."""
-    definitions = (owner, *owner.methods.values())
-    first = (d.node.body[0] for d in definitions if not isinstance(d.node, ast.Lambda))
     text = source.text.of(owner.node)
-    for statement in first:
+    for statement in (owner.node.body[0], *(method.body[0] for method in owner.methods.values())):
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             text = text.replace(source.text.of(statement), "", 1)
     return text

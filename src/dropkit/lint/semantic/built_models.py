@@ -54,7 +54,7 @@ def _built_by_call(source: SourceFile, call: ast.Call, depth: int) -> list[ast.C
         return []
     is_own = self_attribute(call.func) is not None
     factory = called_function(source, call) if is_own else local_function(source, call.func)
-    if factory is None or isinstance(factory.node, ast.Lambda):
+    if factory is None:
         return [call]
     each = [built(source, value, depth + 1) for value in factory.returns]
     return list(dict.fromkeys(made for inner in each for made in inner)) if each and all(each) else []
@@ -96,8 +96,7 @@ def _is_made_of(source: SourceFile, value: ast.expr | None, model: ast.expr) -> 
 @cached_per_file
 def _given(source: SourceFile, parameter: ast.arg) -> list[ast.expr | None]:
     """The arguments that calls in this file pass for a parameter."""
-    arguments = source.parent(parameter)
-    function = source.by_node.get(source.parent(arguments)) if arguments is not None else None  # pyright: ignore
+    function = source.by_node.get(source.parent(source.parent(parameter)))
     if not isinstance(function, FunctionDefinition):
         return [None]
     called, is_method = function.name, function.owner is not None

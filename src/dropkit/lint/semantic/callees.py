@@ -72,11 +72,7 @@ def called_function(source: SourceFile, call: ast.Call) -> FunctionDefinition | 
         return None
     owner = source.owner(callee) if self_attribute(callee) is not None else class_of(source, callee.value)
     method = owner.method(callee.attr) if owner is not None else None
-    return None if method is None or _is_to_be_overridden(method) else method
-
-
-def _is_to_be_overridden(method: FunctionDefinition) -> bool:
-    return not isinstance(method.node, ast.Lambda) and is_empty(method.node.body)
+    return None if method is None or is_empty(method.body) else method
 
 
 def star_keys(source: SourceFile, callee: ast.expr) -> list[str]:
@@ -104,5 +100,5 @@ def method_key(source: SourceFile, call: ast.Call) -> str | None:
 def class_name(source: SourceFile, expression: ast.expr) -> str | None:
     """The simple name of the project's class that an object is made of; None if it is unknown, or a library's."""
     values = [value for value in source.latest_values(expression) if not isinstance(value, ast.Constant)]
-    names = {class_in(source.called(value) or "") if value is not None else None for value in values[:MOST]}
+    names = {class_in(source.called(value) or "") for value in values[:MOST]}
     return names.pop() if len(names) == 1 else None

@@ -168,6 +168,6 @@ def _excludes(source: SourceFile, statement: ast.AST, path: dict[ast.AST, list[a
 def _blocks(source: SourceFile, statement: ast.AST) -> set[int]:
     """The blocks, by identity, that a binding is in; for a parameter the body of its function."""
     if isinstance(statement, ast.arg):
-        function = source.parent(source.parent(statement) or statement)
+        function = source.parent(source.parent(statement))
         return {id(function.body)} if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) else set()
     return {id(block) for block in _path(source, statement).values()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from dropkit import catalog
@@ -39,13 +40,21 @@ class FunctionDefinition:
         return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
 
     @property
+    def decorators(self) -> list[ast.expr]:
+        """Its decorators; a lambda has none."""
+        return [] if isinstance(self.node, ast.Lambda) else self.node.decorator_list
+
+    @property
+    def body(self) -> list[ast.stmt]:
+        """Its statements; a lambda has none."""
+        return [] if isinstance(self.node, ast.Lambda) else self.node.body
+
+    @property
     def self_name(self) -> str | None:
         """The name of a method's object; None for functions, static and class methods."""
-        if self.owner is None or isinstance(self.node, ast.Lambda):
+        others = ("staticmethod", "classmethod")
+        if self.owner is None or any(isinstance(each, ast.Name) and each.id in others for each in self.decorators):
             return None
-        for decorator in self.node.decorator_list:
-            if isinstance(decorator, ast.Name) and decorator.id in ("staticmethod", "classmethod"):
-                return None
         first = [*self.node.args.posonlyargs, *self.node.args.args][:1]
         return first[0].arg if first else None
 
@@ -80,7 +89,7 @@ class Write:
     derived: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class ClassDefinition:
     """A class: its methods, bases and subclasses, and the attributes of `self` that its methods read and set."""
 
@@ -101,8 +110,6 @@ class ClassDefinition:
     own_external_bases: list[str] = field(default_factory=list[str])
     _writes: dict[str, list[Write]] = field(default_factory=dict["str", "list[Write]"])
     _values: dict[str, list[ast.expr | None]] = field(default_factory=dict["str", "list[ast.expr | None]"])
-    _external_bases: list[str] | None = None
-    _is_module: bool | None = None
 
     @property
     def name(self) -> str:
@@ -113,12 +120,10 @@ class ClassDefinition:
         """Dotted names of the bases, in order; None for an unknown one."""
         return [self.resolve(base) for base in self.node.bases]
 
-    @property
+    @cached_property
     def external_bases(self) -> list[str]:
         """The dotted names of bases from other files or libraries, its own and those of its mro."""
-        if self._external_bases is None:
-            self._external_bases = [base for cls in self.mro for base in cls.own_external_bases]
-        return self._external_bases
+        return [base for cls in self.mro for base in cls.own_external_bases]
 
     def method(self, name: str) -> FunctionDefinition | None:
         """The method that a call of `name` runs, as far as this file knows."""
@@ -136,12 +141,10 @@ class ClassDefinition:
             self._values[attribute] = [write.value for write in self.all_writes(attribute)]
         return self._values[attribute]
 
-    @property
+    @cached_property
     def is_module(self) -> bool:
         """Whether its objects are torch Modules: by its bases or, if those are unknown, by its layers and `forward`."""
-        if self._is_module is None:
-            self._is_module = len(self.mro) <= MAX_ANCESTORS and self._looks_like_a_module()
-        return self._is_module
+        return len(self.mro) <= MAX_ANCESTORS and self._looks_like_a_module()
 
     @property
     def has_mode(self) -> bool:

@@ -25,9 +25,13 @@ def fix(title: str, *edits: Edit | None, safe: bool = False, changes_training: b
 
 
 def pass_training(
-    source: SourceFile, dropout: DropoutCall, title: str = "Pass training=self.training", changes_training: bool = False
+    source: SourceFile,
+    dropout: DropoutCall,
+    title: str = "Pass training=self.training",
+    changes_training: bool = False,
+    safe: bool = True,
 ) -> Fix | None:
-    """Give a dropout `self.training`, in place of the flag that it has. Safe if the object surely has a mode."""
+    """Give a dropout `self.training`, in place of the flag that it has: `safe` if the object surely has a mode."""
     call, name, owner = dropout.call, source.self_name(dropout.call), source.owner(dropout.call)
     if name is None or owner is None:
         return None
@@ -37,7 +41,7 @@ def pass_training(
     else:
         keyword = dropout.signature.training_name if dropout.signature is not None else "training"
         edit = add_argument(source, call, f"{keyword}={text}")
-    return fix(title, edit, safe=owner.has_mode, changes_training=changes_training)
+    return fix(title, edit, safe=safe and owner.has_mode, changes_training=changes_training)
 
 
 def replace(source: SourceFile, node: ast.AST, text: str) -> Edit:

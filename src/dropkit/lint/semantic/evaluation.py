@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from dropkit.lint.semantic.callees import call_sites, local_function
 from dropkit.lint.semantic.data_flow import MOST, readers
 from dropkit.lint.semantic.definitions import FunctionDefinition
-from dropkit.lint.semantic.expressions import given, last_name, names_in, self_attribute
+from dropkit.lint.semantic.expressions import given, last_name, names_bound, names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.mode_effects import effect_between, effect_of
 from dropkit.lint.semantic.model import SourceFile
@@ -42,14 +41,6 @@ _RANDOM_MODELS = Vocabulary(
 _RANDOM_INPUTS = Vocabulary(r"noise|noises|latents?|z|fakes?")
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A call of a model whose output is measured, and where to report it."""
-
-    call: ast.Call
-    at: ast.AST
-
-
 def is_evaluation_name(name: str) -> bool:
     """Whether a function of this name evaluates or predicts.
 
@@ -74,12 +65,15 @@ def model_calls(source: SourceFile) -> Iterator[ast.Call]:
                 yield call
 
 
-def evaluation(source: SourceFile, call: ast.Call) -> Evaluation | None:
-    """The evaluation that a call of a model is; None if the model learns from its output, or nothing is measured."""
+def evaluation(source: SourceFile, call: ast.Call) -> ast.Call | None:
+    """A call of a model whose output is measured, or the `torch.no_grad()` around it: where to report it.
+
+    None if the model learns from its output, or nothing is measured.
+    """
     function = source.function(call)
     no_grad = _no_grad(source, call)
     loop = _innermost_loop(source, call)
-    block = source.parent(source.parent(no_grad)) if no_grad is not None else None  # pyright: ignore[reportArgumentType]: a call has a parent
+    block = source.parent(source.parent(no_grad))
     block = block if isinstance(block, (ast.With, ast.AsyncWith)) else None
     is_random = _RANDOM_MODELS.has(last_name(call.func)) or any(map(_RANDOM_INPUTS.has, names_in_arguments(call)))
     if is_random or is_repeated(source, call):
@@ -103,13 +97,13 @@ def evaluation(source: SourceFile, call: ast.Call) -> Evaluation | None:
     statements = [*region, *_statements(source, call)]
     if not is_named and not any(_is_measured(statement) for statement in statements):
         return None
-    return Evaluation(call, no_grad if no_grad is not None else call)
+    return no_grad if no_grad is not None else call
 
 
 def _is_held_out(source: SourceFile, call: ast.Call) -> bool:
     """Whether a call on data of a validation set has a result that the model does not learn from."""
     statement = source.statement(call)
-    stored = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stored = names_bound(statement)
     roots = {
         name
         for backward in source.calls.get("backward", [])
@@ -228,7 +222,7 @@ def _may_learn_from(source: SourceFile, call: ast.Call, function: FunctionDefini
     if loop is None:
         return True
     # A loop of its own: what it stores is no part of what the model learns from.
-    stored = {node.id for node in ast.walk(loop) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stored = names_bound(loop)
     receivers = {name for other in following for name in _roots(source, other)}
     return not stored.isdisjoint(receivers) or not any(map(_HELD_OUT.has, names_in(loop)))
 

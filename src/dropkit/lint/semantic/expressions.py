@@ -70,6 +70,16 @@ def names_in(node: ast.AST) -> Iterator[str]:
     return (last_name(part) for part in ast.walk(node) if isinstance(part, (ast.Name, ast.Attribute)))
 
 
+def has_docstring(body: list[ast.stmt]) -> bool:
+    """Whether a body begins with a docstring."""
+    return bool(body) and isinstance(body[0], ast.Expr) and isinstance(literal(body[0].value), str)
+
+
+def names_bound(node: ast.AST) -> set[str]:
+    """The names that are set in an expression or a statement."""
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
 def last_part(dotted: str) -> str:
     """`Dropout` of `torch.nn.Dropout`."""
     return dotted.rpartition(".")[2]

@@ -34,9 +34,9 @@ class Index:
     # Names of the module level.
     names: dict[str, list[Binding]] = field(default_factory=dict["str", "list[Binding]"])
     # The parent of each node.
-    parents: dict[ast.AST, ast.AST] = field(default_factory=dict["ast.AST", "ast.AST"])
-    by_node: dict[ast.AST, FunctionDefinition | ClassDefinition] = field(
-        default_factory=dict["ast.AST", "FunctionDefinition | ClassDefinition"]
+    parents: dict[ast.AST | None, ast.AST] = field(default_factory=dict["ast.AST | None", "ast.AST"])
+    by_node: dict[ast.AST | None, FunctionDefinition | ClassDefinition] = field(
+        default_factory=dict["ast.AST | None", "FunctionDefinition | ClassDefinition"]
     )
 
 

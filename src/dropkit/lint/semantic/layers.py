@@ -42,7 +42,7 @@ def operation(source: SourceFile, expression: ast.AST | None) -> Operation | Non
         return Operation(name, expression, input_of(expression))
     constructed = [end_layer(source, layer, -1) for layer in constructors(source, expression.func)]
     if constructed:
-        names = {source.called(layer) if layer is not None else None for layer in constructed}
+        names = {source.called(layer) for layer in constructed}
         name = names.pop() if len(names) == 1 else None
         known = tuple(layer for layer in constructed if layer is not None)
         return Operation(name, expression, input_of(expression), known) if name is not None else None

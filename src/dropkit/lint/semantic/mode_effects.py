@@ -14,7 +14,7 @@ from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import LIBRARIES, class_in, module_key, package_of
 from dropkit.lint.semantic.receivers import is_model_name
-from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
+from dropkit.lint.semantic.syntax_tree import cached_per_file, end, grouped, start
 
 # Functions and methods of these names may switch modes, wherever they are.
 _SWITCHES = Vocabulary(r"eval\w*|mode|inference|infer|freeze|predict\w*|validat\w*|test|testing|trainer|fit|generate")
@@ -149,13 +149,12 @@ def last_mode(source: SourceFile, events: list[tuple[ast.AST, Effect]], around: 
 @cached_per_file
 def events_of(source: SourceFile) -> dict[FunctionDefinition | None, list[tuple[ast.AST, Effect]]]:
     """By function, the calls and assignments in it that switch, train or load, in the order of the text."""
-    events: dict[FunctionDefinition | None, list[tuple[ast.AST, Effect]]] = {}
-    assigned = [node for node in source.attributes.get("training", []) if isinstance(node.ctx, ast.Store)]
-    for node in sorted([*source.all_calls, *assigned], key=start):
-        effect = _effect(source, node)
-        if effect is not None:
-            events.setdefault(source.function(node), []).append((node, effect))
-    return events
+    return grouped((source.function(node), event) for node in _nodes(source) for event in _events(source, [node]))
+
+
+def _events(source: SourceFile, nodes: list[ast.Call | ast.Attribute]) -> list[tuple[ast.AST, Effect]]:
+    """Those of the nodes that do anything to a model, and what they do."""
+    return [(node, effect) for node in nodes if (effect := _effect(source, node)) is not None]
 
 
 def _effect(source: SourceFile, node: ast.Call | ast.Attribute) -> Effect | None:
@@ -238,11 +237,7 @@ def _effect_of_function(source: SourceFile, function: FunctionDefinition) -> Eff
 
 
 def _work_out(source: SourceFile, function: FunctionDefinition) -> Effect | None:
-    calls = _calls_in(source).get(function, [])
-    stores = _stores_in(source).get(function, [])
-    nodes = sorted([*calls, *stores], key=start)
-    effects = [(node, _effect(source, node)) for node in nodes]
-    events: list[tuple[ast.AST, Effect]] = [(node, effect) for node, effect in effects if effect is not None]
+    events = _events(source, _nodes_in(source).get(function, []))
     if not events:
         return None
     total = sum_of(effect for _, effect in events)
@@ -258,17 +253,12 @@ def _yields(_: SourceFile, function: FunctionDefinition) -> bool:
 
 
 @cached_per_file
-def _calls_in(source: SourceFile) -> dict[FunctionDefinition | None, list[ast.Call]]:
-    calls: dict[FunctionDefinition | None, list[ast.Call]] = {}
-    for call in source.all_calls:
-        calls.setdefault(source.function(call), []).append(call)
-    return calls
+def _nodes_in(source: SourceFile) -> dict[FunctionDefinition | None, list[ast.Call | ast.Attribute]]:
+    """By function, its calls and its assignments to `training`, in the order of the text."""
+    return grouped((source.function(node), node) for node in _nodes(source))
 
 
 @cached_per_file
-def _stores_in(source: SourceFile) -> dict[FunctionDefinition | None, list[ast.Attribute]]:
-    stores: dict[FunctionDefinition | None, list[ast.Attribute]] = {}
-    for node in source.attributes.get("training", []):
-        if isinstance(node.ctx, ast.Store):
-            stores.setdefault(source.function(node), []).append(node)
-    return stores
+def _nodes(source: SourceFile) -> list[ast.Call | ast.Attribute]:
+    assigned = (node for node in source.attributes.get("training", []) if isinstance(node.ctx, ast.Store))
+    return sorted([*source.all_calls, *assigned], key=start)

@@ -106,11 +106,10 @@ def _is_other_arm(source: SourceFile, node: ast.AST, path: set[ast.AST]) -> bool
 
 def _is_decorated(source: SourceFile, function: FunctionDefinition) -> bool:
     """Whether an unknown decorator may switch modes around a function."""
-    decorators = [] if isinstance(function.node, ast.Lambda) else function.node.decorator_list
     return any(
         source.last_name(decorator) not in _NO_GRAD | _PLAIN_DECORATORS
         and not (source.dotted(decorator.func if isinstance(decorator, ast.Call) else decorator) or "").startswith(
             ("torch.", "click.", "hydra.", "typer.", "functools.", "typing.", "abc.")
         )
-        for decorator in decorators
+        for decorator in function.decorators
     )

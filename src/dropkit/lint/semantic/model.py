@@ -25,7 +25,7 @@ from dropkit.lint.semantic.definitions import (
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.index import index_tree
 from dropkit.lint.semantic.source_text import Text, Unreadable
-from dropkit.lint.semantic.syntax_tree import SyntaxTree, bound_at, start
+from dropkit.lint.semantic.syntax_tree import SyntaxTree, bound_at, grouped, start
 
 # No name of a library has so many parts and aliases; longer chains of attributes are not names.
 _MAX_PARTS = 20
@@ -45,7 +45,7 @@ class SourceFile(SyntaxTree):
         self.attributes: dict[str, list[ast.Attribute]] = index.attributes
         self.stars: list[str] = index.stars
         self.names: dict[str, list[Binding]] = index.names
-        self.by_node: dict[ast.AST, FunctionDefinition | ClassDefinition] = index.by_node
+        self.by_node: dict[ast.AST | None, FunctionDefinition | ClassDefinition] = index.by_node
         self._dotted: dict[ast.AST, str | None] = {}
         self._roots: dict[int | str, ast.expr | str | None] = {}
         self._ends: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
@@ -84,11 +84,8 @@ class SourceFile(SyntaxTree):
     @cached_property
     def calls(self) -> dict[str, list[ast.Call]]:
         """All calls, in the order of the text, by the last part of what they call: see `last_name`."""
-        by_name: dict[str, list[ast.Call]] = {}
-        for call in self.all_calls:
-            if isinstance(call.func, (ast.Name, ast.Attribute)):
-                by_name.setdefault(self.last_name(call.func), []).append(call)
-        return by_name
+        named = (call for call in self.all_calls if isinstance(call.func, (ast.Name, ast.Attribute)))
+        return grouped((self.last_name(call.func), call) for call in named)
 
     def calls_of(self, *names: str) -> list[ast.Call]:
         """The calls of what these dotted names stand for, whatever this file calls it."""
@@ -239,8 +236,8 @@ class SourceFile(SyntaxTree):
         """Whether `node` calls something whose last name is one of these."""
         return isinstance(node, ast.Call) and self.last_name(node) in names
 
-    def called(self, call: ast.AST) -> str | None:
-        """The dotted name of the function or class that `call` calls."""
+    def called(self, call: ast.AST | None) -> str | None:
+        """The dotted name of the function or class that `call` calls; None for what is no call."""
         return self.dotted(call.func) if isinstance(call, ast.Call) else None
 
     def _root(self, name: ast.Name) -> ast.expr | str | None:

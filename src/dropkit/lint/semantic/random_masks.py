@@ -139,7 +139,7 @@ def _held(source: SourceFile, statement: ast.Assign | ast.AugAssign) -> Iterator
 def _results(source: SourceFile, statement: ast.Return) -> list[ast.Call]:
     """The calls in this file of the function that returns a value, other than `forward`."""
     function = source.function(statement)
-    if function is None or function.name == "forward" or isinstance(function.node, ast.Lambda):
+    if function is None or function.name == "forward":
         return []
     if function.owner is None:
         return [call for call in source.calls.get(function.name, []) if isinstance(call.func, ast.Name)]

@@ -123,7 +123,7 @@ def is_settings_name(name: str) -> bool:
 
 def _class_name(source: SourceFile, value: ast.expr | None) -> str:
     """The simple name of the class of a value; empty if it is unknown."""
-    return last_part((source.called(value) or "") if value is not None else "") or _annotated_class(source, value)
+    return last_part(source.called(value) or "") or _annotated_class(source, value)
 
 
 def _only_measures(source: SourceFile, node: ast.Attribute) -> bool:

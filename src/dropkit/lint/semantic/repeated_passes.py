@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from dropkit.lint.semantic.expressions import last_name, names_in
+from dropkit.lint.semantic.expressions import last_name, names_bound, names_in
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
@@ -51,7 +51,7 @@ def _repeats(source: SourceFile, loop: ast.AST) -> bool:
         case _:
             return False
     nodes = [node for part in parts for node in ast.walk(part)]
-    bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)} | {index}
+    bound = {index}.union(*map(names_bound, parts))
     return last_name(rounds) == "range" and any(
         isinstance(node, ast.Call) and _runs_a_model(source, node) and bound.isdisjoint(names_in(node))
         for node in nodes

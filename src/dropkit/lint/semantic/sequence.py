@@ -100,10 +100,10 @@ def row_around(source: SourceFile, layer: ast.expr) -> tuple[ast.Call | None, li
     if isinstance(row, ast.Call) and source.called(row) == "torch.nn.Sequential":
         return row, list(row.args)
     if isinstance(row, ast.List):
-        around = source.parent(source.parent(row) or row) if isinstance(source.parent(row), ast.Starred) else None
+        around = source.parent(source.parent(row)) if isinstance(source.parent(row), ast.Starred) else None
         pairs = source.parent(row)
         if source.is_call_of(pairs, "OrderedDict"):
-            around = source.parent(pairs) if pairs is not None else None
+            around = source.parent(pairs)
         if isinstance(around, ast.Call) and source.called(around) == "torch.nn.Sequential":
             return around, list(map(_without_name, row.elts))
     return _row_added_to(source, layer)

@@ -92,7 +92,6 @@ def is_commented_out(source: SourceFile, owner: ClassDefinition, name: str) -> b
 @cached_per_file
 def _comments(source: SourceFile, owner: ClassDefinition) -> list[str]:
     """The comments from the body of the constructor on."""
-    constructor = owner.methods["__init__"].node
-    first = constructor.body[0] if isinstance(constructor.body, list) else constructor
+    first = owner.methods["__init__"].body[0]
     body = source.text.of(owner.node).split("\n")[first.lineno - owner.node.lineno :]
     return [comment for line in body if (comment := line.partition("#")[2])]

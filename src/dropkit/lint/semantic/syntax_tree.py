@@ -42,7 +42,7 @@ def grouped(pairs: Iterable[tuple[_Key, _Result]]) -> dict[_Key, list[_Result]]:
 class SyntaxTree:
     """A parsed file and the way from each node to those around it."""
 
-    def __init__(self, path: str, text: Text, tree: ast.Module, parents: dict[ast.AST, ast.AST]) -> None:
+    def __init__(self, path: str, text: Text, tree: ast.Module, parents: dict[ast.AST | None, ast.AST]) -> None:
         self.path = path
         self.text = text
         self.tree = tree
@@ -61,8 +61,8 @@ class SyntaxTree:
         if "mentions" in vars(self):
             self.mentions.clear()
 
-    def parent(self, node: ast.AST) -> ast.AST | None:
-        """The node directly around `node`."""
+    def parent(self, node: ast.AST | None) -> ast.AST | None:
+        """The node directly around `node`; None around the file, and for None."""
         return self._parents.get(node)
 
     def parents(self, node: ast.AST) -> Iterator[ast.AST]:

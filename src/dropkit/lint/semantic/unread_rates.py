@@ -65,18 +65,18 @@ def unread_parameters(source: SourceFile) -> list[tuple[FunctionDefinition, ast.
     """The rates that functions and methods take and never read, where calls may pass them."""
     found: list[tuple[FunctionDefinition, ast.arg]] = []
     for function in source.functions if mentions_rates(source) else ():
-        node = function.node
-        if isinstance(node, ast.Lambda) or function.name.startswith(_HOOKS):
+        if isinstance(function.node, ast.Lambda) or function.name.startswith(_HOOKS):
             continue
         rates = [rate for rate in rates_among(source, function.parameters) if not _is_read(source, function, rate.arg)]
-        if rates and not _ASKS.has(function.name) and not _is_excused(source, function, node):
+        if rates and not _ASKS.has(function.name) and not _is_excused(source, function):
             found += [(function, rate) for rate in rates if not is_admitted(source, rate)]
     return found
 
 
 def is_passed(source: SourceFile, function: FunctionDefinition, rate: ast.arg) -> bool:
     """Whether a call in this file passes a rate that is not literally off."""
-    place = function.parameters.index(rate) - (function.self_name is not None or _is_class_method(function))
+    is_class_method = any(last_name(decorator) == "classmethod" for decorator in function.decorators)
+    place = function.parameters.index(rate) - (function.self_name is not None or is_class_method)
     calls = _calls_of(source, function)
     given = [argument(call, place, rate.arg) for call in calls[:MOST]]
     return any(value is not None and not is_off(value) for value in given)
@@ -84,17 +84,14 @@ def is_passed(source: SourceFile, function: FunctionDefinition, rate: ast.arg) -
 
 def _is_read(source: SourceFile, function: FunctionDefinition, name: str) -> bool:
     """Whether the body of a function reads or deletes a name; the text is searched first, which is faster."""
-    body = function.node.body if isinstance(function.node.body, list) else [function.node.body]
-    if name.encode() not in source.text.utf8[source.text.start(body[0]) : source.text.end(function.node)]:
-        return False
-    return name in _names_read(source, function)
+    text = source.text.utf8[source.text.start(function.body[0]) : source.text.end(function.node)]
+    return name.encode() in text and name in _names_read(source, function)
 
 
 @cached_per_file
 def _names_read(_: SourceFile, function: FunctionDefinition) -> set[str]:
     """The names that the body of a function reads or deletes."""
-    body = function.node.body if isinstance(function.node.body, list) else [function.node.body]
-    nodes = (node for statement in body for node in ast.walk(statement))
+    nodes = (node for statement in function.body for node in ast.walk(statement))
     return {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store)}
 
 
@@ -111,18 +108,13 @@ def _is_called_on(call: ast.Call, name: str) -> bool:
     return isinstance(call.func, ast.Attribute) and last_name(call.func.value) == name
 
 
-def _is_class_method(function: FunctionDefinition) -> bool:
-    decorators = [] if isinstance(function.node, ast.Lambda) else function.node.decorator_list
-    return any(last_name(decorator) == "classmethod" for decorator in decorators)
-
-
-def _is_excused(source: SourceFile, function: FunctionDefinition, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _is_excused(source: SourceFile, function: FunctionDefinition) -> bool:
     """Whether a function may take arguments that it does not need: by its signature, its body or its decorators."""
+    node, owner = function.node, function.owner
     variadic = [argument.arg for argument in (node.args.vararg, node.args.kwarg) if argument is not None]
-    owner = function.owner
     return (
-        any(last_name(decorator) not in _PLAIN_DECORATORS for decorator in node.decorator_list)
-        or is_empty(node.body)
+        any(last_name(decorator) not in _PLAIN_DECORATORS for decorator in function.decorators)
+        or is_empty(function.body)
         or is_template(function)
         or not any(isinstance(part, ast.Call) for part in ast.walk(node))
         or any(not _is_read(source, function, name) for name in variadic)
