@@ -43,7 +43,7 @@ from dropkit.lint.semantic.module_names import function_key
 from dropkit.lint.semantic.pattern import pattern
 from dropkit.lint.semantic.receivers import is_model_name
 from dropkit.lint.semantic.syntax_tree import cached_per_file, start
-from dropkit.rules.rule import Example, Rule, Violation, unless_intended
+from dropkit.rules.rule import Example, Rule, Violation, if_short, unless_intended
 
 # Names of classes and functions whose models are random, or collect statistics, by design.
 _INTENDED = Vocabulary(
@@ -142,7 +142,7 @@ def _set_to_train(source: SourceFile, call: ast.Call, function: FunctionDefiniti
         or {way.effect.mode for way in places(source, call)} != {Mode.TRAIN}
     ):
         return None
-    return Violation(train, _short(f"{function.method.name}() sets the model to training mode"))
+    return Violation(train, if_short(f"{function.method.name}() sets the model to training mode"))
 
 
 @cached_per_file
@@ -257,10 +257,6 @@ def _switching_bases(source: SourceFile, starts: FunctionDefinition | None) -> t
         return ()
     bases = (last_part(base) for base in starts.method.owner.external_bases)
     return (f"guards:{function_key(source, starts)}", *(f"switches:{base}" for base in bases))
-
-
-def _short(message: str) -> str | None:
-    return message if len(message) < 60 else None
 
 
 RULE = Rule(

@@ -35,7 +35,7 @@ from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.rate_arguments import argument_for_defaults, rate_arguments
 from dropkit.lint.semantic.stored_settings import is_commented_out, unread_settings
 from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
-from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
+from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, if_short
 from dropkit.trace import Trace
 
 _Constructor: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -85,10 +85,10 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
         return
     if write is None:
         saved = (f"reads:{rate.arg}",) if saves_hyperparameters(source, owner) else ()
-        given = FactCondition(refuted_by=(*_taken_anyway(owner), *saved))
+        given = FactCondition(refuted_by=(f"alternative:{owner.name}", *saved))
         bases = unplain_bases(source, owner)
         unless = CrossFileCondition(owner.name, "", rate.arg, bases) if bases else None
-        yield Violation(rate, _message(f"argument {rate.arg} is never read"), unless=unless, given=given)
+        yield Violation(rate, if_short(f"argument {rate.arg} is never read"), unless=unless, given=given)
     else:
         yield from _judge_write(source, owner, write, rate.arg)
 
@@ -96,21 +96,12 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
 def _judge_write(source: SourceFile, owner: ClassDefinition, write: Write, argument: str = "") -> Iterator[Violation]:
     """The attribute that only stores a rate, unless something may read it."""
     if not is_admitted(source, write.statement) and not may_be_read(source, owner, write.attribute, as_layer=False):
-        message = _message(f"self.{write.attribute} is set and never read")
+        message = if_short(f"self.{write.attribute} is set and never read")
         unless = CrossFileCondition(owner.name, write.attribute, argument, unplain_bases(source, owner))
-        given = FactCondition(refuted_by=(*_taken_anyway(owner), *_read_elsewhere(owner, write.attribute)))
-        given = given if argument or not owner.is_module else None
+        # Code may read the rate of a trainer or builder, of which nothing else is known.
+        read = () if owner.is_module else (f"reads:{write.attribute}",)
+        given = FactCondition(refuted_by=(f"alternative:{owner.name}", *read)) if argument or read else None
         yield Violation(write.statement, message, unless=unless, given=given)
-
-
-def _taken_anyway(owner: ClassDefinition) -> tuple[str, ...]:
-    """The fact that a class is one of several that take the same arguments."""
-    return (f"alternative:{owner.name}",)
-
-
-def _read_elsewhere(owner: ClassDefinition, attribute: str) -> tuple[str, ...]:
-    """The fact that code reads the rate of a trainer or builder, of which nothing else is known."""
-    return () if owner.is_module else (f"reads:{attribute}",)
 
 
 def _only_checks(source: SourceFile, use: ast.Name) -> bool:
@@ -225,12 +216,11 @@ def _admitted(source: SourceFile, owner: ClassDefinition) -> set[str]:
 
 def _fills_a_signature(source: SourceFile, owner: ClassDefinition, name: str) -> bool:
     """Whether a base, a sibling of the same base, or a class that stands for the same slot takes the argument too."""
-    takers, bases = _takers(source)[name], _bases_of_takers(source, name)
+    takers, slots = _takers(source)[name], _slots_of_takers(source, name)
     return (
         len(owner.subclasses) > MOST
         or any(cls in takers for cls in (*owner.mro[1:], *owner.subclasses))
-        or any(bases[base] > 1 for base in _shared_bases(owner))
-        or (owner.name in _values(source) and _values_among_takers(source, name) > 1)
+        or any(slots[slot] > 1 for slot in _slots(source, owner))
     )
 
 
@@ -246,19 +236,15 @@ def _takers(source: SourceFile) -> dict[str, dict[ClassDefinition, None]]:
 
 
 @cached_per_file
-def _bases_of_takers(source: SourceFile, name: str) -> Counter[str]:
-    """The number of classes with such an argument that have each base."""
-    return Counter(base for cls in _takers(source)[name] for base in _shared_bases(cls))
+def _slots_of_takers(source: SourceFile, name: str) -> Counter[str]:
+    """The number of classes with such an argument that have each slot."""
+    return Counter(slot for cls in _takers(source)[name] for slot in _slots(source, cls))
 
 
-def _shared_bases(owner: ClassDefinition) -> set[str]:
-    """The bases that make siblings of two classes."""
-    return {base for base in owner.bases if base and last_part(base) not in ("Module", "object")}
-
-
-@cached_per_file
-def _values_among_takers(source: SourceFile, name: str) -> int:
-    return sum(cls.name in _values(source) for cls in _takers(source)[name])
+def _slots(source: SourceFile, owner: ClassDefinition) -> set[str]:
+    """The bases that make siblings of two classes; and "", if the class is used as a value."""
+    bases = {base for base in owner.bases if base and last_part(base) not in ("Module", "object")}
+    return bases | {""} if owner.name in _values(source) else bases
 
 
 @cached_per_file
@@ -267,10 +253,6 @@ def _values(source: SourceFile) -> set[str]:
     text = source.text.utf8.decode()
     matches = re.finditer(r"(?:[=:,(\[]|\breturn)\s*(\w+)\s*(?=[,)\]}\n])", text)
     return {name[1] for name in matches if not _OTHER_USE.search(text[max(name.start() - 159, 0) : name.start() + 1])}
-
-
-def _message(text: str) -> str | None:
-    return text if len(text) < 60 else None
 
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:

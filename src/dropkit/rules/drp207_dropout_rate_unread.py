@@ -21,21 +21,21 @@ from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import own_key
 from dropkit.lint.semantic.settings_fields import unread_fields, uses_settings
 from dropkit.lint.semantic.unread_rates import dropped_pops, is_passed, unread_locals, unread_parameters
-from dropkit.rules.rule import Example, Rule, Violation
+from dropkit.rules.rule import Example, Rule, Violation, if_short
 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     yield from _fields(source)
     for statement, name in unread_locals(source):
         if not is_in_test(source, statement):
-            yield Violation(statement, _message(f"{name} is set and never read"))
+            yield Violation(statement, if_short(f"{name} is set and never read"))
     for statement, name in dropped_pops(source):
         if not is_admitted(source, statement) and not is_in_test(source, statement):
-            yield Violation(statement, _message(f"{name} is taken out and dropped"))
+            yield Violation(statement, if_short(f"{name} is taken out and dropped"))
     for function, rate in unread_parameters(source):
         if is_in_test(source, function.node):
             continue
-        message = _message(f"{function.name} takes {rate.arg} and never reads it")
+        message = if_short(f"{function.name} takes {rate.arg} and never reads it")
         if is_passed(source, function, rate):
             yield Violation(rate, message)
         elif function.owner is None and function.within is None and _makes_layers(source, function):
@@ -47,17 +47,13 @@ def _fields(source: SourceFile) -> Iterator[Violation]:
     for cls, statement, name in unread_fields(source):
         refuted_by = (f"reads:{name}", f"unpacks:{cls.name}", "unpacks:*")
         needs = () if uses_settings(source) else (f"uses:{cls.name}",)
-        yield Violation(statement, _message(f"no code reads the field {name}"), given=FactCondition(needs, refuted_by))
+        yield Violation(statement, if_short(f"no code reads the field {name}"), given=FactCondition(needs, refuted_by))
 
 
 def _makes_layers(source: SourceFile, function: FunctionDefinition) -> bool:
     """Whether a function makes layers of torch: any other may share its signature with functions of other files."""
     names = (source.called(call) or "" for call in ast.walk(function.node) if isinstance(call, ast.Call))
     return any(name.startswith("torch.nn.") for name in names)
-
-
-def _message(text: str) -> str | None:
-    return text if len(text) < 60 else None
 
 
 RULE = Rule(

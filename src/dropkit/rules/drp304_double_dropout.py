@@ -26,11 +26,13 @@ _TITLE = "Remove the second dropout"
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for sequential in source.calls_of("torch.nn.Sequential"):
-        for layer, following in pairwise(layer for layer in sequential.args if not _does_nothing(source, layer)):
+        for layer, following in pairwise(
+            layer for layer in sequential.args if source.called(layer) != "torch.nn.Identity"
+        ):
             if _same(source, layer, following):
                 yield Violation(following, fix=fix(_TITLE, drop_argument(source, sequential, following)))
     for call in _applications(source):
-        before = [_last_dropout(source, origin) for origin in origins(source, input_of(call))]
+        before = [_end_dropout(source, origin, BEFORE) for origin in origins(source, input_of(call))]
         first = _end_dropout(source, call, AFTER)
         if first is not None and all(dropped is not None and _same(source, dropped, first) for dropped in before):
             yield _violation(source, call, first)
@@ -59,22 +61,15 @@ def _violation(source: SourceFile, call: ast.Call, first: ast.Call) -> Violation
             return Violation(call, fix=fix(_TITLE, edit))
 
 
-def _last_dropout(source: SourceFile, value: ast.expr | None) -> ast.Call | None:
-    """The dropout that made `value`, alone or at the end of a Sequential."""
-    return _end_dropout(source, value, BEFORE) if isinstance(value, ast.Call) else None
-
-
-def _end_dropout(source: SourceFile, call: ast.Call, step: int) -> ast.Call | None:
+def _end_dropout(source: SourceFile, call: ast.expr | None, step: int) -> ast.Call | None:
     """The dropout that `call` applies; of a Sequential its last layer, or for AFTER its first."""
+    if not isinstance(call, ast.Call):
+        return None
     dropout = dropout_call(source, call)
     if dropout is not None:
         return call if dropout.form in (DropoutForm.FUNCTION, DropoutForm.APPLICATION) else None
     ends = [end_layer(source, made, step) for made in constructors(source, call.func)]
     return ends[0] if len(ends) == 1 and dropout_call(source, ends[0]) is not None else None
-
-
-def _does_nothing(source: SourceFile, layer: ast.expr) -> bool:
-    return source.called(layer) == "torch.nn.Identity"
 
 
 def _same(source: SourceFile, first: ast.expr, second: ast.expr) -> bool:

@@ -31,11 +31,10 @@ _DROP_BY_DEFAULT = ("torch.nn.Transformer", "torch.nn.TransformerEncoderLayer", 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for call in source.all_calls if b"preserve_rng_state" in source.text.utf8 else ():
-        if (options := _options(source, call)) is not None:
-            yield from _judge_options(source, call, options)
-            continue
-        flag = _flag(source, call)
-        if flag is not None and _is_false(source, flag) and _reruns_dropout(source, call):
+        options = _options(source, call)
+        flag = _flag(source, call) if options is None else _option(source, source.substitute(options))
+        # Models of transformers have dropout where their rates are not 0.
+        if flag is not None and _is_false(source, flag) and (options is not None or _reruns_dropout(source, call)):
             edit = replace(source, flag, "True") if isinstance(flag, ast.Constant) else None
             yield Violation(call, fix=fix("Pass preserve_rng_state=True", edit, safe=True))
 
@@ -48,29 +47,21 @@ def _options(source: SourceFile, call: ast.Call) -> ast.expr | None:
     return options
 
 
-def _judge_options(source: SourceFile, call: ast.Call, options: ast.expr) -> Iterator[Violation]:
-    """Report options without the random state: models of transformers have dropout where their rates are not 0."""
-    value = source.substitute(options)
-    as_call = ast.Call(func=ast.Name("dict"), args=[], keywords=[ast.keyword(None, value)])
-    flag = _flag(source, as_call)
-    if flag is not None and _is_false(source, flag):
-        edit = replace(source, flag, "True") if isinstance(flag, ast.Constant) else None
-        yield Violation(call, fix=fix("Pass preserve_rng_state=True", edit, safe=True))
-
-
 def _flag(source: SourceFile, call: ast.Call) -> ast.expr | None:
     """The flag of a call: a keyword, or an item of a dictionary that is unpacked."""
-    flag = argument(call, None, _FLAG)
-    for keyword in call.keywords:
-        options = source.substitute(keyword.value) if keyword.arg is None else None
-        match options:
-            case ast.Call(func=ast.Name(id="dict")):
-                flag = flag or argument(options, None, _FLAG)
-            case ast.Dict(keys=keys, values=values):
-                flag = flag or next((v for k, v in zip(keys, values, strict=True) if literal(k) == _FLAG), None)
-            case _:
-                pass
-    return flag
+    unpacked = (_option(source, keyword.value) for keyword in call.keywords if keyword.arg is None)
+    return argument(call, None, _FLAG) or next(filter(None, unpacked), None)
+
+
+def _option(source: SourceFile, options: ast.expr) -> ast.expr | None:
+    """The flag in a dictionary, or in the name of one."""
+    match source.substitute(options):
+        case ast.Call(func=ast.Name(id="dict")) as made:
+            return argument(made, None, _FLAG)
+        case ast.Dict(keys=keys, values=values):
+            return next((v for k, v in zip(keys, values, strict=True) if literal(k) == _FLAG), None)
+        case _:
+            return None
 
 
 def _is_false(source: SourceFile, flag: ast.expr) -> bool:

@@ -10,12 +10,13 @@ import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
+from dropkit.lint.semantic.callees import methods_run
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.expressions import last_name, literal, self_attribute
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
+from dropkit.lint.semantic.syntax_tree import cached_per_file
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -60,22 +61,7 @@ def _runs_in_forward(source: SourceFile, node: ast.AST) -> bool:
 def _run_by_forward(source: SourceFile, owner: ClassDefinition) -> set[FunctionDefinition]:
     """The methods that `forward` calls, itself or through others."""
     forward = owner.method("forward")
-    pending = [forward] if forward is not None else []
-    called = _called_by(source, owner)
-    for method in pending:
-        pending += [inner for name in called.get(method, []) if (inner := owner.method(name)) and inner not in pending]
-        if len(pending) > MOST:
-            break
-    return set(pending)
-
-
-@cached_per_file
-def _called_by(source: SourceFile, owner: ClassDefinition) -> dict[FunctionDefinition, list[str]]:
-    """The names of the methods of self that each method calls."""
-    calls = [
-        (source.function(call), name) for cls in owner.mro for name, calls in cls.own_calls.items() for call in calls
-    ]
-    return grouped((function.method, name) for function, name in calls if function is not None and name != "__init__")
+    return set(methods_run(source, owner, forward)) if forward is not None else set()
 
 
 def _is_dropout(source: SourceFile, layer: ast.expr) -> bool:

@@ -19,10 +19,10 @@ from dropkit.lint.semantic.definitions import FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.edits import drop_argument, fix
 from dropkit.lint.semantic.expressions import argument, last_name, last_part, literal
-from dropkit.lint.semantic.layers import Operation, constructors, input_of, operation
+from dropkit.lint.semantic.layers import Operation, constructors, input_of, made, operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, BEFORE, end_layer, nearest_layer
-from dropkit.lint.semantic.syntax_tree import cached_per_file
+from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Phase, Trace
 
@@ -50,8 +50,7 @@ _SHAPES = frozenset({"shape", "size", "dtype", "device", "ndim", "dim", "type", 
 
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in filter(_drops_in_place, dropout_calls(source, DropoutForm.LAYER)):
-        before = nearest_layer(source, dropout.call, BEFORE, _VIEW_LAYERS)
-        applied = Operation(source.called(before) or "", before, None, (before,)) if before is not None else None
+        applied = made(source, nearest_layer(source, dropout.call, BEFORE, _VIEW_LAYERS))
         if applied is not None and _saves_output(applied):
             yield _on_saved_output(dropout.call, applied.torch_name, _fix(source, (dropout,)))
     for call, dropouts in _applications(source):
@@ -91,7 +90,7 @@ def _applications(source: SourceFile) -> Iterator[tuple[ast.Call, tuple[DropoutC
         return
     for call in source.all_calls:
         if source.called(call) is None and call.args and not isinstance(call.func, ast.Call):
-            first = [dropout_call(source, end_layer(source, made, AFTER)) for made in constructors(source, call.func)]
+            first = [dropout_call(source, end_layer(source, layer, AFTER)) for layer in constructors(source, call.func)]
             dropouts = tuple(dropout for dropout in first if dropout is not None)
             if dropouts and all(map(_drops_in_place, dropouts)):
                 yield call, dropouts
@@ -163,12 +162,9 @@ def _aliases(source: SourceFile, tensor: ast.Name) -> Iterator[str]:
 @cached_per_file
 def _other_names(_: SourceFile, function: FunctionDefinition) -> dict[str, list[tuple[str, ast.Name]]]:
     """For each name, the local names that are bound to it and to nothing else, and the expressions that do it."""
-    names: dict[str, list[tuple[str, ast.Name]]] = {}
-    for name, bindings in function.names.items():
-        value = bindings[0].value if len(bindings) == 1 and not bindings[0].derived else None
-        if isinstance(value, ast.Name):
-            names.setdefault(value.id, []).append((name, value))
-    return names
+    once = ((name, bindings[0]) for name, bindings in function.names.items() if len(bindings) == 1)
+    values = ((name, binding.value) for name, binding in once if not binding.derived)
+    return grouped((value.id, (name, value)) for name, value in values if isinstance(value, ast.Name))
 
 
 def _reads_values(source: SourceFile, name: ast.Name) -> bool:
@@ -201,15 +197,15 @@ def _leave_out(source: SourceFile, dropout: DropoutCall) -> Edit | None:
 
 def check_trace(trace: Trace) -> Iterator[TraceViolation]:
     for site in trace.sites:
-        made = {visit.origin.last for visit in site.visits_in(Phase.TRAIN) if visit.inplace and visit.is_active}
-        needed = sorted(made & NEEDS_ITS_OUTPUT)
+        inputs = {visit.origin.last for visit in site.visits_in(Phase.TRAIN) if visit.inplace and visit.is_active}
+        needed = sorted(inputs & NEEDS_ITS_OUTPUT)
         if needed and trace.backward_error is not None:
             yield TraceViolation(site, f"in place on the output of {needed[0]}, which backward needs")
         elif any(visit.is_added_to_itself for visit in site.visits_in(Phase.TRAIN)):
             yield TraceViolation(
                 site, "in place on a tensor that is added to the result: the skip connection is dropped, too"
             )
-        elif "input" in made:
+        elif "input" in inputs:
             yield TraceViolation(
                 site, "in place on the model's input: the caller's tensor is changed", Severity.WARNING
             )

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dropkit.catalog import SOFTMAX_KINDS
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, reads_after
-from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, names_before, operations_before
 from dropkit.lint.semantic.expressions import names_in, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.last_layers import comes_from_last_layer, ends_model, is_as_wide_as_classes, is_whole_name
@@ -36,6 +36,7 @@ _WEIGHTS = Vocabulary(
 _LOG_SOFTMAX = frozenset({"LogSoftmax", "log_softmax"})
 _SOFTMAX = _LOG_SOFTMAX | {"Softmax", "softmax"}
 _SIGMOID = frozenset({"Sigmoid", "sigmoid"})
+_ROWS = (ast.Tuple, ast.List, ast.Dict)
 _LOSS = re.compile(r"loss|criterion|nll|entropy", re.IGNORECASE)
 
 
@@ -43,7 +44,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
         if not dropout.is_standard or (dropout.form is DropoutForm.FUNCTION and dropout.never_drops):
             continue
-        before = {applied.torch_name if applied is not None else "" for applied in operations_before(source, dropout)}
+        before = names_before(source, dropout)
         if before <= _LOG_SOFTMAX:
             is_wrong = not _is_named(source, dropout.call, _ATTENTION)
         else:
@@ -94,22 +95,17 @@ def _is_returned(source: SourceFile, call: ast.Call) -> bool:
     """Whether the result of `call` is only returned by `forward` or passed to a loss."""
     function = source.function(call)
     is_forward = function is not None and function.name == "forward"
-    match source.parent(source.search_ancestors(call, _part_of) or call):
+    match source.user(call, _ROWS):
         case ast.Return():
             return is_forward
         case ast.Assign(targets=[ast.Name(id=name), *_]) as statement:
             reads = reads_after(source, name, statement)
-            uses = [source.parent(source.search_ancestors(read, _part_of) or read) for read in reads]
+            uses = [source.user(read, _ROWS) for read in reads]
             return 0 < len(uses) <= MOST and all(
                 (is_forward and isinstance(use, ast.Return)) or _is_loss(source, use) for use in uses
             )
         case _:
             return False
-
-
-def _part_of(node: ast.AST, above: ast.AST) -> ast.AST | None:
-    """Climb to the outermost tuple, list or dict that contains a value."""
-    return None if isinstance(above, (ast.Tuple, ast.List, ast.Dict)) else node
 
 
 def _is_loss(source: SourceFile, use: ast.AST | None) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dropkit.catalog import ACTIVATION_KINDS
 from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
-from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, names_before
 from dropkit.lint.semantic.edits import swap_kind
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -43,7 +43,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
     ]
     calls = {dropout.call for dropout in swappable}
     for dropout in swappable:
-        before = {applied.torch_name if applied is not None else "" for applied in operations_before(source, dropout)}
+        before = names_before(source, dropout)
         if len(before) > 1 or dropout.never_drops:
             continue
         if dropout.kind == "AlphaDropout" and not has_selu and before <= _OTHERS:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Fix, Severity
+from dropkit.lint.semantic.callees import methods_run
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import fix, insert_before
@@ -107,14 +108,9 @@ def _others_initialise(source: SourceFile) -> bool:
 
 def _initialises(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> bool:
     """Whether `method`, or a method of self that it calls, calls an `__init__` or sets a `__dict__`."""
-    pending = [method]
-    for caller in pending:
-        # Long call chains count as unknown.
-        if caller in _init_callers(source) or len(pending) > MOST:
-            return True
-        called = [owner.method(name) for name in _own_calls(source).get(caller, ())]
-        pending += [callee for callee in called if callee is not None and callee not in pending]
-    return False
+    methods = methods_run(source, owner, method)
+    # Long call chains count as unknown.
+    return len(methods) > MOST or not _init_callers(source).isdisjoint(methods)
 
 
 @cached_per_file
@@ -123,17 +119,6 @@ def _init_callers(source: SourceFile) -> set[FunctionDefinition | None]:
     calls = (node for node in source.attributes.get("__init__", []) if not isinstance(source.parent(node), ast.Expr))
     nodes = [*calls, *source.attributes.get("__dict__", [])]
     return {function.method for node in nodes if (function := source.function(node)) is not None}
-
-
-@cached_per_file
-def _own_calls(source: SourceFile) -> dict[FunctionDefinition, set[str]]:
-    """For each method, the names of the methods of the same object that it calls."""
-    names: dict[FunctionDefinition, set[str]] = {}
-    for cls in source.classes:
-        for name, calls in cls.own_calls.items():
-            for function in filter(None, map(source.function, calls)):
-                names.setdefault(function.method, set()).add(name)
-    return names
 
 
 @cached_per_file

@@ -46,6 +46,8 @@ _PASS_ON = frozenset(
      "torch.nn.Sigmoid", _F + "interpolate", _F + "upsample", "torch.squeeze", "torch.flatten", ".squeeze", ".view",
      ".reshape", ".float", ".unsqueeze", ".permute", ".transpose", ".contiguous", ".flatten"]
 )  # fmt: skip
+# What a value is a part of, and used with.
+_CONTAINERS = (ast.keyword, ast.Tuple, ast.List, ast.Dict, ast.Attribute, ast.IfExp)
 # What libraries call the last layer of a model.
 _HEADS = frozenset({"fc", "classifier", "head", "heads", "last_linear"})
 # Names of scores that are no output of the model, and of models that drop their output by design.
@@ -134,7 +136,7 @@ def _uses(source: SourceFile, value: ast.expr) -> set[str]:
     for node, renamed in pending:
         if len(pending) > MOST:
             return {"layer"}  # too many uses count as unknown
-        match source.parent(source.search_ancestors(node, _part_of) or node):
+        match source.user(node, _CONTAINERS):
             case ast.Return():
                 uses.add("output")
             case ast.Call() as call:
@@ -150,12 +152,6 @@ def _uses(source: SourceFile, value: ast.expr) -> set[str]:
             case _:
                 pass
     return uses
-
-
-def _part_of(node: ast.AST, above: ast.AST) -> ast.AST | None:
-    """Climb to the outermost container, keyword or conditional expression that contains a value."""
-    parts = (ast.keyword, ast.Tuple, ast.List, ast.Dict, ast.Attribute, ast.IfExp)
-    return None if isinstance(above, parts) else node
 
 
 def _is_named_as_no_output(source: SourceFile, call: ast.Call) -> bool:

@@ -20,7 +20,7 @@ from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.data_flow import origins
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_call, dropout_calls
 from dropkit.lint.semantic.edits import replace
-from dropkit.lint.semantic.layers import operation
+from dropkit.lint.semantic.layers import Operation, folded, operation
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, adjacent_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -36,7 +36,7 @@ _KINDS = {kind.lower(): kind for kind in ACTIVATION_KINDS - {"Identity"}}
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for layer in dropout_calls(source, DropoutForm.LAYER):
         after = adjacent_layer(source, layer.call, AFTER) if layer.name in DROPOUT_MODULES else None
-        kind = _activation(source, after)
+        kind = _activation(operation(source, after))
         if after is not None and kind is not None and layer.kind not in _ALPHA:
             fix = None if kind in HOMOGENEOUS_KINDS else _swap(source, layer.call, after)
             yield Violation(layer.call, _message(kind), fix)
@@ -53,14 +53,9 @@ def _message(kind: str) -> str:
     return f"before {kind}, which changes zeros or scale"
 
 
-def _activation(source: SourceFile, layer: ast.Call | None) -> str | None:
+def _activation(applied: Operation | None) -> str | None:
     """The kind of the activation that a call makes or applies."""
-    applied = operation(source, layer)
-    return _KINDS.get(_short(applied.torch_name)) if applied is not None else None
-
-
-def _short(name: str) -> str:
-    return name.replace("_", "").lower()
+    return _KINDS.get(folded(applied.torch_name)) if applied is not None else None
 
 
 def _before_functions(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
@@ -72,13 +67,14 @@ def _before_functions(source: SourceFile) -> Iterator[tuple[DropoutCall, str]]:
         values = [value for value in (*call.args[:1], method) if isinstance(value, (ast.Name, ast.Call))]
         if not any(value.id in dropped if isinstance(value, ast.Name) else True for value in values):
             continue
-        kind = _activation(source, call)
         applied = operation(source, call)
-        for origin in origins(source, applied.input) if kind is not None and applied is not None else ():
+        kind = _activation(applied)
+        if applied is None or kind is None:
+            continue
+        for origin in origins(source, applied.input):
             dropout = dropout_call(source, origin)
             if (
                 dropout is not None
-                and kind is not None
                 and dropout.form in (DropoutForm.FUNCTION, DropoutForm.APPLICATION, DropoutForm.PER_CALL)
                 and dropout.is_standard
                 and dropout.kind not in _ALPHA

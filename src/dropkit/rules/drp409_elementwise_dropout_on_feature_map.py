@@ -19,7 +19,7 @@ from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, readers
 from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
 from dropkit.lint.semantic.expressions import argument, last_part, literal
-from dropkit.lint.semantic.layers import Operation, operation, operations
+from dropkit.lint.semantic.layers import Operation, folded, made, operation, operations
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import AFTER, BEFORE, adjacent_layer
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
@@ -65,26 +65,21 @@ def _is_map(source: SourceFile, applied: Operation | None) -> bool:
             return False
         if applied.layers and all(source.called(layer) in _CONVOLUTIONS for layer in applied.layers):
             return all(_is_wide(source, layer) for layer in applied.layers)
-        if _short(applied.torch_name) not in _KEEP_THE_MAP:
+        if folded(applied.torch_name) not in _KEEP_THE_MAP:
             return False
         if applied.input is None or applied.call in applied.layers:
-            before = adjacent_layer(source, applied.call, BEFORE)
-            applied = Operation(source.called(before) or "", before, None, (before,)) if before is not None else None
+            applied = made(source, adjacent_layer(source, applied.call, BEFORE))
         else:
             earlier = operations(source, applied.input)
             applied = earlier[0] if len(earlier) == 1 else None
     return False
 
 
-def _short(name: str) -> str:
-    return name.replace("_", "").lower()
-
-
 def _is_ended(source: SourceFile, dropout: DropoutCall) -> bool:
     """Whether the dropped map is flattened, or averaged to one pixel, next."""
     if dropout.form is DropoutForm.LAYER:
         after = adjacent_layer(source, dropout.call, AFTER)
-        return after is not None and _short(last_part(source.called(after) or "")) in _ENDS_THE_MAP
+        return folded(last_part(source.called(after) or "")) in _ENDS_THE_MAP
     statement = source.statement(dropout.call)
     reads: list[ast.expr] = [dropout.call]
     if isinstance(statement, ast.Assign) and statement.value is dropout.call:
@@ -95,9 +90,9 @@ def _is_ended(source: SourceFile, dropout: DropoutCall) -> bool:
 
 def _ends(source: SourceFile, user: ast.AST | None) -> bool:
     if isinstance(user, ast.Attribute):
-        return _short(user.attr) in _ENDS_THE_MAP
+        return folded(user.attr) in _ENDS_THE_MAP
     applied = operation(source, user)
-    return applied is not None and _short(applied.torch_name) in _ENDS_THE_MAP
+    return applied is not None and folded(applied.torch_name) in _ENDS_THE_MAP
 
 
 def _is_wide(source: SourceFile, layer: ast.Call) -> bool:

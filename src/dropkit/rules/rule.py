@@ -117,6 +117,11 @@ class Rule:
             )
 
 
+def if_short(message: str) -> str | None:
+    """A message with names in it; None, so that the rule's is shown, if long names make it too long."""
+    return message if len(message) < 60 else None
+
+
 def unless_intended(source: SourceFile, violation: Violation) -> Iterator[Violation]:
     """Yield `violation`, unless a marker or a setting says that this dropout stays on.
 

@@ -11,7 +11,7 @@ from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinitio
 from dropkit.lint.semantic.expressions import last_part, self_attribute
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.module_names import LIBRARIES, class_in, package_of
-from dropkit.lint.semantic.syntax_tree import cached_per_file
+from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
 
 # Attributes that are called and are no methods.
 _MODELS = ("model", "net", "network", "classifier", "module", "criterion")
@@ -73,6 +73,25 @@ def called_function(source: SourceFile, call: ast.Call) -> FunctionDefinition | 
     owner = source.owner(callee) if self_attribute(callee) is not None else class_of(source, callee.value)
     method = owner.method(callee.attr) if owner is not None else None
     return None if method is None or is_empty(method.body) else method
+
+
+def methods_run(source: SourceFile, owner: ClassDefinition, method: FunctionDefinition) -> list[FunctionDefinition]:
+    """A method and those of the same object that it calls, itself or through others; of many, more than MOST."""
+    methods = [method]
+    for caller in methods:
+        called = [owner.method(name) for name in _own_calls(source).get(caller, [])]
+        methods += [callee for callee in called if callee is not None and callee not in methods]
+        if len(methods) > MOST:
+            break
+    return methods
+
+
+@cached_per_file
+def _own_calls(source: SourceFile) -> dict[FunctionDefinition, list[str]]:
+    """By method, the names of the methods of the same object that it calls, other than the constructor."""
+    calls = ((call, name) for cls in source.classes for name, calls in cls.own_calls.items() for call in calls)
+    callers = ((source.function(call), name) for call, name in calls if name != "__init__")
+    return grouped(dict.fromkeys((caller.method, name) for caller, name in callers if caller is not None))
 
 
 def star_keys(source: SourceFile, callee: ast.expr) -> list[str]:

@@ -16,7 +16,7 @@ from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.dropout_names import LAYER_ATTRIBUTES
 from dropkit.lint.semantic.expressions import argument, is_off, last_name, last_part, literal, self_attribute, unpacks
-from dropkit.lint.semantic.layers import Operation, constructors, input_of, operations
+from dropkit.lint.semantic.layers import Operation, constructors, input_of, made, operations
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.sequence import BEFORE, adjacent_layer, alternatives
 from dropkit.lint.semantic.syntax_tree import cached_per_file
@@ -145,8 +145,12 @@ def operations_before(source: SourceFile, dropout: DropoutCall) -> list[Operatio
     """What may run directly before a dropout: the layer before it in its row, or else what computes its input."""
     if dropout.form is not DropoutForm.LAYER:
         return operations(source, dropout.input)
-    before = adjacent_layer(source, dropout.call, BEFORE)
-    return [Operation(source.called(before) or "", before, None, (before,)) if before is not None else None]
+    return [made(source, adjacent_layer(source, dropout.call, BEFORE))]
+
+
+def names_before(source: SourceFile, dropout: DropoutCall) -> set[str]:
+    """The names in torch of what may run directly before a dropout; empty for anything else."""
+    return {applied.torch_name if applied is not None else "" for applied in operations_before(source, dropout)}
 
 
 def rates(source: SourceFile) -> Iterator[tuple[ast.Call, ast.expr]]:
@@ -204,20 +208,16 @@ def _named(call: ast.Call, name: str) -> DropoutCall | None:
             input_of(call),
             signature=function,
         )
-    if name in catalog.DROPOUT_MODULES:
-        return DropoutCall(call, DropoutForm.LAYER, name, argument(call, 0, "p"), inplace=argument(call, 1, "inplace"))
-    if last_part(name) in catalog.DROPOUT_PATHS:
-        return DropoutCall(
-            call, DropoutForm.LAYER, name, argument(call, 0, "p"), inplace=argument(call, None, "inplace")
-        )
+    if name in catalog.DROPOUT_MODULES or last_part(name) in catalog.DROPOUT_PATHS:
+        inplace = argument(call, 1 if name in catalog.DROPOUT_MODULES else None, "inplace")
+        return DropoutCall(call, DropoutForm.LAYER, name, argument(call, 0, "p"), inplace=inplace)
     if name in catalog.ATTENTION:
         p, training = argument(call, *catalog.ATTENTION[name]), argument(call, None, "training")  # dropkit's has it
         return DropoutCall(call, DropoutForm.ATTENTION, name, p, training, input=input_of(call))
     if name == catalog.MULTI_HEAD:
         p = argument(call, catalog.MULTI_HEAD_P, "dropout_p")
-        return DropoutCall(
-            call, DropoutForm.ATTENTION, name, p, argument(call, catalog.MULTI_HEAD_TRAINING, "training")
-        )
+        training = argument(call, catalog.MULTI_HEAD_TRAINING, "training")
+        return DropoutCall(call, DropoutForm.ATTENTION, name, p, training)
     if name in catalog.HOLDERS:
         return DropoutCall(call, DropoutForm.HOLDER, name, argument(call, *catalog.HOLDERS[name]))
     return None

@@ -56,6 +56,16 @@ def operations(source: SourceFile, value: ast.expr | None) -> list[Operation | N
     return [operation(source, origin) for origin in origins(source, value)] or [None]
 
 
+def made(source: SourceFile, layer: ast.Call | None) -> Operation | None:
+    """What a layer applies where it stands in a row; None if there is none."""
+    return Operation(source.called(layer) or "", layer, None, (layer,)) if layer is not None else None
+
+
+def folded(name: str) -> str:
+    """A name in lower case without underscores: the same for `leaky_relu` and `LeakyReLU`."""
+    return name.replace("_", "").lower()
+
+
 def input_of(call: ast.Call) -> ast.expr | None:
     """The first argument of a call, which is the tensor for functions and layers."""
     return call.args[0] if call.args else argument(call, None, "input")

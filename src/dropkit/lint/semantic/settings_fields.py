@@ -17,12 +17,9 @@ from dropkit.lint.semantic.receivers import is_settings_name
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 # Classes that hold settings, by their names.
-_SETTINGS_CLASS = pattern(r"\w*(?:Config|Configs|Configuration|Cfg|Conf|Args|Arguments|Settings|Options|Opts|H?Params"
-                          r"|Hyper[Pp]arameters|Parameters|Spec)")  # fmt: skip
-_SETTINGS_NAME = pattern(
-    rb"\b(?=[A-Z])\w*(?:Config|Configs|Configuration|Cfg|Conf|Args|Arguments|Settings|Options|Opts|Params|HyperParameters"
-    rb"|Hyperparameters|Parameters|Spec)\b"
-)
+_KIND = "Configs?|Configuration|Cfg|Conf|Args|Arguments|Settings|Options|Opts|Params|Hyperparameters|Parameters|Spec"
+_SETTINGS_CLASS = pattern(rf"\w*(?:{_KIND})")
+_SETTINGS_NAME = pattern(rf"\b(?=[A-Z])\w*(?:{_KIND})\b".encode())
 _UNPACKED = (b"asdict(", b"dataclasses.asdict(", b"vars(", b"dict(")
 _RECORDS = frozenset({"dataclass", "define", "frozen", "attrs", "s", "configclass"})
 # Functions that give all fields of a record, and calls that only show or save them.

@@ -94,6 +94,14 @@ class SyntaxTree:
         known.update(dict.fromkeys(passed, result))
         return result
 
+    def user(self, node: ast.AST, containers: tuple[type[ast.AST], ...]) -> ast.AST | None:
+        """The parent of `node`, or of the outermost of the `containers` that it is in."""
+
+        def outermost(node: ast.AST, parent: ast.AST) -> ast.AST | None:
+            return None if isinstance(parent, containers) else node
+
+        return self.parent(self.search_ancestors(node, outermost, containers) or node)
+
     def statement(self, node: ast.AST) -> ast.stmt:
         """The statement that `node` is, or is part of."""
         if isinstance(node, ast.stmt):
@@ -120,10 +128,8 @@ class SyntaxTree:
     @cached_property
     def mentions(self) -> dict[str, list[ast.Name]]:
         """Every use of each name, in the order of the text."""
-        mentions: dict[str, list[ast.Name]] = {}
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Name) and node in self._parents:
-                mentions.setdefault(node.id, []).append(node)
+        nodes = (node for node in ast.walk(self.tree) if isinstance(node, ast.Name) and node in self._parents)
+        mentions = grouped((node.id, node) for node in nodes)
         for names in mentions.values():
             names.sort(key=start)
         return mentions
