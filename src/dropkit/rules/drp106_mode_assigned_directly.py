@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from dropkit.catalog import MODE_DEPENDENT, TRANSFORMERS
 from dropkit.diagnostics import FactCondition, Fix, Severity
 from dropkit.lint.semantic.data_flow import MOST
-from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.definitions import Binding, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.dropout_names import is_rate_name
 from dropkit.lint.semantic.edits import replace
 from dropkit.lint.semantic.expressions import last_name, last_part, literal, self_attribute
 from dropkit.lint.semantic.facts import sets_mode
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.syntax_tree import cached_per_file, grouped
+from dropkit.lint.semantic.syntax_tree import cached_per_file, cached_per_list, grouped
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -109,7 +109,9 @@ def _is_model(source: SourceFile, owner: ast.expr, trusted: bool = False) -> boo
 
     `trusted` if the attribute in question belongs to hardly anything but models.
     """
-    if not isinstance(owner, (ast.Name, ast.Attribute)) or (isinstance(owner, ast.Name) and _is_walked(source, owner)):
+    if not isinstance(owner, (ast.Name, ast.Attribute)) or (
+        isinstance(owner, ast.Name) and _is_walked(source, source.bindings(owner))
+    ):
         return False
     is_known = _is_known_model(source, owner)
     if is_known is not None:
@@ -131,19 +133,17 @@ def _runs_as_model(source: SourceFile, owner: ast.expr) -> bool:
 def _is_known_model(source: SourceFile, owner: ast.expr) -> bool | None:
     """Whether `model` or `self.model` is set to a model; None if its value is unknown."""
     if isinstance(owner, ast.Name):
-        bindings, known = source.bindings(owner), source.cache(_is_known_model)
-        if id(bindings) not in known:
-            known[id(bindings)] = _makes_model(source, [binding.value for binding in bindings if not binding.derived])
-        return known[id(bindings)]
+        return _binds_model(source, source.bindings(owner))
     holder, attribute = source.owner(owner), self_attribute(owner)
-    return _holds_model(source, holder, attribute) if holder is not None and attribute is not None else None
+    return _makes_model(source, holder.values(attribute)) if holder is not None and attribute is not None else None
 
 
-@cached_per_file
-def _holds_model(source: SourceFile, holder: ClassDefinition, attribute: str) -> bool | None:
-    return _makes_model(source, holder.values(attribute))
+@cached_per_list
+def _binds_model(source: SourceFile, bindings: list[Binding]) -> bool | None:
+    return _makes_model(source, [binding.value for binding in bindings if not binding.derived])
 
 
+@cached_per_list
 def _makes_model(source: SourceFile, values: list[ast.expr | None]) -> bool | None:
     made = next((made for value in values if (made := _made(source, value)) is not None), None)
     if isinstance(made, ClassDefinition):
@@ -190,17 +190,14 @@ def _made(source: SourceFile, value: ast.expr | None) -> ClassDefinition | str |
     return source.local_class(value.func) or (name if name.startswith("torch.nn.") else None)
 
 
-def _is_walked(source: SourceFile, name: ast.Name) -> bool:
+@cached_per_list
+def _is_walked(_: SourceFile, bindings: list[Binding]) -> bool:
     """Whether a name is imported, or iterates over a call: `for m in model.modules()` reaches all modules."""
     loops = (ast.For, ast.AsyncFor, ast.Name)
-    bindings, known = source.bindings(name), source.cache(_is_walked)
-    if id(bindings) not in known:
-        known[id(bindings)] = any(
-            binding.imported is not None
-            or (isinstance(binding.statement, loops) and isinstance(binding.value, ast.Call))
-            for binding in bindings
-        )
-    return known[id(bindings)]
+    return any(
+        binding.imported is not None or (isinstance(binding.statement, loops) and isinstance(binding.value, ast.Call))
+        for binding in bindings
+    )
 
 
 def _is_own(source: SourceFile, node: ast.Attribute) -> bool:

@@ -19,13 +19,12 @@ from pygls.workspace import TextDocument
 
 import dropkit
 from dropkit import files
-from dropkit.diagnostics import Diagnostic, Edit, Severity
+from dropkit.diagnostics import Diagnostic, Edit, Fix, Severity
 from dropkit.lint.engine.config import BadConfig, Config
 from dropkit.lint.engine.discovery import excludes
 from dropkit.lint.engine.fixing import fix_text
 from dropkit.lint.engine.lsp_errors import Protocol
 from dropkit.lint.engine.project import check_paths, check_source
-from dropkit.lint.engine.result import CheckResult
 from dropkit.lint.engine.rule_docs import page
 from dropkit.lint.semantic.source_text import Text, encode
 from dropkit.rules import RULES
@@ -110,7 +109,8 @@ class Server(LanguageServer):
         result = check_source(document.path, encode(document.source), config)
         confirmed = self.confirmed.get(uri, set())
         findings = tuple(f for f in result.findings if not f.is_open or (f.code, f.message) in confirmed)
-        return _CheckedDocument(document, config, _text(result, document), findings)
+        text = next(iter(result.texts.values()), Text(document.source.encode(errors="replace")))
+        return _CheckedDocument(document, config, text, findings)
 
     def check_project(self, uri: str) -> None:
         """Find the findings that no other file of the project refutes; the document must be saved."""
@@ -194,10 +194,6 @@ def _check_or_none(server: Server, uri: str) -> _CheckedDocument | None:
         return None
 
 
-def _text(result: CheckResult, document: TextDocument) -> Text:
-    return next(iter(result.texts.values()), Text(document.source.encode(errors="replace")))
-
-
 def _diagnostic(document: _CheckedDocument, finding: Diagnostic) -> lsp.Diagnostic:
     return lsp.Diagnostic(
         range=document.range(finding),
@@ -211,12 +207,10 @@ def _diagnostic(document: _CheckedDocument, finding: Diagnostic) -> lsp.Diagnost
 def _actions(document: _CheckedDocument, params: lsp.CodeActionParams) -> Iterator[lsp.CodeAction]:
     if _asked_for(lsp.CodeActionKind.QuickFix, params):
         for finding in document.findings:
-            if (
-                finding.fix is not None
-                and _overlap(document.range(finding), params.range)
-                and document.fixable([finding])
-            ):
-                yield _quick_fix(document, finding)
+            range_ = document.range(finding)
+            is_meant = range_.start <= params.range.end and params.range.start <= range_.end
+            if finding.fix is not None and is_meant and document.fixable([finding]):
+                yield _quick_fix(document, finding, finding.fix)
     if _asked_for(_FIX_ALL, params):
         safe = (finding for finding in document.findings if finding.fix is not None and finding.fix.safe)
         if fixable := document.fixable(safe):
@@ -224,14 +218,12 @@ def _actions(document: _CheckedDocument, params: lsp.CodeActionParams) -> Iterat
             yield lsp.CodeAction(title, kind=_FIX_ALL, edit=document.workspace_edit(fixable))
 
 
-def _quick_fix(document: _CheckedDocument, finding: Diagnostic) -> lsp.CodeAction:
-    safe = finding.fix is not None and finding.fix.safe
-    title = finding.fix.title if finding.fix is not None else ""
+def _quick_fix(document: _CheckedDocument, finding: Diagnostic, fix: Fix) -> lsp.CodeAction:
     return lsp.CodeAction(
-        title=f"{finding.code}: {title}" if safe else f"{finding.code}: {title} (unsafe)",
+        title=f"{finding.code}: {fix.title}{'' if fix.safe else ' (unsafe)'}",
         kind=lsp.CodeActionKind.QuickFix,
         diagnostics=[_diagnostic(document, finding)],
-        is_preferred=safe,
+        is_preferred=fix.safe,
         edit=document.workspace_edit([finding]),
     )
 
@@ -240,10 +232,6 @@ def _asked_for(kind: str, params: lsp.CodeActionParams) -> bool:
     """Whether the client wants actions of this kind: it may name kinds, which include their sub-kinds."""
     only = params.context.only
     return only is None or any(kind == wanted or kind.startswith(f"{wanted}.") for wanted in only)
-
-
-def _overlap(a: lsp.Range, b: lsp.Range) -> bool:
-    return a.start <= b.end and b.start <= a.end
 
 
 def _hover(document: _CheckedDocument, position: lsp.Position) -> lsp.Hover | None:

@@ -19,6 +19,7 @@ from dropkit.lint.semantic.expressions import self_attribute
 from dropkit.lint.semantic.facts import facts_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.receivers import may_be_named, receiver_name
+from dropkit.lint.semantic.syntax_tree import cached_per_list
 
 # A class with more relatives than this, in all files, counts as unknown, and nothing is reported.
 _MAX_RELATIVES = 128
@@ -91,7 +92,7 @@ def _reads_on_objects(source: SourceFile) -> tuple[list[str], list[str]]:
         class_sets: set[frozenset[str]] = set()
         for node in nodes:
             if self_attribute(node) is None and isinstance(node.ctx, ast.Load):
-                classes = _instance_classes(source, node.value)
+                classes = _instance_classes(source, source.latest_values(node.value))
                 class_sets.add(classes)
                 parent = source.parent(node)
                 is_called = isinstance(parent, ast.Call) and parent.func is node
@@ -236,16 +237,12 @@ class ProjectIndex:
         return self._families[key]
 
 
-def _instance_classes(source: SourceFile, expression: ast.expr) -> frozenset[str]:
-    """The simple names of the classes that `expression` (`self.encoder`, `model`) may be an instance of."""
-    values = source.latest_values(expression)
-    # An attribute has the same list of values at each of its reads.
-    known = source.cache(_instance_classes)
-    if id(values) not in known:
-        calls = (value for value in values if isinstance(value, ast.Call))
-        names = frozenset(name for call in calls if (name := _last_name(call.func))[:1].isupper())
-        known[id(values)] = values, names
-    return known[id(values)][1]
+# An attribute has the same list of values at each of its reads.
+@cached_per_list
+def _instance_classes(_: SourceFile, values: list[ast.expr | None]) -> frozenset[str]:
+    """The simple names of the classes that an object with these values (`self.encoder`, `model`) may be of."""
+    calls = (value for value in values if isinstance(value, ast.Call))
+    return frozenset(name for call in calls if (name := _last_name(call.func))[:1].isupper())
 
 
 def _last_name(node: ast.expr) -> str:

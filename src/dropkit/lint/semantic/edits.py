@@ -118,40 +118,25 @@ def _given(source: SourceFile, call: ast.Call) -> tuple[list[ast.expr | ast.keyw
 
 def delete_statement(source: SourceFile, statement: ast.stmt) -> Edit | None:
     """Remove a statement with its line; None if it shares the line, or is alone in its block."""
-    block = source.block(statement)
-    text = source.text
-    start, end = text.starts[statement.lineno - 1], text.end(statement)
-    tail = text.utf8[end : text.starts[_last_line(statement)] if _has_next(source, statement) else len(text.utf8)]
-    if len(block) < 2 or text.utf8[start : text.start(statement)].strip() or _COMMENT.sub(b"", tail).strip():
+    tail = _tail(source.text, statement)
+    if len(source.block(statement)) < 2 or _indent(source.text, statement).strip() or _COMMENT.sub(b"", tail).strip():
         return None
-    return Edit(start, end + len(tail), "")
+    return Edit(source.text.starts[statement.lineno - 1], source.text.end(statement) + len(tail), "")
 
 
 def insert_after(source: SourceFile, statement: ast.stmt, line: str) -> Edit | None:
     """Insert a line after `statement`, with its indentation; None if something else is on its line."""
-    text = source.text
-    end = text.end(statement)
-    line_end = text.starts[_last_line(statement)] if _has_next(source, statement) else len(text.utf8)
-    tail = text.utf8[end:line_end]
-    if _COMMENT.sub(b"", tail).strip():
+    indent, tail = _indent(source.text, statement), _tail(source.text, statement)
+    if indent.strip() or _COMMENT.sub(b"", tail).strip():
         return None
-    newline = _newline(text)
-    indent = text.utf8[text.starts[statement.lineno - 1] : text.start(statement)].decode()
-    if indent.strip():
-        return None
-    at = end + len(tail.rstrip(b"\r\n"))
-    return Edit(at, at, f"{newline}{indent}{line}")
+    at = source.text.end(statement) + len(tail.rstrip(b"\r\n"))
+    return Edit(at, at, f"{_newline(source.text)}{indent}{line}")
 
 
 def insert_before(source: SourceFile, statement: ast.stmt, line: str) -> Edit | None:
     """Insert a line before `statement`, with its indentation; None if something else is on its line."""
-    text = source.text
-    start = text.start(statement)
-    indent = text.utf8[text.starts[statement.lineno - 1] : start].decode()
-    if indent.strip():
-        return None
-    newline = _newline(text)
-    return Edit(start, start, f"{line}{newline}{indent}")
+    indent, start = _indent(source.text, statement), source.text.start(statement)
+    return None if indent.strip() else Edit(start, start, f"{line}{_newline(source.text)}{indent}")
 
 
 @cached_per_file
@@ -176,12 +161,15 @@ def _newline(text: Text) -> str:
     return ending.group().decode() if ending else "\n"
 
 
-def _last_line(statement: ast.stmt) -> int:
-    return statement.end_lineno or statement.lineno
+def _indent(text: Text, statement: ast.stmt) -> str:
+    """What is on the line before a statement."""
+    return text.utf8[text.starts[statement.lineno - 1] : text.start(statement)].decode()
 
 
-def _has_next(source: SourceFile, statement: ast.stmt) -> bool:
-    return _last_line(statement) < len(source.text.starts)
+def _tail(text: Text, statement: ast.stmt) -> bytes:
+    """What is on the line after a statement, with the end of the line."""
+    last = statement.end_lineno or statement.lineno
+    return text.utf8[text.end(statement) : text.starts[last] if last < len(text.starts) else len(text.utf8)]
 
 
 def _end_with_brackets(source: SourceFile, start: int, end: int) -> int:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import cast
 
 from dropkit import catalog
@@ -25,7 +26,7 @@ from dropkit.lint.semantic.definitions import (
 from dropkit.lint.semantic.expressions import last_name, last_part, self_attribute
 from dropkit.lint.semantic.index import index_tree
 from dropkit.lint.semantic.source_text import Text, Unreadable
-from dropkit.lint.semantic.syntax_tree import SyntaxTree, bound_at, grouped, start
+from dropkit.lint.semantic.syntax_tree import SyntaxTree, bound_at, cached_per_list, grouped, start
 
 # No name of a library has so many parts and aliases; longer chains of attributes are not names.
 _MAX_PARTS = 20
@@ -48,7 +49,6 @@ class SourceFile(SyntaxTree):
         self.by_node: dict[ast.AST | None, FunctionDefinition | ClassDefinition] = index.by_node
         self._dotted: dict[ast.AST, str | None] = {}
         self._roots: dict[int | str, ast.expr | str | None] = {}
-        self._ends: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
         self._link_classes()
 
     def break_cycles(self) -> None:
@@ -59,7 +59,7 @@ class SourceFile(SyntaxTree):
                 table.clear()
         for function in self.functions:
             function.names.clear()
-        tables = (self.attributes, self.names, self.by_node, self._dotted, self._roots, self._ends)
+        tables = (self.attributes, self.names, self.by_node, self._dotted, self._roots)
         for table in (self.calls, self.classes, self.functions, self.all_calls, *tables):
             table.clear()
 
@@ -137,11 +137,9 @@ class SourceFile(SyntaxTree):
             return _nearest_class(self, (binding for binding in reversed(bindings) if binding.statement is not parent))
         return self._last_class(bindings)
 
+    @cached_per_list
     def _last_class(self, bindings: list[Binding]) -> ClassDefinition | None:
-        known = self.cache(SourceFile._last_class)
-        if id(bindings) not in known:
-            known[id(bindings)] = _nearest_class(self, reversed(bindings))
-        return known[id(bindings)]
+        return _nearest_class(self, reversed(bindings))
 
     def before(self, bindings: list[Binding], use: ast.AST) -> Iterator[Binding]:
         """The bindings of a name that come before `use`, the last one first; functions can be used before they are."""
@@ -152,16 +150,15 @@ class SourceFile(SyntaxTree):
 
     def _count_before(self, bindings: list[Binding], use: tuple[int, int]) -> int:
         """The number of a name's bindings up to the last one before `use`."""
-        if id(bindings) not in self._ends:
-            ends = sorted((_end(binding.statement), index) for index, binding in enumerate(bindings))
-            farthest, last = list[int](), 0
-            for _, index in ends:
-                last = max(last, index + 1)
-                farthest.append(last)
-            self._ends[id(bindings)] = [end for end, _ in ends], farthest
-        ends, farthest = self._ends[id(bindings)]
+        ends, farthest = self._ends(bindings)
         count = bisect_right(ends, use)
         return farthest[count - 1] if count else 0
+
+    @cached_per_list
+    def _ends(self, bindings: list[Binding]) -> tuple[list[tuple[int, int]], list[int]]:
+        """Where bindings end, in order, and the number of bindings up to the last one that ends there or before."""
+        ends = sorted((_end(binding.statement), index) for index, binding in enumerate(bindings))
+        return [end for end, _ in ends], list(accumulate((index + 1 for _, index in ends), max))
 
     def bindings(self, name: ast.Name) -> list[Binding]:
         """Every binding of `name` in the nearest scope that has one."""

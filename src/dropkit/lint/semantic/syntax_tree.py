@@ -12,6 +12,7 @@ from dropkit.lint.semantic.source_text import Text
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 _Key = TypeVar("_Key", bound=Hashable)
 _Tree = TypeVar("_Tree", bound="SyntaxTree")
 
@@ -27,6 +28,20 @@ def cached_per_file(
         if key not in known:
             known[key] = function(source, *key, **no_names)
         return known[key]
+
+    return cached
+
+
+def cached_per_list(function: Callable[[_Tree, list[_Item]], _Result]) -> Callable[[_Tree, list[_Item]], _Result]:
+    """As `cached_per_file`, for a function of one list, by the identity of the list."""
+
+    @wraps(function)
+    def cached(source: _Tree, items: list[_Item]) -> _Result:
+        known = source.cache(function)
+        if id(items) not in known:
+            # The list is kept, so that no other one gets its identity.
+            known[id(items)] = items, function(source, items)
+        return known[id(items)][1]
 
     return cached
 

@@ -11,13 +11,13 @@ from collections.abc import Container, Iterator, Sequence
 from typing import Any, cast
 
 from dropkit.lint.semantic.always_on import is_marked_always_on
-from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
+from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.dropout_calls import DropoutForm, dropout_calls
-from dropkit.lint.semantic.expressions import is_off, self_attribute
+from dropkit.lint.semantic.expressions import is_off, literal, self_attribute
 from dropkit.lint.semantic.identifiers import Vocabulary, words_of
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.pattern import pattern
-from dropkit.lint.semantic.syntax_tree import cached_per_file, exits
+from dropkit.lint.semantic.syntax_tree import cached_per_file, cached_per_list, exits
 
 # Words for the mode, or for another switch that is set on purpose. The name of a flag contains one.
 _MODES = (
@@ -45,6 +45,7 @@ _ONE_MODE = Vocabulary(
     r"|(?:use|enable|apply|do|with) ?(?:drop|dropout)s?|(?:drop|dropout) (?:on|switch)"
 )
 # A rate is no flag, whatever other words are in its name (`train_dropout_rate`).
+_IS = (ast.Is, ast.IsNot)
 _RATE = Vocabulary(r"\w*rates?|prob\w*|p$")
 
 
@@ -72,23 +73,17 @@ def serves_one_mode(name: str) -> bool:
 
 def flags(expression: ast.AST) -> Iterator[str]:
     """Yield the names of flags in `expression`, and strings that name a mode in its comparisons."""
-    compared_with_none = {
-        node.left for node in ast.walk(expression) if isinstance(node, ast.Compare) and _is_none(node)
-    }
+    # `sample is not None` does not test the value.
+    identities = (
+        node for node in ast.walk(expression) if isinstance(node, ast.Compare) and isinstance(node.ops[0], _IS)
+    )
+    compared_with_none = {node.left for node in identities if literal(node.comparators[0]) is None}
     for node in ast.walk(expression):
         name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
         if name is not None and is_flag(name) and node not in compared_with_none:
             yield name
         elif isinstance(node, ast.Compare):
             yield from (text for text in _strings(node) if _MODE_STRING.fullmatch(words_of(text)))
-
-
-def _is_none(comparison: ast.Compare) -> bool:
-    """Whether a comparison is like `sample is not None`, which does not test the value."""
-    other = comparison.comparators[0]
-    return (
-        isinstance(comparison.ops[0], (ast.Is, ast.IsNot)) and isinstance(other, ast.Constant) and other.value is None
-    )
 
 
 def _strings(comparison: ast.Compare) -> Iterator[str]:
@@ -119,7 +114,7 @@ def under_mode(source: SourceFile, node: ast.AST) -> bool:
 def follows_mode(source: SourceFile, expression: ast.expr) -> bool:
     """Whether the value of `expression` depends on the mode: through a flag, or a local name that is set by one."""
     return mentions_mode(source, expression) or any(
-        _is_set_by_mode(source, name) for name in ast.walk(expression) if isinstance(name, ast.Name)
+        _are_set_by_mode(source, source.bindings(name)) for name in ast.walk(expression) if isinstance(name, ast.Name)
     )
 
 
@@ -185,16 +180,14 @@ def _tests_mode(source: SourceFile, test: ast.expr) -> bool:
     return any(value is not None and mentions_mode(source, value) for value in values)
 
 
-def _is_set_by_mode(source: SourceFile, name: ast.Name) -> bool:
+@cached_per_list
+def _are_set_by_mode(source: SourceFile, bindings: list[Binding]) -> bool:
     """Whether a local name is set to a flag, or under a condition on the mode."""
-    bindings, known = source.bindings(name), source.cache(_is_set_by_mode)
-    if id(bindings) not in known:
-        known[id(bindings)] = any(
-            (binding.value is not None and mentions_mode(source, binding.value))
-            or (isinstance(binding.statement, ast.stmt) and under_mode(source, binding.statement))
-            for binding in bindings
-        )
-    return known[id(bindings)]
+    return any(
+        (binding.value is not None and mentions_mode(source, binding.value))
+        or (isinstance(binding.statement, ast.stmt) and under_mode(source, binding.statement))
+        for binding in bindings
+    )
 
 
 def _conditions(node: ast.AST, parent: ast.AST) -> list[ast.expr]:
