@@ -22,7 +22,7 @@ from dropkit.lint.engine import baseline
 from dropkit.lint.engine.check_file import check
 from dropkit.lint.engine.config import BadConfig, Config
 from dropkit.lint.engine.fixing import fix_bytes, fix_text
-from dropkit.lint.engine.gitignore import Patterns
+from dropkit.lint.engine.gitignore import Patterns, part_of_path
 from dropkit.lint.engine.project import check_paths, check_source
 from dropkit.lint.engine.project_index import summarize
 from dropkit.lint.formats import FORMATS
@@ -179,7 +179,9 @@ def test_damaged_settings_raise_bad_config_only(damage):
 @quick
 @given(DAMAGE, st.text(alphabet="abcx#!.py /*[]\\\xe9\udcff", min_size=1, max_size=12))
 def test_no_damage_of_patterns_is_raised(damage, name):
-    assert Patterns.parse(damaged(IGNORE, damage)).ignores(name, is_folder=False) in (True, False, None)
+    patterns, parts = Patterns().with_file(damaged(IGNORE, damage), 0), [*map(part_of_path, name.split("/"))]
+
+    assert patterns.ignores(parts, is_folder=False) in (True, False, None)
 
 
 @quick

@@ -45,8 +45,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         owner = source.owner(dropout.call)
         violation = _in_helper(source, dropout) if owner is None else _in_method(source, dropout, owner)
         if violation is not None and not depends_on_mode(source, dropout.call, dropout.p):
-            is_noise = draws_noise(source, dropout.input)
-            yield from unless_intended(source, violation.as_information() if is_noise else violation)
+            yield from unless_intended(source, violation, draws_noise(source, dropout.input))
 
 
 def _train_as_flag(source: SourceFile) -> Iterator[Violation]:

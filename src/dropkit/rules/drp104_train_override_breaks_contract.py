@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dropkit.diagnostics import FactCondition, Fix, Severity
+from dropkit.diagnostics import Fix, Severity
 from dropkit.lint.semantic.edits import fix, insert_before
 from dropkit.lint.semantic.expressions import has_docstring
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.train_overrides import Override, leaves_children, overrides, refuting_facts, return_self
+from dropkit.lint.semantic.train_overrides import Override, leaves_children, overrides, return_self, unless_no_module
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, active_in_eval, severity_in_eval
 from dropkit.trace import Form, Phase, Trace
 
@@ -25,10 +25,9 @@ from dropkit.trace import Form, Phase, Trace
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for override in overrides(source):
         if leaves_children(override):
-            node = override.node
-            message = f"{node.name}() does not reach the children of the module"
-            given = FactCondition(refuted_by=refuting_facts(override))
-            yield Violation(source.text.head(node), message, _fix(override), given=given if given.refuted_by else None)
+            head, given = source.text.head(override.node), unless_no_module(override)
+            message = f"{override.node.name}() does not reach the children of the module"
+            yield Violation(head, message, _fix(override), given=given)
 
 
 def _fix(override: Override) -> Fix | None:

@@ -73,7 +73,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         key = at if at is not call else function
         if key not in reported:
             reported |= {key, at}
-            yield from unless_intended(source, violation.as_information() if _is_intended(function) else violation)
+            yield from unless_intended(source, violation, _is_intended(function))
 
 
 def _may_have_mode(source: SourceFile, call: ast.Call) -> bool:
@@ -184,7 +184,7 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
             not models and effect.mode is Mode.TRAIN and effect.learns and _is_trained(source, call)
         ):
             # Of an unknown model, that it was set to training mode shows that modes matter.
-            learning = _evidence(effect)
+            learning = learning_facts(effect)
             if learning is None and way.starts is not None and self_attribute(call.func) is not None:
                 key = function_key(source, way.starts)
                 learning, refuted_by = (f"evaluates:{key}",), (f"guards:{key}", *refuted_by)
@@ -199,7 +199,7 @@ def _left_in_training(source: SourceFile, call: ast.Call, function: FunctionDefi
             handed = model_facts(source, call.func, way.starts)
             if handed is None:
                 continue
-            key, learning = function_key(source, way.starts), _evidence(effect)
+            key, learning = function_key(source, way.starts), learning_facts(effect)
             needs = (*handed, *((f"evaluates:{key}",) if learning is None else learning), *known)
             return Violation(at, given=FactCondition(needs, (f"guards:{key}", *refuted_by)))
     return None
@@ -232,11 +232,6 @@ def _trains_elsewhere(source: SourceFile, method: FunctionDefinition) -> bool:
     if owner is None or owner.is_module or "eval" in source.attributes or "train" in source.attributes:
         return False
     return any(effect_of(source, other).learns for other in owner.methods.values())
-
-
-def _evidence(effect: Effect) -> tuple[str, ...] | None:
-    """Empty if the model was trained or loaded; else the facts of other files that say so, or None."""
-    return () if effect.learns or effect.loads else learning_facts(effect)
 
 
 def _own_facts(source: SourceFile, call: ast.Call) -> tuple[str, ...] | None:

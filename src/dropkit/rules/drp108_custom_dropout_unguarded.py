@@ -79,7 +79,7 @@ def _judge(
     names = (PurePath(source.path).stem, owner.name if owner is not None else "", method.name)
     is_sampler = any(map(_SAMPLERS.has, names)) or any(map(_CONDITIONS.has, _names(source, call)))
     is_sampler = is_sampler or any(_SIGNALS.has(parameter.arg) for parameter in method.parameters)
-    yield from unless_intended(source, violation.as_information() if is_sampler else violation)
+    yield from unless_intended(source, violation, is_sampler)
 
 
 def _is_for_dropping(

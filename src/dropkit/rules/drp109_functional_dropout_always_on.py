@@ -51,7 +51,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         ):
             # A literal may be meant.
             violation = Violation(call, fix=pass_training(source, dropout, safe=False))
-            yield from unless_intended(source, violation.as_information() if _is_named(source, dropout) else violation)
+            yield from unless_intended(source, violation, _is_named(source, dropout))
 
 
 def _runs_in_forward(source: SourceFile, dropout: DropoutCall) -> bool:

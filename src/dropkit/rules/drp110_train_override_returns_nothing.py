@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from dropkit.diagnostics import FactCondition, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.attribute_usage import is_empty
 from dropkit.lint.semantic.built_models import built
 from dropkit.lint.semantic.data_flow import MOST
@@ -19,7 +19,7 @@ from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.edits import fix
 from dropkit.lint.semantic.model import SourceFile
 from dropkit.lint.semantic.syntax_tree import cached_per_file
-from dropkit.lint.semantic.train_overrides import leaves_children, overrides, refuting_facts, return_self
+from dropkit.lint.semantic.train_overrides import leaves_children, overrides, return_self, unless_no_module
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation
 from dropkit.trace import Trace
 
@@ -31,7 +31,6 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         if override.returns_none and is_no_template and not leaves_children(override):
             # A method that does more than switch modes may return nothing for a reason.
             safe = override.owner.is_module and override.only_switches
-            given = FactCondition(refuted_by=refuting_facts(override))
             used = _classes_of_used_results(source, node.name)
             is_used = any(cls in used for cls in (override.owner, *override.owner.subclasses[:MOST]))
             yield Violation(
@@ -40,7 +39,7 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
                 if is_used
                 else f"{node.name}() does not return self",
                 fix("Return self", *return_self(override), safe=safe),
-                given=given if given.refuted_by else None,
+                given=unless_no_module(override),
                 severity=Severity.WARNING if is_used else None,
             )
 

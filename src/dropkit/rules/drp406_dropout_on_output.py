@@ -64,9 +64,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         if dropout.is_standard and (
             _ends_sequential(source, dropout.call) if is_layer else _drops_output(source, dropout)
         ):
-            violation = Violation(dropout.call)
             is_no_output = _is_named_as_no_output(source, dropout.call)
-            yield from unless_intended(source, violation.as_information() if is_no_output else violation)
+            yield from unless_intended(source, Violation(dropout.call), is_no_output)
 
 
 def _ends_sequential(source: SourceFile, dropout: ast.Call) -> bool:

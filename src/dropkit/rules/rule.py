@@ -91,10 +91,14 @@ class Rule:
     fix_is_safe: bool = False
 
     @property
+    def module(self) -> str:
+        """The dotted name of the rule's file."""
+        return (self.check_source or self.check_trace or Rule).__module__
+
+    @property
     def explanation(self) -> str:
         """The docstring of the rule's file."""
-        detector = self.check_source or self.check_trace
-        return inspect.cleandoc(sys.modules[detector.__module__].__doc__ or "") if detector is not None else ""
+        return inspect.cleandoc(sys.modules[self.module].__doc__ or "")
 
     @property
     def found_by(self) -> tuple[str, ...]:
@@ -122,13 +126,14 @@ def if_short(message: str) -> str | None:
     return message if len(message) < 60 else None
 
 
-def unless_intended(source: SourceFile, violation: Violation) -> Iterator[Violation]:
+def unless_intended(source: SourceFile, violation: Violation, is_likely_intended: bool = False) -> Iterator[Violation]:
     """Yield `violation`, unless a marker or a setting says that this dropout stays on.
 
-    Where only names, docstrings or other comments say so, its severity becomes `info`.
+    Where only names, docstrings or other comments say so, or the caller, its severity becomes `info`.
     """
     if not is_marked_always_on(source, violation.node):
-        yield violation.as_information() if is_named_always_on(source, violation.node) else violation
+        is_intended = is_likely_intended or is_named_always_on(source, violation.node)
+        yield violation.as_information() if is_intended else violation
 
 
 def active_in_eval(trace: Trace) -> Iterator[Site]:

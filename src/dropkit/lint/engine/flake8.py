@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dropkit
-from dropkit.diagnostics import Diagnostic, Severity
+from dropkit.diagnostics import Severity
 from dropkit.lint.engine.config import Config
 from dropkit.lint.engine.project import check_source
 from dropkit.lint.semantic.source_text import encode
@@ -53,10 +53,7 @@ class Plugin:
         for note in result.notes:
             yield note.line or 1, 0, f"{_UNREAD} not checked: {note.message}", Plugin
         for finding in result.findings:
-            if not finding.is_open and _is_shown(finding):
+            # Left out are `info` findings of more severe rules, which are probably intended: flake8 has no severities.
+            is_shown = finding.severity is not Severity.INFO or finding.code in _INFO_RULES
+            if is_shown and not finding.is_open:
                 yield finding.span.line, finding.span.column - 1, f"{finding.code} {finding.message}", Plugin
-
-
-def _is_shown(finding: Diagnostic) -> bool:
-    """Leave out `info` findings of more severe rules, which are probably intended: flake8 has no severities."""
-    return finding.severity is not Severity.INFO or finding.code in _INFO_RULES

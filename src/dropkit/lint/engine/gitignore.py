@@ -76,11 +76,6 @@ class Patterns:
         default_factory=dict["_Key", "Mapping[Pattern, tuple[int, bool]]"]
     )
 
-    @classmethod
-    def parse(cls, data: bytes) -> Patterns:
-        """Read a .gitignore in the folder that paths are relative to."""
-        return cls().with_file(data, 0)
-
     def with_file(self, data: bytes, depth: int) -> Patterns:
         """Add the patterns of a .gitignore that lies `depth` folders below the one that paths are relative to."""
         added: dict[_Key, dict[Pattern, tuple[int, bool]]] = {}
@@ -94,12 +89,8 @@ class Patterns:
         merged = {key: {**self.index.get(key, {}), **patterns} for key, patterns in added.items()}
         return Patterns(number, {**self.index, **merged})
 
-    def ignores(self, path: str, is_folder: bool) -> bool | None:
-        """Whether a path is ignored; None if no pattern matches."""
-        return self.ignores_parts([part_of_path(part) for part in path.split("/")], is_folder)
-
-    def ignores_parts(self, parts: Sequence[str], is_folder: bool) -> bool | None:
-        """As `ignores`, for a path that `part_of_path` has encoded part by part."""
+    def ignores(self, parts: Sequence[str], is_folder: bool) -> bool | None:
+        """Whether a path is ignored, of which each part is as of `part_of_path`; None if no pattern matches."""
         if not self.index:
             return None
         last, result = 0, None

@@ -36,9 +36,7 @@ def fix(rule: Rule) -> str:
 
 def source_file(rule: Rule) -> str:
     """The file with the rule's checks and examples, relative to the root of the repository."""
-    detector = rule.check_source or rule.check_trace
-    module = Rule.__module__ if detector is None else detector.__module__
-    return f"src/{module.replace('.', '/')}.py"
+    return f"src/{rule.module.replace('.', '/')}.py"
 
 
 def _code(source: str) -> str:

@@ -36,7 +36,7 @@ def files_below(folder: str, config: Config, result: SearchResult) -> Iterator[s
             target = os.path.join(real, name) if is_folder or is_file else os.path.realpath(path)
             target_parts = (*parts, part_of_path(name))
             is_excluded = _is_excluded(name, config.from_root(target), config)
-            if is_excluded or patterns.ignores_parts(target_parts, is_folder):
+            if is_excluded or patterns.ignores(target_parts, is_folder):
                 continue
             path = os.path.normpath(path)
             if is_folder:
@@ -70,7 +70,7 @@ def _patterns_above(parts: tuple[str, ...], result: SearchResult) -> Patterns:
     for depth in range(root or len(parts), len(parts)):
         patterns = _with_patterns(folders[depth - 1], depth, patterns, {".git", ".gitignore"}, result)
         # The user asked for a folder that git ignores.
-        if patterns.ignores_parts(parts[: depth + 1], is_folder=True):
+        if patterns.ignores(parts[: depth + 1], is_folder=True):
             return Patterns()
     return patterns
 

@@ -53,14 +53,6 @@ _COMMENT = pattern(r"#[^\n]*")
 _CALLED = pattern(r"\b(\w+)\(")
 
 
-def family(owner: ClassDefinition) -> list[ClassDefinition]:
-    """The class, its subclasses in this file, and whatever these inherit from."""
-    classes: dict[ClassDefinition, None] = {}
-    for cls in (owner, *owner.subclasses):
-        classes.update(dict.fromkeys(cls.mro))
-    return list(classes)
-
-
 def classes_using(source: SourceFile, calls: Iterable[ast.Call]) -> set[ClassDefinition]:
     """The classes whose methods make one of `calls`, that create an object of such a class, or inherit from one."""
     users = dict.fromkeys(owner for call in calls if (owner := source.owner(call)) is not None)
@@ -131,9 +123,11 @@ def adds_to(source: SourceFile, read: ast.AST) -> ast.expr | None:
 
 
 @cached_per_file
-def _relatives(source: SourceFile, owner: ClassDefinition) -> list[ClassDefinition] | None:
-    """The family of a class; None if it is too large."""
-    return None if len(owner.subclasses) > _MAX_RELATIVES else family(owner)
+def _relatives(_: SourceFile, owner: ClassDefinition) -> list[ClassDefinition] | None:
+    """The class, its subclasses in this file, and whatever these inherit from; None if they are too many."""
+    if len(owner.subclasses) > _MAX_RELATIVES:
+        return None
+    return list(dict.fromkeys(ancestor for cls in (owner, *owner.subclasses) for ancestor in cls.mro))
 
 
 def is_container(owner: ClassDefinition) -> bool:

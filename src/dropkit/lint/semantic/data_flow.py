@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from bisect import bisect_right
-from typing import TypeVar, cast
 
 from dropkit.lint.semantic.definitions import FUNCTIONS, Binding, FunctionDefinition
 from dropkit.lint.semantic.last_round import skips_last_round
@@ -121,9 +120,9 @@ def _path(source: SourceFile, node: ast.AST) -> dict[ast.AST, list[ast.stmt]]:
 
 
 @cached_per_file
-def _path_of(source: SourceFile, statement: ast.stmt) -> dict[ast.AST, list[ast.stmt]]:
+def _path_of(source: SourceFile, statement: ast.AST) -> dict[ast.AST, list[ast.stmt]]:
     path: dict[ast.AST, list[ast.stmt]] = {}
-    node: ast.AST = statement
+    node = statement
     while (parent := source.parent(node)) is not None:
         parent = _chain(source, parent)
         if isinstance(node, ast.stmt):
@@ -134,14 +133,9 @@ def _path_of(source: SourceFile, statement: ast.stmt) -> dict[ast.AST, list[ast.
     return path
 
 
-_Node = TypeVar("_Node", bound=ast.AST)
-
-
-def _chain(source: SourceFile, node: _Node) -> _Node:
+def _chain(source: SourceFile, node: ast.AST) -> ast.AST:
     """The first `if` of the chain that an `elif` belongs to; any other node itself."""
-    if not isinstance(node, ast.If):
-        return node
-    return cast("_Node", source.search_ancestors(node, _first_if) or node)
+    return (source.search_ancestors(node, _first_if) or node) if isinstance(node, ast.If) else node
 
 
 def _first_if(node: ast.AST, parent: ast.AST) -> ast.AST | None:

@@ -62,9 +62,7 @@ def _about_function(source: SourceFile, function: FunctionDefinition) -> Iterato
         yield from ((fact, f"switches:{called}") for fact in switches for called in effect.called)
     if must_be_defined(key):
         yield (f"defines:{key}",)
-    if effect.learns or effect.loads:
-        yield (f"learns:{key}",)
-    elif (learning := learning_facts(effect)) is not None:
+    if (learning := learning_facts(effect)) is not None:
         yield (f"learns:{key}", *learning)
 
 

@@ -148,7 +148,7 @@ def _evaluations(source: SourceFile, handed: _Handed) -> Iterator[tuple[str, ...
         yield from ((f"guards:{key}", f"switches:{called}") for called in effect.called)
         known = known_facts(effect)
         yield (f"given:{key}", *facts, *known)
-        learning = () if effect.learns or effect.loads else learning_facts(effect)
+        learning = learning_facts(effect)
         if learning is not None:
             yield (f"evaluates:{key}", *facts, *learning, *known)
         elif entry is not None:

@@ -87,7 +87,12 @@ def effect_between(source: SourceFile, node: ast.AST) -> Effect:
 
 
 def learning_facts(effect: Effect) -> tuple[str, ...] | None:
-    """The facts which say that a function of another file, called before, trains or loads; None if no name says so."""
+    """The facts which say that a function of another file, called before, trains or loads; None if no name says so.
+
+    Empty if calls in this file do.
+    """
+    if effect.learns or effect.loads:
+        return ()
     trainers = [key for key in effect.called if _TRAINS.has(last_part(key))]
     return (f"learns:{'|'.join(trainers)}",) if trainers else None
 

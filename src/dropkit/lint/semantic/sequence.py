@@ -118,10 +118,8 @@ def _row_added_to(source: SourceFile, layer: ast.expr) -> tuple[ast.Call | None,
     reads = source.names_between(receiver, end(statement), last)
     if source.is_call_of(row := source.parent(layer), "add_module") and isinstance(row, ast.Call):
         is_added_to = any(_additions(source, source.statement(read))[0] == receiver for read in reads[:1])
-        is_row = (
-            source.is_call_of(source.substitute(row.func.value), "Sequential")
-            if isinstance(row.func, ast.Attribute)
-            else False
+        is_row = isinstance(row.func, ast.Attribute) and source.is_call_of(
+            source.substitute(row.func.value), "Sequential"
         )
         return (row, added) if is_row and not is_added_to else (None, [])
     star = source.parent(reads[0]) if len(reads) == 1 else None

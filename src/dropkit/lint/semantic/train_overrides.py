@@ -12,7 +12,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from dropkit.catalog import MODE_DEPENDENT
-from dropkit.diagnostics import Edit
+from dropkit.diagnostics import Edit, FactCondition
 from dropkit.lint.semantic.definitions import FUNCTIONS, ClassDefinition, FunctionDefinition
 from dropkit.lint.semantic.edits import insert_after, replace
 from dropkit.lint.semantic.expressions import given, is_none, last_name, last_part, literal, self_attribute
@@ -118,10 +118,11 @@ def _is_switch(override: Override) -> bool:
     return not _is_procedure(override, reaches) and (override.passes_on or override.only_switches or sets_training)
 
 
-def refuting_facts(override: Override) -> tuple[str, ...]:
-    """The facts of other files which say that the class is no Module: its base is a trainer, for example."""
+def unless_no_module(override: Override) -> FactCondition | None:
+    """That no other file says that the class is no Module: its base is a trainer, for example."""
     bases = [last_part(base) for base in override.owner.external_bases if not base.startswith("torch.")]
-    return (f"no-module:{bases[0]}",) if len(bases) == len(override.owner.external_bases) == 1 else ()
+    is_open = len(bases) == len(override.owner.external_bases) == 1
+    return FactCondition(refuted_by=(f"no-module:{bases[0]}",)) if is_open else None
 
 
 def leaves_children(override: Override) -> bool:
