@@ -8,7 +8,6 @@ without codes are not reported, nor is `# dropkit: ignore[DRP101]`: they may be 
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
 from dropkit.diagnostics import Severity
@@ -26,7 +25,8 @@ def check_source(source: SourceFile) -> Iterator[Violation]:
         unused = [code for code in noqa.codes if code.startswith(OWN) and _is_unused(source, noqa, code)]
         if unused:
             message = f"nothing here for `noqa: {', '.join(unused)}` to silence"
-            yield Violation(_node(source, noqa), message, remove_codes(source.text, noqa, unused))
+            place = source.text.node(noqa.start, noqa.end)
+            yield Violation(place, message, remove_codes(source.text, noqa, unused))
 
 
 def _is_unused(source: SourceFile, noqa: Noqa, code: str) -> bool:
@@ -42,18 +42,6 @@ def _is_unused(source: SourceFile, noqa: Noqa, code: str) -> bool:
 def _lines_of(source: SourceFile, rule: Rule) -> list[tuple[int, int]]:
     """The first and last line of each finding of a rule, whether the settings select it or not."""
     return [(finding.span.line, finding.span.end_line) for finding in rule.diagnostics(source)]
-
-
-def _node(source: SourceFile, noqa: Noqa) -> ast.expr:
-    """The comment as a node: the place of the finding."""
-    start = source.text.starts[noqa.line - 1]
-    return ast.Name(
-        "noqa",
-        lineno=noqa.line,
-        col_offset=noqa.start - start,
-        end_lineno=noqa.line,
-        end_col_offset=noqa.end - start,
-    )
 
 
 # This rule's own code, and that of files that flake8 can read and dropkit cannot.

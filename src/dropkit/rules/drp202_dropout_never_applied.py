@@ -16,7 +16,7 @@ from math import inf
 from dropkit.catalog import DROPOUT_PATHS
 from dropkit.diagnostics import CrossFileCondition, Severity
 from dropkit.lint.semantic.attribute_usage import (
-    calls_base_method,
+    classes_calling_super,
     is_abstract,
     is_admitted,
     is_container,
@@ -24,7 +24,7 @@ from dropkit.lint.semantic.attribute_usage import (
     may_be_read,
     plans_dropout,
 )
-from dropkit.lint.semantic.bases import is_plain
+from dropkit.lint.semantic.bases import unplain_bases
 from dropkit.lint.semantic.data_flow import MOST
 from dropkit.lint.semantic.definitions import ClassDefinition, Write
 from dropkit.lint.semantic.dropout_calls import has_zero_rate
@@ -80,12 +80,13 @@ def _makes_dropout(source: SourceFile, owner: ClassDefinition, write: Write) -> 
 
 
 def _excused(source: SourceFile, owner: ClassDefinition, attribute: str, writes: list[Write]) -> bool:
+    is_derived = bool(unplain_bases(source, owner))
     return (
         is_container(owner)
         or is_abstract(source, owner)
         or any(is_admitted(source, write.statement) for write in writes)
         or may_be_read(source, owner, attribute, as_layer=True)
-        or (not is_plain(source, owner) and ("forward" not in owner.methods or calls_base_method(source, owner)))
+        or (is_derived and ("forward" not in owner.methods or owner in classes_calling_super(source)))
         or any(_rate_is_applied(source, owner, write) for write in writes)
         or _is_unfinished(source, owner)
         or all(_is_always_zero(source, owner, write) for write in writes)

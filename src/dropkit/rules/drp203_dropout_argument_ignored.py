@@ -14,10 +14,9 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import TypeAlias
 
 from dropkit.diagnostics import CrossFileCondition, FactCondition, Severity
-from dropkit.lint.semantic.alternatives import is_alternative
+from dropkit.lint.semantic.alternatives import alternative_classes
 from dropkit.lint.semantic.attribute_usage import (
     is_abstract,
     is_admitted,
@@ -28,7 +27,7 @@ from dropkit.lint.semantic.attribute_usage import (
 )
 from dropkit.lint.semantic.bases import keepers, saves_hyperparameters, unplain_bases
 from dropkit.lint.semantic.data_flow import MOST
-from dropkit.lint.semantic.definitions import ClassDefinition, Write
+from dropkit.lint.semantic.definitions import ClassDefinition, FunctionDefinition, Write
 from dropkit.lint.semantic.expressions import last_name, last_part
 from dropkit.lint.semantic.identifiers import Vocabulary
 from dropkit.lint.semantic.model import SourceFile
@@ -38,7 +37,6 @@ from dropkit.lint.semantic.syntax_tree import cached_per_file, end, start
 from dropkit.rules.rule import Example, Rule, TraceViolation, Violation, if_short
 from dropkit.trace import Trace
 
-_Constructor: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _ADMITTED = (
     r"unused|not\s+(?:yet\s+)?(?:used|supported|implemented|applied)|ignored|deprecat|compat|placeholder"
     r"|no effect|dummy"
@@ -55,18 +53,20 @@ _STAND_INS = Vocabulary(
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for owner in source.classes:
         constructor = owner.methods.get("__init__")
-        if constructor is None or isinstance(constructor.node, ast.Lambda):
+        if constructor is None:
             continue
         rates = rate_arguments(source, owner)
         settings = unread_settings(source, owner) if owner.is_module else []
-        if (rates or settings) and _makes_layers(source, owner) and not _excused(source, owner, constructor.node):
+        if (rates or settings) and _makes_layers(source, owner) and not _excused(source, owner, constructor):
             for rate in rates:
-                yield from _judge(source, owner, constructor.node, rate)
+                yield from _judge(source, owner, constructor, rate)
             for write in settings:
                 yield from _judge_write(source, owner, write)
 
 
-def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor, rate: ast.arg) -> Iterator[Violation]:
+def _judge(
+    source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, rate: ast.arg
+) -> Iterator[Violation]:
     uses = [use for use in _uses(source, constructor, rate.arg) if not _only_checks(source, use)]
     # The assignment to `self` that is the only use of the argument.
     write = _stores(source, owner).get(_whole(source, uses[0])) if len(uses) == 1 else None
@@ -79,7 +79,7 @@ def _judge(source: SourceFile, owner: ClassDefinition, constructor: _Constructor
         or _fills_a_signature(source, owner, rate.arg)
         # DRP309 reports the layer that should have it.
         or rate is argument_for_defaults(source, owner)
-        or is_alternative(source, owner.name)
+        or owner.name in alternative_classes(source)
         or _is_kept(source, owner, constructor, rate.arg)
     ):
         return
@@ -128,12 +128,12 @@ def _whole(source: SourceFile, use: ast.expr) -> ast.expr:
             return use
 
 
-def _excused(source: SourceFile, owner: ClassDefinition, constructor: _Constructor) -> bool:
-    arguments = constructor.args
+def _excused(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition) -> bool:
+    arguments = constructor.node.args
     # Unused *args or **kwargs: the constructor ignores arguments on purpose.
     variadic = [argument.arg for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
     return (
-        any(_KEEPS.search(last_name(decorator)) for decorator in constructor.decorator_list)
+        any(_KEEPS.search(last_name(decorator)) for decorator in constructor.decorators)
         or is_empty(constructor.body)
         or _STAND_INS.has(owner.name)
         or is_container(owner)
@@ -161,13 +161,12 @@ def _is_layer(name: str | None) -> bool:
     return name is not None and name.startswith("torch.nn.") and last_part(name)[:1].isupper()
 
 
-def _is_kept(source: SourceFile, owner: ClassDefinition, constructor: _Constructor, name: str) -> bool:
+def _is_kept(source: SourceFile, owner: ClassDefinition, constructor: FunctionDefinition, name: str) -> bool:
     """Whether a decorator or `save_hyperparameters` keeps an argument where something may read it."""
-    for decorator in constructor.decorator_list:
-        if name in source.text.of(decorator):
-            return True
+    if any(name in source.text.of(decorator) for decorator in constructor.decorators):
+        return True
     is_saved = saves_hyperparameters(source, owner)
-    if (constructor.decorator_list or is_saved) and any(
+    if (constructor.decorators or is_saved) and any(
         may_be_read(source, owner, kept, as_layer=False) for kept in (name, f"_{name}")
     ):
         return True
@@ -187,9 +186,9 @@ def _may_read(source: SourceFile, read: ast.Attribute, name: str) -> bool:
             return True
 
 
-def _uses(source: SourceFile, constructor: _Constructor, name: str) -> list[ast.Name]:
+def _uses(source: SourceFile, constructor: FunctionDefinition, name: str) -> list[ast.Name]:
     """The uses of a name in the body of a constructor."""
-    return source.names_between(name, start(constructor.body[0]), end(constructor))
+    return source.names_between(name, start(constructor.body[0]), end(constructor.node))
 
 
 @cached_per_file

@@ -13,14 +13,9 @@ from dropkit.lint.semantic.syntax_tree import cached_per_file
 _IN_TABLE = pattern(rb"""["']\s*:\s*(?:\w+\.)*([A-Z]\w*)\s*[,}\n]""")
 
 
-def is_alternative(source: SourceFile, name: str) -> bool:
-    """Whether this file chooses between a class of this name and others that it gives the same arguments."""
-    return name in alternative_classes(source)
-
-
 @cached_per_file
 def alternative_classes(source: SourceFile) -> frozenset[str]:
-    """The names of the classes among which conditions and tables of a file choose."""
+    """The names of the classes among which conditions and tables of a file choose, with the same arguments."""
     in_tables = {match[1].decode() for match in _IN_TABLE.finditer(source.text.utf8)}
     return frozenset(_in_branches(source) | (in_tables if len(in_tables) > 1 else set()))
 

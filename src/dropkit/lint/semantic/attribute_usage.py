@@ -172,13 +172,9 @@ def is_empty(body: list[ast.stmt]) -> bool:
     )
 
 
-def calls_base_method(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether a class calls a method of its base through `super()`, other than `__init__`, `train` and `eval`."""
-    return owner in _calling_super(source)
-
-
 @cached_per_file
-def _calling_super(source: SourceFile) -> set[ClassDefinition | None]:
+def classes_calling_super(source: SourceFile) -> set[ClassDefinition | None]:
+    """The classes that call a method of their base through `super()`, other than `__init__`, `train` and `eval`."""
     return {
         source.owner(call)
         for call in source.calls.get("super", [])

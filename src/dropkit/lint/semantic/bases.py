@@ -36,11 +36,6 @@ _KEEPERS = ("save_hyperparameters", *_ALL)
 _WRAPPERS = frozenset({"__new__", "__call__", "__init_subclass__"})
 
 
-def is_plain(source: SourceFile, owner: ClassDefinition) -> bool:
-    """Whether a class inherits only from torch's Module and from bases that read no attributes."""
-    return not unplain_bases(source, owner)
-
-
 def unplain_bases(source: SourceFile, owner: ClassDefinition) -> tuple[str, ...]:
     """The simple names of bases from other files that may read attributes; an empty one for a base without a name."""
     names = [(base, name) for cls in owner.mro for base, name in zip(cls.node.bases, cls.bases, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from dropkit.lint.semantic.callees import call_sites, local_function
 from dropkit.lint.semantic.data_flow import MOST, readers
@@ -264,14 +264,10 @@ def _reads_at_top(source: SourceFile, statement: ast.stmt, name: str) -> list[as
 
 def _is_measured(region: ast.AST) -> bool:
     """Whether a name of a result is set in a region, or an output is read as a prediction."""
-    for node in _walk_header(region):
+    # Of a definition nothing runs here.
+    for node in ast.walk(region) if not isinstance(region, (ast.FunctionDef, ast.ClassDef)) else ():
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and _MEASURED.search(node.id):
             return True
         if isinstance(node, ast.Call) and last_name(node) in _READS:
             return True
     return False
-
-
-def _walk_header(region: ast.AST) -> Iterable[ast.AST]:
-    """The nodes of a statement; of a compound one with a body all nodes, unless it defines something."""
-    return ast.walk(region) if not isinstance(region, (ast.FunctionDef, ast.ClassDef)) else ()

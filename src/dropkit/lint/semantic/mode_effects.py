@@ -105,12 +105,7 @@ def known_facts(effect: Effect) -> tuple[str, ...]:
 def must_be_defined(key: str) -> bool:
     """Whether the name of a function says that it may switch modes, or of a method that it may train, too."""
     last = last_part(key)
-    return may_switch(last) or (key[:1].isupper() and _TRAINS_SURELY.has(last))
-
-
-def may_switch(name: str) -> bool:
-    """Whether the name of a function says that it may switch modes."""
-    return _SWITCHES.has(name)
+    return _SWITCHES.has(last) or (key[:1].isupper() and _TRAINS_SURELY.has(last))
 
 
 def is_given_to_events(source: SourceFile, node: ast.AST, name: str) -> bool:

@@ -43,12 +43,10 @@ def skips_by_chance(source: SourceFile, draw: ast.Call) -> ast.Compare | None:
     if source.called(draw) not in (*_UNIFORM, *_SCALARS):
         return None
     for value in _followed(source, draw):
-        comparison = _end(source, value, lambda _, parent: isinstance(parent, ast.Compare) or None)
+        comparison = _end(source, value, lambda _, parent: isinstance(parent, ast.Compare))
         if isinstance(comparison, ast.Compare) and isinstance(comparison.ops[0], _ORDER):
             for test in _followed(source, comparison):
-                branch = _end(
-                    source, test, lambda _, parent: isinstance(parent, (ast.IfExp, ast.comprehension)) or None
-                )
+                branch = _end(source, test, lambda _, parent: isinstance(parent, (ast.IfExp, ast.comprehension)))
                 if _skips(source, branch, test):
                     return comparison
     return None
@@ -79,7 +77,7 @@ def _is_bernoulli(name: str | None) -> bool:
 def _is_cut(source: SourceFile, draw: ast.expr) -> bool:
     """Whether uniform numbers become zeros and ones: compared with a rate, or rounded down."""
     for value in _followed(source, draw):
-        end = _end(source, value, lambda _, parent: True if _cuts(source, parent) is not None else None)
+        end = _end(source, value, lambda _, parent: _cuts(source, parent) is not None)
         if end is not None and _cuts(source, end):
             return True
     return False
@@ -117,7 +115,7 @@ def _followed(source: SourceFile, value: ast.expr, seen: set[str] | None = None)
         if current is None or len(pending) > MOST:
             return
         yield current
-        statement = _end(source, current, lambda _, parent: None)
+        statement = _end(source, current, lambda _, parent: False)
         if isinstance(statement, ast.Return):
             pending.update(dict.fromkeys(_results(source, statement)))
         elif isinstance(statement, (ast.Assign, ast.AugAssign)):
@@ -147,7 +145,7 @@ def _results(source: SourceFile, statement: ast.Return) -> list[ast.Call]:
     return [call for cls in family for call in cls.own_calls.get(function.name, [])]
 
 
-def _end(source: SourceFile, node: ast.AST, ends: Callable[[ast.AST, ast.AST], bool | None]) -> ast.AST | None:
+def _end(source: SourceFile, node: ast.AST, ends: Callable[[ast.AST, ast.AST], bool]) -> ast.AST | None:
     """The first node around `node` for which `ends(child, parent)`, or its statement; None if that is far off."""
     child = node
     for parent in islice(source.parents(node), _FARTHEST):

@@ -122,15 +122,13 @@ class Text:
     def head(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> ast.expr:
         """The `def name` of a definition as a node: the place of a finding about the whole definition."""
         name = re.compile(rb"\s" + re.escape(node.name.encode()) + rb"\b").search(self.utf8, self.start(node))
-        end = name.end() if name is not None else self.start(node) + len("def")
-        line = bisect_right(self.starts, end)
-        return ast.Name(
-            node.name,
-            lineno=node.lineno,
-            col_offset=node.col_offset,
-            end_lineno=line,
-            end_col_offset=end - self.starts[line - 1],
-        )
+        return self.node(self.start(node), name.end() if name is not None else self.start(node) + len("def"))
+
+    def node(self, start: int, end: int) -> ast.expr:
+        """A node that has the bytes from `start` to `end` as its source: the place of a finding about no other node."""
+        first, last = bisect_right(self.starts, start), bisect_right(self.starts, end)
+        begins = start - self.starts[first - 1], end - self.starts[last - 1]
+        return ast.Name("", lineno=first, col_offset=begins[0], end_lineno=last, end_col_offset=begins[1])
 
     def span(self, node: ast.AST) -> Span:
         """The range of `node`."""

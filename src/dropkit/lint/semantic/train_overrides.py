@@ -75,7 +75,25 @@ class Override:
     @property
     def only_switches(self) -> bool:
         """Whether it only switches modes and sets attributes, perhaps under conditions."""
-        return _only_switches(self)
+        pending: list[ast.stmt] = list(self.node.body)
+        while pending:
+            match pending.pop():
+                case ast.Pass() | ast.Raise() | ast.Assert() | ast.Continue() | ast.Break():
+                    is_plain = True
+                case ast.Expr(value=ast.Constant()) | ast.Return(value=None | ast.Constant() | ast.Name()):
+                    is_plain = True
+                case ast.Return(value=ast.Call() as call) | ast.Expr(value=ast.Call() as call):
+                    is_plain = _is_call_of_switch(self, call)
+                case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.AugAssign(value=value):
+                    is_plain = value is None or _is_pure(value)
+                case ast.If(test=head, body=then, orelse=orelse) | ast.For(iter=head, body=then, orelse=orelse):
+                    pending += [*then, *orelse]
+                    is_plain = _is_pure(head)
+                case _:
+                    is_plain = False
+            if not is_plain:
+                return False
+        return True
 
     @property
     def returns_none(self) -> bool:
@@ -215,29 +233,6 @@ def _is_procedure(override: Override, passes_on: bool) -> bool:
         or any(isinstance(inner, (ast.Yield, ast.YieldFrom, ast.Await)) for inner in override.nodes)
         or any(_PROCEDURE_CALLS.has(name) and not _SWITCHES.fullmatch(words_of(name)) for name in called)
     )
-
-
-def _only_switches(override: Override) -> bool:
-    """Whether the method only switches modes and sets attributes, perhaps under conditions."""
-    pending: list[ast.stmt] = list(override.node.body)
-    while pending:
-        match pending.pop():
-            case ast.Pass() | ast.Raise() | ast.Assert() | ast.Continue() | ast.Break():
-                is_plain = True
-            case ast.Expr(value=ast.Constant()) | ast.Return(value=None | ast.Constant() | ast.Name()):
-                is_plain = True
-            case ast.Return(value=ast.Call() as call) | ast.Expr(value=ast.Call() as call):
-                is_plain = _is_call_of_switch(override, call)
-            case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.AugAssign(value=value):
-                is_plain = value is None or _is_pure(value)
-            case ast.If(test=head, body=then, orelse=orelse) | ast.For(iter=head, body=then, orelse=orelse):
-                pending += [*then, *orelse]
-                is_plain = _is_pure(head)
-            case _:
-                is_plain = False
-        if not is_plain:
-            return False
-    return True
 
 
 def _is_call_of_switch(override: Override, call: ast.Call) -> bool:
