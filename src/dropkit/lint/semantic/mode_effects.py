@@ -227,7 +227,7 @@ def _is_model(value: ast.expr) -> bool:
 
 def _effect_of_function(source: SourceFile, function: FunctionDefinition) -> Effect | None:
     """What a function does on the whole; while it is worked out, a call of itself does nothing."""
-    known, under_way = source.cache(_effect_of_function), source.cache(_work_out)
+    known, under_way = source.caches[_effect_of_function], source.caches[_work_out]
     if function not in known:
         known[function] = None
         under_way[function] = None

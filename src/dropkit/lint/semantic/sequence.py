@@ -42,7 +42,7 @@ def adjacent_layer(source: SourceFile, layer: ast.expr, step: int) -> ast.Call |
 
 def nearest_layer(source: SourceFile, layer: ast.expr, step: int, skipped: frozenset[str]) -> ast.Call | None:
     """The first layer BEFORE or AFTER `layer` in the row whose dotted name is not among the `skipped`."""
-    known = source.cache((nearest_layer, skipped))
+    known = source.caches[nearest_layer, skipped]
     passed: list[ast.expr] = []
     current: ast.expr = layer
     while (current, step) not in known:

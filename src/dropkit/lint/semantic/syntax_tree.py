@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -24,10 +25,11 @@ def cached_per_file(
 
     @wraps(function)
     def cached(source: _Tree, *key: _Arguments.args, **no_names: _Arguments.kwargs) -> _Result:
-        known = source.cache(function)
-        if key not in known:
-            known[key] = function(source, *key, **no_names)
-        return known[key]
+        known = source.caches[function]
+        if key in known:
+            return known[key]
+        result = known[key] = function(source, *key, **no_names)
+        return result
 
     return cached
 
@@ -37,7 +39,7 @@ def cached_per_list(function: Callable[[_Tree, list[_Item]], _Result]) -> Callab
 
     @wraps(function)
     def cached(source: _Tree, items: list[_Item]) -> _Result:
-        known = source.cache(function)
+        known = source.caches[function]
         if id(items) not in known:
             # The list is kept, so that no other one gets its identity.
             known[id(items)] = items, function(source, items)
@@ -63,15 +65,12 @@ class SyntaxTree:
         self.tree = tree
         self._parents = parents
         self._blocks: dict[ast.AST, tuple[list[ast.stmt], int]] = {}
-        self._caches: dict[Hashable, dict[Any, Any]] = {}
-
-    def cache(self, function: Hashable) -> dict[Any, Any]:
-        """The results of a function for this file, by its other arguments."""
-        return self._caches.setdefault(function, {})
+        # The results of each function for this file, by its other arguments.
+        self.caches: defaultdict[Hashable, dict[Any, Any]] = defaultdict(dict)
 
     def break_cycles(self) -> None:
         """Break all reference cycles, so that the memory of the tree is freed at once."""
-        for table in (self._caches, self._blocks, self._parents):
+        for table in (self.caches, self._blocks, self._parents):
             table.clear()
         if "mentions" in vars(self):
             self.mentions.clear()
@@ -94,7 +93,7 @@ class SyntaxTree:
 
         Results are cached under `key`, or `step` itself: each step is taken once, however many nodes are below it.
         """
-        known: dict[ast.AST, _Result | None] = self.cache(key or step)
+        known: dict[ast.AST, _Result | None] = self.caches[key or step]
         passed: list[ast.AST] = []
         result: _Result | None = None
         current: ast.AST | None = node
