@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dropkit.catalog import ACTIVATION_KINDS, BATCH_NORMS
 from dropkit.diagnostics import Severity
 from dropkit.lint.semantic.data_flow import MOST, readers
-from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, operations_before
+from dropkit.lint.semantic.dropout_calls import DropoutCall, DropoutForm, dropout_calls, dropout_kind, operations_before
 from dropkit.lint.semantic.expressions import argument, last_part, literal
 from dropkit.lint.semantic.layers import Operation, folded, made, operation, operations
 from dropkit.lint.semantic.model import SourceFile
@@ -49,9 +49,7 @@ _FARTHEST = 8
 def check_source(source: SourceFile) -> Iterator[Violation]:
     for dropout in dropout_calls(source, DropoutForm.FUNCTION, DropoutForm.LAYER, DropoutForm.APPLICATION):
         if (
-            dropout.kind == "Dropout"
-            and not dropout.has_noise_shape
-            and not dropout.never_drops
+            dropout_kind(source, dropout.call) == "Dropout"
             and all(_is_map(source, applied) for applied in operations_before(source, dropout))
             and not _is_ended(source, dropout)
         ):

@@ -76,8 +76,6 @@ class Cache:
             _must_be_a_folder(self.file.parent)
             entries = json.loads(files.read(self.file, follow=False))
             self.entries = entries if isinstance(entries, dict) else {}
-        except FileNotFoundError:
-            pass
         except _BadFolder as error:
             self.warning = f"results are neither kept nor reused: {error}"
             self.file = None

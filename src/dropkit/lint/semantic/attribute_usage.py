@@ -163,13 +163,17 @@ def _has_abstract(source: SourceFile, owner: ClassDefinition) -> bool:
 
 def is_empty(body: list[ast.stmt]) -> bool:
     """Whether a body only has a docstring, passes, calls super().__init__() or raises."""
-    return all(
-        isinstance(statement, (ast.Pass, ast.Raise))
-        or (
-            isinstance(statement, ast.Expr) and (isinstance(statement.value, ast.Constant) or _is_init(statement.value))
-        )
-        for statement in body
-    )
+    return all(map(_does_nothing, body))
+
+
+def _does_nothing(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Pass() | ast.Raise() | ast.Expr(value=ast.Constant()):
+            return True
+        case ast.Expr(value=ast.Call() as call):
+            return last_name(call) == "__init__"
+        case _:
+            return False
 
 
 @cached_per_file
@@ -201,10 +205,6 @@ def plans_dropout(comment: str) -> bool:
         [True, True, False]
     """
     return _PLANNED.search(comment) is not None
-
-
-def _is_init(expression: ast.expr) -> bool:
-    return isinstance(expression, ast.Call) and last_name(expression) == "__init__"
 
 
 @cached_per_file

@@ -233,9 +233,8 @@ def _by_attribute(source: SourceFile, call: ast.Call) -> DropoutCall | None:
         return None
     dropout, kept = made[0]
     assert dropout is not None
-    given_before = {name: argument(kept, None, name) for name in _RATES} if kept is not None else {}
-    p = dropout.p or next((value for value in given_before.values() if value is not None), None)
-    return replace(dropout, p=p)
+    given_before = [argument(kept, None, name) for name in _RATES] if kept is not None else []
+    return replace(dropout, p=dropout.p or next(filter(None, given_before), None))
 
 
 # What functions call their rate.

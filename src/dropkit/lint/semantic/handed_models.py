@@ -127,16 +127,14 @@ def _evaluations(source: SourceFile, handed: _Handed) -> Iterator[tuple[str, ...
     if is_of_batch(source, handed.call):
         yield (f"guards:{key}",)
         return
+    made = [call for value in handed.models if value is not None for call in built(source, value)]
     for way in places(source, handed.call):
         facts = _first_facts(source, handed, way.starts)
         if facts is None and _is_shown_to_depend(source, handed, way):
             facts = ()
         if facts is None:
             continue
-        effect, made = (
-            way.effect,
-            [made for value in handed.models if value is not None for made in built(source, value)],
-        )
+        effect = way.effect
         if effect.mode in (Mode.EVAL, Mode.UNKNOWN) or (effect.mode is None and is_built_in_eval(source, made)):
             yield (f"guards:{key}",)
             continue

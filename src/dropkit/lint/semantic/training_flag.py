@@ -7,7 +7,8 @@ returns in evaluation, or its rate is zero in evaluation.
 from __future__ import annotations
 
 import ast
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 from dropkit.lint.semantic.always_on import is_marked_always_on
@@ -215,16 +216,15 @@ def _exits_by_mode(source: SourceFile, statement: ast.stmt) -> bool:
 def _after_tests(source: SourceFile, parent: ast.AST) -> set[ast.AST]:
     """The parts of `parent` that run only depending on an earlier part that tests the mode."""
     if isinstance(parent, ast.BoolOp):
-        return _after_first(parent.values, {value for value in parent.values if _tests_mode(source, value)})
+        return _after_first(parent.values, partial(_tests_mode, source))
     parts: set[ast.AST] = set()
     for name in ("body", "orelse", "finalbody"):
         block: Any = getattr(parent, name, None)
         if isinstance(block, list):
-            statements = cast("list[ast.stmt]", block)
-            parts |= _after_first(statements, {part for part in statements if _exits_by_mode(source, part)})
+            parts |= _after_first(cast("list[ast.stmt]", block), partial(_exits_by_mode, source))
     return parts
 
 
-def _after_first(parts: Sequence[ast.AST], tests: Container[ast.AST]) -> set[ast.AST]:
-    first = next((index for index, part in enumerate(parts) if part in tests), len(parts))
+def _after_first(parts: Sequence[ast.AST], decides: Callable[[Any], bool]) -> set[ast.AST]:
+    first = next((index for index, part in enumerate(parts) if decides(part)), len(parts))
     return set(parts[first + 1 :])
