@@ -13,7 +13,7 @@ from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from dropkit import files
 from dropkit.diagnostics import Edit
@@ -156,7 +156,9 @@ def _fields(record: type) -> dict[str, Any]:
 
 def _read(kind: Any, value: Any, path: str, least: int = 1) -> Any:
     """What `_plain` made `value` of, if that was of the type `kind`, and its numbers not below `least`."""
-    container, parts = get_origin(kind), get_args(kind)
+    # `typing.get_origin` and `get_args` take longer than all the rest.
+    container: Any = getattr(kind, "__origin__", None)
+    parts: tuple[Any, ...] = getattr(kind, "__args__", ())
     if type(None) in parts:
         return None if value is None else _read(parts[0], value, path)
     if container is dict:
