@@ -9,7 +9,7 @@ from dropkit.lint.semantic.data_flow import MOST, origins
 from dropkit.lint.semantic.definitions import ClassDefinition
 from dropkit.lint.semantic.expressions import argument, self_attribute
 from dropkit.lint.semantic.model import SourceFile
-from dropkit.lint.semantic.sequence import alternatives, end_layer
+from dropkit.lint.semantic.sequence import BEFORE, alternatives, end_layer
 from dropkit.lint.semantic.syntax_tree import cached_per_file
 
 
@@ -40,7 +40,7 @@ def operation(source: SourceFile, expression: ast.AST | None) -> Operation | Non
     name = source.dotted(expression.func)
     if name is not None:
         return Operation(name, expression, input_of(expression))
-    constructed = [end_layer(source, layer, -1) for layer in constructors(source, expression.func)]
+    constructed = [end_layer(source, layer, BEFORE) for layer in constructors(source, expression.func)]
     if constructed:
         names = {source.called(layer) for layer in constructed}
         name = names.pop() if len(names) == 1 else None

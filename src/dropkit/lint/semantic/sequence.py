@@ -58,7 +58,7 @@ def nearest_layer(source: SourceFile, layer: ast.expr, step: int, skipped: froze
 
 
 @cached_per_file
-def end_layer(source: SourceFile, layer: ast.expr | None, step: int = BEFORE) -> ast.Call | None:
+def end_layer(source: SourceFile, layer: ast.expr | None, step: int) -> ast.Call | None:
     """The layer itself; of a Sequential its last layer, or for a `step` of AFTER its first."""
     chosen = alternatives(source, layer)
     while len(chosen) == 1 and isinstance(chosen[0], ast.Call):
