@@ -171,6 +171,19 @@ class Encoder(nn.Module):
             x = layer(x)
         return x
 """,
+    "layer drop by a condition on the layer": """
+class Encoder(nn.Module):
+    def __init__(self, layers, layerdrop=0.1):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.layerdrop = layerdrop
+
+    def forward(self, x):
+        for layer in self.layers:
+            if random.random() > self.layerdrop:
+                x = layer(x)
+        return x
+""",
     "stochastic depth by a random number": """
 class ResidualBlock(nn.Module):
     def __init__(self, width, drop_rate):
