@@ -149,7 +149,7 @@ def last_mode(source: SourceFile, events: list[tuple[ast.AST, Effect]], around: 
 @cached_per_file
 def events_of(source: SourceFile) -> dict[FunctionDefinition | None, list[tuple[ast.AST, Effect]]]:
     """By function, the calls and assignments in it that switch, train or load, in the order of the text."""
-    return grouped((source.function(node), event) for node in _nodes(source) for event in _events(source, [node]))
+    return grouped((source.function(event[0]), event) for event in _events(source, _nodes(source)))
 
 
 def _events(source: SourceFile, nodes: list[ast.Call | ast.Attribute]) -> list[tuple[ast.AST, Effect]]:

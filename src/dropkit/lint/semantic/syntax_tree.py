@@ -39,11 +39,11 @@ def cached_per_list(function: Callable[[_Tree, list[_Item]], _Result]) -> Callab
 
     @wraps(function)
     def cached(source: _Tree, items: list[_Item]) -> _Result:
-        known = source.caches[function]
-        if id(items) not in known:
+        known, identity = source.caches[function], id(items)
+        if identity not in known:
             # The list is kept, so that no other one gets its identity.
-            known[id(items)] = items, function(source, items)
-        return known[id(items)][1]
+            known[identity] = items, function(source, items)
+        return known[identity][1]
 
     return cached
 
