@@ -122,7 +122,7 @@ class Kernels:
 
     def triton(self, name: str, source: str, **_: Any) -> Any:
         if os.environ.get("TRITON_INTERPRET") == "1":
-            source = PRODUCT.sub(r"\1 * \2", source)
+            source = PRODUCT.sub(r"\1 * \2", source).replace("libdevice.sqrt(", "tl.sqrt(")
         return SimpleNamespace(run=partial(launch, kernel(name, source)))
 
     def wait(self, _: Any) -> None:

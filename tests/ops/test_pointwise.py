@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ from helpers.kernel_grid import INDICES, LAYOUTS, by_reference, same_bits
 from torch import Tensor
 
 import dropkit
-from dropkit.functional import dropout, dropout2d, feature_alpha_dropout, gaussian_dropout
+from dropkit.functional import (
+    alpha_dropout,
+    drop_path,
+    dropout,
+    dropout2d,
+    feature_alpha_dropout,
+    gaussian_dropout,
+    gaussian_noise,
+)
 from dropkit.kernels import gpu
 from dropkit.kernels.mask import Mask
 from dropkit.kernels.numbers import NORMAL, UNIFORM
@@ -100,6 +109,7 @@ PROGRAMS: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...], bool]] = {
     "keys": (lambda x, k: torch.vmap(lambda x, k: dropout(x, 0.3, key=k) + x)(x, k), (X, torch.arange(6)), False),
     "pairs": (lambda x, k: torch.vmap(lambda x, k: dropout(x, 0.3, key=k) + x)(x, k), (X, PAIRS), False),
     "rate": (lambda x, p: dropout(x.relu(), p) + x, (X, torch.tensor(0.3)), False),
+    "shared rate": (lambda x, p: feature_alpha_dropout(x.relu(), p, True) + x, (MAPS, torch.tensor(0.3)), True),
     "int key": (lambda x, k: dropout(x, 0.3, key=k) + x, (X, 2**50 + 7), False),
 }
 
@@ -126,19 +136,32 @@ def test_dropout_fuses_with_its_neighbours(name, dynamic):
     assert len(inductor_for_gpus.kernels(backward)) == kernels
 
 
-def test_a_rate_in_memory_is_read_by_the_kernel():
-    """Threshold and scale are those of the rate as a number; out of range there is nothing but NaN, and no error."""
+RATED: dict[str, Callable[..., Tensor]] = {
+    "inverted": dropout,
+    "unscaled": partial(drop_path, scale_by_keep=False),
+    "alpha": partial(alpha_dropout, training=True),
+    "gaussian": gaussian_dropout,
+    "additive_normal": gaussian_noise,
+}
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_a_rate_in_memory_is_read_by_the_kernel(name):
+    """The bits are those of the rate as a number; out of range there is nothing but NaN, and no error."""
     from helpers import inductor_for_gpus
 
     inductor_for_gpus.written.clear()
-    x, key = X.detach(), torch.tensor(3)
-    at_rate = compiled(lambda x, p, key: dropout(x, p, key=key), inductor_for_gpus.backend)
+    x, upstream = X.detach().requires_grad_(), torch.randn(X.shape)
+    at_rate = compiled(lambda x, p, key: RATED[name](x, p, key=key), inductor_for_gpus.backend)
 
-    for p in (0.3, 0.0, 2.0**-33, 3 * 2.0**-33, 1 - 2.0**-33, 1.0):
-        assert torch.equal(at_rate(x, torch.tensor(p, dtype=torch.float64), key), dropout(x, p, key=3)), p
-    for p in (1.5, -0.1, math.nan):
-        assert at_rate(x, torch.tensor(p, dtype=torch.float64), key).isnan().all(), p
-    assert inductor_for_gpus.operators(inductor_for_gpus.written[0]) == []
+    for p in (0.3, 0.0, 2.0**-33, 3 * 2.0**-33, 1 - 2.0**-33, 1.0)[: 5 if name == "gaussian" else None]:
+        output = at_rate(x, torch.tensor(p, dtype=torch.float64), torch.tensor(3))
+        expected = RATED[name](x, p, key=3)
+        assert same_bits(output, expected), p
+        assert same_bits(*(torch.autograd.grad(y, x, upstream)[0] for y in (output, expected))), p
+    for p in (-0.1, math.inf, math.nan):
+        assert at_rate(x, torch.tensor(p, dtype=torch.float64), torch.tensor(3)).isnan().all(), p
+    assert not any(map(inductor_for_gpus.operators, inductor_for_gpus.written))
 
 
 def test_installed_dropout_fuses():

@@ -1,12 +1,17 @@
-"""The parameters of a mask: when a mask element drops and what elements become, or how its random number is used."""
+"""The parameters of a mask: when a mask element drops and what elements become, or how its random number is used.
+
+The functions of a rate compute on floats, on tensors, and on the numbers of a kernel that inductor writes, and Triton
+compiles them, too (`kernels/gpu/rates.py`): each formula stands here alone, and its bits are the same everywhere.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
+import torch
 from torch import Tensor
 
 from dropkit.arguments import check
@@ -90,8 +95,7 @@ class ScheduledParams(NamedTuple):
     @property
     def form(self) -> DropoutParams | NoiseParams:
         """The parameters at rate 1/2, which have the constants that all rates have."""
-        params = PARAMS_BY_NAME[self.function](0.5)
-        return params if self.constants else params.gradient
+        return self.at(0.5)
 
     @property
     def gradient(self) -> ScheduledParams | DropoutParams:
@@ -104,6 +108,10 @@ class ScheduledParams(NamedTuple):
         p = self.p.item()
         if not 0 <= p <= 1 and self.function != additive_normal.__name__:  # which has no rate, and checks its number
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        return self.at(p)
+
+    def at(self, p: float) -> DropoutParams | NoiseParams:
+        """The numbers at another rate."""
         params = PARAMS_BY_NAME[self.function](p)
         return params if self.constants else params.gradient
 
@@ -114,7 +122,19 @@ MakeParams = Callable[[float], "DropoutParams | NoiseParams"]
 
 def threshold(p: float) -> int:
     """The random word below which a mask element drops with probability `p`, exact to the last of 32 bits."""
-    return round(p * 2**32)
+    # To the nearest integer, ties to even, as every sum of doubles is rounded at this size.
+    return _integer((p * 2.0**32 + 2.0**52) - 2.0**52)
+
+
+def is_valid(p: float, function: str) -> bool:
+    """Whether the function of this name takes `p`."""
+    if function == "additive_normal":
+        is_below_end = p < math.inf
+    elif function == "gaussian":
+        is_below_end = p < 1
+    else:
+        is_below_end = p <= 1
+    return (p >= 0) & is_below_end
 
 
 def unscaled(p: float) -> DropoutParams:
@@ -128,7 +148,7 @@ def inverted(p: float) -> DropoutParams:
     Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout: A Simple Way to Prevent Neural Networks
     from Overfitting", JMLR 15, 2014, section 10 (scaling in training instead of in eval mode).
     """
-    return DropoutParams(threshold(p), 1 / (1 - p) if p < 1 else 0.0, 0.0, 0.0)
+    return DropoutParams(threshold(p), 1 / _where(p < 1, 1.0 - p, math.inf), 0.0, 0.0)
 
 
 def alpha(p: float) -> DropoutParams:
@@ -138,9 +158,7 @@ def alpha(p: float) -> DropoutParams:
 
     Source: Klambauer, Unterthiner, Mayr, Hochreiter, "Self-Normalizing Neural Networks", 2017, arXiv:1706.02515.
     """
-    if p == 1:
-        return DropoutParams(threshold(p), 0.0, 0.0, 0.0)
-    scale = 1 / math.sqrt((SATURATION * SATURATION * p + 1) * (1 - p))
+    scale = 1 / _sqrt(_where(p < 1, (SATURATION * SATURATION * p + 1) * (1.0 - p), math.inf))
     shift = SATURATION * scale * p
     return DropoutParams(threshold(p), scale, shift, shift - SATURATION * scale)
 
@@ -153,8 +171,8 @@ def gaussian(p: float) -> NoiseParams:
 
     Source: as for `inverted`, section 10.
     """
-    check("p", 0 <= p < 1, "in [0, 1), since the variance p / (1 - p) must be finite", p)
-    return NoiseParams(NORMAL, math.sqrt(p / (1 - p)), 0.0)
+    check("p", is_valid(p, "gaussian"), "in [0, 1), since the variance p / (1 - p) must be finite", p)
+    return NoiseParams(NORMAL, _sqrt(p / (1.0 - p)), 0.0)
 
 
 def additive_normal(std: float) -> NoiseParams:
@@ -163,13 +181,25 @@ def additive_normal(std: float) -> NoiseParams:
     Raises:
         ValueError: `std` is not in [0, inf).
     """
-    check("std", 0 <= std < math.inf, "in [0, inf)", std)
+    check("std", is_valid(std, "additive_normal"), "in [0, inf)", std)
     return NoiseParams(NORMAL, 0.0, std)
 
 
 def uniform_number(_: float) -> NoiseParams:
     """Add the uniform number in (0, 1) itself, which zeros become."""
     return NoiseParams(UNIFORM, 0.0, 1.0)
+
+
+def _where(condition: bool, x: float, y: float) -> float:
+    return (x if condition else y) if isinstance(x, float) else cast("Any", torch).where(condition, x, y)
+
+
+def _sqrt(x: float) -> float:
+    return math.sqrt(x) if isinstance(x, float) else cast("Any", torch).sqrt(x)
+
+
+def _integer(x: float) -> int:
+    return int(x) if isinstance(x, float) else cast("Any", x).to(torch.int64)
 
 
 @lru_cache(maxsize=1024)

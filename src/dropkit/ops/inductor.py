@@ -122,13 +122,13 @@ def _register(parts: Inductor) -> None:
         size, stride = (parts.convert_shape(numbers) for numbers in (meta.size(), meta.stride()))
         return parts.FixedLayout(meta.device, meta.dtype, size, stride)
 
-    def lower(operator: Any, call: Callable[..., Any], fuse: Callable[..., Any] | None = None) -> None:
+    def lower(operator: Any, call: Callable[..., Any], kind: Any = None) -> None:
         fallback = parts.fallback_handler(operator)
 
         def lowered(*arguments: Any, **named: Any) -> Any:
             device, output = layout().device.type, None
-            if fuse is not None and device in pointwise.DEVICES:
-                output = fuse(parts, *arguments)
+            if kind is not None and device in pointwise.DEVICES:
+                output = pointwise.drop(kind, parts, *arguments)
             elif device == "cpu" and cpu.missing is None and not V.graph.cpp_wrapper and not V.graph.fx_wrapper:
                 output = call(*arguments, **named)
             return fallback(*arguments, **named) if output is None else output
@@ -151,7 +151,7 @@ def _register(parts: Inductor) -> None:
     def drop_at(input: Any, key: Any, p: Any, *arguments: Any) -> Any:
         return None if has_batch(key) else called(drop_at_v1, [input, key, p], arguments)
 
-    lower(torch.ops.dropkit.drop_v1.default, partial(drop, drop_v1), pointwise.drop)
-    lower(torch.ops.dropkit.noise_v1.default, partial(drop, noise_v1), pointwise.noise)
-    lower(torch.ops.dropkit.drop_at_v1.default, drop_at, pointwise.drop_at)
+    lower(torch.ops.dropkit.drop_v1.default, partial(drop, drop_v1), DropoutParams)
+    lower(torch.ops.dropkit.noise_v1.default, partial(drop, noise_v1), NoiseParams)
+    lower(torch.ops.dropkit.drop_at_v1.default, drop_at, ScheduledParams)
     lower(torch.ops.dropkit.draw_v1.default, draw)

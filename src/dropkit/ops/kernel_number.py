@@ -1,6 +1,6 @@
 """A number in a kernel that inductor writes: Python's operators on it write operations into the kernel.
 
-Functions of `kernels/numbers.py` that compute on tensors compute on these numbers, too.
+Functions of `kernels/numbers.py` and `kernels/params.py` that compute on tensors compute on these numbers, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _binary(operation: str, result: torch.dtype | None = None) -> Callable[[Kern
 
 
 class KernelNumber:
-    """A number of a dtype, to which each operation rounds. The other operand has this dtype or is a Python number.
+    """A number of a dtype, to which each operation rounds. The other operand is converted to this dtype before.
 
     Args:
         ops: inductor's operations.
@@ -45,6 +45,12 @@ class KernelNumber:
     __ge__ = _binary("ge", torch.bool)
     __le__ = _binary("le", torch.bool)
     __lt__ = _binary("lt", torch.bool)
+
+    def __radd__(self, other: float) -> KernelNumber:
+        return self + other
+
+    def __rmul__(self, other: float) -> KernelNumber:
+        return self * other
 
     def __rsub__(self, other: float) -> KernelNumber:
         return self.constant(other) - self
@@ -74,8 +80,10 @@ class KernelNumber:
         return self.ops.inline_asm_elementwise(x, y, asm=asm, constraints=constraints, dtype=self.dtype)
 
     def constant(self, number: KernelNumber | float) -> KernelNumber:
-        """A Python number in this dtype; a number of the kernel is returned as it is."""
-        return number if isinstance(number, KernelNumber) else self._made(self.ops.constant(number, self.dtype))
+        """Another number in this dtype."""
+        if isinstance(number, KernelNumber):
+            return number if number.dtype == self.dtype else number.to(self.dtype)
+        return self._made(self.ops.constant(number, self.dtype))
 
     def to(self, dtype: torch.dtype) -> KernelNumber:
         """The number in another dtype, even one of fewer bits than inductor computes with."""
@@ -98,5 +106,7 @@ class KernelNumber:
             return arguments[0].constant(arguments[1])
         if function is torch.where:
             condition, x, y = arguments
-            return x._made(x.ops.where(condition.value, x.value, y.value))
+            return x._made(x.ops.where(condition.value, x.value, x.constant(y).value))
+        if function is torch.sqrt:
+            return arguments[0]._made(arguments[0].ops.sqrt(arguments[0].value))
         return NotImplemented

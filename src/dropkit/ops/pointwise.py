@@ -16,7 +16,7 @@ import torch
 from dropkit.kernels import FLOATS
 from dropkit.kernels.mask import row_major
 from dropkit.kernels.numbers import numbers
-from dropkit.kernels.params import DropoutParams, NoiseParams, inverted
+from dropkit.kernels.params import NoiseParams, ScheduledParams, is_valid
 from dropkit.ops.kernel_number import KernelNumber
 from dropkit.torch_private import Inductor
 
@@ -27,62 +27,45 @@ Place: TypeAlias = Sequence[Any]  # the coordinates of an element
 _Words: TypeAlias = tuple[KernelNumber, KernelNumber, KernelNumber, KernelNumber]
 
 
-def drop(parts: Inductor, input: Any, key: Any, *arguments: Any) -> Any:
-    """The operator `drop_v1` as a pointwise operation; None where the operator itself must be called."""
+def drop(kind: Any, parts: Inductor, input: Any, key: Any, *arguments: Any) -> Any:
+    """A call of an operator as a pointwise operation; None where the operator itself must be called.
+
+    Args:
+        kind: class of the operator's parameters. A rate in memory is read where it is used.
+        input, key, arguments: of the operator.
+    """
     *values, strides, offset = arguments
-    params, call = DropoutParams(*values), _Call(parts, input, key, strides, offset)
-    if not call.can_fuse:
+    params: Any = kind(*values)
+    call, is_scheduled = _Call(parts, input, key, strides, offset), kind is ScheduledParams
+    form: Any = params.form if is_scheduled else params
+    if not call.can_fuse or (is_scheduled and params.p.get_device() != input.get_device()):
         return None
-    keep = call.by_mask_element(lambda word: word >= params.threshold, torch.bool)
 
-    def changed(x: KernelNumber, place: Place) -> KernelNumber:
-        y = x * params.scale
-        return _where(keep(place), y + params.shift if params.shift else y, x.constant(params.fill))
-
-    return call.output(changed)
-
-
-def noise(parts: Inductor, input: Any, key: Any, *arguments: Any) -> Any:
-    """The operator `noise_v1`, likewise."""
-    *values, strides, offset = arguments
-    params, call = NoiseParams(*values), _Call(parts, input, key, strides, offset)
-    if not call.can_fuse:
-        return None
-    number = call.by_mask_element(
-        lambda word: cast("Any", numbers)(word, params.distribution, call.arithmetic), call.arithmetic
-    )
-
-    def changed(x: KernelNumber, place: Place) -> KernelNumber:
-        n = number(place)
-        return x * (n * params.factor + 1) + n * params.term
-
-    return call.output(changed)
-
-
-def drop_at(parts: Inductor, input: Any, key: Any, p: Any, function: str, constants: bool, *indices: Any) -> Any:
-    """The operator `drop_at_v1`, likewise, for dropout that scales; `kernels/gpu/rates.py` has its operations."""
-    call = _Call(parts, input, key, *indices)
-    if not call.can_fuse or function != inverted.__name__ or p.get_device() != input.get_device():
-        return None
-    load = p.make_loader()
-
-    def rate() -> tuple[KernelNumber, KernelNumber]:
-        """The rate, 0 if it is out of range, and whether it is within."""
-        number = call.number(load(()), p.get_dtype()).to(torch.float64)
-        is_valid = (number >= 0.0) & (number <= 1.0)
-        return _where(is_valid, number, number.constant(0.0)), is_valid
+    def read() -> tuple[Any, KernelNumber | None]:
+        """The parameters, and whether the rate in memory is valid; if not, they are those of rate 0."""
+        if not is_scheduled:
+            return params, None
+        p = call.number(params.p.make_loader()(()), params.p.get_dtype()).to(torch.float64)
+        valid = cast("Any", is_valid)(p, params.function)
+        return params.at(_where(valid, p, 0.0)), valid
 
     def is_kept(word: KernelNumber) -> KernelNumber:
-        # To the nearest integer, ties to even, as every sum of doubles is rounded at this size.
-        return word >= ((rate()[0] * 2.0**32 + 2.0**52) - 2.0**52).to(torch.int64)
+        return word >= read()[0].threshold
 
-    keep = call.by_mask_element(is_kept, torch.bool)
+    def number_of(word: KernelNumber) -> KernelNumber:
+        return cast("Any", numbers)(word, form.distribution, call.arithmetic)
+
+    is_noise = isinstance(form, NoiseParams)
+    drawn = call.by_mask_element(*((number_of, call.arithmetic) if is_noise else (is_kept, torch.bool)))
 
     def changed(x: KernelNumber, place: Place) -> KernelNumber:
-        number, is_valid = rate()
-        scale = _where(number < 1.0, 1.0 / (1.0 - number), number.constant(0.0))
-        scale = _where(is_valid, scale, number.constant(math.nan)).to(call.arithmetic)
-        return _where(keep(place), x * scale, x.constant(0.0))
+        n, (at_rate, valid) = drawn(place), read()
+        if valid is not None:  # a kernel cannot raise: everything becomes NaN
+            x = _where(valid, x, math.nan)
+        if is_noise:
+            return x * (n * at_rate.factor + 1) + n * at_rate.term
+        y = x * at_rate.scale
+        return _where(n, y + at_rate.shift if at_rate.shift else y, at_rate.fill)
 
     return call.output(changed)
 
@@ -216,5 +199,5 @@ def _halves(number: KernelNumber) -> tuple[KernelNumber, KernelNumber]:
     return number.to(torch.uint32), (number >> 32).to(torch.uint32)
 
 
-def _where(condition: KernelNumber, x: KernelNumber, y: KernelNumber) -> KernelNumber:
+def _where(condition: KernelNumber, x: KernelNumber, y: KernelNumber | float) -> KernelNumber:
     return cast("Any", torch).where(condition, x, y)

@@ -1,13 +1,51 @@
-"""The numbers of a mask at a rate in memory, in Triton: kernels/params.py, the same operations in the same order.
+"""The numbers of a mask at a rate in memory, by the functions of kernels/params.py, which Triton compiles.
 
 So a rate on the GPU is read by the kernel that uses it: nothing waits for the device, and no other kernel runs before.
 Double precision, none of it fused, gives the bits that Python's floats would give.
 """
 
+from types import FunctionType
+
 import triton
 import triton.language as tl
 
+from dropkit.kernels import params
 from dropkit.kernels.gpu.philox import double
+
+
+@triton.jit
+def _where(condition, x, y):
+    return tl.where(condition, x, y)
+
+
+@triton.jit
+def _sqrt(x):
+    return tl.sqrt(x)
+
+
+@triton.jit
+def _integer(x):
+    return x.to(tl.uint64)
+
+
+@triton.jit
+def _check(argument, holds, wanted, value):
+    """Nothing: a kernel cannot raise."""
+
+
+# The names in the functions' source that mean something else to Triton; `str` is the type of an argument.
+_NAMES = {**vars(params), "tl": tl, "str": tl.constexpr, "NORMAL": tl.constexpr(params.NORMAL), "check": _check}
+_NAMES |= {"SATURATION": tl.constexpr(params.SATURATION), "_where": _where, "_sqrt": _sqrt, "_integer": _integer}
+
+
+def _compiled(function):
+    _NAMES[function.__name__] = triton.jit(FunctionType(function.__code__, _NAMES))
+    return _NAMES[function.__name__]
+
+
+is_valid, _ = _compiled(params.is_valid), _compiled(params.threshold)
+inverted, unscaled, alpha = _compiled(params.inverted), _compiled(params.unscaled), _compiled(params.alpha)
+gaussian, additive_normal = _compiled(params.gaussian), _compiled(params.additive_normal)
 
 
 @triton.jit
@@ -19,37 +57,24 @@ def numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION: tl.constexpr):
     if FUNCTION == "":
         numbers = threshold.to(tl.uint32), double(scale), double(shift), double(fill)
     else:
-        numbers = _made(tl.load(rate_ptr).to(tl.float64), FUNCTION)
+        p = tl.load(rate_ptr).to(tl.float64)
+        valid = is_valid(p, FUNCTION)
+        below, a, b, c = _made(tl.where(valid, p, 0.0), FUNCTION)
+        # A kernel cannot raise: at a rate out of range everything becomes NaN.
+        nan = float("nan")
+        numbers = below, tl.where(valid, a, nan), tl.where(valid, b, nan), tl.where(valid, c, nan)
     return numbers
 
 
 @triton.jit
 def _made(p, FUNCTION: tl.constexpr):
-    if FUNCTION == "additive_normal":
-        is_valid = (p >= 0) & (p < float("inf"))
-    elif FUNCTION == "gaussian":
-        is_valid = (p >= 0) & (p < 1)
+    if FUNCTION == "inverted":
+        below, a, b, c = inverted(p)
+    elif FUNCTION == "unscaled":
+        below, a, b, c = unscaled(p)
+    elif FUNCTION == "alpha":
+        below, a, b, c = alpha(p)
     else:
-        is_valid = (p >= 0) & (p <= 1)
-    p = tl.where(is_valid, p, 0.0)
-    zero = p - p
-    below, a, b, c = zero, zero, zero, zero
-    if FUNCTION == "additive_normal":
-        b = p
-    elif FUNCTION == "gaussian":
-        a = tl.sqrt(p / (1.0 - p))
-    else:
-        # To the nearest integer, ties to even, as every sum of doubles is rounded at this size.
-        below = (p * 4294967296.0 + 4503599627370496.0) - 4503599627370496.0
-        if FUNCTION == "unscaled":
-            a = zero + 1.0
-        elif FUNCTION == "inverted":
-            a = tl.where(p < 1.0, 1.0 / (1.0 - p), 0.0)
-        else:
-            root = tl.sqrt((1.7580993408473766 * 1.7580993408473766 * p + 1.0) * (1.0 - p))
-            a = tl.where(p < 1.0, 1.0 / root, 0.0)
-            b = 1.7580993408473766 * a * p
-            c = b - 1.7580993408473766 * a
-    # A kernel cannot raise: at a rate out of range everything becomes NaN.
-    nan = float("nan")
-    return below.to(tl.uint64), tl.where(is_valid, a, nan), tl.where(is_valid, b, nan), tl.where(is_valid, c, nan)
+        below, c = tl.full([], 0, tl.uint64), 0.0
+        _, a, b = gaussian(p) if FUNCTION == "gaussian" else additive_normal(p)
+    return below, a, b, c
