@@ -38,7 +38,8 @@ def drop_block2d(
 
     Args:
         input: values; any floating dtype, or complex.
-        p: expected fraction of elements dropped, in [0, 1].
+        p: expected fraction of elements dropped, in [0, 1]. In eager mode a tensor on a GPU is read by the host, which
+            waits for it: the rate of the seeds, computed there, could have other bits.
         block_size: height and width of a block, at least 1, or a tuple of both. Blocks of one element are dropout.
         training: if false, return `input` itself.
         inplace: write the result over `input` and return that.

@@ -69,7 +69,8 @@ def patch_dropout(
 
     Args:
         input: tokens, behind their position embedding; any dtype.
-        p: fraction of tokens dropped, in [0, 1].
+        p: fraction of tokens dropped, in [0, 1]. A tensor on a GPU is read by the host, which waits for it, since the
+            size of the output depends on the value.
         training: if false, return `input` itself.
         num_prefix_tokens: how many tokens at the beginning are always kept, as class tokens are.
         ordered: keep the order of the sequence; if false, tokens are in random order. (timm's default is false.)
