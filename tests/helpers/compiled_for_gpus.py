@@ -109,12 +109,13 @@ def at_rate(function: str) -> None:
 
 @cache
 def by_inductor(vendor: str) -> dict[torch.dtype, Callable[[], Tensor]]:
-    """Activation, dropout and addition in one kernel, written once for each vendor of GPUs."""
+    """Activation, dropout and addition in one kernel, written once for each vendor of GPUs; alpha's rate in memory."""
     torch._dynamo.reset()
     calls: dict[torch.dtype, Callable[[], Tensor]] = {}
-    for dtype, drop in ((torch.float32, partial(alpha_dropout, training=True)), (torch.bfloat16, dropout)):
-        function = torch.compile(lambda x, drop=drop: drop(x.relu(), 0.1) + x, backend=inductor_for_gpus.backend)
-        calls[dtype] = partial(function, torch.empty(64, 1024, dtype=dtype, requires_grad=True))
+    at_rate = partial(alpha_dropout, training=True)
+    for dtype, drop, p in ((torch.float32, at_rate, torch.tensor(0.1)), (torch.bfloat16, dropout, 0.1)):
+        function = torch.compile(lambda x, p, drop=drop: drop(x.relu(), p) + x, backend=inductor_for_gpus.backend)
+        calls[dtype] = partial(function, torch.empty(64, 1024, dtype=dtype, requires_grad=True), p)
     with patch("torch.version.hip", "6.0" if vendor == "hip" else None):
         for call in calls.values():
             call().sum().backward()

@@ -347,6 +347,7 @@ def test_the_kernels_of_inductor_compute_a_block_once(compiled, kernel, target):
     assert 0 < made["philox_multiplies"] <= 2 * 24
     assert made["products"] == ["mul.rn.f32"]
     assert made["fused_multiply_adds"] == 0
+    assert made["inexact_doubles"] == 0
     assert made["wide_loads"] > 0
     assert made["spilled"] == 0
 
