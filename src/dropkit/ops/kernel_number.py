@@ -6,7 +6,7 @@ Functions of `kernels/numbers.py` and `kernels/params.py` that compute on tensor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
@@ -16,6 +16,9 @@ def _binary(operation: str, result: torch.dtype | None = None) -> Callable[[Kern
         return self._made(getattr(self.ops, operation)(self.value, self.constant(other).value), result)
 
     return operate
+
+
+_Operator: TypeAlias = Callable[["KernelNumber", Any], "KernelNumber"]
 
 
 class KernelNumber:
@@ -34,17 +37,17 @@ class KernelNumber:
         self.dtype = dtype
         self.device = device
 
-    __add__ = _binary("add")
-    __sub__ = _binary("sub")
-    __truediv__ = _binary("truediv")
-    __and__ = _binary("bitwise_and")
-    __or__ = _binary("bitwise_or")
-    __xor__ = _binary("bitwise_xor")
-    __lshift__ = _binary("bitwise_left_shift")
-    __rshift__ = _binary("bitwise_right_shift")
-    __ge__ = _binary("ge", torch.bool)
-    __le__ = _binary("le", torch.bool)
-    __lt__ = _binary("lt", torch.bool)
+    __add__: ClassVar[_Operator] = _binary("add")
+    __sub__: ClassVar[_Operator] = _binary("sub")
+    __truediv__: ClassVar[_Operator] = _binary("truediv")
+    __and__: ClassVar[_Operator] = _binary("bitwise_and")
+    __or__: ClassVar[_Operator] = _binary("bitwise_or")
+    __xor__: ClassVar[_Operator] = _binary("bitwise_xor")
+    __lshift__: ClassVar[_Operator] = _binary("bitwise_left_shift")
+    __rshift__: ClassVar[_Operator] = _binary("bitwise_right_shift")
+    __ge__: ClassVar[_Operator] = _binary("ge", torch.bool)
+    __le__: ClassVar[_Operator] = _binary("le", torch.bool)
+    __lt__: ClassVar[_Operator] = _binary("lt", torch.bool)
 
     def __radd__(self, other: float) -> KernelNumber:
         return self + other

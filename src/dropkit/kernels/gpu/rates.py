@@ -5,6 +5,7 @@ Double precision, none of it fused, gives the bits that Python's floats would gi
 """
 
 from types import FunctionType
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -38,14 +39,15 @@ _NAMES = {**vars(params), "tl": tl, "str": tl.constexpr, "NORMAL": tl.constexpr(
 _NAMES |= {"SATURATION": tl.constexpr(params.SATURATION), "_where": _where, "_sqrt": _sqrt, "_integer": _integer}
 
 
-def _compiled(function):
+def _compiled(function: FunctionType) -> Any:
+    """A function of kernels/params.py for Triton, and for those that are compiled after it."""
     _NAMES[function.__name__] = triton.jit(FunctionType(function.__code__, _NAMES))
     return _NAMES[function.__name__]
 
 
-is_valid, _ = _compiled(params.is_valid), _compiled(params.threshold)
-inverted, unscaled, alpha = _compiled(params.inverted), _compiled(params.unscaled), _compiled(params.alpha)
-gaussian, additive_normal = _compiled(params.gaussian), _compiled(params.additive_normal)
+_is_valid, _threshold = _compiled(params.is_valid), _compiled(params.threshold)
+_inverted, _unscaled, _alpha = _compiled(params.inverted), _compiled(params.unscaled), _compiled(params.alpha)
+_gaussian, _additive_normal = _compiled(params.gaussian), _compiled(params.additive_normal)
 
 
 @triton.jit
@@ -58,7 +60,7 @@ def numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION: tl.constexpr):
         numbers = threshold.to(tl.uint32), double(scale), double(shift), double(fill)
     else:
         p = tl.load(rate_ptr).to(tl.float64)
-        valid = is_valid(p, FUNCTION)
+        valid = _is_valid(p, FUNCTION)
         below, a, b, c = _made(tl.where(valid, p, 0.0), FUNCTION)
         # A kernel cannot raise: at a rate out of range everything becomes NaN.
         nan = float("nan")
@@ -69,12 +71,12 @@ def numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION: tl.constexpr):
 @triton.jit
 def _made(p, FUNCTION: tl.constexpr):
     if FUNCTION == "inverted":
-        below, a, b, c = inverted(p)
+        below, a, b, c = _inverted(p)
     elif FUNCTION == "unscaled":
-        below, a, b, c = unscaled(p)
+        below, a, b, c = _unscaled(p)
     elif FUNCTION == "alpha":
-        below, a, b, c = alpha(p)
+        below, a, b, c = _alpha(p)
     else:
         below, c = tl.full([], 0, tl.uint64), 0.0
-        _, a, b = gaussian(p) if FUNCTION == "gaussian" else additive_normal(p)
+        _, a, b = _gaussian(p) if FUNCTION == "gaussian" else _additive_normal(p)
     return below, a, b, c
