@@ -70,7 +70,7 @@ def flat(
     numbers = numbers_of(rate_ptr, threshold, scale, shift, fill, FUNCTION)
     output_ptr, input_ptr, other_ptr = output_ptr + start, input_ptr + start, other_ptr + start
     first, words_of_key = mask_offset + start, key_words(key, KEY_IN_MEMORY)
-    # A mask would keep reads of odd counts from being wide, and takes a fifth of the instructions.
+    # A mask would keep reads of odd counts from being wide, and takes about a sixth of the instructions.
     if left >= BLOCK:
         _flat_block(output_ptr, input_ptr, other_ptr, first, words_of_key, numbers, None, EFFECT, OTHER, BLOCK)
     else:
