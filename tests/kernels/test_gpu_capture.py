@@ -42,7 +42,7 @@ def test_the_stream_of_the_device_is_asked(monkeypatch):
             current.pop()
 
     monkeypatch.setattr(torch.cuda, "device", Entered)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(capture, "current_gpu", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: captured[current[-1]])
 
     assert [capture.is_captured(torch.device("cuda", index)) for index in (0, 1)] == [True, False]

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dropkit import random
 from dropkit.kernels import cpu
-from dropkit.kernels.gpu import keys
+from dropkit.kernels.gpu import capture, keys
 
 DEVICE = torch.device("cuda", 0)
 INPUT = SimpleNamespace(is_cpu=False, is_cuda=True, device=DEVICE)
@@ -73,7 +73,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(keys, "_agree", {})
     monkeypatch.setattr(keys, "Generator", StandIn)
     monkeypatch.setattr(torch, "randint", randint_of(modelled))
-    monkeypatch.setattr(keys, "current_gpu", lambda: 0)
+    monkeypatch.setattr(capture, "current_gpu", lambda: 0)
     for name, value in {
         "default_generators": (generator,),
         "is_current_stream_capturing": lambda: False,
@@ -192,7 +192,7 @@ def test_the_current_device_becomes_that_of_the_input(gpu, monkeypatch):
         current.pop()
 
     monkeypatch.setattr(torch.cuda, "device", entered)
-    monkeypatch.setattr(keys, "current_gpu", lambda: current[-1])
+    monkeypatch.setattr(capture, "current_gpu", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: captured.append(current[-1]))
 
     assert keys.draw(None, DEVICE) == modelled(gpu.initial_seed(), 0)

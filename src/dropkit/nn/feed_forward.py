@@ -29,7 +29,7 @@ class FeedForward(DynamicRate):
     plain layers with the mask of the same key, up to the order of sums.
 
     Small batches, compiled code, captured graphs, transforms, function modes such as Monte Carlo dropout's, and layers
-    with hooks or special weights run the plain products and the mask instead. A GPU is not waited for.
+    with hooks or special weights run the plain products and the mask instead. Nothing waits for a GPU.
 
     A mask that the batch shares makes gradients noisier than one by element: lower the learning rate where
     training gets unstable. docs/batchwise.md says when it pays and how it regularises.

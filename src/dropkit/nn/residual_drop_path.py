@@ -37,7 +37,7 @@ def residual_drop_path(
 
     The output and all gradients are those of the sum, up to the order of sums, if `branch` treats samples one by one.
     A batch normalisation in the branch sees the kept samples only. Compiled code, transforms and captured graphs, which
-    need sizes that do not follow from random numbers, run the sum itself with the same mask. No GPU is waited for,
+    need sizes that do not follow from random numbers, run the sum itself with the same mask. Nothing waits for a GPU,
     unless `key` or `p` lies in its memory. DINOv2 keeps a fixed number of samples instead; here each is kept by itself,
     so that the expectation holds exactly.
 

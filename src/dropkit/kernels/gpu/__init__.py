@@ -35,7 +35,7 @@ _WARPS = 4
 
 # A rate in memory, and the function of `PARAMS_BY_NAME` that the kernel calls on it.
 _Rate: TypeAlias = "tuple[Tensor | int, str]"
-# Where the numbers are passed.
+# There is none: the numbers are passed.
 _PASSED: _Rate = 0, ""
 
 

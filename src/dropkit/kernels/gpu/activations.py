@@ -75,10 +75,10 @@ def _drop(x, key, threshold, scale, start, KEY_IN_MEMORY: tl.constexpr, BLOCK: t
 
 @triton.jit
 def _loaded(pointers, at, left, is_full):
-    """What lies at the places `at` that are below `left`: at all of them if `is_full`.
+    """Load the places `at` that are below `left`: all of them if `is_full`.
 
-    Without a mask, which would keep reads of odd counts from being wide. The branch also keeps the compiler from moving
-    the loads behind the random words, for which memory need not wait.
+    Full blocks are read without a mask, which would keep reads of odd counts from being wide. The branch also keeps the
+    compiler from moving the loads behind the random words, for which memory need not wait.
     """
     if is_full:  # noqa: SIM108 (both calls on one line would hide the mask)
         x = tl.load(pointers)

@@ -18,13 +18,15 @@ from typing import Any
 
 import torch
 
+from dropkit.torch_private import current_gpu
+
 # CU_STREAM_CAPTURE_MODE_RELAXED, and hipStreamCaptureModeRelaxed.
 RELAXED = 2
 
 
 def is_captured(device: torch.device) -> bool:
     """Whether what is launched on a GPU becomes a part of a graph now, instead of running."""
-    if device.index != torch.cuda.current_device():
+    if device.index != current_gpu():
         with torch.cuda.device(device):
             return torch.cuda.is_current_stream_capturing()
     return torch.cuda.is_current_stream_capturing()

@@ -20,9 +20,9 @@ import torch
 from torch import Generator
 
 from dropkit.kernels import cpu
+from dropkit.kernels.gpu.capture import is_captured
 from dropkit.kernels.key import HIGHEST, LOWEST
 from dropkit.kernels.reference import philox
-from dropkit.torch_private import current_gpu
 
 # What a draw of one element adds to the offset.
 _INCREMENT = 4
@@ -44,12 +44,9 @@ def draw(generator: Generator | None, device: torch.device) -> int | None:
         generator: the default one of `device` if None.
         device: of the type "cuda", with its index.
     """
-    index = device.index
-    if index != current_gpu():
-        with torch.cuda.device(device):  # whose stream may be captured
-            return draw(generator, device)
-    if torch.cuda.is_current_stream_capturing():
+    if is_captured(device):
         return None
+    index = device.index
     if generator is None:
         generator = torch.cuda.default_generators[index]
     elif generator.device.type != "cuda":

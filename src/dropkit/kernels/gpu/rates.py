@@ -40,7 +40,7 @@ _NAMES |= {"SATURATION": tl.constexpr(params.SATURATION), "_where": _where, "_sq
 
 
 def _compiled(function: FunctionType) -> Any:
-    """A function of kernels/params.py for Triton, and for those that are compiled after it."""
+    """Compile a function of kernels/params.py by Triton; those that are compiled later may call it."""
     _NAMES[function.__name__] = triton.jit(FunctionType(function.__code__, _NAMES))
     return _NAMES[function.__name__]
 
